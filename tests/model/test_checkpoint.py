@@ -28,47 +28,80 @@ def classifier(labels=3):
     return SequenceClassifier(SHAPE, labels)
 
 
-def same(left, right):
-    return left.keys() == right.keys() and all(
-        left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]) for name in left
+def same_weights(model, other):
+    arrays, other_arrays = (model_weights(each) for each in (model, other))
+    if arrays.keys() != other_arrays.keys():
+        return False
+    return all(
+        array.dtype == other_arrays[name].dtype and np.array_equal(array, other_arrays[name])
+        for name, array in arrays.items()
     )
+
+
+def bytes_of_files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_our_folder_there_and_back(tmp_path, dtype):
     paddle.set_default_dtype(dtype)
     try:
-        model, other = classifier(), classifier()
+        model = classifier()
+        loaded_model = classifier()
     finally:
         paddle.set_default_dtype("float32")
     (tmp_path / "v").write_text("[CLS]\n")
     (tmp_path / "p").write_bytes(b"pieces")
-    extra = {"task": "classify", "labels": ["a", "b", "c"]}
+    settings = {"task": "classify", "labels": ["a", "b", "c"]}
     save_model(
-        tmp_path / "c", model, SHAPE, vocab_path=tmp_path / "v", piece_model_path=tmp_path / "p",
-        settings=extra, facts={"languages": ["en"], "steps": 7},
-    )  # fmt: skip
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
-        "README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt",
-    ]  # fmt: skip
-    assert load_from(other, open_checkpoint(tmp_path / "c"), optional=()) == []
-    found = open_checkpoint(tmp_path / "c")
-    assert found.config == SHAPE and set(found.tensors) == set(model_weights(model))
-    assert found.settings == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **extra}
-    assert found.vocab_path.read_text() == "[CLS]\n" and found.piece_model_path.name == "piece.model"
-    assert same(model_weights(model), model_weights(other))
-    assert model_weights(other)["classifier.weight"].dtype == dtype
+        tmp_path / "c",
+        model,
+        SHAPE,
+        vocab_path=tmp_path / "v",
+        piece_model_path=tmp_path / "p",
+        settings=settings,
+        facts={"languages": ["en"], "steps": 7},
+    )
+    files = ["README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt"]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == files
     assert "- Steps: 7" in (tmp_path / "c" / "README.md").read_text()
+
+    checkpoint = open_checkpoint(tmp_path / "c")
+    assert checkpoint.config == SHAPE
+    assert checkpoint.settings == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **settings}
+    assert (checkpoint.task, checkpoint.labels) == ("classification", ["a", "b", "c"])
+    assert checkpoint.vocab_path.read_text() == "[CLS]\n"
+    assert checkpoint.piece_model_path.name == "piece.model"
+    assert set(checkpoint.tensors) == set(model_weights(model))
+    assert load_from(loaded_model, checkpoint, optional=()) == []
+    assert same_weights(model, loaded_model)
+    assert model_weights(loaded_model)["classifier.weight"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("settings", "task"),
+    [
+        ({}, "classification"),  # by its class
+        ({"task": "seq_label"}, "tagging"),  # an official word
+        ({"task": "retrieval"}, "retrieval"),
+        ({"task": "tagging", "head": "choice"}, "choice"),  # convert.py was told so
+        ({"task": "sorting"}, "classification"),
+        ({"task": ["tagging"]}, "classification"),
+    ],
+)
+def test_one_rule_says_what_a_model_is_for(tmp_path, settings, task):
+    save_model(tmp_path / "c", classifier(), SHAPE, settings=settings)
+    assert open_checkpoint(tmp_path / "c").task == task
 
 
 def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):
     model = PreTrainingModel(SHAPE, ["en", "fr"])
     save_model(tmp_path / "full", model, SHAPE)
     save_model(tmp_path / "encoder", model, SHAPE, leave_out=("lm_head.", "language_embeddings."))
-    table = {row.canonical for row in tables.rows_of(tables.OFFICIAL, 2)}
-    assert set(open_checkpoint(tmp_path / "full").tensors) == table | {"language_embeddings.weight"}
-    encoder = {name for name in table if not name.startswith("lm_head.")}
-    assert set(open_checkpoint(tmp_path / "encoder").tensors) == encoder
+    official_names = {row.canonical for row in tables.rows_of(tables.OFFICIAL, 2)}
+    encoder_names = {name for name in official_names if not name.startswith("lm_head.")}
+    assert set(open_checkpoint(tmp_path / "full").tensors) == official_names | {"language_embeddings.weight"}
+    assert set(open_checkpoint(tmp_path / "encoder").tensors) == encoder_names
 
 
 def test_half_precision_is_saved_as_float32(tmp_path):
@@ -77,13 +110,14 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     rounded = {name: paddle.to_tensor(array).astype("bfloat16") for name, array in arrays.items()}
     model.to(dtype="bfloat16")
     save_model(tmp_path / "c", model, SHAPE)
-    read = open_checkpoint(tmp_path / "c").tensors
-    assert {array.dtype for array in read.values()} == {np.dtype("float32")}
-    assert all(np.array_equal(read[name], rounded[name].astype("float32").numpy()) for name in read)
-    again = classifier()
-    again.to(dtype="bfloat16")
-    load_from(again, open_checkpoint(tmp_path / "c"))
-    assert same(model_weights(model), model_weights(again))
+    checkpoint = open_checkpoint(tmp_path / "c")
+    for name, array in checkpoint.tensors.items():
+        assert array.dtype == np.float32
+        assert np.array_equal(array, rounded[name].astype("float32").numpy())
+    loaded_model = classifier()
+    loaded_model.to(dtype="bfloat16")
+    load_from(loaded_model, checkpoint)
+    assert same_weights(model, loaded_model)
 
 
 @pytest.mark.parametrize(
@@ -95,22 +129,23 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     ],
 )
 def test_official_directory_there_and_back(tmp_path, head, labels, build):
-    params = make_official_weights(tmp_path / "theirs", CONFIG, seed=3, heads={head: labels})
+    params = make_official_weights(tmp_path / "first", CONFIG, seed=3, heads={head: labels})
+    checkpoint = open_checkpoint(params)
+    assert (checkpoint.task, checkpoint.config) == (head, SHAPE)
     model = build()
-    assert load_from(model, open_checkpoint(params), optional=()) == []
-    found = open_checkpoint(params)
-    assert found.task == head and found.config == SHAPE
-    assert write_fluid(tmp_path / "ours", model_weights(model), SHAPE.to_dict(), head) == []
-    assert json.loads((tmp_path / "ours/ernie_config.json").read_text()) == CONFIG
-    theirs = {path.name: path.read_bytes() for path in params.iterdir()}
-    ours = {path.name: path.read_bytes() for path in (tmp_path / "ours/params").iterdir()}
-    assert ours == theirs and len(ours) == 4 + 2 * 16 + 2 + 2
+    assert load_from(model, checkpoint, optional=()) == []
+    assert write_fluid(tmp_path / "second", model_weights(model), SHAPE.to_dict(), head) == []
+    assert json.loads((tmp_path / "second/ernie_config.json").read_text()) == CONFIG
+    files = bytes_of_files(tmp_path / "second/params")
+    assert files == bytes_of_files(params)
+    assert len(files) == 4 + 2 * 16 + 2 + 2
 
 
 def test_values_land_under_the_right_names(tmp_path):
     params = make_official_weights(tmp_path, CONFIG, seed=3, heads={"classification": 3})
+    checkpoint = open_checkpoint(params)
     model = classifier()
-    load_from(model, open_checkpoint(params))
+    load_from(model, checkpoint)
     layer = model.ernie_m.encoder.layers[1]
     for parameter, file in [
         (model.ernie_m.embeddings.word_embeddings.weight, "word_embedding"),
@@ -124,77 +159,87 @@ def test_values_land_under_the_right_names(tmp_path):
         (model.classifier.weight, "cls_out_w"),
     ]:
         assert np.array_equal(parameter.numpy(), fluid.read(params / file)), file
-    weights = open_checkpoint(params).tensors
-    for ours, theirs in [("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "output")]:
+    official_name = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
+    for name, official in official_name.items():
         for part, suffix in [("weight", "w_0"), ("bias", "b_0")]:
-            file = params / f"encoder_layer_0_multi_head_att_{theirs}_fc.{suffix}"
-            assert np.array_equal(weights[f"encoder.layers.0.self_attn.{ours}.{part}"], fluid.read(file))
+            array = checkpoint.tensors[f"encoder.layers.0.self_attn.{name}.{part}"]
+            file = params / f"encoder_layer_0_multi_head_att_{official}_fc.{suffix}"
+            assert np.array_equal(array, fluid.read(file))
 
 
-@pytest.mark.parametrize("point_at", ["params", "."])
-def test_config_is_found_beside_params(tmp_path, point_at):
+@pytest.mark.parametrize("opened", ["params", "."])
+def test_config_is_found_beside_params(tmp_path, opened):
     make_official_weights(tmp_path, CONFIG, seed=0)
-    found = open_checkpoint(tmp_path / point_at)
-    assert found.config == SHAPE and found.format == "official"
-    assert found.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
+    checkpoint = open_checkpoint(tmp_path / opened)
+    assert checkpoint.format == "official"
+    assert checkpoint.config == SHAPE
+    assert checkpoint.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
     (tmp_path / "ernie_config.json").unlink()
-    assert open_checkpoint(tmp_path / point_at).config is None
+    assert open_checkpoint(tmp_path / opened).config is None
 
 
 def test_adam_state_and_other_files_are_passed_over(tmp_path):
     params = make_official_weights(tmp_path, CONFIG, seed=0)
-    expected = set(open_checkpoint(params).tensors)
-    state = ["word_embedding_moment1_0", "scheduled_learning_rate", "pooled_fc.w_0.master", "notes"]
-    for name in state:
+    names = set(open_checkpoint(params).tensors)
+    other_files = {"word_embedding_moment1_0", "scheduled_learning_rate", "pooled_fc.w_0.master", "notes"}
+    for name in other_files:
         (params / name).write_bytes(b"not even a LoDTensor")
-    found = open_checkpoint(params)
-    assert set(found.tensors) == expected and set(found.dropped) == set(state) and not found.unknown
+    checkpoint = open_checkpoint(params)
+    assert set(checkpoint.tensors) == names
+    assert set(checkpoint.dropped) == other_files
+    assert checkpoint.unknown == []
 
 
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
-    model, other = (PreTrainingModel(SHAPE, ["en", "fr"]) for _ in range(2))
+    model = PreTrainingModel(SHAPE, ["en", "fr"])
     assert write_fluid(tmp_path, model_weights(model)) == ["language_embeddings.weight"]
-    assert {p.name for p in (tmp_path / "params").iterdir() if p.name.startswith("mask_lm")} == {
-        "mask_lm_trans_fc.w_0", "mask_lm_trans_fc.b_0", "mask_lm_trans_layer_norm_scale",
-        "mask_lm_trans_layer_norm_bias", "mask_lm_out_fc.b_0",
-    }  # fmt: skip
-    fresh = load_from(other, open_checkpoint(tmp_path), optional=("language_embeddings.",))
+    assert {path.name for path in (tmp_path / "params").glob("mask_lm*")} == {
+        "mask_lm_trans_fc.w_0",
+        "mask_lm_trans_fc.b_0",
+        "mask_lm_trans_layer_norm_scale",
+        "mask_lm_trans_layer_norm_bias",
+        "mask_lm_out_fc.b_0",
+    }
+    loaded_model = PreTrainingModel(SHAPE, ["en", "fr"])
+    fresh = load_from(loaded_model, open_checkpoint(tmp_path), optional=("language_embeddings.",))
     assert fresh == ["language_embeddings.weight"]
-    assert same(model_weights(model), model_weights(other))  # the language table is zero in both
+    assert same_weights(model, loaded_model)  # the language table is zero in both
 
 
 @pytest.mark.parametrize("step", ["step_1", "step_2"])
 @pytest.mark.parametrize("size", [100, 20_000])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
-    model, newer = classifier(), classifier()
+    model = classifier()
+    newer_model = classifier()
     (tmp_path / "v").write_text("words" * 5000)
     save_model(tmp_path / "run/step_1", model, SHAPE, training_state={"step": 1})
     options = {"vocab_path": tmp_path / "v", "training_state": {"step": 2}}
     with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
-        save_model(tmp_path / "run" / step, newer, SHAPE, **options)
+        save_model(tmp_path / "run" / step, newer_model, SHAPE, **options)
     assert load_newest(tmp_path / "run") == (tmp_path / "run/step_1", {"step": 1}, [])
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
-    load_from(newer, open_checkpoint(tmp_path / "run/step_1"))
-    assert same(model_weights(model), model_weights(newer))
+    load_from(newer_model, open_checkpoint(tmp_path / "run/step_1"))
+    assert same_weights(model, newer_model)
 
 
 def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
     write_fluid(tmp_path, model_weights(classifier()), CONFIG)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()}
+    files_before = bytes_of_files(tmp_path / "params")
     with disk_full_after(1000), pytest.raises(UserError, match="params: no space left"):
         write_fluid(tmp_path, model_weights(classifier()))
-    assert {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()} == before
+    assert bytes_of_files(tmp_path / "params") == files_before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ernie_config.json", "params"]
 
 
 @pytest.fixture
 def saved(tmp_path):
+    """The folder of a classifier."""
     (tmp_path / "v").write_text("[CLS]\n")
     save_model(tmp_path / "best", classifier(), SHAPE, vocab_path=tmp_path / "v")
     return tmp_path / "best"
 
 
-def flip(path):
+def flip_last_bit(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -203,17 +248,17 @@ def flip(path):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("model.safetensors", flip, "damaged, its checksum differs"),
+        ("model.safetensors", flip_last_bit, "damaged, its checksum differs"),
         ("vocab.txt", lambda path: path.write_bytes(b"["), "damaged, 1 bytes instead of"),
         ("config.json", lambda path: path.unlink(), "missing"),
     ],
 )
 def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, message):
     damage(saved / name)
-    with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as told:
+    with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as error:
         open_checkpoint(saved)
-    assert f"delete {saved / 'manifest.json'}" in str(told.value)
-    (saved / "manifest.json").unlink()  # a change of one's own is declared
+    assert f"delete {saved / 'manifest.json'}" in str(error.value)
+    (saved / "manifest.json").unlink()  # the user says that the change is theirs
     assert open_checkpoint(saved).tensors
 
 
@@ -234,8 +279,8 @@ def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(
     ],
 )
 def test_a_damaged_manifest(saved, change, message):
-    told = json.loads((saved / "manifest.json").read_text())
-    (saved / "manifest.json").write_text(json.dumps(told | change))
+    manifest = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps(manifest | change))
     with pytest.raises(UserError, match=message):
         open_checkpoint(saved)
 
@@ -243,24 +288,27 @@ def test_a_damaged_manifest(saved, change, message):
 def test_a_damaged_file_without_a_manifest_is_named(saved):
     (saved / "manifest.json").unlink()
     file = saved / "model.safetensors"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1])
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
     with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
         open_checkpoint(saved)
     safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=f"{file}: no names of ERNIE-M or XLM-R: .* but bert.encoder.weight"):
         open_checkpoint(saved)
-    file.write_bytes(whole)
+    file.write_bytes(content)
     (saved / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json, line 1, column 2: not JSON"):
         open_checkpoint(saved)
 
 
-def test_what_is_no_checkpoint_is_said(tmp_path):
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="absent: no such folder"):
         open_checkpoint(tmp_path / "absent")
     with pytest.raises(UserError, match="no checkpoint here: .* name its best or step_N folder"):
         open_checkpoint(tmp_path)
+
+
+def test_nothing_is_written_if_a_tokenizer_file_is_missing(tmp_path):
     with pytest.raises(UserError, match="vocab.txt: no such file"):
         save_model(tmp_path / "c", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt")
     assert not (tmp_path / "c").exists()

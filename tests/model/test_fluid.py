@@ -14,7 +14,8 @@ DATA = (np.arange(6, dtype="<f4") / 7).tobytes()
 
 def file_bytes(description, data=DATA, version=0, levels=0, length=None):
     """A LoDTensor file put together by hand."""
-    length = len(description) if length is None else length
+    if length is None:
+        length = len(description)
     return struct.pack("<IQIi", version, levels, 0, length) + description + data
 
 
@@ -26,22 +27,28 @@ GOOD = file_bytes(FLOAT_3_2)
 @pytest.mark.parametrize("shape", [(), (0, 3), (300, 7)])
 def test_same_bytes_as_paddle(tmp_path, dtype, shape):
     array = np.random.default_rng(1).integers(0, 100, shape).astype(dtype)
-    paddle.save(paddle.to_tensor(array), str(tmp_path / "theirs"), use_binary_format=True)
-    fluid.write(tmp_path / "ours", array)
-    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
-    read = fluid.read(tmp_path / "theirs")
-    assert read.dtype == array.dtype and read.shape == array.shape and np.array_equal(read, array)
-    assert np.array_equal(paddle.load(str(tmp_path / "ours")).numpy(), array)
-    for other in (array.T, array.astype(array.dtype.newbyteorder(">"))):
-        fluid.write(tmp_path / "ours", other)
-        assert np.array_equal(fluid.read(tmp_path / "ours"), other)
+    paddle.save(paddle.to_tensor(array), str(tmp_path / "by_paddle"), use_binary_format=True)
+    fluid.write(tmp_path / "by_us", array)
+    assert (tmp_path / "by_us").read_bytes() == (tmp_path / "by_paddle").read_bytes()
+    array_read = fluid.read(tmp_path / "by_paddle")
+    assert (array_read.dtype, array_read.shape) == (array.dtype, array.shape)
+    assert np.array_equal(array_read, array)
+    assert np.array_equal(paddle.load(str(tmp_path / "by_us")).numpy(), array)
+
+
+def test_other_orders_in_memory_are_written_in_that_of_the_format(tmp_path):
+    array = np.arange(21, dtype=np.float32).reshape(3, 7)
+    for same_values in (np.asfortranarray(array), array.astype(">f4")):
+        fluid.write(tmp_path / "v", same_values)
+        assert np.array_equal(fluid.read(tmp_path / "v"), array)
 
 
 def test_bfloat16_is_read_as_float32(tmp_path):
     values = paddle.to_tensor([1.0, -2.5, 3.0e38, 1e-40, float("inf")], dtype="bfloat16")
     paddle.save(values, str(tmp_path / "v"), use_binary_format=True)
-    read = fluid.read(tmp_path / "v")
-    assert read.dtype == np.float32 and np.array_equal(read, values.astype("float32").numpy())
+    array = fluid.read(tmp_path / "v")
+    assert array.dtype == np.float32
+    assert np.array_equal(array, values.astype("float32").numpy())
 
 
 def test_packed_dims_and_lod_levels(tmp_path):
@@ -64,7 +71,7 @@ FOREIGN = [
     (file_bytes(b"\x08\x05\x10" + b"\xff" * 9 + b"\x01"), "too large|Maximum allowed"),
     (file_bytes(b"\x08\x05" + b"\x10\x01" * 400, bytes(4)), "maximum supported dimension"),
     (b"word\tid\n" * 20, "version [0-9]+, only 0"),
-    *((GOOD[:kept], "requires a buffer|a broken|data bytes instead of") for kept in range(len(GOOD))),
+    *((GOOD[:length], "requires a buffer|a broken|data bytes instead of") for length in range(len(GOOD))),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Weights into a model: what may be absent, what may not, and how a misfit is said."""
+"""Weights into a model: what may be absent, what may not, and how a misfit is reported."""
 
 import logging
 
@@ -20,56 +20,57 @@ def classifier(labels=3):
     return SequenceClassifier(ErnieMConfig.from_dict(CONFIG), labels)
 
 
+def official_checkpoint(folder, **options):
+    return open_checkpoint(make_official_weights(folder, CONFIG, seed=0, **options))
+
+
 def test_absent_pooler_is_warned_of(tmp_path, caplog):
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"classification": 3}, pooler=False)
+    checkpoint = official_checkpoint(tmp_path, heads={"classification": 3}, pooler=False)
     model = classifier()
-    before = model.ernie_m.pooler.dense.weight.numpy().copy()
+    pooler_before = model.ernie_m.pooler.dense.weight.numpy().copy()
     with caplog.at_level(logging.WARNING):
-        fresh = load_from(model, open_checkpoint(params))
-    assert f"pooled_fc is not in {params}, pooler starts fresh" in caplog.text
+        fresh = load_from(model, checkpoint)
+    assert f"pooled_fc is not in {tmp_path / 'params'}, pooler starts fresh" in caplog.text
     assert fresh == ["pooler.dense.weight", "pooler.dense.bias"]
-    assert np.array_equal(model.ernie_m.pooler.dense.weight.numpy(), before)
+    assert np.array_equal(model.ernie_m.pooler.dense.weight.numpy(), pooler_before)
 
 
 def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(tmp_path, caplog):
-    params = make_official_weights(tmp_path, CONFIG, seed=0)
+    checkpoint = official_checkpoint(tmp_path)
     with caplog.at_level(logging.WARNING):
-        fresh = load_from(classifier(), open_checkpoint(params), optional=("pooler.", "classifier."))
+        fresh = load_from(classifier(), checkpoint, optional=("pooler.", "classifier."))
     assert fresh == ["classifier.weight", "classifier.bias"]
     assert "classifier starts fresh" in caplog.text
-    with pytest.raises(UserError, match=f"{params}: 2 tensors missing: classifier.weight, classifier.bias"):
-        load_from(classifier(), open_checkpoint(params))
+    message = f"{tmp_path / 'params'}: 2 tensors missing: classifier.weight, classifier.bias"
+    with pytest.raises(UserError, match=message):
+        load_from(classifier(), checkpoint)
 
 
-def test_any_other_missing_variable_is_listed_and_nothing_is_touched(tmp_path):
+def test_any_other_missing_variable_is_listed_and_nothing_is_changed(tmp_path):
     params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"classification": 3})
     (params / "encoder_layer_0_ffn_fc_0.w_0").unlink()
     (params / "pos_embedding").unlink()
     model = classifier()
-    before = {name: array.copy() for name, array in model_weights(model).items()}
-    names_ = "embeddings.position_embeddings.weight, encoder.layers.0.linear1.weight"
-    with pytest.raises(UserError, match=f"{params}: 2 tensors missing: {names_}$"):
+    weights_before = {name: array.copy() for name, array in model_weights(model).items()}
+    missing = "embeddings.position_embeddings.weight, encoder.layers.0.linear1.weight"
+    with pytest.raises(UserError, match=f"{params}: 2 tensors missing: {missing}$"):
         load_from(model, open_checkpoint(params))
-    after = model_weights(model)
-    assert all(np.array_equal(before[name], after[name]) for name in before)
+    for name, array in model_weights(model).items():
+        assert np.array_equal(array, weights_before[name])
 
 
-def test_another_tasks_head_is_ignored_on_request_and_the_rest_that_is_not_used_is_told(tmp_path, caplog):
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"tagging": 9}, lm_head=True)
+def test_another_tasks_head_is_ignored_on_request_and_unused_tensors_are_logged(tmp_path, caplog):
+    checkpoint = official_checkpoint(tmp_path, heads={"tagging": 9}, lm_head=True)
     with caplog.at_level(logging.INFO):
-        fresh = load_from(classifier(3), open_checkpoint(params), ignore=("classifier.",))
+        fresh = load_from(classifier(3), checkpoint, ignore=("classifier.",))
     assert fresh == ["classifier.weight", "classifier.bias"]
     assert "5 tensors not used: lm_head.dense.weight, " in caplog.text
 
 
 def test_two_heads_are_refused(tmp_path):
-    heads = {"classification": 3, "question_answering": 2}
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads=heads)
     with pytest.raises(UserError, match="heads of 2 tasks .classification, question_answering."):
-        open_checkpoint(params)
+        official_checkpoint(tmp_path, heads={"classification": 3, "question_answering": 2})
 
-
-# --- weights and config that do not belong together
 
 MISFITS = [
     (
@@ -85,14 +86,15 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("changes", "message"), MISFITS)
-def test_other_sizes_are_named(tmp_path, changes, message):
-    make_official_weights(tmp_path, CONFIG, seed=0)
+def test_sizes_that_differ_are_named(tmp_path, changes, message):
+    checkpoint = official_checkpoint(tmp_path)
+    model = ErnieMModel(ErnieMConfig.from_dict(CONFIG | changes))
     with pytest.raises(UserError) as error:
-        load_from(ErnieMModel(ErnieMConfig.from_dict(CONFIG | changes)), open_checkpoint(tmp_path))
+        load_from(model, checkpoint)
     assert message in str(error.value)
 
 
 def test_another_number_of_labels_is_named(tmp_path):
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"classification": 3})
+    checkpoint = official_checkpoint(tmp_path, heads={"classification": 3})
     with pytest.raises(UserError, match="num_labels is 2 in the config and 3 in the weights"):
-        load_from(classifier(2), open_checkpoint(params))
+        load_from(classifier(2), checkpoint)
