@@ -365,7 +365,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     left_out = {"leave_out": ("language_embeddings.",)}
     if language_embedding:
         reading = {"reading": {"language_embedding": language_embedding}}
-        left_out = {"extra": toy_models.EXTRA["full"] | reading}
+        left_out = {"settings": toy_models.EXTRA["full"] | reading}
     save_model(tmp_path / "head", toy_models.model("full", shape), shape,
                piece_model_path=models / "piece.model", **left_out)  # fmt: skip
     loaded = load(tmp_path / "head")
