@@ -103,6 +103,9 @@ class TrainingFlags:
     amp: Literal["none", "bf16", "fp16"] = "none"
     """Mixed precision on GPUs."""
 
+    cpu_bf16: bool = False
+    """Whether to multiply in bfloat16 on a CPU. It must have avx512_bf16 or AMX."""
+
     lr_schedule_style: Literal["official", "paddlenlp"] = "official"
     """After the warm-up the rate is the peak times 1 - t/T (official), or falls straight to 0 (paddlenlp)."""
 

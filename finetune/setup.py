@@ -152,4 +152,5 @@ def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, 
     )  # fmt: skip
     names = [field.name for field in fields(LossScaling) if hasattr(flags, field.name)]
     scaling = LossScaling(**{name: getattr(flags, name) for name in names})
-    return Engine(model, optimizer, seed, precision=Precision(flags.amp, loss_scaling=scaling), sums=SUMS)
+    precision = Precision(flags.amp, loss_scaling=scaling, cpu_bf16=flags.cpu_bf16)
+    return Engine(model, optimizer, seed, precision=precision, sums=SUMS)

@@ -19,7 +19,7 @@ from paddle import Tensor, nn
 
 from model import device
 from model.cpu.attention import AttentionOnCpu
-from model.layers import Linear, at_positions, dropout
+from model.layers import Linear, at_positions, dropout, linear_layers
 from model.layout import Group, Layout
 
 # Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
@@ -190,9 +190,7 @@ class SelfAttention(nn.Layer):
 
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
         """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
-        query = self.q_proj(x)
-        key = self.k_proj(x)
-        value = self.v_proj(x)
+        query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj])
         dropout_rate = self.dropout if self.training else 0.0
         context = mask.attend(query, key, value, self.num_heads, dropout_rate)
         return self.out_proj(at_positions(context, positions))

@@ -1,25 +1,67 @@
 """The layers that the network is made of: Paddle's own, or on a CPU in training those of `model/cpu/`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from model import device
+from model.cpu.bfloat16 import LinearInBfloat16
 from model.cpu.dropout import DropoutOnCpu
 from model.cpu.gelu import GeluOnCpu
 from model.cpu.layer_norm import LayerNormOnCpu
 from model.cpu.linear import LinearOnCpu
+from model.cpu.onednn import to_bfloat16
+from model.cpu.rows import as_array
+from model.word_table import WordEmbeddings
+
+
+def use_bfloat16(model: nn.Layer, frozen: bool = False) -> None:
+    """Compute the products of a model's linear layers and of its masked-LM loss in bfloat16 on a CPU.
+
+    Args:
+        frozen: the weights of linear layers will not change any more, so they are rounded only once, now.
+    """
+    for layer in model.sublayers(include_self=True):
+        if isinstance(layer, Linear):
+            layer.use_bfloat16(frozen)
+        elif isinstance(layer, WordEmbeddings):
+            layer.use_bfloat16()
 
 
 class Linear(nn.Linear):
-    """paddle.nn.Linear."""
+    """paddle.nn.Linear, whose products on a CPU can be in bfloat16."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.in_bfloat16 = False
+        self.rounded_weight: np.ndarray | None = None  # in bfloat16, if the weight is frozen
+
+    def use_bfloat16(self, frozen: bool) -> None:
+        """See `use_bfloat16` above."""
+        self.in_bfloat16 = True
+        if frozen:
+            self.rounded_weight = to_bfloat16(as_array(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
+        if self.in_bfloat16 and device.on_cpu(x):
+            return linear_layers(x, [self])[0]
         if not device.training_on_cpu(x):
             return super().forward(x)
         return LinearOnCpu.apply(x, self.weight, self.bias)
+
+
+def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+    """The results of some linear layers of the same x [..., I]. In bfloat16 they share its rounding."""
+    if not (layers[0].in_bfloat16 and device.on_cpu(x)):
+        return [layer(x) for layer in layers]
+    rounded_weights = [layer.rounded_weight for layer in layers]
+    weights = [layer.weight for layer in layers]
+    biases = [layer.bias for layer in layers]
+    return LinearInBfloat16.apply(x, rounded_weights, *weights, *biases)
 
 
 class LayerNorm(nn.LayerNorm):

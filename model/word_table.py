@@ -18,6 +18,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from model import device
+from model.cpu import bfloat16
 from model.cpu.rows import add, as_array, as_tensor
 from model.cpu.word_table import LookUpOnCpu, add_rows, cross_entropy_
 
@@ -129,8 +130,13 @@ class WordEmbeddings(nn.Embedding):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.gradient = TableGradient(self.weight)
+        self.in_bfloat16 = False
         if not self.weight.stop_gradient:
             self.weight.register_hook(self._paddle_adds)
+
+    def use_bfloat16(self) -> None:
+        """Compute the three products of `cross_entropy` in bfloat16 on a CPU."""
+        self.in_bfloat16 = True
 
     def _paddle_adds(self, gradient: Tensor | None) -> None:
         if gradient is not None:  # None is what `LookUpOnCpu` gives
@@ -168,12 +174,15 @@ def cross_entropy(
     """
     exact = "float64" if x.dtype == paddle.float64 else "float32"
     weights = paddle.ones([x.shape[0]], exact) if weights is None else weights.astype(exact)
+    in_bfloat16 = table.in_bfloat16 and device.on_cpu(x)
     found: list[tuple[Tensor, Tensor]] = []
     if paddle.is_grad_enabled() and not all(part.stop_gradient for part in (x, table.weight, bias)):
-        total = _CrossEntropy.apply(x, table.weight, bias, labels, weights, table.gradient, found)
+        total = _CrossEntropy.apply(
+            x, table.weight, bias, labels, weights, table.gradient, in_bfloat16, found
+        )
     else:
         for rows in _parts(x, table.weight):
-            found.append(_derive(x[rows], table.weight, bias, labels[rows], False)[:2])
+            found.append(_derive(x[rows], table.weight, bias, labels[rows], False, in_bfloat16)[:2])
         total = (paddle.concat([losses for losses, _ in found]) * weights).sum()
     losses, correct = (paddle.concat(list(column)) for column in zip(*found))
     return MaskedLoss(total, losses, correct)
@@ -184,10 +193,14 @@ def _parts(x: Tensor, weight: Tensor) -> list[slice]:
 
 
 def _derive(
-    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, derive: bool
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, derive: bool, in_bfloat16: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses and hits of rows x [m, H] and, with `derive`, the losses' gradients by logits [m, V]."""
-    part = paddle.matmul(x, weight, transpose_y=True)  # in amp's precision
+    part = (
+        bfloat16.table_logits(x, weight)
+        if in_bfloat16
+        else paddle.matmul(x, weight, transpose_y=True)  # in amp's precision
+    )
     if device.on_cpu(part):
         losses, correct = cross_entropy_(part, bias, as_array(labels), derive)
         return as_tensor(losses), paddle.to_tensor(correct), part
@@ -207,19 +220,29 @@ class _CrossEntropy(PyLayer):
     # float16 has no numbers below 6e-8, and a weight is 1 / count. So the products get gradients without
     # weights, between -1 and 1, and the rest stays in float32 until the loss scale comes from above.
     @staticmethod
-    def forward(ctx, x, weight, bias, labels, weights, table_gradient: TableGradient, found: list) -> Tensor:
+    def forward(
+        ctx, x, weight, bias, labels, weights, table_gradient: TableGradient, in_bfloat16: bool, found: list
+    ) -> Tensor:
         x_needed, weight_needed, bias_needed = (not part.stop_gradient for part in (x, weight, bias))
         ctx.table = table_gradient if device.on_cpu(x) else None
         ctx.dtypes = x.dtype, weight.dtype, bias.dtype
         top = weights.abs().max().clip(min=1e-30)
         by_x, by_weight, by_bias = [], None, None
         for rows in _parts(x, weight):
-            losses, correct, part = _derive(x[rows], weight, bias, labels[rows], True)
+            losses, correct, part = _derive(x[rows], weight, bias, labels[rows], True, in_bfloat16)
             found.append((losses, correct))
             factors = weights[rows].unsqueeze(1)  # [m, 1]
             if bias_needed:
                 product = paddle.matmul(factors, part, transpose_x=True) if ctx.table else part * factors
                 by_bias = product.sum(0) if by_bias is None else by_bias + product.sum(0)
+            if in_bfloat16:
+                is_first = by_weight is None
+                if is_first and weight_needed:
+                    by_weight = table_gradient.borrow()
+                scaled = x[rows] * factors
+                by_part = bfloat16.table_gradients(part, scaled, weight, by_weight, add=not is_first)
+                by_x.append(by_part * factors)
+                continue
             low = paddle.matmul(x[:1], weight[:1], transpose_y=True).dtype  # amp's precision
             part = part.astype(low)
             if x_needed:

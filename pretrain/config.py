@@ -219,6 +219,7 @@ class RunConfig:
         amp: lower precision on GPU.
         amp_level: O1: float32 weights; O2: weights in the lower precision too, with float32 master weights in
             the optimizer. O2 needs a GPU and `amp`.
+        cpu_bf16: on a CPU with avx512_bf16 or AMX, multiply in bfloat16; `amp` then means GPUs alone.
         dtype: of the weights; float64 is for tests.
         recompute: recompute activations in the backward pass, which saves memory.
         sharding_stage: 1: the devices share the optimizer state; 0: each has all of it.
@@ -241,6 +242,7 @@ class RunConfig:
     micro_batch_tokens: int = within("(0, )", 8192)
     amp: Literal["none", "bf16", "fp16"] = "none"
     amp_level: Literal["O1", "O2"] = "O1"
+    cpu_bf16: bool = False
     dtype: Literal["float32", "float64"] = "float32"
     recompute: bool = False
     sharding_stage: int = within("[0, 1]", 0)

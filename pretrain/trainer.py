@@ -72,7 +72,7 @@ class Trainer:
             ),
             seed=config.run.seed,
             clip_norm=optimizer.clip_norm,
-            precision=Precision(config.run.amp, config.run.amp_level),
+            precision=Precision(config.run.amp, config.run.amp_level, cpu_bf16=config.run.cpu_bf16),
             sharding_stage=config.run.sharding_stage,
             max_bad_steps=config.run.max_bad_steps,
             sums=SUMS,

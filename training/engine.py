@@ -80,6 +80,7 @@ class Engine:
     ):
         self.model, self.optimizer, self.seed, self.clip_norm = model, optimizer, seed, clip_norm
         self.precision = precision or Precision()
+        self.precision.prepare(model)
         self.max_bad_steps, self.sums = max_bad_steps, tuple(sums)
         self.steps = self.skipped = self.bad_in_a_row = 0
         self.parameters = dict(model.named_parameters())

@@ -1,17 +1,21 @@
-"""Mixed precision on a GPU with `paddle.amp`.
+"""Mixed precision: on a GPU with `paddle.amp`, on a CPU with `model/cpu/bfloat16.py`.
 
-O1    float32 weights; the forward pass multiplies matrices in half precision
-O2    weights and most of the forward pass in half precision; float32 gradients and master weights
+O1          float32 weights; the forward pass multiplies matrices in half precision
+O2          weights and most of the forward pass in half precision; float32 gradients and master weights
+cpu_bf16    on a CPU: float32 weights; forward and backward pass multiply matrices in bfloat16
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import paddle
 from paddle import Tensor, nn
 
+from model.cpu import onednn
 from model.device import has_bf16, on_gpu, summary
+from model.layers import use_bfloat16
 from training import distributed
 from utils.errors import UserError
 from utils.logging import logger
@@ -44,29 +48,50 @@ class Precision:
         amp: "none", "bf16" or "fp16".
         level: "O1" or "O2".
         loss_scaling: for "fp16" only.
+        cpu_bf16: on a CPU, multiply in bfloat16. On a GPU it has no effect.
 
     Attributes:
-        amp: the type in use. On a CPU it is "none", with a warning: Paddle has no mixed precision there.
+        amp: the type in use on a GPU. On a CPU it is "none", with a warning unless there is `cpu_bf16`.
         scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
     Raises:
-        UserError: O2 on a CPU or without `amp`, or bf16 on a GPU below compute capability 8.0.
+        UserError: O2 on a CPU or without `amp`, bf16 on a GPU below compute capability 8.0, or `cpu_bf16` on
+            a CPU without bfloat16 or with weights in float64.
     """
 
-    def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: LossScaling | None = None):
+    def __init__(
+        self,
+        amp: str = NONE,
+        level: str = "O1",
+        loss_scaling: LossScaling | None = None,
+        cpu_bf16: bool = False,
+    ):
         if level == "O2" and (amp == NONE or not on_gpu()):
             raise UserError("amp_level O2 needs a GPU and amp bf16 or fp16: set them, or take amp_level O1")
-        if amp != NONE and not on_gpu():
+        dtype = str(paddle.get_default_dtype())
+        self.cpu_bf16 = cpu_bf16 and not on_gpu()
+        if self.cpu_bf16:
+            _check_cpu_bf16(dtype)
+        elif amp != NONE and not on_gpu():
             logger.warning("amp %s needs a GPU: everything is computed in full precision here", amp)
-            amp = NONE
-        if amp == "bf16" and not has_bf16():
+        self.amp = amp if on_gpu() else NONE
+        self.level = level
+        if self.amp == "bf16" and not has_bf16():
             raise UserError(
                 "amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none"
             )
-        self.amp, self.level = amp, level
-        dtype = str(paddle.get_default_dtype())
-        logger.info("%s", summary(dtype if amp == NONE else f"{amp} {level}", distributed.world_size()))
-        self.scaler = paddle.amp.GradScaler(amp == "fp16", **asdict(loss_scaling or LossScaling()))
+        description = dtype if self.amp == NONE else f"{amp} {level}"
+        if self.cpu_bf16:
+            description += ", products in bfloat16"
+        logger.info("%s", summary(description, distributed.world_size()))
+        if not on_gpu() and not cpu_bf16 and dtype == "float32":
+            _recommend_cpu_bf16()
+        self.scaler = paddle.amp.GradScaler(self.amp == "fp16", **asdict(loss_scaling or LossScaling()))
+
+    def prepare(self, model: nn.Layer) -> None:
+        """With `cpu_bf16`: let the model multiply in bfloat16, in training and in evaluation."""
+        if self.cpu_bf16:
+            use_bfloat16(model)
 
     def decorate(
         self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, is_own: Callable[[Tensor], bool]
@@ -94,3 +119,16 @@ class Precision:
         if self.amp == NONE:
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level=self.level, dtype=DTYPES[self.amp])
+
+
+def _check_cpu_bf16(dtype: str) -> None:
+    if missing := onednn.missing():
+        raise UserError(f"cpu_bf16 needs {missing}: leave it out")
+    if dtype != "float32":
+        raise UserError(f"cpu_bf16 needs weights in float32: leave out dtype {dtype}")
+
+
+@functools.cache  # once, however many seeds a command trains
+def _recommend_cpu_bf16() -> None:
+    if onednn.missing() is None:
+        logger.info("this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)")

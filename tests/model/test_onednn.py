@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import onednn
+from model.cpu import onednn
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -173,7 +173,7 @@ import numpy as np
 from utils.runtime import prepare
 prepare(quiet=True)
 import paddle
-from model import onednn
+from model.cpu import onednn
 from tests.model.test_onednn import distance, numbers, product, widen
 
 def threads() -> int:

@@ -152,7 +152,7 @@ def test_small_gradients_survive_float16(monkeypatch):
     weight, bias = ((t * 0.1).astype("float32").detach() for t in (tied.table.weight, tied.bias))
     x, weights = paddle.randn([COUNT, SIZE]).astype("float32"), paddle.full([COUNT], 1e-7, "float32")
     weight.stop_gradient = bias.stop_gradient = x.stop_gradient = False
-    table = SimpleNamespace(weight=weight, gradient=None)
+    table = SimpleNamespace(weight=weight, gradient=None, in_bfloat16=False)
     results = []
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     for matmul, cross_entropy in ((product, plain_cross_entropy), (half, word_table.cross_entropy)):

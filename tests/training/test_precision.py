@@ -9,8 +9,10 @@ import pytest
 from paddle import nn
 
 from finetune.flags import FinetuneFlags
-from model import device
+from model import device, layers
 from model.checkpoint.folder import model_weights
+from model.cpu import onednn
+from training import precision
 from training.engine import Engine
 from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
@@ -81,6 +83,54 @@ def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
     monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
     with pytest.raises(UserError, match="amp bf16 needs a GPU of compute capability 8.0"):
         Precision("bf16")
+
+
+@pytest.fixture
+def said(monkeypatch, caplog):
+    """The lines of the log so far."""
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("INFO")
+    precision._recommend_cpu_bf16.cache_clear()
+    return lambda: [record.message for record in caplog.records]
+
+
+def test_cpu_bf16_on_a_cpu_that_has_it(monkeypatch, said):
+    """`amp` in the same configuration means GPUs, so there is no warning."""
+    monkeypatch.setattr(onednn, "missing", lambda: None)
+    model = layers.Linear(3, 2)
+    engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16", cpu_bf16=True))
+    assert model.in_bfloat16 and engine.precision.amp == "none" and not engine.scaler.is_enable()
+    (line,) = said()
+    assert "device: cpu; precision float32, products in bfloat16; attention padded groups" in line
+
+
+def test_cpu_bf16_is_recommended_once(monkeypatch, said):
+    advice = "this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)"
+    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16 instructions")
+    Precision()
+    precision._recommend_cpu_bf16.cache_clear()
+    assert advice not in said()
+    monkeypatch.setattr(onednn, "missing", lambda: None)
+    for _ in range(3):
+        Precision()
+    assert said().count(advice) == 1
+
+
+def test_cpu_bf16_is_refused_in_one_line(monkeypatch, float64):
+    monkeypatch.setattr(onednn, "missing", lambda: None)
+    with pytest.raises(UserError, match="^cpu_bf16 needs weights in float32: leave out dtype float64$"):
+        Precision(cpu_bf16=True)
+    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
+    with pytest.raises(UserError, match="^cpu_bf16 needs a CPU with bfloat16: leave it out$"):
+        Precision(cpu_bf16=True)
+
+
+def test_cpu_bf16_has_no_effect_on_a_gpu(fp16, monkeypatch, said):
+    gpu(monkeypatch, 8, 0)
+    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
+    assert not Precision("bf16", cpu_bf16=True).cpu_bf16
+    assert "precision bf16 O1" in said()[0]
 
 
 def test_signatures_of_paddle():

@@ -1,0 +1,114 @@
+"""The products of linear layers and of the word table in bfloat16. Everything else stays in float32.
+
+The inputs of a layer are kept in bfloat16 until the backward pass. Weights are not: they are rounded in the
+forward pass and again in the backward pass. Two bytes for each weight of all layers would be more memory than
+rounded inputs save in a small batch, and rounding takes about 1 % of a step.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from model.cpu.linear import column_sum
+from model.cpu.onednn import multiply, to_bfloat16
+from model.cpu.rows import add, as_array, as_rows, needs_gradient
+
+_WORDS = 1 << 13  # rows of a word table that are rounded at a time
+
+
+class LinearInBfloat16(PyLayer):
+    """Some linear layers of the same x [..., I], which is rounded once: for each layer [..., O].
+
+    Args:
+        rounded_weights: the weight of each layer in bfloat16, [I, O]; None: it is rounded now.
+        parameters: the weights [I, O] of all layers, then their biases [O].
+    """
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, rounded_weights: Sequence[np.ndarray | None], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*parameters)
+        ctx.needs_gradient = needs_gradient(x, *parameters)
+        ctx.x_shape = x.shape
+        ctx.rounded_x = to_bfloat16(as_rows(x))
+        count = len(rounded_weights)
+        results = []
+        for rounded, weight, bias in zip(rounded_weights, parameters[:count], parameters[count:]):
+            if rounded is None:
+                rounded = to_bfloat16(as_array(weight))
+            y = paddle.empty([*x.shape[:-1], weight.shape[1]], x.dtype)
+            multiply(ctx.rounded_x, rounded, as_rows(y))
+            add(as_rows(y), as_array(bias))
+            results.append(y)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
+        rounded_x = ctx.rounded_x
+        ctx.rounded_x = None  # `ctx` may live longer than this pass
+        x_needs, *parameters_need = ctx.needs_gradient
+        grad_x = paddle.empty(ctx.x_shape, "float32") if x_needs else None
+        grad_weights = []
+        for number, grad_y in enumerate(grad_results):
+            weight = ctx.saved_tensor()[number]
+            rounded_grad_y = to_bfloat16(as_rows(grad_y))
+            if x_needs:
+                rounded_weight = to_bfloat16(as_array(weight))
+                multiply(rounded_grad_y, rounded_weight.T, as_rows(grad_x), add=number > 0)
+            grad_weight = None
+            if parameters_need[number]:
+                grad_weight = paddle.empty_like(weight)
+                multiply(rounded_x.T, rounded_grad_y, as_array(grad_weight))
+            grad_weights.append(grad_weight)
+        biases_need = parameters_need[len(grad_results) :]
+        grad_biases = [
+            column_sum(grad_y) if needs else None for grad_y, needs in zip(grad_results, biases_need)
+        ]
+        return grad_x, *grad_weights, *grad_biases
+
+
+def table_logits(x: Tensor, table: Tensor) -> Tensor:
+    """x [m, H] times the word table [V, H]: [m, V]."""
+    result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
+    logits = as_array(result)
+    rounded_x = to_bfloat16(as_array(x))
+    for words, rounded in _rounded_blocks(as_array(table)):
+        multiply(rounded_x, rounded.T, logits[:, words])
+    return result
+
+
+def table_gradients(
+    grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, add: bool
+) -> Tensor:
+    """The two gradients of `table_logits`.
+
+    Args:
+        grad_logits: [m, V].
+        x: what the gradient of the table is a product with: [m, H].
+        grad_table: [V, H], where the gradient of the table is written; None: it is not needed.
+        add: add to `grad_table` instead.
+
+    Returns:
+        The gradient of the table's factor, [m, H].
+    """
+    result = paddle.empty_like(x)
+    grad_x = as_array(result)
+    gradient = as_array(grad_logits)
+    rounded_x = to_bfloat16(as_array(x))
+    for words, rounded in _rounded_blocks(as_array(table)):
+        rounded_gradient = to_bfloat16(gradient[:, words])
+        multiply(rounded_gradient, rounded, grad_x, add=words.start > 0)
+        if grad_table is not None:
+            multiply(rounded_gradient.T, rounded_x, grad_table[words], add=add)
+    return result
+
+
+def _rounded_blocks(table: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Some rows of a table [V, H] after the other, in bfloat16."""
+    for start in range(0, len(table), _WORDS):
+        words = slice(start, min(start + _WORDS, len(table)))
+        yield words, to_bfloat16(table[words])

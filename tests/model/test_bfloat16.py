@@ -1,0 +1,190 @@
+"""Models whose products are in bfloat16. On a CPU without the instructions oneDNN does the same, slowly."""
+
+import threading
+
+import numpy as np
+import paddle
+import pytest
+
+from model import layers, word_table
+from model.batch import TokenBatch
+from model.config import ErnieMConfig
+from model.cpu import bfloat16, onednn
+from model.device import upload
+from model.heads import PreTrainingModel, SequenceClassifier
+
+CONFIG = ErnieMConfig(
+    300, 32, 3, 4, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.1
+)
+
+try:
+    onednn.to_bfloat16(np.ones([1, 1], np.float32))
+except (OSError, AttributeError) as error:
+    pytest.skip(f"no oneDNN here: {error}", allow_module_level=True)
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """The nearest numbers that bfloat16 has, in float64."""
+    bits = onednn.to_bfloat16(np.ascontiguousarray(x, np.float32).reshape([len(x), -1]))
+    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64).reshape(x.shape)
+
+
+def distance(x: np.ndarray, y: np.ndarray) -> float:
+    """In the relative Frobenius norm."""
+    return np.linalg.norm(x - y) / np.linalg.norm(y)
+
+
+def random(*shape: int) -> paddle.Tensor:
+    x = paddle.randn(shape)
+    x.stop_gradient = False
+    return x
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    paddle.seed(0)
+
+
+@pytest.fixture
+def batch() -> TokenBatch:
+    ids = np.random.default_rng(0).integers(4, 300, [4, 12])
+    ids[1, 7:] = ids[3, 3:] = CONFIG.pad_token_id
+    return upload(TokenBatch.from_padded(ids, CONFIG.pad_token_id))
+
+
+def test_linear_layers_of_one_input():
+    """Each product has rounded factors; sums and biases are float32. x is rounded once for all layers."""
+    some = [layers.Linear(24, 16), layers.Linear(24, 40)]
+    for layer in some:
+        layer.use_bfloat16(frozen=False)
+        layer.bias.set_value(paddle.randn(layer.bias.shape))
+    x = random(3, 5, 24)
+    grads = [paddle.randn([3, 5, 16]), paddle.randn([3, 5, 40])]
+    results = layers.linear_layers(x, some)
+    paddle.autograd.backward(list(results), grads)
+    rows = rounded(x.numpy().reshape([-1, 24]))
+    grad_x = 0.0
+    for layer, y, grad in zip(some, results, grads):
+        weight, grad_rows = rounded(layer.weight.numpy()), grad.numpy().reshape([-1, grad.shape[-1]])
+        assert distance(y.numpy().reshape(grad_rows.shape), rows @ weight + layer.bias.numpy()) < 1e-6
+        assert distance(layer.weight.grad.numpy(), rows.T @ rounded(grad_rows)) < 1e-6
+        assert distance(layer.bias.grad.numpy(), grad_rows.sum(0)) < 1e-6
+        grad_x = grad_x + rounded(grad_rows) @ weight.T
+    assert distance(x.grad.numpy().reshape([-1, 24]), grad_x) < 1e-6
+
+
+def test_what_is_frozen_gets_no_gradient():
+    layer = layers.Linear(8, 4)
+    layer.use_bfloat16(frozen=False)
+    layer.weight.stop_gradient = True
+    x = random(5, 8)
+    layer(x).sum().backward()
+    assert layer.weight.grad is None and layer.bias.grad is not None and x.grad is not None
+    layer.weight.stop_gradient = False
+    layer(x.detach()).sum().backward()
+    assert layer.weight.grad is not None
+    with paddle.no_grad():
+        assert layer(x).stop_gradient
+
+
+def test_a_cross_entropy(monkeypatch):
+    """In blocks of words and chunks of positions, for two micro-batches."""
+    monkeypatch.setattr(bfloat16, "_WORDS", 64)
+    monkeypatch.setattr(word_table, "LOGITS_BYTES", 3 * 300 * 4)  # three positions; the last chunk has one
+    table = word_table.WordEmbeddings(300, 32)
+    table.use_bfloat16()
+    bias = random(300)
+    x = random(7, 32)
+    labels = paddle.to_tensor([3, 7, 0, 299, 3, 64, 128])
+    weights = paddle.to_tensor([0.5, 1.0, 2.0, 0.25, 1.0, 3.0, 1.0])
+    for _ in range(2):
+        loss = word_table.cross_entropy(x, table, bias, labels, weights)
+        loss.total.backward()
+    words, rows, factors = rounded(table.weight.numpy()), rounded(x.numpy()), weights.numpy()[:, None]
+    scores = rows @ words.T + bias.numpy()
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    expected = -np.log(probabilities[range(7), labels.numpy()])
+    grad_logits = probabilities.copy()
+    grad_logits[range(7), labels.numpy()] -= 1.0
+    assert distance(loss.losses.numpy(), expected) < 1e-6
+    assert loss.total.item() == pytest.approx((expected * weights.numpy()).sum(), rel=1e-6)
+    assert distance(bias.grad.numpy(), 2 * (grad_logits * factors).sum(0)) < 1e-5
+    grad_logits = rounded(grad_logits)  # not always as there, where they come from float32
+    assert distance(x.grad.numpy(), 2 * (grad_logits @ words) * factors) < 1e-4
+    grad_table = grad_logits.T @ rounded(x.numpy() * factors)
+    assert distance(table.weight.grad.numpy(), 2 * grad_table) < 1e-4
+    with paddle.no_grad():
+        again = word_table.cross_entropy(x, table, bias, labels, weights)
+    assert np.array_equal(again.losses.numpy(), loss.losses.numpy())
+
+
+class Pretraining:
+    """A small model with its masked-LM loss."""
+
+    def __init__(self, batch: TokenBatch):
+        paddle.seed(0)
+        self.model = PreTrainingModel(CONFIG, ["en"])
+        self.batch = batch
+        self.positions = paddle.to_tensor([1, 4, 9, 15, 20, 22])
+        self.labels = paddle.to_tensor([5, 80, 5, 299, 100, 4])
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        hidden = self.model.encode(self.batch, self.positions)
+        self.model.lm_head.loss(hidden, self.labels).total.backward()
+        parameters = self.model.named_parameters()
+        gradients = {name: p.grad.numpy().copy() for name, p in parameters if p.grad is not None}
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        return gradients
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_of_a_model_against_float32(batch, recompute):
+    training = Pretraining(batch)
+    exact = training.gradients()
+    layers.use_bfloat16(training.model)
+    training.model.ernie_m.use_recompute(recompute)
+    gradients = training.gradients()
+    assert gradients.keys() == exact.keys()
+    all_exact = np.concatenate([gradient.ravel() for gradient in exact.values()])
+    all_gradients = np.concatenate([gradients[name].ravel() for name in exact])
+    assert 1e-4 < distance(all_gradients, all_exact) < 0.01
+    for name in exact:
+        if np.linalg.norm(exact[name]) > 1e-3 * np.linalg.norm(all_exact):  # that of a key's bias is 0
+            assert distance(gradients[name], exact[name]) < 0.03, name
+
+
+def test_frozen_weights_are_rounded_once(batch, monkeypatch):
+    model = SequenceClassifier(CONFIG, 3).eval()
+    layers.use_bfloat16(model)
+    with paddle.no_grad():
+        expected = model(batch).numpy()
+    layers.use_bfloat16(model, frozen=True)
+    shapes = []
+    monkeypatch.setattr(bfloat16, "to_bfloat16", lambda x: shapes.append(x.shape) or onednn.to_bfloat16(x))
+    with paddle.no_grad():
+        assert np.array_equal(model(batch).numpy(), expected)
+    tokens = int((batch.cells < batch.tokens).sum())
+    # In each layer the inputs of: query, key and value; output; linear1; linear2.
+    of_a_layer = [(tokens, 32), (tokens, 32), (tokens, 32), (tokens, 128)]
+    of_the_last = [(tokens, 32), (4, 32), (4, 32), (4, 128)]
+    assert shapes == [*of_a_layer, *of_a_layer, *of_the_last, (4, 32), (4, 32)]
+
+
+def test_threads_share_a_model(batch):
+    model = SequenceClassifier(CONFIG, 3).eval()
+    layers.use_bfloat16(model, frozen=True)
+    with paddle.no_grad():
+        expected = model(batch).numpy()
+    wrong = []
+
+    def work() -> None:
+        with paddle.no_grad():
+            wrong.extend(turn for turn in range(20) if not np.array_equal(model(batch).numpy(), expected))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -1,0 +1,39 @@
+"""A run whose products are in bfloat16 resumes exactly, and learns what one in float32 learns."""
+
+import pytest
+
+from model.cpu import onednn
+from tests.helpers.small_corpus import ROOT
+from tests.launching import launch
+from tests.pretrain.tiny_run import assert_equal_runs, flags, losses, pretrain
+
+LOW = {"run__cpu_bf16": True, "run__log_steps": 1, "run__amp": "bf16"}
+STILL = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture
+def any_cpu(monkeypatch):
+    """Without the instructions oneDNN computes the same slowly."""
+    if "oneDNN" in (onednn.missing() or ""):
+        pytest.skip("no oneDNN here")
+    monkeypatch.setattr(onednn, "missing", lambda: None)
+
+
+def test_a_stopped_run_ends_with_the_same_bits(any_cpu, tiny_corpus, tmp_path):
+    straight = pretrain(tiny_corpus, tmp_path / "straight", **LOW)
+    resumed = pretrain(tiny_corpus, tmp_path / "resumed", run__stop_after_steps=5, **LOW)
+    pretrain(tiny_corpus, resumed, **LOW)
+    assert_equal_runs(straight, resumed)
+    exact = losses(pretrain(tiny_corpus, tmp_path / "float32", **(LOW | {"run__cpu_bf16": False})))
+    assert losses(straight) == pytest.approx(exact, rel=0.01)
+    assert losses(straight) != exact
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(onednn.missing() is not None, reason=f"needs {onednn.missing()}")
+def test_two_processes_compute_what_one_computes(tiny_corpus, tmp_path):
+    one = pretrain(tiny_corpus, tmp_path / "one", **LOW, **STILL)
+    command = [ROOT / "run_pretrain.py", *flags(tiny_corpus, tmp_path / "two", **LOW, **STILL)]
+    done = launch(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-3)
