@@ -25,15 +25,18 @@ class Tokenizer(NamedTuple):
 
 
 class Encode(EncodePairs):
-    """Item i -> ids of its length whose second is 100 + i. Remembers what it was asked for."""
+    """Item i -> ids of its length, of which the second is 100 + i; the label is i % 3.
+
+    `encoded` lists the numbers of all items so far.
+    """
 
     def __init__(self):
         super().__init__(Tokenizer(), 60)
-        self.seen: list[int] = []
+        self.encoded: list[int] = []
 
     def __call__(self, items):
-        self.seen += [item.number for item in items]
-        return [Feature([0, 100 + n, *[7] * (length - 2)], n % 3) for n, length in items]
+        self.encoded += [item.number for item in items]
+        return [Feature([0, 100 + i, *[7] * (length - 2)], i % 3) for i, length in items]
 
 
 def items(count: int, seed: int = 0) -> list[Item]:
@@ -74,11 +77,11 @@ def test_arrays():
 @pytest.mark.parametrize("in_tokens", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_every_example_once_in_each_epoch(small_windows, in_tokens, shuffle):
-    made = batches(batch_size=200 if in_tokens else 8, in_tokens=in_tokens, shuffle=shuffle)
+    data = batches(batch_size=200 if in_tokens else 8, in_tokens=in_tokens, shuffle=shuffle)
     for epoch in range(2):
-        steps = list(made.stream(epoch + 1, epoch))
+        steps = list(data.stream(epoch + 1, epoch))
         assert sorted(all_numbers(steps)) == list(range(203))
-        assert [step.index for step in steps] == list(range(made.count(epoch)))
+        assert [step.index for step in steps] == list(range(data.count(epoch)))
 
 
 def test_order_is_a_function_of_seed_and_epoch(small_windows):
@@ -88,29 +91,29 @@ def test_order_is_a_function_of_seed_and_epoch(small_windows):
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(2, 0)
     assert order(1, 0) != order(1, 1)
-    both = [numbers(step) for step in batches(seed=1).stream(epochs=2)]
-    assert both == order(1, 0) + order(1, 1)
+    two_epochs = [numbers(step) for step in batches(seed=1).stream(epochs=2)]
+    assert two_epochs == order(1, 0) + order(1, 1)
     # Two epochs differ in which examples meet, not only in the order of the same batches.
     assert {frozenset(batch) for batch in order(1, 0)} != {frozenset(batch) for batch in order(1, 1)}
 
 
 @pytest.mark.parametrize("in_tokens", [False, True])
 def test_the_number_of_processes_changes_nothing(small_windows, in_tokens):
-    size = 200 if in_tokens else 8
-    alone = list(batches(batch_size=size, in_tokens=in_tokens, seed=3).stream())
+    options = {"batch_size": 200 if in_tokens else 8, "in_tokens": in_tokens, "seed": 3}
+    alone = list(batches(**options).stream())
     for world_size in (2, 3):
-        ranks = [
-            list(
-                batches(batch_size=size, in_tokens=in_tokens, seed=3, rank=r, world_size=world_size).stream()
-            )
-            for r in range(world_size)
-        ]
-        for one, *parts in zip(alone, *ranks, strict=True):
-            assert sorted(numbers(one)) == sorted(all_numbers(parts))
-            assert {part.count for part in parts} == {one.count} == {len(numbers(one))}
-            assert {(part.epoch, part.index) for part in parts} == {(one.epoch, one.index)}
-    shares = [list(batches(9, rank=rank, world_size=4).stream())[-1] for rank in range(4)]
-    assert sorted(len(share.micro_batches) for share in shares) == [0, 0, 0, 1]  # 9 = 8 + 1
+        of_ranks = []
+        for rank in range(world_size):
+            of_ranks.append(batches(**options, rank=rank, world_size=world_size).stream())
+        for step, *parts in zip(alone, *of_ranks, strict=True):
+            assert sorted(numbers(step)) == sorted(all_numbers(parts))
+            assert {part.count for part in parts} == {step.count} == {len(numbers(step))}
+            assert {(part.epoch, part.index) for part in parts} == {(step.epoch, step.index)}
+
+
+def test_a_last_batch_that_is_too_short_for_all_processes():
+    last = [list(batches(9, rank=rank, world_size=4).stream())[-1] for rank in range(4)]  # 9 = 8 + 1
+    assert sorted(len(step.micro_batches) for step in last) == [0, 0, 0, 1]
 
 
 def test_in_tokens_holds_its_budget(small_windows):
@@ -122,40 +125,36 @@ def test_in_tokens_holds_its_budget(small_windows):
 @pytest.mark.parametrize("in_tokens", [False, True])
 def test_resume_is_exact(small_windows, in_tokens):
     options = {"batch_size": 130 if in_tokens else 8, "in_tokens": in_tokens}
-    whole = list(batches(**options).stream(epochs=2))
-    for place in (0, 1, 5, len(whole) // 2, len(whole) - 3, len(whole) - 1):
-        made = batches(**options)
-        rest = list(made.stream(2, whole[place].epoch, whole[place].index))
-        assert [(s.epoch, s.index, numbers(s)) for s in rest] == [
-            (s.epoch, s.index, numbers(s)) for s in whole[place:]
-        ]
-        for a, b in zip(rest, whole[place:]):
-            assert all(
-                (x.input_ids == y.input_ids).all()
-                for x, y in zip(a.micro_batches, b.micro_batches, strict=True)
-            )
+    steps = list(batches(**options).stream(epochs=2))
+    for place in (0, 1, 5, len(steps) // 2, len(steps) - 3, len(steps) - 1):
+        expected = steps[place:]
+        resumed = list(batches(**options).stream(2, steps[place].epoch, steps[place].index))
+        for step, again in zip(expected, resumed, strict=True):
+            assert (again.epoch, again.index, numbers(again)) == (step.epoch, step.index, numbers(step))
+            for micro, micro_again in zip(step.micro_batches, again.micro_batches, strict=True):
+                assert np.array_equal(micro.input_ids, micro_again.input_ids)
 
 
 def test_nothing_is_tokenised_before_its_window(small_windows):
-    made = batches()
-    stream = made.stream()
+    data = batches()
+    stream = data.stream()
     next(stream)
-    assert len(made.encode.seen) == 32
-    assert made.count() == 26 and len(made.encode.seen) == 32
-    made.encode.seen.clear()
-    next(made.stream(index=9))  # the third window
-    assert len(made.encode.seen) == 32
+    assert len(data.encode.encoded) == 32
+    assert data.count() == 26 and len(data.encode.encoded) == 32
+    data.encode.encoded.clear()
+    next(data.stream(index=9))  # the third window
+    assert len(data.encode.encoded) == 32
 
 
 def test_the_same_batches_from_a_process_of_their_own(tokenizer, tmp_path):
     path = tmp_path / "x.tsv"
     rows = [f"the {'lazy ' * (i % 7)}fox\tdog {i}\t{i % 3}\n" for i in range(100)]
     path.write_text("text_a\ttext_b\tlabel\n" + "".join(rows))
-    batches = Batches(read_classification(path), EncodePairs(tokenizer, 16), 8, seed=1)
-    with prefetch(functools.partial(batches.stream, 2, 0, 3)) as ahead:
-        for here, there in zip(batches.stream(2, 0, 3), ahead, strict=True):
-            assert (here.epoch, here.index, here.count) == (there.epoch, there.index, there.count)
-            assert pickle.dumps(here.micro_batches) == pickle.dumps(there.micro_batches)
+    data = Batches(read_classification(path), EncodePairs(tokenizer, 16), 8, seed=1)
+    with prefetch(functools.partial(data.stream, 2, 0, 3)) as prefetched:
+        for step, sent in zip(data.stream(2, 0, 3), prefetched, strict=True):
+            assert (step.epoch, step.index, step.count) == (sent.epoch, sent.index, sent.count)
+            assert pickle.dumps(step.micro_batches) == pickle.dumps(sent.micro_batches)
 
 
 def test_batches_by_length():

@@ -69,10 +69,9 @@ def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
             tokenizer.encode(german),
             tokenizer.encode(english),
         ]
-    with pytest.raises(IndexError):
-        pairs[len(pairs)]
-    with pytest.raises(IndexError):
-        pairs[-1]
+    for number in (len(pairs), -1):
+        with pytest.raises(IndexError):
+            pairs[number]
 
 
 def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):
@@ -102,12 +101,12 @@ def test_another_vocabulary_is_refused(path, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [("{", "not JSON"), ('{"format": 7}', "version 7, this"), ('{"format": 1, "files": {}}', "damaged")],
 )
-def test_what_is_no_corpus(copy, tmp_path, text, said):
+def test_what_is_no_corpus(copy, tmp_path, text, message):
     (copy / MANIFEST).write_text(text)
-    with pytest.raises(UserError, match=f"{MANIFEST}.*{said}"):
+    with pytest.raises(UserError, match=f"{MANIFEST}.*{message}"):
         Corpus(copy)
     with pytest.raises(UserError, match="no finished corpus there"):
         Corpus(tmp_path / "nowhere")
@@ -118,15 +117,15 @@ def test_what_is_no_corpus(copy, tmp_path, text, said):
 )
 def test_a_file_cut_short_gone_or_altered(copy, name):
     file = copy / name
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=f"{name}: {len(whole) - 1} bytes where .* {len(whole)}"):
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    with pytest.raises(UserError, match=f"{name}: {len(content) - 1} bytes where .* {len(content)}"):
         Corpus(copy)
-    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     Corpus(copy)  # the sizes are right
     with pytest.raises(UserError, match=f"{name}: its SHA-256 is not the manifest's"):
         Corpus(copy, verify=True)
-    file.write_bytes(whole)
+    file.write_bytes(content)
     Corpus(copy, verify=True)
     file.unlink()
     with pytest.raises(UserError, match=f"{name}: missing"):
@@ -137,19 +136,25 @@ def test_a_file_cut_short_gone_or_altered(copy, name):
 def test_offsets_outside_of_the_shard(copy, kind):
     """Files of the right size with wrong numbers: one line, whoever reads them, and never other text."""
     file = copy / f"mono/en/train-00000.{kind}.npy"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:128] + b"\xff" * (len(whole) - 128))
-    for read in (lambda text: Blocks(text, 30), lambda text: text.line(0))[: 1 + (kind == "lines")]:
-        with pytest.raises(UserError, match=r"en/train-00000.\w+.npy: damaged: its numbers are wrong"):
-            read(Corpus(copy).mono["en"])
-    file.write_bytes(b"x" * len(whole))
+    size = file.stat().st_size
+    header = file.read_bytes()[:128]
+    file.write_bytes(header.ljust(size, b"\xff"))
+    message = r"en/train-00000.\w+.npy: damaged: its numbers are wrong"
+    with pytest.raises(UserError, match=message):
+        Blocks(Corpus(copy).mono["en"], 30)
+    if kind == "lines":
+        with pytest.raises(UserError, match=message):
+            Corpus(copy).mono["en"].line(0)
+    file.write_bytes(b"x" * size)
     with pytest.raises(UserError, match=f"train-00000.{kind}.npy: damaged, no array"):
         Blocks(Corpus(copy).mono["en"], 30)
 
 
 def pack_one_by_one(lengths, lines_per_document, limit):
     """The definition, line by line."""
-    blocks, start, line = [], 0, 0
+    blocks = []
+    start = 0
+    line = 0
     for count in lines_per_document:
         block = start
         for length in lengths[line : line + count]:

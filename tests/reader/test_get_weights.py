@@ -25,12 +25,12 @@ NOWHERE = "http://127.0.0.1:9/{size}{name}"  # the discard port: nobody answers
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves bytes by path, with or without ranges, up to `drop_at`. `asked`: (path, range) of requests."""
+    """Serves bytes by path, with or without ranges, up to `drop_at`. `requests`: their (path, range)."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         self.drop_at: int | None = None
         self.ranges = True
         self.tag = '"of this file"'
@@ -39,14 +39,16 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        wanted = self.headers["Range"]
-        self.server.asked.append((self.path, wanted))
+        byte_range = self.headers["Range"]
+        self.server.requests.append((self.path, byte_range))
         if self.path not in self.server.files:
             self.send_error(404)
             return
         data = self.server.files[self.path]
-        same = self.headers.get("If-Range") in (None, self.server.tag)
-        start = int(wanted[6:-1]) if wanted and self.server.ranges and same else 0
+        is_same_file = self.headers.get("If-Range") in (None, self.server.tag)
+        start = 0
+        if byte_range and self.server.ranges and is_same_file:
+            start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if start else 200)
         self.send_header("ETag", self.server.tag)
         self.send_header("Content-Length", str(len(data) - start))
@@ -114,19 +116,21 @@ def test_everything(small, tokenizer, tmp_path, capsys):
     ]
     assert fluid.read(configs / "base/params/word_embedding").shape == (tokenizer.vocab_size, 4)
     assert Tokenizer.from_folder(configs).digest == tokenizer.digest
-    asked = len(small.asked)
+    requests = len(small.requests)
     get(configs)  # again: nothing is fetched
-    assert len(small.asked) == asked
+    assert len(small.requests) == requests
     assert "is there already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_download_that_breaks_off_is_continued(server, tmp_path, ranges):
-    server.files["/x"], server.ranges, server.drop_at = b"0123456789", ranges, 3
+    server.files["/x"] = b"0123456789"
+    server.ranges = ranges
+    server.drop_at = 3
     assert download(f"{server.url}/x", tmp_path / "x") == "it broke off at 3 of 10 bytes"
     server.drop_at = None
     assert download(f"{server.url}/x", tmp_path / "x") == ""
-    assert server.asked == [("/x", None), ("/x", "bytes=3-")]
+    assert server.requests == [("/x", None), ("/x", "bytes=3-")]
     assert (tmp_path / "x").read_bytes() == b"0123456789" and files(tmp_path) == ["x"]
     assert download(f"{server.url}/none", tmp_path / "none") == "the server answers 404 Not Found"
 

@@ -1,5 +1,6 @@
 """scripts/data/prepare.py: small public releases become the files that the programs read."""
 
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 
 from reader.classification import read_classification
 from reader.question_answering import read_squad
-from reader.tagging import read_tagged
+from reader.tagging import JOINT, read_tagged
 from reader.task_files import read_label_map, read_languages
 from scripts.data.prepare import DATA_SETS, NLI, main
 from tests.reader.conftest import files
@@ -47,28 +48,40 @@ def write(folder: Path, **contents: str) -> Path:
     ],
 )
 def test_names(task, path, expected):
-    found = DATA_SETS[task].recognise(Path(path))
-    assert (found and found[1:]) == expected
+    file = DATA_SETS[task].recognise(Path(path))
+    assert (file and (file.split, file.language)) == expected
 
 
 def test_xnli_both_releases(tmp_path, capsys):
     """XNLI-1.0 has one table for all languages, XNLI-MT-1.0 translated training pairs."""
-    languages, source, out = ("ar", "en", "fr"), tmp_path / "in", tmp_path / "out"
+    source = tmp_path / "in"
+    out = tmp_path / "out"
     for split in ("dev", "test"):
         table = "language\tgold_label\tsentence1\tsentence2\tpromptID\tpairID\tlabel1\n"
-        for one in languages:
+        for language in ("ar", "en", "fr"):
             for i, label in enumerate(NLI):
-                table += f'{one}\t{label}\t{one} {split} {i}\t"{one}" hypothesis {i}\t1\t{i}\t{label}\n'
+                texts = f'{language} {split} {i}\t"{language}" hypothesis {i}'
+                table += f"{language}\t{label}\t{texts}\t1\t{i}\t{label}\n"
         write(source, **{f"XNLI-1.0/xnli.{split}.tsv": table, "README.md": "read me"})
-    for one in ("en", "sw"):
-        rows = f"premise\thypo\tlabel\n{one} p0\t{one} h0\tcontradictory\n{one} p1\t{one} h1\tneutral\n"
-        write(source, **{f"XNLI-MT-1.0/multinli/multinli.train.{one}.tsv": rows})
+    for language in ("en", "sw"):
+        rows = "premise\thypo\tlabel\n"
+        rows += f"{language} p0\t{language} h0\tcontradictory\n"
+        rows += f"{language} p1\t{language} h1\tneutral\n"
+        write(source, **{f"XNLI-MT-1.0/multinli/multinli.train.{language}.tsv": rows})
     prepare("xnli", source / "XNLI-1.0", source / "XNLI-MT-1.0", "--output", out)
     assert files(out) == [
-        *(f"dev/dev.{language}.tsv" for language in languages), "label_map.json", "lang_map.json",
-        *(f"test/test.{language}.tsv" for language in languages),
-        *(f"train/train.{language}.tsv" for language in ("all", "en", "sw")),
-    ]  # fmt: skip
+        "dev/dev.ar.tsv",
+        "dev/dev.en.tsv",
+        "dev/dev.fr.tsv",
+        "label_map.json",
+        "lang_map.json",
+        "test/test.ar.tsv",
+        "test/test.en.tsv",
+        "test/test.fr.tsv",
+        "train/train.all.tsv",
+        "train/train.en.tsv",
+        "train/train.sw.tsv",
+    ]
     label_map = read_label_map(out / "label_map.json", 3)
     assert label_map == {"contradiction": 0, "entailment": 1, "neutral": 2}
     assert read_languages(out / "lang_map.json") == ["en", "fr", "ar"]  # the order of the paper's tables
@@ -77,9 +90,12 @@ def test_xnli_both_releases(tmp_path, capsys):
         assert [example.label for example in examples] == [0, 1, 2]
         assert examples[1].text_b == '"fr" hypothesis 1' and examples[1].qid == "1"
     joint = list(read_classification(out / "train/train.all.tsv", label_map))
-    assert [(e.text_a, e.text_b, e.label) for e in joint] == [
-        ("en p0", "en h0", 0), ("en p1", "en h1", 2), ("sw p0", "sw h0", 0), ("sw p1", "sw h1", 2),
-    ]  # fmt: skip
+    assert [example[:3] for example in joint] == [
+        ("en p0", "en h0", 0),
+        ("en p1", "en h1", 2),
+        ("sw p0", "sw h0", 0),
+        ("sw p1", "sw h1", 2),
+    ]
     assert re.search(r"train +sw +1 +0 +1 +2\n", capsys.readouterr().out)
 
 
@@ -114,8 +130,9 @@ def test_pawsx_the_release(tmp_path, capsys):
     assert read_label_map(out / "label_map.json", 2) == {"0": 0, "1": 1}
     assert read_languages(out / "lang_map.json") == ["en", "de", "zh"]  # the order of the paper's Table 4
     assert pairs(out / "test/test.zh.tsv") == [  # texts stay as they are, quotes and all
-        ('zh test_2k "1" .', '""other"" 1', 1, "1"), ('zh test_2k "2" .', '""other"" 2', 0, "2"),
-    ]  # fmt: skip
+        ('zh test_2k "1" .', '""other"" 1', 1, "1"),
+        ('zh test_2k "2" .', '""other"" 2', 0, "2"),
+    ]
     assert len(pairs(out / "dev/dev.de.tsv")) == 3  # as XTREME counts
     joint = [row for language in ("en", "de", "zh") for row in pairs(out / f"train/train.{language}.tsv")]
     assert pairs(out / "train/train.all.tsv") == joint and len(joint) == 11
@@ -153,13 +170,13 @@ DUTCH = "-DOCSTART- -DOCSTART- O\nDe Art O\nheer N O\nJansen N B-PER\n\nGent N B
 def tagged(path: Path, labels: dict[str, int]) -> list[str]:
     """Each sentence as `word/tag word/tag`; the tags of the file are IOB2 already."""
     names = sorted(labels, key=labels.get)
-    sentences = [[names[label] for label in one.labels] for one in read_tagged(path, labels)]
     rows = path.read_text(encoding="utf-8").split("\n")[1:-1]
-    assert [row.split("\t")[1].split("\x02") for row in rows] == sentences
-    return [
-        " ".join(f"{word}/{tag}" for word, tag in zip(row.split("\t")[0].split("\x02"), tags))
-        for row, tags in zip(rows, sentences)
-    ]
+    sentences = []
+    for row, sentence in zip(rows, read_tagged(path, labels), strict=True):
+        words, tags = (cell.split(JOINT) for cell in row.split("\t"))
+        assert tags == [names[label] for label in sentence.labels]
+        sentences.append(" ".join(f"{word}/{tag}" for word, tag in zip(words, tags)))
+    return sentences
 
 
 def prepared_dev(source: Path, out: Path, language: str, *options) -> list[str]:
@@ -168,7 +185,8 @@ def prepared_dev(source: Path, out: Path, language: str, *options) -> list[str]:
 
 
 def test_conll_the_shared_tasks(tmp_path, capsys):
-    source, out = tmp_path / "conll", tmp_path / "out"
+    source = tmp_path / "conll"
+    out = tmp_path / "out"
     texts = {"eng": ENGLISH, "deu": GERMAN, "esp": SPANISH, "ned": DUTCH}
     for split in ("train", "testa", "testb"):
         write(source, **{f"{name}.{split}": text.encode("iso-8859-1") for name, text in texts.items()})
@@ -176,16 +194,20 @@ def test_conll_the_shared_tasks(tmp_path, capsys):
     labels = read_label_map(out / "label_map.json", 9)
     assert list(labels) == ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "O"]
     assert read_languages(out / "lang_map.json") == ["en", "nl", "es", "de"]  # the order of the paper's table
-    found = {
-        "en": ["EU/B-ORG rejects/O German/B-MISC call/O", "Peter/B-PER Blackburn/I-PER Bonn/B-PER",
-               "BRUSSELS/B-LOC"],
+    sentences = {
+        "en": [
+            "EU/B-ORG rejects/O German/B-MISC call/O",
+            "Peter/B-PER Blackburn/I-PER Bonn/B-PER",
+            "BRUSSELS/B-LOC",
+        ],
         "nl": ["De/O heer/O Jansen/B-PER", "Gent/B-LOC"],
         "es": ["Niño/B-PER ,/O B-LOC/B-LOC", "México/B-LOC"],
         "de": ["München/B-LOC liegt/O"],
-    }  # fmt: skip
-    for language, expected in found.items():
+    }
+    for language, expected in sentences.items():
         assert tagged(out / f"dev/dev.{language}.tsv", labels) == expected
-    assert tagged(out / "train/train.all.tsv", labels) == [row for rows in found.values() for row in rows]
+    of_all = [sentence for of_language in sentences.values() for sentence in of_language]
+    assert tagged(out / "train/train.all.tsv", labels) == of_all
     printed = capsys.readouterr().out
     assert re.search(r"train +en +2 +1 +1 +1 +3 +8 +4\n", printed) and "--num_labels is 9" in printed
 
@@ -194,7 +216,9 @@ def test_conll_the_shared_tasks(tmp_path, capsys):
 def test_conll_panx(tmp_path, name):
     """XTREME's form and WikiANN's, which has the language before each word. Only tabs separate columns."""
     text = "前\tB-LOC\n鎮\tI-LOC\n\n\xa0\tO\na b\tB-PER\n"
-    source = write(tmp_path, **{name: re.sub(r"(?m)^(?=.)", "zh:", text) if name == "zh/dev" else text})
+    if name == "zh/dev":
+        text = re.sub(r"(?m)^(?=.)", "zh:", text)
+    source = write(tmp_path, **{name: text})
     out = tmp_path / "out"
     assert prepared_dev(source, out, "zh") == ["前/B-LOC 鎮/I-LOC", "\xa0/O a b/B-PER"]
     assert list(read_label_map(out / "label_map.json")) == ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
@@ -219,18 +243,27 @@ def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:
 
 
 def test_mlqa_all_releases(tmp_path, capsys):
-    source, out = tmp_path / "MLQA_V1", tmp_path / "out"  # every pair of languages of dev and test
+    source = tmp_path / "MLQA_V1"
+    out = tmp_path / "out"
     for split in ("dev", "test"):
-        both = [(a, b) for a in ("ar", "en", "zh") for b in ("ar", "en", "zh")]
-        squad(source / split, *(f"{split}-context-{a}-question-{b}.json" for a, b in both))
+        for context, question in itertools.product(("ar", "en", "zh"), repeat=2):
+            squad(source / split, f"{split}-context-{context}-question-{question}.json")
     squad(tmp_path / "squad", "train-v1.1.json", ids=("1", "1"))  # TyDi QA repeats ids
     squad(tmp_path / "xquad", "xquad.en.json", "xquad.el.json")
     prepare("mlqa", source, tmp_path / "squad", tmp_path / "xquad", "--output", out)
     assert files(out) == [
-        *(f"dev/dev.{language}.json" for language in ("ar", "en", "zh")), "lang_map.json",
-        *(f"test/test.{language}.json" for language in ("ar", "en", "zh")), "train/train.en.json",
-        "xquad/lang_map.json", "xquad/xquad.el.json", "xquad/xquad.en.json",
-    ]  # fmt: skip
+        "dev/dev.ar.json",
+        "dev/dev.en.json",
+        "dev/dev.zh.json",
+        "lang_map.json",
+        "test/test.ar.json",
+        "test/test.en.json",
+        "test/test.zh.json",
+        "train/train.en.json",
+        "xquad/lang_map.json",
+        "xquad/xquad.el.json",
+        "xquad/xquad.en.json",
+    ]
     assert read_languages(out / "lang_map.json") == ["en", "ar", "zh"]  # the order of the paper's table
     assert read_languages(out / "xquad/lang_map.json") == ["en", "el"]
     original = source / "test" / "test-context-zh-question-zh.json"
@@ -265,7 +298,8 @@ def test_as_a_command(tmp_path):
     command = [sys.executable, ROOT / "scripts/data/prepare.py", "conll"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     source = write(tmp_path, **{"eng.train": "a O\n"}) / "eng.train"
-    done = subprocess.run([*command, source], cwd=tmp_path, env=environment, check=False)
-    assert done.returncode == 0 and "train.en.tsv" in files(tmp_path / "data/conll/train")
-    done = subprocess.run([*command, tmp_path / "none"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'none'}: no such file or folder\n")
+    process = subprocess.run([*command, source], cwd=tmp_path, env=environment, check=False)
+    assert process.returncode == 0 and "train.en.tsv" in files(tmp_path / "data/conll/train")
+    process = subprocess.run([*command, tmp_path / "none"], capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr == f"error: {tmp_path / 'none'}: no such file or folder\n"

@@ -9,6 +9,7 @@ import pytest
 from reader.batching import Batches
 from reader.question_answering import (
     NO_ANSWER,
+    ContextPart,
     Cut,
     EncodeInOrder,
     EncodeWindows,
@@ -47,10 +48,11 @@ def write(tmp_path):
     def call(value):
         path = tmp_path / "questions.json"
         if isinstance(value, dict):
-            value = [
-                article(*(qa(i, [answer(a, context.find(a))], q) for i, q, a in asked), context=context)
-                for context, asked in value.items()
-            ]
+            articles = []
+            for context, questions in value.items():
+                qas = [qa(id_, [answer(text, context.find(text))], q) for id_, q, text in questions]
+                articles.append(article(*qas, context=context))
+            value = articles
         path.write_text(value if isinstance(value, str) else json.dumps({"data": value}), encoding="utf-8")
         return path
 
@@ -107,19 +109,22 @@ def test_windows_by_hand():
     assert cut_windows(20, 8, 128) == [(0, 8, 0, 8), (8, 16, 8, 16), (16, 20, 16, 20)]  # no token is lost
 
 
-def test_every_token_has_one_window_that_is_asked_for_it():
+@pytest.mark.parametrize("room, stride", [(7, 1), (7, 3), (10, 7), (10, 10), (5, 9)])
+def test_an_answer_that_begins_at_a_token_is_of_one_window(room, stride):
+    def margin(token: int, window: ContextPart) -> int:
+        """How many tokens the window has at least on both sides."""
+        return min(token - window.start, window.end - 1 - token)
+
     for length in range(1, 60):
-        for room, stride in ((7, 1), (7, 3), (10, 7), (10, 10), (5, 9)):
-            windows = cut_windows(length, room, stride)
-            owned = [token for _, _, start, end in windows for token in range(start, end)]
-            assert owned == list(range(length))
-            for start, end, own_start, own_end in windows:
-                assert start <= own_start <= own_end <= end <= start + room
-                for token in range(own_start, own_end):  # no window sees more of both its sides
-                    margin = min(token - start, end - 1 - token)
-                    best = max(min(token - a, b - 1 - token) for a, b, *_ in windows if a <= token < b)
-                    at_an_edge = token < room or token >= length - room
-                    assert margin >= best - 1 or at_an_edge
+        windows = cut_windows(length, room, stride)
+        starts = [token for window in windows for token in range(window.first_start, window.last_start)]
+        assert starts == list(range(length))
+        for window in windows:
+            assert window.start <= window.first_start <= window.last_start <= window.end
+            assert window.end <= window.start + room
+            for token in range(max(room, window.first_start), min(length - room, window.last_start)):
+                margins = [margin(token, part) for part in windows if part.start <= token < part.end]
+                assert margin(token, window) >= max(margins) - 1  # no window sees more of both its sides
 
 
 @pytest.mark.parametrize("split_han", [True, False])
@@ -132,8 +137,9 @@ def test_spans_are_of_the_source(tokenizer, text, split_han):
     for ends in zip(*spans):
         assert list(ends) == sorted(ends)
     covered = {i for start, end in spans for i in range(start, end)}
-    kept = {i for i, character in enumerate(text) if not character.isspace()}
-    assert {i for i in kept if text[i] not in "\u200b\ufeff"} <= covered
+    invisible = {i for i, character in enumerate(text) if character.isspace() or character in "\u200b\ufeff"}
+    visible = set(range(len(text))) - invisible
+    assert visible <= covered
     if not split_han:
         assert ids == tokenizer.encode(text)
     else:
@@ -163,11 +169,11 @@ def test_answers_in_windows(write, tokenizer):
         assert all(len(window.question_ids) == 8 for window in windows)
         assert all(8 + len(window.context_ids) + 3 <= 30 for window in windows)
         start = context.index(text)
-        whole = find_tokens(data.spans[0], context, (start, start + len(text)))
+        first, last = find_tokens(data.spans[0], context, (start, start + len(text)))
         for window in windows:
-            inside = window.start <= whole[0] and whole[1] < window.start + len(window.context_ids)
-            assert window.answer == (whole if inside else (NO_ANSWER, NO_ANSWER))
-        first, last = whole
+            end = window.start + len(window.context_ids)
+            has_answer = window.start <= first and last < end
+            assert window.answer == ((first, last) if has_answer else (NO_ANSWER, NO_ANSWER))
         covered = context[data.spans[0][first, 0] : data.spans[0][last, 1]]
         assert text in covered and len(covered.split()) == len(text.split())
 
@@ -175,12 +181,12 @@ def test_answers_in_windows(write, tokenizer):
 def test_training_windows_without_the_answer_are_left_out(write, tokenizer, caplog):
     caplog.set_level("INFO")
     context = " ".join(SENTENCES[:3])
-    asked = [("1", "Who?", "quick brown fox"), ("2", "Who?", "absent")]
-    path = write({context: asked, " ": [("3", "Who?", "x")]})
+    questions = [("1", "Who?", "quick brown fox"), ("2", "Who?", "absent")]
+    path = write({context: questions, " ": [("3", "Who?", "x")]})
     data = read_windows(path, "train", tokenizer, SMALL)
     assert len(data) >= 1 and all(window.answer[0] != NO_ANSWER for window in data)
-    said = f"3 questions on 2 texts, {len(data)} windows, {len(data)} of them with the answer"
-    assert said in caplog.text
+    line = f"3 questions on 2 texts, {len(data)} windows, {len(data)} of them with the answer"
+    assert line in caplog.text
     everything = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
     assert len(everything.of_question(2)) == 0  # an empty context
@@ -207,9 +213,10 @@ def test_inputs(write, tokenizer):
     assert batch.count == 77 and batch.indices.tolist() == chosen.tolist()
     assert encode.count(features) == len(data)
     for row, number in enumerate(chosen):
-        window, ids = data[number], batch.input_ids[row].tolist()
-        question, part = window.question_ids.tolist(), window.context_ids.tolist()
-        expected = [tokenizer.cls_id, *question, tokenizer.sep_id, *part, tokenizer.sep_id]  # one separator
+        window = data[number]
+        ids = batch.input_ids[row].tolist()
+        expected = [tokenizer.cls_id, *window.question_ids.tolist(), tokenizer.sep_id]  # one separator
+        expected += [*window.context_ids.tolist(), tokenizer.sep_id]
         assert ids == expected + [tokenizer.pad_id] * (batch.input_ids.shape[1] - len(expected))
         assert ids[batch.ends[row]] == tokenizer.sep_id and batch.ends[row] == len(expected) - 1
         assert tuple(batch.start_ranges[row] + batch.shift[row]) == window.start_range
@@ -226,7 +233,8 @@ def test_the_official_order_and_targets(write, tokenizer):
     data = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
     batches = Batches(data, EncodeInOrder(tokenizer, 30), 4, shuffle=False)
     plain = EncodeWindows(tokenizer)
-    order, zeros = [], 0
+    order = []
+    zeros = 0
     for step in batches.stream():
         (batch,) = step.micro_batches
         order += batch.indices.tolist()
@@ -241,8 +249,8 @@ def test_the_official_order_and_targets(write, tokenizer):
 def test_a_worker_gets_ids_alone(write, tokenizer):
     path = write({text: [(text[:9], "Who?", text.split()[0])] for text in SENTENCES})
     data = read_windows(path, "dev", tokenizer, WHOLE)
-    there = pickle.loads(pickle.dumps(data))
-    assert there.file is None and there.spans is None
-    for here, sent in zip(data, there, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(here, sent))
+    in_worker = pickle.loads(pickle.dumps(data))
+    assert in_worker.file is None and in_worker.spans is None
+    for window, sent in zip(data, in_worker, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(window, sent))
     assert len(pickle.dumps(EncodeWindows(tokenizer))) < 1000

@@ -1,5 +1,6 @@
 """Draws: a sequence that a seed decides, resumes anywhere and divides among any number of processes."""
 
+import itertools
 import json
 from dataclasses import fields
 
@@ -17,9 +18,9 @@ def sampler(seed=1, purpose="mono", items=ITEMS, alpha=0.3):
     return Sampler(items, {name: AMOUNTS[name] for name in items}, alpha, seed, purpose)
 
 
-def assert_equal(one: Draws, other: Draws):
+def assert_equal(draws: Draws, expected: Draws):
     for field in fields(Draws):
-        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+        np.testing.assert_array_equal(getattr(draws, field.name), getattr(expected, field.name))
 
 
 def joined(parts: list[Draws]) -> Draws:
@@ -36,9 +37,8 @@ def test_each_epoch_has_every_item_once_in_another_order(size):
     epochs = items_at(np.arange(4 * size), size).reshape(4, size)
     assert (np.sort(epochs, axis=1) == np.arange(size)).all()
     if size >= 63:
-        for one in range(4):
-            for other in range(one):
-                assert (epochs[one] == epochs[other]).mean() < 0.1
+        for first, second in itertools.combinations(epochs, 2):
+            assert (first == second).mean() < 0.1
 
 
 def test_streams_have_their_own_orders_and_may_have_a_trillion_items():
@@ -64,30 +64,31 @@ def test_streams_come_as_often_as_the_temperature_says():
     drawn = sampler().draw(40_000)
     weights = np.array([AMOUNTS[name] ** 0.3 for name in ITEMS])
     expected = weights / weights.sum()
-    found = np.bincount(drawn.stream) / 40_000
-    assert (abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 40_000)).all()
+    frequency = np.bincount(drawn.stream) / 40_000
+    assert (abs(frequency - expected) < 4 * np.sqrt(expected * (1 - expected) / 40_000)).all()
     assert abs(drawn.reverse.mean() - 0.5) < 4 * 0.5 / 200
 
 
 def test_how_many_are_drawn_at_once_does_not_matter():
-    whole, parts = sampler(), sampler()
-    assert_equal(whole.draw(100), joined([parts.draw(count) for count in (1, 0, 7, 32, 60)]))
+    in_parts = sampler()
+    parts = [in_parts.draw(count) for count in (1, 0, 7, 32, 60)]
+    assert_equal(joined(parts), sampler().draw(100))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 13, 64, 199])
 def test_resumes_at_any_cut(cut):
-    whole = sampler().draw(200)
-    first = sampler()
-    before = first.draw(cut)
-    saved = json.loads(json.dumps(first.state()))
+    stopped = sampler()
+    before = stopped.draw(cut)
+    state = json.loads(json.dumps(stopped.state()))
     resumed = sampler()
     resumed.draw(50)  # whatever it did before is forgotten
-    resumed.restore(saved)
-    assert_equal(whole, joined([before, resumed.draw(200 - cut)]))
+    resumed.restore(state)
+    assert_equal(joined([before, resumed.draw(200 - cut)]), sampler().draw(200))
 
 
 def test_seed_and_purpose_set_draws_apart():
-    one = sampler(seed=1).draw(500)
-    for other in (sampler(seed=2).draw(500), sampler(purpose="pairs").draw(500)):
-        assert (one.stream == other.stream).mean() < 0.6
-        assert (one.reverse == other.reverse).mean() < 0.6
+    draws = sampler(seed=1, purpose="mono").draw(500)
+    for unrelated in (sampler(seed=2), sampler(purpose="pairs")):
+        unrelated_draws = unrelated.draw(500)
+        assert (draws.stream == unrelated_draws.stream).mean() < 0.6
+        assert (draws.reverse == unrelated_draws.reverse).mean() < 0.6

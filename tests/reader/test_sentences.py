@@ -9,8 +9,10 @@ from utils.errors import UserError
 
 
 def write(folder, **files):
-    for name, lines in files.items():
-        (folder / name.replace("_", "-", 1).replace("_", ".")).write_text("".join(f"{x}\n" for x in lines))
+    """`de_en_de=["a"]` writes a line to de-en.de."""
+    for key, lines in files.items():
+        name = key.replace("_", "-", 1).replace("_", ".")
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
 
 
 def test_lines_as_they_stand(tmp_path):
@@ -29,10 +31,10 @@ def test_xtreme_names_and_public_names(tmp_path):
     (tmp_path / "tatoeba.pes-eng.pes").write_text("d\n")
     (tmp_path / "tatoeba.pes-eng.eng").write_text("D\n")
     (tmp_path / "tatoeba.lat-eng.lat").write_text("not one of the 36\n")
-    found = read_bitexts(tmp_path)
-    assert [bitext.language for bitext in found] == ["de", "fa", "xx"]
-    assert found[0] == ("de", ["a", "b"], ["A", "B"])
-    assert found[1] == ("fa", ["d"], ["D"])
+    bitexts = read_bitexts(tmp_path)
+    assert [bitext.language for bitext in bitexts] == ["de", "fa", "xx"]
+    assert bitexts[0] == ("de", ["a", "b"], ["A", "B"])
+    assert bitexts[1] == ("fa", ["d"], ["D"])
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
     for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.tsv"):
         (tmp_path / stray).write_text("no bitext\n")

@@ -71,10 +71,11 @@ def write(tmp_path):
 
 
 def test_rows(write):
-    found = read_tagged(write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n"), LABELS)
-    assert found == [Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)), Sentence("前", (4,))]
-    assert found[0].words == ["Ekeus", "heads", "for", "Baghdad"]
-    assert pickle.loads(pickle.dumps(found)) == found
+    path = write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n")
+    sentences = read_tagged(path, LABELS)
+    assert sentences == [Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)), Sentence("前", (4,))]
+    assert sentences[0].words == ["Ekeus", "heads", "for", "Baghdad"]
+    assert pickle.loads(pickle.dumps(sentences)) == sentences
     assert read_tagged(write("text_a\na+b\n"), LABELS, labels=False) == [Sentence("a\x02b", None)]
 
 
@@ -149,17 +150,23 @@ def test_windows_of_random_sentences(seed):
     room = int(rng.integers(6, 40))
     sizes = rng.integers(1, min(room, int(rng.integers(2, 40))) + 1, rng.integers(1, 200)).tolist()
     windows = cut_windows(sizes, room)
-    assert [n for *_, start, end in windows for n in range(start, end)] == [*range(len(sizes))]
-    for first, last, own_first, own_last in windows:
-        assert first <= own_first < own_last <= last and sum(sizes[first:last]) <= room
-    for (first, last, _, own_last), (second, end, *_) in pairwise(windows):
-        assert first < second <= last < end
-        assert sum(sizes[first : last + 1]) > room  # not one word more would fit
-        assert sum(sizes[second:last]) <= room // 4
-        # in the overlap each word is where it stands farther from the edge, by pieces
-        for n in range(second, last):
-            left, right = sum(sizes[second:n]), sum(sizes[n + 1 : last])
-            assert (right >= left) if n < own_last else (left >= right)
+    tagged = [word for window in windows for word in range(window.tagged_first, window.tagged_last)]
+    assert tagged == list(range(len(sizes)))
+    for window in windows:
+        assert window.first <= window.tagged_first < window.tagged_last <= window.last
+        assert sum(sizes[window.first : window.last]) <= room
+    for window, following in pairwise(windows):
+        assert window.first < following.first <= window.last < following.last
+        assert sum(sizes[window.first : window.last + 1]) > room  # not one word more would fit
+        assert sum(sizes[following.first : window.last]) <= room // 4
+        # In the overlap each word is tagged where it stands farther from the edge, by pieces.
+        for word in range(following.first, window.last):
+            before = sum(sizes[following.first : word])
+            after = sum(sizes[word + 1 : window.last])
+            if word < window.tagged_last:
+                assert after >= before
+            else:
+                assert before >= after
 
 
 def test_batch():
@@ -168,16 +175,14 @@ def test_batch():
     features = task(sentences)
     assert task.count(features) == 3 + 9 + 1
     batch = task.collate(features, np.array([5, 3, 8]), 13)
-    assert batch.input_ids.tolist() == [
-        ids("<abc>") + [1] * 5, ids("<abcdefgh>"), ids("<ghi>") + [1] * 5, ids("<d>") + [1] * 7
-    ]  # fmt: skip
+    rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
+    assert batch.input_ids.tolist() == [row + [1] * (10 - len(row)) for row in rows]
     assert batch.labels[0].tolist() == [X, 0, 1, O, *[X] * 6]
     assert (batch.labels != X).sum() == 13
     assert batch.sentences.tolist() == [0, 1, 1, 2]
     assert batch.lengths.tolist() == [2, 9, 1]
-    assert batch.words.tolist() == [
-        [0, 1, 2], [0, 3, 1], *([1, i, 1] for i in range(1, 8)), [2, 2, 1], [2, 3, 1], [3, 1, 1]
-    ]  # fmt: skip
+    of_second = [*([1, place, 1] for place in range(1, 8)), [2, 2, 1], [2, 3, 1]]
+    assert batch.words.tolist() == [[0, 1, 2], [0, 3, 1], *of_second, [3, 1, 1]]
     assert batch.indices.tolist() == [5, 3, 8] and batch.count == 13
 
 

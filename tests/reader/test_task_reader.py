@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
@@ -24,19 +25,35 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize(
-    "content, expected",
-    [
-        ("text_a\ttext_b\tlabel\nA man.\tEin Mann.\tentailment\n他说\t\tneutral\n",
-         [("A man.", "Ein Mann.", 1, None), ("他说", "", 2, None)]),
-        ('text_a\ttext_b\tlabel\n"a\t"b" c\tneutral\n', [('"a', '"b" c', 2, None)]),  # no quoting
-        ("qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n", [("a", "b", 2, "q7")]),
-        ("text_a\tlabel\na\tneutral", [("a", None, 2, None)]),
-        (b"\xef\xbb\xbftext_a\ttext_b\tlabel\r\na\tb\tneutral\r\nc\td\tentailment\r\n\r\n\n",
-         [("a", "b", 2, None), ("c", "d", 1, None)]),
-        ("text_a\tlabel\na\u2028b\x0bc\x85d\tneutral\n", [("a\u2028b\x0bc\x85d", None, 2, None)]),
-    ],
-)  # fmt: skip
+ROWS = {
+    "pair": (
+        "text_a\ttext_b\tlabel\nA man.\tEin Mann.\tentailment\n他说\t\tneutral\n",
+        [("A man.", "Ein Mann.", 1, None), ("他说", "", 2, None)],
+    ),
+    "no quoting": (
+        'text_a\ttext_b\tlabel\n"a\t"b" c\tneutral\n',
+        [('"a', '"b" c', 2, None)],
+    ),
+    "other columns": (
+        "qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n",
+        [("a", "b", 2, "q7")],
+    ),
+    "one text, no last line end": (
+        "text_a\tlabel\na\tneutral",
+        [("a", None, 2, None)],
+    ),
+    "byte order mark, Windows line ends, blank lines at the end": (
+        b"\xef\xbb\xbftext_a\ttext_b\tlabel\r\na\tb\tneutral\r\nc\td\tentailment\r\n\r\n\n",
+        [("a", "b", 2, None), ("c", "d", 1, None)],
+    ),
+    "what str.splitlines takes for line ends": (
+        "text_a\tlabel\na\u2028b\x0bc\x85d\tneutral\n",
+        [("a\u2028b\x0bc\x85d", None, 2, None)],
+    ),
+}
+
+
+@pytest.mark.parametrize("content, expected", ROWS.values(), ids=ROWS.keys())
 def test_rows(write, content, expected):
     examples = read_classification(write(content), LABELS)
     assert list(examples) == expected
@@ -116,9 +133,9 @@ def test_bad_label_maps(write, content, message):
 
 def test_patterns(tmp_path):
     files = expand("dev/dev.%s.tsv,test/test.%s.tsv", ["en", "zh"], "--dev_set")
-    assert {pattern: {k: str(v) for k, v in paths.items()} for pattern, paths in files.items()} == {
-        "dev/dev.%s.tsv": {"en": "dev/dev.en.tsv", "zh": "dev/dev.zh.tsv"},
-        "test/test.%s.tsv": {"en": "test/test.en.tsv", "zh": "test/test.zh.tsv"},
+    assert files == {
+        "dev/dev.%s.tsv": {"en": Path("dev/dev.en.tsv"), "zh": Path("dev/dev.zh.tsv")},
+        "test/test.%s.tsv": {"en": Path("test/test.en.tsv"), "zh": Path("test/test.zh.tsv")},
     }
     assert list(expand("dev.tsv", ["en"], "--dev_set")["dev.tsv"]) == ["en"]
     assert list(expand("dev.tsv", None, "--dev_set")["dev.tsv"]) == ["all"]

@@ -129,22 +129,25 @@ def test_a_model_that_spells_in_bytes(tmp_path):
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_offset_properties(tokenizer, text):
     spans = tokenizer.encode_with_offsets(text)[1]
-    starts, ends = [s for s, _ in spans], [e for _, e in spans]
+    starts = [start for start, _ in spans]
+    ends = [end for _, end in spans]
     assert starts == sorted(starts) and ends == sorted(ends)
-    assert all(0 <= s <= e <= len(text) for s, e in spans)
-    covered = {i for s, e in spans for i in range(s, e)}
+    assert all(0 <= start <= end <= len(text) for start, end in spans)
+    covered = {i for start, end in spans for i in range(start, end)}
     for i, character in enumerate(text):
         visible = normalize(character).replace("▁", " ").strip()
         assert not visible or i in covered, (i, character)
-    for token, (s, e) in zip(tokenizer.tokenize(text), spans, strict=True):
-        slice_ = text[s:e]
-        assert slice_ == slice_.strip(), "white space at the ends of a span"
-        assert characters(token.strip("▁")) <= characters(slice_), (token, slice_)
+    for token, (start, end) in zip(tokenizer.tokenize(text), spans, strict=True):
+        source = text[start:end]
+        assert source == source.strip(), "white space at the ends of a span"
+        assert characters(token.strip("▁")) <= characters(source), (token, source)
 
 
 def test_single_and_pair_layouts(tokenizer):
-    a, b = tokenizer.encode("the fox"), tokenizer.encode("the lazy dog")
-    cls, sep = tokenizer.cls_id, tokenizer.sep_id
+    a = tokenizer.encode("the fox")
+    b = tokenizer.encode("the lazy dog")
+    cls = tokenizer.cls_id
+    sep = tokenizer.sep_id
     assert tokenizer.build("the fox") == [cls, *a, sep]
     assert tokenizer.build("the fox", "the lazy dog") == [cls, *a, sep, sep, *b, sep]
     assert tokenizer.build("", "the fox") == [cls, sep, sep, *a, sep]
@@ -176,19 +179,20 @@ def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
     (tmp_path / "bare.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     (tmp_path / "windows.txt").write_bytes("\ufeff".encode() + "\r\n".join(tokens).encode())
     for name in ("tab.txt", "bare.txt", "windows.txt"):
-        other = Tokenizer(tmp_path / name, piece_model)
-        assert other.vocab == tokenizer.vocab and other.digest == tokenizer.digest
-        assert other.build("The fox 😀", "20,") == tokenizer.build("The fox 😀", "20,")
+        read = Tokenizer(tmp_path / name, piece_model)
+        assert read.vocab == tokenizer.vocab and read.digest == tokenizer.digest
+        assert read.build("The fox 😀", "20,") == tokenizer.build("The fox 😀", "20,")
 
 
 def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     size = tokenizer.vocab_size
-    turned = {token: size - 1 - id_ for token, id_ in tokenizer.vocab.items()}
-    write_vocab(turned, tmp_path / "vocab.txt")
-    other = Tokenizer(tmp_path / "vocab.txt", piece_model)
-    assert (other.mask_id, other.cls_id, other.vocab_size) == (0, size - 1, size)
-    assert other.encode("The fox 20, 😀") == [size - 1 - i for i in tokenizer.encode("The fox 20, 😀")]
-    assert other.digest != tokenizer.digest
+    backwards = {token: size - 1 - id_ for token, id_ in tokenizer.vocab.items()}
+    write_vocab(backwards, tmp_path / "vocab.txt")
+    reversed_ids = Tokenizer(tmp_path / "vocab.txt", piece_model)
+    assert (reversed_ids.mask_id, reversed_ids.cls_id, reversed_ids.vocab_size) == (0, size - 1, size)
+    expected = [size - 1 - id_ for id_ in tokenizer.encode("The fox 20, 😀")]
+    assert reversed_ids.encode("The fox 20, 😀") == expected
+    assert reversed_ids.digest != tokenizer.digest
 
 
 @pytest.mark.parametrize(
@@ -214,12 +218,12 @@ def test_bad_piece_model(tmp_path, piece_model, tokenizer):
     with pytest.raises(UserError, match="bad.model: not a sentencepiece model"):
         Tokenizer(None, tmp_path / "bad.model")
     piece = next(piece.encode() for piece in tokenizer.ordinary_pieces() if len(piece.encode()) == 5)
-    for other, said in (
+    for replacement, message in (
         (b"\xe2\x28\xa1xx", "not a sentencepiece model, or damaged"),
         (b"[CLS]", "a piece twice, or one named like"),
     ):
-        (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(piece, other))
-        with pytest.raises(UserError, match=f"bad.model: .*{said}"):
+        (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(piece, replacement))
+        with pytest.raises(UserError, match=f"bad.model: .*{message}"):
             Tokenizer(None, tmp_path / "bad.model")
     with pytest.raises(UserError, match="pass --piece_model_path"):
         Tokenizer()
@@ -231,12 +235,13 @@ def test_from_folder_and_pickle(tokenizer, piece_model, tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
     alone = Tokenizer.from_folder(tmp_path)
     tokenizer.write_vocab(tmp_path / "vocab.txt")
-    both = Tokenizer.from_folder(tmp_path)
-    assert alone.vocab_path is None and both.vocab_path is not None
-    again = pickle.loads(pickle.dumps(both))
+    with_vocab = Tokenizer.from_folder(tmp_path)
+    assert alone.vocab_path is None and with_vocab.vocab_path is not None
+    pickled = pickle.dumps(with_vocab)
+    assert len(pickled) < 1000  # the paths, not the vocabulary
+    again = pickle.loads(pickled)
     assert again.encode(SENTENCES[3]) == alone.encode(SENTENCES[3]) == tokenizer.encode(SENTENCES[3])
-    assert again.digest == both.digest == alone.digest == tokenizer.digest
-    assert len(pickle.dumps(both)) < 1000  # the paths, not the vocabulary
+    assert again.digest == with_vocab.digest == alone.digest == tokenizer.digest
 
 
 @pytest.mark.data

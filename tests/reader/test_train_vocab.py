@@ -31,8 +31,8 @@ def options(output, texts, **changed):
 
 def test_ids_files_and_bytes(tmp_path, texts, capfd):
     tokenizer = train_vocab(options(tmp_path / "one", texts))
-    said = capfd.readouterr().err  # without sentencepiece's own lines
-    assert "trainer_interface" not in said and "WARNING" not in said
+    printed = capfd.readouterr().err  # without sentencepiece's own lines
+    assert "trainer_interface" not in printed and "WARNING" not in printed
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
     assert tokenizer.mask_id == 121 and tokenizer.vocab_size == 122
     assert Tokenizer.from_folder(tmp_path / "one").digest == tokenizer.digest
@@ -47,14 +47,18 @@ def test_ids_files_and_bytes(tmp_path, texts, capfd):
 
 
 def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
-    seen = []
-    trainer = SimpleNamespace(train=lambda sentence_iterator, **_: seen.extend(sentence_iterator))
+    sampled = []
+    trainer = SimpleNamespace(train=lambda sentence_iterator, **_: sampled.extend(sentence_iterator))
     monkeypatch.setattr(script.sentencepiece, "SentencePieceTrainer", trainer)
     with pytest.raises(UserError):  # an empty model
         train_vocab(options(tmp_path, texts, alpha=0.5, sentences=900))
-    counts = collections.Counter(
-        "ru" if line[0] in "бд" else "de" if line == "guten Tag" else "en" for line in seen
-    )
+
+    def language_of(line: str) -> str:
+        if line[0] in "бд":
+            return "ru"
+        return "de" if line == "guten Tag" else "en"
+
+    counts = collections.Counter(map(language_of, sampled))
     # lines: en 1650, ru 100, de 50; roots 40.6, 10, 7.1
     for language, root in {"en": 1650**0.5, "ru": 100**0.5, "de": 50**0.5}.items():
         expected = 900 * root / (1650**0.5 + 100**0.5 + 50**0.5)
