@@ -34,7 +34,8 @@ def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple
 
     words: the pieces that the format is made of; they are inserted as often as others.
     """
-    data, random = draw(st.sampled_from(files)), draw(st.randoms(use_true_random=False))
+    data = draw(st.sampled_from(files))
+    random = draw(st.randoms(use_true_random=False))
     for _ in range(random.randint(1, 4)):
         if edit is not None and random.random() < 0.5:
             data = edit(random, data)
@@ -47,14 +48,21 @@ def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...]) -> byte
     """Flip, cut, remove, repeat, swap, insert or overwrite."""
     start = random.randint(0, len(data))
     end = min(len(data), start + random.choice((1, 4, 16, 1024)))
-    before, span, rest, piece = data[:start], data[start:end], data[end:], random.choice(pieces)
+    span = data[start:end]
+    rest = data[end:]
+    piece = random.choice(pieces)
     flipped = bytes(byte ^ 1 << random.randrange(8) for byte in span[:1])
     repeated = span * random.choice((2, 300, 60_000 // max(len(span), 1)))
-    middles = (
-        flipped + span[1:] + rest, b"", rest, repeated + rest, rest[: len(span)] + span + rest[len(span) :],
-        piece + span + rest, piece + data[start + len(piece) :],
-    )  # fmt: skip
-    return before + random.choice(middles)
+    changed = (
+        flipped + span[1:] + rest,
+        b"",
+        rest,
+        repeated + rest,
+        rest[: len(span)] + span + rest[len(span) :],
+        piece + span + rest,
+        piece + data[start + len(piece) :],
+    )
+    return data[:start] + random.choice(changed)
 
 
 def edit_json(random: Random, data: bytes) -> bytes:
@@ -62,17 +70,23 @@ def edit_json(random: Random, data: bytes) -> bytes:
     try:
         tree = [json.loads(data.decode("utf-8-sig"))]
         places = list(_places(tree))
-        (holder, key), (other, other_key) = random.choice(places), random.choice(places)
-        text, kind = "", random.randrange(5)
+        holder, key = random.choice(places)
+        partner, partner_key = random.choice(places)
+        text = ""
+        kind = random.randrange(5)
         if kind == 0 and holder is not tree:
             del holder[key]
         elif kind == 1:
-            holder[key], other[other_key] = other[other_key], holder[key]
+            value = holder[key]
+            holder[key] = partner[partner_key]
+            partner[partner_key] = value
         elif kind == 2 and isinstance(holder, dict):
             holder[random.choice(("", "a", "\ud800", f"{key} ", "__metadata__"))] = holder.pop(key)
         elif kind == 3:
-            nested = "[" * 50_000 + "]" * 50_000, '{"a":' * 500 + "1" + "}" * 500
-            text, holder[key] = random.choice((*nested, "9" * 5000, "1E400")), "@hole@"
+            lists = "[" * 50_000 + "]" * 50_000
+            objects = '{"a":' * 500 + "1" + "}" * 500
+            text = random.choice((lists, objects, "9" * 5000, "1E400"))
+            holder[key] = "@hole@"
         else:
             holder[key] = random.choice(_VALUES)
         changed = json.dumps(tree[0], ensure_ascii=random.random() < 0.5)
@@ -112,7 +126,9 @@ def edit_pickle(random: Random, data: bytes) -> bytes:
         return data
     ends = [*starts[1:], starts[-1] + 1]
     operations = [data[start:end] for start, end in zip(starts, ends)]
-    i, j, kind = random.randrange(len(operations)), random.randrange(len(operations)), random.randrange(4)
+    i = random.randrange(len(operations))
+    j = random.randrange(len(operations))
+    kind = random.randrange(4)
     if kind == 0:
         del operations[i]
     elif kind == 1:

@@ -52,9 +52,11 @@ class Reader(NamedTuple):
 LABELS = {"no": 0, "yes": 1, "हाँ": 2}
 TAGS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}
 ANSWERS = [{"text": "Wien", "answer_start": 0}, {"text": "x", "answer_start": 99}]
-SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "Wien ist 1 Stadt.", "qas": [
-    {"id": "q1", "question": "Was?", "answers": ANSWERS[:1]}, {"id": 7, "question": "?", "answers": ANSWERS}
-]}]}]}  # fmt: skip
+QUESTIONS = [
+    {"id": "q1", "question": "Was?", "answers": ANSWERS[:1]},
+    {"id": 7, "question": "?", "answers": ANSWERS},
+]
+SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "Wien ist 1 Stadt.", "qas": QUESTIONS}]}]}
 YAML = [
     "data:\n  corpus: c\n  max_seq_len: 128\noptimizer: {steps: 10, learning_rate: 1e-4}\nrun: {output: o}\n",
     "a: &x [1, 2]\nb: *x\nc:\n  <<: {d: 2001-01-01}\n  e: !!int 3\n? f\n: |\n  text\n...\n",
@@ -63,8 +65,15 @@ YAML_WORDS = (
     b"&a ", b"*a", b"<<: ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"? ", b"- ", b": ",
     b"!!python/object:x.y ", b"---\n", b"%YAML 9.9\n", b"2001-99-99", b"1:99:99", b".inf", b"{a: ", b"|\n",
 )  # fmt: skip
-TINY = {**CONFIG, "vocab_size": 7, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1,
-        "intermediate_size": 16, "max_position_embeddings": 6}  # fmt: skip
+TINY = {
+    **CONFIG,
+    "vocab_size": 7,
+    "hidden_size": 4,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "intermediate_size": 16,
+    "max_position_embeddings": 6,
+}
 NAMES = (b"float32", b"<f4", b"F32", b"BF16", b"collections\nOrderedDict")
 ARRAYS = {"a.weight": np.arange(6, dtype="f4").reshape(2, 3), "b": np.ones(2, "f4")}
 PAIRS = "".join(f"{a}\t{b}\n" for a, b in zip(sentences(30, 1), sentences(30, 2)))
@@ -73,13 +82,14 @@ TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिय�
 
 def vocabularies(folder: Path) -> list[bytes]:
     vocab = Tokenizer(None, train_pieces(folder / "piece.model")).vocab
-    plain, numbered = ("".join(form.format(*item) for item in vocab.items()) for form in ("{}\n", "{}\t{}\n"))
-    return [plain.encode(), numbered.encode(), b"\xef\xbb\xbf" + plain.encode()]
+    bare = "".join(f"{token}\n" for token in vocab)
+    numbered = "".join(f"{token}\t{id_}\n" for token, id_ in vocab.items())
+    return [bare.encode(), numbered.encode(), b"\xef\xbb\xbf" + bare.encode()]
 
 
 def read_vocabulary(path: Path) -> None:
     is_model = path.suffix == ".model"
-    tokenizer = Tokenizer(None if is_model else path, path if is_model else path.with_name("piece.model"))
+    tokenizer = Tokenizer(None, path) if is_model else Tokenizer(path, path.with_name("piece.model"))
     texts = ["", "0,1 ½ \u200bx", "नमस्ते दुनिया", "\ud800x", "e\u0301" * 40, *sentences(3)]
     for text in texts:
         tokenizer.encode_with_offsets(text)
@@ -89,9 +99,9 @@ def read_vocabulary(path: Path) -> None:
 
 
 def tensors(read: Callable, path: Path) -> None:
-    found = read(path)
-    for name in found:
-        assert found[name].shape == found.shape(name)
+    arrays = read(path)
+    for name in arrays:
+        assert arrays[name].shape == arrays.shape(name)
 
 
 def read_folder(path: Path) -> None:
@@ -107,11 +117,18 @@ def fluid_files(folder: Path) -> list[bytes]:
 def model_configs(folder: Path) -> list[bytes]:
     make_ours(folder / "made", "classification", ["a", "b", "c"], config=TINY)
     shutil.copy(folder / "made/model.safetensors", folder)
-    ours = json.loads((folder / "made/config.json").read_text())
-    nested = {"init_class": "ErnieMForSequenceClassification", "num_classes": 3,
-              "init_args": [{**CONFIG, "init_class": "ErnieMModel"}]}  # fmt: skip
-    theirs = {**TINY, "architectures": ["ErnieMForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}
-    return [json.dumps(value).encode() for value in (ours, nested, theirs)]
+    config = json.loads((folder / "made/config.json").read_text())
+    paddlenlp = {
+        "init_class": "ErnieMForSequenceClassification",
+        "num_classes": 3,
+        "init_args": [{**CONFIG, "init_class": "ErnieMModel"}],
+    }
+    transformers = {
+        **TINY,
+        "architectures": ["ErnieMForSequenceClassification"],
+        "id2label": {"0": "a", "1": "b"},
+    }
+    return [json.dumps(value).encode() for value in (config, paddlenlp, transformers)]
 
 
 def paddle_files(folder: Path) -> list[bytes]:
@@ -145,10 +162,11 @@ def safetensors_files(folder: Path) -> list[bytes]:
 
 
 def split_weights(folder: Path) -> list[bytes]:
-    made = make_ours(folder / "made", config=TINY)
+    weights = make_ours(folder / "made", config=TINY)
     shutil.copy(folder / "made/config.json", folder)
     (folder / "made/model.safetensors").rename(folder / "model-1.safetensors")
-    return [json.dumps({"metadata": {}, "weight_map": dict.fromkeys(made, "model-1.safetensors")}).encode()]
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model-1.safetensors")}
+    return [json.dumps(index).encode()]
 
 
 def state_files(file: str, folder: Path) -> list[bytes]:
@@ -170,51 +188,115 @@ def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
 
 
 def of_text(file: str, files: list[str | bytes], *languages: str) -> Reader:
-    reads = (functools.partial(read_text, documents, languages) for documents in ("line", "blank"))
+    """A source of a corpus, read with and without blank lines as boundaries."""
+    reads = [functools.partial(read_text, documents, languages) for documents in ("line", "blank")]
     return Reader(file, files, tuple(reads))
 
 
 def of_tensors(file: str, files: Callable, read: Callable, edit: Edit | None = None, words=NAMES) -> Reader:
+    """A file of tensors, all of which are read."""
     return Reader(file, files, (functools.partial(tensors, read),), edit, words)
+
+
+def of_training_state(file: str) -> Reader:
+    """A file of the state of a run."""
+    return Reader(f"training_state/{file}", functools.partial(state_files, file), (read_state,), edit_json)
 
 
 READERS = {
     "classification": Reader(
-        "dev.tsv", ["text_a\ttext_b\tlabel\nA\tB\tyes\n", "label\tqid\ttext_a\r\n1\t7\tx\r\n\r\n"],
-        (lambda path: list(read_classification(path, label_map=LABELS)),
-         lambda path: list(read_classification(path, num_labels=3)),
-         lambda path: list(read_classification(path, labels=False))),
+        "dev.tsv",
+        files=["text_a\ttext_b\tlabel\nA\tB\tyes\n", "label\tqid\ttext_a\r\n1\t7\tx\r\n\r\n"],
+        reads=(
+            lambda path: list(read_classification(path, label_map=LABELS)),
+            lambda path: list(read_classification(path, num_labels=3)),
+            lambda path: list(read_classification(path, labels=False)),
+        ),
     ),
-    "label_map": Reader("label_map.json", ['{"no": 0, "yes": 1}', '\n{"en": 0,\n "fr": 1}\n'],
-                        (read_label_map, read_languages), edit_json),
-    "tagged": Reader("x.tsv", ["text_a\tlabel\nAnna\x02in\tB-PER\x02O\nx\tO\n", "label\ttext_a\r\nO\ta\n"],
-                     (lambda path: [one.words for one in read_tagged(path, TAGS)],
-                      lambda path: read_tagged(path, TAGS, labels=False)), words=(b"\x02", b"I-LOC")),
-    "conll": Reader("x.conll", ["Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"], (read_conll,)),
-    "squad": Reader("dev.json", [json.dumps(SQUAD), "\ufeff" + json.dumps(SQUAD, indent=1)],
-                    (read_squad, lambda path: read_squad(path, "dev"), lambda path: read_squad(path, "test")),
-                    edit_json, (b"\\ud800", b'"answers": []', b'"answer_start": -1')),
-    "requests": Reader("x.jsonl", ['{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}'],
-                       (lambda path: read_requests(str(path), dict),), edit_json_line, (b"\\ud83d",)),
-    "yaml": Reader("run.yaml", YAML, (read_yaml,), words=YAML_WORDS),
-    "training_config": Reader("train.yaml", YAML, words=YAML_WORDS, reads=(
-        lambda path: load_config(PretrainConfig, ["--config", str(path), "--data.corpus", "c"]),)),
-    "vocab": Reader("x.txt", vocabularies, (read_vocabulary,), words=(b"[CLS]", b"\t5", b"\t-1", b"\xe2")),
-    "piece_model": Reader("own.model", lambda folder: [train_pieces(folder / "x").read_bytes()],
-                          (read_vocabulary,)),
-    "fluid": Reader("fc_0.w_0", fluid_files, (fluid.read,)),
-    "config": Reader("config.json", model_configs, edit=edit_json, words=(b'"init_class"',), reads=(
-        ErnieMConfig.from_json, read_folder, lambda path: configs.labels_of(configs.read_json(path)))),
+    "label_map": Reader(
+        "label_map.json",
+        files=['{"no": 0, "yes": 1}', '\n{"en": 0,\n "fr": 1}\n'],
+        reads=(read_label_map, read_languages),
+        edit=edit_json,
+    ),
+    "tagged": Reader(
+        "x.tsv",
+        files=["text_a\tlabel\nAnna\x02in\tB-PER\x02O\nx\tO\n", "label\ttext_a\r\nO\ta\n"],
+        reads=(
+            lambda path: [sentence.words for sentence in read_tagged(path, TAGS)],
+            lambda path: read_tagged(path, TAGS, labels=False),
+        ),
+        words=(b"\x02", b"I-LOC"),
+    ),
+    "conll": Reader(
+        "x.conll", files=["Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"], reads=(read_conll,)
+    ),
+    "squad": Reader(
+        "dev.json",
+        files=[json.dumps(SQUAD), "\ufeff" + json.dumps(SQUAD, indent=1)],
+        reads=(
+            read_squad,
+            lambda path: read_squad(path, "dev"),
+            lambda path: read_squad(path, "test"),
+        ),
+        edit=edit_json,
+        words=(b"\\ud800", b'"answers": []', b'"answer_start": -1'),
+    ),
+    "requests": Reader(
+        "x.jsonl",
+        files=['{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}'],
+        reads=(lambda path: read_requests(str(path), dict),),
+        edit=edit_json_line,
+        words=(b"\\ud83d",),
+    ),
+    "yaml": Reader("run.yaml", files=YAML, reads=(read_yaml,), words=YAML_WORDS),
+    "training_config": Reader(
+        "train.yaml",
+        files=YAML,
+        reads=(lambda path: load_config(PretrainConfig, ["--config", str(path), "--data.corpus", "c"]),),
+        words=YAML_WORDS,
+    ),
+    "vocab": Reader(
+        "x.txt",
+        files=vocabularies,
+        reads=(read_vocabulary,),
+        words=(b"[CLS]", b"\t5", b"\t-1", b"\xe2"),
+    ),
+    "piece_model": Reader(
+        "own.model",
+        files=lambda folder: [train_pieces(folder / "x").read_bytes()],
+        reads=(read_vocabulary,),
+    ),
+    "fluid": Reader("fc_0.w_0", files=fluid_files, reads=(fluid.read,)),
+    "config": Reader(
+        "config.json",
+        files=model_configs,
+        reads=(
+            ErnieMConfig.from_json,
+            read_folder,
+            lambda path: configs.labels_of(configs.read_json(path)),
+        ),
+        edit=edit_json,
+        words=(b'"init_class"',),
+    ),
     "pdparams": of_tensors("x.pdparams", paddle_files, pickles.read_pdparams, edit_pickle, OPCODES),
     "torch_zip": of_tensors("x.bin", functools.partial(torch_files, False), torch_file.read),
     "torch_legacy": of_tensors("x.pt", functools.partial(torch_files, True), torch_file.read),
-    "torch_pickle": Reader("data.pkl", torch_pickles, edit=edit_pickle, words=NAMES, reads=(
-        functools.partial(read_torch_pickle, zip_bytes), functools.partial(read_torch_pickle, legacy_bytes))),
+    "torch_pickle": Reader(
+        "data.pkl",
+        files=torch_pickles,
+        reads=(
+            functools.partial(read_torch_pickle, zip_bytes),
+            functools.partial(read_torch_pickle, legacy_bytes),
+        ),
+        edit=edit_pickle,
+        words=NAMES,
+    ),
     "safetensors": of_tensors("x.safetensors", safetensors_files, safe.read, edit_safetensors),
     "index": Reader("model.safetensors.index.json", split_weights, (read_folder,), edit_json),
-    **{name: Reader(f"training_state/{file}", functools.partial(state_files, file), (read_state,), edit_json)
-       for name, file in (("state_index", "manifest.json"), ("state", "state.json"))},
+    "state_index": of_training_state("manifest.json"),
+    "state": of_training_state("state.json"),
     "text": of_text("en.txt", [TEXT, "one line"], "en"),
     "text_gz": of_text("en.gz", [gzip.compress(TEXT.encode()), gzip.compress(b"x\n" * 9000)], "en"),
     "text_tsv": of_text("x.tsv", [PAIRS, "a\tb\r\n\n"], "de", "en"),
-}  # fmt: skip
+}

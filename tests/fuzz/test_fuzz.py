@@ -21,9 +21,12 @@ from utils.errors import UserError
 
 MEMORY = 256 << 20  # bytes of address space that a reader may add
 EXAMPLES = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 20)), derandomize="FUZZ_EXAMPLES" not in os.environ,
-    database=None, deadline=None, suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 20)),
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @contextmanager
@@ -39,24 +42,28 @@ def bounded_memory() -> Iterator[None]:
 
 
 def refusals(name: str, path: Path, folder: Path) -> list[str]:
-    """What each way to read the file says against it; a way that reads it says nothing."""
-    said = []
+    """The errors of the ways to read a file. A way that reads it has none."""
+    messages = []
     for read in READERS[name].reads:
         try:
             with bounded_memory():
                 read(path)
         except UserError as error:
-            said.append(str(error))
-            kinds = {unicodedata.category(character) for character in said[-1]}
-            assert 0 < len(said[-1].strip()) < 3000 and not kinds & {"Cc", "Cs", "Zl", "Zp"}, said[-1]
-            assert path.name in said[-1] or str(folder) in said[-1], said[-1]
-    return said
+            message = str(error)
+            categories = {unicodedata.category(character) for character in message}
+            assert 0 < len(message.strip()) < 3000 and not categories & {"Cc", "Cs", "Zl", "Zp"}, message
+            assert path.name in message or str(folder) in message, message
+            messages.append(message)
+    return messages
 
 
 def prepare(name: str, folder: Path) -> tuple[Path, list[bytes]]:
-    path, files = folder / READERS[name].file, READERS[name].files
+    """The path of the file that will be damaged, and its valid contents."""
+    path = folder / READERS[name].file
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = files(folder) if callable(files) else files
+    files = READERS[name].files
+    if callable(files):
+        files = files(folder)
     return path, [file.encode() if isinstance(file, str) else file for file in files]
 
 
@@ -76,9 +83,9 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
 @pytest.mark.parametrize("name", FOUND)
 def test_what_was_found_once(name, tmp_path):
     path, _ = prepare(name, tmp_path)
-    for what, data in FOUND[name].items():
+    for fault, data in FOUND[name].items():
         path.write_bytes(data)
-        assert refusals(name, path, tmp_path), what
+        assert refusals(name, path, tmp_path), fault
 
 
 def test_a_reader_that_takes_too_much_memory_is_seen():

@@ -32,10 +32,14 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 def train_pieces(path: Path, texts: list[str] | None = None, **options) -> Path:
     """Write a piece model for texts, by default for `sentences`, and return `path`."""
-    how = {"vocab_size": 200, "hard_vocab_limit": False, "character_coverage": 1.0, "num_threads": 1}
-    source = {"sentence_iterator": iter(texts or sentences(500, seed=99)), "minloglevel": 2}
+    defaults = {"vocab_size": 200, "hard_vocab_limit": False, "character_coverage": 1.0, "num_threads": 1}
     with open(path, "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(model_writer=file, **source | how | options)
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts or sentences(500, seed=99)),
+            model_writer=file,
+            minloglevel=2,
+            **(defaults | options),
+        )
     return path
 
 
@@ -62,11 +66,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def make_inputs(folder: Path) -> dict:
     """Three languages and two pairs in several forms, with many repeated lines."""
     draw = random.Random(5)
-    once = {language: sentences(1500, seed) for seed, language in enumerate(("en", "de", "fr"))}
-    lines = {language: [draw.choice(texts) for _ in range(1500)] for language, texts in once.items()}
+    lines = {}
+    for seed, language in enumerate(("en", "de", "fr")):
+        texts = sentences(1500, seed)
+        lines[language] = [draw.choice(texts) for _ in range(1500)]
     (folder / "en.gz").write_bytes(gzip.compress("\n".join(lines["en"]).encode()))
     pairs = list(zip(lines["en"], lines["de"]))
-    french, english = (write_lines(folder / f"x.{language}", lines[language]) for language in ("fr", "en"))
+    french = write_lines(folder / "x.fr", lines["fr"])
+    english = write_lines(folder / "x.en", lines["en"])
     return {
         "mono": {
             "en": [str(folder / "en.gz"), write_lines(folder / "en.more", lines["en"][::3])],

@@ -15,7 +15,9 @@ MASKED = np.array([0, 1, 0, 0, 1, 1, 0], dtype=bool)
 
 def drawn(text: str) -> dict[str, np.ndarray]:
     """Every matrix in a text, by its row labels: consecutive lines of a label and cells, 1 or '.'."""
-    matrices, labels, rows = {}, [], []
+    matrices = {}
+    labels: list[str] = []
+    rows: list[list[bool]] = []
     for line in [*text.splitlines(), ""]:
         match = re.fullmatch(r"\s*(\w+)\s+([1.](?:[ |]+[1.])*)\s*", line)
         if match:
@@ -23,12 +25,13 @@ def drawn(text: str) -> dict[str, np.ndarray]:
             rows.append([cell == "1" for cell in match[2] if cell in "1."])
         elif rows:
             matrices[" ".join(labels)] = np.array(rows)
-            labels, rows = [], []
+            labels = []
+            rows = []
     return matrices
 
 
 @pytest.mark.parametrize(
-    "function, labels, made",
+    "function, labels, matrix",
     [
         (attention_mask.camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask.camlm(SIDE, MASKED)),
         (attention_mask.compact, "x1 x2 x3 x4 M5 M6 M7", attention_mask.compact(4, 3)),
@@ -36,11 +39,11 @@ def drawn(text: str) -> dict[str, np.ndarray]:
         (attention_mask.compact, "y4 y7 M2", attention_mask.compact(2, 1)),
     ],
 )
-def test_docstrings_draw_what_is_made(function, labels, made):
-    assert np.array_equal(drawn(function.__doc__)[labels], made)
+def test_docstrings_draw_the_matrices(function, labels, matrix):
+    assert np.array_equal(drawn(function.__doc__)[labels], matrix)
 
 
-def test_the_document_draws_what_is_made():
+def test_the_document_draws_the_matrices():
     sections = re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.M)
     by_title = {section.split("\n", 1)[0].split(" ")[0]: drawn(section) for section in sections}
     assert np.array_equal(by_title["MMLM"]["x1 M2 x3"], np.ones([3, 3], bool))

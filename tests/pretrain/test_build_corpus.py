@@ -38,6 +38,10 @@ def lines_of(text) -> list[list[int]]:
     return [text.line(number).tolist() for number in range(text.num_lines)]
 
 
+def pairs_of(pairs) -> list[list[list[int]]]:
+    return [[side.tolist() for side in pairs[number]] for number in range(len(pairs))]
+
+
 def stop(*_):
     raise Stopped
 
@@ -89,8 +93,8 @@ def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, referen
         while any(map(is_running, workers)):  # they end by themselves
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert files_of(tmp_path / "corpus") == reference
 
 
@@ -109,32 +113,36 @@ def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, input
 def test_of_equal_lines_the_first_stays(tmp_path, monkeypatch, pieces, inputs, deduplicate):
     monkeypatch.setattr(duplicates, "KEYS_IN_MEMORY", 100)  # many parts
     build(tmp_path / "corpus", pieces, **inputs, deduplicate=deduplicate)
-    corpus, tokenizer = Corpus(tmp_path / "corpus"), Tokenizer(piece_model_path=pieces)
+    corpus = Corpus(tmp_path / "corpus")
+    tokenizer = Tokenizer(piece_model_path=pieces)
     gz, more = inputs["mono"]["en"]
     english = gzip.decompress(Path(gz).read_bytes()).decode().split("\n")
     english += Path(more).read_text().splitlines()
     rows = [tuple(line.split("\t")) for line in Path(inputs["parallel"]["en-de"]).read_text().splitlines()]
-    pairs = corpus.parallel["de", "en"]
-    kept_lines, kept_rows = (list(dict.fromkeys(x)) if deduplicate else x for x in (english, rows))
-    assert lines_of(corpus.mono["en"]) == tokenizer.encode_batch(kept_lines)
-    expected = [tokenizer.encode_batch([german, english]) for english, german in kept_rows]
-    assert [[side.tolist() for side in pairs[number]] for number in range(len(pairs))] == expected
+    expected_lines = english
+    expected_rows = rows
+    if deduplicate:
+        expected_lines = list(dict.fromkeys(english))
+        expected_rows = list(dict.fromkeys(rows))
+    assert lines_of(corpus.mono["en"]) == tokenizer.encode_batch(expected_lines)
+    expected_pairs = [tokenizer.encode_batch([german, english]) for english, german in expected_rows]
+    assert pairs_of(corpus.parallel["de", "en"]) == expected_pairs
     dropped = corpus.manifest["parallel"]["de-en"]["dropped"]
-    assert dropped["duplicate"] == len(rows) - len(kept_rows)
+    assert dropped["duplicate"] == len(rows) - len(expected_rows)
     assert (dropped["duplicate"] > 0) == deduplicate
 
 
 def test_ratio_of_lengths(tmp_path, pieces):
     tokenizer = Tokenizer(piece_model_path=pieces)
-    one, two = sentences(400, 1), sentences(400, 2)
-    path = write_lines(tmp_path / "x.tsv", [f"{a}\t{b}" for a, b in zip(one, two)])
+    german = sentences(400, 1)
+    english = sentences(400, 2)
+    path = write_lines(tmp_path / "x.tsv", [f"{a}\t{b}" for a, b in zip(german, english)])
     build(tmp_path / "corpus", pieces, parallel={"de-en": path}, max_ratio=2.0)
     corpus = Corpus(tmp_path / "corpus")
-    ids = list(zip(tokenizer.encode_batch(one), tokenizer.encode_batch(two)))
-    kept = [(a, b) for a, b in ids if max(len(a), len(b)) <= 2 * min(len(a), len(b))]
-    pairs = corpus.parallel["de", "en"]
-    assert [tuple(side.tolist() for side in pairs[number]) for number in range(len(pairs))] == kept
-    assert corpus.manifest["parallel"]["de-en"]["dropped"]["ratio"] == len(ids) - len(kept) > 0
+    ids = list(zip(tokenizer.encode_batch(german), tokenizer.encode_batch(english)))
+    expected = [[a, b] for a, b in ids if max(len(a), len(b)) <= 2 * min(len(a), len(b))]
+    assert pairs_of(corpus.parallel["de", "en"]) == expected
+    assert corpus.manifest["parallel"]["de-en"]["dropped"]["ratio"] == len(ids) - len(expected) > 0
 
 
 def test_lines_without_any_piece_are_left_out(tmp_path, pieces):
@@ -147,7 +155,8 @@ def test_lines_without_any_piece_are_left_out(tmp_path, pieces):
 def test_held_out_text(tmp_path, pieces):
     """About as much as asked; equal lines go together, also an English line that is in two pairs."""
     english = [line for line in sentences(3000, 1) for _ in range(2)]
-    german, french = sentences(6000, 2), sentences(6000, 3)
+    german = sentences(6000, 2)
+    french = sentences(6000, 3)
     mono = write_lines(tmp_path / "en", english)
     parallel = {
         "en-de": write_lines(tmp_path / "de.tsv", map("\t".join, zip(english, german))),
@@ -155,15 +164,14 @@ def test_held_out_text(tmp_path, pieces):
     }
     build(tmp_path / "corpus", pieces, mono={"en": mono}, parallel=parallel, held_out=200)
     corpus = Corpus(tmp_path / "corpus")
-    train, held = (
-        set(map(tuple, lines_of(text))) for text in (corpus.mono["en"], corpus.held_out_mono["en"])
-    )
-    assert not train & held
+    train = {tuple(line) for line in lines_of(corpus.mono["en"])}
+    held_out = {tuple(line) for line in lines_of(corpus.held_out_mono["en"])}
+    assert not train & held_out
     assert corpus.mono["en"].num_lines + corpus.held_out_mono["en"].num_lines == 6000
     assert abs(corpus.held_out_mono["en"].num_lines - 200) < 80
-    for pair, side in {("de", "en"): 1, ("en", "fr"): 0}.items():
-        pairs = corpus.held_out_parallel[pair]
-        assert {tuple(pairs[number][side].tolist()) for number in range(len(pairs))} == held
+    for languages, side in {("de", "en"): 1, ("en", "fr"): 0}.items():
+        pairs = pairs_of(corpus.held_out_parallel[languages])
+        assert {tuple(pair[side]) for pair in pairs} == held_out
     # The counts of pieces are those of the train text.
     assert corpus.piece_counts("fr").sum() == sum(len(french) for _, french in corpus.parallel["en", "fr"])
 
@@ -180,14 +188,14 @@ def test_documents_are_held_out_whole(tmp_path, pieces):
     documents = [lines[start : start + 4] for start in range(0, 2000, 4)]
     path = write_lines(tmp_path / "x", [line for document in documents for line in [*document, ""]])
     build(tmp_path / "corpus", pieces, mono={"en": path}, documents="blank", held_out=25)
-    corpus, tokenizer, found = Corpus(tmp_path / "corpus"), Tokenizer(piece_model_path=pieces), []
+    corpus = Corpus(tmp_path / "corpus")
+    tokenizer = Tokenizer(piece_model_path=pieces)
+    in_corpus = []
     for text in (corpus.mono["en"], corpus.held_out_mono["en"]):  # one shard each
-        numbers = range(text.num_lines)
-        found += [
-            [text.line(i).tolist() for i in numbers[start:end]]
-            for start, end in itertools.pairwise(text.document_offsets(0).tolist())
-        ]
-    assert sorted(found) == sorted(tokenizer.encode_batch(document) for document in documents)
+        ids = lines_of(text)
+        for start, end in itertools.pairwise(text.document_offsets(0).tolist()):
+            in_corpus.append(ids[start:end])
+    assert sorted(in_corpus) == sorted(tokenizer.encode_batch(document) for document in documents)
 
 
 def test_shards_are_as_large_as_allowed(reference):
@@ -218,7 +226,7 @@ GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in E
 
 
 @pytest.mark.parametrize(
-    ("other", "warning"),
+    ("second", "warning"),
     [
         (GERMAN, ""),
         (GERMAN[1:], "at 3 of 3 places that were looked at the sides have unrelated lengths"),
@@ -226,14 +234,19 @@ GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in E
         (sentences(400, seed=4), "share no numbers or names; is a line missing in one file"),
     ],
 )
-def test_sides_that_do_not_belong_together(tmp_path, pieces, other, warning):
-    lines = [f"{a}\t{b}" for a, b in zip(ENGLISH, other)]
+def test_sides_that_do_not_belong_together(tmp_path, pieces, second, warning):
+    lines = [f"{english}\t{german}" for english, german in zip(ENGLISH, second)]
     build(tmp_path / "corpus", pieces, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
     corpus = Corpus(tmp_path / "corpus")
-    shown = pair_report(corpus, Tokenizer.from_folder(corpus.path))
-    assert shown[0] == f"de-en 1 de: {other[0]}"[: len(shown[0])] and len(shown) == 6 + bool(warning)
-    assert shown[1].startswith(f"de-en 1 en: {ENGLISH[0]}")
-    assert not warning or (shown[-1].startswith("warning: de-en: ") and warning in shown[-1])
+    report = pair_report(corpus, Tokenizer.from_folder(corpus.path))
+    examples = report[:6]
+    assert f"de-en 1 de: {second[0]}".startswith(examples[0])
+    assert examples[1].startswith(f"de-en 1 en: {ENGLISH[0]}")
+    if warning:
+        (line,) = report[6:]
+        assert line.startswith("warning: de-en: ") and warning in line
+    else:
+        assert len(report) == 6
 
 
 def run_command(words: list[str]) -> subprocess.CompletedProcess:
@@ -308,14 +321,16 @@ def test_command_line(tmp_path, pieces):
     (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
     words = [sys.executable, "-m", "pretrain.build_corpus", "--config", str(tmp_path / "c.yaml")]
     words += ["--output", str(tmp_path / "corpus"), "--workers", "1"]
-    one, two = write_lines(tmp_path / "x.en", ["a", "b"]), write_lines(tmp_path / "x.de", ["a"])
-    done = run_command([*words, "--parallel", f"en-de<={one},{two}"])
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {one} and {two}: {two} has 1 lines, the other more: not aligned; line i")
-    done = run_command([*words, "--overwrite", "true"])
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()][-1] == ["en", "50"]
+    english = write_lines(tmp_path / "x.en", ["a", "b"])
+    german = write_lines(tmp_path / "x.de", ["a"])
+    process = run_command([*words, "--parallel", f"en-de<={english},{german}"])
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    fault = f"{german} has 1 lines, the other more: not aligned; line i"
+    assert line.startswith(f"error: {english} and {german}: {fault}")
+    process = run_command([*words, "--overwrite", "true"])
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1].split()[:2] == ["en", "50"]
 
 
 @pytest.mark.parametrize(
@@ -344,10 +359,10 @@ def test_shared_text_in_bounded_memory(tmp_path, data_dir):
     words = command(tmp_path / "corpus", model, inputs, deduplicate=True, workers=2)
     code = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
     code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
-    done = run_command([sys.executable, "-c", code, *words])
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1]) < 1 << 20  # KiB; of the largest process
-    assert "warning" not in done.stdout
+    process = run_command([sys.executable, "-c", code, *words])
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout.splitlines()[-1]) < 1 << 20  # KiB; of the largest process
+    assert "warning" not in process.stdout
     corpus = Corpus(tmp_path / "corpus", verify=True)
     assert corpus.manifest["mono"]["zh"]["train"]["unknown"] > 0
     assert len(corpus.parallel["en", "th"]) + len(corpus.held_out_parallel["en", "th"]) == 302

@@ -28,13 +28,14 @@ def sizes(part: str) -> dict[str, float]:
 
 def test_the_papers_tables_9_and_10():
     listed = yaml.safe_load(PAPER.read_text())
-    mono, parallel = sizes("mono"), sizes("parallel")
+    mono = sizes("mono")
+    parallel = sizes("parallel")
     assert mono.keys() == listed["mono"].keys() and parallel.keys() == listed["parallel"].keys()
     assert len(mono) == 90 and mono.keys() > XNLI
     assert (round(sum(mono.values()), 1), round(sum(parallel.values()), 1)) == (1563.2, 68.8)
     assert (mono["en"], mono["sw"], mono["zh"], mono["no"]) == (512.5, 0.2, 96.0, 3.8)
     assert (parallel["en-fr"], parallel["en-sw"], parallel["de-en"]) == (13.7, 0.1, 10.7)
-    assert set(parallel) == {"-".join(sorted((one, "en"))) for one in XNLI - {"en"}}
+    assert set(parallel) == {"-".join(sorted((language, "en"))) for language in XNLI - {"en"}}
     files = [(code, file) for code, paths in listed["mono"].items() for file in as_list(paths)]
     assert len({file for _, file in files}) == len(files) == 96
     for code, file in files:  # each file belongs to its language
@@ -49,8 +50,8 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
     monkeypatch.setenv("CC100", str(tmp_path / "cc"))
     monkeypatch.setenv("PAIRS", str(tmp_path / "pairs"))
     words = ["--config", str(PAPER), "--output", str(tmp_path / "corpus"), "--piece_model_path", str(pieces)]
-    shown = re.search(r"--documents blank --tsv[^`]*", (ROOT / "docs/data.md").read_text())[0]
-    chosen = load_config(BuildOptions, [*words, *shlex.split(shown.replace("\\\n", " "))])
+    flags = re.search(r"--documents blank --tsv[^`]*", (ROOT / "docs/data.md").read_text())[0]
+    chosen = load_config(BuildOptions, [*words, *shlex.split(flags.replace("\\\n", " "))])
     assert (chosen.tsv_columns, chosen.score_column, chosen.min_score) == ([2, 3], 1, 1.04)
     with pytest.raises(UserError, match=r"cc/af\.txt\.xz: no such file"):
         resolve(chosen.mono, chosen.parallel)

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,19 +25,32 @@ def units_of(path, unit_bytes=1000, blank_lines=False, number=0):
     return list(read_units(0, number, stream.sources[0], unit_bytes, blank_lines))
 
 
-def lines_of(mono=None, parallel=None, unit_bytes=1000, **options):
-    """All lines of the only stream: sides, lines of each document, and counts of what was left out."""
+class AllLines(NamedTuple):
+    """All lines of a stream: its sides, the lines of each document, and counts of what was left out."""
+
+    sides: list[list[str]]
+    documents: list[int]
+    empty: int
+    score: int
+
+
+def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> AllLines:
+    """All lines of the only stream."""
     (stream,) = resolve(mono or {}, parallel or {})
     form = TextFormat(**options)
-    sides, documents, empty, low = [[] for _ in stream.languages], [], 0, 0
+    units = []
     for source in stream.sources:
         for unit in read_units(0, 0, source, unit_bytes, form.documents == "blank"):
-            found = read_lines(unit, source, stream.languages, form)
-            for side, more in zip(sides, found.sides, strict=True):
-                side += more
-            documents += found.documents.tolist()
-            empty, low = empty + found.empty, low + found.score
-    return sides, documents, empty, low
+            units.append(read_lines(unit, source, stream.languages, form))
+    sides = []
+    for side in range(len(stream.languages)):
+        sides.append([line for lines in units for line in lines.sides[side]])
+    return AllLines(
+        sides,
+        [count for lines in units for count in lines.documents.tolist()],
+        sum(lines.empty for lines in units),
+        sum(lines.score for lines in units),
+    )
 
 
 def test_repeated_flags_become_one_mapping():
@@ -96,8 +110,10 @@ def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
             return [fill(part) for part in value]
         return value.format(folder=tmp_path) if isinstance(value, str) else value
 
+    mono = {label: fill(path) for label, path in mono.items()}
+    parallel = {label: fill(path) for label, path in parallel.items()}
     with pytest.raises(UserError, match=message):
-        resolve(*({label: fill(path) for label, path in given.items()} for given in (mono, parallel)))
+        resolve(mono, parallel)
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 300, 5000, 1 << 20])
@@ -105,34 +121,36 @@ def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
 def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
     path = tmp_path / f"text{end}"
     path.write_bytes(PACKERS[end](TEXT))
-    found = units_of(path, unit_bytes)
-    assert b"".join(unit.texts[0] for unit in found) == TEXT
-    assert [unit.number for unit in found] == list(range(len(found)))
-    assert [unit.last for unit in found] == [False] * (len(found) - 1) + [True]
+    units = units_of(path, unit_bytes)
+    texts = [unit.texts[0] for unit in units]
+    assert b"".join(texts) == TEXT
+    assert [unit.number for unit in units] == list(range(len(units)))
+    assert [unit.last for unit in units] == [False] * (len(units) - 1) + [True]
     longest = max(len(line.encode()) + 1 for line in LINES)
-    for unit in found:
-        assert unit.texts[0].endswith(b"\n") and len(unit.texts[0]) <= max(unit_bytes, longest)
-    first_lines = np.cumsum([1] + [unit.texts[0].count(b"\n") for unit in found[:-1]])
-    assert [unit.first_line for unit in found] == first_lines.tolist()
+    for text in texts:
+        assert text.endswith(b"\n") and len(text) <= max(unit_bytes, longest)
+    first_lines = np.cumsum([1] + [text.count(b"\n") for text in texts[:-1]])
+    assert [unit.first_line for unit in units] == first_lines.tolist()
     # The whole file was read, and the progress adds up to it.
-    assert sum(unit.weight for unit in found) == path.stat().st_size
+    assert sum(unit.weight for unit in units) == path.stat().st_size
     (tmp_path / "plain").write_bytes(TEXT)
-    assert [unit.texts for unit in units_of(tmp_path / "plain", unit_bytes)] == [unit.texts for unit in found]
+    assert [unit.texts[0] for unit in units_of(tmp_path / "plain", unit_bytes)] == texts
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
 def test_members_of_an_archive(tmp_path, end):
-    path, pack = tmp_path / f"text{end}", PACKERS[end]
+    path = tmp_path / f"text{end}"
+    pack = PACKERS[end]
     path.write_bytes(pack(b"one\ntw") + pack(b"o\nthree\n"))
-    assert lines_of({"en": str(path)})[0] == [["one", "two", "three"]]
+    assert lines_of({"en": str(path)}).sides == [["one", "two", "three"]]
 
 
 @pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
 def test_units_end_with_documents(tmp_path, unit_bytes):
     documents = [LINES[start : start + 3] for start in range(0, 300, 3)]
     path = write_lines(tmp_path / "text", [line for document in documents for line in [*document, "", ""]])
-    sides, lengths, *_ = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
-    assert sides == [LINES[:300]] and lengths == [3] * 100
+    text = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
+    assert text.sides == [LINES[:300]] and text.documents == [3] * 100
 
 
 @pytest.mark.parametrize(
@@ -151,13 +169,14 @@ def test_units_end_with_documents(tmp_path, unit_bytes):
 )
 def test_lines_are_lines(tmp_path, data, documents, lines, lengths, left_out):
     (tmp_path / "text").write_bytes(data)
-    sides, found, empty, *_ = lines_of({"en": str(tmp_path / "text")}, documents=documents)
-    assert sides == [lines] and found == lengths and empty == left_out
+    text = lines_of({"en": str(tmp_path / "text")}, documents=documents)
+    assert text == ([lines], lengths, left_out, 0)
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
 def test_archives_cut_short_damaged_or_misnamed(tmp_path, end):
-    packed, path = PACKERS[end](TEXT), tmp_path / f"text{end}"
+    packed = PACKERS[end](TEXT)
+    path = tmp_path / f"text{end}"
     middle = len(packed) // 2
     damaged = bytes(byte ^ 0xFF for byte in packed[middle : middle + 40])
     for data, message in {
@@ -199,30 +218,33 @@ def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
 
 def test_two_aligned_files_and_moses(tmp_path):
     pairs = list(zip(LINES, reversed(LINES)))
-    pairs[3], pairs[7] = ("alone", " "), ("", "")
+    pairs[3] = ("alone", " ")
+    pairs[7] = ("", "")
     write_lines(tmp_path / "x.en", [pair[0] for pair in pairs])
     (tmp_path / "x.de.gz").write_bytes(gzip.compress("\n".join(pair[1] for pair in pairs).encode()))
-    kept = [pair for number, pair in enumerate(pairs) if number not in (3, 7)]
+    full = [pair for number, pair in enumerate(pairs) if number not in (3, 7)]
     files = [f"{tmp_path}/x.en", f"{tmp_path}/x.de.gz"]
     for path in (",".join(files), f"{tmp_path}/x", [files]):
         for unit_bytes in (500, 1 << 20):
-            sides, _, empty, *_ = lines_of(parallel={"en-de": path}, unit_bytes=unit_bytes)
-            assert sides == [[pair[1] for pair in kept], [pair[0] for pair in kept]] and empty == 2
+            text = lines_of(parallel={"en-de": path}, unit_bytes=unit_bytes)
+            assert text.sides == [[german for _, german in full], [english for english, _ in full]]
+            assert text.empty == 2
 
 
 @pytest.mark.parametrize("counts, shorter, lines", [((500, 499), 1, 499), ((20, 500), 0, 20), ((1, 0), 1, 0)])
 def test_misaligned_files_are_named(tmp_path, counts, shorter, lines):
-    one, two = (write_lines(tmp_path / f"x.{n}", LINES[:count]) for n, count in enumerate(counts))
+    first = write_lines(tmp_path / "x.0", LINES[: counts[0]])
+    second = write_lines(tmp_path / "x.1", LINES[: counts[1]])
     with pytest.raises(UserError, match=rf"x\.1: \S*x\.{shorter} has {lines} lines, the other more: not ali"):
-        lines_of(parallel={"en-de": f"{one},{two}"})
+        lines_of(parallel={"en-de": f"{first},{second}"})
 
 
 def test_columns(tmp_path):
     path = write_lines(tmp_path / "x.tsv", ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"])
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 3 columns between tabs, expected 2"):
         lines_of(parallel={"en-de": path})
-    sides, _, empty, *_ = lines_of(parallel={"en-de": path}, tsv_columns=(2, 3))
-    assert sides == [["gut", "schlecht"], ["good", "bad"]] and empty == 1
+    text = lines_of(parallel={"en-de": path}, tsv_columns=(2, 3))
+    assert text.sides == [["gut", "schlecht"], ["good", "bad"]] and text.empty == 1
     with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):
         lines_of(parallel={"en-de": path}, tsv_columns=(2, 4))
 
@@ -232,8 +254,9 @@ def test_scores(tmp_path):
     rows = ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
     path = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
     options = {"tsv_columns": (2, 3), "min_score": 1.04}
-    sides, _, empty, low = lines_of(parallel=path, score_column=1, **options)
-    assert sides == [["gut", "neu"], ["good", "new"]] and (low, empty) == (2, 0)
+    text = lines_of(parallel=path, score_column=1, **options)
+    assert text.sides == [["gut", "neu"], ["good", "new"]]
+    assert (text.score, text.empty) == (2, 0)
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 'good' is no score; .*--score_column"):
         lines_of(parallel=path, score_column=2, **options)
     with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):

@@ -23,10 +23,10 @@ needs_ray = pytest.mark.skipif(
 @pytest.mark.slow
 def test_the_same_bytes(tmp_path, pieces, inputs, reference):
     words = command(tmp_path / "ray", pieces, inputs, **OPTIONS, engine="ray", workers=2)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert files_of(tmp_path / "ray") == reference
-    assert "ray" not in done.stdout + done.stderr  # it keeps quiet where all is well
+    assert "ray" not in process.stdout + process.stderr  # it keeps quiet where all is well
 
 
 @needs_ray
@@ -40,7 +40,7 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
     with RayWorkers(1, None) as workers:
         file = tmp_path / "text"
         file.write_text("four")
-        assert [found.st_size for found in workers.run(file_status, [(str(file),)] * 3)] == [4, 4, 4]
+        assert [status.st_size for status in workers.run(file_status, [(str(file),)] * 3)] == [4, 4, 4]
         with pytest.raises(UserError, match=r"^\S*nowhere: cannot be read: No such file"):
             list(workers.run(file_status, [(str(tmp_path / "nowhere"),)]))
         assert list(workers.run(die_once, [(tmp_path / "died",)])) == ["done"]

@@ -18,16 +18,17 @@ def test_fifteen_per_cent_and_at_least_one(n, k):
 
 def test_eighty_ten_ten():
     tokens = np.full(200_000, 7)
-    put = replace(tokens, generator(1, 0, 0), VOCABULARY)
-    random = (put != 7) & (put != VOCABULARY.mask_id)
-    assert (put == VOCABULARY.mask_id).mean() == pytest.approx(0.8, abs=0.005)
-    assert random.mean() == pytest.approx(0.1 * 44 / 45, abs=0.005)  # a random token may be the token itself
-    assert (put == 7).mean() == pytest.approx(0.1 + 0.1 / 45, abs=0.005)
+    inputs = replace(tokens, generator(1, 0, 0), VOCABULARY)
+    is_random = (inputs != 7) & (inputs != VOCABULARY.mask_id)
+    assert (inputs == VOCABULARY.mask_id).mean() == pytest.approx(0.8, abs=0.005)
+    # A random token may be the token itself: 1 of 45.
+    assert is_random.mean() == pytest.approx(0.1 * 44 / 45, abs=0.005)
+    assert (inputs == 7).mean() == pytest.approx(0.1 + 0.1 / 45, abs=0.005)
     # Every ordinary token comes up, about equally often, and no special one.
-    counts = np.bincount(put[random], minlength=50)
+    counts = np.bincount(inputs[is_random], minlength=50)
     assert counts[VOCABULARY.special_ids].sum() == 0
-    others = np.delete(counts, [*VOCABULARY.special_ids, 7])
-    assert others.min() > 0.8 * others.mean() and others.max() < 1.2 * others.mean()
+    counts = np.delete(counts, [*VOCABULARY.special_ids, 7])
+    assert counts.min() > 0.8 * counts.mean() and counts.max() < 1.2 * counts.mean()
 
 
 def test_a_sequence_has_its_own_numbers():

@@ -11,7 +11,8 @@ from pretrain.panels import Panel, as_text
 from tests.helpers.small_corpus import ROOT, train_pieces
 from utils.errors import UserError
 
-ENGLISH, JAPANESE = "the small red house stands on the hill", "小さな 赤い 家は 丘の 上に 立って います"
+ENGLISH = "the small red house stands on the hill"
+JAPANESE = "小さな 赤い 家は 丘の 上に 立って います"
 
 
 def panels(*arguments: str) -> list[Panel]:
@@ -22,7 +23,8 @@ def panels(*arguments: str) -> list[Panel]:
 def test_the_text_holds_the_matrix(objective):
     for panel in panels(ENGLISH, JAPANESE, "--objective", objective, "--languages", "en,ja"):
         title, header, *lines = as_text(panel).split("\n")
-        begin, end = header.index("attends to"), header.index("input")
+        begin = header.index("attends to")
+        end = header.index("input")
         assert title == panel.title and len({line[begin:end].index("|") for line in lines}) == 1
         matrix = [[cell == "1" for cell in line[begin:end] if cell in "1."] for line in lines]
         assert np.array_equal(matrix, panel.mask)
@@ -35,12 +37,12 @@ def test_camlm_panel_is_the_definition():
     masked = np.array([token == "[MASK]" for token in panel.tokens])
     assert np.array_equal(panel.mask, attention_mask.camlm(side, masked))
     assert [bool(predicted) for predicted in panel.predicted] == masked.tolist()
-    assert panel.languages == [("", "en", "ja")[m * (1 + s)] for m, s in zip(masked, side)]
+    assert panel.languages == [["en", "ja"][s] if is_masked else "" for is_masked, s in zip(masked, side)]
     restored = [predicted or token for token, predicted in zip(panel.tokens, panel.predicted)]
     assert restored == ["[CLS]", *ENGLISH.split(), "[SEP]", "[SEP]", *JAPANESE.split(), "[SEP]"]
     assert panel.positions == list(range(2, 2 + len(restored)))
-    (other,) = panels(ENGLISH, JAPANESE, "--languages", "en,ja", "--seed", "-1")
-    assert other.tokens != panel.tokens
+    (with_other_seed,) = panels(ENGLISH, JAPANESE, "--languages", "en,ja", "--seed", "-1")
+    assert with_other_seed.tokens != panel.tokens
 
 
 def test_btmlm_panels():
@@ -75,6 +77,6 @@ def test_command_with_a_piece_model(tmp_path):
     flags = ["--piece_model_path", str(train_pieces(tmp_path / "model"))]
     code = "import sys, pretrain.show; pretrain.show.main(); assert 'paddle' not in sys.modules"
     command = [sys.executable, "-c", code, *sentences, *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "CAMLM (Figure 2 c)" in done.stdout and "▁" in done.stdout
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert "CAMLM (Figure 2 c)" in process.stdout and "▁" in process.stdout

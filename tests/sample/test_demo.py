@@ -53,12 +53,12 @@ def test_the_whole_way(tiny, capfd):
     assert len(paths) == 12 and all(Path(path).exists() for path in paths)
     result = json.loads(printed.splitlines()[-1])
     assert list(result) == ["zero_shot", "retrieval", "seconds"]
-    for what in ("zero_shot", "retrieval"):
-        assert list(result[what]) == ["scratch", "mmlm", "full"]
-        assert all(0 <= value <= 100 for value in result[what].values())
+    for measure in ("zero_shot", "retrieval"):
+        assert list(result[measure]) == ["scratch", "mmlm", "full"]
+        assert all(0 <= value <= 100 for value in result[measure].values())
     scores = json.loads((tiny / "full-nli" / "results.json").read_text())["tables"][0]["mean"]
-    others = [value for code, value in scores.items() if code not in ("en", "avg", "gap")]
-    assert result["zero_shot"]["full"] == pytest.approx(sum(others) / 9, abs=0.006)
+    zero_shot = [value for code, value in scores.items() if code not in ("en", "avg", "gap")]
+    assert result["zero_shot"]["full"] == pytest.approx(sum(zero_shot) / 9, abs=0.006)
 
 
 def test_a_job_that_fails_ends_the_others(tmp_path, capfd):

@@ -14,6 +14,7 @@ from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, lexicon, say
 from scripts.sample.scenes import CODES, LABELS, Scene, relation
 from scripts.sample.write import write_sample
+from tests.helpers.small_corpus import files_of
 
 # Checked by hand: gender, number and case of adjectives, nouns after numerals, agreement of verbs,
 # articles, measure words, word order.
@@ -84,9 +85,9 @@ def test_a_lexicon_is_complete_and_different_scenes_are_different_sentences(code
     assert set(words["nouns"]) == set(scenes.OBJECTS)
     assert set(words["subjects"]) == {*scenes.PEOPLE, *scenes.ANIMALS, "person", "animal"}
     assert set(words["attributes"]) == set(scenes.ATTRIBUTES)
-    told = {scenes.pair(3, "de", index) for index in range(1500)}
-    sentences = {say(code, scene) for scene in told}
-    assert len(sentences) == len(told)  # or a translation could not be found
+    pair_scenes = {scenes.pair(3, "de", index) for index in range(1500)}
+    sentences = {say(code, scene) for scene in pair_scenes}
+    assert len(sentences) == len(pair_scenes)  # or a translation could not be found
     for sentence in sentences:
         assert unicodedata.is_normalized("NFC", sentence)
         assert "  " not in sentence and sentence.strip() == sentence
@@ -120,21 +121,21 @@ def test_the_reading_of_a_scene(hypothesis, label):
 
 
 def test_splits_share_no_scene():
-    seen = {}
+    drawn = {}
     for split in ("train", "dev", "test"):
-        seen[split] = {scene for row in scenes.inferences(6, split, 60) for scene in row[:2]}
-    seen["train"] |= {scene for index in range(200) for scene in scenes.document(6, "fr", index)}
-    seen["train"] |= {scenes.pair(6, "fr", index) for index in range(500)}
-    seen["test"] |= {scenes.retrieval(6, index) for index in range(200)}
-    for split, found in seen.items():
-        assert {scene.split for scene in found} == {split}
+        drawn[split] = {scene for row in scenes.inferences(6, split, 60) for scene in row[:2]}
+    drawn["train"] |= {scene for index in range(200) for scene in scenes.document(6, "fr", index)}
+    drawn["train"] |= {scenes.pair(6, "fr", index) for index in range(500)}
+    drawn["test"] |= {scenes.retrieval(6, index) for index in range(200)}
+    for split, scenes_of_split in drawn.items():
+        assert {scene.split for scene in scenes_of_split} == {split}
 
 
 def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path):
     def make(name: str) -> dict[str, bytes]:
         folder = tmp_path / name
         write_sample(folder, seed=2, documents=20, pairs=40, hypotheses=30, pieces=700)
-        return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+        return files_of(folder)
 
     files = make("a")
     assert files == make("b")
@@ -146,10 +147,11 @@ def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path):
     english = list(read_classification(tmp_path / "a/xnli/test/test.en.tsv", labels, 3))
     for code in CODES:
         examples = list(read_classification(tmp_path / f"a/xnli/test/test.{code}.tsv", labels, 3))
-        assert [e.label for e in examples] == [e.label for e in english]  # translations, row by row
+        # Translations, row by row.
+        assert [example.label for example in examples] == [example.label for example in english]
         assert tokenizer.unk_id not in tokenizer.encode(examples[0].text_a)
     chinese = [piece for piece in tokenizer.vocab if re.fullmatch(r"[\u4e00-\u9fff]{2,}", piece)]
     assert chinese and all(any(piece in word for word in chinese_words()) for piece in chinese)
     pairs = files["parallel/en-hi.tsv"].decode().splitlines()
-    told = [scenes.pair(2, "hi", index) for index in range(40)]
-    assert pairs == [f"{say('en', scene)}\t{say('hi', scene)}" for scene in told]
+    pair_scenes = [scenes.pair(2, "hi", index) for index in range(40)]
+    assert pairs == [f"{say('en', scene)}\t{say('hi', scene)}" for scene in pair_scenes]
