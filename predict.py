@@ -108,7 +108,7 @@ def main() -> None:
         with unwritable_is_a_user_error(unfinished):
             unfinished.parent.mkdir(parents=True, exist_ok=True)
             with open(unfinished, "w", encoding="utf-8") as file:
-                write_answers(task, progress(parts, "predicting", f"times {AT_ONCE} requests"), file)
+                write_answers(task, progress(parts, "predicting", "requests", size=len), file)
             unfinished.replace(flags.output)
 
 

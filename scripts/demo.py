@@ -5,7 +5,6 @@ from random weights, one from pre-training on monolingual text (MMLM), and one f
 full strategy (MMLM, TLM, CAMLM and BTMLM) on the same number of tokens. docs/demo.md says more.
 """
 
-import argparse
 import json
 import shlex
 import shutil
@@ -19,29 +18,43 @@ import yaml
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
 from scripts.sample.write import write_sample
+from utils.command_line import Parser
 from utils.errors import run
 from utils.tables import in_columns
 
+CONFIG = Path("configs/pretrain/sample.yaml")
 OUTPUT = Path("output/demo")
-SAMPLE, CORPUS, LOGS = OUTPUT / "sample", OUTPUT / "corpus", OUTPUT / "logs"
-CONFIG, SHAPE = Path("configs/pretrain/sample.yaml"), OUTPUT / "ernie_config.json"
+SAMPLE = OUTPUT / "sample"
+CORPUS = OUTPUT / "corpus"
+LOGS = OUTPUT / "logs"
+SHAPE = OUTPUT / "ernie_config.json"  # of the encoders
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 OBJECTIVES = {"mmlm": "[mmlm]", "full": "[mmlm, tlm, camlm, btmlm]"}
 COLOURS = {"scratch": "#bbbbbb", "mmlm": "#ccbb44", "full": "#4477aa"}  # of every start, in this order
 FINE_TUNING = {
-    "epoch": 2, "batch_size": 32, "learning_rate": 2e-3, "lr_schedule_style": "paddlenlp",
-    "layerwise_lr_decay": 0.5, "weight_decay": 0.01, "warmup_proportion": 0.1, "max_seq_len": 64,
-    "num_labels": 3, "predict_batch_size": 200, "skip_steps": 500,
-    "validation_steps": 100_000, "save_steps": 100_000,
-    "do_train": "true", "do_val": "true", "do_test": "false",
-}  # fmt: skip
+    "epoch": 2,
+    "batch_size": 32,
+    "max_seq_len": 64,
+    "num_labels": 3,
+    "learning_rate": 2e-3,
+    "lr_schedule_style": "paddlenlp",
+    "layerwise_lr_decay": 0.5,
+    "weight_decay": 0.01,
+    "warmup_proportion": 0.1,
+    "do_train": "true",
+    "do_val": "true",
+    "do_test": "false",
+    "predict_batch_size": 200,
+    "validation_steps": 100_000,
+    "save_steps": 100_000,
+    "skip_steps": 500,
+}
 
 Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 
 
 def main() -> None:
-    keep_lines = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=keep_lines)
+    parser = Parser(__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the sample set, the weights and the order")
     seed = parser.parse_args().seed
     started = time.monotonic()
@@ -67,10 +80,12 @@ def vocabulary() -> dict[str, object]:
 def make_sample(seed: int) -> None:
     """Make the sample set with its vocabulary, a corpus of it, and the shape of the encoders."""
     write_sample(SAMPLE, seed, **SAMPLE_SET)
-    text = [("--mono", f"{code}<={SAMPLE}/mono/{code}.txt") for code in CODES]
-    text += [("--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv") for code in CODES[1:]]
-    flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
-    command = ["-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags]
+    command = ["-m", "pretrain.build_corpus"]
+    command += as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
+    for code in CODES:
+        command += ["--mono", f"{code}<={SAMPLE}/mono/{code}.txt"]
+    for code in CODES[1:]:
+        command += ["--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv"]
     carry_out_chains([[Job("corpus", command, output=LOGS / "corpus.log")]], at_once=1)
     size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
@@ -79,21 +94,30 @@ def make_sample(seed: int) -> None:
 
 def jobs_of(start: str, seed: int) -> list[Job]:
     """Pre-training, fine-tuning on English, search; the starts differ in the objectives alone."""
-    chain, nli = [], SAMPLE / "xnli"
+    chain = []
     model = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
     if start in OBJECTIVES:
         flags = {"run.output": OUTPUT / start, "run.seed": seed, "objectives.active": OBJECTIVES[start]}
         chain.append(job(f"{start} pre-training", "run_pretrain.py", {"config": CONFIG} | flags))
         model["init_pretraining_params"] = OUTPUT / start / "encoder"
-    flags = FINE_TUNING | {
-        "train_set": nli / "train/train.en.tsv", "dev_set": nli / "test/test.%s.tsv",
-        "label_map_config": nli / "label_map.json", "lang_map_config": nli / "lang_map.json",
+    inference = SAMPLE / "xnli"
+    data = {
+        "train_set": inference / "train/train.en.tsv",
+        "dev_set": inference / "test/test.%s.tsv",
+        "label_map_config": inference / "label_map.json",
+        "lang_map_config": inference / "lang_map.json",
         "checkpoints": OUTPUT / f"{start}-nli",
-    }  # fmt: skip
-    chain.append(job(f"{start} fine-tuning", "run_classifier.py", flags | model))
-    flags = {"pairs": SAMPLE / "retrieval", "layer": "sweep", "untrained": "false", "max_seq_len": 64}
-    flags["checkpoints"] = OUTPUT / f"{start}-retrieval"
-    return [*chain, job(f"{start} search", "run_retrieval.py", flags | model)]
+    }
+    chain.append(job(f"{start} fine-tuning", "run_classifier.py", FINE_TUNING | data | model))
+    search = {
+        "pairs": SAMPLE / "retrieval",
+        "layer": "sweep",
+        "untrained": "false",
+        "max_seq_len": 64,
+        "checkpoints": OUTPUT / f"{start}-retrieval",
+    }
+    chain.append(job(f"{start} search", "run_retrieval.py", search | model))
+    return chain
 
 
 def read(path: Path) -> dict:
@@ -106,24 +130,33 @@ def show(seconds: float) -> None:
     The layer of the search is chosen on one half of the sentences. The other half is reported: the mean of
     both directions.
     """
-    tables = {start: read(OUTPUT / f"{start}-nli" / "results.json")["tables"][0]["mean"] for start in COLOURS}
-    swept = {start: read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"] for start in COLOURS}
-    zero_shot = {start: {code: row[code] for code in CODES} for start, row in tables.items()}
-    chosen = {start: rows["chosen, odd pairs"] for start, rows in swept.items()}
-    retrieval = {start: {code: row[code] for code in CODES[1:]} for start, row in chosen.items()}
+    zero_shot: dict[str, dict[str, float]] = {}
+    retrieval: dict[str, dict[str, float]] = {}
+    for start in COLOURS:
+        (accuracy,) = read(OUTPUT / f"{start}-nli" / "results.json")["tables"]
+        zero_shot[start] = {code: accuracy["mean"][code] for code in CODES}
+        sweep = read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
+        retrieval[start] = {code: sweep["chosen, odd pairs"][code] for code in CODES[1:]}
     print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
     print(f"\ntranslations found, per cent\n{table(retrieval)}")
     draw(zero_shot, retrieval, OUTPUT / "demo.png")
     print(f"\npicture: {OUTPUT / 'demo.png'}")
-    names = ["de-en.en", *(f"{code}-en.{code}" for code in CODES[1:])]
-    corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{name}" for code, name in zip(CODES, names))
+    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{serving_command()}")
+    result = {
+        "zero_shot": {start: mean(row) for start, row in zero_shot.items()},
+        "retrieval": {start: mean(row) for start, row in retrieval.items()},
+        "seconds": round(seconds, 1),
+    }
+    print(json.dumps(result))
+
+
+def serving_command() -> str:
+    """The command that serves the models of the full strategy, and searches sentences of all languages."""
+    folder = SAMPLE / "retrieval"
+    texts = [f"en<={folder}/de-en.en", *(f"{code}<={folder}/{code}-en.{code}" for code in CODES[1:])]
     models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
-    flags = as_line({"model": models, "corpus": corpus, "top_k": 10})
-    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
-    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
-    found = {"zero_shot": zero_shot, "retrieval": retrieval}
-    means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
-    print(json.dumps(means | {"seconds": round(seconds, 1)}))
+    flags = as_line({"model": models, "corpus": ",".join(texts), "top_k": 10})
+    return shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
 
 
 def mean(row: Mapping[str, float]) -> float:
@@ -147,8 +180,8 @@ def draw(zero_shot: Rows, retrieval: Rows, path: Path) -> None:
     upper, lower = figure.subplots(2)
     for axis, rows in ((upper, zero_shot), (lower, retrieval)):
         for place, (start, row) in enumerate(rows.items()):
-            left = np.arange(len(row)) + (place - 1) * 0.27
-            bars = axis.bar(left, list(row.values()), width=0.26, color=COLOURS[start], label=start)
+            middles = np.arange(len(row)) + (place - 1) * 0.27
+            bars = axis.bar(middles, list(row.values()), width=0.26, color=COLOURS[start], label=start)
             axis.bar_label(bars, fmt="%.0f", fontsize=7)
         axis.set_xticks(np.arange(len(row)), list(row))
         axis.set(ylabel="per cent", ylim=(0, 108))

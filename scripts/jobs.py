@@ -1,6 +1,5 @@
 """Run several programs of the project side by side, each on one core."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -10,10 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.logging import LOG_DIR
+from utils.processes import end_with_parent
 
 # Lines that say how far a program is. The other lines go to the log alone.
 PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")
@@ -21,14 +22,23 @@ PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a program."""
+    """One run of a program.
 
-    name: str  # printed before its lines
-    command: Sequence[object]  # arguments of Python: a program of the project and its flags
-    result: Path | None = None  # the file that it writes last; if it exists, the run is not started again
-    log: Path | None = None  # folder for its job.log.0; by default the program decides
-    output: Path = Path(os.devnull)  # file for all lines; only progress is printed
-    after: Path | None = None  # a file of another job that must be there before this one begins
+    Attributes:
+        name: printed before its lines.
+        command: arguments of Python: a program of the project and its flags.
+        result: the file that it writes last; if it exists, the job is finished.
+        log: the folder for its job.log.0; by default the program decides.
+        output: the file for all its lines; only progress is printed.
+        after: a file of another job that must be there before this one begins.
+    """
+
+    name: str
+    command: Sequence[object]
+    result: Path | None = None
+    log: Path | None = None
+    output: Path = Path(os.devnull)
+    after: Path | None = None
 
     def finished(self) -> bool:
         return self.result is not None and self.result.is_file()
@@ -36,36 +46,71 @@ class Job:
 
 def as_line(flags: Mapping[str, object]) -> list[str]:
     """{"seed": 1} -> ["--seed", "1"]."""
-    return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
+    line = []
+    for name, value in flags.items():
+        line += [f"--{name}", str(value)]
+    return line
 
 
 def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
     """Run chains of jobs, `at_once` at a time. A failure, SIGTERM and Ctrl-C ask all jobs to save and end.
 
-    UserError: the jobs were stopped, or one failed; the message names its log and quotes the last line.
+    Raises:
+        UserError: a job failed, or SIGTERM came; names the log of the job and quotes its last line.
+        KeyboardInterrupt: Ctrl-C came.
     """
-    stopped, failures, lock = threading.Event(), [], threading.Lock()
-    running: list[subprocess.Popen] = []
+    crew = _Crew()
+    before = {number: signal.signal(number, crew.stop_at) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(crew.carry_out, chains))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if crew.failure:
+        raise UserError(crew.failure)
+    if crew.stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    if crew.stopped_by:
+        raise UserError("stopped")
 
-    def stop(*_) -> None:
-        stopped.set()
-        for process in tuple(running):
+
+class _Crew:
+    """Threads that carry out chains of jobs."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self.stopped_by: int | None = None  # a signal
+        self.failure = ""
+        self.processes: list[subprocess.Popen] = []
+        self.starting = threading.Lock()
+
+    def stop_at(self, number: int, frame: object) -> None:
+        """Handle a signal."""
+        self.stopped_by = self.stopped_by or number
+        self.stop()
+
+    def stop(self) -> None:
+        """Ask all jobs to save and end, and start no others."""
+        self.stopping.set()
+        for process in list(self.processes):
             process.terminate()
 
-    def run_job(job: Job) -> None:
-        while job.after and not job.after.is_file() and not stopped.is_set():
+    def carry_out(self, chain: Sequence[Job]) -> None:
+        """Run the jobs of a chain one after the other."""
+        for job in chain:
+            if not job.finished():
+                self.wait_for_what_it_needs(job)
+                self.run(job)
+
+    def wait_for_what_it_needs(self, job: Job) -> None:
+        while job.after and not job.after.is_file() and not self.stopping.is_set():
             time.sleep(1)
-        with lock:
-            if stopped.is_set():
-                return
-            process = subprocess.Popen(
-                [sys.executable, *map(str, job.command)],
-                env={"OMP_NUM_THREADS": "1", **os.environ, **({LOG_DIR: str(job.log)} if job.log else {})},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_end_with_the_parent,
-            )  # fmt: skip
-            running.append(process)
-        if stopped.is_set():  # the signal came meanwhile
-            process.terminate()
+
+    def run(self, job: Job) -> None:
+        process = self.start(job)
+        if process is None:
+            return
         last = ""
         with open(job.output, "w", encoding="utf-8") as file:
             for last in process.stdout:
@@ -74,27 +119,29 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
                     # Text and line end in one write, because two jobs print side by side.
                     print(f"{job.name}: {last}", end="", flush=True)
         # A job that somebody else asked to stop has saved its state and ended with 0, without its result.
-        if (process.wait() or (job.result and not job.finished())) and not stopped.is_set():
-            failures.append(f"stopped at {job.name} ({job.output}): {last.strip()}")
-            stop()
+        succeeded = process.wait() == 0 and (job.result is None or job.finished())
+        if not succeeded and not self.stopping.is_set():
+            self.failure = f"stopped at {job.name} ({job.output}): {last.strip()}"
+            self.stop()
 
-    def run_chain(chain: Sequence[Job]) -> None:
-        for job in chain:
-            if not job.finished():
-                run_job(job)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(run_chain, chains))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if stopped.is_set():
-        raise UserError(failures[0] if failures else "stopped")
-
-
-def _end_with_the_parent() -> None:
-    """If the parent is killed, the job must not go on and hold the lock of its folder (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    def start(self, job: Job) -> subprocess.Popen | None:
+        """Start a job, or not if all are to stop."""
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        if job.log:
+            environment[LOG_DIR] = str(job.log)
+        with self.starting:
+            if self.stopping.is_set():
+                return None
+            process = subprocess.Popen(
+                [sys.executable, *map(str, job.command)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                # A job that outlived this program would hold the lock of its folder.
+                preexec_fn=partial(end_with_parent, signal.SIGKILL),
+            )
+            self.processes.append(process)
+        if self.stopping.is_set():  # since the last look
+            process.terminate()
+        return process

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,14 +21,25 @@ T = TypeVar("T")
 
 # Environment variables that launch.py sets: the folder of the log files, the prefix of job.log.<rank>, and
 # the line that says how the recipe's total batch is kept.
-LOG_DIR, LOG_PREFIX, RECIPE_BATCH = "LOG_DIR", "LOG_PREFIX", "RECIPE_BATCH"
+LOG_DIR = "LOG_DIR"
+LOG_PREFIX = "LOG_PREFIX"
+RECIPE_BATCH = "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")
+# The loggers of our modules. Paddle writes to the root logger.
 OURS = (
-    "ernie_m", "model", "reader", "training", "pretrain", "finetune", "evaluation", "inference", "utils",
     "__main__",
-)  # fmt: skip
+    "ernie_m",
+    "evaluation",
+    "finetune",
+    "inference",
+    "model",
+    "pretrain",
+    "reader",
+    "training",
+    "utils",
+)
 
 
 class _Console(logging.Handler):
@@ -44,7 +55,7 @@ class _Console(logging.Handler):
 class _LogFile(logging.FileHandler):
     """A log file. If the disk is full, the run continues and the console says once that lines are missing."""
 
-    said = False
+    complained = False
 
     def close(self) -> None:
         try:
@@ -53,8 +64,8 @@ class _LogFile(logging.FileHandler):
             self.handleError(None)
 
     def handleError(self, record: logging.LogRecord | None) -> None:
-        if not self.said:
-            self.said = True
+        if not self.complained:
+            self.complained = True
             with lost_on_a_full_disk():
                 line = f"{self.baseFilename}: lines of the log are missing: {sys.exc_info()[1]}"
                 print(line, file=sys.stderr, flush=True)
@@ -87,11 +98,11 @@ def setup_console() -> None:
 
 def _attach(handlers: list[logging.Handler]) -> None:
     """Replace the handlers of our modules' loggers; not of the root logger, to which Paddle writes too."""
-    for old in {handler for name in OURS for handler in logging.getLogger(name).handlers}:
-        old.close()
-    for log in map(logging.getLogger, OURS):
+    for name in OURS:
+        log = logging.getLogger(name)
         for old in list(log.handlers):
             log.removeHandler(old)
+            old.close()  # again for each logger that had it, which does no harm
         for handler in handlers:
             log.addHandler(handler)
         log.propagate = not handlers
@@ -112,25 +123,45 @@ class Progress:
     def __init__(
         self, total: int | None, description: str, initial: int = 0, unit: str = "it", lines: bool = True
     ):
-        self.total, self.description, self.unit, self.lines = total, description, unit, lines
-        self.done = self.initial = initial
-        self.started = self.last_line = time.monotonic()
-        self.evaluating, self.evaluations = 0.0, 0  # seconds, number
+        self.total = total
+        self.description = description
+        self.unit = unit
+        self.lines = lines
+        self.initial = initial
+        self.completed = initial
+        self.started = time.monotonic()
+        self.last_line = self.started
+        self.evaluations = 0
+        self.evaluating = 0.0  # seconds
         self.bar = tqdm(
-            total=total, desc=description, initial=initial, unit=unit, leave=False, dynamic_ncols=True,
+            total=total,
+            desc=description,
+            initial=initial,
+            unit=f" {unit}",
+            unit_scale=unit == "bytes",
+            leave=False,
+            dynamic_ncols=True,
             disable=not (is_main() and sys.stderr.isatty()),
-        )  # fmt: skip
+        )
 
-    def update(self, count: int = 1, **shown: Any) -> None:
-        """Report `count` more units; the values in `shown` appear beside the bar or in the line."""
-        self.done += count
-        self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
+    def update(self, count: int = 1, **values: Any) -> None:
+        """Report `count` more units. The values appear beside the bar or in the line."""
+        self.completed += count
+        self.bar.set_postfix({name: str(value) for name, value in values.items()}, refresh=False)
         self.bar.update(count)
-        if self.bar.disable and self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
+        since_last_line = time.monotonic() - self.last_line
+        if self.bar.disable and self.lines and since_last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            of = f" of {self.total:,}, {self.eta()} left" if self.total else ""
-            said = "".join(f", {key} {value}" for key, value in shown.items())
-            logger.info("%s: %s %s%s%s", self.description, f"{self.done:,}", self.unit, of, said)
+            logger.info("%s", self.line(values))
+
+    def line(self, values: Mapping[str, Any]) -> str:
+        """The progress as a line for the log."""
+        line = f"{self.description}: {self.completed:,} {self.unit}"
+        if self.total:
+            line += f" of {self.total:,}, {self.eta()} left"
+        for name, value in values.items():
+            line += f", {name} {value}"
+        return line
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -142,7 +173,8 @@ class Progress:
 
     def speed(self) -> float:
         """Units per second since the start of this process's work, without the evaluations."""
-        return (self.done - self.initial) / max(time.monotonic() - self.started - self.evaluating, 1e-9)
+        working = time.monotonic() - self.started - self.evaluating
+        return (self.completed - self.initial) / max(working, 1e-9)
 
     def eta(self, evaluations: int = 0) -> str:
         """The remaining time at the mean speed so far, as h:mm:ss, or "?".
@@ -151,12 +183,15 @@ class Progress:
             evaluations: number of evaluations to come. Before the first one their time is unknown, and the
                 result is, for example, "0:12:30 + 3 evaluations".
         """
-        if not self.total or self.done <= self.initial:
+        if not self.total or self.completed <= self.initial:
             return "?"
-        seconds = max(self.total - self.done, 0) / self.speed()
-        if evaluations and not self.evaluations:
-            return f"{as_time(seconds)} + {evaluations} evaluation{'s' if evaluations > 1 else ''}"
-        return as_time(seconds + evaluations * self.evaluating / max(self.evaluations, 1))
+        seconds = max(self.total - self.completed, 0) / self.speed()
+        if not evaluations:
+            return as_time(seconds)
+        if self.evaluations:
+            return as_time(seconds + evaluations * self.evaluating / self.evaluations)
+        plural = "s" if evaluations > 1 else ""
+        return f"{as_time(seconds)} + {evaluations} evaluation{plural}"
 
     def close(self) -> None:
         """Remove the bar from the screen."""
@@ -169,10 +204,12 @@ def as_time(seconds: float) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
 
-def progress(items: Sequence[T], description: str, unit: str = "it") -> Iterator[T]:
-    """Yield `items` and show the progress."""
-    shown = Progress(len(items), description, unit=unit)
+def progress(
+    items: Sequence[T], description: str, unit: str = "it", size: Callable[[T], int] = lambda item: 1
+) -> Iterator[T]:
+    """Yield `items` and show the progress. `size` is the number of units in an item."""
+    bar = Progress(sum(size(item) for item in items), description, unit=unit)
     for item in items:
         yield item
-        shown.update()
-    shown.close()
+        bar.update(size(item))
+    bar.close()

@@ -17,11 +17,13 @@ from pathlib import Path
 
 # Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
 # it to the kernel, which would zero every page again.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_MAX = -4
 _TOP_PAD = 64 << 20
 _LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a heap that is kept grows larger
 # Paddle prints these lines when OMP_NUM_THREADS is above 1. They apply to OpenBLAS; its wheels use MKL.
-_CHATTER = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
+_ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
 
 def rank() -> int:
@@ -41,41 +43,63 @@ def is_main() -> bool:
 
 @dataclass(frozen=True)
 class Cpu:
-    """What the machine reports."""
+    """What the machine reports.
 
-    vendor: str  # vendor_id of /proc/cpuinfo, or ""
+    Attributes:
+        vendor: vendor_id of /proc/cpuinfo, or "".
+        flags: the instruction sets, as /proc/cpuinfo names them.
+        cores: physical cores that this process may use.
+        memory: bytes that this process may use; 0 if unknown.
+    """
+
+    vendor: str
     flags: frozenset[str]
-    cores: int  # physical cores that this process may use
-    memory: int  # bytes that this process may use; 0 if unknown
+    cores: int
+    memory: int
 
 
 def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Cpu:
     """Read cpuinfo and meminfo below `proc`, and a container's limits below `cgroup`."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    vendor, flags, physical = "", frozenset(), set()
+    vendor = ""
+    flags: frozenset[str] = frozenset()
+    physical_cores = set()
     for block in _text(proc / "cpuinfo").split("\n\n"):
-        lines = (line.partition(":") for line in block.splitlines())
-        fields = {key.strip(): value.strip() for key, _, value in lines}
-        if "vendor_id" not in fields or not fields.get("processor", "").isdigit():
+        processor = _fields(block)
+        if "vendor_id" not in processor or not processor.get("processor", "").isdigit():
             continue
-        vendor, flags = fields["vendor_id"], frozenset(fields.get("flags", "").split())
-        if allowed is None or int(fields["processor"]) in allowed:
+        vendor = processor["vendor_id"]
+        flags = frozenset(processor.get("flags", "").split())
+        number = processor["processor"]
+        if allowed is None or int(number) in allowed:
             # Two threads of one core share its arithmetic units, so they count once.
-            physical.add((fields.get("physical id", "0"), fields.get("core id", fields["processor"])))
-    cores = len(physical) or len(allowed or ()) or os.cpu_count() or 1
+            physical_cores.add((processor.get("physical id", "0"), processor.get("core id", number)))
+    cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
     quota, _, period = _text(cgroup / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
-    meminfo = _text(proc / "meminfo").splitlines()
-    totals = [line.split()[1] for line in meminfo if line.startswith("MemTotal:")]
-    memory = int(totals[0]) << 10 if totals else 0
-    limit = _text(cgroup / "memory.max").strip()
-    return Cpu(vendor, flags, cores, min(memory, int(limit)) if limit.isdigit() else memory)
+    memory = 0
+    total = _fields(_text(proc / "meminfo")).get("MemTotal")  # "16384 kB"
+    if total:
+        memory = int(total.split()[0]) << 10
+    limit = _text(cgroup / "memory.max").strip()  # bytes, or "max"
+    if limit.isdigit():
+        memory = min(memory, int(limit))
+    return Cpu(vendor, flags, cores, memory)
 
 
 def int8_saturates(cpu: Cpu) -> bool:
     """Whether int8 products of 8-bit weights can saturate: on x86 without VNNI."""
     return bool(cpu.flags) and not cpu.flags & {"avx512_vnni", "avx_vnni"}
+
+
+def _fields(text: str) -> dict[str, str]:
+    """The values of "name: value" lines."""
+    fields = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    return fields
 
 
 def _text(path: Path) -> str:
@@ -105,18 +129,21 @@ def prepare(quiet: bool = False) -> str:
     Returns:
         The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
     """
-    # paddle.distributed.launch says how many processes of this job are on this machine
-    cpu, processes = read_cpu(), int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())
-    settings = settings_for(cpu, processes, has_gpu())
-    users = {name for name in settings if name in os.environ}
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    parts = [f"{name}={os.environ[name]}" + (" (as set)" if name in users else "") for name in settings]
-    parts.append(_keep_freed_memory(cpu.memory // processes))
-    line = "cpu: " + ", ".join(parts)
+    cpu = read_cpu()
+    processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # of this job on this machine
+    in_force = []
+    is_first_call = "KMP_BLOCKTIME" not in os.environ
+    for name, value in settings_for(cpu, processes, has_gpu()).items():
+        if name in os.environ:
+            in_force.append(f"{name}={os.environ[name]} (as set)")
+        else:
+            os.environ[name] = value
+            in_force.append(f"{name}={value}")
+    in_force.append(_keep_freed_memory(cpu.memory // processes))
+    line = f"cpu: {', '.join(in_force)}"
     if "paddle" not in sys.modules:
         _import_paddle()
-    elif "KMP_BLOCKTIME" not in users:  # otherwise an earlier call has set the variables
+    elif is_first_call:
         warnings.warn(
             "paddle was imported before the model was loaded, and may run on one thread; load the model "
             "first, or set OMP_NUM_THREADS",
@@ -141,24 +168,30 @@ def _keep_freed_memory(memory: int) -> str:
 
 
 def _import_paddle() -> None:
-    """Import Paddle without its chatter, and keep the SIGTERM handler, which Paddle replaces by its own."""
-    said, listener = io.StringIO(), signal.getsignal(signal.SIGTERM)
-    kept = listener is not None and threading.current_thread() is threading.main_thread()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if kept else ())
+    """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own."""
+    errors = io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    can_put_back = handler is not None and in_main_thread
+    # A SIGTERM that comes meanwhile waits for our handler.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if can_put_back else ())
     try:
-        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+        with contextlib.redirect_stderr(errors), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")
             import paddle  # noqa: F401
     finally:
-        if kept:
-            signal.signal(signal.SIGTERM, listener)
+        if can_put_back:
+            signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for line in said.getvalue().splitlines():
-            if not line.startswith(_CHATTER):
+        for line in errors.getvalue().splitlines():
+            if not line.startswith(_ABOUT_OPENBLAS):
                 print(line, file=sys.stderr)
 
 
 def has_gpu() -> bool:
     """Whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
-    return not hidden and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists())  # dxg: WSL
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return False
+    return (
+        any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    )  # dxg: WSL

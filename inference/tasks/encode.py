@@ -138,7 +138,7 @@ class SearchCorpus:
         """Unit vectors of the corpus at a layer, [N, H]."""
         encode, texts = self.encode.at(layer), [one.text for one in self.sentences]
         parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
-        shown = progress(parts, "encoding the corpus", f"times {_AT_ONCE} sentences")
+        shown = progress(parts, "encoding the corpus", "sentences", size=len)
         return unit(np.concatenate([encode.vectors(part) for part in shown]))
 
     def parse(self, request: dict) -> SearchInput:

@@ -120,9 +120,12 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, monkeyp
     run_log.setup(str(tmp_path))
     for _ in run_log.progress(range(100), "reading", unit="lines"):
         now[0] += 1.0
+    for _ in run_log.progress(["a" * 300, "b" * 900], "predicting", unit="requests", size=len):
+        now[0] += 30.0
     lines = (tmp_path / "job.log.0").read_text().splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 8
     assert lines[0].endswith("reading: 15 lines of 100, 0:01:25 left")
+    assert lines[6].endswith("predicting: 300 requests of 1,200, 0:01:30 left")
 
 
 def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, monkeypatch, capsys):
