@@ -156,7 +156,11 @@ class _Painter(NamedTuple):
 
 
 def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text | Pair:
-    """What the objective reads: a text or a pair. UserError: the texts do not suit it."""
+    """What the objective reads: a text or a pair.
+
+    Raises:
+        UserError: the texts do not suit it.
+    """
     if objective in ("mmlm", "btmlm"):
         return texts[0]
     if len(texts) < 2:

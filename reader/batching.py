@@ -192,6 +192,7 @@ class Batches:
         index = 0
         for window in self._windows(epoch):
             if index < start and index + self._batches_in(window) <= start:
+                # All its batches are skipped: do not tokenize it.
                 index += self._batches_in(window)
                 continue
             features = self._features(window)
@@ -209,6 +210,7 @@ class Batches:
         if self.shuffle:
             philox = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
             order = np.random.Generator(philox).permutation(total)
+        # A window is cut into whole global batches, so that none of them is in two windows.
         size = WINDOW_EXAMPLES
         if not self.in_tokens:
             size = -(-WINDOW_EXAMPLES // self.batch_size) * self.batch_size
@@ -240,6 +242,7 @@ class Batches:
         for number, length in enumerate(lengths.tolist()):
             longest = max(longest, length)
             examples = number + 1 - bounds[-1]
+            # A batch is padded to its longest example. One that is longer than `size` is alone.
             if examples > 1 and examples * longest > size:
                 bounds.append(number)
                 longest = length
@@ -255,6 +258,7 @@ class Batches:
         bounds = [0, len(share)]
         if self.micro_batch_size is not None:
             bounds = self._bounds(lengths[share], self.micro_batch_size)
+        # The loss is divided by the count of the whole step, so it does not depend on how a step is divided.
         count = self.encode.count(features)
         micro_batches = []
         for first, last in pairwise(bounds):

@@ -137,20 +137,29 @@ class _Shards:
     def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
         """The ids of consecutive lines, each int64 [n]."""
         bounds = self._read(shard, "lines", first, first + count + 1).tolist()
+        # Damaged offsets must raise an error, not give other text.
         if bounds != sorted(bounds):
             raise self._damaged(shard, "lines")
         ids = self.read_ids(shard, bounds[0], bounds[-1])
         return [ids[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds)]
 
     def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
-        """Elements start .. end - 1 of a file of a shard. UserError: it has no such elements."""
+        """Elements start .. end - 1 of a file of a shard.
+
+        Raises:
+            UserError: it has no such elements.
+        """
         array = self._array(shard, kind)
         if not 0 <= start <= end <= len(array):
             raise self._damaged(shard, kind)
         return array[start:end]
 
     def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
-        """A file of offsets. UserError: they do not ascend to `end`."""
+        """A file of offsets.
+
+        Raises:
+            UserError: they do not ascend to `end`.
+        """
         offsets = self._array(shard, kind)
         if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
             raise self._damaged(shard, kind)
@@ -209,6 +218,7 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
     document_ends = line_offsets[document_offsets[1:]]
     bounds = [begins, line_offsets[-1:]]
     while begins.size:
+        # A block ends with the last line that fits, or in the middle of a line that is longer than a block.
         limits = begins + max_tokens
         has_more = limits < document_ends
         begins = begins[has_more]

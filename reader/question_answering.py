@@ -30,8 +30,10 @@ NO_ANSWER = -1
 INPUT_SPECIAL_TOKENS = 3  # [CLS] and two [SEP]
 _FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
 _KINDS = {list: "a list", int: "a whole number"}
+# Han characters: extension A, the basic block, compatibility characters, and all in planes 2 and 3.
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAS_HAN = re.compile(_HAN)
+# A Han character, or the text up to the next one.
 _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
 
 
@@ -91,10 +93,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     if not questions:
         raise UserError(f"{path}: no question in it; the form is {_FORM}")
     if misplaced:
-        logger.warning(
-            "%s: %d answers that are not at their offset, skipped; the first: %s",
-            path, len(misplaced), misplaced[0],
-        )  # fmt: skip
+        line = "%s: %d answers that are not at their offset, skipped; the first: %s"
+        logger.warning(line, path, len(misplaced), misplaced[0])
     return QuestionFile(path, contexts, questions)
 
 
@@ -109,6 +109,7 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
         start = answer.get("answer_start", int)
         text = answer.string("text")
         texts.append(text)
+        # A negative offset would count from the end of the context.
         at_offset = context[start : start + len(text)] if start >= 0 else ""
         if not text.strip() or at_offset != text:
             misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
@@ -142,11 +143,19 @@ class _JsonValue:
         return value
 
     def string(self, key: str) -> str:
-        """The text of a key. UserError: see `get`."""
+        """The text of a key.
+
+        Raises:
+            UserError: as `get`.
+        """
         return self.get(key, str)
 
     def items(self, key: str) -> Iterator["_JsonValue"]:
-        """The items of the list of a key. UserError: see `get`."""
+        """The items of the list of a key.
+
+        Raises:
+            UserError: as `get`.
+        """
         for number, item in enumerate(self.get(key, list)):
             yield _JsonValue(self.path, f"{self._place_of(key)}[{number}]", item)
 
@@ -164,6 +173,7 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
     ids, spans = tokenizer.encode_with_offsets(text)
     if split_han and _HAS_HAN.search(text):
         ids, spans = _split_han(tokenizer, text, ids, spans)
+    # Characters that are dropped are not printable.
     if text.isprintable():
         return ids, spans
     dropped = {i for i, character in enumerate(text) if not normalize(character)}
@@ -187,6 +197,7 @@ def _split_han(
             split_ids.append(id_)
             split_spans.append((start, end))
             continue
+        # The piece has as many characters as its source, so it can be cut.
         for piece, length in _han_pieces(tokenizer, source, after_space=token.startswith("▁")):
             split_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
             split_spans.append((start, start + length))
@@ -204,6 +215,7 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
     parts = _PARTS.findall(source)
     pieces: list[tuple[str, int]] = []
     if after_space:
+        # The space before the text joins its first part if there is such a piece; else it is a piece itself.
         first = parts[0]
         if f"▁{first}" in tokenizer.vocab:
             pieces.append((f"▁{first}", len(first)))
@@ -319,10 +331,9 @@ def read_windows(
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
     if not windows or (purpose == "train" and not with_answer):
         raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
-    logger.info(
-        "%s: %d questions on %d texts, %d windows%s", path, len(file.questions), len(file.contexts),
-        len(windows), f", {with_answer} of them with the answer" if purpose != "test" else "",
-    )  # fmt: skip
+    answers = f", {with_answer} of them with the answer" if purpose != "test" else ""
+    counts = (len(file.questions), len(file.contexts), len(windows))
+    logger.info("%s: %d questions on %d texts, %d windows%s", path, *counts, answers)
     return windows
 
 
@@ -462,13 +473,14 @@ class EncodeWindows:
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
         windows = [feature.window for feature in features]
-        # [CLS], the question and [SEP] come before the context.
+        # [CLS], the question and [SEP] stand before the context.
         begins = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # [B]
         ends = begins + [len(window.context_ids) for window in windows]  # [B]
         shift = np.asarray([window.start for window in windows], np.int64) - begins  # [B]
         start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         answers[[window.answer[0] == NO_ANSWER for window in windows]] = self.absent
+        # Without the padding of `EncodeInOrder`: the [SEP] behind the context is the last token.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
             input_ids=pad(ids, self.pad_id),

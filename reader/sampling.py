@@ -111,7 +111,7 @@ class Sampler:
         stream = np.searchsorted(self._thresholds, uniform, side="right")
         position = self.positions[stream] + _earlier_equals(stream)
         item = permuted(position, self.sizes[stream], self._stream_keys[stream])
-        reverse = (words[:, 1] >> np.uint64(63)).astype(bool)
+        reverse = (words[:, 1] >> np.uint64(63)).astype(bool)  # its highest bit
         self.positions += np.bincount(stream, minlength=len(self.names))
         self.draws += count
         return Draws(stream, item, reverse)

@@ -230,6 +230,7 @@ class EncodeTagged:
         self._space = tokenizer.vocab.get("▁")
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
+        # One call for all words is faster than one for each.
         words = [word for sentence in sentences for word in sentence.words]
         pieces = self.tokenizer.encode_batch(words)
         features = []
@@ -349,11 +350,13 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
         spans.append((first, last))
         if last == len(sizes):
             break
+        # The next window begins with as many of the last words as fit into the overlap.
         overlap = min(room // _OVERLAP, room - sizes[last])  # the next word must fit into the next window
         first = last
         while sizes[first - 1] <= overlap:
             first -= 1
             overlap -= sizes[first]
+    # In an overlap, the words of its first half are tagged in the window before, the others in the next one.
     middles = []
     for (_, last), (next_first, _) in pairwise(spans):
         middles.append(_middle(sizes, next_first, last))

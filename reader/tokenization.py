@@ -104,6 +104,7 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     widened = []
     for piece, (start, end) in zip(pieces, spans):
         position += len(piece)
+        # The next character belongs to the span if this piece ends with a part of what NFKC makes of it.
         if end < len(text):
             expanded = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
             if len(expanded) > 1 and not joined.startswith(expanded, position):

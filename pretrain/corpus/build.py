@@ -170,6 +170,8 @@ class CorpusBuild:
                 if not work.counts_file(stage, place).exists():
                     waiting[work.number, place] = source
         waiting_bytes = sum(source.size for source in waiting.values())
+        # Units come in any order. Once all of a source are there, its counts are written, and a build that is
+        # continued does not read it again.
         counts: dict[SourceKey, _SourceCounts] = defaultdict(_SourceCounts)
         progress = Progress(total_bytes, description, initial=total_bytes - waiting_bytes, unit="bytes")
         with closing(progress):

@@ -70,7 +70,7 @@ def find_duplicates(work: StreamWork, part: int) -> None:
     equals_previous = sorted_keys[1:] == sorted_keys[:-1]
     repeated = order[1:][equals_previous]
     repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]  # in reading order
-    counts = np.bincount(units[repeated], minlength=len(keys_of_units))
+    counts = np.bincount(units[repeated], minlength=len(keys_of_units))  # of each unit
     offsets = np.concatenate([[0], np.cumsum(counts)])
     with atomic_file(part_file(work, part)) as file:
         file.write(offsets.astype("<u8").tobytes())

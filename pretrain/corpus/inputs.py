@@ -198,6 +198,7 @@ def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
         path = path.split(",")
     if isinstance(path, list):
         return [_aligned_files(path, languages)]
+    # `train` means train.en and train.de, unless there is a file or folder of that very name.
     moses = _moses_files(expand(path), languages)
     if moses and not os.path.exists(expand(path)):
         return [moses]
@@ -212,7 +213,11 @@ def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, ...]:
-    """Two files, one for each language. UserError: there are not two, or one is a .tsv file."""
+    """Two files, one for each language.
+
+    Raises:
+        UserError: there are not two, or one is a .tsv file.
+    """
     files = []
     if len(paths) == 2:
         files = [file for path in paths for file in _find_files(path)]
@@ -235,7 +240,11 @@ def _moses_files(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...] | N
 
 
 def _find_files(path: Any) -> list[str]:
-    """A file, or the files of a folder or a glob in alphabetical order. UserError: there is none."""
+    """A file, or the files of a folder or a glob in alphabetical order.
+
+    Raises:
+        UserError: there is none.
+    """
     path = expand(path)
     if os.path.isdir(path):
         names = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]

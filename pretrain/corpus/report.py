@@ -109,6 +109,7 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
     Files that have slipped by a line still have equally many lines. But translations have similar lengths,
     and they share more rare pieces (numbers, names, borrowed words) than lines that were shifted do.
     """
+    # Lengths are compared as ratios, so that a long pair does not outweigh all others.
     lengths = np.log([[len(a), len(b)] for a, b in zip(first, second)])  # [N, 2]
     have_spread = (lengths.std(axis=0) > 0).all()
     if have_spread and np.corrcoef(lengths.T)[0, 1] > _CORRELATED:

@@ -47,6 +47,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     if path.exists():
         (counts,) = _arrays([path], "counts")
         return _without_text(unit), counts.tolist()
+    # Duplicates are dropped before the text is cut into ids, the others after that.
     text = _read(unit, work)
     lines = len(text.sides[0])  # a pair counts as one line here
     is_new = ~is_duplicate(work, sum(work.units[: unit.source]) + unit.number, lines)
@@ -194,6 +195,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     by_language = {}
     for side, language in enumerate(languages):
         by_language[language] = {"tokens": int(pieces[side].sum()), "unknown": int(unknown[side])}
+    # The digest of the shard stands for all its files.
     digests = "".join(file["sha256"] for file in files.values())
     record = {
         "name": name,
@@ -289,6 +291,7 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndar
     return np.concatenate(parts), lengths
 
 
+# A worker cuts many units of one corpus.
 @functools.lru_cache(maxsize=1)
 def _tokenizer(piece_model_path: str, vocab_path: str) -> Tokenizer:
     return Tokenizer(vocab_path, piece_model_path)

@@ -137,6 +137,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
         rows, low_scores = _columns(decoded[0], unit.first_line, source.paths[0], form)
     else:
         rows = list(zip(*decoded))
+    # White space at both ends goes, and then what is empty.
     stripped = [tuple(cell.strip() for cell in row) for row in rows]
     full = [row for row in stripped if all(row)]
     sides = tuple([row[side] for row in full] for side in range(len(languages)))

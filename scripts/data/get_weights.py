@@ -55,6 +55,7 @@ def download(url: str, path: Path) -> str:
     part.parent.mkdir(parents=True, exist_ok=True)
     tag = version.read_text() if version.is_file() else ""
     size = part.stat().st_size if part.exists() and tag else 0
+    # The server sends the rest, or all if its file has another tag now.
     headers = {"Range": f"bytes={size}-", "If-Range": tag} if size else {}
     request = urllib.request.Request(url, headers=headers)
     try:
@@ -174,6 +175,7 @@ def unpack(archive: Path, target: Path, size: str) -> None:
             if sum(member.size for member in members) > LARGEST_ARCHIVE:
                 raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M")
             paths = {member: Path(member.name) for member in members}
+            # Of a path in the archive only the name is used, so nothing is written outside of the folder.
             folders = {path.parent for path in paths.values() if path.name == "word_embedding"}
             for member, path in paths.items():
                 if path.parent in folders:

@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     setup_console()
     data_set = DATA_SETS[options.task]
     output = options.output or Path("data", options.task)
-    written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written, its header alone
+    written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
     for file in find_files(data_set, options.sources, output):
         print(f"reading {file.path}", flush=True)
         for prepared in data_set.read(file, options.lower_case):
@@ -118,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
             name = f"{file.split}.{prepared.language}.{data_set.ending}"
             with atomic_file(output / file.split / name) as target:
                 target.write(prepared.content)
+            # The rows are on disk; keep the header alone.
             written[key] = prepared._replace(content=prepared.content.partition(b"\n")[0])
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)

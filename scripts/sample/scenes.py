@@ -63,6 +63,7 @@ class Scene(NamedTuple):
         """A number that depends only on the meaning."""
         thing = self.noun and (self.noun, self.count, self.attribute)
         meaning = (self.subject, self.verb, thing, self.place, self.day)
+        # The hash of Python differs from process to process.
         digest = hashlib.blake2b(repr(meaning).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
@@ -328,6 +329,7 @@ def inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scen
     rows = []
     for index in range(hypotheses):
         rng = random_stream(seed, INFERENCE, SPLITS.index(split), index)
+        # Draw again until there is a premise for each label.
         premises: list[Scene | None] = [None]
         while None in premises:
             hypothesis = random_scene(rng, PLAIN, split)
