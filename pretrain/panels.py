@@ -173,8 +173,9 @@ def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text 
 
 def _mask(row: Packed) -> np.ndarray:
     """The mask of a row that is one sequence, bool [T, T]."""
-    context, length = int(row.contexts[0]), int(row.lengths[0])
-    return attention_mask.compact(context, length - context)
+    context = int(row.contexts[0])
+    placeholders = int(row.lengths[0]) - context
+    return attention_mask.compact(context, placeholders)
 
 
 def _whole_pair(batch: Batch) -> tuple[np.ndarray, np.ndarray]:

@@ -146,7 +146,7 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
         yield slice(first, len(tokens))
 
 
-def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]) -> int:
+def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]) -> None:
     """Write the files of a shard and then its record, unless the record exists.
 
     The record holds name, documents, lines, tokens and unknown tokens; tokens and unknown by language; files
@@ -159,16 +159,13 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
         number: of the shard in its split.
         units: files of `tokenize_unit` in reading order.
 
-    Returns:
-        The number of the stream.
-
     Raises:
         UserError: the file of a unit is damaged.
     """
     name = f"{split}-{number:05d}"
     record_path = work.folder("shards") / f"{name}.json"
     if record_path.exists():
-        return work.number
+        return
     languages = work.stream.languages
     line_lengths = list(_arrays(units, f"{split}.lengths"))  # of each unit
     lines = sum(len(lengths) for lengths in line_lengths)
@@ -208,7 +205,6 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
         "files": files,
     }
     write_json(record_path, record)
-    return work.number
 
 
 def _count_pieces(
