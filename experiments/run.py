@@ -23,7 +23,7 @@ from pretrain.masking import Vocabulary
 from pretrain.reader import TrainingText, open_corpus, total_steps
 from pretrain.shares import examples_of_step, shares
 from scripts.jobs import Job, as_line, carry_out_chains
-from utils.config import load_config
+from utils.command_line import load_config
 from utils.errors import UserError, run
 
 RESULTS, IMAGES = tables.RESULTS, tables.IMAGES

@@ -28,6 +28,7 @@ class TrainedModel:
         steps_as: the model of this study that has as many optimizer steps, for every seed; "": the flags
             decide.
         trained_in: the model of another study that this row is: it is only measured here.
+        about: what the model is, for the reader of the tables.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TrainedModel:
     start: str = ""
     steps_as: str = ""
     trained_in: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Study:
         corpus: a file of configs/corpus.
         pretrain: the configuration that all models share.
         compare: pairs (a, b): the tables say whether a is above b.
+        contrasts: label -> [[a, b], [c, d]]: the tables say whether a - b is above c - d.
         paper: measure -> model -> the score in the paper's table.
         curves: draw BTMLM's held-out perplexity over the steps instead of bars of scores.
+        lines: draw lines of scores instead of bars: name of the line -> label on the axis -> model.
     """
 
     name: str
@@ -58,8 +62,10 @@ class Study:
     models: dict[str, TrainedModel]
     measures: list[str] = field(default_factory=list)
     compare: list[list[str]] = field(default_factory=list)
+    contrasts: dict[str, list[list[str]]] = field(default_factory=dict)
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
     curves: bool = False
+    lines: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, name: str) -> "Study":
@@ -71,8 +77,9 @@ class Study:
         path = _file_of(name)
         values = read_yaml(path)
         needed = {"title", "corpus", "pretrain", "seeds", "models"}
-        allowed = needed | {"measures", "compare", "paper", "curves"}
-        if wrong := sorted(needed - values.keys()) + sorted(values.keys() - allowed):
+        allowed = needed | {"measures", "compare", "contrasts", "paper", "curves", "lines"}
+        wrong = sorted(needed - values.keys()) + sorted(values.keys() - allowed)
+        if wrong:
             raise UserError(f"{path}: the key {wrong[0]!r} is missing or unknown")
         models: dict[str, TrainedModel] = {}
         for row, settings in values.pop("models").items():
@@ -81,9 +88,13 @@ class Study:
         for measure in study.measures:
             if measure not in MEASURES:
                 raise UserError(f"{path}: measures: {measure} is not one of {', '.join(MEASURES)}")
-        for row in (row for pair in study.compare for row in pair):
-            if row not in models:
-                raise UserError(f"{path}: compare: {row} is no model of the study")
+        compared = [name for pair in study.compare for name in pair]
+        contrasted = [name for pairs in study.contrasts.values() for pair in pairs for name in pair]
+        drawn = [name for line in study.lines.values() for name in line.values()]
+        for key, names in (("compare", compared), ("contrasts", contrasted), ("lines", drawn)):
+            for name in names:
+                if name not in models:
+                    raise UserError(f"{path}: {key}: {name} is no model of the study")
         return study
 
     def runs(self) -> list[tuple[TrainedModel, int]]:
@@ -105,7 +116,7 @@ def _read_model(path: Path, row: str, settings: Mapping, above: Mapping[str, Tra
     Raises:
         UserError: a key is unknown, or a name in it is that of no model.
     """
-    unknown = sorted(settings.keys() - {"flags", "start", "steps_as", "trained_in"})
+    unknown = sorted(settings.keys() - {"flags", "start", "steps_as", "trained_in", "about"})
     if unknown:
         raise UserError(f"{path}: {row}: the key {unknown[0]!r} is unknown")
     model = TrainedModel(row, **settings)

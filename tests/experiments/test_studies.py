@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from experiments import charts, tables
 from experiments import run as runs
-from experiments import tables
+from experiments.scores import Scores, contrast_of
 from experiments.study import STUDIES, Study, TrainedModel
 from pretrain.shares import examples_of_step, shares
 from tests.helpers.small_corpus import ROOT, sentences, write_lines
@@ -55,7 +56,7 @@ def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path, mo
         else:
             assert config.optimizer.tokens > 0
         assert config.run.seed == (100 + seed if model.start else seed)
-        active = config.objectives.names
+        active = config.objectives.active
         assert set(active) == set(model.flags.get("objectives.active", active))
     for wrong in ("--seeds=9", "--at_once=0"):
         with pytest.raises(UserError, match=r"--at_once must be 1 or more, and --seeds among \[1"):
@@ -105,6 +106,10 @@ def test_the_published_tables_are_those_of_the_figures(name):
         ),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, measures: [bleu]}", "bleu is not one"),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, compare: [[a, b]]}", "a is no model"),
+        (
+            "{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, contrasts: {x: [[a, b], [a, b]]}}",
+            "contrasts: a is no model",
+        ),
     ],
 )
 def test_a_mistake_in_a_study_is_named(text, message, tmp_path, monkeypatch):
@@ -223,25 +228,25 @@ def finish(planned, name):
 
 def test_the_error_over_examples_is_that_of_a_bootstrap(study):
     figures = made_figures(study, {"a": 0.5, "b": 0.6}, rows=300)
-    scores = tables.Scores(figures, "xnli")
+    scores = Scores(figures, "xnli")
     random = np.random.default_rng(1)
     draws = random.integers(300, size=(4000, 300))
     right = {m: np.mean([figures[m][s]["xnli"]["de"][0] for s in study.seeds], axis=0) for m in "ab"}
-    assert math.isclose(scores.example_error("a"), 100 * right["a"][draws].mean(1).std(), rel_tol=0.05)
+    assert math.isclose(scores.example_error({"a": 1}), 100 * right["a"][draws].mean(1).std(), rel_tol=0.05)
     difference = (right["b"] - right["a"])[draws].mean(1).std()
-    assert math.isclose(scores.example_error("b", minus="a"), 100 * difference, rel_tol=0.05)
+    assert math.isclose(scores.example_error({"b": 1, "a": -1}), 100 * difference, rel_tol=0.05)
 
 
 def test_f1_is_a_quotient_of_sums(study):
     cells = {"de": [[2, 0, 4], [4, 3, 5]]}
-    scores = tables.Scores({"a": {1: {"ner": cells}}}, "ner")
+    scores = Scores({"a": {1: {"ner": cells}}}, "ner")
     assert scores.score("a", 1, "de") == 50.0
     # The influence of an example is, to first order, how far the score moves without it.
     without = [[values[:i] + values[i + 1 :] for values in cells["de"]] for i in range(3)]
-    others = [tables.Scores({"a": {1: {"ner": {"de": one}}}}, "ner") for one in without]
+    others = [Scores({"a": {1: {"ner": {"de": one}}}}, "ner") for one in without]
     moved = [50.0 - one.score("a", 1, "de") for one in others]
-    assert np.sign(moved).tolist() == np.sign(scores.influence("a", "de")).tolist()
-    assert abs(scores.influence("a", "de").sum()) < 1e-9
+    assert np.sign(moved).tolist() == np.sign(scores.influence({"a": 1}, "de")).tolist()
+    assert abs(scores.influence({"a": 1}, "de").sum()) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -250,17 +255,19 @@ def test_f1_is_a_quotient_of_sums(study):
 )
 def test_a_comparison_says_what_can_be_told(study, b, seeds, word):
     study.seeds[seeds:] = []
-    scores = tables.Scores(made_figures(study, {"a": 0.5, "b": b}), "xnli")
-    table = scores.comparisons(study.compare, {"a": 75.7, "b": 75.8})
-    assert f"| {word} | +0.1 |" in table and ("±" in table) == ("±" in scores.table()) == (seeds > 1)
+    scores = Scores(made_figures(study, {"a": 0.5, "b": b}), "xnli")
+    (difference,) = scores.differences(tables.rows_of(study))
+    table = tables.difference_table([difference], "xnli", {"a": 75.7, "b": 75.8})
+    assert f"| {word} | +0.1 |" in table
+    assert ("±" in table) == ("±" in tables.score_table(scores)) == (seeds > 1)
 
 
 def test_seeds_that_differ_widen_the_error(study):
     figures = made_figures(study, {"a": 0.5, "b": 0.6})
-    alike = tables.Scores(figures, "xnli").error("b")
+    alike = Scores(figures, "xnli").error("b")
     for seed, share in zip(study.seeds, (0.4, 0.6, 0.8)):
         figures["b"][seed] = made_figures(study, {"b": share})["b"][seed]
-    assert tables.Scores(figures, "xnli").error("b") > 3 * alike
+    assert Scores(figures, "xnli").error("b") > 3 * alike
 
 
 def test_tables_and_chart_from_files(study, tmp_path):
@@ -278,6 +285,79 @@ def test_tables_and_chart_from_files(study, tmp_path):
     assert text.startswith("# Made up\n") and "**XNLI, accuracy (%)**" in text
     assert text.endswith(f"| b | {(10 * 20 * 30) ** (1 / 3):.1f} |  |  |  |  | 20.0 | 0.0 | 50.0 | 100.0 |\n")
     assert (tmp_path / f"{study.name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def measured_three_ways(shares):
+    """Figures in which these shares of 300 pairs are found plain, centred and by margin."""
+    random = np.random.default_rng(5)
+    figures = {}
+    for model, of_ways in shares.items():
+        for seed in (1, 2, 3):
+            values = {"held_out": [{"step": 1, "mmlm": {"de": {"perplexity": 10.0}}}]}
+            for way, share in zip(("", " centred", " centred margin"), of_ways):
+                found = random.binomial(2, share, size=300).tolist()
+                values[f"retrieval 300{way}"] = {name: [found, [2] * 300] for name in ("de", "fr")}
+            values["layers"] = {"plain": seed, "centred": 2, "centred margin": 3}
+            values["half"] = {"de": [1.0, 1.0]}
+            values["named"] = {
+                "de": {"right": [50, 75 + 5 * seed], "sentences": 100},
+                "fr": {"right": [150, 200], "sentences": 200},
+            }
+            figures.setdefault(model, {})[seed] = values
+    return figures
+
+
+THREE_WAYS = {"a": (0.3, 0.3, 0.4), "b": (0.5, 0.3, 0.4), "c": (0.3, 0.3, 0.4), "d": (0.9, 0.31, 0.9)}
+
+
+@pytest.fixture
+def contrasted(study):
+    """A study with the contrast (b - a) - (d - c)."""
+    models = {name: TrainedModel(name) for name in THREE_WAYS}
+    lines = {"low": {"1/4": "a", "all": "b"}, "high": {"1/4": "c", "all": "d"}}
+    contrasts = {"more": [["b", "a"], ["d", "c"]]}
+    compare = [["b", "a"], ["d", "c"]]
+    return replace(study, models=models, compare=compare, contrasts=contrasts, lines=lines)
+
+
+def test_a_contrast_is_a_difference_of_differences(contrasted):
+    figures = measured_three_ways(THREE_WAYS)
+    scores = Scores(figures, "retrieval 300")
+    first, second, contrast = scores.differences(tables.rows_of(contrasted))
+    assert contrast.label == "more" and contrast.verdict == "lower"
+    assert contrast.mean == pytest.approx(first.mean - second.mean)
+    values = [[scores.mean(model, seed) for seed in (1, 2, 3)] for model in "badc"]
+    of_seeds = values[0] - np.array(values[1]) - values[2] + values[3]
+    assert contrast.mean == pytest.approx(of_seeds.mean())
+    # The four models answer independently here, so the variances over the examples add up.
+    squares = sum(scores.example_error({model: 1}) ** 2 for model in THREE_WAYS)
+    assert scores.example_error(contrast.weights) == pytest.approx(math.sqrt(squares), rel=0.1)
+    assert scores.example_error({"a": 1, "b": 0}) == pytest.approx(scores.example_error({"a": 1}))
+    same = contrast_of("none", ["a", "b"], ["a", "b"])
+    assert [row.mean for row in scores.differences(same)] == [0.0]
+
+
+def test_tables_of_three_ways(contrasted):
+    figures = measured_three_ways(THREE_WAYS)
+    text = tables.as_text(contrasted, figures)
+    summary = text.split("**Differences, paired by seed (bold: more than two standard errors)**")[1]
+    (line,) = [line for line in summary.split("**Retrieval")[0].splitlines() if line.startswith("| d - c |")]
+    _, _, plain, centred, margin, xnli, ner, _ = line.split("|")
+    assert plain.startswith(" **+") and margin.startswith(" **+") and not centred.startswith(" **")
+    assert xnli == ner == "  "
+    for title in ("300 pairs (%)", "300 pairs, centred (%)", "300 pairs, centred, by margin (%)"):
+        assert f"**Retrieval, {title}**" in text
+    assert "| a | 1, 2, 3 | 2, 2, 2 | 3, 3, 3 |" in text
+    assert "| model | 0 | 1 |\n|---|---:|---:|\n| a | 62.5 | 92.5 |" in text
+    assert "chosen on one half" not in text
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_charts_of_three_ways(contrasted, lines, tmp_path):
+    if not lines:
+        contrasted = replace(contrasted, lines={})
+    charts.draw(contrasted, measured_three_ways(THREE_WAYS), tables.TITLES, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
 def make_data(folder):

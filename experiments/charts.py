@@ -1,0 +1,90 @@
+"""The chart of a study: bars or lines of mean scores, or curves of BTMLM's perplexity."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.scores import Figures, Scores, perplexity
+from experiments.study import Study
+from utils.files import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVES = {"perplexity": "BTMLM perplexity by step", "perplexity_without": "without pseudo-tokens"}
+# Of retrieval among 1,000 pairs the tables are enough where all three ways are measured.
+NOT_DRAWN_BESIDE_CENTRED = ("retrieval 1000", "retrieval 1000 centred", "retrieval 1000 centred margin")
+
+
+def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) -> None:
+    """Draw a panel for each measure of `titles` (or for each of `CURVES`) into a PNG file.
+
+    Args:
+        titles: measure -> title.
+    """
+    from matplotlib.figure import Figure
+
+    scores = {} if study.curves else scores_to_draw(figures, titles)
+    panels = CURVES if study.curves else {measure: titles[measure] for measure in scores}
+    has_bars = not study.curves and not study.lines
+    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
+    axes = np.ravel(figure.subplots(1, len(panels), sharey=has_bars))  # the models' names only at the left
+    for axis, (panel, title) in zip(axes, panels.items()):
+        if study.curves:
+            draw_curves(axis, figures, panel)
+        elif study.lines:
+            draw_lines(axis, study.lines, scores[panel])
+        else:
+            draw_bars(axis, scores[panel], list(figures))
+        if panel in scores and "en" in scores[panel].languages:
+            title += ", without en"
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=8)
+        if not has_bars:
+            axis.legend(fontsize=8)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def scores_to_draw(figures: Figures, titles: Mapping[str, str]) -> dict[str, Scores]:
+    """Measure -> its scores, for the measures that some model has."""
+    scores = {measure: Scores(figures, measure) for measure in titles}
+    if scores["retrieval 300 centred"].models:
+        for measure in NOT_DRAWN_BESIDE_CENTRED:
+            scores.pop(measure)
+    return {measure: of_measure for measure, of_measure in scores.items() if of_measure.models}
+
+
+def draw_bars(axis: "Axes", scores: Scores, models: list[str]) -> None:
+    """A bar with its error for each model that has the measure, the first model at the top."""
+    for number, model in enumerate(models):
+        if model in scores.cells:
+            axis.barh(number, _mean(scores, model), xerr=scores.error(model), capsize=3, color=f"C{number}")
+    axis.set_yticks(range(len(models)), models)
+    axis.set_ylim(len(models) - 0.5, -0.5)
+
+
+def draw_lines(axis: "Axes", lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:
+    """A line through the models of each name, with their errors."""
+    for name, models in lines.items():
+        labels = [label for label, model in models.items() if model in scores.cells]
+        means = [_mean(scores, models[label]) for label in labels]
+        errors = [scores.error(models[label]) for label in labels]
+        axis.errorbar(labels, means, yerr=errors, capsize=3, marker="o", label=name)
+
+
+def draw_curves(axis: "Axes", figures: Figures, key: str) -> None:
+    """A curve for each model and seed; models without BTMLM have none."""
+    for number, (model, by_seed) in enumerate(figures.items()):
+        for seed, values in by_seed.items():
+            steps = [evaluation["step"] for evaluation in values["held_out"]]
+            perplexities = [perplexity(evaluation, "btmlm", key) for evaluation in values["held_out"]]
+            has_btmlm = not np.isnan(perplexities[-1])
+            label = model if has_btmlm and seed == min(by_seed) else None
+            axis.plot(steps, perplexities, color=f"C{number}", label=label)
+
+
+def _mean(scores: Scores, model: str) -> float:
+    return float(np.mean([scores.mean(model, seed) for seed in scores.cells[model]]))

@@ -1,0 +1,161 @@
+"""The scores of a study's models, and what can be told of their differences.
+
+An error is a standard error over examples and seeds; with one seed there is none. The deviation between seeds
+is pooled over the rows of a table, which assumes that it is the same for all of them. Differences are taken
+example by example and seed by seed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+SHARED_ROWS = ("xnli",)  # measures whose row i is the same sentence in every language
+Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
+Weights = Mapping[str, float]  # model -> how its score counts in a sum: {"a": 1, "b": -1} is a - b
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A weighted sum of models' scores.
+
+    Attributes:
+        label: what it is.
+        weights: of the models.
+        mean: over the seeds, in points of per cent.
+        error: standard error of the mean; nan with one seed.
+    """
+
+    label: str
+    weights: Weights
+    mean: float
+    error: float
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether it is more than two standard errors from 0."""
+        return abs(self.mean) > 2 * self.error  # not if the error is nan
+
+    @property
+    def verdict(self) -> str:
+        if not self.can_be_told:
+            return "cannot tell"
+        return "higher" if self.mean > 0 else "lower"
+
+
+class Scores:
+    """One measure of all models and seeds. English, which is trained on, is left out of the mean.
+
+    Args:
+        figures: of all models; those without the measure are left out.
+        measure: its key.
+    """
+
+    def __init__(self, figures: Figures, measure: str):
+        self.measure = measure
+        self.cells: dict[str, dict[int, Mapping[str, Sequence]]] = {}
+        for model, by_seed in figures.items():
+            of_model = {seed: values[measure] for seed, values in by_seed.items() if measure in values}
+            if of_model:
+                self.cells[model] = of_model
+        self.models = list(self.cells)
+        languages = next(iter(self.cells[self.models[0]].values())) if self.models else []
+        self.languages = sorted(languages, key=lambda language: (language != "en", language))
+        self.averaged = [language for language in self.languages if language != "en"]
+
+    def score(self, model: str, seed: int, language: str) -> float:
+        """Per cent."""
+        parts, wholes = self.cells[model][seed][language]
+        return 100 * sum(parts) / max(sum(wholes), 1)
+
+    def mean(self, model: str, seed: int) -> float:
+        """The mean over the languages without English, per cent."""
+        return float(np.mean([self.score(model, seed, language) for language in self.averaged]))
+
+    def common_seeds(self, models: Sequence[str]) -> list[int]:
+        """The seeds that all models have."""
+        seeds = list(self.cells.get(models[0], ()))
+        return [seed for seed in seeds if all(seed in self.cells.get(model, ()) for model in models)]
+
+    def influence(self, weights: Weights, language: str) -> np.ndarray:
+        """How far each example moves the weighted sum: [N], in per cent, the mean over the common seeds.
+
+        The sum of its squares is the variance over draws of the examples (delta method).
+        """
+        seeds = self.common_seeds(list(weights))
+        total = 0.0
+        for model, weight in weights.items():
+            for seed in seeds:
+                parts, wholes = (np.array(values, float) for values in self.cells[model][seed][language])
+                ratio = self.score(model, seed, language) / 100
+                of_seed = 100 * (parts - ratio * wholes) / max(wholes.sum(), 1)
+                total = total + weight * of_seed / len(seeds)
+        return total
+
+    def example_error(self, weights: Weights) -> float:
+        """Standard error over the examples of a weighted sum of mean scores."""
+        of_language = [self.influence(weights, language) for language in self.averaged]
+        if self.measure in SHARED_ROWS:
+            of_language = [np.sum(of_language, axis=0)]
+        variance = sum(float((influence**2).sum()) for influence in of_language)
+        return math.sqrt(variance) / len(self.averaged)
+
+    @cached_property
+    def seed_deviation(self) -> float:
+        """The deviation of a mean score between seeds, pooled over the models; nan with one seed."""
+        return pooled_deviation(
+            [[self.mean(model, seed) for seed in by_seed] for model, by_seed in self.cells.items()]
+        )
+
+    def error(self, model: str) -> float:
+        """Standard error of a model's mean score over examples and seeds."""
+        of_seeds = self.seed_deviation / math.sqrt(len(self.cells[model]))
+        return math.hypot(self.example_error({model: 1}), of_seeds)
+
+    def differences(self, rows: Mapping[str, Weights]) -> list[Difference]:
+        """Label -> weights, as results. Rows whose models have no common seed are left out."""
+        values: dict[str, list[float]] = {}
+        for label, weights in rows.items():
+            seeds = self.common_seeds(list(weights))
+            if seeds:
+                values[label] = [self._weighted(weights, seed) for seed in seeds]
+        deviation = pooled_deviation(list(values.values()))
+        result = []
+        for label, of_seeds in values.items():
+            error = math.hypot(self.example_error(rows[label]), deviation / math.sqrt(len(of_seeds)))
+            result.append(Difference(label, rows[label], float(np.mean(of_seeds)), error))
+        return result
+
+    def _weighted(self, weights: Weights, seed: int) -> float:
+        return sum(weight * self.mean(model, seed) for model, weight in weights.items())
+
+
+def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
+    """The standard deviation within the rows, whose means differ; nan if no row has two values."""
+    repeated = [np.array(row) for row in rows if len(row) > 1]
+    squares = sum(float(np.sum((row - row.mean()) ** 2)) for row in repeated)
+    freedom = sum(len(row) - 1 for row in repeated)
+    return math.sqrt(squares / freedom) if freedom else math.nan
+
+
+def difference_of(a: str, b: str) -> dict[str, Weights]:
+    """The row a - b."""
+    return {f"{a} - {b}": {a: 1, b: -1}}
+
+
+def contrast_of(label: str, a: Sequence[str], b: Sequence[str]) -> dict[str, Weights]:
+    """The row (a[0] - a[1]) - (b[0] - b[1]); a model may be in both."""
+    weights: Counter[str] = Counter()
+    for model, weight in ((a[0], 1), (a[1], -1), (b[0], -1), (b[1], 1)):
+        weights[model] += weight
+    return {label: weights}
+
+
+def perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
+    """The geometric mean over languages or pairs of a held-out evaluation; nan if it has none."""
+    figures = evaluation.get(objective, {}).values()
+    logs = [math.log(of_text[key]) for of_text in figures if key in of_text]
+    return math.exp(np.mean(logs)) if logs else math.nan
