@@ -23,7 +23,7 @@ def main() -> None:
 
     with StopSignal() as stop:
         from utils import logging
-        from utils.config import load_config
+        from utils.command_line import load_config
         from utils.runtime import prepare, rank
 
         config = load_config(PretrainConfig, sys.argv[1:], __doc__)

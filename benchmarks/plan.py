@@ -13,7 +13,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretrain.config import PretrainConfig
-from utils.config import load_config
+from utils.command_line import load_config
 from utils.errors import run as run_main
 from utils.tables import in_markdown
 

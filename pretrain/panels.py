@@ -11,8 +11,8 @@ from pretrain.batch import NO_LANGUAGE, Batch, Packed
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
-from utils.config import check_ranges
 from utils.errors import UserError
+from utils.options import check_values
 
 _MAX_SEQ_LEN = 512
 _TITLES = {
@@ -75,7 +75,7 @@ def draw_panels(
         texts.append(Text(np.array(tokenizer.encode(sentence), np.int64), language))
     if any(len(text.ids) == 0 for text in texts):
         raise UserError("a sentence has no tokens")
-    check_ranges(config)
+    check_values(config)
     objectives = Objectives(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding)
     example = _example(texts, objective, objectives)
     second_languages = [1] if objective == "btmlm" else None

@@ -106,7 +106,7 @@ class TrainingText:
         if share < 1:
             pairs = {pair: PartOfPairs(stream, share, "-".join(pair)) for pair, stream in pairs.items()}
         for kind, names, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
-            objectives = sorted(set(config.objectives.names) & set(names))
+            objectives = sorted(set(config.objectives.active) & set(names))
             if objectives and not text:
                 key = "shares" if config.objectives.shares else "active"
                 raise UserError(
@@ -119,7 +119,7 @@ class TrainingText:
 def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
     """The objectives of a run, for training and for evaluation."""
     second_language = None
-    if "btmlm" in config.objectives.names:
+    if "btmlm" in config.objectives.active:
         counts = {(text.number[a], text.number[b]): len(pairs) for (a, b), pairs in text.pairs.items()}
         second_language = SecondLanguage(text.languages, counts, config.objectives.second_language)
     return Objectives(
@@ -183,7 +183,7 @@ class StepReader:
         self.step = step
         self.objectives = make_objectives(config, text)
         self.samplers: dict[str, Sampler] = {}
-        objectives = set(config.objectives.names)
+        objectives = set(config.objectives.active)
         if objectives & set(MONOLINGUAL):
             self._open_monolingual_text()
         if objectives & set(PARALLEL):
@@ -253,7 +253,7 @@ class StepReader:
         for objective, pair in zip(objectives, pairs, strict=True):
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
                 # A side of one token cannot keep an unmasked one. The pair serves TLM, or is left out.
-                if same_pairs or "tlm" not in self.config.objectives.names:
+                if same_pairs or "tlm" not in self.config.objectives.active:
                     continue
                 objective = "tlm"
             examples.append((objective, pair))

@@ -36,8 +36,8 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
     Each part is divided equally among its active objectives, so that ablations compare like with like. Where
     only one kind of text is used, it gets everything.
     """
-    monolingual = [name for name in MONOLINGUAL if name in config.names]
-    parallel = [name for name in PARALLEL if name in config.names]
+    monolingual = [name for name in MONOLINGUAL if name in config.active]
+    parallel = [name for name in PARALLEL if name in config.active]
     part = config.monolingual_share if monolingual and parallel else float(bool(monolingual))
     result = {name: part / len(monolingual) for name in monolingual}
     return result | {name: (1.0 - part) / len(parallel) for name in parallel}
@@ -49,7 +49,7 @@ def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
     A part is empty where two changes fall together, or where BTMLM begins with the run.
     """
     starts = [0.0]
-    if "btmlm" in config.names:
+    if "btmlm" in config.active:
         starts.append(config.btmlm_start)
     if config.later_shares:
         starts.append(config.later_start)

@@ -30,8 +30,7 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.inference import toy_models
 from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
-from utils.command_line import parse_args
-from utils.config import load_config
+from utils.command_line import load_config, parse_args
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 

@@ -7,7 +7,7 @@ from utils.errors import run
 
 __all__ = ["run"]
 
-if missing := [name for name in ("numpy", "yaml", "jsonargparse", "sentencepiece") if not find_spec(name)]:
+if missing := [name for name in ("numpy", "yaml", "sentencepiece") if not find_spec(name)]:
     print(
         f"error: {sys.executable} has no {', '.join(missing)}; run sh scripts/setup.sh once, then use "
         ".venv/bin/python",

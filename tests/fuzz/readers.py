@@ -36,7 +36,8 @@ from tests.fuzz.damage import OPCODES, Edit, edit_json, edit_json_line, edit_pic
 from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
-from utils.config import load_config, read_yaml
+from utils.command_line import load_config
+from utils.config import read_yaml
 
 
 class Reader(NamedTuple):

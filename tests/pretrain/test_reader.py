@@ -227,7 +227,7 @@ def test_shares_are_divided_by_their_sum_and_change_once():
         later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70, "tlm": 0},
         later_start=0.2,
     )
-    assert config.names == ["mmlm", "tlm", "camlm", "btmlm"]
+    assert config.active == ["mmlm", "tlm", "camlm", "btmlm"]
     assert shares(config, 19, 100) == {"mmlm": 0.3, "tlm": 0.7}
     assert shares(config, 20, 100) == shares(config, 29, 100) == {"mmlm": 0.3, "camlm": 0.7}
     assert shares(config, 30, 100) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}

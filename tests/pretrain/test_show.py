@@ -60,7 +60,7 @@ def test_btmlm_panels():
         (["a b c", "d"], "unmasked token on each side"),
         (["  ", "--objective", "mmlm"], "a sentence has no tokens"),
         (["a b", "c d", "--languages", "en"], "give two names"),
-        (["a b", "--objective", "btmlm", "--pseudo_proportion", "nan"], "nan: it must be above 0"),
+        (["a b", "--objective", "btmlm", "--pseudo_proportion", "nan"], "nan: it must be a finite number"),
         (["a b", "--objective", "btmlm", "--pseudo_proportion", "-1"], "-1.0: it must be above 0"),
         (["a b", "c d", "--vocab_path", "/no/vocab.txt"], "give its --piece_model_path"),
         (["a b", "c d", "--piece_model_path", "/no/such.model"], "/no/such.model"),

@@ -10,7 +10,7 @@ import run_pretrain
 from pretrain.config import PretrainConfig
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.launching import as_flags, call_main
-from utils.config import load_config
+from utils.command_line import load_config
 
 LANGUAGES = ("de", "en", "fr")
 STEPS = 12
