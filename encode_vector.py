@@ -61,6 +61,9 @@ class EncodeVectorFlags:
     engine: Literal["auto", "dygraph", "onnx", "paddle", "onnx-int8"] = "auto"
     """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
 
+    amp: Literal["none", "bf16"] = "none"
+    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX. For checkpoints."""
+
     data_format: Literal["tsv", "text"] = "tsv"
     """text: a sentence on each line, without a header."""
 
@@ -118,6 +121,7 @@ def open_weights(flags: EncodeVectorFlags):
     from evaluation.pooling import layer_number
     from finetune.setup import open_encoder, open_start
     from training import distributed
+    from training.precision import prepare_for_prediction
 
     if flags.engine not in ("auto", "dygraph"):
         raise UserError(
@@ -128,6 +132,7 @@ def open_weights(flags: EncodeVectorFlags):
     # The pooled [CLS] of a random pooler would mean nothing.
     optional = () if flags.vectors in ("official", "pooled") else ("pooler.",)
     model, tokenizer = open_encoder(flags, open_start(flags), optional=optional)
+    prepare_for_prediction(model, flags.amp)
     return PaddleEncoder(model), tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
 
 
@@ -139,7 +144,7 @@ def open_exported(flags: EncodeVectorFlags):
 
     if not flags.use_cuda:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
-    loaded = load(flags.init_pretraining_params, engine=flags.engine)
+    loaded = load(flags.init_pretraining_params, engine=flags.engine, amp=flags.amp)
     layer = layer_number(flags.layer, loaded.num_layers)
     if flags.max_seq_len > loaded.longest:
         raise UserError(f"--max_seq_len {flags.max_seq_len}: the model takes at most {loaded.longest} tokens")

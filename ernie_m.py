@@ -21,20 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["Model", "__version__", "load"]
 
 
-def load(folder: str | Path, engine: str = "auto", task: str | None = None) -> "Model":
+def load(
+    folder: str | Path, engine: str = "auto", task: str | None = None, amp: str = "none"
+) -> "Model":
     """Load a checkpoint of any supported format, or a folder that export.py wrote.
 
     Args:
         folder: the folder of the weights.
         engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
         task: the task of its classifier, if no file names it: "classify", "tag" or "answer".
+        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX. For checkpoints.
 
     Raises:
         utils.errors.UserError: something is missing or does not fit together; the message says what to do.
     """
     from inference.loading import load as load_
 
-    return Model(load_(folder, engine=engine, task=task))
+    return Model(load_(folder, engine=engine, task=task, amp=amp))
 
 
 def _several(texts: Any) -> Iterable[Any]:

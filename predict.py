@@ -43,6 +43,9 @@ class PredictFlags:
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
     """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
 
+    amp: Literal["none", "bf16"] = "none"
+    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX. For checkpoints."""
+
     max_seq_len: int | None = None
     """The longest input in tokens; for tag and answer, the longest window. Default: for windows as in
     training, otherwise what the model can read."""
@@ -90,7 +93,7 @@ def main() -> None:
 
     options = TaskOptions(flags.max_seq_len, flags.top_k, flags.pooling, flags.layer, flags.corpus)
     folders = flags.model.split(",") if flags.serve else [flags.model]
-    models = [load(folder, engine=flags.engine, task=flags.task) for folder in folders]
+    models = [load(folder, engine=flags.engine, task=flags.task, amp=flags.amp) for folder in folders]
     if flags.serve:
         from inference.serve import serve
 

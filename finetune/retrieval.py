@@ -30,6 +30,7 @@ from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
+from training.precision import in_words, use_cpu_bf16
 from utils.errors import UserError
 from utils.files import atomic_file, write_json
 from utils.logging import Progress, logger
@@ -93,13 +94,17 @@ class RetrievalRun(FineTuningRun):
             model, tokenizer = self._train(flags, seed, folder, identity)
         else:
             model, tokenizer = open_encoder(flags, self._start(flags), flags.dtype, seed)
-            logger.info("%s", summary(flags.dtype, distributed.world_size()))
+            precision = in_words(flags.dtype, flags.cpu_bf16)
+            logger.info("%s", summary(precision, distributed.world_size()))
         if not self.bitexts:
             return None
         models = [model]
         if flags.untrained and seed == self.seeds[0] and (flags.do_train or flags.init_pretraining_params):
             paddle.seed(seed)
             models.append(ErnieMModel(model.config))
+        if flags.cpu_bf16:
+            for one in models:
+                use_cpu_bf16(one)
         if flags.layer == "sweep":
             rows, *fresh = (self._sweep(one, tokenizer) for one in models)
             rows |= {f"untrained, {CHOSEN}": one[CHOSEN] for one in fresh}

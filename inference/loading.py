@@ -133,7 +133,9 @@ def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
     return OUTPUTS[task]
 
 
-def load(folder: str | Path, *, engine: str = "auto", task: str | None = None) -> LoadedModel:
+def load(
+    folder: str | Path, *, engine: str = "auto", task: str | None = None, amp: str = "none"
+) -> LoadedModel:
     """Load a model.
 
     Args:
@@ -141,16 +143,19 @@ def load(folder: str | Path, *, engine: str = "auto", task: str | None = None) -
         engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
             onnx, paddle and onnx-int8.
         task: the task of a checkpoint's classifier, if its files do not name it.
+        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX. For checkpoints.
 
     Raises:
-        UserError: a missing folder or file, or an engine that the folder does not have.
+        UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
+            possible.
     """
     config_json = exported_settings(Path(folder))
     if config_json is not None:
+        _check_no_amp(folder, amp)
         return _load_export(Path(folder), config_json, engine)
     if engine not in ("auto", "dygraph"):
         raise UserError(f"{folder}: --engine {engine} needs an exported folder: {EXPORT_FIRST}")
-    return _load_checkpoint(folder, task)
+    return _load_checkpoint(folder, task, amp)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
@@ -158,6 +163,12 @@ def exported_settings(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.json"
     config_json = read_json(path) if path.is_file() else {}
     return config_json if "export" in config_json else None
+
+
+def _check_no_amp(folder: str | Path, amp: str) -> None:
+    """Refuse `amp` for an exported folder."""
+    if amp != "none":
+        raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
 
 
 def _load_export(folder: Path, config_json: dict[str, Any], engine: str) -> LoadedModel:
@@ -180,11 +191,12 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str) -> Load
     )
 
 
-def _load_checkpoint(folder: str | Path, requested_task: str | None) -> LoadedModel:
+def _load_checkpoint(folder: str | Path, requested_task: str | None, amp: str) -> LoadedModel:
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
     from model.checkpoint.read import open_checkpoint
+    from training.precision import prepare_for_prediction
 
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
@@ -199,6 +211,7 @@ def _load_checkpoint(folder: str | Path, requested_task: str | None) -> LoadedMo
         )
     task = paddle_model.task_of_head(checkpoint, requested_task)
     model, languages = paddle_model.build(checkpoint, config, task)
+    prepare_for_prediction(model, amp)
     return LoadedModel(
         folder=folder,
         task=task,

@@ -29,6 +29,16 @@ def data_dir() -> Path:
     return Path(os.environ["DATA"])
 
 
+@pytest.fixture
+def cpu_with_bf16(monkeypatch) -> None:
+    """The CPU says that it multiplies in bfloat16. oneDNN does so on every x86 CPU, though slowly on most."""
+    from model.cpu import onednn
+
+    if "oneDNN" in (onednn.missing() or ""):
+        pytest.skip("no oneDNN here")
+    monkeypatch.setattr(onednn, "missing", lambda: None)
+
+
 def pytest_configure() -> None:
     if folder := os.environ.get("DATA"):
         if not Path(folder).is_dir():

@@ -71,7 +71,7 @@ class Precision:
         dtype = str(paddle.get_default_dtype())
         self.cpu_bf16 = cpu_bf16 and not on_gpu()
         if self.cpu_bf16:
-            _check_cpu_bf16(dtype)
+            _check_bf16("cpu_bf16")
         elif amp != NONE and not on_gpu():
             logger.warning("amp %s needs a GPU: everything is computed in full precision here", amp)
         self.amp = amp if on_gpu() else NONE
@@ -80,9 +80,7 @@ class Precision:
             raise UserError(
                 "amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none"
             )
-        description = dtype if self.amp == NONE else f"{amp} {level}"
-        if self.cpu_bf16:
-            description += ", products in bfloat16"
+        description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
         if not on_gpu() and not cpu_bf16 and dtype == "float32":
             _recommend_cpu_bf16()
@@ -121,11 +119,44 @@ class Precision:
         return paddle.amp.auto_cast(level=self.level, dtype=DTYPES[self.amp])
 
 
-def _check_cpu_bf16(dtype: str) -> None:
+def in_words(dtype: str, cpu_bf16: bool) -> str:
+    """The precision of a model with weights of this type, without `amp`."""
+    return f"{dtype}, products in bfloat16" if cpu_bf16 and not on_gpu() else dtype
+
+
+def use_cpu_bf16(model: nn.Layer) -> None:
+    """Let a model multiply in bfloat16 on a CPU. On a GPU it has no effect.
+
+    Raises:
+        UserError: the CPU has no bfloat16, or the weights are float64.
+    """
+    if not on_gpu():
+        _check_bf16("cpu_bf16")
+        use_bfloat16(model)
+
+
+def prepare_for_prediction(model: nn.Layer, amp: str) -> None:
+    """Let a model whose weights will not change any more multiply in bfloat16, with `amp` "bf16".
+
+    Raises:
+        UserError: the device cannot do that.
+    """
+    if amp == NONE:
+        return
+    if amp != "bf16":
+        raise UserError(f"amp {amp}: predictions are made in bf16 or none")
+    if on_gpu():
+        raise UserError("amp bf16: predictions on a GPU are made in float32; leave it out")
+    _check_bf16("amp bf16")
+    use_bfloat16(model, frozen=True)
+
+
+def _check_bf16(option: str) -> None:
+    """Whether this CPU multiplies in bfloat16."""
     if missing := onednn.missing():
-        raise UserError(f"cpu_bf16 needs {missing}: leave it out")
-    if dtype != "float32":
-        raise UserError(f"cpu_bf16 needs weights in float32: leave out dtype {dtype}")
+        raise UserError(f"{option} needs {missing}: leave it out")
+    if (dtype := str(paddle.get_default_dtype())) != "float32":
+        raise UserError(f"{option} needs weights in float32: leave out dtype {dtype}")
 
 
 @functools.cache  # once, however many seeds a command trains

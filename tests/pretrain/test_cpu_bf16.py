@@ -11,15 +11,7 @@ LOW = {"run__cpu_bf16": True, "run__log_steps": 1, "run__amp": "bf16"}
 STILL = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
 
 
-@pytest.fixture
-def any_cpu(monkeypatch):
-    """Without the instructions oneDNN computes the same slowly."""
-    if "oneDNN" in (onednn.missing() or ""):
-        pytest.skip("no oneDNN here")
-    monkeypatch.setattr(onednn, "missing", lambda: None)
-
-
-def test_a_stopped_run_ends_with_the_same_bits(any_cpu, tiny_corpus, tmp_path):
+def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_path):
     straight = pretrain(tiny_corpus, tmp_path / "straight", **LOW)
     resumed = pretrain(tiny_corpus, tmp_path / "resumed", run__stop_after_steps=5, **LOW)
     pretrain(tiny_corpus, resumed, **LOW)
