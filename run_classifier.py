@@ -8,18 +8,21 @@ import sys
 
 from utils.environment import run
 from finetune.flags import FinetuneFlags
+from training.guard import StopSignal
 from utils.command_line import parse_args
 from utils.runtime import prepare
 
 
 def main() -> None:
-    args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
-    prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from finetune.classification import Classification
-    from finetune.supervised import SupervisedRun
+    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
+    with StopSignal(active=flags.do_train) as stop:
+        prepare()
+        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        from finetune.classification import Classification
+        from finetune.supervised import fine_tune
 
-    SupervisedRun(args, Classification).run()
+        fine_tune(Classification, flags, stop)
+    stop.exit_as_asked()
 
 
 if __name__ == "__main__":

@@ -9,21 +9,24 @@ import sys
 
 from utils.environment import run
 from finetune.flags import FinetuneFlags
+from training.guard import StopSignal
 from utils.command_line import parse_args
 from utils.runtime import prepare
 
 
 def main() -> None:
-    args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
-    if args.official_compat:
+    flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
+    if flags.official_compat:
         # The official code shuffles a list that it does not train on.
-        args = dataclasses.replace(args, shuffle=False)
-    prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from finetune.question_answering import OfficialAnswering, QuestionAnswering
-    from finetune.supervised import SupervisedRun
+        flags = dataclasses.replace(flags, shuffle=False)
+    with StopSignal(active=flags.do_train) as stop:
+        prepare()
+        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        from finetune.question_answering import OfficialAnswering, QuestionAnswering
+        from finetune.supervised import fine_tune
 
-    SupervisedRun(args, OfficialAnswering if args.official_compat else QuestionAnswering).run()
+        fine_tune(OfficialAnswering if flags.official_compat else QuestionAnswering, flags, stop)
+    stop.exit_as_asked()
 
 
 if __name__ == "__main__":

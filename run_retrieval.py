@@ -8,17 +8,20 @@ import sys
 
 from utils.environment import run
 from finetune.flags import RetrievalFlags
+from training.guard import StopSignal
 from utils.command_line import parse_args
 from utils.runtime import prepare
 
 
 def main() -> None:
     flags = parse_args(RetrievalFlags, sys.argv[1:], __doc__)
-    prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from finetune.retrieval import RetrievalRun
+    with StopSignal(active=flags.do_train) as stop:
+        prepare()
+        # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+        from finetune.search import train_and_search
 
-    RetrievalRun(flags).run()
+        train_and_search(flags, stop)
+    stop.exit_as_asked()
 
 
 if __name__ == "__main__":

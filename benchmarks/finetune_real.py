@@ -143,7 +143,7 @@ def ours(folder: Path, args: Namespace) -> None:
         return (task.encode.collate(features, range(len(pairs)), len(pairs)),)
 
     def loss_of(batch):
-        loss, _ = task.loss(model, batch)
+        loss, _ = task.loss(model, *task.send_batches(model, [batch]))
         return loss
 
     time_all(folder, args, our_step(model, loss_of, args.amp), collate)

@@ -12,6 +12,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -85,7 +86,8 @@ def time_alternations(args: Namespace) -> dict[str, list[float]]:
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
     from pretrain.btmlm import PseudoTokenGenerator
-    from pretrain.trainer import SUMS, train_step
+    from pretrain.report import SUMS
+    from pretrain.task import objectives_loss, send_step
     from training.engine import Engine
     from training.optimizer import build_optimizer
 
@@ -103,7 +105,7 @@ def time_alternations(args: Namespace) -> dict[str, list[float]]:
         for name in [BASE, FULL] if number % 2 else [FULL, BASE]:
             work = next(steps[name])
             start = time.perf_counter()
-            result = train_step(engine, pseudo_tokens, work)
+            result = engine.step(send_step(work), partial(objectives_loss, model, pseudo_tokens))
             seconds[name].append((time.perf_counter() - start) / result.sums["tokens"])
         speeds = [f"{name} {1 / times[-1]:.0f} tokens/s" for name, times in seconds.items()]
         print(f"alternation {number - WARM_UP + 1}: {', '.join(speeds)}", flush=True)

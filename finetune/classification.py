@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
-from finetune.task import Task
+from finetune.task import SupervisedTask
 from model.task_names import CLASSIFICATION
 from reader.batching import EncodePairs, TaskBatch
 from reader.classification import Examples, read_classification
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from model.batch import LabelledBatch
 
 
-class Classification(Task):
+class Classification(SupervisedTask):
     """Classify the pooled first token; the metric is accuracy.
 
     Args:
@@ -54,11 +54,11 @@ class Classification(Task):
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
         return read_classification(path, ids, len(self.labels), labels=purpose != "test")
 
-    def run(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
+    def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Return logits and probabilities. NumPy's softmax could differ from Paddle's in the last digit."""
         import paddle.nn.functional as F
 
-        outputs = super().run(model, sent)
+        outputs = super().outputs(model, sent)
         return {**outputs, "probabilities": F.softmax(outputs["logits"])}
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:

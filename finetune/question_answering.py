@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.flags import FinetuneFlags
 from finetune.metrics import answer_scores
-from finetune.task import Task
+from finetune.task import SupervisedTask
 from model.task_names import QUESTION_ANSWERING
 from reader import question_answering as windows
 from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
@@ -105,7 +105,7 @@ def best_spans_of_all(windows: Sequence[SpanScores], max_length: int, count: int
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
 
-class QuestionAnswering(Task):
+class QuestionAnswering(SupervisedTask):
     """Find the first and the last token of the answer; the metric is F1.
 
     An item is a window of a question's context. Training windows without the answer are left out.

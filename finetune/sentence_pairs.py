@@ -20,12 +20,12 @@ class PairStep:
         sentences: ids of its b pairs, [CLS] S [SEP]: b sources, then b translations.
         negative: [B, B] bool over the whole step: whether the source of pair i and the translation of pair j
             are a negative. Pairs that share a sentence, on any side, are not.
-        state: lets `StepPairs` continue after this step.
+        position: with it `StepPairs` goes on after this step, a JSON value.
     """
 
     sentences: list[np.ndarray]
     negative: np.ndarray
-    state: dict[str, Any]
+    position: dict[str, Any]
 
     @property
     def micro_batches(self) -> list["PairStep"]:
@@ -43,7 +43,7 @@ class StepPairs:
         path: folder of the corpus.
         batch_size: pairs of a step, over all processes.
         alpha: language pairs are drawn in proportion to their number of pairs to this power.
-        state: `PairStep.state` of the last step; None starts at the beginning.
+        position: `PairStep.position` of the last step; None starts at the beginning.
     """
 
     tokenizer: Tokenizer
@@ -54,7 +54,7 @@ class StepPairs:
     seed: int
     rank: int = 0
     world_size: int = 1
-    state: dict[str, Any] | None = None
+    position: dict[str, Any] | None = None
 
     def open(self) -> Corpus:
         """Open the corpus. UserError: there is none, or it has no parallel text."""
@@ -67,8 +67,8 @@ class StepPairs:
         streams = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in streams.items()}
         sampler = Sampler(sizes, sizes, self.alpha, self.seed, "retrieval")
-        if self.state is not None:
-            sampler.restore(self.state)
+        if self.position is not None:
+            sampler.restore(self.position)
         mine = slice(*(self.batch_size * part // self.world_size for part in (self.rank, self.rank + 1)))
         while True:
             draws = sampler.draw(self.batch_size)

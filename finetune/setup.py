@@ -1,37 +1,30 @@
-"""From flags to processes, tokenizer, model, weights, optimizer and engine."""
+"""From flags to tokenizer, model, weights, optimizer and engine; from a model to the files of its folder."""
 
-import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import paddle
+from paddle import Tensor
 
 from finetune.flags import FinetuneFlags, TrainingFlags
-from finetune.task import Task
+from finetune.task import SupervisedTask
+from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tokenization import Tokenizer
-from training import distributed
 from training.engine import Engine
 from training.optimizer import build_optimizer, linear_warmup_decay, noam_decay
 from training.precision import LossScaling, Precision
+from training.task import Evaluation
 from utils.errors import UserError
-from utils.logging import RECIPE_BATCH, logger, setup
+from utils.logging import logger
 
-SUMS = ("correct", "count")  # the values that `Training.loss` returns beside the loss, summed over a step
-
-
-def begin(use_cuda: bool) -> None:
-    """Start a command: join the other processes, open the log, and log the command."""
-    distributed.init(use_cuda)
-    setup(rank=distributed.rank())
-    logger.info("command: %s (paddle %s)", shlex.join(sys.argv), paddle.__version__)
-    if line := os.environ.get(RECIPE_BATCH):
-        logger.info("%s", line)
+SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
 
 
 def open_start(flags: Any) -> Checkpoint | None:
@@ -41,7 +34,7 @@ def open_start(flags: Any) -> Checkpoint | None:
 
 
 def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
-    """The step folder that a run resumes from, opened unless it is the start, which is; None: the start."""
+    """Open the step folder that a run goes on from, unless it is the start; without one, return the start."""
     if step is None or (start is not None and step == start.path):
         return start
     return open_checkpoint(step)
@@ -80,9 +73,13 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
 
 
 def make_model(
-    flags: FinetuneFlags, task: Task, config: ErnieMConfig, seed: int, checkpoint: Checkpoint | None,
+    flags: FinetuneFlags,
+    task: SupervisedTask,
+    config: ErnieMConfig,
+    seed: int,
+    checkpoint: Checkpoint | None,
     fine_tuned: bool,
-) -> paddle.nn.Layer:  # fmt: skip
+) -> paddle.nn.Layer:
     """Make the task's model in --dtype, identical on every process, and load its weights.
 
     Args:
@@ -114,29 +111,48 @@ def make_model(
     return model
 
 
-def open_encoder(
-    flags: Any, checkpoint: Checkpoint | None, dtype: str = "float32", seed: int = 1,
+def make_encoder(
+    config: ErnieMConfig,
+    checkpoint: Checkpoint | None,
+    dtype: str = "float32",
+    seed: int = 1,
     optional: tuple[str, ...] = ("pooler.",),
-) -> tuple[ErnieMModel, Tokenizer]:  # fmt: skip
-    """Make tokenizer and encoder; a head in the weights is ignored.
+) -> ErnieMModel:
+    """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
+
+    Args:
+        checkpoint: None: the weights stay random.
+        optional: prefixes of tensors that may be missing and are then random.
+    """
+    paddle.seed(seed)
+    paddle.set_default_dtype(dtype)
+    model = ErnieMModel(config)
+    if checkpoint is None:
+        logger.warning("no --init_pretraining_params: the weights are random")
+    else:
+        load_from(model, checkpoint, optional, ignore=("classifier.", "lm_head.", "language_embeddings."))
+    return model
+
+
+def open_encoder(
+    flags: Any,
+    checkpoint: Checkpoint | None,
+    dtype: str = "float32",
+    seed: int = 1,
+    optional: tuple[str, ...] = ("pooler.",),
+) -> tuple[ErnieMModel, Tokenizer]:
+    """Make the encoder and the tokenizer that the flags and a checkpoint describe.
 
     Args:
         flags: the flags of run_retrieval.py or encode_vector.py.
-        checkpoint: None: the model stays random.
-        optional: prefixes of tensors that may be missing and are then random.
+        checkpoint, dtype, seed, optional: see `make_encoder`.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
     tokenizer = make_tokenizer(flags, checkpoint)
-    paddle.seed(seed)
-    paddle.set_default_dtype(dtype)
-    model = ErnieMModel(model_config(flags, checkpoint, tokenizer))
-    if checkpoint:
-        load_from(model, checkpoint, optional, ignore=("classifier.", "lm_head.", "language_embeddings."))
-    else:
-        logger.warning("no --init_pretraining_params: the weights are random")
-    return model, tokenizer
+    config = model_config(flags, checkpoint, tokenizer)
+    return make_encoder(config, checkpoint, dtype, seed, optional), tokenizer
 
 
 def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, seed: int) -> Engine:
@@ -154,3 +170,36 @@ def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, 
     scaling = LossScaling(**{name: getattr(flags, name) for name in names})
     precision = Precision(flags.amp, loss_scaling=scaling, cpu_bf16=flags.cpu_bf16)
     return Engine(model, optimizer, seed, precision=precision, sums=SUMS)
+
+
+def files_of_checkpoint(
+    task: Any,
+    engine: Engine,
+    masters: Mapping[str, Tensor],
+    evaluation: Evaluation | None,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> ModelFiles:
+    """The files of a fine-tuned model; see `training.task.Task.files`.
+
+    Args:
+        task: has the config, the tokenizer and the seed.
+        settings: "task", "labels" and "reading" for config.json.
+        facts: for the model card; steps, seed, command and scores are added.
+    """
+    facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": shlex.join(sys.argv)}
+    if evaluation is not None:
+        facts["scores"] = {
+            f"{metric}, {pattern}": {language: metrics[metric] for language, metrics in by_language.items()}
+            for pattern, by_language in evaluation.scores.items()
+            for metric in next(iter(by_language.values()))
+        }
+    return model_files(
+        engine.model,
+        task.config,
+        vocab_path=task.tokenizer.vocab_path,
+        piece_model_path=task.tokenizer.piece_model_path,
+        facts=facts,
+        settings={**settings, "step": engine.steps},
+        masters=masters,
+    )

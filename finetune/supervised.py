@@ -1,307 +1,168 @@
-"""Fine-tuning on labelled files: classification, tagging, question answering."""
+"""The command of a task with labelled files: fine-tune each seed, predict, evaluate, as the flags say."""
 
-import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import accumulate
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import paddle
-from paddle import Tensor, nn
+import gc
+from typing import Any
 
 from finetune import report
-from finetune.flags import LAST, MEAN, FinetuneFlags
-from finetune.run_folder import SELECTED, digest_of_files
-from finetune.setup import make_engine, make_model, make_tokenizer, model_config, open_start, open_step
-from finetune.task import Task
-from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training
-from model.checkpoint.read import open_checkpoint
-from reader.batching import Batches, GlobalBatch, stream_all
-from reader.task_files import expand, read_languages
+from finetune.command import begin, pace_of, run_folder, write_report
+from finetune.flags import FinetuneFlags
+from finetune.prediction import evaluate_files, predict_files
+from finetune.setup import make_engine, make_model, make_tokenizer, model_config, open_start
+from finetune.task import SupervisedTask
+from model.checkpoint.read import Checkpoint, open_checkpoint
 from training import distributed
 from training.engine import Engine
 from training.guard import StallWatch, StopSignal
-from training.prefetch import prefetch
+from training.run import Trainer
+from training.run_folder import BEST, SELECTED, RunFolder
+from training.task import Evaluation
 from utils.errors import UserError
-from utils.files import read_json
-from utils.logging import Progress, logger
+from utils.logging import logger
 
 
-class EvalFile(NamedTuple):
-    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
+def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: StopSignal) -> None:
+    """Run the command. It returns early if it is asked to stop; the same command then goes on."""
+    flags.check()
+    begin(flags)
+    start = open_start(flags)
+    tokenizer = make_tokenizer(flags, start)
+    task = task_class.from_flags(flags, tokenizer)
+    task.open(flags, start, tokenizer, model_config(flags, start, tokenizer))
+    test_paths = prediction_paths(task)
+    if not flags.do_train:
+        evaluate_and_predict(task, test_paths)
+        return
+    evaluations: dict[int, Evaluation] = {}
+    with run_folder(flags, task.identity) as folder:
+        for seed in flags.seeds:
+            several = len(flags.seeds) > 1
+            seed_folder = folder.of_seed(seed) if several else folder
+            suffix = f".seed_{seed}" if several else ""
+            if not run_seed(task, seed, seed_folder, [path + suffix for path in test_paths], stop):
+                return
+            if task.dev_files:
+                evaluations[seed] = seed_folder.selected()
+        if evaluations:
+            report_seeds(task, evaluations, "results")
 
-    pattern: str
-    language: str
-    path: Path
-    data: Sequence[Any]
 
-
-def predict_files(
-    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, labelled: bool,
-    stop: StopSignal | None = None,
-) -> list[tuple[EvalFile, list[Any], float, float]] | None:  # fmt: skip
-    """Predict every file. The processes divide each batch; every one gets all predictions.
+def run_seed(
+    task: SupervisedTask, seed: int, folder: RunFolder, test_paths: list[str], stop: StopSignal
+) -> bool:
+    """Train a seed unless it is finished, and predict the test files with its best model.
 
     Args:
-        labelled: whether the files have labels, so that there is a loss.
-        stop: return None on all processes as soon as one of them is asked to stop.
+        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
 
     Returns:
-        Each file, its predictions in the order of its items, the mean loss of an item, the time in seconds.
+        False if a process was asked to stop.
     """
-    rank, world = distributed.rank(), distributed.world_size()
-    size = flags.predict_batch_size or flags.batch_size  # items (padded tokens with in_tokens) per process
-    how = {"shuffle": False, "rank": rank, "world_size": world}
-    parts = [Batches(one.data, task.encode, size * world, size, flags.in_tokens, **how) for one in files]
-    found: list[list[tuple[int, Any]]] = [[] for _ in files]
-    losses, seconds = [0.0] * len(files), [0.0] * len(files)
-    engine.model.eval()
-    shown = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
-    with prefetch(partial(stream_all, parts)) as batches, paddle.no_grad(), engine.autocast():
-        last = time.monotonic()
-        for number, global_batch in batches:  # the same number of batches on every process
-            if stop is not None and stop.anywhere():
-                shown.close()
-                return None
-            for batch in global_batch.micro_batches:
-                rows, loss = task.predict(engine.model, batch, labelled)
-                found[number] += zip(batch.indices.tolist(), rows)
-                losses[number] += loss
-            last, before = time.monotonic(), last
-            seconds[number] += last - before
-            shown.update(global_batch.count)
-    shown.close()
-    done = []
-    for file, mine, loss, spent in zip(files, found, distributed.all_sum(losses), seconds):
-        everyone = [item for part in distributed.gather(mine) for item in part]
-        rows = [row for _, row in sorted(everyone, key=lambda item: item[0])]
-        done.append((file, rows, loss / len(file.data), spent))
-    return done
-
-
-def evaluate(
-    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, epoch: int = 0,
-    stop: StopSignal | None = None,
-) -> Scores | None:  # fmt: skip
-    """Score labelled files, and log one line for each. Arguments and None: see `predict_files`."""
-    predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
-    if predicted is None:
-        return None
-    scores: Scores = {}
-    for file, predictions, loss, seconds in predicted:
-        by_metric = dict(task.score(file.data, predictions, file.language))
-        scores.setdefault(file.pattern, {})[file.language] = by_metric
-        shown = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in by_metric.items())
-        logger.info(
-            "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
-            "steps: %d",
-            loss, shown, len(file.data), seconds, file.path, epoch, engine.steps,
-        )  # fmt: skip
-    return scores
-
-
-class SupervisedTraining(Training):
-    """One seed on labelled files."""
-
-    def __init__(self, run: "SupervisedRun", seed: int):
-        flags, task, train_set, dev_files = run.flags, run.task, run.train_set, run.dev_files
-        self.flags, self.task, self.dev_files, self.seed = flags, task, dev_files, seed
-        self.config, self.tokenizer = run.config, run.tokenizer
-        world = distributed.world_size()
-        self.batches = Batches(
-            train_set, task.encode, global_batch(flags), flags.batch_size, flags.in_tokens, flags.shuffle,
-            seed, distributed.rank(), world,
-        )  # fmt: skip
-        self.steps_of_epoch = [self.batches.count(epoch) for epoch in range(flags.epoch)]
-        self.total_steps = min(sum(self.steps_of_epoch), flags.max_steps or sum(self.steps_of_epoch))
-        self.ends = list(accumulate(self.steps_of_epoch))  # the last step of each epoch
-        self.evaluations = []
-        if dev_files:
-            regular = {*range(flags.validation_steps, self.total_steps, flags.validation_steps), *self.ends}
-            due = {step for step in regular if step < self.total_steps and flags.select_on != LAST}
-            self.evaluations = sorted(due | {self.total_steps})
-        logger.info(
-            "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
-            seed, len(train_set), self.total_steps, global_batch(flags),
-            "tokens" if flags.in_tokens else "examples", flags.batch_size, flags.gradient_accumulation_steps,
-            world,
-        )  # fmt: skip
-        reading = task.reading()
-        self.settings = {"task": task.name, "labels": task.labels} | ({"reading": reading} if reading else {})
-        self.facts = {
-            "name": f"ERNIE-M, {task.name}", "task": task.name, "data": flags.train_set,
-            "languages": list(dict.fromkeys(file.language for file in dev_files)) or None,
-            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params or "random weights",
-            "epochs": None if flags.max_steps else flags.epoch,
-            "selected_by": f"{task.metric}, {flags.select_on}, {dev_files[0].pattern}" if dev_files else None,
-        }  # fmt: skip
-
-    def stream(self, position: Any) -> Callable[[], Iterator[GlobalBatch]]:
-        return partial(self.batches.stream, self.flags.epoch, *(position or (0, 0)))
-
-    def after(self, work: GlobalBatch) -> list[int]:
-        return [work.epoch, work.index + 1]
-
-    def place(self, work: GlobalBatch) -> str:
-        examples = len(self.batches.examples)
-        done = round((work.index + 1) / self.steps_of_epoch[work.epoch] * examples)
-        return f"epoch: {work.epoch}, progress: {done}/{examples}, "
-
-    def send(self, model: nn.Layer, micro_batches: list[Any]) -> list[Any]:
-        return self.task.send(model, micro_batches)
-
-    def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        return self.task.loss(model, *micro_batch)
-
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
-        """Score all files; the first pattern selects the best step."""
-        epoch, select_on = self.epoch_at(engine.steps), self.flags.select_on
-        scores = evaluate(self.task, engine, self.dev_files, self.flags, epoch, stop)
-        if scores is None:
-            return None
-        first = next(iter(scores.values()))
-        of_metric = {language: found[self.task.metric] for language, found in first.items()}
-        selected_by = report.average(of_metric) if select_on in (MEAN, LAST) else of_metric[select_on]
-        return Evaluation(engine.steps, epoch, selected_by, scores)
-
-    def epoch_at(self, step: int) -> int:
-        """The epoch of a step."""
-        return bisect_left(self.ends, step)
-
-
-def global_batch(flags: FinetuneFlags) -> int:
-    """Examples (padded tokens with --in_tokens) of a step, over all processes."""
-    return flags.batch_size * flags.gradient_accumulation_steps * distributed.world_size()
-
-
-class SupervisedRun(FineTuningRun):
-    """A command for a task with labelled files: fine-tune, evaluate and predict, as the flags say."""
-
-    def __init__(self, flags: FinetuneFlags, task: type[Task]):
-        flags.check()
-        super().__init__(flags)
-        if not flags.do_train:
-            self.seeds = (0,)
-        self.start = open_start(flags)
-        self.tokenizer = make_tokenizer(flags, self.start)
-        self.task = task.from_flags(flags, self.tokenizer)
-        self.config = model_config(flags, self.start, self.tokenizer)
-        self.train_set = self.task.read(flags.train_set, "train") if flags.do_train else []
-        self.dev_files = self._open(flags.dev_set, "dev") if flags.do_val else []
-        self.test_files = self._open(flags.test_set, "test") if flags.do_test else []
-        known = [file.language for file in self.dev_files]
-        if flags.do_val and flags.select_on not in (MEAN, LAST, *known):
-            raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(known)}")
-        saved = dict(zip(dict.fromkeys(file.pattern for file in self.test_files), flags.test_save.split(",")))
-        self.saved = [saved[file.pattern].strip().replace("%s", file.language) for file in self.test_files]
-        if len(set(self.saved)) < len(self.saved):
-            fault = "several test files would get the same name; %s stands for the language"
-            raise UserError(f"--test_save {flags.test_save}: {fault}")
-
-    def _open(self, patterns: str, purpose: str) -> list[EvalFile]:
-        """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
-        languages = read_languages(self.flags.lang_map_config) if self.flags.lang_map_config else None
-        return [
-            EvalFile(pattern, language, path, self.task.read(path, purpose))
-            for pattern, by_language in expand(patterns, languages, f"--{purpose}_set").items()
-            for language, path in by_language.items()
-        ]
-
-    def identity(self) -> dict[str, Any]:
-        flags, task = self.flags, self.task
-        return self.identity_of(
-            task.name, filter(None, [self.start]), self.config, self.tokenizer,
-            global_batch=global_batch(flags), labels=task.labels,
-            train_set=digest_of_files([flags.train_set]),
-            dev_set=digest_of_files(file.path for file in self.dev_files),
-        )  # fmt: skip
-
-    def run_seed(self, seed: int, folder: Path, identity: dict[str, Any]) -> Evaluation | None:
-        """Train if asked to, predict the test files, and return the scores of the dev files."""
-        if not self.flags.do_train:
-            engine = self._trained()
-            self._write_predictions(engine, seed, epoch=0, step=0)
-            if not self.dev_files:
-                return None
-            return Evaluation(0, 0, 0.0, evaluate(self.task, engine, self.dev_files, self.flags))
-        if (folder / SELECTED).is_file():
-            logger.info("seed %d is finished: %s", seed, folder / SELECTED)
-            best = read_record(folder)
-        else:
-            best = self._train(seed, folder, identity)
-        if best is not None and self.test_files:
-            self._write_predictions(self._trained(folder / "best"), seed, best.epoch, best.step)
-        return best
-
-    def _trained(self, folder: Path | None = None) -> Engine:
-        """Load a trained model for prediction, from a folder of the run or from --init_checkpoint."""
-        checkpoint = open_checkpoint(folder) if folder else self.start
-        model = make_model(self.flags, self.task, self.config, 0, checkpoint, fine_tuned=True)
-        return make_engine(self.flags, model, total_steps=1, seed=0)
-
-    def _train(self, seed: int, folder: Path, identity: dict[str, Any]) -> Evaluation | None:
-        """Train a seed. Without dev files, predict the test files with the last weights; return None."""
-        flags = self.flags
-
-        def make(step: Path | None) -> tuple[SupervisedTraining, Engine]:
-            training = SupervisedTraining(self, seed)
-            checkpoint = open_step(step, self.start)
-            fine_tuned = step is not None or flags.init_checkpoint is not None
-            model = make_model(flags, self.task, self.config, seed, checkpoint, fine_tuned)
-            return training, make_engine(flags, model, training.total_steps, seed)
-
-        trainer = FineTuningTrainer(make, identity, folder, flags)
-        trainer.run()
-        best, step = trainer.best, trainer.engine.steps
-        if best is None:
-            self._write_predictions(trainer.engine, seed, trainer.training.epoch_at(step), step)
-            return None
+    if folder.is_finished():
+        logger.info("seed %d is finished: %s", seed, folder.path / SELECTED)
+    else:
+        trainer = Trainer(task, folder, seed, pace_of(task.flags))
+        if not trainer.run(stop):
+            return False
+        if not task.dev_files:  # nothing selects a step: the last one predicts
+            step = trainer.engine.steps
+            return predict_tests(task, trainer.engine, test_paths, task.epoch_of(step), step, stop)
+        best = trainer.best
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
-        return best
+        # The model and its moments go before those of the next one are made.
+        del trainer
+        gc.collect()
+    if not test_paths:
+        return True
+    best = folder.selected()
+    engine = trained_engine(task, open_checkpoint(folder.path / BEST))
+    return predict_tests(task, engine, test_paths, best.epoch, best.step, stop)
 
-    def _write_predictions(self, engine: Engine, seed: int, epoch: int, step: int) -> None:
-        """Write --test_save. The seed, if there are several, and .<epoch>.<step> are appended."""
-        flags, files = self.flags, self.test_files
-        if not files:
-            return
-        suffix = (f".seed_{seed}" if len(self.seeds) > 1 else "") + f".{epoch}.{step}"
-        watch = StallWatch(STALL_SECONDS, flags.stall_ends_seconds)
-        with watch, watch.during("the prediction of --test_set"):
-            predicted = predict_files(self.task, engine, files, flags, labelled=False)
-        for (file, predictions, *_), path in zip(predicted, (name + suffix for name in self.saved)):
-            logger.info("testing %s, save to %s", file.path, path)
-            if distributed.is_main():
-                self.task.write(path, file.data, predictions)
-        distributed.barrier()
 
-    def report(self, records: dict[int, Evaluation]) -> tuple[str, list[report.Table], dict[str, Any]]:
-        """The paper's figures are for test sets, so they are shown with the last pattern of --dev_set."""
-        flags, task = self.flags, self.task
-        first = next(iter(records.values())).scores
-        tables = []
-        for pattern, by_language in first.items():
-            recipe = flags.paper if pattern == list(first)[-1] else None
-            for metric in next(iter(by_language.values())):
-                rows = {
-                    seed: {language: found[metric] for language, found in record.scores[pattern].items()}
-                    for seed, record in records.items()
-                }
-                figures = report.figures(recipe, metric, list(by_language))
-                tables.append(report.Table(f"{metric}, {pattern}", rows, figures))
-        selected = {
-            str(seed): {"step": record.step, "epoch": record.epoch, "selected_by": record.selected_by}
-            for seed, record in records.items()
+def evaluate_and_predict(task: SupervisedTask, test_paths: list[str]) -> None:
+    """Predict the test files and score the dev files with the model of --init_checkpoint."""
+    engine = trained_engine(task, task.start)
+    predict_tests(task, engine, test_paths, epoch=0, step=0)
+    if task.dev_files:
+        scores = evaluate_files(task, engine, task.dev_files)
+        report_seeds(task, {0: Evaluation(0, 0, 0.0, scores)}, "evaluation")
+
+
+def trained_engine(task: SupervisedTask, checkpoint: Checkpoint) -> Engine:
+    """An engine that predicts with a fine-tuned model."""
+    model = make_model(task.flags, task, task.config, 0, checkpoint, fine_tuned=True)
+    return make_engine(task.flags, model, total_steps=1, seed=0)
+
+
+def prediction_paths(task: SupervisedTask) -> list[str]:
+    """For each test file the path of its predictions, from --test_save.
+
+    Raises:
+        UserError: two files would have the same path.
+    """
+    flags, files = task.flags, task.test_files
+    patterns = dict.fromkeys(file.pattern for file in files)
+    save_patterns = dict(zip(patterns, flags.test_save.split(",")))
+    paths = [save_patterns[file.pattern].strip().replace("%s", file.language) for file in files]
+    if len(set(paths)) < len(paths):
+        raise UserError(
+            f"--test_save {flags.test_save}: several test files would get the same name; %s stands for the "
+            "language"
+        )
+    return paths
+
+
+def predict_tests(
+    task: SupervisedTask,
+    engine: Engine,
+    test_paths: list[str],
+    epoch: int,
+    step: int,
+    stop: StopSignal | None = None,
+) -> bool:
+    """Write the predictions of the test files. False: a process was asked to stop."""
+    if not task.test_files:
+        return True
+    watch = StallWatch(60.0, task.flags.stall_ends_seconds)
+    with watch, watch.during("the prediction of --test_set"):
+        predicted = predict_files(task, engine, task.test_files, labelled=False, stop=stop)
+    if predicted is None:
+        return False
+    for (file, predictions, *_), path in zip(predicted, test_paths, strict=True):
+        path = f"{path}.{epoch}.{step}"
+        logger.info("testing %s, save to %s", file.path, path)
+        if distributed.is_main():
+            task.write(path, file.data, predictions)
+    distributed.barrier()
+    return True
+
+
+def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name: str) -> None:
+    """Write the tables. The paper's figures are of test sets: they stand beside the last pattern."""
+    flags = task.flags
+    first = next(iter(evaluations.values())).scores
+    *_, last_pattern = first
+    tables = []
+    for pattern, by_language in first.items():
+        recipe = flags.paper if pattern == last_pattern else None
+        for metric in next(iter(by_language.values())):
+            rows = {
+                seed: {language: metrics[metric] for language, metrics in evaluation.scores[pattern].items()}
+                for seed, evaluation in evaluations.items()
+            }
+            figures = report.figures(recipe, metric, list(by_language))
+            tables.append(report.Table(f"{metric}, {pattern}", rows, figures))
+    selected = {
+        str(seed): {
+            "step": evaluation.step,
+            "epoch": evaluation.epoch,
+            "selected_by": evaluation.selected_by,
         }
-        facts = {"task": task.name, "metric": task.metric, "select_on": flags.select_on, "selected": selected}
-        return "results" if flags.do_train else "evaluation", tables, facts
-
-
-def read_record(folder: Path) -> Evaluation:
-    """Read the selected evaluation of a finished seed. UserError: the file is damaged."""
-    path, advice = folder / SELECTED, "remove it, and the same command makes it again"
-    try:
-        return Evaluation(**read_json(path, advice))
-    except TypeError as error:
-        raise UserError(f"{path}: holds no evaluation ({error}); {advice}") from error
+        for seed, evaluation in evaluations.items()
+    }
+    facts: dict[str, Any] = {
+        "task": task.name,
+        "metric": task.metric,
+        "select_on": flags.select_on,
+        "selected": selected,
+    }
+    write_report(flags, name, tables, facts)

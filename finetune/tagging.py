@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune.flags import FinetuneFlags
 from finetune.metrics import entity_scores
-from finetune.task import Task
+from finetune.task import SupervisedTask
 from model.task_names import TAGGING
 from reader import tagging
 from reader.tagging import Sentence, TaggedBatch
@@ -33,7 +33,7 @@ class TaggedSentence(NamedTuple):
     predicted: Sequence[str]
 
 
-class Tagging(Task):
+class Tagging(SupervisedTask):
     """Classify every token; the metric is entity F1 over words, as conlleval counts it.
 
     Args:

@@ -1,44 +1,73 @@
-"""The base class of a task with labelled files.
+"""The base class of the tasks with labelled files: classification, tagging, question answering.
 
 One class makes the features and decodes the outputs in training, evaluation and prediction. Training makes a
 task from the flags. Prediction makes it from the labels and the "reading" in the model's config.json. It may
-run without Paddle, so only the methods that compute a loss import Paddle.
+run without Paddle, so the methods that train import Paddle when they are called.
 """
 
+import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from finetune.flags import FinetuneFlags
+from finetune.flags import LAST, MEAN, FinetuneFlags
+from finetune.report import average
 from model.config import ErnieMConfig
 from model.task_names import MODEL_CLASSES, OUTPUTS
-from reader.batching import EncodeExamples
+from reader.batching import Batches, EncodeExamples, GlobalBatch
+from reader.task_files import expand, read_languages
 from reader.tokenization import Tokenizer
+from training import distributed
+from training.meter import Interval
+from training.task import Evaluation, Task
+from utils.errors import UserError
+from utils.logging import logger
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
     from model.batch import LabelledBatch
+    from model.checkpoint.folder import ModelFiles
+    from model.checkpoint.read import Checkpoint
+    from training.engine import Engine
+    from training.guard import StopSignal
 
 
-class Task:
-    """Features, model, loss, decoding and metric of one task.
+class TaskFile(NamedTuple):
+    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
 
-    A subclass defines the methods that raise NotImplementedError here.
+    pattern: str
+    language: str
+    path: Path
+    data: Sequence[Any]
+
+
+class SupervisedTask(Task):
+    """Features, model, loss, decoding and metric of one task; its files and their order in training.
+
+    A subclass defines the methods of the first part.
 
     Attributes:
         name: one of `model.task_names`; written to config.json and to the model card.
         metric: the key of `score` that selects a step; larger is better.
         labels: label names in the order of their ids; None if the task has none.
         encode: turns items of a data set into features, and features into batches.
+        train_set: the items of --train_set.
+        dev_files, test_files: the files of --dev_set and --test_set.
     """
 
     name: str
     metric: str
     labels: list[str] | None = None
     encode: EncodeExamples
+
+    # What a task defines
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
@@ -73,6 +102,8 @@ class Task:
         """Write the predictions of a file in the official form, atomically."""
         raise NotImplementedError
 
+    # The model, its loss and its predictions
+
     def make_model(self, config: ErnieMConfig) -> "nn.Layer":
         """Make a new model with the layers `.ernie_m` and `.classifier`."""
         from model import heads
@@ -80,7 +111,7 @@ class Task:
         sizes = [len(self.labels)] if self.labels else []
         return getattr(heads, MODEL_CLASSES[self.name])(config, *sizes)
 
-    def send(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
+    def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
         """Send batches to the device in one copy; return each with what was sent."""
         from model.batch import LabelledBatch, TokenBatch
         from model.device import upload
@@ -92,30 +123,218 @@ class Task:
         ]
         return list(zip(batches, upload(labelled), strict=True))
 
-    def run(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
+    def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Run the model: output name -> float32 tensor (float64 if the model is float64)."""
         import paddle
 
-        found = model(sent.inputs)
-        found = found if isinstance(found, tuple) else (found,)
-        single = [x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32") for x in found]
-        return dict(zip(OUTPUTS[self.name], single, strict=True))
-
-    def loss(
-        self, model: "nn.Layer", batch: Any, sent: "LabelledBatch | None" = None
-    ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """Return the training loss divided by `batch.count`, and "correct" and "count" for the log."""
-        sent = sent or self.send(model, [batch])[0][1]
-        total, correct, count = self.losses(sent, self.run(model, sent))
-        return total / batch.count, {"correct": correct, "count": count}
+        tensors = model(sent.inputs)
+        if not isinstance(tensors, tuple):
+            tensors = (tensors,)
+        exact = (paddle.float32, paddle.float64)
+        tensors = [tensor if tensor.dtype in exact else tensor.astype("float32") for tensor in tensors]
+        return dict(zip(OUTPUTS[self.name], tensors, strict=True))
 
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "LabelledBatch") -> float:
         """Sum the losses of the items of a batch."""
-        return self.losses(sent, outputs)[0].item()
+        total, _, _ = self.losses(sent, outputs)
+        return total.item()
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
-        ((_, sent),) = self.send(model, [batch])
-        outputs = self.run(model, sent)
+        ((_, sent),) = self.send_batches(model, [batch])
+        outputs = self.outputs(model, sent)
         loss = self.evaluation_loss(batch, outputs, sent) if labelled else 0.0
-        return self.decode(batch, {name: values.numpy() for name, values in outputs.items()}), loss
+        arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
+        return self.decode(batch, arrays), loss
+
+    # Training on files: the methods of `training.task.Task`
+
+    def open(
+        self,
+        flags: FinetuneFlags,
+        start: "Checkpoint | None",
+        tokenizer: Tokenizer,
+        config: ErnieMConfig,
+    ) -> None:
+        """Read and check the files that the flags name. Prediction of single inputs needs none.
+
+        Args:
+            start: the weights that the flags name; None: random ones.
+
+        Raises:
+            UserError: a file is missing or damaged, or --select_on names a language without a file.
+        """
+        self.flags = flags
+        self.start = start
+        self.tokenizer = tokenizer
+        self.config = config
+        self.train_set = self.read(flags.train_set, "train") if flags.do_train else []
+        self.dev_files = self._read_files(flags.dev_set, "dev") if flags.do_val else []
+        self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
+        languages = [file.language for file in self.dev_files]
+        if flags.do_val and flags.select_on not in (MEAN, LAST, *languages):
+            raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(languages)}")
+
+    def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
+        """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
+        languages = None
+        if self.flags.lang_map_config:
+            languages = read_languages(self.flags.lang_map_config)
+        return [
+            TaskFile(pattern, language, path, self.read(path, purpose))
+            for pattern, by_language in expand(patterns, languages, f"--{purpose}_set").items()
+            for language, path in by_language.items()
+        ]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        from finetune.identity import digest_of_files, identity_of
+
+        return identity_of(
+            self.flags,
+            self.name,
+            [self.start],
+            self.config,
+            self.tokenizer,
+            global_batch=global_batch(self.flags),
+            labels=self.labels,
+            train_set=digest_of_files([self.flags.train_set]),
+            dev_set=digest_of_files(file.path for file in self.dev_files),
+        )
+
+    def begin(self, seed: int, checkpoint: Path | None) -> "Engine":
+        from finetune.setup import make_engine, make_model, open_step
+
+        flags = self.flags
+        self.seed = seed
+        self._batches = Batches(
+            self.train_set,
+            self.encode,
+            global_batch(flags),
+            flags.batch_size,
+            flags.in_tokens,
+            flags.shuffle,
+            seed,
+            distributed.rank(),
+            distributed.world_size(),
+        )
+        self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
+        self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the last step of each epoch
+        self.total_steps = self._epoch_ends[-1]
+        if flags.max_steps is not None:
+            self.total_steps = min(self.total_steps, flags.max_steps)
+        self.evaluations = self._evaluation_steps()
+        logger.info(
+            "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
+            seed,
+            len(self.train_set),
+            self.total_steps,
+            global_batch(flags),
+            "tokens" if flags.in_tokens else "examples",
+            flags.batch_size,
+            flags.gradient_accumulation_steps,
+            distributed.world_size(),
+        )
+        # --init_pretraining_params has no classifier for this task.
+        fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
+        weights = open_step(checkpoint, self.start)
+        model = make_model(flags, self, self.config, seed, weights, fine_tuned)
+        return make_engine(flags, model, self.total_steps, seed)
+
+    def _evaluation_steps(self) -> list[int]:
+        """Every --validation_steps, at the end of each epoch and at the end; with --select_on last there."""
+        if not self.dev_files:
+            return []
+        steps = {self.total_steps}
+        if self.flags.select_on != LAST:
+            every = self.flags.validation_steps
+            steps |= {*range(every, self.total_steps, every)}
+            steps |= {end for end in self._epoch_ends if end < self.total_steps}
+        return sorted(steps)
+
+    def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
+        epoch, index = position or (0, 0)
+        return partial(self._batches.stream, self.flags.epoch, epoch, index)
+
+    def send(self, model: "nn.Layer", data: GlobalBatch) -> list[tuple[Any, "LabelledBatch"]]:
+        return self.send_batches(model, data.micro_batches)
+
+    def loss(
+        self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
+    ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
+        batch, sent = micro_batch
+        total, correct, count = self.losses(sent, self.outputs(model, sent))
+        return total / batch.count, {"correct": correct, "count": count}
+
+    def evaluate(self, engine: "Engine", stop: "StopSignal") -> Evaluation | None:
+        """Score the files of all languages; those of the first pattern select the best step."""
+        from finetune.prediction import evaluate_files
+
+        epoch = self.epoch_of(engine.steps)
+        scores = evaluate_files(self, engine, self.dev_files, epoch, stop)
+        if scores is None:
+            return None
+        first_pattern = next(iter(scores.values()))
+        by_language = {language: metrics[self.metric] for language, metrics in first_pattern.items()}
+        if self.flags.select_on in (MEAN, LAST):
+            selected_by = average(by_language)
+        else:
+            selected_by = by_language[self.flags.select_on]
+        return Evaluation(engine.steps, epoch, selected_by, scores)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of an optimizer step."""
+        return bisect_left(self._epoch_ends, step)
+
+    def line(self, interval: Interval) -> str:
+        data, examples = interval.data, len(self.train_set)
+        seen = round((data.index + 1) / self._steps_of_epoch[data.epoch] * examples)
+        accuracy = f"ave acc: {share(interval):f}"
+        return f"epoch: {data.epoch}, progress: {seen}/{examples}, " + official_line(
+            interval, self.total_steps, accuracy
+        )
+
+    def files(
+        self, engine: "Engine", masters: Mapping[str, "Tensor"], evaluation: Evaluation | None
+    ) -> "ModelFiles":
+        from finetune.setup import files_of_checkpoint
+
+        flags = self.flags
+        settings = {"task": self.name, "labels": self.labels}
+        if reading := self.reading():
+            settings["reading"] = reading
+        facts = {
+            "name": f"ERNIE-M, {self.name}",
+            "task": self.name,
+            "data": flags.train_set,
+            "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params or "random weights",
+            "epochs": None if flags.max_steps else flags.epoch,
+            "selected_by": None,
+        }
+        if self.dev_files:
+            facts["selected_by"] = f"{self.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
+        return files_of_checkpoint(self, engine, masters, evaluation, settings, facts)
+
+
+def global_batch(flags: FinetuneFlags) -> int:
+    """Examples (padded tokens with --in_tokens) of a step, over all processes."""
+    return flags.batch_size * flags.gradient_accumulation_steps * distributed.world_size()
+
+
+def share(interval: Interval) -> float:
+    """The share of correct decisions in an interval; nan if all of its steps were skipped."""
+    if not interval.sums["steps"]:
+        return math.nan
+    return interval.sums["correct"] / max(interval.sums["count"], 1)
+
+
+def official_line(interval: Interval, total_steps: int, measure: str) -> str:
+    """A line of the log as the official code writes it. `measure`: such as "ave acc: 0.912"."""
+    steps = interval.sums["steps"]
+    loss = interval.sums["loss"] / steps if steps else math.nan
+    return (
+        f"step: {interval.steps}/{total_steps}, ave loss: {loss:f}, {measure}, lr: {interval.step.lr:.3e}, "
+        f"grad norm: {interval.step.grad_norm:.3f}, speed: {interval.speed:.3f} steps/s, "
+        f"{interval.remaining} left"
+    )

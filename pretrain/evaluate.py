@@ -63,19 +63,12 @@ class Evaluator:
                 f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
             )
 
-    def due(self, step: int, last: int) -> bool:
-        """Whether there is an evaluation after `step` of a run of `last` steps."""
+    def steps(self, last: int) -> list[int]:
+        """The steps after which a run of `last` steps is evaluated, in ascending order."""
         if not self.most or not (self.mono or self.pairs):
-            return False
-        every = self.config.run.eval_steps
-        return step == last or (every > 0 and step > 0 and step % every == 0)
-
-    def to_come(self, step: int, last: int) -> int:
-        """The number of evaluations from that after `step` to the end of a run of `last` steps."""
-        if not self.due(last, last):
-            return 0
+            return []
         every = self.config.run.eval_steps or last
-        return -(-last // every) - (max(step, 1) - 1) // every
+        return [*range(every, last, every), last]
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate; the streams are shared among the processes, the result is the same on all.

@@ -140,16 +140,13 @@ class StepBatches:
         share: objective -> its weight in the step's loss.
         masked: tokens to predict of each objective, in the order of `OBJECTIVES`, in the whole step, over all
             processes.
-        state: the step's number, from 1, and the samplers' positions after it.
+        position: the step's number, from 1, and the samplers' positions after it, JSON values.
     """
 
     micro_batches: list[Batch]
     share: dict[str, float]
     masked: list[int]
-    state: dict[str, Any]
-
-
-NOTHING = StepBatches([], {}, [0] * len(OBJECTIVES), {})
+    position: dict[str, Any]
 
 
 class StepReader:
@@ -158,7 +155,7 @@ class StepReader:
     Args:
         text: what the run trains on.
         total_steps: of the run; decides when BTMLM starts.
-        state: a `StepBatches.state` to go on from.
+        state: a `StepBatches.position` to go on from.
         step: the first step, if there is no state.
 
     Raises:

@@ -130,12 +130,17 @@ def encode_in_windows(
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """One optimizer step's share of this process; `Batches.stream` goes on from (epoch, index + 1)."""
+    """One optimizer step's share of this process."""
 
     epoch: int
     index: int
     count: int  # examples in it, over all processes
     micro_batches: list[Any]  # of this process; none if the last batch is too short for all processes
+
+    @property
+    def position(self) -> list[int]:
+        """Epoch and index with which `Batches.stream` goes on."""
+        return [self.epoch, self.index + 1]
 
 
 class Batches:

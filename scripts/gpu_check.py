@@ -47,8 +47,9 @@ from pretrain.loss import masked_lm_loss, to_device
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.reader import StepBatches
+from pretrain.report import SUMS
 from pretrain.shares import MONOLINGUAL
-from pretrain.trainer import SUMS, train_step
+from pretrain.task import objectives_loss, send_step
 from training import distributed
 from training.engine import Engine
 from training.optimizer import build_optimizer, linear_warmup_decay
@@ -236,7 +237,9 @@ def train(engine: Engine, objective: str, last: int = STEPS) -> list[float]:
         parts = [batch_of(objective, 2 * step + half, 4) for half in range(2)]
         masked = sum(part.masked for part in parts).tolist()
         mine = parts[distributed.rank() :: distributed.world_size()]
-        done.append(train_step(engine, pseudo_tokens, StepBatches(mine, {objective: 1.0}, masked, {})))
+        with engine.autocast():
+            micro_batches = send_step(StepBatches(mine, {objective: 1.0}, masked, {}))
+        done.append(engine.step(micro_batches, partial(objectives_loss, engine.model, pseudo_tokens)))
     return [step.loss for step in done] + [step.grad_norm for step in done]
 
 

@@ -19,14 +19,18 @@ from utils.files import atomic_dir, sync_files, unwritable_is_a_user_error
 
 
 def write_checkpoint(
-    folder: Path, files: ModelFiles | None, state: Mapping[str, Any], part: int = 0, parts: int = 1
+    folder: Path,
+    files: ModelFiles | None,
+    state: Mapping[str, Any] | None = None,
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
     """Write a checkpoint. Call it on every process.
 
     Args:
         folder: the checkpoint's folder, the same on all processes. An older one is replaced.
-        files: the files of the model. Only process 0 writes them.
-        state: this process's part of the training state.
+        files: the files of the model. Only process 0 has them.
+        state: this process's part of the training state; None: the model alone.
         part, parts: the number of this part, and how many there are. A process whose `part` is not below
             `parts` writes nothing.
 
@@ -40,14 +44,19 @@ def write_checkpoint(
             if not distributed.is_main():
                 return None
             place = staged.enter_context(atomic_dir(folder))
-            (place / STATE).mkdir()
+            if state is not None:
+                (place / STATE).mkdir()
             return place
 
         def write() -> None:
-            if part < parts:
-                if part == 0:
-                    files.write(place)
-                write_part(place / STATE, state, part, parts, beside=() if part else (MANIFEST,))
+            has_part = state is not None and part < parts
+            if files is not None:
+                files.write(place)
+            if has_part:
+                # The state of process 0 and the model beside it belong to the same moment.
+                beside = (MANIFEST,) if part == 0 else ()
+                write_part(place / STATE, state, part, parts, beside)
+            if files is not None or has_part:
                 sync_files(place)
 
         place = _together(folder, stage)

@@ -9,8 +9,8 @@ import contextlib
 import itertools
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 from utils.errors import UserError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
     from paddle.optimizer import Optimizer
 
+T = TypeVar("T")
 FUSED_BYTES = 64 << 20  # hides the fixed cost of a sum, and bounds the copy that fleet makes
 
 
@@ -123,6 +124,29 @@ def gather(item: Any) -> list[Any]:
     items: list[Any] = []
     dist.all_gather_object(items, item)
     return items
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Call `work` on the main process alone. Call this function on every process.
+
+    Returns:
+        The result of `work`, which must pickle, on every process.
+
+    Raises:
+        UserError: on every process, if `work` raised it.
+    """
+    if world_size() == 1:
+        return work()
+    result = fault = None
+    if is_main():
+        try:
+            result = work()
+        except UserError as error:
+            fault = str(error)
+    result, fault = gather((result, fault))[0]
+    if fault is not None:
+        raise UserError(fault)
+    return result
 
 
 def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:

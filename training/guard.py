@@ -72,15 +72,21 @@ class StopSignal:
     Enter it in the main thread, as early as possible; it does not need Paddle. `utils.runtime.prepare` keeps
     Paddle from installing its own handler of SIGTERM.
 
+    Args:
+        active: False: the signals keep their usual effect. For work after which there is nothing to save.
+
     Attributes:
         received: the first signal received, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, active: bool = True) -> None:
+        self.active = active
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignal":
+        if not self.active:
+            return self
         self._reading_end, self._writing_end = os.pipe()
         os.set_blocking(self._writing_end, False)
         self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
@@ -90,6 +96,8 @@ class StopSignal:
         return self
 
     def __exit__(self, *_) -> None:
+        if not self.active:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)

@@ -13,7 +13,7 @@ from finetune.classification import Classification
 from finetune.metrics import entities
 from finetune.question_answering import Answer, QuestionAnswering
 from finetune.tagging import Tagging
-from finetune.task import Task
+from finetune.task import SupervisedTask
 from inference.loading import LoadedModel
 from inference.tasks import TaskOptions, text_of
 from reader.batching import BATCH_TOKENS, batches_by_length
@@ -29,7 +29,7 @@ RANKED = 20  # the softmax is over this many candidates, as in run_mrc.py, or ov
 class FineTunedTask:
     """The base of all: a training task, whose features and decoding are used, and an engine for its head."""
 
-    def __init__(self, model: LoadedModel, task: Task):
+    def __init__(self, model: LoadedModel, task: SupervisedTask):
         self.task, self.engine = task, model.engine(task.name)
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:

@@ -55,7 +55,7 @@ def finetuning(processes: int, folder: Path) -> Kind:
         toy.make(folder, train=STEPS // 2 * BATCH), OUTPUT, batch_size=BATCH // processes, skip_steps=1,
         save_steps=SAVE_STEPS, validation_steps=10, keep_checkpoints=3,
     )  # fmt: skip
-    log = r"resumed from .*step_(\d+)", r"step: (\d+)/\d+, (ave loss: .*), speed:"
+    log = r"going on from .*step_(\d+)", r"step: (\d+)/\d+, (ave loss: .*), speed:"
     return Kind(f"fine-tuning, {processes}", processes, "run_classifier.py", line, "", *log)
 
 

@@ -45,14 +45,14 @@ def arm(what: str, number: int) -> None:
 
 def main() -> None:
     prepare(quiet=True)
-    from finetune.supervised import SupervisedTraining
+    from finetune.task import SupervisedTask
 
-    evaluate = SupervisedTraining.evaluate
+    evaluate = SupervisedTask.evaluate
 
     def better(self, engine, stop):
         return dataclasses.replace(evaluate(self, engine, stop), selected_by=float(engine.steps))
 
-    SupervisedTraining.evaluate = better
+    SupervisedTask.evaluate = better
     for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:
         if process := os.fork():
             _, status = os.waitpid(process, 0)

@@ -25,7 +25,9 @@ def main() -> None:
     def recorded(self, micro_batches, *rest):
         if self.steps + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        samples = [int(i) for batch, *_ in micro_batches for i in getattr(batch, "indices", ())]
+        # Of retrieval no samples are recorded.
+        batches = [micro_batch[0] for micro_batch in micro_batches if isinstance(micro_batch, tuple)]
+        samples = [int(index) for batch in batches for index in batch.indices]
         found = step(self, micro_batches, *rest)
         if found is not None:
             done.setdefault(str(self.steps), []).append([found.loss, samples])

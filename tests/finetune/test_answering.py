@@ -8,9 +8,9 @@ import paddle
 import pytest
 
 import run_mrc
+from finetune import supervised
 from finetune.flags import FinetuneFlags
 from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
-from finetune.supervised import SupervisedRun
 from model.ernie_m import ErnieMConfig
 from reader.batching import Batches
 from reader.batching import stream_all as stream
@@ -103,7 +103,7 @@ def test_the_loss_by_hand(folder, model):
     assert lengths.min() < lengths.max()
     with paddle.no_grad():
         logits = [x.numpy().astype(np.float64) for x in model(padded_batch(batch.input_ids))]
-        loss, sums = task.loss(model, batch)
+        loss, sums = task.loss(model, *task.send_batches(model, [batch]))
         _, evaluated = task.predict(model, batch, labelled=True)
     expected, right = 0.0, 0
     for row, length in enumerate(lengths):
@@ -134,8 +134,9 @@ def test_what_official_compat_trains(folder, model):
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder):
     seen = []
-    monkeypatch.setattr(SupervisedRun, "__init__", lambda self, args, task: seen.append((args.shuffle, task)))
-    monkeypatch.setattr(SupervisedRun, "run", lambda self: None)
+    monkeypatch.setattr(
+        supervised, "fine_tune", lambda task, flags, stop: seen.append((flags.shuffle, task))
+    )
     for value in ("true", "false"):
         monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
         run_mrc.main()

@@ -96,7 +96,7 @@ def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
 def test_resume_bit_for_bit(train, tmp_path):
     train("one")
     log = train("two", init_checkpoint=tmp_path / "one" / "step_3")
-    assert "resumed from" in log and "step 3 of 6" in log
+    assert "going on from" in log and "step 3 of 6" in log
     ours, theirs = arrays(tmp_path / "one" / "step_6"), arrays(tmp_path / "two" / "step_6")
     assert ours.keys() == theirs.keys() and any(name.startswith("state/") for name in ours)
     for name, value in ours.items():
@@ -115,7 +115,7 @@ def test_resume_bit_for_bit(train, tmp_path):
         ({"train_set": "absent"}, "absent: no finished corpus there"),
         ({"layer": 3}, "--layer 3: no such layer"),
         ({"init_checkpoint": "absent"}, "absent: no such folder"),
-        ({"scale": 0}, "--scale 0.0: it must be above 0"),
+        ({"scale": 0}, "--scale 0: it must be above 0"),
     ],
 )
 def test_bad_flags(train, changes, message):

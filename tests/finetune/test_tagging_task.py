@@ -60,7 +60,7 @@ def test_only_words_have_a_loss(make, pieces, labelled):
     batch = batch_of(task, *SENTENCES)
     assert batch.count == labelled
     model = Given(batch.input_ids.shape)
-    loss, sums = task.loss(model, batch)
+    loss, sums = task.loss(model, *task.send_batches(model, [batch]))
     loss.backward()
     learned = batch.labels >= 0
     assert learned.sum() == labelled == sums["count"]
@@ -121,7 +121,7 @@ def test_official_loss_is_a_mean_over_all_of_the_batch(make):
     batch = batch_of(task, *SENTENCES)
     assert batch.labels[0].tolist()[:6] == [4, 0, 1, 1, 4, 4]
     model = Given(batch.input_ids.shape)
-    loss, _ = task.loss(model, batch)
+    loss, _ = task.loss(model, *task.send_batches(model, [batch]))
     mask = (batch.input_ids != Letters.pad_id).astype("float64")
     labels = paddle.to_tensor(np.maximum(batch.labels, 0))
     losses = F.cross_entropy(model.logits, labels, reduction="none")  # [R, T]

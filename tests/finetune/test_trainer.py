@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import supervised
+from finetune import prediction
 from tests.finetune import toy
 
 
@@ -58,13 +58,13 @@ SCRIPTED = {
 def scripted(monkeypatch):
     """Evaluations find what SCRIPTED says."""
 
-    def evaluate(task, engine, files, *_):
+    def evaluate_files(task, engine, files, *_):
         found = SCRIPTED[engine.steps]
         names = {file.pattern: "heldout" if "heldout" in file.pattern else "dev" for file in files}
         scores = {name: {lang: {"acc": x} for lang, x in row.items()} for name, row in found.items()}
         return {pattern: scores[name] for pattern, name in names.items()}
 
-    monkeypatch.setattr(supervised, "evaluate", evaluate)
+    monkeypatch.setattr(prediction, "evaluate_files", evaluate_files)
 
 
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])

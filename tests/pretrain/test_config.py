@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pretrain.config import PretrainConfig
-from pretrain.trainer import learning_rate
+from pretrain.task import learning_rate
 from tests.helpers.small_corpus import ROOT
 from tests.launching import clean_environment
 from tests.pretrain.tiny_run import config, make_corpus

@@ -13,7 +13,7 @@ from pretrain.evaluate import Evaluator
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
 from pretrain.reader import TrainingText
-from pretrain.trainer import Trainer
+from pretrain.task import Pretraining
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
@@ -28,9 +28,10 @@ class Held:
         self.tokenizer = Tokenizer.from_folder(folder)
         self.corpus = Corpus(folder, self.tokenizer.digest)
         text = TrainingText.of(self.corpus, Vocabulary.of(self.tokenizer), made)
-        trainer = Trainer(made, text, self.tokenizer, made.optimizer.steps)
-        self.engine, self.model = trainer.engine, trainer.model
-        self.evaluator = Evaluator(made, text, self.tokenizer, trainer.pseudo_tokens)
+        task = Pretraining(made)
+        self.engine = task.begin(made.run.seed, None)
+        self.model = self.engine.model
+        self.evaluator = Evaluator(made, text, self.tokenizer, task.pseudo_tokens)
 
     def run(self, stop=None):
         return self.evaluator.run(self.engine, StopSignal() if stop is None else stop)
@@ -138,12 +139,11 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held, monkeypatch):
 
 def test_when_it_is_due(tiny_corpus):
     every = Held(tiny_corpus, run__eval_steps=5).evaluator
-    assert [step for step in range(13) if every.due(step, 12)] == [5, 10, 12]
-    assert [every.to_come(step, 12) for step in (0, 5, 6, 12)] == [3, 3, 2, 1]
+    assert every.steps(12) == [5, 10, 12] and every.steps(10) == [5, 10]
     end = Held(tiny_corpus).evaluator
-    assert [step for step in range(13) if end.due(step, 12)] == [12]
+    assert end.steps(12) == [12]
     never = Held(tiny_corpus, run__eval_steps=5, run__eval_sequences=0).evaluator
-    assert not any(never.due(step, 12) for step in range(13))
+    assert never.steps(12) == []
 
 
 def test_training_does_not_notice(pretrain):

@@ -2,13 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from pretrain.config import OBJECTIVES
-from pretrain.run_folder import Journal, cut_back, in_words, summary
-from pretrain.trainer import SUMS
+from pretrain.report import SUMS, line_of, record_of, summary
 from training.engine import Step
+from training.meter import Meter
+from training.records import Records
 
 
 def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:
@@ -24,23 +26,23 @@ STEPS = [
 ]  # fmt: skip
 
 
-def test_records_by_hand_and_in_words(tmp_path):
-    """Also from the state that a checkpoint had in between."""
-    with Journal(tmp_path, 0, 20_000) as journal:
-        journal.add(STEPS[0])
-    with Journal(tmp_path, 1, 20_000, json.loads(json.dumps(journal.state()))) as journal:
-        for one in STEPS[1:]:
-            journal.add(one)
-        journal.write_line(1500, 2e-4)
-        journal.write_line(1501, 2e-4)
-    first, after = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
-    line = in_words(first, 20_000, "1:02:03")
+def test_records_by_hand_and_in_words():
+    """Also from the sums that a checkpoint had in between."""
+    first = Meter()
+    first.add(STEPS[0])
+    meter = Meter(*json.loads(json.dumps([first.sums, first.totals])))
+    for one in STEPS[1:]:
+        meter.add(one)
+    last = replace(STEPS[-1], lr=2e-4)
+    record = record_of(meter.end_interval(1500, last, None, 1.0, "1:02:03"))
+    after = record_of(meter.end_interval(1501, last, None, 1.0, "1:02:03"))
+    line = line_of(record, 20_000, "1:02:03")
     assert line.startswith(
         "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
     )
     assert "grad 6.00, lr 0.0002" in line and "1:02:03 left" in line
-    assert first.pop("tokens_per_second") > 0
-    assert first == {
+    assert record.pop("tokens_per_second") > 0
+    assert record == {
         "step": 1500, "lr": 2e-4, "loss": 3.0, "grad_norm": 6.0, "tokens": 160.0, "skipped": 1.0,
         "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},  # means over tokens, not over steps
         "tlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0},
@@ -55,9 +57,9 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": number, "loss": 0.1 * number}) + "\n" for number in (2, 4, 4, 6)]
     path.write_text("".join(lines) + tail)
-    assert cut_back(path, 4, -1) == 1 + bool(tail.strip())
+    assert Records(path).cut_back(4, -1) == 1 + bool(tail.strip())
     assert path.read_text() == "".join(lines[:3])
-    assert cut_back(tmp_path / "none.jsonl", 4, -1) == 0
+    assert Records(tmp_path / "none.jsonl").cut_back(4, -1) == 0
     assert not (tmp_path / "none.jsonl").exists()
 
 
@@ -67,7 +69,7 @@ def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path)
     lines = [{"step": 2, "loss": 1.0}, {"step": 2, "held_out": {}}, {"step": 4, "loss": 1.0}]
     lines = [json.dumps(line) + "\n" for line in [*lines, {"step": 4, "held_out": {}}]]
     path.write_text("".join(lines))
-    assert cut_back(path, 4, 2) == 1
+    assert Records(path).cut_back(4, 2) == 1
     assert path.read_text() == "".join(lines[:3])
 
 

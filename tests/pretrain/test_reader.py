@@ -11,7 +11,7 @@ from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepReader, TrainingText, cut_by_tokens, total_steps
 from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, examples_of_step, shares
-from pretrain.trainer import learning_rate
+from pretrain.task import learning_rate
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import files_of
@@ -67,7 +67,7 @@ def test_processes_tile_a_step(source, world_size):
     for _ in range(6):
         step, works = whole.next(), [part.next() for part in parts]
         assert sum((rows_of(work) for work in works), Counter()) == rows_of(step)
-        assert [work.state for work in works] == [step.state] * world_size
+        assert [work.position for work in works] == [step.position] * world_size
         masked = np.sum([batch.masked for work in works for batch in work.micro_batches], axis=0)
         assert all(work.masked == masked.tolist() for work in [step, *works])
 
@@ -106,7 +106,7 @@ def test_it_goes_on_from_a_state(source):
     straight, first = source.reader(), source.reader()
     works = [straight.next() for _ in range(8)]
     for _ in range(5):
-        state = first.next().state
+        state = first.next().position
     # Another number of processes may go on: the positions are those of the whole step.
     parts = [source.reader(rank, 2, json.loads(json.dumps(state))) for rank in range(2)]
     for work in works[5:]:

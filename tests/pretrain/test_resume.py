@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from pretrain.evaluate import Evaluator
-from pretrain.trainer import Trainer
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
 from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, pretrain, records
+from training.engine import Engine
+from training.run_folder import RunFolder
 from utils.errors import run
 from utils.files import sha256_of
 
@@ -77,15 +78,15 @@ def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch,
 
 def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     """From step 6 on nothing can be written: neither the log nor the record of that step."""
-    train, full = Trainer.step, disk_full_after(2500)
+    train, full = Engine.step, disk_full_after(2500)
 
-    def step(self, work, **options):
-        if self.engine.steps == 5:
+    def step(self, *arguments):
+        if self.steps == 5:
             full.__enter__()
-        return train(self, work, **options)
+        return train(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "step", step)
+        patched.setattr(Engine, "step", step)
         try:
             with pytest.raises(SystemExit) as ended:
                 run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
@@ -102,8 +103,8 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "number, owner, name, code, step",
     [
-        (signal.SIGTERM, Trainer, "step", 0, 1),
-        (signal.SIGTERM, Trainer, "save", 0, 8),
+        (signal.SIGTERM, Engine, "step", 0, 1),
+        (signal.SIGTERM, RunFolder, "save_step", 0, 8),
         (signal.SIGINT, Evaluator, "_btmlm", 130, 5),
     ],
 )
@@ -213,7 +214,7 @@ def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, ou
 
 def test_another_configuration_is_named(straight, out, refused):
     line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7)
-    assert "step_12 was made with another configuration" in line
+    assert "step_12 was made with another configuration (" in line
     assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
     assert records(out) == records(straight)
 
@@ -245,7 +246,7 @@ def other_corpus(folder: Path) -> Path:
 def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused):
     corpus = other_corpus(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
     line = refused(corpus=corpus, **USUAL)
-    assert "step_12 was trained on another corpus: " in line
+    assert "step_12 was made with another configuration (digests.corpus: " in line
     assert str(tiny_corpus) in line and str(corpus) in line and "begin anew with --run.overwrite true" in line
     assert records(out) == records(straight)
 
@@ -257,7 +258,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     for key, value, message in (
         ("corpus", "nowhere", "nowhere: no finished corpus there (no manifest.json); build it with"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
-        ("init__encoder", out / "full", f"run.overwrite would remove {out}/full, which init names;"),
+        ("init__encoder", out / "full", f"true would remove {out}/full, which the run starts from;"),
     ):
         assert message in refused(**{key: str(value)}, run__overwrite=True)
     assert files_of(out) == before
@@ -278,4 +279,4 @@ def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
     ours, theirs = checkpoint(straight, STEPS), checkpoint(out, STEPS)
     assert all((value == theirs[name]).all() for name, value in ours.items())
     saved = json.loads((out / "checkpoints/step_12/training_state/state.json").read_text())
-    assert saved["config"]["run"]["save_steps"] == 3
+    assert saved["run"]["run"]["save_steps"] == 3

@@ -1,6 +1,7 @@
 """What a step does, and what a run leaves behind."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,11 +10,8 @@ from safetensors.numpy import load_file
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.heads import SequenceClassifier
-from pretrain import trainer
-from pretrain.masking import Vocabulary
-from pretrain.reader import StepBatches, TrainingText
-from reader.corpus import Corpus
-from reader.tokenization import Tokenizer
+from pretrain.reader import StepBatches
+from pretrain.task import Pretraining
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 
@@ -70,11 +68,11 @@ def test_only_the_objectives_that_are_active(pretrain):
 
 
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
-    settings, tokenizer = config(tiny_corpus), Tokenizer.from_folder(tiny_corpus)
-    text = TrainingText.of(Corpus(tiny_corpus), Vocabulary.of(tokenizer), settings)
-    made = trainer.Trainer(settings, text, tokenizer, 12)
-    step = made.step(StepBatches([], {"camlm": 1.0}, [0] * 4, {}))
-    assert step.loss == 0.0 and not step.skipped and made.engine.steps == 1
+    task = Pretraining(config(tiny_corpus))
+    engine = task.begin(1, None)
+    nothing = task.send(engine.model, StepBatches([], {"camlm": 1.0}, [0] * 4, {"step": 1}))
+    step = engine.step(nothing, partial(task.loss, engine.model))
+    assert step.loss == 0.0 and not step.skipped and engine.steps == 1
 
 
 def test_options_that_change_nothing_but_memory(pretrain):

@@ -88,7 +88,7 @@ def assert_equal_runs(one: Path, other: Path, step: int = STEPS) -> None:
         json.loads((output / "checkpoints" / f"step_{step}" / "training_state" / "state.json").read_text())
         for output in (one, other)
     ]
-    assert states[0]["run"] == states[1]["run"]
+    assert states[0]["state"] == states[1]["state"]
     assert records(one) == records(other)
     for export in ("full", "encoder"):
         paths = [output / export / "model.safetensors" for output in (one, other)]

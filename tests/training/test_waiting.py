@@ -1,6 +1,7 @@
 """How often a step makes the host wait for the device: uploads of arrays, and values that are read back."""
 
 import math
+from functools import partial
 
 import numpy as np
 import paddle
@@ -14,12 +15,13 @@ from model.heads import PreTrainingModel, SequenceClassifier
 from model.layout import Layout
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.reader import StepBatches
-from pretrain.trainer import SUMS, train_step
+from pretrain.report import SUMS
+from pretrain.task import objectives_loss, send_step
 from reader.batching import TaskBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, objectives, of_all_four
 from training import distributed
-from training.engine import Engine
+from training.engine import Engine, Step
 from training.optimizer import AdamW, build_optimizer
 from training.precision import Precision
 
@@ -70,6 +72,11 @@ def seen(monkeypatch):
 
 def engine_of(model, **options) -> Engine:
     return Engine(model, build_optimizer(model, 1e-3), **options)
+
+
+def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, work: StepBatches) -> Step:
+    """A step as `training.run.Trainer` makes it."""
+    return engine.step(send_step(work), partial(objectives_loss, engine.model, pseudo_tokens))
 
 
 def work_of(count: int = 2) -> StepBatches:
@@ -154,6 +161,6 @@ def test_fine_tuning_reads_when_all_is_on_its_way(seen):
     task = Classification(None, ["a", "b", "c"], 9)
     ids, numbers = np.random.default_rng(0).integers(4, 90, [2, 2, 9]), np.arange(2)
     seen.begin()
-    micro_batches = task.send(model, [TaskBatch(one, np.array([0, 2]), numbers, 4) for one in ids])
-    engine.step(micro_batches, lambda both: task.loss(model, *both))
+    batches = [TaskBatch(one, np.array([0, 2]), numbers, 4) for one in ids]
+    engine.step(task.send_batches(model, batches), partial(task.loss, model))
     assert seen == ["upload", "backward", "backward", "norm", "read", "update"]

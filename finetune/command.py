@@ -1,0 +1,72 @@
+"""What all fine-tuning commands do: open the log, lock --checkpoints, and write a report over the seeds."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from finetune import report
+from finetune.flags import TrainingFlags
+from training import distributed
+from training.run import Pace
+from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state
+from utils.command_line import log_no_effect
+from utils.logging import RECIPE_BATCH, logger, setup
+
+_REPORTS = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
+RULES = FolderRules(
+    output="--checkpoints",
+    overwrite="--overwrite true",
+    # run.json first: if the removal is interrupted, what remains belongs to no run.
+    contents=(RUN, "step_*", BEST, "seed_*", SELECTED, *_REPORTS),
+    # A step folder belongs to one seed, and other seeds may be run beside it.
+    may_change=("random_seed",),
+    advice=lambda identity, keys: "; to start a new run from its weights, use --init_pretraining_params",
+)
+
+
+def begin(flags: TrainingFlags) -> None:
+    """Start a command: join the other processes, open the log, and log the command."""
+    distributed.init(flags.use_cuda)
+    setup(rank=distributed.rank())
+    logger.info("command: %s (paddle %s)", shlex.join(sys.argv), paddle.__version__)
+    if line := os.environ.get(RECIPE_BATCH):
+        logger.info("%s", line)
+    log_no_effect(flags)
+
+
+@contextmanager
+def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFolder]:
+    """Lock --checkpoints for a run.
+
+    Raises:
+        UserError: another command writes there, or the folder holds another run.
+    """
+    sources = [path for path in (flags.init_checkpoint, flags.init_pretraining_params) if path]
+    first_step = None
+    if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
+        first_step = Path(flags.init_checkpoint)
+    path = Path(flags.checkpoints)
+    folder = RunFolder(path, RULES, flags.keep_checkpoints, flags.overwrite, sources, first_step)
+    with folder.locked():
+        folder.claim(identity)
+        yield folder
+
+
+def pace_of(flags: TrainingFlags) -> Pace:
+    """When a run logs, saves and stops."""
+    return Pace(flags.skip_steps, flags.save_steps, stall_ends_seconds=flags.stall_ends_seconds)
+
+
+def write_report(
+    flags: TrainingFlags, name: str, tables: Sequence[report.Table], facts: Mapping[str, Any]
+) -> None:
+    """Log the tables, and write them as <name>.txt, .md and .json into --checkpoints."""
+    logger.info("results\n%s", report.to_text(tables))
+    if distributed.is_main():
+        report.write_report(Path(flags.checkpoints), name, tables, facts)

@@ -1,0 +1,126 @@
+"""Prediction and evaluation of whole files, divided among the processes."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import paddle
+
+from finetune.task import SupervisedTask, TaskFile
+from reader.batching import Batches, stream_all
+from training import distributed
+from training.engine import Engine
+from training.guard import StopSignal
+from training.prefetch import prefetch
+from utils.logging import Progress, logger
+
+Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+
+
+class FilePredictions(NamedTuple):
+    """A file, and what a model makes of it.
+
+    Attributes:
+        predictions: in the order of the items.
+        loss: the mean over the items; 0 without labels.
+        seconds: the time that it took.
+    """
+
+    file: TaskFile
+    predictions: list[Any]
+    loss: float
+    seconds: float
+
+
+def predict_files(
+    task: SupervisedTask,
+    engine: Engine,
+    files: Sequence[TaskFile],
+    labelled: bool,
+    stop: StopSignal | None = None,
+) -> list[FilePredictions] | None:
+    """Predict every file. The processes divide each batch, and every one gets all predictions.
+
+    Args:
+        labelled: whether the files have labels, so that there is a loss.
+        stop: None is returned on all processes as soon as one of them is asked to stop.
+    """
+    flags, rank, world_size = task.flags, distributed.rank(), distributed.world_size()
+    size = flags.predict_batch_size or flags.batch_size  # items of a process, or padded tokens
+    parts = [
+        Batches(
+            file.data,
+            task.encode,
+            size * world_size,
+            size,
+            flags.in_tokens,
+            shuffle=False,
+            rank=rank,
+            world_size=world_size,
+        )
+        for file in files
+    ]
+    rows: list[list[tuple[int, Any]]] = [[] for _ in files]  # of this process: item number, prediction
+    losses = [0.0] * len(files)
+    seconds = [0.0] * len(files)
+    engine.model.eval()
+    progress = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
+    with prefetch(partial(stream_all, parts)) as batches, paddle.no_grad(), engine.autocast():
+        began = time.monotonic()
+        for number, global_batch in batches:  # the same number of batches on every process
+            # All processes leave together: each of them takes part in the sums that follow.
+            if stop is not None and stop.anywhere():
+                progress.close()
+                return None
+            for batch in global_batch.micro_batches:
+                predictions, loss = task.predict(engine.model, batch, labelled)
+                rows[number] += zip(batch.indices.tolist(), predictions)
+                losses[number] += loss
+            ended = time.monotonic()
+            seconds[number] += ended - began
+            began = ended
+            progress.update(global_batch.count)
+    progress.close()
+    losses = distributed.all_sum(losses)
+    return [
+        FilePredictions(file, _in_order(rows[i]), losses[i] / len(file.data), seconds[i])
+        for i, file in enumerate(files)
+    ]
+
+
+def _in_order(rows: list[tuple[int, Any]]) -> list[Any]:
+    """The predictions of all processes, in the order of the items."""
+    everywhere = [row for part in distributed.gather(rows) for row in part]
+    everywhere.sort(key=lambda row: row[0])
+    return [prediction for _, prediction in everywhere]
+
+
+def evaluate_files(
+    task: SupervisedTask,
+    engine: Engine,
+    files: Sequence[TaskFile],
+    epoch: int = 0,
+    stop: StopSignal | None = None,
+) -> Scores | None:
+    """Score labelled files, and log a line for each. None: a process was asked to stop."""
+    predicted = predict_files(task, engine, files, labelled=True, stop=stop)
+    if predicted is None:
+        return None
+    scores: Scores = {}
+    for file, predictions, loss, seconds in predicted:
+        metrics = dict(task.score(file.data, predictions, file.language))
+        scores.setdefault(file.pattern, {})[file.language] = metrics
+        values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
+        logger.info(
+            "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
+            "steps: %d",
+            loss,
+            values,
+            len(file.data),
+            seconds,
+            file.path,
+            epoch,
+            engine.steps,
+        )
+    return scores

@@ -1,0 +1,276 @@
+"""The command run_retrieval.py: fine-tune each seed if asked to, then search bitexts with its vectors."""
+
+import gc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import paddle
+
+from evaluation.encode import encode, encode_layer
+from evaluation.retrieval import accuracy_by_layer, choose_on_half
+from evaluation.search import Found, search_both
+from finetune import report
+from finetune.command import begin, pace_of, run_folder, write_report
+from finetune.flags import RetrievalFlags
+from finetune.retrieval import Retrieval, layer_of
+from finetune.setup import make_encoder, open_encoder, open_start
+from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.device import summary
+from model.ernie_m import ErnieMModel
+from reader.bitext import Bitext, read_bitexts
+from reader.tokenization import Tokenizer
+from training import distributed
+from training.guard import StopSignal
+from training.precision import in_words, use_cpu_bf16
+from training.run import Trainer
+from training.run_folder import BEST, RunFolder
+from utils.errors import UserError
+from utils.files import atomic_file, write_json
+from utils.logging import Progress, logger
+from utils.tables import in_columns
+
+DIRECTIONS = ("en -> xx", "xx -> en")
+CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
+T = TypeVar("T")
+
+
+class SearchResult(NamedTuple):
+    """What the model of a seed finds at one layer, by language, and the same model with random weights.
+
+    `untrained` is empty if the random weights were not searched.
+    """
+
+    layer: int
+    trained: dict[str, Found]
+    untrained: dict[str, Found]
+
+
+def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
+    """Run the command. It returns early if the training is asked to stop; the same command then goes on."""
+    begin(flags)
+    bitexts = open_bitexts(flags)
+    starts = open_starts(flags)
+    if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
+        for start in starts.values():
+            check_task(start, flags.init_task)
+    if flags.do_train:
+        task = Retrieval(flags, starts)
+        with run_folder(flags, task.identity) as folder:
+            results = {}
+            for seed in flags.seeds:
+                seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
+                model = train_seed(task, seed, seed_folder, stop)
+                if model is None:
+                    return
+                results[seed] = search(flags, seed, model, task.tokenizer, bitexts)
+            report_seeds(flags, results)
+    else:
+        results = {}
+        for seed in flags.seeds:
+            model, tokenizer = open_encoder(flags, starts[seed], flags.dtype, seed)
+            precision = in_words(flags.dtype, flags.cpu_bf16)
+            logger.info("%s", summary(precision, distributed.world_size()))
+            results[seed] = search(flags, seed, model, tokenizer, bitexts)
+        report_seeds(flags, results)
+
+
+def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
+    """The weights that each seed starts from; None: random ones. A folder that seeds share is opened once."""
+    opened: dict[str | None, Checkpoint | None] = {}
+    starts = {}
+    for seed in flags.seeds:
+        flags_of_seed = flags.of_seed(seed)
+        path = flags_of_seed.init_pretraining_params
+        if path not in opened:
+            opened[path] = open_start(flags_of_seed)
+        starts[seed] = opened[path]
+    return starts
+
+
+def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:
+    """The bitexts of --pairs; none without that flag.
+
+    Raises:
+        UserError: a file is missing or damaged, or too short for --layer sweep.
+    """
+    if not flags.pairs:
+        return []
+    bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])
+    short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
+    if flags.layer == "sweep" and short:
+        raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
+    return bitexts
+
+
+def check_task(checkpoint: Checkpoint, init_task: str) -> None:
+    """Refuse weights that were not fine-tuned for the task of --init_task."""
+    if checkpoint.task == init_task:
+        return
+    fact = f"were fine-tuned for {checkpoint.task}" if checkpoint.task else "were not fine-tuned"
+    raise UserError(f'{checkpoint.path}: its weights {fact}, and --init_task wants {init_task} ("": any)')
+
+
+def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:
+    """Train a seed unless it is finished, and return its best model. None: a process was asked to stop."""
+    if not folder.is_finished():
+        trainer = Trainer(task, folder, seed, pace_of(task.flags))
+        if not trainer.run(stop):
+            return None
+        if trainer.best is None:  # without held-out pairs nothing selects a step
+            return trainer.engine.model
+        # The model and its moments go before those of the next one are made.
+        del trainer
+        gc.collect()
+    return make_encoder(task.config, open_checkpoint(folder.path / BEST), task.flags.dtype, seed)
+
+
+# Search
+
+
+def search(
+    flags: RetrievalFlags, seed: int, model: ErnieMModel, tokenizer: Tokenizer, bitexts: list[Bitext]
+) -> SearchResult | None:
+    """Search the bitexts with the model of a seed, and write its predictions.
+
+    Returns:
+        None if there are no bitexts, or if all layers were searched, which has a report of its own.
+    """
+    if not bitexts:
+        return None
+    folder = Path(flags.checkpoints, f"seed_{seed}" if len(flags.seeds) > 1 else "")
+    if flags.cpu_bf16:
+        use_cpu_bf16(model)
+    random_model = None
+    is_trained = flags.do_train or flags.init_pretraining_params
+    if flags.untrained and is_trained and seed == flags.seeds[0]:
+        paddle.seed(seed)
+        random_model = ErnieMModel(model.config)
+        if flags.cpu_bf16:
+            use_cpu_bf16(random_model)
+    if flags.layer == "sweep":
+        rows = search_layers(flags, model, tokenizer, bitexts)
+        if random_model is not None:
+            rows[f"untrained, {CHOSEN}"] = search_layers(flags, random_model, tokenizer, bitexts)[CHOSEN]
+        if distributed.is_main():
+            write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", rows)
+        return None
+    layer = layer_of(flags, model.config.num_hidden_layers)
+    trained = search_layer(flags, model, tokenizer, layer, bitexts)
+    untrained = {}
+    if random_model is not None:
+        untrained = search_layer(flags, random_model, tokenizer, layer, bitexts)
+    if distributed.is_main():
+        write_predictions(folder / "predictions" / "tatoeba", bitexts, trained)
+    return SearchResult(layer, trained, untrained)
+
+
+def search_layer(
+    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, bitexts: list[Bitext]
+) -> dict[str, Found]:
+    """Search bitexts in both directions with the vectors of one layer: language -> result."""
+
+    def search_one(bitext: Bitext) -> Found:
+        english = encode_layer(model, _ids(tokenizer, bitext.translations, flags), layer, flags.pooling)
+        other = encode_layer(model, _ids(tokenizer, bitext.sentences, flags), layer, flags.pooling)
+        return search_both(english, other, flags.score)
+
+    return _divided(bitexts, search_one)
+
+
+def search_layers(
+    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, bitexts: list[Bitext]
+) -> dict[str, dict[str, float]]:
+    """Row -> language -> per cent, mean of both directions: each layer, then `choose_on_half`."""
+    specials = flags.pooling == "specials"
+
+    def search_one(bitext: Bitext) -> dict[str, float]:
+        english = encode(model, _ids(tokenizer, bitext.translations, flags), specials=specials)
+        other = encode(model, _ids(tokenizer, bitext.sentences, flags), specials=specials)
+        means = accuracy_by_layer(english, other).mean(axis=1)  # [L + 1]
+        rows = {f"layer {layer}": mean for layer, mean in enumerate(means)}
+        rows[CHOSEN] = choose_on_half(english, other).mean
+        return rows
+
+    by_language = _divided(bitexts, search_one)
+    names = next(iter(by_language.values()))
+    return {
+        name: {language: 100 * float(rows[name]) for language, rows in by_language.items()} for name in names
+    }
+
+
+def _ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[np.ndarray]:
+    """[CLS] S [SEP] of each text."""
+    return tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
+
+
+def _divided(bitexts: list[Bitext], work: Callable[[Bitext], T]) -> dict[str, T]:
+    """language -> result of `work`. The processes divide the bitexts, and every process gets all results."""
+    own_bitexts = bitexts[distributed.rank() :: distributed.world_size()]
+    own_results = {}
+    progress = Progress(sum(len(bitext.sentences) for bitext in own_bitexts), "searching", unit="sentences")
+    for bitext in own_bitexts:
+        own_results[bitext.language] = work(bitext)
+        progress.update(len(bitext.sentences))
+    progress.close()
+    results: dict[str, T] = {}
+    for part in distributed.gather(own_results):
+        results |= part
+    return {bitext.language: results[bitext.language] for bitext in bitexts}
+
+
+# Files and report
+
+
+def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str, Found]) -> None:
+    """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of the other side.
+
+    The English sentences are in alphabetical order, as in the files of XTREME (Hu et al., 2020).
+    """
+    for bitext in bitexts:
+        english = [text.strip() for text in bitext.translations]
+        order = sorted(range(len(english)), key=english.__getitem__)
+        lines = results[bitext.language].forward
+        with atomic_file(folder / f"test-{bitext.language}.tsv", "w", newline="\n") as file:
+            file.writelines(f"{lines[number]}\n" for number in order)
+
+
+def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Log and write sweep.json: row -> language -> per cent."""
+    languages = next(iter(rows.values()))
+    lines = [["", *languages, report.AVERAGE]]
+    for name, row in rows.items():
+        values = [*row.values(), report.average(row)]
+        lines.append([name, *(f"{value:.2f}" for value in values)])
+    logger.info("%s\n%s", title, in_columns(lines))
+    write_json(folder / "sweep.json", {"title": title, "rows": rows})
+
+
+def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | None]) -> None:
+    """Write a table for each direction, if one layer was searched."""
+    searched = {seed: result for seed, result in results.items() if result is not None}
+    if not searched:
+        return
+    layers = {str(seed): result.layer for seed, result in searched.items()}
+    untrained_model = next(iter(searched.values())).untrained
+    settings = f"{flags.score}, {flags.pooling}, layer {', '.join(map(str, dict.fromkeys(layers.values())))}"
+    tables = []
+    for number, direction in enumerate(DIRECTIONS):
+        rows = {seed: _accuracies(result.trained, number) for seed, result in searched.items()}
+        languages = list(next(iter(rows.values())))
+        paper = report.figures(flags.paper, direction, languages)
+        untrained = _accuracies(untrained_model, number)
+        tables.append(report.Table(f"{direction}, {settings}", rows, paper, untrained))
+    facts: dict[str, Any] = {
+        "task": "retrieval",
+        "pooling": flags.pooling,
+        "score": flags.score,
+        "layers": layers,
+    }
+    write_report(flags, "retrieval", tables, facts)
+
+
+def _accuracies(results: Mapping[str, Found], direction: int) -> dict[str, float]:
+    """language -> per cent found in a direction, a number in `DIRECTIONS`."""
+    return {language: result.accuracies()[direction] for language, result in results.items()}

@@ -1,0 +1,112 @@
+"""The records of pre-training: losses of the objectives, and the held-out evaluation, as lines of the log."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pretrain.config import OBJECTIVES
+from training.meter import Interval
+
+# What a step adds up over micro-batches and processes, per objective and in all.
+_OF_OBJECTIVE = ("loss", "count", "correct")
+_OF_STEP = ("tokens", "pseudo", "copied", "repeated")
+SUMS = [f"{objective}.{name}" for objective in OBJECTIVES for name in _OF_OBJECTIVE] + list(_OF_STEP)
+
+_SAMPLES = 3  # sentences with pseudo-tokens in the log
+
+
+def record_of(interval: Interval) -> dict[str, Any]:
+    """The record of some steps, JSON values.
+
+    It holds step, lr (of the last step), loss and grad_norm (means over the steps; None if all were skipped),
+    tokens (trained since the beginning of the run), tokens_per_second, skipped, and per objective loss (mean
+    over masked tokens), perplexity and accuracy; for btmlm also copy_rate and repeat_rate.
+    """
+    sums = interval.sums
+    steps = sums["steps"]
+    record: dict[str, Any] = {
+        "step": interval.steps,
+        "lr": interval.step.lr,
+        "loss": sums["loss"] / steps if steps else None,
+        "grad_norm": sums["grad_norm"] / steps if steps else None,
+        "tokens": float(interval.totals["tokens"]),
+        "tokens_per_second": interval.per_second.get("tokens", 0.0),
+        "skipped": float(sums["skipped"]),
+    }
+    for objective in OBJECTIVES:
+        count = sums[f"{objective}.count"]
+        if count:
+            loss = sums[f"{objective}.loss"] / count
+            accuracy = sums[f"{objective}.correct"] / count
+            perplexity = math.exp(min(loss, 50.0))
+            record[objective] = {"loss": loss, "perplexity": perplexity, "accuracy": accuracy}
+    if sums["pseudo"] and "btmlm" in record:  # a sentence of [UNK] alone has no targets
+        record["btmlm"]["copy_rate"] = sums["copied"] / sums["pseudo"]
+        record["btmlm"]["repeat_rate"] = sums["repeated"] / sums["pseudo"]
+    return record
+
+
+def line_of(record: Mapping[str, Any], total_steps: int, remaining: str) -> str:
+    """A record as one line of the log."""
+    parts = [f"step {record['step']:,} of {total_steps:,}"]
+    for objective in OBJECTIVES:
+        if objective in record:
+            values = record[objective]
+            rates = f"ppl {values['perplexity']:.1f}, acc {100 * values['accuracy']:.1f}"
+            parts.append(f"{objective} {values['loss']:.4f} ({rates})")
+    norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
+    parts.append(f"grad {norm}, lr {record['lr']:.3g}")
+    parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left")
+    if record["skipped"]:
+        parts.append(f"{record['skipped']:.0f} steps skipped")
+    return " | ".join(parts)
+
+
+def summary(scores: Mapping[str, Any]) -> list[str]:
+    """A held-out evaluation as lines of the log: means over languages or pairs, retrieval at every layer.
+
+    Args:
+        scores: as `pretrain.evaluate.Evaluator.run` returns them.
+    """
+    lines = []
+    for objective in ("mmlm", "tlm", "camlm"):
+        values = list(scores.get(objective, {}).values())
+        if values:
+            perplexity = _geometric_mean(values, "perplexity")
+            accuracy = 100 * np.mean([value["accuracy"] for value in values])
+            lines.append(
+                f"{objective}: perplexity {perplexity:.2f} (geometric mean), accuracy {accuracy:.2f} %"
+            )
+    if scores.get("btmlm"):
+        lines += _summary_of_btmlm(list(scores["btmlm"].values()))
+    if "retrieval" in scores:
+        layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
+        listed = " ".join(f"{accuracy:.1f}" for accuracy in layers)
+        lines.append(f"retrieval accuracy from the embeddings to the top layer: {listed} %")
+    return [f"[held-out] {line}" for line in lines]
+
+
+def _summary_of_btmlm(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    measured = [value for value in values if "perplexity" in value]
+    if measured:
+        perplexity = _geometric_mean(measured, "perplexity")
+        without = _geometric_mean(measured, "perplexity_without")
+        lines.append(f"btmlm: perplexity {perplexity:.2f}, without the pseudo-tokens {without:.2f}")
+    rates = {
+        rate: 100 * np.mean([value[rate] for value in values])
+        for rate in ("precision", "frequent_precision", "copy_rate", "repeat_rate")
+    }
+    lines.append(
+        f"btmlm: pseudo-tokens in the translation {rates['precision']:.2f} % (the most frequent words: "
+        f"{rates['frequent_precision']:.2f} %), copied {rates['copy_rate']:.2f} %, "
+        f"repeated {rates['repeat_rate']:.2f} %"
+    )
+    first_samples = [value["samples"][0] for value in values if value["samples"]]
+    return lines + [f"pseudo-tokens of {sample}" for sample in first_samples[:_SAMPLES]]
+
+
+def _geometric_mean(values: Sequence[Mapping[str, float]], key: str) -> float:
+    return math.exp(np.mean([math.log(value[key]) for value in values]))

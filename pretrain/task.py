@@ -1,0 +1,321 @@
+"""Pre-training as a task: its text, the loss of a mix of objectives, held-out evaluation, finished models."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle import Tensor
+
+from model.checkpoint.folder import ModelFiles, model_files
+from model.checkpoint.load import load_from
+from model.checkpoint.manifest import MANIFEST, check_manifest
+from model.checkpoint.read import open_checkpoint
+from model.ernie_m import ErnieMConfig
+from model.heads import PreTrainingModel
+from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
+from pretrain.config import (
+    FREE,
+    FRESH,
+    FROM_ENCODER,
+    OBJECTIVES,
+    SCRATCH,
+    ObjectiveConfig,
+    PretrainConfig,
+)
+from pretrain.evaluate import Evaluator
+from pretrain.initialise import initialise
+from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
+from pretrain.masking import Vocabulary
+from pretrain.reader import StepBatches, TrainingText, open_corpus, read_steps, total_steps
+from pretrain.report import SUMS, line_of, record_of, summary
+from training import distributed
+from training.checkpoint import write_checkpoint
+from training.engine import Engine
+from training.guard import StopSignal
+from training.meter import Interval
+from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
+from training.precision import Precision
+from training.run import Pace
+from training.run_folder import METRICS, FolderRules, RunFolder
+from training.task import Evaluation, Task
+from utils.errors import UserError
+from utils.logging import logger
+
+CHECKPOINTS, FULL, ENCODER, SETTINGS = "checkpoints", "full", "encoder", "config.yaml"
+_NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
+
+
+class Pretraining(Task):
+    """Pre-training with any mix of MMLM, TLM, CAMLM and BTMLM.
+
+    Raises:
+        UserError: the corpus is unfinished or damaged, or it lacks what the configuration asks for.
+    """
+
+    def __init__(self, config: PretrainConfig):
+        self.config = config
+        corpus, self.tokenizer = open_corpus(config.data)
+        self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
+        self.total_steps = total_steps(config, self.text)
+        self.pseudo_tokens = make_generator(config.objectives, self.text)
+        self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_tokens)
+        self.evaluations = self.evaluator.steps(self.total_steps)
+        digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
+        self.identity = dataclasses.asdict(config) | {"digests": digests}
+        # Equal for runs that read the same items in the same order.
+        self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        run, optimizer = self.config.run, self.config.optimizer
+        paddle.set_default_dtype(run.dtype)
+        paddle.seed(seed)
+        model = PreTrainingModel(self._model_config(), self.text.languages)
+        model.ernie_m.use_recompute(run.recompute)
+        adamw = build_optimizer(
+            model,
+            optimizer.learning_rate,
+            learning_rate(self.config, self.total_steps),
+            weight_decay=optimizer.weight_decay,
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.epsilon,
+        )
+        engine = Engine(
+            model,
+            adamw,
+            seed=seed,
+            clip_norm=optimizer.clip_norm,
+            precision=Precision(run.amp, run.amp_level, cpu_bf16=run.cpu_bf16),
+            sharding_stage=run.sharding_stage,
+            max_bad_steps=run.max_bad_steps,
+            sums=SUMS,
+        )
+        if checkpoint is None:
+            initialise(model, self.config.init, self.tokenizer, self.drawn)
+        else:
+            load_from(model, open_checkpoint(checkpoint), optional=())
+        return engine
+
+    def _model_config(self) -> ErnieMConfig:
+        shape = dataclasses.asdict(self.config.model)
+        shape.pop("language_embedding")
+        return ErnieMConfig(vocab_size=self.tokenizer.vocab_size, pad_token_id=self.tokenizer.pad_id, **shape)
+
+    def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
+        return partial(
+            read_steps,
+            self.config,
+            self.tokenizer.digest,
+            self.text.vocabulary,
+            self.total_steps,
+            distributed.rank(),
+            distributed.world_size(),
+            position,
+        )
+
+    def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
+        """Send a step to the device. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
+        head_steps = self.config.init.lm_head_warmup_steps
+        if head_steps:
+            steps_before = data.position["step"] - 1
+            for parameter in model.ernie_m.parameters():  # the head's word table is among them
+                parameter.stop_gradient = steps_before < head_steps
+        return send_step(data)
+
+    def loss(
+        self, model: PreTrainingModel, micro_batch: DeviceBatch
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        return objectives_loss(model, self.pseudo_tokens, micro_batch)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        scores = self.evaluator.run(engine, stop)
+        if scores is None:
+            return None
+        for line in summary(scores):
+            logger.info("%s", line)
+        return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
+
+    def line(self, interval: Interval) -> str:
+        return line_of(record_of(interval), self.total_steps, interval.remaining)
+
+    def record(self, interval: Interval) -> dict[str, Any]:
+        return record_of(interval)
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        objectives = self.config.objectives
+        reading = {
+            "language_embedding": self.config.model.language_embedding,
+            "pseudo_proportion": objectives.pseudo_proportion,
+            "pseudo_positions": objectives.pseudo_positions,
+        }
+        settings = {"languages": self.text.languages, "reading": reading, "drawn": self.drawn}
+        return self._model_files(engine, masters, settings)
+
+    def _model_files(
+        self,
+        engine: Engine,
+        masters: Mapping[str, Tensor],
+        settings: Mapping[str, Any],
+        leave_out: tuple[str, ...] = (),
+    ) -> ModelFiles:
+        facts = {
+            "name": "ERNIE-M, pre-trained",
+            "languages": self.text.languages,
+            "data": self.config.data.corpus,
+            "initialised_from": self.config.init.encoder,
+            "steps": engine.steps,
+            "seed": self.config.run.seed,
+            "command": shlex.join(["python", *sys.argv]),
+        }
+        return model_files(
+            engine.model,
+            engine.model.ernie_m.config,
+            vocab_path=self.tokenizer.vocab_path,
+            piece_model_path=self.tokenizer.piece_model_path,
+            settings=settings,
+            facts=facts,
+            leave_out=leave_out,
+            masters=masters,
+        )
+
+    # The finished models
+
+    def export(self, engine: Engine, folder: RunFolder) -> None:
+        """Write the finished models: `full` to continue from, `encoder` for fine-tuning.
+
+        Call it on every process.
+        """
+        masters = engine.masters()
+        full = encoder = None
+        if distributed.is_main():
+            full = self.files(engine, masters, None)
+            encoder = self._model_files(engine, masters, {"architecture": "ErnieMModel"}, _NOT_IN_ENCODER)
+        write_checkpoint(folder.path / FULL, full)
+        write_checkpoint(folder.path / ENCODER, encoder)
+        logger.info(
+            "for fine-tuning: %s; to continue pre-training: %s", folder.path / ENCODER, folder.path / FULL
+        )
+
+    def is_exported(self, folder: RunFolder) -> bool:
+        """Whether both finished models are there and whole. Call it on every process."""
+
+        def check() -> bool:
+            try:
+                check_manifest(folder.path / FULL / MANIFEST)
+                check_manifest(folder.path / ENCODER / MANIFEST)
+            except UserError:
+                return False
+            return True
+
+        return distributed.on_main(check)
+
+    def report_again(self, folder: RunFolder) -> None:
+        """Say that the run is finished, and repeat its last held-out evaluation."""
+        logger.info(
+            "the run is finished: all %d steps are done, and its models are exported", self.total_steps
+        )
+        scores = folder.records.last_evaluation() if folder.records else None
+        for line in summary(scores or {}):
+            logger.info("%s", line)
+
+
+def send_step(data: StepBatches) -> list[DeviceBatch]:
+    """Send a step to the device, within autocast."""
+    # Each objective's mean is over all processes and micro-batches.
+    weights = [data.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, data.masked)]
+    return to_device(data.micro_batches, weights)
+
+
+def objectives_loss(
+    model: PreTrainingModel, pseudo_tokens: PseudoTokenGenerator | None, batch: DeviceBatch
+) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """The loss of a micro-batch of any objectives, and its `pretrain.report.SUMS`.
+
+    Args:
+        pseudo_tokens: for BTMLM: fills the slots of the batch first.
+    """
+    sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
+    if batch.stage1 is not None:
+        batch, counts = pseudo_tokens.fill(model, batch)
+        sums |= counts
+    total, losses, correct = masked_lm_loss(model, batch)
+    for name, places in batch.targets.by_objective.items():  # its places among the masked tokens
+        sums[f"{name}.loss"] = paddle.gather(losses.astype("float64"), places).sum()
+        sums[f"{name}.correct"] = paddle.gather(correct.astype("float64"), places).sum()
+        sums[f"{name}.count"] = places.shape[0]
+    return total, sums
+
+
+def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
+    """Step -> share of `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
+    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    after_head = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
+    of_head = config.init.lm_head_learning_rate / optimizer.learning_rate
+    return lambda step: of_head if step < head_steps else after_head(step - head_steps)
+
+
+def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
+    """BTMLM's stage 1 as the configuration asks for it; None if BTMLM is not active."""
+    if "btmlm" not in config.active:
+        return None
+    if "camlm" not in config.active:
+        logger.warning(
+            "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
+            "pseudo-tokens, so they will be of little use; add camlm"
+        )
+    allowed = None
+    if config.pseudo_pieces == "frequent":
+        piece_counts = [text.corpus.piece_counts(language) for language in text.languages]
+        allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
+    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0
+    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)
+
+
+def open_run_folder(config: PretrainConfig) -> RunFolder:
+    """The folder `run.output`."""
+    output = Path(config.run.output)
+
+    def advice(identity: Mapping[str, Any], keys: Collection[str]) -> str:
+        if "digests.corpus" in keys:
+            return (
+                f"; the run was trained on the corpus of {identity['data']['corpus']}, and that of "
+                f"data.corpus {config.data.corpus} is another one"
+            )
+        if {"optimizer.steps", "optimizer.tokens"} & set(keys):
+            return (
+                ". To train a finished model further, begin a new run: another run.output, --init.encoder "
+                f"{output / FULL} --init.lm_head encoder, and another run.seed, or it reads the same text "
+                "again"
+            )
+        return ""
+
+    rules = FolderRules(
+        output="run.output",
+        overwrite="--run.overwrite true",
+        contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
+        steps=CHECKPOINTS,
+        finished=FULL,
+        has_records=True,
+        may_change=FREE,
+        advice=advice,
+    )
+    sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
+    return RunFolder(output, rules, config.run.keep_checkpoints, config.run.overwrite, sorted(sources))
+
+
+def pace_of(config: PretrainConfig) -> Pace:
+    """When a run logs, saves and stops."""
+    run = config.run
+    return Pace(
+        log_steps=run.log_steps,
+        save_steps=run.save_steps,
+        last_step=run.stop_after_steps or None,
+        stall_seconds=run.stall_seconds,
+        stall_ends_seconds=run.stall_ends_seconds,
+    )

@@ -1,0 +1,90 @@
+"""metrics.jsonl: a record of a run in each line, in the order of the steps.
+
+A record has a "step". That of an evaluation after the step has its results under "held_out".
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.files import atomic_file, sync_file, unwritable_is_a_user_error
+
+HELD_OUT = "held_out"
+
+
+class _Line(NamedTuple):
+    """A line of the file, and its record; None if a kill or a full disk cut the line short."""
+
+    text: bytes
+    record: dict[str, Any] | None
+
+
+class Records:
+    """The records of a run. Only the main process may use it.
+
+    Args:
+        path: the file, which need not exist.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write a record behind the others.
+
+        Raises:
+            UserError: the disk is full or read-only.
+        """
+        with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def sync(self) -> None:
+        """Wait until all records are on the disk: a checkpoint must not know of a step without its record."""
+        if self.path.is_file():
+            sync_file(self.path)
+
+    def last_evaluation(self) -> dict[str, Any] | None:
+        """The results of the last evaluation; None if there was none."""
+        evaluations = [
+            line.record[HELD_OUT] for line in self._lines() if line.record and HELD_OUT in line.record
+        ]
+        return evaluations[-1] if evaluations else None
+
+    def cut_back(self, step: int, evaluated: int) -> int:
+        """Drop the records that a resumed run will write again, and lines that were cut short.
+
+        Args:
+            step: drop records of later steps.
+            evaluated: drop evaluations after later steps.
+
+        Returns:
+            The number of dropped lines.
+        """
+        lines = list(self._lines())
+        remaining = []
+        for line in lines:
+            if line.record is None:
+                continue
+            newest = evaluated if HELD_OUT in line.record else step
+            if line.record["step"] <= newest:
+                remaining.append(line.text + b"\n")
+        if lines:
+            with atomic_file(self.path) as file:
+                file.writelines(remaining)
+        return len(lines) - len(remaining)
+
+    def _lines(self) -> Iterator[_Line]:
+        if not self.path.is_file():
+            return
+        for text in self.path.read_bytes().split(b"\n"):
+            if text.strip():
+                yield _Line(text, _record_in(text))
+
+
+def _record_in(text: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(text)
+        return record if isinstance(record["step"], int) else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None

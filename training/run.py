@@ -1,0 +1,245 @@
+"""The loop of every training: pre-training and all fine-tuning tasks.
+
+    evaluate -> save -> read -> step -> log -> evaluate -> ...
+
+A run that was stopped, killed or damaged goes on from its newest checkpoint, and computes the same numbers as
+one that was not interrupted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from model.checkpoint.folder import ModelFiles
+from training import distributed
+from training.engine import Engine, Step
+from training.guard import StallWatch, StopSignal
+from training.meter import Meter
+from training.prefetch import prefetch
+from training.records import HELD_OUT
+from training.run_folder import RunFolder, SavedRun
+from training.task import Evaluation, StepData, Task
+from utils.logging import Progress, logger
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a run logs, saves and stops.
+
+    Attributes:
+        log_steps: the number of steps between two lines of the log.
+        save_steps: the number of steps between two checkpoints.
+        last_step: save and stop after this step, without changing the schedule; None: run to the end.
+        stall_seconds, stall_ends_seconds: see `training.guard.StallWatch`.
+    """
+
+    log_steps: int
+    save_steps: int
+    last_step: int | None = None
+    stall_seconds: float = 60.0
+    stall_ends_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a task on one seed, from the step where it stopped.
+
+    Args:
+        folder: of the run, or of this seed.
+
+    Attributes:
+        engine: model and optimizer.
+        first_step: the number of steps that were done before this process.
+        position: in the training data, as `StepData.position`; None: at the beginning.
+        evaluated: the last step after which the model was evaluated; -1: none.
+        best: the evaluation of the best step so far.
+        meter: what the run adds up for its log.
+
+    Raises:
+        UserError: the run cannot go on (`RunFolder.resume`), or it cannot begin (`Task.begin`).
+    """
+
+    def __init__(self, task: Task, folder: RunFolder, seed: int, pace: Pace):
+        self.task = task
+        self.folder = folder
+        self.seed = seed
+        self.pace = pace
+        saved = folder.resume(task.identity)
+        self.engine: Engine = task.begin(seed, saved.folder if saved else None)
+        # Not earlier, because a run that cannot begin must leave the old one alone.
+        folder.remove_old_run()
+        self.position: Any = None
+        self.evaluated = -1
+        self.best: Evaluation | None = None
+        self.meter = Meter()
+        if saved is not None:
+            self._resume(saved)
+        self.first_step = self.engine.steps
+        self._saved = (self.engine.steps, self.evaluated)  # what the newest step folder knows
+        self._latest: Evaluation | None = None
+        self._drop_later_records()
+
+    def _resume(self, saved: SavedRun) -> None:
+        self.engine.load_state_dict(saved.engine)
+        self.position = saved.state["position"]
+        self.evaluated = saved.state["evaluated"]
+        if saved.state["best"] is not None:
+            self.best = Evaluation(**saved.state["best"])
+        self.meter = Meter(saved.state["window"], saved.state["totals"])
+        logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, self.task.total_steps)
+
+    def _state(self) -> dict[str, Any]:
+        """What `_resume` reads, as JSON values."""
+        return {
+            "position": self.position,
+            "evaluated": self.evaluated,
+            "best": self.best and asdict(self.best),
+            "window": dict(self.meter.sums),
+            "totals": dict(self.meter.totals),
+        }
+
+    def run(self, stop: StopSignal) -> bool:
+        """Train to the last step, or until a process of the run is asked to stop. The state is saved.
+
+        Returns:
+            Whether the run is finished. Otherwise the same command goes on.
+        """
+        engine, task, pace = self.engine, self.task, self.pace
+        last = min(task.total_steps, pace.last_step or task.total_steps)
+        stopped = False
+        self.progress = Progress(task.total_steps, "training", self.first_step, unit="steps", lines=False)
+        with (
+            closing(self.progress),
+            StallWatch(pace.stall_seconds, pace.stall_ends_seconds) as stalls,
+            prefetch(task.batches(self.position)) as batches,
+        ):
+            while True:
+                # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
+                if not stopped and self._evaluation_is_due():
+                    with stalls.during(f"the evaluation after step {engine.steps}"):
+                        stopped = not self._evaluate(stop)
+
+                # During the run, a step tells the processes that one of them was asked to stop. No step
+                # comes after the last one, but what follows the training may take long.
+                if not stopped and engine.steps >= last:
+                    with stalls.during("the last step"):
+                        stopped = stop.anywhere()
+                ends = stopped or engine.steps >= last
+
+                # Save after the evaluation, so that the checkpoint knows its result.
+                if ends or engine.steps % pace.save_steps == 0:
+                    with stalls.during(f"the checkpoint of step {engine.steps}"):
+                        self._save()
+                if ends:
+                    break
+
+                # Read. The reader process runs ahead, so this rarely waits.
+                with stalls.during(f"reading for step {engine.steps + 1}"):
+                    data = batches.next_unless(stop if task.divisible else None)
+
+                # Forward and backward passes, the sum over the processes, and the update.
+                with stalls.during(f"step {engine.steps + 1}"):
+                    step = self._step(data, stop)
+
+                # A step that was abandoned does not count: the next command makes it.
+                if step is None:
+                    stopped = True
+                else:
+                    self.position = data.position
+                    self._log(step, data)
+        if stopped or engine.steps < task.total_steps:
+            logger.info(
+                "stopped at step %d of %d; the same command goes on from there",
+                engine.steps,
+                task.total_steps,
+            )
+            return False
+        if self.best is not None:
+            self.folder.finish(self.best)
+        return True
+
+    def _evaluation_is_due(self) -> bool:
+        steps = self.engine.steps
+        return steps in self.task.evaluations and self.evaluated < steps
+
+    def _evaluate(self, stop: StopSignal) -> bool:
+        """Evaluate, and save the model if it is the best so far. False: a process was asked to stop."""
+        with self.progress.evaluation():
+            evaluation = self.task.evaluate(self.engine, stop)
+        if evaluation is None:
+            return False
+        self._latest = evaluation
+        self.evaluated = evaluation.step
+        if self.folder.records is not None:
+            self.folder.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
+        if evaluation.selected_by is not None:
+            best = self.best
+            if best is None or evaluation.selected_by > best.selected_by:
+                self.best = evaluation
+                logger.info("best so far: %.2f at step %d", evaluation.selected_by, evaluation.step)
+                self.folder.save_best(self._files())
+        return True
+
+    def _save(self) -> None:
+        """Write a step folder with everything that a resumed run needs, unless the newest one has it."""
+        steps = self.engine.steps
+        if steps == 0 or self._saved == (steps, self.evaluated):
+            return
+        if self.folder.records is not None:
+            self.folder.records.sync()
+        training_state: dict[str, Any] = {"engine": self.engine.state_dict()}
+        if distributed.is_main():
+            training_state["run"] = self.task.identity
+            training_state["seed"] = self.seed
+            training_state["state"] = self._state()
+        # With sharding, each process writes its own moments; otherwise the main process has all of them.
+        parts = distributed.world_size() if self.engine.is_sharded else 1
+        folder = self.folder.save_step(steps, self._files(), training_state, distributed.rank(), parts)
+        self._saved = (steps, self.evaluated)
+        logger.info("saved %s", folder)
+
+    def _files(self) -> ModelFiles | None:
+        """The files of the model, on the main process. Call it on every process."""
+        masters = self.engine.masters()
+        if not distributed.is_main():
+            return None
+        is_present = self._latest is not None and self._latest.step == self.engine.steps
+        return self.task.files(self.engine, masters, self._latest if is_present else None)
+
+    def _step(self, data: StepData | None, stop: StopSignal) -> Step | None:
+        """Do a step. None: a process was asked to stop, and nothing has changed."""
+        model = self.engine.model
+        micro_batches: Sequence[Any] = ()
+        if data is not None:  # it was read before this process was asked to stop
+            with self.engine.autocast():  # attention needs other arrays in half precision
+                micro_batches = self.task.send(model, data)
+        return self.engine.step(micro_batches, partial(self.task.loss, model), stop, self.task.divisible)
+
+    def _log(self, step: Step, data: StepData) -> None:
+        """Count a step, and log the interval that ends with it."""
+        steps, total = self.engine.steps, self.task.total_steps
+        self.meter.add(step)
+        self.progress.update(1, loss=f"{step.loss:.4f}")
+        if steps % self.pace.log_steps and steps != total:
+            return
+        evaluations_to_come = len(self.task.evaluations) - bisect_left(self.task.evaluations, steps)
+        remaining = self.progress.eta(evaluations_to_come)
+        interval = self.meter.end_interval(steps, step, data, self.progress.speed(), remaining)
+        logger.info("%s", self.task.line(interval))
+        if self.folder.records is not None:
+            self.folder.records.append(self.task.record(interval))
+
+    def _drop_later_records(self) -> None:
+        """Drop the records of steps that this process will do again."""
+        if self.folder.records is None:
+            return
+        dropped = self.folder.records.cut_back(self.first_step, self.evaluated)
+        if dropped and self.first_step == 0:
+            logger.warning(
+                "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped",
+                self.folder.path,
+                dropped,
+                self.folder.records.path.name,
+            )

@@ -1,0 +1,348 @@
+"""The output folder of a run: who writes there, which run it holds, and where that run goes on.
+
+    .lock            held by the command that writes there
+    run.json         fine-tuning: the identity of the run, the settings and digests that decide its result
+    step_N/          checkpoints: model, training state and identity
+    best/            the model of the best step so far
+    selected.json    the evaluation of the best step; it is written when the run is finished
+    metrics.jsonl    pre-training: the records of the run
+
+The step folders are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
+each has its own step folders, best/ and selected.json in seed_<n>/.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from model.checkpoint.folder import STATE, ModelFiles
+from model.checkpoint.read import open_checkpoint
+from model.checkpoint.step_folders import clear_leftovers, keep_last
+from model.checkpoint.training_state import load_training_state
+from training import distributed
+from training.checkpoint import newest_checkpoint, write_checkpoint
+from training.guard import only_run_in
+from training.records import Records
+from training.task import Evaluation
+from utils.config import differences
+from utils.errors import UserError
+from utils.files import atomic_dir, read_json, remove, unwritable_is_a_user_error, write_json
+from utils.logging import logger
+
+RUN, BEST, SELECTED, METRICS = "run.json", "best", "selected.json", "metrics.jsonl"
+_TRAINED = ("step_*", BEST, SELECTED, "seed_*")  # a folder with any of these holds a fine-tuning run
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+_MOST_DIFFERENCES = 5  # in one message
+
+
+@dataclass(frozen=True)
+class FolderRules:
+    """What differs between the run folders of pre-training and of fine-tuning.
+
+    Attributes:
+        output: the option that names the folder, for messages: "run.output".
+        overwrite: the option that begins anew: "--run.overwrite true".
+        contents: patterns of everything that a run leaves, in the order in which overwriting removes it.
+        steps: the sub-folder of the step folders; "" is the folder itself.
+        finished: a folder that only a finished run has; without a checkpoint beside it, the run cannot go on.
+        has_records: whether the run writes metrics.jsonl.
+        may_change: the keys of the identity that may differ when a run goes on from a step folder.
+        advice: returns what else to do about another run, from its identity and the keys that differ.
+    """
+
+    output: str
+    overwrite: str
+    contents: Sequence[str]
+    steps: str = ""
+    finished: str = ""
+    has_records: bool = False
+    may_change: Collection[str] = ()
+    advice: Callable[[Mapping[str, Any], Collection[str]], str] = lambda identity, keys: ""
+
+
+class SavedRun(NamedTuple):
+    """The training state in a step folder.
+
+    Attributes:
+        folder: the step folder.
+        engine: the state of `training.engine.Engine`.
+        identity: that of the run.
+        seed: the seed that was trained.
+        state: where the run stood: see the attributes of `training.run.Trainer`.
+    """
+
+    folder: Path
+    engine: dict[str, Any]
+    identity: dict[str, Any]
+    seed: int
+    state: dict[str, Any]
+
+
+class RunFolder:
+    """The output folder of a run, or of one of its seeds.
+
+    Args:
+        path: made if it is missing.
+        rules: those of the command.
+        keep: the number of step folders that are kept.
+        overwrite: begin anew. The run in the folder is removed when the new one has begun.
+        sources: weights that the run starts from. Overwriting must not remove them.
+        first_step: a step folder, perhaps of another run folder, to go on from if there is none here.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rules: FolderRules,
+        keep: int,
+        overwrite: bool = False,
+        sources: Sequence[str] = (),
+        first_step: Path | None = None,
+    ):
+        self.path = path
+        self.rules = rules
+        self.keep = keep
+        self.overwrite = overwrite
+        self.sources = sources
+        self.first_step = first_step
+        self.steps = path / rules.steps
+        self.records = Records(path / METRICS) if rules.has_records and distributed.is_main() else None
+
+    def of_seed(self, seed: int) -> "RunFolder":
+        """The folder of one of several seeds."""
+        return RunFolder(self.path / f"seed_{seed}", self.rules, self.keep, first_step=self.first_step)
+
+    # Who writes here, and which run the folder holds
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands out, and clear what killed processes left. Call it on every process.
+
+        Raises:
+            UserError: another command writes here, or the folder cannot be written.
+        """
+        with ExitStack() as lock:
+
+            def take() -> None:
+                lock.enter_context(only_run_in(self.path))
+                with unwritable_is_a_user_error(self.path):
+                    for folder in {self.path, self.steps, *self.path.glob("seed_*")}:
+                        clear_leftovers(folder)
+
+            distributed.on_main(take)
+            yield
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Compare the run with run.json if a run has left something here; otherwise write run.json.
+
+        Args:
+            identity: that of the main process counts.
+
+        Raises:
+            UserError: the folder holds another run, or one without run.json; or it cannot be written.
+        """
+
+        def compare_or_write() -> None:
+            path = self.path / RUN
+            if not any(True for pattern in _TRAINED for _ in self.path.glob(pattern)):
+                write_json(path, identity)
+            elif not path.is_file():
+                raise UserError(
+                    f"{self.path} holds checkpoints of a run that left no {RUN} there; {self._ways_out}"
+                )
+            else:
+                changed = differences(read_json(path, self._ways_out), identity)
+                if changed:
+                    raise UserError(f"{self.path} holds another run ({_listed(changed)}); {self._ways_out}")
+
+        self.remove_old_run()
+        distributed.on_main(compare_or_write)
+
+    def remove_old_run(self) -> None:
+        """With `overwrite`, remove the run in the folder, once.
+
+        It is called when the new run is about to train: one that cannot begin leaves the old one alone.
+
+        Raises:
+            UserError: one of `sources` would be removed, or a file cannot be removed.
+        """
+        if self.overwrite:
+            distributed.on_main(self._remove_contents)
+            self.overwrite = False
+
+    def _remove_contents(self) -> None:
+        contents = [path for pattern in self.rules.contents for path in sorted(self.path.glob(pattern))]
+        for source in self.sources:
+            if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
+                raise UserError(
+                    f"{self.rules.overwrite} would remove {source}, which the run starts from; "
+                    f"choose another {self.rules.output}"
+                )
+        with unwritable_is_a_user_error(self.path):
+            for path in contents:
+                remove(path)
+        if contents:
+            names = ", ".join(path.name for path in contents)
+            logger.warning("%s: removed the run that was in %s (%s)", self.rules.overwrite, self.path, names)
+
+    @property
+    def _ways_out(self) -> str:
+        return f"choose another {self.rules.output}, or begin anew with {self.rules.overwrite}"
+
+    # Where the run goes on
+
+    def resume(self, identity: dict[str, Any]) -> SavedRun | None:
+        """Find the step folder from which the run goes on. Call it on every process.
+
+        It is the newest whole step folder, or else `first_step`.
+
+        Returns:
+            None if the run begins with its first step.
+
+        Raises:
+            UserError: no step folder is whole; the one to go on from belongs to another run (the message says
+                what differs); best/ is not the best step of its run; or there is a finished model alone.
+        """
+        newest = None if self.overwrite else newest_checkpoint(self.steps)
+        if newest is not None:
+            saved = _saved_run(*newest)
+            if self.first_step is not None and self.first_step.resolve() != saved.folder.resolve():
+                logger.info("%s is not used: the run goes on from %s", self.first_step, saved.folder)
+        elif self.first_step is not None:
+            saved = read_step(self.first_step)
+        elif self.rules.finished and (self.path / self.rules.finished).exists() and not self.overwrite:
+            raise UserError(
+                f"{self.path} holds a finished model ({self.rules.finished}), but no checkpoint that the run "
+                f"could go on from: put back {self.rules.steps}, {self._ways_out}"
+            )
+        else:
+            return None
+        self._check_identity(saved, identity)
+        return saved._replace(state=self._with_best(saved))
+
+    def _check_identity(self, saved: SavedRun, identity: dict[str, Any]) -> None:
+        changed = {line.partition(":")[0]: line for line in differences(saved.identity, identity)}
+        changed = {key: line for key, line in changed.items() if key not in self.rules.may_change}
+        if changed:
+            advice = self.rules.advice(saved.identity, changed.keys())
+            raise UserError(
+                f"{saved.folder} was made with another configuration ({_listed([*changed.values()])}): go on "
+                f"with that one, {self._ways_out}{advice}"
+            )
+
+    def _with_best(self, saved: SavedRun) -> dict[str, Any]:
+        """The state of a run, with its best model brought into this folder.
+
+        Without a best step if best/ is of another one: the run selected a later step before it was killed.
+        """
+        if saved.state["best"] is None:
+            return saved.state
+        source = saved.folder.parent / BEST
+        step_there = distributed.on_main(lambda: _step_of(source))
+        if step_there != saved.state["best"]["step"]:
+            logger.warning("%s is not the best so far: selection starts anew", source)
+            return saved.state | {"best": None, "evaluated": -1}
+        distributed.on_main(lambda: _copy(source, self.path / BEST))
+        return saved.state
+
+    # What a run writes
+
+    def save_step(
+        self, step: int, files: ModelFiles | None, training_state: Mapping[str, Any], part: int, parts: int
+    ) -> Path:
+        """Write a step folder, and remove the oldest ones. The arguments are those of `write_checkpoint`."""
+        folder = self.steps / f"step_{step}"
+        write_checkpoint(folder, files, training_state, part, parts)
+        if distributed.is_main():
+            # `first_step` stays, so that the same command can be given again.
+            keep_last(self.steps, self.keep, keep=(self.first_step or folder,))
+        return folder
+
+    def save_best(self, files: ModelFiles | None) -> None:
+        """Write best/. Call it on every process; only process 0 has files."""
+        write_checkpoint(self.path / BEST, files)
+
+    def finish(self, best: Evaluation) -> None:
+        """Write selected.json: the run is finished. Call it on every process."""
+        distributed.on_main(lambda: write_json(self.path / SELECTED, asdict(best)))
+
+    def is_finished(self) -> bool:
+        """Whether there is a selected.json."""
+        return (self.path / SELECTED).is_file()
+
+    def selected(self) -> Evaluation:
+        """Read selected.json.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        path, advice = self.path / SELECTED, "remove it, and the same command makes it again"
+        try:
+            return Evaluation(**read_json(path, advice))
+        except TypeError as error:
+            raise UserError(f"{path}: holds no evaluation ({error}); {advice}") from error
+
+
+def has_state(path: Path) -> bool:
+    """Whether training can go on from a checkpoint folder."""
+    return (path / STATE).is_dir()
+
+
+def read_step(folder: Path) -> SavedRun:
+    """Read the training state of a step folder.
+
+    Raises:
+        UserError: it is missing, damaged, or of another program or version.
+    """
+    return _saved_run(folder, load_training_state(folder / STATE))
+
+
+def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
+    if "config" in saved:
+        saved = _as_today(saved)
+    if not {"engine", "run", "seed", "state"} <= saved.keys():
+        raise UserError(
+            f"{folder}: the training_state there is of another program or version, so it cannot be resumed "
+            "here; a new run can start from its weights"
+        )
+    state = {"totals": {}} | saved["state"]
+    return SavedRun(folder, saved["engine"], saved["run"], saved["seed"], state)
+
+
+def _as_today(saved: dict[str, Any]) -> dict[str, Any]:
+    """The training state of pre-training, whose form was another one before version 1.1."""
+    journal = saved["run"]["journal"]
+    state = {
+        "position": saved["run"]["reader"],
+        "evaluated": journal["evaluated"],
+        "best": None,
+        "window": journal["window"]["sums"],
+        "totals": {"tokens": journal["window"]["trained_tokens"]},
+    }
+    return {
+        "engine": saved["engine"],
+        "run": saved["config"] | {"digests": saved["digests"]},
+        "seed": saved["config"]["run"]["seed"],
+        "state": state,
+    }
+
+
+def _step_of(model: Path) -> int | None:
+    """The step of a model that a run wrote; None if there is no folder."""
+    return open_checkpoint(model).settings.get("step") if model.is_dir() else None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder, unless it is there already. The copy appears whole or not at all."""
+    if source.resolve() != target.resolve():
+        with atomic_dir(target) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+
+
+def _listed(differences: Sequence[str]) -> str:
+    """The first few differences in one line, with digests of 12 digits."""
+    return "; ".join(_DIGEST.sub(r"\1", difference) for difference in differences[:_MOST_DIFFERENCES])
