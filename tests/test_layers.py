@@ -43,8 +43,13 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def offences(path: Path, forbidden: set[str]) -> list[str]:
-    found = ((line, name.split(".")[0]) for line, name in imports(path))
-    return [f"{path.relative_to(ROOT)}:{line} imports {top}" for line, top in found if top in forbidden]
+    """The imports of a file from forbidden folders."""
+    lines = []
+    for number, name in imports(path):
+        top = name.split(".")[0]
+        if top in forbidden:
+            lines.append(f"{path.relative_to(ROOT)}:{number} imports {top}")
+    return lines
 
 
 @pytest.mark.parametrize("folder", BELOW)
@@ -54,29 +59,37 @@ def test_a_folder_imports_only_what_lies_below_it(folder):
         forbidden = forbidden | {"paddle"}
     files = python_files(folder)
     assert files
-    assert [offence for path in files for offence in offences(path, forbidden)] == []
+    for path in files:
+        assert offences(path, forbidden) == []
 
 
 def test_the_network_does_not_know_its_checkpoints():
-    found = [
-        f"{path.relative_to(ROOT)}:{line}"
-        for path in ROOT.glob("model/*.py")
-        for line, name in imports(path)
-        if name.startswith("model.checkpoint")
+    for path in ROOT.glob("model/*.py"):
+        names = [name for _, name in imports(path)]
+        assert not any(name.startswith("model.checkpoint") for name in names), path
+
+
+def programs() -> list[Path]:
+    """What a user may start."""
+    return [
+        *ROOT.glob("*.py"),
+        *python_files("scripts"),
+        *python_files("benchmarks"),
+        *python_files("experiments"),
     ]
-    assert found == []
 
 
 def test_nothing_imports_an_entry_point():
-    files = [path for folder in ("scripts", "benchmarks", "experiments") for path in python_files(folder)]
-    files += ROOT.glob("*.py")
-    assert [offence for path in files for offence in offences(path, {*ENTRY_POINTS, "tests"})] == []
+    for path in programs():
+        assert offences(path, {*ENTRY_POINTS, "tests"}) == []
 
 
 def test_readers_and_entry_points_start_without_paddle(tmp_path):
     """A worker process imports the entry point again, and the CPU settings must come before paddle."""
-    paths = (str(path.relative_to(ROOT).with_suffix("")) for path in python_files("reader"))
-    names = [path.replace("/", ".").removesuffix(".__init__") for path in paths] + ENTRY_POINTS
+    names = list(ENTRY_POINTS)
+    for path in python_files("reader"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        names.append(module.removesuffix(".__init__"))
     code = f"""
 import importlib, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -85,8 +98,8 @@ for name in {names}:
     assert "paddle" not in sys.modules, name
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,21 +122,18 @@ def works_at_import(statement: ast.stmt) -> bool:
 
 
 def test_what_a_user_starts_does_nothing_when_imported():
-    files = [path for folder in ("scripts", "benchmarks", "experiments") for path in python_files(folder)]
-    files += ROOT.glob("*.py")
-    files = [path for path in files if "__main__" in path.read_text(encoding="utf-8")]
-    working = [
-        f"{path.relative_to(ROOT)}:{statement.lineno}"
-        for path in files
-        for statement in ast.parse(path.read_text(encoding="utf-8")).body
-        if works_at_import(statement)
-    ]
+    working = []
+    for path in programs():
+        text = path.read_text(encoding="utf-8")
+        if "__main__" in text:
+            statements = ast.parse(text).body
+            working += [f"{path}:{one.lineno}" for one in statements if works_at_import(one)]
     assert working == []
 
 
-# Objects whose attributes a method may assign; attributes of tensors; attributes of foreign objects.
-OWN = {"self", "cls", "ctx"}
-OF_TENSORS = {"grad", "grad_", "stop_gradient"}
+# Objects whose attributes a method may assign.
+OWNERS = {"self", "cls", "ctx"}
+TENSOR_ATTRIBUTES = {"grad", "grad_", "stop_gradient"}
 FOREIGN_ATTRIBUTES = {
     "options.intra_op_num_threads", "options.log_severity_level",  # onnxruntime.SessionOptions
     "self.scaler._found_inf",  # paddle.amp.GradScaler
@@ -136,8 +146,11 @@ FOREIGN_ATTRIBUTES = {
 
 
 def product_files() -> list[Path]:
-    folders = [*BELOW, "scripts", "benchmarks", "experiments"]
-    return [*ROOT.glob("*.py"), *(path for folder in folders for path in python_files(folder))]
+    """All files but the tests."""
+    files = programs()
+    for folder in BELOW:
+        files += python_files(folder)
+    return files
 
 
 def assigned_attributes(tree: ast.AST) -> Iterator[str]:
@@ -145,18 +158,15 @@ def assigned_attributes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             name = ast.unparse(node)
-            own = ast.unparse(node.value) in OWN or node.attr in OF_TENSORS
-            if not own and name not in FOREIGN_ATTRIBUTES:
+            allowed = ast.unparse(node.value) in OWNERS or node.attr in TENSOR_ATTRIBUTES
+            if not allowed and name not in FOREIGN_ATTRIBUTES:
                 yield name
 
 
 def test_attributes_are_assigned_on_own_objects():
-    found = {
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in product_files()
-        for name in assigned_attributes(ast.parse(path.read_text(encoding="utf-8")))
-    }
-    assert found == set()
+    for path in product_files():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert list(assigned_attributes(tree)) == [], path
 
 
 def test_public_class_names_are_unique():
@@ -169,10 +179,11 @@ def test_public_class_names_are_unique():
 
 
 def tracked_files() -> list[Path]:
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
+    command = ["git", "ls-files", "-z"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
         pytest.skip("not a git checkout")
-    paths = [ROOT / name for name in done.stdout.split("\0") if name]
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
     return [path for path in paths if path.is_file()]
 
 
@@ -186,7 +197,7 @@ KNOWS_THE_DATA = ".ci/run"
 
 
 def test_tracked_files_speak_of_this_project_only():
-    found = []
+    lines = []
     for path in tracked_files():
         name = str(path.relative_to(ROOT))
         if name == KNOWS_THE_DATA or path == Path(__file__).resolve():
@@ -195,9 +206,10 @@ def test_tracked_files_speak_of_this_project_only():
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:  # a picture
             continue
-        lines = enumerate(text.splitlines(), 1)
-        found += [f"{name}:{n}: {line.strip()}" for n, line in lines if FOREIGN.search(line)]
-    assert found == []
+        for number, line in enumerate(text.splitlines(), 1):
+            if FOREIGN.search(line):
+                lines.append(f"{name}:{number}: {line.strip()}")
+    assert lines == []
 
 
 def test_tracked_files_are_small():

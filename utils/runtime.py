@@ -192,6 +192,4 @@ def has_gpu() -> bool:
     """Whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return False
-    return (
-        any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-    )  # dxg: WSL
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # dxg: WSL

@@ -6,175 +6,18 @@ docs/reliability.md.
 
 import argparse
 import json
-import os
 import random
-import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from tests.chaos.trainings import BATCH, KINDS, SAVE_STEPS, STEPS, Failed, Training, send
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.trainings import BATCH, KINDS, SAVE_STEPS, STEPS, Failed, Training
 
-ROOM = 12 << 10  # the largest file on the full disk, in bytes: a log fits, a checkpoint does not
-
-
-def kill(one: Training, draw: random.Random, reader: bool = False) -> bool:
-    """Kill the training process or the reader process of any rank. False: it has ended."""
-    rank = draw.randrange(one.kind.processes)
-    one.until(lambda: one.find(rank, reader))
-    return send(one.find(rank, reader), signal.SIGKILL)
-
-
-def interrupt(one: Training, draw: random.Random) -> bool:
-    """Send SIGINT to every process of the command, as a terminal does after Ctrl-C."""
-    os.killpg(one.process.pid, signal.SIGINT)
-    return True
-
-
-def fill_disk(one: Training, draw: random.Random) -> bool:
-    """Limit the files of the main process to `ROOM`; the next start has no limit."""
-    if pid := one.find(0):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM, hard))
-    return pid is not None
-
-
-def damage_newest(one: Training, draw: random.Random) -> bool:
-    """Kill the training; then flip a bit in a file of the newest checkpoint, truncate it or remove it."""
-    if struck := kill(one, draw):
-        one.wait()
-        one.damaged, newest = list(one.checkpoints().items())[-1]
-        path = draw.choice(sorted(newest.rglob("*.safetensors")))
-        data = bytearray(path.read_bytes())
-        place = draw.randrange(len(data))
-        data[place] ^= 1 << draw.randrange(8)
-        path.unlink()
-        if draw.random() < 0.7:
-            path.write_bytes(data[: draw.choice([place, len(data)])])
-    return struck
-
-
-def half_written(one: Training, draw: random.Random) -> bool:
-    """Kill the training, and leave an unfinished checkpoint folder with a temporary name."""
-    if struck := kill(one, draw):
-        one.wait()
-        newest = list(one.checkpoints().values())[-1]
-        half = newest.with_name(f".{newest.name}9.tmp-{one.process.pid}")
-        shutil.copytree(newest, half)
-        for path in half.rglob("*.safetensors"):
-            os.truncate(path, path.stat().st_size // 2)
-    return struck
-
-
-class Fault(NamedTuple):
-    """A fault, the exit code after it, and the checkpoints it needs."""
-
-    strike: Callable[[Training, random.Random], bool]
-    code: int
-    checkpoints: int = 0
-
-
-FAULTS = {
-    "kill": Fault(kill, -signal.SIGKILL),
-    "kill of the reader": Fault(lambda one, draw: kill(one, draw, reader=True), 2),
-    "SIGTERM": Fault(lambda one, draw: send(one.process.pid, signal.SIGTERM), 0),
-    "Ctrl-C": Fault(interrupt, 130),
-    "full disk": Fault(fill_disk, 2),
-    "damaged checkpoint": Fault(damage_newest, -signal.SIGKILL, 2),
-    "half a checkpoint": Fault(half_written, -signal.SIGKILL, 1),
-}
-
-
-def run_rounds(folder: Path, seed: int, rounds: int) -> Counter:
-    """All rounds of a seed, with their files in `folder`: how often each fault and each result occurred."""
-    undisturbed, found = [], Counter()
-    for number, make in enumerate(KINDS[:rounds]):
-        (data := folder / f"data-{number}").mkdir()
-        with Training(make(data), folder / f"undisturbed-{number}") as one:
-            one.start()
-            code = one.wait()
-            if code or sorted(one.lives()[0][1]) != list(range(1, STEPS + 1)):
-                raise RuntimeError(f"an undisturbed training ended with {code}: see {one.folder}")
-        undisturbed.append(one)
-    for number in range(rounds):
-        whole = undisturbed[number % len(KINDS)]
-        draw, began = random.Random(f"{seed}/{number}"), time.monotonic()
-        fault, why = draw.choice(list(FAULTS)), ""
-        with Training(whole.kind, folder / f"round-{number + 1}") as one:
-            try:
-                in_time = strike(one, FAULTS[fault], draw)
-                result = "identical" if in_time else "identical, the fault came too late"
-                compare(whole, one)
-                shutil.rmtree(one.folder)
-            except Failed as failed:
-                result, why = "FAILED", f": {failed} ({one.folder})"
-        print(
-            f"round {number + 1}, seed {seed} | {one.kind.name} | {fault} at step {one.struck_at} "
-            f"| {result}{why} | {time.monotonic() - began:.0f} s", flush=True,
-        )  # fmt: skip
-        found.update([fault, result])
-    return found
-
-
-def strike(one: Training, fault: Fault, draw: random.Random) -> bool:
-    """Start a training, strike it, and give the same command again.
-
-    Returns:
-        False if the training ended before the fault.
-
-    Raises:
-        Failed: the training did not continue as it must.
-    """
-    moment = draw.randrange(STEPS - 4)
-    one.start()
-    one.until(lambda: one.last_step() >= moment and len(one.checkpoints()) >= fault.checkpoints)
-    time.sleep(draw.uniform(0, 0.1 if moment else 3))
-    one.struck_at = one.last_step()
-    struck = one.process.poll() is None and fault.strike(one, draw)
-    code, last, newest = one.wait(), one.last_step(), max(one.checkpoints(), default=0)
-    if not struck or (code == 0 and last == STEPS):
-        return False
-    # Before its first step a training may not handle signals yet, and a launcher has its own exit codes.
-    if one.struck_at and one.kind.processes == 1 and code != fault.code:
-        raise Failed(f"it ended with {code} instead of {fault.code}")
-    one.start()
-    code, (start, _) = one.wait(), one.lives()[-1]
-    if start != newest:
-        raise Failed(f"the newest checkpoint was of step {newest}, it went on from step {start}")
-    if last - start > SAVE_STEPS * (2 if one.damaged else 1):
-        raise Failed(f"steps {start + 1} to {last} were done twice, with a checkpoint every {SAVE_STEPS}")
-    if code:
-        raise Failed(f"the last start ended with {code}")
-    return True
-
-
-def compare(undisturbed: Training, one: Training) -> None:
-    """Compare steps, losses and files with those of an undisturbed training.
-
-    Raises:
-        Failed: they differ.
-    """
-    (_, expected), lives = undisturbed.lives()[0], one.lives()
-    # The steps of each start count up to the step from which the next start continues.
-    ends = [start for start, _ in lives[1:]] + [STEPS]
-    counted = Counter(step for (_, steps), end in zip(lives, ends) for step in steps if step <= end)
-    lost, repeated = len(expected.keys() - counted.keys()), counted.total() - len(counted)
-    if lost or repeated:
-        raise Failed(f"{BATCH * lost} samples lost, {BATCH * repeated} repeated")
-    for step, text in ((step, text) for _, steps in lives for step, text in steps.items()):
-        if text != expected[step]:
-            raise Failed(f"step {step} was '{text}' instead of '{expected[step]}'")
-    ours, theirs = undisturbed.outcome(), one.outcome()
-    if different := [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]:
-        raise Failed(f"other contents: {', '.join(different)}")
-    if left := [path.name for path in one.output.rglob(".*") if path.name != ".lock"]:
-        raise Failed(f"left behind: {', '.join(left)}")
+ATTEMPTS = 5  # to strike a training in time; each draws another moment
 
 
 def main() -> int:
@@ -182,12 +25,165 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50, help="number of rounds, with one fault each")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and their moments")
     args = parser.parse_args()
-    folder, began = Path(tempfile.mkdtemp(prefix="chaos-")), time.monotonic()
-    found = run_rounds(folder, args.seed, args.rounds)
-    if not found["FAILED"]:
+    began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    counts = run_rounds(folder, args.seed, args.rounds)
+    if not counts["FAILED"]:
         shutil.rmtree(folder)
-    print(json.dumps({"rounds": args.rounds, **found, "seconds": round(time.monotonic() - began)}))
-    return int(found["FAILED"] > 0)
+    print(json.dumps({"rounds": args.rounds, **counts, "seconds": round(time.monotonic() - began)}))
+    return int(counts["FAILED"] > 0)
+
+
+def run_rounds(folder: Path, seed: int, rounds: int) -> Counter:
+    """Run all rounds of a seed, with their files in `folder`.
+
+    Returns:
+        How often each fault and each result occurred.
+    """
+    undisturbed = run_undisturbed(folder, min(rounds, len(KINDS)))
+    counts: Counter = Counter()
+    for number, fault in enumerate(draw_faults(seed, rounds)):
+        whole = undisturbed[number % len(undisturbed)]
+        began = time.monotonic()
+        training = Training(whole.kind, folder / f"round-{number + 1}")
+        reason = ""
+        try:
+            strike_in_time(training, FAULTS[fault], f"{seed}/{number}")
+            compare(whole, training)
+            shutil.rmtree(training.folder)
+            result = "identical"
+        except Failed as failed:
+            result = "FAILED"
+            reason = f": {failed} ({training.folder})"
+        seconds = time.monotonic() - began
+        print(
+            f"round {number + 1}, seed {seed} | {whole.kind.name} | {fault} at step {training.struck_at} "
+            f"| {result}{reason} | {seconds:.0f} s",
+            flush=True,
+        )
+        counts.update([fault, result])
+    return counts
+
+
+def run_undisturbed(folder: Path, kinds: int) -> list[Training]:
+    """Run a training of each of the first kinds to its end."""
+    trainings = []
+    for number, make in enumerate(KINDS[:kinds]):
+        data = folder / f"data-{number}"
+        data.mkdir()
+        with Training(make(data), folder / f"undisturbed-{number}") as training:
+            training.start()
+            code = training.wait()
+        if code or sorted(training.lives()[0].steps) != list(range(1, STEPS + 1)):
+            raise RuntimeError(f"an undisturbed training ended with {code}: see {training.folder}")
+        trainings.append(training)
+    return trainings
+
+
+def draw_faults(seed: int, rounds: int) -> list[str]:
+    """The fault of each round. In as many rounds as there are faults, each comes once."""
+    faults: list[str] = []
+    while len(faults) < rounds:
+        deck = list(FAULTS)
+        random.Random(f"{seed}/{len(faults)}").shuffle(deck)
+        faults += deck
+    return faults[:rounds]
+
+
+def strike_in_time(training: Training, fault: Fault, seed: str) -> None:
+    """Strike a training that has a checkpoint and has not ended, and give the same command again.
+
+    Raises:
+        Failed: the training did not continue as it must.
+    """
+    for attempt in range(ATTEMPTS):
+        with training:
+            if strike(training, fault, random.Random(f"{seed}/{attempt}")):
+                return
+        shutil.rmtree(training.folder)
+        training.log_began.clear()
+    raise Failed(f"it ended {ATTEMPTS} times before the fault")
+
+
+def strike(training: Training, fault: Fault, draw: random.Random) -> bool:
+    """Start a training, strike it once, and give the same command again.
+
+    Returns:
+        False if there is nothing to resume: the fault came too late.
+
+    Raises:
+        Failed: the training did not continue as it must.
+    """
+    moment = draw.randrange(SAVE_STEPS, STEPS - SAVE_STEPS)
+    training.start()
+    training.until(
+        lambda: training.last_step() >= moment and len(training.checkpoints()) >= fault.checkpoints
+    )
+    time.sleep(draw.uniform(0, 0.1))
+    training.struck_at = training.last_step()
+    if training.process.poll() is not None or not fault.strike(training, draw):
+        return False
+    code = training.wait()
+    if code == 0 and training.last_step() == STEPS:
+        return False
+    # With several processes the exit code is that of the first one that ended, which may be another one.
+    if training.kind.processes == 1 and code != fault.code:
+        raise Failed(f"it ended with {code} instead of {fault.code}")
+    go_on(training)
+    return True
+
+
+def go_on(training: Training) -> None:
+    """Give the same command again, and check from which step it goes on.
+
+    Raises:
+        Failed: it ends with an error, or goes on from another step than that of the newest checkpoint.
+    """
+    last = training.last_step()
+    newest = max(training.checkpoints())
+    training.start()
+    code = training.wait()
+    start = training.lives()[-1].start
+    if start != newest:
+        raise Failed(f"the newest checkpoint was of step {newest}, it went on from step {start}")
+    checkpoints_lost = 2 if training.damaged else 1
+    if last - start > SAVE_STEPS * checkpoints_lost:
+        raise Failed(f"steps {start + 1} to {last} were done twice, with a checkpoint every {SAVE_STEPS}")
+    if code:
+        raise Failed(f"the last start ended with {code}")
+
+
+def compare(undisturbed: Training, training: Training) -> None:
+    """Compare steps, losses and files with those of an undisturbed training.
+
+    Raises:
+        Failed: they differ.
+    """
+    expected = undisturbed.lives()[0].steps
+    lives = training.lives()
+    # The steps of each start count up to the step from which the next start continues.
+    ends = [life.start for life in lives[1:]] + [STEPS]
+    counted: Counter[int] = Counter()
+    for life, end in zip(lives, ends):
+        counted.update(step for step in life.steps if step <= end)
+    lost = len(expected.keys() - counted.keys())
+    repeated = counted.total() - len(counted)
+    if lost or repeated:
+        raise Failed(f"{BATCH * lost} samples lost, {BATCH * repeated} repeated")
+    for life in lives:
+        for step, text in life.steps.items():
+            if text != expected[step]:
+                raise Failed(f"step {step} was '{text}' instead of '{expected[step]}'")
+    expected_files = undisturbed.outcome()
+    files = training.outcome()
+    different = [
+        name for name in sorted(expected_files | files) if expected_files.get(name) != files.get(name)
+    ]
+    if different:
+        raise Failed(f"other contents: {', '.join(different)}")
+    remains = [path.name for path in training.output.rglob(".*") if path.name != ".lock"]
+    if remains:
+        raise Failed(f"left behind: {', '.join(remains)}")
 
 
 if __name__ == "__main__":

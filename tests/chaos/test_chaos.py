@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.chaos.__main__ import compare
+from tests.chaos import __main__ as chaos
+from tests.chaos.__main__ import compare, draw_faults
+from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training
 from tests.launching import ROOT, clean_environment
 
@@ -15,56 +18,99 @@ COMMAND = """
 import sys
 from dataclasses import replace
 from tests.chaos import __main__ as chaos, trainings
-chaos.KINDS = [lambda folder: replace(trainings.{kind}(1, folder){changes})]
-chaos.FAULTS = {{'kill': chaos.FAULTS['kill']._replace(checkpoints=1)}}
+chaos.KINDS = [lambda folder: replace(trainings.{kind}, {changes})]
+chaos.draw_faults = lambda seed, rounds: ["kill"]
 sys.exit(chaos.main())
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "script"), [("pretraining", ""), ("finetuning", "run_classifier")])
-def test_a_round(tmp_path, monkeypatch, kind, script):
+@pytest.mark.parametrize("script", ["", "run_classifier"])
+def test_a_round(tmp_path, monkeypatch, script):
     """With `script`, the second start begins from scratch: the weights are equal, but the round fails."""
+    if script:
+        code = COMMAND.format(kind="finetuning(1, folder)", changes="script='tests/chaos/forgetful.py'")
+    else:
+        code = COMMAND.format(kind="pretraining(1, 'sample', folder)", changes="name='pre-training'")
     monkeypatch.setenv("SCRIPT", script)
-    changes = ", script='tests/chaos/forgetful.py'" if script else ""
-    words = [sys.executable, "-c", COMMAND.format(kind=kind, changes=changes), "--rounds", "1", "--seed", "3"]
-    environment = clean_environment(TMPDIR=str(tmp_path))
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (int(bool(script)), "")
-    line, last = done.stdout.splitlines()
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--rounds", "1", "--seed", "3"],
+        cwd=ROOT,
+        env=clean_environment(TMPDIR=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (int(bool(script)), "")
+    line, last = run.stdout.splitlines()
     assert line.startswith("round 1, seed 3 | ") and " | kill at step " in line
-    last = json.loads(last)
-    assert last.pop("seconds") > 0
-    assert last == {"rounds": 1, "kill": 1, "FAILED" if script else "identical": 1}
+    counts = json.loads(last)
+    assert counts.pop("seconds") > 0
+    assert counts == {"rounds": 1, "kill": 1, "FAILED" if script else "identical": 1}
     if script:
         assert "FAILED: the newest checkpoint was of step " in line and "it went on from step 0" in line
     assert bool(list(tmp_path.iterdir())) == bool(script), "the folder of a failed round is kept"
 
 
-def test_compare_finds_lost_and_repeated_samples_and_one_bit(tmp_path):
-    """With logs and files made by hand."""
-    kind = Kind("toy", 1, "", [], "", r"from step_(\d+)", r"step (\d+): (\S+)")
+def test_every_fault_comes_as_often():
+    for seed in range(20):
+        faults = draw_faults(seed, 3 * len(FAULTS) + 1)
+        assert {faults.count(name) for name in FAULTS} == {3, 4}
+        assert draw_faults(seed, 5) == faults[:5]
+    assert draw_faults(1, 8) != draw_faults(2, 8)
 
-    def made(name: str, lives: list[str], weights: bytes = b"weights") -> Training:
-        one = Training(kind, tmp_path / name)
-        last = one.output / f"step_{STEPS}"
-        last.mkdir(parents=True)
-        (last / "model.safetensors").write_bytes(weights)
-        one.log_began.extend(sum(map(len, lives[:i])) for i in range(len(lives)))
-        (one.folder / "log").mkdir()
-        (one.folder / "log" / "job.log.0").write_text("".join(lives))
-        return one
 
-    def steps(first: int, last: int) -> str:
-        return "".join(f"step {step}: {step / 8}\n" for step in range(first, last + 1))
+def test_a_fault_that_comes_too_late_is_drawn_again(tmp_path, monkeypatch):
+    """Such a round would test no resume."""
+    results = [False, False, True]
+    monkeypatch.setattr(chaos, "strike", lambda training, fault, draw: results.pop(0))
+    training = Training(Kind("toy", 1, "", [], "", "", ""), tmp_path / "round")
+    fault = Fault(lambda training, draw: True, 0)
+    chaos.strike_in_time(training, fault, "1/1")
+    assert results == []
+    monkeypatch.setattr(chaos, "strike", lambda training, fault, draw: False)
+    with pytest.raises(Failed, match="it ended 5 times before the fault"):
+        chaos.strike_in_time(Training(training.kind, tmp_path / "other"), fault, "1/2")
 
-    straight = made("straight", [steps(1, STEPS)])
-    compare(straight, made("same", [steps(1, 9), "from step_6\n" + steps(7, STEPS)]))
-    for message, lives, weights in (
-        (f"{BATCH} samples lost, 0 repeated", [steps(1, 9), "from step_6\n" + steps(8, STEPS)], b"weights"),
-        (f"0 samples lost, {2 * BATCH} rep", [steps(1, 9), "from step_6\n" + steps(5, STEPS)], b"weights"),
-        ("step 3 was '7' instead of '0.375'", [steps(1, STEPS).replace("0.375", "7")], b"weights"),
-        (f"other contents: step_{STEPS}/model.safetensors", [steps(1, STEPS)], b"weighty"),
-    ):
-        with pytest.raises(Failed, match=message):
-            compare(straight, made(message[:12], lives, weights))
+
+KIND = Kind("toy", 1, "", [], "", r"from step_(\d+)", r"step (\d+): (\S+)")
+
+
+def made_by_hand(folder: Path, lives: list[str], weights: bytes = b"weights") -> Training:
+    """A training whose log consists of these starts."""
+    training = Training(KIND, folder)
+    last = training.output / f"step_{STEPS}"
+    last.mkdir(parents=True)
+    (last / "model.safetensors").write_bytes(weights)
+    (folder / "log").mkdir()
+    with open(folder / "log" / "job.log.0", "w") as log:
+        for life in lives:
+            training.log_began.append(log.tell())
+            log.write(life)
+    return training
+
+
+def steps(first: int, last: int) -> str:
+    return "".join(f"step {step}: {step / 8}\n" for step in range(first, last + 1))
+
+
+def test_compare_accepts_a_resumed_training(tmp_path):
+    straight = made_by_hand(tmp_path / "straight", [steps(1, STEPS)])
+    resumed = made_by_hand(tmp_path / "resumed", [steps(1, 9), "from step_6\n" + steps(7, STEPS)])
+    compare(straight, resumed)
+
+
+@pytest.mark.parametrize(
+    "lives, weights, message",
+    [
+        ([steps(1, 9), "from step_6\n" + steps(8, STEPS)], b"weights", f"{BATCH} samples lost, 0 repeated"),
+        ([steps(1, 9), "from step_6\n" + steps(5, STEPS)], b"weights", f"0 samples lost, {2 * BATCH} rep"),
+        ([steps(1, STEPS).replace("0.375", "7")], b"weights", "step 3 was '7' instead of '0.375'"),
+        ([steps(1, STEPS)], b"weighty", f"other contents: step_{STEPS}/model.safetensors"),
+    ],
+    ids=["a lost step", "repeated steps", "another loss", "another bit"],
+)
+def test_compare_finds(tmp_path, lives, weights, message):
+    straight = made_by_hand(tmp_path / "straight", [steps(1, STEPS)])
+    with pytest.raises(Failed, match=message):
+        compare(straight, made_by_hand(tmp_path / "other", lives, weights))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from tests.finetune import toy
@@ -17,7 +18,9 @@ from tests.launching import ROOT, clean_environment
 from tests.pretrain.tiny_run import flags, make_corpus
 
 MARK = "CHAOS_TRAINING"  # an environment variable that every process of a training inherits
-STEPS, SAVE_STEPS, BATCH = 24, 4, 8
+STEPS = 24
+SAVE_STEPS = 4
+BATCH = 8
 PATIENCE = 240  # seconds after which a command counts as hanging
 OUTPUT = Path("out")  # relative, so that all trainings write the same bytes
 
@@ -28,50 +31,104 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """A command and its log."""
+    """A command and its log.
+
+    Attributes:
+        checkpoints: the folder of the `step_N`, below the output folder.
+        start: a pattern; its group is the step from which a start continues.
+        step: a pattern; its groups are a step and the text that must be the same in every run.
+    """
 
     name: str
     processes: int
     script: str
     flags: list[str]
-    steps_in: str  # the folder of the `step_N`, below the output folder
-    start: str  # a pattern; its group is the step from which a start continues
-    step: str  # a pattern; its groups are a step and the text that must be the same in every run
+    checkpoints: str
+    start: str
+    step: str
 
 
-def pretraining(processes: int, folder: Path) -> Kind:
+def pretraining(processes: int, pseudo_choice: str, folder: Path) -> Kind:
     """run_pretrain.py on a corpus of three made-up languages."""
     line = flags(
-        make_corpus(folder), OUTPUT, optimizer__steps=STEPS, optimizer__batch_size=BATCH, run__eval_steps=10,
-        run__save_steps=SAVE_STEPS, run__log_steps=1, run__eval_sequences=4,
-    )  # fmt: skip
-    log = r"going on from .*step_(\d+)", r"step (\d+) of \d+ \| (.*) \| [\d,]+ tokens/s"
-    return Kind(f"pre-training, {processes}", processes, "run_pretrain.py", line, "checkpoints", *log)
+        make_corpus(folder),
+        OUTPUT,
+        objectives__pseudo_choice=pseudo_choice,
+        optimizer__steps=STEPS,
+        optimizer__batch_size=BATCH,
+        run__eval_steps=10,
+        run__save_steps=SAVE_STEPS,
+        run__log_steps=1,
+        run__eval_sequences=4,
+    )
+    return Kind(
+        name=f"pre-training, {processes}, {pseudo_choice}",
+        processes=processes,
+        script="run_pretrain.py",
+        flags=line,
+        checkpoints="checkpoints",
+        start=r"going on from .*step_(\d+)",
+        step=r"step (\d+) of \d+ \| (.*) \| [\d,]+ tokens/s",
+    )
 
 
 def finetuning(processes: int, folder: Path) -> Kind:
     """run_classifier.py on a made-up task."""
     line = toy.flags(
-        toy.make(folder, train=STEPS // 2 * BATCH), OUTPUT, batch_size=BATCH // processes, skip_steps=1,
-        save_steps=SAVE_STEPS, validation_steps=10, keep_checkpoints=3,
-    )  # fmt: skip
-    log = r"going on from .*step_(\d+)", r"step: (\d+)/\d+, (ave loss: .*), speed:"
-    return Kind(f"fine-tuning, {processes}", processes, "run_classifier.py", line, "", *log)
+        toy.make(folder, train=STEPS // 2 * BATCH),
+        OUTPUT,
+        batch_size=BATCH // processes,
+        skip_steps=1,
+        save_steps=SAVE_STEPS,
+        validation_steps=10,
+        keep_checkpoints=3,
+    )
+    return Kind(
+        name=f"fine-tuning, {processes}",
+        processes=processes,
+        script="run_classifier.py",
+        flags=line,
+        checkpoints="",
+        start=r"going on from .*step_(\d+)",
+        step=r"step: (\d+)/\d+, (ave loss: .*), speed:",
+    )
 
 
-KINDS = [partial(make, processes) for processes in (1, 2) for make in (pretraining, finetuning)]
+# Functions of a folder for the data.
+KINDS = [
+    partial(pretraining, 1, "argmax"),
+    partial(finetuning, 1),
+    partial(pretraining, 2, "sample"),
+    partial(finetuning, 2),
+    partial(pretraining, 1, "sample"),
+    partial(pretraining, 2, "argmax"),
+]
+
+
+@dataclass
+class Life:
+    """A start of a training, from its log: the step from which it continued, and the text of each step."""
+
+    start: int
+    steps: dict[int, str]
 
 
 @dataclass
 class Training:
-    """A training in its own folder. Its `with` statement leaves no process behind."""
+    """A training in its own folder. Its `with` statement leaves no process behind.
+
+    Attributes:
+        struck_at: the step at which a fault struck.
+        damaged: the step of the checkpoint that a fault damaged; 0: none.
+        log_began: the length of the log at each start.
+    """
 
     kind: Kind
     folder: Path
     process: subprocess.Popen | None = None
-    struck_at: int = 0  # the step at which a fault struck
-    damaged: int = 0  # the step of the checkpoint that a fault damaged
-    log_began: list[int] = field(default_factory=list)  # the length of the log at each start
+    struck_at: int = 0
+    damaged: int = 0
+    log_began: list[int] = field(default_factory=list)
 
     def __enter__(self) -> "Training":
         self.folder.mkdir()
@@ -86,30 +143,44 @@ class Training:
 
     def checkpoints(self) -> dict[int, Path]:
         """The undamaged `step_N`, oldest first."""
-        paths = (self.output / self.kind.steps_in).glob("step_*")
-        found = {int(path.name[5:]): path for path in paths if path.name[5:].isdigit()}
-        return {step: found[step] for step in sorted(found) if step != self.damaged}
+        paths: dict[int, Path] = {}
+        for path in (self.output / self.kind.checkpoints).glob("step_*"):
+            number = path.name.removeprefix("step_")
+            if number.isdigit() and int(number) != self.damaged:
+                paths[int(number)] = path
+        return dict(sorted(paths.items()))
 
     def start(self) -> None:
         """Start the command, which is always the same."""
-        line = [str(ROOT / self.kind.script), *self.kind.flags]
+        command = [sys.executable]
         if self.kind.processes > 1:
-            launcher = ["--nproc_per_node", str(self.kind.processes), "--split_log_path", "log"]
-            line = [str(ROOT / "launch.py"), *launcher, *line]
+            command += [str(ROOT / "launch.py"), "--nproc_per_node", str(self.kind.processes)]
+            command += ["--split_log_path", "log"]
+        command += [str(ROOT / self.kind.script), *self.kind.flags]
         self.log_began.append(len(self._log()))
         with open(self.folder / "stderr", "a") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, *line], cwd=self.folder, stdout=errors, stderr=errors,
-                env=clean_environment(**{MARK: str(self.folder), "LOG_DIR": "log"}), start_new_session=True,
-            )  # fmt: skip
+                command,
+                cwd=self.folder,
+                stdout=errors,
+                stderr=errors,
+                env=clean_environment(**{MARK: str(self.folder), "LOG_DIR": "log"}),
+                start_new_session=True,
+            )
 
     def wait(self) -> int:
-        """Wait for the end of all processes, and return the exit code of the command."""
+        """Wait for the end of all processes, and return the exit code of the command.
+
+        Raises:
+            Failed: they have not ended after `PATIENCE`.
+        """
+        end = time.monotonic() + PATIENCE
         self.until(lambda: self.process.poll() is not None)
-        if self.process.poll() is None:
-            raise Failed(f"it has not ended after {PATIENCE} s")
-        self.kill_all()  # the other ranks, if a fault killed the launcher
-        return self.process.returncode
+        while any(marked(self.folder)):
+            if time.monotonic() > end:
+                raise Failed(f"processes are left after {PATIENCE} s")
+            time.sleep(0.05)
+        return self.process.wait()
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for `condition` or the end of the command, at most `PATIENCE`."""
@@ -117,18 +188,19 @@ class Training:
         while not condition() and self.process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
 
-    def lives(self) -> list[tuple[int, dict[int, str]]]:
-        """The starts so far, from the log: the step from which each continues, and its steps."""
-        log, lives = self._log(), []
-        for begin, end in zip(self.log_began, [*self.log_began[1:], len(log)]):
-            found = re.search(self.kind.start, log[begin:end])
+    def lives(self) -> list[Life]:
+        """The starts so far."""
+        log = self._log()
+        lives = []
+        for begin, end in pairwise([*self.log_began, len(log)]):
+            resumed = re.search(self.kind.start, log[begin:end])
             steps = {int(step): text for step, text in re.findall(self.kind.step, log[begin:end])}
-            lives.append((int(found[1]) if found else 0, steps))
+            lives.append(Life(int(resumed[1]) if resumed else 0, steps))
         return lives
 
     def last_step(self) -> int:
         """The last step in the log of the current start."""
-        return max(self.lives()[-1][1], default=0)
+        return max(self.lives()[-1].steps, default=0)
 
     def _log(self) -> str:
         path = self.folder / "log" / "job.log.0"
@@ -136,41 +208,46 @@ class Training:
 
     def find(self, rank: int, reader: bool = False) -> int | None:
         """The training process of a rank, or its reader; None if it does not run."""
-        wanted = "spawn_main" if reader else self.kind.script
-        for pid, environment, words in marked(self.folder):
-            # The command of the launcher names the script, too, but it has no rank.
-            its = environment.get("PADDLE_TRAINER_ID", "0" if self.kind.processes == 1 else "")
-            if its == str(rank) and wanted in words:
+        program = "spawn_main" if reader else self.kind.script
+        for pid, environment, command in marked(self.folder):
+            # The command of launch.py names the script, too, but it has no rank.
+            rank_of_process = environment.get("PADDLE_TRAINER_ID")
+            if self.kind.processes == 1:
+                rank_of_process = "0"
+            if rank_of_process == str(rank) and program in command:
                 return pid
         return None
 
     def kill_all(self) -> None:
         """Kill all processes of this training."""
-        while found := [pid for pid, _, _ in marked(self.folder)]:
-            for pid in found:
+        while pids := [pid for pid, _, _ in marked(self.folder)]:
+            for pid in pids:
                 send(pid, signal.SIGKILL)
             self.process.poll()
             time.sleep(0.02)
 
     def outcome(self) -> dict[str, bytes | list]:
         """The files that must be equal in every run: weights, moments, the reader's state, the records."""
-        found: dict[str, bytes | list] = {}
-        for folder in (Path(self.kind.steps_in, f"step_{STEPS}"), "best", "full", "encoder"):
+        contents: dict[str, bytes | list] = {}
+        for folder in (Path(self.kind.checkpoints, f"step_{STEPS}"), "best", "full", "encoder"):
             for path in (self.output / folder).rglob("*"):
                 if path.suffix == ".safetensors" or path.name == "state.json":
-                    found[str(path.relative_to(self.output))] = path.read_bytes()
+                    contents[str(path.relative_to(self.output))] = path.read_bytes()
         for metrics in self.output.glob("metrics.jsonl"):
             lines = metrics.read_text().splitlines()
-            found[metrics.name] = [json.loads(line) | {"tokens_per_second": None} for line in lines]
-        return found
+            contents[metrics.name] = [json.loads(line) | {"tokens_per_second": None} for line in lines]
+        return contents
 
 
 def send(pid: int | None, number: int) -> bool:
     """Send a signal; False if there is no such process."""
+    if pid is None:
+        return False
     try:
-        return pid is not None and os.kill(pid, number) is None
+        os.kill(pid, number)
     except ProcessLookupError:
         return False
+    return True
 
 
 def marked(folder: Path) -> Iterator[tuple[int, dict[str, str], str]]:

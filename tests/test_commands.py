@@ -1,0 +1,293 @@
+"""Each command line of the READMEs and of docs/ is run by a test, here or elsewhere.
+
+`COMMANDS` says for each of them who runs it, or why nobody does.
+"""
+
+import ast
+import gzip
+import importlib
+import io
+import json
+import lzma
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import export
+from finetune.flags import FinetuneFlags, RetrievalFlags
+from pretrain.config import PretrainConfig
+from reader.tokenization import Tokenizer
+from tests.finetune import toy
+from tests.helpers.official_layout import make_official_weights, official_config
+from tests.helpers.pages import commands_of, commands_on, manuals
+from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
+from tests.inference import toy_models
+from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
+from utils.command_line import load_config, parse_args
+
+# Who runs a command: a test here, as it is written, with the flags of SMALLEST; another test; or nobody.
+HERE = "here"
+RECIPE = "its flags here, as the script gives them to launch.py; training in tests/finetune"
+ITSELF = "installs, or runs these tests"
+HOURS = "hours; "
+DOWNLOADS = "downloads from other servers; "
+# The pattern of a whole command -> who runs it. Another test is named FILE::FUNCTION.
+COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a reason with such a test
+    r".*bin/pip install .*": ITSELF,
+    r"sh scripts/(setup|test)\.sh": ITSELF,
+    r"sh scripts/gpu_check\.sh": "test_gpu_check.py::test_a_cpu_passes",
+    r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
+    r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
+    r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
+    r"sh scripts/verify_weights\.sh .*":
+        "needs released weights; model/test_verify_weights.py::test_exit_code",
+    r"(export|wget|unzip|tar) .*":
+        DOWNLOADS + "pretrain/test_corpus_downloads.py::test_the_papers_tables_9_and_10",
+    r".*build_corpus --config configs/corpus/paper-96\.yaml .*":
+        "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
+    r".*build_corpus --engine ray \.\.\.": "pretrain/test_corpus_ray.py::test_the_same_bytes",
+    r".*build_corpus --engine ray --ray_address .*":
+        "needs a cluster; pretrain/test_corpus_ray.py::test_no_cluster_there",
+    r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
+    r".*prepare\.py xnli .*": "reader/test_prepare.py::test_xnli_both_releases",
+    r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
+    r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
+    r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
+    r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
+    r".*build_corpus --output .*": HERE,
+    r".*python run_pretrain\.py --config configs/pretrain/(small|sample|continue)\.yaml.*": HERE,
+    r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
+        "needs XLM-R; pretrain/test_initialise.py::test_from_xlm_r",
+    r"fleetrun .*|.*launch\.py --node_ips .*":
+        "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
+    r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
+    r"(NPROC=2 )?sh scripts/(small|base|large)/(xnli|pawsx|conll|panx|mlqa|tatoeba)_[\w-]+\.sh.*": RECIPE,
+    r".*python run_classifier\.py .*": HERE,
+    r".*run_mrc\.py .* --answer_rules .*":
+        "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english",
+    r".*python (run_retrieval|encode_vector)\.py .*": HERE,
+    r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
+    r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
+    r".*predict\.py --task classify --model exported.*": HERE,
+    r".*predict\.py --task (?!classify --model exported).*":
+        "inference/test_interface.py::test_command_lines",
+    r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
+    r".*pretrain\.show .*": HERE,
+    r".*benchmarks/plan\.py .*": HERE,
+    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
+    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
+    r".*benchmarks/pretrain_cost\.py": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
+    r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
+    r"DATA=.* -m experiments\.run .*":
+        HOURS + "experiments/test_studies.py::test_a_study_from_text_to_tables",
+    r".* -m experiments\.tables .*":
+        "experiments/test_studies.py::test_the_published_tables_are_those_of_the_figures",
+    r"taskset .*": "two idle cores; pretrain/test_reader.py::test_equal_compute_divides_the_steps",
+    r"sh scripts/base/ablation\.sh": HOURS + "experiments/test_ablation.py::test_the_command_lines",
+}  # fmt: skip
+
+CPU = "--max_seq_len 62 --use_cuda false"
+SMALLEST = {
+    "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
+    "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
+    "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
+    "pretrain.build_corpus": "--workers 1",
+    "run_classifier": f"--num_labels 3 {CPU}",
+    "run_retrieval": CPU,
+    "encode_vector": CPU,
+}
+
+
+def all_commands() -> list[str]:
+    """The commands of all manuals, each once."""
+    commands: dict[str, None] = {}
+    for page in manuals():
+        commands |= dict.fromkeys(commands_on(page))
+    return list(commands)
+
+
+def rows_of(command: str) -> list[str]:
+    """The rows of `COMMANDS` that match a command."""
+    return [pattern for pattern in COMMANDS if re.fullmatch(pattern, command)]
+
+
+def commands_run(by: str) -> list[str]:
+    """The commands whose row says HERE or RECIPE."""
+    return [command for command in all_commands() if by in map(COMMANDS.get, rows_of(command))]
+
+
+def test_every_command_has_a_row_and_every_row_a_command():
+    used = set()
+    for command in all_commands():
+        rows = rows_of(command)
+        assert len(rows) == 1, command
+        used.update(rows)
+    assert set(COMMANDS) == used
+
+
+def test_the_tests_of_the_rows_exist():
+    for row in COMMANDS.values():
+        for file, test in re.findall(r"([\w/]+\.py)::(\w+)", row):
+            tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+            functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            assert test in functions, row
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A folder in which the commands of the pages find their files: tiny models, official weights, texts."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
+    pieces = train_pieces(folder / "piece.model")
+    shutil.copy(pieces, folder / "configs")
+    (folder / "data" / "vocab").mkdir(parents=True)
+    shutil.copy(pieces, folder / "data" / "vocab")
+    put_models(folder, Tokenizer(piece_model_path=pieces))
+    put_texts(folder)
+    mono = {"en": f"{folder}/en.txt"}
+    parallel = {"en-de": f"{folder}/pairs.tsv"}
+    for name in ("corpus", "mine", "more"):
+        build(folder / "data" / name, pieces, held_out=20, mono=mono, parallel=parallel)
+    return folder
+
+
+def put_models(folder: Path, tokenizer: Tokenizer) -> None:
+    """Official weights, checkpoints of fine-tuning and pre-training, and an exported folder."""
+    tokenizer.write_vocab(folder / "configs" / "vocab.txt")
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
+    official = official_config("tiny", vocab_size=tokenizer.vocab_size, **sizes)
+    make_official_weights(folder / "configs" / "base", official, seed=1)
+    (folder / "models").mkdir()
+    models = toy_models.make(folder / "models")
+    for source, target in (
+        (models / "classify", "checkpoints/best"),
+        (models / "classify", "my/checkpoints/best"),
+        (models / "full", "output/mine/full"),
+    ):
+        shutil.copytree(source, folder / target)
+        tokenizer.write_vocab(folder / target / "vocab.txt")
+    flags = {"model": models / "classify", "output": folder / "exported", "int8": "true"}
+    call_main(export, as_flags(flags))
+
+
+def put_texts(folder: Path) -> None:
+    """Texts, pairs and task files; the texts packed, too."""
+    english = sentences(200, seed=1)
+    german = sentences(200, seed=2)
+    pairs = [f"{a}\t{b}" for a, b in zip(english, german)]
+    texts = {
+        "en.txt": english,
+        "news.en.txt": english,
+        "news.de.txt": german,
+        "sw.txt": german,
+        "my.sw.txt": german,
+        "pairs.tsv": pairs,
+        "my.tsv": pairs,
+        "en-sw.tsv": pairs,
+        "sentences.txt": english[:9],
+        "texts.tsv": ["text_a", *english[:9]],
+        "my/bitexts/de-en.de": list(dict.fromkeys(english)),
+        "my/bitexts/de-en.en": list(dict.fromkeys(english)),
+        "requests.jsonl": ['{"text_a": "bado kani", "text_b": "lera"}'],
+    }
+    for name, lines in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        text = Path(write_lines(folder / name, lines)).read_bytes()
+        (folder / f"{name}.gz").write_bytes(gzip.compress(text))
+        (folder / f"{name}.xz").write_bytes(lzma.compress(text))
+    rows = [(*row[:3], toy_models.LABELS[0]) for row in toy.rows(12, seed=1)]
+    toy.write_tsv(folder / "my/new.tsv", rows, label=False)
+    toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
+
+
+@pytest.fixture
+def copy_of_clone(clone, tmp_path, monkeypatch) -> Path:
+    """The current folder: a copy of `clone`."""
+    folder = tmp_path / "clone"
+    shutil.copytree(clone, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("line", commands_run(by=HERE))
+def test_a_command_runs(copy_of_clone, monkeypatch, line):
+    """In this process; what stands before a | is the command's input."""
+    *source, command = line.split(" | ")
+    if source:
+        piped = subprocess.run(["sh", "-c", source[0]], capture_output=True, check=True).stdout
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(piped))))
+    python, *words = shlex.split(command)
+    assert python == ".venv/bin/python"
+    if words[0] == "-m":
+        words.pop(0)
+    program, *flags = words
+    name = program.removesuffix(".py").replace("/", ".")
+    if name == "pretrain.build_corpus":
+        shutil.rmtree(flags[flags.index("--output") + 1], ignore_errors=True)
+    flags += shlex.split(SMALLEST.get(name, ""))
+    module = importlib.import_module(name)
+    if "--help" in flags:
+        with pytest.raises(SystemExit, match="0"):
+            call_main(module, flags)
+    else:
+        call_main(module, flags)
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    """A folder with the recipes, whose launch.py prints its arguments."""
+    folder = stand_in_for_launch(tmp_path_factory.mktemp("scripts"))
+    for name in ("scripts", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def launched(scripts: Path, line: str) -> tuple[str, list[str]]:
+    """The program that a recipe starts, and its flags."""
+    process = subprocess.run(
+        line, shell=True, cwd=scripts, env=clean_environment(), capture_output=True, text=True, check=True
+    )
+    words = json.loads(process.stdout)
+    (place,) = (place for place, word in enumerate(words) if word.endswith(".py"))
+    return words[place], words[place + 1 :]
+
+
+@pytest.mark.parametrize("line", commands_run(by=RECIPE))
+def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
+    monkeypatch.chdir(scripts)
+    program, flags = launched(scripts, line)
+    if program == "run_pretrain.py":
+        load_config(PretrainConfig, flags)
+    elif program == "run_retrieval.py":
+        parse_args(RetrievalFlags, flags)
+    else:
+        parse_args(FinetuneFlags, flags)
+
+
+def test_your_own_data(copy_of_clone, scripts):
+    """docs/finetune.md: the recipe on one's own files, then predictions of the selected step."""
+    page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
+    section = page.split("## Your own data")[1].split("\n## ")[0]
+    train, predict = commands_of(section)
+    shutil.rmtree("my/checkpoints")
+    rows = [(*row[:3], "no" if row[3] == "tool" else "yes") for row in toy.rows(20, seed=1)]
+    for name in ("train.en", "dev.en", "dev.de"):
+        toy.write_tsv(Path(f"my/{name}.tsv"), rows, qid=False)
+    Path("my/label_map.json").write_text('{"no": 0, "yes": 1}')
+    Path("my/lang_map.json").write_text('{"en": 0, "de": 1}')
+    program, flags = launched(scripts, train)
+    assert program == "run_classifier.py"
+    run_classifier = importlib.import_module("run_classifier")
+    call_main(run_classifier, [*flags, "--max_steps", "2", *CPU.split()])
+    (table,) = json.loads(Path("my/checkpoints/results.json").read_text())["tables"]
+    assert list(table["mean"])[:2] == ["en", "de"] and "paper" not in table
+    _, _, *flags = shlex.split(predict)
+    call_main(run_classifier, [*flags, *CPU.split()])
+    assert len(Path("my/new.predicted.tsv.0.0").read_text().splitlines()) == 12
