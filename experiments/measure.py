@@ -4,9 +4,10 @@
 
 --model is the output folder of run_pretrain.py, with `xnli/` and `ner/` below it if it was fine-tuned. For
 every measure and language the file has [parts, wholes], one of each for every example; a score is the sum of
-the parts over the sum of the wholes, and errors come from the examples (experiments/tables.py). retrieval:
-the directions in which the translation was found (0 to 2), and 2; xnli: 1 if right, and 1; ner: twice the
-right entities, and the predicted plus the gold entities, so that the score is F1.
+the parts over the sum of the wholes, and errors come from the examples (experiments/scores.py). retrieval:
+the directions in which the translation was found (0 to 2), and 2 (experiments/three_ways.py); xnli: 1 if
+correct, and 1; ner: twice the correct entities, and the predicted plus the gold entities, so that the score
+is F1.
 """
 
 import argparse
@@ -25,30 +26,34 @@ LONGEST = 62  # tokens of a sentence with [CLS] and [SEP]
 
 
 def main(arguments: list[str] | None = None) -> None:
+    args = parse(arguments)
+    prepare()
+    figures: dict[str, Any] = {}
+    if "retrieval" in args.measures:
+        pairs = args.data / "retrieval" / "tatoeba-style-dev"
+        figures |= measure_retrieval(args.model / "full", args.corpus, pairs, args.untrained)
+    if args.untrained is None:
+        if "xnli" in args.measures:
+            figures["xnli"] = xnli(args.layout / "xnli", args.model / "xnli" / "predictions")
+        if "ner" in args.measures:
+            figures["ner"] = ner(args.model / "ner" / "predictions")
+        figures["held_out"] = held_out(args.model / "metrics.jsonl")
+    with atomic_file(args.output, "w") as file:
+        json.dump(figures, file, separators=(",", ":"))
+        file.write("\n")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--model", required=True, type=Path)
-    add("--corpus", required=True, type=Path, help="the layer is chosen on its held-out pairs")
+    add("--corpus", required=True, type=Path, help="layers and language means come from its held-out pairs")
     add("--data", required=True, type=Path, help="folder with retrieval/tatoeba-style-dev")
     add("--layout", required=True, type=Path, help="folder with xnli/ and ner/, which have the gold labels")
     add("--measures", nargs="*", default=())
     add("--untrained", type=int, metavar="SEED", help="measure the model's shape with random weights")
     add("--output", required=True, type=Path)
-    args = parser.parse_args(arguments)
-    prepare()
-    found: dict[str, Any] = {}
-    if "retrieval" in args.measures:
-        pairs = args.data / "retrieval" / "tatoeba-style-dev"
-        found |= measure_retrieval(args.model / "full", args.corpus, pairs, args.untrained)
-    if args.untrained is None:
-        if "xnli" in args.measures:
-            found["xnli"] = xnli(args.layout / "xnli", args.model / "xnli" / "predictions")
-        if "ner" in args.measures:
-            found["ner"] = ner(args.model / "ner" / "predictions")
-        found["held_out"] = held_out(args.model / "metrics.jsonl")
-    with atomic_file(args.output, "w") as file:
-        json.dump(found, file, separators=(",", ":"))
-        file.write("\n")
+    return parser.parse_args(arguments)
 
 
 def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | None) -> dict[str, Any]:
@@ -99,46 +104,58 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
 
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:
-    """Language -> [right, ones], from the files of predictions and the gold labels of the same rows."""
+    """Language -> [correct, ones], from the files of predictions and the gold labels of the same rows."""
     from reader.classification import read_classification
     from reader.task_files import read_label_map
 
-    label_map, found = read_label_map(layout / "label_map.json"), {}
+    label_map = read_label_map(layout / "label_map.json")
+    cells = {}
     for language, path in prediction_files(predictions).items():
-        gold = read_classification(layout / "dev" / f"dev.{language}.tsv", label_map)
-        predicted = [int(line.split("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines()]
-        right = [int(a == b.label) for a, b in zip(predicted, gold, strict=True)]
-        found[language] = [right, [1] * len(right)]
-    return found
+        examples = read_classification(layout / "dev" / f"dev.{language}.tsv", label_map)
+        lines = path.read_text(encoding="utf-8").splitlines()
+        predicted = [int(line.split("\t")[0]) for line in lines]
+        correct = [int(label == example.label) for label, example in zip(predicted, examples, strict=True)]
+        cells[language] = [correct, [1] * len(correct)]
+    return cells
 
 
 def ner(predictions: Path) -> dict[str, list]:
-    """Language -> [twice the right entities, predicted and gold ones], of each sentence."""
+    """Language -> [twice the correct entities, predicted and gold ones], of each sentence."""
     from finetune.metrics import entity_scores
     from finetune.tagging import read_conll
 
-    found = {}
+    cells = {}
     for language, path in prediction_files(predictions).items():
-        counts = [entity_scores([one.gold], [one.predicted]) for one in read_conll(path)]
-        found[language] = [[2 * one.right for one in counts], [one.gold + one.predicted for one in counts]]
-    return found
+        scores = [entity_scores([sentence.gold], [sentence.predicted]) for sentence in read_conll(path)]
+        parts = [2 * score.right for score in scores]
+        wholes = [score.gold + score.predicted for score in scores]
+        cells[language] = [parts, wholes]
+    return cells
 
 
 def prediction_files(folder: Path) -> dict[str, Path]:
-    """Language -> the file test.<language>.tsv.<epoch>.<step> of the best step. UserError: there is none."""
-    if not (files := sorted(folder.glob("test.*.tsv.*"))):
+    """Language -> the file test.<language>.tsv.<epoch>.<step> of the best step.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(folder.glob("test.*.tsv.*"))
+    if not files:
         raise UserError(f"{folder}: no test.<language>.tsv there; the fine-tuning has not finished")
     return {path.name.split(".")[1]: path for path in files}
 
 
 def held_out(metrics: Path) -> list[dict]:
     """The run's held-out evaluations: step, and the figures of each objective without samples of text."""
-    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    found = [{"step": record["step"], **record["held_out"]} for record in records if "held_out" in record]
-    for evaluation in found:
+    evaluations = []
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if "held_out" in record:
+            evaluations.append({"step": record["step"], **record["held_out"]})
+    for evaluation in evaluations:
         for figures in evaluation.get("btmlm", {}).values():
             figures.pop("samples", None)
-    return found
+    return evaluations
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A vocabulary of a few thousand pieces has no room for capitals.
 import gzip
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,38 @@ from utils.files import atomic_file
 
 
 def prepare_corpus(name: str, data: Path, output: Path) -> None:
-    """Build <output>/corpus from configs/corpus/<name>.yaml with its own vocabulary, if it is not there."""
+    """Build <output>/corpus from configs/corpus/<name>.yaml with its own vocabulary, if it is not there.
+
+    Raises:
+        UserError: a file of text is missing, or the corpus cannot be built.
+    """
     config = STUDIES.parent / "corpus" / f"{name}.yaml"
     for file in named_files(read_yaml(config)):
         lower_case(data / file, output / "text" / file)
     command = ["sh", "scripts/data/real_corpus.sh", name, str(output)]
-    if subprocess.run(command, env={**os.environ, "DATA": str(output / "text")}).returncode:
+    finished = subprocess.run(command, env={**os.environ, "DATA": str(output / "text")})
+    if finished.returncode:
         raise UserError(f"{output / 'corpus'}: not built; the lines above say why")
 
 
 def named_files(config: Any) -> list[str]:
     """Every path in a corpus configuration that begins with $DATA, without that beginning."""
-    if isinstance(config, str):
-        return [config.removeprefix("$DATA/")] if config.startswith("$DATA/") else []
-    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    return list(dict.fromkeys(path for value in values for path in named_files(value)))
+    if isinstance(config, str) and config.startswith("$DATA/"):
+        return [config.removeprefix("$DATA/")]
+    values: Iterable[Any] = []
+    if isinstance(config, dict):
+        values = config.values()
+    elif isinstance(config, list):
+        values = config
+    paths = [path for value in values for path in named_files(value)]
+    return list(dict.fromkeys(paths))
 
 
 def lower_case(source: Path, target: Path) -> None:
     """Copy a text file, plain or .gz, in lower case. A copy that exists is kept.
 
-    UserError: there is no such file.
+    Raises:
+        UserError: there is no such file.
     """
     if target.is_file():
         return

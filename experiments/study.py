@@ -76,9 +76,9 @@ class Study:
         """
         path = _file_of(name)
         values = read_yaml(path)
-        needed = {"title", "corpus", "pretrain", "seeds", "models"}
-        allowed = needed | {"measures", "compare", "contrasts", "paper", "curves", "lines"}
-        wrong = sorted(needed - values.keys()) + sorted(values.keys() - allowed)
+        required = {"title", "corpus", "pretrain", "seeds", "models"}
+        allowed = required | {"measures", "compare", "contrasts", "paper", "curves", "lines"}
+        wrong = sorted(required - values.keys()) + sorted(values.keys() - allowed)
         if wrong:
             raise UserError(f"{path}: the key {wrong[0]!r} is missing or unknown")
         models: dict[str, TrainedModel] = {}

@@ -242,7 +242,7 @@ def _values(figures: Figures) -> list[Mapping]:
     return [values for by_seed in figures.values() for values in by_seed.values()]
 
 
-def write(study: Study, results: Path = RESULTS, images: Path = IMAGES) -> None:
+def write(study: Study, results: Path, images: Path) -> None:
     """Print the tables, and write them and the chart."""
     figures = read_figures(study, results)
     text = as_text(study, figures)
@@ -284,7 +284,7 @@ def main() -> None:
         raise UserError("usage: python -m experiments.tables STUDY [OUTPUT of scripts/base/ablation.sh]")
     study = Study.read(sys.argv[1])
     if len(sys.argv) == 2:
-        write(study)
+        write(study, RESULTS, IMAGES)
     else:
         print(at_paper_size(study, Path(sys.argv[2])))
 

@@ -64,7 +64,7 @@ class HeldOut:
         """Way -> the share of held-out pairs that each layer finds, a mean over language pairs, [L + 1]."""
         result = {PLAIN: self._accuracy(found_by_cosine)}
         for way, find in CENTRED_WAYS.items():
-            of_halves = [self._accuracy(find, rows, self.means(others)) for rows, others in HALVES]
+            of_halves = [self._accuracy(find, rows, self.means(rest)) for rows, rest in HALVES]
             result[way] = np.mean(of_halves, axis=0)
         return result
 
@@ -116,15 +116,15 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
         result["half"][language] = [100 * half.mean, 100 * half.standard_error]
         layer = layers[PLAIN]
         for count in COUNTS:
-            found = found_by_cosine(src[layer, :count], tgt[layer, :count])
-            result.setdefault(f"retrieval {count}", {})[language] = _as_parts(found)
+            directions = found_by_cosine(src[layer, :count], tgt[layer, :count])
+            result.setdefault(f"retrieval {count}", {})[language] = _cells(directions)
         centred_src = means.subtract(src, language)
         centred_tgt = means.subtract(tgt, "en")
         for way, find in CENTRED_WAYS.items():
             layer = layers[way]
             for count in COUNTS:
-                found = find(centred_src[layer, :count], centred_tgt[layer, :count])
-                result.setdefault(f"retrieval {count} {way}", {})[language] = _as_parts(found)
+                directions = find(centred_src[layer, :count], centred_tgt[layer, :count])
+                result.setdefault(f"retrieval {count} {way}", {})[language] = _cells(directions)
     return result
 
 
@@ -141,5 +141,5 @@ def named_languages(
     return result
 
 
-def _as_parts(found: np.ndarray) -> list[list[int]]:
-    return [found.tolist(), [2] * len(found)]
+def _cells(directions: np.ndarray) -> list[list[int]]:
+    return [directions.tolist(), [2] * len(directions)]

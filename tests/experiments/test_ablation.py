@@ -45,7 +45,8 @@ def test_the_command_lines(started, monkeypatch):
         "ernie-m",
     ]
     assert started[-1] == ["-m", "experiments.tables", "table6", "output/ablation"]
-    pretrained, tuned = {}, []
+    pretrained = {}
+    tuned = []
     for line in started[1:-1]:
         program = next(word for word in line if word.startswith("run_"))
         flags = line[line.index(program) + 1 :]
@@ -59,7 +60,8 @@ def test_the_command_lines(started, monkeypatch):
             tuned.append((flags.init_pretraining_params, flags.checkpoints))
     outputs = [f"output/ablation/exp{number}" for number in range(6)]
     assert list(pretrained) == outputs[1:] and pretrained[outputs[5]] == {"mmlm", "tlm", "camlm", "btmlm"}
-    assert tuned == [(f"{one}/encoder", f"{one}/{task}") for one in outputs for task in ("xnli", "conll")]
+    expected = [(f"{output}/encoder", f"{output}/{task}") for output in outputs for task in ("xnli", "conll")]
+    assert tuned == expected
 
 
 def test_the_table(tmp_path):

@@ -1,0 +1,216 @@
+"""What is to be done for a study: the jobs of each model and seed, each after what it needs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.study import UNTRAINED, Study, TrainedModel
+from pretrain.config import PretrainConfig
+from pretrain.masking import Vocabulary
+from pretrain.reader import TrainingText, open_corpus, total_steps
+from pretrain.shares import examples_of_step, shares
+from scripts.jobs import Job, as_line
+from utils.command_line import load_config
+from utils.errors import UserError
+
+# The flags of all fine-tuning. One evaluation at the end of each epoch is enough.
+FINE_TUNING = {
+    "batch_size": 32,
+    "learning_rate": 5e-4,
+    "lr_schedule_style": "paddlenlp",
+    "layerwise_lr_decay": 1.0,
+    "weight_decay": 0.01,
+    "warmup_proportion": 0.1,
+    "predict_batch_size": 128,
+    "skip_steps": 100,
+    "validation_steps": 1_000_000,
+    "save_steps": 1_000_000,
+    "keep_checkpoints": 1,
+    "select_on": "en",
+    "do_train": "true",
+    "do_val": "true",
+    "do_test": "true",
+}
+# Task -> its program, and the flags of its own.
+TASKS = {
+    "xnli": ("run_classifier.py", {"num_labels": 3, "epoch": 2, "max_seq_len": 64}),
+    "ner": ("run_sequence_labeling.py", {"num_labels": 7, "epoch": 3, "max_seq_len": 128}),
+}
+# Of one core of an AMD EPYC (Zen 4).
+MINUTES = {"million tokens": 2.2, "figures": 0.6, "xnli": 6.0, "ner": 3.5}
+TOKENS_PER_SEQUENCE = 28  # roughly, with configs/pretrain/real4.yaml
+
+
+class StudyPlan:
+    """The jobs of a study.
+
+    Args:
+        output: the folder of all studies; it has a folder for the corpus and one for each study.
+        data: the folder of real data.
+        results: the folder of figures; it has a folder for each study.
+        seeds, models: only these; empty: all.
+
+    Attributes:
+        corpus: the corpus of the study.
+        layout: the files of its tasks, in the official layout.
+        logs: the complete output of each job.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        output: Path,
+        data: Path,
+        results: Path,
+        seeds: Sequence[int] = (),
+        models: Sequence[str] = (),
+    ):
+        self.study = study
+        self.output = output
+        self.data = data
+        self.results = results
+        self.seeds = seeds or study.seeds
+        self.models = models or list(study.models)
+        self.corpus = output / study.corpus / "corpus"
+        self.layout = output / study.corpus / "data"
+        self.logs = output / study.name / "logs"
+
+    def chains(self) -> list[list[Job]]:
+        """The jobs of each model and seed that has not finished; a start comes before what needs it.
+
+        Raises:
+            UserError: a model starts from weights that are not there.
+        """
+        chains = []
+        for model, seed in self.study.runs():
+            if seed in self.seeds and model.name in self.models:
+                jobs = self.jobs(model, seed)
+                if not all(job.finished() for job in jobs):
+                    self.check_weights(model, seed)
+                    chains.append(jobs)
+        return chains
+
+    def jobs(self, model: TrainedModel, seed: int) -> list[Job]:
+        """Training, fine-tuning and figures of a model, as far as something that is not there needs them."""
+        result = self.result(model.name, seed)
+        jobs = []
+        if model.trained_in:
+            jobs.append(self.measuring(model, seed, result))
+        else:
+            dependents = [row.name for row in self.study.models.values() if row.start == model.name]
+            results = [self.result(name, seed) for name in (model.name, *dependents) if name in self.models]
+            if not all(path.is_file() for path in results):
+                jobs.append(self.pretraining(model, seed))
+            if not result.is_file():
+                jobs += [self.fine_tuning(task, model, seed) for task in TASKS if task in self.study.measures]
+                jobs.append(self.measuring(model, seed, result))
+        if not model.start and "retrieval" in self.study.measures:
+            jobs.append(self.measuring(model, seed, self.result(UNTRAINED, seed), "--untrained", seed))
+        return jobs
+
+    def check_weights(self, model: TrainedModel, seed: int) -> None:
+        """Raise a UserError if the model needs weights that neither exist nor are trained in this call."""
+        needed = model.trained_in or model.start
+        if not needed or needed in self.models:
+            return
+        weights = self.folder(needed, seed) / "full"
+        if not weights.is_dir():
+            study, _, name = needed.rpartition("/")
+            raise UserError(
+                f"{weights}: not there, but {model.name} needs it: first run python -m experiments.run "
+                f"{study or self.study.name} --models '{name}' --seeds {seed}"
+            )
+
+    def result(self, name: str, seed: int) -> Path:
+        """The file of figures, which is written last."""
+        return self.results / self.study.name / f"{self.folder(name, seed).name}.json"
+
+    def folder(self, name: str, seed: int) -> Path:
+        """The output of a model's training. A model of another study is named <study>/<model>."""
+        study, _, name = name.rpartition("/")
+        return self.output / (study or self.study.name) / f"{name.replace(' ', '-')}-{seed}"
+
+    def pretraining(self, model: TrainedModel, seed: int) -> Job:
+        folder = self.folder(model.name, seed)
+        flags: dict[str, object] = {"data.corpus": self.corpus, "run.output": folder, "run.seed": seed}
+        after = None
+        if model.start:
+            start = self.folder(model.start, seed)
+            after = start / "encoder" / "model.safetensors"
+            # The start has seen the items that its own seed draws.
+            flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
+        for key, value in model.flags.items():
+            flags[key] = json.dumps(value) if isinstance(value, list | dict) else value
+        if model.steps_as:
+            flags |= {"optimizer.steps": self.steps(model.steps_as, seed), "optimizer.tokens": 0}
+        command = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags)]
+        job = self.job(folder.name, command, folder / "encoder" / "model.safetensors")
+        return replace(job, after=after)
+
+    def steps(self, name: str, seed: int) -> int:
+        """The number of optimizer steps of a model, as run_pretrain.py works it out.
+
+        Raises:
+            UserError: the corpus of the study has not been built.
+        """
+        config = config_of(self.pretraining(self.study.models[name], seed))
+        corpus, tokenizer = open_corpus(config.data)
+        return total_steps(config, TrainingText.of(corpus, Vocabulary.of(tokenizer), config))
+
+    def fine_tuning(self, task: str, model: TrainedModel, seed: int) -> Job:
+        program, flags_of_task = TASKS[task]
+        folder = self.folder(model.name, seed)
+        encoder = folder / "encoder"
+        output = folder / task
+        layout = self.layout / task
+        flags = FINE_TUNING | flags_of_task
+        flags |= {
+            "ernie_config_path": encoder / "config.json",
+            "vocab_path": encoder / "vocab.txt",
+            "piece_model_path": encoder / "piece.model",
+            "init_pretraining_params": encoder,
+            "train_set": layout / "train" / "train.en.tsv",
+            "dev_set": layout / "dev" / "dev.%s.tsv",
+            "test_set": layout / "dev" / "dev.%s.tsv",
+            "test_save": output / "predictions" / "test.%s.tsv",
+            "label_map_config": layout / "label_map.json",
+            "lang_map_config": layout / "lang_map.json",
+            "checkpoints": output,
+            "random_seed": seed,
+        }
+        job = self.job(f"{folder.name} {task}", [program, *as_line(flags)], output / "results.json")
+        return replace(job, log=output / "log")
+
+    def measuring(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
+        """The job that writes the figures of a model to `result`."""
+        arguments = {
+            "model": self.folder(model.trained_in or model.name, seed),
+            "corpus": self.corpus,
+            "data": self.data,
+            "layout": self.layout,
+            "output": result,
+        }
+        command = ["-m", "experiments.measure", *as_line(arguments), "--measures", *self.study.measures]
+        return self.job(f"{result.stem} figures", [*command, *flags], result)
+
+    def job(self, name: str, command: list[object], result: Path) -> Job:
+        return Job(name, command, result, output=self.logs / f"{name.replace(' ', '-')}.log")
+
+
+def config_of(pretraining: Job) -> PretrainConfig:
+    """The configuration that a job of run_pretrain.py has."""
+    return load_config(PretrainConfig, [str(word) for word in pretraining.command[1:]])
+
+
+def minutes(job: Job) -> float:
+    """Roughly how long a job takes on one core."""
+    if job.command[0] != "run_pretrain.py":
+        return MINUTES[job.name.split()[-1]]
+    config = config_of(job)
+    tokens = config.optimizer.tokens
+    if not tokens:
+        share = shares(config.objectives, 1, 1)
+        examples = examples_of_step(config.objectives, share, config.optimizer.batch_size, 1)
+        tokens = config.optimizer.steps * sum(examples.values()) * TOKENS_PER_SEQUENCE
+    return tokens / 1e6 * MINUTES["million tokens"]
