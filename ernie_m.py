@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "__version__", "load"]
 
 
-def load(
-    folder: str | Path, engine: str = "auto", task: str | None = None, amp: str = "none"
-) -> "Model":
+def load(folder: str | Path, engine: str = "auto", task: str | None = None, amp: str = "none") -> "Model":
     """Load a checkpoint of any supported format, or a folder that export.py wrote.
 
     Args:

@@ -39,7 +39,7 @@ def write_files(folder: Path, args: Namespace) -> None:
         write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, largest)
 
 
-def ours(folder: Path, args: Namespace, engine: str) -> None:
+def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
     from evaluation.vectors import VectorWriter
     from model.config import ErnieMConfig
     from reader.batching import EncodePairs
@@ -51,8 +51,11 @@ def ours(folder: Path, args: Namespace, engine: str) -> None:
         prepare(quiet=True)
         from evaluation.encode import PaddleEncoder
         from model.ernie_m import ErnieMModel
+        from training.precision import prepare_for_prediction
 
-        encoder = PaddleEncoder(ErnieMModel(config))
+        model = ErnieMModel(config)
+        prepare_for_prediction(model, amp)
+        encoder = PaddleEncoder(model)
     else:  # without Paddle in the process
         from inference.engines import FILES, OnnxEngine
         from inference.tasks.encode import ExportedEncoder
@@ -90,6 +93,9 @@ def contenders() -> dict[str, Contender]:
     peer = Contender("sentence-transformers", sentence_transformers, environment=PARITY)
     return {
         OURS: Contender("ours", ours, {"engine": "dygraph"}, is_ours=True),
+        "ours_bfloat16": Contender(
+            "ours, bfloat16", ours, {"engine": "dygraph", "amp": "bf16"}, is_ours=True, precision="bfloat16"
+        ),
         "ours_onnx": Contender("ours, ONNX Runtime", ours, {"engine": "onnx"}, is_ours=True),
         "ours_onnx_int8": Contender(
             "ours, ONNX Runtime, int8", ours, {"engine": "onnx-int8"}, is_ours=True, precision="int8"

@@ -28,12 +28,14 @@ def figures(
 
     Returns:
         "contenders": the row of each. With a peer or another checkout also "ratio_to_peer": how many times as
-        fast as each of them the fastest of ours in float32 is; and "ratio", that of "fastest_peer".
+        fast as each of them the fastest of ours in float32 is (with --amp: of ours); and "ratio", that of
+        "fastest_peer".
     """
     rows = {name: row_of(contenders[name], results, amount) for name, results in runs.items()}
     found = {"unit": unit, "contenders": rows}
     in_float32 = [name for name in runs if contenders[name].precision == FLOAT32]
-    ours = [name for name in in_float32 if contenders[name].is_ours and name != PREVIOUS]
+    ours = [name for name in runs if contenders[name].is_ours and name != PREVIOUS]
+    ours = [name for name in ours if name in in_float32] or ours
     others = [name for name in runs if not contenders[name].is_ours or name == PREVIOUS]
     if not ours or not others:
         return found

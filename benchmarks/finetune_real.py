@@ -110,7 +110,7 @@ def tokens_of(args: Namespace, folder: Path) -> int:
     return args.batch * args.length or read_batches(folder)["tokens"]
 
 
-def ours(folder: Path, args: Namespace) -> None:
+def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     from utils.runtime import prepare
 
     prepare(quiet=True)
@@ -125,6 +125,7 @@ def ours(folder: Path, args: Namespace) -> None:
     from reader.batching import Feature
     from reader.tokenization import Tokenizer
 
+    amp = amp or args.amp
     labels = read_batches(folder)["labels"]
     config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64)
     model = SequenceClassifier(config, len(labels))
@@ -134,7 +135,7 @@ def ours(folder: Path, args: Namespace) -> None:
         return F.cross_entropy(model(batch), paddle.to_tensor(targets))
 
     if args.length:
-        time_all(folder, args, our_step(model, loss_of_arrays, args.amp), to_arrays)
+        time_all(folder, args, our_step(model, loss_of_arrays, amp), to_arrays)
         return
     task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
 
@@ -146,7 +147,7 @@ def ours(folder: Path, args: Namespace) -> None:
         loss, _ = task.loss(model, *task.send_batches(model, [batch]))
         return loss
 
-    time_all(folder, args, our_step(model, loss_of, args.amp), collate)
+    time_all(folder, args, our_step(model, loss_of, amp), collate)
 
 
 def torch_peer(folder: Path, args: Namespace, order: str = "padded", **options: Any) -> None:
@@ -209,8 +210,12 @@ def contenders() -> dict[str, Contender]:
     of_transformers = transformers_contenders(torch_peer, takes_turns=True)
     newest = of_transformers["hf_best_latest_sdpa"]
     paddlenlp = Contender("PaddleNLP ERNIE-M", paddlenlp_peer, environment=PARITY, takes_turns=True)
+    in_float32 = Contender("ours", ours, is_ours=True, takes_turns=True)
     return {
-        OURS: Contender("ours", ours, is_ours=True, takes_turns=True),
+        OURS: in_float32,
+        "ours_bfloat16": replace(
+            in_float32, label="ours, bfloat16", options={"amp": "bf16"}, precision="bfloat16"
+        ),
         **of_transformers,
         "hf_latest_bfloat16": replace(
             newest,

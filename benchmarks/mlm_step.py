@@ -60,7 +60,7 @@ def ids_and_labels(args: Namespace) -> Iterator[tuple]:
         yield batch.input_ids.reshape(shape), labels.reshape(shape)
 
 
-def ours(folder: Path, args: Namespace) -> None:
+def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
     from utils.runtime import prepare
 
     prepare(quiet=True)
@@ -74,7 +74,7 @@ def ours(folder: Path, args: Namespace) -> None:
     def loss_of(batch):
         return masked_lm_loss(model, *to_device([batch])).total / len(batch.targets)
 
-    step = our_step(model, loss_of)
+    step = our_step(model, loss_of, amp)
     time_batches(args, step, mmlm_batches(args))
 
 
@@ -99,8 +99,12 @@ def gathered_loss(model: Any, input_ids: Any, attention_mask: Any, labels: Any) 
 def contenders() -> dict[str, Contender]:
     of_transformers = transformers_contenders(torch_peer, takes_turns=False)
     gathered = {"attention": "sdpa", "gathered": True}
+    in_float32 = Contender("ours", ours, is_ours=True, takes_turns=True)
     return {
-        OURS: Contender("ours", ours, is_ours=True, takes_turns=True),
+        OURS: in_float32,
+        "ours_bfloat16": replace(
+            in_float32, label="ours, bfloat16", options={"amp": "bf16"}, precision="bfloat16"
+        ),
         **of_transformers,
         "hf_gathered_sdpa": replace(
             of_transformers["hf_best_sdpa"], label="transformers XLM-R, sdpa, gathered", options=gathered

@@ -41,13 +41,18 @@ def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[floa
 
 
 def our_step(model: Any, loss_of: Callable, amp: str = "none") -> Callable[..., None]:
-    """A training step of ours. `loss_of(*batch)` is the loss of one batch."""
+    """A training step of ours.
+
+    Args:
+        loss_of: the loss of one batch, from `*batch`.
+        amp: "bf16" is on a CPU its own bfloat16.
+    """
     from training.engine import Engine
     from training.optimizer import build_optimizer
     from training.precision import Precision
 
     optimizer = build_optimizer(model, 5e-5, weight_decay=0.01)
-    engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp))
+    engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp, cpu_bf16=amp == "bf16"))
 
     def step(*batch: Any) -> None:
         engine.step([batch], lambda batch: (loss_of(*batch), {}))
