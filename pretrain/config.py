@@ -212,7 +212,7 @@ class OptimizerConfig:
     steps: PositiveInt = 150_000
     """The number of optimizer steps; the schedule ends there."""
 
-    tokens: NonNegativeInt = 0
+    tokens: NonNegativeInt = option(0, replaces="steps")
     """If positive, the run and its schedule end after about this many trained tokens instead."""
 
     batch_size: PositiveInt = 2048

@@ -53,10 +53,13 @@ def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -
     values: dict[str, Any] = {}
     for name, text in flags:
         if name == CONFIG.key:
-            values |= read_file(text, options, sections_of(cls))
+            override(values, read_file(text, options, sections_of(cls)), options, f"{text}: ")
+    on_command_line: dict[str, Any] = {}
     for name, text in flags:
         if name != CONFIG.key:
-            values[name] = accept(options[name], yaml_form(options[name], text), f"--{name} {text}")
+            value = yaml_form(options[name], text)
+            on_command_line[name] = accept(options[name], value, f"--{name} {text}")
+    override(values, on_command_line, options, "command line: ")
     missing = [name for name, option in options.items() if option.default is MISSING and name not in values]
     if missing:
         names = " and ".join(f"--{name}" for name in missing)
@@ -187,6 +190,29 @@ def flatten(
             yield from flatten(value, sections, path, f"{key}.")
         else:
             raise UserError(f"{path}: {key}: it is a section; give its keys ({key}.key)")
+
+
+def override(
+    values: dict[str, Any], later: Mapping[str, Any], options: Mapping[str, Option], place: str
+) -> None:
+    """Override values by later ones, those of a file or of the command line.
+
+    Raises:
+        UserError: the later values have an option and another one that it replaces; begins with `place`.
+    """
+    for key, option in options.items():
+        if not option.replaces:
+            continue
+        section, dot, _ = key.rpartition(".")
+        replaced = f"{section}{dot}{option.replaces}"
+        counts = key in later and later[key] != option.default
+        if counts and replaced in later and later[replaced] != options[replaced].default:
+            raise UserError(f"{place}{key} replaces {replaced}; give one of them")
+        if counts:
+            values.pop(replaced, None)
+        elif replaced in later:
+            values.pop(key, None)
+    values |= later
 
 
 def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:

@@ -69,6 +69,7 @@ def option(
     no_effect: str = "",
     only: tuple[str, ...] = (),
     bare: bool = False,
+    replaces: str = "",
 ) -> Any:
     """A field with properties. A field that has none of them needs only its default.
 
@@ -78,8 +79,10 @@ def option(
         no_effect: why an official flag does nothing here.
         only: the commands that read it, of several that share the dataclass; `--help` of the others omits it.
         bare: `--name` without a value means `--name true`.
+        replaces: another option of the same section, which does not count if this one differs from its
+            default. Of the two, the one that is given last counts; nobody may give both at once.
     """
-    properties = {"free": free, "no_effect": no_effect, "only": only, "bare": bare}
+    properties = {"free": free, "no_effect": no_effect, "only": only, "bare": bare, "replaces": replaces}
     if default_factory is not MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=properties)
     return dataclasses.field(default=default, metadata=properties)
@@ -100,7 +103,7 @@ class Option:
         default: `dataclasses.MISSING` if a value must be given.
         range: of a number.
         may_be_none: whether None is accepted.
-        free, no_effect, only, bare: see `option`.
+        free, no_effect, only, bare, replaces: see `option`.
     """
 
     key: str
@@ -112,6 +115,7 @@ class Option:
     no_effect: str = ""
     only: tuple[str, ...] = ()
     bare: bool = False
+    replaces: str = ""
 
     def check(self, value: Any) -> Any:
         """Return a value with the type of the option.

@@ -81,6 +81,12 @@ def test_every_file_is_a_run_and_says_what_of(path):
                 assert getattr(getattr(loaded, section), key) == value, f"{section}.{key}"
 
 
+def test_steps_on_the_command_line_replace_the_tokens_of_a_file():
+    line = ["--config", str(ROOT / "configs/pretrain/sample.yaml"), "--optimizer.steps", "60"]
+    optimizer = load_config(PretrainConfig, line).optimizer
+    assert (optimizer.steps, optimizer.tokens) == (60, 0)
+
+
 def test_the_papers_table_11():
     shapes = {"small": (6, 768, 12), "base": (12, 768, 12), "large": (24, 1024, 16)}
     runs = {"small": (240_000, 1024, 3e-4), "base": (150_000, 2048, 2e-4), "large": (200_000, 2048, 1e-4)}

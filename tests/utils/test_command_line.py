@@ -148,6 +148,49 @@ def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch,
     assert "\n" not in str(error.value)
 
 
+@dataclass
+class Length:
+    steps: int = 100
+    tokens: int = option(0, replaces="steps")
+
+
+@dataclass
+class WithLength:
+    length: Length = field(default_factory=Length)
+
+
+@pytest.mark.parametrize(
+    "files, line, expected",
+    [
+        (["length: {tokens: 9}"], [], Length(100, 9)),
+        (["length: {tokens: 9}"], ["--length.steps", "60"], Length(60, 0)),
+        (["length: {tokens: 9}"], ["--length.steps", "100"], Length(100, 0)),  # given, if by its default
+        (["length: {tokens: 9}"], ["--length.steps", "60", "--length.tokens", "0"], Length(60, 0)),
+        (["length: {steps: 60}"], ["--length.tokens", "9"], Length(100, 9)),
+        (["length: {steps: 60}"], ["--length.tokens", "0"], Length(60, 0)),
+        (["length: {tokens: 9}", "length: {steps: 60}"], [], Length(60, 0)),
+        (["length: {steps: 60}", "length: {tokens: 9}"], ["--length.tokens", "8"], Length(100, 8)),
+        (["length: {steps: 100, tokens: 9}"], [], Length(100, 9)),  # as a run saves it
+    ],
+)
+def test_of_two_alternatives_the_last_one_counts(tmp_path, files, line, expected):
+    for number, text in enumerate(files):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        line = [*line, "--config", str(tmp_path / f"{number}.yaml")]
+    assert load_config(WithLength, line).length == expected
+
+
+def test_two_alternatives_at_once_are_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("length: {steps: 60, tokens: 9}")
+    with pytest.raises(UserError, match="a.yaml: length.tokens replaces length.steps; give one of them"):
+        load_config(WithLength, ["--config", str(path)])
+    with pytest.raises(
+        UserError, match="command line: length.tokens replaces length.steps"
+    ):
+        load_config(WithLength, ["--length.tokens", "9", "--length.steps", "60"])
+
+
 def test_all_missing_options_are_named_at_once():
     @dataclass
     class Required:
