@@ -5,11 +5,13 @@ Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all thre
 
 from paddle import Tensor, nn
 
-from model import word_table
+from model import masked_loss
 from model.batch import TokenBatch
 from model.config import NO_LANGUAGE, ErnieMConfig
 from model.ernie_m import ErnieMModel, initial_weights
 from model.layers import LayerNorm, Linear, gelu
+from model.masked_loss import MaskedLoss
+from model.word_table import WordEmbeddings
 
 
 class TaskModel(nn.Layer):
@@ -59,7 +61,7 @@ class LMHead(nn.Layer):
     Only the M masked positions are projected; all of a batch's would be 16 GB of logits at 32 x 512.
     """
 
-    def __init__(self, config: ErnieMConfig, word_embeddings: word_table.WordEmbeddings):
+    def __init__(self, config: ErnieMConfig, word_embeddings: WordEmbeddings):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -73,19 +75,20 @@ class LMHead(nn.Layer):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states of the masked positions [M, H] -> logits [M, V]."""
-        return word_table.logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
+        return masked_loss.logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
-    def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> word_table.MaskedLoss:
+    def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> MaskedLoss:
         """Cross-entropy of masked positions [M, H], in bounded memory whatever M is; M may be 0.
 
-        `labels` are [M] int64. `weights` [M] are those of each loss in the sum; None: 1.
+        Args:
+            labels: int64 [M].
+            weights: float [M], of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
-            nothing = hidden.sum(-1)  # [0], with a gradient
-            return word_table.MaskedLoss(nothing.sum(), nothing.detach(), nothing.detach().astype("bool"))
-        return word_table.cross_entropy(
-            self.transform(hidden), self.word_embeddings, self.bias, labels, weights
-        )
+            none = hidden.sum(-1)  # [0], with a gradient
+            return MaskedLoss(none.sum(), none.detach(), none.detach().astype("bool"))
+        x = self.transform(hidden)
+        return masked_loss.cross_entropy(x, self.word_embeddings, self.bias, labels, weights)
 
 
 class PreTrainingModel(nn.Layer):

@@ -11,7 +11,7 @@ from paddle import Tensor
 
 from model.attention import MASK_VALUE
 from model.heads import PreTrainingModel
-from model.word_table import logits, row_parts
+from model.masked_loss import logit_chunks, logits
 from pretrain.loss import DeviceBatch, DeviceStage1
 from pretrain.masking import Vocabulary
 
@@ -77,7 +77,7 @@ class PseudoTokenGenerator:
     def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
         """Rows of `table` [n, H] chosen for each row of `hidden` [P, H]: int64 [P]."""
         chosen = []
-        for rows in row_parts(hidden.shape[0], table.shape[0]):
+        for rows in logit_chunks(hidden.shape[0], table.shape[0]):
             chosen.append(self._choose_column(logits(hidden[rows], table, bias), draws[rows]))
         return paddle.concat(chosen)
 

@@ -10,7 +10,7 @@ from model.batch import TokenBatch
 from model.device import Uploadable, upload
 from model.heads import PreTrainingModel
 from model.layout import Layout
-from model.word_table import MaskedLoss
+from model.masked_loss import MaskedLoss
 from pretrain.batch import NO_LANGUAGE, Batch, Packed, Stage1
 from pretrain.config import OBJECTIVES
 

@@ -212,14 +212,14 @@ class Engine:
         else:
             distributed.sum_gradients(trained)
         for table in self.optimizer.tables.values():
-            table.any_row()
+            table.forget_rows()
 
     def _square(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
         self.scaler.unscale_(self._sharded or self.optimizer)
         tables = self.optimizer.tables
         squares = [
-            tables[parameter.name].square()
+            tables[parameter.name].squared_norm()
             if parameter.name in tables
             else paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
             for parameter in self._own_with_gradient()

@@ -117,7 +117,7 @@ class AdamW(paddle.optimizer.AdamW):
             self._weight_decay = coefficient / parameter.optimize_attr["learning_rate"]
         try:
             table = self.tables.get(parameter.name)
-            rows = None if table is None else table.rows_of(gradient)
+            rows = None if table is None else table.touched_rows(gradient)
             if rows is not None:
                 return self._move(parameter, gradient, rows)
             self._moving.pop(parameter.name, None)

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import plan
-from model import word_table
+from model import masked_loss
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 
@@ -57,8 +57,8 @@ def test_operations_by_hand():
 
 
 def test_logits_are_a_chunk_of_rows():
-    """No more than `model.word_table` has at a time, and less for a small micro-batch."""
-    assert plan.LOGITS == word_table.LOGITS_BYTES
+    """No more than `model.masked_loss` has at a time, and less for a small micro-batch."""
+    assert plan.LOGITS == masked_loss.LOGITS_BYTES
     tables = (8 + 2) * BASE.table
     few = RUN._replace(micro_batch=1000)
     assert plan.memory(BASE, RUN, 0, 8)["logits"] == 3 * (1 << 29) + tables

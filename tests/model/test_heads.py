@@ -90,7 +90,7 @@ def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretrainin
         return (F.cross_entropy(head(x), labels, reduction="none").squeeze() * weights).sum()
 
     plain_total, plain_gradients = loss_and_gradients(head, hidden, plain)
-    monkeypatch.setattr("model.word_table.LOGITS_BYTES", rows * 40 * 8)
+    monkeypatch.setattr("model.masked_loss.LOGITS_BYTES", rows * 40 * 8)
     monkeypatch.setattr(device, "on_cpu", lambda x: on_cpu)
     result = head.loss(hidden, labels)
     assert np.abs(result.losses.numpy() - expected).max() < 1e-9

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import device, word_table
+from model import device, masked_loss, word_table
 
 TOLERANCE = 1e-9
 WORDS, SIZE, COUNT = 23, 6, 9
@@ -18,8 +18,8 @@ WORDS, SIZE, COUNT = 23, 6, 9
 def float64(monkeypatch):
     paddle.set_default_dtype("float64")
     paddle.seed(0)
-    monkeypatch.setattr(word_table, "LOGITS_BYTES", 4 * WORDS * 8)  # four rows; the last chunk has one
-    monkeypatch.setattr(word_table, "_WORDS", 5)
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 4 * WORDS * 8)  # four rows; the last chunk has one
+    monkeypatch.setattr(masked_loss, "_WORDS", 5)
     yield
     paddle.set_default_dtype("float32")
 
@@ -27,7 +27,7 @@ def float64(monkeypatch):
 def plain_cross_entropy(x, table, bias, labels, weights):
     scores = paddle.matmul(x, table.weight, transpose_y=True) + bias
     losses = F.cross_entropy(scores, labels, reduction="none").flatten()
-    return word_table.MaskedLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)
+    return masked_loss.MaskedLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)
 
 
 class Tied:
@@ -52,7 +52,7 @@ class Tied:
         return self.losses(lambda ids: F.embedding(ids, self.table.weight), plain_cross_entropy)
 
     def fast(self):
-        return self.losses(self.table, word_table.cross_entropy)
+        return self.losses(self.table, masked_loss.cross_entropy)
 
     def gradients(self, function, times=1):
         """The losses, and what `times` backward passes leave as gradients of table and bias."""
@@ -83,7 +83,7 @@ def assert_same(plain, fast):
 @pytest.mark.parametrize("rows", [1, 4, COUNT])
 @pytest.mark.parametrize("times", [1, 3])
 def test_both_uses_add_to_one_gradient(monkeypatch, form, rows, times):
-    monkeypatch.setattr(word_table, "LOGITS_BYTES", rows * WORDS * 8)
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", rows * WORDS * 8)
     tied = Tied()
     assert_same(tied.gradients(tied.plain, times), tied.gradients(tied.fast, times))
 
@@ -116,7 +116,7 @@ def test_far_apart_logits(form):
     tied.bias.set_value(paddle.arange(WORDS, dtype="float64") * 40)
     losses, table, _ = tied.gradients(tied.fast)
     x = paddle.matmul(tied.table(tied.ids).reshape([-1, SIZE]), tied.dense)[tied.positions]
-    logits = word_table.logits(x, tied.table.weight, tied.bias).detach().numpy()
+    logits = masked_loss.logits(x, tied.table.weight, tied.bias).detach().numpy()
     gaps = logits.max(1) - logits[np.arange(COUNT), tied.labels.numpy()]
     assert np.abs(losses - gaps).max() < TOLERANCE and gaps.max() > 700  # exp(-gap) is 0
     assert np.isfinite(table).all()
@@ -155,7 +155,7 @@ def test_small_gradients_survive_float16(monkeypatch):
     table = SimpleNamespace(weight=weight, gradient=None, in_bfloat16=False)
     results = []
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    for matmul, cross_entropy in ((product, plain_cross_entropy), (half, word_table.cross_entropy)):
+    for matmul, cross_entropy in ((product, plain_cross_entropy), (half, masked_loss.cross_entropy)):
         monkeypatch.setattr(paddle, "matmul", matmul)
         (cross_entropy(x, table, bias, tied.labels, weights).total * 65536.0).backward()
         results.append([tensor.grad.numpy().copy() for tensor in (x, weight, bias)])

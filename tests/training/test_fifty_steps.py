@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from model import word_table
+from model import masked_loss
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.loss import masked_lm_loss, to_device
@@ -31,7 +31,7 @@ CONFIG = ErnieMConfig(
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
 def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
-    monkeypatch.setattr(word_table, "LOGITS_BYTES", 3 * 100 * 8)
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
         compute_as_on_a_gpu(monkeypatch)
     paddle.set_default_dtype("float64")
