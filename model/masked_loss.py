@@ -1,8 +1,8 @@
 """Cross-entropy over the whole vocabulary, in memory that does not grow with the number of positions.
 
 The masked positions are taken in chunks, as many as LOGITS_BYTES of logits hold. The gradients of each chunk
-are made in the forward pass, so that no logits wait for the backward pass. The gradient from above is then one
-number, the factor of the whole sum.
+are made in the forward pass, so that no logits wait for the backward pass. The gradient from above is then
+one number, the factor of the whole sum.
 """
 
 from collections.abc import Sequence
@@ -107,15 +107,16 @@ def _sum(chunks: Sequence[_Chunk], weights: Tensor) -> MaskedLoss:
 
 
 def _outputs(ctx, chunks: Sequence[_Chunk], weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the forward pass of both layers below returns: total, losses, correct. Only the total is derived."""
+    """What the forward pass of both layers below returns: total, losses, correct."""
     loss = _sum(chunks, weights)
+    # Only the total has a gradient. The backward pass gets None for the other two, not zeros.
     ctx.mark_non_differentiable(loss.losses, loss.correct)
-    ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
+    ctx.set_materialize_grads(False)
     return tuple(loss)
 
 
 class CrossEntropyOnCpu(PyLayer):
-    """The cross-entropy that adds the table's gradient to that of its other use in place (`TableGradient`)."""
+    """The cross-entropy that adds the table's gradient in place to that of its other use."""
 
     @staticmethod
     def forward(

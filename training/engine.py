@@ -15,9 +15,7 @@ there, so the engine multiplies the loss by the number of processes.
 """
 
 import contextlib
-import functools
 import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +27,15 @@ from paddle import Tensor, nn
 from training import distributed
 from training.optimizer import AdamW, load_optimizer_state, optimizer_state
 from training.precision import HALF, Precision
+from training.totals import Totals
 from utils.errors import UserError
 from utils.logging import logger
 
 LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
+# Names in the totals of a step, beside those of the sums and the parameters.
+LOSS = "loss"
+SQUARED_NORM = "squared norm"
+STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Engine:
     Attributes:
         steps: optimizer steps, skipped ones included: the position in the data and in the schedule.
         skipped: the number of skipped steps.
+        bad_in_a_row: how many of the last steps had a loss or a gradient that was not finite.
     """
 
     def __init__(
@@ -78,16 +82,22 @@ class Engine:
         max_bad_steps: int = 10,
         sums: Sequence[str] = (),
     ):
-        self.model, self.optimizer, self.seed, self.clip_norm = model, optimizer, seed, clip_norm
+        self.model = model
+        self.optimizer = optimizer
+        self.seed = seed
+        self.clip_norm = clip_norm
         self.precision = precision or Precision()
         self.precision.prepare(model)
-        self.max_bad_steps, self.sums = max_bad_steps, tuple(sums)
-        self.steps = self.skipped = self.bad_in_a_row = 0
+        self.max_bad_steps = max_bad_steps
+        self.sums = tuple(sums)
+        self.steps = 0
+        self.skipped = 0
+        self.bad_in_a_row = 0
         self.parameters = dict(model.named_parameters())
-        self._is_decorated = False
-        several = sharding_stage and distributed.world_size() > 1
-        self._sharded = distributed.sharded(optimizer) if several else None
         self.scaler = self.precision.scaler
+        self._is_decorated = False
+        is_sharded = sharding_stage == 1 and distributed.world_size() > 1
+        self._sharded = distributed.sharded(optimizer) if is_sharded else None
         distributed.broadcast_(model.state_dict().values())
 
     @property
@@ -100,16 +110,19 @@ class Engine:
 
         In stage 1 a process has those of its own parameters; process 0 gets the others, too, on the CPU.
         """
-        found = dict(self.optimizer._master_weights)
-        if self.is_sharded:
-            for parameter in self.parameters.values():
-                if parameter.dtype in HALF:
-                    master = found.get(parameter.name)
-                    master = paddle.empty(parameter.shape, "float32") if master is None else master
-                    distributed.broadcast_([master], self._sharded._param2rank[parameter.name])
-                    if distributed.is_main():
-                        found[parameter.name] = master.cpu()
-        return found
+        masters = dict(self.optimizer._master_weights)
+        if not self.is_sharded:
+            return masters
+        for parameter in self.parameters.values():
+            if parameter.dtype not in HALF:
+                continue
+            master = masters.get(parameter.name)
+            if master is None:  # another process owns the parameter
+                master = paddle.empty(parameter.shape, "float32")
+            distributed.broadcast_([master], self._sharded._param2rank[parameter.name])
+            if distributed.is_main():
+                masters[parameter.name] = master.cpu()
+        return masters
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context for forward passes, in training and in evaluation."""
@@ -136,22 +149,33 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
-        several = distributed.world_size() > 1
-        times = distributed.world_size() if self.is_sharded else 1  # stage 1 averages
-        seen: list[tuple[Tensor, dict[str, Tensor | float]]] = []
+        totals = Totals(
+            [LOSS, *self.sums], on_device=[SQUARED_NORM], on_host=[STOP, *map(_users, self.parameters)]
+        )
+
+        # Forward and backward passes of this process; the gradients add up in place.
         for micro_batch in micro_batches:
             if stop and divisible:
                 break
-            with self.autocast():
-                loss, values = loss_of(micro_batch)
-            self.scaler.scale(loss if times == 1 else loss * times).backward()
-            seen.append((loss.detach(), values))
-        if stop and not several:
-            return self._drop_gradients()
-        found = self._totals(seen, bool(stop))
-        if found is None:
-            return self._drop_gradients()
-        loss, sums, norm = found
+            self._backward(micro_batch, loss_of, totals)
+        if stop and distributed.world_size() == 1:  # several processes agree on it below
+            self._drop_gradients()
+            return None
+
+        # Gradients and totals of all processes. This is the only wait for the device.
+        self._sum_gradients(totals)
+        totals.add(STOP, float(bool(stop)))
+        values = totals.read()
+        if values[STOP]:
+            self._drop_gradients()
+            return None
+
+        # AdamW would update a parameter without a gradient, too.
+        for name, parameter in self.parameters.items():
+            if values[_users(name)] == 0:
+                parameter.grad = None
+        loss = values[LOSS]
+        norm = math.sqrt(values[SQUARED_NORM])
         # With float16 the scaler skips the update by the gradients alone.
         finite = math.isfinite(norm) and (math.isfinite(loss) or self.scaler.is_enable())
         lr = float(self.optimizer.get_lr())
@@ -159,7 +183,8 @@ class Engine:
         self._drop_gradients()
         self.optimizer.lr_scheduler.step()
         self.steps += 1
-        self._count_bad(finite, loss, norm)
+        self._count_bad_step(finite, loss, norm)
+        sums = {name: values[name] for name in self.sums}
         return Step(loss, sums, norm, lr, skipped=not finite)
 
     def _decorate(self) -> None:
@@ -172,35 +197,31 @@ class Engine:
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
+    def _backward(self, micro_batch: Any, loss_of: LossOf, totals: Totals) -> None:
+        """The forward and the backward pass of one micro-batch."""
+        with self.autocast():
+            loss, values = loss_of(micro_batch)
+        totals.add(LOSS, loss)
+        for name, value in values.items():
+            totals.add(name, value)
+        if self.is_sharded:
+            loss = loss * distributed.world_size()  # fleet averages the gradients
+        self.scaler.scale(loss).backward()
+
     @paddle.no_grad()
-    def _totals(self, seen: list, asked: bool) -> tuple[float, dict[str, float], float] | None:
-        """The loss, the sums and the norm of the gradient, over all processes; None: one was asked to stop.
-
-        The processes are added up, and the device is read, only here. Afterwards a parameter has a gradient
-        only if some process used it: AdamW would update the others, too.
-        """
-        users = [float(parameter.grad is not None) for parameter in self.parameters.values()]
+    def _sum_gradients(self, totals: Totals) -> None:
+        """Sum the gradients over the processes. Add their norm and users to the totals of this process."""
+        for name, parameter in self.parameters.items():
+            totals.add(_users(name), float(parameter.grad is not None))
         if distributed.world_size() > 1:
-            self._sum_gradients()
-        zero, square = paddle.zeros([], "float64"), self._square()
-        on_device, on_host = [], []
-        rows = [[loss, *(values.get(name, 0.0) for name in self.sums)] for loss, values in seen]
-        for column in zip(*rows) if rows else [()] * (1 + len(self.sums)):
-            scalars = [x.detach().astype("float64").reshape([]) for x in column if isinstance(x, Tensor)]
-            on_device.append(functools.reduce(operator.add, scalars, zero))
-            on_host.append(sum(float(x) for x in column if not isinstance(x, Tensor)))
+            self._exchange_gradients()
+        self.scaler.unscale_(self._sharded or self.optimizer)
+        squared_norm = self._squared_norm()
         # In stage 0 each process has the whole norm; one of them adds it.
-        on_device.append(square if self.is_sharded or distributed.is_main() else zero)
-        found = distributed.sum_and_read(paddle.stack(on_device), [*on_host, float(asked), *users])
-        here, (norm_squared, *there) = found[: len(on_host)], found[len(on_host) :]
-        loss, *sums = (x + y for x, y in zip(here, there))
-        asked, *users = there[len(on_host) :]
-        for parameter, count in zip(self.parameters.values(), users):
-            if not count:
-                parameter.grad = None
-        return None if asked else (loss, dict(zip(self.sums, sums)), math.sqrt(norm_squared))
+        if self.is_sharded or distributed.is_main():
+            totals.add(SQUARED_NORM, squared_norm)
 
-    def _sum_gradients(self) -> None:
+    def _exchange_gradients(self) -> None:
         """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
         trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
         for parameter in trained:
@@ -214,16 +235,15 @@ class Engine:
         for table in self.optimizer.tables.values():
             table.forget_rows()
 
-    def _square(self) -> Tensor:
+    def _squared_norm(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
-        self.scaler.unscale_(self._sharded or self.optimizer)
-        tables = self.optimizer.tables
-        squares = [
-            tables[parameter.name].squared_norm()
-            if parameter.name in tables
-            else paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
-            for parameter in self._own_with_gradient()
-        ]
+        squares = []
+        for parameter in self._own_with_gradient():
+            table = self.optimizer.tables.get(parameter.name)
+            if table is not None:
+                squares.append(table.squared_norm())
+            else:
+                squares.append(paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64"))
         return paddle.add_n(squares).reshape([]) if squares else paddle.zeros([], "float64")
 
     def _own_with_gradient(self) -> list[Tensor]:
@@ -239,7 +259,8 @@ class Engine:
         if finite and self.clip_norm is not None and norm > self.clip_norm:
             for parameter in self._own_with_gradient():
                 table = self.optimizer.tables.get(parameter.name)
-                (parameter.grad if table is None else table).scale_(self.clip_norm / norm)
+                gradient = parameter.grad if table is None else table
+                gradient.scale_(self.clip_norm / norm)
         if self.scaler.is_enable():
             # unscale_() saw only the gradients of this process; in stage 1 another one may have overflowed.
             self.scaler._found_inf = paddle.to_tensor([not finite])
@@ -247,7 +268,7 @@ class Engine:
             self.scaler.step(self._sharded or self.optimizer)
             self.scaler.update()
 
-    def _count_bad(self, finite: bool, loss: float, norm: float) -> None:
+    def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
         if finite:
             self.bad_in_a_row = 0
             return
@@ -257,8 +278,11 @@ class Engine:
         self.bad_in_a_row += 1
         logger.warning(
             "step %d skipped: loss %s, gradient norm %s (%d in a row)",
-            self.steps, loss, norm, self.bad_in_a_row,
-        )  # fmt: skip
+            self.steps,
+            loss,
+            norm,
+            self.bad_in_a_row,
+        )
         if self.bad_in_a_row >= self.max_bad_steps:
             raise UserError(
                 f"step {self.steps}: the loss or its gradient was not a finite number for "
@@ -272,21 +296,33 @@ class Engine:
         its own part of the moments.
         """
         return {
-            "steps": self.steps, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row,
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
             "loss_scale": self.scaler.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self.parameters),
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the `state_dict()` of a run on any number of processes, with or without sharding."""
+        """Load the `state_dict()` of a run on any number of processes, with or without sharding.
+
+        Raises:
+            UserError: the state belongs to another model.
+        """
         self._decorate()
-        self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
+        self.steps = int(state["steps"])
+        self.skipped = int(state["skipped"])
         self.bad_in_a_row = int(state["bad_in_a_row"])
         if state.get("loss_scale"):
             self.scaler.load_state_dict(state["loss_scale"])
         load_optimizer_state(self.optimizer, self.parameters, state["optimizer"], self._is_own)
         self.optimizer.moments_replaced()
         self.optimizer.lr_scheduler.step(self.steps)
+
+
+def _users(parameter: str) -> str:
+    """The name in the totals of the number of processes whose gradient has a parameter."""
+    return f"users of {parameter}"
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
