@@ -18,8 +18,9 @@ from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tokenization import Tokenizer
 from training.engine import Engine
-from training.optimizer import build_optimizer, linear_warmup_decay, noam_decay
+from training.optimizer import FULL_RATE, build_optimizer
 from training.precision import LossScaling, Precision
+from training.schedules import linear_warmup_decay, noam_decay
 from training.task import Evaluation
 from utils.errors import UserError
 from utils.logging import logger
@@ -164,7 +165,7 @@ def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, 
         schedule = linear_warmup_decay(warmup_steps, total_steps, flags.lr_schedule_style)
     optimizer = build_optimizer(
         model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay,
-        decay_style=getattr(flags, "decay_style", "official"),
+        decay_style=getattr(flags, "decay_style", FULL_RATE),
     )  # fmt: skip
     names = [field.name for field in fields(LossScaling) if hasattr(flags, field.name)]
     scaling = LossScaling(**{name: getattr(flags, name) for name in names})

@@ -38,7 +38,8 @@ from training.checkpoint import write_checkpoint
 from training.engine import Engine
 from training.guard import StopSignal
 from training.meter import Interval
-from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
+from training.optimizer import build_optimizer
+from training.schedules import Schedule, linear_warmup_decay
 from training.precision import Precision
 from training.run import Pace
 from training.run_folder import METRICS, FolderRules, RunFolder

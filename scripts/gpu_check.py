@@ -52,8 +52,9 @@ from pretrain.shares import MONOLINGUAL
 from pretrain.task import objectives_loss, send_step
 from training import distributed
 from training.engine import Engine
-from training.optimizer import build_optimizer, linear_warmup_decay
+from training.optimizer import build_optimizer
 from training.precision import LossScaling, Precision
+from training.schedules import linear_warmup_decay
 
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES, STEPS = ["en", "de", "fr"], 20

@@ -25,7 +25,8 @@ import paddle
 from paddle import Tensor, nn
 
 from training import distributed
-from training.optimizer import AdamW, load_optimizer_state, optimizer_state
+from training.adamw import AdamW
+from training.optimizer_state import load_optimizer_state, optimizer_state
 from training.precision import HALF, Precision
 from training.totals import Totals
 from utils.errors import UserError

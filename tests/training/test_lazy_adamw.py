@@ -9,7 +9,7 @@ from model import masked_loss, word_table
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
-from training import optimizer as optimizers
+from training import adamw
 from training.engine import Engine
 from training.optimizer import build_optimizer
 
@@ -67,8 +67,8 @@ def test_it_equals_adamw_on_the_whole_table(float64, style, monkeypatch):
 
 def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
     states = []
-    for share in (-1.0, optimizers.MOST, 2.0):
-        monkeypatch.setattr(optimizers, "MOST", share)
+    for share in (-1.0, adamw.MOST, 2.0):
+        monkeypatch.setattr(adamw, "MOST", share)
         run = Run()
         run.train(0, STEPS)
         states.append(run.state())

@@ -4,10 +4,10 @@ import numpy as np
 import paddle
 import pytest
 
-import training.optimizer
-from model.ernie_m import ErnieMConfig
+from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
-from training.optimizer import STYLES, build_optimizer, learning_rate_ratios, linear_warmup_decay
+from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer, is_decayed, learning_rate_ratios
+from training.schedules import WITH_DROP, WITHOUT_DROP, linear_warmup_decay, noam_decay
 
 CONFIG = ErnieMConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
 PEAK, DECAY, LLRD, EPS, BETAS = 0.1, 0.05, 0.5, 1e-6, (0.9, 0.999)
@@ -46,33 +46,39 @@ def set_gradients(model, step: int) -> dict[str, np.ndarray]:
     return gradients
 
 
-def by_hand(value, gradients, rates, ratio, decay):
+def adamw_by_hand(value, gradients, rates, ratio, decay):
     """AdamW by its definition; a step decays the value by rate x `decay`."""
-    m = v = 0.0
-    for t, (gradient, rate) in enumerate(zip(gradients, rates), start=1):
-        m = BETAS[0] * m + (1 - BETAS[0]) * gradient
-        v = BETAS[1] * v + (1 - BETAS[1]) * gradient**2
-        m_hat, v_hat = m / (1 - BETAS[0] ** t), v / (1 - BETAS[1] ** t)
-        value = value - rate * ratio * m_hat / (np.sqrt(v_hat) + EPS) - rate * decay * value
+    moment1 = moment2 = 0.0
+    for update, (gradient, rate) in enumerate(zip(gradients, rates), start=1):
+        moment1 = BETAS[0] * moment1 + (1 - BETAS[0]) * gradient
+        moment2 = BETAS[1] * moment2 + (1 - BETAS[1]) * gradient**2
+        mean = moment1 / (1 - BETAS[0] ** update)
+        square = moment2 / (1 - BETAS[1] ** update)
+        value = value - rate * ratio * mean / (np.sqrt(square) + EPS) - rate * decay * value
     return value
 
 
-@pytest.mark.parametrize(("style", "table"), [("official", OFFICIAL), ("paddlenlp", PADDLENLP)])
-def test_three_steps_equal_a_hand_worked_adamw(model, style, table):
-    schedule = linear_warmup_decay(2, 10, style)
-    optimizer = build_optimizer(model, PEAK, schedule, DECAY, LLRD, BETAS, EPS, decay_style=style)
+@pytest.mark.parametrize(
+    ("decay_style", "shape", "table"),
+    [(FULL_RATE, WITH_DROP, OFFICIAL), (LAYER_RATE, WITHOUT_DROP, PADDLENLP)],
+)
+def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table):
+    schedule = linear_warmup_decay(2, 10, shape)
+    optimizer = build_optimizer(model, PEAK, schedule, DECAY, LLRD, BETAS, EPS, decay_style=decay_style)
     before = {name: p.numpy().copy() for name, p in model.named_parameters()}
-    steps = []
+    gradients = []
     for step in range(3):
-        steps.append(set_gradients(model, step))
+        gradients.append(set_gradients(model, step))
         optimizer.step()
         optimizer.lr_scheduler.step()
-    rates = [0.0, PEAK / 2, PEAK * (0.8 if style == "official" else 1.0)]
+    rates = [0.0, PEAK / 2, PEAK * (0.8 if shape == WITH_DROP else 1.0)]
     after = dict(model.named_parameters())
-    for name, (ratio, decayed) in table.items():
+    for name, (ratio, is_weight) in table.items():
         assert after[name].optimize_attr["learning_rate"] == ratio, name
-        decay = DECAY * decayed * (ratio if style == "paddlenlp" else 1.0)
-        expected = by_hand(before[name], [g[name] for g in steps], rates, ratio, decay)
+        decay = 0.0
+        if is_weight:
+            decay = DECAY * ratio if decay_style == LAYER_RATE else DECAY
+        expected = adamw_by_hand(before[name], [step[name] for step in gradients], rates, ratio, decay)
         assert np.abs(after[name].numpy() - expected).max() < 1e-8, name
         assert np.abs(expected - before[name]).max() > 1e-3, name
 
@@ -80,25 +86,33 @@ def test_three_steps_equal_a_hand_worked_adamw(model, style, table):
 def test_every_parameter_is_trained_and_only_weights_decay(model):
     optimizer, parameters = build_optimizer(model, PEAK), dict(model.named_parameters())
     assert {p.name for p in optimizer._parameter_list} == {p.name for p in parameters.values()}
-    assert all(training.optimizer.is_decayed(name) == (p.ndim == 2) for name, p in parameters.items())
+    assert all(is_decayed(name) == (p.ndim == 2) for name, p in parameters.items())
 
 
-def test_ratios_of_other_names():
-    names = ["language_embeddings.weight", "lm_head.layer_norm.weight", "lm_head.bias",
-             "encoder.layers.11.norm1.bias"]  # fmt: skip
-    for style in STYLES:
-        assert learning_rate_ratios(names, 12, 0.8, style) == dict(zip(names, [1.0, 1.0, 1.0, 0.8]))
+@pytest.mark.parametrize("decay_style", [FULL_RATE, LAYER_RATE])
+def test_ratios_of_other_names(decay_style):
+    ratios = {
+        "language_embeddings.weight": 1.0,
+        "lm_head.layer_norm.weight": 1.0,
+        "lm_head.bias": 1.0,
+        "encoder.layers.11.norm1.bias": 0.8,
+    }
+    assert learning_rate_ratios(ratios, 12, 0.8, decay_style) == ratios
+
+
+def test_the_values_of_the_flags():
+    assert (WITH_DROP, WITHOUT_DROP) == (FULL_RATE, LAYER_RATE) == ("official", "paddlenlp")
 
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
         (linear_warmup_decay(2, 10), {0: 0, 1: 0.5, 2: 0.8, 5: 0.5, 9: 0.1, 10: 0, 11: 0}),
-        (linear_warmup_decay(2, 10, "paddlenlp"), {0: 0, 1: 0.5, 2: 1, 6: 0.5, 9: 0.125, 10: 0, 11: 0}),
+        (linear_warmup_decay(2, 10, WITHOUT_DROP), {0: 0, 1: 0.5, 2: 1, 6: 0.5, 9: 0.125, 10: 0, 11: 0}),
         (linear_warmup_decay(0, 10), {0: 1, 5: 1, 10: 1}),
-        (linear_warmup_decay(10, 10, "paddlenlp"), {9: 0.9, 10: 0}),
-        (training.optimizer.noam_decay(4), {0: 0.25, 1: 0.5, 3: 1, 15: 0.5, 399: 0.1}),
-        (training.optimizer.noam_decay(0), {0: 1, 100: 1}),
+        (linear_warmup_decay(10, 10, WITHOUT_DROP), {9: 0.9, 10: 0}),
+        (noam_decay(4), {0: 0.25, 1: 0.5, 3: 1, 15: 0.5, 399: 0.1}),
+        (noam_decay(0), {0: 1, 100: 1}),
     ],
 )
 def test_schedules(schedule, expected):

@@ -14,7 +14,8 @@ from model.checkpoint.folder import model_weights
 from model.cpu import onednn
 from training import precision
 from training.engine import Engine
-from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
+from training.optimizer import build_optimizer
+from training.optimizer_state import load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
 from utils.command_line import parse_args
 from utils.errors import UserError

@@ -21,8 +21,9 @@ from reader.batching import TaskBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, objectives, of_all_four
 from training import distributed
+from training.adamw import AdamW
 from training.engine import Engine, Step
-from training.optimizer import AdamW, build_optimizer
+from training.optimizer import build_optimizer
 from training.precision import Precision
 
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")

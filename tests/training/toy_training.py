@@ -10,7 +10,8 @@ from paddle import nn
 from model.checkpoint.training_state import write_part
 from training import distributed
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer, linear_warmup_decay
+from training.optimizer import build_optimizer
+from training.schedules import linear_warmup_decay
 
 STEPS, BATCH = 20, 12
 

@@ -1,0 +1,69 @@
+"""An optimizer's moments and master weights, saved under the model's parameter names, not Paddle's own."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from utils.errors import UserError
+
+_ANOTHER_MODEL = "the training state belongs to another model: it has"
+MASTER = "master_weight"  # the float32 copy of a parameter in half precision
+
+
+def optimizer_state(
+    optimizer: paddle.optimizer.Optimizer, parameters: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """{"<parameter>/<accumulator>": tensor} of every parameter that this process has updated.
+
+    With sharding this is the part of this process; the parts together are the state. The tensors are the
+    optimizer's own, because a copy would take gigabytes: write them before the next step.
+    """
+    state = {}
+    for kind, accumulators in optimizer._accumulators.items():
+        for name, parameter in parameters.items():
+            key = _accumulator_key(optimizer, parameter)
+            if key in accumulators:
+                state[f"{name}/{kind}"] = accumulators[key]
+    for name, parameter in parameters.items():
+        if parameter.name in optimizer._master_weights:
+            state[f"{name}/{MASTER}"] = optimizer._master_weights[parameter.name]
+    return state
+
+
+def load_optimizer_state(
+    optimizer: paddle.optimizer.Optimizer,
+    parameters: dict[str, Tensor],
+    state: Mapping[str, np.ndarray | Tensor],
+    is_own: Callable[[Tensor], bool] = lambda parameter: True,
+) -> None:
+    """Load the `optimizer_state` of all processes; of the moments only those of `is_own` parameters.
+
+    Raises:
+        UserError: the model has no such parameter, or a shape differs.
+    """
+    names = {key: key.rpartition("/")[0] for key in state}
+    unknown = sorted(set(names.values()) - set(parameters))
+    if unknown:
+        raise UserError(f"{_ANOTHER_MODEL} moments of {', '.join(unknown[:5])}")
+    own = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
+    block = paddle.static.default_main_program().global_block()
+    distinct = {parameter.name: parameter for parameter in own.values()}
+    optimizer._create_accumulators(block, list(distinct.values()))
+    for key, parameter in own.items():
+        kind = key.rpartition("/")[2]
+        if kind == MASTER:
+            tensor = optimizer._master_weights[parameter.name]
+        else:
+            tensor = optimizer._accumulators[kind][_accumulator_key(optimizer, parameter)]
+        value = state[key]
+        if list(tensor.shape) != list(value.shape):
+            raise UserError(f"{_ANOTHER_MODEL} {key} of shape {list(value.shape)}")
+        tensor.set_value(value)
+
+
+def _accumulator_key(optimizer: paddle.optimizer.Optimizer, parameter: Tensor) -> str:
+    """The name under which Paddle keeps a parameter's moments: that of its master weight, if it has one."""
+    master = optimizer._master_weights.get(parameter.name)
+    return parameter.name if master is None else master.name
