@@ -5,7 +5,7 @@ are made in the forward pass, so that no logits wait for the backward pass. The 
 one number, the factor of the whole sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +14,11 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from model import device
-from model.cpu.rows import add, as_array, as_tensor, needs_gradient
-from model.cpu.word_table import cross_entropy_
+from model.cpu import bfloat16, word_table
+from model.cpu.rows import as_array, as_tensor, needs_gradient
 from model.word_table import TableGradient, WordEmbeddings
 
 LOGITS_BYTES = 1 << 29  # of the logits that exist at a time: 512 MB
-_WORDS = 1 << 14  # words of a gradient that are added to another one at a time
 
 
 class MaskedLoss(NamedTuple):
@@ -53,16 +52,35 @@ def cross_entropy(
         weights: [M] float, of each loss in the sum; None: 1. They get no gradient.
     """
     weight = table.weight
-    precise = paddle.float64 if x.dtype == paddle.float64 else paddle.float32
-    weights = paddle.ones([x.shape[0]], precise) if weights is None else weights.astype(precise)
+    weights = paddle.ones([x.shape[0]]) if weights is None else weights
+    weights = weights.astype(paddle.float64 if x.dtype == paddle.float64 else paddle.float32)
+    on_cpu = device.on_cpu(x)
+    products = IN_BFLOAT16 if table.in_bfloat16 else IN_FULL_PRECISION
     if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
-        layer = CrossEntropyOnCpu if device.on_cpu(x) else CrossEntropy
-        return MaskedLoss(*layer.apply(x, weight, bias, labels, weights, table.gradient))
+        if on_cpu:
+            outputs = CrossEntropyOnCpu.apply(x, weight, bias, labels, weights, table.gradient, products)
+        else:
+            outputs = CrossEntropy.apply(x, weight, bias, labels, weights)
+        return MaskedLoss(*outputs)
     chunks = []
     for rows in _chunks_of(x, weight):
-        chunk, _ = _chunk(x[rows], weight, bias, labels[rows], False)
+        if on_cpu:
+            chunk, _ = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=False)
+        else:
+            chunk, _ = _chunk(x[rows], weight, bias, labels[rows], derive=False)
         chunks.append(chunk)
     return _sum(chunks, weights)
+
+
+class TableProducts(NamedTuple):
+    """The products with the word table on a CPU, in one precision; see `model.cpu.word_table`."""
+
+    logits: Callable[[Tensor, Tensor], Tensor]
+    gradients: Callable[[Tensor, Tensor, Tensor, np.ndarray | None, bool], Tensor]
+
+
+IN_FULL_PRECISION = TableProducts(word_table.table_logits, word_table.table_gradients)
+IN_BFLOAT16 = TableProducts(bfloat16.table_logits, bfloat16.table_gradients)
 
 
 class _Chunk(NamedTuple):
@@ -76,24 +94,30 @@ def _chunks_of(x: Tensor, weight: Tensor) -> list[slice]:
     return logit_chunks(x.shape[0], weight.shape[0], 8 if x.dtype == paddle.float64 else 4)
 
 
+def _chunk_on_cpu(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, products: TableProducts, derive: bool
+) -> tuple[_Chunk, Tensor]:
+    """The losses of x [m, H] and, with `derive`, the gradient of each with respect to its logits, [m, V]."""
+    logits = products.logits(x, weight)
+    losses, correct = word_table.cross_entropy_(logits, bias, as_array(labels), derive)
+    return _Chunk(as_tensor(losses), paddle.to_tensor(correct)), logits
+
+
 def _chunk(
     x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, derive: bool
 ) -> tuple[_Chunk, Tensor | None]:
-    """The losses of x [m, H] and, with `derive`, the gradient of each with respect to its logits, [m, V]."""
-    scores = paddle.matmul(x, weight, transpose_y=True)  # [m, V], in the precision of autocast
-    if device.on_cpu(scores):
-        losses, correct = cross_entropy_(scores, bias, as_array(labels), derive)
-        return _Chunk(as_tensor(losses), paddle.to_tensor(correct)), scores
-    precise = paddle.float64 if scores.dtype == paddle.float64 else paddle.float32
-    scores = scores.astype(precise) + bias.astype(precise)
+    """As `_chunk_on_cpu`, with Paddle's own operations."""
+    logits = paddle.matmul(x, weight, transpose_y=True)  # [m, V], in the precision of autocast
+    precise = paddle.float64 if logits.dtype == paddle.float64 else paddle.float32
+    logits = logits.astype(precise) + bias.astype(precise)
     column = labels.unsqueeze(1)  # [m, 1]
-    highest = scores.max(1, keepdim=True)  # [m, 1]
-    label_score = paddle.take_along_axis(scores, column, 1)  # [m, 1]
-    exponentials = (scores - highest).exp()
-    del scores  # frees as much memory as the exponentials take
+    highest = logits.max(1, keepdim=True)  # [m, 1]
+    label_logit = paddle.take_along_axis(logits, column, 1)  # [m, 1]
+    exponentials = (logits - highest).exp()
+    del logits  # frees as much memory as the exponentials take
     total = exponentials.sum(1, keepdim=True)  # [m, 1]
-    losses = (total.log() + highest - label_score).squeeze(1)
-    chunk = _Chunk(losses, correct=(label_score >= highest).squeeze(1))
+    losses = (total.log() + highest - label_logit).squeeze(1)
+    chunk = _Chunk(losses, correct=(label_logit >= highest).squeeze(1))
     if not derive:
         return chunk, None
     minus_one = -paddle.ones_like(total)
@@ -127,28 +151,23 @@ class CrossEntropyOnCpu(PyLayer):
         labels: Tensor,
         weights: Tensor,
         table_gradient: TableGradient,
+        products: TableProducts,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x_needs, weight_needs, bias_needs = needs_gradient(x, weight, bias)
         chunks = []
         grads_x = []  # [m, H] each
-        grad_weight = None  # array [V, H]
+        grad_weight = table_gradient.borrow() if weight_needs else None  # array [V, H]
         grad_bias = None  # [V]
         for rows in _chunks_of(x, weight):
-            chunk, gradient = _chunk(x[rows], weight, bias, labels[rows], True)
+            chunk, grad_logits = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=True)
             chunks.append(chunk)
             factors = weights[rows].unsqueeze(1)  # [m, 1]
             if bias_needs:
-                product = paddle.matmul(factors, gradient, transpose_x=True).sum(0)
+                product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)
                 grad_bias = product if grad_bias is None else grad_bias + product
-            if x_needs:
-                grads_x.append(paddle.matmul(gradient, weight) * factors)
-            if weight_needs:
-                weighted = x[rows] * factors
-                if grad_weight is None:
-                    grad_weight = table_gradient.borrow()
-                    paddle.matmul(gradient, weighted, transpose_x=True, out=as_tensor(grad_weight))
-                else:
-                    _add_product(grad_weight, gradient, weighted)
+            is_first = rows.start == 0
+            grad_x = products.gradients(grad_logits, x[rows] * factors, weight, grad_weight, not is_first)
+            grads_x.append(grad_x * factors)
         ctx.grad_x = paddle.concat(grads_x) if x_needs else None
         ctx.grad_weight = grad_weight
         ctx.grad_bias = grad_bias
@@ -163,14 +182,6 @@ class CrossEntropyOnCpu(PyLayer):
         grad_bias = None if ctx.grad_bias is None else ctx.grad_bias * grad_total
         ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None
         return grad_x, None, grad_bias, None, None
-
-
-def _add_product(total: np.ndarray, a: Tensor, b: Tensor) -> None:
-    """total [V, H] += a^T b, for a [m, V] and b [m, H]."""
-    for start in range(0, len(total), _WORDS):
-        words = slice(start, start + _WORDS)
-        product = paddle.matmul(a[:, words], b, transpose_x=True)
-        add(total[words], as_array(product))
 
 
 class CrossEntropy(PyLayer):
@@ -188,7 +199,6 @@ class CrossEntropy(PyLayer):
         bias: Tensor,
         labels: Tensor,
         weights: Tensor,
-        table_gradient: TableGradient,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x_needs, weight_needs, bias_needs = needs_gradient(x, weight, bias)
         autocast_dtype = paddle.matmul(x[:1], weight[:1], transpose_y=True).dtype
@@ -198,18 +208,20 @@ class CrossEntropy(PyLayer):
         grad_weight = None  # [V, H]
         grad_bias = None  # [V]
         for rows in _chunks_of(x, weight):
-            chunk, gradient = _chunk(x[rows], weight, bias, labels[rows], True)
+            chunk, grad_logits = _chunk(x[rows], weight, bias, labels[rows], derive=True)
             chunks.append(chunk)
             factors = weights[rows].unsqueeze(1)  # [m, 1]
             if bias_needs:
-                product = (gradient * factors).sum(0)
+                product = (grad_logits * factors).sum(0)
                 grad_bias = product if grad_bias is None else grad_bias + product
-            gradient = gradient.astype(autocast_dtype)
+            grad_logits = grad_logits.astype(autocast_dtype)
             if x_needs:
-                grads_x.append(paddle.matmul(gradient, weight).astype(factors.dtype) * factors)
+                grads_x.append(paddle.matmul(grad_logits, weight).astype(factors.dtype) * factors)
             if weight_needs:
                 weighted = x[rows] * (factors / largest).astype(x.dtype)
-                product = paddle.matmul(gradient, weighted, transpose_x=True).astype(largest.dtype) * largest
+                product = (
+                    paddle.matmul(grad_logits, weighted, transpose_x=True).astype(largest.dtype) * largest
+                )
                 grad_weight = product if grad_weight is None else grad_weight.add_(product)
         ctx.gradients = (paddle.concat(grads_x) if x_needs else None, grad_weight, grad_bias)
         ctx.dtypes = (x.dtype, weight.dtype, bias.dtype)

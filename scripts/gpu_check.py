@@ -35,11 +35,12 @@ from paddle import Tensor
 
 from benchmarks import plan
 from evaluation.encode import encode
-from model import device, layers, masked_loss, word_table
-from model.attention import FlashMask, SelfAttention, mask_class
+from model import device, layers, masked_loss
+from model.attention import FlashMask, mask_class
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
 from model.layout import Layout
+from model.word_table import TableGradient
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, ObjectiveConfig
@@ -152,7 +153,7 @@ def check_operations(quick: bool) -> str:
     x, rows, labels = rng.normal(size=[48, h]), rng.integers(0, 48, 30), rng.integers(0, 90, 48)
 
     def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        table = SimpleNamespace(weight=weight, gradient=word_table.TableGradient(weight))
+        table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
         return masked_loss.cross_entropy(x, table, bias, paddle.to_tensor(labels)).total
 
     operations = {
@@ -176,10 +177,6 @@ def check_attention(quick: bool) -> str:
         "packed": Layout(lengths),
         "context": Layout(lengths, [max(1, 3 * n // 4) for n in lengths]),
     }
-    layer = SelfAttention(h, heads, 0.0)
-    parts = {f"{name}_proj": lambda x, i=i: x[:, i * h : (i + 1) * h] for i, name in enumerate("qkv")}
-    vars(layer).update(out_proj=paddle.nn.Identity(), **parts)
-
     def dense(x: Tensor, layout: Layout) -> Tensor:
         q, k, v = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
         closed = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))
@@ -188,7 +185,9 @@ def check_attention(quick: bool) -> str:
 
     def packed(x: Tensor, layout: Layout) -> Tensor:
         flash = device.flash_in(half=str(x.dtype).endswith(HALF))
-        return layer(x, device.upload((FlashMask if flash else mask_class()).of(layout)))
+        mask = device.upload((FlashMask if flash else mask_class()).of(layout))
+        query, key, value = x.split(3, axis=-1)
+        return mask.attend(query, key, value, heads, dropout_rate=0.0)
 
     cases = {}
     for name, layout in layouts.items():

@@ -82,19 +82,9 @@ def table_logits(x: Tensor, table: Tensor) -> Tensor:
 
 
 def table_gradients(
-    grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, add: bool
+    grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """The two gradients of `table_logits`.
-
-    Args:
-        grad_logits: [m, V].
-        x: what the gradient of the table is a product with: [m, H].
-        grad_table: [V, H], where the gradient of the table is written; None: it is not needed.
-        add: add to `grad_table` instead.
-
-    Returns:
-        The gradient of the table's factor, [m, H].
-    """
+    """As `model.cpu.word_table.table_gradients`, in bfloat16."""
     result = paddle.empty_like(x)
     grad_x = as_array(result)
     gradient = as_array(grad_logits)
@@ -103,7 +93,7 @@ def table_gradients(
         rounded_gradient = to_bfloat16(gradient[:, words])
         multiply(rounded_gradient, rounded, grad_x, add=words.start > 0)
         if grad_table is not None:
-            multiply(rounded_gradient.T, rounded_x, grad_table[words], add=add)
+            multiply(rounded_gradient.T, rounded_x, grad_table[words], add=accumulate)
     return result
 
 

@@ -1,16 +1,19 @@
-"""The word table on a CPU: rows that are looked up, gradients by rows, and cross-entropy in place."""
+"""The word table on a CPU: rows that are looked up, products with the table, and cross-entropy in place."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from model.cpu.rows import as_array, as_rows, over_rows, row_sums
+from model.cpu.rows import add, as_array, as_rows, as_tensor, over_rows, row_sums
 
 if TYPE_CHECKING:
     from model.word_table import TableGradient
+
+_WORDS = 1 << 14  # words of a gradient that are added to another one at a time
 
 
 class LookUpOnCpu(PyLayer):
@@ -25,6 +28,35 @@ class LookUpOnCpu(PyLayer):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
         ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
+
+
+def table_logits(x: Tensor, table: Tensor) -> Tensor:
+    """x [m, H] times the word table [V, H]: [m, V]. `model/cpu/bfloat16.py` has the same in bfloat16."""
+    return paddle.matmul(x, table, transpose_y=True)
+
+
+def table_gradients(
+    grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
+) -> Tensor:
+    """The two gradients of `table_logits`.
+
+    Args:
+        grad_logits: [m, V].
+        x: what the gradient of the table is a product with: [m, H].
+        grad_table: [V, H], where the gradient of the table is written; None: it is not needed.
+        accumulate: add to `grad_table` instead.
+
+    Returns:
+        The gradient of the table's factor, [m, H].
+    """
+    if grad_table is not None and not accumulate:
+        paddle.matmul(grad_logits, x, transpose_x=True, out=as_tensor(grad_table))
+    elif grad_table is not None:
+        for start in range(0, len(grad_table), _WORDS):  # the product takes memory of its own
+            words = slice(start, start + _WORDS)
+            product = paddle.matmul(grad_logits[:, words], x, transpose_x=True)
+            add(grad_table[words], as_array(product))
+    return paddle.matmul(grad_logits, table)
 
 
 class Losses(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model import layers, word_table
+from model import layers, masked_loss, word_table
 from model.batch import TokenBatch
 from model.config import ErnieMConfig
 from model.cpu import bfloat16, onednn
@@ -90,7 +90,7 @@ def test_what_is_frozen_gets_no_gradient():
 def test_a_cross_entropy(monkeypatch):
     """In blocks of words and chunks of positions, for two micro-batches."""
     monkeypatch.setattr(bfloat16, "_WORDS", 64)
-    monkeypatch.setattr(word_table, "LOGITS_BYTES", 3 * 300 * 4)  # three positions; the last chunk has one
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 300 * 4)  # three positions; the last chunk has one
     table = word_table.WordEmbeddings(300, 32)
     table.use_bfloat16()
     bias = random(300)
@@ -98,7 +98,7 @@ def test_a_cross_entropy(monkeypatch):
     labels = paddle.to_tensor([3, 7, 0, 299, 3, 64, 128])
     weights = paddle.to_tensor([0.5, 1.0, 2.0, 0.25, 1.0, 3.0, 1.0])
     for _ in range(2):
-        loss = word_table.cross_entropy(x, table, bias, labels, weights)
+        loss = masked_loss.cross_entropy(x, table, bias, labels, weights)
         loss.total.backward()
     words, rows, factors = rounded(table.weight.numpy()), rounded(x.numpy()), weights.numpy()[:, None]
     scores = rows @ words.T + bias.numpy()
@@ -114,7 +114,7 @@ def test_a_cross_entropy(monkeypatch):
     grad_table = grad_logits.T @ rounded(x.numpy() * factors)
     assert distance(table.weight.grad.numpy(), 2 * grad_table) < 1e-4
     with paddle.no_grad():
-        again = word_table.cross_entropy(x, table, bias, labels, weights)
+        again = masked_loss.cross_entropy(x, table, bias, labels, weights)
     assert np.array_equal(again.losses.numpy(), loss.losses.numpy())
 
 
