@@ -39,10 +39,10 @@ from training.engine import Engine
 from training.guard import StopSignal
 from training.meter import Interval
 from training.optimizer import build_optimizer
-from training.schedules import Schedule, linear_warmup_decay
 from training.precision import Precision
 from training.run import Pace
 from training.run_folder import METRICS, FolderRules, RunFolder
+from training.schedules import Schedule, linear_warmup_decay
 from training.task import Evaluation, Task
 from utils.errors import UserError
 from utils.logging import logger
