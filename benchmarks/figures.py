@@ -32,18 +32,18 @@ def figures(
         "fastest_peer".
     """
     rows = {name: row_of(contenders[name], results, amount) for name, results in runs.items()}
-    found = {"unit": unit, "contenders": rows}
-    in_float32 = [name for name in runs if contenders[name].precision == FLOAT32]
-    ours = [name for name in runs if contenders[name].is_ours and name != PREVIOUS]
-    ours = [name for name in ours if name in in_float32] or ours
-    others = [name for name in runs if not contenders[name].is_ours or name == PREVIOUS]
-    if not ours or not others:
-        return found
-    best = max(ours, key=lambda name: rows[name]["value"])
-    ratios = {name: round(ratio(runs[name], runs[best]), 3) for name in others}
-    peers = [name for name in others if name in in_float32 and name != PREVIOUS and contenders[name].counts]
-    fastest = min(peers or others, key=ratios.get)
-    return found | {"ratio": ratios[fastest], "fastest_peer": fastest, "ratio_to_peer": ratios}
+    speeds = {"unit": unit, "contenders": rows}
+    in_float32 = {name for name in runs if contenders[name].precision == FLOAT32}
+    variants = [name for name in runs if contenders[name].is_ours and name != PREVIOUS]
+    rivals = [name for name in runs if name not in variants]
+    if not variants or not rivals:
+        return speeds
+    comparable = [name for name in variants if name in in_float32] or variants
+    best = max(comparable, key=lambda name: rows[name]["value"])
+    ratios = {name: round(ratio(runs[name], runs[best]), 3) for name in rivals}
+    peers = [name for name in rivals if name in in_float32 and name != PREVIOUS and contenders[name].counts]
+    fastest = min(peers or rivals, key=ratios.get)
+    return speeds | {"ratio": ratios[fastest], "fastest_peer": fastest, "ratio_to_peer": ratios}
 
 
 def row_of(contender: "Contender", results: Sequence[Mapping[str, Any]], amount: float) -> dict[str, Any]:
@@ -65,27 +65,27 @@ def four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def ratio(results: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> float:
+def ratio(results: Sequence[Mapping[str, Any]], our_results: Sequence[Mapping[str, Any]]) -> float:
     """How many times as fast ours is: the median over the rounds.
 
     In a round it is the median time of the other over that of ours, in the same turns if they took turns.
     """
     ratios = []
-    for result, our_result in zip(results, ours):
+    for result, our_result in zip(results, our_results):
         our_seconds = result.get("beside", our_result["seconds"])
         ratios.append(median(result["seconds"]) / median(our_seconds))
     return median(ratios)
 
 
-def contenders_table(found: Mapping[str, Any]) -> str:
-    """The contenders with their speed, memory and ratio, in Markdown."""
-    lines = [["", found["unit"], "peak GB", "ours is"]]
-    for name, row in found["contenders"].items():
+def contenders_table(result: Mapping[str, Any]) -> str:
+    """What `figures` returned: the contenders with their speed, memory and ratio, in Markdown."""
+    lines = [["", result["unit"], "peak GB", "ours is"]]
+    for name, row in result["contenders"].items():
         label = row["label"]
         if row["precision"] != FLOAT32:
             label += " (another precision)"
         times = ""
-        if name in found.get("ratio_to_peer", {}):
-            times = f"{found['ratio_to_peer'][name]:.2f} times"
+        if name in result.get("ratio_to_peer", {}):
+            times = f"{result['ratio_to_peer'][name]:.2f} times"
         lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", times])
     return in_markdown(lines)

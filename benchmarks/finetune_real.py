@@ -30,11 +30,22 @@ from benchmarks.training_steps import (
 )
 from utils.errors import UserError, run
 
-CLS, SEP, FIRST_WORD = 0, 2, 4  # ids in random sequences
+# Ids in random sequences.
+CLS = 0
+SEP = 2
+FIRST_WORD = 4
 SIZES = {
-    "layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "steps": 5, "length": 0, "max_seq_len": 256,
-    "data": "", "piece_model_path": "", "amp": "none",
-}  # fmt: skip
+    "layers": 12,
+    "hidden": 768,
+    "vocab": 250_002,
+    "batch": 16,
+    "steps": 5,
+    "length": 0,
+    "max_seq_len": 256,
+    "data": "",
+    "piece_model_path": "",
+    "amp": "none",
+}
 
 
 def draw(folder: Path, args: Namespace) -> None:

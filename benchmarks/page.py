@@ -31,9 +31,18 @@ DATA = "performance.json"
 BEGIN = "<!-- figures, written by scripts/benchmark.sh -->"
 END = "<!-- end of the figures -->"
 PACKAGES = (
-    "paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "sentence-transformers",
-    "tokenizers", "sentencepiece", "onnxruntime", "faiss-cpu", "numpy",
-)  # fmt: skip
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "paddlenlp",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+    "sentencepiece",
+    "onnxruntime",
+    "faiss-cpu",
+    "numpy",
+)
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
@@ -171,9 +180,9 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     contenders = result["contenders"]
     ratios = result["ratio_to_peer"]
     peer = contenders[result["fastest_peer"]]
-    ours = [row for row in contenders.values() if row["tuned"] and not row["peer"]]
-    fastest = max(row["value"] for row in ours)
-    fastest_in_float32 = max(row["value"] for row in ours if row["precision"] == FLOAT32)
+    our_rows = [row for row in contenders.values() if row["tuned"] and not row["peer"]]
+    fastest = max(row["value"] for row in our_rows)
+    fastest_in_float32 = max(row["value"] for row in our_rows if row["precision"] == FLOAT32)
     as_installed = [ratio for name, ratio in ratios.items() if not contenders[name]["tuned"]]
     in_any_precision = ""
     if any(row["precision"] != FLOAT32 for row in contenders.values()):

@@ -119,12 +119,12 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
     layer = tokens * layer_memory(shape, sizes, run.length, run.fused)
     last = tokens * layer_memory(shape, sizes, run.length, run.fused, behind=MASKED)
     inputs = shape.layers * tokens * shape.hidden * sizes.norm
-    own = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
+    in_optimizer = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
     chunk = min(LOGITS, FLOAT * MASKED * tokens * shape.vocabulary)
     return {
         "weights": sizes.weight * shape.trained + sizes.cast * shape.matrices,
         "gradients": FLOAT * shape.trained,
-        "optimizer": (2 * FLOAT + sizes.master) * own,
+        "optimizer": (2 * FLOAT + sizes.master) * in_optimizer,
         "activations": inputs + layer if run.recompute else (shape.layers - 1) * layer + last,
         # A chunk of logits, of their exponentials and of their gradient; the word table's gradient by the
         # loss, which waits for the backward pass, and the part of one chunk.

@@ -32,7 +32,8 @@ LANGUAGES = [f"language {i}" for i in range(15)]
 WARM_UP = 2  # the first alternations touch fresh memory
 PIECES = 7  # each language has one in seven of the words
 SIZES = {"layers": 12, "vocab": 250_002, "length": 256, "sequences": 16, "micro": 4, "alternations": 16}
-BASE, FULL = "mmlm + tlm", "full"
+BASE = "mmlm + tlm"
+FULL = "full"
 STRATEGIES = {BASE: ObjectiveConfig(active=["mmlm", "tlm"]), FULL: ObjectiveConfig()}
 
 

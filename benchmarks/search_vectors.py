@@ -21,7 +21,8 @@ from utils.runtime import prepare
 
 NEIGHBOURS = 10
 SLICE = 50_000  # vectors that are in memory at a time
-TARGETS, QUERIES = "targets.npy", "queries.npy"
+TARGETS = "targets.npy"
+QUERIES = "queries.npy"
 OF_THE_FIRST = "nearest.npy"  # what the first contender found
 TIES = 1e-4  # share of the targets that may differ
 SIZES = {"vectors": 1_000_000, "queries": 1000, "width": 768}

@@ -24,12 +24,20 @@ from benchmarks.figures import FLOAT32, OURS, PREVIOUS, contenders_table, figure
 from utils.runtime import has_gpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV, PARITY, LATEST = ".venv", ".venv-parity", ".venv-latest"
+# The folders of the environments.
+VENV = ".venv"
+PARITY = ".venv-parity"
+LATEST = ".venv-latest"
 # Variables that are removed from the environment, so that "as installed" is true.
 SETTINGS = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "GLIBC_TUNABLES",
-    "FLAGS_use_stride_kernel", "NVIDIA_TF32_OVERRIDE",
-)  # fmt: skip
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MKL_DEBUG_CPU_TYPE",
+    "KMP_BLOCKTIME",
+    "GLIBC_TUNABLES",
+    "FLAGS_use_stride_kernel",
+    "NVIDIA_TF32_OVERRIDE",
+)
 # How a worker and this program agree on turns. Other revisions use the same words.
 READY = "ready for a turn"
 TAKES_TURNS = "BENCHMARK_TAKES_TURNS"
@@ -109,11 +117,11 @@ def compare(
         # Only sizes that differ from the defaults, because other revisions may not know them all.
         changed = [f"--{name}={getattr(args, name)}" for name in sizes if getattr(args, name) != sizes[name]]
         runs = run_rounds(chosen, args.rounds, [f"--folder={folder}", *changed])
-        found = figures(runs, chosen, amount(args, Path(folder)), unit)
-    print(f"\n{contenders_table(found)}\n")
+        result = figures(runs, chosen, amount(args, Path(folder)), unit)
+    print(f"\n{contenders_table(result)}\n")
     shape = {name: getattr(args, name) for name in sizes}
     left_out = [contender.label for name, contender in chosen.items() if name not in runs]
-    print(json.dumps({**shape, "rounds": args.rounds, "left_out": left_out, **found}))
+    print(json.dumps({**shape, "rounds": args.rounds, "left_out": left_out, **result}))
 
 
 def choose(

@@ -27,10 +27,15 @@ VOWELS = {
     "бвгдклмнпрст": ("а", "е", "и", "о", "ан", "ер"),
     "βγδκλμνπρστ": ("α", "ε", "ι", "ο", "αν", "ερ"),
 }
-WORDS, MOST_SYLLABLES = 8000, 4
-PIECES, TRAINED_ON = 4000, 5000
+WORDS = 8000
+MOST_SYLLABLES = 4
+PIECES = 4000
+TRAINED_ON = 5000  # sentences
 TEXTS = "texts.txt"
-PIECE_MODEL, XLM_R, ERNIE_M = "piece.model", "xlm_r", "ernie_m"  # a file and two folders
+PIECE_MODEL = "piece.model"
+# The folders of the tokenizers.
+XLM_R = "xlm_r"
+ERNIE_M = "ernie_m"
 REPEATS = 3
 
 
@@ -49,9 +54,12 @@ def write_files(folder: Path, args: Namespace) -> None:
     words = make_words(rng)
     with open(folder / PIECE_MODEL, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences(rng, words, TRAINED_ON)), model_writer=file, vocab_size=PIECES,
-            hard_vocab_limit=False, minloglevel=2,
-        )  # fmt: skip
+            sentence_iterator=iter(sentences(rng, words, TRAINED_ON)),
+            model_writer=file,
+            vocab_size=PIECES,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
     for name in (XLM_R, ERNIE_M):
         (folder / name).mkdir()
     tokenizer = Tokenizer(None, folder / PIECE_MODEL)

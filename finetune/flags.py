@@ -23,7 +23,8 @@ from utils.options import (
 
 TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, "retrieval")
 # Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
-MEAN, LAST = "mean", "last"
+MEAN = "mean"
+LAST = "last"
 MRC = ("run_mrc",)
 TAGGER = ("run_sequence_labeling",)
 _DIVIDED = "evaluation is always divided among the processes"

@@ -29,9 +29,9 @@ HELP_WIDTH = 110  # characters
 # How the official scripts write booleans. The official code takes any other text for false, also a mistyped
 # `ture`; here it is refused.
 OFFICIAL_BOOLEANS = {
-    "true": True, "t": True, "1": True, "yes": True,
-    "false": False, "f": False, "0": False, "no": False,
-}  # fmt: skip
+    **dict.fromkeys(("true", "t", "1", "yes"), True),
+    **dict.fromkeys(("false", "f", "0", "no"), False),
+}
 
 
 def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
@@ -272,7 +272,8 @@ class Parser(argparse.ArgumentParser):
 
 def log_no_effect(options: Any) -> None:
     """Log one line for each flag on the command line that has no effect."""
-    known = options_of(type(options))
+    options_by_name = options_of(type(options))
     for name in options.on_command_line:
-        if known[name].no_effect:
-            logger.info("--%s has no effect: %s", name, known[name].no_effect)
+        why = options_by_name[name].no_effect
+        if why:
+            logger.info("--%s has no effect: %s", name, why)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from utils.files import atomic_file, read_bytes
 
 LARGEST_YAML = 1 << 20  # bytes
 # PyYAML raises these on a value that does not fit its tag, besides its own kind of error.
-_BROKEN = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+_NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class _NoAliases(yaml.SafeLoader):
@@ -26,7 +27,11 @@ class _NoAliases(yaml.SafeLoader):
 
 
 def read_yaml(path: str | os.PathLike) -> dict:
-    """A YAML file as a dict. UserError: it cannot be read, is above 1 MiB, has aliases, or is no mapping."""
+    """Read a YAML file as a dict.
+
+    Raises:
+        UserError: it cannot be read, is larger than 1 MiB, has aliases, or is no mapping.
+    """
     data = read_bytes(path, limit=LARGEST_YAML + 1)
     if len(data) > LARGEST_YAML:
         raise UserError(f"{path}: larger than {LARGEST_YAML >> 20} MiB")
@@ -34,7 +39,7 @@ def read_yaml(path: str | os.PathLike) -> dict:
         values = yaml.load(data.decode("utf-8-sig"), _NoAliases)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
-    except _BROKEN as error:
+    except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{path}{place}: not YAML ({getattr(error, 'problem', None) or error})") from error
@@ -49,7 +54,7 @@ def yaml_value(text: str) -> Any:
     """The value that a text has in YAML. A text that is no YAML stands for itself."""
     try:
         return yaml.load(text, _NoAliases)
-    except (*_BROKEN, RecursionError):
+    except (*_NO_YAML, RecursionError):
         return text
 
 
@@ -66,16 +71,25 @@ def save_config(config: Any, path: str | os.PathLike) -> None:
 
 def differences(old: Any, new: Any) -> list[str]:
     """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
-    was, now = _flatten(old), _flatten(new)
-    pairs = {key: (was.get(key, "(absent)"), now.get(key, "(absent)")) for key in was | now}
-    return [f"{key}: {before} -> {after}" for key, (before, after) in pairs.items() if before != after]
+    old_values = _flatten(old)
+    new_values = _flatten(new)
+    lines = []
+    for key in old_values | new_values:
+        old_value = old_values.get(key, "(absent)")
+        new_value = new_values.get(key, "(absent)")
+        if old_value != new_value:
+            lines.append(f"{key}: {old_value} -> {new_value}")
+    return lines
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in (dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config).items():
+    """The values of a configuration by their whole keys. Tuples become lists, as in JSON."""
+    values: dict[str, Any] = {}
+    items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    for name, value in items.items():
+        key = f"{prefix}{name}"
         if isinstance(value, dict) and value:
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            values |= _flatten(value, f"{key}.")
         else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+            values[key] = list(value) if isinstance(value, tuple) else value
+    return values

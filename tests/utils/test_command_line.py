@@ -185,9 +185,7 @@ def test_two_alternatives_at_once_are_refused(tmp_path):
     path.write_text("length: {steps: 60, tokens: 9}")
     with pytest.raises(UserError, match="a.yaml: length.tokens replaces length.steps; give one of them"):
         load_config(WithLength, ["--config", str(path)])
-    with pytest.raises(
-        UserError, match="command line: length.tokens replaces length.steps"
-    ):
+    with pytest.raises(UserError, match="command line: length.tokens replaces length.steps"):
         load_config(WithLength, ["--length.tokens", "9", "--length.steps", "60"])
 
 
