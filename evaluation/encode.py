@@ -62,7 +62,8 @@ class PaddleEncoder:
 
     def __init__(self, model: ErnieMModel):
         self.model = model.eval()
-        self.hidden_size, self.pad_id = model.config.hidden_size, model.config.pad_token_id
+        self.hidden_size = model.config.hidden_size
+        self.pad_id = model.config.pad_token_id
 
     @paddle.no_grad()
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
@@ -82,31 +83,41 @@ class PaddleEncoder:
 def encode_layer(
     model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean"
 ) -> np.ndarray:
-    """One vector per sentence, [CLS] S [SEP], in the given order: [N, H] float32. Without dropout.
+    """One vector per sentence, in the given order: [N, H] float32. Without dropout.
 
-    `layer`: see `sentence_vectors`; `pooling`: one of `evaluation.pooling.POOLINGS`.
+    Args:
+        sentences: [CLS] S [SEP] each.
+        layer: see `sentence_vectors`.
+        pooling: one of `evaluation.pooling.POOLINGS`.
     """
-    out = np.empty((len(sentences), model.config.hidden_size), np.float32)
+    pad_id = model.config.pad_token_id
+    vectors = np.empty((len(sentences), model.config.hidden_size), np.float32)
     with _predicting(model):
-        for rows, ids in padded_batches(sentences, model.config.pad_token_id):
-            batch = upload(SentenceBatch.of(ids, model.config.pad_token_id, pooling))
-            out[rows] = sentence_vectors(model, batch, layer).astype("float32").numpy()
-    return out
+        for rows, ids in padded_batches(sentences, pad_id):
+            batch = upload(SentenceBatch.of(ids, pad_id, pooling))
+            vectors[rows] = sentence_vectors(model, batch, layer).astype("float32").numpy()
+    return vectors
 
 
 def encode(
-    model: ErnieMModel, sentences: Sequence[np.ndarray], *, specials: bool = False,
+    model: ErnieMModel,
+    sentences: Sequence[np.ndarray],
+    *,
+    specials: bool = False,
     batch_tokens: int = BATCH_TOKENS,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Mean token vectors of every layer, in the given order: [L + 1, N, H]; index 0 is the embedding output.
 
-    `specials`: include [CLS] and [SEP] in the mean; `batch_tokens`: padded tokens in one forward pass.
+    Args:
+        sentences: [CLS] S [SEP] each.
+        specials: include [CLS] and [SEP] in the mean.
+        batch_tokens: padded tokens in one forward pass.
     """
     config = model.config
+    pooling = "specials" if specials else "mean"
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, config.pad_token_id, batch_tokens):
-            pooling = "specials" if specials else "mean"
             batch = upload(SentenceBatch.of(ids, config.pad_token_id, pooling))
             hidden_states = model.encode(batch.inputs, output_hidden_states=True).hidden_states
             for layer, states in enumerate(hidden_states):

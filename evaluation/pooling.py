@@ -14,7 +14,8 @@ POOLINGS = ("mean", "specials", "pooled")
 def layer_number(name: str | int, num_layers: int) -> int:
     """The number of a layer: 0 is the embedding output, L the top layer; "middle" is L // 2, "top" is L.
 
-    UserError: there is no such layer.
+    Raises:
+        UserError: there is no such layer.
     """
     named = {"middle": num_layers // 2, "top": num_layers}
     if name in named:

@@ -6,6 +6,8 @@ import numpy as np
 
 from evaluation.search import unit
 
+_BOOTSTRAP_SAMPLES = 1000
+
 
 def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:
     """Whether the nearest target of query i, by cosine, is target i.
@@ -18,9 +20,12 @@ def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndar
     Returns:
         [N] bool. The first of equal targets counts as the nearest.
     """
-    queries, targets = unit(queries), unit(targets)
-    starts = range(0, len(queries), chunk)
-    nearest = [np.argmax(queries[start : start + chunk] @ targets.T, axis=1) for start in starts]
+    queries = unit(queries)
+    targets = unit(targets)
+    nearest = []
+    for start in range(0, len(queries), chunk):
+        cosines = queries[start : start + chunk] @ targets.T  # [chunk, N]
+        nearest.append(np.argmax(cosines, axis=1))
     return np.concatenate(nearest) == np.arange(len(queries))
 
 
@@ -47,8 +52,8 @@ def choose_on_half(src: np.ndarray, tgt: np.ndarray) -> SplitResult:
         src, tgt: [L + 1, N, H]; at least 2 pairs.
     """
     layer = int(accuracy_by_layer(src[:, ::2], tgt[:, ::2]).mean(axis=1).argmax())
-    odd = src[layer, 1::2], tgt[layer, 1::2]
-    forward, backward = hits(*odd), hits(*odd[::-1])
-    both = (forward.astype(float) + backward) / 2  # [N / 2]
-    rows = np.random.default_rng(0).integers(len(both), size=(1000, len(both)))
-    return SplitResult(layer, both.mean(), both[rows].mean(axis=1).std())
+    odd_src = src[layer, 1::2]
+    odd_tgt = tgt[layer, 1::2]
+    scores = (hits(odd_src, odd_tgt).astype(float) + hits(odd_tgt, odd_src)) / 2  # [N / 2]
+    rows = np.random.default_rng(0).integers(len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
+    return SplitResult(layer, scores.mean(), scores[rows].mean(axis=1).std())

@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+NEIGHBOURS = 4  # k of the margin, as in LASER
 
-class Found(NamedTuple):
-    """The results of searching a bitext both ways, each [N] int64: row i is the target found for query i."""
+
+class Matches(NamedTuple):
+    """What a search of a bitext finds, both ways. [N] int64: row i is the number of the target of query i."""
 
     forward: np.ndarray  # a sentence for each translation (English): XTREME's direction
     backward: np.ndarray  # a translation for each sentence
@@ -17,8 +19,10 @@ class Found(NamedTuple):
         return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
 
 
-def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", neighbours: int = 4) -> Found:
-    """Search each side of a bitext with the other; row i of `english` [N, H] translates row i of `other`.
+def search_both(
+    english: np.ndarray, foreign: np.ndarray, score: str = "cosine", neighbours: int = NEIGHBOURS
+) -> Matches:
+    """Search each side of a bitext with the other; row i of `english` [N, H] translates row i of `foreign`.
 
     Args:
         score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
@@ -27,14 +31,20 @@ def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", n
             takes the largest difference (their "distance") instead.
         neighbours: k of the margin.
     """
-    english, other = unit(english), unit(other)
-    k = 1 if score == "cosine" else min(neighbours, len(english))
-    from_english, from_other = nearest(english, other, k), nearest(other, english, k)
+    english = unit(english)
+    foreign = unit(foreign)
     if score == "cosine":
-        return Found(from_english[1][:, 0], from_other[1][:, 0])
-    of_english, of_other = from_english[0].mean(axis=1), from_other[0].mean(axis=1)  # [N]
-    return Found(
-        _by_margin(*from_english, of_english, of_other), _by_margin(*from_other, of_other, of_english)
+        _, forward = nearest(english, foreign, 1)
+        _, backward = nearest(foreign, english, 1)
+        return Matches(forward[:, 0], backward[:, 0])
+    k = min(neighbours, len(english))
+    forward_cosines, forward = nearest(english, foreign, k)  # [N, k]
+    backward_cosines, backward = nearest(foreign, english, k)  # [N, k]
+    around_english = forward_cosines.mean(axis=1)  # [N]
+    around_foreign = backward_cosines.mean(axis=1)  # [N]
+    return Matches(
+        _best_by_margin(forward_cosines, forward, around_english, around_foreign),
+        _best_by_margin(backward_cosines, backward, around_foreign, around_english),
     )
 
 
@@ -53,8 +63,19 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _by_margin(cosines: np.ndarray, found: np.ndarray, own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    means = (own[:, None] + theirs[found]) / 2  # [N, k]
-    positive = (means > 0).all(axis=1, keepdims=True)  # [N, 1]
-    margins = np.where(positive, cosines / np.where(positive, means, 1), cosines - means)
-    return np.take_along_axis(found, margins.argmax(axis=1)[:, None], axis=1)[:, 0]
+def _best_by_margin(
+    cosines: np.ndarray, candidates: np.ndarray, around_query: np.ndarray, around_target: np.ndarray
+) -> np.ndarray:
+    """The candidate with the best margin for each query, [N] int64.
+
+    Args:
+        cosines, candidates: [N, k], from `nearest`.
+        around_query, around_target: the mean cosine of the k nearest neighbours of each query and of each
+            target, [N].
+    """
+    means = (around_query[:, None] + around_target[candidates]) / 2  # [N, k]
+    has_ratios = (means > 0).all(axis=1, keepdims=True)  # [N, 1]
+    ratios = cosines / np.where(has_ratios, means, 1)
+    margins = np.where(has_ratios, ratios, cosines - means)
+    best = margins.argmax(axis=1)[:, None]
+    return np.take_along_axis(candidates, best, axis=1)[:, 0]

@@ -20,34 +20,44 @@ class ArrayFile:
     """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement."""
 
     def __init__(self, path: str | os.PathLike, width: int, dtype: str):
-        self.width, self.dtype, self.rows = width, np.dtype(dtype), 0
+        self.width = width
+        self.dtype = np.dtype(dtype)
+        self.rows = 0
         self._file = open(path, "xb+")  # noqa: SIM115 - closed by __exit__
         self._file.truncate(_HEADER_BYTES)
 
     def grow(self, rows: int) -> np.ndarray:
         """Append rows: [rows, width], to be written into."""
-        start = _HEADER_BYTES + self.rows * self.width * self.dtype.itemsize
+        if rows == 0:  # no memory map is that short
+            return np.empty([0, self.width], self.dtype)
+        start = self._end()
+        self.rows += rows
         # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
         if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(self._file.fileno(), start, max(1, rows * self.width * self.dtype.itemsize))
-        self.rows += rows
-        if not rows:
-            return np.empty([0, self.width], self.dtype)
+            os.posix_fallocate(self._file.fileno(), start, self._end() - start)
         return np.memmap(self._file, self.dtype, "r+", start, (rows, self.width)).view(np.ndarray)
+
+    def _end(self) -> int:
+        """The number of bytes of the header and of all rows."""
+        return _HEADER_BYTES + self.rows * self.width * self.dtype.itemsize
 
     def __enter__(self) -> "ArrayFile":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         if kind is None:
-            shape = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
-            magic = np.lib.format.magic(1, 0)
-            room = _HEADER_BYTES - len(magic) - 2
-            header = repr(shape).ljust(room - 1).encode("latin-1") + b"\n"
-            self._file.truncate(_HEADER_BYTES + self.rows * self.width * self.dtype.itemsize)
-            self._file.seek(0)
-            self._file.write(magic + room.to_bytes(2, "little") + header)
+            self._write_header()
         self._file.close()
+
+    def _write_header(self) -> None:
+        """Write the header of format 1.0: magic number, length of the rest, a dict as text, padded."""
+        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
+        magic = np.lib.format.magic(1, 0)
+        length = _HEADER_BYTES - len(magic) - 2
+        text = repr(description).ljust(length - 1) + "\n"
+        self._file.truncate(self._end())
+        self._file.seek(0)
+        self._file.write(magic + length.to_bytes(2, "little") + text.encode("latin-1"))
 
 
 @dataclass
@@ -75,10 +85,11 @@ class VectorWriter:
         with self._file("cls_emb") as cls_file, self._file("top_layer_emb") as token_file:
             for window in self._windows():
                 ends = np.cumsum([len(ids) for ids in window])
-                pooled, tokens = cls_file.grow(len(window)), token_file.grow(int(ends[-1]))
+                pooled = cls_file.grow(len(window))  # [texts, H]
+                tokens = token_file.grow(int(ends[-1]))  # [tokens, H]
                 for rows, ids in self._batches(window):
-                    pooled[rows], sequence = self.encoder.states(ids)
-                    for row, states in zip(rows, sequence):
+                    pooled[rows], sequences = self.encoder.states(ids)
+                    for row, states in zip(rows, sequences):
                         length = len(window[row])
                         tokens[ends[row] - length : ends[row]] = states[:length]
 
@@ -94,13 +105,14 @@ class VectorWriter:
         """Yield batches of similar length: the numbers of their rows, and their ids [B, T]."""
         for rows, ids in padded_batches(window, self.encoder.pad_id, self.batch_tokens):
             yield rows, ids
-            self._shown.update(len(rows))
+            self._progress.update(len(rows))
 
     def _windows(self) -> Iterator[list[np.ndarray]]:
-        self._shown = Progress(len(self.texts), "encoding", unit="texts")
-        with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as stream:
-            yield from stream
-        self._shown.close()
+        """Yield the ids of `window` texts at a time, which another process makes."""
+        self._progress = Progress(len(self.texts), "encoding", unit="texts")
+        with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as windows:
+            yield from windows
+        self._progress.close()
 
     def _file(self, name: str) -> ArrayFile:
         return ArrayFile(self.folder / f"{name}.npy", self.encoder.hidden_size, self.dtype)

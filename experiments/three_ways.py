@@ -31,9 +31,9 @@ def found_by_cosine(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
 
 def found_by_margin(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
     """As `found_by_cosine`, by ratio margin."""
-    result = search_both(src, tgt, "margin", neighbours=4)
+    matches = search_both(src, tgt, "margin", neighbours=4)
     rows = np.arange(len(src))
-    return (result.forward == rows).astype(np.int64) + (result.backward == rows)
+    return (matches.forward == rows).astype(np.int64) + (matches.backward == rows)
 
 
 CENTRED_WAYS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

@@ -10,7 +10,7 @@ import paddle
 
 from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import accuracy_by_layer, choose_on_half
-from evaluation.search import Found, search_both
+from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.command import begin, pace_of, run_folder, write_report
 from finetune.flags import RetrievalFlags
@@ -43,8 +43,8 @@ class SearchResult(NamedTuple):
     """
 
     layer: int
-    trained: dict[str, Found]
-    untrained: dict[str, Found]
+    trained: dict[str, Matches]
+    untrained: dict[str, Matches]
 
 
 def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
@@ -168,10 +168,10 @@ def search(
 
 def search_layer(
     flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, bitexts: list[Bitext]
-) -> dict[str, Found]:
+) -> dict[str, Matches]:
     """Search bitexts in both directions with the vectors of one layer: language -> result."""
 
-    def search_one(bitext: Bitext) -> Found:
+    def search_one(bitext: Bitext) -> Matches:
         english = encode_layer(model, _ids(tokenizer, bitext.translations, flags), layer, flags.pooling)
         other = encode_layer(model, _ids(tokenizer, bitext.sentences, flags), layer, flags.pooling)
         return search_both(english, other, flags.score)
@@ -223,7 +223,7 @@ def _divided(bitexts: list[Bitext], work: Callable[[Bitext], T]) -> dict[str, T]
 # Files and report
 
 
-def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str, Found]) -> None:
+def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str, Matches]) -> None:
     """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of the other side.
 
     The English sentences are in alphabetical order, as in the files of XTREME (Hu et al., 2020).
@@ -271,6 +271,6 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
     write_report(flags, "retrieval", tables, facts)
 
 
-def _accuracies(results: Mapping[str, Found], direction: int) -> dict[str, float]:
+def _accuracies(results: Mapping[str, Matches], direction: int) -> dict[str, float]:
     """language -> per cent found in a direction, a number in `DIRECTIONS`."""
     return {language: result.accuracies()[direction] for language, result in results.items()}

@@ -12,11 +12,11 @@ from tests.helpers.batches import padded_batch
 
 
 def nearest_by_hand(queries, targets):
-    found = []
+    nearest = []
     for query in queries:
         cosines = [query @ target / np.linalg.norm(query) / np.linalg.norm(target) for target in targets]
-        found.append(int(np.argmax(cosines)))
-    return np.array(found)
+        nearest.append(int(np.argmax(cosines)))
+    return np.array(nearest)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
