@@ -1,7 +1,6 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,6 +18,7 @@ from pretrain.config import PretrainConfig
 from pretrain.loss import masked_lm_loss, to_device
 from pretrain.masking import generator
 from pretrain.objectives import Pair, Text
+from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
 from pretrain.reader import TrainingText, make_objectives
 from reader.corpus import Blocks
 from reader.tokenization import Tokenizer
@@ -29,7 +29,8 @@ from utils.errors import UserError
 from utils.logging import progress
 
 # Held-out masks use a step that no run reaches, so they differ from training masks and are equal in all runs.
-_SEED, _STEP = 0, (1 << 40) - 1
+_SEED = 0
+_STEP = (1 << 40) - 1
 _SAMPLES = 2  # sentences of a pair whose pseudo-tokens are recorded
 
 
@@ -38,7 +39,11 @@ class Evaluator:
 
     Args:
         text: what the run trains on.
-        pseudo_tokens: BTMLM's stage 1; None where BTMLM is not active.
+        pseudo_tokens: BTMLM's stage 1; None if BTMLM is not active.
+
+    Attributes:
+        mono: language -> its held-out text.
+        pairs: (a, b) -> their held-out pairs.
 
     Raises:
         UserError: evaluations are asked for, but the corpus has no held-out part.
@@ -51,27 +56,32 @@ class Evaluator:
         tokenizer: Tokenizer,
         pseudo_tokens: PseudoTokenGenerator | None,
     ):
-        self.config, self.text, self.tokenizer = config, text, tokenizer
-        self.pseudo_tokens, self.stop = pseudo_tokens, None
+        self.config = config
+        self.text = text
+        self.tokenizer = tokenizer
+        self.pseudo_tokens = pseudo_tokens
+        self.stop: StopSignal | None = None
         self.objectives = make_objectives(config, text)
-        self.most, self.room = config.run.eval_sequences, config.data.max_seq_len - 2
-        mono, pairs, known = text.corpus.held_out_mono, text.corpus.held_out_parallel, set(text.languages)
-        self.mono = {name: held for name, held in mono.items() if name in known}
-        self.pairs = {pair: held for pair, held in pairs.items() if set(pair) <= known}
-        if config.run.eval_steps and self.most and not self.mono and not self.pairs:
+        languages = set(text.languages)
+        self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
+        self.pairs = {
+            pair: stream for pair, stream in text.corpus.held_out_parallel.items() if set(pair) <= languages
+        }
+        run = config.run
+        if run.eval_steps and run.eval_sequences and not self.mono and not self.pairs:
             raise UserError(
                 f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
             )
 
     def steps(self, last: int) -> list[int]:
         """The steps after which a run of `last` steps is evaluated, in ascending order."""
-        if not self.most or not (self.mono or self.pairs):
+        if not self.config.run.eval_sequences or not (self.mono or self.pairs):
             return []
         every = self.config.run.eval_steps or last
         return [*range(every, last, every), last]
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
-        """Evaluate; the streams are shared among the processes, the result is the same on all.
+        """Evaluate. The processes share the streams, and the result is the same on all.
 
         Args:
             stop: breaks it off, on all processes alike.
@@ -81,31 +91,51 @@ class Evaluator:
             {perplexity, perplexity_without, precision, frequent_precision, copy_rate, repeat_rate, samples}:
             perplexity_without is that of the same masked tokens without pseudo-tokens, and samples are
             sentences with their pseudo-tokens; retrieval: "a-b" -> accuracy of each layer, mean of both
-            directions. None where it was broken off.
+            directions. None if it was broken off.
         """
-        kinds = ("tlm", "camlm", *(("btmlm",) if self.pseudo_tokens else ()), "retrieval")
-        tasks: list[tuple[str, Any]] = [("mmlm", name) for name in self.mono]
-        tasks += [(kind, pair) for pair in self.pairs for kind in kinds]
-        rank, world_size = distributed.rank(), distributed.world_size()
-        found: dict[str, dict[str, Any]] = {}
-        model, self.stop = engine.model, stop
+        streams: list[tuple[str, Any]] = [("mmlm", language) for language in self.mono]
+        for pair in self.pairs:
+            streams += [("tlm", pair), ("camlm", pair)]
+            if self.pseudo_tokens:
+                streams.append(("btmlm", pair))
+            streams.append(("retrieval", pair))
+        model = engine.model
         model.eval()
+        self.stop = stop
+        rank = distributed.rank()
+        world_size = distributed.world_size()
+        own_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
         with paddle.no_grad(), engine.autocast():
-            for first in progress(range(0, len(tasks), world_size), "held-out evaluation", unit="streams"):
-                if first + rank < len(tasks):
-                    kind, stream = tasks[first + rank]
-                    name = stream if isinstance(stream, str) else "-".join(stream)
-                    if result := getattr(self, f"_{kind}")(model, stream):
-                        found.setdefault(kind, {})[name] = result
+            for first in progress(range(0, len(streams), world_size), "held-out evaluation", unit="streams"):
+                if first + rank < len(streams):
+                    kind, stream = streams[first + rank]
+                    name = stream if kind == "mmlm" else "-".join(stream)
+                    own_scores.append((kind, name, self._evaluate(kind, model, stream)))
                 if stop.anywhere():
                     return None
-        parts = distributed.gather(found)
-        merged = {kind: {k: v for part in parts for k, v in part.get(kind, {}).items()} for kind, _ in tasks}
-        return {kind: dict(sorted(values.items())) for kind, values in merged.items() if values}
+        scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in streams}
+        for part in distributed.gather(own_scores):
+            for kind, name, result in part:
+                if result:
+                    scores[kind][name] = result
+        return {kind: dict(sorted(of_kind.items())) for kind, of_kind in scores.items() if of_kind}
+
+    def _evaluate(self, kind: str, model: PreTrainingModel, stream: Any) -> Any:
+        """The result of one stream; None or nothing if the stream has no token that can be predicted."""
+        evaluate = {
+            "mmlm": self._mmlm,
+            "tlm": self._tlm,
+            "camlm": self._camlm,
+            "btmlm": self._btmlm,
+            "retrieval": self._retrieval,
+        }
+        return evaluate[kind](model, stream)
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
-        blocks = Blocks(self.mono[language], self.room, not self.config.data.pack_lines)
-        number, count = self.text.number[language], min(len(blocks), self.most)
+        data = self.config.data
+        blocks = Blocks(self.mono[language], data.max_seq_len - 2, not data.pack_lines)
+        count = min(len(blocks), self.config.run.eval_sequences)
+        number = self.text.number[language]
         return self._masked(model, "mmlm", [Text(blocks[i], number) for i in range(count)])
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
@@ -118,71 +148,86 @@ class Evaluator:
     def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
         """Pseudo-tokens of one side's sentence against the other side, its real translation."""
         samples: list[str] = []
-        sums = Counter()
+        sums: Counter[str] = Counter()
         examples = self._examples(pair)
         sources = [example.source for example in examples]
         for part, rngs in self._chunks("btmlm", sources):
             targets = [example.target for example in examples[part]]
             batch = self.objectives.batch("btmlm", sources[part], rngs, [side.language for side in targets])
-            (sent,) = to_device([batch])
-            sent, counts = self.pseudo_tokens.fill(model, sent)
+            (device_batch,) = to_device([batch])
+            device_batch, counts = self.pseudo_tokens.fill(model, device_batch)
             sums.update(counts)
-            pseudo_ids = sent.inputs.input_ids.numpy()[batch.stage1.slots]
-            sums.update(loss=float(masked_lm_loss(model, sent).total), masked=len(batch.targets))
+            sums.update(loss=float(masked_lm_loss(model, device_batch).total), masked=len(batch.targets))
+            pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]
             for row, source in enumerate(sources[part][: _SAMPLES - len(samples)]):
-                of_row = Text(pseudo_ids[batch.stage1.slot_rows == row], targets[row].language)
-                samples.append(f"{self._in_words(source)} | {self._in_words(of_row)}")
-            translations = [target.ids for target in targets]
-            guesses = most_frequent(batch.stage1, self._piece_counts, self._ignored)
-            for name, ids in (("found", pseudo_ids), ("likely", guesses)):
-                hits, sought = found_in_translation(batch.stage1, ids, translations, self._ignored)
-                sums.update({name: hits, f"{name} of": sought})
-        # The same tokens are masked, because they come from the same generators.
-        lengths = [self.objectives.pseudo_lengths(source)[0] for source in sources]
-        alone = [source._replace(ids=source.ids[:n]) for source, n in zip(sources, lengths)]
-        without = self._masked(model, "mmlm", alone)
-        result = {}
+                pseudo = Text(pseudo_ids[batch.stage1.slot_rows == row], targets[row].language)
+                samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
+            sums.update(self._translated(batch.stage1, pseudo_ids, targets))
+        without = self._masked(model, "mmlm", [self._shortened(source) for source in sources])
+        result: dict[str, Any] = {}
         if without:
             result["perplexity"] = _perplexity(sums["loss"], sums["masked"])
             result["perplexity_without"] = without["perplexity"]
         return result | {
-            "precision": sums["found"] / max(sums["found of"], 1),
-            "frequent_precision": sums["likely"] / max(sums["likely of"], 1),
+            "precision": sums["pseudo_found"] / max(sums["pseudo_sought"], 1),
+            "frequent_precision": sums["frequent_found"] / max(sums["frequent_sought"], 1),
             "copy_rate": int(sums["copied"]) / max(sums["pseudo"], 1),
             "repeat_rate": int(sums["repeated"]) / max(sums["pseudo"], 1),
             "samples": samples,
         }
 
+    def _translated(self, stage1: Stage1, pseudo_ids: np.ndarray, targets: Sequence[Text]) -> dict[str, int]:
+        """How many pseudo-tokens, and how many frequent words instead, are in the real translations."""
+        translations = [target.ids for target in targets]
+        guesses = most_frequent(stage1, self._piece_counts, self._ignored)
+        found, sought = found_in_translation(stage1, pseudo_ids, translations, self._ignored)
+        frequent_found, frequent_sought = found_in_translation(stage1, guesses, translations, self._ignored)
+        return {
+            "pseudo_found": found,
+            "pseudo_sought": sought,
+            "frequent_found": frequent_found,
+            "frequent_sought": frequent_sought,
+        }
+
+    def _shortened(self, source: Text) -> Text:
+        """A sentence as long as with pseudo-tokens. As MMLM it has the same masks, by the same generator."""
+        length, _ = self.objectives.pseudo_lengths(source)
+        return source._replace(ids=source.ids[:length])
+
     def _in_words(self, text: Text) -> str:
         return f"{self.text.languages[text.language]}: {self.tokenizer.decode(text.ids)}"
 
     def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
-        held = self.pairs[pair]
-        cls, sep = [self.tokenizer.cls_id], [self.tokenizer.sep_id]
-        count = min(len(held), self.most)
-        sides = zip(
-            *([np.concatenate([cls, ids[: self.room], sep]) for ids in held[i]] for i in range(count))
-        )
-        a, b = (encode(model.ernie_m, list(side)) for side in sides)
-        return accuracy_by_layer(a, b).mean(axis=1).tolist()
+        stream = self.pairs[pair]
+        count = min(len(stream), self.config.run.eval_sequences)
+        src, tgt = zip(*(stream[i] for i in range(count)))
+        max_seq_len = self.config.data.max_seq_len
+        src_vectors = encode(model.ernie_m, self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
+        tgt_vectors = encode(model.ernie_m, self.tokenizer.sentences(tgt, max_seq_len))
+        return accuracy_by_layer(src_vectors, tgt_vectors).mean(axis=1).tolist()
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one the other way round."""
-        held = self.pairs[pair]
+        stream = self.pairs[pair]
+        numbers = [self.text.number[language] for language in pair]
         examples = []
-        for i in range(min(len(held), self.most)):
-            sides = [Text(ids, self.text.number[name]) for ids, name in zip(held[i], pair)]
-            examples.append(Pair(*reversed(sides)) if i % 2 else Pair(*sides))
+        for i in range(min(len(stream), self.config.run.eval_sequences)):
+            a, b = (Text(ids, number) for ids, number in zip(stream[i], numbers))
+            examples.append(Pair(b, a) if i % 2 else Pair(a, b))
         return examples
 
     def _masked(self, model: PreTrainingModel, objective: str, examples: list) -> dict[str, float] | None:
-        loss = correct = count = 0.0
+        """Perplexity and accuracy over all masked tokens; None if there are none."""
+        loss = 0.0
+        correct = 0.0
+        count = 0
         for part, rngs in self._chunks(objective, examples):
             batch = self.objectives.batch(objective, examples[part], rngs)
             result = masked_lm_loss(model, *to_device([batch]))
-            loss, count = loss + float(result.total), count + len(batch.targets)
+            loss += float(result.total)
             correct += float(result.correct.astype("float64").sum())
-        if not count:
+            count += len(batch.targets)
+        if count == 0:
             return None
         return {"perplexity": _perplexity(loss, count), "accuracy": correct / count}
 
@@ -192,9 +237,10 @@ class Evaluator:
         """Runs of consecutive examples of at most `run.micro_batch_tokens`, and their generators."""
         tokens = np.array([self.objectives.tokens(objective, text) for text in examples], np.int64)
         first = 0
-        while first < len(examples) and not self.stop:  # what there is so far is thrown away
-            fits = np.searchsorted(np.cumsum(tokens[first:]), self.config.run.micro_batch_tokens, "right")
-            last = min(first + int(fits), len(examples))
+        while first < len(examples) and not self.stop:  # the caller throws an unfinished result away
+            ends = np.cumsum(tokens[first:])
+            fitting = int(np.searchsorted(ends, self.config.run.micro_batch_tokens, "right"))
+            last = min(first + fitting, len(examples))
             yield slice(first, last), [generator(_SEED, _STEP, i) for i in range(first, last)]
             first = last
 
@@ -212,45 +258,3 @@ class Evaluator:
 
 def _perplexity(loss: float, count: float) -> float:
     return math.exp(min(loss / max(count, 1), 50.0))
-
-
-def punctuation_ids(pieces: Sequence[str]) -> np.ndarray:
-    """Indices of pieces without a letter, mark or digit."""
-    return np.array(
-        [i for i, piece in enumerate(pieces) if all(unicodedata.category(c)[0] not in "LMN" for c in piece)],
-        dtype=np.int64,
-    )
-
-
-def found_in_translation(
-    stage1: Stage1, pseudo_ids: np.ndarray, translations: Sequence[np.ndarray], ignored: np.ndarray
-) -> tuple[int, int]:
-    """Held-out pairs: pseudo-tokens found in the real translation, and how many were looked for.
-
-    Args:
-        pseudo_ids: int64 [S], in the order of `stage1.slots`.
-        translations: the real translation of each row's sentence, ids without specials.
-        ignored: ids that are not looked for (punctuation, special ids).
-    """
-    sought = ~np.isin(pseudo_ids, ignored)
-    words = [set(translation.tolist()) for translation in translations]
-    pairs = zip(pseudo_ids[sought].tolist(), stage1.slot_rows[sought].tolist())
-    return sum(token in words[row] for token, row in pairs), int(sought.sum())
-
-
-def most_frequent(stage1: Stage1, piece_counts: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """What to compare pseudo-tokens with: for a sentence's p slots the p most frequent pieces, int64 [S].
-
-    Args:
-        piece_counts: occurrences in each language's text, [languages, V].
-        ignored: pieces that are not taken (punctuation, special ids).
-    """
-    guesses = np.empty_like(stage1.slots)
-    for language in np.unique(stage1.slot_languages):
-        counts = piece_counts[language].copy()
-        counts[ignored] = -1
-        ranked = np.argsort(-counts, kind="stable")
-        for row in np.unique(stage1.slot_rows[stage1.slot_languages == language]):
-            mine = stage1.slot_rows == row
-            guesses[mine] = ranked[: mine.sum()]
-    return guesses

@@ -59,10 +59,13 @@ class SecondLanguage:
             counts[a, b] += count
             counts[b, a] += count
         np.fill_diagonal(counts, 0)
-        others = 1.0 - np.eye(len(languages))
-        weights = others if mode == "uniform" else counts**_PAIR_EXPONENT
-        for fallback in (others * counts.sum(0) ** _PAIR_EXPONENT, others):
-            weights = np.where(weights.sum(1, keepdims=True) > 0, weights, fallback)
+        uniform = 1.0 - np.eye(len(languages))  # [languages, languages], as all weights
+        by_pairs = counts**_PAIR_EXPONENT
+        by_all_pairs = uniform * counts.sum(0) ** _PAIR_EXPONENT
+        weights = uniform if mode == "uniform" else by_pairs
+        for fallback in (by_all_pairs, uniform):
+            has_weights = weights.sum(1, keepdims=True) > 0
+            weights = np.where(has_weights, weights, fallback)
         self.probabilities = weights / weights.sum(1, keepdims=True)  # [languages, languages]
         self._cumulative = np.cumsum(self.probabilities, axis=1)
         self._cumulative /= self._cumulative[:, -1:]  # exactly 1 at the end, so that no draw falls beyond
@@ -93,9 +96,13 @@ class Objectives:
         language_embedding: str = "masks",
         second_language: SecondLanguage | None = None,
     ):
-        self.config, self.vocabulary, self.max_seq_len = config, vocabulary, max_seq_len
-        self.language_embedding, self.second_language = language_embedding, second_language
-        self._cls, self._sep = np.array([vocabulary.cls_id]), np.array([vocabulary.sep_id])
+        self.config = config
+        self.vocabulary = vocabulary
+        self.max_seq_len = max_seq_len
+        self.language_embedding = language_embedding
+        self.second_language = second_language
+        self._cls = np.array([vocabulary.cls_id])
+        self._sep = np.array([vocabulary.sep_id])
         self._positions = np.arange(FIRST_POSITION, FIRST_POSITION + max_seq_len)
 
     def batch(
@@ -113,16 +120,24 @@ class Objectives:
             rngs: one generator for each example (`masking.generator`).
             second_languages: BTMLM: given languages instead of drawn ones, to evaluate on held-out pairs.
         """
-        others = second_languages or [None] * len(examples)
-        return pack([self.mask(objective, *one) for one in zip(examples, rngs, others)])
+        languages = second_languages or [None] * len(examples)
+        masked = []
+        for example, rng, second_language in zip(examples, rngs, languages):
+            masked.append(self.mask(objective, example, rng, second_language))
+        return pack(masked)
 
     def mask(
-        self, objective: str, example: Text | Pair, rng: np.random.Generator, second: int | None = None
+        self,
+        objective: str,
+        example: Text | Pair,
+        rng: np.random.Generator,
+        second_language: int | None = None,
     ) -> MaskedExample:
-        """One masked example. `second`: BTMLM, the language of the pseudo-tokens; None: drawn."""
+        """One masked example. `second_language`: BTMLM, that of the pseudo-tokens; None: drawn."""
         if objective == "btmlm":
-            return self.btmlm(example, rng, second)
-        rows = {"mmlm": self.mmlm, "tlm": self.tlm, "camlm": self.camlm}[objective](example, rng)
+            return self.btmlm(example, rng, second_language)
+        make_sequences = {"mmlm": self.mmlm, "tlm": self.tlm, "camlm": self.camlm}[objective]
+        rows = make_sequences(example, rng)
         return MaskedExample(objective, rows)
 
     def tokens(self, objective: str, example: Text | Pair) -> int:
@@ -141,7 +156,7 @@ class Objectives:
             sides = [example.ids[: self.pseudo_lengths(example)[0]]]
         else:
             sides = self._truncated(example)
-        return sum(masking.number_chosen(len(self._known(ids)), self.config.mask_rate) for ids in sides)
+        return sum(masking.number_chosen(len(self._predictable(ids)), self.config.mask_rate) for ids in sides)
 
     # MMLM: [CLS] X [SEP], all tokens see all tokens.
 
@@ -162,132 +177,142 @@ class Objectives:
 
     def serves_camlm(self, pair: Pair) -> bool:
         """Whether, after truncation, both sides keep an unmasked token that is not special."""
-        lengths = [len(self._known(ids)) for ids in self._truncated(pair)]
+        lengths = [len(self._predictable(ids)) for ids in self._truncated(pair)]
         return all(masking.number_chosen(n, self.config.mask_rate) < n for n in lengths)
 
     def camlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
         ids, languages, side, chosen = self._pair(pair, rng)
         # Always [MASK]: a token that stayed, or a random one, would see itself.
-        row = self._row(ids, languages, chosen, self.vocabulary.mask_id)
-        return [_half(row, side, context_side) for context_side in (0, 1)]
+        masked = self._sequence(ids, languages, chosen, self.vocabulary.mask_id)
+        return [_half(masked, side, context_side=0), _half(masked, side, context_side=1)]
 
     # BTMLM: a first stage predicts pseudo-tokens of a second language, which then follow the masked sentence:
     # [CLS] X' [SEP] [SEP] P [SEP], all tokens see all tokens.
 
-    def btmlm(self, text: Text, rng: np.random.Generator, second: int | None = None) -> MaskedExample:
-        mask_id = self.vocabulary.mask_id
-        if second is None:
-            second = self.second_language.draw(text.language, rng)
+    def btmlm(
+        self, text: Text, rng: np.random.Generator, second_language: int | None = None
+    ) -> MaskedExample:
+        if second_language is None:
+            second_language = self.second_language.draw(text.language, rng)
         n, p = self.pseudo_lengths(text)
         offsets = np.arange(p)  # of the placeholders' positions, from the first of the target
         if self.config.pseudo_positions == "spread":
             span = max(p, min(n, self.max_seq_len - 4 - n))  # as long as X, if there is room
             offsets = (2 * offsets + 1) * span // (2 * p)
+        slot_positions = FIRST_POSITION + n + 3 + offsets  # [p]
         context = np.concatenate([self._cls, text.ids[:n], self._sep])  # [n + 2]
-        slots = n + 3 + np.arange(p)  # columns of the second stage: [CLS] X [SEP] [SEP] come first
-        slot_positions = FIRST_POSITION + n + 3 + offsets
-        placeholders = np.full(p, mask_id)
+        placeholders = np.full(p, self.vocabulary.mask_id)
 
         # The first stage: [CLS] X [SEP] is the context, then the placeholders.
-        ids = np.concatenate([context, placeholders])
-        languages = np.repeat([text.language, second], [n + 2, p])
+        first = self._sequence(
+            ids=np.concatenate([context, placeholders]),
+            languages=np.repeat([text.language, second_language], [n + 2, p]),
+            chosen=n + 2 + np.arange(p),
+            replacements=self.vocabulary.mask_id,
+        )
         positions = np.concatenate([self._positions[: n + 2], slot_positions])
-        first = self._row(ids, languages, n + 2 + np.arange(p), mask_id)
         first = first._replace(position_ids=positions, context=n + 2)
 
         # The second stage. Its last [SEP] follows the last position that a pseudo-token may have.
         ids = np.concatenate([context, self._sep, placeholders, self._sep])
-        languages = np.repeat([text.language, second], [n + 2, p + 2])
+        languages = np.repeat([text.language, second_language], [n + 2, p + 2])
+        second = self._replaced(ids, languages, 1 + self._choose(text.ids[:n], rng), rng)
         positions = np.concatenate([self._positions[: n + 3], slot_positions, slot_positions[-1:] + 1])
-        row = self._replaced(ids, languages, 1 + self._choose(text.ids[:n], rng), rng)
+        slots = n + 3 + np.arange(p)  # its columns: [CLS] X [SEP] [SEP] come first
         if self.language_embedding == "masks":  # pseudo-tokens will be ordinary tokens
-            row.language_ids[slots] = NO_LANGUAGE
-        return MaskedExample(
-            "btmlm", [row._replace(position_ids=positions)], Slots(first, slots, rng.random(p))
-        )
+            second.language_ids[slots] = NO_LANGUAGE
+        second = second._replace(position_ids=positions)
+        return MaskedExample("btmlm", [second], Slots(first, slots, rng.random(p)))
 
     def pseudo_lengths(self, text: Text) -> tuple[int, int]:
-        """n and p: how many tokens of the sentence are kept, and the number of pseudo-tokens.
+        """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.
 
         p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. n is the largest
         number for which n + p + 4 special tokens are at most `max_seq_len`.
         """
-        proportion, room = self.config.pseudo_proportion, self.max_seq_len - 4
-        n = min(len(text.ids), int(room / (1 + proportion)) + 1)
-        while n > 0 and n + max(1, round(proportion * n)) > room:
+        proportion = self.config.pseudo_proportion
+        longest = self.max_seq_len - 4
+        n = min(len(text.ids), int(longest / (1 + proportion)) + 1)
+        while n > 0 and n + max(1, round(proportion * n)) > longest:
             n -= 1
         return n, max(1, round(proportion * n))
 
     def _truncated(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        source, target = pair.source.ids, pair.target.ids
-        kept = truncate_longest_first(len(source), len(target), self.max_seq_len - 4)
-        return source[: kept[0]], target[: kept[1]]
+        source = pair.source.ids
+        target = pair.target.ids
+        lengths = truncate_longest_first(len(source), len(target), self.max_seq_len - 4)
+        return source[: lengths[0]], target[: lengths[1]]
 
     def _pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """ids [t] with specials; languages [t]; side [t], 0 or 1; the chosen columns of both sides."""
         source, target = self._truncated(pair)
         ids = np.concatenate([self._cls, source, self._sep, self._sep, target, self._sep])
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])
+        languages = np.array([pair.source.language, pair.target.language])[side]
         of_source = 1 + self._choose(source, rng)
         of_target = len(source) + 3 + self._choose(target, rng)
-        languages = np.array([pair.source.language, pair.target.language])[side]
         return ids, languages, side, np.concatenate([of_source, of_target])
 
-    def _known(self, ids: np.ndarray) -> np.ndarray:
+    def _predictable(self, ids: np.ndarray) -> np.ndarray:
         """Places of the tokens that may be predicted. [UNK] is special, so it is never one of them."""
         return np.flatnonzero(ids != self.vocabulary.unk_id)
 
     def _choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Places of the tokens to predict: `mask_rate` of those that may be predicted. Sorted, int64 [m]."""
-        known = self._known(ids)
-        return known[masking.choose(len(known), self.config.mask_rate, rng)]
+        predictable = self._predictable(ids)
+        return predictable[masking.choose(len(predictable), self.config.mask_rate, rng)]
 
     def _replaced(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
     ) -> MaskedSequence:
-        """The sequence `ids` [t] whose chosen columns are masked, replaced at random or kept."""
-        return self._row(ids, languages, chosen, masking.replace(ids[chosen], rng, self.vocabulary))
+        """As `_sequence`: each chosen token becomes [MASK] or a random token, or stays as it is."""
+        replacements = masking.replace(ids[chosen], rng, self.vocabulary)
+        return self._sequence(ids, languages, chosen, replacements)
 
-    def _row(
+    def _sequence(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
     ) -> MaskedSequence:
-        """The sequence `ids` [t] with `replacements` in the chosen columns, which are to be predicted.
+        """The sequence `ids` with `replacements` in the chosen columns, which are to be predicted.
 
-        `languages` [t] are those of each token's side.
+        Args:
+            ids: [t].
+            languages: [t], those of each token's side.
+            chosen: columns, [m].
+            replacements: [m], or one id for all.
         """
-        inputs = ids.copy()
-        inputs[chosen] = replacements
-        carry = {"all": True, "none": False, "masks": inputs == self.vocabulary.mask_id}
+        input_ids = ids.copy()
+        input_ids[chosen] = replacements
+        has_language = {"all": True, "none": False, "masks": input_ids == self.vocabulary.mask_id}
         return MaskedSequence(
-            inputs,
-            self._positions[: len(ids)],
-            np.where(carry[self.language_embedding], languages, NO_LANGUAGE),
-            chosen,
-            ids[chosen],
-            languages[chosen],
-            len(ids),
+            input_ids=input_ids,
+            position_ids=self._positions[: len(ids)],
+            language_ids=np.where(has_language[self.language_embedding], languages, NO_LANGUAGE),
+            targets=chosen,
+            target_ids=ids[chosen],
+            target_languages=languages[chosen],
+            context=len(ids),
         )
 
 
-def _half(row: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSequence:
+def _half(pair: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSequence:
     """Half of a masked pair: one side's unmasked tokens, then the other's masks as placeholders.
 
-    Positions, languages and targets go along, so both halves together have the whole row's loss.
+    Positions, languages and targets go along, so both halves together have the whole pair's loss.
 
     Args:
-        row: the pair, masked.
+        pair: masked.
         side: [t], 0 or 1.
         context_side: whose unmasked tokens are the context.
     """
-    context = np.setdiff1d(np.flatnonzero(side == context_side), row.targets)
-    mine = side[row.targets] != context_side
-    columns = np.concatenate([context, row.targets[mine]])
+    context = np.setdiff1d(np.flatnonzero(side == context_side), pair.targets)
+    is_placeholder = side[pair.targets] != context_side  # [m]
+    columns = np.concatenate([context, pair.targets[is_placeholder]])
     return MaskedSequence(
-        row.input_ids[columns],
-        row.position_ids[columns],
-        row.language_ids[columns],
-        np.arange(len(context), len(columns)),
-        row.target_ids[mine],
-        row.target_languages[mine],
-        len(context),
+        input_ids=pair.input_ids[columns],
+        position_ids=pair.position_ids[columns],
+        language_ids=pair.language_ids[columns],
+        targets=np.arange(len(context), len(columns)),
+        target_ids=pair.target_ids[is_placeholder],
+        target_languages=pair.target_languages[is_placeholder],
+        context=len(context),
     )

@@ -33,7 +33,8 @@ _PART_SEED = 12015674  # of the pairs that data.parallel_share selects
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
     """The corpus and the tokenizer in its folder.
 
-    UserError: the corpus is unfinished or damaged, or its shards were made with another vocabulary.
+    Raises:
+        UserError: the corpus is unfinished or damaged, or its shards were made with another vocabulary.
     """
     read_manifest(Path(config.corpus))  # first: it has the clearest message for an unfinished corpus
     tokenizer = Tokenizer.from_folder(config.corpus)
@@ -319,16 +320,20 @@ def read_steps(
 def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     """The number of steps of the run and its schedule.
 
-    With `optimizer.tokens`, it is that number divided by the mean number of tokens per step, measured on a
-    few thousand sequences before and after BTMLM starts. The result depends only on corpus and configuration,
-    so a resumed run gets the same number. UserError: `init.lm_head_warmup_steps` leaves no step for the
-    encoder, or the batch is too small for an objective.
+    With `optimizer.tokens`, it is that number divided by the mean number of tokens per step. The result
+    depends only on corpus and configuration, so a resumed run gets the same number.
+
+    Raises:
+        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder, or the batch is too small for
+            an objective.
     """
-    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
-    wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio
+    optimizer = config.optimizer
     if optimizer.tokens:
-        wanted /= mean_tokens(config, text)
-    steps = max(1, round(wanted))
+        exact = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
+    else:
+        exact = optimizer.steps / config.run.compute_ratio
+    steps = max(1, round(exact))
+    head_steps = config.init.lm_head_warmup_steps
     if head_steps >= steps:
         raise UserError(
             f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the encoder "
@@ -338,8 +343,9 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     if optimizer.warmup_steps >= steps - head_steps:
         logger.warning(
             "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak",
-            optimizer.warmup_steps, steps,
-        )  # fmt: skip
+            optimizer.warmup_steps,
+            steps,
+        )
     return steps
 
 

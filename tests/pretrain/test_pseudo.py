@@ -6,7 +6,7 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain import evaluate
+from pretrain import pseudo_translations
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.objectives import SecondLanguage, Text
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, first_pass, objectives, rngs, texts
@@ -146,14 +146,14 @@ def test_found_in_translation_by_hand():
     translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
     for pseudo_ids, ignored, expected in (([50, 40, 40, 42], [], (3, 4)), ([50, 9, 40, 77], [9], (2, 3))):
         given = np.array(pseudo_ids), translations, np.array(ignored)
-        assert evaluate.found_in_translation(stage1, *given) == expected
+        assert pseudo_translations.found_in_translation(stage1, *given) == expected
     counts = np.zeros((2, 100), dtype=np.int64)
     counts[0, [9, 50, 60]] = [99, 5, 7]  # 9 is punctuation: the guesses are 60 and 50
     counts[1, [40, 41, 60]] = [5, 7, 1]
-    guesses = evaluate.most_frequent(stage1, counts, np.array([9]))
-    assert evaluate.found_in_translation(stage1, guesses, translations, np.array([9])) == (3, 4)
+    guesses = pseudo_translations.most_frequent(stage1, counts, np.array([9]))
+    assert pseudo_translations.found_in_translation(stage1, guesses, translations, np.array([9])) == (3, 4)
 
 
 def test_punctuation():
     pieces = ["▁", ".", "▁,", "▁the", "。", "1", "ि", "►", "a.", "和"]
-    assert evaluate.punctuation_ids(pieces).tolist() == [0, 1, 2, 4, 7]
+    assert pseudo_translations.punctuation_ids(pieces).tolist() == [0, 1, 2, 4, 7]

@@ -71,7 +71,7 @@ def digest_of_run(corpus, name, *flags):
     digest = hashlib.sha256()
     for _ in range(STEPS):
         work = reader.next()
-        digest.update(json.dumps([work.share, work.masked, work.state]).encode())
+        digest.update(json.dumps([work.share, work.masked, work.position]).encode())
         for batch in work.micro_batches:
             arrays = [getattr(batch, field) for field in OF_BATCH]
             if batch.stage1 is not None:
