@@ -6,7 +6,6 @@ Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such we
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -25,11 +24,10 @@ TOLERANCE = 1e-4
 
 
 def main() -> None:
-    path = sys.argv[1] if len(sys.argv) == 2 else ""
-    if not path or not Path(path).is_dir():
-        raise UserError(f"'{path}': no weights here; sh scripts/data/get_weights.sh fetches released ones")
+    if len(sys.argv) != 2:
+        raise UserError("give the folder of the weights: sh scripts/verify_weights.sh configs/base")
     prepare()
-    last_layer = hidden_states(load_base(path), IDS, masked=1)
+    last_layer = hidden_states(load_base(sys.argv[1]), IDS, masked=1)
     if not agrees(last_layer[1:4, 1:4]):
         print("verify: FAILED, these weights do not give the published numbers")
         sys.exit(1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.checkpoint.absent import no_model_at
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables, torch
 from model.checkpoint.formats.tables import FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Origin, Weights, from_foreign
@@ -28,7 +29,6 @@ _READERS_BY_NAME: dict[str, Callable[[Path], Weights]] = {
     "model.pt": torch.read,
 }
 _READERS = {Path(name).suffix: read for name, read in _READERS_BY_NAME.items()}
-_FETCH = "sh scripts/data/get_weights.sh fetches the released weights into configs/"
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,8 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
             folder's manifest), a pickle with code.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such folder; {_FETCH}")
     check_model(path if path.is_dir() else path.parent)
-    source = _open_weights_file(path) or _open_official_directory(path)
-    if source is None:
-        raise UserError(
-            f"{path}: no checkpoint here: neither {', '.join(_READERS_BY_NAME)} nor word_embedding (official "
-            f"params directory); of a run, name its best or step_N folder; {_FETCH}"
-        )
+    source = _open_source(path)
     raw_config = configs.read_json(source.config_path) if source.config_path else {}
     format_name = _format_of(source, raw_config)
     if format_name == FAIRSEQ:
@@ -136,21 +129,45 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     )
 
 
-def _open_weights_file(path: Path) -> _Source | None:
-    """The first known file of weights in a folder, or the file that `path` names; None if there is none."""
+def _find_weights(path: Path) -> Path | None:
+    """The file of weights in a folder, or the official parameter directory; None if there is neither.
+
+    Args:
+        path: a folder, or a file of weights.
+
+    If the weights are in several files, the path is that of `X` for an index `X.index.json`.
+    """
     if path.is_file():
-        folder, names = path.parent, [path.name]
-    else:
-        other_names = sorted(file.name for file in path.glob("*.pdparams"))  # such as ernie_m_base.pdparams
-        folder, names = path, [*_READERS_BY_NAME, *other_names]
-    for name in names:
-        file = folder / name
-        index = folder / f"{name}.index.json"
-        read = _READERS.get(file.suffix)
-        if read and (file.is_file() or index.is_file()):
-            tensors = read(file) if file.is_file() else _read_parts(index, read)
-            return _Source(file, tensors, _first_file([folder], _CONFIGS), (folder,))
+        return path if path.suffix in _READERS else None
+    other_names = sorted(file.name for file in path.glob("*.pdparams"))  # such as ernie_m_base.pdparams
+    for name in (*_READERS_BY_NAME, *other_names):
+        if (path / name).is_file() or _index_of(path / name).is_file():
+            return path / name
+    for params in (path, path / "params"):
+        if (params / fluid.MARK).is_file():
+            return params
     return None
+
+
+def _index_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.index.json")
+
+
+def _open_source(path: Path) -> _Source:
+    """Read the names and shapes of the weights at a path, and find the files beside them.
+
+    Raises:
+        UserError: there are no weights, or they cannot be read.
+    """
+    weights_path = _find_weights(path)
+    if weights_path is None:
+        raise no_model_at(path, lambda folder: _find_weights(folder) is not None, ", ".join(_READERS_BY_NAME))
+    if weights_path.is_dir():
+        return _open_official_directory(weights_path)
+    read = _READERS[weights_path.suffix]
+    tensors = read(weights_path) if weights_path.is_file() else _read_parts(_index_of(weights_path), read)
+    folder = weights_path.parent
+    return _Source(weights_path, tensors, _first_file([folder], _CONFIGS), (folder,))
 
 
 def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
@@ -167,21 +184,17 @@ def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
     return Weights(index, shapes, lambda name: parts[file_of[name]][name])
 
 
-def _open_official_directory(path: Path) -> _Source | None:
-    """The official parameter directory at `path`, or `params/` in it; None if there is none."""
-    for params in (path, path / "params"):
-        if (params / fluid.MARK).is_file():
-            beside = params.resolve().parent
-            folders = [params]
-            if params.name == "params":
-                folders.append(beside)
-            # configs/base and configs/large share the tokenizer in configs/.
-            above = folders[-1].resolve().parent
-            if (above / VOCAB).is_file() and (above / PIECES).is_file():
-                folders.append(above)
-            config_path = _first_file([params, beside], (fluid.CONFIG,))
-            return _Source(params, fluid.read_directory(params), config_path, tuple(folders))
-    return None
+def _open_official_directory(params: Path) -> _Source:
+    beside = params.resolve().parent
+    folders = [params]
+    if params.name == "params":
+        folders.append(beside)
+    # configs/base and configs/large share the tokenizer in configs/.
+    above = folders[-1].resolve().parent
+    if (above / VOCAB).is_file() and (above / PIECES).is_file():
+        folders.append(above)
+    config_path = _first_file([params, beside], (fluid.CONFIG,))
+    return _Source(params, fluid.read_directory(params), config_path, tuple(folders))
 
 
 def _first_file(folders: Iterable[Path], names: Iterable[str]) -> Path | None:

@@ -301,13 +301,6 @@ def test_a_damaged_file_without_a_manifest_is_named(saved):
         open_checkpoint(saved)
 
 
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(UserError, match="absent: no such folder"):
-        open_checkpoint(tmp_path / "absent")
-    with pytest.raises(UserError, match="no checkpoint here: .* name its best or step_N folder"):
-        open_checkpoint(tmp_path)
-
-
 def test_nothing_is_written_if_a_tokenizer_file_is_missing(tmp_path):
     with pytest.raises(UserError, match="vocab.txt: no such file"):
         save_model(tmp_path / "c", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt")

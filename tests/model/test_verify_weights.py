@@ -52,9 +52,12 @@ def test_exit_code(off, monkeypatch, capsys):
 
 
 def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
-    for arguments in ([str(tmp_path / "absent")], []):
+    for arguments, message in (
+        ([], "give the folder of the weights"),
+        ([str(tmp_path / "absent")], "absent: no such folder"),
+    ):
         monkeypatch.setattr(sys, "argv", ["verify_weights", *arguments])
-        with pytest.raises(UserError, match=r"no weights here; sh scripts/data/get_weights\.sh"):
+        with pytest.raises(UserError, match=message):
             verify_weights.main()
     make_official_weights(tmp_path, official_config("tiny"), seed=0)
     with pytest.raises(UserError, match="not the base size .vocab_size 50, hidden_size 8, num_hidden_layers"):
