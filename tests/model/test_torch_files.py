@@ -1,0 +1,69 @@
+"""Files of torch.save: only tensors in plain containers are read, and a file that lies is refused."""
+
+import collections
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from model.checkpoint.formats import torch as torch_file
+from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
+from utils.errors import UserError
+
+# A pickle of {"w": a float32 tensor [1048576, 1048576] whose strides are 0, in the storage "0"}.
+ONE_NUMBER_AS_A_LARGE_TENSOR = (
+    b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n("
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+    b"K\x00J\x00\x00\x10\x00J\x00\x00\x10\x00\x86K\x00K\x00\x86\x89}tRs."
+)
+ONE_NUMBER = {"0": np.zeros(1, np.float32)}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
+    array = np.arange(16, dtype=np.float32)
+    values = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
+    write_torch_file(tmp_path / "x.bin", {"tensor": array}, legacy=legacy, **values)
+    tensors = torch_file.read(tmp_path / "x.bin")
+    assert list(tensors) == ["tensor"]
+    assert tensors.others == [*values]
+    np.testing.assert_array_equal(tensors["tensor"], array)
+
+
+def test_a_tensor_that_ends_behind_its_storage(tmp_path):
+    every_second = np.arange(16, dtype=np.float32)[::2]  # written as 8 elements, with a stride of 2
+    write_torch_file(tmp_path / "x.bin", {"tensor": every_second})
+    with pytest.raises(UserError, match="x.bin: damaged"):
+        torch_file.read(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])
+def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
+    (tmp_path / "x.bin").write_bytes(layout(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER))
+    with pytest.raises(UserError, match=r"shape \[1048576, 1048576\] does not fit into its storage of 1"):
+        torch_file.read(tmp_path / "x.bin")
+
+
+def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
+    content = zip_bytes(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER)
+    place_of_size = content.rindex(b"PK\x01\x02") + 24  # in the directory at the end
+    content = content[:place_of_size] + struct.pack("<I", 1 << 31) + content[place_of_size + 4 :]
+    (tmp_path / "x.bin").write_bytes(content)
+    with pytest.raises(UserError, match="it ends too early"):
+        torch_file.read(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("name", ["archive/data/0", "archive/data.pkl"])
+def test_a_compressed_entry_is_refused(tmp_path, name):
+    """torch never compresses, and the tensors are read at their place in the file."""
+    write_torch_file(tmp_path / "stored.bin", {"tensor": np.arange(16, dtype=np.float32)})
+    with (
+        zipfile.ZipFile(tmp_path / "stored.bin") as stored,
+        zipfile.ZipFile(tmp_path / "x.bin", "w") as archive,
+    ):
+        for entry in stored.infolist():
+            compression = zipfile.ZIP_DEFLATED if entry.filename == name else zipfile.ZIP_STORED
+            archive.writestr(entry.filename, stored.read(entry), compression)
+    with pytest.raises(UserError, match=f"x.bin: damaged, .*{name} is compressed"):
+        torch_file.read(tmp_path / "x.bin")
