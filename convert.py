@@ -134,6 +134,23 @@ def print_report(report: "Report", checkpoint: "Checkpoint", flags: argparse.Nam
         print(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
     count = len(report.written)
     print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
+    if report.pooling_files:
+        print_pooling(report.pooling_files, checkpoint)
+
+
+def print_pooling(files: list[str], checkpoint: "Checkpoint") -> None:
+    """Print what sentence-transformers does with the model, and where that is not what it was trained for."""
+    from model.task_names import RETRIEVAL
+
+    print(f"for sentence-transformers: {', '.join(files)}; a vector is the mean of the top layer over all tokens")
+    if checkpoint.task == RETRIEVAL:
+        trained = checkpoint.settings["reading"]
+        top = checkpoint.config.num_hidden_layers
+        if (trained["layer"], trained["pooling"]) != (top, "specials"):
+            print(
+                f"note: this model was trained for vectors of layer {trained['layer']} with the pooling "
+                f"{trained['pooling']}, which sentence-transformers does not have"
+            )
 
 
 def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from model.checkpoint.card import model_card
-from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables
+from model.checkpoint.formats import configs, fluid, pickles, safetensors, sentence_transformers, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import ForeignWeights, Weights, finite, to_foreign
 from model.checkpoint.read import CONFIG, READING, WEIGHTS, Checkpoint
@@ -52,11 +52,13 @@ class Report:
     Attributes:
         left_out: our names that have no place in the format.
         absent: our names that the format needs and that are not in the source.
+        pooling_files: names of the files that say how a text gets its vector; empty for most formats.
     """
 
     written: list[WrittenTensor]
     left_out: list[str]
     absent: list[str]
+    pooling_files: list[str]
 
 
 def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
@@ -143,6 +145,7 @@ def write(
     class_task = _task_of_class(format_name, tensors, task)
     translated = to_foreign(format_name, tensors, class_task)
     absent = translated.absent
+    pooling_files = []
     if format_name == OURS:
         absent = []  # a checkpoint of ours may lack any head
         _write_ours(folder, translated.weights, config, task, checkpoint.settings)
@@ -155,7 +158,10 @@ def write(
         else:
             safetensors.write(folder / WEIGHTS, translated.weights, np.float32, {"format": "pt"})
         (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-    return Report(_written(format_name, checkpoint, translated), translated.left_out, absent)
+        if format_name == XLM_R and class_task in (None, LM):  # an encoder, which has vectors of texts
+            pooling_files = sentence_transformers.write(folder, config.hidden_size)
+    written = _written(format_name, checkpoint, translated)
+    return Report(written, translated.left_out, absent, pooling_files)
 
 
 def _finite_only(tensors: Weights) -> Weights:
