@@ -145,8 +145,9 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
         raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
     if model.trainer_spec.model_type != _UNIGRAM:
         raise UserError(
-            f"{tokenizer.piece_model_path}: no unigram model, which XLM-R's form needs; convert the weights "
-            "without --piece_model_path"
+            f"{tokenizer.piece_model_path}: not a unigram model, and XLM-R's tokenizer needs one. A model "
+            "keeps the vocabulary that it was trained with: --to huggingface takes this one, or train a new "
+            "model with a unigram vocabulary (sh scripts/data/train_vocab.sh)"
         )
     names = ["tokenizer.json", "tokenizer_config.json"]
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
