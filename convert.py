@@ -142,15 +142,14 @@ def print_pooling(files: list[str], checkpoint: "Checkpoint") -> None:
     """Print what sentence-transformers does with the model, and where that is not what it was trained for."""
     from model.task_names import RETRIEVAL
 
-    print(f"for sentence-transformers: {', '.join(files)}; a vector is the mean of the top layer over all tokens")
+    vector = "a vector is the mean of the top layer over all tokens"
+    print(f"for sentence-transformers: {', '.join(files)}; {vector}")
     if checkpoint.task == RETRIEVAL:
-        trained = checkpoint.settings["reading"]
-        top = checkpoint.config.num_hidden_layers
-        if (trained["layer"], trained["pooling"]) != (top, "specials"):
-            print(
-                f"note: this model was trained for vectors of layer {trained['layer']} with the pooling "
-                f"{trained['pooling']}, which sentence-transformers does not have"
-            )
+        training = checkpoint.settings.get("reading", {})
+        layer = training.get("layer")
+        pooling = training.get("pooling")
+        if (layer, pooling) != (checkpoint.config.num_hidden_layers, "specials"):
+            print(f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}")
 
 
 def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:

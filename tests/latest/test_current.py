@@ -34,13 +34,14 @@ def test_it_is_the_newest():
 def test_every_class(tmp_path, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "xlm-roberta"])
-    model = load_torch(tables.XLM_R, head, tmp_path / "theirs")
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "xlm-roberta"])
+    model = load_torch(tables.XLM_R, head, tmp_path / "converted")
     expected = of_torch(model, head, ids, mask)
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
-    found = open_checkpoint(tmp_path / "again")
-    assert found.task == (None if head == "lm" else head) and not found.unknown
+    checkpoint = open_checkpoint(tmp_path / "again")
+    assert checkpoint.task == (None if head == "lm" else head)
+    assert checkpoint.unknown == []
     assert_close(of_ours(tmp_path / "again", head, ids), expected, mask)
 
 
@@ -51,9 +52,15 @@ def pieces(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pieces")
     with open(folder / "piece.model", "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(TEXTS * 20), model_writer=file, vocab_size=170, hard_vocab_limit=False,
-            character_coverage=1.0, num_threads=1, normalization_rule_name="nmt_nfkc", minloglevel=2,
-        )  # fmt: skip
+            sentence_iterator=iter(TEXTS * 20),
+            model_writer=file,
+            vocab_size=170,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            num_threads=1,
+            normalization_rule_name="nmt_nfkc",
+            minloglevel=2,
+        )
     return folder / "piece.model"
 
 
@@ -65,14 +72,14 @@ def converted(tmp_path_factory, pieces):
     make_ours(
         folder / "ours", config={**CONFIG, "vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130}
     )
-    paths = [str(folder / "ours"), str(folder / "theirs"), "--to", "xlm-roberta", "--piece_model_path"]
+    paths = [str(folder / "ours"), str(folder / "converted"), "--to", "xlm-roberta", "--piece_model_path"]
     convert.main([*paths, str(pieces)])
     return folder, tokenizer
 
 
 def test_the_tokenizer_gives_our_ids(converted):
     folder, tokenizer = converted
-    peer = transformers.AutoTokenizer.from_pretrained(folder / "theirs")
+    peer = transformers.AutoTokenizer.from_pretrained(folder / "converted")
     for text in TEXTS:
         assert peer(text)["input_ids"] == tokenizer.build(text), text
     assert peer(TEXTS[0], TEXTS[1])["input_ids"] == tokenizer.build(TEXTS[0], TEXTS[1])
@@ -82,12 +89,17 @@ def test_the_tokenizer_gives_our_ids(converted):
 
 
 def test_sentence_transformers(converted):
+    """The pooling that we write is read: a vector is the mean over all tokens."""
     folder, tokenizer = converted
-    found = SentenceTransformer(str(folder / "theirs"), device="cpu").encode(TEXTS)
-    model = ErnieMModel(open_checkpoint(folder / "ours").config)
-    load_from(model, open_checkpoint(folder / "ours"))
+    peer = SentenceTransformer(str(folder / "converted"), device="cpu")
+    assert (folder / "converted/modules.json").is_file()  # the library would make modules of its own
+    assert [type(module).__name__ for module in peer] == ["Transformer", "Pooling"]
+    vectors = peer.encode(TEXTS)
+    checkpoint = open_checkpoint(folder / "ours")
+    model = ErnieMModel(checkpoint.config)
+    load_from(model, checkpoint)
     model.eval()
-    for text, vector in zip(TEXTS, found):
+    for text, vector in zip(TEXTS, vectors):
         with paddle.no_grad():
             sequence = model.encode(padded_batch([tokenizer.build(text)])).sequence.numpy()
         np.testing.assert_allclose(vector, sequence.mean(0), atol=1e-4)

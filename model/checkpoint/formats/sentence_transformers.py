@@ -1,4 +1,7 @@
-"""The files with which sentence-transformers loads a folder of transformers as a model of sentence vectors."""
+"""The files with which sentence-transformers loads a folder of transformers as a model of sentence vectors.
+
+modules.json lists the parts of the model, and 1_Pooling/config.json says how tokens become one vector.
+"""
 
 from pathlib import Path
 
