@@ -21,14 +21,14 @@ def test_the_largest_tensor_is_what_it_takes(tmp_path):
     )
     make_official_weights(tmp_path / "start", config, seed=0)
     source = tmp_path / "start"
-    grew = {}
-    # Each format is written of the one before, and read for the one after.
+    growth = {}  # MiB
+    # Each format is written from the one before, and read for the one after.
     for target in (*TARGETS, "ernie-m"):
-        folder = tmp_path / f"{len(grew)}-{target}"
-        done = run_script([SCRIPT, source, folder, "--to", target], tmp_path, MALLOC_ARENA_MAX="1")
-        assert done.returncode == 0, done.stderr
-        grew[folder.name] = float(done.stderr.split("grew by ")[1].split()[0])
+        folder = tmp_path / f"{len(growth)}-{target}"
+        process = run_script([SCRIPT, source, folder, "--to", target], tmp_path, MALLOC_ARENA_MAX="1")
+        assert process.returncode == 0, process.stderr
+        growth[folder.name] = float(process.stderr.split("grew by ")[1].split()[0])
         source = folder
-    held = sum(os.path.getsize(path) for path in source.rglob("*")) / 2**20
-    assert held > 2.5 * LARGEST  # or the bound below would say nothing
-    assert max(grew.values()) < 1.5 * LARGEST + 10, grew
+    model_size = sum(os.path.getsize(path) for path in source.rglob("*")) / 2**20
+    assert model_size > 2.5 * LARGEST  # or the bound below would say nothing
+    assert max(growth.values()) < 1.5 * LARGEST + 10, growth

@@ -24,33 +24,40 @@ KINDS = {
 }
 
 
-def kept(target: str, kind: str, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors that a format has a place for."""
-    lost = ()
+def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """What the names of tensors begin with that a format has no place for."""
+    lost = []
     if target != "ernie-m":
-        lost += ("language_embeddings.",)
+        lost.append("language_embeddings.")
     if target in ("paddlenlp", "huggingface"):
-        lost += ("lm_head.",)
+        lost.append("lm_head.")
     if target == "xlm-roberta" and "lm_head.bias" in weights:
-        lost += ("pooler.",)
+        lost.append("pooler.")
     if target in ("huggingface", "xlm-roberta") and kind in ("tagging", "question_answering"):
-        lost += ("pooler.",)
+        lost.append("pooler.")
     if target in ("fluid", "xlm-roberta"):
-        lost += ("linear_",)
+        lost.append("linear_")
+    return tuple(lost)
+
+
+def without_lost(target: str, kind: str, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors that a format has a place for."""
+    lost = lost_names(target, kind, weights)
     return {name: array for name, array in weights.items() if not name.startswith(lost)}
 
 
-def to(target: str, source, folder, *more: str):
-    convert.main([str(source), str(folder), "--to", target, *more])
+def converted(target: str, source, folder, *flags: str):
+    convert.main([str(source), str(folder), "--to", target, *flags])
     return open_checkpoint(folder)
 
 
-def assert_bits(found, expected: dict[str, np.ndarray]) -> None:
-    assert set(found) == set(expected)
-    for name, array in expected.items():
-        read = found[name]
-        assert read.dtype == np.float32 and read.shape == array.shape == found.shape(name)
-        assert read.tobytes() == array.tobytes(), name
+def assert_same_bits(tensors, expected: dict[str, np.ndarray]) -> None:
+    assert set(tensors) == set(expected)
+    for name, expected_array in expected.items():
+        array = tensors[name]
+        assert array.dtype == np.float32
+        assert array.shape == expected_array.shape == tensors.shape(name)
+        assert array.tobytes() == expected_array.tobytes(), name
 
 
 def head_flag(source: str, kind: str) -> tuple[str, ...]:
@@ -59,20 +66,22 @@ def head_flag(source: str, kind: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("one", TARGETS)
-def test_there_and_back(tmp_path, kind, one, capsys):
-    made = make_ours(tmp_path / "made", **KINDS[kind])
-    first, here = to(one, tmp_path / "made", tmp_path / "one"), kept(one, kind, made)
-    assert_bits(first.tensors, here)
-    for other in TARGETS:
+@pytest.mark.parametrize("first", TARGETS)
+def test_there_and_back(tmp_path, kind, first, capsys):
+    weights = make_ours(tmp_path / "made", **KINDS[kind])
+    checkpoint = converted(first, tmp_path / "made", tmp_path / "first")
+    weights = without_lost(first, kind, weights)
+    assert_same_bits(checkpoint.tensors, weights)
+    for second in TARGETS:
         capsys.readouterr()
-        to(other, tmp_path / "one", tmp_path / other, *head_flag(one, kind))
-        shown, there = capsys.readouterr().out, kept(other, kind, here)
-        for name in here.keys() - there.keys():
-            assert f"no place for it in {other}: {name}\n" in shown
-        back = to(one, tmp_path / other, tmp_path / f"{other}-back", *head_flag(other, kind))
-        assert_bits(back.tensors, there)
-        assert back.config == first.config
+        converted(second, tmp_path / "first", tmp_path / second, *head_flag(first, kind))
+        report = capsys.readouterr().out
+        weights_in_second = without_lost(second, kind, weights)
+        for name in weights.keys() - weights_in_second.keys():
+            assert f"no place for it in {second}: {name}\n" in report
+        back = converted(first, tmp_path / second, tmp_path / f"{second}-back", *head_flag(second, kind))
+        assert_same_bits(back.tensors, weights_in_second)
+        assert back.config == checkpoint.config
 
 
 @pytest.mark.parametrize("target", ["paddlenlp", "huggingface", "xlm-roberta"])
@@ -81,29 +90,34 @@ def test_labels_and_task_go_along(tmp_path, target):
     config = json.loads((tmp_path / "made/config.json").read_text())
     config["reading"] = {"label_pieces": "all"}
     (tmp_path / "made/config.json").write_text(json.dumps(config))
-    to(target, tmp_path / "made", tmp_path / "there")
-    back = to("ernie-m", tmp_path / "there", tmp_path / "back")
+    converted(target, tmp_path / "made", tmp_path / "there")
+    back = converted("ernie-m", tmp_path / "there", tmp_path / "back")
+    assert (back.task, back.labels) == ("classification", ["no", "maybe", "yes"])
     assert back.settings["reading"] == {"label_pieces": "all"}
-    assert back.task == "classification" and back.settings["labels"] == ["no", "maybe", "yes"]
     assert back.settings["architecture"] == "SequenceClassifier"
 
 
 def test_a_pdparams_is_what_paddle_loads(tmp_path):
     import paddle
 
-    made = make_ours(tmp_path / "made", head="classification")
-    to("paddlenlp", tmp_path / "made", tmp_path / "there")
-    found = paddle.load(str(tmp_path / "there/model_state.pdparams"))
-    assert {name.removeprefix("ernie_m.") for name in found} == set(made)
-    for name, tensor in found.items():
-        assert np.asarray(tensor).tobytes() == made[name.removeprefix("ernie_m.")].tobytes()
+    weights = make_ours(tmp_path / "made", head="classification")
+    converted("paddlenlp", tmp_path / "made", tmp_path / "there")
+    state = paddle.load(str(tmp_path / "there/model_state.pdparams"))
+    loaded = {name.removeprefix("ernie_m."): np.asarray(tensor) for name, tensor in state.items()}
+    assert loaded.keys() == weights.keys()
+    for name, array in loaded.items():
+        assert array.tobytes() == weights[name].tobytes()
 
 
 def test_a_safetensors_is_what_the_library_writes(tmp_path):
-    arrays = {"b": np.ones((3, 4), np.float32), "a": np.arange(3, dtype=np.int64),
-              "é": np.zeros((), np.float16), "none": np.zeros((0, 2), np.float32)}  # fmt: skip
-    safe.write(tmp_path / "ours", arrays, metadata={"format": "pt"})
-    save_file(arrays, tmp_path / "theirs", metadata={"format": "pt"})
-    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
-    for name, array in load_file(tmp_path / "ours").items():
-        np.testing.assert_array_equal(safe.read(tmp_path / "theirs")[name], array)
+    arrays = {
+        "b": np.ones((3, 4), np.float32),
+        "a": np.arange(3, dtype=np.int64),
+        "é": np.zeros((), np.float16),
+        "none": np.zeros((0, 2), np.float32),
+    }
+    safe.write(tmp_path / "by_us", arrays, metadata={"format": "pt"})
+    save_file(arrays, tmp_path / "by_library", metadata={"format": "pt"})
+    assert (tmp_path / "by_us").read_bytes() == (tmp_path / "by_library").read_bytes()
+    for name, array in load_file(tmp_path / "by_us").items():
+        np.testing.assert_array_equal(safe.read(tmp_path / "by_library")[name], array)

@@ -1,4 +1,4 @@
-"""Every format that is only read, and the old forms of the others: the same tensors, found and reported."""
+"""Every format that is only read, and the old forms of the others: the same tensors, read and reported."""
 
 import json
 import pickle
@@ -18,30 +18,30 @@ from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from utils.errors import UserError
 
 
-def same(found, expected) -> bool:
-    return set(found) == set(expected) and all(
-        found[name].tobytes() == expected[name].tobytes() for name in expected
-    )
+def assert_same_bits(tensors, expected) -> None:
+    assert set(tensors) == set(expected)
+    for name, array in expected.items():
+        assert tensors[name].tobytes() == array.tobytes(), name
 
 
-@pytest.mark.parametrize("head", [None, "classification", "tagging", "question_answering", "choice", "uie"])
+@pytest.mark.parametrize("task", [None, "classification", "tagging", "question_answering", "choice", "uie"])
 @pytest.mark.parametrize("old_names", [False, True])
-def test_paddlenlp(tmp_path, head, old_names, caplog):
-    made = make_paddlenlp(tmp_path / "pn", head, old_names=old_names)
-    found = open_checkpoint(tmp_path / "pn")
-    assert found.format == "paddlenlp" and found.task == head and not found.unknown
-    assert same(found.tensors, made)
-    assert found.config.intermediate_size == 64  # the file says 3072
+def test_paddlenlp(tmp_path, task, old_names, caplog):
+    expected = make_paddlenlp(tmp_path / "pn", task, old_names=old_names)
+    checkpoint = open_checkpoint(tmp_path / "pn")
+    assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("paddlenlp", task, [])
+    assert checkpoint.config.intermediate_size == 64  # the file says 3072
     assert "the weights win" not in caplog.text
+    assert_same_bits(checkpoint.tensors, expected)
 
 
 def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
     make_paddlenlp(tmp_path / "pn", old_names=True)
     for name in ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model"):
         (tmp_path / "pn" / name).write_text("")
-    found = open_checkpoint(tmp_path / "pn/ernie_m_base.pdparams")
-    assert found.vocab_path.name == "ernie_m.vocab.txt"
-    assert found.piece_model_path.name == "ernie_m.sentencepiece.bpe.model"
+    checkpoint = open_checkpoint(tmp_path / "pn/ernie_m_base.pdparams")
+    assert checkpoint.vocab_path.name == "ernie_m.vocab.txt"
+    assert checkpoint.piece_model_path.name == "ernie_m.sentencepiece.bpe.model"
 
 
 def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
@@ -50,63 +50,72 @@ def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
     (tmp_path / "x.pdparams").write_bytes(pickle.dumps({"x": bits}, 4))
     header = json.dumps({"x": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + bits.tobytes())
-    for found in (pickles.read_pdparams(tmp_path / "x.pdparams"), safe.read(tmp_path / "x")):
-        np.testing.assert_array_equal(found["x"], expected)
+    for tensors in (pickles.read_pdparams(tmp_path / "x.pdparams"), safe.read(tmp_path / "x")):
+        np.testing.assert_array_equal(tensors["x"], expected)
 
 
-@pytest.mark.parametrize("legacy", [False, True])
+@pytest.fixture(params=[False, True], ids=["zip", "legacy"])
+def legacy(request):
+    return request.param
+
+
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("prefix, new_norm", [("decoder.", False), ("encoder.", True)])
 def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
-    made = weights(lm_head=True, pooler=False)
-    state = fairseq_state(made, prefix, fused, new_norm)
+    expected = weights(lm_head=True, pooler=False)
+    state = fairseq_state(expected, prefix, fused, new_norm)
     (tmp_path / "xlmr").mkdir()
-    args = fairseq_args(dropout=0.2)
-    write_torch_file(tmp_path / "xlmr/model.pt", state, lambda s: {"args": args, "model": s}, legacy)
-    for source in (tmp_path / "xlmr", tmp_path / "xlmr/model.pt"):
-        found = open_checkpoint(source)
-        assert found.format == "fairseq" and not found.unknown
-        assert same(found.tensors, made)
-        assert (found.config.num_attention_heads, found.config.hidden_dropout_prob) == (4, 0.2)
+    flags = fairseq_args(dropout=0.2)
+    file = tmp_path / "xlmr/model.pt"
+    write_torch_file(file, state, lambda state: {"args": flags, "model": state}, legacy)
+    for source in (tmp_path / "xlmr", file):
+        checkpoint = open_checkpoint(source)
+        assert (checkpoint.format, checkpoint.unknown) == ("fairseq", [])
+        assert (checkpoint.config.num_attention_heads, checkpoint.config.hidden_dropout_prob) == (4, 0.2)
+        assert_same_bits(checkpoint.tensors, expected)
+
     convert.main([str(tmp_path / "xlmr"), str(tmp_path / "ours"), "--to", "ernie-m"])
-    assert same(open_checkpoint(tmp_path / "ours").tensors, made)
-    shown = capsys.readouterr().out
+    assert_same_bits(open_checkpoint(tmp_path / "ours").tensors, expected)
+    report = capsys.readouterr().out
     query = "in_proj_weight [q]" if fused else "q_proj.weight"
-    assert f"<- {prefix}sentence_encoder.layers.1.self_attn.{query}  (transposed)\n" in shown
-    assert f"not taken: {prefix}lm_head.weight (the word embeddings once more)\n" in shown
+    assert f"<- {prefix}sentence_encoder.layers.1.self_attn.{query}  (transposed)\n" in report
+    assert f"not taken: {prefix}lm_head.weight (the word embeddings once more)\n" in report
 
 
 def test_the_report_names_every_tensor(tmp_path, capsys):
-    theirs = make_xlm_r(tmp_path / "x")
+    state = make_xlm_r(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface"])
     lines = capsys.readouterr().out.splitlines()
-    table = {line.split()[0]: line for line in lines if "<-" in line}
-    assert set(table) == set(safe.read(tmp_path / "hf/model.safetensors"))
-    name = "encoder.layers.1.self_attn.self_attn.k_proj.weight"
-    # turned on the way in and on the way out: as it was
-    assert table[name].split("  <- ")[1] == "roberta.encoder.layer.1.attention.self.key.weight"
-    assert "[16, 16]" in table[name]
-    positions = table["embeddings.position_embeddings.weight"]
-    assert positions.endswith("position_embeddings.weight + roberta.embeddings.token_type_embeddings.weight")
-    sources = {source for line in table.values() for source in line.split("  <- ")[1].split(" + ")}
+    line_of = {line.split()[0]: line for line in lines if "<-" in line}
+    assert set(line_of) == set(safe.read(tmp_path / "hf/model.safetensors"))
+    sources_of = {name: line.split("  <- ")[1].split(" + ") for name, line in line_of.items()}
+    key = "encoder.layers.1.self_attn.self_attn.k_proj.weight"
+    assert "[16, 16]" in line_of[key]
+    # Transposed on the way in and on the way out: as it was.
+    assert sources_of[key] == ["roberta.encoder.layer.1.attention.self.key.weight"]
+    assert sources_of["embeddings.position_embeddings.weight"] == [
+        "roberta.embeddings.position_embeddings.weight",
+        "roberta.embeddings.token_type_embeddings.weight",
+    ]
+    sources = {source for sources in sources_of.values() for source in sources}
     left_out = {line.split(": ")[1] for line in lines if line.startswith("no place for it in huggingface")}
-    assert sources | left_out == set(theirs)
+    assert sources | left_out == set(state)
     assert f"not in {tmp_path / 'x'}: pooler.dense.weight (the library that" in "\n".join(lines)
 
 
 def test_the_pooler_of_xlm_r(tmp_path):
     """With a masked-LM head it is the untrained one of the first upload; without one it is the model's."""
-    theirs = make_xlm_r(tmp_path / "x")
+    state = make_xlm_r(tmp_path / "x")
     pooler = {
         "pooler.dense.weight": np.full((16, 16), 2, np.float32),
         "pooler.dense.bias": np.ones(16, np.float32),
     }
-    with_head = theirs | {f"roberta.{name}": array for name, array in pooler.items()}
+    with_head = state | {f"roberta.{name}": array for name, array in pooler.items()}
     save_file(with_head, tmp_path / "x/model.safetensors")
-    found = open_checkpoint(tmp_path / "x")
-    assert found.dropped["roberta.pooler.dense.bias"] == "beside a masked-LM head: it was never trained"
-    bare = {name.removeprefix("roberta."): array for name, array in theirs.items() if "lm_head" not in name}
-    save_file(bare | pooler, tmp_path / "x/model.safetensors")
+    dropped = open_checkpoint(tmp_path / "x").dropped
+    assert dropped["roberta.pooler.dense.bias"] == "beside a masked-LM head: it was never trained"
+    encoder = {name.removeprefix("roberta."): state[name] for name in state if "lm_head" not in name}
+    save_file(encoder | pooler, tmp_path / "x/model.safetensors")
     np.testing.assert_array_equal(open_checkpoint(tmp_path / "x").tensors["pooler.dense.weight"], 2)
 
 
