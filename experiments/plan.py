@@ -143,7 +143,7 @@ class StudyPlan:
         for key, value in model.flags.items():
             flags[key] = json.dumps(value) if isinstance(value, list | dict) else value
         if model.steps_as:
-            flags |= {"optimizer.steps": self.steps(model.steps_as, seed), "optimizer.tokens": 0}
+            flags["optimizer.steps"] = self.steps(model.steps_as, seed)
         command = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags)]
         job = self.job(folder.name, command, folder / "encoder" / "model.safetensors")
         return replace(job, after=after)

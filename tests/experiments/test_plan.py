@@ -94,7 +94,7 @@ def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
     monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)
     flags = {"optimizer.tokens": 150_000, "optimizer.batch_size": 8}
     study.models["a"] = TrainedModel("a", flags)
-    study.models["b"] = TrainedModel("b", flags | {"optimizer.batch_size": 16}, steps_as="a")
+    study.models["b"] = TrainedModel("b", {"optimizer.batch_size": 16}, steps_as="a")
     study = replace(study, pretrain="configs/pretrain/real4.yaml")
     planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results")
     planned.corpus = make_corpus(tmp_path)

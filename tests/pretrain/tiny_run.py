@@ -43,6 +43,8 @@ def flags(corpus: Path, output: Path, **changes) -> list[str]:
         "run.eval_sequences": 6,
     }  # fmt: skip
     values |= {name.replace("__", "."): value for name, value in changes.items()}
+    if "optimizer.tokens" in values:
+        values.pop("optimizer.steps")
     plain = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     return first + as_flags(plain)
 
