@@ -1,18 +1,17 @@
-"""What the training loop sees: sequences one after the other in one row, without pads. No paddle here."""
+"""Masked sequences, packed into the micro-batches that the training sees. No Paddle here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from model.layout import Layout
 from pretrain.config import OBJECTIVES
-
-NO_LANGUAGE = -1
 
 
 class MaskedSequence(NamedTuple):
-    """One sequence. Arrays are int64.
+    """One sequence of t tokens, of which m are to be predicted. Arrays are int64.
 
     All tokens see the first `context` tokens. The others are placeholders, each of which is seen only by
     itself.
@@ -20,38 +19,37 @@ class MaskedSequence(NamedTuple):
 
     input_ids: np.ndarray  # [t]
     position_ids: np.ndarray  # [t] absolute, the first token has 2
-    language_ids: np.ndarray  # [t] -1 = none
-    targets: np.ndarray  # [m] columns to predict
+    language_ids: np.ndarray  # [t] `model.config.NO_LANGUAGE` for a token without one
+    targets: np.ndarray  # [m] the tokens to predict, as indices into t
     target_ids: np.ndarray  # [m]
     target_languages: np.ndarray  # [m]
     context: int
 
 
-class Slots(NamedTuple):
-    """The first stage of a BTMLM sequence: its row, the columns of the second stage that it fills int64 [p],
-    uniform numbers [p]."""
+class Stage1Sequence(NamedTuple):
+    """The first stage of a BTMLM sequence with p pseudo-tokens."""
 
-    row: MaskedSequence
-    columns: np.ndarray
-    draws: np.ndarray
+    sequence: MaskedSequence  # the sentence, then p placeholders, which are its targets
+    slots: np.ndarray  # int64 [p], the tokens of the second stage that the predictions replace
+    draws: np.ndarray  # float64 [p], uniform in [0, 1)
 
 
 class MaskedExample(NamedTuple):
-    """A masked example: the objective whose loss it serves, its rows (two for CAMLM), BTMLM's first stage."""
+    """An example: the objective whose loss it serves, its sequences (two for CAMLM), BTMLM's first stage."""
 
     objective: str
-    rows: list[MaskedSequence]
-    slots: Slots | None = None
+    sequences: list[MaskedSequence]
+    stage1: Stage1Sequence | None = None
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Sequences in one row of N tokens.
+    """S sequences of N tokens, one after the other, without pads.
 
     Attributes:
         input_ids: int64 [N].
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
-        language_ids: int64 [N]; -1 = none.
+        language_ids: int64 [N]; `model.config.NO_LANGUAGE` for a token without one.
         lengths: int64 [S], tokens of each sequence.
         contexts: int64 [S], how many of them are context; the rest are placeholders.
     """
@@ -67,31 +65,36 @@ class Packed:
         """N."""
         return len(self.input_ids)
 
+    @property
+    def layout(self) -> Layout:
+        """Where each sequence lies, and who attends to whom."""
+        return Layout(self.lengths, self.contexts)
+
 
 @dataclass(frozen=True)
 class Stage1(Packed):
-    """BTMLM's first pass: sentences and placeholders, and where the predictions go.
+    """BTMLM's first pass: S sentences, each with its placeholders; P predictions, and where they go.
 
     Slots are ordered by language, so that one language's slots are one slice.
 
     Attributes:
         placeholders: indices into N, int64 [P].
-        slots: indices into N of the second pass, int64 [P].
-        slot_rows: the sequence of each slot, int64 [P].
+        slots: indices into the N of the second pass, int64 [P].
+        slot_sentences: the sentence of each slot, from 0, int64 [P].
         slot_languages: the language to produce, int64 [P].
         draws: uniform in [0, 1), float64 [P]; used where pseudo-tokens are sampled.
     """
 
     placeholders: np.ndarray
     slots: np.ndarray
-    slot_rows: np.ndarray
+    slot_sentences: np.ndarray
     slot_languages: np.ndarray
     draws: np.ndarray
 
 
 @dataclass(frozen=True)
 class Batch(Packed):
-    """A micro-batch, of any objectives.
+    """A micro-batch, of any objectives, with M tokens to predict.
 
     Attributes:
         targets: indices into N of the tokens to predict, int64 [M], ascending.
@@ -115,48 +118,61 @@ class Batch(Packed):
 
 def pack(examples: Sequence[MaskedExample]) -> Batch:
     """Masked examples, at least one, as a micro-batch."""
-    rows = [row for example in examples for row in example.rows]
-    joined = _join(rows)
-    starts = np.cumsum(joined["lengths"]) - joined["lengths"]
-    objectives = [OBJECTIVES.index(example.objective) for example in examples for _ in example.rows]
-    targets = {
-        "targets": _concatenate([start + row.targets for start, row in zip(starts, rows)]),
-        "target_ids": _concatenate([row.target_ids for row in rows]),
-        "target_languages": _concatenate([row.target_languages for row in rows]),
-        "target_objectives": np.repeat(objectives, [len(row.targets) for row in rows]),
-    }
-    first_rows = np.cumsum([0, *(len(example.rows) for example in examples)])
-    slots = [(starts[first], example.slots) for first, example in zip(first_rows, examples) if example.slots]
-    # columns of a row need not come in order
-    return Batch(**joined, **_sorted(targets, "targets"), stage1=_stage1(slots) if slots else None)
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    packed = _join(sequences)
+    starts = packed.layout.starts  # [S]
+    targets = _targets(starts, sequences)  # [M]
+    objectives = []
+    stage1_sequences = []
+    first_tokens = []  # in this batch, of each sentence of the first pass
+    for example in examples:
+        if example.stage1 is not None:
+            stage1_sequences.append(example.stage1)
+            first_tokens.append(starts[len(objectives)])  # there are as many sequences so far
+        objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
+    target_counts = [len(sequence.targets) for sequence in sequences]
+    order = np.argsort(targets, kind="stable")  # the targets of a sequence need not come in order
+    return Batch(
+        **vars(packed),
+        targets=targets[order],
+        target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],
+        target_languages=_concatenate([sequence.target_languages for sequence in sequences])[order],
+        target_objectives=np.repeat(objectives, target_counts)[order],
+        stage1=_stage1(stage1_sequences, first_tokens) if stage1_sequences else None,
+    )
 
 
-def _stage1(slots: Sequence[tuple[int, Slots]]) -> Stage1:
-    """The first pass of BTMLM sequences, of which each is given with its start in the second pass."""
-    joined = _join([one.row for _, one in slots])
-    starts = np.cumsum(joined["lengths"]) - joined["lengths"]
-    fields = {
-        "placeholders": _concatenate([start + one.row.targets for start, (_, one) in zip(starts, slots)]),
-        "slots": _concatenate([start + one.columns for start, one in slots]),
-        "slot_rows": np.repeat(np.arange(len(slots)), [len(one.columns) for _, one in slots]),
-        "slot_languages": _concatenate([one.row.target_languages for _, one in slots]),
-        "draws": np.concatenate([one.draws for _, one in slots]),
-    }
-    return Stage1(**joined, **_sorted(fields, "slot_languages"))
+def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[int]) -> Stage1:
+    """The first pass of BTMLM sequences, whose second passes begin at `first_tokens` of their batch."""
+    sequences = [stage1.sequence for stage1 in stage1_sequences]
+    packed = _join(sequences)
+    slots = [first + stage1.slots for first, stage1 in zip(first_tokens, stage1_sequences)]
+    slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
+    languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
+    order = np.argsort(languages, kind="stable")
+    return Stage1(
+        **vars(packed),
+        placeholders=_targets(packed.layout.starts, sequences)[order],
+        slots=_concatenate(slots)[order],
+        slot_sentences=np.repeat(np.arange(len(sequences)), slot_counts)[order],
+        slot_languages=languages[order],
+        draws=np.concatenate([stage1.draws for stage1 in stage1_sequences])[order],
+    )
 
 
-def _sorted(fields: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
-    order = np.argsort(fields[key], kind="stable")
-    return {name: values[order] for name, values in fields.items()}
+def _join(sequences: Sequence[MaskedSequence]) -> Packed:
+    return Packed(
+        input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
+        position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
+        language_ids=_concatenate([sequence.language_ids for sequence in sequences]),
+        lengths=np.array([len(sequence.input_ids) for sequence in sequences]),
+        contexts=np.array([sequence.context for sequence in sequences]),
+    )
 
 
-def _join(rows: Sequence[MaskedSequence]) -> dict[str, Any]:
-    fields = {
-        name: _concatenate([getattr(row, name) for row in rows])
-        for name in ("input_ids", "position_ids", "language_ids")
-    }
-    lengths = np.array([len(row.input_ids) for row in rows])
-    return fields | {"lengths": lengths, "contexts": np.array([row.context for row in rows])}
+def _targets(starts: Sequence[int], sequences: Sequence[MaskedSequence]) -> np.ndarray:
+    """The tokens to predict, as indices into the tokens of all sequences."""
+    return _concatenate([start + sequence.targets for start, sequence in zip(starts, sequences)])
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -160,7 +160,7 @@ class Evaluator:
             sums.update(loss=float(masked_lm_loss(model, device_batch).total), masked=len(batch.targets))
             pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]
             for row, source in enumerate(sources[part][: _SAMPLES - len(samples)]):
-                pseudo = Text(pseudo_ids[batch.stage1.slot_rows == row], targets[row].language)
+                pseudo = Text(pseudo_ids[batch.stage1.slot_sentences == row], targets[row].language)
                 samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
             sums.update(self._translated(batch.stage1, pseudo_ids, targets))
         without = self._masked(model, "mmlm", [self._shortened(source) for source in sources])

@@ -11,9 +11,12 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
-_HEAD, _LANGUAGES, _TASK = "lm_head.", "language_embeddings.", "classifier."
-_WORDS = "embeddings.word_embeddings.weight"
+# Prefixes of the names of tensors.
 _ENCODER = ("embeddings.", "encoder.", "pooler.")
+_HEAD = "lm_head."
+_LANGUAGES = "language_embeddings."
+_CLASSIFIER = "classifier."  # of a fine-tuned model
+_WORD_TABLE = "embeddings.word_embeddings.weight"
 
 
 def initialise(
@@ -29,59 +32,80 @@ def initialise(
     Raises:
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
     """
-    encoder_source = None
-    if config.encoder != SCRATCH:
-        checkpoint = encoder_source = open_checkpoint(config.encoder)
-        _check_vocabulary(checkpoint, tokenizer)
-        load_from(model.ernie_m, checkpoint, ignore=(_HEAD, _LANGUAGES, _TASK))
-        _load_languages(model, checkpoint)
-        logger.info("encoder: from %s", config.encoder)
-        if drawn and checkpoint.settings.get("drawn") == drawn:
+    encoder = None if config.encoder == SCRATCH else open_checkpoint(config.encoder)
+    if encoder is not None:
+        _load_encoder(model, encoder, tokenizer)
+        if drawn and encoder.settings.get("drawn") == drawn:
             logger.warning(
                 "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "
-                "change run.seed", config.encoder, drawn["seed"],
-            )  # fmt: skip
-    if config.lm_head != FRESH:
-        folder = config.encoder if config.lm_head == FROM_ENCODER else config.lm_head
-        checkpoint = encoder_source if folder == config.encoder else None
-        checkpoint = checkpoint or open_checkpoint(folder)
-        if not any(name.startswith(_HEAD) for name in checkpoint.tensors):
-            raise UserError(
-                f"init.lm_head: {folder} has no masked-LM head (released ERNIE-M weights have none); "
-                "use init.lm_head fresh with init.lm_head_warmup_steps"
+                "change run.seed",
+                encoder.path,
+                drawn["seed"],
             )
-        _check_vocabulary(checkpoint, tokenizer)
-        load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _TASK))
-        logger.info("masked-LM head: from %s", folder)
+    if config.lm_head == FRESH:
+        return
+    if encoder is not None and config.lm_head in (FROM_ENCODER, config.encoder):
+        _load_head(model, encoder, tokenizer)
+    else:
+        _load_head(model, open_checkpoint(config.lm_head), tokenizer)
+
+
+def _load_encoder(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    _check_vocabulary(checkpoint, tokenizer)
+    load_from(model.ernie_m, checkpoint, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
+    _load_languages(model, checkpoint)
+    logger.info("encoder: from %s", checkpoint.path)
+
+
+def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    if not any(name.startswith(_HEAD) for name in checkpoint.tensors):
+        raise UserError(
+            f"init.lm_head: {checkpoint.path} has no masked-LM head (released ERNIE-M weights have none); "
+            "use init.lm_head fresh with init.lm_head_warmup_steps"
+        )
+    _check_vocabulary(checkpoint, tokenizer)
+    load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))
+    logger.info("masked-LM head: from %s", checkpoint.path)
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Compare the size and, if the folder has vocabulary files, the tokens."""
-    rows = checkpoint.tensors.shape(_WORDS)[0] if _WORDS in checkpoint.tensors else tokenizer.vocab_size
-    vocab, pieces = checkpoint.vocab_path, checkpoint.piece_model_path
-    theirs = tokenizer.vocab if pieces is None else Tokenizer(vocab, pieces).vocab
-    same_size = rows == tokenizer.vocab_size
-    if same_size and theirs == tokenizer.vocab:
-        return
-    what = "other tokens" if same_size else f"{rows} tokens instead of {tokenizer.vocab_size}"
-    paths = {"--piece_model_path": pieces, "--vocab_path": vocab}
-    flags = " and ".join(f"{flag} {path}" for flag, path in paths.items() if path)
-    raise UserError(
-        f"{checkpoint.path} has another vocabulary than the corpus ({what}): build the corpus with that of "
-        "the weights" + (f", {flags}" if flags else "")
-    )
+    """Compare the size and, if the folder has vocabulary files, the tokens.
+
+    Raises:
+        UserError: they differ from those of the corpus.
+    """
+    if _WORD_TABLE in checkpoint.tensors:
+        words = checkpoint.tensors.shape(_WORD_TABLE)[0]
+        if words != tokenizer.vocab_size:
+            raise _another_vocabulary(checkpoint, f"{words} tokens instead of {tokenizer.vocab_size}")
+    if checkpoint.piece_model_path is not None:
+        vocab = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path).vocab
+        if vocab != tokenizer.vocab:
+            raise _another_vocabulary(checkpoint, "other tokens")
+
+
+def _another_vocabulary(checkpoint: Checkpoint, difference: str) -> UserError:
+    paths = {"--piece_model_path": checkpoint.piece_model_path, "--vocab_path": checkpoint.vocab_path}
+    flags = [f"{flag} {path}" for flag, path in paths.items() if path]
+    advice = "build the corpus with that of the weights"
+    if flags:
+        advice += f", {' and '.join(flags)}"
+    return UserError(f"{checkpoint.path} has another vocabulary than the corpus ({difference}): {advice}")
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     """Copy rows by the name of the language. A language that the checkpoint lacks keeps its zero row."""
-    name = _LANGUAGES + "weight"
+    name = f"{_LANGUAGES}weight"
     if name not in checkpoint.tensors:
         return
-    known = {language: i for i, language in enumerate(checkpoint.settings.get("languages", ()))}
-    theirs, table = checkpoint.tensors[name], model.language_embeddings.weight
-    rows = table.numpy()
-    for i, language in enumerate(model.languages):
-        if language in known:
-            rows[i] = theirs[known[language]]
+    numbers = {language: number for number, language in enumerate(checkpoint.settings.get("languages", ()))}
+    saved_rows = checkpoint.tensors[name]  # [languages of the checkpoint, H]
+    table = model.language_embeddings.weight
+    rows = table.numpy()  # [languages, H]
+    shared = []
+    for number, language in enumerate(model.languages):
+        if language in numbers:
+            rows[number] = saved_rows[numbers[language]]
+            shared.append(language)
     table.set_value(rows)
-    logger.info("language embeddings: %s", ", ".join(sorted(known.keys() & set(model.languages))) or "none")
+    logger.info("language embeddings: %s", ", ".join(sorted(shared)) or "none")

@@ -7,11 +7,11 @@ import numpy as np
 from paddle import Tensor
 
 from model.batch import TokenBatch
+from model.config import NO_LANGUAGE
 from model.device import Uploadable, upload
 from model.heads import PreTrainingModel
-from model.layout import Layout
 from model.masked_loss import MaskedLoss
-from pretrain.batch import NO_LANGUAGE, Batch, Packed, Stage1
+from pretrain.batch import Batch, Packed, Stage1
 from pretrain.config import OBJECTIVES
 
 
@@ -105,7 +105,7 @@ def _inputs(packed: Packed) -> TokenBatch:
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
     return TokenBatch.from_packed(
         packed.input_ids,
-        Layout(packed.lengths, packed.contexts),
+        packed.layout,
         packed.position_ids,
         packed.language_ids if has_languages else None,
     )
@@ -128,13 +128,13 @@ def _targets(batch: Batch, weights: Sequence[float] | None) -> MaskedTargets:
 
 
 def _stage1(stage1: Stage1) -> DeviceStage1:
-    layout = Layout(stage1.lengths, stage1.contexts)
+    layout = stage1.layout
     is_context = layout.is_context()
     return DeviceStage1(
         inputs=_inputs(stage1),
         placeholders=stage1.placeholders,
         slots=stage1.slots,
-        slot_sentences=stage1.slot_rows,
+        slot_sentences=stage1.slot_sentences,
         slot_languages=stage1.slot_languages.tolist(),
         draws=stage1.draws,
         context_ids=stage1.input_ids[is_context],

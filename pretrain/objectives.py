@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.config import FIRST_POSITION
+from model.config import FIRST_POSITION, NO_LANGUAGE
 from pretrain import masking
-from pretrain.batch import NO_LANGUAGE, Batch, MaskedExample, MaskedSequence, Slots, pack
+from pretrain.batch import Batch, MaskedExample, MaskedSequence, Stage1Sequence, pack
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary
 from reader.tokenization import truncate_longest_first
@@ -222,7 +222,7 @@ class Objectives:
         if self.language_embedding == "masks":  # pseudo-tokens will be ordinary tokens
             second.language_ids[slots] = NO_LANGUAGE
         second = second._replace(position_ids=positions)
-        return MaskedExample("btmlm", [second], Slots(first, slots, rng.random(p)))
+        return MaskedExample("btmlm", [second], Stage1Sequence(first, slots, rng.random(p)))
 
     def pseudo_lengths(self, text: Text) -> tuple[int, int]:
         """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.

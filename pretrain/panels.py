@@ -6,8 +6,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from model.config import NO_LANGUAGE
 from pretrain import attention_mask
-from pretrain.batch import NO_LANGUAGE, Batch, Packed
+from pretrain.batch import Batch, Packed
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text

@@ -21,7 +21,7 @@ def found_in_translation(
     is_sought = ~np.isin(pseudo_ids, ignored)  # [S]
     words = [set(translation.tolist()) for translation in translations]
     count = 0
-    for token, row in zip(pseudo_ids[is_sought].tolist(), stage1.slot_rows[is_sought].tolist()):
+    for token, row in zip(pseudo_ids[is_sought].tolist(), stage1.slot_sentences[is_sought].tolist()):
         count += token in words[row]
     return count, int(is_sought.sum())
 
@@ -38,8 +38,8 @@ def most_frequent(stage1: Stage1, piece_counts: np.ndarray, ignored: np.ndarray)
         counts = piece_counts[language].copy()
         counts[ignored] = -1
         ranked = np.argsort(-counts, kind="stable")
-        for row in np.unique(stage1.slot_rows[stage1.slot_languages == language]):
-            is_of_row = stage1.slot_rows == row  # [S]
+        for row in np.unique(stage1.slot_sentences[stage1.slot_languages == language]):
+            is_of_row = stage1.slot_sentences == row  # [S]
             guesses[is_of_row] = ranked[: is_of_row.sum()]
     return guesses
 

@@ -152,6 +152,6 @@ class ProbeTranslation(MaskedLmTask):
         stage1 = on_device.stage1
         found = self.likeliest(self.model.encode(stage1.inputs, stage1.placeholders))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
-        for row, slot in zip(batch.stage1.slot_rows.tolist(), found):
+        for row, slot in zip(batch.stage1.slot_sentences.tolist(), found):
             answers[row]["slots"].append(slot)
         return answers

@@ -45,11 +45,11 @@ def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     assert len(set(pseudo_ids.tolist())) > 3
     # Each row's slots take its own predictions, whatever the order of languages.
     for row, language in enumerate([2, 1, 1, 0, 2, 1]):
-        slots = np.sort(batch.stage1.slots[batch.stage1.slot_rows == row])
+        slots = np.sort(batch.stage1.slots[batch.stage1.slot_sentences == row])
         assert (np.searchsorted(batch.lengths.cumsum(), slots, side="right") == row).all()
         slots = after.input_ids[slots]
         assert len(slots) and np.isin(slots, ALLOWED[language]).all()
-        assert np.array_equal(slots, pseudo_ids[batch.stage1.slot_rows == row])
+        assert np.array_equal(slots, pseudo_ids[batch.stage1.slot_sentences == row])
     # The given batch is untouched.
     assert (batch.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
 
@@ -142,7 +142,7 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
 def test_found_in_translation_by_hand():
     batch = objectives().batch("btmlm", texts([10, 10]), rngs(2), second_languages=[1, 0])
     stage1 = batch.stage1  # two slots a sentence; language 0 first, so the second row's slots come first
-    assert stage1.slot_rows.tolist() == [1, 1, 0, 0]
+    assert stage1.slot_sentences.tolist() == [1, 1, 0, 0]
     translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
     for pseudo_ids, ignored, expected in (([50, 40, 40, 42], [], (3, 4)), ([50, 9, 40, 77], [9], (2, 3))):
         given = np.array(pseudo_ids), translations, np.array(ignored)

@@ -21,7 +21,7 @@ VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size
 STEPS = 6  # of ten, so that BTMLM begins among them
 ARRAYS = ("input_ids", "position_ids", "language_ids", "lengths", "contexts")
 OF_BATCH = (*ARRAYS, "targets", "target_ids", "target_languages", "target_objectives")
-OF_STAGE1 = (*ARRAYS, "placeholders", "slots", "slot_rows", "slot_languages", "draws")
+OF_STAGE1 = (*ARRAYS, "placeholders", "slots", "slot_sentences", "slot_languages", "draws")
 
 
 def write_stream(folder, name, line_lengths, lines_per_document):
