@@ -1,5 +1,6 @@
 """Start a script in this process, in a process of its own, or in several processes as `fleetrun` does."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -26,7 +27,11 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 def as_flags(values: dict) -> list[str]:
     """`--name value` for each; None as a value leaves the flag out."""
-    return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    flags = []
+    for name, value in values.items():
+        if value is not None:
+            flags += [f"--{name}", str(value)]
+    return flags
 
 
 def call_main(script: ModuleType, line: list[str]) -> None:
@@ -46,7 +51,8 @@ def one_error(run_it: Callable[[], object], capsys) -> str:
     with pytest.raises(SystemExit) as ended:
         run(run_it)
     assert ended.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    errors = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in errors if line.startswith("error: ")]
     return line
 
 
@@ -76,32 +82,41 @@ def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -
         stdout of rank 0, stderr of all, and the first return code that is not 0. One that fails takes the
         others with it.
     """
+    command = [sys.executable, *map(str, arguments)]
     endpoints = [f"127.0.0.1:{port}" for port in _free_ports(processes)]
     running = []
     for rank, endpoint in enumerate(endpoints):
         place = {
-            "PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": str(processes),
-            "PADDLE_CURRENT_ENDPOINT": endpoint, "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+            "PADDLE_TRAINER_ID": str(rank),
+            "PADDLE_TRAINERS_NUM": str(processes),
+            "PADDLE_CURRENT_ENDPOINT": endpoint,
+            "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
             "PADDLE_DISTRI_BACKEND": "gloo",
-        }  # fmt: skip
+        }
+        variables = clean_environment(**place, **environment)
         with open(cwd / f"stdout.{rank}", "w") as out, open(cwd / f"stderr.{rank}", "w") as err:
-            command, its = [sys.executable, *map(str, arguments)], clean_environment(**place, **environment)
-            running.append(subprocess.Popen(command, cwd=cwd, env=its, stdout=out, stderr=err))
+            running.append(subprocess.Popen(command, cwd=cwd, env=variables, stdout=out, stderr=err))
+    code = 0
     try:
-        code = next(filter(None, (process.wait(timeout=300) for process in running)), 0)
+        for process in running:
+            code = process.wait(timeout=300)
+            if code:
+                break
     finally:
         for process in running:
             process.kill()
             process.wait()
-    said = "".join(f"\n--- rank {rank}\n{(cwd / f'stderr.{rank}').read_text()}" for rank in range(processes))
-    return subprocess.CompletedProcess(arguments, code, (cwd / "stdout.0").read_text(), said)
+    errors = ""
+    for rank in range(processes):
+        errors += f"\n--- rank {rank}\n{(cwd / f'stderr.{rank}').read_text()}"
+    return subprocess.CompletedProcess(arguments, code, (cwd / "stdout.0").read_text(), errors)
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            free = stack.enter_context(socket.socket())
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+        return ports

@@ -26,29 +26,29 @@ gpu_check.main()
 """
 
 
-def results(said: str) -> dict[str, dict]:
+def results(output: str) -> dict[str, dict]:
     """The JSON in the last line, by check."""
-    *lines, last = said.splitlines()
-    found = json.loads(last)
+    *lines, last = output.splitlines()
+    report = json.loads(last)
     # The log shows on the console where another test has set it up.
     lines = [line for line in lines if not line.startswith("device: ")]
-    assert len(lines) == len(found["checks"])
-    assert found["ok"] == all(one["result"] != "failed" for one in found["checks"])
-    return {one["check"]: one for one in found["checks"]}
+    assert len(lines) == len(report["checks"])
+    assert report["ok"] == all(result["result"] != "failed" for result in report["checks"])
+    return {result["check"]: result for result in report["checks"]}
 
 
 @pytest.mark.slow
 def test_a_cpu_passes(tmp_path):
-    done = run_script([ROOT / "scripts" / "gpu_check.py", "--quick"], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = results(done.stdout)
-    assert len(found) == 9
-    for name, one in found.items():
-        assert one["result"] == ("skipped" if name in ("device", "step") else "ok"), name
-    assert "one is killed: the other ends" in found["processes"]["said"]
-    assert "% of the speed of a large product" in found["speed"]["said"]
+    process = run_script([ROOT / "scripts" / "gpu_check.py", "--quick"], tmp_path)
+    assert process.returncode == 0, process.stdout + process.stderr
+    of_checks = results(process.stdout)
+    assert len(of_checks) == 9
+    for name, result in of_checks.items():
+        assert result["result"] == ("skipped" if name in ("device", "step") else "ok"), name
+    assert "one is killed: the other ends" in of_checks["processes"]["said"]
+    assert "% of the speed of a large product" in of_checks["speed"]["said"]
     for fact in (f"ernie-m {__version__}, commit ", "paddlepaddle ", " cores, ", "OMP_NUM_THREADS="):
-        assert fact in found["environment"]["said"]
+        assert fact in of_checks["environment"]["said"]
 
 
 @pytest.fixture
@@ -65,15 +65,15 @@ def check(capsys):
 def test_a_wrong_scale(check, monkeypatch):
     apply = attention.AttentionOnCpu.apply
     monkeypatch.setattr(attention.AttentionOnCpu, "apply", lambda query, *rest: apply(query * 1.01, *rest))
-    code, found = check("attention")
-    assert code == 1 and found["result"] == "failed"
-    assert "full in float64 is off by" in found["said"] and "; train in float32" in found["said"]
+    code, result = check("attention")
+    assert code == 1 and result["result"] == "failed"
+    assert "full in float64 is off by" in result["said"] and "; train in float32" in result["said"]
 
 
 def test_a_mask_that_leaks(check, monkeypatch):
     monkeypatch.setattr(layout.Group, "masked", None)
-    code, found = check("attention")
-    assert code == 1 and "packed in float64 is off by" in found["said"]
+    code, result = check("attention")
+    assert code == 1 and "packed in float64 is off by" in result["said"]
 
 
 def test_attention_without_the_fused_kernel(check, monkeypatch):
@@ -91,11 +91,11 @@ def test_attention_without_the_fused_kernel(check, monkeypatch):
             paddle.nn.functional.flashmask_attention(query, query, query, None)
 
     monkeypatch.setattr(gpu_check, "train", train)
-    code, found = check("step")
-    assert code == 1 and "are ['paddle.float32'], not bfloat16" in found["said"]
+    code, result = check("step")
+    assert code == 1 and "are ['paddle.float32'], not bfloat16" in result["said"]
     dtype[0] = paddle.bfloat16
-    code, found = check("step")
-    assert code == 1 and "1 kernels, none of flash attention" in found["said"]
+    code, result = check("step")
+    assert code == 1 and "1 kernels, none of flash attention" in result["said"]
     monkeypatch.setattr(gpu_check, "profiled", lambda work: [("Kernel", "flash_fwd")] * 2)
     assert check("step")[0] == 0
 
@@ -124,5 +124,5 @@ def test_a_process_that_adds_twice(check, monkeypatch, tmp_path):
     monkeypatch.setitem(
         gpu_check.CHECKS, "processes", lambda quick: gpu_check.check_processes(quick, str(script))
     )
-    code, found = check("processes")
-    assert code == 1 and "mmlm on two processes, stage 0, is off by" in found["said"]
+    code, result = check("processes")
+    assert code == 1 and "mmlm on two processes, stage 0, is off by" in result["said"]

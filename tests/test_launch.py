@@ -18,7 +18,7 @@ from utils.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("given", "recipe", "processes", "steps", "total"),
+    ("flags", "recipe", "processes", "steps", "total"),
     [
         (["--batch_size", "16"], 2, 1, "2", 32),
         (["--batch_size", "16"], 8, 2, "4", 128),
@@ -28,11 +28,11 @@ from utils.errors import UserError
         (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, "1", 16),
     ],
 )
-def test_the_total_batch_is_kept(given, recipe, processes, steps, total):
-    arguments, line = launch.keep_total_batch(given, recipe, processes)
-    assert arguments[-1] == steps or list(arguments) == given
+def test_the_total_batch_is_kept(flags, recipe, processes, steps, total):
+    new_flags, line = launch.keep_total_batch(flags, recipe, processes)
+    assert new_flags[-1] == steps or list(new_flags) == flags
     assert f"= {total} in all" in line
-    assert str(parse_args(FinetuneFlags, arguments).gradient_accumulation_steps) == steps
+    assert str(parse_args(FinetuneFlags, new_flags).gradient_accumulation_steps) == steps
 
 
 def launch_flags(*line: str) -> launch.LaunchFlags:
@@ -120,12 +120,12 @@ time.sleep(0 if sys.argv[1] == "end" else 100)
 
 @pytest.fixture
 def started(tmp_path):
-    """started(what): launch.py with two processes, which end, wait, or fail; and their ids."""
+    """started(action): launch.py with two processes, which end, wait, or fail; and their ids."""
     (tmp_path / "script.py").write_text(SCRIPT)
     running = []
 
-    def start(what: str) -> tuple[subprocess.Popen, list[int]]:
-        command = [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", "script.py", what]
+    def start(action: str) -> tuple[subprocess.Popen, list[int]]:
+        command = [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", "script.py", action]
         process = subprocess.Popen(
             command,
             cwd=tmp_path,

@@ -127,7 +127,7 @@ def test_what_a_user_starts_does_nothing_when_imported():
         text = path.read_text(encoding="utf-8")
         if "__main__" in text:
             statements = ast.parse(text).body
-            working += [f"{path}:{one.lineno}" for one in statements if works_at_import(one)]
+            working += [f"{path}:{each.lineno}" for each in statements if works_at_import(each)]
     assert working == []
 
 

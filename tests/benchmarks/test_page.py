@@ -16,18 +16,27 @@ CONTENDERS = {
     "installed": Contender("torch, as installed", print, environment=PARITY, tuned=False),
 }
 COST = {
-    "ratio": 1.052, "alternations": 16, "spread": [1.04, 1.05, 1.052, 1.06, 1.08],
-    "tokens_per_second": {"mmlm + tlm": 400.0, "full": 380.2}, "peak_gb": 7.44,
-}  # fmt: skip
+    "ratio": 1.052,
+    "alternations": 16,
+    "spread": [1.04, 1.05, 1.052, 1.06, 1.08],
+    "tokens_per_second": {"mmlm + tlm": 400.0, "full": 380.2},
+    "peak_gb": 7.44,
+}
 MACHINE = {"cpu": "Some CPU", "cores": 2, "instructions": ["avx2"], "memory_gb": 25.3, "system": "Linux"}
 
 
 def row(title: str, command: str, **more) -> dict:
     return {
-        "title": title, "what": "What it compares.", "command": command, "commit": "abc1234",
-        "date": "2026-01-02", "minutes": 12.4, "machine": MACHINE,
-        "versions": {".venv": {"python": "3.11", "numpy": "2"}}, **more,
-    }  # fmt: skip
+        "title": title,
+        "what": "What it compares.",
+        "command": command,
+        "commit": "abc1234",
+        "date": "2026-01-02",
+        "minutes": 12.4,
+        "machine": MACHINE,
+        "versions": {".venv": {"python": "3.11", "numpy": "2"}},
+        **more,
+    }
 
 
 @pytest.fixture

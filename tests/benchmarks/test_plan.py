@@ -15,9 +15,9 @@ RUN = plan.PlannedRun(2048, 512, micro_batch=16384, steps=150000, precision="O2"
 
 def test_parameters_are_those_of_the_model():
     model = PreTrainingModel(ErnieMConfig(50, 8, 3, 2), ["en", "de"])
-    shape, parameters = plan.ModelShape(8, 3, 2, 50, 2), model.parameters()
+    shape = plan.ModelShape(8, 3, 2, 50, 2)
     untrained = sum(parameter.size for parameter in model.ernie_m.pooler.parameters())
-    assert shape.trained == sum(parameter.size for parameter in parameters) - untrained
+    assert shape.trained == sum(parameter.size for parameter in model.parameters()) - untrained
     assert shape.matrices == sum(p.size for p in model.ernie_m.encoder.parameters() if p.ndim == 2)
     assert shape.table == model.ernie_m.embeddings.word_embeddings.weight.size
 
@@ -39,7 +39,8 @@ def test_recompute_and_precision_move_activations():
     def activations(**changes) -> float:
         return plan.memory(BASE, RUN._replace(**changes), 0, 8)["activations"]
 
-    tokens, layer = 32 * 512, 34 * 768 + 48
+    tokens = 32 * 512
+    layer = 34 * 768 + 48
     masked = 32 * 512 * 0.15  # the last layer is whole for these; the others have 8 H of the 34
     last = tokens * (8 * 768 + 48) + masked * 26 * 768
     assert activations() == pytest.approx(11 * tokens * layer + last)

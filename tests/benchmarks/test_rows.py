@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def last_line(script: str, *flags: str, **environment: str) -> dict:
     command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment or None)
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment or None)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def test_fine_tuning_steps(tmp_path):
@@ -35,9 +35,9 @@ def test_fine_tuning_steps(tmp_path):
     (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n")
     files = {"data": str(tmp_path / "pairs.tsv"), "piece_model_path": str(tmp_path / "piece.model")}
     real = last_line("finetune_real.py", *small, *(f"--{k}={v}" for k, v in files.items()), script)
-    for found in (random, real):
-        assert list(found["contenders"]) == ["ours", "previous"] and found["ratio"] > 0
-        assert found["fastest_peer"] == "previous" and found["left_out"] == []
+    for result in (random, real):
+        assert list(result["contenders"]) == ["ours", "previous"] and result["ratio"] > 0
+        assert result["fastest_peer"] == "previous" and result["left_out"] == []
     args = Namespace(**files, batch=16, steps=2, max_seq_len=64, length=0)
     finetune_real.draw(tmp_path, args)
     drawn = finetune_real.read_batches(tmp_path)
@@ -55,8 +55,8 @@ def test_fine_tuning_steps(tmp_path):
 def test_masked_lm_steps():
     """All contenders get the same batches."""
     flags = ["--layers=1", "--vocab=100", "--steps=1", "--batch=4", "--length=16"]
-    found = last_line("mlm_step.py", "--worker=ours", *flags)
-    assert len(found["seconds"]) == 1 and found["seconds"][0] > 0 and found["peak"] < 3e9
+    result = last_line("mlm_step.py", "--worker=ours", *flags)
+    assert len(result["seconds"]) == 1 and result["seconds"][0] > 0 and result["peak"] < 3e9
     args = Namespace(vocab=300, batch=16, length=128)
     batches = itertools.islice(mlm_step.mmlm_batches(args), 2)
     for (batch,), (input_ids, labels) in zip(batches, mlm_step.ids_and_labels(args)):
@@ -69,12 +69,12 @@ def test_masked_lm_steps():
 
 def test_the_cost_of_the_full_strategy():
     flags = ["--layers=1", "--vocab=300", "--length=32", "--sequences=4", "--micro=1", "--alternations=2"]
-    found = last_line("pretrain_cost.py", *flags)
-    assert found["ratio"] > 0 and found["alternations"] == 2 and len(found["spread"]) == 5
-    assert list(found["tokens_per_second"]) == ["mmlm + tlm", "full"]
+    result = last_line("pretrain_cost.py", *flags)
+    assert result["ratio"] > 0 and result["alternations"] == 2 and len(result["spread"]) == 5
+    assert list(result["tokens_per_second"]) == ["mmlm + tlm", "full"]
 
 
-def told(capsys) -> dict:
+def printed_result(capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -90,10 +90,10 @@ def test_tokenisation(tmp_path, capsys):
     of_ernie_m = Tokenizer.from_folder(tmp_path / tokenise.ERNIE_M)
     assert of_ernie_m.encode_batch(texts) == tokenizer.encode_batch(texts)
     tokenise.ours(tmp_path, Namespace())
-    found = told(capsys)
-    assert len(found["seconds"]) == tokenise.REPEATS
+    result = printed_result(capsys)
+    assert len(result["seconds"]) == tokenise.REPEATS
     tokenise.time_tokenizer(tmp_path, lambda texts: [[*row[:-1], 9] for row in tokenizer.encode_batch(texts)])
-    assert told(capsys)["check"] != found["check"]
+    assert printed_result(capsys)["check"] != result["check"]
 
 
 @pytest.mark.parametrize("engine", ["dygraph", "onnx"])
@@ -101,9 +101,10 @@ def test_encoding(tmp_path, capsys, engine):
     args = Namespace(layers=1, vocab=5000, sentences=40)
     encode.write_files(tmp_path, args)
     encode.ours(tmp_path, args, engine)
-    tokenizer, texts = Tokenizer(None, tmp_path / tokenise.PIECE_MODEL), tokenise.read_texts(tmp_path)
+    tokenizer = Tokenizer(None, tmp_path / tokenise.PIECE_MODEL)
+    texts = tokenise.read_texts(tmp_path)
     expected = sum(len(tokenizer.build(text, max_seq_len=encode.MAX_SEQ_LEN)) for text in texts)
-    assert told(capsys)["check"] == expected
+    assert printed_result(capsys)["check"] == expected
 
 
 def test_search(tmp_path):

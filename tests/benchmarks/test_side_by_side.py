@@ -46,7 +46,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def taking_turns(contenders: dict[str, Contender]) -> dict[str, Contender]:
-    return {name: dataclasses.replace(one, takes_turns=True) for name, one in contenders.items()}
+    return {name: dataclasses.replace(each, takes_turns=True) for name, each in contenders.items()}
 
 
 def turns(tmp_path) -> list[str]:
@@ -80,11 +80,11 @@ def test_taking_turns(checkout, tmp_path, capsys):
 @pytest.mark.parametrize("named", ["", "benchmarks/row.py"])
 def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, named):
     """Peers run alone, the other revision in turns; both are compared."""
-    other = checkout("old-")
+    old = checkout("old-")
     checkout()
     contenders = {"ours": dataclasses.replace(OURS, takes_turns=True), "peer": PEER}
-    assert list(choose(contenders, None, other / named)) == ["ours", "previous"]  # peers only if named
-    chosen = choose(contenders, ["ours", "peer"], other / named)
+    assert list(choose(contenders, None, old / named)) == ["ours", "previous"]  # peers only if named
+    chosen = choose(contenders, ["ours", "peer"], old / named)
     runs = run_rounds(chosen, 1, [])
     assert turns(tmp_path) == [
         *("ours0", "ours1", "ours2", "peer0", "peer1", "peer2"),
@@ -115,33 +115,34 @@ CONTENDERS = {
 }
 
 
-def told(seconds, peak=4.0, **more):
-    return {"seconds": seconds if isinstance(seconds, list) else [seconds], "peak": peak * 1e9, **more}
+def result(*seconds: float, peak: float = 4.0, **more) -> dict:
+    """What a worker tells after a round. `peak`: GB."""
+    return {"seconds": list(seconds), "peak": peak * 1e9, **more}
 
 
 def test_speeds_and_ratios():
     runs = {
-        "ours": [told([1.0, 2.0, 9.0], 6.0), told([2.0, 2.0])],
-        "ours_int8": [told(0.5)] * 2,
-        "best": [told([8.0], beside=[4.0]), told([9.0], beside=[3.0])],  # 2 and 3
-        "installed": [told([10.0]), told([12.0])],  # 5 and 6
-        "bfloat16": [told(0.1)] * 2,
-        "grouped": [told(2.0)] * 2,
+        "ours": [result(1.0, 2.0, 9.0, peak=6.0), result(2.0, 2.0)],
+        "ours_int8": [result(0.5)] * 2,
+        "best": [result(8.0, beside=[4.0]), result(9.0, beside=[3.0])],  # 2 and 3
+        "installed": [result(10.0), result(12.0)],  # 5 and 6
+        "bfloat16": [result(0.1)] * 2,
+        "grouped": [result(2.0)] * 2,
     }
-    found = figures(runs, CONTENDERS, 2048, "tokens/s")
-    ours = found["contenders"]["ours"]
-    assert (ours["value"], ours["least"], ours["most"]) == (1024, 227.6, 2048)
-    assert (ours["peak_gb"], ours["peer"]) == (6.0, False)
-    assert found["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05, "grouped": 1.0}
+    of_all = figures(runs, CONTENDERS, 2048, "tokens/s")
+    row = of_all["contenders"]["ours"]
+    assert (row["value"], row["least"], row["most"]) == (1024, 227.6, 2048)
+    assert (row["peak_gb"], row["peer"]) == (6.0, False)
+    assert of_all["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05, "grouped": 1.0}
     # Another precision and other batches do not count for either side.
-    assert (found["ratio"], found["fastest_peer"]) == (2.5, "best")
+    assert (of_all["ratio"], of_all["fastest_peer"]) == (2.5, "best")
 
 
 def test_an_earlier_revision():
-    assert "ratio" not in figures({"ours": [told(1.0)]}, CONTENDERS, 1, "tokens/s")
-    runs = {"ours": [told(2.0)], "previous": [told(3.0)]}
-    found = figures(runs, CONTENDERS, 1, "tokens/s")
-    assert (found["ratio"], found["fastest_peer"]) == (1.5, "previous")
+    assert "ratio" not in figures({"ours": [result(1.0)]}, CONTENDERS, 1, "tokens/s")
+    runs = {"ours": [result(2.0)], "previous": [result(3.0)]}
+    of_all = figures(runs, CONTENDERS, 1, "tokens/s")
+    assert (of_all["ratio"], of_all["fastest_peer"]) == (1.5, "previous")
     # Beside a peer it is not the one that ours is measured against.
-    found = figures(runs | {"best": [told(8.0)]}, CONTENDERS, 1, "tokens/s")
-    assert (found["ratio"], found["ratio_to_peer"]) == (4.0, {"previous": 1.5, "best": 4.0})
+    of_all = figures(runs | {"best": [result(8.0)]}, CONTENDERS, 1, "tokens/s")
+    assert (of_all["ratio"], of_all["ratio_to_peer"]) == (4.0, {"previous": 1.5, "best": 4.0})

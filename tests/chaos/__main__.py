@@ -43,13 +43,13 @@ def run_rounds(folder: Path, seed: int, rounds: int) -> Counter:
     undisturbed = run_undisturbed(folder, min(rounds, len(KINDS)))
     counts: Counter = Counter()
     for number, fault in enumerate(draw_faults(seed, rounds)):
-        whole = undisturbed[number % len(undisturbed)]
+        reference = undisturbed[number % len(undisturbed)]
         began = time.monotonic()
-        training = Training(whole.kind, folder / f"round-{number + 1}")
+        training = Training(reference.kind, folder / f"round-{number + 1}")
         reason = ""
         try:
             strike_in_time(training, FAULTS[fault], f"{seed}/{number}")
-            compare(whole, training)
+            compare(reference, training)
             shutil.rmtree(training.folder)
             result = "identical"
         except Failed as failed:
@@ -57,7 +57,7 @@ def run_rounds(folder: Path, seed: int, rounds: int) -> Counter:
             reason = f": {failed} ({training.folder})"
         seconds = time.monotonic() - began
         print(
-            f"round {number + 1}, seed {seed} | {whole.kind.name} | {fault} at step {training.struck_at} "
+            f"round {number + 1}, seed {seed} | {reference.kind.name} | {fault} at step {training.struck_at} "
             f"| {result}{reason} | {seconds:.0f} s",
             flush=True,
         )

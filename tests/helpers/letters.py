@@ -4,8 +4,15 @@
 class Letters:
     """Splits a word into characters, with "_" for "▁". The word "-" has no pieces."""
 
-    cls_id, pad_id, sep_id, unk_id = 0, 1, 2, 3
+    cls_id = 0
+    pad_id = 1
+    sep_id = 2
+    unk_id = 3
     vocab = {"▁": 4}  # noqa: RUF012
 
     def encode_batch(self, words: list[str]) -> list[list[int]]:
-        return [[] if word == "-" else [4 if c == "_" else ord(c) for c in word] for word in words]
+        pieces = []
+        for word in words:
+            letters = [self.vocab["▁"] if letter == "_" else ord(letter) for letter in word]
+            pieces.append([] if word == "-" else letters)
+        return pieces

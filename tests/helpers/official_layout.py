@@ -8,9 +8,12 @@ import numpy as np
 from model.checkpoint.formats import fluid, tables
 
 _COMMON = {
-    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 514, "initializer_range": 0.02,
-}  # fmt: skip
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 514,
+    "initializer_range": 0.02,
+}
 SIZES = {
     "tiny": {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
     "base": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
@@ -23,9 +26,13 @@ def official_config(size: str, **changes) -> dict:
 
 
 def make_official_weights(
-    folder: str | Path, config: dict, seed: int, heads: dict[str, int] | None = None, lm_head: bool = False,
+    folder: str | Path,
+    config: dict,
+    seed: int,
+    heads: dict[str, int] | None = None,
+    lm_head: bool = False,
     pooler: bool = True,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write `folder/ernie_config.json` and `folder/params/` with normal weights; the folder of parameters.
 
     Their deviation is initializer_range, also around the scales of layer norm (1) and the biases (0), so that
@@ -44,12 +51,12 @@ def make_official_weights(
     for head, num_labels in {None: None, **(heads or {})}.items():
         for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"], head):
             table.setdefault(row.foreign, (row, {**sizes, "num_labels": num_labels}))
-    unwanted = (*(() if lm_head else ("lm_head.",)), *(() if pooler else ("pooler.",)))
-    for row, known in table.values():
-        if not row.canonical.startswith(unwanted):
-            shape = tuple(known[axis] for axis in row.axes)
-            array = _random(row, shape, config["initializer_range"], seed)
-            fluid.write(params / row.foreign, array)
+    for row, sizes_of_head in table.values():
+        part = row.canonical.split(".")[0]
+        if (part == "lm_head" and not lm_head) or (part == "pooler" and not pooler):
+            continue
+        shape = tuple(sizes_of_head[axis] for axis in row.axes)
+        fluid.write(params / row.foreign, _random(row, shape, config["initializer_range"], seed))
     return params
 
 

@@ -36,8 +36,8 @@ class PlainErnieM(nn.Layer):
         self.pooler = nn.Layer()
         self.pooler.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, input_ids, position_ids=None, seen=None, input_bias=None):
-        """input_ids [B, T]; seen: bool [B, 1, T, T], None: the real tokens; input_bias: [B, T, H]."""
+    def forward(self, input_ids, position_ids=None, mask=None, input_bias=None):
+        """input_ids [B, T]; mask: bool [B, 1, T, T], None: the real tokens; input_bias: [B, T, H]."""
         x = self.embeddings.word_embeddings(input_ids)
         if position_ids is None:
             position_ids = absolute_positions(input_ids, PAD)
@@ -45,12 +45,12 @@ class PlainErnieM(nn.Layer):
         if input_bias is not None:
             x += input_bias
         hidden_states = [self.embeddings.layer_norm(x)]
-        if seen is None:
+        if mask is None:
             real = input_ids != PAD
-            seen = (real.unsqueeze(2) & real.unsqueeze(1)).unsqueeze(1)
-        seen = seen | paddle.eye(input_ids.shape[1]).astype("bool")
+            mask = (real.unsqueeze(2) & real.unsqueeze(1)).unsqueeze(1)
+        mask = mask | paddle.eye(input_ids.shape[1]).astype("bool")
         for layer in self.encoder.layers:
-            hidden_states.append(layer(hidden_states[-1], seen))
+            hidden_states.append(layer(hidden_states[-1], mask))
         pooled = paddle.tanh(self.pooler.dense(hidden_states[-1][:, 0]))
         return PlainOutput(hidden_states[-1], pooled, tuple(hidden_states))
 
@@ -63,10 +63,10 @@ def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
 
 def padded_mask(lengths: np.ndarray, contexts: np.ndarray) -> np.ndarray:
     """Who sees whom in sequences of context and placeholders, bool [B, 1, T, T]."""
-    seen = np.zeros([len(lengths), 1, max(lengths), max(lengths)], bool)
+    mask = np.zeros([len(lengths), 1, max(lengths), max(lengths)], bool)
     for number, (length, context) in enumerate(zip(lengths, contexts)):
-        seen[number, 0, :length, :context] = True
-    return seen
+        mask[number, 0, :length, :context] = True
+    return mask
 
 
 def real_cells(lengths: np.ndarray) -> np.ndarray:
@@ -76,13 +76,16 @@ def real_cells(lengths: np.ndarray) -> np.ndarray:
 
 def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=None) -> PlainOutput:
     """The plain model on packed sequences: ids [N] -> states [N, H], pooled [S, H], hidden states [N, H]."""
-    lengths, contexts = layout.lengths, layout.contexts
+    lengths = layout.lengths
     rows = paddle.to_tensor(padded(ids, lengths, PAD))
-    places = None if position_ids is None else paddle.to_tensor(padded(position_ids, lengths, PAD))
+    positions = None
+    if position_ids is not None:
+        positions = paddle.to_tensor(padded(position_ids, lengths, PAD))
     cells = paddle.to_tensor(real_cells(lengths))
     if input_bias is not None:
         shape = [rows.size, input_bias.shape[-1]]
         input_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape).reshape([*rows.shape, -1])
-    found = model(rows, places, paddle.to_tensor(padded_mask(lengths, contexts)), input_bias)
-    states = tuple(paddle.gather(x.reshape([-1, x.shape[-1]]), cells) for x in found.hidden_states)
-    return PlainOutput(states[-1], found.pooled, states)
+    mask = paddle.to_tensor(padded_mask(lengths, layout.contexts))
+    output = model(rows, positions, mask, input_bias)
+    states = tuple(paddle.gather(x.reshape([-1, x.shape[-1]]), cells) for x in output.hidden_states)
+    return PlainOutput(states[-1], output.pooled, states)

@@ -19,8 +19,9 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
     """ids [3, 9] with pads, and the mask."""
     rng = np.random.default_rng(1)
     ids = rng.integers(4, CONFIG["vocab_size"], size=(3, 9))
-    ids[:, 0], ids[:, -1] = 0, 2
-    ids[1, 6:] = 1
+    ids[:, 0] = 0  # [CLS]
+    ids[:, -1] = 2  # [SEP]
+    ids[1, 6:] = 1  # pads
     return ids, (ids != 1).astype("int64")
 
 
@@ -33,7 +34,7 @@ def make(folder, head: str | None):
 def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     """The outputs of our model. Kinds for which we have no class are computed here."""
     checkpoint = open_checkpoint(folder)
-    w, config = checkpoint.tensors, checkpoint.config
+    config = checkpoint.config
     models = {
         "classification": lambda: SequenceClassifier(config, LABELS["classification"]),
         "choice": lambda: SequenceClassifier(config, 1),
@@ -58,10 +59,12 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
         if head == "lm":
             return [model.lm_head(padded).numpy()]
         if head == "uie":
-            sequence = padded.numpy()
-            parts = (f"linear_{end}" for end in ("start", "end"))
-            logits = (sequence @ w[f"{part}.weight"] + w[f"{part}.bias"] for part in parts)
-            return [1 / (1 + np.exp(-value[..., 0])) for value in logits]
+            outputs = []
+            for part in ("linear_start", "linear_end"):
+                weight = checkpoint.tensors[f"{part}.weight"]
+                logits = padded.numpy() @ weight + checkpoint.tensors[f"{part}.bias"]  # [B, T, 1]
+                outputs.append(1 / (1 + np.exp(-logits[..., 0])))
+            return outputs
         pooled = model.ernie_m.pooler(paddle.gather(states, inputs.first_tokens))
         return [padded.numpy(), pooled.numpy()]
 
@@ -69,8 +72,8 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
 def load_torch(library: str, head: str | None, folder):
     """The model of this folder in transformers, with exactly the same weights."""
     model_class = getattr(transformers, tables.CLASSES[library][head].name)
-    model, told = model_class.from_pretrained(folder, output_loading_info=True)
-    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    model, loading = model_class.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model
 
 
@@ -88,10 +91,11 @@ def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list
     return [out.logits.numpy()]
 
 
-def assert_close(found: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:
+def assert_close(outputs: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:
     """Outputs agree within 1e-4, except at padding."""
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        if one.shape[:2] == mask.shape:  # one output for each token
-            one, other = one[mask == 1], other[mask == 1]
-        np.testing.assert_allclose(one, other, atol=1e-4)
+    for output, expected_output in zip(outputs, expected, strict=True):
+        assert output.shape == expected_output.shape
+        if output.shape[:2] == mask.shape:  # one output for each token
+            output = output[mask == 1]
+            expected_output = expected_output[mask == 1]
+        np.testing.assert_allclose(output, expected_output, atol=1e-4)

@@ -12,66 +12,97 @@ from model.checkpoint.formats import tables
 from model.task_names import MODEL_CLASSES
 
 CONFIG = {
-    "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "intermediate_size": 64, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 40, "initializer_range": 0.02,
-    "layer_norm_eps": 1e-5, "pad_token_id": 1,
-}  # fmt: skip
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 40,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+}
 LABELS = {"classification": 3, "tagging": 5, "question_answering": 2, "choice": 1}
 ARCHITECTURES = {**MODEL_CLASSES, "choice": "SequenceClassifier"}
 
 
 def weights(
-    head: str | None = None, lm_head: bool = False, languages: int = 0, pooler: bool = True, seed: int = 0,
+    head: str | None = None,
+    lm_head: bool = False,
+    languages: int = 0,
+    pooler: bool = True,
+    seed: int = 0,
     config: dict = CONFIG,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """Random weights under our names. A few values are -0.0, very small or very large."""
     rng = np.random.default_rng(seed)
     sizes = {**config, "num_labels": LABELS.get(head)}
-    wanted = {"pooler": pooler, "classifier": head in LABELS, "lm_head": lm_head}
-    parts = ("embeddings", "encoder", *(part for part, is_wanted in wanted.items() if is_wanted))
-    table = tables.rows_of(tables.OURS, config["num_hidden_layers"])
-    table = [row for row in table if row.canonical.split(".")[0] in parts]
-    shapes = {row.canonical: tuple(sizes[axis] for axis in row.axes) for row in table}
+    parts = ["embeddings", "encoder"]
+    if pooler:
+        parts.append("pooler")
+    if head in LABELS:
+        parts.append("classifier")
+    if lm_head:
+        parts.append("lm_head")
+    shapes = {}
+    for row in tables.rows_of(tables.OURS, config["num_hidden_layers"]):
+        if row.canonical.split(".")[0] in parts:
+            shapes[row.canonical] = tuple(sizes[axis] for axis in row.axes)
     if head == "uie":
         for end in ("start", "end"):
             shapes |= {f"linear_{end}.weight": (sizes["hidden_size"], 1), f"linear_{end}.bias": (1,)}
     if languages:
         shapes["language_embeddings.weight"] = (languages, sizes["hidden_size"])
-    made = {}
+    arrays = {}
     for name, shape in shapes.items():
-        around = np.float32("norm" in name and name.endswith(".weight"))
-        made[name] = (around + 0.1 * rng.standard_normal(shape)).astype(np.float32)
-    odd = made["embeddings.position_embeddings.weight"].reshape(-1)
-    odd[:4] = np.array([-0.0, 1e-45, 3e38, -1e-30], np.float32)
-    return made
+        mean = np.float32("norm" in name and name.endswith(".weight"))
+        arrays[name] = (mean + 0.1 * rng.standard_normal(shape)).astype(np.float32)
+    positions = arrays["embeddings.position_embeddings.weight"].reshape(-1)
+    positions[:4] = np.array([-0.0, 1e-45, 3e38, -1e-30], np.float32)
+    return arrays
 
 
-def make_ours(folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG,
-              **kind) -> dict[str, np.ndarray]:  # fmt: skip
+def make_ours(
+    folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG, **kind
+) -> dict[str, np.ndarray]:
     """Write config.json and model.safetensors as `save_model` does, and return the weights."""
-    made = weights(head, config=config, **kind)
-    extra = {"architecture": ARCHITECTURES.get(head, "ErnieMModel"), "head": head, "labels": labels}
+    arrays = weights(head, config=config, **kind)
+    settings = {**config, "model_type": "ernie_m", "architecture": ARCHITECTURES.get(head, "ErnieMModel")}
+    if head is not None:
+        settings["head"] = head
+    if labels is not None:
+        settings["labels"] = labels
     if kind.get("languages"):
-        extra |= {"architecture": "PreTrainingModel", "languages": ["de", "en", "fr"][: kind["languages"]]}
+        settings["architecture"] = "PreTrainingModel"
+        settings["languages"] = ["de", "en", "fr"][: kind["languages"]]
     folder.mkdir(parents=True)
-    safe.write(folder / "model.safetensors", made)
-    settings = {**config, "model_type": "ernie_m", **{k: v for k, v in extra.items() if v is not None}}
+    safe.write(folder / "model.safetensors", arrays)
     (folder / "config.json").write_text(json.dumps(settings))
-    return made
+    return arrays
+
+
+PADDLENLP_CLASSES = {
+    "classification": "ErnieMForSequenceClassification",
+    "tagging": "ErnieMForTokenClassification",
+    "question_answering": "ErnieMForQuestionAnswering",
+    "choice": "ErnieMForMultipleChoice",
+    "uie": "UIEM",
+}
 
 
 def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = False, **kind):
     """Write a folder as PaddleNLP does, and return the weights under our names."""
-    made = weights(head, **kind)
-    classes = {"classification": "ErnieMForSequenceClassification", "tagging": "ErnieMForTokenClassification",
-               "question_answering": "ErnieMForQuestionAnswering", "choice": "ErnieMForMultipleChoice",
-               "uie": "UIEM"}  # fmt: skip
-    class_name = classes.get(head, "ErnieMModel")
-    theirs = {name if head is None or name.startswith(("classifier", "linear_")) else f"ernie_m.{name}": array
-              for name, array in made.items()}  # fmt: skip
+    arrays = weights(head, **kind)
+    class_name = PADDLENLP_CLASSES.get(head, "ErnieMModel")
+    state = {}
+    for name, array in arrays.items():
+        is_outside = head is None or name.startswith(("classifier", "linear_"))
+        state[name if is_outside else f"ernie_m.{name}"] = array
+    state["StructuredToParameterName@@"] = {name: f"p_{i}" for i, name in enumerate(state)}
     folder.mkdir(parents=True)
-    state = {**theirs, "StructuredToParameterName@@": {name: f"p_{i}" for i, name in enumerate(theirs)}}
     file = "ernie_m_base.pdparams" if old_names else "model_state.pdparams"
     (folder / file).write_bytes(pickle.dumps(state, 4))
     config = {**CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
@@ -81,38 +112,46 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     else:
         config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}
     (folder / ("model_config.json" if old_names else "config.json")).write_text(json.dumps(config))
-    return made
+    return arrays
 
 
 def fairseq_state(
-    made: dict[str, np.ndarray], prefix: str = "decoder.", fused: bool = False, new_norm: bool = False
-):
+    arrays: dict[str, np.ndarray], prefix: str = "decoder.", fused: bool = False, new_norm: bool = False
+) -> dict[str, np.ndarray]:
     """Our weights under fairseq's names."""
     inner = f"{prefix}sentence_encoder."
     norm = "layernorm_embedding" if new_norm else "emb_layer_norm"
     state = {
-        f"{inner}embed_tokens.weight": made["embeddings.word_embeddings.weight"],
-        f"{inner}embed_positions.weight": made["embeddings.position_embeddings.weight"],
-        f"{inner}{norm}.weight": made["embeddings.layer_norm.weight"],
-        f"{inner}{norm}.bias": made["embeddings.layer_norm.bias"],
-        **{f"{prefix}{name}": array for name, array in made.items() if name.startswith("lm_head.")},
-        f"{prefix}lm_head.dense.weight": np.ascontiguousarray(made["lm_head.dense.weight"].T),
-        f"{prefix}lm_head.weight": made["embeddings.word_embeddings.weight"],
+        f"{inner}embed_tokens.weight": arrays["embeddings.word_embeddings.weight"],
+        f"{inner}embed_positions.weight": arrays["embeddings.position_embeddings.weight"],
+        f"{inner}{norm}.weight": arrays["embeddings.layer_norm.weight"],
+        f"{inner}{norm}.bias": arrays["embeddings.layer_norm.bias"],
+        **{f"{prefix}{name}": array for name, array in arrays.items() if name.startswith("lm_head.")},
+        f"{prefix}lm_head.dense.weight": np.ascontiguousarray(arrays["lm_head.dense.weight"].T),
+        f"{prefix}lm_head.weight": arrays["embeddings.word_embeddings.weight"],
         f"{inner}version": np.zeros(1, np.float32),
     }
-    parts = {"self_attn.out_proj": "self_attn.out_proj", "norm1": "self_attn_layer_norm", "linear1": "fc1",
-             "linear2": "fc2", "norm2": "final_layer_norm"}  # fmt: skip
+    names = {  # ours -> fairseq's
+        "self_attn.out_proj": "self_attn.out_proj",
+        "norm1": "self_attn_layer_norm",
+        "linear1": "fc1",
+        "linear2": "fc2",
+        "norm2": "final_layer_norm",
+    }
     if not fused:
-        parts |= {f"self_attn.{c}_proj": f"self_attn.{c}_proj" for c in "qkv"}
+        names |= {f"self_attn.{c}_proj": f"self_attn.{c}_proj" for c in "qkv"}
     for i in range(CONFIG["num_hidden_layers"]):
-        ours, theirs = f"encoder.layers.{i}.", f"{inner}layers.{i}."
-        for one, other in parts.items():
-            state[f"{theirs}{other}.weight"] = np.ascontiguousarray(made[f"{ours}{one}.weight"].T)
-            state[f"{theirs}{other}.bias"] = made[f"{ours}{one}.bias"]
+        layer = f"encoder.layers.{i}"
+        fairseq_layer = f"{inner}layers.{i}"
+        for name, fairseq_name in names.items():
+            weight = arrays[f"{layer}.{name}.weight"]
+            state[f"{fairseq_layer}.{fairseq_name}.weight"] = np.ascontiguousarray(weight.T)
+            state[f"{fairseq_layer}.{fairseq_name}.bias"] = arrays[f"{layer}.{name}.bias"]
         if fused:
             for part in ("weight", "bias"):
-                three = [made[f"{ours}self_attn.{c}_proj.{part}"].T for c in "qkv"]
-                state[f"{theirs}self_attn.in_proj_{part}"] = np.ascontiguousarray(np.concatenate(three))
+                projections = [arrays[f"{layer}.self_attn.{c}_proj.{part}"].T for c in "qkv"]
+                in_proj = np.ascontiguousarray(np.concatenate(projections))
+                state[f"{fairseq_layer}.self_attn.in_proj_{part}"] = in_proj
     return state
 
 

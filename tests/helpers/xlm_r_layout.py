@@ -14,35 +14,51 @@ from unittest import mock
 import numpy as np
 from safetensors.numpy import save_file
 
-SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-         "intermediate_size": 64, "max_position_embeddings": 40}  # fmt: skip
+SHAPE = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+}
 
 
 def config(**changes) -> dict:
     """config.json."""
-    return {"model_type": "xlm-roberta", **SHAPE, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
-            "pad_token_id": 1, "type_vocab_size": 1, **changes}  # fmt: skip
+    return {
+        "model_type": "xlm-roberta",
+        **SHAPE,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "type_vocab_size": 1,
+        **changes,
+    }
 
 
 def weights(settings: dict, seed: int = 0) -> dict[str, np.ndarray]:
     """A state dict with matrices [out, in], as in torch."""
     rng = np.random.default_rng(seed)
-    h, wide, v = settings["hidden_size"], settings["intermediate_size"], settings["vocab_size"]
+    h = settings["hidden_size"]
+    inner = settings["intermediate_size"]
+    vocab_size = settings["vocab_size"]
     shapes = {
-        "roberta.embeddings.word_embeddings.weight": (v, h),
+        "roberta.embeddings.word_embeddings.weight": (vocab_size, h),
         "roberta.embeddings.position_embeddings.weight": (settings["max_position_embeddings"], h),
         "roberta.embeddings.token_type_embeddings.weight": (1, h),
         **_affine("roberta.embeddings.LayerNorm", h),
         **_affine("lm_head.dense", h, h),
         **_affine("lm_head.layer_norm", h),
-        "lm_head.bias": (v,),
+        "lm_head.bias": (vocab_size,),
     }
     for i in range(settings["num_hidden_layers"]):
         layer = f"roberta.encoder.layer.{i}"
         for name in ("self.query", "self.key", "self.value", "output.dense"):
             shapes |= _affine(f"{layer}.attention.{name}", h, h)
         shapes |= _affine(f"{layer}.attention.output.LayerNorm", h) | _affine(f"{layer}.output.LayerNorm", h)
-        shapes |= _affine(f"{layer}.intermediate.dense", wide, h) | _affine(f"{layer}.output.dense", h, wide)
+        shapes |= _affine(f"{layer}.intermediate.dense", inner, h)
+        shapes |= _affine(f"{layer}.output.dense", h, inner)
     return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -55,9 +71,9 @@ def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
     folder.mkdir(parents=True, exist_ok=True)
     settings = config(**changes)
     (folder / "config.json").write_text(json.dumps(settings))
-    made = weights(settings)
-    save_file(made, folder / "model.safetensors")
-    return made
+    arrays = weights(settings)
+    save_file(arrays, folder / "model.safetensors")
+    return arrays
 
 
 @dataclass
@@ -91,7 +107,8 @@ def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legac
         wrap: makes the object to save from the state dict.
         legacy: the layout before torch 1.6 instead of the zip archive.
     """
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    torch = types.ModuleType("torch")
+    utils = types.ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
     utils._rebuild_tensor_v2 = types.FunctionType((lambda: None).__code__, {}, "_rebuild_tensor_v2")
     utils._rebuild_tensor_v2.__module__ = "torch._utils"
@@ -118,6 +135,12 @@ def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> 
 def legacy_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
     """A file in the layout before torch 1.6 with this pickle."""
     storages = storages or {}
-    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    data = b"".join(pickle.dumps(value, 2) for value in head) + pickled + pickle.dumps(list(storages), 2)
-    return data + b"".join(struct.pack("<q", array.size) + array.tobytes() for array in storages.values())
+    stream = io.BytesIO()
+    for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+        stream.write(pickle.dumps(value, 2))
+    stream.write(pickled)
+    stream.write(pickle.dumps(list(storages), 2))
+    for array in storages.values():
+        stream.write(struct.pack("<q", array.size))
+        stream.write(array.tobytes())
+    return stream.getvalue()

@@ -58,7 +58,8 @@ class Flags:
 
 
 def test_files_then_the_command_line(tmp_path):
-    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first = tmp_path / "a.yaml"
+    second = tmp_path / "b.yaml"
     first.write_text("optimizer: {peak_lr: 1e-3}\nlanguages: [en, de]\nsteps: 5\n")
     second.write_text("steps: 6\noptimizer: {style: paddlenlp}")
     line = ["--config", str(first), f"--config={second}", "--languages", "[zh]"]

@@ -46,6 +46,7 @@ COMMANDS = sorted({path.stem for path in ROOT.glob("*.py")} - {"ernie_m"})
 def test_a_command_outside_the_environment_is_one_line(command):
     """-S: Python without its installed packages."""
     line = [sys.executable, "-S", ROOT / f"{command}.py", "--help"]
-    done = subprocess.run(line, env=clean_environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
-    assert " has no numpy, " in done.stderr and "run sh scripts/setup.sh once" in done.stderr
+    process = subprocess.run(line, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (2, "")
+    (error,) = process.stderr.splitlines()
+    assert " has no numpy, " in error and "run sh scripts/setup.sh once" in error

@@ -38,11 +38,11 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
 
 
 def test_every_package_that_logs_is_ours():
-    files = [path for path in ROOT.glob("[a-z]*/**/*.py") if not path.is_relative_to(ROOT / "tests")]
-    logging_ones = {
-        path.relative_to(ROOT).parts[0] for path in files if "getLogger(__name__)" in path.read_text("utf-8")
-    }
-    assert {"model", "inference"} <= logging_ones <= set(run_log.OURS)
+    packages = set()
+    for path in ROOT.glob("[a-z]*/**/*.py"):
+        if "getLogger(__name__)" in path.read_text("utf-8"):
+            packages.add(path.relative_to(ROOT).parts[0])
+    assert {"model", "inference"} <= packages - {"tests"} <= set(run_log.OURS)
 
 
 def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
@@ -53,9 +53,9 @@ def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
         run_log._attach([])  # closes it
     run_log.setup(str(tmp_path))
     run_log.logger.info("there is room again")
-    told = capsys.readouterr()
-    assert told.out.splitlines() == ["lost"] * 3 + ["there is room again"]
-    (line,) = told.err.splitlines()
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["lost", "lost", "lost", "there is room again"]
+    (line,) = printed.err.splitlines()
     assert line.startswith(f"{path}: lines of the log are missing: ")
     assert path.read_text().endswith("there is room again\n")
 
@@ -73,8 +73,8 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
     assert ended.value.code == 2
     with pytest.raises(RuntimeError):
         run(bug)
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "error: train.tsv, line 2: unknown label 'x'\n")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "error: train.tsv, line 2: unknown label 'x'\n")
     first, *rest = (tmp_path / "job.log.0").read_text().splitlines()
     assert first.endswith("ERROR train.tsv, line 2: unknown label 'x'")
     assert rest[1].startswith("Traceback") and rest[-1] == "RuntimeError: not a user's fault"
@@ -89,29 +89,29 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
 def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
-    shown = run_log.Progress(100, "work", initial=40)
-    assert shown.eta() == "?"
+    bar = run_log.Progress(100, "work", initial=40)
+    assert bar.eta() == "?"
     now[0] += 10
-    shown.update(20)  # 20 units in 10 s: the 40 left take 20 s; what was done before does not count as speed
-    assert shown.speed() == pytest.approx(2.0)
-    assert shown.eta() == "0:00:20"
-    shown.update(40)
-    assert shown.eta() == "0:00:00"
+    bar.update(20)  # 20 units in 10 s: the 40 left take 20 s; what was done before does not count as speed
+    assert bar.speed() == pytest.approx(2.0)
+    assert bar.eta() == "0:00:20"
+    bar.update(40)
+    assert bar.eta() == "0:00:00"
 
 
 def test_eta_with_evaluations(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
-    shown = run_log.Progress(100, "training")
+    bar = run_log.Progress(100, "training")
     now[0] += 40
-    shown.update(20)
-    assert shown.eta(3) == "0:02:40 + 3 evaluations" and shown.eta(1) == "0:02:40 + 1 evaluation"
+    bar.update(20)
+    assert bar.eta(3) == "0:02:40 + 3 evaluations" and bar.eta(1) == "0:02:40 + 1 evaluation"
     for seconds in (100, 200):
-        with shown.evaluation():
+        with bar.evaluation():
             now[0] += seconds
     now[0] += 20
-    shown.update(10)
-    assert shown.speed() == 0.5 and shown.eta(1) == "0:04:50"  # 70 steps of 2 s, one evaluation of 150 s
+    bar.update(10)
+    assert bar.speed() == 0.5 and bar.eta(1) == "0:04:50"  # 70 steps of 2 s, one evaluation of 150 s
 
 
 def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, monkeypatch):
@@ -136,13 +136,13 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     run_log.setup(str(tmp_path))
-    shown = run_log.Progress(10, "training", unit="steps")
+    bar = run_log.Progress(10, "training", unit="steps")
     time.sleep(0.15)  # tqdm draws ten times a second at most
-    shown.update(3, loss="0.5")
+    bar.update(3, loss="0.5")
     assert "training:  30%" in screen.getvalue() and "3/10" in screen.getvalue()
     assert "loss=0.5" in screen.getvalue()
     run_log.logger.info("a line")
-    shown.close()
+    bar.close()
     assert capsys.readouterr().out == "a line\n"
     assert (tmp_path / "job.log.0").read_text().endswith("a line\n")
 
@@ -161,12 +161,12 @@ def main():
 run(main)
 """
     with open("/dev/full", "w") as disk:
-        streams = {
-            name: disk if full in (name, "both") else subprocess.DEVNULL for name in ("stdout", "stderr")
-        }
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        for name in streams:
+            if full in (name, "both"):
+                streams[name] = disk
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=ROOT, env=clean_environment(), check=False, **streams)
-    assert done.returncode == 2
-    assert [line.split(" ", 3)[3] for line in (tmp_path / "job.log.0").read_text().splitlines()] == [
-        "a line", "a line", "the end",
-    ]  # fmt: skip
+        process = subprocess.run(command, cwd=ROOT, env=clean_environment(), check=False, **streams)
+    assert process.returncode == 2
+    lines = (tmp_path / "job.log.0").read_text().splitlines()
+    assert [line.split(" ", 3)[3] for line in lines] == ["a line", "a line", "the end"]

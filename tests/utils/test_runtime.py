@@ -9,8 +9,16 @@ import pytest
 from utils.runtime import Cpu, int8_saturates, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
-AVX2, AVX512 = frozenset({"sse2", "avx2"}), frozenset({"sse2", "avx2", "avx512f"})
-OURS = ("OMP_NUM_THREADS", "KMP_BLOCKTIME", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel", "GLIBC_TUNABLES")
+SSE2 = frozenset({"sse2"})
+AVX2 = SSE2 | {"avx2"}
+AVX512 = AVX2 | {"avx512f"}
+SETTINGS = (
+    "OMP_NUM_THREADS",
+    "KMP_BLOCKTIME",
+    "MKL_DEBUG_CPU_TYPE",
+    "FLAGS_use_stride_kernel",
+    "GLIBC_TUNABLES",
+)
 
 
 def machine(
@@ -54,10 +62,17 @@ def test_limits_of_a_container(tmp_path, monkeypatch, cpu_max, memory_max, cores
     assert (cpu.cores, cpu.memory) == (cores, memory)
 
 
-def test_mkl_type():
-    amd, intel, sse2 = "AuthenticAMD", "GenuineIntel", frozenset({"sse2"})
-    for vendor, flags, kind in (amd, AVX512, "7"), (amd, AVX2, "5"), (amd, sse2, None), (intel, AVX512, None):
-        assert settings_for(Cpu(vendor, flags, 4, 0)).get("MKL_DEBUG_CPU_TYPE") == kind
+@pytest.mark.parametrize(
+    "vendor, flags, cpu_type",
+    [
+        ("AuthenticAMD", AVX512, "7"),
+        ("AuthenticAMD", AVX2, "5"),
+        ("AuthenticAMD", SSE2, None),
+        ("GenuineIntel", AVX512, None),
+    ],
+)
+def test_mkl_type(vendor, flags, cpu_type):
+    assert settings_for(Cpu(vendor, flags, 4, 0)).get("MKL_DEBUG_CPU_TYPE") == cpu_type
 
 
 def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
@@ -66,14 +81,18 @@ def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
 
 
 def test_int8_saturates_on_x86_without_vnni():
-    for flags, saturates in ({"avx2"}, True), ({"avx512_vnni"}, False), ({"avx_vnni"}, False), (set(), False):
-        assert int8_saturates(Cpu("", frozenset(flags), 1, 0)) is saturates
+    assert int8_saturates(Cpu("", AVX2, 1, 0))
+    for flags in ({"avx512_vnni"}, {"avx_vnni"}, set()):
+        assert not int8_saturates(Cpu("", frozenset(flags), 1, 0))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    clean = {name: value for name, value in os.environ.items() if name not in OURS and "PADDLE" not in name}
-    line, environment = [sys.executable, "-c", code], clean | environment
-    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    clean = {
+        name: value for name, value in os.environ.items() if name not in SETTINGS and "PADDLE" not in name
+    }
+    variables = clean | environment
+    line = [sys.executable, "-c", code]
+    return subprocess.run(line, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
 
 
 SHOW = "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
@@ -81,30 +100,30 @@ SHOW = "import os; from utils.runtime import prepare; prepare(); print(os.enviro
 
 def test_prepare_sets_prints_and_says_nothing_else():
     threads = settings_for(read_cpu())["OMP_NUM_THREADS"]
-    done = python(SHOW)
-    line, in_force = done.stdout.splitlines()
+    process = python(SHOW)
+    line, in_force = process.stdout.splitlines()
     assert line.startswith(f"cpu: OMP_NUM_THREADS={threads}, ") and in_force == threads
-    assert done.stderr == ""
+    assert process.stderr == ""
 
 
 def test_prepare_leaves_the_users_values():
-    done = python(SHOW, OMP_NUM_THREADS="3", GLIBC_TUNABLES="glibc.malloc.top_pad=131072")
-    assert "OMP_NUM_THREADS=3 (as set)" in done.stdout and done.stdout.splitlines()[-1] == "3"
-    assert "malloc as GLIBC_TUNABLES says" in done.stdout
+    printed = python(SHOW, OMP_NUM_THREADS="3", GLIBC_TUNABLES="glibc.malloc.top_pad=131072").stdout
+    assert "OMP_NUM_THREADS=3 (as set)" in printed and printed.splitlines()[-1] == "3"
+    assert "malloc as GLIBC_TUNABLES says" in printed
 
 
 def test_prepare_knows_the_processes_of_a_job():
     code = "from utils.runtime import prepare; print('returned', prepare())"
     cores = read_cpu().cores
-    done = python(code, PADDLE_LOCAL_SIZE="2", PADDLE_TRAINERS_NUM="16", PADDLE_TRAINER_ID="1")
-    (line,) = done.stdout.splitlines()  # rank 0 alone prints
+    process = python(code, PADDLE_LOCAL_SIZE="2", PADDLE_TRAINERS_NUM="16", PADDLE_TRAINER_ID="1")
+    (line,) = process.stdout.splitlines()  # rank 0 alone prints
     assert line.startswith(f"returned cpu: OMP_NUM_THREADS={max(1, cores // 2)}, ")
 
 
 def test_prepare_says_when_it_comes_too_late():
     late = "import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare\n"
-    said = python(late + "for _ in range(3): prepare()").stderr
-    assert said.count("may run on one thread") == 1
+    errors = python(late + "for _ in range(3): prepare()").stderr
+    assert errors.count("may run on one thread") == 1
 
 
 FAULTS = """
@@ -131,7 +150,7 @@ def test_freed_memory_is_kept():
 
 @keeps_memory
 def test_env_sh_works_in_a_python_started_after_it():
-    clean = {name: value for name, value in os.environ.items() if name not in OURS}
+    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
     def shell(command, **environment):
         line = ["sh", "-c", f"set -eu; . scripts/env.sh; {command}"]
@@ -151,9 +170,11 @@ def test_products_are_right_under_the_settings():
 
     rng = np.random.default_rng(0)
     for m, k, n in ((1, 7, 5), (33, 129, 65), (257, 100, 300)):
-        a, b = rng.standard_normal([m, k]), rng.standard_normal([k, n])
+        a = rng.standard_normal([m, k])
+        b = rng.standard_normal([k, n])
         for dtype, tolerance in (("float32", 1e-4), ("float64", 1e-10)):
-            x, y = paddle.to_tensor(a, dtype), paddle.to_tensor(b, dtype)
+            x = paddle.to_tensor(a, dtype)
+            y = paddle.to_tensor(b, dtype)
             for product in (
                 paddle.matmul(x, y),
                 paddle.matmul(x.t().contiguous(), y, transpose_x=True),
