@@ -17,17 +17,23 @@ from training.run import Pace
 from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state
 from utils.command_line import log_no_effect
 from utils.logging import RECIPE_BATCH, logger, setup
+from utils.options import options_of
 
 _REPORTS = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
-RULES = FolderRules(
-    output="--checkpoints",
-    overwrite="--overwrite true",
-    # run.json first: if the removal is interrupted, what remains belongs to no run.
-    contents=(RUN, "step_*", BEST, "seed_*", SELECTED, *_REPORTS),
-    # A step folder belongs to one seed, and other seeds may be run beside it.
-    may_change=("random_seed",),
-    advice=lambda identity, keys: "; to start a new run from its weights, use --init_pretraining_params",
-)
+
+
+def folder_rules(flags: TrainingFlags) -> FolderRules:
+    """How a fine-tuning command uses --checkpoints."""
+    return FolderRules(
+        output="--checkpoints",
+        overwrite="--overwrite true",
+        # run.json first: if the removal is interrupted, what remains belongs to no run.
+        contents=(RUN, "step_*", BEST, "seed_*", SELECTED, *_REPORTS),
+        # A step folder belongs to one seed, and other seeds may be run beside it.
+        may_change=("random_seed",),
+        defaults={key: option.default for key, option in options_of(type(flags)).items()},
+        advice=lambda identity, keys: "; to start a new run from its weights, use --init_pretraining_params",
+    )
 
 
 def begin(flags: TrainingFlags) -> None:
@@ -52,7 +58,9 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
         first_step = Path(flags.init_checkpoint)
     path = Path(flags.checkpoints)
-    folder = RunFolder(path, RULES, flags.keep_checkpoints, flags.overwrite, sources, first_step)
+    folder = RunFolder(
+        path, folder_rules(flags), flags.keep_checkpoints, flags.overwrite, sources, first_step
+    )
     with folder.locked():
         folder.claim(identity)
         yield folder

@@ -335,6 +335,6 @@ def official_line(interval: Interval, total_steps: int, measure: str) -> str:
     loss = interval.sums["loss"] / steps if steps else math.nan
     return (
         f"step: {interval.steps}/{total_steps}, ave loss: {loss:f}, {measure}, lr: {interval.step.lr:.3e}, "
-        f"grad norm: {interval.step.grad_norm:.3f}, speed: {interval.speed:.3f} steps/s, "
+        f"grad norm: {interval.step.grad_norm:.3f}, speed: {interval.steps_per_second:.3f} steps/s, "
         f"{interval.remaining} left"
     )

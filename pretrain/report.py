@@ -31,8 +31,8 @@ def record_of(interval: Interval) -> dict[str, Any]:
         "lr": interval.step.lr,
         "loss": sums["loss"] / steps if steps else None,
         "grad_norm": sums["grad_norm"] / steps if steps else None,
-        "tokens": float(interval.totals["tokens"]),
-        "tokens_per_second": interval.per_second.get("tokens", 0.0),
+        "tokens": interval.tokens,
+        "tokens_per_second": interval.tokens_per_second,
         "skipped": float(sums["skipped"]),
     }
     for objective in OBJECTIVES:

@@ -46,6 +46,7 @@ from training.schedules import Schedule, linear_warmup_decay
 from training.task import Evaluation, Task
 from utils.errors import UserError
 from utils.logging import logger
+from utils.options import options_of
 
 CHECKPOINTS, FULL, ENCODER, SETTINGS = "checkpoints", "full", "encoder", "config.yaml"
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
@@ -304,6 +305,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         finished=FULL,
         has_records=True,
         may_change=FREE,
+        defaults={key: option.default for key, option in options_of(PretrainConfig).items()},
         advice=advice,
     )
     sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}

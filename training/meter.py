@@ -20,9 +20,9 @@ class Interval:
         data: what the last one read.
         sums: sums over the steps: those of the engine, "loss", "grad_norm" and the number of "steps". A step
             whose update was skipped counts as "skipped" and adds nothing else.
-        totals: the same sums since the first step of the run.
-        per_second: the same sums for each second of this process since the last line.
-        speed: steps per second since this process started.
+        tokens: trained since the first step of the run, if the engine sums up "tokens".
+        tokens_per_second: of this process, since the last line.
+        steps_per_second: of this process, since it started.
         remaining: the remaining time of the run, in words.
     """
 
@@ -30,45 +30,50 @@ class Interval:
     step: "Step"
     data: Any
     sums: Counter[str]
-    totals: Counter[str]
-    per_second: Mapping[str, float]
-    speed: float
+    tokens: float
+    tokens_per_second: float
+    steps_per_second: float
     remaining: str
 
 
 class Meter:
-    """Adds up steps. A checkpoint holds both sums, so a resumed run logs what it would have logged.
+    """Adds up steps. A checkpoint holds the sums, so that a resumed run logs what it would have logged.
 
-    Args:
+    Attributes:
         sums: over the steps since the last line of the log, as `Interval.sums`.
-        totals: over all steps.
+        tokens: trained since the first step of the run.
     """
 
-    def __init__(self, sums: Mapping[str, float] | None = None, totals: Mapping[str, float] | None = None):
+    def __init__(self, sums: Mapping[str, float] | None = None, tokens: float = 0.0):
         self.sums: Counter[str] = Counter(sums)
-        self.totals: Counter[str] = Counter(totals)
+        self.tokens = tokens
         self._began = time.monotonic()
-        self._totals_before = self.totals.copy()
+        self._tokens_before = tokens
 
     def add(self, step: "Step") -> None:
         """Add a step."""
         if step.skipped:  # its values are not finite
-            values = {"skipped": 1.0}
-        else:
-            values = {**step.sums, "steps": 1.0, "loss": step.loss, "grad_norm": step.grad_norm}
-        self.sums.update(values)
-        self.totals.update(values)
+            self.sums["skipped"] += 1.0
+            return
+        self.sums.update({**step.sums, "steps": 1.0, "loss": step.loss, "grad_norm": step.grad_norm})
+        self.tokens += step.sums.get("tokens", 0.0)
 
-    def end_interval(self, steps: int, step: "Step", data: Any, speed: float, remaining: str) -> Interval:
+    def end_interval(
+        self, steps: int, step: "Step", data: Any, steps_per_second: float, remaining: str
+    ) -> Interval:
         """Return the steps since the last call, and begin with the next ones. Arguments: see `Interval`."""
         now = time.monotonic()
-        seconds = max(now - self._began, 1e-9)
-        per_second = {
-            name: (total - self._totals_before[name]) / seconds for name, total in self.totals.items()
-        }
-        totals = self.totals.copy()
-        interval = Interval(steps, step, data, self.sums, totals, per_second, speed, remaining)
+        interval = Interval(
+            steps=steps,
+            step=step,
+            data=data,
+            sums=self.sums,
+            tokens=self.tokens,
+            tokens_per_second=(self.tokens - self._tokens_before) / max(now - self._began, 1e-9),
+            steps_per_second=steps_per_second,
+            remaining=remaining,
+        )
         self.sums = Counter()
-        self._totals_before = totals
+        self._tokens_before = self.tokens
         self._began = now
         return interval

@@ -87,7 +87,7 @@ class Trainer:
         self.evaluated = saved.state["evaluated"]
         if saved.state["best"] is not None:
             self.best = Evaluation(**saved.state["best"])
-        self.meter = Meter(saved.state["window"], saved.state["totals"])
+        self.meter = Meter(saved.state["window"], saved.state["tokens"])
         logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, self.task.total_steps)
 
     def _state(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Trainer:
             "evaluated": self.evaluated,
             "best": self.best and asdict(self.best),
             "window": dict(self.meter.sums),
-            "totals": dict(self.meter.totals),
+            "tokens": self.meter.tokens,
         }
 
     def run(self, stop: StopSignal) -> bool:

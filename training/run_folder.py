@@ -13,9 +13,10 @@ each has its own step folders, best/ and selected.json in seed_<n>/.
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from training.checkpoint import newest_checkpoint, write_checkpoint
 from training.guard import only_run_in
 from training.records import Records
 from training.task import Evaluation
-from utils.config import differences
+from utils.config import differences, flatten
 from utils.errors import UserError
 from utils.files import atomic_dir, read_json, remove, unwritable_is_a_user_error, write_json
 from utils.logging import logger
@@ -47,21 +48,23 @@ class FolderRules:
         output: the option that names the folder, for messages: "run.output".
         overwrite: the option that begins anew: "--run.overwrite true".
         contents: patterns of everything that a run leaves, in the order in which overwriting removes it.
+        may_change: the keys of the identity that may differ when a run goes on from a step folder.
+        defaults: key -> the value of an option, for runs that are older than the option.
+        advice: returns what else to do about another run, from its identity and the keys that differ.
         steps: the sub-folder of the step folders; "" is the folder itself.
         finished: a folder that only a finished run has; without a checkpoint beside it, the run cannot go on.
         has_records: whether the run writes metrics.jsonl.
-        may_change: the keys of the identity that may differ when a run goes on from a step folder.
-        advice: returns what else to do about another run, from its identity and the keys that differ.
     """
 
     output: str
     overwrite: str
     contents: Sequence[str]
+    may_change: Collection[str]
+    defaults: Mapping[str, Any]
+    advice: Callable[[Mapping[str, Any], Collection[str]], str]
     steps: str = ""
     finished: str = ""
     has_records: bool = False
-    may_change: Collection[str] = ()
-    advice: Callable[[Mapping[str, Any], Collection[str]], str] = lambda identity, keys: ""
 
 
 class SavedRun(NamedTuple):
@@ -155,12 +158,29 @@ class RunFolder:
                     f"{self.path} holds checkpoints of a run that left no {RUN} there; {self._ways_out}"
                 )
             else:
-                changed = differences(read_json(path, self._ways_out), identity)
+                changed = self._differences(self._read_run_json(), identity)
                 if changed:
-                    raise UserError(f"{self.path} holds another run ({_listed(changed)}); {self._ways_out}")
+                    raise UserError(
+                        f"{self.path} holds another run ({_listed(changed.values())}); {self._ways_out}"
+                    )
 
         self.remove_old_run()
         distributed.on_main(compare_or_write)
+
+    def _read_run_json(self) -> dict[str, Any]:
+        path = self.path / RUN
+        identity = read_json(path, self._ways_out)
+        if not isinstance(identity, dict):
+            raise UserError(f"{path}: holds no run; {self._ways_out}")
+        return identity
+
+    def _differences(self, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
+        """The keys in which two identities differ, each with its values as in "seed: 1 -> 2"."""
+        stored, identity = flatten(stored), flatten(identity)
+        for key, default in self.rules.defaults.items():
+            if key in identity:
+                stored.setdefault(key, default)
+        return {line.partition(":")[0]: line for line in differences(stored, identity)}
 
     def remove_old_run(self) -> None:
         """With `overwrite`, remove the run in the folder, once.
@@ -225,12 +245,12 @@ class RunFolder:
         return saved._replace(state=self._with_best(saved))
 
     def _check_identity(self, saved: SavedRun, identity: dict[str, Any]) -> None:
-        changed = {line.partition(":")[0]: line for line in differences(saved.identity, identity)}
+        changed = self._differences(saved.identity, identity)
         changed = {key: line for key, line in changed.items() if key not in self.rules.may_change}
         if changed:
             advice = self.rules.advice(saved.identity, changed.keys())
             raise UserError(
-                f"{saved.folder} was made with another configuration ({_listed([*changed.values()])}): go on "
+                f"{saved.folder} was made with another configuration ({_listed(changed.values())}): go on "
                 f"with that one, {self._ways_out}{advice}"
             )
 
@@ -303,25 +323,25 @@ def read_step(folder: Path) -> SavedRun:
 
 def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
     if "config" in saved:
-        saved = _as_today(saved)
+        saved = _from_version_1_0(saved)
     if not {"engine", "run", "seed", "state"} <= saved.keys():
         raise UserError(
             f"{folder}: the training_state there is of another program or version, so it cannot be resumed "
             "here; a new run can start from its weights"
         )
-    state = {"totals": {}} | saved["state"]
+    state = {"tokens": 0.0} | saved["state"]  # fine-tuning in version 1.0 had no such key
     return SavedRun(folder, saved["engine"], saved["run"], saved["seed"], state)
 
 
-def _as_today(saved: dict[str, Any]) -> dict[str, Any]:
-    """The training state of pre-training, whose form was another one before version 1.1."""
+def _from_version_1_0(saved: dict[str, Any]) -> dict[str, Any]:
+    """The training state of pre-training in version 1.0, in the form that it has had since."""
     journal = saved["run"]["journal"]
     state = {
         "position": saved["run"]["reader"],
         "evaluated": journal["evaluated"],
         "best": None,
         "window": journal["window"]["sums"],
-        "totals": {"tokens": journal["window"]["trained_tokens"]},
+        "tokens": journal["window"]["trained_tokens"],
     }
     return {
         "engine": saved["engine"],
@@ -343,6 +363,6 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
-def _listed(differences: Sequence[str]) -> str:
+def _listed(lines: Iterable[str]) -> str:
     """The first few differences in one line, with digests of 12 digits."""
-    return "; ".join(_DIGEST.sub(r"\1", difference) for difference in differences[:_MOST_DIFFERENCES])
+    return "; ".join(_DIGEST.sub(r"\1", line) for line in islice(lines, _MOST_DIFFERENCES))

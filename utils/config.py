@@ -71,8 +71,8 @@ def save_config(config: Any, path: str | os.PathLike) -> None:
 
 def differences(old: Any, new: Any) -> list[str]:
     """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
-    old_values = _flatten(old)
-    new_values = _flatten(new)
+    old_values = flatten(old)
+    new_values = flatten(new)
     lines = []
     for key in old_values | new_values:
         old_value = old_values.get(key, "(absent)")
@@ -82,14 +82,14 @@ def differences(old: Any, new: Any) -> list[str]:
     return lines
 
 
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a configuration by their whole keys. Tuples become lists, as in JSON."""
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a configuration (a dataclass or nested dicts) by their whole keys. Tuples become lists."""
     values: dict[str, Any] = {}
     items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
     for name, value in items.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and value:
-            values |= _flatten(value, f"{key}.")
+            values |= flatten(value, f"{key}.")
         else:
             values[key] = list(value) if isinstance(value, tuple) else value
     return values

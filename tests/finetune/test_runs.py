@@ -1,5 +1,6 @@
 """Whose folder it is, where the same command goes on, what is refused and what begins anew."""
 
+import json
 import os
 import shutil
 import signal
@@ -146,6 +147,19 @@ def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp
     assert "run.json" in refused(**FAST)
     shutil.rmtree(tmp_path / "out" / "best")
     assert "run.json" in refused(**FAST)
+
+
+def test_a_folder_that_is_older_than_an_option(classify, refused, tmp_path):
+    """The run had the default of the option."""
+    classify(**FAST)
+    path = tmp_path / "out" / "run.json"
+    identity = json.loads(path.read_text())
+    assert identity.pop("split_han") is True
+    path.write_text(json.dumps(identity))
+    classify(**FAST)
+    assert "(split_han: True -> False)" in refused(split_han="false", **FAST)
+    path.write_text("[]")
+    assert "run.json: holds no run; choose another --checkpoints" in refused(**FAST)
 
 
 def test_overwrite_begins_anew(classify, refused, tmp_path):

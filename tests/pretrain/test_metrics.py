@@ -30,7 +30,7 @@ def test_records_by_hand_and_in_words():
     """Also from the sums that a checkpoint had in between."""
     first = Meter()
     first.add(STEPS[0])
-    meter = Meter(*json.loads(json.dumps([first.sums, first.totals])))
+    meter = Meter(*json.loads(json.dumps([first.sums, first.tokens])))
     for one in STEPS[1:]:
         meter.add(one)
     last = replace(STEPS[-1], lr=2e-4)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.checkpoint.manifest import MANIFEST, write_manifest
 from pretrain.evaluate import Evaluator
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
@@ -62,6 +63,29 @@ def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     assert [path.name for path in (out / "checkpoints").iterdir()][-1] == f"step_{step}"
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
+    assert_equal_runs(straight, out)
+
+
+def as_version_1_0_wrote_it(step: Path) -> None:
+    """Give a training state the form that it had in version 1.0, without an option that came later."""
+    folder = step / "training_state"
+    saved = json.loads((folder / "state.json").read_text())
+    config, state = saved["run"], saved["state"]
+    digests = config.pop("digests")
+    del config["objectives"]["shares"]
+    window = {"sums": state["window"], "trained_tokens": state["tokens"]}
+    run = {"reader": state["position"], "journal": {"window": window, "evaluated": state["evaluated"]}}
+    old = {"engine": saved["engine"], "run": run, "config": config, "digests": digests}
+    (folder / "state.json").write_text(json.dumps(old))
+    write_manifest(folder / MANIFEST, ["arrays.safetensors", "state.json", f"../{MANIFEST}"], parts=1)
+
+
+def test_a_run_of_version_1_0_goes_on(straight, tiny_corpus, tmp_path, refused):
+    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=5, **USUAL)
+    as_version_1_0_wrote_it(out / "checkpoints/step_5")
+    line = refused(objectives__shares={"mmlm": 1}, objectives__active=None, **USUAL)
+    assert "step_5 was made with another configuration (" in line and "objectives.shares" in line
+    pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
 
 
