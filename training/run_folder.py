@@ -255,18 +255,29 @@ class RunFolder:
             )
 
     def _with_best(self, saved: SavedRun) -> dict[str, Any]:
-        """The state of a run, with its best model brought into this folder.
+        """Bring the best model of a run into this folder, and return the state of the run.
 
-        Without a best step if best/ is of another one: the run selected a later step before it was killed.
+        If best/ is of a step after the last evaluation that the state knows, the run was killed after it
+        selected that step. It will evaluate and select it again, so the state is returned without a best step.
+
+        Raises:
+            UserError: best/ is missing, or was replaced. Another step would be selected without it.
         """
         if saved.state["best"] is None:
             return saved.state
-        source = saved.folder.parent / BEST
-        step_there = distributed.on_main(lambda: _step_of(source))
-        if step_there != saved.state["best"]["step"]:
-            logger.warning("%s is not the best so far: selection starts anew", source)
+        best = saved.folder.parent / BEST
+        selected = saved.state["best"]["step"]
+        step = distributed.on_main(lambda: _step_of(best))
+        if step is not None and step > saved.state["evaluated"]:
+            logger.info("%s is of step %d: the run goes on from before it", best, step)
             return saved.state | {"best": None, "evaluated": -1}
-        distributed.on_main(lambda: _copy(source, self.path / BEST))
+        if step != selected:
+            fault = "is not there" if step is None else f"is of step {step}"
+            raise UserError(
+                f"{best} {fault}, but the run selected step {selected} before {saved.folder.name}: put "
+                f"that model back, {self._ways_out}"
+            )
+        distributed.on_main(lambda: _copy(best, self.path / BEST))
         return saved.state
 
     # What a run writes

@@ -141,11 +141,35 @@ def test_the_selected_weights_come_along_to_another_folder(classify, toy_folder,
     for language in toy.LANGUAGES:
         first, again = (tmp_path / f"{name}.{language}.0.4" for name in ("first", "again"))
         assert first.read_bytes() == again.read_bytes()
-    shutil.rmtree(tmp_path / "out" / "best")
-    third = {"out": "third", "test_save": "third.%s", "init_checkpoint": tmp_path / "out" / "step_8"}
-    results = classify(**third, **options)
-    assert results["selected"]["1"]["step"] == 8  # evaluated once more
-    assert "selection starts anew" in (tmp_path / "log" / "job.log.0").read_text()
+
+
+def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, refused, tmp_path, monkeypatch):
+    """Without it the run would select another step. One of a later step is what a kill leaves behind."""
+    scripted(monkeypatch)
+    options = {"epoch": 1, "validation_steps": 4, "save_steps": 4, "keep_checkpoints": 5}
+    straight = classify(**options)
+    assert straight["selected"]["1"]["step"] == 8
+    out = tmp_path / "out"
+    shutil.copytree(out / "step_12", tmp_path / "later")
+    for name in ("selected.json", "results.json", "results.md", "results.txt"):
+        (out / name).unlink()
+    shutil.rmtree(out / "step_12")
+    (out / "best").rename(tmp_path / "best")
+    line = refused(**options)
+    assert f"{out}/best is not there, but the run selected step 8 before step_8: put that model back" in line
+    assert "begin anew with --overwrite true" in line
+    shutil.copytree(out / "step_4", out / "best")
+    assert f"{out}/best is of step 4, but the run selected step 8" in refused(**options)
+    named = {"out": "again", "init_checkpoint": out / "step_8"}
+    assert f"{out}/best is of step 4, but the run selected step 8" in refused(**named, **options)
+    for best in ("later", "best"):
+        shutil.rmtree(out / "best")
+        shutil.copytree(tmp_path / best, out / "best")
+        results = classify(**options)
+        assert results["selected"] == straight["selected"]
+        assert_same_weights(out / "best", tmp_path / "best")
+        (out / "selected.json").unlink()
+        shutil.rmtree(out / "step_12")
 
 
 def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):
