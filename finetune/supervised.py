@@ -140,14 +140,15 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
     """Write the tables. The paper's figures are of test sets: they stand beside the last pattern."""
     flags = task.flags
     first = next(iter(evaluations.values())).scores
-    *_, last_pattern = first
+    # By place: an earlier command may have named the same files by another pattern.
+    scores_by_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables = []
-    for pattern, by_language in first.items():
-        recipe = flags.paper if pattern == last_pattern else None
+    for place, (pattern, by_language) in enumerate(first.items()):
+        recipe = flags.paper if place == len(first) - 1 else None
         for metric in next(iter(by_language.values())):
             rows = {
-                seed: {language: metrics[metric] for language, metrics in evaluation.scores[pattern].items()}
-                for seed, evaluation in evaluations.items()
+                seed: {language: metrics[metric] for language, metrics in scores[place].items()}
+                for seed, scores in scores_by_seed.items()
             }
             figures = report.figures(recipe, metric, list(by_language))
             tables.append(report.Table(f"{metric}, {pattern}", rows, figures))

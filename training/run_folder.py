@@ -257,8 +257,8 @@ class RunFolder:
     def _with_best(self, saved: SavedRun) -> dict[str, Any]:
         """Bring the best model of a run into this folder, and return the state of the run.
 
-        If best/ is of a step after the last evaluation that the state knows, the run was killed after it
-        selected that step. It will evaluate and select it again, so the state is returned without a best step.
+        If best/ is of a step after the last evaluation that the state knows, the run was killed when it had
+        selected that step. It will select it again, so the state is returned without a best step.
 
         Raises:
             UserError: best/ is missing, or was replaced. Another step would be selected without it.
@@ -311,11 +311,14 @@ class RunFolder:
         Raises:
             UserError: it is damaged.
         """
-        path, advice = self.path / SELECTED, "remove it, and the same command makes it again"
+        path = self.path / SELECTED
+        advice = "remove it, and the same command makes it again"
         try:
-            return Evaluation(**read_json(path, advice))
+            evaluation = Evaluation(**read_json(path, advice))
+            _check_types(evaluation)
         except TypeError as error:
             raise UserError(f"{path}: holds no evaluation ({error}); {advice}") from error
+        return evaluation
 
 
 def has_state(path: Path) -> bool:
@@ -360,6 +363,26 @@ def _from_version_1_0(saved: dict[str, Any]) -> dict[str, Any]:
         "seed": saved["config"]["run"]["seed"],
         "state": state,
     }
+
+
+def _check_types(evaluation: Evaluation) -> None:
+    """Raise a TypeError unless an evaluation from a JSON file has the types of one that selects a step."""
+    for number in (evaluation.step, evaluation.epoch, evaluation.selected_by):
+        if type(number) not in (int, float):
+            raise TypeError(f"{number!r} is no number")
+    _check_scores(evaluation.scores, levels=3)
+
+
+def _check_scores(scores: Any, levels: int) -> None:
+    """Raise a TypeError unless scores are numbers below so many levels of dicts: group, language, metric."""
+    if levels == 0:
+        if type(scores) not in (int, float):
+            raise TypeError(f"{scores!r} is no score")
+    elif isinstance(scores, dict) and scores:
+        for part in scores.values():
+            _check_scores(part, levels - 1)
+    else:
+        raise TypeError(f"{scores!r} holds no scores")
 
 
 def _step_of(model: Path) -> int | None:

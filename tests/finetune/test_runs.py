@@ -10,10 +10,19 @@ import pytest
 
 from finetune.classification import Classification
 from tests.finetune import toy
-from tests.launching import run_script
+from tests.launching import ROOT, run_script
 from training.engine import Engine
 
 FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoints": 9}
+
+
+@pytest.fixture(scope="module")
+def finished(toy_folder, tmp_path_factory):
+    """The folder of a run that has ended, made once."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = run_script([ROOT / "run_classifier.py", *toy.flags(toy_folder, folder / "out", **FAST)], folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -105,6 +114,18 @@ def test_a_finished_run_prints_its_report_again(classify, toy_folder, tmp_path, 
     assert (tmp_path / f"t.en.0.{first['selected']['1']['step']}").is_file()
 
 
+def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):
+    """They are the same files, so the run is the same, and one table has both seeds."""
+    seeds = {"random_seed": "1,2", **FAST}
+    straight = classify(**seeds)
+    (tmp_path / "data").symlink_to(toy_folder)
+    for name in ("selected.json", "best", "step_2", "step_4", "step_6"):
+        path = tmp_path / "out" / "seed_2" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = classify(dev_set="data/dev.%s.tsv", **seeds)
+    assert again["tables"][0]["seeds"] == straight["tables"][0]["seeds"]
+
+
 def copied(toy_folder: Path, name: str, tmp_path: Path, change=lambda lines: lines) -> Path:
     head, *lines = (toy_folder / name).read_text().splitlines()
     (tmp_path / name).write_text("\n".join([head, *change(lines)]) + "\n")
@@ -160,6 +181,26 @@ def test_a_folder_that_is_older_than_an_option(classify, refused, tmp_path):
     assert "(split_han: True -> False)" in refused(split_han="false", **FAST)
     path.write_text("[]")
     assert "run.json: holds no run; choose another --checkpoints" in refused(**FAST)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: [],
+        lambda values: values | {"more": 1},
+        lambda values: values | {"step": "6"},
+        lambda values: values | {"selected_by": None},
+        lambda values: values | {"scores": {}},
+        lambda values: values | {"scores": {"dev": {"en": 90.0}}},
+        lambda values: values | {"scores": {"dev": {"en": {"acc": "90"}}}},
+    ],
+)
+def test_a_damaged_evaluation_is_one_line(finished, refused, tmp_path, change):
+    out = shutil.copytree(finished, tmp_path / "out")
+    path = out / "selected.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    line = refused(**FAST)
+    assert f"{path}: holds no evaluation (" in line and "and the same command makes it again" in line
 
 
 def test_overwrite_begins_anew(classify, refused, tmp_path):
