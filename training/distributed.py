@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from paddle.optimizer import Optimizer
 
 T = TypeVar("T")
+# What gloo and NCCL say when the process at the other end is gone.
+_CONNECTION_LOST = ("gloo/transport", "remote process exited")
 FUSED_BYTES = 64 << 20  # hides the fixed cost of a sum, and bounds the copy that fleet makes
 
 
@@ -83,12 +85,27 @@ def _one_group() -> contextlib.AbstractContextManager:
     return mock.patch.object(dist, "new_group", join)
 
 
+@contextlib.contextmanager
+def lost_process_is_a_user_error() -> Iterator[None]:
+    """Turn the error of a sum over processes, one of which has ended, into a one-line `UserError`."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if not any(sign in str(error) for sign in _CONNECTION_LOST):
+            raise
+        raise UserError(
+            "another process of the run has ended, and its log or the launcher's says why; start the same "
+            "command again"
+        ) from error
+
+
 def barrier() -> None:
     """Wait until every process has called this function."""
     if world_size() > 1:
         all_sum([0.0])  # unlike dist.barrier(), it needs no device id with NCCL
 
 
+@lost_process_is_a_user_error()
 def all_sum(values: Sequence[float]) -> list[float]:
     """The sum of `values` over all processes, element by element, in float64."""
     if world_size() == 1 or not values:
@@ -101,6 +118,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
     return total.tolist()
 
 
+@lost_process_is_a_user_error()
 def sum_and_read(values: "Tensor", numbers: Sequence[float]) -> list[float]:
     """Sum `values`, float64 [n], and `numbers` over all processes. It waits for the device once."""
     if world_size() == 1:
@@ -115,6 +133,7 @@ def sum_and_read(values: "Tensor", numbers: Sequence[float]) -> list[float]:
     return total.tolist()
 
 
+@lost_process_is_a_user_error()
 def gather(item: Any) -> list[Any]:
     """The `item` of each process, in order of rank, on every process. An item must pickle."""
     if world_size() == 1:
@@ -149,6 +168,7 @@ def on_main(work: Callable[[], T]) -> T:
     return result
 
 
+@lost_process_is_a_user_error()
 def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
     """Overwrite the tensors with those of process `source`, in place."""
     if world_size() == 1:
@@ -161,6 +181,7 @@ def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
             dist.broadcast(tensor, src=source)
 
 
+@lost_process_is_a_user_error()
 def sum_gradients(parameters: Sequence["Tensor"]) -> None:
     """Replace each parameter's gradient with its sum over the data-parallel processes, in place.
 

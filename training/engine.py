@@ -230,7 +230,8 @@ class Engine:
                 dtype = "float32" if parameter.dtype in HALF else parameter.dtype  # O2: as the others'
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)
         if self.is_sharded:
-            self._sharded.reduce_gradients(trained, self._sharded._hcg)
+            with distributed.lost_process_is_a_user_error():
+                self._sharded.reduce_gradients(trained, self._sharded._hcg)
         else:
             distributed.sum_gradients(trained)
         for table in self.optimizer.tables.values():
@@ -266,7 +267,8 @@ class Engine:
             # unscale_() saw only the gradients of this process; in stage 1 another one may have overflowed.
             self.scaler._found_inf = paddle.to_tensor([not finite])
         if finite or self.scaler.is_enable():
-            self.scaler.step(self._sharded or self.optimizer)
+            with distributed.lost_process_is_a_user_error():  # with sharding it sends the new values
+                self.scaler.step(self._sharded or self.optimizer)
             self.scaler.update()
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:

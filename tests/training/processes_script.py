@@ -1,6 +1,8 @@
 """What `test_processes.py` runs on several processes: <folder> <sharding stage> <proof> ..."""
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.training.toy_training import STEPS, load, make, run, state_of, weight
 from training import distributed
 from training.guard import StallWatch
 from utils import logging
+from utils.errors import UserError
 
 FOLDER, STAGE, PROOFS = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 
@@ -48,6 +51,17 @@ def stall() -> None:
             time.sleep(3)
         with stalls.during("step 1"):
             distributed.barrier()
+
+
+def lost() -> None:
+    """Process 1 is killed, and process 0 writes what it is told in its next sum."""
+    distributed.barrier()
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        distributed.barrier()
+    except UserError as error:
+        (FOLDER / "lost.txt").write_text(str(error))
 
 
 def masters() -> None:
@@ -96,7 +110,7 @@ if __name__ == "__main__":
     for proof in PROOFS:
         if proof == "collectives":
             collectives()
-        elif proof in ("stall", "masters"):
-            {"stall": stall, "masters": masters}[proof]()
+        elif proof in ("stall", "masters", "lost"):
+            {"stall": stall, "masters": masters, "lost": lost}[proof]()
         else:
             train(proof, 8 if proof.endswith("three") else STEPS)

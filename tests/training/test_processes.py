@@ -1,6 +1,7 @@
 """Several processes compute what one process computes, with and without sharding."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from utils.errors import UserError
 SCRIPT = Path(__file__).with_name("processes_script.py")
 
 
-def started(folder: Path, *arguments, processes: int = 2) -> Path:
+def started(folder: Path, *arguments, processes: int = 2, code: int = 0) -> Path:
     done = launch([SCRIPT, folder, *arguments], folder, processes)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return folder
 
 
@@ -30,7 +31,8 @@ def end(folder: Path, name: str) -> dict:
 @pytest.fixture(scope="module")
 def data_parallel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data_parallel")
-    return started(folder, 0, "collectives", "whole", "stall")
+    # The last proof kills process 1.
+    return started(folder, 0, "collectives", "whole", "stall", "lost", code=-signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,11 @@ def test_a_process_that_waits_in_a_sum_warns(data_parallel):
     *lines, last = waiting.splitlines()
     assert 2 <= len(lines) <= 4 and all("step 1 has taken" in line for line in lines)
     assert "step 1 ended after 3 s" in last and "has taken" not in late
+
+
+def test_a_killed_process_is_one_line_to_the_other(data_parallel):
+    text = (data_parallel / "lost.txt").read_text()
+    assert text.startswith("another process of the run has ended") and "start the same command again" in text
 
 
 @pytest.mark.parametrize("stage", [0, 1])
