@@ -173,8 +173,13 @@ def _import_paddle() -> None:
     handler = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()
     can_put_back = handler is not None and in_main_thread
-    # A SIGTERM that comes meanwhile waits for our handler.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if can_put_back else ())
+    deferred = set()
+    if can_put_back:  # a SIGTERM that comes meanwhile waits for our handler
+        deferred.add(signal.SIGTERM)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Paddle would turn the KeyboardInterrupt into an ImportError.
+        deferred.add(signal.SIGINT)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, deferred)
     try:
         with contextlib.redirect_stderr(errors), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")

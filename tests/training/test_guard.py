@@ -177,6 +177,38 @@ def test_requests_while_paddle_is_imported(number, code):
         assert errors.count("received") == 1
 
 
+# Stands for Paddle, whose library fails to load if a KeyboardInterrupt comes in between.
+INTERRUPTED = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+except KeyboardInterrupt:
+    raise ImportError("initialization failed")
+"""
+WITHOUT_STOP_SIGNAL = """
+import sys
+from utils.errors import run
+from utils.runtime import prepare
+sys.path.insert(0, sys.argv[1])
+run(lambda: prepare(quiet=True))
+"""
+
+
+def test_ctrl_c_while_paddle_is_imported_by_a_command_that_saves_nothing(tmp_path):
+    (tmp_path / "paddle.py").write_text(INTERRUPTED)
+    with start(WITHOUT_STOP_SIGNAL, tmp_path) as command:
+        _, errors = command.communicate(timeout=60)
+    assert (command.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_stop_signal_that_is_not_active():
+    """Work after which there is nothing to save is interrupted at once."""
+    with pytest.raises(KeyboardInterrupt), StopSignal(active=False) as stop:
+        send(signal.SIGINT)
+    assert not stop and not stop.anywhere()
+
+
 @pytest.fixture
 def warnings(caplog, monkeypatch):
     """warnings(): the lines of the log."""
