@@ -4,6 +4,7 @@ Requests are answered one at a time, in the main thread.
 """
 
 import contextlib
+import errno
 import socket
 from pathlib import Path
 from typing import Any, Literal
@@ -178,6 +179,8 @@ def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int)
     try:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"--port {port}: another program listens there; choose another port") from error
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error})") from error
     print(f"serving on http://{name}:{port}, Ctrl-C ends it", flush=True)
     with listening, contextlib.suppress(KeyboardInterrupt):

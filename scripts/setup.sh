@@ -22,7 +22,9 @@ supported() { case " $pythons " in *" $(version_of "$1") "*) ;; *) return 1 ;; e
 
 find_python() {
     if [ -n "${PYTHON-}" ]; then
-        supported "$PYTHON" || fail "PYTHON=$PYTHON is no Python $known that runs; name one that is"
+        version=$(version_of "$PYTHON")
+        [ -n "$version" ] || fail "PYTHON=$PYTHON: it is not there, or does not run; name a Python $known"
+        supported "$PYTHON" || fail "PYTHON=$PYTHON is Python $version; name a Python $known"
         echo "$PYTHON"
         return
     fi

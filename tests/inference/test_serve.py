@@ -208,4 +208,4 @@ def test_a_port_that_is_taken(models):
         command = [sys.executable, str(ROOT / "predict.py"), "--serve", "--model", str(models / "classify")]
         done = subprocess.run([*command, "--port", str(port)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port}: cannot listen there")
+    assert done.stderr.startswith(f"error: --port {port}: another program listens there; choose another port")
