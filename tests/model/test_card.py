@@ -1,4 +1,4 @@
-"""The model card says what it was told, in order, and nothing it was not told."""
+"""The model card has the facts that it gets, in their order, and no others."""
 
 import pytest
 import yaml
@@ -49,6 +49,9 @@ def test_metadata_for_hubs(facts, pipeline):
     """YAML reads the code of Norwegian, "no", as a string and not as false."""
     block = model_card({**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom"]}).split("---\n")[1]
     assert yaml.safe_load(block) == {
-        "license": "unknown", "language": ["no", "zh", "bn"], "library_name": "paddle",
-        "pipeline_tag": pipeline, "tags": ["ernie-m", "cross-lingual"],
-    }  # fmt: skip
+        "license": "unknown",
+        "language": ["no", "zh", "bn"],
+        "library_name": "paddle",
+        "pipeline_tag": pipeline,
+        "tags": ["ernie-m", "cross-lingual"],
+    }

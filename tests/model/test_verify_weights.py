@@ -14,26 +14,37 @@ from tests.helpers.plain_model import PlainErnieM
 from utils.errors import UserError
 
 
-@pytest.mark.parametrize(("factor", "fits"), [(0.0, True), (0.9, True), (-1.1, False), (np.nan, False)])
-def test_one_number_off_is_enough(factor, fits, capsys):
-    found = np.array(EXPECTED)
-    found[2, 1] += factor * TOLERANCE
-    assert agrees(found) == fits
-    assert ("OFF" in capsys.readouterr().out) != fits
+@pytest.mark.parametrize(("factor", "agree"), [(0.0, True), (0.9, True), (-1.1, False), (np.nan, False)])
+def test_one_number_off_is_enough(factor, agree, capsys):
+    numbers = np.array(EXPECTED)
+    numbers[2, 1] += factor * TOLERANCE
+    assert agrees(numbers) == agree
+    assert ("OFF" in capsys.readouterr().out) != agree
 
 
-def test_a_hidden_position_reaches_no_other():
+@pytest.fixture
+def model():
+    paddle.seed(0)
     model = ErnieMModel(ErnieMConfig.from_dict(official_config("tiny", initializer_range=1.0)))
     model.eval()
+    return model
+
+
+def test_the_states_are_those_of_a_plain_model(model):
     ids = [0, 1, 7]
+    plain_model = PlainErnieM(model.config)
+    plain_model.set_state_dict(model.state_dict())
+    everything = paddle.ones([1, 1, 3, 3], "bool")
     with paddle.no_grad():
-        plain = PlainErnieM(model.config)
-        plain.set_state_dict(model.state_dict())
-        seen = paddle.ones([1, 1, 3, 3], "bool")
-        expected = plain(paddle.to_tensor([ids]), paddle.to_tensor([[2, 3, 4]]), seen).sequence[0].numpy()
-    assert np.allclose(hidden_states(model, ids), expected, atol=1e-6)
-    one, two = (hidden_states(model, [first, 7, 8, 9], masked=1) for first in (0, 5))
-    assert np.array_equal(one[1:], two[1:]) and not np.allclose(one[0], two[0])
+        output = plain_model(paddle.to_tensor([ids]), paddle.to_tensor([[2, 3, 4]]), everything)
+    assert np.allclose(hidden_states(model, ids), output.sequence[0].numpy(), atol=1e-6)
+
+
+def test_a_masked_position_reaches_no_other(model):
+    states = hidden_states(model, [0, 7, 8, 9], masked=1)
+    with_another_token = hidden_states(model, [5, 7, 8, 9], masked=1)
+    assert np.array_equal(states[1:], with_another_token[1:])
+    assert not np.allclose(states[0], with_another_token[0])
 
 
 @pytest.mark.parametrize("off", [0.0, 1.0])

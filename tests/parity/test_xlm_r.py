@@ -11,8 +11,15 @@ from model.checkpoint.read import open_checkpoint
 from model.heads import PreTrainingModel
 from tests.helpers.batches import padded_batch
 
-SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-         "intermediate_size": 64, "max_position_embeddings": 40, "pad_token_id": 1}  # fmt: skip
+SHAPE = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +34,8 @@ def peer():
 
 
 def save(peer, folder, form: str) -> None:
-    peer.save_pretrained(folder, safe_serialization="safetensors" in form,
-                         max_shard_size="20KB" if "shards" in form else "1GB")  # fmt: skip
+    largest_file = "20KB" if "shards" in form else "1GB"
+    peer.save_pretrained(folder, safe_serialization="safetensors" in form, max_shard_size=largest_file)
     if form == "bin, old layout":
         state = torch.load(folder / "pytorch_model.bin", weights_only=True)
         torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
@@ -42,25 +49,26 @@ def test_the_same_numbers(peer, tmp_path, form):
     save(peer, tmp_path, form)
     assert ("shards" in form) == bool(list(tmp_path.glob("*.index.json")))
     checkpoint = open_checkpoint(tmp_path)
-    assert checkpoint.format == "xlm-r" and checkpoint.unknown == []
+    assert (checkpoint.format, checkpoint.unknown) == ("xlm-r", [])
     model = PreTrainingModel(checkpoint.config, ["en"])
-    fresh = load_from(model, open_checkpoint(tmp_path), optional=("pooler.", "language_embeddings."))
+    fresh = load_from(model, checkpoint, optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"}
     model.eval()
 
     rng = np.random.default_rng(1)
     ids = rng.integers(4, 60, size=(3, 9))
-    ids[:, 0], ids[:, -1] = 0, 2
+    ids[:, 0] = 0
+    ids[:, -1] = 2
     ids[1, 6:] = 1  # pads
-    real = ids != 1
+    is_token = ids != 1
     with torch.no_grad():
-        theirs = peer(torch.tensor(ids), torch.tensor(real.astype("int64")), output_hidden_states=True)
+        expected = peer(torch.tensor(ids), torch.tensor(is_token.astype("int64")), output_hidden_states=True)
     with paddle.no_grad():
-        ours = model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
-        logits = model.lm_head(ours.sequence)  # [N, V]
-    for one, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
-        np.testing.assert_allclose(one.numpy(), other.numpy()[real], atol=1e-4)
-    np.testing.assert_allclose(logits.numpy(), theirs.logits.numpy()[real], atol=1e-4)
+        output = model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
+        logits = model.lm_head(output.sequence)  # [N, V]
+    for layer, expected_layer in zip(output.hidden_states, expected.hidden_states, strict=True):
+        np.testing.assert_allclose(layer.numpy(), expected_layer.numpy()[is_token], atol=1e-4)
+    np.testing.assert_allclose(logits.numpy(), expected.logits.numpy()[is_token], atol=1e-4)
 
 
 def test_an_encoder_without_a_head(peer, tmp_path):
