@@ -45,7 +45,7 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     optional = ("pooler.", "language_embeddings.")
     model = models.get(head, models["lm"])()
     skip = () if head in models else ("lm_head.", "linear_")
-    load_from(model, open_checkpoint(folder), optional, skip)
+    load_from(model, checkpoint, optional, skip)
     model.eval()
     inputs = padded_batch(ids)
     with paddle.no_grad():
