@@ -26,16 +26,21 @@ from pathlib import Path
 from types import FrameType
 
 from utils.environment import run
-from utils.command_line import parse_args
+from utils.command_line import log_no_effect, parse_args
 from utils.errors import UserError
-from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
+from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
 from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
 from utils.processes import end_with_parent
 from utils.runtime import has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
+COUNT_GPUS = """
+import paddle
+print(paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0)
+"""
 INTERRUPTED = 130  # the exit code after Ctrl-C
-PER_DEVICE = ("run_classifier.py", "run_sequence_labeling.py", "run_mrc.py")  # what their --batch_size is
+# Scripts whose --batch_size is for each device.
+PER_DEVICE = ("run_classifier.py", "run_sequence_labeling.py", "run_mrc.py")
 
 
 @dataclass
@@ -103,15 +108,17 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
 
 
 def visible_gpus() -> list[str]:
-    """The labels of the GPUs that Paddle can use. Paddle is imported only if the system has a GPU."""
+    """The labels of the GPUs that Paddle can use."""
     if not has_gpu():
         return []
-    import paddle
-
-    if not paddle.device.is_compiled_with_cuda():
-        return []
+    # In a process of its own, because Paddle changes the environment when it is imported.
+    command = [sys.executable, "-W", "ignore", "-c", COUNT_GPUS]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    count = int(output.split()[-1])
     labels = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return labels.split(",") if labels else [str(gpu) for gpu in range(paddle.device.cuda.device_count())]
+    if labels and count:
+        return labels.split(",")
+    return [str(gpu) for gpu in range(count)]
 
 
 def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
@@ -306,6 +313,8 @@ def last_line(log: Path) -> str:
 
 def main() -> None:
     flags = read_command_line(sys.argv[1:])
+    setup_console()
+    log_no_effect(flags)
     gpus = gpus_to_use(flags, visible_gpus())
     processes = number_of_processes(flags, gpus)
     in_all = processes * len(flags.nodes)

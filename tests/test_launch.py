@@ -12,7 +12,7 @@ import pytest
 
 import launch
 from finetune.flags import FinetuneFlags
-from tests.launching import ROOT, clean_environment
+from tests.launching import ROOT, clean_environment, run_script
 from utils.command_line import parse_args
 from utils.errors import UserError
 
@@ -55,6 +55,20 @@ def test_processes_follow_the_gpus():
         processes_on(["0", "1"], "--selected_gpus", "0,7")
     with pytest.raises(UserError, match=r"--nproc_per_node 2 \(NPROC\): there are only 1 GPUs"):
         processes_on(["0"], "--nproc_per_node", "2")
+
+
+COUNTING = """
+import os
+os.environ.pop("OMP_NUM_THREADS")
+import launch
+launch.has_gpu = lambda: True
+print(launch.visible_gpus(), os.environ.get("OMP_NUM_THREADS"))
+"""
+
+
+def test_counting_gpus_changes_no_environment(tmp_path):
+    """Paddle sets OMP_NUM_THREADS to 1 when it is imported; the processes must not inherit that."""
+    assert run_script(["-c", COUNTING], tmp_path).stdout == "[] None\n"  # a CPU build sees no GPU
 
 
 @pytest.mark.parametrize(
@@ -107,7 +121,12 @@ def test_each_process_knows_its_place():
 SCRIPT = """
 import os, pathlib, signal, sys, time
 rank = os.environ["PADDLE_TRAINER_ID"]
-signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+def save(*_):
+    if sys.argv[1] == "save" and rank == "1":
+        time.sleep(3)  # longer than launch.GRACE
+        pathlib.Path("saved").touch()
+    sys.exit(130)
+signal.signal(signal.SIGINT, save)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 pathlib.Path(f"{rank}.part").write_text(str(os.getpid()))
 os.rename(f"{rank}.part", f"{rank}.pid")
@@ -178,6 +197,13 @@ def test_a_signal_reaches_all_processes(started, number, code):
     process.send_signal(number)
     assert process.wait(timeout=30) == code
     assert not any(lives(pid) for pid in pids)
+
+
+def test_after_ctrl_c_a_process_may_save_longer_than_another(started, tmp_path):
+    process, _ = started("save")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

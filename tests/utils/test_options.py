@@ -41,12 +41,17 @@ class Section:
 class Options:
     section: Section = field(default_factory=Section)
     seeds: tuple[int, ...] = (1,)
+    """Of everything random."""
+
     verbose: bool = option(False, no_effect="the log is complete")
 
 
 @dataclass
 class Inherited(Options):
-    """The base class explains `seeds`."""
+    """The base class explains `seeds`, too."""
+
+    seeds: tuple[int, ...] = (2,)
+    """Of the order."""
 
     verbose: bool = True
     """Whether
@@ -88,5 +93,6 @@ def test_what_decides_the_result():
 
 
 def test_the_string_below_a_field_explains_it():
-    assert explanations(Inherited) == {"verbose": "Whether to say more."}
+    assert explanations(Options) == {"seeds": "Of everything random."}
+    assert explanations(Inherited) == {"seeds": "Of the order.", "verbose": "Whether to say more."}
     assert [f.name for f in fields(Inherited)] == ["section", "seeds", "verbose"]
