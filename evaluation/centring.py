@@ -5,17 +5,20 @@ The vectors of a language share a direction that says which language it is and n
 own language. The means need text of each language, but no translations.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluation.search import unit
+from model.checkpoint.formats import safetensors
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class LanguageMeans:
-    """The mean sentence vector of each language at each layer.
+    """The mean sentence vector of each language at each layer. A sentence vector is a mean over tokens.
 
     Attributes:
         languages: in alphabetical order.
@@ -31,6 +34,24 @@ class LanguageMeans:
         languages = sorted(sentences)
         means = [sentences[language].mean(axis=1, dtype=np.float64) for language in languages]
         return cls(languages, np.stack(means).astype(np.float32))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "LanguageMeans":
+        """Read the file language_means.safetensors of a checkpoint folder.
+
+        Raises:
+            UserError: there is no such file, or it is damaged.
+        """
+        tensors = safetensors.read(path)
+        languages = sorted(tensors)
+        shapes = {tensors.shape(language) for language in languages}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+            raise UserError(f"{path}: damaged: it has no language means, or they differ in shape")
+        return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
+
+    def by_language(self) -> dict[str, np.ndarray]:
+        """Language -> its mean at each layer, [L + 1, H], as a checkpoint folder holds them."""
+        return dict(zip(self.languages, self.vectors))
 
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
         """The centred vectors of sentences of one language, [L + 1, N, H]."""

@@ -326,6 +326,10 @@ class RetrievalFlags(TrainingFlags):
     score: Literal["cosine", "margin"] = option("cosine", free=True)
     """cosine, or margin: the ratio of the cosine to the mean of the 4 nearest neighbours."""
 
+    centre_on: str | None = option(None, free=True)
+    """Files of sentences, "de<=de.txt,en<=en.txt": the report also has searches with vectors without the mean
+    of their language. Default: the means beside the weights, if there are any."""
+
     untrained: bool = option(True, free=True)
     """Whether to search with random weights, too."""
 

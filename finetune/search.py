@@ -12,6 +12,7 @@ from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import accuracy_by_layer, choose_on_half
 from evaluation.search import Matches, search_both
 from finetune import report
+from finetune.centring import means_of_checkpoint, means_of_sentences, sentences_to_centre_on
 from finetune.command import begin, pace_of, run_folder, write_report
 from finetune.flags import RetrievalFlags
 from finetune.retrieval import Retrieval, layer_of
@@ -37,20 +38,22 @@ T = TypeVar("T")
 
 
 class SearchResult(NamedTuple):
-    """What the model of a seed finds at one layer, by language, and the same model with random weights.
+    """What the model of a seed finds at one layer, and the same model with random weights.
 
-    `untrained` is empty if the random weights were not searched.
+    Both are measure -> language -> matches. The measures are cosine and margin and, with language means,
+    "centred" and "centred margin". `untrained` is empty if the random weights were not searched.
     """
 
     layer: int
-    trained: dict[str, Matches]
-    untrained: dict[str, Matches]
+    trained: dict[str, dict[str, Matches]]
+    untrained: dict[str, dict[str, Matches]]
 
 
 def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     """Run the command. It returns early if the training is asked to stop; the same command then goes on."""
     begin(flags)
     bitexts = open_bitexts(flags)
+    sentences = sentences_to_centre_on(flags, bitexts)
     starts = open_starts(flags)
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
         for start in starts.values():
@@ -64,7 +67,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
                 model = train_seed(task, seed, seed_folder, stop)
                 if model is None:
                     return
-                results[seed] = search(flags, seed, model, task.tokenizer, bitexts)
+                means = means_of_sentences(sentences, flags, model, task.tokenizer)
+                results[seed] = search(flags, seed, model, task.tokenizer, bitexts, means)
             report_seeds(flags, results)
     else:
         results = {}
@@ -72,7 +76,10 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             model, tokenizer = open_encoder(flags, starts[seed], flags.dtype, seed)
             precision = in_words(flags.dtype, flags.cpu_bf16)
             logger.info("%s", summary(precision, distributed.world_size()))
-            results[seed] = search(flags, seed, model, tokenizer, bitexts)
+            means = means_of_sentences(sentences, flags, model, tokenizer)
+            if not sentences:
+                means = means_of_checkpoint(starts[seed], flags, model, bitexts)
+            results[seed] = search(flags, seed, model, tokenizer, bitexts, means)
         report_seeds(flags, results)
 
 
@@ -130,9 +137,17 @@ def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) 
 
 
 def search(
-    flags: RetrievalFlags, seed: int, model: ErnieMModel, tokenizer: Tokenizer, bitexts: list[Bitext]
+    flags: RetrievalFlags,
+    seed: int,
+    model: ErnieMModel,
+    tokenizer: Tokenizer,
+    bitexts: list[Bitext],
+    means: Mapping[str, np.ndarray],
 ) -> SearchResult | None:
     """Search the bitexts with the model of a seed, and write its predictions.
+
+    Args:
+        means: language -> its mean vector, [H], for centred vectors; empty: without them.
 
     Returns:
         None if there are no bitexts, or if all layers were searched, which has a report of its own.
@@ -157,26 +172,42 @@ def search(
             write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", rows)
         return None
     layer = layer_of(flags, model.config.num_hidden_layers)
-    trained = search_layer(flags, model, tokenizer, layer, bitexts)
+    trained = search_layer(flags, model, tokenizer, layer, bitexts, means)
     untrained = {}
     if random_model is not None:
-        untrained = search_layer(flags, random_model, tokenizer, layer, bitexts)
+        untrained = search_layer(flags, random_model, tokenizer, layer, bitexts, means={})
     if distributed.is_main():
-        write_predictions(folder / "predictions" / "tatoeba", bitexts, trained)
+        write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
     return SearchResult(layer, trained, untrained)
 
 
 def search_layer(
-    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, bitexts: list[Bitext]
-) -> dict[str, Matches]:
-    """Search bitexts in both directions with the vectors of one layer: language -> result."""
+    flags: RetrievalFlags,
+    model: ErnieMModel,
+    tokenizer: Tokenizer,
+    layer: int,
+    bitexts: list[Bitext],
+    means: Mapping[str, np.ndarray],
+) -> dict[str, dict[str, Matches]]:
+    """Search bitexts in both directions with the vectors of one layer: measure -> language -> result."""
 
-    def search_one(bitext: Bitext) -> Matches:
+    def search_one(bitext: Bitext) -> dict[str, Matches]:
         english = encode_layer(model, _ids(tokenizer, bitext.translations, flags), layer, flags.pooling)
-        other = encode_layer(model, _ids(tokenizer, bitext.sentences, flags), layer, flags.pooling)
-        return search_both(english, other, flags.score)
+        foreign = encode_layer(model, _ids(tokenizer, bitext.sentences, flags), layer, flags.pooling)
+        results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
+        if means:
+            english = english - means["en"]
+            foreign = foreign - means[bitext.language]
+            results["centred"] = search_both(english, foreign)
+            results["centred margin"] = search_both(english, foreign, "margin")
+        return results
 
-    return _divided(bitexts, search_one)
+    by_language = _divided(bitexts, search_one)
+    measures = next(iter(by_language.values()))
+    return {
+        measure: {language: results[measure] for language, results in by_language.items()}
+        for measure in measures
+    }
 
 
 def search_layers(
@@ -253,15 +284,20 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
     if not searched:
         return
     layers = {str(seed): result.layer for seed, result in searched.items()}
-    untrained_model = next(iter(searched.values())).untrained
-    settings = f"{flags.score}, {flags.pooling}, layer {', '.join(map(str, dict.fromkeys(layers.values())))}"
+    vectors = f"{flags.pooling}, layer {', '.join(map(str, dict.fromkeys(layers.values())))}"
+    first = next(iter(searched.values()))
     tables = []
     for number, direction in enumerate(DIRECTIONS):
-        rows = {seed: _accuracies(result.trained, number) for seed, result in searched.items()}
+        rows = {seed: _accuracies(result.trained[flags.score], number) for seed, result in searched.items()}
         languages = list(next(iter(rows.values())))
         paper = report.figures(flags.paper, direction, languages)
-        untrained = _accuracies(untrained_model, number)
-        tables.append(report.Table(f"{direction}, {settings}", rows, paper, untrained))
+        untrained = _accuracies(first.untrained.get(flags.score, {}), number)
+        tables.append(report.Table(f"{direction}, {flags.score}, {vectors}", rows, paper, untrained))
+    for measure in first.trained:
+        rows = {seed: _both_directions(result.trained[measure]) for seed, result in searched.items()}
+        untrained = _both_directions(first.untrained.get(measure, {}))
+        title = f"mean of both directions, {measure}, {vectors}"
+        tables.append(report.Table(title, rows, untrained=untrained))
     facts: dict[str, Any] = {
         "task": "retrieval",
         "pooling": flags.pooling,
@@ -274,3 +310,8 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
 def _accuracies(results: Mapping[str, Matches], direction: int) -> dict[str, float]:
     """language -> per cent found in a direction, a number in `DIRECTIONS`."""
     return {language: result.accuracies()[direction] for language, result in results.items()}
+
+
+def _both_directions(results: Mapping[str, Matches]) -> dict[str, float]:
+    """language -> per cent found, the mean of both directions."""
+    return {language: sum(result.accuracies()) / 2 for language, result in results.items()}

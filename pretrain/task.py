@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
@@ -15,7 +16,7 @@ from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
 from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.checkpoint.read import open_checkpoint
-from model.ernie_m import ErnieMConfig
+from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.config import (
@@ -29,6 +30,7 @@ from pretrain.config import (
 )
 from pretrain.evaluate import Evaluator
 from pretrain.initialise import initialise
+from pretrain.language_means import language_means
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepBatches, TrainingText, open_corpus, read_steps, total_steps
@@ -191,18 +193,28 @@ class Pretraining(Task):
     def export(self, engine: Engine, folder: RunFolder) -> None:
         """Write the finished models: `full` to continue from, `encoder` for fine-tuning.
 
-        Call it on every process.
+        Both have the mean vector of each language. Call it on every process.
         """
         masters = engine.masters()
         full = encoder = None
         if distributed.is_main():
+            means = self._language_means(engine.model.ernie_m)
             full = self.files(engine, masters, None)
+            full = dataclasses.replace(full, language_means=means)
             encoder = self._model_files(engine, masters, {"architecture": "ErnieMModel"}, _NOT_IN_ENCODER)
+            encoder = dataclasses.replace(encoder, language_means=means)
         write_checkpoint(folder.path / FULL, full)
         write_checkpoint(folder.path / ENCODER, encoder)
         logger.info(
             "for fine-tuning: %s; to continue pre-training: %s", folder.path / ENCODER, folder.path / FULL
         )
+
+    def _language_means(self, model: ErnieMModel) -> dict[str, np.ndarray]:
+        """Language -> its mean sentence vector at each layer; empty if the corpus has no held-out text."""
+        means = language_means(
+            model, self.text.corpus, self.tokenizer, self.text.languages, self.config.data.max_seq_len
+        )
+        return means.by_language() if means else {}
 
     def is_exported(self, folder: RunFolder) -> bool:
         """Whether both finished models are there and whole. Call it on every process."""

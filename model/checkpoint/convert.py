@@ -1,6 +1,7 @@
 """Write a checkpoint in another format, and list what was written and what was not."""
 
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from model.checkpoint.card import model_card
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, sentence_transformers, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import ForeignWeights, Weights, finite, to_foreign
-from model.checkpoint.read import CONFIG, READING, WEIGHTS, Checkpoint
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
 from utils.errors import UserError
@@ -149,6 +150,8 @@ def write(
     if format_name == OURS:
         absent = []  # a checkpoint of ours may lack any head
         _write_ours(folder, translated.weights, config, task, checkpoint.settings)
+        if checkpoint.language_means_path:
+            shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
     elif format_name == OFFICIAL:
         fluid.write_fluid(folder, tensors, config.to_dict(), class_task or CLASSIFICATION)
     else:
@@ -161,7 +164,10 @@ def write(
         if format_name == XLM_R and class_task in (None, LM):  # an encoder, which has vectors of texts
             pooling_files = sentence_transformers.write(folder, config.hidden_size)
     written = _written(format_name, checkpoint, translated)
-    return Report(written, translated.left_out, absent, pooling_files)
+    left_out = translated.left_out
+    if checkpoint.language_means_path and format_name != OURS:
+        left_out = [*left_out, LANGUAGE_MEANS]
+    return Report(written, left_out, absent, pooling_files)
 
 
 def _finite_only(tensors: Weights) -> Weights:

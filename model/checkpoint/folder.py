@@ -3,6 +3,7 @@
     config.json             the model's config, with architecture, task and labels
     model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
     vocab.txt, piece.model  the tokenizer's files, if known
+    language_means.safetensors  the mean sentence vector of each language, if known
     README.md               the model card
     manifest.json           sizes and checksums of the files above, except the card
     training_state/         what a run resumes from (`model.checkpoint.training_state`), if asked for
@@ -13,7 +14,7 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +26,7 @@ from model.checkpoint.card import model_card
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import EXACT_DTYPES, parameters_of
 from model.checkpoint.manifest import MANIFEST, write_manifest
-from model.checkpoint.read import CONFIG, PIECES, VOCAB, WEIGHTS
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB, WEIGHTS
 from model.checkpoint.training_state import as_numpy, save_training_state
 from model.config import ErnieMConfig
 from utils.errors import UserError
@@ -44,12 +45,14 @@ class ModelFiles:
         config_json: the contents of config.json.
         card: the contents of README.md.
         copies: file name -> the file to copy.
+        language_means: language -> its mean sentence vector at each layer, [L + 1, H]; may be empty.
     """
 
     weights: Mapping[str, np.ndarray]
     config_json: Mapping[str, Any]
     card: str
     copies: Mapping[str, Path]
+    language_means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write into an existing folder, with a manifest; not atomic.
@@ -63,7 +66,11 @@ class ModelFiles:
             if not source.is_file():
                 raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
             shutil.copyfile(source, folder / name)
-        write_manifest(folder / MANIFEST, sorted((WEIGHTS, CONFIG, *self.copies)))
+        names = [WEIGHTS, CONFIG, *self.copies]
+        if self.language_means:
+            safetensors.write(folder / LANGUAGE_MEANS, self.language_means)
+            names.append(LANGUAGE_MEANS)
+        write_manifest(folder / MANIFEST, sorted(names))
         (folder / CARD).write_text(self.card, encoding="utf-8")
 
 
@@ -77,6 +84,7 @@ def model_files(
     facts: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
     masters: Mapping[str, paddle.Tensor] | None = None,
+    language_means: Mapping[str, np.ndarray] | None = None,
 ) -> ModelFiles:
     """What a checkpoint folder of a model holds.
 
@@ -88,6 +96,7 @@ def model_files(
         facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
         leave_out: prefixes of canonical names that are not written ("lm_head.", "language_embeddings.").
         masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
+        language_means: language -> its mean sentence vector at each layer, [L + 1, H].
     """
     weights = model_weights(model, masters or {})
     weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
@@ -100,7 +109,7 @@ def model_files(
         copies[VOCAB] = Path(vocab_path)
     if piece_model_path is not None:
         copies[PIECES] = Path(piece_model_path)
-    return ModelFiles(weights, config_json, card, copies)
+    return ModelFiles(weights, config_json, card, copies, language_means or {})
 
 
 def save_model(

@@ -17,6 +17,7 @@ from utils.errors import UserError
 from utils.files import read_json
 
 CONFIG, WEIGHTS, VOCAB, PIECES = "config.json", "model.safetensors", "vocab.txt", "piece.model"
+LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
@@ -46,7 +47,7 @@ class Checkpoint:
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
         settings: the keys of our config.json beside the model's shape, such as "languages", "reading" and
             "step"; of other formats "labels" and "reading".
-        config_path, vocab_path, piece_model_path: None if there is no such file.
+        config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
         origins: our name -> where the tensor comes from.
         dropped: name in the source -> why the tensor was not taken.
         unknown: names in the source that were not understood.
@@ -62,6 +63,7 @@ class Checkpoint:
     config_path: Path | None
     vocab_path: Path | None
     piece_model_path: Path | None
+    language_means_path: Path | None
     origins: dict[str, Origin]
     dropped: dict[str, str]
     unknown: list[str]
@@ -123,6 +125,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         config_path=source.config_path,
         vocab_path=_first_file(source.tokenizer_folders, _VOCABS) if has_own_vocab else None,
         piece_model_path=_first_file(source.tokenizer_folders, _PIECES),
+        language_means_path=_first_file((source.path.parent,), (LANGUAGE_MEANS,)),
         origins=translated.origins,
         dropped=dropped,
         unknown=unknown,

@@ -1,6 +1,7 @@
 """run_retrieval.py as a search: layouts, tables, predictions in XTREME's form, layers, bad input."""
 
 import json
+import shutil
 
 import numpy as np
 import paddle
@@ -9,9 +10,12 @@ import pytest
 import run_retrieval
 from evaluation.encode import encode
 from evaluation.retrieval import choose_on_half
+from evaluation.search import search_both
 from model.checkpoint.folder import save_model
+from model.checkpoint.formats import safetensors
 from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
+from model.checkpoint.manifest import MANIFEST
+from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
 from reader.tokenization import Tokenizer
@@ -77,7 +81,7 @@ def exact(queries, targets):
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
     found = retrieve(paper="tatoeba_cross_lingual_transfer")
     assert (found["layers"], found["pooling"], found["score"]) == ({"1": 1}, "mean", "cosine")
-    assert list(rows(found)) == ["en -> xx", "xx -> en"]
+    assert list(rows(found)) == ["en -> xx", "xx -> en", "mean of both directions"]
     for language in ("de", "xx"):
         english, other = (side[1] for side in all_layers(folder, language))
         own = np.arange(len(english))
@@ -153,6 +157,66 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     assert other["layers"] == {"1": 2 if other["pooling"] == "pooled" else 1}
 
 
+def by_measure(report):
+    """measure -> language -> per cent, the mean of both directions."""
+    tables = {}
+    for table in report["tables"]:
+        direction, measure = table["title"].split(", ")[:2]
+        if direction == "mean of both directions":
+            tables[measure] = table["seeds"]["1"]
+    return tables
+
+
+def centred_by_hand(folder, language, english_mean, foreign_mean, score="cosine"):
+    """Per cent found in both directions after these means are taken off, at layer 1."""
+    english, foreign = (side[1] for side in all_layers(folder, language))
+    matches = search_both(english - english_mean, foreign - foreign_mean, score)
+    return sum(matches.accuracies()) / 2
+
+
+def test_the_report_has_every_measure(retrieve, folder):
+    cosine = retrieve()
+    margin = retrieve(score="margin")
+    assert list(by_measure(cosine)) == ["cosine", "margin"]
+    assert by_measure(cosine) == by_measure(margin)
+    for report, measure in ((cosine, "cosine"), (margin, "margin")):
+        directions = [report["tables"][number]["seeds"]["1"]["de"] for number in (0, 1)]
+        assert by_measure(report)[measure]["de"] == pytest.approx(np.mean(directions))
+
+
+def test_vectors_centred_on_files(retrieve, folder):
+    files = ",".join(f"{name}<={folder}/pairs/de-en.{side}" for name, side in (("en", "en"), ("de", "de")))
+    report = by_measure(retrieve(centre_on=files, languages="de"))
+    assert list(report) == ["cosine", "margin", "centred", "centred margin"]
+    english, german = (side[1] for side in all_layers(folder, "de"))
+    for measure, score in (("centred", "cosine"), ("centred margin", "margin")):
+        expected = centred_by_hand(folder, "de", english.mean(axis=0), german.mean(axis=0), score)
+        assert report[measure]["de"] == pytest.approx(expected)
+    assert report["centred"] != report["cosine"]
+    with pytest.raises(UserError, match="--centre_on has no xx; give language<=file for every language"):
+        retrieve(centre_on=files)
+
+
+def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
+    """They are those of the layer that is searched; without one of the languages there are no such rows."""
+    weights = tmp_path / "weights"
+    shutil.copytree(folder / "weights", weights)
+    (weights / MANIFEST).unlink()
+    rng = np.random.default_rng(0)
+    means = {name: rng.normal(size=(3, 16)).astype(np.float32) for name in ("de", "en", "xx")}
+    safetensors.write(weights / LANGUAGE_MEANS, means)
+    report = by_measure(retrieve(init_pretraining_params=weights))
+    for language in ("de", "xx"):
+        expected = centred_by_hand(folder, language, means["en"][1], means[language][1])
+        assert report["centred"][language] == pytest.approx(expected)
+    assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="specials"))
+    means.pop("xx")
+    safetensors.write(weights / LANGUAGE_MEANS, means)
+    assert "centred" not in by_measure(retrieve(init_pretraining_params=weights))
+    assert f"{weights / LANGUAGE_MEANS} has no xx" in capsys.readouterr().out
+    assert "centred" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -162,6 +226,8 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
         ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep searches with one seed"),
         ({"layer": "sweep", "score": "margin"}, "--layer sweep searches .* by cosine"),
         ({"languages": "sw"}, "no sw there; it has de, xx"),
+        ({"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
+        ({"centre_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: .*"),
         ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
     ],

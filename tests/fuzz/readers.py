@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evaluation.centring import LanguageMeans
 from finetune.tagging import read_conll
 from model.checkpoint.formats import configs, fluid, pickles
 from model.checkpoint.formats import safetensors as safe
@@ -162,6 +163,11 @@ def safetensors_files(folder: Path) -> list[bytes]:
     return [(folder / "x").read_bytes()]
 
 
+def means_files(folder: Path) -> list[bytes]:
+    safe.write(folder / "x", {"de": ARRAYS["a.weight"], "en": ARRAYS["a.weight"]})
+    return [(folder / "x").read_bytes()]
+
+
 def split_weights(folder: Path) -> list[bytes]:
     weights = make_ours(folder / "made", config=TINY)
     shutil.copy(folder / "made/config.json", folder)
@@ -294,6 +300,9 @@ READERS = {
         words=NAMES,
     ),
     "safetensors": of_tensors("x.safetensors", safetensors_files, safe.read, edit_safetensors),
+    "language_means": Reader(
+        "language_means.safetensors", means_files, (LanguageMeans.read,), edit_safetensors, NAMES
+    ),
     "index": Reader("model.safetensors.index.json", split_weights, (read_folder,), edit_json),
     "state_index": of_training_state("manifest.json"),
     "state": of_training_state("state.json"),

@@ -1,0 +1,80 @@
+"""The language means of run_retrieval.py, whose report also has searches with centred vectors."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from evaluation.centring import LanguageMeans
+from evaluation.encode import encode_layer
+from finetune.flags import RetrievalFlags
+from finetune.retrieval import layer_of
+from model.checkpoint.read import Checkpoint
+from model.ernie_m import ErnieMModel
+from reader.bitext import Bitext, Sentences
+from reader.tokenization import Tokenizer
+from utils.errors import UserError
+from utils.logging import logger
+
+
+def sentences_to_centre_on(flags: RetrievalFlags, bitexts: list[Bitext]) -> dict[str, list[str]]:
+    """Language -> the sentences of --centre_on; empty without that flag.
+
+    Raises:
+        UserError: the flag has another form, a language of the bitexts is missing, or a file cannot be read.
+    """
+    if not flags.centre_on:
+        return {}
+    sentences = {}
+    for item in flags.centre_on.split(","):
+        language, arrow, path = item.strip().partition("<=")
+        if not (language and arrow and path):
+            raise UserError(f"--centre_on {flags.centre_on}: give language<=file,language<=file")
+        sentences[language] = Sentences(path).texts()
+    missing = [language for language in _languages(bitexts) if language not in sentences]
+    if missing:
+        raise UserError(f"--centre_on has no {', '.join(missing)}; give language<=file for every language")
+    return sentences
+
+
+def means_of_sentences(
+    sentences: Mapping[str, list[str]], flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer
+) -> dict[str, np.ndarray]:
+    """Language -> the mean vector of its sentences at the layer that is searched, [H]."""
+    if flags.layer == "sweep":
+        return {}
+    layer = layer_of(flags, model.config.num_hidden_layers)
+    means = {}
+    for language, texts in sentences.items():
+        ids = tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
+        vectors = encode_layer(model, ids, layer, flags.pooling)  # [N, H]
+        means[language] = vectors.mean(axis=0, dtype=np.float64)
+    return means
+
+
+def means_of_checkpoint(
+    checkpoint: Checkpoint | None, flags: RetrievalFlags, model: ErnieMModel, bitexts: list[Bitext]
+) -> dict[str, np.ndarray]:
+    """Language -> its mean vector in the checkpoint's folder, at the layer that is searched, [H].
+
+    Empty if there are none, if they are of another pooling, or if a language of the bitexts is missing.
+    """
+    if checkpoint is None or checkpoint.language_means_path is None:
+        return {}
+    if flags.pooling != "mean" or flags.layer == "sweep":
+        return {}
+    means = LanguageMeans.read(checkpoint.language_means_path)
+    missing = [language for language in _languages(bitexts) if language not in means.languages]
+    if missing:
+        logger.info(
+            "%s has no %s: no search has centred vectors; --centre_on takes the means of your own text",
+            checkpoint.language_means_path,
+            ", ".join(missing),
+        )
+        return {}
+    layer = layer_of(flags, model.config.num_hidden_layers)
+    return {language: vectors[layer] for language, vectors in means.by_language().items()}
+
+
+def _languages(bitexts: list[Bitext]) -> list[str]:
+    """Those of the bitexts, and English."""
+    return ["en", *(bitext.language for bitext in bitexts)] if bitexts else []

@@ -1,0 +1,51 @@
+"""The mean sentence vector of each language, from the held-out text of a corpus; exports have them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluation.centring import LanguageMeans
+from evaluation.encode import encode
+from model.ernie_m import ErnieMModel
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
+
+SENTENCES = 300  # of a language; more change the means of retrieval little
+
+
+def language_means(
+    model: ErnieMModel, corpus: Corpus, tokenizer: Tokenizer, languages: Sequence[str], max_seq_len: int
+) -> LanguageMeans | None:
+    """The means over the tokens of up to `SENTENCES` held-out sentences of each language.
+
+    Args:
+        languages: the languages to take; those without held-out text are left out.
+        max_seq_len: longest sequence, special tokens included; longer sentences are cut.
+
+    Returns:
+        None if no language has held-out text.
+    """
+    vectors = {}
+    for language in languages:
+        sentences = held_out_sentences(corpus, language)
+        if sentences:
+            vectors[language] = encode(model, tokenizer.sentences(sentences, max_seq_len))  # [L + 1, N, H]
+    return LanguageMeans.of(vectors) if vectors else None
+
+
+def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
+    """Up to `SENTENCES` sentences of a language, ids without specials.
+
+    They are sides of its pairs, as many of each language pair, because these are sentences; without pairs
+    they are lines of its monolingual text.
+    """
+    streams = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
+    sentences = []
+    for pair, text in streams.items():
+        count = min(len(text), -(-SENTENCES // len(streams)))
+        side = pair.index(language)
+        sentences += [text[number][side] for number in range(count)]
+    if not sentences and language in corpus.held_out_mono:
+        text = corpus.held_out_mono[language]
+        sentences = [text.line(number) for number in range(min(text.num_lines, SENTENCES))]
+    return sentences

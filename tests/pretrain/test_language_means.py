@@ -1,0 +1,88 @@
+"""The means that an export holds: over held-out sentences, of the finished model, kept by conversion."""
+
+import json
+
+import numpy as np
+import pytest
+
+import convert
+from evaluation.centring import LanguageMeans
+from evaluation.encode import encode
+from model.checkpoint.load import load_from
+from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
+from model.ernie_m import ErnieMModel
+from pretrain import language_means
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
+from tests.pretrain.tiny_run import make_corpus
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_corpus):
+    return Corpus(tiny_corpus)
+
+
+def test_the_means_of_an_export(pretrain, corpus, tmp_path):
+    """de, en and fr have the held-out sides of their pairs; en has those of both language pairs."""
+    out = pretrain()
+    for folder in ("full", "encoder"):
+        manifest = json.loads((out / folder / "manifest.json").read_text())
+        assert LANGUAGE_MEANS in manifest["files"]
+    checkpoint = open_checkpoint(out / "encoder")
+    means = LanguageMeans.read(checkpoint.language_means_path)
+    assert means.languages == ["de", "en", "fr"]
+
+    model = ErnieMModel(checkpoint.config)
+    load_from(model, checkpoint)
+    tokenizer = Tokenizer.from_folder(out / "encoder")
+    english = []
+    for pair in (("de", "en"), ("en", "fr")):
+        text = corpus.held_out_parallel[pair]
+        english += [text[number][pair.index("en")] for number in range(len(text))]
+    vectors = encode(model, tokenizer.sentences(english, 32))  # [L + 1, N, H]
+    np.testing.assert_allclose(means.vectors[1], vectors.mean(axis=1), atol=1e-6)
+    assert (means.vectors[0] != means.vectors[1]).any()
+
+    convert.main([str(out / "encoder"), str(tmp_path / "ours"), "--to", "ernie-m"])
+    copied = open_checkpoint(tmp_path / "ours").language_means_path
+    assert copied.read_bytes() == checkpoint.language_means_path.read_bytes()
+
+
+def test_a_format_without_a_place_for_them(pretrain, tmp_path, capsys):
+    out = pretrain()
+    convert.main([str(out / "encoder"), str(tmp_path / "theirs"), "--to", "huggingface"])
+    assert f"no place for it in huggingface: {LANGUAGE_MEANS}" in capsys.readouterr().out
+    assert not (tmp_path / "theirs" / LANGUAGE_MEANS).exists()
+
+
+def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
+    monkeypatch.setattr(language_means, "SENTENCES", 5)
+    assert len(language_means.held_out_sentences(corpus, "en")) == 3 + 3
+    german = language_means.held_out_sentences(corpus, "de")
+    text = corpus.held_out_parallel["de", "en"]
+    assert [sentence.tolist() for sentence in german] == [text[number][0].tolist() for number in range(5)]
+
+
+def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
+    monkeypatch.setattr(corpus, "held_out_parallel", {})
+    text = corpus.held_out_mono["fr"]
+    french = language_means.held_out_sentences(corpus, "fr")
+    assert [sentence.tolist() for sentence in french] == [
+        text.line(number).tolist() for number in range(text.num_lines)
+    ]
+
+
+def test_no_held_out_text_gives_no_means(pretrain, tmp_path):
+    out = pretrain(corpus=make_corpus(tmp_path, held_out=0))
+    assert open_checkpoint(out / "encoder").language_means_path is None
+
+
+def test_damaged_means_are_one_line(pretrain):
+    path = pretrain() / "full" / LANGUAGE_MEANS
+    content = path.read_bytes()
+    path.write_bytes(content[:-4])
+    with pytest.raises(UserError, match="language_means.safetensors: damaged"):
+        LanguageMeans.read(path)
+    with pytest.raises(UserError, match="language_means.safetensors: damaged, .* bytes instead of"):
+        open_checkpoint(path.parent)
