@@ -49,6 +49,7 @@ def test_scores_by_hand():
     )
     assert f1("cat cat", ["cat"], "en") == pytest.approx(2 * 0.5 * 1 / 1.5)  # as multisets
     assert f1("dog", ["cat", "Dog!"], "en") == 1.0  # the best of the answers
+    assert f1("red dog", ["dog", "red dog", "red"], "en") == 1.0  # not the first one that shares a word
     assert f1("", ["cat"], "en") == 0.0 == f1("the", ["cat"], "en")
     assert f1("北京市", ["北京"], "zh") == pytest.approx(0.8)
     assert exact_match("The «Cat»", ["dog", "cat"], "en") == 1.0

@@ -1,6 +1,7 @@
 """Two processes and one, the same global batch: the same losses, tables, weights and predictions."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,12 @@ def recorded(folder, rank):
 
 def losses(folder, rank=0):
     return [runs[0][0] for _, runs in sorted(recorded(folder, rank).items())]
+
+
+def dev_losses(folder):
+    """The mean loss of each evaluated file, in the order of the log."""
+    log = (folder / "log" / "job.log.0").read_text()
+    return [float(loss) for loss in re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", log)]
 
 
 def assert_close(one, two):
@@ -102,6 +109,9 @@ def test_every_task(tmp_path, corpus):
         paths = [place / task / "out" / f"{name}.json" for place in (one, two)]
         ours, theirs = (json.loads(path.read_text()) for path in paths)
         assert ours["tables"] == theirs["tables"], task
+    for task in ("classify", "tag", "answer"):
+        ours, theirs = (dev_losses(place / task) for place in (one, two))
+        assert ours and ours == pytest.approx(theirs, abs=2e-6), task
     predicted = sorted(path.relative_to(one) for path in one.glob("*/*predicted.*"))
     assert len(predicted) == 3 + 2 + 4
     for path in [*predicted, Path("search/out/predictions/tatoeba/test-de.tsv")]:

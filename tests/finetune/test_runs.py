@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from finetune.classification import Classification
+from finetune.task import SupervisedTask
 from tests.finetune import toy
 from tests.launching import ROOT, run_script
 from training.engine import Engine
+from training.guard import StopSignal
 
 FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoints": 9}
 
@@ -82,6 +85,31 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
     assert contents(tmp_path / "broken" / "seed_1") == first
     assert trained(tmp_path / "broken") == trained(tmp_path / "out")
     assert again["tables"] == straight["tables"] and again["selected"] == straight["selected"]
+
+
+def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
+    """It would have selected its step: the next command must not take it as done."""
+    evaluate = SupervisedTask.evaluate
+
+    def evaluation(self, engine, stop):
+        if engine.steps == 3 and interrupts.pop():
+            os.kill(os.getpid(), signal.SIGTERM)
+        found = evaluate(self, engine, stop)
+        return found and replace(found, selected_by={3: 90.0, 6: 80.0}[engine.steps])
+
+    monkeypatch.setattr(SupervisedTask, "evaluate", evaluation)
+    interrupts = [False, True]
+    assert classify(**FAST) is None
+    assert "stopped at step 3 of 6" in (tmp_path / "log" / "job.log.0").read_text()
+    assert classify(**FAST)["selected"]["1"]["step"] == 3
+
+
+def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, monkeypatch):
+    """All processes leave together, or they would wait for each other."""
+    monkeypatch.setattr(StopSignal, "anywhere", lambda self: True)
+    assert classify(**FAST) is None
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert "stopped at step 3 of 6" in log and "[dev evaluation]" not in log
 
 
 def test_a_signal_in_a_step(classify, stopped, tmp_path):

@@ -1,0 +1,218 @@
+"""Whose a run folder is, where its run goes on, its best model: with step folders made by hand."""
+
+import json
+import shutil
+from contextlib import contextmanager
+
+import paddle
+import pytest
+
+from model.checkpoint.folder import ModelFiles, model_files
+from model.checkpoint.read import open_checkpoint
+from model.config import ErnieMConfig
+from model.ernie_m import ErnieMModel
+from training import distributed
+from training.guard import only_run_in
+from training.run_folder import FolderRules, RunFolder
+from training.task import Evaluation
+from utils.errors import UserError
+
+RULES = FolderRules(
+    output="--checkpoints",
+    overwrite="--overwrite true",
+    contents=("run.json", "step_*", "best", "full"),
+    may_change=("place",),
+    defaults={"younger": 0},
+    advice=lambda identity, keys: f"; {', '.join(keys)}: the run had {identity['rate']}",
+    finished="full",
+)
+DIGEST = "0123456789ab" + 52 * "0"
+IDENTITY = {"rate": 1, "place": "here", "digest": DIGEST, "younger": 0}
+WAYS_OUT = "choose another --checkpoints, or begin anew with --overwrite true"
+
+
+@pytest.fixture(scope="module")
+def model():
+    paddle.seed(1)
+    config = ErnieMConfig(vocab_size=5, hidden_size=2, num_hidden_layers=1, num_attention_heads=1)
+    return ErnieMModel(config)
+
+
+@pytest.fixture
+def save(model):
+    """save(folder, step, best, evaluated, identity): a step folder, as `training.run.Trainer` writes it."""
+
+    def call(folder: RunFolder, step: int, best: int | None = None, evaluated: int = -1, identity=IDENTITY):
+        selected = best and {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
+        state = {"position": [0, step], "evaluated": evaluated, "best": selected, "window": {}}
+        training_state = {"engine": {"steps": step}, "run": identity, "seed": 1, "state": state}
+        folder.save_step(step, files_of(model, step), training_state, part=0, parts=1)
+
+    return call
+
+
+def files_of(model: ErnieMModel, step: int) -> ModelFiles:
+    return model_files(model, model.config, settings={"step": step})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "out", RULES, keep=2)
+
+
+def refusal(work) -> str:
+    with pytest.raises(UserError) as refused:
+        work()
+    return str(refused.value)
+
+
+def test_the_newest_steps_are_kept_and_the_run_goes_on_from_the_last(folder, save):
+    assert folder.resume(IDENTITY) is None
+    for step in (2, 4, 10):
+        save(folder, step)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["step_10", "step_4"]
+    saved = folder.resume({**IDENTITY, "place": "there"})
+    assert (saved.folder.name, saved.engine["steps"], saved.seed) == ("step_10", 10, 1)
+    assert saved.state["position"] == [0, 10]
+    assert saved.state["tokens"] == 0.0  # step folders of version 1.0 have no such key
+
+
+def test_another_identity_is_named(folder, save):
+    save(folder, 2)
+    line = refusal(lambda: folder.resume({**IDENTITY, "rate": 2, "digest": 64 * "f"}))
+    assert line.startswith(
+        f"{folder.path}/step_2 was made with another configuration (rate: 1 -> 2; digest: "
+    )
+    assert (
+        f"0123456789ab -> {12 * 'f'}): go on with that one, {WAYS_OUT}; rate, digest: the run had 1" in line
+    )
+    older = {key: value for key, value in IDENTITY.items() if key != "younger"}
+    save(folder, 4, identity=older)
+    assert folder.resume(IDENTITY).folder.name == "step_4"
+    assert "(younger: 0 -> 1)" in refusal(lambda: folder.resume({**IDENTITY, "younger": 1}))
+
+
+def test_a_state_of_another_program_is_refused(folder, save, model):
+    folder.save_step(2, files_of(model, 2), {"settings": {}}, part=0, parts=1)
+    assert "step_2: the training_state there is of another program or version" in refusal(
+        lambda: folder.resume(IDENTITY)
+    )
+
+
+def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path, caplog):
+    save(folder, 2)
+    save(folder, 4)
+    other = RunFolder(tmp_path / "other", RULES, keep=1, first_step=folder.path / "step_2")
+    assert other.resume(IDENTITY).folder == folder.path / "step_2"
+    save(other, 6)
+    assert other.resume(IDENTITY).folder == other.path / "step_6"
+    same = RunFolder(folder.path, RULES, keep=1, first_step=folder.path / "step_2")
+    save(same, 8)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["step_2", "step_8"]  # the named one stays
+
+
+def test_a_finished_model_alone_is_not_overwritten(folder):
+    (folder.path / "full").mkdir(parents=True)
+    line = refusal(lambda: folder.resume(IDENTITY))
+    assert f"{folder.path} holds a finished model (full), but no checkpoint" in line and WAYS_OUT in line
+    assert RunFolder(folder.path, RULES, keep=2, overwrite=True).resume(IDENTITY) is None
+
+
+def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
+    save(folder, 4, best=2, evaluated=4)
+    folder.save_best(files_of(model, 2))
+    other = RunFolder(tmp_path / "other", RULES, keep=2, first_step=folder.path / "step_4")
+    copytree = shutil.copytree
+
+    def fail(source, target, **options):
+        copytree(source, target, **options)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", fail)
+        assert "no space left" in refusal(lambda: other.resume(IDENTITY))
+    assert not (other.path / "best").exists()
+    assert other.resume(IDENTITY).state["best"]["step"] == 2
+    assert open_checkpoint(other.path / "best").settings["step"] == 2
+
+
+def test_a_best_model_of_another_step(folder, save, model):
+    """After a kill it may be of a later step, which the run will select again."""
+    save(folder, 4, best=2, evaluated=4)
+    for step, fault in ((None, "is not there"), (3, "is of step 3"), (4, "is of step 4")):
+        if step is not None:
+            folder.save_best(files_of(model, step))
+        line = refusal(lambda: folder.resume(IDENTITY))
+        assert f"/best {fault}, but the run selected step 2 before step_4: put that model back, " in line
+    folder.save_best(files_of(model, 5))
+    state = folder.resume(IDENTITY).state
+    assert (state["best"], state["evaluated"]) == (None, -1)
+    folder.save_best(files_of(model, 2))
+    state = folder.resume(IDENTITY).state
+    assert (state["best"]["step"], state["evaluated"]) == (2, 4)
+
+
+def test_a_claimed_folder(folder, save):
+    with folder.locked():
+        folder.claim(IDENTITY)
+        folder.claim({**IDENTITY, "rate": 2})  # nothing was trained yet
+        save(folder, 2)
+        line = refusal(lambda: folder.claim(IDENTITY))
+        assert f"{folder.path} holds another run (rate: 2 -> 1); {WAYS_OUT}" in line
+        (folder.path / "run.json").unlink()
+        assert f"left no run.json there; {WAYS_OUT}" in refusal(lambda: folder.claim(IDENTITY))
+
+
+def test_overwriting(folder, save, model):
+    save(folder, 2)
+    for name in ("run.json", "notes.txt"):
+        (folder.path / name).write_text("{}")
+    (folder.path / ".best.tmp-999999999").mkdir()
+    source = str(folder.path / "step_2")
+    with_source = RunFolder(folder.path, RULES, keep=2, overwrite=True, sources=[source])
+    line = refusal(lambda: with_source.claim(IDENTITY))
+    assert line.startswith(
+        f"--overwrite true would remove {source}, which the run starts from; choose another"
+    )
+    again = RunFolder(folder.path, RULES, keep=2, overwrite=True)
+    with again.locked():
+        assert again.resume(IDENTITY) is None
+        again.claim({**IDENTITY, "rate": 2})
+        save(again, 4)
+        again.remove_old_run()  # it is no longer old
+    assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "notes.txt", "run.json", "step_4"]
+    assert json.loads((folder.path / "run.json").read_text())["rate"] == 2
+
+
+def test_seeds_have_folders_of_their_own(folder, save):
+    seed = folder.of_seed(3)
+    save(seed, 2)
+    assert (folder.path / "seed_3" / "step_2").is_dir() and folder.resume(IDENTITY) is None
+    assert not seed.is_finished()
+    best = Evaluation(2, 0, 50.5, {"dev.%s": {"en": {"acc": 50.5}}})
+    seed.finish(best)
+    assert seed.is_finished() and seed.selected() == best
+
+
+def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
+    """The main process alone takes the lock, and tells the others."""
+    told = []
+
+    @contextmanager
+    def held():
+        with only_run_in(folder.path), pytest.raises(UserError, match="another run is at work there"):
+            yield
+
+    with held(), folder.locked():
+        raise AssertionError("both hold the lock")
+
+    def gather(item):
+        told.append(item)
+        return [item, (None, None)]
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "gather", gather)
+    with held(), folder.locked():
+        raise AssertionError("both hold the lock")
+    ((_, fault),) = told
+    assert "another run is at work there" in fault
