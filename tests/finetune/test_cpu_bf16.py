@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import run_retrieval
-from finetune import retrieval
+from finetune import search
 from tests.finetune import toy
 from tests.launching import as_flags, call_main
 from utils.errors import UserError
@@ -36,13 +36,13 @@ def test_retrieval_compares_such_vectors(random_encoder, tmp_path, monkeypatch, 
     sentences = list(dict.fromkeys(row[1] for row in toy.rows(20, seed=1)))
     for side in ("de", "en"):
         (pairs / f"de-en.{side}").write_text("".join(f"{sentence}\n" for sentence in sentences))
-    search_both, vectors = retrieval.search_both, []
+    search_both, vectors = search.search_both, []
 
-    def search(queries, targets, score):
+    def search_vectors(queries, targets, score):
         vectors.append(queries)
         return search_both(queries, targets, score)
 
-    monkeypatch.setattr(retrieval, "search_both", search)
+    monkeypatch.setattr(search, "search_both", search_vectors)
     monkeypatch.chdir(tmp_path)
     for cpu_bf16 in ("false", "true"):
         flags = {
