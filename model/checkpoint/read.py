@@ -97,19 +97,24 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
             folder's manifest), a pickle with code.
     """
     path = Path(path)
+    # First of all, because a damaged file may fail in any way later, or not at all.
     check_model(path if path.is_dir() else path.parent)
     source = _open_source(path)
+
     raw_config = configs.read_json(source.config_path) if source.config_path else {}
     format_name = _format_of(source, raw_config)
-    if format_name == FAIRSEQ:
+    if format_name == FAIRSEQ:  # its config is in the file of the weights
         raw_config = configs.of_fairseq(source.tensors.metadata)
+
     tasks = _possible_tasks(format_name, source, raw_config)
     # The heads of all of these tasks have the same names; only the user can say which one it is.
     translated = from_foreign(format_name, source.tensors, tasks[0] if tasks else None)
-    dropped, unknown = translated.dropped, translated.unknown
+    dropped = translated.dropped
+    unknown = translated.unknown
     if format_name == OFFICIAL:
         dropped |= _not_of_the_model(unknown)
         unknown = []
+
     config = _config_of(format_name, source, raw_config, translated.weights)
     settings = _settings_of(format_name, raw_config, config)
     labels = settings.get("labels")

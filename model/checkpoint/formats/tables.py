@@ -403,10 +403,9 @@ def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> 
     ending = "_w" if format_name == OFFICIAL else ".weight"
     fitting = {}  # task -> the name of its class
     for task, model_class in CLASSES[format_name].items():
-        weights_of_head = {
-            foreign + ending for canonical, foreign in model_class.head if canonical != "lm_head"
-        }
-        if model_class.head and weights_of_head <= names:
+        modules = dict(model_class.head)
+        modules.pop("lm_head", None)  # it has only a bias: its weight is the word table
+        if modules and {foreign + ending for foreign in modules.values()} <= names:
             fitting[task] = model_class.name
     of_class = [task for task, name in fitting.items() if name == class_name]
     return of_class or list(fitting)

@@ -7,7 +7,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from model.checkpoint.formats import tables
-from model.checkpoint.formats.tables import LM_BIAS, POSITIONS, TOKEN_TYPES, WORDS, XLM_R, Row
+from model.checkpoint.formats.tables import LM_BIAS, POSITIONS, TOKEN_TYPES, WORDS, XLM_R
 from utils.errors import UserError
 
 
@@ -46,7 +46,11 @@ class Weights(Mapping[str, np.ndarray]):
         return cls("the given weights", shapes, arrays.__getitem__)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it. KeyError: no such name."""
+        """The shape of a tensor, without reading it.
+
+        Raises:
+            KeyError: there is no such name.
+        """
         return self.shapes[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -120,12 +124,12 @@ class CanonicalWeights(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    """How one of our tensors is made of tensors in a file.
+    """How one of our tensors is made of tensors in a file: split, then added to, then transposed.
 
     Attributes:
         name: in the file.
-        transposed: whether it is turned at the end.
-        fused_part: None, or which third of the tensor is taken (`tables.FUSED_PARTS`).
+        transposed: whether [out, in] becomes [in, out].
+        fused_part: None, or the index in `tables.FUSED_PARTS` of the third that is taken.
         added: None, or the name of a tensor [1, H] that is added to each row.
     """
 
@@ -141,7 +145,11 @@ class _Recipe(NamedTuple):
         return Origin((name, self.added) if self.added else (name,), self.transposed)
 
     def shape(self, file: Weights) -> tuple[int, ...]:
-        """The shape of our tensor. UserError: the shape in the file cannot be split or added to."""
+        """The shape of our tensor.
+
+        Raises:
+            UserError: the shape in the file cannot be split or added to.
+        """
         shape = file.shape(self.name)
         if self.fused_part is not None:
             if not shape or shape[0] % len(tables.FUSED_PARTS):
@@ -155,13 +163,17 @@ class _Recipe(NamedTuple):
         return shape[::-1] if self.transposed else shape
 
     def read(self, file: Weights) -> np.ndarray:
-        """Our tensor. UserError: the tensors in the file are not floating point numbers."""
+        """Our tensor.
+
+        Raises:
+            UserError: the tensors in the file are not floating point numbers.
+        """
         array = _read_floats(file, self.name)
         if self.fused_part is not None:
             array = np.split(array, len(tables.FUSED_PARTS))[self.fused_part]
         if self.added:
             row = _read_floats(file, self.added)[0]
-            if row.any():  # only if it is not zero, so that -0.0 stays -0.0
+            if row.any():  # adding zeros would make 0.0 of -0.0
                 array = array + row
         return np.ascontiguousarray(array.T if self.transposed else array)
 
@@ -183,49 +195,45 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
         UserError: a shape that cannot be split or added; when a tensor is read, that it does not hold
             floating point numbers.
     """
-    name_in_file = {tables.bare(name): name for name in file}  # by the name without a prefix
+    # The tables have names without the prefix that a task model puts before the encoder's.
+    name_in_file = {tables.bare(name): name for name in file}
     rows = tables.readable_rows(format_name, tables.count_layers(name_in_file), task)
-    taken: dict[str, Row] = {}  # by our name; the first of several names counts
+    recipes: dict[str, _Recipe] = {}
+    token_types = name_in_file.get(TOKEN_TYPES) if format_name == XLM_R else None
     for row in rows:
-        if row.foreign in name_in_file:
-            taken.setdefault(row.canonical, row)
-
+        # If a tensor is there under several names, the first name of the table counts.
+        if row.foreign in name_in_file and row.canonical not in recipes:
+            added = token_types if row.canonical == POSITIONS else None
+            name = name_in_file[row.foreign]
+            recipes[row.canonical] = _Recipe(name, row.transposed, row.fused_part, added)
     dropped: dict[str, str] = {}
-    token_types = None
-    if format_name == XLM_R:
-        token_types = name_in_file.get(TOKEN_TYPES)
-        if LM_BIAS in taken:
-            for canonical in ("pooler.dense.weight", "pooler.dense.bias"):
-                if canonical in taken:
-                    dropped[name_in_file[taken.pop(canonical).foreign]] = tables.UNTRAINED_POOLER
+    if format_name == XLM_R and LM_BIAS in recipes:
+        for canonical in ("pooler.dense.weight", "pooler.dense.bias"):
+            if canonical in recipes:
+                dropped[recipes.pop(canonical).name] = tables.UNTRAINED_POOLER
 
-    recipes = {
-        canonical: _Recipe(
-            name=name_in_file[row.foreign],
-            transposed=row.transposed,
-            fused_part=row.fused_part,
-            added=token_types if canonical == POSITIONS else None,
-        )
-        for canonical, row in taken.items()
-    }
     shapes = {canonical: recipe.shape(file) for canonical, recipe in recipes.items()}
     weights = Weights(file.source, shapes, lambda canonical: recipes[canonical].read(file))
     origins = {canonical: recipe.origin() for canonical, recipe in recipes.items()}
 
-    used = {recipe.name for recipe in recipes.values()} | {token_types}
+    used = {recipe.name for recipe in recipes.values()} | {token_types} | dropped.keys()
     known = {row.foreign for row in rows}
     unknown = list(file.others)
-    for foreign, name in name_in_file.items():
-        if name in used or name in dropped:
-            continue
-        reason = tables.reason_to_drop(foreign)
-        if reason is None and foreign in known:
-            reason = "a second name of a tensor that is taken"
-        if reason is None:
-            unknown.append(name)
-        else:
-            dropped[name] = reason
+    for name in file:
+        if name not in used:
+            reason = _reason_to_drop(tables.bare(name), known)
+            if reason:
+                dropped[name] = reason
+            else:
+                unknown.append(name)
     return CanonicalWeights(weights, origins, dropped, sorted(unknown))
+
+
+def _reason_to_drop(name: str, known: set[str]) -> str | None:
+    """Why a tensor that is not used is left out; None: nothing is known about it. The name has no prefix."""
+    if name in known:
+        return "a second name of a tensor that is taken"
+    return tables.reason_to_drop(name)
 
 
 class ForeignWeights(NamedTuple):
@@ -272,9 +280,7 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
 
     has_place = {row.canonical for row in rows}
     left_out = [name for name in weights if name not in has_place]
-    absent = [
-        row.canonical
-        for row in rows
-        if row.canonical not in weights and not row.canonical.startswith("lm_head.")
-    ]
+    # A masked-LM head is never needed: the official format is complete without it, and so is XLM-R's encoder.
+    needed = [row.canonical for row in rows if not row.canonical.startswith("lm_head.")]
+    absent = [name for name in needed if name not in weights]
     return ForeignWeights(Weights(weights.source, shapes, read), origins, left_out, absent)
