@@ -222,7 +222,7 @@ class OptimizerConfig:
     """The peak."""
 
     warmup_steps: NonNegativeInt = 10_000
-    """linear rise; 0: the rate is constant."""
+    """Steps of the linear rise; 0: the rate is constant."""
 
     schedule: Literal["paddlenlp", "official"] = "paddlenlp"
     """After the rise, paddlenlp: a straight line from the peak to 0 at T, as in the paper (section 4.1);
@@ -348,5 +348,6 @@ class PretrainConfig:
             )
 
 
-# These keys may change when a run continues from a checkpoint.
-FREE = tuple(key for key, of_key in options_of(PretrainConfig).items() if of_key.free)
+def free_keys() -> list[str]:
+    """The keys that may change when a run continues from a checkpoint."""
+    return [key for key, of_key in options_of(PretrainConfig).items() if of_key.free]

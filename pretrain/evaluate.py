@@ -180,11 +180,11 @@ class Evaluator:
         """How many pseudo-tokens, and how many frequent words instead, are in the real translations."""
         translations = [target.ids for target in targets]
         guesses = most_frequent(stage1, self._piece_counts, self._ignored)
-        found, sought = found_in_translation(stage1, pseudo_ids, translations, self._ignored)
+        pseudo_found, pseudo_sought = found_in_translation(stage1, pseudo_ids, translations, self._ignored)
         frequent_found, frequent_sought = found_in_translation(stage1, guesses, translations, self._ignored)
         return {
-            "pseudo_found": found,
-            "pseudo_sought": sought,
+            "pseudo_found": pseudo_found,
+            "pseudo_sought": pseudo_sought,
             "frequent_found": frequent_found,
             "frequent_sought": frequent_sought,
         }

@@ -20,13 +20,13 @@ from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.config import (
-    FREE,
     FRESH,
     FROM_ENCODER,
     OBJECTIVES,
     SCRATCH,
     ObjectiveConfig,
     PretrainConfig,
+    free_keys,
 )
 from pretrain.evaluate import Evaluator
 from pretrain.initialise import initialise
@@ -316,7 +316,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         steps=CHECKPOINTS,
         finished=FULL,
         has_records=True,
-        may_change=FREE,
+        may_change=free_keys(),
         defaults={key: option.default for key, option in options_of(PretrainConfig).items()},
         advice=advice,
     )

@@ -31,7 +31,8 @@ def test_hits_equal_a_search_written_out(chunk):
 
 def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
     rng = np.random.default_rng(2)
-    good, noise = rng.normal(size=(60, 8)), rng.normal(size=(60, 8))
+    good = rng.normal(size=(60, 8))
+    noise = rng.normal(size=(60, 8))
     # Layer 0 is right on the even pairs only, layer 1 on the odd ones only.
     even = np.where(np.arange(60)[:, None] % 2 == 0, good, noise)
     odd = np.where(np.arange(60)[:, None] % 2 == 1, good, noise)
@@ -78,8 +79,10 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
 
 def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
     """Autocast returns bfloat16, and without a cast NumPy would read its bits as integers."""
-    model, sentences, mean = tiny_model(), [np.array([0, 7, 8, 2])], encoding._mean
+    model = tiny_model()
+    sentences = [np.array([0, 7, 8, 2])]
     exact = encode(model, sentences)
-    monkeypatch.setattr(encoding, "_mean", lambda *given: mean(*given).astype("bfloat16"))
+    mean = encoding._mean
+    monkeypatch.setattr(encoding, "_mean", lambda *arguments: mean(*arguments).astype("bfloat16"))
     assert np.abs(encode(model, sentences) - exact).max() < 0.02
     assert np.abs(encode_layer(model, sentences, 2) - exact[2]).max() < 0.02

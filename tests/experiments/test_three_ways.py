@@ -65,10 +65,9 @@ def test_a_language_direction_hides_translations_until_it_is_removed(held_out):
     bitexts = {"de": made_up(320, 4, direction=30.0), "fr": made_up(200, 5)}
     result = retrieval(held_out, bitexts)
     assert result["layers"] == {"plain": 1, "centred": 1, "centred margin": 1} and result["layer"] == 1
-    found = {key: np.sum(result[key]["de"][0]) for key in result if key.startswith("retrieval 300")}
-    assert (
-        found["retrieval 300 centred margin"] > found["retrieval 300 centred"] > found["retrieval 300"] + 50
-    )
+    counts = {key: np.sum(result[key]["de"][0]) for key in result if key.startswith("retrieval 300")}
+    assert counts["retrieval 300 centred"] > counts["retrieval 300"] + 50
+    assert counts["retrieval 300 centred margin"] > counts["retrieval 300 centred"]
     # By hand: the mean German vector of the held-out pairs is taken off, and the English one of both streams.
     src, tgt = bitexts["de"]
     means = held_out.means()

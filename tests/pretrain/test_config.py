@@ -92,7 +92,8 @@ def test_the_papers_table_11():
     runs = {"small": (240_000, 1024, 3e-4), "base": (150_000, 2048, 2e-4), "large": (200_000, 2048, 1e-4)}
     for size in ("small", "base", "large"):
         loaded = load(ROOT / "configs" / "pretrain" / f"{size}.yaml")
-        model, optimizer = loaded.model, loaded.optimizer
+        model = loaded.model
+        optimizer = loaded.optimizer
         assert (model.num_hidden_layers, model.hidden_size, model.num_attention_heads) == shapes[size]
         assert (optimizer.steps, optimizer.batch_size, optimizer.learning_rate) == runs[size]
         assert (optimizer.warmup_steps, optimizer.beta1, optimizer.beta2) == (10_000, 0.98, 0.999)
@@ -112,10 +113,10 @@ def test_the_papers_table_6():
 
 def test_help_explains_the_keys():
     command = [sys.executable, ROOT / "run_pretrain.py", "--help"]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
+    finished = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
     for key in ("--objectives.active", "--optimizer.learning_rate", "--init.lm_head_warmup_steps"):
-        assert key in done.stdout
-    assert "linear rise; 0: the rate is constant" in done.stdout  # what a key means, not only its name
+        assert key in finished.stdout
+    assert "linear rise; 0: the rate is constant" in finished.stdout  # what a key means, not only its name
 
 
 def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):

@@ -18,7 +18,8 @@ from tests.pretrain.examples import (
     texts,
 )
 
-SOURCE, TARGET = np.array([11, 12, 13]), np.array([21, 22, 23, 24])
+SOURCE = np.array([11, 12, 13])
+TARGET = np.array([21, 22, 23, 24])
 PAIR = Pair(Text(SOURCE, 0), Text(TARGET, 2))
 
 
@@ -49,7 +50,8 @@ def test_pair_layout():
 @pytest.mark.parametrize("rate", [0.15, 1.0])
 def test_unk_is_special_and_never_predicted(rate):
     unk = VOCABULARY.unk_id
-    maker, mixed = objectives(mask_rate=rate), np.array([unk, 11, unk, 12, 13, unk])
+    maker = objectives(mask_rate=rate)
+    mixed = np.array([unk, 11, unk, 12, 13, unk])
     examples = {
         "mmlm": Text(mixed, 0),
         "btmlm": Text(mixed, 0),

@@ -32,15 +32,16 @@ class Source:
         return config(self.folder, **changes)
 
     def reader(self, rank=0, world_size=1, state=None, **changes):
-        made = self.config(**changes)
-        return StepReader(made, self.text(made), made.optimizer.steps, rank, world_size, state)
+        settings = self.config(**changes)
+        text = self.text(settings)
+        return StepReader(settings, text, settings.optimizer.steps, rank, world_size, state)
 
-    def text(self, made):
-        return TrainingText.of(self.corpus, self.vocabulary, made)
+    def text(self, settings):
+        return TrainingText.of(self.corpus, self.vocabulary, settings)
 
     def steps(self, **changes):
-        made = self.config(**changes)
-        return total_steps(made, self.text(made))
+        settings = self.config(**changes)
+        return total_steps(settings, self.text(settings))
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +51,29 @@ def source(tiny_corpus):
 
 def rows_of(work) -> Counter:
     """What is trained on: (objective, the tokens, what is to be predicted) of every sequence."""
-    found: Counter = Counter()
+    rows: Counter = Counter()
     for batch in work.micro_batches:
         ends = batch.lengths.cumsum()
         for start, end in zip(ends - batch.lengths, ends):
-            mine = (batch.targets >= start) & (batch.targets < end)
-            objective = OBJECTIVES[batch.target_objectives[mine][0]]
-            found[objective, tuple(batch.input_ids[start:end]), tuple(batch.target_ids[mine])] += 1
-    return found
+            in_row = (batch.targets >= start) & (batch.targets < end)
+            objective = OBJECTIVES[batch.target_objectives[in_row][0]]
+            rows[objective, tuple(batch.input_ids[start:end]), tuple(batch.target_ids[in_row])] += 1
+    return rows
+
+
+def rows_of_all(works) -> Counter:
+    """`rows_of` the parts of a step."""
+    return sum((rows_of(work) for work in works), Counter())
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 12])
 def test_processes_tile_a_step(source, world_size):
-    whole = source.reader()
-    parts = [source.reader(rank, world_size) for rank in range(world_size)]
+    alone = source.reader()
+    readers = [source.reader(rank, world_size) for rank in range(world_size)]
     for _ in range(6):
-        step, works = whole.next(), [part.next() for part in parts]
-        assert sum((rows_of(work) for work in works), Counter()) == rows_of(step)
+        step = alone.next()
+        works = [reader.next() for reader in readers]
+        assert rows_of_all(works) == rows_of(step)
         assert [work.position for work in works] == [step.position] * world_size
         masked = np.sum([batch.masked for work in works for batch in work.micro_batches], axis=0)
         assert all(work.masked == masked.tolist() for work in [step, *works])
@@ -74,12 +81,14 @@ def test_processes_tile_a_step(source, world_size):
 
 @pytest.mark.parametrize("budget", [32, 50, 4096])
 def test_micro_batches_hold_no_more_tokens_than_asked(source, budget):
-    reader, whole = source.reader(run__micro_batch_tokens=budget), source.reader(run__micro_batch_tokens=4096)
+    reader = source.reader(run__micro_batch_tokens=budget)
+    undivided = source.reader(run__micro_batch_tokens=4096)
     for _ in range(6):
-        work, together = reader.next(), whole.next()
+        work = reader.next()
+        step = undivided.next()
         assert max(batch.tokens for batch in work.micro_batches) <= budget
-        assert rows_of(work) == rows_of(together) and len(together.micro_batches) == 1
-    assert (together.micro_batches[0].masked > 0).all()  # all objectives share a pass
+        assert rows_of(work) == rows_of(step) and len(step.micro_batches) == 1
+    assert (step.micro_batches[0].masked > 0).all()  # all objectives share a pass
 
 
 @pytest.mark.parametrize(("processes", "budget"), [(1, 2048), (8, 2048), (8, 4096), (3, 700)])
@@ -87,13 +96,13 @@ def test_micro_batches_are_of_equal_size(processes, budget):
     """The step of a run on 8 cards: lengths as of real text, specials included."""
     rng = np.random.default_rng(1)
     tokens = np.clip(rng.lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
-    parts = cut_by_tokens(tokens, budget, processes)
-    sums = [[sum(tokens[number] for number in part) for part in mine] for mine in parts]
-    assert len(sums) == processes and len({len(mine) for mine in sums}) == 1
-    assert max(map(max, sums)) <= min(budget, 1.05 * min(map(min, sums)))
-    assert len(sums[0]) <= 1 + 1.05 * sum(tokens) / budget / processes
-    together = [number for mine in parts for part in mine for number in part]
-    assert sorted(together) == list(range(len(tokens)))
+    divided = cut_by_tokens(tokens, budget, processes)
+    assert len(divided) == processes and len({len(of_process) for of_process in divided}) == 1
+    parts = [part for of_process in divided for part in of_process]
+    sums = [sum(tokens[number] for number in part) for part in parts]
+    assert max(sums) <= min(budget, 1.05 * min(sums))
+    assert len(divided[0]) <= 1 + 1.05 * sum(tokens) / budget / processes
+    assert sorted(number for part in parts for number in part) == list(range(len(tokens)))
 
 
 def test_fewer_sequences_than_processes():
@@ -103,26 +112,29 @@ def test_fewer_sequences_than_processes():
 
 
 def test_it_goes_on_from_a_state(source):
-    straight, first = source.reader(), source.reader()
-    works = [straight.next() for _ in range(8)]
+    uninterrupted = source.reader()
+    stopped = source.reader()
+    works = [uninterrupted.next() for _ in range(8)]
     for _ in range(5):
-        state = first.next().position
+        position = json.loads(json.dumps(stopped.next().position))
     # Another number of processes may go on: the positions are those of the whole step.
-    parts = [source.reader(rank, 2, json.loads(json.dumps(state))) for rank in range(2)]
+    readers = [source.reader(rank, 2, position) for rank in range(2)]
     for work in works[5:]:
-        assert sum((rows_of(part.next()) for part in parts), Counter()) == rows_of(work)
+        assert rows_of_all([reader.next() for reader in readers]) == rows_of(work)
 
 
 def test_pairs_are_read_in_both_orders(source):
     reader = source.reader(objectives__active=["tlm"], data__languages=["en", "de"])
     firsts = Counter()
-    known = {tuple(side.tolist()): name for pair in source.corpus.parallel[("de", "en")]
-             for side, name in zip(pair, ("de", "en"))}  # fmt: skip
+    language_of = {}
+    for german, english in source.corpus.parallel[("de", "en")]:
+        language_of[tuple(german.tolist())] = "de"
+        language_of[tuple(english.tolist())] = "en"
     for _ in range(20):
         for _, pair in reader._examples({"tlm": 12}):
-            name = known[tuple(pair.source.ids.tolist())]
-            assert reader.text.number[name] == pair.source.language
-            firsts[name] += 1
+            language = language_of[tuple(pair.source.ids.tolist())]
+            assert reader.text.number[language] == pair.source.language
+            firsts[language] += 1
     assert firsts["de"] > 60 and firsts["en"] > 60
 
 
@@ -136,12 +148,14 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
         return pair._replace(source=pair.source._replace(ids=pair.source.ids[:1])) if i == 0 else pair
 
     monkeypatch.setattr(reader, "_read", short)
-    found = reader._examples({"camlm": 4})
-    left = ["tlm"] if "tlm" in active else []
-    assert [objective for objective, _ in found] == [*left, "camlm", "camlm", "camlm"]
-    batch = reader._batch(found, [0, 1])
-    assert len(batch.lengths) == (3 if left else 4)
-    assert batch.masked[OBJECTIVES.index(found[0][0])] > 0
+    examples = reader._examples({"camlm": 4})
+    expected = ["camlm", "camlm", "camlm"]
+    if "tlm" in active:
+        expected = ["tlm", *expected]
+    assert [objective for objective, _ in examples] == expected
+    batch = reader._batch(examples, [0, 1])
+    assert len(batch.lengths) == (3 if "tlm" in active else 4)  # a pair of CAMLM is two sequences
+    assert batch.masked[OBJECTIVES.index(expected[0])] > 0
 
 
 def test_each_drawn_pair_serves_tlm_and_camlm(source):
@@ -153,7 +167,7 @@ def test_each_drawn_pair_serves_tlm_and_camlm(source):
     assert drawn.draws == 12 + 5
     assert [objective for objective, _ in examples] == ["tlm"] * 5 + ["camlm"] * 5
     pairs = [pair for _, pair in examples]
-    assert all(one is other for one, other in zip(pairs[:5], pairs[5:]))
+    assert all(of_tlm is of_camlm for of_tlm, of_camlm in zip(pairs[:5], pairs[5:]))
     batch = reader._batch(examples, range(10))
     tlm, camlm = (batch.targets[batch.target_objectives == OBJECTIVES.index(name)] for name in PARALLEL)
     assert len(tlm) == len(camlm)
@@ -311,11 +325,13 @@ def test_equal_compute_divides_the_steps(source):
 
 
 def test_the_head_has_a_rate_of_its_own_first(source):
-    made = source.config(
-        optimizer__steps=110, optimizer__warmup_steps=10, init__lm_head_warmup_steps=10,
+    settings = source.config(
+        optimizer__steps=110,
+        optimizer__warmup_steps=10,
+        init__lm_head_warmup_steps=10,
         init__lm_head_learning_rate=5e-3,
-    )  # fmt: skip
-    rate = learning_rate(made, 110)
+    )
+    rate = learning_rate(settings, 110)
     assert [rate(step) for step in (0, 9, 10, 15, 20, 60)] == pytest.approx([0.5, 0.5, 0.0, 0.5, 1.0, 5 / 9])
     with pytest.raises(UserError, match="init.lm_head_warmup_steps 12 leaves nothing of the 12 steps"):
         source.steps(init__lm_head_warmup_steps=12)
