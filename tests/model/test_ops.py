@@ -1,4 +1,4 @@
-"""Every fast path against plain Paddle, in float64, within 1e-9: values and gradients."""
+"""Every layer of `model/cpu/` against plain Paddle, in float64, within 1e-9: values and gradients."""
 
 import numpy as np
 import paddle
@@ -8,7 +8,10 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from model import layers
+from model.attention import CpuMask
 from model.cpu import rows
+from model.cpu.dropout import draw_dropout_mask
+from model.layout import Layout
 
 TOLERANCE = 1e-9
 
@@ -25,7 +28,7 @@ def float64(request, monkeypatch):
     paddle.set_default_dtype("float32")
 
 
-def value_and_gradients(function, x, weight, *parameters):
+def value_and_gradients(function, x, weight, *parameters) -> list[np.ndarray]:
     """f(x), and the gradients of sum(weight x f(x)) with respect to x and the parameters."""
     x = x.clone().detach()
     x.stop_gradient = False
@@ -37,57 +40,53 @@ def value_and_gradients(function, x, weight, *parameters):
     return [y.numpy(), *gradients]
 
 
-def assert_same(plain, fast):
-    for a, b in zip(plain, fast, strict=True):
-        assert a.shape == b.shape
-        assert np.abs(a - b).max() < TOLERANCE
-        assert np.abs(a).max() > 1e-3  # something is compared
-
-
-def pair(ours: nn.Layer, theirs: nn.Layer):
-    ours.set_state_dict(theirs.state_dict())
-    return ours, theirs
+def assert_same(plain: list[np.ndarray], ours: list[np.ndarray]) -> None:
+    for expected, array in zip(plain, ours, strict=True):
+        assert array.shape == expected.shape
+        assert np.abs(array - expected).max() < TOLERANCE
+        assert np.abs(expected).max() > 1e-3  # something is compared
 
 
 def test_all_rows_once_and_a_fault_comes_out():
-    seen = np.zeros(50, int)
+    visits = np.zeros(50, int)
 
     def work(part: slice) -> None:
-        seen[part] += 1
+        visits[part] += 1
         if part.stop > 60:
             raise ValueError("the last rows")
 
     rows.over_rows(work, 50, 5)
-    assert (seen == 1).all()
+    assert (visits == 1).all()
     with pytest.raises(ValueError, match="the last rows"):
         rows.over_rows(work, 61, 5)
 
 
 @pytest.mark.parametrize("shape", [[3, 5, 8], [5, 8], [1, 8]])
 def test_linear(shape):
-    ours, theirs = pair(layers.Linear(8, 6), nn.Linear(8, 6))
-    for layer in (ours, theirs):
-        layer.bias.set_value(paddle.arange(6, dtype="float64"))
+    ours, plain = layers.Linear(8, 6), nn.Linear(8, 6)
+    plain.bias.set_value(paddle.arange(6, dtype="float64"))
+    ours.set_state_dict(plain.state_dict())
     x, weight = paddle.randn(shape), paddle.randn([*shape[:-1], 6])
     assert_same(
-        value_and_gradients(theirs, x, weight, theirs.weight, theirs.bias),
+        value_and_gradients(plain, x, weight, plain.weight, plain.bias),
         value_and_gradients(ours, x, weight, ours.weight, ours.bias),
     )
 
 
 @pytest.mark.parametrize("spread", [1e-6, 1.0, 1e3])
 def test_layer_norm(spread):
-    ours, theirs = pair(layers.LayerNorm(8, 1e-5), nn.LayerNorm(8, 1e-5))
-    for layer in (ours, theirs):
-        layer.weight.set_value(paddle.linspace(-1, 2, 8))
-        layer.bias.set_value(paddle.linspace(3, 4, 8))
+    ours, plain = layers.LayerNorm(8, 1e-5), nn.LayerNorm(8, 1e-5)
+    plain.weight.set_value(paddle.linspace(-1, 2, 8))
+    plain.bias.set_value(paddle.linspace(3, 4, 8))
+    ours.set_state_dict(plain.state_dict())
     x, weight = paddle.randn([3, 5, 8]) * spread + 2, paddle.randn([3, 5, 8])
-    plain = value_and_gradients(theirs, x, weight, theirs.weight, theirs.bias)
-    fast = value_and_gradients(ours, x, weight, ours.weight, ours.bias)
+    expected = value_and_gradients(plain, x, weight, plain.weight, plain.bias)
+    arrays = value_and_gradients(ours, x, weight, ours.weight, ours.bias)
     # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon).
-    scale = max(1.0, np.abs(plain[1]).max())
-    plain[1], fast[1] = plain[1] / scale, fast[1] / scale
-    for a, b in zip(plain, fast):
+    scale = max(1.0, np.abs(expected[1]).max())
+    expected[1] /= scale
+    arrays[1] /= scale
+    for a, b in zip(expected, arrays, strict=True):
         assert np.abs(a - b).max() < TOLERANCE
 
 
@@ -101,12 +100,13 @@ def test_dropout_is_unbiased_and_scales():
     x = paddle.full([300, 300], 2.0)
     for probability in (0.1, 0.5):
         y = layers.dropout(x, probability, training=True).numpy()
-        kept = y != 0
+        stays = y != 0
         # five standard deviations
-        assert abs(kept.mean() - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / y.size)
-        assert y[kept] == pytest.approx(np.full(kept.sum(), 2 / (1 - probability)), rel=1e-5)
+        deviation = np.sqrt(probability * (1 - probability) / y.size)
+        assert abs(stays.mean() - (1 - probability)) < 5 * deviation
+        assert y[stays] == pytest.approx(np.full(stays.sum(), 2 / (1 - probability)), rel=1e-5)
         # neighbours in a row and in a column are independent
-        for a, b in ((kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):
+        for a, b in ((stays[:, 1:], stays[:, :-1]), (stays[1:], stays[:-1])):
             assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / 300
 
 
@@ -122,26 +122,21 @@ def test_dropout_edges():
 
 def test_dropout_gradient_is_the_mask():
     x = paddle.ones([50, 40])
-    value, gradient = value_and_gradients(lambda x: layers.dropout(x, 0.4, True), x, paddle.ones([50, 40]))
+    value, gradient = value_and_gradients(
+        lambda x: layers.dropout(x, 0.4, True), x, weight=paddle.ones([50, 40])
+    )
     assert np.array_equal(value, gradient) and 0 < (value == 0).mean() < 1
 
 
-def test_dropout_adds_what_it_is_given():
+def test_dropout_adds_the_residual():
     """The same mask as without it, and a gradient of its own."""
-    x, other, weight = (paddle.randn([50, 40]) for _ in range(3))
-    other.stop_gradient = False
-    results = []
-
-    def add_afterwards(y):
-        return layers.dropout(y, 0.4, True) + other
-
-    def add_at_once(y):
-        return layers.dropout(y, 0.4, True, other)
-
-    for add in (add_afterwards, add_at_once):
-        paddle.seed(7)
-        results.append(value_and_gradients(add, x, weight, other))
-    assert_same(*results)
+    x, residual, weight = (paddle.randn([50, 40]) for _ in range(3))
+    residual.stop_gradient = False
+    paddle.seed(7)
+    expected = value_and_gradients(lambda y: layers.dropout(y, 0.4, True) + residual, x, weight, residual)
+    paddle.seed(7)
+    arrays = value_and_gradients(lambda y: layers.dropout(y, 0.4, True, residual), x, weight, residual)
+    assert_same(expected, arrays)
 
 
 def test_dropout_follows_paddles_generator():
@@ -156,12 +151,55 @@ def test_dropout_follows_paddles_generator():
     assert np.array_equal(layers.dropout(x, 0.5, True).numpy(), first)
 
 
+HEADS, HEAD_SIZE = 3, 4
+# One group with pads and placeholders.
+LAYOUT = Layout([9, 7, 8], [9, 4, 8])
+
+
+def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:
+    """x [N, 3H] -> [N, H], with scores of all tokens by all tokens.
+
+    Args:
+        dropout: [heads, N, N], the factor of each weight.
+    """
+    q, k, v = x.reshape([-1, 3, HEADS, HEAD_SIZE]).transpose([1, 2, 0, 3])  # [heads, N, D] each
+    masked = paddle.to_tensor(np.where(LAYOUT.dense(), 0.0, -np.inf))
+    weights = F.softmax(paddle.matmul(q, k, transpose_y=True) * HEAD_SIZE**-0.5 + masked)
+    context = paddle.matmul(weights * paddle.to_tensor(dropout), v)
+    return context.transpose([1, 0, 2]).reshape([-1, HEADS * HEAD_SIZE])
+
+
+@pytest.mark.parametrize("dropout_rate", [0.0, 0.4])
+def test_attention(dropout_rate):
+    """With the mask and the scale of dropout in both passes."""
+    (group,) = LAYOUT.groups
+    dropout = np.ones([HEADS, LAYOUT.tokens, LAYOUT.tokens])
+    if dropout_rate:
+        paddle.seed(5)
+        mask = draw_dropout_mask([3, HEADS, 9, 9], dropout_rate)
+        for number, (start, length) in enumerate(zip(group.starts, group.lengths)):
+            tokens = slice(start, start + length)
+            dropout[:, tokens, tokens] = mask.stays[number, :, :length, :length] * mask.scale
+    x, weight = paddle.randn([LAYOUT.tokens, 36]), paddle.randn([LAYOUT.tokens, 12])
+
+    def ours(x):
+        query, key, value = x.split(3, axis=-1)
+        paddle.seed(5)
+        return CpuMask.of(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
+
+    def plain(x):
+        return plain_attention(x, dropout)
+
+    assert_same(value_and_gradients(plain, x, weight), value_and_gradients(ours, x, weight))
+
+
 class Block(nn.Layer):
     """One of each."""
 
     def __init__(self):
         super().__init__()
-        self.linear, self.norm = layers.Linear(8, 8), layers.LayerNorm(8, 1e-5)
+        self.linear = layers.Linear(8, 8)
+        self.norm = layers.LayerNorm(8, 1e-5)
 
     def forward(self, x):
         return self.norm(layers.dropout(layers.gelu(self.linear(x)), 0.3, self.training))
@@ -169,11 +207,11 @@ class Block(nn.Layer):
 
 def test_recompute_draws_the_same_dropout():
     block, x, weight = Block(), paddle.randn([4, 8]), paddle.randn([4, 8])
-    results = []
-    for function in (block, lambda x: recompute(block, x)):
-        paddle.seed(5)
-        results.append(value_and_gradients(function, x, weight, *block.parameters()))
-    for a, b in zip(*results, strict=True):
+    paddle.seed(5)
+    expected = value_and_gradients(block, x, weight, *block.parameters())
+    paddle.seed(5)
+    arrays = value_and_gradients(lambda x: recompute(block, x), x, weight, *block.parameters())
+    for a, b in zip(expected, arrays, strict=True):
         assert np.abs(a - b).max() < TOLERANCE
 
 

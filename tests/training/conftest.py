@@ -2,7 +2,9 @@
 
 import contextlib
 from types import SimpleNamespace
+from typing import NamedTuple
 
+import numpy as np
 import paddle
 import pytest
 from paddle.amp import grad_scaler
@@ -11,13 +13,22 @@ from paddle.amp.auto_cast import amp_global_state
 from tests.model.conftest import float64  # noqa: F401  a fixture
 from tests.training.toy_training import STEPS, make, run, state_of, weights
 from training import precision
+from training.engine import Step
+
+
+class ToyRun(NamedTuple):
+    """Results, final weights and final state of a toy training."""
+
+    steps: list[Step]
+    weights: dict[str, np.ndarray]
+    state: dict
 
 
 @pytest.fixture(scope="session")
-def whole():
-    """20 steps in one process in float64, with two micro-batches each: results, weights, state."""
+def straight_run():
+    """20 steps in one process in float64, with two micro-batches each."""
     engine = make()
-    return run(engine, STEPS), weights(engine), state_of(engine)
+    return ToyRun(run(engine, STEPS), weights(engine), state_of(engine))
 
 
 @pytest.fixture

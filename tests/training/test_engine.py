@@ -10,47 +10,53 @@ import pytest
 from model.checkpoint.training_state import load_training_state, save_training_state
 from tests.training import toy_training
 from tests.training.toy_training import BATCH, STEPS, loss_of, make, micro_batches_of, run, state_of, weights
-from training.engine import Engine, step_seed
+from training.engine import Engine, Step, step_seed
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
 
 
-def assert_equal(ours: list, theirs: list, tolerance: float) -> None:
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.loss == pytest.approx(other.loss, abs=tolerance, rel=0)
-        assert one.grad_norm == pytest.approx(other.grad_norm, abs=tolerance, rel=0)
-        assert one.sums == other.sums
+def assert_equal_steps(steps: list[Step], expected: list[Step], tolerance: float) -> None:
+    for step, other in zip(steps, expected, strict=True):
+        assert step.loss == pytest.approx(other.loss, abs=tolerance, rel=0)
+        assert step.grad_norm == pytest.approx(other.grad_norm, abs=tolerance, rel=0)
+        assert step.sums == other.sums
 
 
-def assert_close(ours: dict, theirs: dict, tolerance: float) -> None:
-    for name, value in ours.items():
-        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=tolerance, err_msg=name)
+def assert_close(arrays: dict, expected: dict, tolerance: float) -> None:
+    for name, value in arrays.items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=tolerance, err_msg=name)
 
 
-def assert_same_bits(ours: dict, theirs: dict) -> None:
+def assert_same_bits(state: dict, expected: dict) -> None:
     """Two states of an engine."""
-    assert {**ours, "optimizer": None} == {**theirs, "optimizer": None}
-    assert ours["optimizer"].keys() == theirs["optimizer"].keys()
-    for key, value in ours["optimizer"].items():
-        np.testing.assert_array_equal(value, theirs["optimizer"][key], err_msg=key)
+    assert {**state, "optimizer": None} == {**expected, "optimizer": None}
+    assert state["optimizer"].keys() == expected["optimizer"].keys()
+    for key, value in state["optimizer"].items():
+        np.testing.assert_array_equal(value, expected["optimizer"][key], err_msg=key)
 
 
-def test_it_learns_and_counts(whole):
-    seen, _, _ = whole
-    assert seen[-1].loss < 0.5 * seen[0].loss
-    assert all(step.sums["count"] == BATCH for step in seen)
-    assert [step.lr for step in seen[:6]] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.04, 0.0375])
+def test_it_learns_and_counts(straight_run):
+    steps = straight_run.steps
+    assert steps[-1].loss < 0.5 * steps[0].loss
+    assert all(step.sums["count"] == BATCH for step in steps)
+    assert [step.lr for step in steps[:6]] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.04, 0.0375])
 
 
-def test_accumulation_does_not_change_the_numbers(whole):
+def test_accumulation_does_not_change_the_numbers(straight_run):
     engine = make()
-    assert_equal(run(engine, STEPS, micro_batches=3), whole[0], 1e-12)
-    assert_close(weights(engine), whole[1], 1e-12)
+    assert_equal_steps(run(engine, STEPS, micro_batches=3), straight_run.steps, 1e-12)
+    assert_close(weights(engine), straight_run.weights, 1e-12)
 
 
-def test_a_parameter_without_a_gradient_does_not_change(whole):
-    np.testing.assert_array_equal(whole[1]["spare.weight"], weights(make())["spare.weight"])
-    assert not any(key.startswith("spare") for key in whole[2]["optimizer"])
+def test_a_value_that_is_not_among_the_sums_is_an_error():
+    engine = make()
+    with pytest.raises(KeyError, match="perplexity"):
+        engine.step([None], lambda _: (engine.model.spare.weight.sum(), {"perplexity": 1.0}))
+
+
+def test_a_parameter_without_a_gradient_does_not_change(straight_run):
+    np.testing.assert_array_equal(straight_run.weights["spare.weight"], weights(make())["spare.weight"])
+    assert not any(key.startswith("spare") for key in straight_run.state["optimizer"])
     engine = make()
     run(engine, 5)
     before = weights(engine)
@@ -70,23 +76,23 @@ def test_clipping_is_by_the_global_norm(monkeypatch):
     monkeypatch.setattr(sgd, "tables", {}, False)
     monkeypatch.setattr(engine, "optimizer", sgd)
     monkeypatch.setattr(engine, "clip_norm", 0.01)
-    step = run(engine, 1)[0]
-    moved = math.sqrt(sum(((value - before[name]) ** 2).sum() for name, value in weights(engine).items()))
+    (step,) = run(engine, 1)
+    squares = [((value - before[name]) ** 2).sum() for name, value in weights(engine).items()]
     assert step.grad_norm > 0.1
-    assert moved == pytest.approx(0.01, rel=1e-9)
+    assert math.sqrt(sum(squares)) == pytest.approx(0.01, rel=1e-9)
 
 
 def test_resume_is_bit_identical_with_dropout():
     straight = make(dropout=0.3)
-    seen = run(straight, STEPS)
+    steps = run(straight, STEPS)
     first = make(dropout=0.3)
     run(first, 10)
     second = make(dropout=0.3)
     toy_training.load(second, weights(first), state_of(first))
     paddle.rand([5])  # other draws from the generator must not matter
-    rest = run(second, STEPS)
-    assert [step.loss for step in rest] == [step.loss for step in seen[10:]]
-    assert [step.lr for step in rest] == [step.lr for step in seen[10:]]
+    resumed_steps = run(second, STEPS)
+    assert [step.loss for step in resumed_steps] == [step.loss for step in steps[10:]]
+    assert [step.lr for step in resumed_steps] == [step.lr for step in steps[10:]]
     assert_close(weights(straight), weights(second), 0.0)
     assert_same_bits(state_of(straight), state_of(second))
 
@@ -96,19 +102,20 @@ def test_dropout_differs_between_steps_and_processes():
     assert len({step_seed(*place) for place in places}) == 300
 
 
-def bad_on(steps: set, engine: Engine):
-    usual = loss_of(engine)
+def loss_that_fails(engine: Engine, bad_steps: set[int]):
+    """The loss of the toy, which is not a number in some steps."""
+    usual_loss = loss_of(engine)
 
     def loss(micro_batch):
-        value, sums = usual(micro_batch)
-        return (value * float("nan"), sums) if engine.steps in steps else (value, sums)
+        value, sums = usual_loss(micro_batch)
+        return (value * float("nan"), sums) if engine.steps in bad_steps else (value, sums)
 
     return loss
 
 
 def test_bad_steps_are_skipped_and_end_the_run():
     engine = make(max_bad_steps=3)
-    loss = bad_on({1, 3, 4, 5}, engine)
+    loss = loss_that_fails(engine, {1, 3, 4, 5})
     for step in range(5):
         before = weights(engine)
         result = engine.step(micro_batches_of(step, 2), loss)
@@ -121,23 +128,36 @@ def test_bad_steps_are_skipped_and_end_the_run():
     assert engine.steps == 6
 
 
+def test_a_resumed_run_counts_bad_steps_on():
+    first = make()
+    for step in range(5):
+        first.step(micro_batches_of(step, 2), loss_that_fails(first, {1, 3, 4}))
+    second = make(max_bad_steps=3)
+    toy_training.load(second, weights(first), state_of(first))
+    assert (second.steps, second.skipped, second.bad_in_a_row) == (5, 3, 2)
+    with pytest.raises(UserError, match="3 steps in a row"):
+        second.step(micro_batches_of(5, 2), loss_that_fails(second, {5}))
+    assert second.skipped == 4
+
+
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_stop_request_abandons_the_step(after):
     """Nothing changes, and the next step is the same as without the request."""
     engine, straight = make(dropout=0.3), make(dropout=0.3)
-    run(engine, 3), run(straight, 4)
-    before, stop, usual = weights(engine), [], loss_of(engine)
+    run(engine, 3)
+    run(straight, 4)
+    before, usual_loss = weights(engine), loss_of(engine)
+    stop = [] if after else ["now"]  # true once it is not empty
+    micro_batches = []
 
-    def asked_after(micro_batch):
-        seen.append(micro_batch)
-        if len(seen) == after:
+    def loss_with_a_request(micro_batch):
+        micro_batches.append(micro_batch)
+        if len(micro_batches) == after:
             stop.append("now")
-        return usual(micro_batch)
+        return usual_loss(micro_batch)
 
-    seen: list = []
-    stop += ["now"] * (after == 0)
-    assert engine.step(micro_batches_of(3, 3), asked_after, stop) is None
-    assert len(seen) == after and engine.steps == 3
+    assert engine.step(micro_batches_of(3, 3), loss_with_a_request, stop) is None
+    assert len(micro_batches) == after and engine.steps == 3
     assert_close(weights(engine), before, 0.0)
     assert all(parameter.grad is None for parameter in engine.parameters.values())
     run(engine, 4)
@@ -148,13 +168,14 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     """With Paddle's own scaler."""
     scaling = LossScaling(2.0**10, incr_every_n_steps=5, decr_every_n_nan_or_inf=1, decr_ratio=0.5)
     engine = make("float32", max_bad_steps=2, precision=Precision("fp16", loss_scaling=scaling))
-    seen = run(engine, 15)
-    assert_equal(seen, run(make("float32"), 15), 1e-6)
+    assert_equal_steps(run(engine, 15), run(make("float32"), 15), 1e-6)
     assert engine.scaler.state_dict()["scale"] == 2.0**13
-    before, usual = weights(engine), loss_of(engine)
+    before, usual_loss = weights(engine), loss_of(engine)
 
-    def overflowing(one):  # a finite loss with an infinite gradient
-        return usual(one)[0] + (engine.parameters["even.bias"] * 0).sum() * 1e30 * 1e30, {}
+    def overflowing(micro_batch):
+        """A finite loss with an infinite gradient."""
+        zero = (engine.parameters["even.bias"] * 0).sum()
+        return usual_loss(micro_batch)[0] + zero * 1e30 * 1e30, {}
 
     for _ in range(3):
         step = engine.step(micro_batches_of(0, 2), overflowing)
@@ -162,7 +183,7 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     assert engine.scaler.state_dict()["scale"] == 2.0**10 and engine.bad_in_a_row == 0
     assert_close(weights(engine), before, 0.0)
     # The loss is not checked.
-    step = engine.step(micro_batches_of(1, 2), lambda one: (usual(one)[0] + math.inf, {}))
+    step = engine.step(micro_batches_of(1, 2), lambda part: (usual_loss(part)[0] + math.inf, {}))
     assert not step.skipped and math.isinf(step.loss)
     assert (weights(engine)["even.weight"] != before["even.weight"]).any()
 
@@ -177,17 +198,17 @@ def test_the_scaler_is_part_of_the_state(fp16, tmp_path):
     assert first.scaler.state_dict()["scale"] == 16.0 and first.scaler.state_dict()["incr_count"] == 2
 
 
-def test_amp_on_the_cpu_falls_back(whole):
+def test_amp_on_the_cpu_falls_back(straight_run):
     engine = make(precision=Precision("bf16"))
     assert engine.precision.amp == "none" and not engine.scaler.is_enable()
-    assert_equal(run(engine, 3), whole[0][:3], 0.0)
+    assert_equal_steps(run(engine, 3), straight_run.steps[:3], 0.0)
 
 
-def test_state_of_another_model_is_one_line(whole):
+def test_state_of_another_model_is_one_line(straight_run):
     engine = make()
-    state = {**whole[2], "optimizer": {"other.weight/moment1": np.zeros(3)}}
+    unknown = {"other.weight/moment1": np.zeros(3)}
     with pytest.raises(UserError, match="other.weight"):
-        engine.load_state_dict(state)
-    wrong = {"even.weight/moment1": np.zeros([2, 2])}
+        engine.load_state_dict({**straight_run.state, "optimizer": unknown})
+    wrong_shape = {"even.weight/moment1": np.zeros([2, 2])}
     with pytest.raises(UserError, match="even.weight/moment1"):
-        engine.load_state_dict({**whole[2], "optimizer": wrong})
+        engine.load_state_dict({**straight_run.state, "optimizer": wrong_shape})

@@ -84,9 +84,9 @@ def test_a_killed_process_is_one_line_to_the_other(data_parallel):
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_two_processes_equal_one(whole, data_parallel, sharded, stage):
+def test_two_processes_equal_one(straight_run, data_parallel, sharded, stage):
     found = end((data_parallel, sharded)[stage], "whole")
-    steps, final, state = whole
+    steps, final, state = straight_run
     for name in ("loss", "grad_norm"):
         expected = [getattr(step, name) for step in steps]
         assert [step[name] for step in found["steps"]] == pytest.approx(expected, abs=1e-9, rel=0)
@@ -104,12 +104,12 @@ def test_two_processes_equal_one(whole, data_parallel, sharded, stage):
         assert found["held"] == [len(moments)] * 2
 
 
-def test_saved_by_one_and_resumed_by_two_with_sharding(whole, sharded):
+def test_saved_by_one_and_resumed_by_two_with_sharding(straight_run, sharded):
     start = np.load(sharded / "resumed.start.npy", allow_pickle=True).item()
     assert_same_bits(load_training_state(sharded / "resumed.loaded"), start["state"])
     found = end(sharded, "resumed")
     assert len(found["steps"]) == STEPS - 8
-    assert_close(found["weights"], whole[1], 1e-9)
+    assert_close(found["weights"], straight_run.weights, 1e-9)
 
 
 def test_o2_exports_the_master_weights_of_all_processes(sharded):
