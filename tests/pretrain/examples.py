@@ -41,7 +41,7 @@ def rngs(count: int, seed: int = 1, step: int = 0, start: int = 0) -> list[np.ra
 
 
 def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
-    """Values [N] of a packed row, for each of its sequences."""
+    """Values [N] of packed sequences, for each of them."""
     return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
 
 
@@ -53,28 +53,42 @@ def restored(batch: Batch) -> np.ndarray:
 
 
 def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
-    """All objectives in one row; lengths from a few tokens to as many as fit."""
-    draws, examples = iter(rngs(99, seed)), []
-    for objective, given in (
-        ("mmlm", texts([20, 9, 70], language=2)),
-        ("tlm", pairs([(20, 9), (1, 15), (50, 50)])),
-        ("camlm", pairs([(13, 9), (5, 14), (40, 30)])),
-        ("btmlm", texts([13, 5, 50])),
-    ):
-        examples += [maker.mask(objective, one, next(draws)) for one in given]
-    return pack(examples)
+    """All objectives in one batch; lengths from a few tokens to as many as fit."""
+    examples = {
+        "mmlm": texts([20, 9, 70], language=2),
+        "tlm": pairs([(20, 9), (1, 15), (50, 50)]),
+        "camlm": pairs([(13, 9), (5, 14), (40, 30)]),
+        "btmlm": texts([13, 5, 50]),
+    }
+    generators = iter(rngs(99, seed))
+    masked = []
+    for objective, of_objective in examples.items():
+        masked += [maker.mask(objective, example, next(generators)) for example in of_objective]
+    return pack(masked)
 
 
-def filled(
-    model, batch: Batch, generator: PseudoTokenGenerator | None = None
-) -> tuple[Batch, np.ndarray, dict[str, int]]:
-    """BTMLM's second stage: the batch with its pseudo-tokens; these, int64 [P]; how many are copied, ..."""
+class Filled(NamedTuple):
+    """BTMLM's second stage.
+
+    Attributes:
+        batch: with its pseudo-tokens.
+        pseudo_ids: int64 [P].
+        counts: how many pseudo-tokens there are, are copied, and repeated.
+    """
+
+    batch: Batch
+    pseudo_ids: np.ndarray
+    counts: dict[str, int]
+
+
+def filled(model, batch: Batch, generator: PseudoTokenGenerator | None = None) -> Filled:
+    """Fill the slots of a batch; by default with any ordinary ids."""
     (on_device,) = to_device([batch])
     generator = generator or PseudoTokenGenerator(None, VOCABULARY.special_ids)
     with_pseudo_tokens, counts = generator.fill(model, on_device)
     ids = with_pseudo_tokens.inputs.input_ids.numpy()
     counts = {name: int(count) for name, count in counts.items()}
-    return replace(batch, input_ids=ids), ids[batch.stage1.slots], counts
+    return Filled(replace(batch, input_ids=ids), ids[batch.stage1.slots], counts)
 
 
 def first_pass(model, batch: Batch) -> paddle.Tensor:
@@ -88,45 +102,61 @@ class Dense(NamedTuple):
 
     Attributes:
         input_ids, position_ids, language_ids: int64 [B, T].
-        seen: bool [B, 1, T, T].
-        cells: where each token of the packed row stands, flat indices into B*T, int64 [N].
+        visible: who sees whom, bool [B, 1, T, T].
+        cells: where each token of the packed batch stands, flat indices into B*T, int64 [N].
     """
 
     input_ids: np.ndarray
     position_ids: np.ndarray
     language_ids: np.ndarray
-    seen: np.ndarray
+    visible: np.ndarray
     cells: np.ndarray
 
 
 def dense(batch: Packed) -> Dense:
-    """The definition of a packed row: the two sequences of a CAMLM pair become one again."""
-    rows, number, starts = [], 0, batch.lengths.cumsum() - batch.lengths
-    while number < len(batch.lengths):
-        start, length, context = (int(x[number]) for x in (starts, batch.lengths, batch.contexts))
-        place = np.arange(start, start + length)
+    """The definition of a packed batch: the two sequences of a CAMLM pair become one again."""
+    matrices = _matrices(batch)
+    longest = max(len(tokens) for tokens, _ in matrices)
+    shape = [len(matrices), longest]
+    result = Dense(
+        input_ids=np.full(shape, PAD),
+        position_ids=np.full(shape, 1),
+        language_ids=np.full(shape, -1),
+        visible=np.zeros([len(matrices), 1, longest, longest], bool),
+        cells=np.zeros(batch.tokens, np.int64),
+    )
+    for row, (tokens, visible) in enumerate(matrices):
+        length = len(tokens)
+        result.input_ids[row, :length] = batch.input_ids[tokens]
+        result.position_ids[row, :length] = batch.position_ids[tokens]
+        result.language_ids[row, :length] = batch.language_ids[tokens]
+        result.visible[row, 0, :length, :length] = visible
+        result.cells[tokens] = row * longest + np.arange(length)
+    return result
+
+
+def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each text or pair, its tokens in order, int64 [t], and who sees whom, bool [t, t]."""
+    matrices = []
+    starts, lengths, contexts = (
+        array.tolist() for array in (batch.layout.starts, batch.lengths, batch.contexts)
+    )
+    number = 0
+    while number < len(lengths):
+        start, length, context = starts[number], lengths[number], contexts[number]
+        tokens = np.arange(start, start + length)
         if isinstance(batch, Stage1):
-            rows.append((place, attention_mask.compact(context, length - context)))
+            matrices.append((tokens, attention_mask.compact(context, length - context)))
         elif context == length:
-            rows.append((place, np.ones([length, length], bool)))
+            matrices.append((tokens, np.ones([length, length], bool)))
         else:  # CAMLM: the two sequences together are all positions of the pair
             number += 1
-            place = np.arange(start, start + length + int(batch.lengths[number]))
-            place = place[np.argsort(batch.position_ids[place])]
-            assert (np.diff(batch.position_ids[place]) == 1).all()
-            separators = np.flatnonzero(batch.input_ids[place] == SEP)
-            side = (np.arange(len(place)) > separators[0]).astype(int)
-            masked = np.isin(place, batch.targets)
-            rows.append((place, attention_mask.camlm(side, masked)))
+            tokens = np.arange(start, start + length + lengths[number])
+            tokens = tokens[np.argsort(batch.position_ids[tokens])]
+            assert (np.diff(batch.position_ids[tokens]) == 1).all()
+            first_separator = np.flatnonzero(batch.input_ids[tokens] == SEP)[0]
+            side = (np.arange(len(tokens)) > first_separator).astype(int)
+            is_masked = np.isin(tokens, batch.targets)
+            matrices.append((tokens, attention_mask.camlm(side, is_masked)))
         number += 1
-    width = max(len(seen) for _, seen in rows)
-    arrays = [np.full([len(rows), width], fill) for fill in (PAD, 1, -1)]
-    matrices = np.zeros([len(rows), 1, width, width], bool)
-    cells = np.zeros(batch.tokens, np.int64)
-    for row, (place, seen) in enumerate(rows):
-        columns = np.arange(len(place))
-        for array, name in zip(arrays, ("input_ids", "position_ids", "language_ids")):
-            array[row, columns] = getattr(batch, name)[place]
-        matrices[row, 0, : len(seen), : len(seen)] = seen
-        cells[place] = row * width + columns
-    return Dense(*arrays, matrices, cells)
+    return matrices

@@ -11,7 +11,6 @@ import pytest
 
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
-from model.layout import Layout
 from pretrain.config import OBJECTIVES
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, objectives, of_all_four, pairs, rngs, texts
@@ -24,9 +23,15 @@ def model():
     paddle.set_default_dtype("float64")
     paddle.seed(1)
     config = ErnieMConfig(
-        vocab_size=100, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, initializer_range=0.3,
-        max_position_embeddings=70, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        vocab_size=100,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        initializer_range=0.3,
+        max_position_embeddings=70,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     yield PreTrainingModel(config, LANGUAGES)
     paddle.set_default_dtype("float32")
 
@@ -40,9 +45,9 @@ def reach(model, batch, tokens, target_ids=None) -> list[np.ndarray]:
         parameter.stop_gradient = True
     inputs = paddle.zeros([batch.tokens, 16])  # added to each embedding
     inputs.stop_gradient = False
-    layout, reached = Layout(batch.lengths, batch.contexts), []
-    on_device = packed_batch(batch.input_ids, layout, position_ids=batch.position_ids)
+    on_device = packed_batch(batch.input_ids, batch.layout, position_ids=batch.position_ids)
     hidden = model.ernie_m.encode(on_device, input_bias=inputs).sequence
+    reached = []
     for token, target in zip(tokens.tolist(), target_ids.tolist()):
         loss = model.lm_head.loss(hidden[token : token + 1], paddle.to_tensor([target])).total
         (gradient,) = paddle.grad(loss, inputs, retain_graph=True)
@@ -62,48 +67,50 @@ def pair_of(batch, token: int) -> np.ndarray:
     return pair[np.argsort(batch.position_ids[pair])]
 
 
-def test_all_objectives_in_one_row(model):
-    batch, *_ = filled(model, of_all_four(objectives(mask_rate=0.3)))
+def test_all_objectives_in_one_batch(model):
+    batch = filled(model, of_all_four(objectives(mask_rate=0.3))).batch
     assert not np.isin(batch.stage1.slots, batch.targets).any()
     assert (batch.input_ids[batch.stage1.slots] != MASK).all()
-    served = set()
-    reached = reach(model, batch, batch.targets, batch.target_ids)
-    for token, objective, found in zip(batch.targets, batch.target_objectives, reached):
-        shown = np.zeros(batch.tokens, bool)
+    sides = set()
+    reached_by_target = reach(model, batch, batch.targets, batch.target_ids)
+    for token, objective, reached in zip(batch.targets, batch.target_objectives, reached_by_target):
+        expected = np.zeros(batch.tokens, bool)
         if OBJECTIVES[objective] == "camlm":
             # The other side's unmasked tokens and the mask's own symbol; no token of its own side, no other
             # mask, no other sequence.
             pair = pair_of(batch, token)
-            source = np.arange(len(pair)) <= np.flatnonzero(batch.input_ids[pair] == SEP)[0]
-            in_source = bool(source[pair == token])
-            shown[pair[(source != in_source) & ~np.isin(pair, batch.targets)]] = True
-            shown[token] = True
+            is_source = np.arange(len(pair)) <= np.flatnonzero(batch.input_ids[pair] == SEP)[0]
+            is_unmasked = ~np.isin(pair, batch.targets)
+            in_source = bool(is_source[pair == token])
+            expected[pair[(is_source != in_source) & is_unmasked]] = True
+            expected[token] = True
             assert batch.input_ids[token] == MASK
-            served.add(in_source)
+            sides.add(in_source)
         else:  # all tokens of its own sequence
             sequences = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
-            shown[sequences == sequences[token]] = True
-        assert np.array_equal(found, shown), (OBJECTIVES[objective], token)
-    assert served == {True, False} and (batch.masked > 0).all()
+            expected[sequences == sequences[token]] = True
+        assert np.array_equal(reached, expected), (OBJECTIVES[objective], token)
+    assert sides == {True, False} and (batch.masked > 0).all()
 
 
 def test_unmasked_tokens_stay_on_their_side_in_camlm(model):
     batch = objectives(mask_rate=0.3).batch("camlm", pairs([(13, 9), (5, 14)]), rngs(2))
     unmasked = np.setdiff1d(np.arange(batch.tokens), batch.targets)
-    for token, found in zip(unmasked, reach(model, batch, unmasked)):
+    for token, reached in zip(unmasked, reach(model, batch, unmasked)):
         pair = pair_of(batch, token)
-        source = np.arange(len(pair)) <= np.flatnonzero(batch.input_ids[pair] == SEP)[0]
-        mine = pair[(source == source[pair == token]) & ~np.isin(pair, batch.targets)]
-        assert np.flatnonzero(found).tolist() == sorted(mine.tolist())
+        is_source = np.arange(len(pair)) <= np.flatnonzero(batch.input_ids[pair] == SEP)[0]
+        on_its_side = is_source == is_source[pair == token]
+        expected = pair[on_its_side & ~np.isin(pair, batch.targets)]
+        assert np.flatnonzero(reached).tolist() == sorted(expected.tolist())
 
 
 def test_the_first_stage_of_btmlm(model):
     """A placeholder sees the sentence and itself; the sentence sees the sentence."""
     stage1 = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8]), rngs(3)).stage1
-    everything = np.arange(stage1.tokens)
-    assert np.array_equal(stage1.input_ids == MASK, np.isin(everything, stage1.placeholders))
-    sentence = np.repeat(np.arange(3), stage1.lengths)
-    for token, found in zip(everything, reach(model, stage1, everything)):
-        shown = (sentence == sentence[token]) & (stage1.input_ids != MASK)
-        shown[token] = True
-        assert np.array_equal(found, shown)
+    tokens = np.arange(stage1.tokens)
+    assert np.array_equal(stage1.input_ids == MASK, np.isin(tokens, stage1.placeholders))
+    sentences = np.repeat(np.arange(3), stage1.lengths)
+    for token, reached in zip(tokens, reach(model, stage1, tokens)):
+        expected = (sentences == sentences[token]) & (stage1.input_ids != MASK)
+        expected[token] = True
+        assert np.array_equal(reached, expected)

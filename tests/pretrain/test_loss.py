@@ -9,13 +9,16 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model.ernie_m import ErnieMConfig
+from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
+from pretrain.batch import Batch
 from pretrain.config import OBJECTIVES
 from pretrain.loss import masked_lm_loss, to_device
+from pretrain.objectives import Text
 from tests.helpers.plain_model import PlainErnieM
 from tests.pretrain.examples import (
     LANGUAGES,
+    VOCABULARY,
     dense,
     filled,
     first_pass,
@@ -27,9 +30,15 @@ from tests.pretrain.examples import (
 )
 
 CONFIG = ErnieMConfig(
-    vocab_size=100, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=70,
-    initializer_range=0.3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-)  # fmt: skip
+    vocab_size=100,
+    hidden_size=16,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    max_position_embeddings=70,
+    initializer_range=0.3,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +54,10 @@ def model():
 
 
 def gradients(model) -> dict[str, np.ndarray]:
-    found = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+    arrays = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
     for parameter in model.parameters():
         parameter.grad = None
-    return found
+    return arrays
 
 
 class Oracle(paddle.nn.Layer):
@@ -58,20 +67,25 @@ class Oracle(paddle.nn.Layer):
         super().__init__()
         self.ernie_m = PlainErnieM(CONFIG)
         self.lm_head = paddle.nn.Layer()
-        self.lm_head.dense, self.lm_head.layer_norm = paddle.nn.Linear(16, 16), paddle.nn.LayerNorm(16)
+        self.lm_head.dense = paddle.nn.Linear(16, 16)
+        self.lm_head.layer_norm = paddle.nn.LayerNorm(16)
         self.lm_head.bias = self.lm_head.create_parameter([100], is_bias=True)
         self.language_embeddings = paddle.nn.Embedding(3, 16)
         self.set_state_dict(model.state_dict())
 
     def hidden(self, batch):
-        """The states of a packed row's tokens, [N, H]."""
-        rows = dense(batch)
-        languages = paddle.to_tensor(rows.language_ids)
-        carried = (languages >= 0).astype("float64").unsqueeze(-1)
-        bias = self.language_embeddings(languages.clip(min=0)) * carried
-        ids, positions, seen = map(paddle.to_tensor, (rows.input_ids, rows.position_ids, rows.seen))
-        states = self.ernie_m(ids, positions, seen, bias).sequence
-        return paddle.gather(states.reshape([-1, 16]), paddle.to_tensor(rows.cells))
+        """The states of a packed batch's tokens, [N, H]."""
+        padded = dense(batch)
+        languages = paddle.to_tensor(padded.language_ids)
+        has_language = (languages >= 0).astype("float64").unsqueeze(-1)
+        bias = self.language_embeddings(languages.clip(min=0)) * has_language
+        states = self.ernie_m(
+            paddle.to_tensor(padded.input_ids),
+            paddle.to_tensor(padded.position_ids),
+            paddle.to_tensor(padded.visible),
+            bias,
+        ).sequence
+        return paddle.gather(states.reshape([-1, 16]), paddle.to_tensor(padded.cells))
 
     def logits(self, hidden):
         head = self.lm_head
@@ -79,41 +93,59 @@ class Oracle(paddle.nn.Layer):
         return paddle.matmul(x, self.ernie_m.embeddings.word_embeddings.weight, transpose_y=True) + head.bias
 
 
-@pytest.mark.parametrize("objective", [*OBJECTIVES, "all"])
-def test_the_loss_is_that_of_the_definitions(model, objective):
-    """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
+def batch_of(model, objective: str) -> Batch:
+    """A batch of one objective or of "all", with its pseudo-tokens."""
     if objective == "all":
         batch = of_all_four(objectives())
         assert (batch.masked > 0).all() and batch.lengths.min() < 10 and batch.lengths.max() == 64
     else:
-        of_texts = objective in ("mmlm", "btmlm")
-        given = texts([20, 9, 15], language=2) if of_texts else pairs([(20, 9), (7, 15), (8, 8)])
-        batch = objectives().batch(objective, given, rngs(3))
+        examples = pairs([(20, 9), (7, 15), (8, 8)])
+        if objective in ("mmlm", "btmlm"):
+            examples = texts([20, 9, 15], language=2)
+        batch = objectives().batch(objective, examples, rngs(3))
         assert batch.masked.nonzero()[0].tolist() == [OBJECTIVES.index(objective)]
-    if batch.stage1 is not None:
-        batch, *_ = filled(model, batch)
-    weights = [0.1, 0.2, 0.3, 0.4]
-    found = masked_lm_loss(model, *to_device([batch], weights))
-    found.total.backward()
-    oracle, ours = Oracle(model), gradients(model)
+    return batch if batch.stage1 is None else filled(model, batch).batch
+
+
+@pytest.mark.parametrize("objective", [*OBJECTIVES, "all"])
+def test_the_loss_is_that_of_the_definitions(model, objective):
+    """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
+    batch, weights = batch_of(model, objective), [0.1, 0.2, 0.3, 0.4]
+    result = masked_lm_loss(model, *to_device([batch], weights))
+    result.total.backward()
+    our_gradients = gradients(model)
+
+    oracle = Oracle(model)
     logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
     losses = F.cross_entropy(logits, paddle.to_tensor(batch.target_ids), reduction="none").squeeze(-1)
     total = (losses * paddle.to_tensor(np.array(weights)[batch.target_objectives])).sum()
     total.backward()
-    theirs = gradients(oracle)
-    assert np.abs((found.losses - losses).numpy()).max() < 1e-9
-    assert abs(float(found.total) - float(total)) < 1e-9
-    assert np.array_equal(found.correct.numpy(), logits.argmax(-1).numpy() == batch.target_ids)
-    assert ours.keys() == theirs.keys() and len(ours) == 4 + 16 * 3 + 5 + 1
-    for name, gradient in ours.items():
-        assert np.abs(gradient - theirs[name]).max() < 1e-9, name
+    expected = gradients(oracle)
+
+    assert np.abs((result.losses - losses).numpy()).max() < 1e-9
+    assert abs(float(result.total) - float(total)) < 1e-9
+    assert np.array_equal(result.correct.numpy(), logits.argmax(-1).numpy() == batch.target_ids)
+    assert our_gradients.keys() == expected.keys() and len(expected) == 4 + 16 * 3 + 5 + 1
+    for name, gradient in our_gradients.items():
+        assert np.abs(gradient - expected[name]).max() < 1e-9, name
         if "k_proj.bias" not in name:  # a key bias adds the same to every score of a row: its gradient is 0
             assert np.abs(gradient).max() > 1e-6, name
 
 
+def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
+    """All of its tokens are [UNK], which is never predicted."""
+    unknown = Text(np.full(5, VOCABULARY.unk_id), 0)
+    batch = objectives().batch("mmlm", [unknown], rngs(1))
+    assert len(batch.targets) == 0
+    result = masked_lm_loss(model, *to_device([batch], [1.0] * 4))
+    result.total.backward()
+    assert float(result.total) == 0 and result.losses.shape == [0]
+    assert not any(gradient.any() for gradient in gradients(model).values())
+
+
 def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
     batch = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4))
-    found = first_pass(model, batch)
+    hidden = first_pass(model, batch)
     states = Oracle(model).hidden(batch.stage1)
     expected = paddle.gather(states, paddle.to_tensor(batch.stage1.placeholders))
-    assert np.abs((found - expected).numpy()).max() < 1e-9
+    assert np.abs((hidden - expected).numpy()).max() < 1e-9

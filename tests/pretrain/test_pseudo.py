@@ -19,9 +19,15 @@ ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
 def model():
     paddle.seed(2)
     config = ErnieMConfig(
-        vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.5,
-        max_position_embeddings=70, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5,
-    )  # fmt: skip
+        vocab_size=100,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.5,
+        max_position_embeddings=70,
+        hidden_dropout_prob=0.5,
+        attention_probs_dropout_prob=0.5,
+    )
     model = PreTrainingModel(config, LANGUAGES)
     with paddle.no_grad():
         model.language_embeddings.weight.set_value(paddle.randn([3, 16]))
@@ -38,37 +44,38 @@ def btmlm_batch(seed: int = 1, **choices):
 def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     batch = btmlm_batch()
     after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids))
+    sentences = batch.stage1.slot_sentences
     model.eval()
     logits = model.lm_head(first_pass(model, batch)).numpy()
     for row, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
         assert chosen == max(ALLOWED[language], key=lambda piece: row[piece])
     assert len(set(pseudo_ids.tolist())) > 3
-    # Each row's slots take its own predictions, whatever the order of languages.
-    for row, language in enumerate([2, 1, 1, 0, 2, 1]):
-        slots = np.sort(batch.stage1.slots[batch.stage1.slot_sentences == row])
-        assert (np.searchsorted(batch.lengths.cumsum(), slots, side="right") == row).all()
-        slots = after.input_ids[slots]
-        assert len(slots) and np.isin(slots, ALLOWED[language]).all()
-        assert np.array_equal(slots, pseudo_ids[batch.stage1.slot_sentences == row])
-    # The given batch is untouched.
+    # Each sentence's slots take its own predictions, whatever the order of languages.
+    for number, language in enumerate([2, 1, 1, 0, 2, 1]):
+        slots = np.sort(batch.stage1.slots[sentences == number])
+        assert (np.searchsorted(batch.lengths.cumsum(), slots, side="right") == number).all()
+        ids = after.input_ids[slots]
+        assert len(ids) and np.isin(ids, ALLOWED[language]).all()
+        assert np.array_equal(ids, pseudo_ids[sentences == number])
+    # The batch itself is untouched.
     assert (batch.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
 
 
 def test_all_pieces_without_specials(model):
     with paddle.no_grad():
         model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
-    _, among_all, _ = filled(model, btmlm_batch())
-    listing = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids)
-    _, listed, _ = filled(model, btmlm_batch(), listing)
-    assert np.array_equal(among_all, listed) and not np.isin(among_all, VOCABULARY.special_ids).any()
+    pseudo_ids = filled(model, btmlm_batch()).pseudo_ids
+    of_listed = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids)
+    assert np.array_equal(pseudo_ids, filled(model, btmlm_batch(), of_listed).pseudo_ids)
+    assert not np.isin(pseudo_ids, VOCABULARY.special_ids).any()
 
 
 def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     batch, generator = btmlm_batch(), PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for training in (True, False):
         model.train() if training else model.eval()
-        results = [filled(model, batch, generator)[1] for _ in range(3)]  # dropout is 0.5 in this model
-        assert all(np.array_equal(results[0], result) for result in results)
+        first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
+        assert np.array_equal(first, second)  # dropout is 0.5 in this model
         assert all(layer.training is training for layer in model.sublayers(include_self=True))
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -77,8 +84,8 @@ def test_sampling_follows_the_softmax(model):
     temperature, times = 1.5, 3000
     batch = btmlm_batch()
     generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids, temperature)
-    again = [filled(model, batch, generator)[1] for _ in range(2)]
-    assert np.array_equal(*again)  # the draws are the batch's
+    first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
+    assert np.array_equal(first, second)  # the draws are the batch's
     model.eval()
     hidden, pieces = first_pass(model, batch)[:1], ALLOWED[1]
     logits = model.lm_head(hidden).numpy()[0][pieces].astype(np.float64) / temperature
@@ -136,7 +143,7 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
     batch = objectives().batch("btmlm", sentences, rngs(2), [1, 1])
     generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
     monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
-    assert filled(model, batch, generator)[2] == {"pseudo": 7, "copied": copied, "repeated": repeated}
+    assert filled(model, batch, generator).counts == {"pseudo": 7, "copied": copied, "repeated": repeated}
 
 
 def test_found_in_translation_by_hand():
@@ -145,8 +152,10 @@ def test_found_in_translation_by_hand():
     assert stage1.slot_sentences.tolist() == [1, 1, 0, 0]
     translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
     for pseudo_ids, ignored, expected in (([50, 40, 40, 42], [], (3, 4)), ([50, 9, 40, 77], [9], (2, 3))):
-        given = np.array(pseudo_ids), translations, np.array(ignored)
-        assert pseudo_translations.found_in_translation(stage1, *given) == expected
+        counts = pseudo_translations.found_in_translation(
+            stage1, np.array(pseudo_ids), translations, np.array(ignored)
+        )
+        assert counts == expected
     counts = np.zeros((2, 100), dtype=np.int64)
     counts[0, [9, 50, 60]] = [99, 5, 7]  # 9 is punctuation: the guesses are 60 and 50
     counts[1, [40, 41, 60]] = [5, 7, 1]

@@ -23,9 +23,15 @@ from training.optimizer import build_optimizer, is_decayed
 STEPS, DIFFERENT = 50, 10  # batches
 RATE, DECAY, NORM = 5e-3, 0.05, 0.5
 CONFIG = ErnieMConfig(
-    vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.2,
-    max_position_embeddings=70, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-)  # fmt: skip
+    vocab_size=100,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    initializer_range=0.2,
+    max_position_embeddings=70,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 
 
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
@@ -49,7 +55,8 @@ class Plain(nn.Layer):
         size = CONFIG.hidden_size
         self.classifier = nn.Linear(size, labels)
         self.lm_head = nn.Layer()
-        self.lm_head.dense, self.lm_head.layer_norm = nn.Linear(size, size), nn.LayerNorm(size)
+        self.lm_head.dense = nn.Linear(size, size)
+        self.lm_head.layer_norm = nn.LayerNorm(size)
         self.lm_head.bias = self.lm_head.create_parameter([CONFIG.vocab_size], is_bias=True)
 
     def classify(self, ids, labels):
@@ -65,9 +72,13 @@ class Plain(nn.Layer):
 def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
     decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}
     optimizer = paddle.optimizer.AdamW(
-        RATE, parameters=model.parameters(), weight_decay=DECAY, grad_clip=nn.ClipGradByGlobalNorm(NORM),
-        epsilon=1e-6, apply_decay_param_fun=lambda name: name in decayed,
-    )  # fmt: skip
+        RATE,
+        parameters=model.parameters(),
+        weight_decay=DECAY,
+        grad_clip=nn.ClipGradByGlobalNorm(NORM),
+        epsilon=1e-6,
+        apply_decay_param_fun=lambda name: name in decayed,
+    )
     losses = []
     for batch in batches:
         loss = loss_of(*(paddle.to_tensor(array) for array in batch))
@@ -100,7 +111,8 @@ def test_fine_tuning():
     for _ in range(DIFFERENT):
         ids = rng.integers(4, 60, [4, 9])
         labels = ids[:, 1] % 3
-        ids[:, 0], ids[0, 6:], ids[2, 4:] = 0, 1, 1  # pads
+        ids[:, 0] = 0
+        ids[0, 6:] = ids[2, 4:] = 1  # pads
         batches.append((ids, labels))
     batches *= STEPS // DIFFERENT
 

@@ -6,22 +6,22 @@ import paddle.nn.functional as F
 import pytest
 
 from model import masked_loss, word_table
-from model.ernie_m import ErnieMConfig
+from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
 from training import adamw
 from training.engine import Engine
-from training.optimizer import build_optimizer
+from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
 
 WORDS, STEPS = 60, 6
 CONFIG = ErnieMConfig(vocab_size=WORDS, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
 TABLE = "ernie_m.embeddings.word_embeddings.weight"
 
 
-class Run:
+class ToyRun:
     """A fine-tuning of a toy model. Each step has other words, some of them new."""
 
-    def __init__(self, style: str = "official"):
+    def __init__(self, style: str = FULL_RATE):
         paddle.seed(0)
         self.model = SequenceClassifier(CONFIG, 3)
         optimizer = build_optimizer(
@@ -42,10 +42,8 @@ class Run:
         return F.cross_entropy(self.model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
     def state(self) -> dict[str, np.ndarray]:
-        found = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
-        return found | {
-            name: tensor.numpy() for name, tensor in self.engine.state_dict()["optimizer"].items()
-        }
+        tensors = self.model.state_dict() | self.engine.state_dict()["optimizer"]
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def assert_same_bits(a: dict, b: dict):
@@ -53,15 +51,16 @@ def assert_same_bits(a: dict, b: dict):
     assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
 
 
-@pytest.mark.parametrize("style", ["official", "paddlenlp"])
+@pytest.mark.parametrize("style", [FULL_RATE, LAYER_RATE])
 def test_it_equals_adamw_on_the_whole_table(float64, style, monkeypatch):
-    by_rows = Run(style)
+    by_rows = ToyRun(style)
     by_rows.train(0, STEPS)
     monkeypatch.setattr(word_table.TableGradient, "touched_rows", lambda *args: None)
-    whole = Run(style)
-    whole.train(0, STEPS)
-    assert 5 < (by_rows.table.numpy() != Run(style).table.numpy()).any(1).sum() <= WORDS
-    for name, value in whole.state().items():
+    whole_table = ToyRun(style)
+    whole_table.train(0, STEPS)
+    changed = (by_rows.table.numpy() != ToyRun(style).table.numpy()).any(1)
+    assert 5 < changed.sum() <= WORDS
+    for name, value in whole_table.state().items():
         assert np.abs(value - by_rows.state()[name]).max() < 1e-9, name
 
 
@@ -69,28 +68,28 @@ def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
     states = []
     for share in (-1.0, adamw.MOST, 2.0):
         monkeypatch.setattr(adamw, "MOST", share)
-        run = Run()
-        run.train(0, STEPS)
-        states.append(run.state())
+        toy_run = ToyRun()
+        toy_run.train(0, STEPS)
+        states.append(toy_run.state())
     assert_same_bits(states[0], states[1])
     assert_same_bits(states[0], states[2])
 
 
 def test_resume_from_a_saved_state():
-    straight = Run()
+    straight = ToyRun()
     straight.train(0, STEPS)
-    first = Run()
+    first = ToyRun()
     first.train(0, 3)
     weights = {name: tensor.numpy() for name, tensor in first.model.state_dict().items()}
     state = first.engine.state_dict()
     state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
-    elsewhere = Run()
-    elsewhere.train(10, 11)  # other words have occurred
-    for other in (Run(), elsewhere):
-        other.model.set_state_dict(weights)
-        other.engine.load_state_dict(state)
-        other.train(3, STEPS)
-        assert_same_bits(straight.state(), other.state())
+    after_other_words = ToyRun()
+    after_other_words.train(10, 11)
+    for resumed in (ToyRun(), after_other_words):
+        resumed.model.set_state_dict(weights)
+        resumed.engine.load_state_dict(state)
+        resumed.train(3, STEPS)
+        assert_same_bits(straight.state(), resumed.state())
 
 
 def test_gradients_that_paddle_adds_are_included():

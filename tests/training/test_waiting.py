@@ -33,29 +33,35 @@ CONFIG = ErnieMConfig(
 ALLOWED = [np.arange(4, 90)] * 3
 
 
+class Events(list):
+    """What happens, in order: "upload", "backward", "norm", "sum", "read", "update"."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.monkeypatch = monkeypatch
+
+    def begin(self) -> None:
+        """From now on the project takes the tensors, which are on a CPU, for those of a GPU in float32."""
+        self.monkeypatch.setattr(device, "on_gpu", lambda: True)
+        self.clear()
+
+
 @pytest.fixture
-def seen(monkeypatch):
-    """What happens, in order: "upload", "backward", "norm", "sum", "read", "update". The tensors are on a
-    CPU, but the project takes them for those of a GPU in float32 from `seen.begin()` on."""
+def events(monkeypatch) -> Events:
+    events = Events(monkeypatch)
+    running: list[str] = []  # the events that have begun and not ended
 
-    class Seen(list):
-        def begin(self):
-            monkeypatch.setattr(device, "on_gpu", lambda: True)
-            self.clear()
-
-    found, inside = Seen(), []
-
-    def record(owner, name, what):
+    def record(owner, name: str, event: str) -> None:
         original = getattr(owner, name)
 
         def call(*args, **options):
-            if not {"read", "upload"} & {*inside}:  # tolist() calls numpy(): one read
-                found.append(what)
-            inside.append(what)
+            if "read" not in running and "upload" not in running:  # tolist() calls numpy(): one read
+                events.append(event)
+            running.append(event)
             try:
                 return original(*args, **options)
             finally:
-                inside.pop()
+                running.pop()
 
         monkeypatch.setattr(owner, name, call)
 
@@ -68,7 +74,7 @@ def seen(monkeypatch):
     record(paddle, "add_n", "norm")
     record(AdamW, "step", "update")
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    return found
+    return events
 
 
 def engine_of(model, **options) -> Engine:
@@ -88,28 +94,28 @@ def work_of(count: int = 2) -> StepBatches:
 
 
 @pytest.mark.parametrize("allowed", [None, ALLOWED])
-def test_pre_training_uploads_once_and_reads_once(seen, allowed):
+def test_pre_training_uploads_once_and_reads_once(events, allowed):
     engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=SUMS)
     pseudo_tokens, work = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, 0.7), work_of()
     float(paddle.ones([2]).sum())
-    assert seen[-1] == "read"  # a read is seen
+    assert events[-1] == "read"  # a read is recorded
     for _ in range(2):  # the second step has moments
-        seen.begin()
+        events.begin()
         step = train_step(engine, pseudo_tokens, work)
-        assert seen == ["upload", "backward", "backward", "norm", "read", "update"]
+        assert events == ["upload", "backward", "backward", "norm", "read", "update"]
     assert step.sums["btmlm.count"] == work.masked[3] and step.sums["btmlm.loss"] > 0
 
 
-def test_float16_reads_twice(seen, fp16):
+def test_float16_reads_twice(events, fp16):
     """Paddle's scaler reads whether a gradient overflowed."""
     model = SequenceClassifier(CONFIG, 3)
     engine = engine_of(model, precision=Precision("fp16"))
     for _ in range(2):
-        seen.begin()
+        events.begin()
         batch = packed_batch([4, 9, 7], Layout([2, 1]))
         engine.step([batch], lambda batch: (model(batch).square().mean(), {}))
-        steps = [what for what in seen if what != "upload"]
-        assert steps == ["backward", "norm", "read", "update", "read"]
+        without_uploads = [event for event in events if event != "upload"]
+        assert without_uploads == ["backward", "norm", "read", "update", "read"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -117,10 +123,12 @@ def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
     """Before the clipping: otherwise the weights of the processes would differ in the last bits."""
     model = paddle.nn.Linear(3, 2)
     engine = engine_of(model, precision=Precision("fp16"), clip_norm=1e-3)
-    for name, value in (("world_size", 2), ("rank", rank), ("is_main", rank == 0)):
-        monkeypatch.setattr(distributed, name, lambda value=value: value)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "is_main", lambda: rank == 0)
     monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: None)
-    norms, squared = [], [1.0, math.inf]  # of process 0, which overflows in the second step
+    squared = [1.0, math.inf]  # the norms of process 0, which overflows in the second step
+    norms = []
 
     def all_reduce(tensor):
         norms.append(paddle.linalg.norm(model.weight.grad).item())
@@ -136,32 +144,43 @@ def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_several_processes_wait_for_one_sum(seen, monkeypatch, stage):
+def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
     """The stop request, the counts, the norm and the sums of the objectives travel together."""
     model = PreTrainingModel(CONFIG, LANGUAGES)
     engine = engine_of(model, sums=SUMS)
-    sharded = type("Sharded", (), {"_param2rank": dict.fromkeys((p.name for p in model.parameters()), 0)})
-    sharded._hcg, sharded.step = None, lambda self: engine.optimizer.step()
-    sharded.reduce_gradients = lambda self, parameters, hcg: seen.append("gradients")
+
+    class Sharded:
+        """A stand-in for fleet's optimizer; process 0 owns every parameter."""
+
+        _param2rank = dict.fromkeys((parameter.name for parameter in model.parameters()), 0)
+        _hcg = None
+
+        def step(self):
+            engine.optimizer.step()
+
+        def reduce_gradients(self, parameters, hcg):
+            events.append("gradients")
+
     if stage:
-        monkeypatch.setattr(engine, "_sharded", sharded())
+        monkeypatch.setattr(engine, "_sharded", Sharded())
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: seen.append("gradients"))
-    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: seen.append("sum"))
+    monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: events.append("gradients"))
+    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: events.append("sum"))
     pseudo_tokens = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for _ in range(2):
-        seen.begin()
+        events.begin()
         train_step(engine, pseudo_tokens, work_of())
-        assert seen == ["upload", "backward", "backward", "gradients", "norm", "sum", "read", "update"]
+        assert events == ["upload", "backward", "backward", "gradients", "norm", "sum", "read", "update"]
     assert model.ernie_m.pooler.dense.weight.grad is None  # no process used it
 
 
-def test_fine_tuning_reads_when_all_is_on_its_way(seen):
+def test_fine_tuning_reads_when_all_is_on_its_way(events):
     model = SequenceClassifier(CONFIG, 3)
     engine = engine_of(model, sums=("correct", "count"))
     task = Classification(None, ["a", "b", "c"], 9)
-    ids, numbers = np.random.default_rng(0).integers(4, 90, [2, 2, 9]), np.arange(2)
-    seen.begin()
-    batches = [TaskBatch(one, np.array([0, 2]), numbers, 4) for one in ids]
+    micro_batches = np.random.default_rng(0).integers(4, 90, [2, 2, 9])
+    labels, numbers = np.array([0, 2]), np.arange(2)
+    events.begin()
+    batches = [TaskBatch(ids, labels, numbers, 4) for ids in micro_batches]
     engine.step(task.send_batches(model, batches), partial(task.loss, model))
-    assert seen == ["upload", "backward", "backward", "norm", "read", "update"]
+    assert events == ["upload", "backward", "backward", "norm", "read", "update"]
