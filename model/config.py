@@ -33,19 +33,16 @@ class ErnieMConfig:
     pad_token_id: int = 1
 
     def __post_init__(self):
-        """UserError: a value that cannot be one, or another architecture."""
+        """Check the values.
+
+        Raises:
+            UserError: a value that cannot be one, or another architecture.
+        """
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         for field in fields(self):
-            value, is_real = getattr(self, field.name), field.type is float
-            if field.type is str:
-                continue
-            fits = isinstance(value, Real if is_real else Integral) and not isinstance(value, bool)
-            least = "from 0" if field.name in _MAY_BE_ZERO else "above 0"
-            too_large = fits and field.name.endswith("_prob") and value > 1
-            if not fits or value < 0 or (value == 0 and least == "above 0") or too_large:
-                kind, most = "number" if is_real else "whole number", " to 1" if too_large else ""
-                raise UserError(f"{field.name} is {value!r}; it must be a {kind} {least}{most}")
+            if field.type is not str:
+                _check_number(field.name, getattr(self, field.name), is_real=field.type is float)
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is no multiple of "
@@ -56,17 +53,26 @@ class ErnieMConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "ErnieMConfig":
-        """Keys that are not ours are ignored. UserError: a size without a default is absent."""
-        known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
+        """Take the keys of a config; others are ignored.
+
+        Raises:
+            UserError: a size without a default is absent, or a value cannot be one.
+        """
+        names = [field.name for field in fields(cls)]
+        sizes = {name: values[name] for name in names if values.get(name) is not None}
         needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        missing = [name for name in needed if name not in known]
+        missing = [name for name in needed if name not in sizes]
         if missing:
             raise UserError(f"the model config lacks {', '.join(missing)}")
-        return cls(**known)
+        return cls(**sizes)
 
     @classmethod
     def from_json(cls, path) -> "ErnieMConfig":
-        """Read a JSON file. UserError: no such file, not JSON, a missing key."""
+        """Read a JSON file.
+
+        Raises:
+            UserError: no such file, not JSON, a missing key, or as `from_dict`.
+        """
         values = read_json(path, "give the model's config file (JSON)")
         if not isinstance(values, dict):
             raise UserError(f"{path}: a JSON object is expected")
@@ -77,3 +83,17 @@ class ErnieMConfig:
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+def _check_number(name: str, value: object, is_real: bool) -> None:
+    fits = isinstance(value, Real if is_real else Integral) and not isinstance(value, bool)
+    may_be_zero = name in _MAY_BE_ZERO
+    is_too_small = fits and (value < 0 or (value == 0 and not may_be_zero))
+    is_too_large = fits and name.endswith("_prob") and value > 1
+    if fits and not is_too_small and not is_too_large:
+        return
+    kind = "number" if is_real else "whole number"
+    limits = "from 0" if may_be_zero else "above 0"
+    if is_too_large:
+        limits += " to 1"
+    raise UserError(f"{name} is {value!r}; it must be a {kind} {limits}")

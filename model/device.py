@@ -116,12 +116,13 @@ def summary(precision: str, processes: int) -> str:
         precision: "bf16 O1", "fp16 O1", ..., or the dtype of the weights without mixed precision.
         processes: of the run, on all machines.
     """
+    device = str(paddle.device.get_device())
+    attention = "FlashMask" if flash_in(precision.startswith(("bf16", "fp16"))) else "padded groups"
     backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
-    collectives = f"{backend}, {processes} processes" if processes > 1 else "none"
-    device, tf32 = str(paddle.device.get_device()), ""
+    facts = [f"precision {precision}", f"attention {attention}"]
     if on_gpu():
         major, minor = capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
-        tf32 = f"TF32 {'on, NVIDIA_TF32_OVERRIDE=0 turns it off' if has_tf32() else 'off'}; "
-    kernel = "FlashMask" if flash_in(precision.startswith(("bf16", "fp16"))) else "padded groups"
-    return f"device: {device}; precision {precision}; attention {kernel}; {tf32}collectives {collectives}"
+        facts.append("TF32 on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "TF32 off")
+    facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "collectives none")
+    return "; ".join([f"device: {device}", *facts])

@@ -1,16 +1,23 @@
 """The one name of each task, and the words that files and commands use for it. No Paddle here."""
 
-CLASSIFICATION, TAGGING, QUESTION_ANSWERING = "classification", "tagging", "question_answering"
-ENCODING, RETRIEVAL = "encoding", "retrieval"
+CLASSIFICATION = "classification"
+TAGGING = "tagging"
+QUESTION_ANSWERING = "question_answering"
+ENCODING = "encoding"
+RETRIEVAL = "retrieval"
 # The class of `model.heads` for each task whose model has a layer named "classifier".
 MODEL_CLASSES = {
-    CLASSIFICATION: "SequenceClassifier", TAGGING: "TokenClassifier", QUESTION_ANSWERING: "SpanClassifier",
-}  # fmt: skip
+    CLASSIFICATION: "SequenceClassifier",
+    TAGGING: "TokenClassifier",
+    QUESTION_ANSWERING: "SpanClassifier",
+}
 # What a model gives for each task, in this order; shapes: inference/onnx.py.
 OUTPUTS = {
-    CLASSIFICATION: ("logits",), TAGGING: ("logits",), QUESTION_ANSWERING: ("start_logits", "end_logits"),
+    CLASSIFICATION: ("logits",),
+    TAGGING: ("logits",),
+    QUESTION_ANSWERING: ("start_logits", "end_logits"),
     ENCODING: ("sequence", "pooled"),
-}  # fmt: skip
+}
 
 # name -> the word of predict.py --task, the official word (also "head" in config.json), and the word that was
 # "task" in config.json

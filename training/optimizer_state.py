@@ -47,11 +47,11 @@ def load_optimizer_state(
     unknown = sorted(set(names.values()) - set(parameters))
     if unknown:
         raise UserError(f"{_ANOTHER_MODEL} moments of {', '.join(unknown[:5])}")
-    own = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
+    own_parameters = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
     block = paddle.static.default_main_program().global_block()
-    distinct = {parameter.name: parameter for parameter in own.values()}
+    distinct = {parameter.name: parameter for parameter in own_parameters.values()}
     optimizer._create_accumulators(block, list(distinct.values()))
-    for key, parameter in own.items():
+    for key, parameter in own_parameters.items():
         kind = key.rpartition("/")[2]
         if kind == MASTER:
             tensor = optimizer._master_weights[parameter.name]

@@ -71,7 +71,8 @@ def _to_padded(x: Tensor, group: Group, num_heads: int, factor: float = 1.0) -> 
     count, longest = group.shape
     head_size = x.shape[-1] // num_heads
     result = paddle.empty([count, num_heads, longest, head_size], x.dtype)
-    padded, rows = as_array(result), as_array(x)
+    padded = as_array(result)
+    rows = as_array(x)
 
     def copy(numbers: slice) -> None:
         for number in range(count)[numbers]:
@@ -86,7 +87,8 @@ def _to_padded(x: Tensor, group: Group, num_heads: int, factor: float = 1.0) -> 
 
 def _from_padded(x: Tensor, group: Group, result: Tensor, factor: float = 1.0) -> None:
     """Write the real tokens of x [b, heads, T, D], times `factor`, into their rows of `result` [N, H]."""
-    padded, rows = as_array(x), as_array(result)
+    padded = as_array(x)
+    rows = as_array(result)
     count, num_heads = padded.shape[:2]
 
     def copy(numbers: slice) -> None:
@@ -134,7 +136,8 @@ def _softmax_(scores: Tensor, masked: np.ndarray | None, dropout_mask: DropoutMa
 
 def _softmax_gradient_(gradient: Tensor, weights: Tensor, dropout_mask: DropoutMask | None) -> None:
     """In place: the gradient of the dropped weights becomes the gradient of the scores. [b, heads, T, T]."""
-    gradient_rows, weight_rows = as_rows(gradient), as_rows(weights)
+    gradient_rows = as_rows(gradient)
+    weight_rows = as_rows(weights)
     stays = None if dropout_mask is None else dropout_mask.stays.reshape(weight_rows.shape)
 
     def work(rows: slice) -> None:

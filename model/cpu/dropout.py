@@ -69,7 +69,8 @@ class DropoutOnCpu(PyLayer):
 
 def _apply(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tensor:
     y = paddle.empty_like(x)
-    x_rows, y_rows = as_rows(x), as_rows(y)  # [N, H] each
+    x_rows = as_rows(x)
+    y_rows = as_rows(y)  # [N, H]
     stays = mask.stays.reshape(x_rows.shape)
     residual_rows = None if residual is None else as_rows(residual)
 

@@ -20,10 +20,13 @@ class GeluOnCpu(PyLayer):
     def forward(ctx, x: Tensor) -> Tensor:
         y = paddle.empty_like(x)
         derivative = paddle.empty_like(x)
-        x_rows, y_rows, derivative_rows = as_rows(x), as_rows(y), as_rows(derivative)  # [N, H] each
+        x_rows = as_rows(x)
+        y_rows = as_rows(y)
+        derivative_rows = as_rows(derivative)  # [N, H]
 
         def work(rows: slice) -> None:
-            part, pdf = x_rows[rows], derivative_rows[rows]
+            part = x_rows[rows]
+            pdf = derivative_rows[rows]
             scaled = part * math.sqrt(0.5)
             cdf = as_array(paddle.erf(as_tensor(scaled)).scale_(0.5, 0.5))
             np.multiply(scaled, scaled, out=pdf)
@@ -41,7 +44,9 @@ class GeluOnCpu(PyLayer):
     def backward(ctx, grad_y: Tensor) -> Tensor:
         (derivative,) = ctx.saved_tensor()
         grad_x = paddle.empty_like(grad_y)
-        grad_y_rows, derivative_rows, grad_x_rows = as_rows(grad_y), as_rows(derivative), as_rows(grad_x)
+        grad_y_rows = as_rows(grad_y)
+        derivative_rows = as_rows(derivative)
+        grad_x_rows = as_rows(grad_x)
 
         def derive(rows: slice) -> None:
             np.multiply(grad_y_rows[rows], derivative_rows[rows], out=grad_x_rows[rows])

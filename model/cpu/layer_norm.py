@@ -16,8 +16,11 @@ class LayerNormOnCpu(PyLayer):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         y = paddle.empty_like(x)
         normed = paddle.empty_like(x)
-        x_rows, y_rows, normed_rows = as_rows(x), as_rows(y), as_rows(normed)  # [N, H] each
-        weights, biases = as_array(weight), as_array(bias)  # [H] each
+        x_rows = as_rows(x)
+        y_rows = as_rows(y)
+        normed_rows = as_rows(normed)  # [N, H]
+        weights = as_array(weight)
+        biases = as_array(bias)  # [H]
         size = x.shape[-1]
         scale = np.empty([len(x_rows), 1], x_rows.dtype)  # 1 / sqrt(variance + epsilon), [N, 1]
 
@@ -47,7 +50,9 @@ class LayerNormOnCpu(PyLayer):
 def _grad_x(grad_y: Tensor, normed: Tensor, weight: Tensor, scale: np.ndarray) -> Tensor:
     """scale x (g - mean(g) - normed x mean(g x normed)), where g = grad_y x weight."""
     grad_x = paddle.empty_like(grad_y)
-    grad_y_rows, normed_rows, grad_x_rows = as_rows(grad_y), as_rows(normed), as_rows(grad_x)
+    grad_y_rows = as_rows(grad_y)
+    normed_rows = as_rows(normed)
+    grad_x_rows = as_rows(grad_x)
     weights = as_array(weight)
     size = grad_y.shape[-1]
 

@@ -71,7 +71,8 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
 
     The logits are lost; with `derive` each loss's gradient with respect to its logits takes their place.
     """
-    values, biases = as_array(logits), as_array(bias)
+    values = as_array(logits)
+    biases = as_array(bias)
     losses = np.empty(len(values), values.dtype)
     correct = np.empty(len(values), bool)
 

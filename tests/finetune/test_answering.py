@@ -134,9 +134,7 @@ def test_what_official_compat_trains(folder, model):
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder):
     seen = []
-    monkeypatch.setattr(
-        supervised, "fine_tune", lambda task, flags, stop: seen.append((flags.shuffle, task))
-    )
+    monkeypatch.setattr(supervised, "fine_tune", lambda task, flags, stop: seen.append((flags.shuffle, task)))
     for value in ("true", "false"):
         monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
         run_mrc.main()

@@ -21,7 +21,8 @@ class Example(Uploadable):
 
 
 def test_an_upload_is_one_copy_of_all_arrays(monkeypatch):
-    to_tensor, copies = paddle.to_tensor, []
+    to_tensor = paddle.to_tensor
+    copies = []
     monkeypatch.setattr(paddle, "to_tensor", lambda array: copies.append(array) or to_tensor(array))
     host_only = Layout([3, 2])
     tree = [

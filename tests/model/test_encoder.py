@@ -30,17 +30,18 @@ def gradients_of(model, value: paddle.Tensor) -> dict[str, np.ndarray]:
 
 
 def test_equals_the_same_encoder_in_plain_paddle():
-    model, plain = ErnieMModel(CONFIG), PlainErnieM(CONFIG)
+    model = ErnieMModel(CONFIG)
+    plain = PlainErnieM(CONFIG)
     plain.set_state_dict(model.state_dict())
     batch = padded_batch(IDS)
-    ours = model.encode(batch, output_hidden_states=True)
+    output = model.encode(batch, output_hidden_states=True)
     expected = plain(paddle.to_tensor(IDS))
-    for packed, padded in zip(ours.hidden_states, expected.hidden_states, strict=True):
+    for packed, padded in zip(output.hidden_states, expected.hidden_states, strict=True):
         assert np.abs(packed.numpy() - padded.numpy()[IS_REAL]).max() < 1e-9
-    pooled = model.pooler(paddle.gather(ours.sequence, batch.first_tokens))
+    pooled = model.pooler(paddle.gather(output.sequence, batch.first_tokens))
     assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
     weights = np.random.default_rng(1).standard_normal([*IDS.shape, 12]) * IS_REAL[..., None]
-    value = (ours.sequence * paddle.to_tensor(weights[IS_REAL])).sum() + pooled.sum()
+    value = (output.sequence * paddle.to_tensor(weights[IS_REAL])).sum() + pooled.sum()
     gradients = gradients_of(model, value)
     value = (expected.sequence * paddle.to_tensor(weights)).sum() + expected.pooled.sum()
     plain_gradients = gradients_of(plain, value)
@@ -77,12 +78,14 @@ def test_positions_of_an_array_with_pads():
 
 
 def test_positions_count_from_2_unless_they_are_given():
-    model, layout = ErnieMModel(CONFIG), Layout([4, 3])
-    ids, positions = np.array([0, 7, 8, 2, 0, 9, 2]), np.array([2, 3, 4, 5, 2, 3, 4])
+    model = ErnieMModel(CONFIG)
+    layout = Layout([4, 3])
+    ids = np.array([0, 7, 8, 2, 0, 9, 2])
+    positions = np.array([2, 3, 4, 5, 2, 3, 4])
     states = model.encode(packed_batch(ids, layout)).sequence.numpy()
-    equal = model.encode(packed_batch(ids, layout, position_ids=positions)).sequence.numpy()
-    other = model.encode(packed_batch(ids, layout, position_ids=positions + 1)).sequence.numpy()
-    assert np.array_equal(states, equal) and np.abs(states - other).max() > 1e-3
+    counted = model.encode(packed_batch(ids, layout, position_ids=positions)).sequence.numpy()
+    shifted = model.encode(packed_batch(ids, layout, position_ids=positions + 1)).sequence.numpy()
+    assert np.array_equal(states, counted) and np.abs(states - shifted).max() > 1e-3
 
 
 @pytest.mark.parametrize("position", [12, 500])
@@ -90,7 +93,8 @@ def test_positions_count_from_2_unless_they_are_given():
 def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     if on_gpu:
         compute_as_on_a_gpu(monkeypatch)
-    model, layout = ErnieMModel(CONFIG), Layout([3])
+    model = ErnieMModel(CONFIG)
+    layout = Layout([3])
     batch = packed_batch([0, 5, 2], layout, position_ids=np.array([2, 3, position]))
     with pytest.raises(UserError, match=rf"position {position} is past.*at most 10 tokens.*max_seq_len"):
         model.encode(batch)
@@ -99,8 +103,10 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
 
 
 def test_input_bias_is_added_before_the_layer_norm():
-    model, layout = ErnieMModel(CONFIG), Layout([4, 2])
-    batch, of_nines = packed_batch([0, 7, 8, 2, 0, 2], layout), packed_batch([9] * 6, layout)
+    model = ErnieMModel(CONFIG)
+    layout = Layout([4, 2])
+    batch = packed_batch([0, 7, 8, 2, 0, 2], layout)
+    of_nines = packed_batch([9] * 6, layout)
     words = model.embeddings.word_embeddings
     bias = words(of_nines.input_ids) - words(batch.input_ids)
     states = model.encode(batch, input_bias=bias).sequence
@@ -108,7 +114,8 @@ def test_input_bias_is_added_before_the_layer_norm():
 
 
 def test_dropout_is_on_in_training_only():
-    model, batch = ErnieMModel(ErnieMConfig(**SIZES, max_position_embeddings=12)), padded_batch(IDS)
+    model = ErnieMModel(ErnieMConfig(**SIZES, max_position_embeddings=12))
+    batch = padded_batch(IDS)
     first, second = (model.encode(batch).sequence.numpy() for _ in range(2))
     assert np.abs(first - second).max() > 1e-3
     model.eval()
@@ -129,7 +136,9 @@ def test_where_dropout_is(monkeypatch):
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
     batch = packed_batch(np.full(64, 5), Layout([60, 4]))
     model.encode(batch)
-    hidden, longer, shorter = ([64, 12], 0.2, True), ([1, 3, 60, 60], 0.3, True), ([1, 3, 4, 4], 0.3, True)
+    hidden = ([64, 12], 0.2, True)
+    longer = ([1, 3, 60, 60], 0.3, True)
+    shorter = ([1, 3, 4, 4], 0.3, True)
     assert calls == [hidden, *[longer, shorter, hidden, hidden] * 2]
 
 

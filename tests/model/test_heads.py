@@ -52,7 +52,8 @@ def test_lm_head_is_tied_and_named_once(pretraining):
         "lm_head.dense.weight": [12, 12], "lm_head.dense.bias": [12], "lm_head.layer_norm.weight": [12],
         "lm_head.layer_norm.bias": [12], "lm_head.bias": [40], "language_embeddings.weight": [3, 12],
     }  # fmt: skip
-    table, head = pretraining.ernie_m.embeddings.word_embeddings.weight, pretraining.lm_head
+    table = pretraining.ernie_m.embeddings.word_embeddings.weight
+    head = pretraining.lm_head
     hidden = paddle.randn([5, 12])
     x = F.layer_norm(F.gelu(F.linear(hidden, head.dense.weight, head.dense.bias)), [12])
     expected = paddle.matmul(x, table, transpose_y=True) + head.bias
@@ -76,7 +77,8 @@ def loss_and_gradients(head: LMHead, hidden, loss_of):
 @pytest.mark.parametrize("rows", [1, 3, 7, 1 << 20])
 @pytest.mark.parametrize("on_cpu", [True, False])  # the second is what a GPU takes
 def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretraining, rows, on_cpu, monkeypatch):
-    head, hidden = pretraining.lm_head, paddle.randn([7, 12])
+    head = pretraining.lm_head
+    hidden = paddle.randn([7, 12])
     logits = head(hidden).numpy()
     best = logits.argmax(-1)
     labels = np.array([3, best[1], 0, 39, best[4], 5, 17])
@@ -113,7 +115,8 @@ def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
     result.total.backward()
 
 
-TOKENS, LAYOUT = np.concatenate([IDS[0], IDS[1, :3]]), Layout([8, 3])
+TOKENS = np.concatenate([IDS[0], IDS[1, :3]])
+LAYOUT = Layout([8, 3])
 
 
 def test_language_embeddings_touch_only_the_tokens_that_carry_a_language(pretraining):

@@ -40,8 +40,8 @@ def value_and_gradients(function, x, weight, *parameters) -> list[np.ndarray]:
     return [y.numpy(), *gradients]
 
 
-def assert_same(plain: list[np.ndarray], ours: list[np.ndarray]) -> None:
-    for expected, array in zip(plain, ours, strict=True):
+def assert_same(plain: list[np.ndarray], arrays: list[np.ndarray]) -> None:
+    for expected, array in zip(plain, arrays, strict=True):
         assert array.shape == expected.shape
         assert np.abs(array - expected).max() < TOLERANCE
         assert np.abs(expected).max() > 1e-3  # something is compared
@@ -63,25 +63,29 @@ def test_all_rows_once_and_a_fault_comes_out():
 
 @pytest.mark.parametrize("shape", [[3, 5, 8], [5, 8], [1, 8]])
 def test_linear(shape):
-    ours, plain = layers.Linear(8, 6), nn.Linear(8, 6)
+    layer = layers.Linear(8, 6)
+    plain = nn.Linear(8, 6)
     plain.bias.set_value(paddle.arange(6, dtype="float64"))
-    ours.set_state_dict(plain.state_dict())
-    x, weight = paddle.randn(shape), paddle.randn([*shape[:-1], 6])
+    layer.set_state_dict(plain.state_dict())
+    x = paddle.randn(shape)
+    weight = paddle.randn([*shape[:-1], 6])
     assert_same(
         value_and_gradients(plain, x, weight, plain.weight, plain.bias),
-        value_and_gradients(ours, x, weight, ours.weight, ours.bias),
+        value_and_gradients(layer, x, weight, layer.weight, layer.bias),
     )
 
 
 @pytest.mark.parametrize("spread", [1e-6, 1.0, 1e3])
 def test_layer_norm(spread):
-    ours, plain = layers.LayerNorm(8, 1e-5), nn.LayerNorm(8, 1e-5)
+    layer = layers.LayerNorm(8, 1e-5)
+    plain = nn.LayerNorm(8, 1e-5)
     plain.weight.set_value(paddle.linspace(-1, 2, 8))
     plain.bias.set_value(paddle.linspace(3, 4, 8))
-    ours.set_state_dict(plain.state_dict())
-    x, weight = paddle.randn([3, 5, 8]) * spread + 2, paddle.randn([3, 5, 8])
+    layer.set_state_dict(plain.state_dict())
+    x = paddle.randn([3, 5, 8]) * spread + 2
+    weight = paddle.randn([3, 5, 8])
     expected = value_and_gradients(plain, x, weight, plain.weight, plain.bias)
-    arrays = value_and_gradients(ours, x, weight, ours.weight, ours.bias)
+    arrays = value_and_gradients(layer, x, weight, layer.weight, layer.bias)
     # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon).
     scale = max(1.0, np.abs(expected[1]).max())
     expected[1] /= scale
@@ -151,7 +155,8 @@ def test_dropout_follows_paddles_generator():
     assert np.array_equal(layers.dropout(x, 0.5, True).numpy(), first)
 
 
-HEADS, HEAD_SIZE = 3, 4
+HEADS = 3
+HEAD_SIZE = 4
 # One group with pads and placeholders.
 LAYOUT = Layout([9, 7, 8], [9, 4, 8])
 
@@ -180,9 +185,10 @@ def test_attention(dropout_rate):
         for number, (start, length) in enumerate(zip(group.starts, group.lengths)):
             tokens = slice(start, start + length)
             dropout[:, tokens, tokens] = mask.stays[number, :, :length, :length] * mask.scale
-    x, weight = paddle.randn([LAYOUT.tokens, 36]), paddle.randn([LAYOUT.tokens, 12])
+    x = paddle.randn([LAYOUT.tokens, 36])
+    weight = paddle.randn([LAYOUT.tokens, 12])
 
-    def ours(x):
+    def attend(x):
         query, key, value = x.split(3, axis=-1)
         paddle.seed(5)
         return CpuMask.of(LAYOUT).attend(query, key, value, HEADS, dropout_rate)
@@ -190,7 +196,7 @@ def test_attention(dropout_rate):
     def plain(x):
         return plain_attention(x, dropout)
 
-    assert_same(value_and_gradients(plain, x, weight), value_and_gradients(ours, x, weight))
+    assert_same(value_and_gradients(plain, x, weight), value_and_gradients(attend, x, weight))
 
 
 class Block(nn.Layer):
@@ -206,7 +212,9 @@ class Block(nn.Layer):
 
 
 def test_recompute_draws_the_same_dropout():
-    block, x, weight = Block(), paddle.randn([4, 8]), paddle.randn([4, 8])
+    block = Block()
+    x = paddle.randn([4, 8])
+    weight = paddle.randn([4, 8])
     paddle.seed(5)
     expected = value_and_gradients(block, x, weight, *block.parameters())
     paddle.seed(5)
@@ -216,7 +224,9 @@ def test_recompute_draws_the_same_dropout():
 
 
 def test_frozen_parameters_and_partial_gradients():
-    block, x, weight = Block(), paddle.randn([4, 8]), paddle.randn([4, 8])
+    block = Block()
+    x = paddle.randn([4, 8])
+    weight = paddle.randn([4, 8])
     block.eval()
     expected = value_and_gradients(block, x, weight, *block.parameters())
     x.stop_gradient = False

@@ -82,9 +82,9 @@ def gradients(model, value) -> dict[str, np.ndarray]:
     return arrays
 
 
-def assert_equal_gradients(ours: dict, expected: dict) -> None:
-    assert ours.keys() == expected.keys()
-    for name, gradient in ours.items():
+def assert_equal_gradients(arrays: dict, expected: dict) -> None:
+    assert arrays.keys() == expected.keys()
+    for name, gradient in arrays.items():
         assert np.abs(gradient - expected[name]).max() < 1e-9, name
 
 
@@ -94,19 +94,20 @@ def random(*shape: int) -> paddle.Tensor:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_all_hidden_states_and_gradients(mask, name):
-    model, plain = ErnieMModel(CONFIG), PlainErnieM(CONFIG)
+    model = ErnieMModel(CONFIG)
+    plain = PlainErnieM(CONFIG)
     plain.set_state_dict(model.state_dict())
     layout, ids = layout_and_ids(name)
     batch = packed_batch(ids, layout)
     bias = random(len(batch.input_ids), 12)
-    ours = model.encode(batch, input_bias=bias, output_hidden_states=True)
+    output = model.encode(batch, input_bias=bias, output_hidden_states=True)
     expected = in_plain_paddle(plain, ids, layout, input_bias=bias[: layout.tokens])
-    for a, b in zip(ours.hidden_states, expected.hidden_states, strict=True):
+    for a, b in zip(output.hidden_states, expected.hidden_states, strict=True):
         assert a.shape == b.shape and np.abs((a - b).numpy()).max() < 1e-9
-    pooled = model.pooler(paddle.gather(ours.sequence, batch.first_tokens))
+    pooled = model.pooler(paddle.gather(output.sequence, batch.first_tokens))
     assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
     weights = random(layout.tokens, 12)
-    our_gradients = gradients(model, (ours.sequence * weights).mean() + pooled.mean())
+    our_gradients = gradients(model, (output.sequence * weights).mean() + pooled.mean())
     assert len(our_gradients) == 4 + 16 * 2 + 2
     value = (expected.sequence * weights).mean() + expected.pooled.mean()
     assert_equal_gradients(our_gradients, gradients(plain, value))
@@ -118,7 +119,9 @@ def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, a
     model = ErnieMModel(CONFIG)
     model.use_recompute(again)
     layout, ids = layout_and_ids("placeholders in some")
-    batch, positions, weights = packed_batch(ids, layout), paddle.to_tensor([1, 4, 5, 80, 324]), random(5, 12)
+    batch = packed_batch(ids, layout)
+    positions = paddle.to_tensor([1, 4, 5, 80, 324])
+    weights = random(5, 12)
     everywhere = paddle.gather(model.encode(batch, layers=layers).sequence, positions)
     expected = gradients(model, (everywhere * weights).sum())
     some = model.encode(batch, positions, layers=layers).sequence
@@ -135,15 +138,15 @@ def test_the_heads_of_the_tasks(head, name):
     plain.set_state_dict(model.ernie_m.state_dict())
     layout, ids = layout_and_ids(name)
     array = padded(ids, layout.lengths, 1)
-    ours = model(padded_batch(array))
-    ours = paddle.stack(ours, axis=-1) if isinstance(ours, tuple) else ours
+    logits = model(padded_batch(array))
+    logits = paddle.stack(logits, axis=-1) if isinstance(logits, tuple) else logits
     output = plain(paddle.to_tensor(array))
     is_real = paddle.to_tensor((array != 1)[..., None].astype(float))
     states = output.pooled if head is SequenceClassifier else output.sequence * is_real
     expected = paddle.matmul(states, model.classifier.weight.detach()) + model.classifier.bias.detach()
-    assert ours.shape == expected.shape and np.abs((ours - expected).numpy()).max() < 1e-9
-    weights = random(*ours.shape)
-    our_gradients = gradients(model.ernie_m, (ours * weights).mean())
+    assert logits.shape == expected.shape and np.abs((logits - expected).numpy()).max() < 1e-9
+    weights = random(*logits.shape)
+    our_gradients = gradients(model.ernie_m, (logits * weights).mean())
     plain_gradients = gradients(plain, (expected * weights).mean())
     assert_equal_gradients(our_gradients, {name: plain_gradients[name] for name in our_gradients})
 
@@ -194,7 +197,8 @@ def test_groups_are_of_similar_length():
 
 def test_dropout_on_the_weights_keeps_the_mean():
     layer = SelfAttention(12, 3, dropout=0.3)
-    cpu_mask, x = CpuMask.of(Layout([5, 7], [3, 7])), random(12, 12)
+    cpu_mask = CpuMask.of(Layout([5, 7], [3, 7]))
+    x = random(12, 12)
     layer.eval()
     exact = layer(x, cpu_mask).numpy()
     layer.train()

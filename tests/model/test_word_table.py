@@ -10,7 +10,9 @@ import pytest
 from model import device, masked_loss, word_table
 
 TOLERANCE = 1e-9
-WORDS, SIZE, COUNT = 23, 6, 9
+WORDS = 23
+SIZE = 6
+COUNT = 9
 
 
 @pytest.fixture(autouse=True)
@@ -109,11 +111,11 @@ def test_what_is_frozen_gets_no_gradient(frozen, form):
     else:
         tied.bias.stop_gradient = True
         expected = [losses, table, None]
-    for plain, ours in zip(expected, tied.gradients(tied.fast), strict=True):
+    for plain, array in zip(expected, tied.gradients(tied.fast), strict=True):
         if plain is None:
-            assert ours is None
+            assert array is None
         else:
-            assert_same([plain], [ours])
+            assert_same([plain], [array])
 
 
 def test_far_apart_logits(form):
@@ -175,5 +177,5 @@ def test_small_gradients_survive_float16(monkeypatch):
 
     expected = gradients_of(plain_cross_entropy)
     monkeypatch.setattr(paddle, "matmul", matmul_in_half)
-    for plain, ours in zip(expected, gradients_of(masked_loss.cross_entropy), strict=True):
-        assert 0 < np.abs(ours - plain).max() < 0.01 * np.abs(plain).max()
+    for plain, array in zip(expected, gradients_of(masked_loss.cross_entropy), strict=True):
+        assert 0 < np.abs(array - plain).max() < 0.01 * np.abs(plain).max()

@@ -15,7 +15,10 @@ from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
-CLS, PAD, SEP, MASK = 0, 1, 2, 99
+CLS = 0
+PAD = 1
+SEP = 2
+MASK = 99
 LANGUAGES = ["en", "de", "fr"]
 
 
@@ -143,7 +146,9 @@ def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
     )
     number = 0
     while number < len(lengths):
-        start, length, context = starts[number], lengths[number], contexts[number]
+        start = starts[number]
+        length = lengths[number]
+        context = contexts[number]
         tokens = np.arange(start, start + length)
         if isinstance(batch, Stage1):
             matrices.append((tokens, attention_mask.compact(context, length - context)))

@@ -45,17 +45,18 @@ def started(tokenizer, languages=("de", "en", "fr"), **init) -> dict[str, np.nda
     return {name: value.copy() for name, value in model_weights(model).items()}
 
 
-def same(ours: dict, theirs: dict, *prefixes: str) -> bool:
-    names = [name for name in ours if name.startswith(prefixes)]
+def same(weights: dict, expected: dict, *prefixes: str) -> bool:
+    names = [name for name in weights if name.startswith(prefixes)]
     assert names
-    return all((ours[name] == theirs[name]).all() for name in names)
+    return all((weights[name] == expected[name]).all() for name in names)
 
 
 ENCODER = ("embeddings.", "encoder.")
 
 
 def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
-    full, fresh = load_file(trained / "full" / "model.safetensors"), started(tokenizer)
+    full = load_file(trained / "full" / "model.safetensors")
+    fresh = started(tokenizer)
     encoder = started(tokenizer, encoder=trained / "full")
     assert same(encoder, full, *ENCODER, "pooler.", "language_embeddings.")
     assert same(encoder, fresh, "lm_head.") and not same(encoder, full, "lm_head.")
@@ -76,11 +77,11 @@ def test_language_embeddings_go_by_name(tokenizer, trained):
 
 
 def test_from_xlm_r(tokenizer, tmp_path):
-    theirs = make_xlm_r(tmp_path, vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
-    ours = started(tokenizer, encoder=tmp_path, lm_head="encoder")
-    np.testing.assert_array_equal(ours["lm_head.dense.weight"], theirs["lm_head.dense.weight"].T)
-    np.testing.assert_array_equal(ours[WORDS], theirs["roberta.embeddings.word_embeddings.weight"])
-    assert same(ours, started(tokenizer), "pooler.")
+    xlm_r = make_xlm_r(tmp_path, vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
+    weights = started(tokenizer, encoder=tmp_path, lm_head="encoder")
+    np.testing.assert_array_equal(weights["lm_head.dense.weight"], xlm_r["lm_head.dense.weight"].T)
+    np.testing.assert_array_equal(weights[WORDS], xlm_r["roberta.embeddings.word_embeddings.weight"])
+    assert same(weights, started(tokenizer), "pooler.")
 
 
 def test_a_head_that_is_not_there(refused, trained, tmp_path, tokenizer):
@@ -118,20 +119,29 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
     corpus = tmp_path / "corpus"
     build(corpus, tokenizer.piece_model_path, mono={"sw": new}, held_out=10)
     out = pretrain(
-        corpus, tmp_path / "out", config=str(ROOT / "configs/pretrain/continue.yaml"),
-        init__encoder=str(tmp_path / "released"), init__lm_head_warmup_steps=4,
-        objectives__active=["mmlm"], run__save_steps=4, run__keep_checkpoints=3,
-    )  # fmt: skip
+        corpus,
+        tmp_path / "out",
+        config=str(ROOT / "configs/pretrain/continue.yaml"),
+        init__encoder=str(tmp_path / "released"),
+        init__lm_head_warmup_steps=4,
+        objectives__active=["mmlm"],
+        run__save_steps=4,
+        run__keep_checkpoints=3,
+    )
     released = open_checkpoint(tmp_path / "released").tensors
-    head_only, done = checkpoint(out, 4), checkpoint(out, 12)
+    head_only = checkpoint(out, 4)
+    last = checkpoint(out, 12)
     for name in released:
         np.testing.assert_array_equal(head_only[name], released[name], err_msg=name)
-    assert (done[WORDS] != released[WORDS]).any()
-    assert done["language_embeddings.weight"].shape == (1, 16) and done["language_embeddings.weight"].any()
+    assert (last[WORDS] != released[WORDS]).any()
+    assert last["language_embeddings.weight"].shape == (1, 16) and last["language_embeddings.weight"].any()
     assert "sw" in records(out)[-1]["held_out"]["mmlm"]
     # and once more, from what came out, now with a head and with a language that it knows
     again = pretrain(
-        tiny_corpus, tmp_path / "again", init__encoder=str(out / "full"), init__lm_head="encoder",
+        tiny_corpus,
+        tmp_path / "again",
+        init__encoder=str(out / "full"),
+        init__lm_head="encoder",
         optimizer__steps=2,
-    )  # fmt: skip
+    )
     assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]

@@ -15,7 +15,8 @@ from pretrain.config import OBJECTIVES
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, objectives, of_all_four, pairs, rngs, texts
 
-MASK, SEP = VOCABULARY.mask_id, VOCABULARY.sep_id
+MASK = VOCABULARY.mask_id
+SEP = VOCABULARY.sep_id
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,8 @@ def batch_of(model, objective: str) -> Batch:
 @pytest.mark.parametrize("objective", [*OBJECTIVES, "all"])
 def test_the_loss_is_that_of_the_definitions(model, objective):
     """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
-    batch, weights = batch_of(model, objective), [0.1, 0.2, 0.3, 0.4]
+    batch = batch_of(model, objective)
+    weights = [0.1, 0.2, 0.3, 0.4]
     result = masked_lm_loss(model, *to_device([batch], weights))
     result.total.backward()
     our_gradients = gradients(model)

@@ -71,7 +71,8 @@ def test_all_pieces_without_specials(model):
 
 
 def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
-    batch, generator = btmlm_batch(), PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
+    batch = btmlm_batch()
+    generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for training in (True, False):
         model.train() if training else model.eval()
         first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
@@ -81,19 +82,22 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
 
 
 def test_sampling_follows_the_softmax(model):
-    temperature, times = 1.5, 3000
+    temperature = 1.5
+    times = 3000
     batch = btmlm_batch()
     generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids, temperature)
     first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
     assert np.array_equal(first, second)  # the draws are the batch's
     model.eval()
-    hidden, pieces = first_pass(model, batch)[:1], ALLOWED[1]
+    hidden = first_pass(model, batch)[:1]
+    pieces = ALLOWED[1]
     logits = model.lm_head(hidden).numpy()[0][pieces].astype(np.float64) / temperature
     expected = np.exp(logits - logits.max())
     expected /= expected.sum()
     draws = (np.arange(times) + 0.5) / times  # every quantile once: frequencies are the probabilities
     rows = model.lm_head.transform(hidden).expand([times, -1])
-    words, bias = model.lm_head.word_embeddings.weight[pieces], model.lm_head.bias[pieces]
+    words = model.lm_head.word_embeddings.weight[pieces]
+    bias = model.lm_head.bias[pieces]
     counts = np.bincount(generator.choose(rows, words, bias, paddle.to_tensor(draws)), minlength=len(pieces))
     assert counts.sum() == times and np.abs(counts / times - expected).max() < 1.5 / times
 

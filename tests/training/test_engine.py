@@ -143,10 +143,12 @@ def test_a_resumed_run_counts_bad_steps_on():
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_stop_request_abandons_the_step(after):
     """Nothing changes, and the next step is the same as without the request."""
-    engine, straight = make(dropout=0.3), make(dropout=0.3)
+    engine = make(dropout=0.3)
+    straight = make(dropout=0.3)
     run(engine, 3)
     run(straight, 4)
-    before, usual_loss = weights(engine), loss_of(engine)
+    before = weights(engine)
+    usual_loss = loss_of(engine)
     stop = [] if after else ["now"]  # true once it is not empty
     micro_batches = []
 
@@ -170,7 +172,8 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     engine = make("float32", max_bad_steps=2, precision=Precision("fp16", loss_scaling=scaling))
     assert_equal_steps(run(engine, 15), run(make("float32"), 15), 1e-6)
     assert engine.scaler.state_dict()["scale"] == 2.0**13
-    before, usual_loss = weights(engine), loss_of(engine)
+    before = weights(engine)
+    usual_loss = loss_of(engine)
 
     def overflowing(micro_batch):
         """A finite loss with an infinite gradient."""

@@ -20,8 +20,11 @@ from tests.pretrain.examples import LANGUAGES, objectives, rngs, texts
 from training.engine import Engine
 from training.optimizer import build_optimizer, is_decayed
 
-STEPS, DIFFERENT = 50, 10  # batches
-RATE, DECAY, NORM = 5e-3, 0.05, 0.5
+STEPS = 50
+DIFFERENT = 10  # batches
+RATE = 5e-3
+DECAY = 0.05
+NORM = 0.5
 CONFIG = ErnieMConfig(
     vocab_size=100,
     hidden_size=16,
@@ -98,13 +101,14 @@ def train(model: nn.Layer, loss_of, batches: list) -> list[float]:
     return [step.loss for step in steps]
 
 
-def assert_same_losses(plain: list[float], ours: list[float]) -> None:
-    assert np.mean(ours[-10:]) < 0.9 * np.mean(ours[:10])  # something is learned
-    np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-9)
+def assert_same_losses(plain: list[float], losses: list[float]) -> None:
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])  # something is learned
+    np.testing.assert_allclose(losses, plain, rtol=0, atol=1e-9)
 
 
 def test_fine_tuning():
-    model, plain = SequenceClassifier(CONFIG, 3), Plain(3)
+    model = SequenceClassifier(CONFIG, 3)
+    plain = Plain(3)
     plain.set_state_dict(model.state_dict())
     rng = np.random.default_rng(0)
     batches = []
@@ -124,9 +128,11 @@ def test_fine_tuning():
 
 
 def test_masked_language_modelling():
-    model, plain = PreTrainingModel(CONFIG, LANGUAGES), Plain(3)
+    model = PreTrainingModel(CONFIG, LANGUAGES)
+    plain = Plain(3)
     plain.set_state_dict(model.state_dict())
-    maker, examples = objectives(language_embedding="none"), texts([20, 9, 15])
+    maker = objectives(language_embedding="none")
+    examples = texts([20, 9, 15])
     batches = [maker.batch("mmlm", examples, rngs(3, step=step)) for step in range(DIFFERENT)]
     batches *= STEPS // DIFFERENT
     arrays = []
@@ -138,5 +144,5 @@ def test_masked_language_modelling():
         (on_device,) = to_device([batch])
         return masked_lm_loss(model, on_device).total / len(batch.targets)
 
-    ours = train(model, loss_of, batches)
-    assert_same_losses(train_plainly(plain, plain.predict_masked, arrays), ours)
+    losses = train(model, loss_of, batches)
+    assert_same_losses(train_plainly(plain, plain.predict_masked, arrays), losses)

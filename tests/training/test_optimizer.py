@@ -10,7 +10,11 @@ from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer, is_decaye
 from training.schedules import WITH_DROP, WITHOUT_DROP, linear_warmup_decay, noam_decay
 
 CONFIG = ErnieMConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
-PEAK, DECAY, LLRD, EPS, BETAS = 0.1, 0.05, 0.5, 1e-6, (0.9, 0.999)
+PEAK = 0.1
+DECAY = 0.05
+LLRD = 0.5
+EPS = 1e-6
+BETAS = (0.9, 0.999)
 # One of each kind. L = 2: the top layer has d^1, layer 0 d^2, the tables d^3, everything else 1.
 OFFICIAL = {
     "ernie_m.embeddings.word_embeddings.weight": (0.125, True),
@@ -84,7 +88,8 @@ def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table)
 
 
 def test_every_parameter_is_trained_and_only_weights_decay(model):
-    optimizer, parameters = build_optimizer(model, PEAK), dict(model.named_parameters())
+    optimizer = build_optimizer(model, PEAK)
+    parameters = dict(model.named_parameters())
     assert {p.name for p in optimizer._parameter_list} == {p.name for p in parameters.values()}
     assert all(is_decayed(name) == (p.ndim == 2) for name, p in parameters.items())
 

@@ -96,7 +96,8 @@ def work_of(count: int = 2) -> StepBatches:
 @pytest.mark.parametrize("allowed", [None, ALLOWED])
 def test_pre_training_uploads_once_and_reads_once(events, allowed):
     engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=SUMS)
-    pseudo_tokens, work = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, 0.7), work_of()
+    pseudo_tokens = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, 0.7)
+    work = work_of()
     float(paddle.ones([2]).sum())
     assert events[-1] == "read"  # a read is recorded
     for _ in range(2):  # the second step has moments
@@ -179,7 +180,8 @@ def test_fine_tuning_reads_when_all_is_on_its_way(events):
     engine = engine_of(model, sums=("correct", "count"))
     task = Classification(None, ["a", "b", "c"], 9)
     micro_batches = np.random.default_rng(0).integers(4, 90, [2, 2, 9])
-    labels, numbers = np.array([0, 2]), np.arange(2)
+    labels = np.array([0, 2])
+    numbers = np.arange(2)
     events.begin()
     batches = [TaskBatch(ids, labels, numbers, 4) for ids in micro_batches]
     engine.step(task.send_batches(model, batches), partial(task.loss, model))

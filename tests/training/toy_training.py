@@ -13,7 +13,8 @@ from training.engine import Engine, Step
 from training.optimizer import build_optimizer
 from training.schedules import linear_warmup_decay
 
-STEPS, BATCH = 20, 12
+STEPS = 20
+BATCH = 12
 
 
 class Toy(nn.Layer):
@@ -23,18 +24,22 @@ class Toy(nn.Layer):
         super().__init__()
         self.embeddings = nn.Embedding(11, 6)
         self.dropout = nn.Dropout(dropout)
-        self.even, self.odd, self.spare = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(6, 3)
+        self.even = nn.Linear(6, 3)
+        self.odd = nn.Linear(6, 3)
+        self.spare = nn.Linear(6, 3)
 
-    def forward(self, ids, odd):
-        return (self.odd if odd else self.even)(self.dropout(self.embeddings(ids)))
+    def forward(self, ids, is_odd):
+        x = self.dropout(self.embeddings(ids))
+        return self.odd(x) if is_odd else self.even(x)
 
 
 def micro_batches_of(step: int, count: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
     """The batch of a step as `count` (2 or 3) micro-batches of unequal size, each all even or all odd ids."""
     ids = np.random.default_rng([7, step]).integers(0, 11, BATCH)
-    even, odd = ids[ids % 2 == 0], ids[ids % 2 == 1]
+    even = ids[ids % 2 == 0]
+    odd = ids[ids % 2 == 1]
     parts = [(even, 0), (odd, 1)] if count == 2 else [(even[:1], 0), (even[1:], 0), (odd, 1)]
-    return [(part, part % 3, which) for part, which in parts]
+    return [(part, part % 3, is_odd) for part, is_odd in parts]
 
 
 def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options) -> Engine:
@@ -53,8 +58,9 @@ def loss_of(engine: Engine):
     """Cross-entropy divided by the global count."""
 
     def loss(micro_batch):
-        ids, labels, odd = micro_batch
-        logits, labels = engine.model(paddle.to_tensor(ids), odd), paddle.to_tensor(labels)
+        ids, labels, is_odd = micro_batch
+        logits = engine.model(paddle.to_tensor(ids), is_odd)
+        labels = paddle.to_tensor(labels)
         sums = {"correct": (logits.argmax(-1) == labels).sum(), "count": len(ids)}
         return F.cross_entropy(logits, labels, reduction="sum") / BATCH, sums
 
@@ -63,7 +69,8 @@ def loss_of(engine: Engine):
 
 def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[Step]:
     """Train up to step `steps`; process r takes every world_size-th micro-batch."""
-    rank, world = distributed.rank(), distributed.world_size()
+    rank = distributed.rank()
+    world = distributed.world_size()
     return [
         engine.step(micro_batches_of(step, micro_batches)[rank::world], loss_of(engine))
         for step in range(engine.steps, steps)
@@ -77,11 +84,11 @@ def weights(engine: Engine) -> dict[str, np.ndarray]:
 def state_of(engine: Engine) -> dict:
     """The `engine.state_dict()` of all processes, with copies, which later steps do not change."""
     state = engine.state_dict()
-    mine = {key: tensor.numpy() for key, tensor in state["optimizer"].items()}
-    return {
-        **state,
-        "optimizer": {k: array for part in distributed.gather(mine) for k, array in part.items()},
-    }
+    arrays = {key: tensor.numpy() for key, tensor in state["optimizer"].items()}
+    optimizer = {}
+    for part in distributed.gather(arrays):
+        optimizer |= part
+    return {**state, "optimizer": optimizer}
 
 
 def load(engine: Engine, saved_weights: dict, state: dict) -> None:
