@@ -121,8 +121,8 @@ def xnli(layout: Path, predictions: Path) -> dict[str, list]:
 
 def ner(predictions: Path) -> dict[str, list]:
     """Language -> [twice the correct entities, predicted and gold ones], of each sentence."""
+    from finetune.conll import read_conll
     from finetune.metrics import entity_scores
-    from finetune.tagging import read_conll
 
     cells = {}
     for language, path in prediction_files(predictions).items():

@@ -34,24 +34,23 @@ class Classification(SupervisedTask):
     name = CLASSIFICATION
     metric = "acc"
 
-    def __init__(
-        self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int,
-        named: bool = True,
-    ):  # fmt: skip
-        self.labels, self.named = list(labels), named
+    def __init__(self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, named: bool = True):
+        self.labels = list(labels)
+        self.named = named
         self.encode = EncodePairs(tokenizer, max_seq_len)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
-        named = flags.label_map_config is not None
-        labels = [str(i) for i in range(flags.num_labels)]
-        if named:
-            ids = read_label_map(flags.label_map_config, flags.num_labels)
-            labels = sorted(ids, key=ids.get)
-        return cls(tokenizer, labels, flags.max_seq_len, named)
+        if flags.label_map_config is None:
+            labels = [str(id_) for id_ in range(flags.num_labels)]
+            return cls(tokenizer, labels, flags.max_seq_len, named=False)
+        ids = read_label_map(flags.label_map_config, flags.num_labels)
+        return cls(tokenizer, sorted(ids, key=ids.get), flags.max_seq_len)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
-        ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
+        ids = None
+        if self.named:
+            ids = {label: id_ for id_, label in enumerate(self.labels)}
         return read_classification(path, ids, len(self.labels), labels=purpose != "test")
 
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
@@ -64,28 +63,35 @@ class Classification(SupervisedTask):
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F
 
-        logits, labels = outputs["logits"], sent.targets  # [B, C], [B]
+        logits = outputs["logits"]  # [B, C]
+        labels = sent.targets  # [B]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
         correct = (logits.argmax(-1) == labels).sum()
-        return F.cross_entropy(logits, labels, reduction="sum"), correct, len(labels)
+        return loss, correct, len(labels)
 
     def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the class probabilities of each input, [C] float."""
-        return list(outputs["probabilities"] if "probabilities" in outputs else softmax(outputs["logits"]))
+        if "probabilities" in outputs:
+            return list(outputs["probabilities"])
+        return list(softmax(outputs["logits"]))
 
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
         labels = [example.label for example in data]
-        return {self.metric: accuracy([int(row.argmax()) for row in predictions], labels)}
+        predicted = [int(probabilities.argmax()) for probabilities in predictions]
+        return {self.metric: accuracy(predicted, labels)}
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
         """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs."""
         with atomic_file(path, "w") as file:
-            for example, row in zip(data, predictions, strict=True):
-                cells = [str(int(row.argmax())), *(f"{probability:.6f}" for probability in row)]
-                file.write("\t".join(cells if example.qid is None else [example.qid, *cells]) + "\n")
+            for example, probabilities in zip(data, predictions, strict=True):
+                cells = [] if example.qid is None else [example.qid]
+                cells.append(str(int(probabilities.argmax())))
+                cells += [f"{probability:.6f}" for probability in probabilities]
+                file.write("\t".join(cells) + "\n")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, in float64."""
     logits = logits.astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -30,44 +30,48 @@ _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
     """Per cent of `predicted` that equal `labels`; as many of both, at least one."""
-    return 100.0 * sum(int(a == b) for a, b in zip(predicted, labels, strict=True)) / len(labels)
+    correct = sum(int(prediction == label) for prediction, label in zip(predicted, labels, strict=True))
+    return 100.0 * correct / len(labels)
 
 
 class EntityCounts(NamedTuple):
-    """Numbers of gold entities, of predicted entities, and of entities that are both.
-
-    Attributes:
-        precision: per cent of the predicted entities that are right; 0 if none is predicted.
-        recall: per cent of the gold entities that were found; 0 if there are none.
-        f1: harmonic mean of both; 0 if both are 0.
-    """
+    """Numbers of gold entities, of predicted entities, and of entities that are both."""
 
     gold: int
     predicted: int
-    right: int
+    correct: int
 
     @property
     def precision(self) -> float:
-        return 100 * self.right / self.predicted if self.predicted else 0.0
+        """Per cent of the predicted entities that are correct; 0 if none is predicted."""
+        return 100 * self.correct / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
-        return 100 * self.right / self.gold if self.gold else 0.0
+        """Per cent of the gold entities that are predicted; 0 if there are none."""
+        return 100 * self.correct / self.gold if self.gold else 0.0
 
     @property
     def f1(self) -> float:
-        both = self.precision + self.recall
-        return 2 * self.precision * self.recall / both if both else 0.0
+        """The harmonic mean of precision and recall; 0 if both are 0."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
 
 
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
     """Compare the tags of sentences as conlleval does, the script of CoNLL-2002 and 2003.
 
-    An entity is right if its first word, its last word and its type are right.
+    An entity is correct if its first word, its last word and its type are correct.
     """
-    # An O separates two sentences.
-    there, found = (entities([tag for tags in side for tag in (*tags, "O")]) for side in (gold, predicted))
-    return EntityCounts(len(there), len(found), len(there & found))
+    gold_entities = entities(_joined(gold))
+    predicted_entities = entities(_joined(predicted))
+    correct = gold_entities & predicted_entities
+    return EntityCounts(len(gold_entities), len(predicted_entities), len(correct))
+
+
+def _joined(sentences: Sequence[Sequence[str]]) -> list[str]:
+    """The tags of all sentences one after the other, with an O between two sentences."""
+    return [tag for tags in sentences for tag in (*tags, "O")]
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
@@ -76,16 +80,21 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     An I- or E- continues an entity only after a B- or I- of its type; otherwise it begins one. This holds for
     the schemes IO, IOB, IOE and IOBES.
     """
-    found, first, before, kind = set(), 0, "O", ""
+    spans = set()
+    first = 0  # the first word of the entity that is being read
+    last_prefix = "O"
+    last_type = ""
     for place, tag in enumerate([*tags, "O"]):
-        now, type_ = tag[0], tag[2:] or "_"
-        continues = now in "IE" and before in "BI" and type_ == kind
-        if before != "O" and not continues:
-            found.add((kind, first, place - 1))
+        prefix = tag[0]
+        type_ = tag[2:] or "_"
+        continues = prefix in "IE" and last_prefix in "BI" and type_ == last_type
         if not continues:
+            if last_prefix != "O":
+                spans.add((last_type, first, place - 1))
             first = place
-        before, kind = now, type_
-    return found
+        last_prefix = prefix
+        last_type = type_
+    return spans
 
 
 def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
@@ -96,11 +105,14 @@ def exact_match(prediction: str, answers: Sequence[str], language: str, rules: s
 
 def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
     """Best F1 over the answers, of words as multisets; 0.0 if no word is shared."""
-    words, best = Counter(normalize(prediction, language, rules)), 0.0
+    best = 0.0
+    words = Counter(normalize(prediction, language, rules))
     for answer in answers:
-        other = Counter(normalize(answer, language, rules))
-        if shared := (words & other).total():
-            precision, recall = shared / words.total(), shared / other.total()
+        answer_words = Counter(normalize(answer, language, rules))
+        shared = (words & answer_words).total()
+        if shared:
+            precision = shared / words.total()
+            recall = shared / answer_words.total()
             best = max(best, 2 * precision * recall / (precision + recall))
     return best
 
@@ -109,11 +121,12 @@ def answer_scores(
     rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
 ) -> dict[str, float]:
     """Mean "f1" and "em" over (prediction, answers). `rules`: "mlqa" or "squad"."""
-    matched = shared = 0.0
+    sum_of_f1 = 0.0
+    sum_of_matches = 0.0
     for prediction, answers in rows:  # one after the other: the last digit depends on the order
-        matched += exact_match(prediction, answers, language, rules)
-        shared += f1(prediction, answers, language, rules)
-    return {"f1": 100.0 * shared / len(rows), "em": 100.0 * matched / len(rows)}
+        sum_of_f1 += f1(prediction, answers, language, rules)
+        sum_of_matches += exact_match(prediction, answers, language, rules)
+    return {"f1": 100.0 * sum_of_f1 / len(rows), "em": 100.0 * sum_of_matches / len(rows)}
 
 
 def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from model.batch import LabelledBatch
 
 # A logit whose probability is 0 in float32 and in float64.
-_CLOSED = -1e30
+_MASKED = -1e30
 # The values of the official recipe, for a model whose folder does not say how it was trained.
-_QUERY, _STRIDE, _ANSWER = 64, 128, 100
+_MAX_QUERY_LENGTH = 64
+_DOC_STRIDE = 128
+_MAX_ANSWER_LENGTH = 100
 
 
 class SpanScores(NamedTuple):
@@ -122,28 +124,36 @@ class QuestionAnswering(SupervisedTask):
     keep_all = False  # whether training windows without the answer are kept
 
     def __init__(
-        self, tokenizer: Tokenizer, cut: Cut, max_answer_length: int, n_best: int, rules: str = "mlqa",
-    ):  # fmt: skip
-        self.tokenizer, self.cut = tokenizer, cut
-        self.max_answer_length, self.n_best, self.rules = max_answer_length, n_best, rules
+        self,
+        tokenizer: Tokenizer,
+        cut: Cut,
+        max_answer_length: int,
+        n_best: int,
+        rules: str = "mlqa",
+    ):
+        self.tokenizer = tokenizer
+        self.cut = cut
+        self.max_answer_length = max_answer_length
+        self.n_best = n_best
+        self.rules = rules
         self.encode = EncodeWindows(tokenizer)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
         cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, flags.split_han)
-        decoding = flags.max_answer_length, flags.n_best_size, flags.answer_rules
-        return cls(tokenizer, cut, *decoding)
+        return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
 
     @classmethod
     def from_reading(
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, max_seq_len: int, n_best: int
     ) -> Self:
         """Make the task for prediction, with windows of at most `max_seq_len` tokens."""
-        query = min(
-            reading.get("max_query_length", _QUERY), (max_seq_len - windows.INPUT_SPECIAL_TOKENS) // 2
-        )
-        cut = Cut(max_seq_len, query, reading.get("doc_stride", _STRIDE), reading.get("split_han", True))
-        return cls(tokenizer, cut, reading.get("max_answer_length", _ANSWER), n_best)
+        # A question takes at most half of a window.
+        half_window = (max_seq_len - windows.INPUT_SPECIAL_TOKENS) // 2
+        max_query_length = min(reading.get("max_query_length", _MAX_QUERY_LENGTH), half_window)
+        doc_stride = reading.get("doc_stride", _DOC_STRIDE)
+        cut = Cut(max_seq_len, max_query_length, doc_stride, reading.get("split_han", True))
+        return cls(tokenizer, cut, reading.get("max_answer_length", _MAX_ANSWER_LENGTH), n_best)
 
     def reading(self) -> dict[str, Any]:
         return {**vars(self.cut), "max_answer_length": self.max_answer_length}
@@ -162,32 +172,34 @@ class QuestionAnswering(SupervisedTask):
         import paddle
         import paddle.nn.functional as F
 
-        padding = sent.inputs.is_pad()  # [B, T]
-        answers = sent.targets  # [B, 2]
-        losses, correct = [], []
-        for i, logits in enumerate(outputs.values()):  # of starts, of ends
-            # Padding is excluded, so that a loss does not depend on the other inputs of the batch.
-            logits = paddle.where(padding, paddle.full_like(logits, _CLOSED), logits)
-            losses.append(
-                F.cross_entropy(logits, answers[:, i], reduction="sum", ignore_index=windows.NO_ANSWER)
-            )
-            correct.append(logits.argmax(-1) == answers[:, i])
-        return (losses[0] + losses[1]) / 2, (correct[0] & correct[1]).sum(), len(answers)
+        is_pad = sent.inputs.is_pad()  # [B, T]
+        answers = sent.targets  # [B, 2], the places of start and end
+
+        def loss_of(logits: "Tensor", places: "Tensor") -> tuple["Tensor", "Tensor"]:
+            """The loss of the places [B] of one end, and whether each has the largest logit [B]."""
+            # Pads are excluded, so that a loss does not depend on the other inputs of the batch.
+            logits = paddle.where(is_pad, paddle.full_like(logits, _MASKED), logits)  # [B, T]
+            loss = F.cross_entropy(logits, places, reduction="sum", ignore_index=windows.NO_ANSWER)
+            return loss, logits.argmax(-1) == places
+
+        start_loss, start_correct = loss_of(outputs["start_logits"], answers[:, 0])
+        end_loss, end_correct = loss_of(outputs["end_logits"], answers[:, 1])
+        return (start_loss + end_loss) / 2, (start_correct & end_correct).sum(), len(answers)
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[SpanScores]:
         """Return the logits of each window at the tokens of its own part of the context."""
         predictions = []
-        for row, (begin, behind) in enumerate(batch.start_ranges.tolist()):
-            end = int(batch.ends[row])
+        for row, (first_start, behind_starts) in enumerate(batch.start_ranges.tolist()):
+            behind_context = int(batch.ends[row])
             # Behind the context is one [SEP].
-            start_logits = self.candidates(outputs["start_logits"][row][: end + 1])
-            end_logits = self.candidates(outputs["end_logits"][row][: end + 1])
-            predictions.append(
-                SpanScores(
-                    start_logits[begin:behind].copy(), end_logits[begin:end].copy(),
-                    begin + int(batch.shift[row]),
-                )
-            )  # fmt: skip
+            start_logits = self.candidates(outputs["start_logits"][row][: behind_context + 1])
+            end_logits = self.candidates(outputs["end_logits"][row][: behind_context + 1])
+            scores = SpanScores(
+                start_logits[first_start:behind_starts].copy(),
+                end_logits[first_start:behind_context].copy(),
+                first_start + int(batch.shift[row]),
+            )
+            predictions.append(scores)
         return predictions
 
     def candidates(self, logits: np.ndarray) -> np.ndarray:
@@ -196,24 +208,30 @@ class QuestionAnswering(SupervisedTask):
 
     def score(self, data: AnswerWindows, predictions: list[SpanScores], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
-        rows = zip(self.texts(data, predictions), data.file.questions, strict=True)
-        answers = [(text, question.answers) for text, question in rows]
-        return answer_scores(answers, language_of_contexts(language), self.rules)
+        texts = self.texts(data, predictions)
+        gold_answers = [question.answers for question in data.file.questions]
+        rows = list(zip(texts, gold_answers, strict=True))
+        return answer_scores(rows, language_of_contexts(language), self.rules)
 
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[SpanScores]) -> None:
         """Write {id: text} as JSON, and {id: candidates} to `nbest_<name>` in the same folder."""
-        path, candidates = Path(path), {}
+        path = Path(path)
+        texts = {}
+        candidates = {}
         for question, answers in zip(data.file.questions, self.rank(data, predictions), strict=True):
+            texts[question.id] = answers[0].text if answers else ""
             candidates[question.id] = [
                 {
-                    "text": answer.text, "answer_start": answer.start,
+                    "text": answer.text,
+                    "answer_start": answer.start,
                     "probability": round(answer.probability, 6),
-                    "start_logit": round(answer.start_logit, 4), "end_logit": round(answer.end_logit, 4),
+                    "start_logit": round(answer.start_logit, 4),
+                    "end_logit": round(answer.end_logit, 4),
                 }
                 for answer in answers
-            ]  # fmt: skip
+            ]
         write_json(path.with_name(f"nbest_{path.name}"), candidates)
-        write_json(path, {id_: found[0]["text"] if found else "" for id_, found in candidates.items()})
+        write_json(path, texts)
 
     def texts(self, data: AnswerWindows, predictions: list[SpanScores]) -> list[str]:
         """Return the best answer to each question, "" if there is none."""
@@ -224,12 +242,13 @@ class QuestionAnswering(SupervisedTask):
 
         No two answers to a question have the same text.
         """
-        return [
-            self._rank_question(data, number, [predictions[i] for i in data.of_question(number)])
-            for number in range(len(data.file.questions))
-        ]
+        answers = []
+        for question in range(len(data.file.questions)):
+            windows_of_question = [predictions[window] for window in data.of_question(question)]
+            answers.append(self._rank_question(data, question, windows_of_question))
+        return answers
 
-    def _rank_question(self, data: AnswerWindows, number: int, windows: list[SpanScores]) -> list[Answer]:
+    def _rank_question(self, data: AnswerWindows, question: int, windows: list[SpanScores]) -> list[Answer]:
         if not windows:
             return []
         # Several spans can have one text, and some have none (a lone space). So look at more spans than
@@ -237,20 +256,23 @@ class QuestionAnswering(SupervisedTask):
         count = 4 * self.n_best
         while True:
             spans = best_spans_of_all(windows, self.max_answer_length, count)
-            answers = self._different(data, number, spans)
+            answers = self._different_answers(data, question, spans)
             if len(answers) == self.n_best or len(spans.first) < count:
                 break
             count *= 4
         sums = np.asarray([answer.start_logit + answer.end_logit for answer in answers])
         exponentials = np.exp(sums - sums.max(initial=-np.inf))
         probabilities = (exponentials / exponentials.sum()).tolist()
-        return [answer._replace(probability=p) for answer, p in zip(answers, probabilities)]
+        return [
+            answer._replace(probability=probability)
+            for answer, probability in zip(answers, probabilities, strict=True)
+        ]
 
-    def _different(self, data: AnswerWindows, number: int, spans: Spans) -> list[Answer]:
+    def _different_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
         """The first `n_best` different texts of spans, with the best span of each; no probabilities yet."""
         answers: dict[str, Answer] = {}
         for first, last, start_logit, end_logit in zip(*(column.tolist() for column in spans)):
-            text, start = self.text_of(data, number, first, last)
+            text, start = self.text_of(data, question, first, last)
             if text and text not in answers:
                 answers[text] = Answer(text, start, 0.0, start_logit, end_logit)
                 if len(answers) == self.n_best:
@@ -260,9 +282,11 @@ class QuestionAnswering(SupervisedTask):
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """Return the characters of the context from token `first` to `last`, and their position."""
         context = data.file.questions[question].context
-        start, end = int(data.spans[context][first, 0]), int(data.spans[context][last, 1])
-        found = data.file.contexts[context][start:end]
-        return found.strip(), start + len(found) - len(found.lstrip())
+        start = int(data.spans[context][first, 0])
+        end = int(data.spans[context][last, 1])
+        text = data.file.contexts[context][start:end]
+        leading_space = len(text) - len(text.lstrip())
+        return text.strip(), start + leading_space
 
 
 class OfficialAnswering(QuestionAnswering):
@@ -271,8 +295,13 @@ class OfficialAnswering(QuestionAnswering):
     keep_all = True
 
     def __init__(
-        self, tokenizer: Tokenizer, cut: Cut, max_answer_length: int, n_best: int, rules: str = "mlqa",
-    ):  # fmt: skip
+        self,
+        tokenizer: Tokenizer,
+        cut: Cut,
+        max_answer_length: int,
+        n_best: int,
+        rules: str = "mlqa",
+    ):
         super().__init__(tokenizer, replace(cut, split_han=False), max_answer_length, n_best, rules)
         self.encode = windows.EncodeInOrder(tokenizer, cut.max_seq_len)
         self.tokenize = lru_cache(1)(tokenizer.tokenize)  # the questions on a context follow each other
@@ -288,10 +317,10 @@ class OfficialAnswering(QuestionAnswering):
         """Only the n best starts and the n best ends of the input are combined, question included."""
         if self.n_best >= len(logits):
             return logits
-        kept = np.full_like(logits, -np.inf)
         best = np.argpartition(-logits, self.n_best - 1)[: self.n_best]
-        kept[best] = logits[best]
-        return kept
+        candidates = np.full_like(logits, -np.inf)
+        candidates[best] = logits[best]
+        return candidates
 
 
 def language_of_contexts(language: str) -> str:

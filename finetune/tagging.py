@@ -1,12 +1,12 @@
-"""Tagging of words: CoNLL, PAN-X; and files of tagged words in CoNLL form."""
+"""Tagging of words: CoNLL, PAN-X."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from finetune.conll import TaggedSentence, write_conll
 from finetune.flags import FinetuneFlags
 from finetune.metrics import entity_scores
 from finetune.task import SupervisedTask
@@ -15,22 +15,12 @@ from reader import tagging
 from reader.tagging import Sentence, TaggedBatch
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
-from reader.tsv import decode, read_all
 from utils.errors import UserError
-from utils.files import atomic_file
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
-
-
-class TaggedSentence(NamedTuple):
-    """The words of a sentence, their gold tags (None if unknown) and their predicted tags."""
-
-    words: Sequence[str]
-    gold: Sequence[str] | None
-    predicted: Sequence[str]
 
 
 class Tagging(SupervisedTask):
@@ -48,10 +38,16 @@ class Tagging(SupervisedTask):
     official = False
 
     def __init__(
-        self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, label_pieces: str = "first",
+        self,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        max_seq_len: int,
+        label_pieces: str = "first",
         scheme: str = "IOB",
-    ):  # fmt: skip
-        self.labels, self.max_seq_len, self.scheme = list(labels), max_seq_len, scheme
+    ):
+        self.labels = list(labels)
+        self.max_seq_len = max_seq_len
+        self.scheme = scheme
         self.inside = tagging.inside(self.labels)
         encode = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
         self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
@@ -70,24 +66,32 @@ class Tagging(SupervisedTask):
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
     ) -> Self:
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
-        pieces = reading.get("label_pieces", "first")
-        return cls(tokenizer, labels, max_seq_len, "leading" if reading.get("official_compat") else pieces)
+        label_pieces = reading.get("label_pieces", "first")
+        if reading.get("official_compat"):
+            label_pieces = "leading"
+        return cls(tokenizer, labels, max_seq_len, label_pieces)
 
     def reading(self) -> dict[str, Any]:
-        pieces = self.encode.label_pieces
-        return {"max_seq_len": self.max_seq_len, "label_pieces": pieces, "official_compat": self.official}
+        return {
+            "max_seq_len": self.max_seq_len,
+            "label_pieces": self.encode.label_pieces,
+            "official_compat": self.official,
+        }
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
-        ids = {label: i for i, label in enumerate(self.labels)}
+        ids = {label: id_ for id_, label in enumerate(self.labels)}
         return tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the loss and the correct decisions over the labelled pieces."""
         import paddle.nn.functional as F
 
-        logits, labels = outputs["logits"], sent.targets  # [R, T, C], [R, T]
-        total = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
-        return total, (logits.argmax(-1) == labels).sum(), (labels != tagging.IGNORED).sum()
+        logits = outputs["logits"]  # [R, T, C]
+        labels = sent.targets  # [R, T]
+        loss = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
+        correct = (logits.argmax(-1) == labels).sum()
+        count = (labels != tagging.IGNORED).sum()
+        return loss, correct, count
 
     def evaluation_loss(
         self, batch: TaggedBatch, outputs: dict[str, "Tensor"], sent: "LabelledBatch"
@@ -95,12 +99,13 @@ class Tagging(SupervisedTask):
         """Sum over the sentences the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)
-        logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        learned = batch.labels != tagging.IGNORED  # [R, T]
-        labels = np.where(learned, batch.labels, 0)[..., None]
-        losses = -np.take_along_axis(logs, labels, -1)[..., 0] * learned  # [R, T]
+        log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        is_labelled = batch.labels != tagging.IGNORED  # [R, T]
+        labels = np.where(is_labelled, batch.labels, 0)[..., None]  # [R, T, 1]
+        losses = -np.take_along_axis(log_probabilities, labels, -1)[..., 0] * is_labelled  # [R, T]
         sums = np.bincount(batch.sentences, losses.sum(1))  # [B]
-        return float((sums / np.bincount(batch.sentences, learned.sum(1))).sum())
+        counts = np.bincount(batch.sentences, is_labelled.sum(1))  # [B]
+        return float((sums / counts).sum())
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the label ids of the words of each sentence, [words].
@@ -108,35 +113,29 @@ class Tagging(SupervisedTask):
         If several pieces of a word are labelled, the word gets the tag whose expansion (B-X I-X I-X ...) is
         the most likely one.
         """
-        # float64, so that sums along T keep their digits
-        scores = tagging.word_scores(outputs["logits"].astype(np.float64), batch.words, self.inside)  # [W, C]
-        return np.split(scores.argmax(-1), np.cumsum(batch.lengths)[:-1])
+        logits = outputs["logits"].astype(np.float64)  # [R, T, C]; sums along T keep their digits
+        scores = tagging.word_scores(logits, batch.words, self.inside)  # [W, C]
+        return _by_sentence(scores.argmax(-1), batch)
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
         return self.measures([sentence.labels for sentence in data], predictions)
 
     def measures(self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
         """Compare the label ids of sentences: metric -> per cent."""
-        found = entity_scores(list(map(self.tags, gold)), list(map(self.tags, predicted)))
-        return {self.metric: found.f1, "precision": found.precision, "recall": found.recall}
+        gold_tags = [self.tags(labels) for labels in gold]
+        predicted_tags = [self.tags(labels) for labels in predicted]
+        scores = entity_scores(gold_tags, predicted_tags)
+        return {self.metric: scores.f1, "precision": scores.precision, "recall": scores.recall}
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
-        """Write a word per line, its gold tag (if it is known) and its predicted tag: conlleval's form.
-
-        A blank line follows each sentence. White space inside a word becomes "_".
-        """
-        with atomic_file(path, "w", newline="\n") as file:
-            for words, gold, predicted in self.tagged(data, predictions):
-                plain = ["_".join(word.split()) or "_" for word in words]
-                columns = (plain, predicted) if gold is None else (plain, gold, predicted)
-                file.writelines(f"{' '.join(cells)}\n" for cells in zip(*columns, strict=True))
-                file.write("\n")
+        """Write each word with its gold tag, if it is known, and its predicted tag; see `write_conll`."""
+        write_conll(path, self.tagged(data, predictions))
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its predicted tags."""
-        for sentence, found in zip(data, predictions, strict=True):
+        for sentence, labels in zip(data, predictions, strict=True):
             gold = sentence.labels and self.tags(sentence.labels)
-            yield TaggedSentence(sentence.words, gold, self.tags(found))
+            yield TaggedSentence(sentence.words, gold, self.tags(labels))
 
     def tags(self, labels: Sequence[int]) -> list[str]:
         """Turn label ids into tags."""
@@ -162,26 +161,28 @@ class OfficialTagging(Tagging):
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialPrediction]:
         """A word gets the tag of its first piece, or O if it has no piece."""
-        found = outputs["logits"].argmax(-1)  # [R, T]
-        row, start, pieces = batch.words.T
-        tags = np.where(pieces > 0, found[row, start], len(self.labels) - 1)
-        words = np.split(tags, np.cumsum(batch.lengths)[:-1])
-        widths = (batch.labels != tagging.IGNORED).sum(1)
+        piece_labels = outputs["logits"].argmax(-1)  # [R, T]; one window for each sentence
+        window, first_piece, pieces = batch.words.T  # [W] each
+        outside = len(self.labels) - 1
+        word_labels = np.where(pieces > 0, piece_labels[window, first_piece], outside)  # [W]
+        labels_of_sentences = _by_sentence(word_labels, batch)
+        lengths = (batch.labels != tagging.IGNORED).sum(1)  # [R]
         return [
-            OfficialPrediction(ids[:width], gold[:width], own)
-            for ids, gold, own, width in zip(found, batch.labels, words, widths)
+            OfficialPrediction(
+                piece_labels[row, :length], batch.labels[row, :length], labels_of_sentences[row]
+            )
+            for row, length in enumerate(lengths)
         ]
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
-        return self.measures([one.gold for one in predictions], [one.predicted for one in predictions])
+        gold = [prediction.gold for prediction in predictions]
+        predicted = [prediction.predicted for prediction in predictions]
+        return self.measures(gold, predicted)
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
-        return super().tagged(data, [one.words for one in predictions])
+        return super().tagged(data, [prediction.words for prediction in predictions])
 
 
-def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
-    """Read a file that `Tagging.write` wrote. UserError: it cannot be read, or has another form."""
-    lines = decode(read_all(Path(path)), path, 1).split("\n")
-    form = "a word, its gold tag if it is known, and its predicted tag"
-    found = [list(zip(*rows)) for _, rows in tagging.read_columns(lines, path, str.split, form)]
-    return [TaggedSentence(one[0], one[-2] if len(one) > 2 else None, one[-1]) for one in found]
+def _by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarray]:
+    """Divide the labels of the words of a batch, [W], among its sentences."""
+    return np.split(labels, np.cumsum(batch.lengths)[:-1])

@@ -2,7 +2,7 @@
 
 One class makes the features and decodes the outputs in training, evaluation and prediction. Training makes a
 task from the flags. Prediction makes it from the labels and the "reading" in the model's config.json. It may
-run without Paddle, so the methods that train import Paddle when they are called.
+run without Paddle, and it needs nothing of `training`, so the methods of training import what they need.
 """
 
 import math
@@ -23,11 +23,9 @@ from model.task_names import MODEL_CLASSES, OUTPUTS
 from reader.batching import Batches, EncodeExamples, GlobalBatch
 from reader.task_files import expand, read_languages
 from reader.tokenization import Tokenizer
-from training import distributed
-from training.meter import Interval
-from training.task import Evaluation, Task
 from utils.errors import UserError
 from utils.logging import logger
+from utils.runtime import rank, world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from model.checkpoint.read import Checkpoint
     from training.engine import Engine
     from training.guard import StopSignal
+    from training.meter import Interval
+    from training.task import Evaluation
 
 
 class TaskFile(NamedTuple):
@@ -48,10 +48,10 @@ class TaskFile(NamedTuple):
     data: Sequence[Any]
 
 
-class SupervisedTask(Task):
+class SupervisedTask:
     """Features, model, loss, decoding and metric of one task; its files and their order in training.
 
-    A subclass defines the methods of the first part.
+    A subclass defines the methods of the first part. Those of the last part are of `training.task.Task`.
 
     Attributes:
         name: one of `model.task_names`; written to config.json and to the model card.
@@ -66,6 +66,7 @@ class SupervisedTask(Task):
     metric: str
     labels: list[str] | None = None
     encode: EncodeExamples
+    divisible = True
 
     # What a task defines
 
@@ -215,8 +216,8 @@ class SupervisedTask(Task):
             flags.in_tokens,
             flags.shuffle,
             seed,
-            distributed.rank(),
-            distributed.world_size(),
+            rank(),
+            world_size(),
         )
         self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
         self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the last step of each epoch
@@ -233,7 +234,7 @@ class SupervisedTask(Task):
             "tokens" if flags.in_tokens else "examples",
             flags.batch_size,
             flags.gradient_accumulation_steps,
-            distributed.world_size(),
+            world_size(),
         )
         # --init_pretraining_params has no classifier for this task.
         fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
@@ -266,9 +267,10 @@ class SupervisedTask(Task):
         total, correct, count = self.losses(sent, self.outputs(model, sent))
         return total / batch.count, {"correct": correct, "count": count}
 
-    def evaluate(self, engine: "Engine", stop: "StopSignal") -> Evaluation | None:
+    def evaluate(self, engine: "Engine", stop: "StopSignal") -> "Evaluation | None":
         """Score the files of all languages; those of the first pattern select the best step."""
         from finetune.prediction import evaluate_files
+        from training.task import Evaluation
 
         epoch = self.epoch_of(engine.steps)
         scores = evaluate_files(self, engine, self.dev_files, epoch, stop)
@@ -286,7 +288,7 @@ class SupervisedTask(Task):
         """The epoch of an optimizer step."""
         return bisect_left(self._epoch_ends, step)
 
-    def line(self, interval: Interval) -> str:
+    def line(self, interval: "Interval") -> str:
         data, examples = interval.data, len(self.train_set)
         seen = round((data.index + 1) / self._steps_of_epoch[data.epoch] * examples)
         accuracy = f"ave acc: {share(interval):f}"
@@ -295,7 +297,7 @@ class SupervisedTask(Task):
         )
 
     def files(
-        self, engine: "Engine", masters: Mapping[str, "Tensor"], evaluation: Evaluation | None
+        self, engine: "Engine", masters: Mapping[str, "Tensor"], evaluation: "Evaluation | None"
     ) -> "ModelFiles":
         from finetune.setup import files_of_checkpoint
 
@@ -319,17 +321,17 @@ class SupervisedTask(Task):
 
 def global_batch(flags: FinetuneFlags) -> int:
     """Examples (padded tokens with --in_tokens) of a step, over all processes."""
-    return flags.batch_size * flags.gradient_accumulation_steps * distributed.world_size()
+    return flags.batch_size * flags.gradient_accumulation_steps * world_size()
 
 
-def share(interval: Interval) -> float:
+def share(interval: "Interval") -> float:
     """The share of correct decisions in an interval; nan if all of its steps were skipped."""
     if not interval.sums["steps"]:
         return math.nan
     return interval.sums["correct"] / max(interval.sums["count"], 1)
 
 
-def official_line(interval: Interval, total_steps: int, measure: str) -> str:
+def official_line(interval: "Interval", total_steps: int, measure: str) -> str:
     """A line of the log as the official code writes it. `measure`: such as "ave acc: 0.912"."""
     steps = interval.sums["steps"]
     loss = interval.sums["loss"] / steps if steps else math.nan

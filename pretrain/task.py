@@ -61,6 +61,8 @@ class Pretraining(Task):
         UserError: the corpus is unfinished or damaged, or it lacks what the configuration asks for.
     """
 
+    divisible = True
+
     def __init__(self, config: PretrainConfig):
         self.config = config
         corpus, self.tokenizer = open_corpus(config.data)
@@ -145,9 +147,6 @@ class Pretraining(Task):
 
     def line(self, interval: Interval) -> str:
         return line_of(record_of(interval), self.total_steps, interval.remaining)
-
-    def record(self, interval: Interval) -> dict[str, Any]:
-        return record_of(interval)
 
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
@@ -315,7 +314,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
         steps=CHECKPOINTS,
         finished=FULL,
-        has_records=True,
+        record=record_of,
         may_change=free_keys(),
         defaults={key: option.default for key, option in options_of(PretrainConfig).items()},
         advice=advice,

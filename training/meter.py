@@ -4,10 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from training.engine import Step
+from training.engine import Step
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Interval:
     """
 
     steps: int
-    step: "Step"
+    step: Step
     data: Any
     sums: Counter[str]
     tokens: float
@@ -50,7 +49,7 @@ class Meter:
         self._began = time.monotonic()
         self._tokens_before = tokens
 
-    def add(self, step: "Step") -> None:
+    def add(self, step: Step) -> None:
         """Add a step."""
         if step.skipped:  # its values are not finite
             self.sums["skipped"] += 1.0
@@ -59,7 +58,7 @@ class Meter:
         self.tokens += step.sums.get("tokens", 0.0)
 
     def end_interval(
-        self, steps: int, step: "Step", data: Any, steps_per_second: float, remaining: str
+        self, steps: int, step: Step, data: Any, steps_per_second: float, remaining: str
     ) -> Interval:
         """Return the steps since the last call, and begin with the next ones. Arguments: see `Interval`."""
         now = time.monotonic()

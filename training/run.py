@@ -229,7 +229,7 @@ class Trainer:
         interval = self.meter.end_interval(steps, step, data, self.progress.speed(), remaining)
         logger.info("%s", self.task.line(interval))
         if self.folder.records is not None:
-            self.folder.records.append(self.task.record(interval))
+            self.folder.records.append(self.folder.rules.record(interval))
 
     def _drop_later_records(self) -> None:
         """Drop the records of steps that this process will do again."""

@@ -27,6 +27,7 @@ from model.checkpoint.training_state import load_training_state
 from training import distributed
 from training.checkpoint import newest_checkpoint, write_checkpoint
 from training.guard import only_run_in
+from training.meter import Interval
 from training.records import Records
 from training.task import Evaluation
 from utils.config import differences, flatten
@@ -53,7 +54,7 @@ class FolderRules:
         advice: returns what else to do about another run, from its identity and the keys that differ.
         steps: the sub-folder of the step folders; "" is the folder itself.
         finished: a folder that only a finished run has; without a checkpoint beside it, the run cannot go on.
-        has_records: whether the run writes metrics.jsonl.
+        record: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
     """
 
     output: str
@@ -64,7 +65,7 @@ class FolderRules:
     advice: Callable[[Mapping[str, Any], Collection[str]], str]
     steps: str = ""
     finished: str = ""
-    has_records: bool = False
+    record: Callable[[Interval], dict[str, Any]] | None = None
 
 
 class SavedRun(NamedTuple):
@@ -113,7 +114,7 @@ class RunFolder:
         self.sources = sources
         self.first_step = first_step
         self.steps = path / rules.steps
-        self.records = Records(path / METRICS) if rules.has_records and distributed.is_main() else None
+        self.records = Records(path / METRICS) if rules.record and distributed.is_main() else None
 
     def of_seed(self, seed: int) -> "RunFolder":
         """The folder of one of several seeds."""

@@ -1,20 +1,16 @@
-"""What a run trains: the loop (`training.run`) asks a `Task` for its data, model, loss and evaluation.
-
-This file does not import Paddle, because the tasks of fine-tuning also predict without it.
-"""
+"""What a run trains: the loop (`training.run`) asks a `Task` for its data, model, loss and evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from paddle import Tensor, nn
+from paddle import Tensor, nn
 
-    from model.checkpoint.folder import ModelFiles
-    from training.engine import Engine
-    from training.guard import StopSignal
-    from training.meter import Interval
+from model.checkpoint.folder import ModelFiles
+from training.engine import Engine
+from training.guard import StopSignal
+from training.meter import Interval
 
 
 class StepData(Protocol):
@@ -46,10 +42,10 @@ class Evaluation:
     scores: dict[str, Any]
 
 
-class Task:
-    """The base of pre-training and of each fine-tuning task; a subclass defines the methods.
+class Task(Protocol):
+    """Pre-training, or a fine-tuning task.
 
-    A task keeps no model: that of a seed lives as long as the `Trainer` that runs it.
+    It keeps no model: that of a seed lives as long as the `Trainer` that runs it.
 
     Attributes:
         identity: the settings and the digests that decide what is learned, as JSON values.
@@ -60,17 +56,16 @@ class Task:
     """
 
     identity: dict[str, Any]
-    divisible: bool = True
+    divisible: bool
     total_steps: int
     evaluations: Sequence[int]
 
-    def begin(self, seed: int, checkpoint: Path | None) -> "Engine":
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Choose a seed, and make its model and its optimizer.
 
         Args:
             checkpoint: the folder of the weights with which a run goes on; None: the initial weights.
         """
-        raise NotImplementedError
 
     def batches(self, position: Any) -> Callable[[], Iterator[StepData]]:
         """Return a function that yields the data of one step after the other, for `training.prefetch`.
@@ -78,42 +73,32 @@ class Task:
         Args:
             position: the `StepData.position` of the last step; None: begin with the first one.
         """
-        raise NotImplementedError
 
-    def send(self, model: "nn.Layer", data: StepData) -> Sequence[Any]:
+    def send(self, model: nn.Layer, data: StepData) -> Sequence[Any]:
         """Send the micro-batches of a step to the device, in one copy. It is called within autocast."""
-        raise NotImplementedError
 
-    def loss(self, model: "nn.Layer", micro_batch: Any) -> tuple["Tensor", dict[str, "Tensor | float"]]:
+    def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss of one of the micro-batches from `send`, and the values that the engine sums up.
 
         The loss is divided by the count of the whole step, over all processes and micro-batches.
         """
-        raise NotImplementedError
 
-    def evaluate(self, engine: "Engine", stop: "StopSignal") -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Evaluate the model on held-out data, and log the scores.
 
         Returns:
             The same on all processes; None if any of them was asked to stop.
         """
-        raise NotImplementedError
 
-    def line(self, interval: "Interval") -> str:
+    def line(self, interval: Interval) -> str:
         """The line of the log on some steps."""
-        raise NotImplementedError
-
-    def record(self, interval: "Interval") -> dict[str, Any]:
-        """The same as JSON values, for a run whose folder keeps records."""
-        raise NotImplementedError
 
     def files(
-        self, engine: "Engine", masters: Mapping[str, "Tensor"], evaluation: Evaluation | None
-    ) -> "ModelFiles":
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
         """What a checkpoint holds of the model: weights, configuration, tokenizer, model card.
 
         Args:
             masters: from `Engine.masters`.
             evaluation: that of the present step, if there was one.
         """
-        raise NotImplementedError

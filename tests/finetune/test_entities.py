@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from finetune.conll import read_conll
 from finetune.metrics import entity_scores
-from finetune.tagging import Tagging, read_conll
+from finetune.tagging import Tagging
 from reader.tagging import Sentence
 from tests.helpers.letters import Letters
 
