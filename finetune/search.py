@@ -67,6 +67,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
                 model = train_seed(task, seed, seed_folder, stop)
                 if model is None:
                     return
+                if flags.cpu_bf16:
+                    use_cpu_bf16(model)
                 means = means_of_sentences(sentences, flags, model, task.tokenizer)
                 results[seed] = search(flags, seed, model, task.tokenizer, bitexts, means)
             report_seeds(flags, results)
@@ -76,6 +78,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             model, tokenizer = open_encoder(flags, starts[seed], flags.dtype, seed)
             precision = in_words(flags.dtype, flags.cpu_bf16)
             logger.info("%s", summary(precision, distributed.world_size()))
+            if flags.cpu_bf16:
+                use_cpu_bf16(model)
             means = means_of_sentences(sentences, flags, model, tokenizer)
             if not sentences:
                 means = means_of_checkpoint(starts[seed], flags, model, bitexts)
@@ -155,8 +159,6 @@ def search(
     if not bitexts:
         return None
     folder = Path(flags.checkpoints, f"seed_{seed}" if len(flags.seeds) > 1 else "")
-    if flags.cpu_bf16:
-        use_cpu_bf16(model)
     random_model = None
     is_trained = flags.do_train or flags.init_pretraining_params
     if flags.untrained and is_trained and seed == flags.seeds[0]:
