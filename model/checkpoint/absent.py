@@ -1,6 +1,7 @@
 """What a path holds if it holds no model, and which folders near it do."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,14 +80,14 @@ def _nearest_folder(path: Path) -> Path:
 
 def _folders_in(folder: Path) -> list[Path]:
     """The folder and those below it, level by level, without hidden ones; the first `_MOST_SEARCHED`."""
-    folders = [folder]
-    level = [folder]
-    for _ in range(_DEPTH):
-        level = [subfolder for parent in level for subfolder in _subfolders(parent)]
-        folders += level
-        if len(folders) > _MOST_SEARCHED:
-            break
-    return folders[:_MOST_SEARCHED]
+    folders: list[Path] = []
+    queue = deque([(folder, 0)])
+    while queue and len(folders) < _MOST_SEARCHED:
+        parent, level = queue.popleft()
+        folders.append(parent)
+        if level < _DEPTH:
+            queue.extend((subfolder, level + 1) for subfolder in _subfolders(parent))
+    return folders
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -82,6 +82,16 @@ def test_without_a_model_near_the_path(tmp_path):
     assert refusal_of(tmp_path / "a/configs/base") == f"{no_weights} the released weights into configs/"
 
 
+def test_a_model_that_is_half_written_is_not_named(outputs):
+    (outputs / "run/best").rename(outputs / "run/.best.tmp-1")
+    assert refusal_of("nowhere") == "nowhere: no such folder; models are in output/run/step_3"
+
+
+def test_the_search_ends(outputs, monkeypatch):
+    monkeypatch.setattr(absent, "_MOST_SEARCHED", 4)  # the current folder, output, run, best
+    assert refusal_of("nowhere") == "nowhere: no such folder; models are in output/run/best"
+
+
 def test_an_official_directory_is_named_once(tmp_path):
     make_official_weights(tmp_path / "configs/base", official_config("tiny"), seed=0)
     assert refusal_of(tmp_path / "configs/bas").endswith(f"; models are in {tmp_path}/configs/base")
