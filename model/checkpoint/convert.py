@@ -11,7 +11,7 @@ import numpy as np
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, sentence_transformers, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
-from model.checkpoint.formats.weights import ForeignWeights, Weights, finite, to_foreign
+from model.checkpoint.formats.weights import ForeignWeights, Origin, Weights, finite, to_foreign
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
@@ -68,7 +68,8 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
     Raises:
         UserError: there is no config, a tensor is missing, or its shape does not fit the others.
     """
-    tensors, config = checkpoint.tensors, checkpoint.config
+    tensors = checkpoint.tensors
+    config = checkpoint.config
     if config is None:
         raise UserError(
             f"{checkpoint.path}: no ernie_config.json or config.json is beside the weights; put it there"
@@ -203,12 +204,11 @@ def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeight
     written = []
     for foreign, (our_names, turned_out) in translated.origins.items():
         (canonical,) = our_names
-        sources, turned_in = our_names, False  # of the token types of XLM-R, which have no source
-        if canonical in checkpoint.origins:
-            sources, turned_in = checkpoint.origins[canonical]
+        # The token types of XLM-R have no source.
+        origin = checkpoint.origins.get(canonical, Origin(our_names, transposed=False))
         name = f"params/{foreign}" if format_name == OFFICIAL else foreign
         shape = translated.weights.shape(foreign)
-        written.append(WrittenTensor(name, shape, sources, turned_in != turned_out))
+        written.append(WrittenTensor(name, shape, origin.names, origin.transposed != turned_out))
     return written
 
 

@@ -16,7 +16,10 @@ from model.task_names import task_named
 from utils.errors import UserError
 from utils.files import read_json
 
-CONFIG, WEIGHTS, VOCAB, PIECES = "config.json", "model.safetensors", "vocab.txt", "piece.model"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+VOCAB = "vocab.txt"
+PIECES = "piece.model"
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
@@ -221,11 +224,12 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
     """
     if source.path.is_dir():
         return OFFICIAL
-    names, model_type = source.tensors, raw_config.get("model_type")
+    names = list(source.tensors)
+    model_type = raw_config.get("model_type")
     format_name = tables.format_of_names(names)
     if format_name is None:  # no layer at all
         if not any(tables.bare(name) == tables.WORDS for name in names):
-            some = ", ".join(list(names)[:3]) or "nothing"
+            some = ", ".join(names[:3]) or "nothing"
             raise UserError(f"{source.path}: no names of ERNIE-M or XLM-R: no {tables.WORDS}, but {some}")
         format_name = XLM_R if model_type == configs.MODEL_TYPES[XLM_R] else PADDLENLP
     needed_type = configs.MODEL_TYPES.get(format_name)

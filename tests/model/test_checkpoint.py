@@ -28,12 +28,13 @@ def classifier(labels=3):
     return SequenceClassifier(SHAPE, labels)
 
 
-def same_weights(model, other):
-    arrays, other_arrays = (model_weights(each) for each in (model, other))
-    if arrays.keys() != other_arrays.keys():
+def same_weights(model, loaded_model):
+    arrays = model_weights(model)
+    loaded_arrays = model_weights(loaded_model)
+    if arrays.keys() != loaded_arrays.keys():
         return False
     return all(
-        array.dtype == other_arrays[name].dtype and np.array_equal(array, other_arrays[name])
+        array.dtype == loaded_arrays[name].dtype and np.array_equal(array, loaded_arrays[name])
         for name, array in arrays.items()
     )
 

@@ -9,7 +9,7 @@ from model.checkpoint.folder import model_weights
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.heads import SequenceClassifier
+from model.heads import PreTrainingModel, SequenceClassifier
 from tests.helpers.official_layout import make_official_weights, official_config
 from utils.errors import UserError
 
@@ -92,6 +92,15 @@ def test_sizes_that_differ_are_named(tmp_path, changes, message):
     with pytest.raises(UserError) as error:
         load_from(model, checkpoint)
     assert message in str(error.value)
+
+
+def test_the_number_of_attention_heads_does_not_matter_to_a_masked_lm_head(tmp_path):
+    checkpoint = official_checkpoint(tmp_path, lm_head=True)
+    model = PreTrainingModel(ErnieMConfig.from_dict(CONFIG | {"num_attention_heads": 4}), ["en"])
+    encoder = ("embeddings.", "encoder.", "pooler.", "language_embeddings.")
+    load_from(model, checkpoint, optional=(), ignore=encoder)
+    bias = model_weights(model)["lm_head.bias"]
+    assert np.array_equal(bias, checkpoint.tensors["lm_head.bias"])
 
 
 def test_another_number_of_labels_is_named(tmp_path):

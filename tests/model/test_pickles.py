@@ -22,7 +22,8 @@ class Runs:
     """Pickled, a call of a function."""
 
     def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
+        self.function = function
+        self.arguments = arguments
 
     def __reduce__(self):
         return self.function, self.arguments

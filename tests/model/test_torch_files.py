@@ -27,7 +27,7 @@ def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
     write_torch_file(tmp_path / "x.bin", {"tensor": array}, legacy=legacy, **values)
     tensors = torch_file.read(tmp_path / "x.bin")
     assert list(tensors) == ["tensor"]
-    assert tensors.others == [*values]
+    assert tensors.other_names == [*values]
     np.testing.assert_array_equal(tensors["tensor"], array)
 
 

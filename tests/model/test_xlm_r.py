@@ -17,6 +17,7 @@ def test_every_tensor_has_its_place(tmp_path):
     state = make_xlm_r(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.unknown == []
+    assert checkpoint.task is None  # a masked-LM head is of no task
     assert len(checkpoint.tensors) == len(state) - 1  # the token types are added to the positions
     model = PreTrainingModel(checkpoint.config, ["en"])
     fresh = load_from(model, checkpoint, optional=("pooler.", "language_embeddings."))

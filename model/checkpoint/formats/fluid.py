@@ -178,8 +178,8 @@ def read_directory(folder: Path) -> Weights:
     """
     files = {file.name for file in folder.iterdir() if file.is_file()}
     shapes = {name: read_header(folder / name).shape for name in tables.official_names(files)}
-    others = sorted(files - shapes.keys() - {CONFIG})
-    return Weights(folder, shapes, lambda name: read(folder / name), others=others)
+    other_names = sorted(files - shapes.keys() - {CONFIG})
+    return Weights(folder, shapes, lambda name: read(folder / name), other_names=other_names)
 
 
 def write_fluid(

@@ -59,21 +59,21 @@ def refusing_damage(path: Path, library: str) -> Iterator[None]:
 def load(
     file: IO[bytes],
     path: Path,
-    known: Mapping[str, Any] = {},
+    more_stand_ins: Mapping[str, Any] = {},
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Read one pickle of protocol 2 to 4, from a seekable file's position to the pickle's end.
 
     Args:
-        known: further allowed names and their stand-ins. Only a stand-in that is callable can be called.
+        more_stand_ins: further allowed name -> stand-in. Only a stand-in that is callable can be called.
         persistent_load: resolves references to data outside the pickle; None: there may be none.
 
     Raises:
         UserError: the pickle holds a name that is not allowed.
         One of `BROKEN`: it is damaged, or not a pickle.
     """
-    allowed = {**_KNOWN, **known}
-    return _WeightsUnpickler(file, path, allowed, persistent_load).load()
+    stand_ins = {**_STAND_INS, **more_stand_ins}
+    return _WeightsUnpickler(file, path, stand_ins, persistent_load).load()
 
 
 class LongBytes(NamedTuple):
@@ -142,13 +142,13 @@ def sizes_of(axes: Any) -> tuple[int, ...]:
     return axes
 
 
-_KNOWN: dict[str, Any] = {
+_STAND_INS: dict[str, Any] = {
     "collections.OrderedDict": lambda: OrderedDict(),
     "numpy.ndarray": "numpy.ndarray",
     "numpy.dtype": _Dtype,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _KNOWN[f"{_core}.multiarray._reconstruct"] = Array
+    _STAND_INS[f"{_core}.multiarray._reconstruct"] = Array
 
 
 class _Stream:
@@ -173,24 +173,24 @@ class _Stream:
 
 
 class _WeightsUnpickler(pickle._Unpickler):
-    """An unpickler that calls only what is in `known`."""
+    """An unpickler that calls only what is in `stand_ins`."""
 
-    def __init__(self, file: IO[bytes], path: Path, known: Mapping, persistent_load: Callable | None):
+    def __init__(self, file: IO[bytes], path: Path, stand_ins: Mapping, persistent_load: Callable | None):
         self.stream = _Stream(file)
         self.path = path
-        self.known = known
+        self.stand_ins = stand_ins
         super().__init__(self.stream)
         if persistent_load is not None:
             self.persistent_load = persistent_load
 
     def find_class(self, module: str, name: str) -> Any:
         dotted = f"{module}.{name}"
-        if dotted not in self.known:
+        if dotted not in self.stand_ins:
             raise UserError(
                 f"{self.path}: holds {dotted[:100]}, and only arrays and plain containers are read here; "
                 "save the weights alone, best as model.safetensors"
             )
-        return self.known[dotted]
+        return self.stand_ins[dotted]
 
     def _skip_frame(self) -> None:
         self.stream.read(8)  # the base class would read the whole frame into memory
@@ -292,8 +292,8 @@ def read_pdparams(path: Path) -> Weights:
         return widen_bfloat16(array) if array.dtype == np.uint16 else array
 
     shapes = {name: array.shape for name, array in arrays.items()}
-    others = [name for name in state if name not in arrays]
-    return Weights(path, shapes, fetch, others=others)
+    other_names = [name for name in state if name not in arrays]
+    return Weights(path, shapes, fetch, other_names=other_names)
 
 
 # The pickle is assembled by hand, because the pickle library would need every array in memory at once.

@@ -82,7 +82,7 @@ _DTYPES = {
     "Byte": "u1",
     "Bool": "?",
 }
-_KNOWN: dict[str, Any] = {
+_STAND_INS: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _view,
     "torch._utils._rebuild_tensor_v2": _view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
@@ -121,8 +121,8 @@ def read(path: Path) -> Weights:
 
     shapes = {name: view.shape for name, view in views.items()}
     metadata = arguments if isinstance(arguments, pickles.Attributes) else {}
-    others = [name for name in contents if name not in views]
-    return Weights(path, shapes, fetch, metadata, others)
+    other_names = [name for name in contents if name not in views]
+    return Weights(path, shapes, fetch, metadata, other_names)
 
 
 def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
@@ -185,7 +185,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
-    contents = pickles.load(file, path, _KNOWN, persistent_load)
+    contents = pickles.load(file, path, _STAND_INS, persistent_load)
     if not isinstance(contents, dict):
         raise ValueError("no dict of names")
     return contents

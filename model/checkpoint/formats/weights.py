@@ -20,7 +20,7 @@ class Weights(Mapping[str, np.ndarray]):
         source: the file or folder, for messages.
         shapes: name -> shape.
         metadata: what else the file says about itself, in formats that have a place for it.
-        others: names in the file that are not tensors.
+        other_names: names in the file that are not tensors.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Weights(Mapping[str, np.ndarray]):
         shapes: Mapping[str, tuple[int, ...]],
         fetch: Callable[[str], np.ndarray],
         metadata: Mapping[str, Any] | None = None,
-        others: Sequence[str] = (),
+        other_names: Sequence[str] = (),
     ):
         self.source = source
         self.shapes = dict(shapes)
         self.metadata = dict(metadata or {})
-        self.others = list(others)
+        self.other_names = list(other_names)
         self._fetch = fetch
 
     @classmethod
@@ -217,11 +217,11 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     origins = {canonical: recipe.origin() for canonical, recipe in recipes.items()}
 
     used = {recipe.name for recipe in recipes.values()} | {token_types} | dropped.keys()
-    known = {row.foreign for row in rows}
-    unknown = list(file.others)
+    names_of_format = {row.foreign for row in rows}
+    unknown = list(file.other_names)
     for name in file:
         if name not in used:
-            reason = _reason_to_drop(tables.bare(name), known)
+            reason = _reason_to_drop(tables.bare(name), names_of_format)
             if reason:
                 dropped[name] = reason
             else:
@@ -229,9 +229,9 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     return CanonicalWeights(weights, origins, dropped, sorted(unknown))
 
 
-def _reason_to_drop(name: str, known: set[str]) -> str | None:
+def _reason_to_drop(name: str, names_of_format: set[str]) -> str | None:
     """Why a tensor that is not used is left out; None: nothing is known about it. The name has no prefix."""
-    if name in known:
+    if name in names_of_format:
         return "a second name of a tensor that is taken"
     return tables.reason_to_drop(name)
 
