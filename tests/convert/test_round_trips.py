@@ -97,6 +97,14 @@ def test_labels_and_task_go_along(tmp_path, target):
     assert back.settings["architecture"] == "SequenceClassifier"
 
 
+def test_the_head_flag_counts_more_than_the_files(tmp_path):
+    """The official name cls_out says classification, and may mean a choice."""
+    make_ours(tmp_path / "made", head="choice")
+    assert converted("fluid", tmp_path / "made", tmp_path / "fluid").task == "classification"
+    back = converted("huggingface", tmp_path / "fluid", tmp_path / "hf", "--head", "choice")
+    assert back.task == "choice"
+
+
 def test_a_pdparams_is_what_paddle_loads(tmp_path):
     import paddle
 

@@ -40,6 +40,18 @@ def test_files_of_each_format(tmp_path, target, files):
             assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
+def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_path):
+    model = make_model(tmp_path / "in")
+    tokens = list(Tokenizer(None, model / "piece.model").vocab)
+    reordered = [*tokens[:4], *reversed(tokens[4:])]
+    lines = [f"{token}\t{id_}\n" for id_, token in enumerate(reordered)]
+    (tmp_path / "named.txt").write_text("".join(lines), encoding="utf-8")
+    Tokenizer(None, model / "piece.model").write_vocab(model / "vocab.txt")
+    flags = ["--to", "ernie-m", "--vocab_path", str(tmp_path / "named.txt")]
+    convert.main([str(model), str(tmp_path / "out"), *flags])
+    assert (tmp_path / "out/vocab.txt").read_text(encoding="utf-8").splitlines(True) == lines
+
+
 def test_xlm_r_has_no_tokenizer_for_a_bpe_vocabulary(tmp_path):
     """The advice holds: the form of transformers' ErnieM takes any piece model."""
     model = make_model(tmp_path / "in", model_type="bpe")

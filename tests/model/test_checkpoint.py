@@ -179,6 +179,15 @@ def test_config_is_found_beside_params(tmp_path, opened):
     assert open_checkpoint(tmp_path / opened).config is None
 
 
+@pytest.mark.parametrize(("folder", "is_found"), [("params", True), ("step_5", False)])
+def test_a_tokenizer_is_looked_for_beside_params_only(tmp_path, folder, is_found):
+    """Any other folder of official files may lie beside files that do not belong to it."""
+    make_official_weights(tmp_path, CONFIG, seed=0).rename(tmp_path / folder)
+    (tmp_path / "piece.model").write_text("")
+    piece_model_path = open_checkpoint(tmp_path / folder).piece_model_path
+    assert (piece_model_path is not None) == is_found
+
+
 def test_adam_state_and_other_files_are_passed_over(tmp_path):
     params = make_official_weights(tmp_path, CONFIG, seed=0)
     names = set(open_checkpoint(params).tensors)

@@ -4,7 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from model.checkpoint.training_state import load_training_state, save_training_state
+from model.checkpoint.training_state import load_training_state, save_training_state, write_part
+from utils.errors import UserError
 
 DTYPES = ["bool", "int8", "uint8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
 
@@ -74,3 +75,26 @@ def test_a_value_that_has_no_form_is_refused_with_its_place(tmp_path, state, mes
     with pytest.raises(TypeError, match=message):
         save_training_state(tmp_path / "s", state)
     assert not (tmp_path / "s").exists()
+
+
+def write_two_parts(folder):
+    folder.mkdir()
+    write_part(folder, {"step": 7, "moments": {"a": np.zeros(3)}}, 0, 2)
+    write_part(folder, {"moments": {"b": np.ones(3)}}, 1, 2)
+
+
+def test_parts_are_merged(tmp_path):
+    write_two_parts(tmp_path / "s")
+    loaded = load_training_state(tmp_path / "s")
+    assert loaded["step"] == 7
+    assert {name: array.tolist() for name, array in loaded["moments"].items()} == {"a": [0] * 3, "b": [1] * 3}
+
+
+@pytest.mark.parametrize("name", ["arrays-1-of-2.safetensors", "state-1-of-2.json", "manifest-1-of-2.json"])
+def test_every_part_is_compared_with_its_manifest(tmp_path, name):
+    write_two_parts(tmp_path / "s")
+    path = tmp_path / "s" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=f"{path.parent}/"):
+        load_training_state(tmp_path / "s")

@@ -51,6 +51,24 @@ def test_the_heads_bias_under_its_other_name_and_unknown_tensors(tmp_path):
     assert checkpoint.unknown == ["strange.weight"]
 
 
+def test_the_first_of_two_names_of_a_tensor_counts(tmp_path):
+    state = make_xlm_r(tmp_path)
+    state["lm_head.decoder.bias"] = state["lm_head.bias"] + 1
+    save_file(state, tmp_path / "model.safetensors")
+    checkpoint = open_checkpoint(tmp_path)
+    np.testing.assert_array_equal(checkpoint.tensors["lm_head.bias"], state["lm_head.bias"])
+    assert checkpoint.dropped == {"lm_head.decoder.bias": "a second name of a tensor that is taken"}
+
+
+def test_the_vocabulary_derives_from_the_piece_model(tmp_path):
+    make_xlm_r(tmp_path)
+    for name in ("vocab.txt", "sentencepiece.bpe.model"):
+        (tmp_path / name).write_text("")
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.vocab_path is None
+    assert checkpoint.piece_model_path == tmp_path / "sentencepiece.bpe.model"
+
+
 def test_parts_and_their_index(tmp_path):
     arrays = make_xlm_r(tmp_path)
     (tmp_path / "model.safetensors").unlink()
