@@ -97,11 +97,12 @@ def strike_in_time(training: Training, fault: Fault, seed: str) -> None:
         Failed: the training did not continue as it must.
     """
     for attempt in range(ATTEMPTS):
+        if attempt:
+            shutil.rmtree(training.folder)
+            training.log_began.clear()
         with training:
             if strike(training, fault, random.Random(f"{seed}/{attempt}")):
                 return
-        shutil.rmtree(training.folder)
-        training.log_began.clear()
     raise Failed(f"it ended {ATTEMPTS} times before the fault")
 
 
@@ -114,7 +115,7 @@ def strike(training: Training, fault: Fault, draw: random.Random) -> bool:
     Raises:
         Failed: the training did not continue as it must.
     """
-    moment = draw.randrange(SAVE_STEPS, STEPS - SAVE_STEPS)
+    moment = draw.randrange(SAVE_STEPS, fault.before)
     training.start()
     training.until(
         lambda: training.last_step() >= moment and len(training.checkpoints()) >= fault.checkpoints

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.trainings import Training, send
+from tests.chaos.trainings import SAVE_STEPS, STEPS, Training, send
 
 ROOM = 12 << 10  # the largest file on the full disk, in bytes: a log fits, a checkpoint does not
 
@@ -21,11 +21,13 @@ class Fault:
         strike: a function of the training and a random generator. False: the training has ended.
         code: the exit code of a training of one process after it.
         checkpoints: how many the training must have before; with one, the next start resumes.
+        before: the fault strikes at a step below this.
     """
 
     strike: Callable[[Training, random.Random], bool]
     code: int
     checkpoints: int = 1
+    before: int = STEPS - SAVE_STEPS
 
 
 def kill(training: Training, draw: random.Random) -> bool:
@@ -105,7 +107,8 @@ def leave_half_a_checkpoint(training: Training, draw: random.Random) -> bool:
 
 FAULTS = {
     "kill": Fault(kill, -signal.SIGKILL),
-    "kill of the reader": Fault(kill_reader, 2),
+    # The reader is many of these small steps ahead. Later it has read all of them, and nobody needs it.
+    "kill of the reader": Fault(kill_reader, 2, before=SAVE_STEPS + 2),
     "kill of the command": Fault(kill_command, -signal.SIGKILL),
     "SIGTERM": Fault(terminate, 0),
     "Ctrl-C": Fault(interrupt, 130),

@@ -20,7 +20,7 @@ from tests.pretrain.tiny_run import flags, make_corpus
 MARK = "CHAOS_TRAINING"  # an environment variable that every process of a training inherits
 STEPS = 24
 SAVE_STEPS = 4
-BATCH = 8
+BATCH = 16
 PATIENCE = 240  # seconds after which a command counts as hanging
 OUTPUT = Path("out")  # relative, so that all trainings write the same bytes
 
