@@ -87,11 +87,14 @@ class FlashMask(AttentionMask):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        in_heads = [1, query.shape[0], num_heads, query.shape[-1] // num_heads]
+        shape = [1, query.shape[0], num_heads, query.shape[-1] // num_heads]  # 1, N, heads, D
         context = F.flashmask_attention(
-            query.reshape(in_heads), key.reshape(in_heads), value.reshape(in_heads),
-            self.startend_row_indices, dropout=dropout_rate,
-        )  # fmt: skip
+            query.reshape(shape),
+            key.reshape(shape),
+            value.reshape(shape),
+            self.startend_row_indices,
+            dropout=dropout_rate,
+        )
         return context.reshape(query.shape)
 
 
@@ -169,7 +172,7 @@ def padded_attention(
 
 
 def mask_class() -> type[AttentionMask]:
-    """The kind of mask for the device in use; see the head of this file."""
+    """The kind of mask for the device in use; the table at the top of this file lists them."""
     if not device.on_gpu():
         return CpuMask
     half_precision = paddle.amp.is_autocast_enabled()

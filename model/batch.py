@@ -16,7 +16,7 @@ from model.layout import Layout
 
 @dataclass(frozen=True)
 class TokenBatch(device.Uploadable):
-    """S sequences in one row of N tokens, on the device.
+    """S sequences, N tokens one after the other, on the device.
 
     `from_packed` and `from_padded` make it of NumPy arrays. `model.device.upload` copies it to the device,
     together with the other micro-batches of a step and with what is to be predicted of them.
@@ -87,7 +87,7 @@ class TokenBatch(device.Uploadable):
         """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
         is_real = input_ids != pad_token_id  # [B, T]
         layout = Layout(is_real.sum(axis=1))
-        number = np.cumsum(is_real).reshape(input_ids.shape) - 1  # of each real token in the row
+        number = np.cumsum(is_real).reshape(input_ids.shape) - 1  # of each token, from 0
         cells = np.where(is_real, number, layout.tokens)
         return cls.from_packed(input_ids[is_real], layout, cells=cells)
 

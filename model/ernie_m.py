@@ -4,7 +4,7 @@ One set of symbols for the whole code:
     S sequences   N their tokens   H hidden size   D size of an attention head   L layers
     V vocabulary   M masked tokens   B, T batch and length of an array with pads
 
-Nothing is computed for a pad: the sequences of a batch lie one after the other in one row of N tokens
+Nothing is computed for a pad: the sequences of a batch are packed, N tokens one after the other
 (`model/batch.py`). Only an exported graph computes on arrays with pads (`inference/graph.py`).
 
 Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows
@@ -149,9 +149,13 @@ class ErnieMModel(nn.Layer):
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
+        # The last layer is computed only where it is read.
         for layer in stack:
-            arguments = (x, batch.mask, positions if layer is stack[-1] else None)
-            x = recompute(layer, *arguments) if self.recompute and self.training else layer(*arguments)
+            only_at = positions if layer is stack[-1] else None
+            if self.recompute and self.training:
+                x = recompute(layer, x, batch.mask, only_at)
+            else:
+                x = layer(x, batch.mask, only_at)
             if output_hidden_states:
                 hidden_states.append(x)
         if not stack:

@@ -85,8 +85,8 @@ class LMHead(nn.Layer):
             weights: float [M], of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
-            none = hidden.sum(-1)  # [0], with a gradient
-            return MaskedLoss(none.sum(), none.detach(), none.detach().astype("bool"))
+            losses = hidden.sum(-1)  # [0]; their sum, 0, has a gradient
+            return MaskedLoss(losses.sum(), losses.detach(), losses.detach().astype("bool"))
         x = self.transform(hidden)
         return masked_loss.cross_entropy(x, self.word_embeddings, self.bias, labels, weights)
 

@@ -1,4 +1,4 @@
-"""Where sequences lie in a row of tokens, and who attends to whom. No Paddle here.
+"""Where packed sequences lie, and who attends to whom. No Paddle here.
 
 Symbols: see `model/ernie_m.py`. In every mask a row is a query and a column is a key.
 """
@@ -12,7 +12,7 @@ SIMILAR = 0.7
 
 
 class Layout:
-    """Where each of S sequences lies in a row of N tokens, and who attends to whom.
+    """Where each of S sequences lies among N tokens, and who attends to whom.
 
     A sequence is some context tokens, then placeholders. All of its tokens attend to its context; a
     placeholder attends to itself as well. Nothing attends to another sequence. MMLM, TLM and every task are

@@ -193,12 +193,7 @@ class CrossEntropy(PyLayer):
 
     @staticmethod
     def forward(
-        ctx,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        labels: Tensor,
-        weights: Tensor,
+        ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         x_needs, weight_needs, bias_needs = needs_gradient(x, weight, bias)
         autocast_dtype = paddle.matmul(x[:1], weight[:1], transpose_y=True).dtype
@@ -219,9 +214,8 @@ class CrossEntropy(PyLayer):
                 grads_x.append(paddle.matmul(grad_logits, weight).astype(factors.dtype) * factors)
             if weight_needs:
                 weighted = x[rows] * (factors / largest).astype(x.dtype)
-                product = (
-                    paddle.matmul(grad_logits, weighted, transpose_x=True).astype(largest.dtype) * largest
-                )
+                product = paddle.matmul(grad_logits, weighted, transpose_x=True)
+                product = product.astype(largest.dtype) * largest
                 grad_weight = product if grad_weight is None else grad_weight.add_(product)
         ctx.gradients = (paddle.concat(grads_x) if x_needs else None, grad_weight, grad_bias)
         ctx.dtypes = (x.dtype, weight.dtype, bias.dtype)

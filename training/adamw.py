@@ -85,9 +85,28 @@ class AdamW(paddle.optimizer.AdamW):
 
         def adam(weight: Tensor, moment1: Tensor, moment2: Tensor, gradient: Tensor) -> None:
             paddle._C_ops.adamw_(  # as paddle.optimizer.AdamW calls it, without decay
-                weight, gradient, rate, moment1, moment2, None, beta1_power, beta2_power, None, None,
-                self._beta1, self._beta2, self._epsilon, 1.0, 0.0, False, False, 1000, False, False, False,
-            )  # fmt: skip
+                weight,
+                gradient,
+                rate,
+                moment1,
+                moment2,
+                None,  # the largest second moment, of AMSGrad
+                beta1_power,
+                beta2_power,
+                None,  # the master weight
+                None,  # whether a gradient is not finite
+                self._beta1,
+                self._beta2,
+                self._epsilon,
+                1.0,  # the ratio of the rate, which `rate` already has
+                0.0,  # the coefficient of decay
+                False,  # with decay
+                False,  # lazy mode
+                1000,  # rows for each thread in lazy mode
+                False,  # multi-precision
+                False,  # global powers of the betas
+                False,  # AMSGrad
+            )
 
         if parameter.name not in self._moving_rows:
             self._moving_rows[parameter.name] = MovingRows(parameter, moment1, moment2)

@@ -1,4 +1,4 @@
-"""Attention of sequences in one row of tokens, group by group, each group padded to an array."""
+"""Attention of packed sequences, group by group, each group padded to an array."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,9 +29,14 @@ class AttentionOnCpu(PyLayer):
 
     @staticmethod
     def forward(
-        ctx, query: Tensor, key: Tensor, value: Tensor, groups: Sequence[Group], num_heads: int,
+        ctx,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        groups: Sequence[Group],
+        num_heads: int,
         dropout_rate: float,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         context = paddle.empty_like(query)
         scale = (query.shape[-1] // num_heads) ** -0.5
         is_trained = not all(x.stop_gradient for x in (query, key, value))
