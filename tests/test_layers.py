@@ -64,7 +64,7 @@ def test_a_folder_imports_only_what_lies_below_it(folder):
 
 
 def test_the_network_does_not_know_its_checkpoints():
-    for path in ROOT.glob("model/*.py"):
+    for path in [*ROOT.glob("model/*.py"), *python_files("model/cpu")]:
         names = [name for _, name in imports(path)]
         assert not any(name.startswith("model.checkpoint") for name in names), path
 

@@ -175,6 +175,8 @@ class Engine:
         for name, parameter in self.parameters.items():
             if values[_users(name)] == 0:
                 parameter.grad = None
+
+        # Clip and update, unless a value is not finite; the schedule goes on either way.
         loss = values[LOSS]
         norm = math.sqrt(values[SQUARED_NORM])
         # With float16 the scaler skips the update by the gradients alone.
