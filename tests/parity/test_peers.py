@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import XLMRobertaForMaskedLM
 
-from benchmarks.finetune_real import hf_config
 from benchmarks.mlm_step import IGNORED, gathered_loss
+from benchmarks.training_steps import hf_config
 
 
 def test_the_loss_of_gathered_positions_is_that_of_all():
