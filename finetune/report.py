@@ -20,7 +20,8 @@ from utils.logging import logger
 from utils.tables import in_columns, in_markdown
 
 SOURCE = "en"  # the source language of cross-lingual transfer
-AVERAGE, GAP = "avg", "gap"  # columns behind those of the languages
+AVERAGE = "avg"  # the columns behind those of the languages
+GAP = "gap"
 
 
 def average(scores: Mapping[Any, float]) -> float:
@@ -30,8 +31,10 @@ def average(scores: Mapping[Any, float]) -> float:
 
 def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
     """{"gap": English minus the mean of the others} (paper, Table 7); {} without English or the others."""
-    others = [score for language, score in scores.items() if language != SOURCE]
-    return {GAP: scores[SOURCE] - sum(others) / len(others)} if SOURCE in scores and others else {}
+    targets = [score for language, score in scores.items() if language != SOURCE]
+    if SOURCE not in scores or not targets:
+        return {}
+    return {GAP: scores[SOURCE] - sum(targets) / len(targets)}
 
 
 @cache
@@ -62,16 +65,22 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     """
     if recipe is None:
         return {}
-    known, rows = recipes()[recipe], {}
-    columns = known["columns"].split()
-    whole = set(languages) == set(columns) - {AVERAGE}
-    for size, cells in known["figures"].get(metric, {}).items():
-        if isinstance(cells, str):
-            cells = {"table": known["table"], **dict(zip(columns, map(float, cells.split()), strict=True))}
-        shown = {language: cells[language] for language in languages if language in cells}
-        if whole or shown:
-            mean = cells[AVERAGE] if whole else average(shown)
-            rows[f"paper, {size} ({cells['table']})"] = {**shown, AVERAGE: mean}
+    of_paper = recipes()[recipe]
+    columns = of_paper["columns"].split()
+    same_languages = set(languages) == set(columns) - {AVERAGE}
+    rows = {}
+    for size, cells in of_paper["figures"].get(metric, {}).items():
+        if isinstance(cells, str):  # a whole row of the recipe's table
+            numbers = [float(number) for number in cells.split()]
+            cells = {"table": of_paper["table"], **dict(zip(columns, numbers, strict=True))}
+        row = {language: cells[language] for language in languages if language in cells}
+        if same_languages:
+            row[AVERAGE] = cells[AVERAGE]
+        elif row:
+            row[AVERAGE] = average(row)
+        else:
+            continue
+        rows[f"paper, {size} ({cells['table']})"] = row
     return rows
 
 
@@ -98,57 +107,65 @@ class Table:
     def paper_rows(self) -> dict[str, dict[str, float]]:
         """Add the gap over the languages of the run to the paper's rows."""
         languages = next(iter(self.rows.values()))
-        return {
-            name: {**row, **transfer_gap({one: row[one] for one in languages if one in row})}
-            for name, row in self.paper.items()
-        }
+        rows = {}
+        for name, row in self.paper.items():
+            of_languages = {language: row[language] for language in languages if language in row}
+            rows[name] = {**row, **transfer_gap(of_languages)}
+        return rows
 
     def summary(self) -> dict[str, tuple[float, float]]:
         """column -> mean and standard deviation over the seeds (divisor n - 1; 0 with one seed)."""
         rows = list(self.full_rows().values())
-        columns = {column: [row[column] for row in rows] for column in rows[0]}
-        return {column: (fmean(row), stdev(row) if len(row) > 1 else 0.0) for column, row in columns.items()}
+        summary = {}
+        for column in rows[0]:
+            scores = [row[column] for row in rows]
+            summary[column] = (fmean(scores), stdev(scores) if len(scores) > 1 else 0.0)
+        return summary
 
     def cells(self) -> list[list[str]]:
         """Header, a line per seed, mean and deviation of several, untrained, the paper; two decimals."""
         summary = self.summary()
-        rows = {f"seed {seed}": row for seed, row in self.full_rows().items()}
-        if self.untrained:
-            rows["untrained"] = {**self.untrained, AVERAGE: average(self.untrained)}
-        rows |= self.paper_rows()
+
+        def line(name: str, row: Mapping[str, float]) -> list[str]:
+            return [name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)]
+
         lines = [["", *summary]]
-        for name, row in rows.items():
-            lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)])
-        if (seeds := len(self.rows)) > 1:
-            means, deviations = zip(*summary.values())
-            lines.insert(seeds + 1, ["mean", *(f"{mean:.2f}" for mean in means)])
-            lines.insert(seeds + 2, ["deviation", *(f"± {deviation:.2f}" for deviation in deviations)])
+        lines += [line(f"seed {seed}", row) for seed, row in self.full_rows().items()]
+        if len(self.rows) > 1:
+            lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
+            lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
+        if self.untrained:
+            lines.append(line("untrained", {**self.untrained, AVERAGE: average(self.untrained)}))
+        lines += [line(name, row) for name, row in self.paper_rows().items()]
         return lines
 
     def to_json(self) -> dict[str, Any]:
         """Every seed, the mean, the deviation and the paper, in full precision."""
         summary = self.summary()
-        return {
+        values: dict[str, Any] = {
             "title": self.title,
             "seeds": {str(seed): row for seed, row in self.full_rows().items()},
             "mean": {column: mean for column, (mean, _) in summary.items()},
             "deviation": {column: deviation for column, (_, deviation) in summary.items()},
-            **({"untrained": dict(self.untrained)} if self.untrained else {}),
-            **({"paper": self.paper_rows()} if self.paper else {}),
         }
+        if self.untrained:
+            values["untrained"] = dict(self.untrained)
+        if self.paper:
+            values["paper"] = self.paper_rows()
+        return values
 
 
 def to_text(tables: Sequence[Table]) -> str:
     """The tables as aligned columns."""
-    return "\n\n".join(f"{one.title}\n{in_columns(one.cells())}" for one in tables)
+    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
 
 
 def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
     """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file."""
-    values = {**facts, "tables": [one.to_json() for one in tables], "command": shlex.join(sys.argv)}
+    values = {**facts, "tables": [table.to_json() for table in tables], "command": shlex.join(sys.argv)}
     contents = {
         "txt": to_text(tables),
-        "md": "\n\n".join(f"**{one.title}**\n\n{in_markdown(one.cells())}" for one in tables),
+        "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables),
         "json": json.dumps(values, indent=2, ensure_ascii=False),
     }
     for ending, content in contents.items():

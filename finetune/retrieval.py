@@ -135,12 +135,13 @@ class Retrieval(Task):
         """
         world_size = distributed.world_size()
         negative = batch.negative.astype("bool")  # [B, B]
-        vectors = [sentence_vectors(model, group, self.layer) for group in batch.groups]
-        vectors = paddle.index_select(paddle.concat(vectors), batch.order, axis=0)  # [2b, H]
+        groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
+        vectors = paddle.index_select(paddle.concat(groups), batch.order, axis=0)  # [2b, H]
         sources, translations = vectors.split(2)  # [b, H]
         if world_size > 1:
-            parts = [paddle.to_tensor(part).split(2) for part in distributed.gather(vectors.detach().numpy())]
-            parts[distributed.rank()] = [sources, translations]
+            everywhere = distributed.gather(vectors.detach().numpy())  # of each process [2b, H]
+            parts = [paddle.to_tensor(array).split(2) for array in everywhere]
+            parts[distributed.rank()] = [sources, translations]  # these have a gradient
             sources = paddle.concat([source for source, _ in parts])  # [B, H]
             translations = paddle.concat([translation for _, translation in parts])  # [B, H]
         total, correct = hardest_negative_bce(
@@ -154,17 +155,20 @@ class Retrieval(Task):
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Search the held-out pairs in both directions; the processes share the language pairs."""
-        names = sorted(self.held_out)
-        rank, world_size = distributed.rank(), distributed.world_size()
+        pairs = sorted(self.held_out)
+        world_size = distributed.world_size()
         own_scores: dict[str, float] = {}
-        for start in range(0, len(names), world_size):
-            if start + rank < len(names):
-                pair = names[start + rank]
+        for first in range(0, len(pairs), world_size):
+            number = first + distributed.rank()
+            if number < len(pairs):
+                pair = pairs[number]
                 with engine.autocast():
                     own_scores["-".join(pair)] = self._accuracy(engine.model, self.held_out[pair])
-            if stop.anywhere():
+            if stop.anywhere():  # every process asks equally often
                 return None
-        scores = {name: score for part in distributed.gather(own_scores) for name, score in part.items()}
+        scores: dict[str, float] = {}
+        for part in distributed.gather(own_scores):
+            scores |= part
         mean = sum(scores.values()) / len(scores)
         listed = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
         logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, listed)
@@ -174,9 +178,14 @@ class Retrieval(Task):
     def _accuracy(self, model: ErnieMModel, pairs: Any) -> float:
         """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""
         count = min(self.flags.validation_pairs, len(pairs))
-        rows = [pairs[i] for i in range(count)]
-        sides = [self.tokenizer.sentences(side, self.flags.max_seq_len) for side in zip(*rows)]
-        sources, translations = (encode_layer(model, side, self.layer, self.flags.pooling) for side in sides)
+        source_ids, translation_ids = zip(*(pairs[number] for number in range(count)))
+
+        def vectors(ids: Sequence[np.ndarray]) -> np.ndarray:
+            sentences = self.tokenizer.sentences(ids, self.flags.max_seq_len)
+            return encode_layer(model, sentences, self.layer, self.flags.pooling)  # [count, H]
+
+        sources = vectors(source_ids)
+        translations = vectors(translation_ids)
         return float(50.0 * (hits(sources, translations).mean() + hits(translations, sources).mean()))
 
     def line(self, interval: Interval) -> str:
@@ -225,13 +234,15 @@ def hardest_negative_bce(
     """
     with paddle.amp.auto_cast(enable=False):  # in half precision many cosines would be equal
         if sources.dtype != paddle.float64:
-            sources, translations = sources.astype("float32"), translations.astype("float32")
-        sources, translations = F.normalize(sources), F.normalize(translations)
-        cosines = paddle.matmul(sources, translations, transpose_y=True)  # [B, B]
+            sources = sources.astype("float32")
+            translations = translations.astype("float32")
+        cosines = paddle.matmul(F.normalize(sources), F.normalize(translations), transpose_y=True)  # [B, B]
     logits = scale * (cosines - offset)
-    right = logits.diagonal()  # [B]
-    wrong = paddle.where(negative, logits, paddle.full_like(logits, _NONE))
-    hardest = [wrong.max(axis=1), wrong.max(axis=0)]  # other translations, other sources
-    loss = 2 * F.softplus(-right) + F.softplus(hardest[0]) + F.softplus(hardest[1])
-    won = (right > hardest[0]) & (right > hardest[1])
-    return loss.sum(), won.astype("int64").sum()
+    of_pairs = logits.diagonal()  # [B]
+    of_negatives = paddle.where(negative, logits, paddle.full_like(logits, _NONE))  # [B, B]
+    hardest_translation = of_negatives.max(axis=1)  # [B], for each source
+    hardest_source = of_negatives.max(axis=0)  # [B], for each translation
+    # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
+    loss = 2 * F.softplus(-of_pairs) + F.softplus(hardest_translation) + F.softplus(hardest_source)
+    is_correct = (of_pairs > hardest_translation) & (of_pairs > hardest_source)
+    return loss.sum(), is_correct.astype("int64").sum()

@@ -57,7 +57,11 @@ class StepPairs:
     position: dict[str, Any] | None = None
 
     def open(self) -> Corpus:
-        """Open the corpus. UserError: there is none, or it has no parallel text."""
+        """Open the corpus.
+
+        Raises:
+            UserError: there is none, or it has no parallel text.
+        """
         corpus = Corpus(self.path, self.tokenizer.digest)
         if not corpus.parallel:
             raise UserError(f"{self.path}: no parallel text in this corpus; build one with --parallel")
@@ -69,15 +73,21 @@ class StepPairs:
         sampler = Sampler(sizes, sizes, self.alpha, self.seed, "retrieval")
         if self.position is not None:
             sampler.restore(self.position)
-        mine = slice(*(self.batch_size * part // self.world_size for part in (self.rank, self.rank + 1)))
+        first = self.batch_size * self.rank // self.world_size
+        behind = self.batch_size * (self.rank + 1) // self.world_size
         while True:
             draws = sampler.draw(self.batch_size)
-            pairs = [streams[sampler.names[s]][int(i)] for s, i in zip(draws.stream, draws.item)]
-            # Half of them are reversed, so that English is on both sides.
-            pairs = [pair[::-1] if reverse else pair for pair, reverse in zip(pairs, draws.reverse)]
-            sides = zip(*pairs)
-            sources, translations = (self.tokenizer.sentences(side, self.max_seq_len) for side in sides)
-            sentences = sources[mine] + translations[mine]
+            source_ids = []
+            translation_ids = []
+            for stream, item, reverse in zip(draws.stream, draws.item, draws.reverse):
+                source, translation = streams[sampler.names[stream]][int(item)]
+                if reverse:  # half of the pairs, so that English is on both sides
+                    source, translation = translation, source
+                source_ids.append(source)
+                translation_ids.append(translation)
+            sources = self.tokenizer.sentences(source_ids, self.max_seq_len)
+            translations = self.tokenizer.sentences(translation_ids, self.max_seq_len)
+            sentences = sources[first:behind] + translations[first:behind]
             yield PairStep(sentences, negatives(sources, translations), sampler.state())
 
 
@@ -86,9 +96,17 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
 
     Pairs are read in both directions, so the source of one can be the translation of another.
     """
-    numbers: dict[bytes, int] = {}
-    a, b = (
-        np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in side])
-        for side in (sources, translations)
-    )
-    return ~((a[:, None] == a) | (a[:, None] == b) | (b[:, None] == a) | (b[:, None] == b))
+    numbers: dict[bytes, int] = {}  # the ids of a sentence -> a number for it
+
+    def number(sentences: list[np.ndarray]) -> np.ndarray:
+        return np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in sentences])  # [B]
+
+    source = number(sources)
+    translation = number(translations)
+    share_a_sentence = (
+        (source[:, None] == source)
+        | (source[:, None] == translation)
+        | (translation[:, None] == source)
+        | (translation[:, None] == translation)
+    )  # [B, B]
+    return ~share_a_sentence

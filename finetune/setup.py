@@ -68,8 +68,9 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
         )
     if tokenizer.pad_id != config.pad_token_id:
         raise UserError(f"{source}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
-    if flags.max_seq_len > (room := config.max_position_embeddings - 2):
-        raise UserError(f"--max_seq_len {flags.max_seq_len}: {source} has room for {room} tokens")
+    longest = config.max_position_embeddings - 2
+    if flags.max_seq_len > longest:
+        raise UserError(f"--max_seq_len {flags.max_seq_len}: {source} has room for {longest} tokens")
     return config
 
 
@@ -94,22 +95,27 @@ def make_model(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: training starts from random weights")
     elif fine_tuned:
-        if not any(name.startswith("classifier.") for name in checkpoint.tensors):
-            raise UserError(
-                f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
-                "name it with --init_pretraining_params"
-            )
-        labels = task.labels or []
-        bare_ids = [str(id_) for id_ in range(len(checkpoint.labels))]  # it was trained without a label map
-        if flags.label_map_config and checkpoint.labels not in ([], labels, bare_ids):
-            raise UserError(
-                f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of "
-                f"{checkpoint.path} are {', '.join(checkpoint.labels)}; give the label map of its training"
-            )
+        _check_classifier(flags, task, checkpoint)
         load_from(model, checkpoint)
     else:
         load_from(model, checkpoint, optional=("pooler.", "classifier."), ignore=("classifier.",))
     return model
+
+
+def _check_classifier(flags: FinetuneFlags, task: SupervisedTask, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint without a classifier, or with the classifier of other labels."""
+    if not any(name.startswith("classifier.") for name in checkpoint.tensors):
+        raise UserError(
+            f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
+            "name it with --init_pretraining_params"
+        )
+    labels = task.labels or []
+    bare_ids = [str(id_) for id_ in range(len(checkpoint.labels))]  # it was trained without a label map
+    if flags.label_map_config and checkpoint.labels not in ([], labels, bare_ids):
+        raise UserError(
+            f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of "
+            f"{checkpoint.path} are {', '.join(checkpoint.labels)}; give the label map of its training"
+        )
 
 
 def make_encoder(
@@ -164,9 +170,13 @@ def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, 
     else:
         schedule = linear_warmup_decay(warmup_steps, total_steps, flags.lr_schedule_style)
     optimizer = build_optimizer(
-        model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay,
+        model,
+        flags.learning_rate,
+        schedule,
+        flags.weight_decay,
+        flags.layerwise_lr_decay,
         decay_style=getattr(flags, "decay_style", FULL_RATE),
-    )  # fmt: skip
+    )
     names = [field.name for field in fields(LossScaling) if hasattr(flags, field.name)]
     scaling = LossScaling(**{name: getattr(flags, name) for name in names})
     precision = Precision(flags.amp, loss_scaling=scaling, cpu_bf16=flags.cpu_bf16)

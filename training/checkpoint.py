@@ -75,34 +75,41 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: every step folder is damaged, or the processes see different folders.
     """
-    found = load_newest(folder)
-    seen = sorted(set(distributed.gather(str(found and found[0]))))
-    if len(seen) > 1:
+    newest = load_newest(folder)
+    paths = sorted(set(distributed.gather(str(newest and newest[0]))))
+    if len(paths) > 1:
         raise UserError(
-            f"{folder}: the processes find different checkpoints there ({', '.join(seen)}); "
+            f"{folder}: the processes find different checkpoints there ({', '.join(paths)}); "
             "give a folder that all machines share"
         )
-    if found is None:
+    if newest is None:
         return None
-    if distributed.is_main():  # gather: every process has read its part
+    path, training_state, damaged = newest
+    if distributed.is_main():  # every process has read the folder: `gather` has waited for them
         with unwritable_is_a_user_error(folder):
-            set_aside(found[2])
-    return found[:2]
+            set_aside(damaged)
+    return path, training_state
 
 
 def _together(folder: Path, work: Callable[[], Path | None]) -> Path | None:
-    """Call `work` on every process and return the result of process 0; raise an error if one call failed."""
-    error = result = None
+    """Call `work` on every process, and return the result of process 0.
+
+    Raises:
+        UserError: on every process, if the call failed on one of them.
+    """
+    result = None
+    fault: UserError | None = None
     try:
         with unwritable_is_a_user_error(folder):
             result = work()
-    except UserError as failed:
-        error = failed
-    except OSError as failed:  # the folder that process 0 made is not there
-        error = UserError(f"{folder}: {failed.strerror}; give a folder that all machines share")
-    results = distributed.gather((error is None, result))
-    if error is not None:
-        raise error
-    if not all(went_well for went_well, _ in results):
+    except UserError as error:
+        fault = error
+    except OSError as error:  # the folder that process 0 made is not there
+        fault = UserError(f"{folder}: {error.strerror}; give a folder that all machines share")
+    outcomes = distributed.gather((fault is None, result))
+    if fault is not None:
+        raise fault
+    if not all(succeeded for succeeded, _ in outcomes):
         raise UserError(f"{folder}: another process could not write its part; its log says why")
-    return results[0][1]
+    _, result_of_main = outcomes[0]
+    return result_of_main

@@ -46,27 +46,36 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
     if world_size() == 1:
         paddle.set_device("gpu" if gpu else "cpu")
         return str(paddle.device.get_device())
-    backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
     if not gpu:
+        backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
         if backend not in ("auto", "", "gloo"):
             raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     import paddle.distributed as dist
+
+    if not dist.is_initialized():
+        _init_fleet(gpu, sharding_stage)
+    return str(paddle.device.get_device())
+
+
+def _init_fleet(gpu: bool, sharding_stage: int) -> None:
     from paddle.distributed import fleet
     from paddle.distributed.fleet.utils.log_util import set_log_level
 
-    if dist.is_initialized():
-        return str(paddle.device.get_device())
     set_log_level("ERROR")  # otherwise every process logs fleet's groups
     strategy = fleet.DistributedStrategy()
-    sizes = ("dp_degree", "sharding_degree")
-    strategy.hybrid_configs = dict(zip(sizes, (1, world_size()) if sharding_stage else (world_size(), 1)))
-    # Fleet would print the flags of Paddle that utils/runtime.py has set.
-    quiet = mock.patch("paddle.distributed.parallel._print_modified_flags")
-    with warnings.catch_warnings(), quiet, contextlib.nullcontext() if gpu else _one_group():
+    if sharding_stage:
+        strategy.hybrid_configs = {"dp_degree": 1, "sharding_degree": world_size()}
+    else:
+        strategy.hybrid_configs = {"dp_degree": world_size(), "sharding_degree": 1}
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Current global rank")  # of groups of one process
+        # Fleet would print the flags of Paddle that utils/runtime.py has set.
+        patches.enter_context(mock.patch("paddle.distributed.parallel._print_modified_flags"))
+        if not gpu:
+            patches.enter_context(_one_group())
         fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
-    return str(paddle.device.get_device())
 
 
 def _one_group() -> contextlib.AbstractContextManager:
@@ -126,9 +135,12 @@ def sum_and_read(values: "Tensor", numbers: Sequence[float]) -> list[float]:
     import paddle
     import paddle.distributed as dist
 
-    # `full` for each run of equal numbers: an upload would wait for the device, too.
-    runs = [paddle.full([len(list(run))], value, "float64") for value, run in itertools.groupby(numbers)]
-    total = paddle.concat([values, *runs])
+    # `full` for equal numbers that follow each other: an upload would wait for the device, too.
+    parts = [
+        paddle.full([len(list(equal_numbers))], number, "float64")
+        for number, equal_numbers in itertools.groupby(numbers)
+    ]
+    total = paddle.concat([values, *parts])
     dist.all_reduce(total)
     return total.tolist()
 

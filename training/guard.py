@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple, NoReturn
 
 from training import distributed
 from utils.errors import UserError
@@ -23,6 +24,7 @@ from utils.logging import logger
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
 
 
 @contextmanager
@@ -101,7 +103,7 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
-        os.write(self._writing_end, b"\0")
+        os.write(self._writing_end, bytes([_END]))
         self._listener.join()
         os.close(self._reading_end)
         os.close(self._writing_end)
@@ -129,18 +131,39 @@ class StopSignal:
     def _listen(self) -> None:
         """Read the signal numbers that Python's handler in C writes to the pipe, and at the end 0."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they shall wake the main thread
-        heard = []
-        while number := os.read(self._reading_end, 1)[0]:
-            heard += [number] if number in _SIGNALS else []
-            if heard == [number]:
-                name, ends = ("Ctrl-C", "again") if number == signal.SIGINT else ("SIGTERM", "twice")
-                line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
-                if logger.handlers:
-                    logger.warning("%s", line)
-                else:  # there is no log yet, and Paddle's import diverts Python's stderr
-                    os.write(2, f"{line}\n".encode())
-            if heard.count(signal.SIGINT) == 2:
+        requests = 0
+        interrupts = 0
+        while True:
+            (number,) = os.read(self._reading_end, 1)
+            if number == _END:
+                return
+            if number not in _SIGNALS:
+                continue
+            requests += 1
+            if number == signal.SIGINT:
+                interrupts += 1
+            if requests == 1:
+                _acknowledge(number)
+            if interrupts == 2:
                 os._exit(130)
+
+
+def _acknowledge(number: int) -> None:
+    if number == signal.SIGINT:
+        line = "Ctrl-C received: the run saves its state and ends; Ctrl-C again ends it at once"
+    else:
+        line = "SIGTERM received: the run saves its state and ends; Ctrl-C twice ends it at once"
+    if logger.handlers:
+        logger.warning("%s", line)
+    else:  # there is no log yet, and Paddle's import diverts Python's stderr
+        os.write(2, f"{line}\n".encode())
+
+
+class _Work(NamedTuple):
+    """A piece of work that goes on: its name in the log, and when it began."""
+
+    name: str
+    began: float
 
 
 class StallWatch:
@@ -156,8 +179,9 @@ class StallWatch:
     """
 
     def __init__(self, seconds: float, ends: float = 0.0):
-        self.seconds, self.ends = seconds, (distributed.world_size() > 1 and ends) or math.inf
-        self._doing: tuple[str, float] | None = None
+        self.seconds = seconds
+        self.ends = ends if ends and distributed.world_size() > 1 else math.inf
+        self._work: _Work | None = None
         self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
         self._end = threading.Event()
 
@@ -169,32 +193,43 @@ class StallWatch:
         self._end.set()
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
-        """Use it as a context around a piece of work; `what` is its name in the log."""
-        self._warned_after, self._doing = 0.0, (what, time.monotonic())
+    def during(self, name: str) -> Iterator[None]:
+        """Use it as a context around a piece of work; `name` is its name in the log."""
+        work = _Work(name, time.monotonic())
+        self._warned_after = 0.0
+        self._work = work
         try:
             yield
         finally:
-            doing, self._doing = self._doing, None
+            self._work = None
             if self._warned_after:
-                logger.info("%s ended after %.0f s", what, time.monotonic() - doing[1])
+                logger.info("%s ended after %.0f s", name, time.monotonic() - work.began)
 
     def _look(self) -> None:
         while not self._end.wait(min(self.seconds / 4, self.ends / 4, 5.0)):
-            doing = self._doing
-            lasted = time.monotonic() - doing[1] if doing else 0.0
-            if lasted >= self.ends and doing is self._doing:
-                line = (
-                    f"{doing[0]} has taken {lasted:.0f} s, above stall_ends_seconds: this process ends. "
-                    "If another process or machine has died, start the same commands again"
-                )
-                logger.error("%s", line)
-                os.write(2, f"error: {line}\n".encode())
-                os._exit(1)
-            if lasted >= max(self.seconds, 2 * self._warned_after) and doing is self._doing:
-                self._warned_after = lasted
+            work = self._work
+            if work is None:
+                continue
+            seconds = time.monotonic() - work.began
+            if work is not self._work:  # it has just ended
+                continue
+            if seconds >= self.ends:
+                _end_process(work, seconds)
+            if seconds >= max(self.seconds, 2 * self._warned_after):
+                self._warned_after = seconds
                 logger.warning(
                     "%s has taken %.0f s so far: it is slow, or it waits for a disk, the network or another "
                     "process (one whose log has no such warning)",
-                    doing[0], lasted,
-                )  # fmt: skip
+                    work.name,
+                    seconds,
+                )
+
+
+def _end_process(work: _Work, seconds: float) -> NoReturn:
+    line = (
+        f"{work.name} has taken {seconds:.0f} s, above stall_ends_seconds: this process ends. "
+        "If another process or machine has died, start the same commands again"
+    )
+    logger.error("%s", line)
+    os.write(2, f"error: {line}\n".encode())
+    os._exit(1)  # the main thread waits in a call that does not return

@@ -50,7 +50,7 @@ class prefetch(Generic[T]):
         thread.start()
         # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
         # worker ignores SIGTERM, and that wait would never end.
-        self._finalizer = Finalize(self, _end, (self._process, thread, self._items), exitpriority=10)
+        self._finalizer = Finalize(self, _end_worker, (self._process, thread, self._items), exitpriority=10)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -61,7 +61,8 @@ class prefetch(Generic[T]):
     def next_unless(self, stop: object) -> T | None:
         """The next item; None if it is not ready and `stop` is, or becomes, true.
 
-        StopIteration: there are no more items.
+        Raises:
+            StopIteration: there are no more items.
         """
         while not self._done:
             try:
@@ -74,8 +75,8 @@ class prefetch(Generic[T]):
                 return value
             if kind == "dead":
                 self._process.join(1)  # before `close` kills it, for its own exit code
-                how = _how_it_ended(self._process.exitcode)
-                value = f"the reader process {how} before its work was done; resume from the last checkpoint"
+                end = _end_in_words(self._process.exitcode)
+                value = f"the reader process {end} before its work was done; resume from the last checkpoint"
             self.close()
             if kind == "failure":
                 raise RuntimeError(f"the reader process failed:\n{value}")
@@ -126,17 +127,17 @@ def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
 
 
 def _receive(receiver: Connection, items: queue.Queue) -> None:
-    kind = "item"
-    while kind == "item":
+    message: tuple[str, Any] = ("item", None)
+    while message[0] == "item":
         try:
-            kind, value = receiver.recv()
+            message = receiver.recv()
         except (EOFError, OSError):
-            kind, value = "dead", None
-        items.put((kind, value))
+            message = ("dead", None)
+        items.put(message)
     receiver.close()
 
 
-def _end(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
+def _end_worker(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
     process.kill()  # SIGTERM is blocked
     process.join()
     while thread.is_alive():  # it may wait for room
@@ -145,7 +146,7 @@ def _end(process: multiprocessing.Process, thread: threading.Thread, items: queu
         thread.join(0.01)
 
 
-def _how_it_ended(code: int | None) -> str:
+def _end_in_words(code: int | None) -> str:
     if code is None or code >= 0:
         return f"ended with code {code}"
     causes = {
