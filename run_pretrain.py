@@ -4,17 +4,13 @@ On several devices: `fleetrun run_pretrain.py --config ...`. The same command co
 docs/pretraining.md.
 """
 
-import os
 import sys
-from dataclasses import replace
 
 from utils.environment import run
 from pretrain.config import PretrainConfig
-from training.guard import StallWatch, StopSignal
-from utils import logging
+from training.guard import StopSignal
 from utils.command_line import load_config
-from utils.config import save_config, to_yaml
-from utils.runtime import prepare, rank
+from utils.runtime import prepare
 
 
 def main() -> None:
@@ -28,29 +24,19 @@ def main() -> None:
 def train(config: PretrainConfig, stop: StopSignal) -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from pretrain.task import SETTINGS, Pretraining, open_run_folder, pace_of
+    from pretrain.command import finish, open_log, open_run_folder, pace_of, save_settings
+    from pretrain.task import Pretraining
     from training import distributed
     from training.run import Trainer
 
     distributed.init(sharding_stage=config.run.sharding_stage)
-    folder = open_run_folder(config)
-    with folder.locked():
-        logging.setup(None if logging.LOG_DIR in os.environ else str(folder.path / "log"), rank())
+    with open_run_folder(config).locked() as folder:
+        open_log(folder)
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
-        if distributed.is_main():
-            # The saved configuration must not ask for a new beginning again.
-            saved = replace(config, run=replace(config.run, overwrite=False))
-            logging.logger.info("configuration:\n%s", to_yaml(saved))
-            save_config(saved, folder.path / SETTINGS)
-        if not trainer.run(stop):
-            return
-        if trainer.first_step == task.total_steps and task.is_exported(folder):
-            task.report_again(folder)
-        else:
-            stalls = StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds)
-            with stalls, stalls.during("the export of the finished model"):
-                task.export(trainer.engine, folder)
+        save_settings(config, folder)
+        if trainer.run(stop):
+            finish(task, trainer, folder)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,13 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     first_step = None
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
         first_step = Path(flags.init_checkpoint)
-    path = Path(flags.checkpoints)
     folder = RunFolder(
-        path, folder_rules(flags), flags.keep_checkpoints, flags.overwrite, sources, first_step
+        Path(flags.checkpoints),
+        folder_rules(flags),
+        flags.keep_checkpoints,
+        flags.overwrite,
+        sources,
+        first_step,
     )
     with folder.locked():
         folder.claim(identity)

@@ -1,56 +1,39 @@
-"""Pre-training as a task: its text, the loss of a mix of objectives, held-out evaluation, finished models."""
+"""Pre-training as a task: its text, the loss of a mix of objectives, held-out evaluation."""
 
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import Tensor
 
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
-from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.checkpoint.read import open_checkpoint
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
-from pretrain.config import (
-    FRESH,
-    FROM_ENCODER,
-    OBJECTIVES,
-    SCRATCH,
-    ObjectiveConfig,
-    PretrainConfig,
-    free_keys,
-)
+from pretrain.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
 from pretrain.evaluate import Evaluator
 from pretrain.initialise import initialise
-from pretrain.language_means import language_means
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepBatches, TrainingText, open_corpus, read_steps, total_steps
 from pretrain.report import SUMS, line_of, record_of, summary
 from training import distributed
-from training.checkpoint import write_checkpoint
 from training.engine import Engine
 from training.guard import StopSignal
 from training.meter import Interval
 from training.optimizer import build_optimizer
 from training.precision import Precision
-from training.run import Pace
-from training.run_folder import METRICS, FolderRules, RunFolder
 from training.schedules import Schedule, linear_warmup_decay
 from training.task import Evaluation, Task
-from utils.errors import UserError
 from utils.logging import logger
-from utils.options import options_of
 
-CHECKPOINTS, FULL, ENCODER, SETTINGS = "checkpoints", "full", "encoder", "config.yaml"
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 
 
@@ -77,7 +60,8 @@ class Pretraining(Task):
         self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
-        run, optimizer = self.config.run, self.config.optimizer
+        run = self.config.run
+        optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
         paddle.seed(seed)
         model = PreTrainingModel(self._model_config(), self.text.languages)
@@ -149,7 +133,7 @@ class Pretraining(Task):
         return line_of(record_of(interval), self.total_steps, interval.remaining)
 
     def files(
-        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
     ) -> ModelFiles:
         objectives = self.config.objectives
         reading = {
@@ -159,6 +143,10 @@ class Pretraining(Task):
         }
         settings = {"languages": self.text.languages, "reading": reading, "drawn": self.drawn}
         return self._model_files(engine, masters, settings)
+
+    def encoder_files(self, engine: Engine, masters: Mapping[str, Tensor]) -> ModelFiles:
+        """The files of the encoder alone, for fine-tuning."""
+        return self._model_files(engine, masters, {"architecture": "ErnieMModel"}, _NOT_IN_ENCODER)
 
     def _model_files(
         self,
@@ -186,56 +174,6 @@ class Pretraining(Task):
             leave_out=leave_out,
             masters=masters,
         )
-
-    # The finished models
-
-    def export(self, engine: Engine, folder: RunFolder) -> None:
-        """Write the finished models: `full` to continue from, `encoder` for fine-tuning.
-
-        Both have the mean vector of each language. Call it on every process.
-        """
-        masters = engine.masters()
-        full = encoder = None
-        if distributed.is_main():
-            means = self._language_means(engine.model.ernie_m)
-            full = self.files(engine, masters, None)
-            full = dataclasses.replace(full, language_means=means)
-            encoder = self._model_files(engine, masters, {"architecture": "ErnieMModel"}, _NOT_IN_ENCODER)
-            encoder = dataclasses.replace(encoder, language_means=means)
-        write_checkpoint(folder.path / FULL, full)
-        write_checkpoint(folder.path / ENCODER, encoder)
-        logger.info(
-            "for fine-tuning: %s; to continue pre-training: %s", folder.path / ENCODER, folder.path / FULL
-        )
-
-    def _language_means(self, model: ErnieMModel) -> dict[str, np.ndarray]:
-        """Language -> its mean sentence vector at each layer; empty if the corpus has no held-out text."""
-        means = language_means(
-            model, self.text.corpus, self.tokenizer, self.text.languages, self.config.data.max_seq_len
-        )
-        return means.by_language() if means else {}
-
-    def is_exported(self, folder: RunFolder) -> bool:
-        """Whether both finished models are there and whole. Call it on every process."""
-
-        def check() -> bool:
-            try:
-                check_manifest(folder.path / FULL / MANIFEST)
-                check_manifest(folder.path / ENCODER / MANIFEST)
-            except UserError:
-                return False
-            return True
-
-        return distributed.on_main(check)
-
-    def report_again(self, folder: RunFolder) -> None:
-        """Say that the run is finished, and repeat its last held-out evaluation."""
-        logger.info(
-            "the run is finished: all %d steps are done, and its models are exported", self.total_steps
-        )
-        scores = folder.records.last_evaluation() if folder.records else None
-        for line in summary(scores or {}):
-            logger.info("%s", line)
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:
@@ -267,7 +205,8 @@ def objectives_loss(
 
 def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
     """Step -> share of `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
-    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    optimizer = config.optimizer
+    head_steps = config.init.lm_head_warmup_steps
     after_head = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
     of_head = config.init.lm_head_learning_rate / optimizer.learning_rate
     return lambda step: of_head if step < head_steps else after_head(step - head_steps)
@@ -288,48 +227,3 @@ def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGe
         allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
     temperature = config.temperature if config.pseudo_choice == "sample" else 0.0
     return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)
-
-
-def open_run_folder(config: PretrainConfig) -> RunFolder:
-    """The folder `run.output`."""
-    output = Path(config.run.output)
-
-    def advice(identity: Mapping[str, Any], keys: Collection[str]) -> str:
-        if "digests.corpus" in keys:
-            return (
-                f"; the run was trained on the corpus of {identity['data']['corpus']}, and that of "
-                f"data.corpus {config.data.corpus} is another one"
-            )
-        if {"optimizer.steps", "optimizer.tokens"} & set(keys):
-            return (
-                ". To train a finished model further, begin a new run: another run.output, --init.encoder "
-                f"{output / FULL} --init.lm_head encoder, and another run.seed, or it reads the same text "
-                "again"
-            )
-        return ""
-
-    rules = FolderRules(
-        output="run.output",
-        overwrite="--run.overwrite true",
-        contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
-        steps=CHECKPOINTS,
-        finished=FULL,
-        record=record_of,
-        may_change=free_keys(),
-        defaults={key: option.default for key, option in options_of(PretrainConfig).items()},
-        advice=advice,
-    )
-    sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
-    return RunFolder(output, rules, config.run.keep_checkpoints, config.run.overwrite, sorted(sources))
-
-
-def pace_of(config: PretrainConfig) -> Pace:
-    """When a run logs, saves and stops."""
-    run = config.run
-    return Pace(
-        log_steps=run.log_steps,
-        save_steps=run.save_steps,
-        last_step=run.stop_after_steps or None,
-        stall_seconds=run.stall_seconds,
-        stall_ends_seconds=run.stall_ends_seconds,
-    )

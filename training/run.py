@@ -77,8 +77,8 @@ class Trainer:
         if saved is not None:
             self._resume(saved)
         self.first_step = self.engine.steps
-        self._saved = (self.engine.steps, self.evaluated)  # what the newest step folder knows
-        self._latest: Evaluation | None = None
+        self._saved_at = (self.engine.steps, self.evaluated)  # what the newest step folder knows
+        self._evaluation: Evaluation | None = None
         self._drop_later_records()
 
     def _resume(self, saved: SavedRun) -> None:
@@ -106,7 +106,9 @@ class Trainer:
         Returns:
             Whether the run is finished. Otherwise the same command goes on.
         """
-        engine, task, pace = self.engine, self.task, self.pace
+        engine = self.engine
+        task = self.task
+        pace = self.pace
         last = min(task.total_steps, pace.last_step or task.total_steps)
         stopped = False
         self.progress = Progress(task.total_steps, "training", self.first_step, unit="steps", lines=False)
@@ -121,8 +123,8 @@ class Trainer:
                     with stalls.during(f"the evaluation after step {engine.steps}"):
                         stopped = not self._evaluate(stop)
 
-                # During the run, a step tells the processes that one of them was asked to stop. No step
-                # comes after the last one, but what follows the training may take long.
+                # During the run, a step tells all processes that one of them was asked to stop. No step
+                # follows the last one, but what comes after the training may take long.
                 if not stopped and engine.steps >= last:
                     with stalls.during("the last step"):
                         stopped = stop.anywhere()
@@ -170,7 +172,7 @@ class Trainer:
             evaluation = self.task.evaluate(self.engine, stop)
         if evaluation is None:
             return False
-        self._latest = evaluation
+        self._evaluation = evaluation
         self.evaluated = evaluation.step
         if self.folder.records is not None:
             self.folder.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
@@ -185,7 +187,7 @@ class Trainer:
     def _save(self) -> None:
         """Write a step folder with everything that a resumed run needs, unless the newest one has it."""
         steps = self.engine.steps
-        if steps == 0 or self._saved == (steps, self.evaluated):
+        if steps == 0 or self._saved_at == (steps, self.evaluated):
             return
         if self.folder.records is not None:
             self.folder.records.sync()
@@ -197,7 +199,7 @@ class Trainer:
         # With sharding, each process writes its own moments; otherwise the main process has all of them.
         parts = distributed.world_size() if self.engine.is_sharded else 1
         folder = self.folder.save_step(steps, self._files(), training_state, distributed.rank(), parts)
-        self._saved = (steps, self.evaluated)
+        self._saved_at = (steps, self.evaluated)
         logger.info("saved %s", folder)
 
     def _files(self) -> ModelFiles | None:
@@ -205,8 +207,10 @@ class Trainer:
         masters = self.engine.masters()
         if not distributed.is_main():
             return None
-        is_present = self._latest is not None and self._latest.step == self.engine.steps
-        return self.task.files(self.engine, masters, self._latest if is_present else None)
+        evaluation = self._evaluation
+        if evaluation is not None and evaluation.step != self.engine.steps:
+            evaluation = None
+        return self.task.files(self.engine, masters, evaluation)
 
     def _step(self, data: StepData | None, stop: StopSignal) -> Step | None:
         """Do a step. None: a process was asked to stop, and nothing has changed."""
@@ -219,10 +223,10 @@ class Trainer:
 
     def _log(self, step: Step, data: StepData) -> None:
         """Count a step, and log the interval that ends with it."""
-        steps, total = self.engine.steps, self.task.total_steps
+        steps = self.engine.steps
         self.meter.add(step)
         self.progress.update(1, loss=f"{step.loss:.4f}")
-        if steps % self.pace.log_steps and steps != total:
+        if steps % self.pace.log_steps and steps != self.task.total_steps:
             return
         evaluations_to_come = len(self.task.evaluations) - bisect_left(self.task.evaluations, steps)
         remaining = self.progress.eta(evaluations_to_come)

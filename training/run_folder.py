@@ -123,7 +123,7 @@ class RunFolder:
     # Who writes here, and which run the folder holds
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator["RunFolder"]:
         """Keep other commands out, and clear what killed processes left. Call it on every process.
 
         Raises:
@@ -138,7 +138,7 @@ class RunFolder:
                         clear_leftovers(folder)
 
             distributed.on_main(take)
-            yield
+            yield self
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Compare the run with run.json if a run has left something here; otherwise write run.json.
@@ -150,38 +150,34 @@ class RunFolder:
             UserError: the folder holds another run, or one without run.json; or it cannot be written.
         """
 
-        def compare_or_write() -> None:
-            path = self.path / RUN
-            if not any(True for pattern in _TRAINED for _ in self.path.glob(pattern)):
-                write_json(path, identity)
-            elif not path.is_file():
-                raise UserError(
-                    f"{self.path} holds checkpoints of a run that left no {RUN} there; {self._ways_out}"
-                )
-            else:
-                changed = self._differences(self._read_run_json(), identity)
-                if changed:
-                    raise UserError(
-                        f"{self.path} holds another run ({_listed(changed.values())}); {self._ways_out}"
-                    )
-
         self.remove_old_run()
-        distributed.on_main(compare_or_write)
+        distributed.on_main(lambda: self._compare_or_write(identity))
 
-    def _read_run_json(self) -> dict[str, Any]:
+    def _compare_or_write(self, identity: dict[str, Any]) -> None:
         path = self.path / RUN
-        identity = read_json(path, self._ways_out)
-        if not isinstance(identity, dict):
+        holds_a_run = any(next(self.path.glob(pattern), None) for pattern in _TRAINED)
+        if not holds_a_run:
+            write_json(path, identity)
+            return
+        if not path.is_file():
+            raise UserError(
+                f"{self.path} holds checkpoints of a run that left no {RUN} there; {self._ways_out}"
+            )
+        stored = read_json(path, self._ways_out)
+        if not isinstance(stored, dict):
             raise UserError(f"{path}: holds no run; {self._ways_out}")
-        return identity
+        changed = self._differences(stored, identity)
+        if changed:
+            raise UserError(f"{self.path} holds another run ({_listed(changed.values())}); {self._ways_out}")
 
     def _differences(self, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
         """The keys in which two identities differ, each with its values as in "seed: 1 -> 2"."""
-        stored, identity = flatten(stored), flatten(identity)
+        before = flatten(stored)
+        now = flatten(identity)
         for key, default in self.rules.defaults.items():
-            if key in identity:
-                stored.setdefault(key, default)
-        return {line.partition(":")[0]: line for line in differences(stored, identity)}
+            if key in now:
+                before.setdefault(key, default)
+        return {line.partition(":")[0]: line for line in differences(before, now)}
 
     def remove_old_run(self) -> None:
         """With `overwrite`, remove the run in the folder, once.

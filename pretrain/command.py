@@ -1,0 +1,140 @@
+"""The command run_pretrain.py: its run folder, when it logs and saves, and the models that it leaves."""
+
+import dataclasses
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from model.checkpoint.manifest import MANIFEST, check_manifest
+from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig, free_keys
+from pretrain.language_means import language_means
+from pretrain.report import record_of, summary
+from pretrain.task import Pretraining
+from training import distributed
+from training.checkpoint import write_checkpoint
+from training.engine import Engine
+from training.guard import StallWatch
+from training.run import Pace, Trainer
+from training.run_folder import METRICS, FolderRules, RunFolder
+from utils import logging
+from utils.config import save_config, to_yaml
+from utils.errors import UserError
+from utils.logging import logger
+from utils.options import options_of
+
+CHECKPOINTS = "checkpoints"
+FULL = "full"  # the finished model with its head, to continue from
+ENCODER = "encoder"  # the finished model without its head, for fine-tuning
+SETTINGS = "config.yaml"
+
+
+def open_run_folder(config: PretrainConfig) -> RunFolder:
+    """The folder `run.output`."""
+    output = Path(config.run.output)
+
+    def advice(identity: Mapping[str, Any], keys: Collection[str]) -> str:
+        if "digests.corpus" in keys:
+            return (
+                f"; the run was trained on the corpus of {identity['data']['corpus']}, and that of "
+                f"data.corpus {config.data.corpus} is another one"
+            )
+        if {"optimizer.steps", "optimizer.tokens"} & set(keys):
+            return (
+                ". To train a finished model further, begin a new run: another run.output, --init.encoder "
+                f"{output / FULL} --init.lm_head encoder, and another run.seed, or it reads the same text "
+                "again"
+            )
+        return ""
+
+    rules = FolderRules(
+        output="run.output",
+        overwrite="--run.overwrite true",
+        contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
+        may_change=free_keys(),
+        defaults={key: option.default for key, option in options_of(PretrainConfig).items()},
+        advice=advice,
+        steps=CHECKPOINTS,
+        finished=FULL,
+        record=record_of,
+    )
+    sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
+    return RunFolder(output, rules, config.run.keep_checkpoints, config.run.overwrite, sorted(sources))
+
+
+def open_log(folder: RunFolder) -> None:
+    """Open the log in the folder of the run, unless a launcher names another place."""
+    place = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
+    logging.setup(place, distributed.rank())
+
+
+def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
+    """Log the configuration, and write it to config.yaml."""
+    # It must not ask for a new beginning again.
+    saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
+    if distributed.is_main():
+        logger.info("configuration:\n%s", to_yaml(saved))
+        save_config(saved, folder.path / SETTINGS)
+
+
+def pace_of(config: PretrainConfig) -> Pace:
+    """When a run logs, saves and stops."""
+    run = config.run
+    return Pace(
+        log_steps=run.log_steps,
+        save_steps=run.save_steps,
+        last_step=run.stop_after_steps or None,
+        stall_seconds=run.stall_seconds,
+        stall_ends_seconds=run.stall_ends_seconds,
+    )
+
+
+def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
+    """Write the finished models. If nothing was left to do, repeat the last evaluation instead."""
+    if trainer.first_step == task.total_steps and _is_exported(folder):
+        logger.info(
+            "the run is finished: all %d steps are done, and its models are exported", task.total_steps
+        )
+        scores = folder.records.last_evaluation() if folder.records else None
+        for line in summary(scores or {}):
+            logger.info("%s", line)
+        return
+    stalls = StallWatch(trainer.pace.stall_seconds, trainer.pace.stall_ends_seconds)
+    with stalls, stalls.during("the export of the finished model"):
+        _export(task, trainer.engine, folder)
+
+
+def _is_exported(folder: RunFolder) -> bool:
+    """Whether both finished models are there and whole. Call it on every process."""
+
+    def check() -> bool:
+        try:
+            check_manifest(folder.path / FULL / MANIFEST)
+            check_manifest(folder.path / ENCODER / MANIFEST)
+        except UserError:
+            return False
+        return True
+
+    return distributed.on_main(check)
+
+
+def _export(task: Pretraining, engine: Engine, folder: RunFolder) -> None:
+    """Write both finished models, with the mean vector of each language. Call it on every process."""
+    masters = engine.masters()
+    full = encoder = None
+    if distributed.is_main():
+        means = language_means(
+            engine.model.ernie_m,
+            task.text.corpus,
+            task.tokenizer,
+            task.text.languages,
+            task.config.data.max_seq_len,
+        )
+        means_by_language = means.by_language() if means else {}
+        full = dataclasses.replace(task.files(engine, masters), language_means=means_by_language)
+        encoder = dataclasses.replace(task.encoder_files(engine, masters), language_means=means_by_language)
+    write_checkpoint(folder.path / FULL, full)
+    write_checkpoint(folder.path / ENCODER, encoder)
+    logger.info(
+        "for fine-tuning: %s; to continue pre-training: %s", folder.path / ENCODER, folder.path / FULL
+    )
