@@ -177,6 +177,7 @@ def check_attention(quick: bool) -> str:
         "packed": Layout(lengths),
         "context": Layout(lengths, [max(1, 3 * n // 4) for n in lengths]),
     }
+
     def dense(x: Tensor, layout: Layout) -> Tensor:
         q, k, v = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
         closed = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))
