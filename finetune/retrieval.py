@@ -71,6 +71,7 @@ class Retrieval(Task):
     """
 
     divisible = False  # the loss needs the vectors of every process
+    memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
 
     def __init__(self, flags: RetrievalFlags, starts: Mapping[int, Checkpoint | None]):
         if flags.init_checkpoint and not has_state(Path(flags.init_checkpoint)):

@@ -67,6 +67,7 @@ class SupervisedTask:
     labels: list[str] | None = None
     encode: EncodeExamples
     divisible = True
+    memory_advice = "lower --batch_size and raise --gradient_accumulation_steps, or add --recompute true"
 
     # What a task defines
 

@@ -45,6 +45,7 @@ class Pretraining(Task):
     """
 
     divisible = True
+    memory_advice = "lower run.micro_batch_tokens, or set run.recompute true"
 
     def __init__(self, config: PretrainConfig):
         self.config = config

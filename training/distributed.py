@@ -38,11 +38,16 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
         sharding_stage: 0: the processes form fleet's data-parallel group; 1: its sharding group.
 
     Raises:
-        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use.
+        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use; or Paddle has no
+            code for the card.
     """
     import paddle
 
     gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if gpu:
+        from training.card import check_wheel
+
+        check_wheel()
     if world_size() == 1:
         paddle.set_device("gpu" if gpu else "cpu")
         return str(paddle.device.get_device())

@@ -82,8 +82,8 @@ class Precision:
             )
         description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
-        if not on_gpu() and not cpu_bf16 and dtype == "float32":
-            _recommend_cpu_bf16()
+        if self.amp == NONE and not self.cpu_bf16 and dtype == "float32":
+            _recommend_half_precision()
         self.scaler = paddle.amp.GradScaler(self.amp == "fp16", **asdict(loss_scaling or LossScaling()))
 
     def prepare(self, model: nn.Layer) -> None:
@@ -160,6 +160,9 @@ def _check_bf16(option: str) -> None:
 
 
 @functools.cache  # once, however many seeds a command trains
-def _recommend_cpu_bf16() -> None:
-    if onednn.missing() is None:
+def _recommend_half_precision() -> None:
+    if on_gpu():
+        amp = "bf16" if has_bf16() else "fp16"
+        logger.info("this GPU multiplies faster in half precision: amp %s (docs/scale.md)", amp)
+    elif onednn.missing() is None:
         logger.info("this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)")

@@ -15,6 +15,7 @@ from typing import Any
 
 from model.checkpoint.folder import ModelFiles
 from training import distributed
+from training.card import out_of_memory_is_a_user_error
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.meter import Meter
@@ -120,7 +121,10 @@ class Trainer:
             while True:
                 # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
                 if not stopped and self._evaluation_is_due():
-                    with stalls.during(f"the evaluation after step {engine.steps}"):
+                    with (
+                        stalls.during(f"the evaluation after step {engine.steps}"),
+                        out_of_memory_is_a_user_error(task.memory_advice),
+                    ):
                         stopped = not self._evaluate(stop)
 
                 # During the run, a step tells all processes that one of them was asked to stop. No step
@@ -142,7 +146,10 @@ class Trainer:
                     data = batches.next_unless(stop if task.divisible else None)
 
                 # Forward and backward passes, the sum over the processes, and the update.
-                with stalls.during(f"step {engine.steps + 1}"):
+                with (
+                    stalls.during(f"step {engine.steps + 1}"),
+                    out_of_memory_is_a_user_error(task.memory_advice),
+                ):
                     step = self._step(data, stop)
 
                 # A step that was abandoned does not count: the next command makes it.

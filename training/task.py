@@ -53,12 +53,14 @@ class Task(Protocol):
             values within the loss, because they would wait for each other.
         total_steps: the number of optimizer steps of the seed that `begin` was given.
         evaluations: steps after which that seed is evaluated, in ascending order.
+        memory_advice: what a user can change so that a step needs less memory of the card.
     """
 
     identity: dict[str, Any]
     divisible: bool
     total_steps: int
     evaluations: Sequence[int]
+    memory_advice: str
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Choose a seed, and make its model and its optimizer.

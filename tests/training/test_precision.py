@@ -91,7 +91,7 @@ def said(monkeypatch, caplog):
     """The lines of the log so far."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
-    precision._recommend_cpu_bf16.cache_clear()
+    precision._recommend_half_precision.cache_clear()
     return lambda: [record.message for record in caplog.records]
 
 
@@ -109,12 +109,24 @@ def test_cpu_bf16_is_recommended_once(monkeypatch, said):
     advice = "this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)"
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16 instructions")
     Precision()
-    precision._recommend_cpu_bf16.cache_clear()
+    precision._recommend_half_precision.cache_clear()
     assert advice not in said()
     monkeypatch.setattr(onednn, "missing", lambda: None)
     for _ in range(3):
         Precision()
     assert said().count(advice) == 1
+
+
+@pytest.mark.parametrize(("capability", "amp"), [((8, 6), "bf16"), ((7, 0), "fp16")])
+def test_half_precision_is_recommended_on_a_gpu(fp16, monkeypatch, said, capability, amp):
+    gpu(monkeypatch, *capability)
+    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    precision._recommend_half_precision.cache_clear()
+    Precision("fp16")
+    assert len(said()) == 1  # the line that describes the device
+    for _ in range(2):
+        Precision()
+    assert said().count(f"this GPU multiplies faster in half precision: amp {amp} (docs/scale.md)") == 1
 
 
 def test_cpu_bf16_is_refused_in_one_line(monkeypatch, float64):
