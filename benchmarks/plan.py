@@ -92,9 +92,10 @@ def layer_memory(
 ) -> float:
     """Bytes that a layer keeps for each token for the backward pass; `columns` is T, the scores of a token.
 
-    With half precision and plain attention this is 34 H + 5 heads T, as in Korthikanti et al. 2022, "Reducing
-    Activation Recomputation in Large Transformer Models", equation 1. The part after attention is computed
-    for the share `behind` of the tokens.
+    With half precision and fused attention the first part is 34 H, as in Korthikanti et al. 2022, "Reducing
+    Activation Recomputation in Large Transformer Models", equation 1. Without it a score takes 7 bytes there,
+    not that equation's 5, because Paddle's softmax is float32 in mixed precision. The part after attention is
+    computed for the share `behind` of the tokens.
     """
     product = sizes.product
     # the input of q, k and v, and these three
@@ -105,7 +106,8 @@ def layer_memory(
     if fused:
         scores = FLOAT * shape.heads
     else:
-        scores = shape.heads * columns * (2 * product + 1)
+        # what softmax returns, dropout's mask, the input of the product with the values
+        scores = shape.heads * columns * (FLOAT + 1 + product)
     return shape.hidden * (before_attention + behind * after_attention) + scores
 
 
@@ -121,14 +123,17 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
     inputs = shape.layers * tokens * shape.hidden * sizes.norm
     in_optimizer = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
     chunk = min(LOGITS, FLOAT * MASKED * tokens * shape.vocabulary)
+    # At the peak, in the backward pass: the word table's gradient by the loss, its product with the factor from
+    # above, and the gradient by the look-up. In mixed precision also the table that the products take, the
+    # gradient of a chunk, and that of the one before, which the allocator still holds.
+    table_copies = 3 * FLOAT + (3 * sizes.product if sizes.product < FLOAT else 0)
     return {
         "weights": sizes.weight * shape.trained + sizes.cast * shape.matrices,
         "gradients": FLOAT * shape.trained,
         "optimizer": (2 * FLOAT + sizes.master) * in_optimizer,
         "activations": inputs + layer if run.recompute else (shape.layers - 1) * layer + last,
-        # A chunk of logits, of their exponentials and of their gradient; the word table's gradient by the
-        # loss, which waits for the backward pass, and the part of one chunk.
-        "logits": 3 * chunk + (2 * FLOAT + sizes.product) * shape.table,
+        # a chunk of logits, of their exponentials and of their gradient
+        "logits": 3 * chunk + table_copies * shape.table,
     }
 
 
