@@ -123,9 +123,9 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
     inputs = shape.layers * tokens * shape.hidden * sizes.norm
     in_optimizer = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
     chunk = min(LOGITS, FLOAT * MASKED * tokens * shape.vocabulary)
-    # At the peak, in the backward pass: the word table's gradient by the loss, its product with the factor from
-    # above, and the gradient by the look-up. In mixed precision also the table that the products take, the
-    # gradient of a chunk, and that of the one before, which the allocator still holds.
+    # At the peak, in the backward pass: the word table's gradient by the loss, its product with the factor
+    # from above, and the gradient by the look-up. In mixed precision also the table that the products take,
+    # the gradient of a chunk, and that of the one before, which the allocator still holds.
     table_copies = 3 * FLOAT + (3 * sizes.product if sizes.product < FLOAT else 0)
     return {
         "weights": sizes.weight * shape.trained + sizes.cast * shape.matrices,
