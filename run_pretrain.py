@@ -24,12 +24,14 @@ def main() -> None:
 def train(config: PretrainConfig, stop: StopSignal) -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+    from model.device import use_kernels
     from pretrain.command import finish, open_log, open_run_folder, pace_of, save_settings
     from pretrain.task import Pretraining
     from training import distributed
     from training.run import Trainer
 
     distributed.init(sharding_stage=config.run.sharding_stage)
+    use_kernels(config.run.kernels)
     with open_run_folder(config).locked() as folder:
         open_log(folder)
         task = Pretraining(config)

@@ -12,6 +12,7 @@ import paddle
 
 from finetune import report
 from finetune.flags import TrainingFlags
+from model.device import use_kernels
 from training import distributed
 from training.run import Pace
 from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state
@@ -39,6 +40,7 @@ def folder_rules(flags: TrainingFlags) -> FolderRules:
 def begin(flags: TrainingFlags) -> None:
     """Start a command: join the other processes, open the log, and log the command."""
     distributed.init(flags.use_cuda)
+    use_kernels(flags.kernels)
     setup(rank=distributed.rank())
     logger.info("command: %s (paddle %s)", shlex.join(sys.argv), paddle.__version__)
     if line := os.environ.get(RECIPE_BATCH):

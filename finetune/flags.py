@@ -107,6 +107,9 @@ class TrainingFlags:
     cpu_bf16: bool = False
     """Whether to multiply in bfloat16 on a CPU. It must have avx512_bf16 or AMX."""
 
+    kernels: Literal["fast", "plain"] = option("fast", free=True)
+    """plain: take the simplest and slowest path everywhere, to see whether a faster one is at fault."""
+
     lr_schedule_style: Literal["official", "paddlenlp"] = "official"
     """After the warm-up the rate is the peak times 1 - t/T (official), or falls straight to 0 (paddlenlp)."""
 

@@ -3,7 +3,7 @@
     device                                           mask          how it is computed
     a CPU                                            CpuMask       group by group, in `model/cpu/attention.py`
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
-    other GPUs, and float32                          PaddedMask    group by group, each padded to [b, T]
+    other GPUs, float32, and plain kernels           PaddedMask    group by group, each padded to [b, T]
 
 `model/layout.py` draws the mask. Symbols: see `model/ernie_m.py`.
 """
@@ -73,7 +73,9 @@ class FlashMask(AttentionMask):
     """The mask as `paddle.nn.functional.flashmask_attention` takes it: `Layout.row_indices`."""
 
     row_indices: Tensor  # int64 [1, 1, N, 2]
-    multiple: ClassVar[int] = 64  # so that there are few shapes
+    # The kernel computes blocks of 128 rows. Versions before PaddlePaddle/flash-attention 77c311d read beyond
+    # the mask if the last block is not full.
+    multiple: ClassVar[int] = 128
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
@@ -173,6 +175,8 @@ def padded_attention(
 
 def mask_class() -> type[AttentionMask]:
     """The kind of mask for the device in use; the table at the top of this file lists them."""
+    if device.has_plain_kernels():
+        return PaddedMask
     if not device.on_gpu():
         return CpuMask
     half_precision = paddle.amp.is_autocast_enabled()

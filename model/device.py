@@ -1,4 +1,4 @@
-"""What the device can do: half precision, attention kernels, TF32.
+"""What the device can do: half precision, attention kernels, TF32; and which kernels a process uses.
 
     compute capability     amp fp16    amp bf16     attention in half precision
     below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
@@ -7,8 +7,13 @@
 
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
 variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
+
+With `--kernels plain` (`run.kernels`) every device takes the simplest path: Paddle's own operations without
+the kernels of `model/cpu/`, padded groups instead of FlashMask, gradients of the whole word table, and
+Paddle's AdamW, parameter by parameter. Numbers that differ by more than rounding point to a faulty kernel.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -16,10 +21,28 @@ from typing import Any, TypeVar
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
+
+from utils.logging import logger
 
 T = TypeVar("T")
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
+FAST = "fast"
+PLAIN = "plain"
+_FLASH_VERSION = "FLAGS_flash_attn_version"
+_kernels = FAST
+
+
+def use_kernels(kind: str) -> None:
+    """Choose the kernels of this process: FAST or PLAIN. Call it before you make the optimizer."""
+    global _kernels
+    _kernels = kind
+
+
+def has_plain_kernels() -> bool:
+    """Whether this process takes the simplest path everywhere."""
+    return _kernels == PLAIN
 
 
 def on_gpu() -> bool:
@@ -39,16 +62,55 @@ def has_bf16() -> bool:
 
 def flash_in(half: bool) -> bool:
     """Whether a model that computes in half precision, or not, will use FlashMask on the device in use."""
-    return half and on_gpu() and has_bf16()
+    return half and on_gpu() and not has_plain_kernels() and has_bf16() and flash_works()
+
+
+@functools.cache
+def flash_works() -> bool:
+    """Whether FlashMask computes a small example correctly. If not, the log says so, once.
+
+    A wheel may lack the kernel for a card that has the capability. Version 3 of the kernel refuses dropout
+    and `training=False` (`flashmask_attention` in paddle/nn/functional/flash_attention.py): version 2 is set.
+    """
+    try:
+        paddle.set_flags({_FLASH_VERSION: 2})
+        with paddle.enable_grad(), paddle.amp.auto_cast(False):
+            error = _error_of_flash()
+    except (RuntimeError, OSError, ValueError, AssertionError) as problem:  # what Paddle raises, CUDA's too
+        reason = str(problem).strip().rpartition("\n")[2]
+    else:
+        if error < 0.02:
+            return True
+        reason = f"its result is off by {error:.2g}"
+    logger.warning("FlashMask does not work here; attention uses padded groups, which is slower: %s", reason)
+    return False
+
+
+def _error_of_flash() -> float:
+    """The error of two sequences of 64 tokens whose values are 1 and 2, and of the gradient of the values."""
+    value = paddle.repeat_interleave(paddle.to_tensor([1.0, 2.0]), 64).reshape([1, 128, 1, 1])
+    value = value.expand([1, 128, 2, 64]).astype("bfloat16")
+    value.stop_gradient = False
+    query = paddle.ones_like(value)
+    bounds = paddle.to_tensor([[64, 0], [128, 64]], dtype="int32")  # the rows that see each column
+    bounds = paddle.repeat_interleave(bounds, 64, axis=0).reshape([1, 1, 128, 2])
+    output = F.flashmask_attention(query, query, value, bounds)
+    output.sum().backward()
+    errors = [output - value, value.grad - 1.0]
+    return max(error.astype("float32").abs().max().item() for error in errors)
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether a tensor lies on a CPU and is computed with now, not in a graph that is being traced."""
-    return paddle.in_dynamic_mode() and x.place.is_cpu_place()
+    """Whether the kernels of `model/cpu/` compute with a tensor.
+
+    It lies on a CPU, is computed with now and not in a graph that is being traced, and the kernels are not
+    plain.
+    """
+    return paddle.in_dynamic_mode() and not has_plain_kernels() and x.place.is_cpu_place()
 
 
 def training_on_cpu(x: Tensor) -> bool:
-    """Whether a tensor lies on a CPU and what is computed with it gets gradients."""
+    """Whether the kernels of `model/cpu/` compute with a tensor, and the result gets gradients."""
     return on_cpu(x) and paddle.is_grad_enabled()
 
 
@@ -125,4 +187,6 @@ def summary(precision: str, processes: int) -> str:
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
         facts.append("TF32 on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "TF32 off")
     facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "collectives none")
+    if has_plain_kernels():
+        facts.append("kernels plain")
     return "; ".join([f"device: {device}", *facts])

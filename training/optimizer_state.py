@@ -60,7 +60,12 @@ def load_optimizer_state(
         value = state[key]
         if list(tensor.shape) != list(value.shape):
             raise UserError(f"{_ANOTHER_MODEL} {key} of shape {list(value.shape)}")
-        tensor.set_value(value)
+        if tensor.place.is_cpu_place():
+            # Paddle keeps Adam's powers on the CPU. `set_value` would move them to the device in use, where
+            # each takes a kernel of its own in every step.
+            tensor.get_tensor().set(np.asarray(value), paddle.CPUPlace())
+        else:
+            tensor.set_value(value)
 
 
 def _accumulator_key(optimizer: paddle.optimizer.Optimizer, parameter: Tensor) -> str:

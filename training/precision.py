@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor, nn
 
 from model.cpu import onednn
-from model.device import has_bf16, on_gpu, summary
+from model.device import has_bf16, has_plain_kernels, on_gpu, summary
 from model.layers import use_bfloat16
 from training import distributed
 from utils.errors import UserError
@@ -56,7 +56,7 @@ class Precision:
 
     Raises:
         UserError: O2 on a CPU or without `amp`, bf16 on a GPU below compute capability 8.0, or `cpu_bf16` on
-            a CPU without bfloat16 or with weights in float64.
+            a CPU without bfloat16, with weights in float64 or with plain kernels.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Precision:
             )
         description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
-        if self.amp == NONE and not self.cpu_bf16 and dtype == "float32":
+        if self.amp == NONE and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_half_precision()
         self.scaler = paddle.amp.GradScaler(self.amp == "fp16", **asdict(loss_scaling or LossScaling()))
 
@@ -157,6 +157,8 @@ def _check_bf16(option: str) -> None:
         raise UserError(f"{option} needs {missing}: leave it out")
     if (dtype := str(paddle.get_default_dtype())) != "float32":
         raise UserError(f"{option} needs weights in float32: leave out dtype {dtype}")
+    if has_plain_kernels():
+        raise UserError(f"{option} needs kernels that are not plain: leave out kernels plain")
 
 
 @functools.cache  # once, however many seeds a command trains

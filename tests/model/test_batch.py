@@ -59,13 +59,13 @@ def test_an_array_with_pads_becomes_a_row_of_tokens():
     assert padded[1].tolist() == [[8, 9], [10, 11], [0, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("mask", [PaddedMask, FlashMask])
-def test_a_gpu_gets_a_multiple_of_64_tokens(monkeypatch, mask):
+@pytest.mark.parametrize(("mask", "multiple"), [(PaddedMask, 64), (FlashMask, 128)])
+def test_a_gpu_gets_a_multiple_of_some_tokens(monkeypatch, mask, multiple):
     compute_as_on_a_gpu(monkeypatch, mask)
     languages = np.array([3, 4, 5])
     batch = upload(TokenBatch.from_packed(np.array([7, 8, 9]), Layout([2, 1]), language_ids=languages))
-    assert batch.input_ids.shape == batch.position_ids.shape == [64]
-    assert batch.language_ids.tolist() == [3, 4, 5] + [-1] * 61
+    assert batch.input_ids.shape == batch.position_ids.shape == [multiple]
+    assert batch.language_ids.tolist() == [3, 4, 5] + [-1] * (multiple - 3)
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
-    states = paddle.ones([64, 2])
+    states = paddle.ones([multiple, 2])
     assert batch.without_filler(states).shape == [3, 2]

@@ -14,6 +14,7 @@ from model.ernie_m import ErnieMModel
 from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from model.layout import SIMILAR, Layout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
+from tests.helpers.flash import flashmask, visible
 from tests.helpers.plain_model import PlainErnieM, in_plain_paddle, padded
 
 CONFIG = ErnieMConfig(
@@ -46,27 +47,6 @@ def mask(request, monkeypatch):
         compute_as_on_a_gpu(monkeypatch, request.param)
     monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
     return request.param
-
-
-def visible(row_indices: np.ndarray) -> np.ndarray:
-    """Who sees whom by `startend_row_indices` [1, 1, N, 2] with causal=False, as Paddle documents them."""
-    start, end = row_indices[0, 0].T
-    row, column = np.indices([len(start), len(start)])
-    masked_below = (row > column) & (row >= start)
-    masked_above = (row < column) & (row < end)
-    return ~(masked_below | masked_above)
-
-
-def flashmask(query, key, value, startend_row_indices, dropout=0.0, causal=False, training=True):
-    """A stand-in: [1, N, heads, D], as `paddle.nn.functional.flashmask_attention` is documented."""
-    assert startend_row_indices.dtype == paddle.int32 and not causal
-    assert query.shape[1] % 64 == 0
-    is_visible = paddle.to_tensor(visible(startend_row_indices.numpy()))
-    query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
-    scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5
-    masked = paddle.full_like(scores, -np.inf)
-    weights = paddle.nn.functional.softmax(paddle.where(is_visible, scores, masked))
-    return paddle.matmul(weights, value).transpose([0, 2, 1, 3])
 
 
 def layout_and_ids(name: str) -> tuple[Layout, np.ndarray]:
@@ -231,4 +211,9 @@ def test_the_mask_of_a_device(monkeypatch, on_gpu, capability, autocast, expecte
     monkeypatch.setattr(device, "on_gpu", lambda: on_gpu)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
+    monkeypatch.setattr(device, "flash_works", lambda: True)
     assert mask_class() is expected
+    monkeypatch.setattr(device, "flash_works", lambda: False)
+    assert mask_class() is (PaddedMask if on_gpu else CpuMask)
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    assert mask_class() is PaddedMask

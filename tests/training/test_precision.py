@@ -55,6 +55,7 @@ def gpu(monkeypatch, major: int, minor: int) -> None:
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device=None: (major, minor))
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")
+    monkeypatch.setattr(device, "flash_works", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +195,14 @@ def test_master_weights_are_part_of_the_state(monkeypatch):
         found = {key: tensor.numpy() for key, tensor in optimizer_state(optimizer, parameters).items()}
         assert found.keys() >= keys and all(np.array_equal(found[key], state[key]) for key in state)
         state = found
+
+
+def test_powers_of_adam_stay_on_the_cpu(monkeypatch):
+    """`set_value` would move them to the device in use, where each takes a kernel in every step."""
+    model = OneWeight()
+    optimizer = build_optimizer(model, 0.1)
+    parameters = dict(model.named_parameters())
+    monkeypatch.setattr(paddle.Tensor, "set_value", None)
+    load_optimizer_state(optimizer, parameters, {"weight/beta1_pow_acc": np.full([1], 0.25, np.float32)})
+    power = optimizer_state(optimizer, parameters)["weight/beta1_pow_acc"]
+    assert power.place.is_cpu_place() and power.item() == 0.25

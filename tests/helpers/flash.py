@@ -1,0 +1,26 @@
+"""A stand-in for `paddle.nn.functional.flashmask_attention`, which only GPUs have."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+
+def visible(row_indices: np.ndarray) -> np.ndarray:
+    """Who sees whom by `startend_row_indices` [1, 1, N, 2] with causal=False, as Paddle documents them."""
+    start, end = row_indices[0, 0].T
+    row, column = np.indices([len(start), len(start)])
+    masked_below = (row > column) & (row >= start)
+    masked_above = (row < column) & (row < end)
+    return ~(masked_below | masked_above)
+
+
+def flashmask(query, key, value, startend_row_indices, dropout=0.0, causal=False, training=True):
+    """A stand-in: [1, N, heads, D], as `paddle.nn.functional.flashmask_attention` is documented."""
+    assert startend_row_indices.dtype == paddle.int32 and not causal
+    assert query.shape[1] % 128 == 0
+    is_visible = paddle.to_tensor(visible(startend_row_indices.numpy()))
+    query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
+    scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5
+    masked = paddle.full_like(scores, -np.inf)
+    weights = F.softmax(paddle.where(is_visible, scores, masked))
+    return paddle.matmul(weights, value).transpose([0, 2, 1, 3])

@@ -1,0 +1,154 @@
+"""The choice of kernels: FlashMask is tried before it is used, and `plain` takes Paddle's own operations."""
+
+import inspect
+
+import numpy as np
+import paddle
+import pytest
+
+from model import device
+from model.batch import TokenBatch
+from model.config import ErnieMConfig
+from model.heads import PreTrainingModel, SequenceClassifier
+from model.layout import Layout
+from tests.helpers.batches import packed_batch
+from tests.helpers.flash import flashmask
+from training.engine import Engine
+from training.optimizer import build_optimizer
+from training.precision import Precision
+from utils.errors import UserError
+from utils.logging import logger
+
+CONFIG = ErnieMConfig(
+    vocab_size=40,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+
+
+@pytest.fixture
+def warnings(monkeypatch, caplog):
+    """The warnings in the log; FlashMask has not been tried yet."""
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("WARNING")
+    device.flash_works.cache_clear()
+    yield lambda: [record.message for record in caplog.records]
+    device.flash_works.cache_clear()
+
+
+@pytest.fixture
+def flags(monkeypatch) -> dict[str, int]:
+    """Paddle's flags as on a GPU, where the user has set version 3."""
+    flags = {"FLAGS_flash_attn_version": 3, "FLAGS_cudnn_deterministic": False}
+    for owner in (paddle, paddle.base.framework):
+        monkeypatch.setattr(owner, "get_flags", lambda names: {name: flags[name] for name in names})
+        monkeypatch.setattr(owner, "set_flags", flags.update)
+    return flags
+
+
+def operation(query, key, value, bounds, seed, dropout, causal, return_softmax, is_test, rng_name):
+    """A stand-in for version 2 of the kernel, with the arguments of `flashmask_attention` in api.h."""
+    half = query.dtype
+    query, key, value = (x.astype("float32") for x in (query, key, value))
+    return flashmask(query, key, value, bounds).astype(half), None, None, None
+
+
+def test_version_2_of_flashmask_is_used(monkeypatch, warnings, flags):
+    """Paddle's own function chooses the kernel; version 3 refuses dropout and evaluation."""
+    monkeypatch.setattr(paddle._C_ops, "flashmask_attention", operation)
+    query = paddle.ones([1, 128, 1, 8])
+    bounds = paddle.zeros([1, 1, 128, 2], "int32")
+    attention = paddle.nn.functional.flashmask_attention
+    for options in ({"dropout": 0.1}, {"training": False}):
+        with pytest.raises(AssertionError, match="flashmask_attention_v2 does not support"):
+            attention(query, query, query, bounds, **options)
+    assert device.flash_works() and warnings() == []
+    for options in ({"dropout": 0.1}, {"training": False}):
+        attention(query, query, query, bounds, **options)
+
+
+def missing(*args):
+    raise RuntimeError("C++ traceback\n(NotFound) the kernel `flashmask_attention` is not registered.")
+
+
+def off_by_one_row(query, key, value, bounds, *options):
+    return operation(query, key, value, bounds + 1, *options)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"), [(missing, "is not registered"), (off_by_one_row, "its result is off by 1")]
+)
+def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, kernel, reason):
+    monkeypatch.setattr(paddle._C_ops, "flashmask_attention", kernel)
+    with paddle.no_grad():  # as in an evaluation
+        assert not device.flash_works() and not device.flash_works()
+    (line,) = warnings()
+    assert "FlashMask does not work here; attention uses padded groups" in line and reason in line
+
+
+def test_the_arguments_of_the_kernel():
+    """`operation` above takes what Paddle's declaration and its own call name."""
+    source = inspect.getsource(paddle.nn.functional.flashmask_attention)
+    call = source.split("_C_ops.flashmask_attention(")[1].split(")")[0]
+    assert len([word for word in call.split(",") if word.strip()]) == len(
+        inspect.signature(operation).parameters
+    )
+
+
+def loss_and_gradients(model, loss_of) -> dict[str, np.ndarray]:
+    loss = loss_of(model)
+    loss.backward()
+    arrays = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+    for parameter in model.parameters():
+        parameter.grad = None
+    return {"loss": loss.numpy(), **arrays}
+
+
+def masked_loss(model: PreTrainingModel) -> paddle.Tensor:
+    hidden = model.encode(packed_batch(np.arange(4, 13), Layout([6, 3], [4, 3])))
+    return model.lm_head.loss(hidden, paddle.arange(9)).total
+
+
+def classification_loss(model: SequenceClassifier) -> paddle.Tensor:
+    return model(packed_batch(np.arange(4, 13), Layout([6, 3]))).square().sum()
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss_of", [masked_loss, classification_loss])
+def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
+    model = PreTrainingModel(CONFIG, ["en"]) if loss_of is masked_loss else SequenceClassifier(CONFIG, 3)
+    fast = loss_and_gradients(model, loss_of)
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    for kernel in ("model.layers.GeluOnCpu", "model.layers.LinearOnCpu", "model.word_table.LookUpOnCpu"):
+        monkeypatch.setattr(kernel, None)
+    plain = loss_and_gradients(model, loss_of)
+    assert plain.keys() == fast.keys()
+    for name, array in plain.items():
+        assert np.abs(array - fast[name]).max() < 1e-12, name
+
+
+def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    model = SequenceClassifier(CONFIG, 3)
+    engine = Engine(model, build_optimizer(model, 1e-3))
+    calls = []
+    adamw = paddle._C_ops.adamw_
+    monkeypatch.setattr(paddle._C_ops, "adamw_", lambda *args: calls.append(args) or adamw(*args))
+    engine.step([packed_batch(np.arange(4, 13), Layout([6, 3]))], lambda batch: (model(batch).sum(), {}))
+    assert len(calls) == len(model.parameters())
+    assert calls[0][0].shape == [40, 12]  # the whole word table
+
+
+def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    monkeypatch.setattr("model.cpu.onednn.missing", lambda: None)
+    with pytest.raises(UserError, match="cpu_bf16 needs kernels that are not plain: leave out kernels plain"):
+        Precision(cpu_bf16=True)
+
+
+def test_a_batch_of_plain_kernels_is_padded(monkeypatch):
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    assert TokenBatch.from_packed(np.arange(3), Layout([2, 1])).input_ids.shape == (64,)
