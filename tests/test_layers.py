@@ -135,14 +135,17 @@ def test_what_a_user_starts_does_nothing_when_imported():
 OWNERS = {"self", "cls", "ctx"}
 TENSOR_ATTRIBUTES = {"grad", "grad_", "stop_gradient"}
 FOREIGN_ATTRIBUTES = {
-    "options.intra_op_num_threads", "options.log_severity_level",  # onnxruntime.SessionOptions
+    "options.intra_op_num_threads",
+    "options.log_severity_level",  # onnxruntime.SessionOptions
     "self.scaler._found_inf",  # paddle.amp.GradScaler
     "strategy.hybrid_configs",  # fleet.DistributedStrategy
     "tensor.data_type",  # an ONNX tensor
-    "libc.malloc.restype", "libc.malloc.argtypes", "libc.free.argtypes",  # ctypes
+    "libc.malloc.restype",
+    "libc.malloc.argtypes",
+    "libc.free.argtypes",  # ctypes
     "log.propagate",  # logging.Logger
     "model.max_seq_length",  # sentence_transformers.SentenceTransformer
-}  # fmt: skip
+}
 
 
 def product_files() -> list[Path]:

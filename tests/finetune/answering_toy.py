@@ -12,9 +12,12 @@ PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
 PLACES = ["“old”  rome", "new\u200b oslo", "ｂig lima", "‘red’ bern", "the  port"]
 FILLERS = ["and then", "but now", "they say that"]
 CONFIG = {
-    **toy.CONFIG, "vocab_size": 60, "hidden_size": 32, "hidden_dropout_prob": 0.0,
+    **toy.CONFIG,
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
+}
 LANGUAGES = ["en", "de"]
 
 
@@ -32,18 +35,19 @@ def context(rng: np.random.Generator, number: int, length: int) -> tuple[str, li
 def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
     """SQuAD v1.1 JSON: a question on every fact."""
     rng = np.random.default_rng(seed)
-    made = []
+    written = []
     for number in range(paragraphs):
-        text, found = context(rng, number, facts)
+        text, facts_of_text = context(rng, number, facts)
         qas = [
             {
-                "id": f"{seed}-{number}-{person}", "question": f"where is {person} ?",
+                "id": f"{seed}-{number}-{person}",
+                "question": f"where is {person} ?",
                 "answers": [{"text": place, "answer_start": start}],
             }
-            for person, place, start in found
-        ]  # fmt: skip
-        made.append({"context": text, "qas": qas})
-    return {"version": "1.1", "data": [{"title": "people", "paragraphs": made}]}
+            for person, place, start in facts_of_text
+        ]
+        written.append({"context": text, "qas": qas})
+    return {"version": "1.1", "data": [{"title": "people", "paragraphs": written}]}
 
 
 def questions(value: dict) -> list[tuple[str, dict]]:
@@ -61,9 +65,9 @@ def make(folder: Path) -> Path:
     texts = [context for context, _ in questions(squad(200, seed=9))]
     options = {"vocab_size": 80, "character_coverage": 1.0, "user_defined_symbols": PEOPLE}
     toy.write_model(folder, texts, LANGUAGES, {}, CONFIG, **options)
-    known = squad(3, seed=1)
-    files = {"train": {"data": known["data"] * 300}, "dev.en": known, "dev.de": squad(3, seed=2)}
-    files |= {"pair-en-en": known, "pair-en-de": squad(2, seed=3), "pair-de-de": known}
+    learned = squad(3, seed=1)
+    files = {"train": {"data": learned["data"] * 300}, "dev.en": learned, "dev.de": squad(3, seed=2)}
+    files |= {"pair-en-en": learned, "pair-en-de": squad(2, seed=3), "pair-de-de": learned}
     for name, value in files.items():
         (folder / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     return folder
@@ -72,8 +76,16 @@ def make(folder: Path) -> Path:
 def flags(folder: Path, out: Path, **changes) -> list[str]:
     """A command line for run_mrc.py; None as a value leaves the flag out."""
     values = {
-        "train_set": folder / "train.json", "dev_set": f"{folder}/dev.%s.json", "label_map_config": None,
-        "num_labels": None, "batch_size": 6, "epoch": 1, "learning_rate": 3e-3, "max_seq_len": 80,
-        "max_query_length": 16, "doc_stride": 20, "skip_steps": 20,
-    }  # fmt: skip
+        "train_set": folder / "train.json",
+        "dev_set": f"{folder}/dev.%s.json",
+        "label_map_config": None,
+        "num_labels": None,
+        "batch_size": 6,
+        "epoch": 1,
+        "learning_rate": 3e-3,
+        "max_seq_len": 80,
+        "max_query_length": 16,
+        "doc_stride": 20,
+        "skip_steps": 20,
+    }
     return toy.flags(folder, out, **values | changes)

@@ -33,8 +33,13 @@ def random_encoder(toy_folder, tmp_path_factory):
 def corpus(tmp_path_factory):
     """A tiny corpus, beside the configurations of a model for it, with dropout and without."""
     folder = tmp_path_factory.mktemp("retrieval")
-    config = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-              "initializer_range": 0.1}  # fmt: skip
+    config = {
+        "vocab_size": 300,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": 0.1,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     still = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "still.json").write_text(json.dumps(still))

@@ -14,7 +14,7 @@ from utils.errors import run
 from utils.runtime import prepare
 
 
-def arm(what: str, number: int) -> None:
+def arm(event: str, number: int) -> None:
     """Kill this process with call `number` (from 1) of a step, a prediction, a checkpoint or a best model."""
     from finetune.classification import Classification
     from training.engine import Engine
@@ -23,19 +23,19 @@ def arm(what: str, number: int) -> None:
     calls = []
 
     def count(matches: bool = True) -> None:
-        calls.extend([what] * matches)
+        calls.extend([event] * matches)
         if matches and len(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if what in ("step", "evaluation"):
-        owner, name = (Engine, "step") if what == "step" else (Classification, "predict")
+    if event in ("step", "evaluation"):
+        owner, name = (Engine, "step") if event == "step" else (Classification, "predict")
         original = getattr(owner, name)
         setattr(owner, name, lambda *arguments: (count(), original(*arguments))[1])
     else:  # a checkpoint is written but not yet renamed; or the old best is renamed, the new one is not
         replace = os.replace
 
         def is_next(a, b) -> bool:
-            if what == "checkpoint":
+            if event == "checkpoint":
                 return a.name.startswith(".step_") and ".tmp-" in a.name
             away = not b.exists() and any(path.name.startswith(".best.old") for path in b.parent.iterdir())
             return ".best.tmp" in str(a) and away
@@ -62,8 +62,8 @@ def main() -> None:
                 sys.exit(1)
         else:
             if kill:
-                what, number = kill.split()
-                arm(what, int(number))
+                event, number = kill.split()
+                arm(event, int(number))
             run_classifier.main()
             sys.stdout.flush()
             os._exit(0)

@@ -20,7 +20,9 @@ def main() -> None:
     from tests.launching import call_main
     from training.engine import Engine
 
-    step, done, stop_at = Engine.step, {}, int(os.environ.get("STOP_AT", "0"))
+    step = Engine.step
+    records = {}  # step -> [[loss, samples], ...]
+    stop_at = int(os.environ.get("STOP_AT", "0"))
 
     def recorded(self, micro_batches, *rest):
         if self.steps + 1 == stop_at:
@@ -28,21 +30,21 @@ def main() -> None:
         # Of retrieval no samples are recorded.
         batches = [micro_batch[0] for micro_batch in micro_batches if isinstance(micro_batch, tuple)]
         samples = [int(index) for batch in batches for index in batch.indices]
-        found = step(self, micro_batches, *rest)
-        if found is not None:
-            done.setdefault(str(self.steps), []).append([found.loss, samples])
-        return found
+        outcome = step(self, micro_batches, *rest)
+        if outcome is not None:
+            records.setdefault(str(self.steps), []).append([outcome.loss, samples])
+        return outcome
 
     Engine.step = recorded
     for script, folder, line in json.loads(Path(sys.argv[1]).read_text()):
         os.chdir(folder)
         path = Path(f"steps.{os.environ.get('PADDLE_TRAINER_ID', '0')}.json")
-        done.clear()
-        done.update(json.loads(path.read_text()) if path.exists() else {})
+        records.clear()
+        records.update(json.loads(path.read_text()) if path.exists() else {})
         try:
             call_main(importlib.import_module(script), line)
         finally:
-            path.write_text(json.dumps(done))
+            path.write_text(json.dumps(records))
 
 
 if __name__ == "__main__":

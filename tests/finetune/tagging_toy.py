@@ -35,9 +35,9 @@ def rows(count: int, seed: int, parts: tuple[int, int] = (2, 7)) -> list[Row]:
     return [sentence(rng, int(rng.integers(*parts))) for _ in range(count)]
 
 
-def write_tsv(path: Path, found: list[Row], label: bool = True) -> Path:
+def write_tsv(path: Path, examples: list[Row], label: bool = True) -> Path:
     lines = ["text_a\tlabel" if label else "text_a"]
-    lines += ["\t".join(JOINT.join(cell) for cell in (row if label else row[:1])) for row in found]
+    lines += ["\t".join(JOINT.join(cell) for cell in (row if label else row[:1])) for row in examples]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

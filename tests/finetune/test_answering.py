@@ -32,8 +32,8 @@ def trained(folder, tmp_path_factory):
     """A folder with `out/best` of a model that has the English questions by heart, made once."""
     place = tmp_path_factory.mktemp("trained")
     line = toy.flags(folder, place / "out", select_on="en")
-    done = run_script([ROOT / "run_mrc.py", *line], place)
-    assert done.returncode == 0, done.stderr
+    completed = run_script([ROOT / "run_mrc.py", *line], place)
+    assert completed.returncode == 0, completed.stderr
     return place
 
 
@@ -65,14 +65,16 @@ def test_predictions(answer, trained, folder, tmp_path):
         candidates = read_json(tmp_path / "predicted" / f"nbest_{language}.json.0.0")
         assert list(texts) == list(candidates) == [qa["id"] for _, qa in questions]
         for context, qa in questions:
-            found = candidates[qa["id"]]
-            assert 1 < len(found) <= 20 and found[0]["text"] == texts[qa["id"]]
-            for one in found:
-                start = one["answer_start"]
-                assert one["text"] and context[start : start + len(one["text"])] == one["text"]
-            sums = [one["start_logit"] + one["end_logit"] for one in found]
+            answers = candidates[qa["id"]]
+            assert 1 < len(answers) <= 20 and answers[0]["text"] == texts[qa["id"]]
+            for candidate in answers:
+                start = candidate["answer_start"]
+                assert (
+                    candidate["text"] and context[start : start + len(candidate["text"])] == candidate["text"]
+                )
+            sums = [candidate["start_logit"] + candidate["end_logit"] for candidate in answers]
             assert sums == sorted(sums, reverse=True)
-            assert sum(one["probability"] for one in found) == pytest.approx(1, abs=1e-4)
+            assert sum(candidate["probability"] for candidate in answers) == pytest.approx(1, abs=1e-4)
             if language == "en":
                 assert texts[qa["id"]] == qa["answers"][0]["text"]
 
@@ -120,34 +122,38 @@ def test_the_loss_by_hand(folder, model):
 def test_what_official_compat_trains(folder, model):
     """Windows without the answer are trained to (0, 0), in the order of the file."""
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12}
-    ours, theirs = make_task(folder, **flags), make_task(folder, OfficialAnswering, **flags)
+    task, official = make_task(folder, **flags), make_task(folder, OfficialAnswering, **flags)
     path = folder / "dev.de.json"
-    (batch,) = batches(theirs, path, "train")
-    assert len(ours.read(path, "train")) == (batch.answers[:, 0] > 0).sum()
+    (batch,) = batches(official, path, "train")
+    assert len(task.read(path, "train")) == (batch.answers[:, 0] > 0).sum()
     zeros = (batch.answers == 0).all(1)
     assert zeros.sum() > 0 and batch.indices.tolist() == list(range(len(zeros)))
     with paddle.no_grad():
-        _, loss = theirs.predict(model, batch, labelled=True)
-        _, less = ours.predict(model, batches(ours, path, "train")[0], labelled=True)
+        _, loss = official.predict(model, batch, labelled=True)
+        _, less = task.predict(model, batches(task, path, "train")[0], labelled=True)
     assert loss > less
 
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder):
-    seen = []
-    monkeypatch.setattr(supervised, "fine_tune", lambda task, flags, stop: seen.append((flags.shuffle, task)))
+    calls = []
+    monkeypatch.setattr(
+        supervised, "fine_tune", lambda task, flags, stop: calls.append((flags.shuffle, task))
+    )
     for value in ("true", "false"):
         monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
         run_mrc.main()
-    assert seen == [(False, OfficialAnswering), (True, QuestionAnswering)]
+    assert calls == [(False, OfficialAnswering), (True, QuestionAnswering)]
 
 
 def test_pairs_of_languages(answer, trained, folder, tmp_path):
     """G-XLT: the languages of contexts and questions are one key. Two of the files are known by heart."""
     (tmp_path / "pairs.json").write_text('{"en-en": 0, "en-de": 1, "de-de": 2}')
     results = answer(
-        do_train="false", init_checkpoint=trained / "out" / "best", dev_set=f"{folder}/pair-%s.json",
+        do_train="false",
+        init_checkpoint=trained / "out" / "best",
+        dev_set=f"{folder}/pair-%s.json",
         lang_map_config="pairs.json",
-    )  # fmt: skip
+    )
     for table in results["tables"]:
         assert (table["mean"]["en-en"], table["mean"]["de-de"]) == (100.0, 100.0)
         assert table["mean"]["en-de"] < 50
@@ -160,5 +166,5 @@ def test_bad_flags(answer, refusal):
 
 
 def test_the_language_is_that_of_the_contexts():
-    found = [language_of_contexts(language) for language in ("zh", "zh-de", "en-zh", "all")]
-    assert found == ["zh", "zh", "en", "en"]
+    languages = [language_of_contexts(language) for language in ("zh", "zh-de", "en-zh", "all")]
+    assert languages == ["zh", "zh", "en", "en"]

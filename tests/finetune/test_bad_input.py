@@ -98,9 +98,9 @@ def test_checkpoints(classify, refused, tmp_path):
     assert "learning_rate: 0.005 -> 0.001" in line and "global_batch: 8 -> 4" in line
     line = refused(epoch=1, init_checkpoint=step, random_seed="2,3")
     assert "is of --random_seed 1; give that one alone" in line
-    other = shutil.copytree(step, tmp_path / "other")
-    save_training_state(other / "training_state", {"settings": {}, "run": {}})
-    line = refused(init_checkpoint=other)
+    foreign = shutil.copytree(step, tmp_path / "other")
+    save_training_state(foreign / "training_state", {"settings": {}, "run": {}})
+    line = refused(init_checkpoint=foreign)
     assert "other: the training_state there is of another program or version, so it cannot be resumed" in line
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, "hidden_size": 32}))
     line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)

@@ -26,8 +26,13 @@ def run_encode(random_encoder, tmp_path):
     """run_encode(data, **flags) -> the arrays that were written, by name."""
 
     def call(data, output="out", **flags):
-        flags = {"data_set": data, "output_dir": tmp_path / output, "init_pretraining_params": random_encoder,
-                 "use_cuda": "false", "max_seq_len": 64} | flags  # fmt: skip
+        flags = {
+            "data_set": data,
+            "output_dir": tmp_path / output,
+            "init_pretraining_params": random_encoder,
+            "use_cuda": "false",
+            "max_seq_len": 64,
+        } | flags
         call_main(encode_vector, as_flags(flags))
         assert sorted(path.suffix for path in (tmp_path / output).iterdir()) in ([".npy"], [".npy"] * 2)
         return {path.stem: np.load(path) for path in (tmp_path / output).iterdir()}
@@ -49,17 +54,17 @@ def expected(weights, inputs):
 
 def test_the_official_two_files(run_encode, random_encoder, toy_folder):
     undone = {"vocab_path": "", "piece_model_path": ""}
-    found = run_encode(toy_folder / "dev.en.tsv", batch_size=2, use_cuda=0, **undone)
+    arrays = run_encode(toy_folder / "dev.en.tsv", batch_size=2, use_cuda=0, **undone)
     rows = [line.split("\t") for line in (toy_folder / "dev.en.tsv").read_text().splitlines()[1:]]
     tokenizer = Tokenizer.from_folder(random_encoder)
     inputs = [tokenizer.build(row[1], row[2], 64) for row in rows]
     pooled, states = zip(*expected(random_encoder, inputs))
-    assert sorted(found) == ["cls_emb", "top_layer_emb"]
-    np.testing.assert_allclose(found["cls_emb"], np.stack(pooled), atol=1e-5)
+    assert sorted(arrays) == ["cls_emb", "top_layer_emb"]
+    np.testing.assert_allclose(arrays["cls_emb"], np.stack(pooled), atol=1e-5)
     tokens = np.concatenate([layers[-1] for layers in states])
     assert tokens.shape == (sum(map(len, inputs)), 16)
-    np.testing.assert_allclose(found["top_layer_emb"], tokens, atol=1e-5)
-    assert {array.dtype.name for array in found.values()} == {"float32"}
+    np.testing.assert_allclose(arrays["top_layer_emb"], tokens, atol=1e-5)
+    assert {array.dtype.name for array in arrays.values()} == {"float32"}
 
 
 def test_windows_change_nothing(random_encoder, toy_folder, tmp_path):
@@ -88,12 +93,12 @@ def test_windows_change_nothing(random_encoder, toy_folder, tmp_path):
 def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, flags, layer, inner):
     lines = ["the old cat is here", "a dog", "now the red hen was there then is here and there"] * 3
     (tmp_path / "in.txt").write_text("\n".join(lines))
-    found = run_encode(tmp_path / "in.txt", data_format="text", **flags)
+    arrays = run_encode(tmp_path / "in.txt", data_format="text", **flags)
     inputs = map(Tokenizer.from_folder(random_encoder).build, lines)
     means = [states[layer][inner].mean(axis=0) for _, states in expected(random_encoder, inputs)]
     half = flags.get("dtype") == "float16"
-    assert list(found) == ["vectors"] and found["vectors"].dtype == ("float16" if half else "float32")
-    np.testing.assert_allclose(found["vectors"], np.stack(means), atol=2e-3 if half else 1e-5)
+    assert list(arrays) == ["vectors"] and arrays["vectors"].dtype == ("float16" if half else "float32")
+    np.testing.assert_allclose(arrays["vectors"], np.stack(means), atol=2e-3 if half else 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +126,8 @@ def test_weights_without_a_pooler(random_encoder, run_encode, toy_folder, tmp_pa
     """There is no cls_emb.npy, but there are mean vectors."""
     folder = shutil.copytree(random_encoder, tmp_path / "copy")
     tensors = dict(safetensors.read(random_encoder / "model.safetensors"))
-    kept = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
-    safetensors.write(folder / "model.safetensors", kept)
+    without_pooler = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
+    safetensors.write(folder / "model.safetensors", without_pooler)
     (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"2 tensors missing: pooler.dense"):
         run_encode(toy_folder / "dev.en.tsv", init_pretraining_params=folder)

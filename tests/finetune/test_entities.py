@@ -13,8 +13,10 @@ from tests.helpers.letters import Letters
 
 
 def scores(gold: str, predicted: str):
-    """Sentences are parted by "/"."""
-    return entity_scores(*([part.split() for part in text.split("/")] for text in (gold, predicted)))
+    """Scores of tags that are separated by spaces, in sentences that are separated by "/"."""
+    gold_tags = [sentence.split() for sentence in gold.split("/")]
+    predicted_tags = [sentence.split() for sentence in predicted.split("/")]
+    return entity_scores(gold_tags, predicted_tags)
 
 
 @pytest.mark.parametrize(
@@ -39,25 +41,28 @@ def test_entities(gold, predicted, counts):
 def test_conlleval_on_600_sequences(data_dir):
     folder = data_dir / "ner" / "official-scores"
     sentences = read_conll(folder / "tagged.txt")
-    found = entity_scores([one.gold for one in sentences], [one.predicted for one in sentences])
+    gold = [sentence.gold for sentence in sentences]
+    predicted = [sentence.predicted for sentence in sentences]
+    computed = entity_scores(gold, predicted)
     output = (folder / "conlleval-output.txt").read_text()
     counts = re.search(r"with (\d+) phrases; found: (\d+) phrases; correct: (\d+)\.", output)
-    assert list(found) == [int(count) for count in counts.groups()]
-    shown = f"precision: {found.precision:6.2f}%; recall: {found.recall:6.2f}%; FB1: {found.f1:6.2f}"
-    assert shown in output.splitlines()[1]
+    assert list(computed) == [int(count) for count in counts.groups()]
+    totals = output.splitlines()[1]
+    assert f"precision: {computed.precision:6.2f}%; recall: {computed.recall:6.2f}%;" in totals
+    assert f"; FB1: {computed.f1:6.2f}" in totals
 
 
 def test_the_form(tmp_path):
     tags = ["B-MISC", "I-MISC", "B-LOC", "I-LOC", "O"]
     task = Tagging(Letters(), tags, 64)
     rows = [Sentence("El\x02Niño", (4, 0)), Sentence("前\x02a b\x02\xa0", (2, 3, 4))]
-    found = [np.array([4, 4]), np.array([2, 3, 4])]
-    task.write(tmp_path / "a.txt", rows, found)
+    predictions = [np.array([4, 4]), np.array([2, 3, 4])]
+    task.write(tmp_path / "a.txt", rows, predictions)
     text = "El O O\nNiño B-MISC O\n\n前 B-LOC B-LOC\na_b I-LOC I-LOC\n_ O O\n\n"
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == text
     read = read_conll(tmp_path / "a.txt")
-    assert [list(one.words) for one in read] == [["El", "Niño"], ["前", "a_b", "_"]]
-    assert [list(one.gold) for one in read] == [["O", "B-MISC"], ["B-LOC", "I-LOC", "O"]]
-    task.write(tmp_path / "b.txt", [one._replace(labels=None) for one in rows], found)
+    assert [list(sentence.words) for sentence in read] == [["El", "Niño"], ["前", "a_b", "_"]]
+    assert [list(sentence.gold) for sentence in read] == [["O", "B-MISC"], ["B-LOC", "I-LOC", "O"]]
+    task.write(tmp_path / "b.txt", [sentence._replace(labels=None) for sentence in rows], predictions)
     assert (tmp_path / "b.txt").read_text(encoding="utf-8").startswith("El O\nNiño O\n\n前 B-LOC\n")
     assert read_conll(tmp_path / "b.txt")[0] == (("El", "Niño"), None, ("O", "O"))

@@ -15,8 +15,8 @@ def trained(toy_folder, tmp_path_factory):
     """A folder with `best/` of a model that knows the task, made once."""
     folder = tmp_path_factory.mktemp("trained")
     line = toy.flags(toy_folder, folder, **toy.LEARNS)
-    done = run_script([ROOT / "run_classifier.py", *line], folder)
-    assert done.returncode == 0, done.stderr
+    completed = run_script([ROOT / "run_classifier.py", *line], folder)
+    assert completed.returncode == 0, completed.stderr
     return folder
 
 
@@ -27,9 +27,12 @@ def predicted(path) -> list[list[str]]:
 def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
     """Not the last one's: at a rate of 0 nothing changes, so the first of equal evaluations is selected."""
     results = classify(
-        do_test="true", test_set=f"{toy_folder}/test.%s.tsv", test_save="predicted/test.%s.tsv",
-        learning_rate=0, validation_steps=7,
-    )  # fmt: skip
+        do_test="true",
+        test_set=f"{toy_folder}/test.%s.tsv",
+        test_save="predicted/test.%s.tsv",
+        learning_rate=0,
+        validation_steps=7,
+    )
     assert results["selected"]["1"]["step"] == 7
     for language in toy.LANGUAGES:
         lines = predicted(tmp_path / "predicted" / f"test.{language}.tsv.0.7")
@@ -45,17 +48,23 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     before = (trained / "results.json").read_bytes()
     results = classify(
         out=trained,
-        do_train="false", do_test="true", train_set=None, ernie_config_path=None, piece_model_path=None,
-        init_checkpoint=trained / "best", dev_set=f"{toy_folder}/heldout.%s.tsv",
-        test_set=f"{toy_folder}/heldout.%s.tsv", test_save="predicted.%s",
-    )  # fmt: skip
+        do_train="false",
+        do_test="true",
+        train_set=None,
+        ernie_config_path=None,
+        piece_model_path=None,
+        init_checkpoint=trained / "best",
+        dev_set=f"{toy_folder}/heldout.%s.tsv",
+        test_set=f"{toy_folder}/heldout.%s.tsv",
+        test_save="predicted.%s",
+    )
     assert (trained / "results.json").read_bytes() == before
     assert results["tables"][0]["mean"]["avg"] >= 95
     for language in toy.LANGUAGES:
         rows = toy.rows(35, seed=40 + toy.LANGUAGES.index(language))
         labels = [toy.LABELS[row[3]] for row in rows]
-        found = [int(line[1]) for line in predicted(tmp_path / f"predicted.{language}.0.0")]
-        assert accuracy(found, labels) == results["tables"][0]["mean"][language]
+        predictions = [int(line[1]) for line in predicted(tmp_path / f"predicted.{language}.0.0")]
+        assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
 
 
 def test_equal_names_and_labels_in_another_order(refused, trained, toy_folder, tmp_path):
@@ -70,10 +79,10 @@ def test_equal_names_and_labels_in_another_order(refused, trained, toy_folder, t
 
 def test_batch_size_changes_no_score(classify, trained):
     options = {"do_train": "false", "init_checkpoint": trained / "best"}
-    one = classify(out="a", predict_batch_size=1, **options)
+    single = classify(out="a", predict_batch_size=1, **options)
     many = classify(out="b", predict_batch_size=64, **options)
     by_tokens = classify(out="c", predict_batch_size=90, in_tokens="true", batch_size=64, **options)
-    assert one["tables"] == many["tables"] == by_tokens["tables"]
+    assert single["tables"] == many["tables"] == by_tokens["tables"]
 
 
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
@@ -82,9 +91,9 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
     write_fluid(tmp_path / "official", checkpoint.tensors, checkpoint.config.to_dict(), head="classification")
     (tmp_path / "official" / "params").rename(tmp_path / "step_9")
     options = {"do_train": "false", "dev_set": f"{toy_folder}/heldout.%s.tsv"}
-    ours = classify(out="a", init_checkpoint=trained / "best", **options)
-    theirs = classify(out="b", init_checkpoint=tmp_path / "step_9", **options)
-    assert ours["tables"] == theirs["tables"]
+    expected = classify(out="a", init_checkpoint=trained / "best", **options)
+    official = classify(out="b", init_checkpoint=tmp_path / "step_9", **options)
+    assert expected["tables"] == official["tables"]
     classify(out="c", init_checkpoint=tmp_path / "step_9", max_steps=2, do_val="false")
     assert "step: 2/2" in (tmp_path / "log" / "job.log.0").read_text()
 

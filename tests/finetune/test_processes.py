@@ -18,18 +18,18 @@ EXACT = {"dtype": "float64", "save_steps": 100}
 
 def start(folder, commands, processes, stop_at=0):
     """Run commands [script, folder, flags] in one process or two."""
-    commands = [[one, str(place), line] for one, place, line in commands]
+    commands = [[script, str(place), line] for script, place, line in commands]
     (folder / "commands.json").write_text(json.dumps(commands))
-    command, stop = [SCRIPT, folder / "commands.json"], {"STOP_AT": str(stop_at)}
-    done = run_script(command, folder, **stop) if processes == 1 else launch(command, folder, **stop)
-    assert done.returncode == 0, done.stderr
+    run = run_script if processes == 1 else launch
+    completed = run([SCRIPT, folder / "commands.json"], folder, STOP_AT=str(stop_at))
+    assert completed.returncode == 0, completed.stderr
 
 
 def recorded(folder, rank):
     """step -> [[loss, samples], ...], for each time that the step was done on a process."""
     path = folder / f"steps.{rank}.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return {int(step): runs for step, runs in found.items()}
+    runs_by_step = json.loads(path.read_text()) if path.exists() else {}
+    return {int(step): runs for step, runs in runs_by_step.items()}
 
 
 def losses(folder, rank=0):
@@ -42,10 +42,10 @@ def dev_losses(folder):
     return [float(loss) for loss in re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", log)]
 
 
-def assert_close(one, two):
-    ours, theirs = load_file(one), load_file(two)
-    for name, value in ours.items():
-        np.testing.assert_allclose(theirs[name], value, rtol=0, atol=1e-9, err_msg=name)
+def assert_close(expected_path, path):
+    tensors = load_file(path)
+    for name, expected in load_file(expected_path).items():
+        np.testing.assert_allclose(tensors[name], expected, rtol=0, atol=1e-9, err_msg=name)
 
 
 def every_task(folder, data, corpus, pairs, processes):
@@ -57,27 +57,67 @@ def every_task(folder, data, corpus, pairs, processes):
     tested = {"do_test": "true", "test_save": "predicted.%s"}
     # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
     toy.write_tsv(folder / "train.tsv", toy.rows(57, seed=1))
-    classify = toy.flags(data, "out", max_steps=8, train_set=folder / "train.tsv",
-                         test_set=f"{data}/test.%s.tsv", **exact, **tested)  # fmt: skip
+    classify = toy.flags(
+        data,
+        "out",
+        max_steps=8,
+        train_set=folder / "train.tsv",
+        test_set=f"{data}/test.%s.tsv",
+        **exact,
+        **tested,
+    )
     # some sentences are split
-    tag = tagging_toy.flags(data / "tag", "out", max_steps=3, max_seq_len=16, **exact, **tested,
-                            test_set=f"{data}/tag/test.%s.tsv")  # fmt: skip
+    tag = tagging_toy.flags(
+        data / "tag",
+        "out",
+        max_steps=3,
+        max_seq_len=16,
+        **exact,
+        **tested,
+        test_set=f"{data}/tag/test.%s.tsv",
+    )
     answer = answering_toy.flags(
-        data / "answer", "out", dtype="float64", max_steps=3, max_seq_len=40, max_query_length=8,
-        doc_stride=12, train_set=data / "answer" / "dev.en.json", epoch=9,
-        test_set=f"{data}/answer/dev.%s.json", **tested, batch_size=6 // processes,
-    )  # fmt: skip
-    train = as_flags({
-        "do_train": "true", "train_set": corpus, "checkpoints": "out", "use_cuda": "false",
-        "dtype": "float64", "ernie_config_path": corpus.parent / "still.json",
-        "piece_model_path": corpus / "piece.model", "vocab_path": corpus / "vocab.txt",
-        "max_seq_len": 32, "max_steps": 4, "batch_size": 9, "learning_rate": 1e-3, "validation_steps": 2,
-        "skip_steps": 1,
-    })  # fmt: skip
-    search = as_flags({
-        "init_pretraining_params": "../train/out/best", "pairs": pairs, "checkpoints": "out",
-        "dtype": "float64", "max_seq_len": 32, "use_cuda": "false",
-    })  # fmt: skip
+        data / "answer",
+        "out",
+        dtype="float64",
+        max_steps=3,
+        max_seq_len=40,
+        max_query_length=8,
+        doc_stride=12,
+        train_set=data / "answer" / "dev.en.json",
+        epoch=9,
+        test_set=f"{data}/answer/dev.%s.json",
+        **tested,
+        batch_size=6 // processes,
+    )
+    train = as_flags(
+        {
+            "do_train": "true",
+            "train_set": corpus,
+            "checkpoints": "out",
+            "use_cuda": "false",
+            "dtype": "float64",
+            "ernie_config_path": corpus.parent / "still.json",
+            "piece_model_path": corpus / "piece.model",
+            "vocab_path": corpus / "vocab.txt",
+            "max_seq_len": 32,
+            "max_steps": 4,
+            "batch_size": 9,
+            "learning_rate": 1e-3,
+            "validation_steps": 2,
+            "skip_steps": 1,
+        }
+    )
+    search = as_flags(
+        {
+            "init_pretraining_params": "../train/out/best",
+            "pairs": pairs,
+            "checkpoints": "out",
+            "dtype": "float64",
+            "max_seq_len": 32,
+            "use_cuda": "false",
+        }
+    )
     scripts = {"classify": "run_classifier", "tag": "run_sequence_labeling", "answer": "run_mrc"}
     lines = {"classify": classify, "tag": tag, "answer": answer, "train": train, "search": search}
     return [(scripts.get(name, "run_retrieval"), place, lines[name]) for name, place in places.items()]
@@ -98,25 +138,25 @@ def test_every_task(tmp_path, corpus):
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         start(tmp_path, every_task(folder, data, corpus, pairs, processes), processes)
-    one, two = tmp_path / "1", tmp_path / "2"
+    single = tmp_path / "1"
+    double = tmp_path / "2"
     for task in ("classify", "tag", "answer", "train"):
-        assert losses(one / task) == pytest.approx(losses(two / task), abs=1e-9, rel=0), task
-        assert losses(two / task) == losses(two / task, 1), task
-        (path,) = (one / task / "out").glob("step_*/model.safetensors")
-        assert_close(path, two / path.relative_to(one))
+        assert losses(single / task) == pytest.approx(losses(double / task), abs=1e-9, rel=0), task
+        assert losses(double / task) == losses(double / task, 1), task
+        (path,) = (single / task / "out").glob("step_*/model.safetensors")
+        assert_close(path, double / path.relative_to(single))
     for task in ("classify", "tag", "answer", "search"):
-        name = "retrieval" if task == "search" else "results"
-        paths = [place / task / "out" / f"{name}.json" for place in (one, two)]
-        ours, theirs = (json.loads(path.read_text()) for path in paths)
-        assert ours["tables"] == theirs["tables"], task
+        report = Path(task, "out", "retrieval.json" if task == "search" else "results.json")
+        expected = json.loads((single / report).read_text())
+        assert json.loads((double / report).read_text())["tables"] == expected["tables"], task
     for task in ("classify", "tag", "answer"):
-        ours, theirs = (dev_losses(place / task) for place in (one, two))
-        assert ours and ours == pytest.approx(theirs, abs=2e-6), task
-    predicted = sorted(path.relative_to(one) for path in one.glob("*/*predicted.*"))
+        expected = dev_losses(single / task)
+        assert expected and expected == pytest.approx(dev_losses(double / task), abs=2e-6), task
+    predicted = sorted(path.relative_to(single) for path in single.glob("*/*predicted.*"))
     assert len(predicted) == 3 + 2 + 4
     for path in [*predicted, Path("search/out/predictions/tatoeba/test-de.tsv")]:
-        assert (two / path).read_text() == (one / path).read_text(), path
-    assert (two / "classify" / "log" / "job.log.1").is_file()
+        assert (double / path).read_text() == (single / path).read_text(), path
+    assert (double / "classify" / "log" / "job.log.1").is_file()
 
 
 def test_two_processes_then_one_then_two(toy_folder, tmp_path):
@@ -126,18 +166,24 @@ def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     for name, processes, stop_at in (("one", 1, 0), ("mixed", 2, 4), ("mixed", 1, 7), ("mixed", 2, 0)):
         (tmp_path / name).mkdir(exist_ok=True)
         line = toy.flags(
-            toy_folder, "out", ernie_config_path=tmp_path / "config.json", train_set=tmp_path / "train.tsv",
-            max_steps=10, batch_size=8 // processes, do_val="false", **EXACT,
-        )  # fmt: skip
+            toy_folder,
+            "out",
+            ernie_config_path=tmp_path / "config.json",
+            train_set=tmp_path / "train.tsv",
+            max_steps=10,
+            batch_size=8 // processes,
+            do_val="false",
+            **EXACT,
+        )
         start(tmp_path, [("run_classifier", tmp_path / name, line)], processes, stop_at)
-    found = {}
+    samples = {}  # run -> step -> the examples of that step
     for name in ("one", "mixed"):
         steps: dict[int, list[int]] = {}
         for rank in (0, 1):
             for step, runs in recorded(tmp_path / name, rank).items():
                 steps.setdefault(step, []).extend(index for _, indices in runs for index in indices)
-        found[name] = {step: sorted(indices) for step, indices in steps.items()}
-    assert found["mixed"] == found["one"] and sorted(found["one"]) == list(range(1, 11))
+        samples[name] = {step: sorted(indices) for step, indices in steps.items()}
+    assert samples["mixed"] == samples["one"] and sorted(samples["one"]) == list(range(1, 11))
     assert losses(tmp_path / "mixed") == pytest.approx(losses(tmp_path / "one"), abs=1e-9, rel=0)
     weights = [tmp_path / name / "out" / "step_10" / "model.safetensors" for name in ("one", "mixed")]
     assert_close(*weights)

@@ -23,16 +23,21 @@ TRANSFER, ALL, CONLL = "cross_lingual_transfer", "translate-train_all", "conll_f
 TOTALS = ("batch", "learning_rate", "layerwise_lr_decay", "weight_decay", "epoch")
 # Tables 12 (small and base) and 13 (large); warm-up is 10 % everywhere.
 SMALL = {
-    f"xnli_{TRANSFER}": (32, 5e-5, 0.8, 0, 5), f"xnli_{ALL}": (128, 5e-5, 0.8, 0, 2),
-    f"mlqa_{TRANSFER}": (32, 3e-4, 0.8, 0, 2), f"conll_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10),
+    f"xnli_{TRANSFER}": (32, 5e-5, 0.8, 0, 5),
+    f"xnli_{ALL}": (128, 5e-5, 0.8, 0, 2),
+    f"mlqa_{TRANSFER}": (32, 3e-4, 0.8, 0, 2),
+    f"conll_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10),
     CONLL: (8, 3e-4, 0.8, 0.01, 10),
-}  # fmt: skip
+}
 # The paper has no values for PAWS-X with base and small; they get those of large.
 PAWSX = {f"pawsx_{TRANSFER}": (64, 5e-5, 0.9, 0.01, 10), f"pawsx_{ALL}": (64, 7e-5, 0.9, 0.01, 2)}
 LARGE = {
-    **SMALL, **PAWSX, f"xnli_{ALL}": (128, 5e-5, 0.8, 0, 1), f"mlqa_{TRANSFER}": (32, 8e-5, 0.9, 0, 2),
+    **SMALL,
+    **PAWSX,
+    f"xnli_{ALL}": (128, 5e-5, 0.8, 0, 1),
+    f"mlqa_{TRANSFER}": (32, 8e-5, 0.9, 0, 2),
     f"{CONLL}_paper": SMALL[CONLL],
-}  # fmt: skip
+}
 del LARGE[CONLL]  # the official script of large has other values than the paper; see below
 PAPER = {f"{size}/{name}": row for size in ("small", "base") for name, row in (SMALL | PAWSX).items()}
 PAPER |= {f"large/{name}": row for name, row in LARGE.items()}
@@ -40,10 +45,12 @@ PAPER |= {f"large/{name}": row for name, row in LARGE.items()}
 OTHERS = {f"{size}/panx_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10) for size in SIZES}
 OTHERS |= {f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10)}
 TASKS = {  # task -> script, labels, longest input, steps between evaluations
-    "xnli": ("run_classifier.py", 3, 256, 1000), "pawsx": ("run_classifier.py", 2, None, None),
-    "mlqa": ("run_mrc.py", 2, 384, 100), "conll": ("run_sequence_labeling.py", 9, 512, 100),
+    "xnli": ("run_classifier.py", 3, 256, 1000),
+    "pawsx": ("run_classifier.py", 2, None, None),
+    "mlqa": ("run_mrc.py", 2, 384, 100),
+    "conll": ("run_sequence_labeling.py", 9, 512, 100),
     "panx": ("run_sequence_labeling.py", 7, 512, 500),
-}  # fmt: skip
+}
 DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1}
 
 
@@ -61,11 +68,15 @@ def arguments(folder):
     """arguments(script, *more) -> what launch.py would be given."""
 
     def call(script, *more, **environment):
-        done = subprocess.run(
-            ["sh", f"scripts/{script}.sh", *more], cwd=folder, env=clean_environment(**environment),
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return json.loads(done.stdout.splitlines()[-1])
+        completed = subprocess.run(
+            ["sh", f"scripts/{script}.sh", *more],
+            cwd=folder,
+            env=clean_environment(**environment),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(completed.stdout.splitlines()[-1])
 
     return call
 
@@ -160,19 +171,39 @@ FINE_TUNING = MODEL + (
 LABELS = "--label_map_config ./data/{task}/label_map.json "
 OFFICIAL = {  # script, its own flags, ending, devices, batch, weight decay, longest input, validation steps
     "xnli": ("run_classifier", LABELS + "--num_labels 3", "tsv", 2, 16, 0.0, 256, 1000),
-    "conll": ("run_sequence_labeling", LABELS + "--num_labels 9 --chunk_scheme IOB", "tsv", 1, 8, 0.01, 512,
-              100),
-    "mlqa": ("run_mrc", "--doc_stride 128 --max_query_length 64 --max_answer_length 100 --n_best_size 20",
-             "json", 2, 16, 0.0, 384, 100),
-}  # fmt: skip
+    "conll": (
+        "run_sequence_labeling",
+        LABELS + "--num_labels 9 --chunk_scheme IOB",
+        "tsv",
+        1,
+        8,
+        0.01,
+        512,
+        100,
+    ),
+    "mlqa": (
+        "run_mrc",
+        "--doc_stride 128 --max_query_length 64 --max_answer_length 100 --n_best_size 20",
+        "json",
+        2,
+        16,
+        0.0,
+        384,
+        100,
+    ),
+}
 VALUES = {  # epochs, learning rate, layer-wise decay
-    f"base/xnli_{TRANSFER}": (5, "5e-5", 0.8), f"base/xnli_{ALL}": (2, "5e-5", 0.8),
-    f"base/conll_{TRANSFER}": (10, "4e-4", 0.8), f"base/{CONLL}": (10, "3e-4", 0.8),
+    f"base/xnli_{TRANSFER}": (5, "5e-5", 0.8),
+    f"base/xnli_{ALL}": (2, "5e-5", 0.8),
+    f"base/conll_{TRANSFER}": (10, "4e-4", 0.8),
+    f"base/{CONLL}": (10, "3e-4", 0.8),
     f"base/mlqa_{TRANSFER}": (2, "3e-4", 0.8),
-    f"large/xnli_{TRANSFER}": (5, "5e-5", 0.8), f"large/xnli_{ALL}": (1, "5e-5", 0.8),
-    f"large/conll_{TRANSFER}": (10, "4e-4", 0.8), f"large/{CONLL}": (10, "2e-4", 0.9),
+    f"large/xnli_{TRANSFER}": (5, "5e-5", 0.8),
+    f"large/xnli_{ALL}": (1, "5e-5", 0.8),
+    f"large/conll_{TRANSFER}": (10, "4e-4", 0.8),
+    f"large/{CONLL}": (10, "2e-4", 0.9),
     f"large/mlqa_{TRANSFER}": (2, "8e-5", 0.9),
-}  # fmt: skip
+}
 
 
 def official_line(name: str) -> tuple[list[str], str, list[str]]:
@@ -187,10 +218,20 @@ def official_line(name: str) -> tuple[list[str], str, list[str]]:
     script, more, ending, devices, batch, decay, longest, steps = OFFICIAL[task]
     epoch, rate, layers = VALUES[name]
     values = {
-        "size": size, "task": task, "ending": ending, "batch": batch, "decay": decay, "longest": longest,
-        "steps": steps, "epoch": epoch, "rate": rate, "layers": layers, "more": more.format(task=task),
-        "devices": 8 if recipe == f"xnli_{ALL}" else devices, "train": "en" if TRANSFER in recipe else "all",
-    }  # fmt: skip
+        "size": size,
+        "task": task,
+        "ending": ending,
+        "batch": batch,
+        "decay": decay,
+        "longest": longest,
+        "steps": steps,
+        "epoch": epoch,
+        "rate": rate,
+        "layers": layers,
+        "more": more.format(task=task),
+        "devices": 8 if recipe == f"xnli_{ALL}" else devices,
+        "train": "en" if TRANSFER in recipe else "all",
+    }
     return LAUNCHER.format(**values).split(), script, FINE_TUNING.format(**values).split()
 
 

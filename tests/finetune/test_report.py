@@ -32,8 +32,8 @@ def test_one_seed_has_no_deviation_and_without_english_there_is_no_gap():
 
 def test_the_gap_in_the_papers_table():
     """Table 7 says 8.8 for XNLI: from ERNIE-M base's English 85.5 and its other languages."""
-    others = [80.1, 81.2, 79.2, 79.1, 80.4, 78.1, 76.8, 76.3, 78.3, 75.8, 77.4, 72.9, 69.5, 68.8]
-    scores = {"en": 85.5, **{f"l{i}": score for i, score in enumerate(others)}}
+    transfer_scores = [80.1, 81.2, 79.2, 79.1, 80.4, 78.1, 76.8, 76.3, 78.3, 75.8, 77.4, 72.9, 69.5, 68.8]
+    scores = {"en": 85.5, **{f"l{i}": score for i, score in enumerate(transfer_scores)}}
     assert round(transfer_gap(scores)["gap"], 1) == 8.8
     assert round(average(scores), 1) == 77.3
 
@@ -59,9 +59,9 @@ def test_the_papers_rows_stand_below():
 
 
 def test_the_average_is_as_printed_where_all_languages_are_there():
-    whole = figures("conll_cross_lingual_transfer", "f1", ["de", "es", "nl", "en"])
-    assert whole["paper, base (Table 2)"]["avg"] == 79.56
-    assert whole["paper, small (Table 8)"] == {"avg": 69.8}
+    all_languages = figures("conll_cross_lingual_transfer", "f1", ["de", "es", "nl", "en"])
+    assert all_languages["paper, base (Table 2)"]["avg"] == 79.56
+    assert all_languages["paper, small (Table 8)"] == {"avg": 69.8}
     assert figures("conll_cross_lingual_transfer", "f1", ["xx"]) == {}
     assert figures("conll_cross_lingual_transfer", "precision", ["en"]) == {}
     assert figures(None, "f1", ["en"]) == {}
@@ -70,10 +70,10 @@ def test_the_average_is_as_printed_where_all_languages_are_there():
 @pytest.mark.parametrize("recipe", recipes())
 def test_averages_of_the_paper_agree_with_its_rows(recipe):
     """To the rounding of the figures: a slip of the typist would show."""
-    known = recipes()[recipe]
-    columns = known["columns"].split()
+    recipe_figures = recipes()[recipe]
+    columns = recipe_figures["columns"].split()
     assert columns[-1] == "avg" and len(set(columns)) == len(columns)
-    for rows in known["figures"].values():
+    for rows in recipe_figures["figures"].values():
         for size, cells in rows.items():
             if isinstance(cells, str):
                 *values, average = map(float, cells.split())
@@ -87,7 +87,7 @@ def test_files(tmp_path):
     tables = [Table("acc", TWO_SEEDS.rows, paper), Table("em", ONE_SEED.rows)]
     write_report(tmp_path, "results", tables, {"task": "x"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md", "results.txt"]
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert (found["task"], [table["title"] for table in found["tables"]]) == ("x", ["acc", "em"])
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert (written["task"], [table["title"] for table in written["tables"]]) == ("x", ["acc", "em"])
     head = "**acc**\n\n|  | en | de | avg | gap |\n|---|---:|---:|---:|---:|\n| seed 1 | 80.00 |"
     assert (tmp_path / "results.md").read_text().startswith(head)

@@ -20,12 +20,12 @@ def by_hand(sources, translations, negative):
     total, won = 0.0, 0
     count = len(sources)
     for i in range(count):
-        own = match(sources[i], translations[i])
-        others = [match(sources[i], translations[j]) for j in range(count) if negative[i, j]]
-        askers = [match(sources[j], translations[i]) for j in range(count) if negative[j, i]]
-        total -= 2 * np.log(own)
-        total -= sum(np.log(1 - max(found)) for found in (others, askers) if found)
-        won += own > max([0.0, *others, *askers])
+        matched = match(sources[i], translations[i])
+        other_translations = [match(sources[i], translations[j]) for j in range(count) if negative[i, j]]
+        other_sources = [match(sources[j], translations[i]) for j in range(count) if negative[j, i]]
+        total -= 2 * np.log(matched)
+        total -= sum(np.log(1 - max(matches)) for matches in (other_translations, other_sources) if matches)
+        won += matched > max([0.0, *other_translations, *other_sources])
     return total, won
 
 

@@ -20,11 +20,22 @@ WORDS = "embeddings.word_embeddings.weight"
 
 def line(corpus, output, **changes):
     values = {
-        "do_train": "true", "train_set": corpus, "checkpoints": output, "use_cuda": "false",
-        "ernie_config_path": corpus.parent / "config.json", "piece_model_path": corpus / "piece.model",
-        "vocab_path": corpus / "vocab.txt", "max_seq_len": 32, "max_steps": 6, "batch_size": 8,
-        "learning_rate": 5e-3, "save_steps": 3, "validation_steps": 3, "keep_checkpoints": 9, "skip_steps": 2,
-    } | changes  # fmt: skip
+        "do_train": "true",
+        "train_set": corpus,
+        "checkpoints": output,
+        "use_cuda": "false",
+        "ernie_config_path": corpus.parent / "config.json",
+        "piece_model_path": corpus / "piece.model",
+        "vocab_path": corpus / "vocab.txt",
+        "max_seq_len": 32,
+        "max_steps": 6,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
+        "save_steps": 3,
+        "validation_steps": 3,
+        "keep_checkpoints": 9,
+        "skip_steps": 2,
+    } | changes
     return as_flags(values)
 
 
@@ -49,21 +60,21 @@ def arrays(step):
 
 def test_a_step_reads_its_pairs(corpus):
     tokenizer = Tokenizer.from_folder(corpus)
-    whole = StepPairs(tokenizer, str(corpus), 8, 32, 0.7, seed=1)
+    single = StepPairs(tokenizer, str(corpus), 8, 32, 0.7, seed=1)
     parts = [StepPairs(tokenizer, str(corpus), 8, 32, 0.7, 1, rank, 3) for rank in range(3)]
-    known = set()
+    corpus_pairs = set()
     for pairs in Corpus(corpus).parallel.values():
         for i in range(len(pairs)):
             a, b = (tuple(side.tolist()) for side in pairs[i])
-            known |= {(a, b), (b, a)}
+            corpus_pairs |= {(a, b), (b, a)}
     directions = set()
-    for _, step, *shares in zip(range(4), whole(), *(part() for part in parts)):
+    for _, step, *shares in zip(range(4), single(), *(part() for part in parts)):
         sources, translations = step.sentences[:8], step.sentences[8:]
         for a, b in zip(sources, translations):
             assert (a[0], a[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
             pair = tuple(a[1:-1].tolist()), tuple(b[1:-1].tolist())
-            assert pair in known
-            directions.add(pair in {(x, y) for x, y in known if x < y})
+            assert pair in corpus_pairs
+            directions.add(pair in {(x, y) for x, y in corpus_pairs if x < y})
         assert [len(share.sentences) for share in shares] == [4, 6, 6]
         for side in (0, 1):
             joined = [ids for share in shares for ids in np.split(np.array(share.sentences, object), 2)[side]]
@@ -74,8 +85,14 @@ def test_a_step_reads_its_pairs(corpus):
 
 
 def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
-    flags = {"max_steps": 60, "batch_size": 24, "validation_steps": 20, "skip_steps": 20, "save_steps": 200,
-             "validation_pairs": 8}  # fmt: skip
+    flags = {
+        "max_steps": 60,
+        "batch_size": 24,
+        "validation_steps": 20,
+        "skip_steps": 20,
+        "save_steps": 200,
+        "validation_pairs": 8,
+    }
     log = train("out", **flags)
     won = [float(share) for share in re.findall(r"beat their negatives: ([\d.]+) %", log)]
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
@@ -97,10 +114,10 @@ def test_resume_bit_for_bit(train, tmp_path):
     train("one")
     log = train("two", init_checkpoint=tmp_path / "one" / "step_3")
     assert "going on from" in log and "step 3 of 6" in log
-    ours, theirs = arrays(tmp_path / "one" / "step_6"), arrays(tmp_path / "two" / "step_6")
-    assert ours.keys() == theirs.keys() and any(name.startswith("state/") for name in ours)
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    straight, resumed = arrays(tmp_path / "one" / "step_6"), arrays(tmp_path / "two" / "step_6")
+    assert straight.keys() == resumed.keys() and any(name.startswith("state/") for name in straight)
+    for name, value in straight.items():
+        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
     paths = (tmp_path / run / "step_6" / "training_state" / "state.json" for run in ("one", "two"))
     states = [json.loads(path.read_text())["state"] for path in paths]
     assert states[0] == states[1] and states[0]["position"]["draws"] == 48
@@ -125,9 +142,9 @@ def test_bad_flags(train, changes, message):
 
 def test_another_corpus_is_another_run(train, corpus, tmp_path):
     train("out", max_steps=3)
-    other = shutil.copytree(corpus, tmp_path / "corpus")  # its manifest alone is another one
-    (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    (copy / "manifest.json").write_text((copy / "manifest.json").read_text() + " ")
     with pytest.raises(UserError, match=r"out holds another run \(train_set: "):
-        train("out", max_steps=3, train_set=other)
+        train("out", max_steps=3, train_set=copy)
     with pytest.raises(UserError, match="best: no training_state there"):
         train("out", init_checkpoint=tmp_path / "out" / "best")

@@ -32,8 +32,8 @@ def folder(random_encoder, tmp_path_factory):
     (folder / "pairs").mkdir()
     for language, seed in (("de", 1), ("xx", 2)):
         english = list(dict.fromkeys(row[1] for row in toy.rows(40, seed)))
-        other = [line.replace("the", "a").replace("old", "new") for line in english]
-        for side, lines in ((language, other), ("en", english)):
+        translations = [line.replace("the", "a").replace("old", "new") for line in english]
+        for side, lines in ((language, translations), ("en", english)):
             (folder / "pairs" / f"{language}-en.{side}").write_text("".join(f"{x}\n" for x in lines))
     return folder
 
@@ -51,14 +51,19 @@ def retrieve(folder, tmp_path, monkeypatch):
     return call
 
 
-def rows(found, seed=1):
+def rows(report, seed=1):
     """direction -> language -> per cent."""
-    return {table["title"].split(",")[0]: table["seeds"][str(seed)] for table in found["tables"]}
+    return {table["title"].split(",")[0]: table["seeds"][str(seed)] for table in report["tables"]}
 
 
 def line(folder, output, **changes):
-    values = {"init_pretraining_params": folder / "weights", "pairs": folder / "pairs", "checkpoints": output,
-              "max_seq_len": 64, "use_cuda": "false"} | changes  # fmt: skip
+    values = {
+        "init_pretraining_params": folder / "weights",
+        "pairs": folder / "pairs",
+        "checkpoints": output,
+        "max_seq_len": 64,
+        "use_cuda": "false",
+    } | changes
     return as_flags(values)
 
 
@@ -68,8 +73,8 @@ def all_layers(folder, language):
     load_from(model, open_checkpoint(folder / "weights"))
     tokenizer = Tokenizer.from_folder(folder / "weights")
     paths = [folder / "pairs" / f"{language}-en.{side}" for side in (language, "en")]
-    _, other, english = read_bitext(language, *paths)
-    return [encode(model, [np.array(tokenizer.build(text)) for text in side]) for side in (english, other)]
+    _, foreign, english = read_bitext(language, *paths)
+    return [encode(model, [np.array(tokenizer.build(text)) for text in side]) for side in (english, foreign)]
 
 
 def exact(queries, targets):
@@ -79,30 +84,30 @@ def exact(queries, targets):
 
 
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
-    found = retrieve(paper="tatoeba_cross_lingual_transfer")
-    assert (found["layers"], found["pooling"], found["score"]) == ({"1": 1}, "mean", "cosine")
-    assert list(rows(found)) == ["en -> xx", "xx -> en", "mean of both directions"]
+    report = retrieve(paper="tatoeba_cross_lingual_transfer")
+    assert (report["layers"], report["pooling"], report["score"]) == ({"1": 1}, "mean", "cosine")
+    assert list(rows(report)) == ["en -> xx", "xx -> en", "mean of both directions"]
     for language in ("de", "xx"):
-        english, other = (side[1] for side in all_layers(folder, language))
-        own = np.arange(len(english))
-        forward = exact(english, other)
-        accuracy = 100 * (forward == own).mean()
+        english, foreign = (side[1] for side in all_layers(folder, language))
+        gold = np.arange(len(english))
+        forward = exact(english, foreign)
+        accuracy = 100 * (forward == gold).mean()
         assert 0 < accuracy < 100
-        assert rows(found)["en -> xx"][language] == pytest.approx(accuracy)
-        expected = 100 * (exact(other, english) == own).mean()
-        assert rows(found)["xx -> en"][language] == pytest.approx(expected)
+        assert rows(report)["en -> xx"][language] == pytest.approx(accuracy)
+        expected = 100 * (exact(foreign, english) == gold).mean()
+        assert rows(report)["xx -> en"][language] == pytest.approx(expected)
         # XTREME's own scoring: English sorted by text, the label of each the line that it came from.
         lines = (folder / "pairs" / f"{language}-en.en").read_text().splitlines()
-        labels = [row for _, row in sorted(zip(lines, own.tolist()), key=lambda pair: pair[0])]
+        labels = [row for _, row in sorted(zip(lines, gold.tolist()), key=lambda pair: pair[0])]
         path = tmp_path / "out" / "predictions" / "tatoeba" / f"test-{language}.tsv"
         predictions = [int(row) for row in path.read_text().splitlines()]
         assert 100 * np.mean([a == b for a, b in zip(predictions, labels)]) == pytest.approx(accuracy)
         assert predictions == [forward[label] for label in labels]
-    shown = rows(found)["en -> xx"]
-    assert shown["avg"] == pytest.approx((shown["de"] + shown["xx"]) / 2)
+    accuracies = rows(report)["en -> xx"]
+    assert accuracies["avg"] == pytest.approx((accuracies["de"] + accuracies["xx"]) / 2)
     name = "paper, large (Tables 5 and 16)"
-    assert found["tables"][0]["paper"] == {name: {"de": 98.8, "avg": 98.8}}  # xx is not in the paper
-    assert "paper" not in found["tables"][1]
+    assert report["tables"][0]["paper"] == {name: {"de": 98.8, "avg": 98.8}}  # xx is not in the paper
+    assert "paper" not in report["tables"][1]
     markdown = (tmp_path / "out" / "retrieval.md").read_text()
     assert "|  | de | xx | avg |" in markdown and f"| {name} | 98.80 |  | 98.80 |" in markdown
     assert (tmp_path / "out" / "retrieval.txt").read_text().strip() in capsys.readouterr().out
@@ -120,9 +125,12 @@ def test_several_seeds(retrieve, folder, tmp_path):
     for number, table in enumerate(several["tables"]):
         for seed in (1, 2):
             assert table["seeds"][str(seed)] == alone[seed]["tables"][number]["seeds"]["1"]
-        both = [table["seeds"][str(seed)]["de"] for seed in (1, 2)]
-        assert table["mean"]["de"] == pytest.approx(np.mean(both))
-        assert table["deviation"]["de"] == pytest.approx(np.std(both, ddof=1)) and both[0] != both[1]
+        accuracies = [table["seeds"][str(seed)]["de"] for seed in (1, 2)]
+        assert table["mean"]["de"] == pytest.approx(np.mean(accuracies))
+        assert (
+            table["deviation"]["de"] == pytest.approx(np.std(accuracies, ddof=1))
+            and accuracies[0] != accuracies[1]
+        )
     assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
 
 
@@ -136,25 +144,26 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
     for language in ("de", "xx"):
         sides = all_layers(folder, language)
         for layer in range(3):
-            english, other = (side[layer] for side in sides)
-            own = np.arange(len(english))
-            both = [(exact(english, other) == own).mean(), (exact(other, english) == own).mean()]
-            assert swept[f"layer {layer}"][language] == pytest.approx(100 * np.mean(both))
+            english, foreign = (side[layer] for side in sides)
+            gold = np.arange(len(english))
+            accuracies = [(exact(english, foreign) == gold).mean(), (exact(foreign, english) == gold).mean()]
+            assert swept[f"layer {layer}"][language] == pytest.approx(100 * np.mean(accuracies))
         assert swept["chosen, odd pairs"][language] == pytest.approx(100 * choose_on_half(*sides).mean)
     assert swept["untrained, chosen, odd pairs"] == random["chosen, odd pairs"]
-    for one, other in zip(retrieve()["tables"], retrieve(**shape)["tables"]):
-        assert one["untrained"] == {name: other["seeds"]["1"][name] for name in ("de", "xx")}
-        assert "untrained" not in other
+    for table, random_table in zip(retrieve()["tables"], retrieve(**shape)["tables"]):
+        assert table["untrained"] == {name: random_table["seeds"]["1"][name] for name in ("de", "xx")}
+        assert "untrained" not in random_table
     assert all("untrained" not in table for table in retrieve(untrained="false")["tables"])
 
 
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
 def test_other_vectors_and_scores_give_other_results(retrieve, flags):
-    default, other = retrieve(), retrieve(**flags)
-    assert (other["pooling"], other["score"]) == (flags.get("pooling", "mean"), flags.get("score", "cosine"))
-    assert rows(other) != rows(default)
+    default, report = retrieve(), retrieve(**flags)
+    assert report["pooling"] == flags.get("pooling", "mean")
+    assert report["score"] == flags.get("score", "cosine")
+    assert rows(report) != rows(default)
     # The pooled [CLS] is of the top layer, whatever --layer says.
-    assert other["layers"] == {"1": 2 if other["pooling"] == "pooled" else 1}
+    assert report["layers"] == {"1": 2 if report["pooling"] == "pooled" else 1}
 
 
 def by_measure(report):

@@ -23,8 +23,9 @@ FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoint
 def finished(toy_folder, tmp_path_factory):
     """The folder of a run that has ended, made once."""
     folder = tmp_path_factory.mktemp("finished")
-    done = run_script([ROOT / "run_classifier.py", *toy.flags(toy_folder, folder / "out", **FAST)], folder)
-    assert done.returncode == 0, done.stderr
+    line = toy.flags(toy_folder, folder / "out", **FAST)
+    completed = run_script([ROOT / "run_classifier.py", *line], folder)
+    assert completed.returncode == 0, completed.stderr
     return folder / "out"
 
 
@@ -94,8 +95,8 @@ def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
     def evaluation(self, engine, stop):
         if engine.steps == 3 and interrupts.pop():
             os.kill(os.getpid(), signal.SIGTERM)
-        found = evaluate(self, engine, stop)
-        return found and replace(found, selected_by={3: 90.0, 6: 80.0}[engine.steps])
+        evaluated = evaluate(self, engine, stop)
+        return evaluated and replace(evaluated, selected_by={3: 90.0, 6: 80.0}[engine.steps])
 
     monkeypatch.setattr(SupervisedTask, "evaluate", evaluation)
     interrupts = [False, True]
@@ -119,8 +120,8 @@ def test_a_signal_in_a_step(classify, stopped, tmp_path):
         assert stopped(Engine, "step", step if step == 2 else 1, received, out="broken", **FAST) == code
         assert (tmp_path / "broken" / f"step_{step}").is_dir()
     classify(out="broken", **FAST)
-    ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
-    assert {name: ours[name] for name in theirs} == theirs
+    interrupted, straight = (trained(tmp_path / name) for name in ("broken", "out"))
+    assert {name: interrupted[name] for name in straight} == straight
 
 
 def test_a_finished_run_prints_its_report_again(classify, toy_folder, tmp_path, monkeypatch, capsys):
@@ -166,7 +167,7 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
     weights = {"init_pretraining_params": source / "best", **FAST}
     classify(**weights)
     before = contents(tmp_path / "out")
-    for changes, told in (
+    for changes, difference in (
         ({"learning_rate": 1e-3}, "learning_rate: 0.005 -> 0.001"),
         ({"batch_size": 4}, "global_batch: 8 -> 4"),
         ({"random_seed": 2}, "random_seed: [1] -> [2]"),
@@ -177,7 +178,7 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
         ({"train_set": copied(toy_folder, "train.tsv", tmp_path, lambda lines: lines[::-1])}, "train_set: "),
     ):
         line = refused(**{**weights, **changes})
-        assert "out holds another run (" in line and told in line, changes
+        assert "out holds another run (" in line and difference in line, changes
         assert "--overwrite true" in line and "another --checkpoints" in line
     # The same path, other weights.
     shutil.rmtree(source / "best")
@@ -239,9 +240,9 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
         (tmp_path / "out" / name).write_text("of the earlier run")
     again = classify(overwrite="true", **{**FAST, "learning_rate": 1e-3})
     assert again["selected"].keys() == {"1"}
-    there = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
     classify(out="alone", **{**FAST, "learning_rate": 1e-3})
-    assert there == {path.name for path in (tmp_path / "alone").iterdir()} | {"notes.txt"}
+    assert names == {path.name for path in (tmp_path / "alone").iterdir()} | {"notes.txt"}
     assert trained(tmp_path / "out") == trained(tmp_path / "alone")
     best = tmp_path / "alone" / "best"
     line = refused(overwrite="true", init_pretraining_params=best, out="alone")
@@ -258,9 +259,9 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     classify(out="broken", **named)
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "step_2 is not used: " in log and "going on from" in log and "broken/step_4: " in log
-    ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
+    interrupted, straight = (trained(tmp_path / name) for name in ("broken", "out"))
     for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
-        assert ours[name] == theirs[name]
+        assert interrupted[name] == straight[name]
 
 
 SCRIPT = Path(__file__).with_name("killed_script.py")
@@ -271,9 +272,9 @@ def test_kill_five_times(toy_folder, tmp_path):
     flags = {**FAST, "max_steps": 9, "keep_checkpoints": 2}
     for name, kills in (("straight", ""), ("out", "step 2,step 4,evaluation 4,checkpoint 2,best 1")):
         line = toy.flags(toy_folder, tmp_path / name, **flags)
-        done = run_script([SCRIPT, *line], tmp_path, KILLS=kills)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count(": killed") == len(kills.split(",")) * bool(kills)
+        completed = run_script([SCRIPT, *line], tmp_path, KILLS=kills)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        assert completed.stdout.count(": killed") == len(kills.split(",")) * bool(kills)
     assert trained(tmp_path / "out") == trained(tmp_path / "straight")
-    assert "best: put back" in done.stdout
+    assert "best: put back" in completed.stdout
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]

@@ -19,9 +19,12 @@ def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
     python.chmod(0o755)
     environment = clean_environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
     command = ["sh", f"scripts/base/{XNLI}"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no .venv") and "sh scripts/setup.sh" in done.stderr
+    completed = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 2
+    assert completed.stderr.startswith("error: there is no .venv")
+    assert "sh scripts/setup.sh" in completed.stderr
 
 
 def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.CompletedProcess:
@@ -34,13 +37,13 @@ def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.Complete
 def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     few = {"batch_size": 4, "max_steps": 3, "init_pretraining_params": ""}
     overrides = toy.flags(toy_folder, tmp_path / "out", **few)
-    done = sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2")
-    assert done.returncode == 0, done.stderr
-    assert "batch: 4 x accumulation 1 x processes 2 = 8 in all" in done.stdout
+    completed = sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2")
+    assert completed.returncode == 0, completed.stderr
+    assert "batch: 4 x accumulation 1 x processes 2 = 8 in all" in completed.stdout
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "8 examples (batch 4 x accumulation 1 x processes 2)" in log
     assert "batch: 4 x accumulation 1 x processes 2 = 8 in all (the recipe is for 2 devices)" in log
-    assert "acc, " in done.stdout and "seed 1" in done.stdout
+    assert "acc, " in completed.stdout and "seed 1" in completed.stdout
     assert json.loads((tmp_path / "out" / "results.json").read_text())["metric"] == "acc"
 
 
@@ -48,10 +51,10 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
     (tmp_path / "log/workers").mkdir(parents=True)
     for rank in range(3):  # of an earlier run
         (tmp_path / f"log/workers/workerlog.{rank}").write_text("error: an old one\n")
-    done = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
-    assert done.returncode == 2 and "error: an old one" not in done.stderr
-    assert "error: unknown flag --learning_rte; did you mean --learning_rate?" in done.stderr
-    assert "Traceback" not in done.stderr
+    completed = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
+    assert completed.returncode == 2 and "error: an old one" not in completed.stderr
+    assert "error: unknown flag --learning_rte; did you mean --learning_rate?" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_recipes_in_one_folder(toy_folder, tmp_path):
@@ -78,6 +81,6 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     assert refused.returncode == 2
     assert "checkpoints holds another run (task: classification -> " in refused.stderr
     search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]
-    found = recipe("tatoeba_cross_lingual_transfer", *search)
-    assert found.returncode == 0, found.stderr
+    completed = recipe("tatoeba_cross_lingual_transfer", *search)
+    assert completed.returncode == 0, completed.stderr
     assert json.loads((folder / "output" / "tatoeba" / "retrieval.json").read_text())["tables"]

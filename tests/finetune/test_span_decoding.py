@@ -153,12 +153,12 @@ def test_the_gold_span_survives_tokens_and_windows(data_dir):
     for language in ("en", "es", "de", "hi", "zh"):
         files[data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"] = language
     assert len(files) == 9
-    task, found = QuestionAnswering(tokenizer, Cut(384, 64, 128), 100, 1), {}
+    task, exact_matches = QuestionAnswering(tokenizer, Cut(384, 64, 128), 100, 1), {}
     for path, language in sorted(files.items()):
         data = task.read(path, "dev")
         texts = oracle(task, data)
         for question, text in zip(data.file.questions, texts, strict=True):
             assert text and text in data.file.contexts[question.context]
         rows = [(text, question.answers) for question, text in zip(data.file.questions, texts)]
-        found[path.name] = answer_scores(rows, language)["em"]
-    assert {name: score for name, score in found.items() if score < 99} == {}
+        exact_matches[path.name] = answer_scores(rows, language)["em"]
+    assert {name: score for name, score in exact_matches.items() if score < 99} == {}

@@ -35,16 +35,23 @@ def refused(tag, refusal):
 def trained(folder, tmp_path_factory):
     """A folder with `best/` of a model that knows the task, made once by the script as a user starts it."""
     place = tmp_path_factory.mktemp("trained")
-    line = tagging_toy.flags(folder, place, do_test="true", test_set=f"{folder}/test.%s.tsv",
-                             test_save=f"{place}/test.%s.tsv", max_seq_len=24, **LEARNS)  # fmt: skip
-    done = run_script([ROOT / "run_sequence_labeling.py", *line], place)
-    assert done.returncode == 0, done.stderr
+    line = tagging_toy.flags(
+        folder,
+        place,
+        do_test="true",
+        test_set=f"{folder}/test.%s.tsv",
+        test_save=f"{place}/test.%s.tsv",
+        max_seq_len=24,
+        **LEARNS,
+    )
+    completed = run_script([ROOT / "run_sequence_labeling.py", *line], place)
+    assert completed.returncode == 0, completed.stderr
     return place
 
 
 def table(results: dict, metric: str) -> dict[str, float]:
     """Language -> mean of a metric on the first pattern."""
-    return next(one["mean"] for one in results["tables"] if one["title"].startswith(f"{metric}, "))
+    return next(report["mean"] for report in results["tables"] if report["title"].startswith(f"{metric}, "))
 
 
 def test_it_learns_the_toy_task(trained):
@@ -64,12 +71,14 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
     for i, language in enumerate(tagging_toy.LANGUAGES):
         path = next(trained.glob(f"test.{language}.tsv.*"))
         assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
-        found = read_conll(path)
+        sentences = read_conll(path)
         expected = tagging_toy.rows(15, seed=30 + i) + tagging_toy.rows(3, seed=40 + i, parts=(30, 40))
-        assert [list(one.words) for one in found] == [words for words, _ in expected]
-        assert [list(one.gold) for one in found] == [tags for _, tags in expected]
-        assert max(len(one.words) for one in found) > 40
-        scores = entity_scores([one.gold for one in found], [one.predicted for one in found])
+        assert [list(sentence.words) for sentence in sentences] == [words for words, _ in expected]
+        assert [list(sentence.gold) for sentence in sentences] == [tags for _, tags in expected]
+        assert max(len(sentence.words) for sentence in sentences) > 40
+        scores = entity_scores(
+            [sentence.gold for sentence in sentences], [sentence.predicted for sentence in sentences]
+        )
         assert scores.f1 >= 90
 
 
@@ -81,27 +90,38 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
     tagging_toy.write_tsv(tmp_path / "new.tsv", rows, label=False)
     (tmp_path / "one.json").write_text('{"en": 0}')
     results = tag(
-        do_train="false", do_test="true", train_set=None, ernie_config_path=None, piece_model_path=None,
-        init_checkpoint=trained / "best", dev_set=f"{folder}/dev.%s.tsv", test_set="new.tsv",
-        test_save="new.txt", lang_map_config="one.json",
-    )  # fmt: skip
+        do_train="false",
+        do_test="true",
+        train_set=None,
+        ernie_config_path=None,
+        piece_model_path=None,
+        init_checkpoint=trained / "best",
+        dev_set=f"{folder}/dev.%s.tsv",
+        test_set="new.tsv",
+        test_save="new.txt",
+        lang_map_config="one.json",
+    )
     assert table(results, "f1") == {"en": 100.0, "avg": 100.0}
-    found = read_conll(tmp_path / "new.txt.0.0")
-    assert [list(one.words) for one in found] == [words for words, _ in rows]
-    assert all(one.gold is None for one in found)
-    scores = entity_scores([tags for _, tags in rows], [one.predicted for one in found])
+    sentences = read_conll(tmp_path / "new.txt.0.0")
+    assert [list(sentence.words) for sentence in sentences] == [words for words, _ in rows]
+    assert all(sentence.gold is None for sentence in sentences)
+    scores = entity_scores([tags for _, tags in rows], [sentence.predicted for sentence in sentences])
     assert scores.f1 >= 90
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):
     """It scores pieces of text that was cut; what was cut off is O in the predictions."""
     results = tag(
-        official_compat="true", max_seq_len=16, do_test="true", test_set=f"{folder}/test.%s.tsv",
-        test_save="test.%s.tsv", **LEARNS,
-    )  # fmt: skip
+        official_compat="true",
+        max_seq_len=16,
+        do_test="true",
+        test_set=f"{folder}/test.%s.tsv",
+        test_save="test.%s.tsv",
+        **LEARNS,
+    )
     assert table(results, "f1")["avg"] > 50
-    found = read_conll(next(tmp_path.glob("test.en.tsv.*")))
-    long = max(found, key=lambda one: len(one.words))
+    sentences = read_conll(next(tmp_path.glob("test.en.tsv.*")))
+    long = max(sentences, key=lambda sentence: len(sentence.words))
     assert set(long.predicted[14:]) == {"O"} and "B-PER" in long.gold[14:]
 
 

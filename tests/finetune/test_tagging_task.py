@@ -82,8 +82,15 @@ def logits_for(batch, *places):
 def test_a_word_has_the_tag_of_its_first_piece(make):
     task = make()
     batch = batch_of(task, *SENTENCES)
-    model = logits_for(batch, (0, 1, "B-A", 5), (0, 2, "B-B", 9), (0, 4, "O", 1), (1, 1, "I-B", 5),
-                       (1, 5, "O", 5), (1, 8, "B-A", 5))  # fmt: skip
+    model = logits_for(
+        batch,
+        (0, 1, "B-A", 5),
+        (0, 2, "B-B", 9),
+        (0, 4, "O", 1),
+        (1, 1, "I-B", 5),
+        (1, 5, "O", 5),
+        (1, 8, "B-A", 5),
+    )
     predictions, loss = task.predict(model, batch, labelled=True)
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["I-B", "O", "B-A"]]
     logs = F.log_softmax(model.logits).numpy()
@@ -96,8 +103,17 @@ def test_a_word_has_the_tag_that_all_its_pieces_find_likeliest(make):
     """abc: the first piece says B-B, but only a little, and the others say I-A."""
     task = make(pieces="all")
     batch = batch_of(task, *SENTENCES)
-    model = logits_for(batch, (0, 1, "B-B", 1.5), (0, 1, "B-A", 1), (0, 2, "I-A", 2), (0, 3, "I-A", 2),
-                       (0, 4, "O", 1), (1, 1, "O", 9), (1, 5, "B-B", 9), (1, 8, "I-B", 9))  # fmt: skip
+    model = logits_for(
+        batch,
+        (0, 1, "B-B", 1.5),
+        (0, 1, "B-A", 1),
+        (0, 2, "I-A", 2),
+        (0, 3, "I-A", 2),
+        (0, 4, "O", 1),
+        (1, 1, "O", 9),
+        (1, 5, "B-B", 9),
+        (1, 8, "I-B", 9),
+    )
     predictions, _ = task.predict(model, batch, labelled=False)
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["O", "B-B", "I-B"]]
 
@@ -133,15 +149,15 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path):
     task = make(OfficialTagging, size=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]
     batch = batch_of(task, *data)
-    truth = logits_for(batch, *((0, i, tag, 9) for i, tag in enumerate(
-        ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"])))  # fmt: skip
+    pieces = ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"]
+    truth = logits_for(batch, *((0, column, tag, 9) for column, tag in enumerate(pieces)))
     predictions, _ = task.predict(truth, batch, labelled=True)
     assert task.score(data, predictions, "en") == {"f1": 100.0, "precision": 100.0, "recall": 100.0}
     task.write(tmp_path / "x.txt", data, predictions)
     lines = (tmp_path / "x.txt").read_text().splitlines()
     assert lines == ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
-    specials = logits_for(batch, *((0, i, tag, 9) for i, tag in enumerate(
-        ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"])))  # fmt: skip
+    pieces = ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"]
+    specials = logits_for(batch, *((0, column, tag, 9) for column, tag in enumerate(pieces)))
     predictions, _ = task.predict(specials, batch, labelled=True)
-    found = task.score(data, predictions, "en")  # [CLS] is an entity, and one of two is too short
-    assert (found["precision"], found["recall"]) == (pytest.approx(100 / 3), 50.0)
+    scores = task.score(data, predictions, "en")  # [CLS] is an entity, and one of two is too short
+    assert (scores["precision"], scores["recall"]) == (pytest.approx(100 / 3), 50.0)

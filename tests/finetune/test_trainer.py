@@ -16,11 +16,11 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-def assert_same_weights(one, other):
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+def assert_same_weights(expected_folder, folder):
+    expected, actual = weights(expected_folder), weights(folder)
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, actual[name], err_msg=name)
 
 
 def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
@@ -32,12 +32,13 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
         r"elapsed time: \d+\.\d+ s file: \S*dev\.(\w+)\.tsv, epoch: (\d+), steps: (\d+)$",
         re.M,
     )
-    found = line.findall(log)
-    assert [(first, file) for first, _, file, _, _ in found] == [(lang, lang) for lang in toy.LANGUAGES] * 10
-    steps = [(int(epoch), int(step)) for *_, epoch, step in found[::3]]
+    evaluations = line.findall(log)
+    languages = [(language, file) for language, _, file, _, _ in evaluations]
+    assert languages == [(language, language) for language in toy.LANGUAGES] * 10
+    steps = [(int(epoch), int(step)) for *_, epoch, step in evaluations[::3]]
     assert steps == [(i, 12 * i + 12) for i in range(10)]
-    shown = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: "
-    assert re.search(shown, log)
+    progress = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: "
+    assert re.search(progress, log)
     assert "training starts from random weights" in log
     card = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier.py" in card
@@ -59,10 +60,11 @@ def scripted(monkeypatch):
     """Evaluations find what SCRIPTED says."""
 
     def evaluate_files(task, engine, files, *_):
-        found = SCRIPTED[engine.steps]
-        names = {file.pattern: "heldout" if "heldout" in file.pattern else "dev" for file in files}
-        scores = {name: {lang: {"acc": x} for lang, x in row.items()} for name, row in found.items()}
-        return {pattern: scores[name] for pattern, name in names.items()}
+        scores = {}
+        for file in files:
+            accuracies = SCRIPTED[engine.steps]["heldout" if "heldout" in file.pattern else "dev"]
+            scores[file.pattern] = {language: {"acc": accuracy} for language, accuracy in accuracies.items()}
+        return scores
 
     monkeypatch.setattr(prediction, "evaluate_files", evaluate_files)
 
@@ -124,8 +126,8 @@ def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
     assert not (tmp_path / "again" / "step_10").exists()
     assert_same_weights(folder / last, tmp_path / "again" / last)
     for name in ("arrays.safetensors", "state.json"):
-        ours, theirs = (root / last / "training_state" / name for root in (folder, tmp_path / "again"))
-        assert ours.read_bytes() == theirs.read_bytes(), name
+        state = f"{last}/training_state/{name}"
+        assert (folder / state).read_bytes() == (tmp_path / "again" / state).read_bytes(), name
     assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
 
 
@@ -188,7 +190,7 @@ def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_p
     options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 10}
     classify(**options)
     classify(out="cut", batch_size=2, gradient_accumulation_steps=4, predict_batch_size=8, **options)
-    ours, theirs = weights(tmp_path / "out" / "step_10"), weights(tmp_path / "cut" / "step_10")
-    assert ours["classifier.weight"].dtype == np.float64
-    for name, value in ours.items():
-        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=1e-9, err_msg=name)
+    at_once, accumulated = weights(tmp_path / "out" / "step_10"), weights(tmp_path / "cut" / "step_10")
+    assert at_once["classifier.weight"].dtype == np.float64
+    for name, value in at_once.items():
+        np.testing.assert_allclose(value, accumulated[name], rtol=0, atol=1e-9, err_msg=name)

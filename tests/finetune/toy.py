@@ -12,10 +12,15 @@ NOUNS = {"animal": ["cat", "dog", "hen"], "drink": ["tea", "milk", "beer"], "too
 LABELS = {"animal": 0, "drink": 1, "tool": 2}
 WORDS = ["the", "a", "old", "new", "red", "big", "is", "was", "here", "there", "now", "then"]
 CONFIG = {
-    "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 514,
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 514,
     "initializer_range": 0.1,
-}  # fmt: skip
+}
 LEARNS = {"epoch": 10, "learning_rate": 5e-3}  # with more seeds than at a higher rate, though not with all
 LANGUAGES = ["en", "de", "fr"]
 
@@ -30,18 +35,18 @@ def rows(count: int, seed: int) -> list[tuple[str, str, str, str]]:
     """qid, text_a, text_b, label."""
     rng = np.random.default_rng(seed)
     kinds = list(NOUNS)
-    made = []
+    written = []
     for i in range(count):
         kind = kinds[int(rng.integers(3))]
         noun = str(rng.choice(NOUNS[kind]))
-        made.append((str(100 + i), sentence(rng, noun), sentence(rng, "and"), kind))
-    return made
+        written.append((str(100 + i), sentence(rng, noun), sentence(rng, "and"), kind))
+    return written
 
 
-def write_tsv(path: Path, found: list, qid: bool = True, label: bool = True) -> Path:
+def write_tsv(path: Path, examples: list, qid: bool = True, label: bool = True) -> Path:
     columns = [("qid", 0)] * qid + [("text_a", 1), ("text_b", 2)] + [("label", 3)] * label
     lines = ["\t".join(name for name, _ in columns)]
-    lines += ["\t".join(row[i] for _, i in columns) for row in found]
+    lines += ["\t".join(row[i] for _, i in columns) for row in examples]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -70,11 +75,23 @@ def write_model(folder: Path, texts: list, languages: list, labels: dict, config
 def flags(folder: Path, out: Path, **changes) -> list[str]:
     """A command line for run_classifier.py; None as a value leaves the flag out."""
     values = {
-        "ernie_config_path": folder / "ernie_config.json", "piece_model_path": folder / "piece.model",
-        "train_set": folder / "train.tsv", "dev_set": f"{folder}/dev.%s.tsv", "do_test": "false",
-        "label_map_config": folder / "label_map.json", "lang_map_config": folder / "lang_map.json",
-        "num_labels": 3, "checkpoints": out, "batch_size": 8, "epoch": 2, "learning_rate": 5e-3,
-        "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 64,
-        "random_seed": 1, "skip_steps": 4, "use_cuda": "false",
-    }  # fmt: skip
+        "ernie_config_path": folder / "ernie_config.json",
+        "piece_model_path": folder / "piece.model",
+        "train_set": folder / "train.tsv",
+        "dev_set": f"{folder}/dev.%s.tsv",
+        "do_test": "false",
+        "label_map_config": folder / "label_map.json",
+        "lang_map_config": folder / "lang_map.json",
+        "num_labels": 3,
+        "checkpoints": out,
+        "batch_size": 8,
+        "epoch": 2,
+        "learning_rate": 5e-3,
+        "weight_decay": 0,
+        "layerwise_lr_decay": 1.0,
+        "max_seq_len": 64,
+        "random_seed": 1,
+        "skip_steps": 4,
+        "use_cuda": "false",
+    }
     return as_flags(values | changes)

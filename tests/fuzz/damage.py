@@ -11,21 +11,29 @@ from hypothesis import strategies as st
 MOST_BYTES = 1 << 17
 Edit = Callable[[Random, bytes], bytes]
 
-_PIECES = (
-    b"\0", b"\n", b"\r\n", b"\t", b" ", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b'"', b"\\", b"{", b"[",
-    b"]", b"}", b",", b":", b"\x1b[31m", b"\x02", b"../", b"null", b"\\ud800", b"<", b"&", b"-1",
-    b"1e999", b"NaN", b"9" * 5000, "\u2028".encode(), "\u0663".encode(), b"\xff" * 8, bytes(8),
-)  # fmt: skip
-_VALUES = (
-    None, True, -1, 0, 1, 3, 1 << 31, 1 << 63, 10**30, 1.5, float("nan"), float("inf"), "", " ", "a", "0",
-    "a\nb", "\ud800", "\0", "\u2028", "x" * 300, "../x", "/", [], {}, [[]], {"": 0},
-)  # fmt: skip
-OPCODES = (
-    b"0", b"2", b"(", b")", b"]", b"}", b"N", b"K\x05", b"J\xff\xff\xff\xff", b"\x85", b"\x87", b"t", b"l",
-    b"d", b"a", b"e", b"s", b"u", b"R", b"b", b"\x81", b"Q", b"h\x00", b"q\x00", b"\x94", b"\x8c\x01a",
-    b"C\x02ab", b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"I01\n", b"cnumpy\ndtype\n", b".",
-    b"ccollections\nOrderedDict\n", b"cnumpy.core.multiarray\n_reconstruct\n",
-)  # fmt: skip
+# What damage writes into a file: bytes, values of JSON, operations of pickles, words of YAML.
+WORDS: dict[str, tuple] = {
+    "bytes": (
+        b"\0", b"\n", b"\r\n", b"\t", b" ", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b'"', b"\\", b"{",
+        b"[", b"]", b"}", b",", b":", b"\x1b[31m", b"\x02", b"../", b"null", b"\\ud800", b"<", b"&", b"-1",
+        b"1e999", b"NaN", b"9" * 5000, "\u2028".encode(), "\u0663".encode(), b"\xff" * 8, bytes(8),
+    ),
+    "json": (
+        None, True, -1, 0, 1, 3, 1 << 31, 1 << 63, 10**30, 1.5, float("nan"), float("inf"), "", " ", "a", "0",
+        "a\nb", "\ud800", "\0", "\u2028", "x" * 300, "../x", "/", [], {}, [[]], {"": 0},
+    ),
+    "pickle": (
+        b"0", b"2", b"(", b")", b"]", b"}", b"N", b"K\x05", b"J\xff\xff\xff\xff", b"\x85", b"\x87", b"t",
+        b"l", b"d", b"a", b"e", b"s", b"u", b"R", b"b", b"\x81", b"Q", b"h\x00", b"q\x00", b"\x94",
+        b"\x8c\x01a", b"C\x02ab", b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"I01\n", b"cnumpy\ndtype\n", b".",
+        b"ccollections\nOrderedDict\n", b"cnumpy.core.multiarray\n_reconstruct\n",
+    ),
+    "yaml": (
+        b"&a ", b"*a", b"<<: ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"? ", b"- ", b": ",
+        b"!!python/object:x.y ", b"---\n", b"%YAML 9.9\n", b"2001-99-99", b"1:99:99", b".inf", b"{a: ",
+        b"|\n",
+    ),
+}  # fmt: skip
 
 
 @st.composite
@@ -40,7 +48,7 @@ def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple
         if edit is not None and random.random() < 0.5:
             data = edit(random, data)
         else:
-            data = change_bytes(random, data, random.choice((_PIECES, words or _PIECES)))
+            data = change_bytes(random, data, random.choice((WORDS["bytes"], words or WORDS["bytes"])))
     return data[:MOST_BYTES]
 
 
@@ -88,7 +96,7 @@ def edit_json(random: Random, data: bytes) -> bytes:
             text = random.choice((lists, objects, "9" * 5000, "1E400"))
             holder[key] = "@hole@"
         else:
-            holder[key] = random.choice(_VALUES)
+            holder[key] = random.choice(WORDS["json"])
         changed = json.dumps(tree[0], ensure_ascii=random.random() < 0.5)
     except (ValueError, RecursionError):  # damaged before, or a swap has put a value into itself
         return data
@@ -136,5 +144,5 @@ def edit_pickle(random: Random, data: bytes) -> bytes:
     elif kind == 2:
         operations[i], operations[j] = operations[j], operations[i]
     else:
-        operations.insert(i, random.choice(OPCODES) * random.choice((1, 3, 2000)))
+        operations.insert(i, random.choice(WORDS["pickle"]) * random.choice((1, 3, 2000)))
     return b"".join(operations) + data[ends[-1] :]

@@ -49,9 +49,13 @@ def pretraining():
 def test_lm_head_is_tied_and_named_once(pretraining):
     shapes = {name: parameter.shape for name, parameter in pretraining.state_dict().items()}
     assert {name: shape for name, shape in shapes.items() if not name.startswith("ernie_m.")} == {
-        "lm_head.dense.weight": [12, 12], "lm_head.dense.bias": [12], "lm_head.layer_norm.weight": [12],
-        "lm_head.layer_norm.bias": [12], "lm_head.bias": [40], "language_embeddings.weight": [3, 12],
-    }  # fmt: skip
+        "lm_head.dense.weight": [12, 12],
+        "lm_head.dense.bias": [12],
+        "lm_head.layer_norm.weight": [12],
+        "lm_head.layer_norm.bias": [12],
+        "lm_head.bias": [40],
+        "language_embeddings.weight": [3, 12],
+    }
     table = pretraining.ernie_m.embeddings.word_embeddings.weight
     head = pretraining.lm_head
     hidden = paddle.randn([5, 12])

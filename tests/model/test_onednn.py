@@ -46,9 +46,9 @@ def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 2, 37, 500])
 def test_a_linear_layer_and_its_gradients(rows):
     x, weight, gradient = map(onednn.to_bfloat16, (numbers(rows, 96), numbers(96, 160), numbers(rows, 160)))
-    for left, right in ((x, weight), (gradient, weight.T), (x.T, gradient)):
-        expected = widen(left).astype(np.float64) @ widen(right).astype(np.float64)
-        assert distance(product(left, right), expected) < 1e-6
+    for factor, right in ((x, weight), (gradient, weight.T), (x.T, gradient)):
+        expected = widen(factor).astype(np.float64) @ widen(right).astype(np.float64)
+        assert distance(product(factor, right), expected) < 1e-6
 
 
 def test_blocks_of_larger_arrays():
@@ -193,5 +193,5 @@ def test_a_cpu_without_the_instructions(instructions):
     """The products are right there, too. And oneDNN starts no threads of its own beside Paddle's."""
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", OTHER_CPU]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "True 0 a CPU with bfloat16 instructions (avx512_bf16 or AMX)\n"
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert completed.stdout == "True 0 a CPU with bfloat16 instructions (avx512_bf16 or AMX)\n"

@@ -15,10 +15,15 @@ from tests.helpers.batches import padded_batch
 
 VOCABULARY, LABELS = 5000, 3
 SHAPE = {
-    "vocab_size": VOCABULARY, "hidden_size": 768, "num_hidden_layers": 3, "num_attention_heads": 12,
-    "intermediate_size": 3072, "max_position_embeddings": 514,
-    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 768,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 514,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 # transformers' ErnieM doubles the name of the attention for q, k and v only.
 HUGGING_FACE = [
     ("self_attn.q_proj", "self_attn.self_attn.q_proj"),
@@ -56,7 +61,7 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def ours():
+def our_model():
     """Our model; biases and layer norms are random too, or their mapping would not be tested."""
     paddle.seed(0)
     model = SequenceClassifier(ErnieMConfig(**SHAPE), LABELS)
@@ -68,13 +73,13 @@ def ours():
 
 
 @pytest.fixture(scope="module")
-def our_results(ours, batch):
+def our_results(our_model, batch):
     input_ids, labels = batch
     inputs = padded_batch(input_ids)
-    output = ours.ernie_m.encode(inputs, output_hidden_states=True)
-    pooled = ours.ernie_m.pooler(paddle.gather(output.sequence, inputs.first_tokens))
-    F.cross_entropy(ours.classifier(pooled), paddle.to_tensor(labels)).backward()
-    gradients = {name: p.grad.numpy() for name, p in ours.named_parameters()}
+    output = our_model.ernie_m.encode(inputs, output_hidden_states=True)
+    pooled = our_model.ernie_m.pooler(paddle.gather(output.sequence, inputs.first_tokens))
+    F.cross_entropy(our_model.classifier(pooled), paddle.to_tensor(labels)).backward()
+    gradients = {name: p.grad.numpy() for name, p in our_model.named_parameters()}
     return [inputs.padded(states).numpy() for states in output.hidden_states], pooled.numpy(), gradients
 
 
@@ -87,10 +92,10 @@ def to_torch(model, names: list[tuple[str, str]]) -> dict[str, tuple[str, np.nda
     """Our name -> their name and value."""
     mapped = {}
     for name, parameter in model.named_parameters():
-        array, theirs = parameter.numpy(), name
+        array, peer_name = parameter.numpy(), name
         for pattern, replacement in names:
-            theirs = theirs.replace(pattern, replacement)
-        mapped[name] = (theirs, array.T if is_transposed(name, array) else array)
+            peer_name = peer_name.replace(pattern, replacement)
+        mapped[name] = (peer_name, array.T if is_transposed(name, array) else array)
     return mapped
 
 
@@ -100,27 +105,27 @@ def load_torch(peer: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
     assert not unexpected and all("position_ids" in name for name in missing)
 
 
-def assert_states_agree(ours: list[np.ndarray], theirs: list[np.ndarray], real: np.ndarray) -> None:
-    assert len(ours) == len(theirs) == SHAPE["num_hidden_layers"] + 1
-    for a, b in zip(ours, theirs):
+def assert_states_agree(states: list[np.ndarray], peer_states: list[np.ndarray], real: np.ndarray) -> None:
+    assert len(states) == len(peer_states) == SHAPE["num_hidden_layers"] + 1
+    for a, b in zip(states, peer_states):
         assert np.abs(a[real] - b[real]).max() < 1e-4
 
 
-def assert_gradients_agree(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, gradient in ours.items():
+def assert_gradients_agree(gradients: dict[str, np.ndarray], peer_gradients: dict[str, np.ndarray]) -> None:
+    assert gradients.keys() == peer_gradients.keys()
+    for name, gradient in gradients.items():
         # A bias of the keys shifts all scores of a row alike: its gradient is 0, and noise in any program.
-        scale = np.abs(ours[name.replace("k_proj.bias", "q_proj.bias")]).max()
+        scale = np.abs(gradients[name.replace("k_proj.bias", "q_proj.bias")]).max()
         assert scale > 1e-6, name
-        assert np.abs(gradient - theirs[name]).max() / scale < 1e-3, name
+        assert np.abs(gradient - peer_gradients[name]).max() / scale < 1e-3, name
 
 
-def test_paddlenlp(ours, our_results, batch):
+def test_paddlenlp(our_model, our_results, batch):
     states, pooled, gradients = our_results
     peer = paddlenlp.ErnieMForSequenceClassification(paddlenlp.ErnieMConfig(**SHAPE, num_labels=LABELS))
-    names = {name for name, _ in ours.named_parameters()}
+    names = {name for name, _ in our_model.named_parameters()}
     assert {name for name, _ in peer.named_parameters()} == names
-    peer.set_state_dict(ours.state_dict())
+    peer.set_state_dict(our_model.state_dict())
     input_ids, labels = (paddle.to_tensor(array) for array in batch)
     mask = (input_ids != 1).astype("int64")
     output = peer.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True, return_dict=True)
@@ -130,12 +135,12 @@ def test_paddlenlp(ours, our_results, batch):
     assert_gradients_agree(gradients, {name: p.grad.numpy() for name, p in peer.named_parameters()})
 
 
-def test_hugging_face_ernie_m(ours, our_results, batch):
+def test_hugging_face_ernie_m(our_model, our_results, batch):
     states, pooled, gradients = our_results
     peer = transformers.ErnieMForSequenceClassification(
         transformers.ErnieMConfig(**SHAPE, num_labels=LABELS, classifier_dropout=0.0)
     )
-    mapped = to_torch(ours, HUGGING_FACE)
+    mapped = to_torch(our_model, HUGGING_FACE)
     load_torch(peer, dict(mapped.values()))
     input_ids, labels = (torch.from_numpy(array) for array in batch)
     mask = (input_ids != 1).long()
@@ -146,13 +151,13 @@ def test_hugging_face_ernie_m(ours, our_results, batch):
     assert_gradients_agree(gradients, torch_gradients(peer, mapped))
 
 
-def test_hugging_face_xlm_r(ours, our_results, batch):
+def test_hugging_face_xlm_r(our_model, our_results, batch):
     states, pooled, gradients = our_results
     shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
     peer = transformers.XLMRobertaForSequenceClassification(
         transformers.XLMRobertaConfig(**shape, num_labels=LABELS, classifier_dropout=0.0)
     )
-    mapped = to_torch(ours, XLM_R)
+    mapped = to_torch(our_model, XLM_R)
     state = dict(mapped.values())
     # Its one token type is added everywhere: what is ours in the position table is the sum of the two.
     token_type = np.random.default_rng(1).normal(0, 0.02, [1, 768]).astype("float32")
@@ -171,29 +176,30 @@ def test_hugging_face_xlm_r(ours, our_results, batch):
     assert_gradients_agree(gradients, torch_gradients(peer, mapped))
 
 
-def test_position_ids_of_the_peers_start_at_0(ours, our_results, batch):
+def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
     """Ours are absolute. Theirs are 2 less, and transformers adds the 2 to the caller's own tensor."""
     input_ids = batch[0]
     positions = absolute_positions(paddle.to_tensor(input_ids), 1).numpy()
-    given = torch.from_numpy(np.maximum(positions - 2, 0))
+    peer_positions = torch.from_numpy(np.maximum(positions - 2, 0))
     peer = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
-    mapped = to_torch(ours.ernie_m, HUGGING_FACE)
+    mapped = to_torch(our_model.ernie_m, HUGGING_FACE)
     load_torch(peer, dict(mapped.values()))
     with torch.no_grad():
-        output = peer(torch.from_numpy(input_ids), given, torch.from_numpy((input_ids != 1).astype("int64")))
+        mask = torch.from_numpy((input_ids != 1).astype("int64"))
+        output = peer(torch.from_numpy(input_ids), peer_positions, mask)
     real = input_ids != 1
     assert np.abs(output.last_hidden_state.numpy()[real] - our_results[0][-1][real]).max() < 1e-4
-    assert np.array_equal(given.numpy()[real], positions[real])
+    assert np.array_equal(peer_positions.numpy()[real], positions[real])
 
 
 def torch_gradients(peer, mapped: dict[str, tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    theirs = {
+    peer_gradients = {
         name: parameter.grad.numpy()
         for name, parameter in peer.named_parameters()
         if parameter.grad is not None
     }
     gradients = {}
     for name, (their_name, _) in mapped.items():
-        gradient = theirs[their_name]
+        gradient = peer_gradients[their_name]
         gradients[name] = gradient.T if is_transposed(name, gradient) else gradient
     return gradients

@@ -16,9 +16,9 @@ def test_the_loss_of_gathered_positions_is_that_of_all():
     ids[1, 6:] = 1  # pads
     labels[[0, 0, 1, 2], [1, 5, 3, 8]] = torch.tensor([7, 8, 9, 10])
     mask = (ids != 1).long()
-    whole = model(ids, attention_mask=mask, labels=labels).loss
+    loss_of_all = model(ids, attention_mask=mask, labels=labels).loss
     gathered = gathered_loss(model, ids, mask, labels)
-    assert gathered.item() == pytest.approx(whole.item(), abs=1e-12)
+    assert gathered.item() == pytest.approx(loss_of_all.item(), abs=1e-12)
     table = model.roberta.embeddings.word_embeddings.weight
-    expected, found = (torch.autograd.grad(loss, table)[0] for loss in (whole, gathered))
-    assert torch.allclose(found, expected, atol=1e-12, rtol=0) and found.abs().max() > 1e-3
+    expected, gradient = (torch.autograd.grad(loss, table)[0] for loss in (loss_of_all, gathered))
+    assert torch.allclose(gradient, expected, atol=1e-12, rtol=0) and gradient.abs().max() > 1e-3

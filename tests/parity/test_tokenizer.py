@@ -44,35 +44,37 @@ def lines(data_dir):
 
 
 def test_special_ids(tokenizers):
-    ours, theirs = tokenizers
-    assert (ours.cls_id, ours.pad_id, ours.sep_id, ours.unk_id, ours.mask_id, ours.vocab_size) == (
-        *(theirs.cls_token_id, theirs.pad_token_id, theirs.sep_token_id, theirs.unk_token_id),
-        *(theirs.mask_token_id, len(theirs)),
-    )
+    tokenizer, peer = tokenizers
+    assert tokenizer.cls_id == peer.cls_token_id
+    assert tokenizer.pad_id == peer.pad_token_id
+    assert tokenizer.sep_id == peer.sep_token_id
+    assert tokenizer.unk_id == peer.unk_token_id
+    assert tokenizer.mask_id == peer.mask_token_id
+    assert tokenizer.vocab_size == len(peer)
 
 
 def test_ids_of_fifteen_languages(tokenizers, lines):
-    ours, theirs = tokenizers
+    tokenizer, peer = tokenizers
     assert len(lines) == LINES
     touched = []
-    for line, ids in zip(lines, ours.encode_batch(lines), strict=True):
+    for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
         text = normalize(line)
-        expected = theirs.encode(text, add_special_tokens=False)
-        if any(re.search(r"\d,$", piece) for piece in theirs.tokenize(text)):
+        expected = peer.encode(text, add_special_tokens=False)
+        if any(re.search(r"\d,$", piece) for piece in peer.tokenize(text)):
             touched.append(line)
             assert ids != expected
-            assert ids.count(ours.vocab[","]) > expected.count(ours.vocab[","])
+            assert ids.count(tokenizer.vocab[","]) > expected.count(tokenizer.vocab[","])
         else:
             assert ids == expected, line
     assert len(touched) < LINES // 20
 
 
 def test_pair_and_single_layout(tokenizers, lines):
-    ours, theirs = tokenizers
+    tokenizer, peer = tokenizers
     for a, b in zip(lines[::50], lines[25::50]):
-        first, second = ours.encode(a), ours.encode(b)
-        assert ours.build(a, b) == theirs.build_inputs_with_special_tokens(first, second)
-        assert ours.build(a) == theirs.build_inputs_with_special_tokens(first)
+        first, second = tokenizer.encode(a), tokenizer.encode(b)
+        assert tokenizer.build(a, b) == peer.build_inputs_with_special_tokens(first, second)
+        assert tokenizer.build(a) == peer.build_inputs_with_special_tokens(first)
 
 
 @pytest.mark.skipif("XLMR_MODEL" not in os.environ, reason="XLMR_MODEL does not name XLM-R's piece model")

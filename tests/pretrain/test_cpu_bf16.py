@@ -24,8 +24,8 @@ def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_p
 @pytest.mark.slow
 @pytest.mark.skipif(onednn.missing() is not None, reason=f"needs {onednn.missing()}")
 def test_two_processes_compute_what_one_computes(tiny_corpus, tmp_path):
-    one = pretrain(tiny_corpus, tmp_path / "one", **LOW, **STILL)
+    single = pretrain(tiny_corpus, tmp_path / "one", **LOW, **STILL)
     command = [ROOT / "run_pretrain.py", *flags(tiny_corpus, tmp_path / "two", **LOW, **STILL)]
-    done = launch(command, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-3)
+    completed = launch(command, tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(single), rel=1e-3)

@@ -16,55 +16,65 @@ from tests.pretrain.tiny_run import checkpoint, flags, losses, pretrain, records
 
 # Every step's loss is recorded; without dropout, and in float64, only the order of additions differs.
 EXACT = {
-    "optimizer__steps": 40, "run__dtype": "float64", "run__log_steps": 1, "run__save_steps": 100,
-    "run__micro_batch_tokens": 4096, "run__eval_sequences": 4,
-    "model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
+    "optimizer__steps": 40,
+    "run__dtype": "float64",
+    "run__log_steps": 1,
+    "run__save_steps": 100,
+    "run__micro_batch_tokens": 4096,
+    "run__eval_sequences": 4,
+    "model__hidden_dropout_prob": 0.0,
+    "model__attention_probs_dropout_prob": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_corpus, tmp_path_factory):
+def straight(tiny_corpus, tmp_path_factory):
     """One process, one batch per objective."""
     return pretrain(tiny_corpus, tmp_path_factory.mktemp("whole") / "out", **EXACT)
 
 
-def assert_same_run(ours, theirs, steps: int = 40, tolerance: float = 1e-9) -> None:
-    assert len(losses(ours)) == len(losses(theirs)) == steps
-    assert losses(ours) == pytest.approx(losses(theirs), abs=tolerance, rel=0)
-    tokens = [[r["tokens"] for r in records(output) if "loss" in r] for output in (ours, theirs)]
-    assert tokens[0] == tokens[1]  # no sample is lost or read twice
+def assert_same_run(output, expected, steps: int = 40, tolerance: float = 1e-9) -> None:
+    assert len(losses(output)) == len(losses(expected)) == steps
+    assert losses(output) == pytest.approx(losses(expected), abs=tolerance, rel=0)
+    assert tokens(output) == tokens(expected)  # no sample is lost or read twice
 
 
-def assert_same_state(ours, theirs, step: int = 40, tolerance: float = 1e-7) -> None:
-    one, other = checkpoint(ours, step), checkpoint(theirs, step)
-    for name, value in other.items():
-        np.testing.assert_allclose(one[name], value, rtol=0, atol=tolerance, err_msg=name)
+def tokens(output) -> list[float]:
+    return [record["tokens"] for record in records(output) if "loss" in record]
+
+
+def assert_same_state(output, expected_output, step: int = 40, tolerance: float = 1e-7) -> None:
+    arrays = checkpoint(output, step)
+    expected = checkpoint(expected_output, step)
+    for name, value in expected.items():
+        np.testing.assert_allclose(arrays[name], value, rtol=0, atol=tolerance, err_msg=name)
     # fleet's stage 1 makes moments for the pooler, too, which no objective uses
-    more = one.keys() - other.keys()
+    more = arrays.keys() - expected.keys()
     assert all(name.startswith("state/engine/optimizer/ernie_m.pooler.") for name in more)
 
 
 def processes(corpus, output, **changes) -> subprocess.CompletedProcess:
-    done = launch([ROOT / "run_pretrain.py", *flags(corpus, output, **changes)], output.parent)
-    assert done.returncode == 0, done.stderr
-    return done
+    completed = launch([ROOT / "run_pretrain.py", *flags(corpus, output, **changes)], output.parent)
+    assert completed.returncode == 0, completed.stderr
+    return completed
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_from_one(whole, tiny_corpus, tmp_path):
+def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
     out = pretrain(tiny_corpus, tmp_path / "out", **EXACT, run__stop_after_steps=10)
     processes(tiny_corpus, out, **EXACT)
-    assert_same_run(out, whole)
-    assert_same_state(out, whole)
+    assert_same_run(out, straight)
+    assert_same_state(out, straight)
     # the evaluation at the end is shared by the processes
-    ours, theirs = (records(output)[-1]["held_out"] for output in (out, whole))
-    assert ours.keys() == theirs.keys() == {"mmlm", "tlm", "camlm", "btmlm", "retrieval"}
-    for language, found in theirs["mmlm"].items():
-        assert ours["mmlm"][language] == pytest.approx(found, abs=1e-6)
-    for pair, found in theirs["btmlm"].items():
+    scores = records(out)[-1]["held_out"]
+    expected = records(straight)[-1]["held_out"]
+    assert scores.keys() == expected.keys() == {"mmlm", "tlm", "camlm", "btmlm", "retrieval"}
+    for language, values in expected["mmlm"].items():
+        assert scores["mmlm"][language] == pytest.approx(values, abs=1e-6)
+    for pair, values in expected["btmlm"].items():
         # The losses of two processes are added, which may round differently.
-        near = {key: pytest.approx(value, rel=1e-14) for key, value in found.items() if "perplexity" in key}
-        assert ours["btmlm"][pair] == found | near
+        near = {key: pytest.approx(value, rel=1e-14) for key, value in values.items() if "perplexity" in key}
+        assert scores["btmlm"][pair] == values | near
 
 
 @pytest.mark.slow
@@ -72,16 +82,20 @@ def test_two_processes_go_on_from_one(whole, tiny_corpus, tmp_path):
     ("sharding_stage", "number", "code"), [(1, signal.SIGTERM, 0), (0, signal.SIGINT, 130)]
 )
 def test_one_process_goes_on_from_two_that_were_asked_to_stop(
-    whole, tiny_corpus, tmp_path, sharding_stage, number, code
+    straight, tiny_corpus, tmp_path, sharding_stage, number, code
 ):
     """With stage 1 each has its part of Adam's state. Ctrl-C reaches all of launch.py's group."""
     out = tmp_path / "out"
     changes = EXACT | {"run__sharding_stage": sharding_stage}
     script = [ROOT / "run_pretrain.py", *flags(tiny_corpus, out, **changes)]
     with subprocess.Popen(
-        [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", *script], start_new_session=True,
-        cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+        [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", *script],
+        start_new_session=True,
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         end = time.monotonic() + 120
         while not (out / "metrics.jsonl").exists() or len(losses_so_far(out)) < 20:
             assert process.poll() is None and time.monotonic() < end
@@ -93,8 +107,8 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
     (saved,) = (int(path.name.removeprefix("step_")) for path in (out / "checkpoints").iterdir())
     assert 20 <= saved < 40, "the run was over before the signal"
     pretrain(tiny_corpus, out, **EXACT)
-    assert_same_run(out, whole)
-    assert_same_state(out, whole)
+    assert_same_run(out, straight)
+    assert_same_state(out, straight)
 
 
 def losses_so_far(output) -> list[str]:

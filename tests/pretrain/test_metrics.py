@@ -21,9 +21,19 @@ def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:
 STEPS = [
     step(2.0, mmlm_loss=30, mmlm_count=10, tokens=100, tlm_loss=4, tlm_count=4),
     step(math.nan, skipped=True, mmlm_loss=math.nan, mmlm_count=10, tokens=100),
-    step(4.0, mmlm_loss=10, mmlm_count=30, mmlm_correct=8, tokens=60,
-         btmlm_loss=5, btmlm_count=5, pseudo=8, copied=2, repeated=4),
-]  # fmt: skip
+    step(
+        4.0,
+        mmlm_loss=10,
+        mmlm_count=30,
+        mmlm_correct=8,
+        tokens=60,
+        btmlm_loss=5,
+        btmlm_count=5,
+        pseudo=8,
+        copied=2,
+        repeated=4,
+    ),
+]
 
 
 def test_records_by_hand_and_in_words():
@@ -31,8 +41,8 @@ def test_records_by_hand_and_in_words():
     first = Meter()
     first.add(STEPS[0])
     meter = Meter(*json.loads(json.dumps([first.sums, first.tokens])))
-    for one in STEPS[1:]:
-        meter.add(one)
+    for step in STEPS[1:]:
+        meter.add(step)
     last = replace(STEPS[-1], lr=2e-4)
     record = record_of(meter.end_interval(1500, last, None, 1.0, "1:02:03"))
     after = record_of(meter.end_interval(1501, last, None, 1.0, "1:02:03"))
@@ -43,11 +53,16 @@ def test_records_by_hand_and_in_words():
     assert "grad 6.00, lr 0.0002" in line and "1:02:03 left" in line
     assert record.pop("tokens_per_second") > 0
     assert record == {
-        "step": 1500, "lr": 2e-4, "loss": 3.0, "grad_norm": 6.0, "tokens": 160.0, "skipped": 1.0,
+        "step": 1500,
+        "lr": 2e-4,
+        "loss": 3.0,
+        "grad_norm": 6.0,
+        "tokens": 160.0,
+        "skipped": 1.0,
         "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},  # means over tokens, not over steps
         "tlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0},
         "btmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0, "copy_rate": 0.25, "repeat_rate": 0.5},
-    }  # fmt: skip
+    }
     assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, None, 0.0)
     assert not set(OBJECTIVES) & set(after)
 

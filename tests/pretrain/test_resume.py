@@ -162,17 +162,17 @@ def test_a_signal_saves_and_ends(
 
 
 @pytest.mark.parametrize(
-    "lost, said",
+    "lost, message",
     [
         (["full"], "for fine-tuning: "),
         (["checkpoints", "full", "encoder"], "the 7 records of metrics.jsonl are dropped"),
     ],
 )
-def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, said):
+def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
     for name in lost:
         shutil.rmtree(out / name)
     pretrain(tiny_corpus, out, **USUAL)
-    assert said in log_of(out)
+    assert message in log_of(out)
     assert_equal_runs(straight, out)
 
 
@@ -185,8 +185,8 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
     assert not (out / "full/old").exists()  # what was trained again is exported again
     assert f"step_12/{file}: damaged, its checksum differs" in log_of(out)
     assert f"going on from {out}/checkpoints/step_8" in log_of(out)
-    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
-    assert kept == ["step_12", "step_12.damaged", "step_8"]
+    checkpoints = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert checkpoints == ["step_12", "step_12.damaged", "step_8"]
 
 
 def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus, out):
@@ -248,9 +248,9 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
     assert "(optimizer.steps: 12 -> 20): go on with that one" in line
     assert f"--init.encoder {out / 'full'} --init.lm_head encoder, and another run.seed" in line
     start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1}
-    for seed, said in ((1, 1), (2, 0)):
+    for seed, warnings in ((1, 1), (2, 0)):
         log = log_of(pretrain(f"further-{seed}", run__seed=seed, **start))
-        assert log.count("draws the same items again: change run.seed") == said
+        assert log.count("draws the same items again: change run.seed") == warnings
         assert "not used" not in log  # the head and the language embeddings are
 
 
@@ -288,8 +288,8 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     assert files_of(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
-    (said,) = (line for line in log_of(out).splitlines() if "run.overwrite" in line)
-    assert f"removed the run that was in {out} (checkpoints, metrics.jsonl, full, encoder," in said
+    (notice,) = (line for line in log_of(out).splitlines() if "run.overwrite" in line)
+    assert f"removed the run that was in {out} (checkpoints, metrics.jsonl, full, encoder," in notice
     assert "overwrite: false" in (out / "config.yaml").read_text()
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
@@ -300,7 +300,7 @@ def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
         shutil.rmtree(out / name)
     changed = {"run__save_steps": 3, "run__keep_checkpoints": 1, "run__max_bad_steps": 3}
     pretrain(tiny_corpus, out, **USUAL, **changed)
-    ours, theirs = checkpoint(straight, STEPS), checkpoint(out, STEPS)
-    assert all((value == theirs[name]).all() for name, value in ours.items())
+    resumed = checkpoint(out, STEPS)
+    assert all((value == resumed[name]).all() for name, value in checkpoint(straight, STEPS).items())
     saved = json.loads((out / "checkpoints/step_12/training_state/state.json").read_text())
     assert saved["run"]["run"]["save_steps"] == 3

@@ -34,18 +34,18 @@ def test_a_fresh_head_is_trained_alone_first(pretrain, monkeypatch):
     # and a run that was stopped half way through it
     again = pretrain("again", **warm_up, run__stop_after_steps=3)
     pretrain("again", **warm_up)
-    ours, theirs = checkpoint(out, 12), checkpoint(again, 12)
-    assert all((value == theirs[name]).all() for name, value in ours.items())
+    resumed = checkpoint(again, 12)
+    assert all((value == resumed[name]).all() for name, value in checkpoint(out, 12).items())
 
 
 def test_the_encoder_is_what_fine_tuning_takes(pretrain):
     out = pretrain()
     names = load_file(out / "encoder" / "model.safetensors").keys()
     assert not [name for name in names if name.startswith(("lm_head.", "language_embeddings."))]
-    found = open_checkpoint(out / "encoder")
-    assert "languages" not in found.settings
-    assert found.vocab_path or found.piece_model_path
-    model = SequenceClassifier(found.config, 3)
+    encoder = open_checkpoint(out / "encoder")
+    assert "languages" not in encoder.settings
+    assert encoder.vocab_path or encoder.piece_model_path
+    model = SequenceClassifier(encoder.config, 3)
     fresh = load_from(model, open_checkpoint(out / "encoder"), optional=("pooler.", "classifier."))
     assert fresh == ["classifier.weight", "classifier.bias"]
     full = load_file(out / "full" / "model.safetensors")
@@ -54,8 +54,10 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain):
     assert full["language_embeddings.weight"].shape == (3, 16)
     extra = open_checkpoint(out / "full").settings
     assert extra["languages"] == ["de", "en", "fr"] and extra["reading"] == {
-        "language_embedding": "masks", "pseudo_proportion": 0.2, "pseudo_positions": "first",
-    }  # fmt: skip
+        "language_embedding": "masks",
+        "pseudo_proportion": 0.2,
+        "pseudo_positions": "first",
+    }
 
 
 def test_only_the_objectives_that_are_active(pretrain):
@@ -76,8 +78,12 @@ def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
 
 
 def test_options_that_change_nothing_but_memory(pretrain):
-    options = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
-               "run__dtype": "float64", "run__log_steps": 1}  # fmt: skip
+    options = {
+        "model__hidden_dropout_prob": 0.0,
+        "model__attention_probs_dropout_prob": 0.0,
+        "run__dtype": "float64",
+        "run__log_steps": 1,
+    }
     usual = pretrain(**options)
     again = pretrain("again", **options, run__recompute=True, run__micro_batch_tokens=300)
     assert losses(again) == pytest.approx(losses(usual), abs=1e-9, rel=0)

@@ -34,11 +34,11 @@ def start_nodes(launcher: str, script: list, folder: Path) -> list[subprocess.Po
         place = clean_environment(PADDLE_DISTRI_BACKEND="gloo", **{MARK: str(folder)})
         if launcher != "launch.py":
             place["CUDA_VISIBLE_DEVICES"] = "-1"
-        with open(folder / f"node-{node}.txt", "a") as said:
+        with open(folder / f"node-{node}.txt", "a") as output:
             command = [sys.executable, *map(str, [*line, *script])]
             nodes.append(
                 subprocess.Popen(
-                    command, cwd=folder, env=place, stdout=said, stderr=said, start_new_session=True
+                    command, cwd=folder, env=place, stdout=output, stderr=output, start_new_session=True
                 )
             )
     return nodes
@@ -73,8 +73,8 @@ def test_a_node_dies_and_the_same_commands_go_on(tiny_corpus, tmp_path, launcher
     try:
         end = time.monotonic() + 200
         while not (out / "metrics.jsonl").exists() or len(losses_so_far(out)) < 12:
-            said = "".join((tmp_path / f"node-{node}.txt").read_text() for node in range(2))
-            assert time.monotonic() < end and all(node.poll() is None for node in nodes), said
+            output = "".join((tmp_path / f"node-{node}.txt").read_text() for node in range(2))
+            assert time.monotonic() < end and all(node.poll() is None for node in nodes), output
             time.sleep(0.02)
         os.kill(worker_of(tmp_path, 1), signal.SIGKILL)
     except BaseException:
@@ -87,7 +87,7 @@ def test_a_node_dies_and_the_same_commands_go_on(tiny_corpus, tmp_path, launcher
     )
     codes = wait(start_nodes(launcher, script, tmp_path), 300)
     assert codes == [0, 0], "".join((tmp_path / f"node-{node}.txt").read_text() for node in range(2))
-    whole = pretrain(tiny_corpus, tmp_path / "whole", **EXACT)
-    assert_same_run(out, whole)
+    straight = pretrain(tiny_corpus, tmp_path / "whole", **EXACT)
+    assert_same_run(out, straight)
     if launcher == "launch.py":  # both logs are there, in one folder
         assert all((tmp_path / f"log/job.log.{rank}").exists() for rank in range(2))

@@ -35,13 +35,22 @@ def flags(corpus: Path, output: Path, **changes) -> list[str]:
     """A command line for run_pretrain.py: `section__key=value` changes a value, `config` is a YAML file."""
     first = ["--config", changes.pop("config")] if "config" in changes else []
     values = {
-        "model.hidden_size": 16, "model.num_hidden_layers": 2, "model.num_attention_heads": 2,
-        "data.corpus": str(corpus), "data.max_seq_len": 32, "data.pack_lines": False,
-        "optimizer.steps": STEPS, "optimizer.batch_size": 12, "optimizer.learning_rate": 1e-2,
+        "model.hidden_size": 16,
+        "model.num_hidden_layers": 2,
+        "model.num_attention_heads": 2,
+        "data.corpus": str(corpus),
+        "data.max_seq_len": 32,
+        "data.pack_lines": False,
+        "optimizer.steps": STEPS,
+        "optimizer.batch_size": 12,
+        "optimizer.learning_rate": 1e-2,
         "optimizer.warmup_steps": 3,
-        "run.output": str(output), "run.micro_batch_tokens": 64, "run.log_steps": 3, "run.save_steps": 4,
+        "run.output": str(output),
+        "run.micro_batch_tokens": 64,
+        "run.log_steps": 3,
+        "run.save_steps": 4,
         "run.eval_sequences": 6,
-    }  # fmt: skip
+    }
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     if "optimizer.tokens" in values:
         values.pop("optimizer.steps")
@@ -62,10 +71,10 @@ def pretrain(corpus: Path, output: Path, **changes) -> Path:
 
 def records(output: Path) -> list[dict]:
     """metrics.jsonl without what a clock decides."""
-    found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    for record in found:
+    logged = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    for record in logged:
         record.pop("tokens_per_second", None)
-    return found
+    return logged
 
 
 def losses(output: Path) -> list[float]:
@@ -80,18 +89,17 @@ def checkpoint(output: Path, step: int) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors") | {f"state/{name}": value for name, value in state.items()}
 
 
-def assert_equal_runs(one: Path, other: Path, step: int = STEPS) -> None:
+def assert_equal_runs(straight: Path, resumed: Path, step: int = STEPS) -> None:
     """Weights, optimizer state, positions and losses are the same bits."""
-    ours, theirs = checkpoint(one, step), checkpoint(other, step)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
-    states = [
-        json.loads((output / "checkpoints" / f"step_{step}" / "training_state" / "state.json").read_text())
-        for output in (one, other)
-    ]
-    assert states[0]["state"] == states[1]["state"]
-    assert records(one) == records(other)
+    arrays = checkpoint(resumed, step)
+    expected = checkpoint(straight, step)
+    assert arrays.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(arrays[name], value, err_msg=name)
+    state_path = f"checkpoints/step_{step}/training_state/state.json"
+    state = json.loads((resumed / state_path).read_text())["state"]
+    assert state == json.loads((straight / state_path).read_text())["state"]
+    assert records(resumed) == records(straight)
     for export in ("full", "encoder"):
-        paths = [output / export / "model.safetensors" for output in (one, other)]
-        assert paths[0].read_bytes() == paths[1].read_bytes()
+        weights = f"{export}/model.safetensors"
+        assert (resumed / weights).read_bytes() == (straight / weights).read_bytes()

@@ -31,13 +31,13 @@ def one_then_wait():
     time.sleep(60)
 
 
-def one_then(what: str, path: str = ""):
+def one_then(event: str, path: str = ""):
     yield 1
-    if what == "user error":
+    if event == "user error":
         raise UserError("x.tsv, line 3: unknown label 'maybe'")
-    if what == "error":
+    if event == "error":
         raise ZeroDivisionError("the error")
-    if what == "kill":
+    if event == "kill":
         os.kill(os.getpid(), 9)
     np.save(path, np.zeros(100_000))
     mapped = np.load(path, mmap_mode="r")

@@ -74,13 +74,13 @@ def masters() -> None:
         engine = make("float32", sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
         engine.precision.amp, engine.precision.level = "bf16", "O2"
         engine._decorate()
-    own = list(engine.optimizer._master_weights.values())
-    assert 0 < len(own) < len(engine.parameters)
-    for master in own:  # what AdamW does in bfloat16 only a GPU can do
+    master_weights = list(engine.optimizer._master_weights.values())
+    assert 0 < len(master_weights) < len(engine.parameters)
+    for master in master_weights:  # what AdamW does in bfloat16 only a GPU can do
         master.set_value(master + 1e-4)
-    found = model_weights(engine.model, engine.masters())
+    exported = model_weights(engine.model, engine.masters())
     if distributed.is_main():
-        np.savez(FOLDER / "masters.npz", **found)
+        np.savez(FOLDER / "masters.npz", **exported)
 
 
 def train(name: str, steps: int) -> None:
@@ -96,8 +96,8 @@ def train(name: str, steps: int) -> None:
     if STAGE:
         write_parts(engine, FOLDER / f"{name}.loaded")
     steps_done = [vars(step) for step in run(engine, steps)]
-    held = distributed.gather(sum(len(table) for table in engine.optimizer._accumulators.values()))
-    end = {"steps": steps_done, "weights": weights(engine), "state": state_of(engine), "held": held}
+    table_counts = distributed.gather(sum(len(table) for table in engine.optimizer._accumulators.values()))
+    end = {"steps": steps_done, "weights": weights(engine), "state": state_of(engine), "held": table_counts}
     if distributed.is_main():
         np.save(FOLDER / f"{name}.npy", end)
     if STAGE:

@@ -26,9 +26,9 @@ def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
     calls = []
 
-    def gather(mine):
-        calls.append(mine)
-        return [mine, (len(calls) != 2, None)]
+    def gather(outcome):
+        calls.append(outcome)
+        return [outcome, (len(calls) != 2, None)]
 
     monkeypatch.setattr(distributed, "gather", gather)
     with pytest.raises(UserError, match="step_1: another process could not write its part; its log says why"):

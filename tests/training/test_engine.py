@@ -16,10 +16,10 @@ from utils.errors import UserError
 
 
 def assert_equal_steps(steps: list[Step], expected: list[Step], tolerance: float) -> None:
-    for step, other in zip(steps, expected, strict=True):
-        assert step.loss == pytest.approx(other.loss, abs=tolerance, rel=0)
-        assert step.grad_norm == pytest.approx(other.grad_norm, abs=tolerance, rel=0)
-        assert step.sums == other.sums
+    for step, expected_step in zip(steps, expected, strict=True):
+        assert step.loss == pytest.approx(expected_step.loss, abs=tolerance, rel=0)
+        assert step.grad_norm == pytest.approx(expected_step.grad_norm, abs=tolerance, rel=0)
+        assert step.sums == expected_step.sums
 
 
 def assert_close(arrays: dict, expected: dict, tolerance: float) -> None:

@@ -21,9 +21,14 @@ from utils.logging import logger
 def start(code: str, *arguments: object) -> subprocess.Popen:
     """`python -c code` in a process of its own, with pipes."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, env=clean_environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 HOLDER = """
@@ -72,7 +77,7 @@ def test_the_lock_ends_with_the_work(tmp_path):
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
-    def refuse(file, how):
+    def refuse(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
@@ -141,9 +146,9 @@ def test_a_second_ctrl_c_ends_the_process():
     with start(TWICE) as run:
         assert run.stdout.readline() == "ready\n"
         run.send_signal(signal.SIGINT)
-        asked = time.monotonic()
+        signalled = time.monotonic()
         assert run.stderr.readline().startswith("Ctrl-C received: the run saves its state and ends; ")
-        assert time.monotonic() - asked < 1 and run.poll() is None
+        assert time.monotonic() - signalled < 1 and run.poll() is None
         run.send_signal(signal.SIGINT)
         assert run.wait(10) == 130 and run.stderr.read() == ""
 
@@ -233,9 +238,9 @@ def test_a_stall_ends_the_process():
     code += "from training.guard import StallWatch\nwith StallWatch(0.1, 0.4) as watch:\n"
     code += "  with watch.during('step 7'): time.sleep(60)"
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and time.monotonic() - began < 40
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert completed.returncode == 1 and time.monotonic() - began < 40
+    (line,) = [line for line in completed.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: step 7 has taken") and "start the same commands again" in line
 
 

@@ -59,14 +59,14 @@ def gpu(monkeypatch, major: int, minor: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "amp", "said"),
+    ("capability", "amp", "description"),
     [
         ((7, 0), "fp16", "7.0); precision fp16 O1; attention padded groups; TF32 off; collectives none"),
         ((8, 0), "bf16", "8.0); precision bf16 O1; attention FlashMask; TF32 on"),
         ((9, 0), "none", "9.0); precision float32; attention padded groups; TF32 on"),
     ],
 )
-def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, said):
+def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, description):
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     gpu(monkeypatch, *capability)
     monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
@@ -75,7 +75,7 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     # The official flag of fp16 stays fp16.
     Precision(parse_args(FinetuneFlags, ["--use_fp16", "true"]).amp if amp == "fp16" else amp)
     lines = {record.message for record in caplog.records}
-    assert sum("device: gpu:0 (Card" in line and said in line for line in lines) == 1
+    assert sum("device: gpu:0 (Card" in line and description in line for line in lines) == 1
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     assert "TF32 off; collectives NCCL, 4 processes" in device.summary("float32", 4)
 
@@ -88,7 +88,7 @@ def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
 
 
 @pytest.fixture
-def said(monkeypatch, caplog):
+def messages(monkeypatch, caplog):
     """The lines of the log so far."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
@@ -96,38 +96,38 @@ def said(monkeypatch, caplog):
     return lambda: [record.message for record in caplog.records]
 
 
-def test_cpu_bf16_on_a_cpu_that_has_it(monkeypatch, said):
+def test_cpu_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     """`amp` in the same configuration means GPUs, so there is no warning."""
     monkeypatch.setattr(onednn, "missing", lambda: None)
     model = layers.Linear(3, 2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16", cpu_bf16=True))
     assert model.in_bfloat16 and engine.precision.amp == "none" and not engine.scaler.is_enable()
-    (line,) = said()
+    (line,) = messages()
     assert "device: cpu; precision float32, products in bfloat16; attention padded groups" in line
 
 
-def test_cpu_bf16_is_recommended_once(monkeypatch, said):
+def test_cpu_bf16_is_recommended_once(monkeypatch, messages):
     advice = "this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)"
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16 instructions")
     Precision()
     precision._recommend_half_precision.cache_clear()
-    assert advice not in said()
+    assert advice not in messages()
     monkeypatch.setattr(onednn, "missing", lambda: None)
     for _ in range(3):
         Precision()
-    assert said().count(advice) == 1
+    assert messages().count(advice) == 1
 
 
 @pytest.mark.parametrize(("capability", "amp"), [((8, 6), "bf16"), ((7, 0), "fp16")])
-def test_half_precision_is_recommended_on_a_gpu(fp16, monkeypatch, said, capability, amp):
+def test_half_precision_is_recommended_on_a_gpu(fp16, monkeypatch, messages, capability, amp):
     gpu(monkeypatch, *capability)
     monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
     precision._recommend_half_precision.cache_clear()
     Precision("fp16")
-    assert len(said()) == 1  # the line that describes the device
+    assert len(messages()) == 1  # the line that describes the device
     for _ in range(2):
         Precision()
-    assert said().count(f"this GPU multiplies faster in half precision: amp {amp} (docs/scale.md)") == 1
+    assert messages().count(f"this GPU multiplies faster in half precision: amp {amp} (docs/scale.md)") == 1
 
 
 def test_cpu_bf16_is_refused_in_one_line(monkeypatch, float64):
@@ -139,12 +139,12 @@ def test_cpu_bf16_is_refused_in_one_line(monkeypatch, float64):
         Precision(cpu_bf16=True)
 
 
-def test_cpu_bf16_has_no_effect_on_a_gpu(fp16, monkeypatch, said):
+def test_cpu_bf16_has_no_effect_on_a_gpu(fp16, monkeypatch, messages):
     gpu(monkeypatch, 8, 0)
     monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
     assert not Precision("bf16", cpu_bf16=True).cpu_bf16
-    assert "precision bf16 O1" in said()[0]
+    assert "precision bf16 O1" in messages()[0]
 
 
 def test_signatures_of_paddle():
@@ -180,21 +180,23 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
 
 def test_master_weights_are_part_of_the_state(monkeypatch):
     """Paddle keys the moments by the name of the master weight then."""
-    made = []
+    optimizers = []
     for _ in range(2):
         model = OneWeight()
         model.to(dtype="bfloat16")
         optimizer = build_optimizer(model, 0.1)
         monkeypatch.setattr(optimizer, "_multi_precision", True)  # as paddle.amp.decorate does on a GPU
-        made.append((optimizer, dict(model.named_parameters())))
-    state = {"weight/moment1": np.arange(6.0, dtype=np.float32).reshape(3, 2),
-             "weight/master_weight": np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2)}  # fmt: skip
+        optimizers.append((optimizer, dict(model.named_parameters())))
+    state = {
+        "weight/moment1": np.arange(6.0, dtype=np.float32).reshape(3, 2),
+        "weight/master_weight": np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2),
+    }
     keys = {*state, "weight/moment2", "weight/beta1_pow_acc", "weight/beta2_pow_acc"}
-    for optimizer, parameters in made:
+    for optimizer, parameters in optimizers:
         load_optimizer_state(optimizer, parameters, state)
-        found = {key: tensor.numpy() for key, tensor in optimizer_state(optimizer, parameters).items()}
-        assert found.keys() >= keys and all(np.array_equal(found[key], state[key]) for key in state)
-        state = found
+        loaded = {key: tensor.numpy() for key, tensor in optimizer_state(optimizer, parameters).items()}
+        assert loaded.keys() >= keys and all(np.array_equal(loaded[key], state[key]) for key in state)
+        state = loaded
 
 
 def test_powers_of_adam_stay_on_the_cpu(monkeypatch):

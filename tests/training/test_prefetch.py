@@ -48,17 +48,17 @@ def test_a_stop_request_does_not_wait_for_an_item():
 
 
 def test_it_runs_ahead_and_then_waits(tmp_path):
-    made = tmp_path / "made"
-    with prefetch(partial(large, str(made)), ahead=5) as items:
+    counter = tmp_path / "made"
+    with prefetch(partial(large, str(counter)), ahead=5) as items:
         next(items)
         # One is taken, five are in the queue, the thread has one, and one is in the pipe.
-        assert wait_until(lambda: made.stat().st_size >= 7)
+        assert wait_until(lambda: counter.stat().st_size >= 7)
         time.sleep(0.3)
-        assert made.stat().st_size <= 9
+        assert counter.stat().st_size <= 9
 
 
 @pytest.mark.parametrize(
-    ("what", "error", "message"),
+    ("event", "error", "message"),
     [
         ("user error", UserError, "^x.tsv, line 3: unknown label 'maybe'$"),
         ("error", RuntimeError, r"(?s)the reader process failed:.*in one_then.*the error"),
@@ -66,27 +66,27 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
         ("truncate", UserError, "killed by signal 7 .a file became shorter while it was read"),
     ],
 )
-def test_the_end_of_a_worker_is_raised_after_its_items(tmp_path, what, error, message):
-    with prefetch(partial(one_then, what, str(tmp_path / "a.npy"))) as items:
+def test_the_end_of_a_worker_is_raised_after_its_items(tmp_path, event, error, message):
+    with prefetch(partial(one_then, event, str(tmp_path / "a.npy"))) as items:
         assert next(items) == 1
         with pytest.raises(error, match=message):
             next(items)
         assert not items._process.is_alive()
 
 
-@pytest.mark.parametrize("how", ["close", "error", "forget"])
-def test_no_worker_stays(how):
+@pytest.mark.parametrize("ending", ["close", "error", "forget"])
+def test_no_worker_stays(ending):
     items = prefetch(pids)
     pid = next(items)
     assert is_running(pid)
-    if how == "error":
+    if ending == "error":
         with pytest.raises(ZeroDivisionError), items:
             raise ZeroDivisionError
-    elif how == "close":
+    elif ending == "close":
         items.close()
         items.close()
     del items
-    assert wait_until(lambda: not is_running(pid), 10 if how == "forget" else 0)
+    assert wait_until(lambda: not is_running(pid), 10 if ending == "forget" else 0)
 
 
 # Like an entry point of the repository. The module `heavy` stands for Paddle: it prints a line.
@@ -117,11 +117,14 @@ def start(tmp_path):
         body = textwrap.indent(textwrap.dedent(body), "    ").strip()
         script.write_text(ENTRY_POINT.format(root=str(ROOT), here=str(tmp_path), work=work, body=body))
         return subprocess.Popen(
-            [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             start_new_session=True,
             # A shell starts background jobs with SIGINT ignored, and their children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+        )
 
     return started
 
@@ -134,20 +137,20 @@ def test_the_worker_imports_only_what_it_needs(start):
     assert not set(loaded) & {"heavy", "paddle", "torch", "model"}
 
 
-@pytest.mark.parametrize("how", ["kill", "Ctrl-C", "exit"])
-def test_the_worker_ends_with_its_parent(start, how):
+@pytest.mark.parametrize("ending", ["kill", "Ctrl-C", "exit"])
+def test_the_worker_ends_with_its_parent(start, ending):
     """Ctrl-C goes to both; the worker prints nothing and ends before the parent. `exit`: without `close`."""
-    body = "print(next(items), flush=True)" + ("" if how == "exit" else "\ntime.sleep(60)")
+    body = "print(next(items), flush=True)" + ("" if ending == "exit" else "\ntime.sleep(60)")
     with start("pids", body) as parent:
         assert parent.stdout.readline() == "!\n"
         pid = int(parent.stdout.readline())
-        if how == "kill":
+        if ending == "kill":
             parent.kill()
-        elif how == "Ctrl-C":
+        elif ending == "Ctrl-C":
             os.killpg(parent.pid, signal.SIGINT)
         errors = parent.communicate(timeout=30)[1]
-    assert wait_until(lambda: not is_running(pid), 10 if how == "kill" else 0)
-    assert errors.count("KeyboardInterrupt") == (how == "Ctrl-C"), errors
+    assert wait_until(lambda: not is_running(pid), 10 if ending == "kill" else 0)
+    assert errors.count("KeyboardInterrupt") == (ending == "Ctrl-C"), errors
 
 
 def test_the_worker_ignores_sigterm(start):

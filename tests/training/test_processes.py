@@ -19,8 +19,8 @@ SCRIPT = Path(__file__).with_name("processes_script.py")
 
 
 def started(folder: Path, *arguments, processes: int = 2, code: int = 0) -> Path:
-    done = launch([SCRIPT, folder, *arguments], folder, processes)
-    assert done.returncode == code, done.stderr
+    completed = launch([SCRIPT, folder, *arguments], folder, processes)
+    assert completed.returncode == code, completed.stderr
     return folder
 
 
@@ -63,7 +63,7 @@ def test_nccl_without_gpus_is_one_line(monkeypatch):
 
 def test_sums_are_sums_and_equal_on_every_process(data_parallel):
     results = [json.loads((data_parallel / f"{rank}.json").read_text()) for rank in range(2)]
-    assert [one.pop("is_main") for one in results] == [True, False]
+    assert [result.pop("is_main") for result in results] == [True, False]
     assert results[0] == results[1] and results[0]["world"] == 2
     assert results[0]["all_sum"] == pytest.approx([0.3, 2e-12, 2.0], rel=1e-15)
     assert results[0]["gather"] == [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}]
@@ -85,40 +85,40 @@ def test_a_killed_process_is_one_line_to_the_other(data_parallel):
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_two_processes_equal_one(straight_run, data_parallel, sharded, stage):
-    found = end((data_parallel, sharded)[stage], "whole")
+    trained = end((data_parallel, sharded)[stage], "whole")
     steps, final, state = straight_run
     for name in ("loss", "grad_norm"):
         expected = [getattr(step, name) for step in steps]
-        assert [step[name] for step in found["steps"]] == pytest.approx(expected, abs=1e-9, rel=0)
-    assert [step["sums"] for step in found["steps"]] == [step.sums for step in steps]
-    assert_close(found["weights"], final, 1e-9)
-    moments = found["state"]["optimizer"]
+        assert [step[name] for step in trained["steps"]] == pytest.approx(expected, abs=1e-9, rel=0)
+    assert [step["sums"] for step in trained["steps"]] == [step.sums for step in steps]
+    assert_close(trained["weights"], final, 1e-9)
+    moments = trained["state"]["optimizer"]
     unused = {key for key in moments if key.startswith("spare.")}  # sharding makes them, at zero
     assert moments.keys() - unused == state["optimizer"].keys() and bool(unused) == (stage == 1)
     assert_close(state["optimizer"], moments, 1e-9)
     assert not any(moments[key].any() for key in unused if "moment" in key)
     if stage:
-        assert sum(found["held"]) == len(moments) and min(found["held"]) > 0
-        assert_same_bits(load_training_state(sharded / "whole.parts"), found["state"])
+        assert sum(trained["held"]) == len(moments) and min(trained["held"]) > 0
+        assert_same_bits(load_training_state(sharded / "whole.parts"), trained["state"])
     else:
-        assert found["held"] == [len(moments)] * 2
+        assert trained["held"] == [len(moments)] * 2
 
 
 def test_saved_by_one_and_resumed_by_two_with_sharding(straight_run, sharded):
     start = np.load(sharded / "resumed.start.npy", allow_pickle=True).item()
     assert_same_bits(load_training_state(sharded / "resumed.loaded"), start["state"])
-    found = end(sharded, "resumed")
-    assert len(found["steps"]) == STEPS - 8
-    assert_close(found["weights"], straight_run.weights, 1e-9)
+    resumed = end(sharded, "resumed")
+    assert len(resumed["steps"]) == STEPS - 8
+    assert_close(resumed["weights"], straight_run.weights, 1e-9)
 
 
 def test_o2_exports_the_master_weights_of_all_processes(sharded):
     """They are as exact as those of one process: the weights themselves are rounded to bfloat16."""
     start = weights(make("float32"))
-    with np.load(sharded / "masters.npz") as found:
-        assert found.files == list(start)
+    with np.load(sharded / "masters.npz") as exported:
+        assert exported.files == list(start)
         for name, value in start.items():
-            np.testing.assert_array_equal(found[name], value + np.float32(1e-4), err_msg=name)
+            np.testing.assert_array_equal(exported[name], value + np.float32(1e-4), err_msg=name)
 
 
 def test_the_parts_of_three_are_read_by_two_and_by_one(sharded):
@@ -128,6 +128,6 @@ def test_the_parts_of_three_are_read_by_two_and_by_one(sharded):
     assert_same_bits(saved, end(sharded, "of_three")["state"])
     assert len(list((sharded / "three.loaded").glob("arrays*"))) == 2
     assert_same_bits(load_training_state(sharded / "three.loaded"), saved)
-    one = make()
-    one.load_state_dict(saved)
-    assert_same_bits(state_of(one), saved)
+    engine = make()
+    engine.load_state_dict(saved)
+    assert_same_bits(state_of(engine), saved)

@@ -102,10 +102,10 @@ def test_a_state_of_another_program_is_refused(folder, save, model):
 def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path, caplog):
     save(folder, 2)
     save(folder, 4)
-    other = RunFolder(tmp_path / "other", RULES, keep=1, first_step=folder.path / "step_2")
-    assert other.resume(IDENTITY).folder == folder.path / "step_2"
-    save(other, 6)
-    assert other.resume(IDENTITY).folder == other.path / "step_6"
+    second = RunFolder(tmp_path / "other", RULES, keep=1, first_step=folder.path / "step_2")
+    assert second.resume(IDENTITY).folder == folder.path / "step_2"
+    save(second, 6)
+    assert second.resume(IDENTITY).folder == second.path / "step_6"
     same = RunFolder(folder.path, RULES, keep=1, first_step=folder.path / "step_2")
     save(same, 8)
     assert sorted(path.name for path in folder.path.iterdir()) == ["step_2", "step_8"]  # the named one stays
@@ -121,7 +121,7 @@ def test_a_finished_model_alone_is_not_overwritten(folder):
 def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
     save(folder, 4, best=2, evaluated=4)
     folder.save_best(files_of(model, 2))
-    other = RunFolder(tmp_path / "other", RULES, keep=2, first_step=folder.path / "step_4")
+    second = RunFolder(tmp_path / "other", RULES, keep=2, first_step=folder.path / "step_4")
     copytree = shutil.copytree
 
     def fail(source, target, **options):
@@ -130,10 +130,10 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copytree", fail)
-        assert "no space left" in refusal(lambda: other.resume(IDENTITY))
-    assert not (other.path / "best").exists()
-    assert other.resume(IDENTITY).state["best"]["step"] == 2
-    assert open_checkpoint(other.path / "best").settings["step"] == 2
+        assert "no space left" in refusal(lambda: second.resume(IDENTITY))
+    assert not (second.path / "best").exists()
+    assert second.resume(IDENTITY).state["best"]["step"] == 2
+    assert open_checkpoint(second.path / "best").settings["step"] == 2
 
 
 def test_a_best_model_of_another_step(folder, save, model):
@@ -196,7 +196,7 @@ def test_seeds_have_folders_of_their_own(folder, save):
 
 def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     """The main process alone takes the lock, and tells the others."""
-    told = []
+    gathered = []
 
     @contextmanager
     def held():
@@ -207,12 +207,12 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
         raise AssertionError("both hold the lock")
 
     def gather(item):
-        told.append(item)
+        gathered.append(item)
         return [item, (None, None)]
 
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "gather", gather)
     with held(), folder.locked():
         raise AssertionError("both hold the lock")
-    ((_, fault),) = told
+    ((_, fault),) = gathered
     assert "another run is at work there" in fault
