@@ -31,9 +31,8 @@ def finished(toy_folder, tmp_path_factory):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a run but its lock."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    return {name: data for name, data in found.items() if name != ".lock"}
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def trained(folder: Path) -> dict[str, bytes]:
