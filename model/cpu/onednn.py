@@ -89,9 +89,13 @@ def to_bfloat16(x: np.ndarray) -> np.ndarray:
         def describe(array: np.ndarray, data_type: int) -> c_void_p:
             strides = _Dimensions(*(stride // array.itemsize for stride in array.strides))
             return make(
-                "memory_desc_create_with_strides", "memory_desc_destroy", 2, _Dimensions(*array.shape),
-                data_type, strides,
-            )  # fmt: skip
+                "memory_desc_create_with_strides",
+                "memory_desc_destroy",
+                2,
+                _Dimensions(*array.shape),
+                data_type,
+                strides,
+            )
 
         engine = _engine()
         stream = make("stream_create", "stream_destroy", engine, _IN_ORDER_STREAM)
@@ -133,9 +137,21 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
     if out_order != b"N":
         raise ValueError("the result cannot be transposed")
     _call(
-        "gemm_bf16bf16f32", x_order, y_order, rows, columns, terms, 1.0, x.ctypes.data, x_stride,
-        y.ctypes.data, y_stride, float(add), out.ctypes.data, out_stride,
-    )  # fmt: skip
+        "gemm_bf16bf16f32",
+        x_order,
+        y_order,
+        rows,
+        columns,
+        terms,
+        1.0,
+        x.ctypes.data,
+        x_stride,
+        y.ctypes.data,
+        y_stride,
+        float(add),
+        out.ctypes.data,
+        out_stride,
+    )
 
 
 def _order(matrix: np.ndarray) -> tuple[bytes, int]:
