@@ -1,36 +1,43 @@
-"""Convert a model between the formats of ERNIE-M and XLM-R, without Paddle or torch; see docs/convert.md.
+"""Convert a model between the formats of ERNIE-M and XLM-R, or trim its vocabulary to some languages.
+
+Needs neither Paddle nor torch; see docs/convert.md.
 
 python convert.py configs/base ernie-m-base --to huggingface
 python convert.py checkpoints/best for-transformers --to xlm-roberta
 python convert.py xlmr.base/model.pt xlm-r --to ernie-m
 python convert.py sentencepiece.bpe.model vocabulary --to fluid
+python convert.py configs/base for-en-de --keep_pieces_of en.txt,de.txt
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.environment import run
 from utils.command_line import Parser
 from utils.errors import UserError, pipe_may_close
+from utils.tables import in_columns
 
 if TYPE_CHECKING:
     from model.checkpoint.convert import Report
     from model.checkpoint.read import Checkpoint
     from model.config import ErnieMConfig
     from reader.tokenization import Tokenizer
+    from reader.trimming import TrimmedVocabulary
 
 
 def main(arguments: list[str] | None = None) -> None:
     # numpy is imported only when there is something to do, so that --help is fast.
     from model.checkpoint import convert as conversion
     from model.checkpoint.read import open_checkpoint
-    from utils.files import atomic_dir
 
     flags = parse(arguments)
     if Path(flags.target).exists():
         raise UserError(f"{flags.target}: it exists already; name a new folder")
     if Path(flags.source).suffix == ".model":
+        if flags.keep_pieces_of:
+            raise UserError(f"{flags.source}: --keep_pieces_of trims a model; give the folder of its weights")
         convert_vocabulary(flags)
         return
 
@@ -43,6 +50,30 @@ def main(arguments: list[str] | None = None) -> None:
             f"{conversion.listed(checkpoint.unknown)}; --drop_unknown leaves them out"
         )
     tokenizer = tokenizer_of(checkpoint, config, flags)
+    if not flags.keep_pieces_of:
+        write(flags, checkpoint, config, task, tokenizer)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        trimmed = trim(flags, tokenizer, Path(folder))
+        smaller = conversion.with_tokens(checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id)
+        write(flags, smaller, smaller.config, task, trimmed.tokenizer)
+        with pipe_may_close():
+            print_sizes(checkpoint, smaller)
+            if flags.fallback_of:
+                print_fallback(tokenizer, trimmed, flags.fallback_of)
+
+
+def write(
+    flags: argparse.Namespace,
+    checkpoint: "Checkpoint",
+    config: "ErnieMConfig",
+    task: str | None,
+    tokenizer: "Tokenizer | None",
+) -> None:
+    """Write the new folder, and print what is in it."""
+    from model.checkpoint import convert as conversion
+    from utils.files import atomic_dir
+
     longest = config.max_position_embeddings - 2
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task)
@@ -50,6 +81,19 @@ def main(arguments: list[str] | None = None) -> None:
     with pipe_may_close():
         print_report(report, checkpoint, flags)
         print_tokenizer_files(files, flags)
+
+
+def trim(flags: argparse.Namespace, tokenizer: "Tokenizer | None", folder: Path) -> "TrimmedVocabulary":
+    """Write the part of the vocabulary that --keep_pieces_of needs to a folder.
+
+    Raises:
+        UserError: there is no piece model, a file cannot be read, or as `reader.trimming.trim`.
+    """
+    from reader import trimming
+
+    if tokenizer is None:
+        raise UserError(f"{flags.source}: no piece model beside the weights; give --piece_model_path")
+    return trimming.trim(tokenizer, [Path(name) for name in flags.keep_pieces_of.split(",")], folder)
 
 
 def convert_vocabulary(flags: argparse.Namespace) -> None:
@@ -94,7 +138,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("source", metavar="FROM", help="a folder, a file of weights, or a piece model (.model) alone")
     add("target", metavar="TO", help="a new folder")
-    add("--to", required=True, choices=TARGETS)
+    add(
+        "--to",
+        default="ernie-m",
+        choices=TARGETS,
+        help="the format of the new folder (ernie-m: this project's)",
+    )
+    add(
+        "--keep_pieces_of",
+        metavar="FILE[,FILE]",
+        help="keep only the part of the vocabulary that these text files need",
+    )
+    add("--fallback_of", metavar="FILE", help="with --keep_pieces_of: say how much of this text changes")
     add(
         "--head",
         type=task_named,
@@ -104,7 +159,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--vocab_path", help="vocab.txt, if it is not beside the weights")
     add("--piece_model_path", help="piece model, if it is not beside the weights")
     add("--drop_unknown", action="store_true", help="go on without tensors that are not understood")
-    return parser.parse_args(arguments)
+    flags = parser.parse_args(arguments)
+    if flags.fallback_of and not flags.keep_pieces_of:
+        parser.error("--fallback_of says what --keep_pieces_of changes; give both")
+    return flags
 
 
 def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:
@@ -150,6 +208,29 @@ def print_pooling(files: list[str], checkpoint: "Checkpoint") -> None:
         pooling = training.get("pooling")
         if (layer, pooling) != (checkpoint.config.num_hidden_layers, "specials"):
             print(f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}")
+
+
+def print_sizes(before: "Checkpoint", after: "Checkpoint") -> None:
+    """Print the size of a model before and after trimming."""
+    from model.checkpoint.convert import count_parameters
+
+    rows = [["", "tokens", "parameters", "MB (float32)"]]
+    for name, checkpoint in (("before", before), ("after", after)):
+        parameters = count_parameters(checkpoint.tensors)
+        megabytes = 4 * parameters / 1e6
+        rows.append([name, f"{checkpoint.config.vocab_size:,}", f"{parameters:,}", f"{megabytes:,.1f}"])
+    print(in_columns(rows))
+
+
+def print_fallback(tokenizer: "Tokenizer", trimmed: "TrimmedVocabulary", path: str) -> None:
+    """Print how much of another text is cut otherwise after trimming."""
+    from reader.trimming import fallback
+
+    counts = fallback(tokenizer, trimmed, Path(path))
+    share = 100 * counts.changed_lines / counts.lines
+    print(f"{path}: {counts.changed_lines:,} of {counts.lines:,} lines ({share:.1f} %) have other tokens now")
+    for name, (before, after) in (("tokens", counts.tokens), ("unknown tokens", counts.unknown)):
+        print(f"{path}: {before:,} {name} before, {after:,} after")
 
 
 def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:

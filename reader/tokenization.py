@@ -162,6 +162,7 @@ class Tokenizer:
         cls_id, pad_id, sep_id, unk_id, mask_id: read from the vocabulary, never assumed.
         vocab_size: highest id + 1, the number of rows that an embedding needs.
         special_ids: the five ids above, ascending.
+        digit_comma: rule 5: number of a piece in the piece model -> the pieces that replace it.
 
     Raises:
         UserError: a file is missing or malformed, or the two do not belong together.
@@ -184,7 +185,7 @@ class Tokenizer:
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
-        self._digit_comma = self._cut_digit_comma_pieces()
+        self.digit_comma = self._cut_digit_comma_pieces()
         self._id_of_piece = self._ids_of_pieces()
 
     @classmethod
@@ -233,7 +234,7 @@ class Tokenizer:
         text = normalize(text)
         tokens: list[str] = []
         for piece_id, piece in zip(self._model.EncodeAsIds(text), self._model.EncodeAsPieces(text)):
-            tokens += self._digit_comma.get(piece_id, (piece,))
+            tokens += self.digit_comma.get(piece_id, (piece,))
         return tokens
 
     def encode(self, text: str) -> list[int]:
@@ -242,8 +243,12 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         """`encode` of many texts, in order; faster than one by one. sentencepiece may use several threads."""
+        return [self._to_ids(numbers) for numbers in self.piece_numbers(texts, threads)]
+
+    def piece_numbers(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """Rules 1 to 4 for each text: the numbers of its pieces in the piece model, which are not ids."""
         plain = [normalize(text) for text in texts]
-        return [self._to_ids(piece_ids) for piece_ids in self._model.Encode(plain, num_threads=threads)]
+        return self._model.Encode(plain, num_threads=threads)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """`encode`, and for each token the (start, end) of its characters in `text`, without white space.
@@ -335,7 +340,7 @@ class Tokenizer:
         """The id of each piece of the model; _SEVERAL if rule 5 puts several pieces in its place."""
         ids = []
         for piece_id, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
-            if piece_id in self._digit_comma:
+            if piece_id in self.digit_comma:
                 ids.append(_SEVERAL)
             elif is_ordinary:
                 ids.append(self.vocab.get(piece, self.unk_id))
@@ -351,7 +356,7 @@ class Tokenizer:
         cut_ids = []
         for piece_id, id_ in zip(piece_ids, ids):
             if id_ == _SEVERAL:
-                cut_ids += self.convert_tokens_to_ids(self._digit_comma[piece_id])
+                cut_ids += self.convert_tokens_to_ids(self.digit_comma[piece_id])
             else:
                 cut_ids.append(id_)
         return cut_ids
@@ -360,8 +365,8 @@ class Tokenizer:
         """Rule 5 for the spans of the pieces."""
         cut_spans = []
         for piece_id, span in zip(piece_ids, spans):
-            if piece_id in self._digit_comma:
-                cut_spans += _cut_span(self._digit_comma[piece_id], *span)
+            if piece_id in self.digit_comma:
+                cut_spans += _cut_span(self.digit_comma[piece_id], *span)
             else:
                 cut_spans.append(span)
         return cut_spans

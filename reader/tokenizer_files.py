@@ -17,6 +17,8 @@ from utils.errors import UserError
 from utils.files import as_json, atomic_file, read_bytes
 
 if TYPE_CHECKING:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
     from reader.tokenization import Tokenizer
 
 CLS = "[CLS]"
@@ -135,20 +137,12 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
     Raises:
         UserError: the piece model is damaged, or not a unigram model.
     """
-    from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
-
-    model = sentencepiece_model_pb2.ModelProto()
-    try:
-        model.ParseFromString(tokenizer.piece_model_path.read_bytes())
-    except DecodeError as error:  # sentencepiece itself is less strict
-        raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
-    if model.trainer_spec.model_type != _UNIGRAM:
-        raise UserError(
-            f"{tokenizer.piece_model_path}: not a unigram model, and XLM-R's tokenizer needs one. A model "
-            "keeps the vocabulary that it was trained with: --to huggingface takes this one, or train a new "
-            "model with a unigram vocabulary (sh scripts/data/train_vocab.sh)"
-        )
+    model = read_unigram(
+        tokenizer.piece_model_path,
+        "XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained with: --to "
+        "huggingface takes this one, or train a new model with a unigram vocabulary "
+        "(sh scripts/data/train_vocab.sh)",
+    )
     names = ["tokenizer.json", "tokenizer_config.json"]
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
         shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)
@@ -163,6 +157,28 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
     return names
 
 
+def read_unigram(path: Path, need: str) -> "ModelProto":
+    """Read a piece model.
+
+    Args:
+        need: what needs a unigram model, and what to do instead; the end of an error.
+
+    Raises:
+        UserError: the piece model is damaged, or not a unigram model.
+    """
+    from google.protobuf.message import DecodeError
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:  # sentencepiece itself is less strict
+        raise UserError(f"{path}: damaged ({error}); fetch or copy it again") from error
+    if model.trainer_spec.model_type != _UNIGRAM:
+        raise UserError(f"{path}: not a unigram model, and {need}")
+    return model
+
+
 def _token_list(tokenizer: "Tokenizer") -> list[str]:
     """The token of each id, from 0."""
     tokens = [f"<no token {i}>" for i in range(tokenizer.vocab_size)]
@@ -171,8 +187,8 @@ def _token_list(tokenizer: "Tokenizer") -> list[str]:
     return tokens
 
 
-def _tokenizer_json(tokenizer: "Tokenizer", model) -> dict[str, Any]:
-    """The content of tokenizer.json for a piece model, a `ModelProto` of sentencepiece."""
+def _tokenizer_json(tokenizer: "Tokenizer", model: "ModelProto") -> dict[str, Any]:
+    """The content of tokenizer.json for a piece model."""
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     return {
         "version": "1.0",
@@ -218,7 +234,7 @@ def _added_tokens(tokenizer: "Tokenizer") -> list[dict[str, Any]]:
     return added_tokens
 
 
-def _scored_pieces(tokenizer: "Tokenizer", model) -> list[list[Any]]:
+def _scored_pieces(tokenizer: "Tokenizer", model: "ModelProto") -> list[list[Any]]:
     """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins."""
     scores = {piece.piece: piece.score for piece in model.pieces}
     losing_score = 10 * min(scores.values()) - 10
@@ -228,7 +244,7 @@ def _scored_pieces(tokenizer: "Tokenizer", model) -> list[list[Any]]:
     ]
 
 
-def _normalizers(model) -> list[dict[str, Any]]:
+def _normalizers(model: "ModelProto") -> list[dict[str, Any]]:
     """Rules 1 to 3 of `reader.tokenization`, then the piece model's own."""
     rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]
     rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,32 @@ def _check_shape(checkpoint: Checkpoint, name: str, axes: tuple[str, ...], sizes
         raise UserError(
             f"{checkpoint.path}: {name} has shape {list(shape)}, {expected} is expected by the others"
         )
+
+
+def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> Checkpoint:
+    """The checkpoint with a part of its vocabulary.
+
+    Args:
+        ids: [new vocab_size] int64, the id in the checkpoint of each token that stays.
+        pad_token_id: the new id of [PAD].
+    """
+    tensors = checkpoint.tensors
+    by_token = {name for name in tensors if tables.axes_of(name)[:1] == (tables.VOCAB,)}
+    shapes = {}
+    for name in tensors:
+        shape = tensors.shape(name)
+        shapes[name] = (len(ids), *shape[1:]) if name in by_token else shape
+    return replace(
+        checkpoint,
+        tensors=Weights(
+            tensors.source, shapes, lambda name: tensors[name][ids] if name in by_token else tensors[name]
+        ),
+        config=replace(checkpoint.config, vocab_size=len(ids), pad_token_id=pad_token_id),
+    )
+
+
+def count_parameters(tensors: Weights) -> int:
+    return sum(math.prod(shape) for shape in tensors.shapes.values())
 
 
 def listed(items: list[str], most: int = 20) -> str:
@@ -223,8 +249,7 @@ def _write_ours(
     settings |= {key: value for key, value in more_settings.items() if value is not None}
     if task:
         settings["head"] = task
-    parameters = sum(math.prod(shape) for shape in tensors.shapes.values())
-    card = model_card({"config": settings, "parameters": parameters})
+    card = model_card({"config": settings, "parameters": count_parameters(tensors)})
     safetensors.write(folder / WEIGHTS, tensors, np.float32)
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -197,7 +197,7 @@ def test_a_process_ends_with_2_and_a_line(tmp_path):
 @pytest.mark.parametrize(
     "line, message",
     [
-        (["in"], "the following arguments are required: TO, --to (--help lists the arguments)"),
+        (["in"], "the following arguments are required: TO (--help lists the arguments)"),
         (["in", "out", "--to", "keras"], "argument --to: invalid choice: 'keras'"),
     ],
 )

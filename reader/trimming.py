@@ -1,0 +1,144 @@
+"""A smaller vocabulary for the languages of some text, which gives this text the same tokens.
+
+A unigram model cuts a text into the pieces whose scores have the greatest sum. If pieces are removed that the
+text does not have, its best cut stays the best one. Other text is cut into smaller pieces where it has lost a
+piece. BPE merges pieces step by step, where removing one changes other words; such models are refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from reader.bitext import Sentences
+from reader.tokenization import Tokenizer
+from reader.tokenizer_files import SPECIAL_TOKENS, read_unigram, write_vocab
+
+if TYPE_CHECKING:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+_BLOCK = 10_000  # lines that are cut at a time
+
+
+class TrimmedVocabulary(NamedTuple):
+    """A part of a vocabulary.
+
+    Attributes:
+        tokenizer: of the tokens that stay.
+        old_ids: [new vocab_size] int64, the id in the old vocabulary of each token, ascending.
+    """
+
+    tokenizer: Tokenizer
+    old_ids: np.ndarray
+
+
+class Fallback(NamedTuple):
+    """How a trimmed vocabulary cuts a text, beside the whole vocabulary.
+
+    Attributes:
+        lines: of the text.
+        changed_lines: the lines that have other tokens now.
+        tokens, unknown: of all tokens and of [UNK], the number before and after.
+    """
+
+    lines: int
+    changed_lines: int
+    tokens: tuple[int, int]
+    unknown: tuple[int, int]
+
+
+def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path) -> TrimmedVocabulary:
+    """Write piece.model and vocab.txt with the tokens of some text to a folder.
+
+    Besides the pieces of the text these tokens stay: the special ones, what rule 5 of `reader.tokenization`
+    puts in the place of a piece, and each character of the text, for words that it does not have.
+
+    Args:
+        texts: files of UTF-8 text, one sentence or paragraph a line.
+
+    Raises:
+        UserError: a file cannot be read, or the piece model is not a unigram model.
+    """
+    model = read_unigram(
+        tokenizer.piece_model_path,
+        "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
+    )
+    numbers, tokens = _used_by_text(tokenizer, model, texts)
+    _keep_pieces(model, numbers, tokens)
+    tokens |= {piece.piece for piece in model.pieces}
+    tokens |= set(SPECIAL_TOKENS)
+    tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
+
+    (folder / "piece.model").write_bytes(model.SerializeToString())
+    write_vocab({token: id_ for id_, token in enumerate(tokens_in_order)}, folder / "vocab.txt")
+    trimmed = Tokenizer(folder / "vocab.txt", folder / "piece.model")
+    return TrimmedVocabulary(
+        trimmed, np.array([tokenizer.vocab[token] for token in tokens_in_order], np.int64)
+    )
+
+
+def _used_by_text(
+    tokenizer: Tokenizer, model: "ModelProto", texts: Sequence[Path]
+) -> tuple[set[int], set[str]]:
+    """The numbers of the pieces that a text needs, and the tokens that rule 5 makes of some of them."""
+    numbers: set[int] = set()
+    for path in texts:
+        for lines in _blocks(path):
+            for numbers_of_line in tokenizer.piece_numbers(lines):
+                numbers.update(numbers_of_line)
+    tokens: set[str] = set()
+    for number in sorted(numbers & tokenizer.digit_comma.keys()):
+        # The smaller model has to cut the digits before the comma in the same way.
+        digits = model.pieces[number].piece[:-1].replace("▁", "")
+        numbers.update(tokenizer.piece_numbers([digits])[0])
+        tokens.update(tokenizer.digit_comma[number])
+    return numbers, tokens
+
+
+def _keep_pieces(model: "ModelProto", numbers: set[int], tokens: set[str]) -> None:
+    """Remove all pieces but these, their characters, and what sentencepiece needs itself."""
+    normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
+    texts = set(tokens)
+    for number in numbers.intersection(normal):
+        texts.update(model.pieces[number].piece)  # its characters
+    # The penalty of an unknown character follows from the lowest score, the bonus of a user-defined piece
+    # from the highest.
+    by_score = sorted(normal, key=lambda number: model.pieces[number].score)
+    removed = set(normal) - numbers - {by_score[0], by_score[-1]}
+    pieces = []
+    for number, piece in enumerate(model.pieces):
+        if number not in removed or piece.piece in texts:
+            pieces.append(piece)
+    del model.pieces[:]
+    model.pieces.extend(pieces)
+
+
+def fallback(tokenizer: Tokenizer, trimmed: TrimmedVocabulary, text: Path) -> Fallback:
+    """Cut a text by a vocabulary and by its part, and count what differs.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    lines = 0
+    changed_lines = 0
+    tokens = np.zeros(2, np.int64)
+    unknown = np.zeros(2, np.int64)
+    for block in _blocks(text):
+        lines += len(block)
+        rows = tokenizer.encode_batch(block)
+        trimmed_rows = trimmed.tokenizer.encode_batch(block)
+        for ids, new_ids in zip(rows, trimmed_rows):
+            ids_after = trimmed.old_ids[new_ids].tolist() if new_ids else []
+            changed_lines += ids_after != ids
+            tokens += len(ids), len(ids_after)
+            unknown += ids.count(tokenizer.unk_id), ids_after.count(tokenizer.unk_id)
+    return Fallback(lines, changed_lines, tuple(tokens.tolist()), tuple(unknown.tolist()))
+
+
+def _blocks(path: Path) -> Iterator[list[str]]:
+    """The lines of a file, some thousand at a time."""
+    sentences = Sentences(path)
+    for start in range(0, len(sentences), _BLOCK):
+        stop = min(start + _BLOCK, len(sentences))
+        yield [sentences[index].text_a for index in range(start, stop)]

@@ -1,0 +1,292 @@
+"""--keep_pieces_of: on the text, a trimmed model computes what the whole model does."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+import convert
+from inference.export import run_all
+from inference.loading import load
+from model.checkpoint.convert import TARGETS, with_tokens
+from model.checkpoint.folder import save_model
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
+from model.config import ErnieMConfig
+from reader.batching import pad
+from reader.tokenization import Tokenizer
+from reader.trimming import trim
+from tests.helpers.batches import padded_batch
+from tests.helpers.small_corpus import sentences, train_pieces, write_lines
+from tests.helpers.toy_models import CONFIG, make_ours
+from tests.inference import toy_models
+from tests.inference.conftest import run_export
+from utils.errors import UserError
+
+LONGEST = toy_models.LONGEST
+LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "hi", "ru", "tr", "zh")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A piece model, and text that has a part of its pieces, some of them with a digit and a comma."""
+    folder = tmp_path_factory.mktemp("toy")
+    numbers = ["in 1, 12, 123, and 7, are 1,5 or 20,000", "1, 12, 123, 7,"] * 20
+    pieces = train_pieces(folder / "piece.model", sentences(500, seed=99) + numbers, vocab_size=230)
+    text = ["1, 12, 123, 7, and Ω", *sentences(30, seed=4)]
+    write_lines(folder / "text.txt", text)
+    return pieces, folder / "text.txt", text
+
+
+@pytest.fixture(scope="module")
+def real(data_dir, tmp_path_factory):
+    """The released vocabulary of 128,000 pieces, and 50 sentences of each of ten languages."""
+    text = []
+    for language in LANGUAGES:
+        path = data_dir / f"pretrain/parallel-multiway/ntrex.{language}"
+        text += path.read_text(encoding="utf-8").splitlines()[:50]
+    path = tmp_path_factory.mktemp("real") / "text.txt"
+    write_lines(path, text)
+    return data_dir / "vocab/multilingual-128k-unigram.model", path, text
+
+
+def make_models(folder, pieces, **shape):
+    config = toy_models.config(Tokenizer(None, pieces).vocab_size, **shape)
+    for kind in ("classify", "full"):
+        save_model(
+            folder / kind,
+            toy_models.model(kind, config),
+            config,
+            piece_model_path=pieces,
+            settings=toy_models.EXTRA[kind],
+        )
+
+
+def filled(kind: str, folder):
+    """A model of our own classes with the weights of a folder."""
+    checkpoint = open_checkpoint(folder)
+    model = toy_models.model(kind, ErnieMConfig(**checkpoint.config.to_dict()))
+    load_from(model, checkpoint)
+    return model.eval()
+
+
+def tokenizer_in(folder) -> Tokenizer:
+    checkpoint = open_checkpoint(folder)
+    return Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
+
+
+def rows_of(tokenizer: Tokenizer, text: list[str]) -> list[list[int]]:
+    return [tokenizer.build(line, max_seq_len=LONGEST) for line in text]
+
+
+def batches_of(rows: list[list[int]]):
+    for start in range(0, len(rows), 50):
+        yield padded_batch(pad(rows[start : start + 50], 1))
+
+
+def assert_same_tokens(whole: Tokenizer, trimmed: Tokenizer, text: list[str]) -> None:
+    assert trimmed.vocab_size < whole.vocab_size
+    for line in text:
+        assert trimmed.tokenize(line) == whole.tokenize(line)
+        tokens_and_spans = []
+        for tokenizer in (whole, trimmed):
+            ids, spans = tokenizer.encode_with_offsets(line)
+            tokens_and_spans.append((tokenizer.convert_ids_to_tokens(ids), spans))
+        assert tokens_and_spans[0] == tokens_and_spans[1]
+
+
+@paddle.no_grad()
+def assert_same_outputs(whole, trimmed, text: list[str]) -> None:
+    """Logits of the classifier and hidden states: every bit. Logits of words: 1e-5 of the largest."""
+    rows = rows_of(tokenizer_in(whole / "classify"), text)
+    trimmed_rows = rows_of(tokenizer_in(trimmed / "classify"), text)
+    classifiers = [filled("classify", folder / "classify") for folder in (whole, trimmed)]
+    word_models = [filled("full", folder / "full") for folder in (whole, trimmed)]
+    whole_vocab = tokenizer_in(whole / "full").vocab
+    old_ids = [whole_vocab[token] for token in tokenizer_in(trimmed / "full").vocab]
+    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
+        logits = [model(batch).numpy() for model, batch in zip(classifiers, batches)]
+        states = [model.encode(batch) for model, batch in zip(word_models, batches)]
+        assert logits[0].tobytes() == logits[1].tobytes()
+        assert states[0].numpy().tobytes() == states[1].numpy().tobytes()
+        word_logits, trimmed_logits = [
+            model.lm_head(state[:200]).numpy() for model, state in zip(word_models, states)
+        ]
+        difference = np.abs(word_logits[:, old_ids] - trimmed_logits).max()
+        assert difference <= 1e-5 * np.abs(word_logits).max()
+
+
+def test_toy_text_gives_the_same(toy, tmp_path, capsys):
+    assert_trimmed_model_computes_the_same(*toy, tmp_path)
+    report = capsys.readouterr().out
+    before, after = re.findall(r"^ *(?:before|after) +([\d,]+) +([\d,]+) +([\d,.]+)$", report, re.MULTILINE)[
+        -2:
+    ]
+    assert before[0] == f"{Tokenizer(None, toy[0]).vocab_size:,}"
+    assert after[0] == f"{tokenizer_in(tmp_path / 'trimmed/full').vocab_size:,}"
+    for (_, parameters, megabytes), name in ((before, "whole"), (after, "trimmed")):
+        size = (tmp_path / name / "full/model.safetensors").stat().st_size
+        assert float(megabytes) == pytest.approx(4 * int(parameters.replace(",", "")) / 1e6, abs=0.05)
+        assert float(megabytes) == pytest.approx(size / 1e6, abs=0.06)
+
+
+def test_500_sentences_of_ten_languages_give_the_same(real, tmp_path):
+    assert_trimmed_model_computes_the_same(*real, tmp_path)
+
+
+def assert_trimmed_model_computes_the_same(pieces, path, text: list[str], folder) -> None:
+    make_models(folder / "whole", pieces)
+    for kind in ("classify", "full"):
+        source = folder / "whole" / kind
+        convert.main([str(source), str(folder / "trimmed" / kind), "--keep_pieces_of", str(path)])
+    assert_same_tokens(Tokenizer(None, pieces), tokenizer_in(folder / "trimmed/full"), text)
+    assert_same_outputs(folder / "whole", folder / "trimmed", text)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_format(toy, tmp_path, target):
+    """A folder of each format is trimmed to the same format."""
+    pieces, path, text = toy
+    make_models(tmp_path / "made", pieces)
+    for kind in ("classify", "full"):
+        flags = ["--to", target]
+        convert.main([str(tmp_path / "made" / kind), str(tmp_path / "whole" / kind), *flags])
+        flags += ["--keep_pieces_of", str(path)]
+        convert.main([str(tmp_path / "whole" / kind), str(tmp_path / "trimmed" / kind), *flags])
+    assert_same_tokens(Tokenizer(None, pieces), tokenizer_in(tmp_path / "trimmed/full"), text)
+    rows = rows_of(tokenizer_in(tmp_path / "whole/classify"), text)
+    trimmed_rows = rows_of(tokenizer_in(tmp_path / "trimmed/classify"), text)
+    models = [filled("classify", tmp_path / name / "classify") for name in ("whole", "trimmed")]
+    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
+        logits = [model(batch).numpy().tobytes() for model, batch in zip(models, batches)]
+        assert logits[0] == logits[1]
+    checkpoints = [open_checkpoint(tmp_path / name / "full") for name in ("whole", "trimmed")]
+    size = tokenizer_in(tmp_path / "trimmed/full").vocab_size
+    by_token = {"embeddings.word_embeddings.weight", "lm_head.bias"} & set(checkpoints[0].tensors)
+    assert set(checkpoints[0].tensors) == set(checkpoints[1].tensors)
+    for name in checkpoints[0].tensors:
+        assert (checkpoints[1].tensors.shape(name)[0] == size) == (name in by_token)
+
+
+def test_through_onnx(toy, tmp_path):
+    pieces, path, text = toy
+    make_models(tmp_path / "whole", pieces)
+    source = tmp_path / "whole/classify"
+    convert.main([str(source), str(tmp_path / "trimmed"), "--keep_pieces_of", str(path)])
+    logits = []
+    for name, folder in (("whole", source), ("trimmed", tmp_path / "trimmed")):
+        run_export(folder, tmp_path / f"{name}.exported")
+        model = load(tmp_path / f"{name}.exported", engine="onnx")
+        outputs = run_all(
+            model.engine("classification"), rows_of(model.tokenizer, text), model.tokenizer.pad_id
+        )
+        logits.append(np.array([output["logits"] for output in outputs]))
+    np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-6)
+
+
+def test_other_text_falls_back_to_smaller_pieces(toy, tmp_path, capsys):
+    """Each count is compared with one made token by token."""
+    pieces, path, _ = toy
+    other = write_lines(tmp_path / "other.txt", [*sentences(200, seed=8), "Ψ"])
+    make_models(tmp_path, pieces)
+    flags = ["--keep_pieces_of", str(path), "--fallback_of", other]
+    convert.main([str(tmp_path / "classify"), str(tmp_path / "out"), *flags])
+    whole = Tokenizer(None, pieces)
+    trimmed = tokenizer_in(tmp_path / "out")
+    lines = (tmp_path / "other.txt").read_text(encoding="utf-8").splitlines()
+    tokens = [(whole.tokenize(line), trimmed.tokenize(line)) for line in lines]
+    changed = sum(before != after for before, after in tokens)
+    assert 0 < changed < len(lines)
+    before = sum(len(pair[0]) for pair in tokens)
+    after = sum(len(pair[1]) for pair in tokens)
+    assert before < after
+    report = capsys.readouterr().out
+    share = 100 * changed / len(lines)
+    assert f"{other}: {changed:,} of {len(lines):,} lines ({share:.1f} %) have other tokens now\n" in report
+    assert f"{other}: {before:,} tokens before, {after:,} after\n" in report
+    assert f"{other}: 1 unknown tokens before, 1 after\n" in report
+    assert all("".join(before) == "".join(after) for before, after in tokens)
+
+
+def write_pieces(path: Path, scores: dict[str, float]) -> Path:
+    """A unigram model with these pieces."""
+    model = ModelProto()
+    assert model.trainer_spec.model_type == model.trainer_spec.UNIGRAM  # by default
+    for piece, type_ in (("<unk>", 2), ("<s>", 3), ("</s>", 3)):
+        model.pieces.add(piece=piece, score=0, type=type_)
+    for piece, score in scores.items():
+        model.pieces.add(piece=piece, score=score)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+# Each text needs pieces that it does not have: scores of a piece model, the text, the pieces that go.
+NEEDED = {
+    # "ab" and "cd" have -30 together. Without "zz", an unknown "a" would cost -25, and -27 with "bcd".
+    "the lowest score": ({"ab": -15, "cd": -15, "bcd": -2, "▁": -1, "zz": -30, "y": -3}, "abcd bcd", {"y"}),
+    "digits before a comma": ({"▁12,": -1, "▁12": -5, "12": -9, ",": -9.5}, "12,", {"12"}),
+    "digits in a word": ({"12,": -1, "▁12": -1, "12": -9, "▁a": -2, ",": -1, "▁12,": -9.5}, "a12,", set()),
+    "characters": ({"▁ab": -1, "▁": -5, "a": -5, "b": -5, "c": -5.5, "d": -6}, "ab", {"c"}),
+}
+
+
+@pytest.mark.parametrize("case", NEEDED)
+def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
+    scores, text, removed = NEEDED[case]
+    whole = Tokenizer(None, write_pieces(tmp_path / "whole.model", scores))
+    trimmed = trim(whole, [Path(write_lines(tmp_path / "text.txt", [text]))], tmp_path).tokenizer
+    assert trimmed.tokenize(text) == whole.tokenize(text)
+    tokens = whole.convert_ids_to_tokens(whole.encode(text))
+    assert trimmed.convert_ids_to_tokens(trimmed.encode(text)) == tokens
+    assert set(whole.ordinary_pieces()) - set(trimmed.ordinary_pieces()) == removed
+
+
+def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
+    """The pieces of all files stay; vocab.txt keeps its own order, and [PAD] its role."""
+    pieces, _, _ = toy
+    texts = [sentences(10, seed=1), sentences(10, seed=2)]
+    files = [Path(write_lines(tmp_path / f"{number}.txt", lines)) for number, lines in enumerate(texts)]
+    tokens = list(Tokenizer(None, pieces).vocab)
+    reordered = [*tokens[5:], *reversed(tokens[:5])]
+    write_lines(tmp_path / "vocab.txt", reordered)
+    whole = Tokenizer(tmp_path / "vocab.txt", pieces)
+    trimmed = trim(whole, files, tmp_path)
+    assert_same_tokens(whole, trimmed.tokenizer, [*texts[0], *texts[1]])
+    in_order = [token for token in reordered if token in trimmed.tokenizer.vocab]
+    assert list(trimmed.tokenizer.vocab) == in_order
+    assert [whole.vocab[token] for token in in_order] == trimmed.old_ids.tolist()
+
+    make_ours(
+        tmp_path / "model", config={**CONFIG, "vocab_size": whole.vocab_size, "pad_token_id": whole.pad_id}
+    )
+    smaller = with_tokens(open_checkpoint(tmp_path / "model"), trimmed.old_ids, trimmed.tokenizer.pad_id)
+    assert smaller.config.pad_token_id == trimmed.tokenizer.vocab["[PAD]"] != whole.pad_id
+
+
+def test_bad_input(toy, tmp_path):
+    pieces, path, _ = toy
+    make_models(tmp_path, pieces)
+    source = tmp_path / "classify"
+    shutil.copytree(source, tmp_path / "bare")
+    for name in ("piece.model", "vocab.txt", "manifest.json"):
+        (tmp_path / "bare" / name).unlink(missing_ok=True)
+    bpe = train_pieces(tmp_path / "bpe.model", vocab_size=100, model_type="bpe")
+    keep = ["--keep_pieces_of", str(path)]
+    with_bpe = [*keep, "--piece_model_path", str(bpe)]
+    cases = [
+        (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
+        (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
+        (tmp_path / "bare", keep, "bare: no piece model beside the weights; give --piece_model_path"),
+        (pieces, keep, "piece.model: --keep_pieces_of trims a model; give the folder of its weights"),
+        (source, ["--fallback_of", str(path)], "--fallback_of says what --keep_pieces_of changes; give both"),
+    ]
+    for model, flags, message in cases:
+        with pytest.raises(UserError) as error:
+            convert.main([str(model), str(tmp_path / "out"), *flags])
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "out").exists()
