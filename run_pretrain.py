@@ -36,7 +36,7 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
         open_log(folder)
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
-        save_settings(config, folder)
+        save_settings(task.config, folder)
         if trainer.run(stop):
             finish(task, trainer, folder)
 

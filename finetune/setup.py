@@ -14,7 +14,7 @@ from finetune.flags import FinetuneFlags, TrainingFlags
 from finetune.task import SupervisedTask
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
-from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tokenization import Tokenizer
 from training.engine import Engine
@@ -71,6 +71,14 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
     longest = config.max_position_embeddings - 2
     if flags.max_seq_len > longest:
         raise UserError(f"--max_seq_len {flags.max_seq_len}: {source} has room for {longest} tokens")
+    trained_length = checkpoint.settings.get(TRAINED_LENGTH) if checkpoint else None
+    if isinstance(trained_length, int) and flags.max_seq_len > trained_length:
+        logger.warning(
+            "--max_seq_len %d: the positions above %d of %s were never trained in its pre-training",
+            flags.max_seq_len,
+            trained_length,
+            checkpoint.path,
+        )
     return config
 
 

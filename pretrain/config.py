@@ -101,6 +101,10 @@ class ObjectiveConfig:
     """Any of mmlm, tlm, camlm, btmlm. Default: those of `shares`, and without `shares` all four (the paper's
     exp5)."""
 
+    fit_corpus: bool = False
+    """Whether to leave out objectives for which the corpus has no text: without monolingual text MMLM and
+    BTMLM, without sentence pairs all but MMLM. Otherwise such a corpus is refused."""
+
     monolingual_share: UnitInterval = 0.5
     """Without `shares`: the share of a step's sequences that is monolingual text, if both kinds are active.
     Each part is divided equally among its active objectives."""

@@ -5,6 +5,7 @@ it in the same way by tokens, then masks its own part. So any number of processe
 run goes on from the samplers' positions. No paddle here.
 """
 
+import dataclasses
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,15 @@ from pretrain.batch import Batch, pack
 from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
-from pretrain.shares import MONOLINGUAL, PARALLEL, check_batch_size, examples_of_step, parts_of_run, shares
+from pretrain.shares import (
+    MONOLINGUAL,
+    PARALLEL,
+    check_batch_size,
+    examples_of_step,
+    parts_of_run,
+    shares,
+    with_text,
+)
 from reader.corpus import Blocks, Corpus, Pairs, read_manifest
 from reader.sampling import Draws, Sampler, permuted
 from reader.tokenization import Tokenizer
@@ -62,6 +71,22 @@ class PartOfPairs:
             raise IndexError(f"{number} is not in 0 .. {self._count - 1}")
         (place,) = permuted(np.array([number]), self._sizes, self._keys)
         return self._pairs[int(place)]
+
+
+def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
+    """With `objectives.fit_corpus`, leave out the objectives for which the corpus has no text."""
+    if not config.objectives.fit_corpus:
+        return config
+    languages = set(config.data.languages or corpus.languages)
+    monolingual = not languages.isdisjoint(corpus.mono)
+    parallel = any(languages.issuperset(pair) for pair in corpus.parallel)
+    objectives = with_text(config.objectives, monolingual, parallel)
+    left_out = [name for name in config.objectives.active if name not in objectives.active]
+    if left_out:
+        kind = "sentence pairs" if monolingual else "monolingual text"
+        trained = ", ".join(objectives.active)
+        logger.info("%s has no %s: training %s, without %s", corpus.path, kind, trained, ", ".join(left_out))
+    return dataclasses.replace(config, objectives=objectives)
 
 
 @dataclass(frozen=True)
@@ -110,9 +135,11 @@ class TrainingText:
             objectives = sorted(set(config.objectives.active) & set(names))
             if objectives and not text:
                 key = "shares" if config.objectives.shares else "active"
+                others = set(config.objectives.active).difference(objectives)
+                advice = "; objectives.fit_corpus true trains the others alone" if others else ""
                 raise UserError(
                     f"objectives.{key} has {', '.join(objectives)}, but {corpus.path} holds no {kind} text "
-                    f"of {', '.join(languages)}"
+                    f"of {', '.join(languages)}{advice}"
                 )
         return cls(corpus, vocabulary, languages, mono, pairs)
 

@@ -1,6 +1,7 @@
 """How a step's sequences and its loss are divided among the objectives: functions of the step's number."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 from pretrain.config import OBJECTIVES, ObjectiveConfig
@@ -41,6 +42,29 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
     part = config.monolingual_share if monolingual and parallel else float(bool(monolingual))
     result = {name: part / len(monolingual) for name in monolingual}
     return result | {name: (1.0 - part) / len(parallel) for name in parallel}
+
+
+def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:
+    """Leave out the objectives for which a corpus has no text. The others keep their proportions.
+
+    Without pairs BTMLM is left out, too, because its pseudo-tokens come from what CAMLM learns. If nothing
+    would remain, the configuration stays as it is.
+
+    Args:
+        monolingual, parallel: whether the corpus has text of this kind.
+    """
+    without_text: set[str] = set()
+    if not monolingual:
+        without_text |= set(MONOLINGUAL)
+    if not parallel:
+        without_text |= {*PARALLEL, "btmlm"}
+    active = [name for name in config.active if name not in without_text]
+    of_start = {name: share for name, share in config.shares.items() if name in active}
+    later = {name: share for name, share in config.later_shares.items() if name in active}
+    if not active or (config.shares and not of_start):
+        return config
+    same_pairs = config.same_pairs and parallel
+    return replace(config, active=active, shares=of_start, later_shares=later, same_pairs=same_pairs)
 
 
 def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:

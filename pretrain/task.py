@@ -13,16 +13,23 @@ from paddle import Tensor
 
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
+from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
-from pretrain.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
+from pretrain.config import OBJECTIVES, SCRATCH, ObjectiveConfig, PretrainConfig
 from pretrain.evaluate import Evaluator
 from pretrain.initialise import initialise
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.masking import Vocabulary
-from pretrain.reader import StepBatches, TrainingText, open_corpus, read_steps, total_steps
+from pretrain.reader import (
+    StepBatches,
+    TrainingText,
+    fit_to_corpus,
+    open_corpus,
+    read_steps,
+    total_steps,
+)
 from pretrain.report import SUMS, line_of, record_of, summary
 from training import distributed
 from training.engine import Engine
@@ -48,8 +55,9 @@ class Pretraining(Task):
     memory_advice = "lower run.micro_batch_tokens, or set run.recompute true"
 
     def __init__(self, config: PretrainConfig):
-        self.config = config
         corpus, self.tokenizer = open_corpus(config.data)
+        config = fit_to_corpus(config, corpus)
+        self.config = config
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
         self.total_steps = total_steps(config, self.text)
         self.pseudo_tokens = make_generator(config.objectives, self.text)
@@ -156,6 +164,8 @@ class Pretraining(Task):
         settings: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
+        if self.config.init.encoder == SCRATCH:
+            settings = {**settings, TRAINED_LENGTH: self.config.data.max_seq_len}
         facts = {
             "name": "ERNIE-M, pre-trained",
             "languages": self.text.languages,

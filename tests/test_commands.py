@@ -61,7 +61,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
     r".*build_corpus --output .*": HERE,
-    r".*python run_pretrain\.py --config configs/pretrain/(small|sample|continue)\.yaml.*": HERE,
+    r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
         "needs XLM-R; pretrain/test_initialise.py::test_from_xlm_r",
     r"fleetrun .*|.*launch\.py --node_ips .*":

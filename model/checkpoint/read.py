@@ -22,6 +22,7 @@ VOCAB = "vocab.txt"
 PIECES = "piece.model"
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
+TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
 _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model")

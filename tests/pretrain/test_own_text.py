@@ -1,0 +1,96 @@
+"""configs/pretrain/own.yaml trains on what a corpus holds: pairs and text, pairs alone, or text alone."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from finetune.setup import model_config
+from model.checkpoint.read import Checkpoint, open_checkpoint
+from pretrain.config import ObjectiveConfig
+from pretrain.shares import with_text
+from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
+from tests.launching import ROOT
+from tests.pretrain.tiny_run import pretrain
+from utils.errors import UserError
+
+OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A folder with a vocabulary, English text, and pairs of English and German."""
+    folder = tmp_path_factory.mktemp("texts")
+    train_pieces(folder / "piece.model")
+    english = sentences(150, seed=1)
+    write_lines(folder / "en.txt", english)
+    write_lines(folder / "en-de.tsv", [f"{a}\t{b}" for a, b in zip(english, sentences(150, seed=2))])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "kinds, objectives",
+    [
+        (["mono", "parallel"], ["mmlm", "camlm", "btmlm"]),
+        (["parallel"], ["camlm"]),
+        (["mono"], ["mmlm"]),
+    ],
+)
+def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
+    inputs = {"mono": {"en": f"{texts}/en.txt"}, "parallel": {"en-de": f"{texts}/en-de.tsv"}}
+    build(tmp_path / "corpus", texts / "piece.model", held_out=8, **{kind: inputs[kind] for kind in kinds})
+    output = pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
+    saved = yaml.safe_load((output / "config.yaml").read_text())
+    assert sorted(saved["objectives"]["active"]) == sorted(objectives)
+    assert sorted(saved["objectives"]["shares"]) == sorted(objectives)
+    scores = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
+    assert ("mmlm" in scores) == ("mono" in kinds)
+    assert ("retrieval" in scores) == ("parallel" in kinds)
+    # The same command finds its own run, although the folder has the objectives that were left.
+    pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
+
+
+def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, caplog):
+    build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
+    scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, optimizer__steps=2)
+    checkpoint = open_checkpoint(scratch / "encoder")
+    tokenizer = Tokenizer.from_folder(scratch / "encoder")
+
+    def warnings(length: int, start: Checkpoint) -> list[str]:
+        caplog.clear()
+        flags = SimpleNamespace(ernie_config_path=None, max_seq_len=length)
+        with caplog.at_level(logging.WARNING, logger="ernie_m"):
+            model_config(flags, start, tokenizer)
+        return caplog.messages
+
+    assert warnings(32, checkpoint) == []  # tiny_run trains with data.max_seq_len 32
+    (message,) = warnings(33, checkpoint)
+    assert "--max_seq_len 33: the positions above 32" in message
+    # What the first run did not train, the weights that it started from may have.
+    start = {"init__encoder": str(scratch / "full"), "init__lm_head": "encoder"}
+    continued = pretrain(tmp_path / "corpus", tmp_path / "continued", config=OWN, optimizer__steps=2, **start)
+    assert warnings(33, open_checkpoint(continued / "encoder")) == []
+
+
+def test_the_objectives_with_text_keep_their_proportions():
+    config = ObjectiveConfig(shares={"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}, same_pairs=True)
+    assert with_text(config, monolingual=True, parallel=True) == config
+    pairs = with_text(config, monolingual=False, parallel=True)
+    assert (pairs.active, pairs.shares, pairs.same_pairs) == (["tlm", "camlm"], {"tlm": 2, "camlm": 4}, True)
+    text = with_text(config, monolingual=True, parallel=False)
+    assert (text.active, text.shares, text.same_pairs) == (["mmlm"], {"mmlm": 1}, False)
+    of_default = with_text(ObjectiveConfig(), monolingual=False, parallel=True)
+    assert (of_default.active, of_default.shares) == (["tlm", "camlm"], {})
+
+
+def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
+    build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
+    with pytest.raises(UserError, match="has camlm, but .* holds no parallel text of en$"):
+        pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, objectives__shares={"camlm": 1})
+    with pytest.raises(
+        UserError, match="no parallel text of en; objectives.fit_corpus true trains the others"
+    ):
+        pretrain(tmp_path / "corpus", tmp_path / "run", objectives__active=["mmlm", "tlm"])
