@@ -150,7 +150,9 @@ class Retrieval(Task):
         )
         count = len(negative)
         loss = total / count
-        if world_size > 1:  # each process has the whole value, and the engine sums the values
+        if world_size > 1:
+            # The engine sums values and gradients over the processes. Each process has the value of the whole
+            # step, so its value is divided by their number; its gradient is a part, which stays as it is.
             loss = loss + (loss / world_size - loss).detach()
         return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
 

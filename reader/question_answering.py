@@ -206,7 +206,7 @@ def _split_han(
 
 
 def _is_normal(source: str) -> bool:
-    """Whether normalisation leaves a text as it is, so that each character of its piece is one of its own."""
+    """Whether normalisation leaves a text as it is; then a piece has the characters of its text."""
     return unicodedata.is_normalized("NFKC", source) and normalize(source) == source
 
 

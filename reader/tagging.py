@@ -365,10 +365,13 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
 
 
 def _middle(sizes: Sequence[int], first: int, last: int) -> int:
-    """The word among first .. last - 1 at which the second half of their pieces begins."""
-    half = sum(sizes[first:last]) / 2
-    while first < last and half >= sizes[first] / 2:
-        half -= sizes[first]
+    """The word among first .. last - 1 at which the second half of their pieces begins.
+
+    A word that lies in both halves belongs to the one that has more of its pieces.
+    """
+    remaining = sum(sizes[first:last]) / 2  # pieces of the first half from word `first` on
+    while first < last and remaining >= sizes[first] / 2:
+        remaining -= sizes[first]
         first += 1
     return first
 

@@ -149,7 +149,6 @@ class RunFolder:
         Raises:
             UserError: the folder holds another run, or one without run.json; or it cannot be written.
         """
-
         self.remove_old_run()
         distributed.on_main(lambda: self._compare_or_write(identity))
 

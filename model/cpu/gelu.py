@@ -25,16 +25,17 @@ class GeluOnCpu(PyLayer):
         derivative_rows = as_rows(derivative)  # [N, H]
 
         def work(rows: slice) -> None:
-            part = x_rows[rows]
-            pdf = derivative_rows[rows]
-            scaled = part * math.sqrt(0.5)
-            cdf = as_array(paddle.erf(as_tensor(scaled)).scale_(0.5, 0.5))
-            np.multiply(scaled, scaled, out=pdf)
-            np.subtract(-0.5 * math.log(2 * math.pi), pdf, out=pdf)
-            np.exp(pdf, out=pdf)
-            pdf *= part
-            pdf += cdf
-            np.multiply(cdf, part, out=y_rows[rows])
+            x_part = x_rows[rows]
+            slope = derivative_rows[rows]
+            scaled = x_part * math.sqrt(0.5)
+            cdf = as_array(paddle.erf(as_tensor(scaled)).scale_(0.5, 0.5))  # (erf(x / sqrt(2)) + 1) / 2
+            # In place: first the pdf, exp(-x^2 / 2 - log(2 pi) / 2), then cdf + x pdf.
+            np.multiply(scaled, scaled, out=slope)
+            np.subtract(-0.5 * math.log(2 * math.pi), slope, out=slope)
+            np.exp(slope, out=slope)
+            slope *= x_part
+            slope += cdf
+            np.multiply(cdf, x_part, out=y_rows[rows])
 
         over_rows(work, *x_rows.shape)
         ctx.save_for_backward(derivative)

@@ -95,18 +95,13 @@ class BuildOptions:
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides the bytes of the corpus, for the manifest."""
 
-    def sizes(stream: Stream) -> dict[str, int]:
-        sizes = {}
+    inputs: dict[str, dict[str, int]] = {}  # stream -> source -> size in bytes
+    for stream in streams:
+        inputs[stream.folder] = {}
         for source in stream.sources:
             label = f"{'-'.join(source.languages)}<={','.join(source.paths)}"
-            sizes[label] = source.size
-        return sizes
-
-    return {
-        "vocabulary": vocabulary,
-        "options": deciding(options),
-        "inputs": {stream.folder: sizes(stream) for stream in streams},
-    }
+            inputs[stream.folder][label] = source.size
+    return {"vocabulary": vocabulary, "options": deciding(options), "inputs": inputs}
 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:

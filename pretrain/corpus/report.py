@@ -116,7 +116,7 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
         return True
     first_pieces = [set(line.tolist()) for line in first]
     second_pieces = [set(line.tolist()) for line in second]
-    shifted = second_pieces[1:] + second_pieces[:1]
+    shifted = second_pieces[1:] + second_pieces[:1]  # each line beside the translation of the next
     rarity = _rarity(first_pieces, second_pieces)
     return _shared(first_pieces, second_pieces, rarity) > _SHARE_MORE * _shared(first_pieces, shifted, rarity)
 

@@ -129,6 +129,7 @@ def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
     """Each line of a language `rates[language]` times on average."""
     for unit in read_sides(options, "sampling"):
         uniform = np.random.default_rng([1, *unit.key]).random(len(unit.lines))
+        # A rate of 2.3 repeats a line three times with a probability of 0.3, and twice otherwise.
         repeats = np.floor(rates[unit.language] + uniform).astype(int)
         for line, count in zip(unit.lines, repeats.tolist()):
             text = normalize(line)
@@ -143,12 +144,13 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
     blank_lines = options.documents == "blank"
     total = sum(source.size for stream in streams for source in stream.sources)
     with closing(Progress(total, description, unit="bytes")) as progress:
-        for number, stream in enumerate(streams):
-            for place, source in enumerate(stream.sources):
-                for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
+        for stream_number, stream in enumerate(streams):
+            for source_number, source in enumerate(stream.sources):
+                for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, blank_lines):
                     sides = read_lines(unit, source, stream.languages, form).sides
                     for side, (language, lines) in enumerate(zip(stream.languages, sides)):
-                        yield SideOfUnit(language, lines, (number, place, unit.number, side))
+                        key = (stream_number, source_number, unit.number, side)
+                        yield SideOfUnit(language, lines, key)
                     progress.update(unit.weight)
 
 

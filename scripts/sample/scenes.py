@@ -169,8 +169,8 @@ def _relations_of_things(premise: Scene, hypothesis: Scene) -> set[str]:
     if premise.count != hypothesis.count:
         relations.add("contradiction")
     if not _covers(hypothesis.noun, premise.noun):
-        is_more_general = _covers(premise.noun, hypothesis.noun)
-        relations.add("neutral" if is_more_general else "contradiction")
+        premise_is_more_general = _covers(premise.noun, hypothesis.noun)
+        relations.add("neutral" if premise_is_more_general else "contradiction")
     if (
         premise.attribute
         and hypothesis.attribute
