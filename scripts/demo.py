@@ -19,7 +19,8 @@ from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
 from scripts.sample.write import write_sample
 from utils.command_line import Parser
-from utils.errors import run
+from utils.errors import UserError, run
+from utils.logging import setup_console
 from utils.tables import in_columns
 
 CONFIG = Path("configs/pretrain/sample.yaml")
@@ -56,16 +57,33 @@ Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the sample set, the weights and the order")
-    seed = parser.parse_args().seed
+    parser.add_argument("--overwrite", action="store_true", help="delete what an earlier demo left")
+    flags = parser.parse_args()
+    seed = flags.seed
     started = time.monotonic()
-    shutil.rmtree(OUTPUT, ignore_errors=True)  # an earlier demo, finished or not
-    LOGS.mkdir(parents=True)
+    make_room(flags.overwrite)
 
     print("\ndemo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
+    setup_console()
     make_sample(seed)
     print(f"\ndemo: training three models, two at a time; the complete output is in {LOGS}", flush=True)
     carry_out_chains([jobs_of(start, seed) for start in ("full", "mmlm", "scratch")], at_once=2)
     show(time.monotonic() - started)
+
+
+def make_room(overwrite: bool) -> None:
+    """Make the folder of the demo.
+
+    Raises:
+        UserError: there is an earlier demo, and it is not to be deleted.
+    """
+    if OUTPUT.exists() and not overwrite:
+        raise UserError(
+            f"{OUTPUT} holds an earlier demo: sh scripts/demo.sh --overwrite deletes it and begins again; "
+            "rename the folder to keep it"
+        )
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    LOGS.mkdir(parents=True)
 
 
 def job(name: str, program: str, flags: Mapping[str, object]) -> Job:

@@ -4,6 +4,7 @@
 #
 #   sh scripts/demo.sh            up to twelve minutes on two cores, after the installation on first use
 #   sh scripts/demo.sh --seed 2   another sample set and other weights
+#   sh scripts/demo.sh --overwrite   delete what an earlier demo left in output/demo, and begin again
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh

@@ -19,6 +19,7 @@ from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, say
 from scripts.sample.scenes import CODES, LABELS
 from utils.files import atomic_dir
+from utils.logging import logger, progress
 
 TRANSLATIONS = 300
 BOUNDARY = "\t"  # no sentence has it
@@ -56,7 +57,7 @@ def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
     """Documents, sentence pairs with English, and translations to find, which all languages share."""
     drawn = (scenes.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
     translations = list(dict.fromkeys(drawn))[:TRANSLATIONS]  # all different
-    for code in CODES:
+    for code in progress(CODES, "writing sentences", unit="languages"):
         lines = []
         for index in range(documents):
             lines += [say(code, scene) for scene in scenes.document(seed, code, index)]
@@ -84,6 +85,7 @@ def train_vocabulary(folder: Path, pieces: int) -> None:
     Pieces stay within words, in Chinese too. The ids of the model are those of XLM-R (unknown 0, begin 1,
     end 2, no pad), and vocab.txt is derived in the same way.
     """
+    logger.info("training a vocabulary of %s pieces", f"{pieces:,}")
     with open(folder / "piece.model", "wb") as model:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=_vocabulary_sentences(folder),

@@ -12,6 +12,7 @@ import yaml
 from scripts import demo
 from scripts.jobs import Job, carry_out_chains
 from tests.helpers.small_corpus import ROOT
+from tests.launching import one_error
 from utils.errors import UserError
 
 
@@ -35,10 +36,12 @@ def tiny(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_whole_way(tiny, capfd):
+def test_the_whole_way(tiny, monkeypatch, capfd):
     (tiny / "full" / "checkpoints" / "step_7").mkdir(parents=True)  # of a demo that was broken off
+    monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2", "--overwrite"])
     demo.main()
     printed = capfd.readouterr().out
+    assert "training a vocabulary of 700 pieces" in printed
     for name in ("full pre-training: step ", "mmlm pre-training: step ", "scratch fine-tuning: epoch: "):
         assert name in printed
     assert (tiny / "demo.png").is_file()
@@ -59,6 +62,15 @@ def test_the_whole_way(tiny, capfd):
     scores = json.loads((tiny / "full-nli" / "results.json").read_text())["tables"][0]["mean"]
     zero_shot = [value for code, value in scores.items() if code not in ("en", "avg", "gap")]
     assert result["zero_shot"]["full"] == pytest.approx(sum(zero_shot) / 9, abs=0.006)
+
+
+def test_an_earlier_demo_is_not_deleted_unasked(tiny, capsys):
+    model = tiny / "full" / "encoder" / "model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    line = one_error(demo.main, capsys)
+    assert f"{tiny} holds an earlier demo: sh scripts/demo.sh --overwrite deletes it" in line
+    assert model.exists()
 
 
 def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
