@@ -55,10 +55,13 @@ class Classification(SupervisedTask):
 
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Return logits and probabilities. NumPy's softmax could differ from Paddle's in the last digit."""
+        import paddle
         import paddle.nn.functional as F
 
         outputs = super().outputs(model, sent)
-        return {**outputs, "probabilities": F.softmax(outputs["logits"])}
+        with paddle.amp.auto_cast(False):  # otherwise half precision rounds them
+            probabilities = F.softmax(outputs["logits"].astype(paddle.get_default_dtype()))
+        return {**outputs, "probabilities": probabilities}
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F

@@ -166,6 +166,29 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     return tensors
 
 
+def product_dtype(x: Tensor) -> paddle.dtype:
+    """The type in which products with x are computed: the half type within autocast, otherwise that of x."""
+    if paddle.amp.is_autocast_enabled():
+        return getattr(paddle, paddle.amp.get_autocast_gpu_dtype())
+    return x.dtype
+
+
+def bytes_of(dtype: paddle.dtype) -> int:
+    """The bytes of a number of this type."""
+    return paddle.empty([0], dtype).element_size()
+
+
+def precise_dtype(x: Tensor) -> paddle.dtype:
+    """The type of losses and sums of x: float64 of a model in float64, otherwise float32."""
+    return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
+
+
+@functools.cache
+def memory() -> int:
+    """The memory of the GPU in use in bytes; 0 on a CPU."""
+    return paddle.device.cuda.get_device_properties().total_memory if on_gpu() else 0
+
+
 def has_tf32() -> bool:
     """Whether float32 products on the GPU in use are computed in TF32."""
     return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"

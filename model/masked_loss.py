@@ -2,23 +2,38 @@
 
 The masked positions are taken in chunks, as many as LOGITS_BYTES of logits hold. The gradients of each chunk
 are made in the forward pass, so that no logits wait for the backward pass. The gradient from above is then
-one number, the factor of the whole sum.
+one number, the factor of the whole sum. On a GPU `model/fused_loss.py` computes this; plain kernels make all
+logits at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from model import device
 from model.cpu import bfloat16, word_table
 from model.cpu.rows import as_array, as_tensor, needs_gradient
+from model.fused_loss import (
+    ChunkLoss,
+    FusedCrossEntropy,
+    exact_losses,
+    joined,
+    padded_size,
+    padded_table,
+)
 from model.word_table import TableGradient, WordEmbeddings
 
 LOGITS_BYTES = 1 << 29  # of the logits that exist at a time: 512 MB
+MANY_LOGITS_BYTES = 1 << 31  # the same on a GPU with MUCH_MEMORY
+MUCH_MEMORY = 39 << 30  # of a card that is sold with 40 GB
+# Paddle's fused cross-entropy computes the place of a row in 32 bits (`VectorizedSoftmaxForward` in
+# paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
+MOST_LOGITS = (1 << 31) - 1
 
 
 class MaskedLoss(NamedTuple):
@@ -35,8 +50,9 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def logit_chunks(positions: int, words: int, bytes_each: int = 4) -> list[slice]:
-    """Slices of the positions, so that the logits of none take more than LOGITS_BYTES."""
-    size = max(1, LOGITS_BYTES // (words * bytes_each))
+    """Slices of the positions, so that the logits of each fit into the memory for logits."""
+    size_in_bytes = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
+    size = max(1, min(size_in_bytes // bytes_each, MOST_LOGITS) // words)
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
@@ -51,25 +67,49 @@ def cross_entropy(
         labels: [M] int64, from 0 to V - 1.
         weights: [M] float, of each loss in the sum; None: 1. They get no gradient.
     """
-    weight = table.weight
     weights = paddle.ones([x.shape[0]]) if weights is None else weights
-    weights = weights.astype(paddle.float64 if x.dtype == paddle.float64 else paddle.float32)
-    on_cpu = device.on_cpu(x)
+    weights = weights.astype(device.precise_dtype(x))
+    if device.has_plain_kernels():
+        return _plain(x, table.weight, bias, labels, weights)
+    if device.on_cpu(x):
+        return _on_cpu(x, table, bias, labels, weights)
+    return _fused(x, table.weight, bias, labels, weights)
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
+    """The loss by its definition, with all logits at once."""
+    scores = logits(x, weight, bias).astype(weights.dtype)  # [M, V]
+    losses = F.cross_entropy(scores, labels, reduction="none").reshape([-1])
+    label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), 1).squeeze(1)
+    correct = label_logit >= scores.max(1)
+    return MaskedLoss((losses * weights).sum(), losses.detach(), correct)
+
+
+def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
+    """The loss on a GPU."""
+    dtype = device.product_dtype(x)
+    slices = logit_chunks(x.shape[0], padded_size(weight.shape[0]), device.bytes_of(dtype))
+    if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
+        return MaskedLoss(*FusedCrossEntropy.apply(x, weight, bias, labels, weights, slices, dtype))
+    with paddle.amp.auto_cast(False):
+        table = padded_table(weight, bias, dtype)
+        states = x.astype(dtype)
+        chunks = [exact_losses(states[rows], table, labels[rows]) for rows in slices]
+        return MaskedLoss(*joined(chunks, weights))
+
+
+def _on_cpu(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
+    """The loss on a CPU."""
+    weight = table.weight
     products = IN_BFLOAT16 if table.in_bfloat16 else IN_FULL_PRECISION
     if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
-        if on_cpu:
-            outputs = CrossEntropyOnCpu.apply(x, weight, bias, labels, weights, table.gradient, products)
-        else:
-            outputs = CrossEntropy.apply(x, weight, bias, labels, weights)
+        outputs = CrossEntropyOnCpu.apply(x, weight, bias, labels, weights, table.gradient, products)
         return MaskedLoss(*outputs)
     chunks = []
     for rows in _chunks_of(x, weight):
-        if on_cpu:
-            chunk, _ = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=False)
-        else:
-            chunk, _ = _chunk(x[rows], weight, bias, labels[rows], derive=False)
+        chunk, _ = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=False)
         chunks.append(chunk)
-    return _sum(chunks, weights)
+    return MaskedLoss(*joined(chunks, weights))
 
 
 class TableProducts(NamedTuple):
@@ -83,60 +123,17 @@ IN_FULL_PRECISION = TableProducts(word_table.table_logits, word_table.table_grad
 IN_BFLOAT16 = TableProducts(bfloat16.table_logits, bfloat16.table_gradients)
 
 
-class _Chunk(NamedTuple):
-    """The losses of m positions."""
-
-    losses: Tensor  # [m]
-    correct: Tensor  # bool [m]
-
-
 def _chunks_of(x: Tensor, weight: Tensor) -> list[slice]:
     return logit_chunks(x.shape[0], weight.shape[0], 8 if x.dtype == paddle.float64 else 4)
 
 
 def _chunk_on_cpu(
     x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, products: TableProducts, derive: bool
-) -> tuple[_Chunk, Tensor]:
+) -> tuple[ChunkLoss, Tensor]:
     """The losses of x [m, H] and, with `derive`, the gradient of each with respect to its logits, [m, V]."""
     logits = products.logits(x, weight)
     losses, correct = word_table.cross_entropy_(logits, bias, as_array(labels), derive)
-    return _Chunk(as_tensor(losses), paddle.to_tensor(correct)), logits
-
-
-def _chunk(
-    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, derive: bool
-) -> tuple[_Chunk, Tensor | None]:
-    """As `_chunk_on_cpu`, with Paddle's own operations."""
-    logits = paddle.matmul(x, weight, transpose_y=True)  # [m, V], in the precision of autocast
-    precise = paddle.float64 if logits.dtype == paddle.float64 else paddle.float32
-    logits = logits.astype(precise) + bias.astype(precise)
-    column = labels.unsqueeze(1)  # [m, 1]
-    highest = logits.max(1, keepdim=True)  # [m, 1]
-    label_logit = paddle.take_along_axis(logits, column, 1)  # [m, 1]
-    exponentials = (logits - highest).exp()
-    del logits  # frees as much memory as the exponentials take
-    total = exponentials.sum(1, keepdim=True)  # [m, 1]
-    losses = (total.log() + highest - label_logit).squeeze(1)
-    chunk = _Chunk(losses, correct=(label_logit >= highest).squeeze(1))
-    if not derive:
-        return chunk, None
-    minus_one = -paddle.ones_like(total)
-    return chunk, paddle.put_along_axis(exponentials / total, column, minus_one, 1, reduce="add")
-
-
-def _sum(chunks: Sequence[_Chunk], weights: Tensor) -> MaskedLoss:
-    losses = paddle.concat([chunk.losses for chunk in chunks])
-    correct = paddle.concat([chunk.correct for chunk in chunks])
-    return MaskedLoss((losses * weights).sum(), losses, correct)
-
-
-def _outputs(ctx, chunks: Sequence[_Chunk], weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the forward pass of both layers below returns: total, losses, correct."""
-    loss = _sum(chunks, weights)
-    # Only the total has a gradient. The backward pass gets None for the other two, not zeros.
-    ctx.mark_non_differentiable(loss.losses, loss.correct)
-    ctx.set_materialize_grads(False)
-    return tuple(loss)
+    return ChunkLoss(as_tensor(losses), paddle.to_tensor(correct)), logits
 
 
 class CrossEntropyOnCpu(PyLayer):
@@ -172,7 +169,11 @@ class CrossEntropyOnCpu(PyLayer):
         ctx.grad_weight = grad_weight
         ctx.grad_bias = grad_bias
         ctx.table_gradient = table_gradient
-        return _outputs(ctx, chunks, weights)
+        total, losses, correct = joined(chunks, weights)
+        # Only the total has a gradient. The backward pass gets None for the other two, not zeros.
+        ctx.mark_non_differentiable(losses, correct)
+        ctx.set_materialize_grads(False)
+        return total, losses, correct
 
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
@@ -182,51 +183,3 @@ class CrossEntropyOnCpu(PyLayer):
         grad_bias = None if ctx.grad_bias is None else ctx.grad_bias * grad_total
         ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None
         return grad_x, None, grad_bias, None, None
-
-
-class CrossEntropy(PyLayer):
-    """The cross-entropy in Paddle's own operations, in mixed precision too.
-
-    float16 has no numbers below 6e-8, and a weight is 1 / count. So the products get gradients without
-    weights, between -1 and 1, and the rest stays in float32 until the loss scale comes from above.
-    """
-
-    @staticmethod
-    def forward(
-        ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        x_needs, weight_needs, bias_needs = needs_gradient(x, weight, bias)
-        autocast_dtype = paddle.matmul(x[:1], weight[:1], transpose_y=True).dtype
-        largest = weights.abs().max().clip(min=1e-30)  # the products get weights relative to it
-        chunks = []
-        grads_x = []  # [m, H] each
-        grad_weight = None  # [V, H]
-        grad_bias = None  # [V]
-        for rows in _chunks_of(x, weight):
-            chunk, grad_logits = _chunk(x[rows], weight, bias, labels[rows], derive=True)
-            chunks.append(chunk)
-            factors = weights[rows].unsqueeze(1)  # [m, 1]
-            if bias_needs:
-                product = (grad_logits * factors).sum(0)
-                grad_bias = product if grad_bias is None else grad_bias + product
-            grad_logits = grad_logits.astype(autocast_dtype)
-            if x_needs:
-                grads_x.append(paddle.matmul(grad_logits, weight).astype(factors.dtype) * factors)
-            if weight_needs:
-                weighted = x[rows] * (factors / largest).astype(x.dtype)
-                product = paddle.matmul(grad_logits, weighted, transpose_x=True)
-                product = product.astype(largest.dtype) * largest
-                grad_weight = product if grad_weight is None else grad_weight.add_(product)
-        ctx.gradients = (paddle.concat(grads_x) if x_needs else None, grad_weight, grad_bias)
-        ctx.dtypes = (x.dtype, weight.dtype, bias.dtype)
-        return _outputs(ctx, chunks, weights)
-
-    @staticmethod
-    def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        scaled = []
-        for gradient, dtype in zip(ctx.gradients, ctx.dtypes):
-            if gradient is not None:
-                gradient = (gradient * grad_total.astype(gradient.dtype)).astype(dtype)
-            scaled.append(gradient)
-        ctx.gradients = None
-        return *scaled, None, None

@@ -116,7 +116,18 @@ class Precision:
         """The context for forward passes."""
         if self.amp == NONE:
             return contextlib.nullcontext()
-        return paddle.amp.auto_cast(level=self.level, dtype=DTYPES[self.amp])
+        return autocast(self.amp, self.level)
+
+
+def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:
+    """The context for forward passes in half precision, "bf16" or "fp16".
+
+    Paddle's default lists compute layer norms and softmax in float32 in O1, and look words up in float32 in
+    O2. The sum of the residual branches would stay in float32, and be cast before each product. The kernels
+    add in float32 in any case (paddle/phi/kernels/gpu/layer_norm_kernel.cu, gpudnn/softmax_gpudnn.h).
+    """
+    operations = {"layer_norm", "softmax"} if level == "O1" else {"lookup_table", "lookup_table_v2"}
+    return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp], custom_white_list=operations)
 
 
 def in_words(dtype: str, cpu_bf16: bool) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paddle.amp import amp_lists
 
 from finetune.flags import FinetuneFlags
 from model import device, layers
@@ -16,7 +17,7 @@ from training import precision
 from training.engine import Engine
 from training.optimizer import build_optimizer
 from training.optimizer_state import load_optimizer_state, optimizer_state
-from training.precision import LossScaling, Precision
+from training.precision import DTYPES, LossScaling, Precision
 from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.logging import logger
@@ -45,7 +46,8 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
     assert decorated == [] and engine.scaler.is_enable() == (amp == "fp16")
     for _ in range(2):
         assert not engine.step([1.0, 2.0], lambda factor: ((model.weight * factor).sum(), {})).skipped
-    assert fp16 == [{"level": level, "dtype": dtype}] * 4
+    in_half = {"O1": {"layer_norm", "softmax"}, "O2": {"lookup_table", "lookup_table_v2"}}[level]
+    assert fp16 == [{"level": level, "dtype": dtype, "custom_white_list": in_half}] * 4
     masters = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
     assert decorated == ([((model, engine.optimizer), masters)] if level == "O2" else [])
 
@@ -154,7 +156,12 @@ def test_signatures_of_paddle():
     decorate = inspect.signature(paddle.amp.decorate).parameters
     assert list(decorate)[:2] == ["models", "optimizers"]
     assert {"level", "dtype", "master_weight", "master_grad"} <= decorate.keys()
-    assert {"level", "dtype"} <= inspect.signature(paddle.amp.auto_cast).parameters.keys()
+    options = {"level", "dtype", "custom_white_list"}
+    assert options <= inspect.signature(paddle.amp.auto_cast).parameters.keys()
+    for dtype in DTYPES.values():  # what Paddle computes in float32 unless the white list names it
+        assert {"layer_norm", "softmax"} <= amp_lists.black_list()[dtype]["O1"]
+        assert {"lookup_table", "lookup_table_v2"} <= amp_lists.black_list()[dtype]["O2"]
+        assert "softmax_with_cross_entropy" in amp_lists.black_list()[dtype]["O1"]
     scaler = inspect.signature(paddle.amp.GradScaler.__init__).parameters
     assert {field.name for field in fields(LossScaling)} | {"self", "enable"} == set(scaler)
 

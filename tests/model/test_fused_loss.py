@@ -1,0 +1,175 @@
+"""The masked-LM loss of a GPU, computed by a CPU: its definition, half precision, and the bytes it moves."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+
+from model import device, fused_loss, masked_loss
+from tests.helpers.operations import Operations, recorded_operations
+
+WORDS = 130  # 192 with padding
+SIZE = 6
+COUNT = 140  # more positions than words, so that no operation on the table counts as one on the logits
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+
+
+class Example:
+    """States, table, bias and labels with what `cross_entropy` and its definition make of them."""
+
+    def __init__(self, dtype: str):
+        paddle.seed(0)
+        self.x = self.trained(paddle.randn([COUNT, SIZE], dtype))
+        self.weight = self.trained(paddle.randn([WORDS, SIZE], dtype))
+        self.bias = self.trained(paddle.randn([WORDS], dtype))
+        highest = (paddle.matmul(self.x, self.weight, transpose_y=True) + self.bias).argmax(1)
+        self.labels = paddle.where(paddle.arange(COUNT) % 3 == 0, highest, paddle.randint(0, WORDS, [COUNT]))
+        self.weights = paddle.linspace(-1.0, 3.0, COUNT).astype(dtype)
+
+    def trained(self, tensor: paddle.Tensor) -> paddle.Tensor:
+        tensor.stop_gradient = False
+        return tensor
+
+    def loss(self) -> masked_loss.MaskedLoss:
+        table = SimpleNamespace(weight=self.weight, gradient=None, in_bfloat16=False)
+        return masked_loss.cross_entropy(self.x, table, self.bias, self.labels, self.weights)
+
+    def definition(self) -> masked_loss.MaskedLoss:
+        logits = paddle.matmul(self.x, self.weight, transpose_y=True) + self.bias
+        label_logit = paddle.take_along_axis(logits, self.labels.unsqueeze(1), 1).squeeze(1)
+        losses = paddle.logsumexp(logits, 1) - label_logit
+        return masked_loss.MaskedLoss((losses * self.weights).sum(), losses, logits.argmax(1) == self.labels)
+
+    def arrays(self, loss: masked_loss.MaskedLoss, factor: float = 1.0) -> list[np.ndarray]:
+        """Total, losses, hits, and the gradients of states, table and bias."""
+        (loss.total * factor).backward()
+        arrays = [np.asarray(value.numpy()) for value in loss]
+        for tensor in (self.x, self.weight, self.bias):
+            arrays.append(tensor.grad.numpy().copy())
+            tensor.grad = None
+        return arrays
+
+
+@pytest.mark.parametrize("chunk", [1, 50, COUNT])
+def test_it_equals_its_definition(monkeypatch, chunk):
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", chunk * 192 * 8)
+    example = Example("float64")
+    assert len(masked_loss.logit_chunks(COUNT, 192, 8)) == -(-COUNT // chunk)
+    expected = example.arrays(example.definition())
+    for array, plain in zip(example.arrays(example.loss()), expected, strict=True):
+        assert array.shape == plain.shape
+        assert np.abs(array.astype(np.float64) - plain).max() < 1e-12 * max(1.0, np.abs(plain).max())
+
+
+def test_evaluation_computes_the_same_losses():
+    example = Example("float64")
+    expected = example.definition()
+    with paddle.no_grad():
+        loss = example.loss()
+    assert np.abs((loss.losses - expected.losses).numpy()).max() < 1e-12
+    assert (loss.correct == expected.correct).all() and loss.correct.any()
+
+
+@pytest.mark.parametrize(("gigabytes", "positions"), [(0, 1073), (24, 1073), (40, 4294), (80, 4294)])
+def test_chunks_are_as_large_as_the_card_allows(monkeypatch, gigabytes, positions):
+    """Base: 250,048 padded words in half precision. A card says a little less than it is sold with."""
+    monkeypatch.setattr(device, "memory", lambda: int(gigabytes * 0.98 * (1 << 30)))
+    first, *_, last = masked_loss.logit_chunks(10_000, 250_048, 2)
+    assert (first, last.stop) == (slice(0, positions), 10_000)
+
+
+def test_more_memory_never_makes_too_many_logits(monkeypatch):
+    monkeypatch.setattr(device, "memory", lambda: 1 << 40)
+    monkeypatch.setattr(masked_loss, "MANY_LOGITS_BYTES", 1 << 40)
+    first = masked_loss.logit_chunks(100_000, 250_048, 2)[0]
+    assert first.stop * 250_048 < 1 << 31 <= (first.stop + 1) * 250_048
+
+
+def in_float16(x: paddle.Tensor) -> paddle.Tensor:
+    """The nearest numbers of float16, as numpy rounds them, in the type of x."""
+    return paddle.to_tensor(x.numpy().astype(np.float16).astype(str(x.dtype).removeprefix("paddle.")))
+
+
+def round_to_float16(monkeypatch) -> None:
+    """From now on the inputs and results of products and of the fused operations are rounded."""
+    softmax = paddle._C_ops.cross_entropy_with_softmax_
+    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_
+    matmul = paddle.matmul
+
+    def rounded_matmul(x, y, **options):
+        return in_float16(matmul(in_float16(x), in_float16(y), **options))
+
+    def rounded_softmax(*args):
+        return [in_float16(result) for result in softmax(*args)]
+
+    def rounded_gradient(labels, probabilities, grad_losses, *options):
+        return in_float16(gradient(labels, probabilities, in_float16(grad_losses), *options))
+
+    monkeypatch.setattr(paddle, "matmul", rounded_matmul)
+    monkeypatch.setattr(paddle._C_ops, "cross_entropy_with_softmax_", rounded_softmax)
+    monkeypatch.setattr(paddle._C_ops, "cross_entropy_with_softmax_grad_", rounded_gradient)
+
+
+def test_small_weights_survive_float16(monkeypatch):
+    """A weight of 1e-9 for each loss, and a loss scale from above: float16 has no numbers below 6e-8."""
+    example = Example("float32")
+    for tensor in (example.x, example.weight, example.bias):
+        tensor.set_value(tensor * 0.3)
+    example.weights = paddle.full([COUNT], 1e-9)
+    expected = example.arrays(example.definition(), 65536.0)
+    round_to_float16(monkeypatch)
+    arrays = example.arrays(example.loss(), 65536.0)
+    for array, plain in zip(arrays[3:], expected[3:], strict=True):
+        assert 0 < np.abs(array - plain).max() < 0.02 * np.abs(plain).max()
+
+
+@pytest.fixture
+def operations(monkeypatch) -> Iterator[Operations]:
+    return recorded_operations(monkeypatch)
+
+
+def test_a_logit_is_moved_in_24_bytes(monkeypatch, operations):
+    """The products are in float32 here, in place of half precision: its numbers count as 2 bytes."""
+    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float32)
+    example = Example("float64")
+    operations.begin()
+    example.loss().total.backward()
+    moved = operations.bytes_of_tensors_with(COUNT * WORDS, {paddle.float32: 2, paddle.float64: 4})
+    assert moved / (COUNT * 192) <= 24
+
+
+def test_the_table_is_cast_once(monkeypatch, operations):
+    """In three chunks. Autocast adds no cast of its own: it is off, and what is not would be of one type."""
+    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float32)
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 50 * 192 * 4)
+    example = Example("float64")
+    operations.begin()
+    loss = example.loss()
+    casts = [call for call in operations if call.name == "cast" and call.inputs[0].shape == [WORDS, SIZE]]
+    assert len(casts) == 1 and casts[0].outputs[0].dtype == paddle.float32
+    loss.total.backward()
+
+
+def test_the_operations_of_paddle():
+    """In place, and with the arguments that Paddle's own function passes."""
+    logits = paddle.randn([3, 5])
+    column = paddle.to_tensor([[1], [0], [4]])
+    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *fused_loss._OPTIONS)
+    assert softmax.data_ptr() == logits.data_ptr() and losses.shape == [3, 1]
+    ones = paddle.ones_like(losses)
+    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(column, softmax, ones, *fused_loss._OPTIONS)
+    assert gradient.data_ptr() == logits.data_ptr()
+    header = Path(paddle.__file__).parent / "include/paddle/phi/api/include/api.h"
+    (line,) = (line for line in header.read_text().splitlines() if " cross_entropy_with_softmax_(" in line)
+    names = ("soft_label", "use_softmax", "numeric_stable_mode", "ignore_index", "axis")
+    for name, value in zip(names, fused_loss._OPTIONS, strict=True):
+        assert f"{name} = {str(value).lower()}" in line
+    assert "cross_entropy_with_softmax(" in inspect.getsource(paddle.nn.functional.cross_entropy)
