@@ -170,6 +170,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "classify", "checkpoints/best"),
         (models / "classify", "my/checkpoints/best"),
         (models / "full", "output/mine/full"),
+        (models / "classify", "output/own/encoder"),
     ):
         shutil.copytree(source, folder / target)
         tokenizer.write_vocab(folder / target / "vocab.txt")
