@@ -1,10 +1,17 @@
 """Nearest neighbours with faiss, by cosine or by margin."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import faiss
+
 NEIGHBOURS = 4  # k of the margin, as in LASER
+EXACT_UP_TO = 300_000  # vectors that `index_of` searches exactly
+_PROBES = 16  # cells that a query is compared with, of the 4 sqrt(N) cells of a larger index
+_SAMPLES_PER_CELL = 50  # vectors that place a cell
 
 
 class Matches(NamedTuple):
@@ -55,6 +62,32 @@ def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarra
     index = faiss.IndexFlatIP(targets.shape[1])
     index.add(targets)
     return index.search(queries, k)
+
+
+def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
+    """An index of many vectors; `.search(queries, k)` gives what `nearest` gives.
+
+    More than EXACT_UP_TO vectors are divided into cells, and a query is compared with the vectors of the
+    nearest cells only, so some of its neighbours may be missed.
+
+    Args:
+        blocks: unit vectors, float32 [rows, H] each. They are read in order, perhaps twice.
+        count: the number of vectors in all blocks.
+    """
+    import faiss  # loads its own libraries
+
+    width = blocks[0].shape[1]
+    if count <= EXACT_UP_TO:
+        index = faiss.IndexFlatIP(width)
+    else:
+        cells = round(4 * count**0.5)
+        index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = _PROBES
+        step = max(1, count // (cells * _SAMPLES_PER_CELL))
+        index.train(np.concatenate([block[::step] for block in blocks]))
+    for block in blocks:
+        index.add(block)
+    return index
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from finetune.flags import RetrievalFlags
 from finetune.retrieval import layer_of
 from model.checkpoint.read import Checkpoint
 from model.ernie_m import ErnieMModel
-from reader.bitext import Bitext, Sentences
+from reader.bitext import Bitext, sentences_by_language
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
@@ -24,12 +24,7 @@ def sentences_to_centre_on(flags: RetrievalFlags, bitexts: list[Bitext]) -> dict
     """
     if not flags.centre_on:
         return {}
-    sentences = {}
-    for item in flags.centre_on.split(","):
-        language, arrow, path = item.strip().partition("<=")
-        if not (language and arrow and path):
-            raise UserError(f"--centre_on {flags.centre_on}: give language<=file,language<=file")
-        sentences[language] = Sentences(path).texts()
+    sentences = sentences_by_language(flags.centre_on, "--centre_on")
     missing = [language for language in _languages(bitexts) if language not in sentences]
     if missing:
         raise UserError(f"--centre_on has no {', '.join(missing)}; give language<=file for every language")

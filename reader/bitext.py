@@ -56,6 +56,25 @@ class Sentences(FileLines, Sequence[Example]):
         return [example.text_a for example in self]
 
 
+def sentences_by_language(files: str, flag: str) -> dict[str, list[str]]:
+    """Language -> the lines of its file.
+
+    Args:
+        files: "de<=de.txt,en<=en.txt".
+        flag: the option that names them, for the error.
+
+    Raises:
+        UserError: `files` has another form, or a file cannot be read.
+    """
+    sentences = {}
+    for item in files.split(","):
+        language, arrow, path = item.strip().partition("<=")
+        if not (language and arrow and path):
+            raise UserError(f"{flag} {files}: give language<=file,language<=file")
+        sentences[language] = Sentences(path).texts()
+    return sentences
+
+
 class Bitext(NamedTuple):
     """Sentences of a language and their translations into English (or another language), line by line."""
 

@@ -71,7 +71,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*python run_classifier\.py .*": HERE,
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english",
-    r".*python (run_retrieval|encode_vector)\.py .*": HERE,
+    r".*python (run_retrieval|encode_vector|mine_pairs)\.py .*": HERE,
     r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
     r".*predict\.py --task classify --model exported.*": HERE,
@@ -192,6 +192,7 @@ def put_texts(folder: Path) -> None:
         "my.sw.txt": german,
         "pairs.tsv": pairs,
         "my.tsv": pairs,
+        "mined/pairs.tsv": pairs,
         "en-sw.tsv": pairs,
         "sentences.txt": english[:9],
         "texts.tsv": ["text_a", *english[:9]],

@@ -21,7 +21,8 @@ Result = TypeVar("Result")
 
 _SPARE_TASKS = 4  # wait beside those in progress; a task holds its text, so there are few
 _RETRIES = 4  # of a unit whose Ray worker died
-_PACKAGES = ("pretrain", "reader", "training", "utils")  # what a unit's work imports; sent to a cluster
+# What a unit's work imports; sent to a cluster. mine_pairs.py encodes there, and needs the whole project.
+_PACKAGES = ("evaluation", "finetune", "inference", "model", "pretrain", "reader", "training", "utils")
 
 
 class LocalWorkers:
@@ -99,7 +100,7 @@ class RayWorkers(LocalWorkers):
         try:
             import ray
         except ImportError as error:
-            raise UserError("--engine ray needs ray: pip install -r requirements-ray.txt") from error
+            raise UserError("Ray is not installed: pip install -r requirements-ray.txt") from error
         cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:
             cluster = {"address": "local", "num_cpus": self.number or len(os.sched_getaffinity(0))}
@@ -113,9 +114,7 @@ class RayWorkers(LocalWorkers):
                 runtime_env={"py_modules": [str(root / name) for name in _PACKAGES]},
             )
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"--engine ray: no cluster at {cluster['address']}: {_last_line(error)}"
-            ) from error
+            raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error
         self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))
         return self
 

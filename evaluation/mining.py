@@ -1,0 +1,142 @@
+"""Mine translations from two texts that are not aligned, by margin (Artetxe and Schwenk, 2019).
+
+The scores and the choice of pairs are those of LASER's mine_bitexts.py. No Paddle here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+MARGINS = ("ratio", "distance", "absolute")
+RETRIEVALS = ("max", "intersect", "forward", "backward")
+
+
+class Neighbours(NamedTuple):
+    """The k nearest sentences of the other text for each sentence of one text, the nearest first."""
+
+    cosines: np.ndarray  # float32 [N, k]
+    numbers: np.ndarray  # int64 [N, k], of the sentences of the other text
+
+
+class MinedPairs(NamedTuple):
+    """Pairs of sentences, the best first."""
+
+    sources: np.ndarray  # int64 [P], numbers of sentences
+    targets: np.ndarray  # int64 [P]
+    scores: np.ndarray  # float64 [P]
+
+    def at_least(self, threshold: float) -> "MinedPairs":
+        """The pairs with a score of at least `threshold`."""
+        count = int((self.scores >= threshold).sum())
+        return MinedPairs(self.sources[:count], self.targets[:count], self.scores[:count])
+
+
+class Quality(NamedTuple):
+    """How good the pairs above a threshold are, in per cent."""
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def mine(
+    forward: Neighbours, backward: Neighbours, margin: str = "ratio", retrieval: str = "max"
+) -> MinedPairs:
+    """Choose pairs among the nearest neighbours.
+
+    Args:
+        forward: the targets nearest to each source.
+        backward: the sources nearest to each target.
+        margin: the score of a pair: its cosine divided by the mean cosine of the k nearest neighbours of both
+            sentences (ratio), their difference (distance), or the cosine itself (absolute).
+        retrieval: forward: the best target of each source. backward: the best source of each target.
+            intersect: the pairs that are in both. max: the pairs of both, the best first, each sentence in
+            one pair only.
+    """
+    around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
+    around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
+    best_targets, forward_scores = _best(forward, around_sources, around_targets, margin)
+    best_sources, backward_scores = _best(backward, around_targets, around_sources, margin)
+    sources = np.arange(len(best_targets))
+    targets = np.arange(len(best_sources))
+    if retrieval == "forward":
+        return _sorted(sources, best_targets, forward_scores)
+    if retrieval == "backward":
+        return _sorted(best_sources, targets, backward_scores)
+    if retrieval == "intersect":
+        agree = best_sources[best_targets] == sources
+        return _sorted(sources[agree], best_targets[agree], forward_scores[agree])
+    candidates = _sorted(
+        np.concatenate([sources, best_sources]),
+        np.concatenate([best_targets, targets]),
+        np.concatenate([forward_scores, backward_scores]),
+    )
+    return _one_to_one(candidates, len(sources), len(targets))
+
+
+def choose_threshold(scores: np.ndarray, is_correct: np.ndarray, gold_count: int) -> Quality:
+    """The threshold with the best F1, halfway between two scores.
+
+    Args:
+        scores: float64 [P], descending.
+        is_correct: bool [P], whether a pair is a gold pair.
+        gold_count: the number of gold pairs, mined or not.
+    """
+    correct = np.cumsum(is_correct)  # [P], among the pairs down to each
+    f1 = 2 * correct / (np.arange(1, len(scores) + 1) + gold_count)
+    is_cut = np.append(scores[:-1] > scores[1:], True)  # no threshold separates equal scores
+    last = int(np.where(is_cut, f1, -1).argmax())
+    behind = min(last + 1, len(scores) - 1)
+    threshold = float(scores[last] + scores[behind]) / 2
+    return quality(scores, is_correct, gold_count, threshold)
+
+
+def quality(scores: np.ndarray, is_correct: np.ndarray, gold_count: int, threshold: float) -> Quality:
+    """Precision, recall and F1 of the pairs with a score of at least `threshold`; see `choose_threshold`."""
+    is_mined = scores >= threshold
+    mined = int(is_mined.sum())
+    correct = int((is_mined & is_correct).sum())
+    precision = 100.0 * correct / max(mined, 1)
+    return Quality(threshold, precision, 100.0 * correct / gold_count, 200.0 * correct / (mined + gold_count))
+
+
+def _best(
+    neighbours: Neighbours, around_queries: np.ndarray, around_targets: np.ndarray, margin: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbour with the best margin for each query, int64 [N], and its score, float64 [N].
+
+    Args:
+        around_queries, around_targets: the mean cosine of the neighbours of each query, [N], and of each
+            target, [M].
+    """
+    cosines = neighbours.cosines.astype(np.float64)  # [N, k]
+    means = (around_queries[:, None] + around_targets[neighbours.numbers]) / 2  # [N, k]
+    if margin == "ratio":
+        scores = cosines / means
+    elif margin == "distance":
+        scores = cosines - means
+    else:
+        scores = cosines
+    rows = np.arange(len(scores))
+    best = scores.argmax(axis=1)
+    return neighbours.numbers[rows, best], scores[rows, best]
+
+
+def _sorted(sources: np.ndarray, targets: np.ndarray, scores: np.ndarray) -> MinedPairs:
+    """The best first; equal scores stay in their order."""
+    order = np.argsort(-scores, kind="stable")
+    return MinedPairs(sources[order], targets[order], scores[order])
+
+
+def _one_to_one(candidates: MinedPairs, source_count: int, target_count: int) -> MinedPairs:
+    """Take the candidates in order, unless one of their sentences is in an earlier pair."""
+    source_is_free = [True] * source_count
+    target_is_free = [True] * target_count
+    taken = []
+    for row, (source, target) in enumerate(zip(candidates.sources.tolist(), candidates.targets.tolist())):
+        if source_is_free[source] and target_is_free[target]:
+            source_is_free[source] = False
+            target_is_free[target] = False
+            taken.append(row)
+    return MinedPairs(candidates.sources[taken], candidates.targets[taken], candidates.scores[taken])

@@ -1,0 +1,394 @@
+"""The work of mine_pairs.py: encode two texts in parts, find their nearest neighbours, choose pairs.
+
+Each part is one file, which appears whole or not at all, so the same command goes on after an interruption:
+
+<output>/.work/settings.json             what decides the vectors; a folder is continued only with the same
+<output>/.work/source/00000.npy          vectors of distinct lines, float32 [lines, H]; target/ likewise
+<output>/.work/forward-<key>/00000.npz   the nearest targets of a part's sources; backward-<key>/ likewise
+<output>/pairs.tsv                       source and translation, the best pair first
+<output>/scores.tsv                      of each pair: score, and the lines of both sentences, from 1
+<output>/mining.json                     numbers of lines and pairs, and the threshold
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from evaluation.centring import LanguageMeans
+from evaluation.mining import MinedPairs, Neighbours, choose_threshold, mine, quality
+from evaluation.search import NEIGHBOURS, index_of, unit
+from inference.loading import load
+from inference.tasks import TaskOptions, make
+from inference.tasks.encode import EncodeTexts
+from model.checkpoint.read import LANGUAGE_MEANS
+from model.task_names import ENCODING
+from pretrain.corpus.workers import LocalWorkers, RayWorkers
+from reader.bitext import Sentences, sentences_by_language
+from training.guard import only_run_in
+from utils.config import differences
+from utils.errors import UserError
+from utils.files import atomic_file, read_json, sha256_of, write_json
+from utils.logging import Progress, logger
+from utils.options import PositiveInt
+
+PART_LINES = 16_384  # sentences that are encoded, and searched, between two files
+
+
+@dataclass
+class MiningOptions:
+    """What to mine, with which model, and which pairs to write."""
+
+    source: str
+    """A text file with one sentence on each line. With its language, as in de<=news.de.txt, vectors can be
+    centred."""
+
+    target: str
+    """The text of the other language, in the same form."""
+
+    model: str
+    """A checkpoint of any supported format, or a folder that export.py wrote."""
+
+    output: str = "mined"
+    """The folder for pairs.tsv and scores.tsv. The same command goes on after an interruption."""
+
+    margin: Literal["ratio", "distance", "absolute"] = "ratio"
+    """The score of a pair: its cosine divided by the mean cosine of the nearest neighbours of both sentences,
+    their difference, or the cosine itself."""
+
+    retrieval: Literal["max", "intersect", "forward", "backward"] = "max"
+    """max: the best pairs of both directions, each sentence in one pair only. intersect: pairs that are the
+    best in both directions. forward, backward: the best pair of each source, or of each target."""
+
+    neighbours: PositiveInt = NEIGHBOURS
+    """The number of nearest neighbours of a sentence."""
+
+    threshold: float | None = None
+    """The lowest score of a pair that is written. Default: the one with the best F1 on --gold, otherwise all
+    pairs are written."""
+
+    gold: str | None = None
+    """A TSV file of all pairs that the two texts are known to have: source, translation."""
+
+    pooling: Literal["mean", "specials", "pooled"] | None = None
+    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS].
+    Default: as in training for retrieval, otherwise mean."""
+
+    layer: str | None = None
+    """The layer of the vectors: a number, middle or top. Default: as in training for retrieval, otherwise
+    top."""
+
+    max_seq_len: PositiveInt | None = None
+    """The longest sentence in tokens. Longer ones are cut. Default: what the model can read."""
+
+    centre_on: str | None = None
+    """Files of sentences, "de<=de.txt,en<=en.txt": vectors are without the mean of their language. Default:
+    the means beside the weights, if there are any for both languages."""
+
+    ray: str | None = None
+    """The head of a Ray cluster, host:port, or auto for the cluster of this machine: its CPUs encode."""
+
+
+class DistinctLines:
+    """The lines of a text file that are neither blank nor equal to an earlier one.
+
+    Attributes:
+        language: of the file; "" if it was not named.
+        numbers: int64 [N], the number of each line in the file, from 0.
+
+    Raises:
+        UserError: the file is missing, empty, not UTF-8, or has blank lines only.
+    """
+
+    def __init__(self, file: str):
+        self.language, _, path = file.rpartition("<=")
+        self.path = Path(path)
+        self.sentences = Sentences(path)
+        hashes = np.array([_hash(example.text_a) for example in self.sentences], np.uint64)
+        distinct, numbers = np.unique(hashes, return_index=True)  # the first line of each hash
+        numbers = np.sort(numbers[distinct != _hash("")])
+        if not len(numbers):
+            raise UserError(f"{path}: all lines are blank")
+        self.numbers = numbers
+        self._hashes = hashes[numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def text(self, index: int) -> str:
+        """A line without white space at both ends. A tab in it is a space, because a tab ends a cell."""
+        return _clean(self.sentences[int(self.numbers[index])].text_a)
+
+    def parts(self) -> list[range]:
+        """The indices of the lines in each part."""
+        return [range(first, min(first + PART_LINES, len(self))) for first in range(0, len(self), PART_LINES)]
+
+    def index_by_hash(self) -> dict[int, int]:
+        """The hash of each line -> its index."""
+        return dict(zip(self._hashes.tolist(), range(len(self))))
+
+
+class VectorParts(Sequence[np.ndarray]):
+    """The vectors of a text: of each part float32 [lines, H], of length 1, centred if there is a mean."""
+
+    def __init__(self, paths: list[Path], mean: np.ndarray | None):
+        self.paths = paths
+        self.mean = mean
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        vectors = np.load(self.paths[number])
+        if self.mean is not None:
+            vectors = vectors - self.mean
+        return unit(vectors)
+
+
+def mine_pairs(options: MiningOptions) -> None:
+    """Run the command.
+
+    Raises:
+        UserError: a file is missing or damaged, or the folder holds other work.
+    """
+    source = DistinctLines(options.source)
+    target = DistinctLines(options.target)
+    gold = gold_pairs(options.gold, source, target) if options.gold else None
+    for side in (source, target):
+        logger.info("%s: %s lines, %s distinct", side.path, f"{len(side.sentences):,}", f"{len(side):,}")
+
+    # Only what decides the vectors decides whether a folder can be continued.
+    settings = vector_settings(options, source, target)
+    work = Path(options.output).absolute() / ".work"
+    with only_run_in(work):
+        claim(work, settings)
+        means = language_means(options, source.language, target.language)
+        encode_parts(options, {work / "source": source, work / "target": target})
+        sources = VectorParts(part_paths(work / "source", source, "npy"), means.get(source.language))
+        targets = VectorParts(part_paths(work / "target", target, "npy"), means.get(target.language))
+
+        key = search_key(options.neighbours, means)
+        forward_paths = part_paths(work / f"forward-{key}", source, "npz")
+        backward_paths = part_paths(work / f"backward-{key}", target, "npz")
+        forward = find_neighbours(sources, targets, len(target), options.neighbours, forward_paths)
+        backward = find_neighbours(targets, sources, len(source), options.neighbours, backward_paths)
+
+        pairs = mine(forward, backward, options.margin, options.retrieval)
+        facts: dict[str, Any] = {"candidates": len(pairs.scores), "centred": bool(means)}
+        if gold is not None:
+            numbers = zip(pairs.sources.tolist(), pairs.targets.tolist())
+            is_correct = np.array([pair in gold for pair in numbers])
+            if options.threshold is None:
+                result = choose_threshold(pairs.scores, is_correct, len(gold))
+            else:
+                result = quality(pairs.scores, is_correct, len(gold), options.threshold)
+            facts |= result._asdict()
+            pairs = pairs.at_least(result.threshold)
+            logger.info(
+                "%s gold pairs, threshold %.6f: precision %.2f, recall %.2f, F1 %.2f",
+                f"{len(gold):,}",
+                *result,
+            )
+        elif options.threshold is not None:
+            facts["threshold"] = options.threshold
+            pairs = pairs.at_least(options.threshold)
+        write(Path(options.output), source, target, pairs, facts)
+    logger.info("%s of %s pairs: %s", f"{len(pairs.scores):,}", f"{facts['candidates']:,}", options.output)
+
+
+def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[tuple[int, int]]:
+    """The pairs of --gold, as indices of lines.
+
+    Raises:
+        UserError: a line has no two cells, or one of them is not in its text.
+    """
+    source_index = source.index_by_hash()
+    target_index = target.index_by_hash()
+    pairs = set()
+    for number, example in enumerate(Sentences(path), 1):
+        cells = example.text_a.split("\t")
+        if len(cells) != 2:
+            raise UserError(
+                f"{path}, line {number}: {len(cells)} cells, not 2; give source, tab, translation"
+            )
+        for cell, index, side in zip(cells, (source_index, target_index), (source, target)):
+            if _hash(cell) not in index:
+                raise UserError(f"{path}, line {number}: '{cell.strip()[:60]}' is not in {side.path}")
+        pairs.add((source_index[_hash(cells[0])], target_index[_hash(cells[1])]))
+    return pairs
+
+
+def vector_settings(options: MiningOptions, source: DistinctLines, target: DistinctLines) -> dict[str, Any]:
+    """What decides the vectors, as JSON values. UserError: there is no such model."""
+    model = Path(options.model)
+    if not model.exists():
+        raise UserError(f"--model {model}: no such folder")
+    files = [model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()]
+    return {
+        "source": sha256_of(source.path),
+        "target": sha256_of(target.path),
+        "model": {path.name: sha256_of(path) for path in sorted(files)},
+        "pooling": options.pooling,
+        "layer": options.layer,
+        "max_seq_len": options.max_seq_len,
+    }
+
+
+def claim(work: Path, settings: dict[str, Any]) -> None:
+    """Begin or continue the work in a folder.
+
+    Raises:
+        UserError: it is the work on other text, or with another model.
+    """
+    path = work / "settings.json"
+    changed = differences(read_json(path), settings) if path.exists() else []
+    if changed:
+        names = ", ".join(line.partition(":")[0] for line in changed)
+        raise UserError(f"{work.parent}: its vectors were made with another {names}; give another --output")
+    write_json(path, settings)
+
+
+@cache
+def open_encoder(model: str, pooling: str | None, layer: str | None, max_seq_len: int | None) -> EncodeTexts:
+    """The encoder of a folder; a process opens it once."""
+    options = TaskOptions(pooling=pooling, layer=layer, max_seq_len=max_seq_len)
+    return make(ENCODING, load(model), options)
+
+
+def encoder_of(options: MiningOptions) -> EncodeTexts:
+    return open_encoder(options.model, options.pooling, options.layer, options.max_seq_len)
+
+
+def encode_part(options: MiningOptions, texts: list[str], path: Path) -> int:
+    """Write the vectors of some texts, and return the number of texts. Workers call it."""
+    vectors = encoder_of(options).vectors(texts)
+    with atomic_file(path) as file:
+        np.save(file, vectors)
+    return len(texts)
+
+
+def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> None:
+    """Encode the parts that are missing: folder -> its text."""
+    missing = []
+    done = 0
+    for folder, side in sides.items():
+        for part, path in zip(side.parts(), part_paths(folder, side, "npy")):
+            if path.exists():
+                done += len(part)
+            else:
+                missing.append((side, part, path))
+    if not missing:
+        return
+    tasks = ((options, [side.text(index) for index in part], path) for side, part, path in missing)
+    progress = Progress(sum(map(len, sides.values())), "encoding", initial=done, unit="lines")
+    with workers_of(options) as workers:
+        for count in workers.run(encode_part, tasks):
+            progress.update(count)
+    progress.close()
+
+
+def workers_of(options: MiningOptions) -> AbstractContextManager:
+    """The machines that encode."""
+    return LocalWorkers(1) if options.ray is None else RayWorkers(0, options.ray)
+
+
+def part_paths(folder: Path, side: DistinctLines, suffix: str) -> list[Path]:
+    """The file of each part of a text."""
+    return [folder / f"{number:05d}.{suffix}" for number in range(len(side.parts()))]
+
+
+def language_means(options: MiningOptions, source: str, target: str) -> dict[str, np.ndarray]:
+    """Language -> its mean vector, [H], for the languages of the two texts; empty: the vectors stay plain.
+
+    Raises:
+        UserError: --centre_on has not both languages, or the texts' languages were not named.
+    """
+    languages = (source, target)
+    if options.centre_on is None:
+        return means_of_checkpoint(options, languages)
+    sentences = sentences_by_language(options.centre_on, "--centre_on")
+    if not all(languages):
+        raise UserError(
+            "--centre_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
+        )
+    missing = [language for language in languages if language not in sentences]
+    if missing:
+        raise UserError(f"--centre_on has no {', '.join(missing)}; give language<=file for both languages")
+    encoder = encoder_of(options)
+    return {language: encoder.vectors(sentences[language]).mean(axis=0) for language in languages}
+
+
+def means_of_checkpoint(options: MiningOptions, languages: tuple[str, str]) -> dict[str, np.ndarray]:
+    """The means beside the weights, if they are of this pooling and of both languages."""
+    path = Path(options.model, LANGUAGE_MEANS)
+    if not path.is_file():
+        return {}
+    means = LanguageMeans.read(path)
+    encoder = encoder_of(options)
+    if encoder.pooling != "mean" or not set(languages) <= set(means.languages):
+        return {}
+    by_language = means.by_language()
+    return {language: by_language[language][encoder.layer] for language in languages}
+
+
+def search_key(neighbours: int, means: dict[str, np.ndarray]) -> str:
+    """The name of a search: equal for searches with equal results."""
+    digest = hashlib.sha256(json.dumps([neighbours, sorted(means)]).encode())
+    for language in sorted(means):
+        digest.update(means[language].tobytes())
+    return digest.hexdigest()[:12]
+
+
+def find_neighbours(
+    queries: VectorParts, targets: VectorParts, target_count: int, neighbours: int, paths: list[Path]
+) -> Neighbours:
+    """The nearest targets of all queries. Parts that are missing are searched, and written to `paths`."""
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    if missing:
+        logger.info("indexing %s vectors", f"{target_count:,}")
+        index = index_of(targets, target_count)
+        initial = len(paths) - len(missing)
+        progress = Progress(len(paths), "searching", initial=initial, unit="parts")
+        for number in missing:
+            cosines, numbers = index.search(queries[number], min(neighbours, target_count))
+            with atomic_file(paths[number]) as file:
+                np.savez(file, cosines=cosines, numbers=numbers)
+            progress.update()
+        progress.close()
+    parts = [np.load(path) for path in paths]
+    return Neighbours(
+        np.concatenate([part["cosines"] for part in parts]),
+        np.concatenate([part["numbers"] for part in parts]),
+    )
+
+
+def write(
+    output: Path, source: DistinctLines, target: DistinctLines, pairs: MinedPairs, facts: dict[str, Any]
+) -> None:
+    """Write pairs.tsv, scores.tsv and mining.json."""
+    with (
+        atomic_file(output / "pairs.tsv", "w", newline="\n") as texts,
+        atomic_file(output / "scores.tsv", "w", newline="\n") as scores,
+    ):
+        for source_index, target_index, score in zip(*pairs):
+            texts.write(f"{source.text(source_index)}\t{target.text(target_index)}\n")
+            source_line = source.numbers[source_index] + 1
+            target_line = target.numbers[target_index] + 1
+            scores.write(f"{score:.6f}\t{source_line}\t{target_line}\n")
+    lines = {str(side.path): [len(side.sentences), len(side)] for side in (source, target)}
+    write_json(output / "mining.json", {"lines": lines, "pairs": len(pairs.scores), **facts})
+
+
+def _clean(text: str) -> str:
+    return text.strip().replace("\t", " ")
+
+
+def _hash(text: str) -> int:
+    """64 bits that stand for a line."""
+    return int.from_bytes(hashlib.blake2b(_clean(text).encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,22 @@
+"""Find pairs of translations in two texts that are not aligned. See docs/mining.md.
+
+python mine_pairs.py --source "de<=de.txt" --target "en<=en.txt" --model checkpoints/best --output mined
+"""
+
+import sys
+
+from utils.environment import run
+from utils.command_line import load_config
+
+
+def main() -> None:
+    from inference.mining import MiningOptions, mine_pairs
+    from utils.logging import setup_console
+
+    options = load_config(MiningOptions, sys.argv[1:], __doc__)
+    setup_console()
+    mine_pairs(options)
+
+
+if __name__ == "__main__":
+    run(main)

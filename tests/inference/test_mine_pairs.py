@@ -1,0 +1,247 @@
+"""mine_pairs.py: hidden pairs are found, equal lines count once, work goes on, thresholds, centring, bad input."""
+
+import importlib.util
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+import mine_pairs
+from evaluation.mining import Neighbours, mine
+from evaluation.search import nearest, unit
+from inference import mining
+from model.checkpoint.formats import safetensors
+from model.checkpoint.manifest import MANIFEST
+from model.checkpoint.read import LANGUAGE_MEANS
+from reader.corpus import Corpus
+from tests.helpers.small_corpus import build, sentences
+from tests.launching import ROOT, as_flags, call_main, run_script
+from utils.errors import UserError
+
+PAIRS = 40
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """de.txt and en.txt: pairs, of which both sentences are equal but for a word, among other lines; gold.tsv.
+
+    A random encoder finds such pairs. de.txt also has a blank line, equal lines and a line with a tab.
+    """
+    folder = tmp_path_factory.mktemp("texts")
+    lines = list(dict.fromkeys(sentences(400, seed=3)))
+    pairs = [(f"{line} the", f"{line} a") for line in lines[:PAIRS]]
+    source = [line for line, _ in pairs] + lines[PAIRS:100]
+    target = [line for _, line in pairs] + lines[100:180]
+    shuffle = random.Random(1).shuffle
+    shuffle(source)
+    shuffle(target)
+    source += ["", f"  {source[0]} ", source[1], "left\tright"]
+    (folder / "de.txt").write_text("\n".join(source) + "\n", encoding="utf-8")
+    (folder / "en.txt").write_text("\n".join(target) + "\n", encoding="utf-8")
+    (folder / "gold.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run_mining(texts, models, tmp_path, monkeypatch):
+    """run_mining(**flags) -> rows of (source, translation, score, line, line), and mining.json."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mining, "PART_LINES", 32)
+    mining.open_encoder.cache_clear()
+
+    def call(output="mined", **flags):
+        flags = {
+            "source": f"de<={texts / 'de.txt'}",
+            "target": f"en<={texts / 'en.txt'}",
+            "model": models / "encode",
+            "output": tmp_path / output,
+        } | flags
+        call_main(mine_pairs, as_flags(flags))
+        rows = []
+        for name in ("pairs", "scores"):
+            text = (tmp_path / output / f"{name}.tsv").read_text(encoding="utf-8")
+            rows.append([line.split("\t") for line in text.splitlines()])
+        facts = json.loads((tmp_path / output / "mining.json").read_text())
+        return [(a, b, float(score), int(i), int(j)) for (a, b), (score, i, j) in zip(*rows)], facts
+
+    return call
+
+
+def lines_of(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def vectors_of(folder, name):
+    return np.concatenate([np.load(path) for path in sorted((folder / ".work" / name).glob("*.npy"))])
+
+
+def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
+    rows, facts = run_mining()
+    source, target = (unit(vectors_of(tmp_path / "mined", name)) for name in ("source", "target"))
+    expected = mine(Neighbours(*nearest(source, target, 4)), Neighbours(*nearest(target, source, 4)))
+    distinct = [number for number in range(104) if number not in (100, 101, 102)]  # blank, equal, equal
+    assert [row[3] - 1 for row in rows] == [distinct[number] for number in expected.sources]
+    assert [row[4] - 1 for row in rows] == expected.targets.tolist()
+    np.testing.assert_allclose([row[2] for row in rows], expected.scores, atol=1e-6)
+    source_lines, target_lines = lines_of(texts / "de.txt"), lines_of(texts / "en.txt")
+    for a, b, _, i, j in rows:
+        assert (a, b) == (source_lines[i - 1].replace("\t", " "), target_lines[j - 1])
+    assert facts["lines"] == {str(texts / "de.txt"): [104, 101], str(texts / "en.txt"): [120, 120]}
+    assert facts["pairs"] == facts["candidates"] == len(rows) > PAIRS and not facts["centred"]
+
+
+def test_the_threshold_is_chosen_on_gold_pairs(run_mining, texts):
+    every_row, _ = run_mining()
+    rows, facts = run_mining(gold=texts / "gold.tsv")
+    gold = {tuple(line.split("\t")) for line in lines_of(texts / "gold.tsv")}
+    correct = sum(row[:2] in gold for row in rows)
+    assert correct > PAIRS / 2 and 0 < len(rows) < len(every_row)
+    assert rows == every_row[: len(rows)]
+    assert facts["precision"] == pytest.approx(100 * correct / len(rows))
+    assert facts["recall"] == pytest.approx(100 * correct / PAIRS)
+    again, facts_again = run_mining(gold=texts / "gold.tsv", threshold=facts["threshold"])
+    assert again == rows and facts_again == facts
+    above = [row for row in every_row if row[2] >= 1.05]
+    assert run_mining(threshold=1.05)[0] == above and 0 < len(above) < len(rows)
+
+
+def test_other_pairs_by_other_margins_and_directions(run_mining):
+    results = {
+        json.dumps(flags): run_mining(**flags)[0]
+        for flags in (
+            {},
+            {"margin": "distance"},
+            {"margin": "absolute"},
+            {"retrieval": "intersect"},
+            {"retrieval": "forward"},
+            {"retrieval": "backward"},
+            {"neighbours": 1},
+        )
+    }
+    assert len({str(rows) for rows in results.values()}) == len(results)
+    assert (
+        len(results['{"retrieval": "forward"}']) == 101 and len(results['{"retrieval": "backward"}']) == 120
+    )
+
+
+def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
+    """Parts that are there are neither encoded nor searched again."""
+    expected, _ = run_mining("whole")
+    encoded = []
+    encode_part = mining.encode_part
+
+    def encode_three(options, texts, path):
+        if len(encoded) == 3:
+            raise KeyboardInterrupt
+        encoded.append(path)
+        return encode_part(options, texts, path)
+
+    monkeypatch.setattr(mining, "encode_part", encode_three)
+    with pytest.raises(KeyboardInterrupt):
+        run_mining()
+    monkeypatch.setattr(mining, "encode_part", encode_part)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "mined/.work/source").iterdir()}
+    assert len(written) == 3
+    rows, _ = run_mining()
+    assert rows == expected
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    monkeypatch.setattr(mining, "load", lambda *_: pytest.fail("nothing is left to encode"))
+    searched = sorted((tmp_path / "mined").glob(".work/forward-*/*.npz"))
+    assert len(searched) == 4
+    before = [path.stat().st_mtime_ns for path in searched]
+    searched[2].unlink()
+    mining.open_encoder.cache_clear()
+    assert run_mining()[0] == expected
+    after = [path.stat().st_mtime_ns for path in searched]
+    assert [a == b for a, b in zip(after, before)] == [True, True, False, True]
+
+
+def test_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models, texts, tmp_path):
+    plain, _ = run_mining()
+    weights = shutil.copytree(models / "encode", tmp_path / "weights")
+    (weights / MANIFEST).unlink()
+    rng = np.random.default_rng(0)
+    means = {name: rng.normal(size=(3, 32)).astype(np.float32) for name in ("de", "en")}
+    safetensors.write(weights / LANGUAGE_MEANS, means)
+    rows, facts = run_mining("beside", model=weights)
+    source, target = (vectors_of(tmp_path / "beside", name) for name in ("source", "target"))
+    np.testing.assert_allclose(vectors_of(tmp_path / "mined", "source"), source, atol=1e-6)
+    source, target = unit(source - means["de"][2]), unit(target - means["en"][2])  # of the top layer
+    expected = mine(Neighbours(*nearest(source, target, 4)), Neighbours(*nearest(target, source, 4)))
+    assert facts["centred"] and rows != plain
+    np.testing.assert_allclose([row[2] for row in rows], expected.scores, atol=1e-6)
+
+    for file in ("de.txt", "en.txt"):
+        shutil.copy(texts / file, tmp_path)
+    rows, facts = run_mining("files", centre_on="de<=de.txt,en<=en.txt")
+    assert facts["centred"] and rows != plain
+    unnamed, facts = run_mining("plain", model=weights, source=texts / "de.txt", target=texts / "en.txt")
+    assert unnamed == plain and not facts["centred"]
+
+
+def test_the_pairs_are_parallel_text(run_mining, models, tmp_path):
+    rows, _ = run_mining()
+    parallel = {"de-en": str(tmp_path / "mined/pairs.tsv")}
+    build(tmp_path / "corpus", models / "encode/piece.model", parallel=parallel)
+    (pairs,) = Corpus(tmp_path / "corpus").parallel.values()
+    assert len(pairs) == len(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
+    rows, _ = run_mining()
+    flags = {
+        "source": texts / "de.txt",
+        "target": texts / "en.txt",
+        "model": models / "encode",
+        "output": tmp_path / "ray",
+        "ray": "local",
+    }
+    process = run_script([ROOT / "mine_pairs.py", *as_flags(flags)], tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert lines_of(tmp_path / "ray/pairs.tsv") == [f"{row[0]}\t{row[1]}" for row in rows]
+    scores = [float(line.split("\t")[0]) for line in lines_of(tmp_path / "ray/scores.tsv")]
+    np.testing.assert_allclose(scores, [row[2] for row in rows], atol=5e-6)  # batches are of another size
+
+
+def test_another_text_is_other_work(run_mining, texts, tmp_path):
+    run_mining()
+    with pytest.raises(
+        UserError, match=r"mined: its vectors were made with another target; give another --out"
+    ):
+        run_mining(target=texts / "de.txt")
+    with pytest.raises(UserError, match="its vectors were made with another layer; "):
+        run_mining(layer=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        (b"a\n", {"source": "absent"}, r"absent: cannot be read \(No such file"),
+        (b"a\n", {"model": "absent"}, "--model absent: no such folder"),
+        (b"", {"source": "in.txt"}, "in.txt: the file is empty"),
+        (b"\n \n", {"source": "in.txt"}, "in.txt: all lines are blank"),
+        (b"a\n\xff\n", {"source": "in.txt"}, "in.txt, line 2: not UTF-8"),
+        (b"a\n", {"gold": "in.txt"}, "in.txt, line 1: 1 cells, not 2; give source, tab, translation"),
+        (b"none\tnone\n", {"gold": "in.txt"}, r"in.txt, line 1: 'none' is not in \S*de.txt"),
+        (b"a\n", {"margin": "cosine"}, "--margin cosine: it must be ratio, distance or absolute"),
+        (b"a\n", {"neighbours": 0}, "--neighbours 0: it must be at least 1"),
+        (b"a\n", {"centre_on": "in.txt"}, "--centre_on in.txt: give language<=file,language<=file"),
+        (b"a\n", {"centre_on": "de<=in.txt"}, "--centre_on has no en; give language<=file for both"),
+        (
+            b"a\n",
+            {"centre_on": "de<=in.txt", "source": "in.txt"},
+            "--centre_on needs the languages of the texts",
+        ),
+        (b"a\n", {"layer": 3}, "--layer 3: no such layer"),
+        (b"a\n", {"source": None}, "--source must be given"),
+    ],
+)
+def test_bad_input(run_mining, tmp_path, content, flags, message):
+    (tmp_path / "in.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        run_mining(**flags)
+    assert not (tmp_path / "mined/pairs.tsv").exists()
