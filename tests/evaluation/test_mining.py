@@ -1,4 +1,4 @@
-"""Mined pairs and their scores against LASER's algorithm written out, thresholds against all cuts, large indexes."""
+"""Mined pairs and scores against LASER's algorithm, thresholds against all cuts, large indexes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ K = 4
 
 
 def texts(count, width=24, noise=0.8, seed=0):
-    """Vectors of two texts: half of the sentences of each have a noisy copy in the other, in another order."""
+    """Vectors of two texts: half of the sentences have a noisy copy in the other text, in another order."""
     rng = np.random.default_rng(seed)
     source = rng.normal(size=(count, width)) + 0.4  # cosines of one sign, as of real sentences
     target = rng.normal(size=(count, width)) + 0.4

@@ -1,4 +1,4 @@
-"""mine_pairs.py: hidden pairs are found, equal lines count once, work goes on, thresholds, centring, bad input."""
+"""mine_pairs.py: hidden pairs are found, interrupted work goes on, thresholds, centring, bad input."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ PAIRS = 40
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """de.txt and en.txt: pairs, of which both sentences are equal but for a word, among other lines; gold.tsv.
+    """de.txt and en.txt: pairs whose sentences differ in one word, among other lines; and gold.tsv.
 
     A random encoder finds such pairs. de.txt also has a blank line, equal lines and a line with a tab.
     """
