@@ -30,6 +30,25 @@ CARDS_OF_A_MACHINE = 8
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
 
+class Card(NamedTuple):
+    """A GPU, by its data sheet."""
+
+    tflops: float  # dense products in half precision
+    bandwidth: float  # of its memory, GB/s
+    memory: float  # GB
+    link: float  # to another card of the machine, GB/s each way
+
+
+CARDS = {
+    "V100": Card(125, 900, 32, 150),
+    "A100": Card(312, 2039, 80, 300),
+    "H100": Card(989, 3350, 80, 450),
+    "H200": Card(989, 4800, 141, 450),
+    "4090": Card(165, 1008, 24, 32),
+    "L4": Card(121, 300, 24, 32),
+}  # fmt: skip
+
+
 class NumberSizes(NamedTuple):
     """Bytes of a number."""
 

@@ -41,7 +41,7 @@ DOWNLOADS = "downloads from other servers; "
 COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a reason with such a test
     r".*bin/pip install .*": ITSELF,
     r"sh scripts/(setup|test)\.sh": ITSELF,
-    r"sh scripts/gpu_check\.sh": "test_gpu_check.py::test_a_cpu_passes",
+    r"sh scripts/gpu_check\.sh": "gpu_check/test_command.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",

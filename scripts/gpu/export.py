@@ -1,0 +1,34 @@
+"""An exported graph on this device, against the model that it was made of."""
+
+import tempfile
+from pathlib import Path
+
+import paddle
+
+from inference.engines import FILES, PaddleEngine
+from inference.graph import ExportedGraph
+from inference.paddle_model import DygraphEngine
+from model import device
+from model.heads import SequenceClassifier
+from model.task_names import CLASSIFICATION
+from scripts.gpu import toys
+from scripts.gpu.report import BOUNDS, compare
+
+
+def check_export(quick: bool) -> str:
+    """An exported graph on this device, against the model that it was made of."""
+    paddle.seed(1)
+    model = SequenceClassifier(toys.config_of(), 3).eval()
+    layers = toys.SHAPE["num_hidden_layers"]
+    ids = toys.padded_ids(8, 24, toys.VOCABULARY.mask_id, seed=1)
+    dygraph = DygraphEngine(model, CLASSIFICATION, layers)
+    exact = dygraph(ids)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = ExportedGraph(model, CLASSIFICATION, layers)
+        spec = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
+        paddle.jit.save(graph, str(Path(folder, FILES["paddle"]).with_suffix("")), input_spec=spec)
+        outputs = PaddleEngine(Path(folder), graph.outputs)(ids)
+    values = [outputs[name] for name in exact]
+    bound = BOUNDS["tf32" if device.on_gpu() else "float32"]
+    largest = compare("an exported graph", values, list(exact.values()), bound, "predict with the checkpoint")
+    return f"the exported graph is within {largest:.0e} of its model"

@@ -1,0 +1,265 @@
+"""Single operations, attention and the loss, against the same in float64 on a CPU."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+from paddle.distributed.fleet.utils import recompute
+
+from model import device, masked_loss
+from model.attention import AttentionMask, FlashMask, PaddedMask, mask_class
+from model.layout import Layout
+from model.word_table import TableGradient
+from scripts.gpu.report import BOUNDS, REPORT, Failed, Skipped, compare, difference
+
+HALF = ("float16", "bfloat16")
+HEAD_SIZE = 64
+DROPOUT = 0.1
+BLOCK = 256  # positions
+OUTPUTS = (2, 3, 7, 9)  # of the heads: questions, XNLI, PAN-X, CoNLL
+# Added to all logits: a padded word, whose logit would be 0, would then have most of the probability.
+LOW_BIAS = -10.0
+
+
+class Operation(NamedTuple):
+    """A function of tensors, the same for a CPU, and inputs."""
+
+    function: Callable[..., Tensor]
+    exact: Callable[..., Tensor]
+    arrays: Sequence[np.ndarray]
+
+
+def dtypes_here() -> list[str]:
+    """What this device computes in."""
+    dtypes = ["float64", "float32"]
+    if device.on_gpu():
+        dtypes.append("float16")
+        if device.has_bf16():
+            dtypes.append("bfloat16")
+    return dtypes
+
+
+def bound_of(dtype: str) -> float:
+    """The largest difference from float64 that is allowed here."""
+    if dtype == "float32" and device.on_gpu() and device.has_tf32():
+        return BOUNDS["tf32"]
+    return BOUNDS[dtype]
+
+
+def value_and_gradients(
+    function: Callable, arrays: Sequence[np.ndarray], dtype: str, place: str
+) -> list[np.ndarray]:
+    """function(*arrays) and its gradient by each array, for a fixed gradient from above; float64."""
+    device_before = paddle.device.get_device()
+    paddle.set_device(place)
+    try:
+        inputs = [paddle.to_tensor(array).astype(dtype) for array in arrays]
+        for tensor in inputs:
+            tensor.stop_gradient = False
+        value = function(*inputs)
+        from_above = paddle.to_tensor(np.random.default_rng(5).normal(size=value.shape))
+        (value.astype("float64") * from_above).sum().backward()
+        tensors = [value, *(tensor.grad for tensor in inputs)]
+        return [tensor.astype("float64").numpy() for tensor in tensors]
+    finally:
+        paddle.set_device(device_before)
+
+
+def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The array rounded to a type, so that this rounding does not count as the operation's."""
+    return paddle.to_tensor(array).astype(dtype).astype("float64").numpy()
+
+
+def largest_differences(
+    operations: dict[str, Operation], advice: str, dtypes: Sequence[str] | None = None
+) -> str:
+    """The largest difference in each of these types (None: all of this device), in words."""
+    here = paddle.device.get_device()
+    lines = []
+    for dtype in dtypes or dtypes_here():
+        largest = 0.0
+        for name, operation in operations.items():
+            arrays = operation.arrays
+            if dtype in HALF:
+                arrays = [rounded(array, dtype) for array in arrays]
+            values = value_and_gradients(operation.function, arrays, dtype, here)
+            exact = value_and_gradients(operation.exact, arrays, "float64", "cpu")
+            largest = max(largest, compare(f"{name} in {dtype}", values, exact, bound_of(dtype), advice))
+        lines.append(f"{dtype} {largest:.0e}")
+    return f"{', '.join(operations)} against float64: {', '.join(lines)}"
+
+
+def check_operations(quick: bool) -> str:
+    """What a step is made of. The heads are products with rows of 4 to 18 bytes."""
+    rng = np.random.default_rng(1)
+    hidden = 32
+    x = rng.normal(size=[48, hidden])
+    rows = rng.integers(0, 48, 30)
+
+    def norm(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return F.layer_norm(x, [hidden], scale, bias)
+
+    def gather(x: Tensor) -> Tensor:
+        return paddle.gather(x, paddle.to_tensor(rows))
+
+    operations = {
+        "linear": (F.linear, [x, rng.normal(size=[hidden, 40]), rng.normal(size=[40])]),
+        "norm": (norm, [x, rng.normal(size=[hidden]), rng.normal(size=[hidden])]),
+        "gelu": (F.gelu, [x]),
+        "softmax": (F.softmax, [x]),
+        "gather": (gather, [x]),
+    }
+    for outputs in OUTPUTS:
+        arrays = [x, rng.normal(size=[hidden, outputs]), rng.normal(size=[outputs])]
+        operations[f"head of {outputs}"] = (F.linear, arrays)
+    cases = {name: Operation(function, function, arrays) for name, (function, arrays) in operations.items()}
+    return largest_differences(cases, "do not train here")
+
+
+def check_loss(quick: bool) -> str:
+    """The masked-LM loss of two chunks of positions, with the vocabulary of XLM-R."""
+    words = 1002 if quick else 250_002
+    positions = 48 if quick else masked_loss.logit_chunks(1 << 30, words)[0].stop + 8
+    hidden = 64
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, words, positions)
+    x = rng.normal(size=[positions, hidden])
+    weight = 0.2 * rng.normal(size=[words, hidden])
+    bias = LOW_BIAS + rng.normal(size=[words])
+
+    def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
+        return masked_loss.cross_entropy(x, table, bias, paddle.to_tensor(labels)).total / positions
+
+    def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        losses = []
+        for start in range(0, positions, BLOCK):  # logits of a block at a time are in memory
+            of_block = paddle.to_tensor(labels[start : start + BLOCK])
+            losses.append(recompute(_cross_entropy, x[start : start + BLOCK], weight, bias, of_block))
+        return paddle.add_n(losses) / positions
+
+    operation = {f"loss of {positions} x {words}": Operation(loss, exact, [x, weight, bias])}
+    # float64 is what it is compared with, and takes long on a GPU.
+    dtypes = dtypes_here()[1:] if device.on_gpu() else dtypes_here()
+    return largest_differences(operation, "do not pre-train here", dtypes)
+
+
+def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    """The definition of the loss."""
+    logits = paddle.matmul(x, weight, transpose_y=True) + bias
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def check_attention(quick: bool) -> str:
+    """Queries, keys and values in, against scores of all tokens by all tokens and `Layout.dense`."""
+    heads = 4
+    hidden = 64
+    longest = 64 if quick else 512
+    lengths = [length for length in (8, 33, 64, 200, 512, 9) if length <= longest]
+    contexts = [max(1, 3 * length // 4) for length in lengths]
+    layouts = {
+        "full": Layout([longest, longest]),
+        "packed": Layout(lengths),
+        "context": Layout(lengths, contexts),
+    }
+
+    def dense(x: Tensor, layout: Layout) -> Tensor:
+        query, key, value = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
+        masked = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))
+        scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5 + masked
+        context = paddle.matmul(F.softmax(scores, -1), value)
+        return context.transpose([1, 0, 2]).reshape([len(x), hidden])
+
+    def packed(x: Tensor, layout: Layout) -> Tensor:
+        uses_flash = device.flash_in(half=str(x.dtype).endswith(HALF))
+        kind = FlashMask if uses_flash else mask_class()
+        query, key, value = x.split(3, axis=-1)
+        return device.upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
+
+    cases = {}
+    for name, layout in layouts.items():
+        layout = layout.padded_to(FlashMask.multiple)
+        x = np.random.default_rng(4).normal(size=[layout.tokens, 3 * hidden])
+        cases[name] = Operation(partial(packed, layout=layout), partial(dense, layout=layout), [x])
+    line = largest_differences(cases, "train in float32 only")
+    return f"{line}; lengths 8 to {longest}"
+
+
+def check_flash_mask(quick: bool, dtype: str = "bfloat16") -> str:
+    """FlashMask as models use it: their heads, full micro-batches, sequences with placeholders, dropout."""
+    if not device.flash_in(half=True):
+        raise Skipped("no FlashMask on this device")
+    largest = 0.0
+    sizes = (256, 320) if quick else (8192, 8256)
+    for heads in (2,) if quick else (12, 16):
+        for tokens in sizes:
+            layout = model_layout(tokens, longest=60 if quick else 512)
+            largest = max(largest, _compare_flash_mask(layout, heads, dtype))
+            check_dropout_of(device.upload(FlashMask.of(layout)), layout.tokens, heads, dtype)
+    return f"{sizes} tokens against padded groups in float32: {largest:.0e}; its dropout is right"
+
+
+def model_layout(tokens: int, longest: int) -> Layout:
+    """Sequences of 8 to `longest` tokens, a third of them with placeholders, `tokens` and pads in all."""
+    rng = np.random.default_rng(tokens)
+    lengths: list[int] = []
+    while (missing := tokens - sum(lengths)) > 0:
+        lengths.append(min(missing, int(rng.integers(8, longest))))
+    contexts = [length if rng.random() < 0.67 else max(1, 3 * length // 4) for length in lengths]
+    return Layout(lengths, contexts).padded_to(FlashMask.multiple)
+
+
+def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:
+    def attend(kind: type[AttentionMask], x: Tensor) -> Tensor:
+        query, key, value = x.split(3, axis=-1)
+        return device.upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
+
+    here = paddle.device.get_device()
+    x = rounded(np.random.default_rng(3).normal(size=[layout.tokens, 3 * heads * HEAD_SIZE]), dtype)
+    values = value_and_gradients(partial(attend, FlashMask), [x], dtype, here)
+    exact = value_and_gradients(partial(attend, PaddedMask), [x], "float32", here)
+    name = f"FlashMask with {heads} heads and {layout.tokens} tokens"
+    return compare(name, values, exact, BOUNDS["bfloat16"], "use kernels plain")
+
+
+def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -> None:
+    """Equal seeds drop the same, values of 1 stay 1 in the mean, and both passes drop the same.
+
+    Raises:
+        Failed: one of these does not hold.
+    """
+    shape = [tokens, heads * HEAD_SIZE]
+    query, key, value = (paddle.to_tensor(array).astype(dtype) for array in _normal(3, shape))
+
+    def attend(value: Tensor) -> Tensor:
+        paddle.seed(7)
+        return mask.attend(query, key, value, heads, dropout_rate=DROPOUT)
+
+    ones = attend(paddle.ones_like(value)).astype("float32").numpy()
+    again = attend(paddle.ones_like(value)).astype("float32").numpy()
+    if difference([again], [ones]) > 0.0:
+        raise Failed(f"FlashMask drops other weights with the same seed; {REPORT}")
+    # Its dropout has 8 bits: 0.1 is 26 of 256, which keeps 0.898 of the weights and scales them by 1 / 0.9.
+    if abs(ones.mean() - 0.998) > 0.01:
+        raise Failed(f"FlashMask's dropout changes the mean of 1 to {ones.mean():.3f}; {REPORT}")
+    if ones.std() < 0.005:
+        raise Failed(f"FlashMask drops nothing at a rate of {DROPOUT}; {REPORT}")
+    # out = P v with the dropped weights P, so <P^T out, v> = <out, out>.
+    value.stop_gradient = False
+    output = attend(value)
+    output.backward(output.detach())
+    backward = (value.grad.astype("float32") * value.detach().astype("float32")).sum().item()
+    forward = output.detach().astype("float32").square().sum().item()
+    if abs(backward / forward - 1.0) > BOUNDS["bfloat16"]:
+        raise Failed(
+            f"FlashMask's backward pass drops other weights ({backward / forward:.3f} of 1); {REPORT}"
+        )
+
+
+def _normal(count: int, shape: list[int]) -> np.ndarray:
+    return np.random.default_rng(8).normal(size=[count, *shape])

@@ -1,0 +1,93 @@
+"""The machine: what a bug report needs, and whether Paddle, the driver and the card go together."""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from model import device
+from scripts.gpu.report import Failed, Skipped
+from training.card import check_wheel
+from utils import __version__
+from utils.errors import UserError
+from utils.runtime import prepare, read_cpu
+
+ROOT = Path(__file__).resolve().parents[2]
+# The oldest driver of each major version of CUDA (NVIDIA's release notes, minor version compatibility).
+OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
+FLASH_VERSION = "FLAGS_flash_attn_version"
+
+
+def check_environment(quick: bool) -> str:
+    """What a bug report needs."""
+    cpu = read_cpu()
+    facts = [
+        f"ernie-m {__version__}, commit {output_of('git', 'describe', '--always', '--dirty')}",
+        f"{platform.platform()}, Python {platform.python_version()}",
+        f"paddlepaddle {paddle.__version__} for CUDA {paddle.version.cuda()}, numpy {np.__version__}",
+        f"{cpu.vendor or platform.machine()}, {cpu.cores} cores, {cpu.memory / 2**30:.1f} GiB",
+        prepare(quiet=True).partition(";")[0],
+        output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
+    ]
+    return "; ".join(facts)
+
+
+def output_of(*command: str) -> str:
+    """What a command prints, in one line; that it is not there, or that it fails."""
+    if shutil.which(command[0]) is None:
+        return f"no {command[0]}"
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    if finished.returncode:
+        return f"{command[0]} fails"
+    return "; ".join(finished.stdout.split("\n")).strip("; ")
+
+
+def check_device(quick: bool) -> str:
+    """Whether the wheel has code for the card, the driver is new enough, and FlashMask works."""
+    if not device.on_gpu():
+        raise Skipped("no GPU; a machine that has one needs `sh scripts/setup.sh gpu`")
+    try:
+        check_wheel()
+    except UserError as error:
+        raise Failed(str(error)) from error
+    driver = check_driver()
+    versions = f"CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}, NCCL {paddle.version.nccl()}"
+    facts = [device.summary("float32", 1), versions, f"driver {driver}", flash_mask()]
+    return "; ".join(facts)
+
+
+def check_driver() -> str:
+    """The version of the driver.
+
+    Raises:
+        Failed: it is older than this Paddle's CUDA needs.
+    """
+    driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition(";")[0]
+    major = driver.partition(".")[0]
+    cuda = int(paddle.version.cuda().partition(".")[0])
+    oldest = OLDEST_DRIVER.get(cuda, 0)
+    if major.isdecimal() and int(major) < oldest:
+        raise Failed(f"driver {driver}: CUDA {cuda} needs {oldest} or newer; update the driver")
+    return driver
+
+
+def flash_mask() -> str:
+    """Whether models use FlashMask in half precision, in words.
+
+    Raises:
+        Failed: the card has the capability for it but it does not work, or its version is 3, which refuses
+            dropout.
+    """
+    if not device.has_bf16():
+        return "bf16 and FlashMask refused, below capability 8.0"
+    if not device.flash_in(half=True):
+        raise Failed(
+            "FlashMask does not work here, so attention is slower; take the wheel that docs/scale.md names"
+        )
+    version = paddle.get_flags([FLASH_VERSION])[FLASH_VERSION]
+    if version != 2:
+        raise Failed(f"{FLASH_VERSION} is {version}, which refuses dropout: unset it")
+    return "bf16 and FlashMask allowed"

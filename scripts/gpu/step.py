@@ -1,0 +1,208 @@
+"""One fine-tuning step: its kernels, its copies, the host's time; fast kernels against plain ones."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from model import device
+from model.batch import TokenBatch
+from model.device import upload
+from model.heads import SequenceClassifier
+from scripts.gpu import toys
+from scripts.gpu.report import REPORT, TRAINING_BOUND, Failed, Skipped, compare
+from scripts.gpu.training import amps
+from training.engine import Engine
+from training.precision import Precision
+
+MOST_UPLOADS = 2  # the batch, and the rates
+MOST_READS = {"bf16": 1, "fp16": 2}  # Paddle's scaler reads once more
+XNLI_ROWS = 32
+XNLI_LENGTH = 50  # rows of 25 to 50 tokens, 37 in the mean
+
+
+def profiled(work: Callable[[], object]) -> list[tuple[str, str]]:
+    """(category, name) of each event of Paddle's profiler; kernels on the GPU are of category "Kernel"."""
+    from paddle.profiler import Profiler, ProfilerTarget
+
+    targets = [ProfilerTarget.CPU]
+    if device.on_gpu():
+        targets.append(ProfilerTarget.GPU)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "trace.json")
+        with Profiler(targets=targets, on_trace_ready=lambda profiler: profiler.export(str(path))):
+            work()
+        events = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
+    return [(event["cat"], event["name"]) for event in events if "cat" in event]
+
+
+def seconds_of(work: Callable[[], object], repeats: int = 5) -> float:
+    """The least time of a call, until the device has finished."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        if device.on_gpu():
+            paddle.device.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def classifier_engine(quick: bool, amp: str) -> Engine:
+    """An engine for XNLI."""
+    paddle.seed(1)
+    shape = toys.SHAPE if quick else toys.BASE_SHAPE
+    return toys.engine_for(SequenceClassifier(toys.config_of(shape, 0.1), 3), Precision(amp))
+
+
+def send_xnli(engine: Engine) -> TokenBatch:
+    """A batch as XNLI has it, on the device."""
+    words = engine.model.ernie_m.config.vocab_size
+    with engine.autocast():
+        ids = toys.padded_ids(XNLI_ROWS, XNLI_LENGTH, words, seed=engine.steps)
+        return upload(TokenBatch.from_padded(ids, toys.VOCABULARY.pad_id))
+
+
+def xnli_loss(engine: Engine, batch: TokenBatch) -> tuple[Tensor, dict]:
+    """The loss of a batch."""
+    labels = paddle.arange(XNLI_ROWS) % 3
+    return F.cross_entropy(engine.model(batch).astype("float32"), labels), {}
+
+
+def xnli_step(engine: Engine) -> None:
+    """A step of XNLI, with its upload."""
+    engine.step([send_xnli(engine)], partial(xnli_loss, engine))
+
+
+class Phase(NamedTuple):
+    """What one phase of a step costs."""
+
+    kernels: int
+    milliseconds: float  # of the host
+
+
+def check_step(quick: bool) -> str:
+    """Kernels and host time of a fine-tuning step by phase, and how often it copies from and to the card."""
+    if not device.on_gpu():
+        raise Skipped("no GPU, so no kernels and nothing to wait for")
+    amp = amps()[0]
+    engine = classifier_engine(quick, amp)
+    queries: set[paddle.dtype] = set()
+    flashmask = F.flashmask_attention
+
+    def recorded(query: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        queries.add(query.dtype)
+        return flashmask(query, *arguments, **options)
+
+    with mock.patch.object(F, "flashmask_attention", recorded):
+        xnli_step(engine)
+        events = profiled(partial(xnli_step, engine))
+    kernels = [name.lower() for kind, name in events if kind == "Kernel"]
+    attention = "padded groups"
+    if device.flash_in(half=True):
+        attention = "FlashMask in bfloat16"
+        check_flash_ran(queries, kernels)
+    copies = check_copies([name for _, name in events], amp)
+    phases = phases_of(engine, kernels_of_step=len(kernels))
+    costs = [f"{name} {phase.kernels} and {phase.milliseconds:.1f} ms" for name, phase in phases.items()]
+    return f"{attention}; kernels and host time of an XNLI step: {', '.join(costs)}; {copies}"
+
+
+def check_flash_ran(queries: set[paddle.dtype], kernels: list[str]) -> None:
+    """Whether attention was FlashMask in bfloat16.
+
+    Raises:
+        Failed: it was not.
+    """
+    if queries != {paddle.bfloat16}:
+        raise Failed(f"the queries of FlashMask are {[*map(str, queries)]}, not bfloat16; {REPORT}")
+    if not any("flash" in name for name in kernels):
+        raise Failed(f"the profiler shows {len(kernels)} kernels, none of flash attention; {REPORT}")
+
+
+def check_copies(names: Sequence[str], amp: str) -> str:
+    """The copies of a step, in words, from the names of its events.
+
+    Raises:
+        Failed: there are more than a step needs. Each makes the host wait for the device.
+    """
+    uploads = sum("HtoD" in name for name in names)
+    reads = sum("DtoH" in name for name in names)
+    if uploads > MOST_UPLOADS or reads > MOST_READS[amp]:
+        raise Failed(
+            f"a step makes {uploads} uploads and {reads} reads, at most {MOST_UPLOADS} and "
+            f"{MOST_READS[amp]} are needed: it waits for the card; {REPORT}"
+        )
+    return f"uploads {uploads}, reads {reads}"
+
+
+def phases_of(engine: Engine, kernels_of_step: int) -> dict[str, Phase]:
+    """Forward pass, backward pass, and the rest of a step."""
+    batch = send_xnli(engine)
+
+    def forward() -> Tensor:
+        with engine.autocast():
+            return xnli_loss(engine, batch)[0]
+
+    def both() -> None:
+        forward().backward()
+        for parameter in engine.model.parameters():
+            parameter.grad = None
+
+    forward_kernels = _count_kernels(forward)
+    both_kernels = _count_kernels(both)
+    forward_ms = 1e3 * _host_seconds(forward)
+    both_ms = 1e3 * _host_seconds(both)
+    step_ms = 1e3 * _host_seconds(partial(xnli_step, engine))
+    return {
+        "forward": Phase(forward_kernels, forward_ms),
+        "backward": Phase(both_kernels - forward_kernels, both_ms - forward_ms),
+        "update": Phase(kernels_of_step - both_kernels, step_ms - both_ms),
+    }
+
+
+def _count_kernels(work: Callable[[], object]) -> int:
+    return sum(kind == "Kernel" for kind, _ in profiled(work))
+
+
+def _host_seconds(work: Callable[[], object]) -> float:
+    """The least time in which the host starts the work of a call, without waiting for it."""
+    times = []
+    for _ in range(5):
+        paddle.device.synchronize()
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def check_kernels(quick: bool) -> str:
+    """The fast kernels against the plain ones: equal within rounding, and which to use."""
+    amp = amps()[0]
+    losses = {}
+    seconds = {}
+    try:
+        for kind in (device.PLAIN, device.FAST):
+            device.use_kernels(kind)
+            losses[kind] = toys.train(toys.engine_of("float32", Precision(amp)), "camlm")
+            losses[kind] += toys.train_task(classifier_engine(True, amp))
+            engine = classifier_engine(quick, amp)
+            xnli_step(engine)
+            seconds[kind] = seconds_of(partial(xnli_step, engine))
+    finally:
+        device.use_kernels(device.FAST)
+    largest = compare(
+        "training with fast kernels", losses[device.FAST], losses[device.PLAIN], TRAINING_BOUND,
+        "train with kernels plain",
+    )  # fmt: skip
+    speed_up = seconds[device.PLAIN] / seconds[device.FAST]
+    faster = "fast" if speed_up >= 1.0 else "plain"
+    return f"fast within {largest:.0e} of plain, {speed_up:.1f} times as fast; use kernels {faster}"

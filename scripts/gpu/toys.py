@@ -1,0 +1,148 @@
+"""Models with equal weights in every type, batches of them, and a training that the checks repeat."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from model.batch import TokenBatch
+from model.config import ErnieMConfig
+from model.device import upload
+from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from pretrain.batch import Batch
+from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.masking import Vocabulary, generator
+from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
+from pretrain.reader import StepBatches
+from pretrain.report import SUMS
+from pretrain.shares import MONOLINGUAL
+from pretrain.task import objectives_loss, send_step
+from training import distributed
+from training.engine import Engine
+from training.optimizer import build_optimizer
+from training.precision import Precision
+from training.schedules import linear_warmup_decay
+
+LANGUAGES = ["en", "de", "fr"]
+STEPS = 20
+VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
+SHAPE = {
+    "vocab_size": VOCABULARY.size,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+BASE_SHAPE = {
+    "vocab_size": 250_002,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+
+
+def config_of(shape: dict[str, int] = SHAPE, dropout: float = 0.0) -> ErnieMConfig:
+    """The configuration of a model of this shape."""
+    return ErnieMConfig(**shape, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+
+
+def make_model(dtype: str, dropout: float = 0.0, shape: dict[str, int] = SHAPE) -> PreTrainingModel:
+    """A pre-training model; its weights are the same in every type."""
+    paddle.seed(1)
+    return PreTrainingModel(config_of(shape, dropout), LANGUAGES).to(dtype=dtype)
+
+
+def task_models(dtype: str) -> dict[str, nn.Layer]:
+    """A model of each fine-tuning task, with the outputs of XNLI, PAWS-X, CoNLL, PAN-X and MLQA."""
+    makers: dict[str, Callable[[], nn.Layer]] = {
+        "classifier of 3": lambda: SequenceClassifier(config_of(), 3),
+        "classifier of 2": lambda: SequenceClassifier(config_of(), 2),
+        "tagger of 9": lambda: TokenClassifier(config_of(), 9),
+        "tagger of 7": lambda: TokenClassifier(config_of(), 7),
+        "spans": lambda: SpanClassifier(config_of()),
+    }
+    models = {}
+    for name, make in makers.items():
+        paddle.seed(1)
+        models[name] = make().to(dtype=dtype)
+    return models
+
+
+def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Batch:
+    """Random texts or pairs of a step, masked."""
+    rng = np.random.default_rng([OBJECTIVES.index(objective), step])
+    second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
+    objectives = Objectives(ObjectiveConfig(), VOCABULARY, 512, "masks", second)
+
+    def text(language: int) -> Text:
+        length = rng.integers(longest // 2, longest)
+        return Text(rng.integers(4, VOCABULARY.mask_id, length), language)
+
+    if objective in MONOLINGUAL:
+        examples: list[Text | Pair] = [text(0) for _ in range(count)]
+    else:
+        examples = [Pair(text(0), text(1)) for _ in range(count)]
+    return objectives.batch(objective, examples, [generator(1, step, number) for number in range(count)])
+
+
+def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
+    """Ids of sentences of different lengths, int64 [rows, longest], padded on the right."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(4, words, [rows, longest])
+    for row in range(1, rows):
+        ids[row, rng.integers(longest // 2, longest) :] = VOCABULARY.pad_id
+    return ids
+
+
+def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0, **options: Any) -> Engine:
+    """An engine for a model of `make_model`.
+
+    Args:
+        options: of `make_model`.
+    """
+    return engine_for(make_model(dtype, **options), precision, stage)
+
+
+def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
+    """An engine for this model."""
+    optimizer = build_optimizer(model, 1e-3, linear_warmup_decay(4, 2 * STEPS))
+    return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=SUMS)
+
+
+def train(engine: Engine, objective: str, last: int = STEPS, parts: int = 2) -> list[float]:
+    """Losses up to step `last`, then the norms of the gradients: AdamW hides a gradient of a wrong size.
+
+    The processes share the `parts` micro-batches of a step.
+    """
+    steps = []
+    pseudo_tokens = PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    while engine.steps < last:
+        batches = [batch_of(objective, parts * engine.steps + part, 4) for part in range(parts)]
+        masked = sum(batch.masked for batch in batches).tolist()
+        own_batches = batches[distributed.rank() :: distributed.world_size()]
+        with engine.autocast():
+            micro_batches = send_step(StepBatches(own_batches, {objective: 1.0}, masked, {}))
+        steps.append(engine.step(micro_batches, partial(objectives_loss, engine.model, pseudo_tokens)))
+    return [step.loss for step in steps] + [step.grad_norm for step in steps]
+
+
+def train_task(engine: Engine, rows: int = 8, longest: int = 24, words: int = 99, last: int = 3) -> list:
+    """Losses up to step `last`, then the norms of the gradients, of a fine-tuning model."""
+    steps = []
+    while engine.steps < last:
+        with engine.autocast():
+            ids = padded_ids(rows, longest, words, engine.steps)
+            batch = upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id))
+        steps.append(engine.step([batch], partial(_square_of_outputs, engine.model)))
+    return [step.loss for step in steps] + [step.grad_norm for step in steps]
+
+
+def _square_of_outputs(model: nn.Layer, batch: TokenBatch) -> tuple[paddle.Tensor, dict]:
+    outputs = model(batch)
+    if isinstance(outputs, paddle.Tensor):
+        outputs = [outputs]
+    squares: Sequence[paddle.Tensor] = [(output.astype("float32") - 1.0).square() for output in outputs]
+    return paddle.add_n([square.mean() for square in squares]), {}

@@ -1,0 +1,186 @@
+"""Training steps in half precision against those in full precision: objectives, tasks, options, overflows."""
+
+import contextlib
+import dataclasses
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from evaluation.encode import encode
+from model import device, layers
+from model.checkpoint.training_state import load_training_state, save_training_state
+from pretrain.config import OBJECTIVES
+from pretrain.loss import masked_lm_loss, to_device
+from scripts.gpu import toys
+from scripts.gpu.report import REPORT, TRAINING_BOUND, Failed, Skipped, compare
+from training.engine import Engine
+from training.precision import LossScaling, Precision
+from utils.errors import UserError
+
+# A scale from which these gradients are finite after 3 to 12 divisions by 16.
+OVERFLOWING = LossScaling(init_loss_scaling=2.0**40, decr_every_n_nan_or_inf=1, decr_ratio=2.0**-4)
+FEWEST_SKIPS = 3
+MOST_SKIPS = 12
+
+
+def amps() -> list[str]:
+    """The mixed precisions of this device."""
+    if not device.on_gpu():
+        return ["none"]
+    return ["bf16", "fp16"] if device.has_bf16() else ["fp16"]
+
+
+def exact_dtype() -> str:
+    """The type with which training is compared: float64 has no fast kernels on a GPU."""
+    return "float32" if device.on_gpu() else "float64"
+
+
+def check_dropout(quick: bool) -> str:
+    """Dropout keeps the mean and repeats itself, and recompute drops the same."""
+    advice = "train without dropout (0.0 in the configuration)"
+    mean = float(layers.dropout(paddle.ones([100_000]), 0.1, True).mean())
+    compare("the mean of ones after dropout", [mean], [1.0], 1e-2, advice)
+    model = toys.make_model("float32", dropout=0.1)
+    model.train()
+    first = _loss_and_gradients(model, recompute=False)
+    again = _loss_and_gradients(model, recompute=False)
+    recomputed = _loss_and_gradients(model, recompute=True)
+    # A GPU adds the gradients of a repeated token in an order that changes.
+    compare("a second pass with the same seed", again, first, 1e-5 if device.on_gpu() else 0.0, advice)
+    compare("recompute", recomputed, first, 1e-5, "train without run.recompute")
+    return f"mean {mean:.3f}, the same seed drops the same, recompute is equal"
+
+
+def _loss_and_gradients(model: paddle.nn.Layer, recompute: bool) -> list[np.ndarray]:
+    model.ernie_m.use_recompute(recompute)
+    paddle.seed(7)
+    loss = masked_lm_loss(model, *to_device([toys.batch_of("mmlm", 0)])).total
+    loss.backward()
+    gradients = []
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            gradients.append(parameter.grad.numpy().ravel())
+            parameter.grad = None
+    return [loss.numpy(), np.concatenate(gradients)]
+
+
+def check_objectives(quick: bool) -> str:
+    """Steps of each objective, and sentence vectors, in each mixed precision."""
+
+    def numbers(name: str, engine: Engine) -> list:
+        if name != "vectors":
+            return toys.train(engine, name)
+        with engine.autocast():
+            return encode(engine.model.ernie_m, [np.arange(4, 6), np.arange(4, 40)])
+
+    names = [*OBJECTIVES, "vectors"]
+    exact = {name: numbers(name, toys.engine_of(exact_dtype())) for name in names}
+    lines = []
+    for amp in amps():
+        largest = 0.0
+        for name in names:
+            values = numbers(name, toys.engine_of("float32", Precision(amp)))
+            case = f"{name} with amp {amp}"
+            largest = max(
+                largest, compare(case, values, exact[name], TRAINING_BOUND, f"do not train with amp {amp}")
+            )
+        lines.append(f"amp {amp} within {largest:.0e} of {exact_dtype()}")
+    return f"{toys.STEPS} steps of each objective, and vectors: {'; '.join(lines)}"
+
+
+def check_tasks(quick: bool) -> str:
+    """Steps of each fine-tuning task, and a step of pre-training without masked tokens."""
+    exact = {name: toys.train_task(_task_engine(model)) for name, model in _models(exact_dtype())}
+    largest = 0.0
+    for amp in amps():
+        for name, model in _models("float32"):
+            values = toys.train_task(_task_engine(model, amp))
+            case = f"{name} with amp {amp}"
+            largest = max(
+                largest, compare(case, values, exact[name], TRAINING_BOUND, f"fine-tune without amp {amp}")
+            )
+        check_nothing_masked(toys.engine_of("float32", Precision(amp)))
+    return f"{', '.join(exact)}: {', '.join(amps())} within {largest:.0e} of {exact_dtype()}; no masked token"
+
+
+def _models(dtype: str) -> list[tuple[str, paddle.nn.Layer]]:
+    return list(toys.task_models(dtype).items())
+
+
+def _task_engine(model: paddle.nn.Layer, amp: str = "none") -> Engine:
+    return toys.engine_for(model, Precision(amp))
+
+
+def check_nothing_masked(engine: Engine) -> None:
+    """A micro-batch without masked tokens has a loss of 0 and changes nothing.
+
+    Raises:
+        Failed: it has not.
+    """
+    nothing = np.zeros(0, np.int64)
+    batch = dataclasses.replace(
+        toys.batch_of("mmlm", 0), targets=nothing, target_ids=nothing, target_objectives=nothing
+    )
+    with engine.autocast():
+        sent = to_device([batch])
+    step = engine.step(sent, lambda sent: (masked_lm_loss(engine.model, sent).total, {}))
+    if step.loss != 0.0 or step.grad_norm != 0.0 or step.skipped:
+        raise Failed(f"a batch without masked tokens has loss {step.loss}, norm {step.grad_norm}; {REPORT}")
+
+
+def check_options(quick: bool) -> str:
+    """Recompute with dropout over three micro-batches, O2, a resume through files, and plain kernels."""
+    lines = []
+    plain, recomputed = (toys.engine_of("float32", dropout=0.1) for _ in range(2))
+    recomputed.model.ernie_m.use_recompute(True)
+    exact = toys.train(plain, "camlm", parts=3)
+    values = toys.train(recomputed, "camlm", parts=3)
+    compare("recompute with dropout", values, exact, 1e-4, "train without run.recompute")
+    lines.append("recompute with dropout equal")
+
+    if device.on_gpu():
+        exact = toys.train(toys.engine_of("float32"), "mmlm", parts=3)
+        for amp in amps():
+            engine = toys.engine_of("float32", Precision(amp, "O2"))
+            engine.model.ernie_m.use_recompute(True)
+            values = toys.train(engine, "mmlm", parts=3)
+            compare(f"{amp} O2", values, exact, TRAINING_BOUND, "train with run.amp_level O1")
+        lines.append("O2 within 1 %")
+
+    compare("a resumed run", *resumed(), 1e-4 if device.on_gpu() else 0.0, "do not stop a run")
+    lines.append("resumed through files: equal")
+    return "; ".join(lines)
+
+
+def resumed() -> tuple[list[float], list[float]]:
+    """What a run does after its middle: begun again from its files, and without a stop."""
+    straight, again = (toys.engine_of("float32") for _ in range(2))
+    toys.train(straight, "mmlm", toys.STEPS // 2)
+    weights = {name: tensor.numpy() for name, tensor in straight.model.state_dict().items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "training_state")
+        save_training_state(path, {"weights": weights, "engine": straight.state_dict()})
+        saved = load_training_state(path)
+    again.model.set_state_dict(saved["weights"])
+    again.load_state_dict(saved["engine"])
+    after = toys.train(straight, "mmlm")
+    return toys.train(again, "mmlm"), after
+
+
+def check_overflow(quick: bool) -> str:
+    """fp16 from a loss scale that overflows: the scale shrinks and the run recovers."""
+    if not device.on_gpu():
+        raise Skipped("no GPU, so no float16")
+    engine = toys.engine_of("float32", Precision("fp16", loss_scaling=OVERFLOWING))
+    # Paddle prints a line for each change of the scale, and the engine gives up after ten steps in a row.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(UserError):
+        toys.train(engine, "mmlm")
+    if not FEWEST_SKIPS <= engine.skipped <= MOST_SKIPS:
+        raise Failed(
+            f"fp16 from a loss scale of 2^40 skipped {engine.skipped} of {toys.STEPS} steps, expected are "
+            f"{FEWEST_SKIPS} to {MOST_SKIPS}; train in bf16; {REPORT}"
+        )
+    return f"fp16 from a loss scale of 2^40: {engine.skipped} steps skipped, then it trains"

@@ -1,0 +1,46 @@
+"""Run one check as the command does, also on a CPU that the project takes for a GPU."""
+
+import json
+
+import paddle
+import pytest
+
+from model import device
+from scripts import gpu_check
+from scripts.gpu.report import run_checks
+from tests.training.conftest import fp16  # noqa: F401  a fixture
+
+
+def results(output: str) -> dict[str, dict]:
+    """The JSON in the last line, by check."""
+    *lines, last = output.splitlines()
+    report = json.loads(last)
+    # The log shows on the console where another test has set it up.
+    lines = [line for line in lines if not line.startswith(("device: ", "this GPU"))]
+    assert len(lines) == len(report["checks"])
+    assert report["ok"] == all(result["result"] != "failed" for result in report["checks"])
+    return {result["check"]: result for result in report["checks"]}
+
+
+@pytest.fixture
+def check(capsys):
+    """check(name): exit code and message of one check; check(name, function): of another function."""
+
+    def run(name: str, function=None) -> tuple[int, str]:
+        code = run_checks(True, {name: function or gpu_check.CHECKS[name]})
+        result = results(capsys.readouterr().out)[name]
+        assert (result["result"] == "failed") == bool(code)
+        return code, result["message"]
+
+    return run
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The project takes this CPU for a GPU with bfloat16 and FlashMask."""
+    monkeypatch.setattr(device, "on_gpu", lambda: True)
+    monkeypatch.setattr(device, "has_bf16", lambda: True)
+    monkeypatch.setattr(device, "capability", lambda: (8, 0))
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA A100-SXM4-80GB")
+    monkeypatch.setattr(device, "flash_in", lambda half: half)
+    monkeypatch.setattr(paddle.device, "synchronize", lambda: None)

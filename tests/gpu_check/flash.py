@@ -1,0 +1,43 @@
+"""Stand-ins for Paddle's FlashMask, which a CPU does not have: a right one, and some with a fault."""
+
+from collections.abc import Callable
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+
+def flashmask(
+    rows_too_far: int = 0, swapped: bool = False, drops: bool = True, drops_anew: bool = False
+) -> Callable[..., Tensor]:
+    """A stand-in for `paddle.nn.functional.flashmask_attention`.
+
+    Args:
+        rows_too_far: so many rows after its sequence see a column.
+        swapped: start and end are taken for each other.
+        drops: whether it has dropout.
+        drops_anew: the backward pass has a dropout mask of its own.
+    """
+
+    def attention(query, key, value, startend_row_indices, dropout=0.0, causal=False, training=True):
+        start, end = startend_row_indices.numpy()[0, 0].T
+        if swapped:
+            start, end = end, start
+        row, column = np.indices([len(start), len(start)])
+        masked_below = (row > column) & (row >= start + rows_too_far)
+        masked_above = (row < column) & (row < end)
+        is_visible = paddle.to_tensor(~(masked_below | masked_above))
+        query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
+        scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5
+        weights = F.softmax(paddle.where(is_visible, scores, paddle.full_like(scores, -np.inf)))
+        if drops:
+            other_weights = F.dropout(weights, dropout)
+            weights = F.dropout(weights, dropout)
+        context = paddle.matmul(weights, value)
+        if drops_anew:
+            in_backward = paddle.matmul(other_weights, value)
+            context = in_backward + (context - in_backward).detach()
+        return context.transpose([0, 2, 1, 3])
+
+    return attention

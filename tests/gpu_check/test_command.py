@@ -1,0 +1,49 @@
+"""scripts/gpu_check.py on a CPU: what it runs and skips, and how it ends."""
+
+import pytest
+
+from scripts.gpu.report import Failed, run_checks
+from tests.gpu_check.conftest import results
+from tests.launching import ROOT, run_script
+from utils import __version__
+
+NEEDS_A_GPU = ("device", "flash mask", "overflow", "step")
+
+
+@pytest.mark.slow
+def test_a_cpu_passes(tmp_path):
+    process = run_script([ROOT / "scripts" / "gpu_check.py", "--quick"], tmp_path)
+    assert process.returncode == 0, process.stdout + process.stderr
+    of_checks = results(process.stdout)
+    for name, result in of_checks.items():
+        assert result["result"] == ("skipped" if name in NEEDS_A_GPU else "ok"), name
+    assert "when one is killed the other ends" in of_checks["processes"]["message"]
+    assert "% of the speed of a large product" in of_checks["speed"]["message"]
+    for fact in (f"ernie-m {__version__}, commit ", "paddlepaddle ", " cores, ", "OMP_NUM_THREADS="):
+        assert fact in of_checks["environment"]["message"]
+
+
+def broken(quick: bool) -> str:
+    raise Failed("the card is on fire; fetch water")
+
+
+def surprising(quick: bool) -> str:
+    raise OSError("CUDA error(700), an illegal memory access was encountered")
+
+
+def well(quick: bool) -> str:
+    return "well"
+
+
+def test_a_failed_check_ends_with_1_and_the_others_run(capsys):
+    checks = {"first": broken, "second": surprising, "third": well}
+    assert run_checks(True, checks) == 1
+    first, second, third = results(capsys.readouterr().out).values()
+    assert first["message"] == "the card is on fire; fetch water"
+    assert second["result"] == "failed" and "error(700)" in second["message"]
+    assert third["result"] == "ok"
+
+
+def test_without_the_right_paddle_the_other_checks_are_left_out(capsys):
+    assert run_checks(True, {"device": broken, "then": well}, needed=["device"]) == 1
+    assert list(results(capsys.readouterr().out)) == ["device"]

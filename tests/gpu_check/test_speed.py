@@ -1,0 +1,46 @@
+"""The figures of speed: the card's peak, what is said to be slow, an exported graph that differs."""
+
+import numpy as np
+import paddle
+import pytest
+
+from model import device
+from scripts.gpu import export, speed
+
+
+@pytest.mark.parametrize(("name", "tflops"), [("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", 0)])
+def test_the_peak_of_a_card(monkeypatch, name, tflops):
+    monkeypatch.setattr(device, "on_gpu", lambda: bool(tflops))
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: name)
+    peak, source = speed.peak_of_the_device()
+    assert peak > 1e8
+    if tflops:
+        assert (peak, source) == (tflops * 1e12, f"the {name.split()[1]}'s {tflops} TFLOP/s")
+    else:
+        assert source == "the speed of a large product"
+
+
+def test_warnings():
+    assert speed.warnings_of(share=0.4, margin=9.0, memory=1.0, odd=1.0) == []
+    (slow,) = speed.warnings_of(share=0.1, margin=9.0, memory=1.0, odd=1.0)
+    assert slow.startswith("warning: low:")
+    assert len(speed.warnings_of(share=0.1, margin=1.0, memory=1.4, odd=1.5)) == 4
+
+
+def test_rows_are_full_and_their_ids_are_those_of_text():
+    batch = speed.full_rows(3, 32, 1000, seed=1)
+    assert batch.lengths.tolist() == [32] * 3
+    frequent = np.bincount(batch.input_ids, minlength=1000)[4:999].max()
+    assert frequent > 5 and batch.input_ids.max() < 1000
+
+
+def test_an_export_that_differs(check, monkeypatch):
+    run = export.PaddleEngine.__call__
+
+    def faulty(engine, ids):
+        return {name: values * 1.01 for name, values in run(engine, ids).items()}
+
+    assert check("export")[0] == 0
+    monkeypatch.setattr(export.PaddleEngine, "__call__", faulty)
+    code, message = check("export")
+    assert code == 1 and "an exported graph is off by 1.0e-02" in message

@@ -1,0 +1,97 @@
+"""What a step must not do: attention without FlashMask, or wait for the card more often than it needs."""
+
+import contextlib
+import re
+
+import paddle
+import pytest
+
+from model import device, layers
+from scripts.gpu import step
+
+HEALTHY = [
+    ("Memcpy", "MEMCPY_HtoD"),
+    ("Memcpy", "MEMCPY_HtoD"),
+    ("Kernel", "flash_fwd_kernel"),
+    ("Kernel", "gemm"),
+    ("Memcpy", "MEMCPY_DtoH"),
+]
+
+
+@pytest.fixture
+def stepping(gpu, monkeypatch):
+    """stepping(dtype, events): a step calls FlashMask with this dtype and the profiler shows these events."""
+
+    def plant(dtype, events):
+        def xnli_step(engine):
+            query = paddle.ones([1, 64, 2, 8], dtype)
+            with contextlib.suppress(Exception):  # a CPU has no such kernel
+                paddle.nn.functional.flashmask_attention(query, query, query, None)
+
+        monkeypatch.setattr(step, "xnli_step", xnli_step)
+        monkeypatch.setattr(step, "profiled", lambda work: (work(), events)[1])
+        monkeypatch.setattr(step, "classifier_engine", lambda quick, amp: None)
+        monkeypatch.setattr(step, "phases_of", lambda engine, kernels_of_step: {})
+
+    return plant
+
+
+def test_a_healthy_step(stepping, check):
+    stepping("bfloat16", HEALTHY)
+    code, message = check("step")
+    assert code == 0 and message.startswith("FlashMask in bfloat16;") and "uploads 2, reads 1" in message
+
+
+def test_flash_mask_in_float32(stepping, check):
+    stepping("float32", HEALTHY)
+    code, message = check("step")
+    assert code == 1 and "are ['paddle.float32'], not bfloat16" in message
+
+
+def test_no_flash_mask(stepping, check):
+    stepping("bfloat16", [("Kernel", "gemm"), ("Memcpy", "MEMCPY_HtoD")])
+    code, message = check("step")
+    assert code == 1 and "1 kernels, none of flash attention" in message
+
+
+@pytest.mark.parametrize(
+    ("extra", "counts"), [(["HtoD"] * 2, "4 uploads and 1 reads"), (["DtoH"], "2 uploads and 2 reads")]
+)
+def test_a_step_that_waits_too_often(stepping, check, extra, counts):
+    stepping("bfloat16", [*HEALTHY, *(("Memcpy", f"MEMCPY_{way}") for way in extra)])
+    code, message = check("step")
+    assert code == 1 and f"a step makes {counts}, at most 2 and 1 are needed" in message
+
+
+def test_float16_may_read_twice():
+    assert step.check_copies(["MEMCPY_DtoH"] * 2, "fp16") == "uploads 0, reads 2"
+    with pytest.raises(step.Failed, match="0 uploads and 3 reads"):
+        step.check_copies(["MEMCPY_DtoH"] * 3, "fp16")
+
+
+def test_the_phases_of_a_step(gpu, monkeypatch):
+    """Kernels of the forward pass, of the backward pass, and of the rest."""
+    monkeypatch.setattr("training.precision.on_gpu", lambda: False)
+    kernels = {"forward": 30, "both": 80}
+    monkeypatch.setattr(step, "_count_kernels", lambda work: (work(), kernels[work.__name__])[1])
+    phases = step.phases_of(step.classifier_engine(True, "none"), kernels_of_step=100)
+    counts = {name: phase.kernels for name, phase in phases.items()}
+    assert counts == {"forward": 30, "backward": 50, "update": 20}
+
+
+def test_fast_and_plain_kernels(check, monkeypatch):
+    assert device.has_plain_kernels() is False
+    code, message = check("kernels")
+    assert code == 0 and re.search(r"fast within \de-\d\d of plain, [\d.]+ times as fast; use kernels", message)
+    add_to = layers.add_to
+    monkeypatch.setattr(
+        layers, "add_to", lambda x, y: add_to(x, y if device.has_plain_kernels() else 1.1 * y)
+    )
+    code, message = check("kernels")
+    assert code == 1 and "training with fast kernels is off by" in message
+    assert "train with kernels plain" in message and not device.has_plain_kernels()
+
+
+def test_what_the_profiler_shows():
+    x = paddle.ones([3, 3])
+    assert any("matmul" in name for _, name in step.profiled(lambda: paddle.matmul(x, x)))

@@ -1,0 +1,116 @@
+"""Faults of training are found: overflows without recovery, a wrong task, an incomplete resume."""
+
+import paddle
+import pytest
+from paddle import nn
+
+from model.heads import SpanClassifier
+from scripts.gpu import toys, training
+from training.engine import Engine
+from training.precision import Precision
+
+LARGEST_GRADIENT = 0.05
+LARGEST_HALF = 65504.0
+
+
+@pytest.fixture
+def overflowing(gpu, fp16, monkeypatch):
+    """overflowing(recovers): Paddle's scaler, whose gradients overflow like those of float16."""
+
+    def plant(recovers: bool) -> None:
+        unscale = paddle.amp.GradScaler.unscale_
+
+        def with_overflow(scaler, optimizer):
+            unscale(scaler, optimizer)
+            scale = scaler.state_dict()["scale"].item()
+            if not recovers or scale * LARGEST_GRADIENT > LARGEST_HALF:
+                parameter = next(p for p in optimizer._parameter_list if p.grad is not None)
+                parameter.grad.fill_(float("inf"))
+
+        monkeypatch.setattr(paddle.amp.GradScaler, "unscale_", with_overflow)
+
+    return plant
+
+
+def test_an_overflow_that_recovers(overflowing, check):
+    overflowing(recovers=True)
+    code, message = check("overflow")
+    # 2^40, 2^36, ..., 2^24 overflow; 2^20 x 0.05 is 52,429.
+    assert code == 0 and message.startswith("fp16 from a loss scale of 2^40: 5 steps skipped")
+
+
+def test_an_overflow_that_never_recovers(overflowing, check):
+    overflowing(recovers=False)
+    code, message = check("overflow")
+    assert code == 1 and "skipped 20 of 20 steps, expected are 3 to 12; train in bf16" in message
+
+
+def test_a_scale_that_never_overflows(gpu, fp16, check):
+    code, message = check("overflow")
+    assert code == 1 and "skipped 0 of 20 steps" in message
+
+
+def test_a_task_that_mixes_up_its_outputs(check, monkeypatch):
+    forward = SpanClassifier.forward
+
+    def swapped(model, batch):
+        start, end = forward(model, batch)
+        return (start, start) if start.dtype == paddle.float32 else (start, end)
+
+    assert check("tasks")[0] == 0
+    monkeypatch.setattr(SpanClassifier, "forward", swapped)
+    code, message = check("tasks")
+    assert code == 1 and "spans with amp none is off by" in message
+
+
+def test_a_batch_without_masked_tokens_that_has_a_loss(monkeypatch):
+    class Loss:
+        total = paddle.ones([], "float32")
+
+    Loss.total.stop_gradient = False
+    monkeypatch.setattr(training, "masked_lm_loss", lambda model, batch: Loss)
+    with pytest.raises(training.Failed, match="without masked tokens has loss 1.0"):
+        training.check_nothing_masked(toys.engine_of("float32", Precision()))
+
+
+def test_a_resume_without_moments(check, monkeypatch):
+    load = Engine.load_state_dict
+    monkeypatch.setattr(Engine, "load_state_dict", lambda self, state: load(self, {**state, "optimizer": {}}))
+    code, message = check("options")
+    assert code == 1 and "a resumed run is off by" in message
+
+
+def test_recompute_that_drops_anew(check, monkeypatch):
+    """Its second forward pass draws other dropout masks."""
+    train = toys.train
+
+    def other_draws(engine, *arguments, **options):
+        if engine.model.ernie_m.recompute:
+            engine.seed += 1
+        return train(engine, *arguments, **options)
+
+    monkeypatch.setattr(toys, "train", other_draws)
+    code, message = check("options")
+    assert code == 1 and "recompute with dropout is off by" in message
+
+
+def test_an_objective_in_wrong_precision(check, monkeypatch):
+    """Gradients that are 5 % too large, in float32 only; Adam alone would hide them."""
+    backward = paddle.Tensor.backward
+
+    def too_large(loss, *arguments):
+        return backward(loss * 1.05 if loss.dtype == paddle.float32 else loss, *arguments)
+
+    monkeypatch.setattr(toys, "STEPS", 4)
+    monkeypatch.setattr(paddle.Tensor, "backward", too_large)
+    code, message = check("objectives")
+    assert code == 1 and "mmlm with amp none is off by" in message
+
+
+def test_equal_weights_in_all_types():
+    weights = [
+        [parameter.astype("float32").numpy() for parameter in toys.make_model(dtype).parameters()]
+        for dtype in ("float32", "float64")
+    ]
+    assert all((ours == exact).all() for ours, exact in zip(*weights))
+    assert isinstance(toys.task_models("float32")["spans"], nn.Layer)
