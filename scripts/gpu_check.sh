@@ -1,5 +1,5 @@
 #!/bin/sh
-# Check in two minutes that kernels, precision, training and several processes are right on this device.
+# Check in some minutes that kernels, precision, training and several processes are right on this device.
 #
 #   sh scripts/gpu_check.sh [--quick]
 #

@@ -193,7 +193,8 @@ def check_kernels(quick: bool) -> str:
         for kind in (device.PLAIN, device.FAST):
             device.use_kernels(kind)
             losses[kind] = toys.train(toys.engine_of("float32", Precision(amp)), "camlm")
-            losses[kind] += toys.train_task(classifier_engine(True, amp))
+            classifier = toys.task_models("float32")["classifier of 3"]
+            losses[kind] += toys.train_task(toys.engine_for(classifier, Precision(amp)))
             engine = classifier_engine(quick, amp)
             xnli_step(engine)
             seconds[kind] = seconds_of(partial(xnli_step, engine))
