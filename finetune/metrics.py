@@ -1,4 +1,4 @@
-"""Accuracy, entity F1 and answer F1, in per cent.
+"""Accuracy, F1 of entities, of parts of speech and of answers, in per cent.
 
 Answers are compared by one of two sets of rules:
   mlqa (Lewis et al., 2020): Unicode punctuation, and the articles and words of the language.
@@ -28,10 +28,10 @@ _MIXED = {"zh": re.compile("[\u4e00-\u9fa5]")}
 _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
-def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
+def accuracy(predicted: Sequence, labels: Sequence) -> float:
     """Per cent of `predicted` that equal `labels`; as many of both, at least one."""
     correct = sum(int(prediction == label) for prediction, label in zip(predicted, labels, strict=True))
-    return 100.0 * correct / len(labels)
+    return correct / len(labels) * 100  # in this order, as XTREME's evaluate.py: the last digit depends on it
 
 
 class EntityCounts(NamedTuple):
@@ -91,6 +91,41 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
         if not continues:
             if last_prefix != "O":
                 spans.add((last_type, first, place - 1))
+            first = place
+        last_prefix = prefix
+        last_type = type_
+    return spans
+
+
+def bare_tag_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+    """Compare tags without B- and I-, such as parts of speech, as XTREME does: by `bare_tag_chunks`."""
+    gold_chunks = bare_tag_chunks(_joined(gold))
+    predicted_chunks = bare_tag_chunks(_joined(predicted))
+    correct = gold_chunks & predicted_chunks
+    return EntityCounts(len(gold_chunks), len(predicted_chunks), len(correct))
+
+
+def bare_tag_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The (type, first, last) of each chunk that seqeval 1.2.2 finds in tags without B- and I-.
+
+    XTREME's evaluate.py gives it such tags, and seqeval takes the first letter for a prefix and the rest for
+    a type. So a run of equal tags is one chunk, but each SCONJ and SYM is one by itself, as if it had an S-;
+    SCONJ and CCONJ have one type, CONJ; and an X beside the end of a sentence is none, because its type is
+    empty like that of O.
+    """
+    spans = set()
+    first = 0  # the first word of the chunk that is being read
+    last_prefix = "O"
+    last_type = ""
+    for place, tag in enumerate([*tags, "O"]):
+        prefix = tag[0]
+        type_ = tag[1:].split("-", 1)[-1] or "_"
+        other_type = type_ != last_type
+        ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")
+        starts_here = prefix in "BS" or (last_prefix in "ESO" and prefix in "EI")
+        if ends_before or (last_prefix not in "O." and other_type):
+            spans.add((last_type, first, place - 1))
+        if starts_here or (prefix not in "O." and other_type):
             first = place
         last_prefix = prefix
         last_type = type_

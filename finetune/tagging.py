@@ -1,14 +1,15 @@
-"""Tagging of words: CoNLL, PAN-X."""
+"""Tagging of words: CoNLL, PAN-X, parts of speech."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
 from finetune.conll import TaggedSentence, write_conll
 from finetune.flags import FinetuneFlags
-from finetune.metrics import entity_scores
+from finetune.metrics import accuracy, bare_tag_scores, entity_scores
 from finetune.task import SupervisedTask
 from model.task_names import TAGGING
 from reader import tagging
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 class Tagging(SupervisedTask):
     """Classify every token; the metric is entity F1 over words, as conlleval counts it.
+
+    With the scheme NONE it is the F1 of XTREME; see `finetune.metrics.bare_tag_chunks`.
 
     Args:
         labels: the tags in the order of their ids.
@@ -57,7 +60,8 @@ class Tagging(SupervisedTask):
         if flags.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
         ids = read_label_map(flags.label_map_config, flags.num_labels)
-        tagging.check_tag_map(ids, flags.label_map_config)
+        if flags.chunk_scheme != "NONE":
+            tagging.check_tag_map(ids, flags.label_map_config)
         labels = sorted(ids, key=ids.get)
         return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
@@ -124,6 +128,10 @@ class Tagging(SupervisedTask):
         """Compare the label ids of sentences: metric -> per cent."""
         gold_tags = [self.tags(labels) for labels in gold]
         predicted_tags = [self.tags(labels) for labels in predicted]
+        if self.scheme == "NONE":
+            scores = bare_tag_scores(gold_tags, predicted_tags)
+            share_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
+            return {self.metric: scores.f1, "acc": share_of_words}
         scores = entity_scores(gold_tags, predicted_tags)
         return {self.metric: scores.f1, "precision": scores.precision, "recall": scores.recall}
 

@@ -5,6 +5,7 @@
     IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
     IOE     E-ORG  O         E-PER   O        O        E-LOC     E- at the end of every entity, I- before it
     IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
+    NONE    PROPN  ADJ       PROPN   VERB     ADP      PROPN     tags that stand for themselves
 
 An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
 tags this way, which gives every sequence of tags one meaning.
@@ -32,7 +33,7 @@ from utils.errors import UserError
 
 OUTSIDE = "O"
 # scheme -> the letters of its tags; IOB: IOB1 or IOB2
-SCHEMES = {"IOB": "BI", "IOE": "IE", "IOBES": "BIES"}
+SCHEMES = {"IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
@@ -71,8 +72,8 @@ def inside(labels: Sequence[str]) -> list[int]:
 
 
 def is_tag(tag: str, scheme: str = "IOB") -> bool:
-    """Whether `tag` is O, or a letter of the scheme, "-" and a type."""
-    if tag == OUTSIDE:
+    """Whether `tag` is O, or a letter of the scheme, "-" and a type. With the scheme NONE any tag will do."""
+    if tag == OUTSIDE or scheme == "NONE":
         return True
     return len(tag) > 2 and tag[0] in SCHEMES[scheme] and tag[1] == "-"
 
@@ -91,7 +92,10 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
             continue
         partner = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
         if not is_tag(tag) or partner not in label_map:
-            raise UserError(f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type")
+            raise UserError(
+                f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type; for tags that "
+                "mark no entities give --chunk_scheme NONE"
+            )
     if label_map.get(OUTSIDE) != len(label_map) - 1:
         raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
 
@@ -141,7 +145,7 @@ def read_tagged(
     """Read and check a TSV file with the columns text_a and label, each joined by U+0002; tags become IOB2.
 
     Args:
-        label_map: tag -> id, with B- and I- of each type.
+        label_map: tag -> id, with B- and I- of each type unless the scheme is NONE.
         scheme: that of the tags, a key of `SCHEMES`.
         labels: False accepts a file without tags.
 
@@ -178,14 +182,15 @@ def _label_ids(
     """
     if len(tags) != words:
         raise UserError(f"{place}: {words} tokens but {len(tags)} tags; U+0002 joins both")
-    iob2 = to_iob2(tags)
+    names = tags if scheme == "NONE" else to_iob2(tags)
     for position, tag in enumerate(tags):
-        if not is_tag(tag, scheme) or iob2[position] not in label_map:
+        if not is_tag(tag, scheme) or names[position] not in label_map:
+            letters = ", ".join(SCHEMES[scheme]) or "no letters"
             raise UserError(
                 f"{place}, token {position + 1}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
-                f"{', '.join(SCHEMES[scheme])}, and the label map has {', '.join(label_map)}"
+                f"{letters}, and the label map has {', '.join(label_map)}"
             )
-    return tuple(label_map[tag] for tag in iob2)
+    return tuple(label_map[name] for name in names)
 
 
 class TaggedFeature(NamedTuple):

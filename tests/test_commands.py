@@ -60,6 +60,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
+    r".*prepare\.py udpos .*": "reader/test_prepare.py::test_udpos_the_treebanks_of_a_language_are_joined",
+    r".*prepare\.py tydiqa .*": "reader/test_prepare.py::test_tydiqa_by_language",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
@@ -67,8 +69,11 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
-    r"(NPROC=2 )?sh scripts/(small|base|large)/(xnli|pawsx|conll|panx|mlqa|tatoeba)_[\w-]+\.sh.*": RECIPE,
+    r"(NPROC=2 )?sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
+    r"sh scripts/(base|large)/(conll|panx|udpos|mlqa|tydiqa)_[\w-]+\.sh.*": RECIPE,
     r".*python run_classifier\.py .*": HERE,
+    r".*run_sequence_labeling\.py .* --chunk_scheme NONE .*":
+        "finetune/test_parts_of_speech.py::test_train_score_and_predict",
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english",
     r".*python (run_retrieval|encode_vector|mine_pairs)\.py .*": HERE,

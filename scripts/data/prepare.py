@@ -1,6 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa SOURCE...
+    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|udpos|mlqa|tydiqa|bucc SOURCE...
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
 docs/qa.md list the names of files that are known, and what is written.
@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
+from scripts.data.bucc import prepare_bucc
+from scripts.data.treebank import PARTS_OF_SPEECH, read_sentences
 from utils.command_line import Parser
 from utils.errors import UserError, run
-from utils.files import atomic_file, read_bytes, write_json
+from utils.files import as_json, atomic_file, read_bytes, read_json, write_json
 from utils.logging import setup_console
 from utils.tables import in_columns
 
@@ -37,6 +39,15 @@ RENAMED = {
     "deu": "de",
     "esp": "es",
     "ned": "nl",
+    "arabic": "ar",
+    "bengali": "bn",
+    "english": "en",
+    "finnish": "fi",
+    "indonesian": "id",
+    "korean": "ko",
+    "russian": "ru",
+    "swahili": "sw",
+    "telugu": "te",
 }
 COLUMNS = ("text_a", "text_b", "label")
 # Columns here -> their names in the releases; of two, the later is read.
@@ -77,6 +88,8 @@ class DataSet:
     read: Callable[[DataFile, bool], Iterable[Prepared]]  # the second argument is that of --lower_case
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
     ending: str = "tsv"
+    only_these_languages: bool = False  # whether files of other languages are passed over
+    joins_files: bool = False  # whether several files of a split and a language are put together
 
     def recognise(self, path: Path) -> DataFile | None:
         """The file with the split and the language that its name says; None if the name is not known."""
@@ -86,7 +99,10 @@ class DataSet:
                 groups = match.groupdict()
                 split = groups.get("split", "train")
                 language = groups.get("language")
-                return DataFile(path, RENAMED.get(split, split), RENAMED.get(language, language))
+                language = RENAMED.get(language, language)
+                if self.only_these_languages and language not in self.languages:
+                    return None
+                return DataFile(path, RENAMED.get(split, split), language)
         return None
 
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
@@ -99,30 +115,42 @@ class DataSet:
 def main(arguments: list[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
     parser = Parser(__doc__)
-    parser.add_argument("task", choices=DATA_SETS)
+    parser.add_argument("task", choices=[*DATA_SETS, "bucc"])
     parser.add_argument("sources", nargs="+", type=Path, help="of two files for the same, the first counts")
     parser.add_argument("--output", type=Path, help="folder to write (data/<task>)")
     parser.add_argument("--lower_case", action="store_true", help="conll and panx: words in lower case")
     options = parser.parse_args(arguments)
     setup_console()
-    data_set = DATA_SETS[options.task]
     output = options.output or Path("data", options.task)
+    if options.task == "bucc":
+        prepare_bucc(options.sources, output)
+        return
+    data_set = DATA_SETS[options.task]
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
     for file in find_files(data_set, options.sources, output):
         print(f"reading {file.path}", flush=True)
         for prepared in data_set.read(file, options.lower_case):
             key = (file.split, prepared.language)
+            path = output / file.split / f"{file.split}.{prepared.language}.{data_set.ending}"
             if key in written:
-                print(f"not used: {file.split} {prepared.language} is there already")
-                continue
-            name = f"{file.split}.{prepared.language}.{data_set.ending}"
-            with atomic_file(output / file.split / name) as target:
+                if not data_set.joins_files:
+                    print(f"not used: {file.split} {prepared.language} is there already")
+                    continue
+                prepared = joined(path.read_bytes(), written[key], prepared)
+            with atomic_file(path) as target:
                 target.write(prepared.content)
             # The rows are on disk; keep the header alone.
             written[key] = prepared._replace(content=prepared.content.partition(b"\n")[0])
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
     print("", table(written), "", f"written to {output}", sep="\n")
+
+
+def joined(content: bytes, before: Prepared, prepared: Prepared) -> Prepared:
+    """The rows of two files under one header. `content`: what was written of the first one."""
+    rows = prepared.content.partition(b"\n")[2]
+    counts = Counter(before.counts) + Counter(prepared.counts)
+    return prepared._replace(content=content + rows, counts=counts)
 
 
 def table(written: Mapping[tuple[str, str], Prepared]) -> str:
@@ -169,6 +197,8 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     evaluated = evaluation_languages(languages["dev"], languages["test"])
     if evaluated:
         write_numbers(output / "lang_map.json", evaluated)
+    if set(languages["test"]) - set(evaluated):  # languages without dev files
+        write_numbers(output / "test" / "lang_map.json", languages["test"])
     if languages["xquad"]:
         write_numbers(output / "xquad" / "lang_map.json", languages["xquad"])
     labels = {label for prepared in written.values() for label in prepared.labels}
@@ -393,6 +423,55 @@ def tag_names(types: Iterable[str]) -> list[str]:
     return [*names, OUTSIDE]
 
 
+def read_parts_of_speech(file: DataFile, _) -> Iterator[Prepared]:
+    """Words and parts of speech of a treebank.
+
+    Raises:
+        UserError: as `scripts.data.treebank.read_sentences`.
+    """
+    counts: Counter[str] = Counter()
+    written = ["text_a\tlabel"]
+    for sentence in read_sentences(read_lines(file.path), file.path):
+        words, tags = words_and_tags(sentence, prefix="")
+        if words:
+            counts["sentences"] += 1
+            counts["words"] += len(words)
+            written.append(f"{JOINT.join(words)}\t{JOINT.join(tags)}")
+    yield Prepared(file.language, "\n".join([*written, ""]).encode(), PARTS_OF_SPEECH, counts)
+
+
+def read_tydiqa(file: DataFile, _) -> Iterator[Prepared]:
+    """The questions of TyDi QA GoldP by language; the training file has those of all languages.
+
+    Raises:
+        UserError: the file has another form, or as `read_squad`.
+    """
+    if file.language is not None:
+        yield from read_questions(file, _)
+        return
+    read_squad(file.path, "train")  # checks the form
+    texts: Counter[str] = Counter()
+    questions: Counter[str] = Counter()
+    articles: dict[str, list] = defaultdict(list)
+    for article in read_json(file.path)["data"]:
+        for paragraph in article["paragraphs"]:
+            by_language = defaultdict(list)
+            for question in paragraph["qas"]:
+                name = question["id"].partition("-")[0]  # english-123-0
+                if name not in RENAMED:
+                    raise UserError(
+                        f"{file.path}: the question {question['id']} names no language of TyDi QA"
+                    )
+                by_language[RENAMED[name]].append(question)
+            for language, of_language in by_language.items():
+                articles[language].append({"paragraphs": [{**paragraph, "qas": of_language}]})
+                texts[language] += 1
+                questions[language] += len(of_language)
+    for language, of_language in articles.items():
+        counts = {"texts": texts[language], "questions": questions[language], "unanswered": 0}
+        yield Prepared(language, as_json({"data": of_language}).encode(), (), counts)
+
+
 def read_questions(file: DataFile, _) -> Iterator[Prepared]:
     """A file in SQuAD's form, checked.
 
@@ -426,6 +505,11 @@ TAGGED = DataSet(
     read=read_tags,
     label_names=tag_names,
 )
+# The 33 languages of XTREME's table. English is first: it is trained on.
+UDPOS_LANGUAGES = (
+    "en", "af", "ar", "bg", "de", "el", "es", "et", "eu", "fa", "fi", "fr", "he", "hi", "hu", "id", "it",
+    "ja", "kk", "ko", "mr", "nl", "pt", "ru", "ta", "te", "th", "tl", "tr", "ur", "vi", "yo", "zh",
+)  # fmt: skip
 DATA_SETS = {
     "xnli": DataSet(
         languages=("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur"),
@@ -446,6 +530,23 @@ DATA_SETS = {
     ),
     "conll": TAGGED,
     "panx": TAGGED,
+    "udpos": DataSet(
+        languages=UDPOS_LANGUAGES,
+        names=(rf"{LANGUAGE}_\w+-ud-{SPLIT}\.conllu",),
+        read=read_parts_of_speech,
+        label_names=lambda labels: PARTS_OF_SPEECH,
+        only_these_languages=True,
+        joins_files=True,
+    ),
+    "tydiqa": DataSet(
+        languages=("en", "ar", "bn", "fi", "id", "ko", "ru", "sw", "te"),
+        names=(
+            r"tydiqa-goldp-v1\.1-(?P<split>train)\.json",
+            r"tydiqa-goldp-(?P<split>dev)-(?P<language>[a-z]+)\.json",
+        ),
+        read=read_tydiqa,
+        ending="json",
+    ),
     "mlqa": DataSet(
         languages=("en", "es", "de", "ar", "hi", "vi", "zh"),
         names=(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.conll import read_conll
-from finetune.metrics import entity_scores
+from finetune.metrics import bare_tag_chunks, entity_scores
 from finetune.tagging import Tagging
 from reader.tagging import Sentence
 from tests.helpers.letters import Letters
@@ -36,6 +36,22 @@ def scores(gold: str, predicted: str):
 )
 def test_entities(gold, predicted, counts):
     assert scores(gold, predicted) == counts
+
+
+@pytest.mark.parametrize(
+    ("tags", "chunks"),
+    [
+        ("DET NOUN NOUN VERB", {("ET", 0, 0), ("OUN", 1, 2), ("ERB", 3, 3)}),  # equal tags are one chunk
+        ("SYM SYM", {("YM", 0, 0), ("YM", 1, 1)}),  # S- is alone
+        ("INTJ INTJ", {("NTJ", 0, 1)}),  # I- goes on
+        ("CCONJ SCONJ", {("CONJ", 1, 1)}),  # one type: the S begins anew, and nothing ended before it
+        ("SCONJ CCONJ NOUN", {("CONJ", 0, 0), ("CONJ", 0, 1), ("OUN", 2, 2)}),
+        ("X NOUN X", {("_", 0, 0), ("OUN", 1, 1)}),  # the end of a sentence does not end an X
+    ],
+)
+def test_chunks_of_parts_of_speech(tags, chunks):
+    """Worked out by hand from seqeval's rules; compared with seqeval itself in tests/parity."""
+    assert bare_tag_chunks([*tags.split(), "O"]) == chunks
 
 
 def test_conlleval_on_600_sequences(data_dir):

@@ -1,0 +1,110 @@
+"""Words and parts of speech of Universal Dependencies (CoNLL-U), as XTREME prepares them.
+
+A form that the treebank splits into several words, such as the French "du" (de + le), is one word here. Its
+part of speech is that of the part which is nearest to the root of the tree, among equally near ones the first
+in `_BY_RANK`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.errors import UserError
+
+PARTS_OF_SPEECH = (
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT",
+    "SCONJ", "SYM", "VERB", "X",
+)  # fmt: skip
+_BY_RANK = (
+    "VERB", "NOUN", "PROPN", "PRON", "ADJ", "NUM", "ADV", "INTJ", "AUX", "ADP", "DET", "PART", "CCONJ",
+    "SCONJ", "X", "PUNCT", "SYM",
+)  # fmt: skip
+_COLUMNS = 10
+_NO_TEXT = "_"  # in place of the words of treebanks whose text may not be passed on
+
+
+class Word(NamedTuple):
+    """A word of the tree: its form, its part of speech, and the number of its head, 0 for the root."""
+
+    form: str
+    tag: str
+    head: int
+
+
+def read_sentences(lines: Iterable[str], path: Path) -> Iterator[list[tuple[str, str]]]:
+    """Yield the (form, part of speech) of the words of each sentence; sentences without text are left out.
+
+    Raises:
+        UserError: a line has another form, or an unknown part of speech; names the line.
+    """
+    words: dict[int, Word] = {}
+    fused: dict[range, str] = {}  # numbers of words -> the form that they have together
+    for number, line in enumerate([*lines, ""], 1):
+        if line.startswith("#"):
+            continue
+        if line:
+            _read_line(line, words, fused, f"{path}, line {number}")
+            continue
+        sentence = _joined(words, fused)
+        blanks = sum(form == _NO_TEXT for form, _ in sentence)
+        if sentence and (blanks == 0 or blanks < len(sentence) - 1):
+            yield sentence
+        words = {}
+        fused = {}
+
+
+def _read_line(line: str, words: dict[int, Word], fused: dict[range, str], place: str) -> None:
+    """Add what a line says of a word, or of several.
+
+    Raises:
+        UserError: the line has another form.
+    """
+    cells = line.split("\t")
+    if len(cells) != _COLUMNS:
+        raise UserError(f"{place}: {len(cells)} columns, and CoNLL-U has {_COLUMNS}")
+    id_, form, _, tag, _, _, head = cells[:7]
+    form = form.replace("\u200c", "").replace(" ", "")
+    if "." in id_:  # an empty node of the enhanced tree
+        return
+    first, hyphen, last = id_.partition("-")
+    try:
+        if hyphen:
+            fused[range(int(first), int(last) + 1)] = form
+            return
+        tag = "X" if tag == "_" else tag
+        if tag not in PARTS_OF_SPEECH:
+            raise UserError(f"{place}: '{tag}' is no part of speech of Universal Dependencies")
+        words[int(first)] = Word(form, tag, 0 if head == "_" else int(head))
+    except ValueError as error:
+        raise UserError(f"{place}: '{id_}' and '{head}' should number words") from error
+
+
+def _joined(words: Mapping[int, Word], fused: Mapping[range, str]) -> list[tuple[str, str]]:
+    """The words of a sentence in order, with fused forms in place of their parts."""
+    heads = {}  # of each fused form: the part that gives its tag
+    parts: set[int] = set()
+    for numbers, form in fused.items():
+        known = [number for number in numbers if number in words]
+        if known:
+            heads[_nearest_to_root(known, words)] = form
+            parts.update(known)
+    sentence = []
+    for number, word in sorted(words.items()):
+        if number in heads:
+            sentence.append((heads[number], word.tag))
+        elif number not in parts:
+            sentence.append((word.form, word.tag))
+    return sentence
+
+
+def _nearest_to_root(numbers: Sequence[int], words: Mapping[int, Word]) -> int:
+    return min(numbers, key=lambda number: (_depth(number, words), _BY_RANK.index(words[number].tag)))
+
+
+def _depth(number: int, words: Mapping[int, Word]) -> int:
+    """How many words are above a word in the tree."""
+    above: set[int] = set()
+    while number in words and number not in above:  # a damaged tree may have a circle
+        above.add(number)
+        number = words[number].head
+    return len(above)
