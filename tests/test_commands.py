@@ -40,7 +40,7 @@ DOWNLOADS = "downloads from other servers; "
 # The pattern of a whole command -> who runs it. Another test is named FILE::FUNCTION.
 COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a reason with such a test
     r".*bin/pip install .*": ITSELF,
-    r"sh scripts/(setup|test)\.sh": ITSELF,
+    r"sh scripts/(setup\.sh( gpu)?|test\.sh)": ITSELF,
     r"sh scripts/gpu_check\.sh": "gpu_check/test_command.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
@@ -69,7 +69,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
-    r"(NPROC=2 )?sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
+    r"(NPROC=\d )?sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r"sh scripts/(base|large)/(conll|panx|udpos|mlqa|tydiqa)_[\w-]+\.sh.*": RECIPE,
     r".*python run_classifier\.py .*": HERE,
     r".*run_sequence_labeling\.py .* --chunk_scheme NONE .*":
