@@ -1,0 +1,204 @@
+"""Draw the pictures of docs/objectives.md: the attention masks of the objectives, and the stages of BTMLM.
+
+    .venv/bin/python -m scripts.pictures docs/images
+
+The masks are those of `pretrain.attention_mask`, which training uses. The SVG files are the same on every
+machine.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from pretrain import attention_mask
+from utils.command_line import Parser
+from utils.errors import run
+from utils.files import atomic_file
+
+CELL = 22  # pixels
+GAP = 6  # between the sides of a pair
+LABELS = 30  # the width of the row labels and the height of the column labels
+MARGIN = 16
+TITLE = 30
+SOURCE = "source"
+TARGET = "target"
+MASKED = "masked"
+PSEUDO = "pseudo"
+HIDDEN = "hidden"
+COLOURS = {
+    SOURCE: "#4477aa",
+    TARGET: "#ee7733",
+    MASKED: "#aa3377",
+    PSEUDO: "#228833",
+    HIDDEN: "#e8e8e8",
+}
+LEGEND = {
+    SOURCE: "sees a source token",
+    TARGET: "sees a target token",
+    MASKED: "sees a [MASK] or placeholder",
+    PSEUDO: "sees a pseudo-token",
+    HIDDEN: "may not attend",
+}
+INK = "#222222"
+FONT = "font-family='DejaVu Sans, Arial, sans-serif'"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A matrix of T tokens.
+
+    Attributes:
+        kinds: of each token: SOURCE, TARGET, MASKED or PSEUDO.
+        boundary: the number of tokens before the second side; T if there is none.
+        mask: bool [T, T], row i: the tokens that token i may attend to.
+    """
+
+    title: str
+    tokens: Sequence[str]
+    kinds: Sequence[str]
+    boundary: int
+    mask: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Width and height of the cells in pixels."""
+        return self.offset(len(self.tokens) - 1) + CELL
+
+    def offset(self, number: int) -> int:
+        """Where the cell of a token begins."""
+        return number * CELL + (GAP if number >= self.boundary else 0)
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("output", type=Path, help="the folder of the pictures")
+    folder = parser.parse_args().output
+    for name, picture in {"masks.svg": masks(), "btmlm.svg": btmlm()}.items():
+        with atomic_file(folder / name, "w") as file:
+            file.write(picture)
+
+
+def panels() -> list[Panel]:
+    """The matrices of docs/objectives.md. M is a [MASK] or placeholder, h a pseudo-token."""
+    pair = ["x1", "M2", "x3", "y4", "M5", "M6", "y7"]
+    pair_kinds = [SOURCE, MASKED, SOURCE, TARGET, MASKED, MASKED, TARGET]
+    side = np.array([0, 0, 0, 1, 1, 1, 1])
+    masked = np.array([kind == MASKED for kind in pair_kinds])
+    stage1 = ["x1", "x2", "x3", "x4", "M5", "M6", "M7"]
+    stage2 = ["x1", "M2", "x3", "x4", "h5", "h6", "h7"]
+    stage2_kinds = [SOURCE, MASKED, SOURCE, SOURCE, PSEUDO, PSEUDO, PSEUDO]
+    everything = np.ones((7, 7), bool)
+    camlm = attention_mask.camlm(side, masked)
+    placeholders = attention_mask.compact(context_length=4, placeholders=3)
+    return [
+        Panel("MMLM", pair[:3], pair_kinds[:3], 3, everything[:3, :3]),
+        Panel("TLM", pair, pair_kinds, 3, everything),
+        Panel("CAMLM", pair, pair_kinds, 3, camlm),
+        Panel("BTMLM, stage 1", stage1, [SOURCE] * 4 + [MASKED] * 3, 4, placeholders),
+        Panel("BTMLM, stage 2", stage2, stage2_kinds, 4, everything),
+    ]
+
+
+def masks() -> str:
+    """The matrices side by side, and what the colours mean."""
+    parts = []
+    left = MARGIN
+    height = 0
+    for panel in panels():
+        parts += draw_panel(panel, left, MARGIN)
+        left += LABELS + panel.size + MARGIN
+        height = max(height, MARGIN + TITLE + LABELS + panel.size)
+    place = MARGIN
+    for kind, meaning in LEGEND.items():
+        parts.append(rectangle(place, height + MARGIN, 14, 14, COLOURS[kind]))
+        parts.append(text(place + 20, height + MARGIN + 12, meaning, size=12, anchor="start"))
+        place += 44 + 7 * len(meaning)
+    return svg(max(left, place), height + 2 * MARGIN + 14, parts)
+
+
+def draw_panel(panel: Panel, left: int, top: int) -> list[str]:
+    """The elements of a panel: title, labels, and a square for each pair of tokens."""
+    first_column = left + LABELS
+    first_row = top + TITLE + LABELS
+    parts = [text(first_column + panel.size // 2, top + 14, panel.title, size=14)]
+    for number, (token, kind) in enumerate(zip(panel.tokens, panel.kinds)):
+        middle = panel.offset(number) + CELL // 2
+        parts.append(text(first_column + middle, first_row - 8, token, colour=COLOURS[kind]))
+        parts.append(text(left + LABELS // 2, first_row + middle + 4, token, colour=COLOURS[kind]))
+    for query in range(len(panel.tokens)):
+        for key, kind in enumerate(panel.kinds):
+            colour = COLOURS[kind if panel.mask[query, key] else HIDDEN]
+            x = first_column + panel.offset(key)
+            y = first_row + panel.offset(query)
+            parts.append(rectangle(x, y, CELL - 2, CELL - 2, colour))
+    return parts
+
+
+def btmlm() -> str:
+    """Both stages of BTMLM as rows of tokens, with what is predicted above them."""
+    sentence = ["the", "red", "house", "stands"]
+    pseudo_tokens = ["das", "rote", "Haus"]
+    masked_sentence = ["the", "[MASK]", "house", "stands"]
+    parts = [text(MARGIN, 26, "Stage 1: make pseudo-tokens, without gradient", size=14, anchor="start")]
+    parts += draw_tokens(sentence, [SOURCE] * 4, 0, top=86)
+    parts += draw_tokens(["[MASK]"] * 3, [MASKED] * 3, 4, top=86)
+    for number, word in enumerate(pseudo_tokens):
+        parts.append(arrow(token_middle(4 + number), 84, token_middle(4 + number), 66))
+        parts.append(text(token_middle(4 + number), 58, word, colour=COLOURS[PSEUDO], size=14))
+        parts.append(arrow(token_middle(4 + number), 150, token_middle(4 + number), 190, COLOURS[PSEUDO]))
+    note = "each [MASK] sees the sentence and itself"
+    parts.append(text(MARGIN, 136, note, size=12, anchor="start"))
+    parts.append(text(MARGIN, 184, "Stage 2: learn from them", size=14, anchor="start"))
+    kinds = [SOURCE, MASKED, SOURCE, SOURCE]
+    parts += draw_tokens(masked_sentence, kinds, 0, top=236)
+    parts += draw_tokens(pseudo_tokens, [PSEUDO] * 3, 4, top=236)
+    parts.append(arrow(token_middle(1), 234, token_middle(1), 216))
+    parts.append(text(token_middle(1), 208, "red", colour=COLOURS[SOURCE], size=14))
+    note = "all tokens see all tokens; the loss is on the masked word of the sentence"
+    parts.append(text(MARGIN, 286, note, size=12, anchor="start"))
+    return svg(token_middle(7), 304, parts)
+
+
+def draw_tokens(words: Iterable[str], kinds: Iterable[str], first: int, top: int) -> list[str]:
+    """Boxes with words, from the place `first` on."""
+    parts = []
+    for place, (word, kind) in enumerate(zip(words, kinds), first):
+        parts.append(rectangle(token_middle(place) - 36, top, 72, 28, COLOURS[kind]))
+        parts.append(text(token_middle(place), top + 19, word, colour="#ffffff"))
+    return parts
+
+
+def token_middle(place: int) -> int:
+    """The middle of a box in pixels. The second language stands apart."""
+    return MARGIN + 36 + 80 * place + (24 if place >= 4 else 0)
+
+
+def rectangle(x: int, y: int, width: int, height: int, colour: str) -> str:
+    return f"<rect x='{x}' y='{y}' width='{width}' height='{height}' rx='3' fill='{colour}'/>"
+
+
+def text(x: int, y: int, words: str, colour: str = INK, size: int = 13, anchor: str = "middle") -> str:
+    style = f"{FONT} font-size='{size}' fill='{colour}' text-anchor='{anchor}'"
+    return f"<text x='{x}' y='{y}' {style}>{escape(words)}</text>"
+
+
+def arrow(x1: int, y1: int, x2: int, y2: int, colour: str = INK) -> str:
+    """A vertical line with a head at its end."""
+    direction = 1 if y2 > y1 else -1
+    head = f"M{x2 - 4} {y2 - 6 * direction} L{x2} {y2} L{x2 + 4} {y2 - 6 * direction}"
+    return f"<path d='M{x1} {y1} L{x2} {y2} {head}' stroke='{colour}' stroke-width='1.5' fill='none'/>"
+
+
+def svg(width: int, height: int, parts: Iterable[str]) -> str:
+    """A picture on white."""
+    size = f"width='{width}' height='{height}' viewBox='0 0 {width} {height}'"
+    background = f"<rect width='{width}' height='{height}' fill='#ffffff'/>"
+    lines = [f"<svg xmlns='http://www.w3.org/2000/svg' {size}>", background, *parts, "</svg>"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run(main)
