@@ -5,6 +5,7 @@ FinetuneFlags has every official flag with its type and default.
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from finetune.report import check_recipe
@@ -33,6 +34,26 @@ _NO_EXECUTOR = "there is no static-graph executor"
 AtLeastOne = Annotated[float, Range(at_least=1)]
 Decay = Annotated[float, Range(above=0, at_most=1)]
 SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
+
+
+# A folder that the recipes read -> the parts of scripts/data/get_data.sh that fill it.
+_PARTS_OF_DATA = {
+    "xnli": "xnli",
+    "pawsx": "pawsx",
+    "mlqa": "mlqa squad xquad",
+    "tydiqa": "tydiqa",
+    "udpos": "udpos",
+    "panx": "panx",
+    "conll": "conll",
+}
+
+
+def _check_recipe_data(train_set: Path) -> None:
+    """Raise a UserError if a recipe's folder, such as data/xnli, is not there."""
+    folder = Path(*train_set.parts[:2])
+    parts = _PARTS_OF_DATA.get(folder.name)
+    if folder.parent == Path("data") and parts and not folder.exists():
+        raise UserError(f"{folder}: no such folder; sh scripts/data/get_data.sh {parts} fetches the data")
 
 
 @dataclass
@@ -295,6 +316,8 @@ class FinetuneFlags(TrainingFlags):
             missing.append("--ernie_config_path is needed: its shape (configs/base/ernie_config.json)")
         if missing:
             raise UserError("; ".join(missing))
+        if self.do_train:
+            _check_recipe_data(Path(self.train_set))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
         if self.in_tokens and self.batch_size < self.max_seq_len:

@@ -115,8 +115,8 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     files = _find_bitexts(folder)
     if not files:
         raise UserError(
-            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; name "
-            "LASER/data/tatoeba/v1"
+            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; sh "
+            "scripts/data/get_data.sh tatoeba fetches those of Tatoeba to data/tatoeba"
         )
     absent = [language for language in languages if language not in files]
     if absent:

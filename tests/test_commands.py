@@ -45,6 +45,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
+    r"sh scripts/data/get_data\.sh.*":
+        DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_exit_code",
     r"(export|wget|unzip|tar) .*":

@@ -4,24 +4,18 @@ The files go where the official scripts expect them: configs/vocab.txt, configs/
 configs/{base,large}/params/. Files that are already there are checked and kept.
 """
 
-import os
 import shutil
 import sys
 import tarfile
-import urllib.error
-import urllib.request
 import zlib
-from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
-
-from tqdm import tqdm
 
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
+from scripts.data.download import LARGEST_ARCHIVE, fetch_missing, refuse_faults
 from utils.command_line import Parser
 from utils.errors import UserError, run
 from utils.files import atomic_dir, unwritable_is_a_user_error
@@ -34,56 +28,7 @@ VOCAB_FILES = ("vocab.txt", "piece.model")
 VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 PARTS = ("vocab", *HIDDEN_SIZE)
-LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
-
-
-def download(url: str, path: Path) -> str:
-    """Fetch `url` to `path`.
-
-    Until it is complete, its bytes are in `<path>.part`; another call continues it.
-
-    Returns:
-        "", or why it could not be fetched.
-
-    Raises:
-        UserError: the disk is full.
-    """
-    print(f"downloading {url}", flush=True)
-    part = path.with_name(path.name + ".part")
-    version = path.with_name(path.name + ".version")  # of the server's file, so that two are never mixed
-    part.parent.mkdir(parents=True, exist_ok=True)
-    tag = version.read_text() if version.is_file() else ""
-    size = part.stat().st_size if part.exists() and tag else 0
-    # The server sends the rest, or all if its file has another tag now.
-    headers = {"Range": f"bytes={size}-", "If-Range": tag} if size else {}
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as reply:
-            if reply.status != 206:  # the server sends the file from its start
-                size = 0
-            tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
-            version.write_text("" if tag.startswith("W/") else tag)  # a weak tag may stand for two files
-            length = reply.headers.get("Content-Length")
-            total = size + int(length) if length else None
-            bar = {"total": total, "initial": size, "desc": path.name, "mininterval": 10}
-            with (
-                unwritable_is_a_user_error(part),
-                open(part, "ab" if size else "wb") as file,
-                tqdm.wrapattr(file, "write", **bar) as file_with_bar,
-            ):
-                shutil.copyfileobj(reply, file_with_bar, 1 << 20)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is not a part of this file
-            part.unlink(missing_ok=True)
-        return f"the server answers {error.code} {error.reason}"
-    except (OSError, HTTPException) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
-    if total is not None and part.stat().st_size != total:
-        return f"it broke off at {part.stat().st_size:,} of {total:,} bytes"
-    os.replace(part, path)
-    version.unlink(missing_ok=True)
-    return ""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -106,12 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
             faults += get_vocabulary(options.configs)
         else:
             faults += get_parameters(options.configs, part)
-    if faults:
-        print("download by hand, and put where the arrow points:", *faults, sep="\n  ", flush=True)
-        raise UserError(
-            "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
-            "again, which checks and unpacks them"
-        )
+    refuse_faults(faults)
 
 
 def get_vocabulary(configs: Path) -> list[str]:
@@ -135,17 +75,6 @@ def get_parameters(configs: Path, size: str) -> list[str]:
     faults = fetch_missing({archive: url})
     if not faults:
         unpack(archive, target, size)
-    return faults
-
-
-def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
-    """Download the files that are not there yet. Returns a line for each that could not be fetched."""
-    faults = []
-    for path, url in urls.items():
-        if not path.is_file():
-            fault = download(url, path)
-            if fault:
-                faults.append(f"{url} -> {path}: {fault}")
     return faults
 
 

@@ -1,5 +1,7 @@
 """A small piece model trained on ten scripts, with pieces that the digit-comma rule touches."""
 
+import http.server
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,46 @@ def tokenizer(piece_model):
 def files(folder: Path) -> list[str]:
     """The names of all files below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves bytes by path, with or without ranges, up to `drop_at`. `requests`: their (path, range)."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.drop_at: int | None = None
+        self.ranges = True
+        self.tag = '"of this file"'
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        byte_range = self.headers["Range"]
+        self.server.requests.append((self.path, byte_range))
+        if self.path not in self.server.files:
+            self.send_error(404)
+            return
+        data = self.server.files[self.path]
+        is_same_file = self.headers.get("If-Range") in (None, self.server.tag)
+        start = 0
+        if byte_range and self.server.ranges and is_same_file:
+            start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", self.server.tag)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        self.wfile.write(data[start : self.server.drop_at])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        yield server
+        server.shutdown()

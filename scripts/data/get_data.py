@@ -1,0 +1,182 @@
+"""Fetch the public data of the fine-tuning recipes and prepare it; see scripts/data/get_data.sh.
+
+Archives and files go to data/downloads/<part>. They are unpacked beside it, prepared by prepare.py into
+data/<task>, and the unpacked files are removed. What is in data/downloads already is not fetched again.
+"""
+
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+# The path has the folder of a script, not the root.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from reader.bitext import TATOEBA, read_bitexts
+from scripts.data import prepare
+from scripts.data.download import LARGEST_ARCHIVE, fetch_missing, refuse_faults
+from utils.command_line import Parser
+from utils.errors import UserError, run
+from utils.files import atomic_dir, remove, unwritable_is_a_user_error
+
+FACEBOOK = "https://dl.fbaipublicfiles.com"
+GOOGLE = "https://storage.googleapis.com"
+GITHUB = "https://raw.githubusercontent.com"
+LINDAT = "https://lindat.mff.cuni.cz/repository/xmlui/bitstream/handle/11234"
+LIMSI = "https://comparable.limsi.fr/bucc2018"
+XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
+
+
+class Part(NamedTuple):
+    """A public data set.
+
+    Attributes:
+        task: the task of prepare.py that lays it out; "" for Tatoeba, which is read as it is.
+        folder: what all addresses begin with.
+        files: their names in it.
+    """
+
+    task: str
+    folder: str
+    files: Sequence[str]
+
+
+PARTS = {
+    "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
+    "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
+    "mlqa": Part("mlqa", f"{FACEBOOK}/MLQA", ["MLQA_V1.zip"]),
+    "squad": Part("mlqa", f"{GITHUB}/rajpurkar/SQuAD-explorer/master/dataset", ["train-v1.1.json"]),
+    "xquad": Part(
+        "mlqa", f"{GITHUB}/deepmind/xquad/master", [f"xquad.{language}.json" for language in XQUAD_LANGUAGES]
+    ),
+    "tydiqa": Part(
+        "tydiqa", f"{GOOGLE}/tydiqa/v1.1", ["tydiqa-goldp-v1.1-train.json", "tydiqa-goldp-v1.1-dev.tgz"]
+    ),
+    "tatoeba": Part(
+        "",
+        f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1",
+        [
+            f"tatoeba.{TATOEBA[language]}-eng.{side}"
+            for language in TATOEBA
+            for side in (TATOEBA[language], "eng")
+        ],
+    ),
+    "bucc": Part(
+        "bucc",
+        LIMSI,
+        [
+            f"bucc2018-{language}-en.{split}-gold.tar.bz2"
+            for language in ("de", "fr", "ru", "zh")
+            for split in ("sample", "training")
+        ],
+    ),
+    "udpos": Part("udpos", f"{LINDAT}/1-3105", ["ud-treebanks-v2.5.tgz"]),
+}
+BY_HAND = {
+    "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
+    "archives, then run scripts/data/prepare.py panx FOLDER",
+    "conll": "its licences do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
+    "say where to ask, then run scripts/data/prepare.py conll FOLDER",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Get the parts that the command line names.
+
+    Raises:
+        UserError: a file could not be fetched or prepared. What can be fetched is prepared before.
+    """
+    parser = Parser(__doc__.split("\n\n")[0], prog="get_data.sh")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder to write (data)")
+    options = parser.parse_args(arguments)
+    for part in options.parts:
+        if part in BY_HAND:
+            raise UserError(f"{part}: {BY_HAND[part]}")
+        if part not in PARTS:
+            parser.error(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+    faults = []
+    fetched = []
+    for part in options.parts or PARTS:
+        faults_of_part = fetch_missing(addresses(options.data, part))
+        faults += faults_of_part
+        if not faults_of_part:
+            fetched.append(part)
+    if "tatoeba" in fetched:
+        read_bitexts(options.data / "tatoeba")  # checks the files
+        print(f"tatoeba: {options.data / 'tatoeba'}")
+    for task in dict.fromkeys(PARTS[part].task for part in fetched):
+        if task:
+            prepare_task(options.data, task)
+    refuse_faults(faults)
+
+
+def addresses(data: Path, part: str) -> dict[Path, str]:
+    """Where each file of a part goes -> where it comes from."""
+    task, folder, files = PARTS[part]
+    target = data / "downloads" / part if task else data / part
+    return {target / name: f"{folder}/{name}" for name in files}
+
+
+def prepare_task(data: Path, task: str) -> None:
+    """Unpack and prepare all complete parts of a task, also those of earlier calls.
+
+    Raises:
+        UserError: an archive or a file in it is damaged.
+    """
+    sources = []
+    unpacked = []
+    for part, (task_of_part, _, _) in PARTS.items():
+        paths = list(addresses(data, part))
+        if task_of_part != task or not all(path.is_file() for path in paths):
+            continue
+        for path in paths:
+            if path.suffix == ".json":
+                sources.append(path)
+            else:
+                folder = path.with_name(f"{path.name}.unpacked")
+                unpack(path, folder)
+                sources.append(folder)
+                unpacked.append(folder)
+    try:
+        prepare.main([task, *map(str, sources), "--output", str(data / task)])
+    except UserError as error:
+        raise UserError(
+            f"{error}; if a download is damaged, delete it in {data / 'downloads'} and run this again"
+        ) from error
+    finally:
+        for folder in unpacked:
+            remove(folder)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack an archive into a new folder.
+
+    Raises:
+        UserError: it is not an archive, is damaged or too large, or the disk is full.
+    """
+    print(f"unpacking {archive}", flush=True)
+    try:
+        with unwritable_is_a_user_error(target), atomic_dir(target) as folder:
+            if archive.suffix == ".zip":
+                with zipfile.ZipFile(archive) as file:
+                    _check_size(archive, sum(member.file_size for member in file.infolist()))
+                    file.extractall(folder)
+            else:
+                with tarfile.open(archive) as file:
+                    _check_size(archive, sum(member.size for member in file))
+                    file.extractall(folder, filter="data")  # nothing outside of the folder
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
+
+
+def _check_size(archive: Path, size: int) -> None:
+    if size > LARGEST_ARCHIVE:
+        raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; delete it")
+
+
+if __name__ == "__main__":
+    run(main)

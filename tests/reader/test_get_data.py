@@ -1,0 +1,334 @@
+"""scripts/data/get_data.py: small copies of all data on a local server, fetched, prepared, trained on."""
+
+import importlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import zipfile
+
+import pytest
+
+from finetune.flags import FinetuneFlags
+from inference.mining import DistinctLines, gold_pairs
+from reader.bitext import TATOEBA
+from reader.tokenization import Tokenizer
+from scripts.data import get_data
+from tests.finetune import answering_toy
+from tests.helpers.full_disk import disk_full_after
+from tests.helpers.official_layout import make_official_weights, official_config
+from tests.helpers.small_corpus import sentences, train_pieces
+from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
+from tests.reader.conftest import files
+from utils.errors import UserError
+
+TEXTS = sentences(12, seed=3)
+
+
+def table(columns: str, rows: list) -> str:
+    return "".join("\t".join(map(str, row)) + "\n" for row in [columns.split(), *rows])
+
+
+def nli_release() -> dict[str, str]:
+    """XNLI-1.0 and XNLI-MT-1.0, as name -> content."""
+    labels = ["entailment", "neutral", "contradiction"] * 4
+    rows = [
+        [language, label, text, text]
+        for language in ("en", "fr")
+        for text, label in zip(TEXTS, labels, strict=True)
+    ]
+    evaluated = table("language gold_label sentence1 sentence2", rows)
+    trained = table("premise hypo label", [[text, text, label] for text, label in zip(TEXTS, labels)])
+    return {
+        "XNLI-1.0/xnli.dev.tsv": evaluated,
+        "XNLI-1.0/xnli.test.tsv": evaluated,
+        "XNLI-MT-1.0/multinli/multinli.train.en.tsv": trained,
+    }
+
+
+def paraphrase_release() -> dict[str, str]:
+    rows = [[number, text, text, number % 2] for number, text in enumerate(TEXTS)]
+    content = table("id sentence1 sentence2 label", rows)
+    names = ["en/train", "en/dev_2k", "en/test_2k", "de/dev_2k", "de/test_2k"]
+    return {f"x-final/{name}.tsv": content for name in names}
+
+
+def treebank_release() -> dict[str, str]:
+    release = {}
+    for name in ("en_ewt-ud-train", "en_ewt-ud-dev", "en_ewt-ud-test", "de_gsd-ud-dev", "de_gsd-ud-test"):
+        lines = []
+        for text in TEXTS:
+            for number, word in enumerate(text.split(), 1):
+                tag = "NOUN" if len(word) > 4 else "DET"
+                cells = [number, word, "_", tag, "_", "_", number - 1, "_", "_", "_"]
+                lines.append("\t".join(map(str, cells)))
+            lines.append("")
+        release[f"ud-treebanks-v2.5/UD/{name}.conllu"] = "\n".join(lines) + "\n"
+    return release
+
+
+def questions(language: str = "") -> str:
+    """SQuAD's form. TyDi QA's ids begin with the language."""
+    content = answering_toy.squad(6, seed=1)
+    for _, question in answering_toy.questions(content):
+        question["id"] = f"{language}-{question['id']}"
+    return json.dumps(content)
+
+
+def zipped(contents: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(contents: dict[str, str], compression: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content.encode())
+            archive.addfile(member, io.BytesIO(content.encode()))
+    return buffer.getvalue()
+
+
+def releases() -> dict[str, bytes]:
+    """Path on the server, as in the real address -> a small copy of what is there."""
+    nli = nli_release()
+    tydiqa = {
+        f"tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-{name}.json": questions(name)
+        for name in ("english", "finnish")
+    }
+    mlqa = {
+        f"MLQA_V1/{split}/{split}-context-{language}-question-{language}.json": questions()
+        for split in ("dev", "test")
+        for language in ("en", "de")
+    }
+    found = {
+        "XNLI/XNLI-1.0.zip": zipped({name: text for name, text in nli.items() if "MT" not in name}),
+        "XNLI/XNLI-MT-1.0.zip": zipped({name: text for name, text in nli.items() if "MT" in name}),
+        "paws/pawsx/x-final.tar.gz": tarred(paraphrase_release(), "gz"),
+        "MLQA/MLQA_V1.zip": zipped(mlqa),
+        "rajpurkar/SQuAD-explorer/master/dataset/train-v1.1.json": questions().encode(),
+        "tydiqa/v1.1/tydiqa-goldp-v1.1-train.json": questions("english").encode(),
+        "tydiqa/v1.1/tydiqa-goldp-v1.1-dev.tgz": tarred(tydiqa, "gz"),
+        "1-3105/ud-treebanks-v2.5.tgz": tarred(treebank_release(), "gz"),
+    }
+    for language in get_data.XQUAD_LANGUAGES:
+        found[f"deepmind/xquad/master/xquad.{language}.json"] = questions().encode()
+    for code in TATOEBA.values():
+        for side in (code, "eng"):
+            text = "".join(f"{line}\n" for line in TEXTS)
+            found[f"facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.{code}-eng.{side}"] = text.encode()
+    for language in ("de", "fr", "ru", "zh"):
+        for split in ("sample", "training"):
+            name = f"bucc2018/{language}-en/{language}-en.{split}"
+            contents = {f"{name}.gold": f"{language}-1\ten-1\n"}
+            for side in (language, "en"):
+                contents[f"{name}.{side}"] = "".join(f"{side}-{n}\t{t}\n" for n, t in enumerate(TEXTS))
+            found[f"bucc2018/bucc2018-{language}-en.{split}-gold.tar.bz2"] = tarred(contents, "bz2")
+    return found
+
+
+@pytest.fixture
+def small(server, monkeypatch):
+    """The server has the releases, and get_data asks it instead of the real ones."""
+    parts = {}
+    for name, part in get_data.PARTS.items():
+        path = part.folder.split("/", 3)[3].replace("repository/xmlui/bitstream/handle/11234/", "")
+        parts[name] = part._replace(folder=f"{server.url}/{path}")
+    monkeypatch.setattr(get_data, "PARTS", parts)
+    server.files = {f"/{path}": content for path, content in releases().items()}
+    return server
+
+
+def get(folder, *parts: str) -> None:
+    get_data.main([*parts, "--data", str(folder / "data")])
+
+
+def test_the_addresses_are_those_of_the_docs():
+    page = (ROOT / "docs/data_layout.md").read_text(encoding="utf-8")
+    for name, part in get_data.PARTS.items():
+        assert part.folder.startswith("https://")
+        assert part.folder.removeprefix("https://") in page, name
+
+
+RECIPES = {
+    "xnli": "run_classifier",
+    "pawsx": "run_classifier",
+    "udpos": "run_sequence_labeling",
+    "mlqa": "run_mrc",
+    "tydiqa": "run_mrc",
+}
+
+
+def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, monkeypatch):
+    get(tmp_path)
+    data = tmp_path / "data"
+    assert sorted(path.name for path in data.iterdir()) == [
+        "bucc", "downloads", "mlqa", "pawsx", "tatoeba", "tydiqa", "udpos", "xnli",
+    ]  # fmt: skip
+    assert not list(data.rglob("*.unpacked"))
+    requests = len(small.requests)
+    get(tmp_path, "xnli")  # again: nothing is fetched
+    assert len(small.requests) == requests
+
+    make_model(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for task, program in RECIPES.items():
+        shutil.rmtree("checkpoints", ignore_errors=True)
+        recipe = ["sh", f"scripts/base/{task}_cross_lingual_transfer.sh"]
+        environment = clean_environment()
+        line = subprocess.run(recipe, env=environment, capture_output=True, text=True, check=True).stdout
+        flags = json.loads(line)[3:]
+        few = ["--max_steps", "2", "--batch_size", "2", "--use_cuda", "false", "--max_seq_len", "64"]
+        if program == "run_mrc":
+            few += ["--doc_stride", "16", "--max_query_length", "16"]
+        call_main(importlib.import_module(program), [*flags, *few])
+        results = json.loads((tmp_path / "checkpoints/results.json").read_text())
+        assert results["selected"]["1"]["step"] == 2, task
+
+    run_retrieval = importlib.import_module("run_retrieval")
+    search = [
+        "--pairs",
+        "data/tatoeba",
+        "--languages",
+        "de",
+        "--init_pretraining_params",
+        "configs/base/params",
+    ]
+    vocabulary = ["--vocab_path", "configs/vocab.txt", "--piece_model_path", "configs/piece.model"]
+    call_main(run_retrieval, [*search, *vocabulary, "--max_seq_len", "64", "--use_cuda", "false"])
+    for language in ("de", "fr", "ru", "zh"):
+        sides = [DistinctLines(f"{side}<=data/bucc/dev/{language}-en.{side}") for side in (language, "en")]
+        assert len(gold_pairs(f"data/bucc/dev/{language}-en.gold.tsv", *sides)) == 1
+
+
+def make_model(folder) -> None:
+    """Official weights of base's layout, as the recipes name them, and recipes that print their flags."""
+    stand_in_for_launch(folder)
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "configs").mkdir()
+    pieces = train_pieces(folder / "configs/piece.model", TEXTS * 4, vocab_size=60)
+    tokenizer = Tokenizer(None, pieces)
+    tokenizer.write_vocab(folder / "configs/vocab.txt")
+    config = official_config("tiny", vocab_size=tokenizer.vocab_size)
+    make_official_weights(folder / "configs/base", config, seed=1)
+
+
+def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_path, capsys):
+    """A moved file, and one whose download breaks off; the same command goes on."""
+    moved = "/MLQA/MLQA_V1.zip"
+    content = small.files.pop(moved)
+    small.drop_at = 40
+    with pytest.raises(UserError, match="not all files could be downloaded"):
+        get(tmp_path, "mlqa", "squad", "pawsx")
+    listed = capsys.readouterr().out
+    assert (
+        f"{small.url}{moved} -> {tmp_path}/data/downloads/mlqa/MLQA_V1.zip: the server answers 404" in listed
+    )
+    assert re.search(r"x-final.tar.gz: it broke off at 40 of \d+ bytes", listed)
+    assert not (tmp_path / "data/pawsx").exists()
+
+    small.drop_at = None
+    with pytest.raises(UserError):
+        get(tmp_path, "mlqa", "squad", "pawsx")
+    assert (tmp_path / "data/mlqa/train/train.en.json").is_file()  # SQuAD alone
+    assert (tmp_path / "data/pawsx/dev/dev.de.tsv").is_file()
+    assert ("/paws/pawsx/x-final.tar.gz", "bytes=40-") in small.requests
+    small.files[moved] = content
+    get(tmp_path, "mlqa")
+    assert {"dev/dev.en.json", "train/train.en.json"} < set(files(tmp_path / "data/mlqa"))
+
+
+def test_a_part_of_another_version_is_not_gone_on_with(small, tmp_path):
+    small.drop_at = 40
+    with pytest.raises(UserError):
+        get(tmp_path, "pawsx")
+    small.drop_at = None
+    small.tag = '"a newer release"'
+    get(tmp_path, "pawsx")
+    assert (tmp_path / "data/pawsx/train/train.en.tsv").is_file()
+
+
+@pytest.mark.parametrize(
+    "part, path, message",
+    [
+        ("xnli", "/XNLI/XNLI-1.0.zip", r"XNLI-1.0.zip: cannot be unpacked .*; delete it and run this again"),
+        ("udpos", "/1-3105/ud-treebanks-v2.5.tgz", r"v2.5.tgz: cannot be unpacked .*; delete it and run"),
+        (
+            "squad",
+            "/rajpurkar/SQuAD-explorer/master/dataset/train-v1.1.json",
+            r"train-v1.1.json.*; if a download is damaged, delete it in .*downloads and run this again",
+        ),
+    ],
+)
+@pytest.mark.parametrize("damage", ["cut", "page"])
+def test_damaged_files(small, tmp_path, part, path, message, damage):
+    """A file that the server has only a part of, and a page in its place."""
+    whole = small.files[path]
+    small.files[path] = whole[: len(whole) // 2] if damage == "cut" else b"<html>log in</html>"
+    with pytest.raises(UserError, match=message):
+        get(tmp_path, part)
+    task = get_data.PARTS[part].task
+    assert not (tmp_path / "data" / task).exists()
+    assert not list(tmp_path.rglob("*.unpacked"))
+
+
+@pytest.mark.parametrize("room", [100, 600])
+def test_a_full_disk(small, tmp_path, room):
+    """While it downloads, and while it unpacks or prepares. Then the same command goes on."""
+    with disk_full_after(room), pytest.raises(UserError, match="no space left to write it"):
+        get(tmp_path, "pawsx")
+    assert not (tmp_path / "data/pawsx/label_map.json").exists()
+    get(tmp_path, "pawsx")
+    assert (tmp_path / "data/pawsx/label_map.json").is_file()
+
+
+def test_an_archive_does_not_write_outside_of_its_folder(small, tmp_path):
+    small.files["/paws/pawsx/x-final.tar.gz"] = tarred({"../../../escaped.tsv": "x"}, "gz")
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        get(tmp_path, "pawsx")
+    assert not list(tmp_path.rglob("escaped.tsv"))
+
+
+@pytest.mark.parametrize(
+    "part, message",
+    [
+        ("panx", "panx: it is on a shared drive that XTREME's README names"),
+        ("conll", "conll: its licences do not allow a download; www.clips.uantwerpen.be"),
+        ("glue", "unknown part 'glue'; it is one of xnli, pawsx, mlqa"),
+    ],
+)
+def test_parts_that_are_fetched_by_hand(tmp_path, part, message):
+    with pytest.raises(UserError) as error:
+        get(tmp_path, part)
+    assert message in str(error.value)
+
+
+def test_too_large_an_archive(tmp_path, monkeypatch):
+    monkeypatch.setattr(get_data, "LARGEST_ARCHIVE", 10)
+    (tmp_path / "a.zip").write_bytes(zipped({"a": "x" * 11}))
+    with pytest.raises(UserError, match=r"a.zip: over 0 GiB when unpacked; delete it"):
+        get_data.unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert files(tmp_path) == ["a.zip"]
+
+
+@pytest.mark.parametrize(
+    "task, parts", [("xnli", "xnli"), ("mlqa", "mlqa squad xquad"), ("udpos", "udpos"), ("panx", "panx")]
+)
+def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, parts):
+    monkeypatch.chdir(tmp_path)
+    places = {
+        "train_set": f"./data/{task}/train/train.en.tsv",
+        "init_pretraining_params": "configs/base/params",
+    }
+    flags = FinetuneFlags(**places, do_val=False, do_test=False)
+    message = f"data/{task}: no such folder; sh scripts/data/get_data.sh {parts} fetches the data"
+    with pytest.raises(UserError, match=f"^{message}$"):
+        flags.check()
+    (tmp_path / "data" / task).mkdir(parents=True)
+    flags.check()
