@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ PACKAGES = (
     "faiss-cpu",
     "numpy",
 )
+GROUPED = ", grouped"  # ends the label of a peer with pairs of similar length in a batch
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
@@ -135,25 +136,42 @@ def write_page(docs: Path, rows: Mapping[str, Mapping]) -> None:
 
 
 def to_markdown(rows: Mapping[str, Mapping]) -> str:
-    """The machines and versions, a line for each row, then each row with its contenders."""
+    """A table for each machine with a line for each row, then each row with its contenders."""
     measured = [row for row in rows.values() if "result" in row]
-    machines = dict.fromkeys(machine_line(row["machine"]) for row in measured)
-    versions = set()
+    by_machine: dict[str, list[Mapping]] = {}
     for row in measured:
-        for environment, packages in row["versions"].items():
-            listed = ", ".join(f"{name} {version}" for name, version in packages.items())
-            versions.add(f"- `{environment}`: {listed}")
-    lines = [["", "ours", "fastest peer", "times", "as installed", "in any precision"]]
-    lines += [summary(row["title"], row["result"]) for row in measured if "ratio_to_peer" in row["result"]]
-    parts = [" ".join(machines), "\n".join(sorted(versions)), in_markdown(lines)]
+        by_machine.setdefault(machine_line(row["machine"]), []).append(row)
+    parts = []
+    for line, rows_of_machine in by_machine.items():
+        parts += [line, versions_of(rows_of_machine), summaries(rows_of_machine)]
     for row in measured:
         parts += parts_of(row)
     return "\n\n".join(parts) + "\n"
 
 
+def versions_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each environment."""
+    lines = set()
+    for row in rows:
+        for environment, packages in row["versions"].items():
+            listed = ", ".join(f"{name} {version}" for name, version in packages.items())
+            lines.add(f"- `{environment}`: {listed}")
+    return "\n".join(sorted(lines))
+
+
+def summaries(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table of the rows that have a peer."""
+    lines = [["", "ours", "fastest peer", "times", "grouped", "as installed", "in any precision"]]
+    lines += [summary(row["title"], row["result"]) for row in rows if "ratio_to_peer" in row["result"]]
+    return in_markdown(lines)
+
+
 def machine_line(machine: Mapping[str, Any]) -> str:
+    cpu = machine["cpu"]
+    if "exactly" in machine:
+        cpu += f", {machine['exactly']}"
     return (
-        f"Measured on {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['instructions'])}), "
+        f"Measured on {machine['cores']} cores of {cpu} ({', '.join(machine['instructions'])}), "
         f"{machine['memory_gb']:.0f} GB, {machine['system']}."
     )
 
@@ -183,6 +201,7 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     our_rows = [row for row in contenders.values() if row["tuned"] and not row["peer"]]
     fastest = max(row["value"] for row in our_rows)
     fastest_in_float32 = max(row["value"] for row in our_rows if row["precision"] == FLOAT32)
+    grouped = [ratio for name, ratio in ratios.items() if contenders[name]["label"].endswith(GROUPED)]
     as_installed = [ratio for name, ratio in ratios.items() if not contenders[name]["tuned"]]
     in_any_precision = ""
     if any(row["precision"] != FLOAT32 for row in contenders.values()):
@@ -190,8 +209,9 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     return [
         title,
         f"{fastest_in_float32:,g} {result['unit']}",
-        f"{peer['label']}: {peer['value']:,g}",
+        peer["label"],
         f"**{result['ratio']:.2f}**",
+        f"{min(grouped):.2f}" if grouped else "",
         f"{min(as_installed):.2f}" if as_installed else "",
         in_any_precision,
     ]

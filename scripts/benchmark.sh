@@ -11,4 +11,5 @@ cd "$(dirname "$0")/.."
 sh scripts/setup.sh
 sh scripts/setup.sh parity
 sh scripts/setup.sh latest
-exec .venv/bin/python benchmarks/page.py "$@"
+.venv/bin/python benchmarks/page.py "$@"
+.venv/bin/python -m scripts.pictures docs/images

@@ -1,14 +1,16 @@
-"""Draw the pictures of docs/objectives.md: the attention masks of the objectives, and the stages of BTMLM.
+"""Draw the masks and the stages of BTMLM for docs/objectives.md, and the chart of docs/performance.md.
 
     .venv/bin/python -m scripts.pictures docs/images
 
-The masks are those of `pretrain.attention_mask`, which training uses. The SVG files are the same on every
-machine.
+The masks are those of `pretrain.attention_mask`, which training uses; the ratios are those of
+docs/performance.json. The SVG files are the same on every machine.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -18,11 +20,14 @@ from utils.command_line import Parser
 from utils.errors import run
 from utils.files import atomic_file
 
+PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.json"
 CELL = 22  # pixels
 GAP = 6  # between the sides of a pair
 LABELS = 30  # the width of the row labels and the height of the column labels
 MARGIN = 16
 TITLE = 30
+BAR_LEFT = 370  # where the bars of a chart begin
+BAR_UNIT = 70  # the length of a bar of 1
 SOURCE = "source"
 TARGET = "target"
 MASKED = "masked"
@@ -76,7 +81,9 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("output", type=Path, help="the folder of the pictures")
     folder = parser.parse_args().output
-    for name, picture in {"masks.svg": masks(), "btmlm.svg": btmlm()}.items():
+    rows = json.loads(PERFORMANCE.read_text(encoding="utf-8"))
+    pictures = {"masks.svg": masks(), "btmlm.svg": btmlm(), "performance.svg": ratios(rows)}
+    for name, picture in pictures.items():
         with atomic_file(folder / name, "w") as file:
             file.write(picture)
 
@@ -174,6 +181,26 @@ def draw_tokens(words: Iterable[str], kinds: Iterable[str], first: int, top: int
 def token_middle(place: int) -> int:
     """The middle of a box in pixels. The second language stands apart."""
     return MARGIN + 36 + 80 * place + (24 if place >= 4 else 0)
+
+
+def ratios(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A bar for each row of docs/performance.json that has a peer. The line is at 1: as fast as the peer."""
+    parts = []
+    top = MARGIN
+    for row in rows.values():
+        result = row.get("result", {})
+        if "fastest_peer" not in result:
+            continue
+        peer = result["contenders"][result["fastest_peer"]]["label"]
+        ratio = result["ratio"]
+        end = BAR_LEFT + round(BAR_UNIT * ratio)
+        parts.append(text(BAR_LEFT - 10, top + 15, row["title"], anchor="end"))
+        parts.append(rectangle(BAR_LEFT, top, end - BAR_LEFT, 20, COLOURS[SOURCE]))
+        parts.append(text(end + 8, top + 15, f"{ratio:.2f} times {peer}", size=12, anchor="start"))
+        top += 30
+    one = BAR_LEFT + BAR_UNIT
+    parts.append(f"<path d='M{one} {MARGIN} L{one} {top}' stroke='{INK}' stroke-dasharray='4 3'/>")
+    return svg(BAR_LEFT + 5 * BAR_UNIT + 320, top + MARGIN, parts)
 
 
 def rectangle(x: int, y: int, width: int, height: int, colour: str) -> str:

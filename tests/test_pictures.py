@@ -1,4 +1,4 @@
-"""The pictures of docs/objectives.md are what scripts/pictures.py draws, and show the masks of training."""
+"""The pictures of docs/ are what scripts/pictures.py draws, and show the masks of training."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -11,7 +11,7 @@ from tests.launching import ROOT
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.mark.parametrize("name", ["masks", "btmlm"])
+@pytest.mark.parametrize("name", ["masks", "btmlm", "performance"])
 def test_the_committed_pictures_are_up_to_date(tmp_path, monkeypatch, name):
     monkeypatch.setattr(sys, "argv", ["pictures", str(tmp_path)])
     pictures.main()

@@ -13,6 +13,7 @@ CONTENDERS = {
     "ours": Contender("ours", print, is_ours=True),
     "int8": Contender("ours, int8", print, is_ours=True, precision="int8"),
     "best": Contender("torch", print, environment=PARITY),
+    "grouped": Contender("torch, grouped", print, environment=PARITY, counts=False),
     "installed": Contender("torch, as installed", print, environment=PARITY, tuned=False),
 }
 COST = {
@@ -41,8 +42,8 @@ def row(title: str, command: str, **more) -> dict:
 
 @pytest.fixture
 def rows():
-    """Ours takes 1 s, in int8 half of it, the peer 2 s and as installed 4 s."""
-    seconds = {"ours": 1.0, "int8": 0.5, "best": 2.0, "installed": 4.0}
+    """Ours takes 1 s, in int8 half of it, the peer 2 s, grouped 3 s and as installed 4 s."""
+    seconds = {"ours": 1.0, "int8": 0.5, "best": 2.0, "grouped": 3.0, "installed": 4.0}
     runs = {name: [{"seconds": [value], "peak": 4e9}] for name, value in seconds.items()}
     fast = figures(runs, CONTENDERS, 2000, "tokens/s") | {"left_out": ["newest torch"]}
     return {
@@ -57,7 +58,7 @@ def test_tables(rows):
     assert lines[0] == "Measured on 2 cores of Some CPU (avx2), 25 GB, Linux."
     for line in (
         "- `.venv`: python 3.11, numpy 2",
-        "| A fast step | 2,000 tokens/s | torch: 1,500 | **2.00** | 4.00 | 4.00 |",
+        "| A fast step | 2,000 tokens/s | torch | **2.00** | 3.00 | 4.00 | 4.00 |",
         "| ours | 2,000 | 4.00 |  |",
         "| ours, int8 (another precision) | 4,000 | 4.00 |  |",
         "| torch, as installed | 500 | 4.00 | 4.00 times |",
@@ -67,6 +68,16 @@ def test_tables(rows):
     ):
         assert line in lines
     assert any("takes 1.052 times the time for a token (median of 16" in line for line in lines)
+
+
+def test_each_machine_has_its_table(rows):
+    other = {**MACHINE, "exactly": "cpu family 25, model 17"}
+    rows["slow"] = {**rows["fast"], "title": "A slow step", "machine": other}
+    first, _, rest = (
+        page.to_markdown(rows).partition("### A fast step")[0].partition("Some CPU, cpu family 25")
+    )
+    assert "| A fast step |" in first and "| A slow step |" in rest
+    assert "| A slow step |" not in first and "| A fast step |" not in rest
 
 
 def test_command_line(rows, tmp_path, monkeypatch, capsys):
