@@ -1,4 +1,4 @@
-"""AdamW that updates only the moving rows of a word table.
+"""AdamW that updates only the moving rows of a word table, and on a GPU many parameters at once.
 
 On a CPU, AdamW on the whole word table (192 million numbers at base size) takes a twentieth of a step, and a
 fine-tuning batch contains some thousand of 250,002 words. If a row has no gradient and its moments are 0,
@@ -15,8 +15,10 @@ import paddle
 from paddle import Tensor
 from paddle.optimizer.lr import LambdaDecay
 
+from model import device
 from model.cpu.rows import as_array, as_tensor, over_rows
 from model.word_table import TableGradient
+from training.grouped_adam import AdamGroup, AdamState, grouped
 
 MOST = 0.4  # the share of moving rows above which the whole word table is updated
 
@@ -40,16 +42,42 @@ class AdamW(paddle.optimizer.AdamW):
         self.tables = tables
         self.full_rate_decay = full_rate_decay
         self._moving_rows: dict[str, MovingRows] = {}
+        self._rates: dict[float, Tensor] = {}  # of this step, by ratio
+        self._delayed: dict[str, tuple[Tensor, Tensor]] = {}  # name -> parameter and gradient of this step
+        self._groups: list[AdamGroup] = []  # of the parameters below
+        self._in_groups: list[str] = []
+        # beta1 to the number of updates of each parameter and one more: Adam's power, on the host.
+        self._beta1_powers: dict[str, float] = {}
 
     def moments_replaced(self) -> None:
         """Call it after you have changed the moments."""
         self._moving_rows.clear()
+        self._in_groups = []
+        powers = self._accumulators[self._beta1_pow_acc_str]
+        self._beta1_powers = {name: power.item() for name, power in powers.items()}
+
+    def _create_optimization_pass(self, parameters_and_grads, param_group_idx=0):
+        # Paddle calls this in each step, and the three methods below within it.
+        self._rates.clear()
+        self._delayed.clear()
+        return super()._create_optimization_pass(parameters_and_grads, param_group_idx)
+
+    def _create_param_lr(self, param_and_grad):
+        # Paddle would multiply rate and ratio for each parameter.
+        ratio = param_and_grad[0].optimize_attr["learning_rate"]
+        if ratio not in self._rates:
+            self._rates[ratio] = super()._create_param_lr(param_and_grad)
+        return self._rates[ratio]
 
     def _append_optimize_op(self, block, param_and_grad):
         # Paddle calls this for each parameter with a gradient.
         parameter, gradient = param_and_grad
         table = self.tables.get(parameter.name)
         touched = None if table is None else table.touched_rows(gradient)
+        # In O2 gradients have more bits than weights, which the kernel for many parameters cannot read.
+        if device.uses_gpu_kernels() and gradient.dtype == parameter.dtype:
+            self._delayed[parameter.name] = (parameter, gradient)
+            return None
         with self._decay_of(parameter):
             if touched is not None:
                 self._update_rows(parameter, gradient, touched)
@@ -57,16 +85,50 @@ class AdamW(paddle.optimizer.AdamW):
             self._moving_rows.pop(parameter.name, None)  # now any row may get moments
             return super()._append_optimize_op(block, param_and_grad)
 
+    def _finish_update(self, block, parameters_and_grads):
+        # Paddle calls this when it has called the method above for all parameters.
+        if list(self._delayed) != self._in_groups:
+            self._in_groups = list(self._delayed)
+            self._groups = self._make_groups()
+        gradients = {name: gradient for name, (_, gradient) in self._delayed.items()}
+        for group in self._groups:
+            first = group.states[0].parameter
+            rate = self._create_param_lr((first, gradients[first.name]))
+            group.update(gradients, rate, self._beta1, self._beta2, self._epsilon)
+        for name in self._in_groups:
+            self._beta1_powers[name] = self._beta1_powers.get(name, self._beta1) * self._beta1
+
+    def _make_groups(self) -> list[AdamGroup]:
+        """The groups of the delayed parameters: those with equal rates, equal decay and equal powers."""
+        states = []
+        for name, (parameter, _) in self._delayed.items():
+            state = AdamState(
+                parameter,
+                self._get_accumulator_master(self._moment1_acc_str, parameter),
+                self._get_accumulator_master(self._moment2_acc_str, parameter),
+                self._get_accumulator_master(self._beta1_pow_acc_str, parameter),
+                self._get_accumulator_master(self._beta2_pow_acc_str, parameter),
+            )
+            power = self._beta1_powers.get(name, self._beta1)
+            decay = self._coefficient(parameter) if self._apply_decay_param_fun(name) else 0.0
+            states.append(((parameter.optimize_attr["learning_rate"], power), decay, state))
+        return grouped(states)
+
+    def _coefficient(self, parameter: Tensor) -> float:
+        """What Paddle's kernel must take as the coefficient of decay: it multiplies it by rate and ratio."""
+        if self.full_rate_decay:
+            return self._weight_decay / parameter.optimize_attr["learning_rate"]
+        return self._weight_decay
+
     @contextmanager
     def _decay_of(self, parameter: Tensor) -> Iterator[None]:
         """Within this context, `_weight_decay` is the coefficient of this parameter.
 
-        Paddle's kernel decays the value before the update by rate x ratio x coefficient. Its parameter groups
-        could have their own coefficients, but it clips each group by the norm of that group.
+        Paddle's parameter groups could have their own coefficients, but it clips each group by the norm of
+        that group.
         """
         coefficient = self._weight_decay
-        if self.full_rate_decay:
-            self._weight_decay = coefficient / parameter.optimize_attr["learning_rate"]
+        self._weight_decay = self._coefficient(parameter)
         try:
             yield
         finally:

@@ -24,7 +24,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from training import distributed
+from model import device
+from training import distributed, gradients
 from training.adamw import AdamW
 from training.optimizer_state import load_optimizer_state, optimizer_state
 from training.precision import HALF, Precision
@@ -241,6 +242,8 @@ class Engine:
 
     def _squared_norm(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
+        if device.uses_gpu_kernels():
+            return gradients.squared_norm([parameter.grad for parameter in self._own_with_gradient()])
         squares = []
         for parameter in self._own_with_gradient():
             table = self.optimizer.tables.get(parameter.name)
@@ -261,10 +264,7 @@ class Engine:
     def _update(self, norm: float, finite: bool) -> None:
         """Clip and update. After an overflow the scaler itself leaves the weights unchanged."""
         if finite and self.clip_norm is not None and norm > self.clip_norm:
-            for parameter in self._own_with_gradient():
-                table = self.optimizer.tables.get(parameter.name)
-                gradient = parameter.grad if table is None else table
-                gradient.scale_(self.clip_norm / norm)
+            self._clip(norm)
         if self.scaler.is_enable():
             # unscale_() saw only the gradients of this process; in stage 1 another one may have overflowed.
             self.scaler._found_inf = paddle.to_tensor([not finite])
@@ -272,6 +272,17 @@ class Engine:
             with distributed.lost_process_is_a_user_error():  # with sharding it sends the new values
                 self.scaler.step(self._sharded or self.optimizer)
             self.scaler.update()
+
+    def _clip(self, norm: float) -> None:
+        """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
+        own = self._own_with_gradient()
+        if device.uses_gpu_kernels() and own:
+            gradients.divide_([parameter.grad for parameter in own], norm / self.clip_norm)
+            return
+        for parameter in own:
+            table = self.optimizer.tables.get(parameter.name)
+            gradient = parameter.grad if table is None else table
+            gradient.scale_(self.clip_norm / norm)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
         if finite:

@@ -20,7 +20,7 @@ from pretrain.task import objectives_loss, send_step
 from reader.batching import TaskBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, objectives, of_all_four
-from training import distributed
+from training import distributed, gradients
 from training.adamw import AdamW
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
@@ -43,6 +43,7 @@ class Events(list):
     def begin(self) -> None:
         """From now on the project takes the tensors, which are on a CPU, for those of a GPU in float32."""
         self.monkeypatch.setattr(device, "on_gpu", lambda: True)
+        self.monkeypatch.setattr(device, "memory", lambda: 0)
         self.clear()
 
 
@@ -71,7 +72,7 @@ def events(monkeypatch) -> Events:
     record(paddle, "to_tensor", "upload")
     record(paddle.Tensor, "set_value", "upload")
     record(paddle.Tensor, "backward", "backward")
-    record(paddle, "add_n", "norm")
+    record(gradients, "squared_norm", "norm")
     record(AdamW, "step", "update")
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     return events

@@ -1,0 +1,183 @@
+"""The optimizer step of a GPU, computed by a CPU: against Paddle's AdamW, and how many kernels it starts."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from model import device
+from model.config import ErnieMConfig
+from model.heads import SequenceClassifier
+from model.layout import Layout
+from tests.helpers.batches import packed_batch
+from tests.helpers.operations import recorded_operations
+from training import gradients
+from training.engine import Engine
+from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
+from training.schedules import linear_warmup_decay
+
+STEPS = 20
+CONFIG = ErnieMConfig(
+    vocab_size=60,
+    hidden_size=8,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+
+
+def use_gpu_kernels(monkeypatch) -> None:
+    """Take the paths of a GPU, and check what its kernel demands and that of a CPU does not."""
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
+    fused_adam = paddle._C_ops.fused_adam_
+
+    def update(parameters, gradients, rate, moments1, moments2, largest, powers1, powers2, *options):
+        for powers in (powers1, powers2):
+            assert len({power.item() for power in powers}) == 1
+            assert all(power.place.is_cpu_place() for power in powers)
+        assert {gradient.dtype for gradient in gradients} == {parameter.dtype for parameter in parameters}
+        return fused_adam(
+            parameters, gradients, rate, moments1, moments2, largest, powers1, powers2, *options
+        )
+
+    monkeypatch.setattr(paddle._C_ops, "fused_adam_", update)
+
+
+def use_plain_kernels(monkeypatch) -> None:
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+
+
+class ToyRun:
+    """A fine-tuning with layer-wise rates. In the first five steps the classifier is frozen."""
+
+    def __init__(self, style: str = FULL_RATE, config: ErnieMConfig = CONFIG, clip_norm: float = 0.05):
+        paddle.seed(0)
+        self.model = SequenceClassifier(config, 3)
+        schedule = linear_warmup_decay(4, STEPS)
+        optimizer = build_optimizer(
+            self.model, 1e-2, schedule, weight_decay=0.1, layerwise_lr_decay=0.5, decay_style=style
+        )
+        self.engine = Engine(self.model, optimizer, clip_norm=clip_norm)
+
+    def train(self, first: int, last: int) -> None:
+        for number in range(first, last):
+            for parameter in self.model.classifier.parameters():  # with the rate of the pooler
+                parameter.stop_gradient = number < 5
+            rng = np.random.default_rng(number)
+            batch = packed_batch(rng.integers(4, 60, 9), Layout([6, 3]))
+            step = self.engine.step([(batch, rng.integers(0, 3, 2))], self.loss)
+            assert step.grad_norm > self.engine.clip_norm
+
+    def loss(self, micro_batch):
+        batch, labels = micro_batch
+        return F.cross_entropy(self.model(batch), paddle.to_tensor(labels)), {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        tensors = self.model.state_dict() | self.engine.state_dict()["optimizer"]
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("style", [FULL_RATE, LAYER_RATE])
+def test_it_equals_paddles_adamw(monkeypatch, style):
+    states = []
+    for choose in (use_plain_kernels, use_gpu_kernels):
+        with monkeypatch.context() as patch:
+            choose(patch)
+            run = ToyRun(style)
+            run.train(0, STEPS)
+            states.append(run.state())
+    plain, grouped = states
+    assert plain.keys() == grouped.keys()
+    for name, value in plain.items():
+        assert np.abs(value - grouped[name]).max() < 1e-12, name
+
+
+def test_a_resumed_run_has_the_same_bits(monkeypatch):
+    """Parameters that were updated less often stay in groups of their own."""
+    use_gpu_kernels(monkeypatch)
+    straight = ToyRun()
+    straight.train(0, 12)
+    first = ToyRun()
+    first.train(0, 8)
+    weights = {name: tensor.numpy() for name, tensor in first.model.state_dict().items()}
+    state = first.engine.state_dict()
+    state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
+    resumed = ToyRun()
+    resumed.model.set_state_dict(weights)
+    resumed.engine.load_state_dict(state)
+    resumed.train(8, 12)
+    for name, value in straight.state().items():
+        assert value.tobytes() == resumed.state()[name].tobytes(), name
+
+
+def test_gradients_of_another_type_are_left_to_paddle(monkeypatch):
+    """In O2 they are float32, and the weights are half."""
+    use_gpu_kernels(monkeypatch)
+    run = ToyRun()
+    calls = []
+    monkeypatch.setattr(
+        paddle.optimizer.AdamW, "_append_optimize_op", lambda self, block, pair: calls.append(pair)
+    )
+    parameter = run.model.classifier.weight
+    pair = (parameter, paddle.ones(parameter.shape, "float64"))
+    run.engine.optimizer._append_optimize_op(None, pair)
+    assert calls == [pair] and run.engine.optimizer._delayed == {}
+
+
+def test_norm_and_clipping():
+    paddle.seed(1)
+    tensors = [paddle.randn(shape, "float64") for shape in ([3], [2, 5], [7], [4, 4])]
+    expected = sum(float((tensor**2).sum()) for tensor in tensors)
+    assert gradients.squared_norm(tensors).item() == pytest.approx(expected, rel=1e-14)
+    alone = gradients.squared_norm(tensors[1:2]).item()
+    assert alone == pytest.approx(float((tensors[1] ** 2).sum()), rel=1e-14)
+    assert gradients.squared_norm([]).item() == 0.0
+    copies = [tensor.numpy().copy() for tensor in tensors]
+    gradients.divide_(tensors, 2.5)
+    for tensor, copy in zip(tensors, copies, strict=True):
+        assert np.abs(tensor.numpy() - copy / 2.5).max() < 1e-15
+
+
+def test_the_kernels_of_norm_clipping_and_update(monkeypatch):
+    """Twelve layers with layer-wise rates, as XNLI."""
+    config = ErnieMConfig(vocab_size=60, hidden_size=4, num_hidden_layers=12, num_attention_heads=2)
+    use_gpu_kernels(monkeypatch)
+    run = ToyRun(config=config, clip_norm=1e-9)
+    run.train(5, 7)
+    operations = recorded_operations(monkeypatch)
+    sum_gradients = run.engine._sum_gradients
+
+    def from_here(totals):
+        operations.begin()
+        sum_gradients(totals)
+
+    monkeypatch.setattr(run.engine, "_sum_gradients", from_here)
+    run.train(7, 8)
+    calls = Counter(call.name for call in operations)
+    assert len(run.model.parameters()) == 200
+    assert calls["check_finite_and_unscale_"] == 1 and calls["adamw_"] == 0
+    assert calls["fused_adam_"] == 27 and calls["multiply"] == 13  # rates
+    assert sum(calls.values()) <= 240, calls
+
+
+def test_the_declarations_of_paddle():
+    """The order of the arguments, and that they exist in the installed version."""
+    header = Path(paddle.__file__).parent / "include/paddle/phi/api/include/api.h"
+    lines = header.read_text().splitlines()
+    (adam,) = (line for line in lines if " fused_adam_(" in line)
+    arguments = adam.split(" fused_adam_(")[1].split(" = ")[0].split(", ")
+    assert " ".join(argument.split()[-1].strip("&") for argument in arguments) == (
+        "params grads learning_rate moments1 moments2 moments2_max beta1_pows beta2_pows master_params "
+        "skip_update beta1 beta2 epsilon chunk_size weight_decay use_adamw multi_precision "
+        "use_global_beta_pow amsgrad"
+    )
+    (unscale,) = (line for line in lines if " check_finite_and_unscale_(" in line)
+    assert "(std::vector<Tensor>& x, const Tensor& scale)" in unscale
+    (norm,) = (line for line in lines if " squared_l2_norm(" in line)
+    assert "(const Tensor& x" in norm

@@ -1,0 +1,70 @@
+"""AdamW on many parameters in one kernel, for a GPU, where starting a kernel takes longest."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple
+
+import paddle
+from paddle import Tensor
+
+CHUNK = 1 << 16  # numbers that a block of the kernel updates
+
+
+class AdamState(NamedTuple):
+    """A parameter and what AdamW keeps of it."""
+
+    parameter: Tensor
+    moment1: Tensor
+    moment2: Tensor
+    beta1_power: Tensor  # [1], on the CPU
+    beta2_power: Tensor  # [1], on the CPU
+
+
+class AdamGroup(NamedTuple):
+    """Parameters that one kernel updates.
+
+    They have one rate, one decay and equal powers: the kernel reads only the powers of the first. It takes
+    gradients for numbers of the parameters' type (paddle/phi/kernels/gpu/fused_adam_kernel.cu).
+    """
+
+    states: list[AdamState]
+    decay: float  # the coefficient of weight decay
+
+    def update(
+        self, gradients: Mapping[str, Tensor], rate: Tensor, beta1: float, beta2: float, epsilon: float
+    ) -> None:
+        """Update all parameters. `gradients` has the gradient of each, by the name of the parameter."""
+        parameters, moments1, moments2, beta1_powers, beta2_powers = map(list, zip(*self.states))
+        paddle._C_ops.fused_adam_(
+            parameters,
+            [gradients[parameter.name] for parameter in parameters],
+            rate,
+            moments1,
+            moments2,
+            None,  # the largest second moments, of AMSGrad
+            beta1_powers,
+            beta2_powers,
+            None,  # the master weights
+            None,  # whether a gradient is not finite
+            beta1,
+            beta2,
+            epsilon,
+            CHUNK,
+            self.decay,
+            True,  # decoupled decay
+            False,  # multi-precision
+            False,  # global powers of the betas
+            False,  # AMSGrad
+        )
+
+
+def grouped(states: Iterable[tuple[Hashable, float, AdamState]]) -> list[AdamGroup]:
+    """Groups of parameters with the same key and the same decay, in the order of their first parameters.
+
+    Args:
+        states: for each parameter its key, its coefficient of decay, and its state.
+    """
+    groups: dict[tuple[Hashable, float], list[AdamState]] = defaultdict(list)
+    for key, decay, state in states:
+        groups[key, decay].append(state)
+    return [AdamGroup(of_group, decay) for (_, decay), of_group in groups.items()]
