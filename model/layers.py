@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from model import device
-from model.cpu.bfloat16 import LinearInBfloat16
+from model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
 from model.cpu.dropout import DropoutOnCpu
 from model.cpu.gelu import GeluOnCpu
 from model.cpu.layer_norm import LayerNormOnCpu
@@ -18,32 +18,42 @@ from model.cpu.rows import as_array
 from model.word_table import WordEmbeddings
 
 
-def use_bfloat16(model: nn.Layer, frozen: bool = False) -> None:
-    """Compute the products of a model's linear layers and of its masked-LM loss in bfloat16 on a CPU.
-
-    Args:
-        frozen: the weights of linear layers will not change any more, so they are rounded only once, now.
-    """
+def use_bfloat16(model: nn.Layer) -> None:
+    """Compute the products of a model's linear layers and of its masked-LM loss in bfloat16 on a CPU."""
     for layer in model.sublayers(include_self=True):
-        if isinstance(layer, Linear):
-            layer.use_bfloat16(frozen)
-        elif isinstance(layer, WordEmbeddings):
+        if isinstance(layer, Linear | WordEmbeddings):
             layer.use_bfloat16()
 
 
+def freeze_in_bfloat16(model: nn.Layer) -> None:
+    """As `use_bfloat16`, for a model that only predicts: its linear layers have weights in bfloat16 alone."""
+    use_bfloat16(model)
+    for layer in model.sublayers(include_self=True):
+        if isinstance(layer, Linear):
+            layer.freeze_in_bfloat16()
+
+
 class Linear(nn.Linear):
-    """paddle.nn.Linear, whose products on a CPU can be in bfloat16."""
+    """paddle.nn.Linear, whose products on a CPU can be in bfloat16.
+
+    Attributes:
+        in_bfloat16: whether they are.
+        frozen_weight: [I, O] in bfloat16, if the layer only predicts; then `weight` is None.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
-        self.rounded_weight: np.ndarray | None = None  # in bfloat16, if the weight is frozen
+        self.frozen_weight: np.ndarray | None = None
 
-    def use_bfloat16(self, frozen: bool) -> None:
-        """See `use_bfloat16` above."""
+    def use_bfloat16(self) -> None:
+        """See the function of this name."""
         self.in_bfloat16 = True
-        if frozen:
-            self.rounded_weight = to_bfloat16(as_array(self.weight))
+
+    def freeze_in_bfloat16(self) -> None:
+        """Round the weight, and free the memory that it had."""
+        self.frozen_weight = to_bfloat16(as_array(self.weight))
+        self.weight = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
@@ -58,10 +68,10 @@ def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
     """The results of some linear layers of the same x [..., I]. In bfloat16 they share its rounding."""
     if not (layers[0].in_bfloat16 and device.on_cpu(x)):
         return [layer(x) for layer in layers]
-    rounded_weights = [layer.rounded_weight for layer in layers]
-    weights = [layer.weight for layer in layers]
     biases = [layer.bias for layer in layers]
-    return LinearInBfloat16.apply(x, rounded_weights, *weights, *biases)
+    if layers[0].frozen_weight is not None:
+        return frozen_linear_layers(x, [layer.frozen_weight for layer in layers], biases)
+    return LinearInBfloat16.apply(x, *(layer.weight for layer in layers), *biases)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -127,7 +127,7 @@ class WordEmbeddings(nn.Embedding):
 
     Attributes:
         gradient: of the table.
-        in_bfloat16: whether a CPU multiplies with the table in bfloat16.
+        in_bfloat16: whether a CPU computes the products of `model.masked_loss.cross_entropy` in bfloat16.
     """
 
     def __init__(self, *args, **kwargs):
@@ -138,7 +138,7 @@ class WordEmbeddings(nn.Embedding):
             self.weight.register_hook(self._paddle_adds)
 
     def use_bfloat16(self) -> None:
-        """Compute the three products of `model.masked_loss.cross_entropy` in bfloat16 on a CPU."""
+        """See `model.layers.use_bfloat16`."""
         self.in_bfloat16 = True
 
     def _paddle_adds(self, gradient: Tensor | None) -> None:

@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from model.cpu import onednn
 from model.device import has_bf16, has_plain_kernels, on_gpu, summary
-from model.layers import use_bfloat16
+from model.layers import freeze_in_bfloat16, use_bfloat16
 from training import distributed
 from utils.errors import UserError
 from utils.logging import logger
@@ -147,7 +147,7 @@ def use_cpu_bf16(model: nn.Layer) -> None:
 
 
 def prepare_for_prediction(model: nn.Layer, amp: str) -> None:
-    """Let a model whose weights will not change any more multiply in bfloat16, with `amp` "bf16".
+    """Let a model that will only predict multiply in bfloat16, with `amp` "bf16".
 
     Raises:
         UserError: the device cannot do that.
@@ -159,7 +159,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> None:
     if on_gpu():
         raise UserError("amp bf16: predictions on a GPU are made in float32; leave it out")
     _check_bf16("amp bf16")
-    use_bfloat16(model, frozen=True)
+    freeze_in_bfloat16(model)
 
 
 def _check_bf16(option: str) -> None:

@@ -23,27 +23,19 @@ class LinearInBfloat16(PyLayer):
     """Some linear layers of the same x [..., I], which is rounded once: for each layer [..., O].
 
     Args:
-        rounded_weights: the weight of each layer in bfloat16, [I, O]; None: it is rounded now.
         parameters: the weights [I, O] of all layers, then their biases [O].
     """
 
     @staticmethod
-    def forward(
-        ctx, x: Tensor, rounded_weights: Sequence[np.ndarray | None], *parameters: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*parameters)
         ctx.needs_gradient = needs_gradient(x, *parameters)
         ctx.x_shape = x.shape
         ctx.rounded_x = to_bfloat16(as_rows(x))
-        count = len(rounded_weights)
+        count = len(parameters) // 2
         results = []
-        for rounded, weight, bias in zip(rounded_weights, parameters[:count], parameters[count:]):
-            if rounded is None:
-                rounded = to_bfloat16(as_array(weight))
-            y = paddle.empty([*x.shape[:-1], weight.shape[1]], x.dtype)
-            multiply(ctx.rounded_x, rounded, as_rows(y))
-            add(as_rows(y), as_array(bias))
-            results.append(y)
+        for weight, bias in zip(parameters[:count], parameters[count:]):
+            results.append(_linear(ctx.rounded_x, to_bfloat16(as_array(weight)), bias, x.shape))
         return tuple(results)
 
     @staticmethod
@@ -69,6 +61,22 @@ class LinearInBfloat16(PyLayer):
             column_sum(grad_y) if needs else None for grad_y, needs in zip(grad_results, biases_need)
         ]
         return grad_x, *grad_weights, *grad_biases
+
+
+def frozen_linear_layers(
+    x: Tensor, rounded_weights: Sequence[np.ndarray], biases: Sequence[Tensor]
+) -> list[Tensor]:
+    """As `LinearInBfloat16`, without gradients. The weights [I, O] are in bfloat16."""
+    rounded_x = to_bfloat16(as_rows(x))
+    return [_linear(rounded_x, weight, bias, x.shape) for weight, bias in zip(rounded_weights, biases)]
+
+
+def _linear(rounded_x: np.ndarray, rounded_weight: np.ndarray, bias: Tensor, x_shape: list[int]) -> Tensor:
+    """One linear layer of an x of this shape, [..., I], of which `rounded_x` has the rows."""
+    y = paddle.empty([*x_shape[:-1], rounded_weight.shape[1]], "float32")
+    multiply(rounded_x, rounded_weight, as_rows(y))
+    add(as_rows(y), as_array(bias))
+    return y
 
 
 def table_logits(x: Tensor, table: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def test_linear_layers_of_one_input():
     """Each product has rounded factors; sums and biases are float32. x is rounded once for all layers."""
     some = [layers.Linear(24, 16), layers.Linear(24, 40)]
     for layer in some:
-        layer.use_bfloat16(frozen=False)
+        layer.use_bfloat16()
         layer.bias.set_value(paddle.randn(layer.bias.shape))
     x = random(3, 5, 24)
     grads = [paddle.randn([3, 5, 16]), paddle.randn([3, 5, 40])]
@@ -75,7 +75,7 @@ def test_linear_layers_of_one_input():
 
 def test_what_is_frozen_gets_no_gradient():
     layer = layers.Linear(8, 4)
-    layer.use_bfloat16(frozen=False)
+    layer.use_bfloat16()
     layer.weight.stop_gradient = True
     x = random(5, 8)
     layer(x).sum().backward()
@@ -154,12 +154,12 @@ def test_gradients_of_a_model_against_float32(batch, recompute):
             assert distance(gradients[name], exact[name]) < 0.03, name
 
 
-def test_frozen_weights_are_rounded_once(batch, monkeypatch):
+def test_a_model_that_only_predicts_has_weights_in_bfloat16_alone(batch, monkeypatch):
     model = SequenceClassifier(CONFIG, 3).eval()
     layers.use_bfloat16(model)
     with paddle.no_grad():
         expected = model(batch).numpy()
-    layers.use_bfloat16(model, frozen=True)
+    layers.freeze_in_bfloat16(model)
     shapes = []
     monkeypatch.setattr(bfloat16, "to_bfloat16", lambda x: shapes.append(x.shape) or onednn.to_bfloat16(x))
     with paddle.no_grad():
@@ -169,11 +169,13 @@ def test_frozen_weights_are_rounded_once(batch, monkeypatch):
     of_a_layer = [(tokens, 32), (tokens, 32), (tokens, 32), (tokens, 128)]
     of_the_last = [(tokens, 32), (4, 32), (4, 32), (4, 128)]
     assert shapes == [*of_a_layer, *of_a_layer, *of_the_last, (4, 32), (4, 32)]
+    names = [name for name, _ in model.named_parameters()]
+    assert "classifier.bias" in names and "classifier.weight" not in names
 
 
 def test_threads_share_a_model(batch):
     model = SequenceClassifier(CONFIG, 3).eval()
-    layers.use_bfloat16(model, frozen=True)
+    layers.freeze_in_bfloat16(model)
     with paddle.no_grad():
         expected = model(batch).numpy()
     wrong = []
