@@ -1,0 +1,188 @@
+"""Train in float32, and with products in bfloat16 on a CPU (docs/cpu.md), and compare what the models learn.
+
+    sh scripts/demo.sh                                    # makes the encoder and the pairs for fine-tuning
+    .venv/bin/python -m experiments.precision --corpus output/experiments/en-de-fr-tr/corpus
+
+Two runs at a time have a core each. A run is finished when its folder has its results. Writes the figures to
+docs/results/precision.json and the picture to docs/images/precision.png, and prints the table.
+"""
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.measure import held_out
+from experiments.scores import perplexity
+from scripts import demo
+from scripts.jobs import Job, as_line, carry_out_chains
+from utils.errors import UserError, run
+from utils.files import atomic_file
+from utils.tables import in_markdown
+
+FIGURES = Path("docs/results/precision.json")
+PICTURE = Path("docs/images/precision.png")
+FLOAT32 = "float32"
+BFLOAT16 = "bfloat16"
+# Line styles; the curves lie so close together that one is drawn upon the other.
+STYLES = {FLOAT32: {"color": "#99c5ee", "linewidth": 3.0}, BFLOAT16: {"color": "#bb2233", "linewidth": 0.8}}
+SEEDS = (1, 2, 3)
+LOG_STEPS = 10
+FINE_TUNING = "fine-tuning"
+PRE_TRAINING = "pre-training"
+STEPS = {FINE_TUNING: 400, PRE_TRAINING: 600}
+LAST_STEPS = 50  # the final training loss is the mean over as many
+LOSS = f"loss of the last {LAST_STEPS} steps"
+LOGGED = re.compile(r"step: (\d+)/\d+, ave loss: ([\d.]+)")  # in the log of fine-tuning
+
+# training -> precision -> seed -> {"steps", "losses", "final": figure -> value}
+Curves = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--corpus", type=Path, required=True, help="of the studies, in four languages")
+    parser.add_argument("--output", type=Path, default=Path("output/precision"), help="for the runs")
+    args = parser.parse_args(arguments)
+    if not (demo.OUTPUT / "full" / "encoder").is_dir():
+        raise UserError(f"{demo.OUTPUT} has no encoder; make it with sh scripts/demo.sh")
+    args.output.mkdir(parents=True, exist_ok=True)
+    carry_out_chains(chains(args.output, args.corpus), at_once=2)
+    curves = read_curves(args.output)
+    with atomic_file(FIGURES) as file:
+        file.write(f"{json.dumps(curves)}\n".encode())
+    draw(curves, PICTURE)
+    print(table(curves))
+
+
+def chains(output: Path, corpus: Path) -> list[list[Job]]:
+    """A chain of both trainings for each seed and precision."""
+    result = []
+    for seed in SEEDS:
+        for precision in STYLES:
+            jobs = [fine_tuning(output, seed, precision), pre_training(output, corpus, seed, precision)]
+            result.append(jobs)
+    return result
+
+
+def folder_of(output: Path, training: str, seed: int, precision: str) -> Path:
+    return output / f"{training}-{precision}-{seed}"
+
+
+def fine_tuning(output: Path, seed: int, precision: str) -> Job:
+    """The demo's fine-tuning on English inference pairs, tested in all languages."""
+    folder = folder_of(output, FINE_TUNING, seed, precision)
+    _, of_the_demo, _ = demo.jobs_of("full", seed)
+    flags = {
+        "max_steps": STEPS[FINE_TUNING],
+        "skip_steps": LOG_STEPS,
+        "cpu_bf16": _true_or_false(precision),
+        "checkpoints": folder,
+    }
+    command = [*of_the_demo.command, *as_line(flags)]
+    return Job(folder.name, command, folder / "results.json", output=folder.with_suffix(".log"))
+
+
+def pre_training(output: Path, corpus: Path, seed: int, precision: str) -> Job:
+    """The full strategy on real text, from random weights."""
+    folder = folder_of(output, PRE_TRAINING, seed, precision)
+    flags = {
+        "config": "configs/pretrain/real4.yaml",
+        "data.corpus": corpus,
+        "optimizer.steps": STEPS[PRE_TRAINING],
+        "run.log_steps": LOG_STEPS,
+        "run.seed": seed,
+        "run.cpu_bf16": _true_or_false(precision),
+        "run.output": folder,
+    }
+    command = ["run_pretrain.py", *as_line(flags)]
+    result = folder / "encoder" / "model.safetensors"
+    return Job(folder.name, command, result, output=folder.with_suffix(".log"))
+
+
+def _true_or_false(precision: str) -> str:
+    return "true" if precision == BFLOAT16 else "false"
+
+
+def read_curves(output: Path) -> Curves:
+    """Read the losses and the final figures of all runs."""
+    curves: dict[str, dict[str, dict[str, Any]]] = {}
+    for training, read in ((FINE_TUNING, read_fine_tuning), (PRE_TRAINING, read_pre_training)):
+        curves[training] = {}
+        for precision in STYLES:
+            folders = {str(seed): folder_of(output, training, seed, precision) for seed in SEEDS}
+            curves[training][precision] = {seed: read(folder) for seed, folder in folders.items()}
+    return curves
+
+
+def read_fine_tuning(folder: Path) -> dict[str, Any]:
+    log = folder.with_suffix(".log").read_text(encoding="utf-8")
+    losses = {int(step): float(loss) for step, loss in LOGGED.findall(log)}
+    (accuracy,) = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"]
+    scores = accuracy["mean"]
+    return curve(losses, {"accuracy, English": scores["en"], "accuracy, ten languages": scores["avg"]})
+
+
+def read_pre_training(folder: Path) -> dict[str, Any]:
+    metrics = folder / "metrics.jsonl"
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    losses = {record["step"]: round(record["loss"], 4) for record in records if "loss" in record}
+    evaluation = held_out(metrics)[-1]
+    objectives = ("mmlm", "tlm", "camlm", "btmlm")
+    return curve(losses, {f"perplexity, {name}": perplexity(evaluation, name) for name in objectives})
+
+
+def curve(losses: Mapping[int, float], final: Mapping[str, float]) -> dict[str, Any]:
+    """What is kept of a run. `losses` are means over LOG_STEPS steps, by the last of them."""
+    logged = LAST_STEPS // LOG_STEPS
+    last = list(losses.values())[-logged:]
+    figures = {LOSS: float(np.mean(last)), **final}
+    rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+    return {"steps": list(losses), "losses": list(losses.values()), "final": rounded}
+
+
+def table(curves: Curves) -> str:
+    """The final figures: mean of each precision, their difference, and its standard error over the seeds."""
+    lines = [["", FLOAT32, BFLOAT16, "difference", "standard error"]]
+    for training, of_training in curves.items():
+        figures = next(iter(of_training[FLOAT32].values()))["final"]
+        for name in figures:
+            exact = final_values(of_training[FLOAT32], name)
+            rounded = final_values(of_training[BFLOAT16], name)
+            difference = rounded.mean() - exact.mean()
+            error = math.sqrt((exact.var(ddof=1) + rounded.var(ddof=1)) / len(exact))
+            cells = [f"{value:#.4g}" for value in (exact.mean(), rounded.mean())]
+            lines.append([f"{training}: {name}", *cells, f"{difference:+#.2g}", f"{error:#.2g}"])
+    return in_markdown(lines)
+
+
+def final_values(by_seed: Mapping[str, Mapping[str, Any]], name: str) -> np.ndarray:
+    return np.array([of_seed["final"][name] for of_seed in by_seed.values()])
+
+
+def draw(curves: Curves, path: Path) -> None:
+    """Draw a panel for each training, with a line for each run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axis, (training, of_training) in zip(figure.subplots(1, len(curves)), curves.items()):
+        for precision, by_seed in of_training.items():
+            for number, of_seed in enumerate(by_seed.values()):
+                label = precision if number == 0 else None
+                axis.plot(of_seed["steps"], of_seed["losses"], label=label, **STYLES[precision])
+        axis.set_title(training, fontsize=9)
+        axis.set(xlabel="step", ylabel="training loss")
+        axis.legend(fontsize=8)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+if __name__ == "__main__":
+    run(main)
