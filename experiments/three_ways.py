@@ -142,4 +142,5 @@ def named_languages(
 
 
 def _cells(directions: np.ndarray) -> list[list[int]]:
+    """Of each pair the directions in which it is found, 0 to 2, and how many directions there are, 2."""
     return [directions.tolist(), [2] * len(directions)]

@@ -162,8 +162,10 @@ class CrossEntropyOnCpu(PyLayer):
             if bias_needs:
                 product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)
                 grad_bias = product if grad_bias is None else grad_bias + product
-            is_first = rows.start == 0
-            grad_x = products.gradients(grad_logits, x[rows] * factors, weight, grad_weight, not is_first)
+            # `grad_logits` is without the factors of the losses: x has them in the product that is added to
+            # the table's gradient, and the gradient of x gets them afterwards.
+            accumulate = rows.start > 0
+            grad_x = products.gradients(grad_logits, x[rows] * factors, weight, grad_weight, accumulate)
             grads_x.append(grad_x * factors)
         ctx.grad_x = paddle.concat(grads_x) if x_needs else None
         ctx.grad_weight = grad_weight

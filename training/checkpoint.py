@@ -53,7 +53,7 @@ def write_checkpoint(
             if files is not None:
                 files.write(place)
             if has_part:
-                # The state of process 0 and the model beside it belong to the same moment.
+                # The part of process 0 holds the checksum of the model's manifest: both are of one step.
                 beside = (MANIFEST,) if part == 0 else ()
                 write_part(place / STATE, state, part, parts, beside)
             if files is not None or has_part:

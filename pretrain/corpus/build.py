@@ -202,21 +202,21 @@ class _SourceCounts:
     """The counts of the units of one source, which come in any order."""
 
     def __init__(self) -> None:
-        self._of_units: dict[int, list[int]] = {}
-        self._units: int | None = None  # known once the last unit has come
+        self._counts: dict[int, list[int]] = {}  # number of the unit -> its counts
+        self._total: int | None = None  # units of the source; known once the last one has come
 
     def add(self, unit: Unit, counts: list[int]) -> None:
-        self._of_units[unit.number] = counts
+        self._counts[unit.number] = counts
         if unit.last:
-            self._units = unit.number + 1
+            self._total = unit.number + 1
 
     @property
     def is_complete(self) -> bool:
-        return len(self._of_units) == self._units
+        return len(self._counts) == self._total
 
     def in_order(self) -> list[list[int]]:
         """The counts in reading order."""
-        return [counts for _, counts in sorted(self._of_units.items())]
+        return [counts for _, counts in sorted(self._counts.items())]
 
 
 def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -262,9 +262,10 @@ def _interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Uni
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 source = pending.pop(future)
                 unit = future.result()
-                if unit is None:  # this source has ended
+                if unit is None:  # this source has ended: go on with the next one, if there is one
                     source = next(waiting, None)
                 if source is not None:
+                    # Its next unit is read while the caller works on this one.
                     pending[pool.submit(next, source, None)] = source
                 if unit is not None:
                     yield unit

@@ -20,27 +20,42 @@ def arm(event: str, number: int) -> None:
     from training.engine import Engine
     from utils import files
 
-    calls = []
+    calls = 0
 
-    def count(matches: bool = True) -> None:
-        calls.extend([event] * matches)
-        if matches and len(calls) == number:
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if event in ("step", "evaluation"):
-        owner, name = (Engine, "step") if event == "step" else (Classification, "predict")
-        original = getattr(owner, name)
-        setattr(owner, name, lambda *arguments: (count(), original(*arguments))[1])
-    else:  # a checkpoint is written but not yet renamed; or the old best is renamed, the new one is not
-        replace = os.replace
+    def counted(function):
+        def call(*arguments):
+            count()
+            return function(*arguments)
 
-        def is_next(a, b) -> bool:
-            if event == "checkpoint":
-                return a.name.startswith(".step_") and ".tmp-" in a.name
-            away = not b.exists() and any(path.name.startswith(".best.old") for path in b.parent.iterdir())
-            return ".best.tmp" in str(a) and away
+        return call
 
-        files.os.replace = lambda a, b: (count(is_next(Path(a), Path(b))), replace(a, b))[1]
+    replace = os.replace
+
+    def replace_after_count(source, target) -> None:
+        if is_next(Path(source), Path(target)):
+            count()
+        replace(source, target)
+
+    def is_next(source: Path, target: Path) -> bool:
+        """Whether a checkpoint is written but not yet renamed, or only the old best model is renamed."""
+        if event == "checkpoint":
+            return source.name.startswith(".step_") and ".tmp-" in source.name
+        if ".best.tmp" not in str(source) or target.exists():
+            return False
+        return any(path.name.startswith(".best.old") for path in target.parent.iterdir())
+
+    if event == "step":
+        Engine.step = counted(Engine.step)
+    elif event == "evaluation":
+        Classification.predict = counted(Classification.predict)
+    else:
+        files.os.replace = replace_after_count
 
 
 def main() -> None:

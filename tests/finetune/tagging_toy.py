@@ -16,11 +16,17 @@ Row = tuple[list[str], list[str]]  # words, tags
 
 
 def sentence(rng: np.random.Generator, parts: int) -> Row:
-    words, tags = [], []
+    words = []
+    tags = []
     for kind in rng.choice(["person", "place", "word", "word"], parts):
         if kind == "person":
-            words += [str(rng.choice(FIRST)), str(rng.choice(LAST))][: rng.integers(1, 3)]
-            tags += ["B-PER", "I-PER"][: len(words) - len(tags)]
+            first = str(rng.choice(FIRST))
+            last = str(rng.choice(LAST))
+            words.append(first)
+            tags.append("B-PER")
+            if rng.integers(1, 3) == 2:
+                words.append(last)
+                tags.append("I-PER")
         else:
             words.append(str(rng.choice(PLACES if kind == "place" else WORDS)))
             tags.append("B-LOC" if kind == "place" else "O")

@@ -45,9 +45,10 @@ def train(corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(output, **changes):
-        (tmp_path / "log").exists() and (tmp_path / "log" / "job.log.0").unlink()
+        log = tmp_path / "log" / "job.log.0"
+        log.unlink(missing_ok=True)
         call_main(run_retrieval, line(corpus, tmp_path / output, **changes))
-        return (tmp_path / "log" / "job.log.0").read_text()
+        return log.read_text()
 
     return call
 

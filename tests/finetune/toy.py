@@ -44,9 +44,10 @@ def rows(count: int, seed: int) -> list[tuple[str, str, str, str]]:
 
 
 def write_tsv(path: Path, examples: list, qid: bool = True, label: bool = True) -> Path:
-    columns = [("qid", 0)] * qid + [("text_a", 1), ("text_b", 2)] + [("label", 3)] * label
-    lines = ["\t".join(name for name, _ in columns)]
-    lines += ["\t".join(row[i] for _, i in columns) for row in examples]
+    columns = ["qid", "text_a", "text_b", "label"]
+    first = 0 if qid else 1
+    last = 4 if label else 3
+    lines = ["\t".join(row[first:last]) for row in [columns, *examples]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

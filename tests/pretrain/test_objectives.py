@@ -79,7 +79,7 @@ def test_language_embedding(choice):
         (batch, (batch.input_ids == MASK) & ~slots),
         (batch.stage1, batch.stage1.input_ids == MASK),
     ):
-        carries = {"masks": is_mask, "none": is_mask & False, "all": is_mask | True}[choice]
+        carries = is_mask if choice == "masks" else np.full(len(is_mask), choice == "all")
         assert np.array_equal(part.language_ids >= 0, carries)
     for part, places, languages in (
         (batch, batch.targets, batch.target_languages),

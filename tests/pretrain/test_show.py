@@ -37,7 +37,8 @@ def test_camlm_panel_is_the_definition():
     masked = np.array([token == "[MASK]" for token in panel.tokens])
     assert np.array_equal(panel.mask, attention_mask.camlm(side, masked))
     assert [bool(predicted) for predicted in panel.predicted] == masked.tolist()
-    assert panel.languages == [["en", "ja"][s] if is_masked else "" for is_masked, s in zip(masked, side)]
+    language = np.where(side == 0, "en", "ja")
+    assert panel.languages == np.where(masked, language, "").tolist()
     restored = [predicted or token for token, predicted in zip(panel.tokens, panel.predicted)]
     assert restored == ["[CLS]", *ENGLISH.split(), "[SEP]", "[SEP]", *JAPANESE.split(), "[SEP]"]
     assert panel.positions == list(range(2, 2 + len(restored)))

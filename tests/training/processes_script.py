@@ -107,10 +107,9 @@ def train(name: str, steps: int) -> None:
 if __name__ == "__main__":
     device = distributed.init(sharding_stage=STAGE)
     assert device == "cpu"
+    functions = {"collectives": collectives, "stall": stall, "masters": masters, "lost": lost}
     for proof in PROOFS:
-        if proof == "collectives":
-            collectives()
-        elif proof in ("stall", "masters", "lost"):
-            {"stall": stall, "masters": masters, "lost": lost}[proof]()
+        if proof in functions:
+            functions[proof]()
         else:
             train(proof, 8 if proof.endswith("three") else STEPS)
