@@ -1,4 +1,6 @@
-"""Fine-tune and evaluate on classification: XNLI, PAWS-X. Official name and flags; see docs/finetune.md.
+"""Fine-tune and evaluate on classification (XNLI, PAWS-X) or regression, with the official flags.
+
+See docs/finetune.md.
 
 python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
 fleetrun --nproc_per_node 2 run_classifier.py ...
@@ -19,9 +21,10 @@ def main() -> None:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
         from finetune.classification import Classification
+        from finetune.regression import Regression
         from finetune.supervised import fine_tune
 
-        fine_tune(Classification, flags, stop)
+        fine_tune(Regression if flags.is_regression else Classification, flags, stop)
     stop.exit_as_asked()
 
 

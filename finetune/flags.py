@@ -28,6 +28,7 @@ MEAN = "mean"
 LAST = "last"
 MRC = ("run_mrc",)
 TAGGER = ("run_sequence_labeling",)
+CLASSIFIER = ("run_classifier",)
 _DIVIDED = "evaluation is always divided among the processes"
 _NO_EXECUTOR = "there is no static-graph executor"
 
@@ -171,7 +172,9 @@ class FinetuneFlags(TrainingFlags):
     """The flags of run_classifier.py, run_sequence_labeling.py and run_mrc.py."""
 
     is_classify: bool = option(True, no_effect="the entry point decides the task")
-    is_regression: bool = option(False, no_effect="no task here is a regression")
+    is_regression: bool = option(False, only=CLASSIFIER)
+    """Whether labels are numbers to predict, by mean squared error, as in STS-B."""
+
     task_id: int = option(0, no_effect="the model has no task embedding")
 
     epoch: PositiveInt = 3

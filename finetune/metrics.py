@@ -1,4 +1,4 @@
-"""Accuracy, F1 of entities, of parts of speech and of answers, in per cent.
+"""Accuracy, correlations, F1 of entities, of parts of speech and of answers, in per cent.
 
 Answers are compared by one of two sets of rules:
   mlqa (Lewis et al., 2020): Unicode punctuation, and the articles and words of the language.
@@ -14,6 +14,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 # The articles that are removed from an answer. Hindi and Chinese have none.
 ARTICLES = {
@@ -32,6 +34,26 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
     """Per cent of `predicted` that equal `labels`; as many of both, at least one."""
     correct = sum(int(prediction == label) for prediction, label in zip(predicted, labels, strict=True))
     return correct / len(labels) * 100  # in this order, as XTREME's evaluate.py: the last digit depends on it
+
+
+def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:
+    """Pearson's correlation, in per cent; 0 if all numbers of one side are equal."""
+    x = np.asarray(predicted, np.float64)
+    y = np.asarray(labels, np.float64)
+    x = x - x.mean()
+    y = y - y.mean()
+    norms = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / norms) * 100 if norms else 0.0
+
+
+def spearman(predicted: Sequence[float], labels: Sequence[float]) -> float:
+    """Spearman's correlation, in per cent: that of the ranks, where equal numbers share their mean rank."""
+    return pearson(_ranks(predicted), _ranks(labels))
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 class EntityCounts(NamedTuple):

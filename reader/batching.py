@@ -49,17 +49,22 @@ class TaskBatch:
     """What one process feeds the model at once."""
 
     input_ids: np.ndarray  # int64 [B, T], padded on the right; T is the longest input of the batch
-    labels: np.ndarray  # int64 [B]
+    labels: np.ndarray  # int64 [B]; float32 in a regression
     indices: np.ndarray  # int64 [B], the number of each row in the data set
     count: int  # what a loss is divided by: examples of the whole step, over all processes
 
 
 class EncodePairs:
-    """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`."""
+    """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`.
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
+    Args:
+        regression: labels are numbers, float32, and not ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, regression: bool = False):
         self.tokenizer = tokenizer
         self.max_seq_len = max_seq_len
+        self._label_type = np.float32 if regression else np.int64
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
         first_texts = [example.text_a for example in examples]
@@ -78,7 +83,7 @@ class EncodePairs:
 
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> TaskBatch:
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
-        labels = np.asarray([feature.label for feature in features], np.int64)  # [B]
+        labels = np.asarray([feature.label for feature in features], self._label_type)  # [B]
         return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 

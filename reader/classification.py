@@ -1,5 +1,6 @@
 """Rows with one text or two and a label, from the official TSV files."""
 
+import math
 import os
 from array import array
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,14 @@ _NO_LABEL = -1
 
 
 class Example(NamedTuple):
-    """One row. `text_b` and `qid` are None without such a column. `label` is -1 if labels are not read."""
+    """One row. `text_b` and `qid` are None without such a column. `label` is -1 if labels are not read.
+
+    In a regression the label is the number that is to be predicted, a float.
+    """
 
     text_a: str
     text_b: str | None
-    label: int = _NO_LABEL
+    label: int | float = _NO_LABEL
     qid: str | None = None
 
 
@@ -32,6 +36,7 @@ class Examples(FileLines, Sequence[Example]):
         path, version, starts: see `FileLines`.
         columns: name -> place of the columns that are read.
         label_map: label -> id; without it labels are ids.
+        regression: labels are numbers.
     """
 
     def __init__(
@@ -41,19 +46,23 @@ class Examples(FileLines, Sequence[Example]):
         starts: np.ndarray,
         columns: Mapping[str, int],
         label_map: Mapping[str, int] | None,
+        regression: bool = False,
     ):
         super().__init__(path, version, starts)
         self._columns = columns
         self._label_map = label_map
+        self._regression = regression
 
     def __getitem__(self, index: int) -> Example:
         cells = self.line(index).decode("utf-8").rstrip("\r\n").split("\t")
         row = {name: cells[place] for name, place in self._columns.items()}
-        return Example(row["text_a"], row.get("text_b"), self._label_id(row.get("label")), row.get("qid"))
+        return Example(row["text_a"], row.get("text_b"), self._label(row.get("label")), row.get("qid"))
 
-    def _label_id(self, label: str | None) -> int:
+    def _label(self, label: str | None) -> int | float:
         if label is None:
             return _NO_LABEL
+        if self._regression:
+            return float(label)
         return self._label_map[label] if self._label_map else int(label)
 
 
@@ -62,6 +71,7 @@ def read_classification(
     label_map: Mapping[str, int] | None = None,
     num_labels: int | None = None,
     labels: bool = True,
+    regression: bool = False,
 ) -> Examples:
     """Check a TSV file with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
@@ -71,6 +81,7 @@ def read_classification(
         label_map: label -> id; without it the label column contains ids.
         num_labels: without a label map, the ids must be below it.
         labels: False ignores the label column (prediction).
+        regression: the label column holds numbers.
 
     Raises:
         UserError: the file cannot be read, or a line has another form; names the file and the line.
@@ -91,14 +102,27 @@ def read_classification(
             if labels:
                 label = cells[columns["label"]]
                 if label not in checked_labels:
-                    _check_label(label, label_map, num_labels, f"{path}, line {number}")
+                    place = f"{path}, line {number}"
+                    if regression:
+                        _check_number(label, place)
+                    else:
+                        _check_label(label, label_map, num_labels, place)
                     checked_labels.add(label)
             starts.append(position)
             position += len(line)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
-    return Examples(path, version, np.asarray(starts, np.int64), columns, label_map)
+    return Examples(path, version, np.asarray(starts, np.int64), columns, label_map, regression)
+
+
+def _check_number(label: str, place: str) -> None:
+    try:
+        is_finite = math.isfinite(float(label))
+    except ValueError:
+        is_finite = False
+    if not is_finite:
+        raise UserError(f"{place}: the label '{label}' is no number, and --is_regression true needs numbers")
 
 
 def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: int | None, place: str) -> None:

@@ -73,7 +73,9 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"(NPROC=\d )?sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r"sh scripts/(base|large)/(conll|panx|udpos|mlqa|tydiqa)_[\w-]+\.sh.*": RECIPE,
-    r".*python run_classifier\.py .*": HERE,
+    r".*python run_classifier\.py --is_regression .*":
+        "finetune/test_regression.py::test_it_learns_and_predicts",
+    r".*python run_classifier\.py (?!--is_regression).*": HERE,
     r".*run_sequence_labeling\.py .* --chunk_scheme NONE .*":
         "finetune/test_parts_of_speech.py::test_train_score_and_predict",
     r".*run_mrc\.py .* --answer_rules .*":

@@ -12,6 +12,7 @@ import numpy as np
 from finetune.classification import Classification
 from finetune.metrics import entities
 from finetune.question_answering import Answer, QuestionAnswering
+from finetune.regression import Regression
 from finetune.tagging import Tagging
 from finetune.task import SupervisedTask
 from inference.loading import LoadedModel
@@ -47,11 +48,18 @@ class FineTunedTask:
 
 
 class ClassifyTexts(FineTunedTask):
-    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, and "cut" if the text was too long."""
+    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, and "cut" if the text was too long.
+
+    A model that was trained with --is_regression true answers {"score"} instead.
+    """
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.longest)
-        super().__init__(model, Classification(model.tokenizer, model.labels, limit))
+        if model.reading.get("regression"):
+            task = Regression(model.tokenizer, limit)
+        else:
+            task = Classification(model.tokenizer, model.labels, limit)
+        super().__init__(model, task)
 
     def parse(self, request: dict) -> Example:
         key = "text" if "text" in request else "text_a"
@@ -60,8 +68,11 @@ class ClassifyTexts(FineTunedTask):
     def answer(self, examples: list[Example]) -> list[dict]:
         features, answers = self.task.encode(examples), []
         for feature, row in zip(features, self.predictions(features)):
-            shares = {label: round(float(share), 6) for label, share in zip(self.task.labels, row)}
-            answers.append({"label": self.task.labels[int(row.argmax())], "probabilities": shares})
+            if isinstance(self.task, Regression):
+                answers.append({"score": round(row, 6)})
+            else:
+                shares = {label: round(float(share), 6) for label, share in zip(self.task.labels, row)}
+                answers.append({"label": self.task.labels[int(row.argmax())], "probabilities": shares})
             if feature.cut:
                 answers[-1]["cut"] = True
         return answers

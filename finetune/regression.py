@@ -1,0 +1,77 @@
+"""Regression: a number for each text or pair of texts, such as the similarity of two sentences in STS-B."""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from finetune.classification import Classification
+from finetune.flags import FinetuneFlags
+from finetune.metrics import pearson, spearman
+from finetune.task import official_line
+from reader.batching import EncodePairs, TaskBatch
+from reader.classification import Examples, read_classification
+from reader.tokenization import Tokenizer
+from utils.errors import UserError
+from utils.files import atomic_file
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from model.batch import LabelledBatch
+    from training.meter import Interval
+
+
+class Regression(Classification):
+    """Predict a number from the pooled first token, by mean squared error (--is_regression true).
+
+    Pearson's correlation selects a step. The model is a classifier with one output, its only label is
+    "score", and "reading" in config.json says that it is a regression.
+    """
+
+    metric = "pearson"
+
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
+        self.labels = ["score"]
+        self.encode = EncodePairs(tokenizer, max_seq_len, regression=True)
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+        if flags.label_map_config is not None:
+            raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
+        return cls(tokenizer, flags.max_seq_len)
+
+    def reading(self) -> dict[str, Any]:
+        return {"regression": True}
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        return read_classification(path, labels=purpose != "test", regression=True)
+
+    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+        """Return the summed squared errors of a batch. No decision is right or wrong here."""
+        scores = outputs["logits"][:, 0]  # [B]
+        errors = scores - sent.targets.astype(scores.dtype)
+        return errors.square().sum(), 0.0, len(scores)
+
+    def line(self, interval: "Interval") -> str:
+        error = math.nan
+        if interval.sums["steps"]:
+            error = math.sqrt(interval.sums["loss"] / interval.sums["steps"])
+        return official_line(interval, self.total_steps, f"root mean squared error: {error:f}")
+
+    def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
+        """Return the predicted number of each input."""
+        return outputs["logits"][:, 0].tolist()
+
+    def score(self, data: Examples, predictions: list[float], language: str) -> dict[str, float]:
+        labels = [example.label for example in data]
+        return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
+
+    def write(self, path: str | os.PathLike, data: Examples, predictions: list[float]) -> None:
+        """Write a line per input: qid (if there is one) and the predicted number, separated by a tab."""
+        with atomic_file(path, "w") as file:
+            for example, prediction in zip(data, predictions, strict=True):
+                cells = [] if example.qid is None else [example.qid]
+                file.write("\t".join([*cells, f"{prediction:.6f}"]) + "\n")

@@ -1,0 +1,107 @@
+"""run_classifier.py --is_regression true: mean squared error, Pearson's and Spearman's correlation."""
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+
+import predict
+import run_classifier
+from finetune.metrics import pearson, spearman
+from finetune.regression import Regression
+from model.batch import LabelledBatch
+from reader.batching import EncodePairs
+from reader.classification import Example, read_classification
+from reader.tokenization import Tokenizer
+from tests.finetune import toy
+from tests.launching import as_flags, call_main
+
+SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The toy's texts, with a number for each class."""
+    folder = tmp_path_factory.mktemp("scored")
+    toy.write_model(folder, [text for row in toy.rows(400, seed=9) for text in row[1:3]], ["en", "de"], {})
+    for name, count, seed in (("train", 96, 1), ("dev.en", 31, 20), ("dev.de", 31, 21)):
+        rows = [(*row[:3], SCORES[row[3]]) for row in toy.rows(count, seed)]
+        toy.write_tsv(folder / f"{name}.tsv", rows)
+    return folder
+
+
+@pytest.fixture
+def regress(runner, folder):
+    def flags(folder, out, **changes):
+        fixed = {"is_regression": "true", "label_map_config": None, "num_labels": None}
+        return toy.flags(folder, out, **(fixed | changes))
+
+    return runner(run_classifier, flags, folder)
+
+
+def test_correlations():
+    """Pearson's is numpy's; Spearman's is worked out by hand, with ties."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=50)
+    y = x + rng.normal(size=50)
+    assert pearson(x, y) == pytest.approx(100 * np.corrcoef(x, y)[0, 1], abs=1e-10)
+    # Ranks 1, 2.5, 2.5, 4 and 1, 2, 3, 4: sums of products of deviations 4.5, 4.5 and 5.
+    assert spearman([0, 1, 1, 9], [1, 2, 3, 50]) == pytest.approx(100 * 4.5 / np.sqrt(4.5 * 5))
+    assert spearman(x, np.exp(x)) == pytest.approx(100)
+    assert (pearson([1, 1], [0, 1]), spearman([1, 1], [0, 1])) == (0.0, 0.0)
+
+
+def test_the_loss_is_the_mean_squared_error(folder):
+    tokenizer = Tokenizer(None, folder / "piece.model")
+    task = Regression(tokenizer, 16)
+    features = task.encode([Example("ab", None, -1.5), Example("c", "d", 2.25)])
+    batch = task.encode.collate(features, np.arange(2), 2)
+    assert batch.labels.dtype == np.float32
+    targets = paddle.to_tensor(batch.labels)
+    logits = paddle.to_tensor([[1.0], [2.0]])
+    total, _, count = task.losses(LabelledBatch(None, targets), {"logits": logits})
+    assert (float(total), count) == (2.5**2 + 0.25**2, 2)
+    assert EncodePairs(tokenizer, 16).collate(features, np.arange(2), 2).labels.dtype == np.int64
+
+
+def test_it_learns_and_predicts(regress, folder, tmp_path, monkeypatch, capsys):
+    test_files = {"do_test": "true", "test_set": f"{folder}/dev.%s.tsv", "test_save": f"{tmp_path}/%s"}
+    results = regress(**toy.LEARNS, **test_files)
+    assert results["metric"] == "pearson"
+    titles = [table["title"].split(",")[0] for table in results["tables"]]
+    assert titles == ["pearson", "spearman"]
+    (path,) = tmp_path.glob("en.*")
+    predicted = [float(line.split("\t")[1]) for line in path.read_text().splitlines()]
+    labels = [example.label for example in read_classification(folder / "dev.en.tsv", regression=True)]
+    assert labels[0] in map(float, SCORES.values())
+    for table, measure in zip(results["tables"], (pearson, spearman)):
+        assert table["mean"]["en"] == pytest.approx(measure(predicted, labels), abs=1e-3)
+        assert table["mean"]["avg"] > 70
+    assert "root mean squared error: " in capsys.readouterr().out
+
+    first = toy.rows(31, 20)[0]
+    request = json.dumps({"text_a": first[1], "text_b": first[2]}).encode()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request)))
+    call_main(predict, as_flags({"task": "classify", "model": tmp_path / "out/best"}))
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer == {"score": pytest.approx(predicted[0], abs=1e-4)}
+
+
+@pytest.mark.parametrize("number", ["tall", "", "nan", "inf"])
+def test_labels_must_be_numbers(regress, refusal, tmp_path, number):
+    rows = [(*row[:3], SCORES[row[3]]) for row in toy.rows(3, 1)]
+    rows[1] = (*rows[1][:3], number)
+    toy.write_tsv(tmp_path / "bad.tsv", rows)
+    line = refusal(regress, train_set=tmp_path / "bad.tsv")
+    assert (
+        f"bad.tsv, line 3: the label '{number}' is no number, and --is_regression true needs numbers" in line
+    )
+
+
+def test_a_label_map_is_refused(regress, refusal):
+    line = refusal(regress, label_map_config="label_map.json")
+    assert "--label_map_config names labels, but with --is_regression true they are numbers" in line
