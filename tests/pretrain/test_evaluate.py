@@ -71,6 +71,20 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
     assert any(scores["accuracy"] for kind in kinds for scores in result[kind].values())
 
 
+def test_the_masks_are_those_of_no_run(tiny_corpus, monkeypatch):
+    """Runs of different seeds are compared on the same masked tokens."""
+    masked: dict[int, list[list[int]]] = {1: [], 2: []}
+
+    def loss(model, batch, **options):
+        masked[seed].append(batch.targets.positions.tolist())
+        return masked_lm_loss(model, batch, **options)
+
+    monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
+    for seed in masked:
+        HeldOutRun(tiny_corpus, run__seed=seed).run()
+    assert masked[1] and masked[1] == masked[2]
+
+
 def test_every_stream_has_its_numbers(held_out):
     result = held_out.run()
     assert list(result) == ["mmlm", "tlm", "camlm", "btmlm", "retrieval"]

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,6 +35,18 @@ STEPS = [
         repeated=4,
     ),
 ]
+
+
+def test_the_speed_is_that_of_the_interval(monkeypatch):
+    """A run that goes on counts the tokens of the run before it, but not in its speed."""
+    seconds = iter([0.0, 2.0, 6.0])
+    monkeypatch.setattr("training.meter.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    meter = Meter(tokens=1000.0)
+    speeds = []
+    for tokens in (100, 60):
+        meter.add(step(tokens=tokens))
+        speeds.append(meter.end_interval(1, step(), None, 1.0, "").tokens_per_second)
+    assert speeds == [50.0, 15.0] and meter.tokens == 1160.0
 
 
 def test_records_by_hand_and_in_words():

@@ -10,6 +10,7 @@ import pytest
 from model.checkpoint.training_state import load_training_state, save_training_state
 from tests.training import toy_training
 from tests.training.toy_training import BATCH, STEPS, loss_of, make, micro_batches_of, run, state_of, weights
+from training import distributed
 from training.engine import Engine, Step, step_seed
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
@@ -100,6 +101,30 @@ def test_resume_is_bit_identical_with_dropout():
 def test_dropout_differs_between_steps_and_processes():
     places = itertools.product(range(3), range(50), range(2))
     assert len({step_seed(*place) for place in places}) == 300
+
+
+def test_each_process_draws_its_own_dropout(monkeypatch):
+    losses = []
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        engine = make(dropout=0.5)
+        losses.append(engine.step(micro_batches_of(0, 2), loss_of(engine)).loss)
+    assert losses[0] != losses[1]
+
+
+def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite():
+    engine = make()
+    engine.step(micro_batches_of(0, 2), loss_of(engine))
+    before = weights(engine)
+    usual_loss = loss_of(engine)
+
+    def loss(micro_batch):
+        value, sums = usual_loss(micro_batch)
+        return value + float("nan"), sums
+
+    step = engine.step(micro_batches_of(1, 2), loss)
+    assert math.isfinite(step.grad_norm) and step.skipped
+    assert all((value == before[name]).all() for name, value in weights(engine).items())
 
 
 def loss_that_fails(engine: Engine, bad_steps: set[int]):

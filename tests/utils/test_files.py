@@ -1,6 +1,8 @@
 """Temporary names: processes with the same id, on several machines, write to one disk."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,41 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
     assert len(written) == (1 if kind == "file" else 200)
     assert all(len(set(path.read_text().split())) == 1 for path in written)
     assert len(list(tmp_path.iterdir())) == len(written)  # nothing is left behind
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """The names of what is synced, and "renamed" for each rename, in their order."""
+    names = []
+    replace = os.replace
+
+    def fsync(descriptor: int) -> None:
+        names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    def rename(source, target) -> None:
+        names.append("renamed")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    return names
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, events):
+    """A crash must not leave the name with half of the files. The rename is synced with the folder above."""
+    with files.atomic_dir(tmp_path / "step_1") as folder:
+        (folder / "config.json").write_text("{}")
+        (folder / "training_state").mkdir()
+        (folder / "training_state" / "state.json").write_text("{}")
+    assert sorted(events[:2]) == ["config.json", "state.json"]
+    assert events[2:] == ["renamed", tmp_path.name]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, events):
+    with files.atomic_file(tmp_path / "results.json", "w") as file:
+        file.write("{}")
+        temporary = Path(file.name).name
+    assert events == [temporary, "renamed", tmp_path.name]
 
 
 @pytest.mark.parametrize("earlier", ["file", "folder"])
