@@ -1,7 +1,6 @@
 """What all fine-tuning commands do: open the log, lock --checkpoints, and write a report over the seeds."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from model.device import use_kernels
 from training import distributed
 from training.run import Pace
 from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state
-from utils.command_line import log_no_effect
+from utils.command_line import log_no_effect, without_overridden
 from utils.logging import RECIPE_BATCH, logger, setup
 from utils.options import options_of
 
@@ -42,7 +41,7 @@ def begin(flags: TrainingFlags) -> None:
     distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
     setup(rank=distributed.rank())
-    logger.info("command: %s (paddle %s)", shlex.join(sys.argv), paddle.__version__)
+    logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
     if line := os.environ.get(RECIPE_BATCH):
         logger.info("%s", line)
     log_no_effect(flags)

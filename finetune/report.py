@@ -5,7 +5,6 @@ names its recipe. All scores are per cent.
 """
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from utils.command_line import without_overridden
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.logging import logger
@@ -162,7 +162,11 @@ def to_text(tables: Sequence[Table]) -> str:
 
 def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
     """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file."""
-    values = {**facts, "tables": [table.to_json() for table in tables], "command": shlex.join(sys.argv)}
+    values = {
+        **facts,
+        "tables": [table.to_json() for table in tables],
+        "command": without_overridden(sys.argv),
+    }
     contents = {
         "txt": to_text(tables),
         "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables),

@@ -1,6 +1,5 @@
 """From flags to tokenizer, model, weights, optimizer and engine; from a model to the files of its folder."""
 
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -22,6 +21,7 @@ from training.optimizer import FULL_RATE, build_optimizer
 from training.precision import LossScaling, Precision
 from training.schedules import linear_warmup_decay, noam_decay
 from training.task import Evaluation
+from utils.command_line import without_overridden
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -206,7 +206,7 @@ def files_of_checkpoint(
         settings: "task", "labels" and "reading" for config.json.
         facts: for the model card; steps, seed, command and scores are added.
     """
-    facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": shlex.join(sys.argv)}
+    facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": without_overridden(sys.argv)}
     if evaluation is not None:
         facts["scores"] = {
             f"{metric}, {pattern}": {language: metrics[metric] for language, metrics in by_language.items()}

@@ -52,7 +52,7 @@ FONT = "font-family='DejaVu Sans, Arial, sans-serif'"
 
 
 @dataclass(frozen=True)
-class Panel:
+class Matrix:
     """A matrix of T tokens.
 
     Attributes:
@@ -88,7 +88,7 @@ def main() -> None:
             file.write(picture)
 
 
-def panels() -> list[Panel]:
+def matrices() -> list[Matrix]:
     """The matrices of docs/objectives.md. M is a [MASK] or placeholder, h a pseudo-token."""
     pair = ["x1", "M2", "x3", "y4", "M5", "M6", "y7"]
     pair_kinds = [SOURCE, MASKED, SOURCE, TARGET, MASKED, MASKED, TARGET]
@@ -101,11 +101,11 @@ def panels() -> list[Panel]:
     camlm = attention_mask.camlm(side, masked)
     placeholders = attention_mask.compact(context_length=4, placeholders=3)
     return [
-        Panel("MMLM", pair[:3], pair_kinds[:3], 3, everything[:3, :3]),
-        Panel("TLM", pair, pair_kinds, 3, everything),
-        Panel("CAMLM", pair, pair_kinds, 3, camlm),
-        Panel("BTMLM, stage 1", stage1, [SOURCE] * 4 + [MASKED] * 3, 4, placeholders),
-        Panel("BTMLM, stage 2", stage2, stage2_kinds, 4, everything),
+        Matrix("MMLM", pair[:3], pair_kinds[:3], 3, everything[:3, :3]),
+        Matrix("TLM", pair, pair_kinds, 3, everything),
+        Matrix("CAMLM", pair, pair_kinds, 3, camlm),
+        Matrix("BTMLM, stage 1", stage1, [SOURCE] * 4 + [MASKED] * 3, 4, placeholders),
+        Matrix("BTMLM, stage 2", stage2, stage2_kinds, 4, everything),
     ]
 
 
@@ -114,10 +114,10 @@ def masks() -> str:
     parts = []
     left = MARGIN
     height = 0
-    for panel in panels():
-        parts += draw_panel(panel, left, MARGIN)
-        left += LABELS + panel.size + MARGIN
-        height = max(height, MARGIN + TITLE + LABELS + panel.size)
+    for matrix in matrices():
+        parts += draw_matrix(matrix, left, MARGIN)
+        left += LABELS + matrix.size + MARGIN
+        height = max(height, MARGIN + TITLE + LABELS + matrix.size)
     place = MARGIN
     for kind, meaning in LEGEND.items():
         parts.append(rectangle(place, height + MARGIN, 14, 14, COLOURS[kind]))
@@ -126,20 +126,20 @@ def masks() -> str:
     return svg(max(left, place), height + 2 * MARGIN + 14, parts)
 
 
-def draw_panel(panel: Panel, left: int, top: int) -> list[str]:
-    """The elements of a panel: title, labels, and a square for each pair of tokens."""
+def draw_matrix(matrix: Matrix, left: int, top: int) -> list[str]:
+    """The elements of a matrix: title, labels, and a square for each pair of tokens."""
     first_column = left + LABELS
     first_row = top + TITLE + LABELS
-    parts = [text(first_column + panel.size // 2, top + 14, panel.title, size=14)]
-    for number, (token, kind) in enumerate(zip(panel.tokens, panel.kinds)):
-        middle = panel.offset(number) + CELL // 2
+    parts = [text(first_column + matrix.size // 2, top + 14, matrix.title, size=14)]
+    for number, (token, kind) in enumerate(zip(matrix.tokens, matrix.kinds)):
+        middle = matrix.offset(number) + CELL // 2
         parts.append(text(first_column + middle, first_row - 8, token, colour=COLOURS[kind]))
         parts.append(text(left + LABELS // 2, first_row + middle + 4, token, colour=COLOURS[kind]))
-    for query in range(len(panel.tokens)):
-        for key, kind in enumerate(panel.kinds):
-            colour = COLOURS[kind if panel.mask[query, key] else HIDDEN]
-            x = first_column + panel.offset(key)
-            y = first_row + panel.offset(query)
+    for query in range(len(matrix.tokens)):
+        for key, kind in enumerate(matrix.kinds):
+            colour = COLOURS[kind if matrix.mask[query, key] else HIDDEN]
+            x = first_column + matrix.offset(key)
+            y = first_row + matrix.offset(query)
             parts.append(rectangle(x, y, CELL - 2, CELL - 2, colour))
     return parts
 

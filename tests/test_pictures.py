@@ -20,9 +20,9 @@ def test_the_committed_pictures_are_up_to_date(tmp_path, monkeypatch, name):
 
 
 def test_a_cell_has_the_colour_of_the_token_that_is_seen():
-    (camlm,) = [panel for panel in pictures.panels() if panel.title == "CAMLM"]
+    (camlm,) = [matrix for matrix in pictures.matrices() if matrix.title == "CAMLM"]
     root = ElementTree.fromstring(
-        f"<svg xmlns='{SVG[1:-1]}'>{''.join(pictures.draw_panel(camlm, 0, 0))}</svg>"
+        f"<svg xmlns='{SVG[1:-1]}'>{''.join(pictures.draw_matrix(camlm, 0, 0))}</svg>"
     )
     colours = [cell.get("fill") for cell in root.iter(f"{SVG}rect")]
     assert len(colours) == 49

@@ -10,10 +10,12 @@ import dataclasses
 import difflib
 import inspect
 import json
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_origin
 
@@ -83,6 +85,24 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
         if text:
             values[name] = accept(options[name], official_form(options[name], text), f"--{name} {text}")
     return cls(**values, on_command_line=tuple(values))
+
+
+def without_overridden(arguments: Sequence[str]) -> str:
+    """A command line in the form of the official scripts, without the flags that a later one overrides.
+
+    The recipes give every flag, and what a user adds overrides some of them.
+
+    Args:
+        arguments: the script and its flags, which `parse_args` has accepted.
+    """
+    words_of: dict[str, list[str]] = {"": []}  # flag -> its words; "": the script
+    name = ""
+    for word in arguments:
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            words_of[name] = []
+        words_of[name].append(word)
+    return shlex.join(chain.from_iterable(words_of.values()))
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:

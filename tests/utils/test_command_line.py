@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from utils.command_line import Parser, help_text, load_config, log_no_effect, parse_args
+from utils.command_line import Parser, help_text, load_config, log_no_effect, parse_args, without_overridden
 from utils.config import differences, read_yaml, save_config
 from utils.errors import UserError
 from utils.options import PositiveInt, Range, not_an_option, option
@@ -223,6 +223,12 @@ def test_mistakes_in_the_official_form(line, expected):
     with pytest.raises(UserError) as error:
         parse_args(Flags, line.split())
     assert str(error.value).startswith(expected)
+
+
+def test_a_command_is_shown_without_the_flags_that_others_override():
+    line = ["run.py", "--batch_size", "16", "--epoch=5", "--paper", "x", "--batch_size=8", "--paper", ""]
+    assert without_overridden(line) == "run.py --batch_size=8 --epoch=5 --paper ''"
+    assert without_overridden(["run.py"]) == "run.py"
 
 
 def test_flags_without_effect_say_so(caplog):
