@@ -132,7 +132,7 @@ def tokenizer_of(
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     from model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS
-    from model.task_names import task_named
+    from model.tasks import task_named
 
     parser = Parser(__doc__)
     add = parser.add_argument
@@ -198,7 +198,7 @@ def print_report(report: "Report", checkpoint: "Checkpoint", flags: argparse.Nam
 
 def print_pooling(files: list[str], checkpoint: "Checkpoint") -> None:
     """Print what sentence-transformers does with the model, and where that is not what it was trained for."""
-    from model.task_names import RETRIEVAL
+    from model.tasks import RETRIEVAL
 
     vector = "a vector is the mean of the top layer over all tokens"
     print(f"for sentence-transformers: {', '.join(files)}; {vector}")

@@ -9,12 +9,18 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from utils.environment import run
 from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.options import PositiveInt, not_an_option
+
+if TYPE_CHECKING:
+    from evaluation.centring import LayerMeans
+    from evaluation.encode import PaddleEncoder
+    from inference.tasks.encode import ExportedEncoder
+    from reader.tokenization import Tokenizer
 
 
 @dataclass
@@ -67,6 +73,11 @@ class EncodeVectorFlags:
     data_format: Literal["tsv", "text"] = "tsv"
     """text: a sentence on each line, without a header."""
 
+    centre_on: str | None = None
+    """Takes the mean of its language from each vector; the language is that of the nearest mean. model: the
+    means that are beside the weights, with --vectors mean. de<=de.txt,en<=en.txt: the means of the sentences
+    in these files."""
+
     on_command_line: tuple[str, ...] = not_an_option(())
 
     init_checkpoint: ClassVar[None] = None  # nothing is resumed here
@@ -82,6 +93,12 @@ class EncodeVectorFlags:
             raise UserError(
                 f"--layer {self.layer}: --vectors {self.vectors} is of the top layer; give mean or specials"
             )
+        if self.centre_on and self.vectors == "official":
+            raise UserError("--centre_on needs one vector per text; give --vectors mean, specials or pooled")
+        if self.centre_on == "model" and self.vectors != "mean":
+            raise UserError(
+                "--centre_on model needs --vectors mean, the pooling of the means beside the weights"
+            )
 
 
 def main() -> None:
@@ -93,7 +110,7 @@ def main() -> None:
     if not exported:  # what export.py wrote runs without Paddle
         prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from evaluation.vectors import VectorWriter
+    from evaluation.vectors import CentredEncoder, VectorWriter
     from reader.batching import EncodePairs
     from reader.bitext import Sentences
     from reader.classification import read_classification
@@ -102,9 +119,14 @@ def main() -> None:
 
     setup_console()
     with atomic_dir(flags.output_dir) as folder:
-        is_text, path = flags.data_format == "text", Path(flags.data_set)
-        texts = Sentences(path) if is_text else read_classification(path, labels=False)
+        path = Path(flags.data_set)
+        if flags.data_format == "text":
+            texts = Sentences(path)
+        else:
+            texts = read_classification(path, labels=False)
         encoder, tokenizer, layer = open_exported(flags) if exported else open_weights(flags)
+        if flags.centre_on:
+            encoder = CentredEncoder(encoder, means_to_subtract(flags, encoder, tokenizer, layer))
         encode = EncodePairs(tokenizer, flags.max_seq_len)
         batch_tokens = flags.batch_size * flags.max_seq_len
         writer = VectorWriter(encoder, texts, encode, folder, flags.dtype, batch_tokens)
@@ -115,8 +137,31 @@ def main() -> None:
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
-def open_weights(flags: EncodeVectorFlags):
-    """Encoder, tokenizer and layer of a checkpoint."""
+def means_to_subtract(
+    flags: EncodeVectorFlags, encoder: Any, tokenizer: "Tokenizer", layer: int
+) -> "LayerMeans":
+    """The means of --centre_on at a layer.
+
+    Raises:
+        UserError: the model has none, or a file cannot be read.
+    """
+    from evaluation.centring import LanguageMeans, LayerMeans
+    from evaluation.vectors import vectors_of
+    from model.checkpoint.read import LANGUAGE_MEANS
+    from reader.bitext import sentences_by_language
+
+    if flags.centre_on == "model":
+        folder = Path(flags.init_pretraining_params)
+        return LanguageMeans.read(folder / LANGUAGE_MEANS).at(layer)
+    vectors = {}
+    for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
+        ids = tokenizer.sentences(tokenizer.encode_batch(sentences), flags.max_seq_len)
+        vectors[language] = vectors_of(encoder, ids, layer, flags.vectors)
+    return LayerMeans.of(vectors)
+
+
+def open_weights(flags: EncodeVectorFlags) -> "tuple[PaddleEncoder, Tokenizer, int]":
+    """The encoder, the tokenizer and the number of the layer of a checkpoint."""
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
     from finetune.setup import open_encoder, open_start
@@ -136,11 +181,12 @@ def open_weights(flags: EncodeVectorFlags):
     return PaddleEncoder(model), tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
 
 
-def open_exported(flags: EncodeVectorFlags):
-    """Encoder, tokenizer and layer of an exported folder."""
+def open_exported(flags: EncodeVectorFlags) -> "tuple[ExportedEncoder, Tokenizer, int]":
+    """The encoder, the tokenizer and the number of the layer of an exported folder."""
     from evaluation.pooling import layer_number
     from inference.loading import load
     from inference.tasks.encode import ExportedEncoder
+    from model.tasks import ENCODING
 
     if not flags.use_cuda:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
@@ -148,8 +194,9 @@ def open_exported(flags: EncodeVectorFlags):
     layer = layer_number(flags.layer, loaded.num_layers)
     if flags.max_seq_len > loaded.longest:
         raise UserError(f"--max_seq_len {flags.max_seq_len}: the model takes at most {loaded.longest} tokens")
-    sizes = loaded.config["hidden_size"], loaded.config["pad_token_id"]
-    return ExportedEncoder(loaded.engine("encoding", layer), *sizes), loaded.tokenizer, layer
+    engine = loaded.engine(ENCODING, layer)
+    encoder = ExportedEncoder(engine, loaded.config["hidden_size"], loaded.config["pad_token_id"])
+    return encoder, loaded.tokenizer, layer
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ model = ernie_m.load("checkpoints/best")
 model.classify([("A man eats.", "Somebody eats.")])
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "__version__", "load"]
 
+HEAD_TASKS = ("classify", "tag", "answer")  # of load
+_AT_ONCE = 1024  # inputs between two reports of the progress
 
-def load(folder: str | Path, engine: str = "auto", task: str | None = None, amp: str = "none") -> "Model":
+
+def load(
+    folder: str | os.PathLike, engine: str = "auto", task: str | None = None, amp: str = "none"
+) -> "Model":
     """Load a checkpoint of any supported format, or a folder that export.py wrote.
 
     Args:
@@ -33,17 +39,24 @@ def load(folder: str | Path, engine: str = "auto", task: str | None = None, amp:
     Raises:
         utils.errors.UserError: something is missing or does not fit together; the message says what to do.
     """
-    from inference.loading import load as load_
+    from inference.loading import load as load_model
+    from model.tasks import task_named
 
-    return Model(load_(folder, engine=engine, task=task, amp=amp))
-
-
-def _several(texts: Any) -> Iterable[Any]:
-    return [texts] if isinstance(texts, str) else texts
+    if not isinstance(folder, str | os.PathLike):
+        raise UserError(f"load({folder!r}): the folder must be a path")
+    if task is not None and task not in HEAD_TASKS:
+        raise UserError(f"task {task!r}: it must be one of {', '.join(HEAD_TASKS)}")
+    loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
+    if task is not None and loaded.task != task_named(task):
+        raise UserError(f"{folder}: task {task!r}: {loaded.description_of_head()}")
+    return Model(loaded)
 
 
 class Model:
-    """A model with its tokenizer. A method raises UserError if the model is not for its task.
+    """A model with its tokenizer.
+
+    A string is one text. A method raises `UserError` if the model is not for its task, or if an input or an
+    option is wrong.
 
     Attributes:
         tokenizer: `reader.tokenization.Tokenizer`.
@@ -51,76 +64,196 @@ class Model:
     """
 
     def __init__(self, loaded: "LoadedModel"):
-        self.loaded, self.tokenizer, self.labels = loaded, loaded.tokenizer, loaded.labels
-        self._tasks: dict[tuple, Any] = {}
+        self.loaded = loaded
+        self.tokenizer = loaded.tokenizer
+        self.labels = loaded.labels
+        self._answerers: dict[tuple, Any] = {}
+
+    def __repr__(self) -> str:
+        loaded = self.loaded
+        purpose = f"for {loaded.task}" if loaded.task else "an encoder"
+        size = f"{loaded.num_layers} layers of {loaded.config['hidden_size']}"
+        return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {loaded.engine_name}>"
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
-        """Texts, or pairs of texts -> {"label", "probabilities": {label: float}} each.
+        """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} of each.
 
-        A string is one text, here and below.
+        A tuple of two strings is one pair, and a list of strings has a text in each.
         """
-        pairs = [text if isinstance(text, list | tuple) else [text] for text in _several(texts)]
-        if long := [pair for pair in pairs if len(pair) > 2]:
-            raise UserError(f"{long[0]}: neither a text nor a pair of texts")
-        return self._ask("classify", [dict(zip(("text_a", "text_b"), pair)) for pair in pairs])
+        if isinstance(texts, tuple) and all(isinstance(text, str) for text in texts):
+            texts = [texts]
+        requests = []
+        for text in _as_list(texts, "texts"):
+            pair = text if isinstance(text, list | tuple) else [text]
+            if not 1 <= len(pair) <= 2:
+                raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
+            requests.append(dict(zip(("text_a", "text_b"), pair)))
+        return self._answer("classify", requests)
+
+    def zero_shot(
+        self,
+        texts: str | Iterable[str],
+        labels: str | Sequence[str],
+        template: str = "This example is {}.",
+        several: bool = False,
+    ) -> list[dict]:
+        """Classify texts by labels of one's own: {"label", "probabilities": {label: float}} of each.
+
+        The model is one of natural language inference, with a label named entailment.
+
+        Args:
+            labels: a list, or a text with commas between them.
+            template: a sentence in any language, with {} where a label goes.
+            several: whether several labels can be true of a text.
+        """
+        shared = {"labels": labels, "template": template, "several": several}
+        requests = [{"text": text, **shared} for text in _as_list(texts, "texts")]
+        return self._answer("zero-shot", requests)
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
-        """Texts, or lists of words -> {"words", "tags", "entities"} each."""
-        asked = [
-            {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
-            for text in _several(texts)
-        ]
-        return self._ask("tag", asked)
+        """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
+        requests = []
+        for text in _as_list(texts, "texts"):
+            if isinstance(text, list | tuple):
+                requests.append({"words": [*text]})
+            else:
+                requests.append({"text": text})
+        return self._answer("tag", requests)
 
     def answer(self, question: str, context: str) -> dict:
-        """{"answer", "start", "probability", "candidates"}."""
-        return self._ask("answer", [{"question": question, "context": context}])[0]
+        """Answer a question from a text: {"answer", "start", "probability", "candidates"}."""
+        (answer,) = self._answer("answer", [{"question": question, "context": context}])
+        return answer
 
     def encode(
-        self, texts: str | Sequence[str], pooling: str | None = None, layer: str | int | None = None
+        self,
+        texts: str | Iterable[str],
+        pooling: str | None = None,
+        layer: str | int | None = None,
+        centre: bool | str | Sequence[str] = False,
     ) -> "np.ndarray":
-        """A vector of each text: float32 [N, H].
+        """Make a vector of each text: float32 [N, H].
 
         Args:
             pooling: a name of `evaluation.pooling.POOLINGS`; by default that of the training, else "mean".
             layer: a number, "middle" or "top"; by default that of the training, else "top".
+            centre: whether vectors are without the mean of their language, which needs the means beside the
+                weights. True: the language of a text is that of the nearest mean. A language, or one for
+                each text: that of the text.
         """
-        task = self._task("encode", pooling=pooling, layer=layer)
-        return task.vectors([task.parse({"text": text}) for text in _several(texts)])
+        import numpy as np
+
+        sentences = _as_list(texts, "texts")
+        languages = _languages_of(centre, len(sentences))
+        centred = centre is not False
+        answerer = self._answerer("encode", pooling=pooling, layer=layer, centre=centred)
+        inputs = [answerer.parse({"text": text}) for text in sentences]
+        vectors = [answerer.vectors([])]
+        for part in _in_parts(range(len(inputs)), "encoding"):
+            part_languages = None if languages is None else [languages[number] for number in part]
+            vectors.append(answerer.vectors([inputs[number] for number in part], part_languages))
+        return np.concatenate(vectors)
 
     def similarity(
-        self, texts: str | Sequence[str], others: str | Sequence[str], **options: Any
+        self, texts: str | Iterable[str], others: str | Iterable[str], **options: Any
     ) -> "np.ndarray":
         """The cosine of each text and each other text: float32 [N, M]. Options: those of `encode`."""
         from evaluation.search import unit
 
-        ours, theirs = (unit(self.encode(side, **options)) for side in (texts, others))
-        return ours @ theirs.T
+        vectors = unit(self.encode(texts, **options))
+        other_vectors = unit(self.encode(others, **options))
+        return vectors @ other_vectors.T
 
-    def search(self, text: str, corpus: Sequence[str], top_k: int = 5, **options: Any) -> list[dict]:
-        """The `top_k` texts of the corpus nearest to a text, best first: {"text", "cosine"} each."""
-        (cosines,) = self.similarity(text, corpus, **options)
+    def search(
+        self,
+        text: str,
+        corpus: str | Iterable[str],
+        top_k: int = 5,
+        centre: bool | None = None,
+        **options: Any,
+    ) -> list[dict]:
+        """The `top_k` texts of the corpus nearest to a text, best first: {"text", "cosine"} each.
+
+        Args:
+            centre: whether vectors are without the mean of their language; None: if the model has the means.
+            options: `pooling` and `layer` of `encode`.
+        """
+        from inference.tasks import TaskOptions
+        from inference.tasks.encode import centres_by_default
+
+        if not isinstance(text, str):
+            raise UserError(f"{text!r}: search takes one text; similarity compares several")
+        task_options = TaskOptions(top_k=top_k, pooling=options.get("pooling"))  # which checks them
+        if centre is None:
+            centre = centres_by_default(self.loaded, task_options)
+        sentences = _as_list(corpus, "corpus")
+        (cosines,) = self.similarity(text, sentences, centre=centre, **options)
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
-        return [{"text": corpus[number], "cosine": float(cosines[number])} for number in best]
+        return [{"text": sentences[number], "cosine": float(cosines[number])} for number in best]
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
-        """For each [MASK] of the text the likeliest tokens with their probabilities."""
-        return self._ask("fill", [{"text": text, "language": language}], top_k=top_k)[0]["masks"]
+        """For each [MASK] of the text, the likeliest tokens with their probabilities."""
+        (answer,) = self._answer("fill", [{"text": text, "language": language}], top_k=top_k)
+        return answer["masks"]
 
     def translate_probe(self, text: str, language: str, top_k: int = 5) -> list[list[dict]]:
         """For each pseudo-token that BTMLM would make, the likeliest tokens of `language`."""
         request = {"text": text, "language": language}
-        return self._ask("translate-probe", [request], top_k=top_k)[0]["slots"]
+        (answer,) = self._answer("translate-probe", [request], top_k=top_k)
+        return answer["slots"]
 
-    def _ask(self, name: str, requests: list[dict], **options: Any) -> list[dict]:
-        task = self._task(name, **options)
-        asked = [task.parse(request) for request in requests]
-        return task.answer(asked) if asked else []
+    def _answer(self, word: str, requests: list[dict], **options: Any) -> list[dict]:
+        """The answers to requests in the form of predict.py."""
+        answerer = self._answerer(word, **options)
+        inputs = [answerer.parse(request) for request in requests]
+        answers = []
+        for part in _in_parts(inputs, "predicting"):
+            answers += answerer.answer(part)
+        return answers
 
-    def _task(self, name: str, **options: Any) -> Any:
+    def _answerer(self, word: str, **options: Any) -> Any:
+        """The answerer of a prediction with these options; it is made once."""
         from inference.tasks import TaskOptions, make
 
-        key = name, *options.items()
-        if key not in self._tasks:
-            self._tasks[key] = make(name, self.loaded, TaskOptions(**options))
-        return self._tasks[key]
+        task_options = TaskOptions(**options)
+        key = (word, task_options)
+        if key not in self._answerers:
+            self._answerers[key] = make(word, self.loaded, task_options)
+        return self._answerers[key]
+
+
+def _as_list(texts: Any, name: str) -> list[Any]:
+    """Several texts as a list; a string is one text.
+
+    Raises:
+        UserError: they are nothing with texts in an order.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes):
+        raise UserError(f"{name} is a {type(texts).__name__}; give a text, or several in a list")
+    return list(texts)
+
+
+def _languages_of(centre: Any, count: int) -> list[str] | None:
+    """The language of each text that `centre` names; None: it names none.
+
+    Raises:
+        UserError: it is neither true, false, a language nor a list of one for each text.
+    """
+    if isinstance(centre, bool):
+        return None
+    if isinstance(centre, str):
+        return [centre] * count
+    is_list = isinstance(centre, list | tuple) and all(isinstance(language, str) for language in centre)
+    if not is_list or len(centre) != count:
+        raise UserError(f"centre {centre!r}: give True, a language, or a list with the language of each text")
+    return list(centre)
+
+
+def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:
+    """Some inputs at a time; with the progress, if there are many."""
+    from utils.logging import progress
+
+    parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]
+    return progress(parts, description, "texts", size=len) if len(parts) > 1 else parts

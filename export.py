@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.environment import run
-from model.task_names import ENCODING
+from model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
 from utils.command_line import load_config
 from utils.errors import UserError
 
@@ -27,7 +27,7 @@ class ExportFlags:
     output: str
     """The folder to write. An exported folder there is replaced."""
 
-    task: Literal["classification", "tagging", "question_answering", "encoding"] | None = None
+    task: Literal[EXPORTED_TASKS] | None = None
     """The task of the model's head (the default), or encoding, the encoder alone."""
 
     layer: str | None = None
@@ -46,7 +46,7 @@ class ExportFlags:
 
 def main() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")  # else Paddle prints a warning about its own static graph
-    from utils.runtime import int8_saturates, prepare, read_cpu
+    from utils.runtime import prepare
 
     flags = load_config(ExportFlags, sys.argv[1:], __doc__)
     prepare()
@@ -54,7 +54,7 @@ def main() -> None:
     import paddle
 
     from evaluation.pooling import layer_number
-    from inference.export import export, read_checked
+    from inference.export import export, read_check_set
     from inference.loading import exported_settings, load
     from utils.logging import logger, setup_console
 
@@ -66,21 +66,32 @@ def main() -> None:
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
     task = flags.task or loaded.task or ENCODING
-    if task == "fill":
+    if task == MASKED_LM:
         task = ENCODING
-        logger.info("the masked-LM head and the language table are not exported, the encoder is")
-    trained = loaded.reading.get("layer", "top") if task == ENCODING else "top"
-    layer = layer_number(flags.layer or trained, loaded.num_layers)
+        logger.info("the encoder is exported, without the masked-LM head and the language table")
+    layer = flags.layer
+    if layer is None:
+        layer = loaded.reading.get("layer", "top") if task == ENCODING else "top"
+    layer = layer_number(layer, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
-    reduce_range = flags.reduce_range
-    if flags.int8 and reduce_range is None:
+    int8_largest = largest_int8_weight(flags.reduce_range) if flags.int8 else None
+    check_set = read_check_set(loaded, task, flags.check_set)
+    export(loaded, output, task, layer, check_set, int8_largest)
+    logger.info("exported for %s: %s", task, flags.output)
+
+
+def largest_int8_weight(reduce_range: bool | None) -> int:
+    """The largest weight in int8: 127, or 63 with --reduce_range, by default on a CPU without VNNI."""
+    from inference.engines import INT7_LARGEST, INT8_LARGEST
+    from utils.logging import logger
+    from utils.runtime import int8_saturates, read_cpu
+
+    if reduce_range is None:
         reduce_range = int8_saturates(read_cpu())
         if reduce_range:
             logger.info("this CPU has no VNNI: int8 weights have 7 bits; --reduce_range false writes 8")
-    checked = read_checked(loaded, task, flags.check_set)
-    export(loaded, output, task, layer, checked, flags.int8, bool(reduce_range))
-    logger.info("exported for %s: %s", task, flags.output)
+    return INT7_LARGEST if reduce_range else INT8_LARGEST
 
 
 if __name__ == "__main__":

@@ -8,14 +8,18 @@ python predict.py --serve --model checkpoints/best,pretrained
 import json
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from utils.environment import run
+from model.tasks import COMMAND_WORDS
 from utils.command_line import load_config
-from utils.errors import UserError, pipe_may_close
+from utils.errors import FULL, UserError, pipe_may_close
 from utils.options import PositiveInt, Range, option
+
+if TYPE_CHECKING:
+    from inference.tasks import Answerer
 
 AT_ONCE = 1024  # requests that are answered together
 
@@ -28,7 +32,7 @@ class PredictFlags:
     """A checkpoint of any supported format, or a folder that export.py wrote. With --serve several, separated
     by commas."""
 
-    task: Literal["classify", "tag", "answer", "encode", "search", "fill", "translate-probe"] | None = None
+    task: Literal[COMMAND_WORDS] | None = None
     """What to predict."""
 
     input: str = "-"
@@ -61,9 +65,22 @@ class PredictFlags:
     """For encode and search: a number, middle or top. Default: as exported, or as in training for retrieval,
     otherwise top."""
 
+    centre: bool | None = None
+    """For encode and search: whether vectors are without the mean of their language (docs/retrieval.md).
+    Default: in search if the model has the means, otherwise not."""
+
     corpus: str | None = None
     """For search: a text file with a sentence on each line; or several with their languages, as in
     "de<=de.txt,fr<=fr.txt"."""
+
+    labels: str | None = None
+    """For zero-shot: the labels, separated by commas. A request can have others."""
+
+    template: str = "This example is {}."
+    """For zero-shot: a sentence in any language, with {} where a label goes."""
+
+    several: bool = False
+    """For zero-shot: whether several labels can be true of a text."""
 
     serve: bool = option(False, bare=True)
     """Whether to serve a page for the browser and a JSON API, instead of --task."""
@@ -88,37 +105,42 @@ def main() -> None:
     # Imported here, so that a process that only loads this file stays light.
     from inference.loading import load
     from inference.tasks import TaskOptions, make
-    from utils.files import unwritable_is_a_user_error
-    from utils.logging import progress
 
-    options = TaskOptions(flags.max_seq_len, flags.top_k, flags.pooling, flags.layer, flags.corpus)
-    folders = flags.model.split(",") if flags.serve else [flags.model]
-    models = [load(folder, engine=flags.engine, task=flags.task, amp=flags.amp) for folder in folders]
+    names = [field.name for field in fields(TaskOptions)]
+    options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
         from inference.serve import serve
 
+        models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
         serve(models, options, flags.host, flags.port)
         return
-    task = make(flags.task, models[0], options)
-    asked = read_requests(flags.input, task.parse, flags.on_error == "skip")
-    parts = [asked[first : first + AT_ONCE] for first in range(0, len(asked), AT_ONCE)]
+    model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
+    answerer = make(flags.task, model, options)
+    requests = read_requests(flags.input, answerer.parse, skip_wrong=flags.on_error == "skip")
+    parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
-        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
-        with pipe_may_close():
-            write_answers(task, parts, sys.stdout)
+        write_to_stdout(answerer, parts)
     else:
-        unfinished = Path(f"{flags.output}.part")  # it stays after Ctrl-C
-        with unwritable_is_a_user_error(unfinished):
-            unfinished.parent.mkdir(parents=True, exist_ok=True)
-            with open(unfinished, "w", encoding="utf-8") as file:
-                write_answers(task, progress(parts, "predicting", "requests", size=len), file)
-            unfinished.replace(flags.output)
+        write_to_file(answerer, parts, flags.output)
 
 
-def read_requests(path: str, parse: Callable[[dict], Any], skip: bool = False) -> list[tuple[dict, Any]]:
-    """The "id" and the parsed content of the request on each line of a file; "-": standard input.
+class Request(NamedTuple):
+    """A request that was read.
 
-    With `skip`, wrong requests are reported and left out.
+    Attributes:
+        id: its "id", which is returned with the answer; empty if it has none.
+        content: what the answerer's `parse` made of it.
+    """
+
+    id: dict
+    content: Any
+
+
+def read_requests(path: str, parse: Callable[[dict], Any], skip_wrong: bool = False) -> list[Request]:
+    """Read and parse the request on each line of a file; "-": standard input.
+
+    Args:
+        skip_wrong: report wrong requests, and leave them out.
 
     Raises:
         UserError: the file cannot be read, or a request is wrong; names the line.
@@ -126,37 +148,81 @@ def read_requests(path: str, parse: Callable[[dict], Any], skip: bool = False) -
     from utils.files import read_bytes
 
     data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
-    found = []
+    name = "standard input" if path == "-" else path
+    requests = []
     for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
-            if line.strip():
-                request = parse_object(line)
-                found.append(({"id": request["id"]} if "id" in request else {}, parse(request)))
+            values = parse_object(line)
+            id_ = {"id": values["id"]} if "id" in values else {}
+            requests.append(Request(id_, parse(values)))
         except UserError as error:
-            wrong = UserError(f"{'standard input' if path == '-' else path}, line {number}: {error}")
-            if not skip:
-                raise wrong from error
-            print(f"skipped: {wrong}", file=sys.stderr)
-    return found
+            line_error = UserError(f"{name}, line {number}: {error}")
+            if not skip_wrong:
+                raise line_error from error
+            print(f"skipped: {line_error}", file=sys.stderr)
+    return requests
 
 
 def parse_object(line: bytes) -> dict:
-    """A JSON object in UTF-8. UserError: it is none."""
+    """Parse a JSON object in UTF-8.
+
+    Raises:
+        UserError: the line holds none.
+    """
     try:
         value = json.loads(line)
         json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be written
     except (ValueError, RecursionError) as error:
-        raise UserError(f'no JSON ({error}); a line is an object such as {{"text": "..."}}') from error
+        raise UserError(f'it is no JSON ({error}); a line is an object such as {{"text": "..."}}') from error
     if not isinstance(value, dict):
-        raise UserError('no object; a line is an object such as {"text": "..."}')
+        raise UserError('it is no object; a line is an object such as {"text": "..."}')
     return value
 
 
-def write_answers(task: Any, parts: Iterable[list[tuple[dict, Any]]], file: IO[str]) -> None:
-    """Answer the requests, some at a time, and write a line for each."""
+def write_to_stdout(answerer: "Answerer", parts: list[list[Request]]) -> None:
+    """Print the answers.
+
+    Raises:
+        UserError: standard output is a file on a full disk.
+    """
+    sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
+    with pipe_may_close():
+        try:
+            write_answers(answerer, parts, sys.stdout)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise UserError(
+                f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
+                "the same command again"
+            ) from error
+
+
+def write_to_file(answerer: "Answerer", parts: list[list[Request]], path: str) -> None:
+    """Write the answers to a file, which appears when all are written.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from utils.files import unwritable_is_a_user_error
+    from utils.logging import progress
+
+    unfinished = Path(f"{path}.part")  # it stays after Ctrl-C
+    with unwritable_is_a_user_error(unfinished):
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "w", encoding="utf-8") as file:
+            write_answers(answerer, progress(parts, "predicting", "requests", size=len), file)
+        unfinished.replace(path)
+
+
+def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str]) -> None:
+    """Answer the requests, a part at a time, and write a line for each."""
     for part in parts:
-        for (with_id, _), answer in zip(part, task.answer([content for _, content in part])):
-            file.write(json.dumps(with_id | answer, ensure_ascii=False) + "\n")
+        answers = answerer.answer([request.content for request in part])
+        for request, answer in zip(part, answers, strict=True):
+            file.write(json.dumps(request.id | answer, ensure_ascii=False) + "\n")
         file.flush()
 
 

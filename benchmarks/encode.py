@@ -31,7 +31,7 @@ def write_files(folder: Path, args: Namespace) -> None:
     from inference.onnx import write_onnx
     from model.checkpoint.folder import model_weights
     from model.ernie_m import ErnieMConfig, ErnieMModel
-    from model.task_names import ENCODING
+    from model.tasks import ENCODING
 
     config = ErnieMConfig(args.vocab, 768, args.layers, 12)
     weights = model_weights(ErnieMModel(config).eval())

@@ -6,7 +6,7 @@ own language. The means need text of each language, but no translations.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +67,51 @@ class LanguageMeans:
         Returns:
             Places in `languages`, int64 [L + 1, N].
         """
-        layers = [
-            unit(of_layer) @ unit(self.vectors[:, layer]).T  # [N, languages]
-            for layer, of_layer in enumerate(vectors)
-        ]
-        return np.stack(layers).argmax(axis=2)
+        return np.stack([self.at(layer).nearest(of_layer) for layer, of_layer in enumerate(vectors)])
+
+    def at(self, layer: int) -> "LayerMeans":
+        """The means at one layer."""
+        return LayerMeans(self.languages, self.vectors[:, layer])
+
+
+@dataclass(frozen=True)
+class LayerMeans:
+    """The mean sentence vector of each language at one layer, by any pooling.
+
+    Attributes:
+        vectors: float32 [languages, H].
+    """
+
+    languages: list[str]
+    vectors: np.ndarray
+
+    @classmethod
+    def of(cls, sentences: Mapping[str, np.ndarray]) -> "LayerMeans":
+        """The means of sentences: language -> their vectors, [N, H]."""
+        means = [vectors.mean(axis=0, dtype=np.float64) for vectors in sentences.values()]
+        return cls(list(sentences), np.stack(means).astype(np.float32))
+
+    def nearest(self, vectors: np.ndarray) -> np.ndarray:
+        """The language whose mean has the largest cosine with each vector of [N, H]: places, int64 [N]."""
+        cosines = unit(vectors) @ unit(self.vectors).T  # [N, languages]
+        return cosines.argmax(axis=1)
+
+    def centred(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
+        """Vectors without the means of their languages, float32 [N, H].
+
+        Args:
+            vectors: [N, H].
+            languages: of each sentence; None: that of the nearest mean.
+
+        Raises:
+            UserError: a language has no mean.
+        """
+        if languages is None:
+            places = self.nearest(vectors)
+        else:
+            unknown = sorted(set(languages).difference(self.languages))
+            if unknown:
+                known = ", ".join(self.languages)
+                raise UserError(f"there is no mean of {', '.join(unknown)}; there are means of {known}")
+            places = [self.languages.index(language) for language in languages]
+        return vectors - self.vectors[places]

@@ -23,7 +23,7 @@ def layer_number(name: str | int, num_layers: int) -> int:
     if str(name).isdecimal() and int(name) <= num_layers:
         return int(name)
     raise UserError(
-        f"--layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
+        f"layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
         "or top"
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.centring import LayerMeans
 from reader.batching import BATCH_TOKENS, WINDOW_TEXTS, EncodeExamples, encode_in_windows, padded_batches
 from training.prefetch import prefetch
 from utils.logging import Progress
@@ -60,12 +61,40 @@ class ArrayFile:
         self._file.write(magic + length.to_bytes(2, "little") + text.encode("latin-1"))
 
 
+class CentredEncoder:
+    """An encoder whose sentence vectors are without the mean of their language, that of the nearest mean."""
+
+    def __init__(self, encoder: Any, means: LayerMeans):
+        self.encoder = encoder
+        self.means = means
+        self.hidden_size = encoder.hidden_size
+        self.pad_id = encoder.pad_id
+
+    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
+        """[B, H]; the layer and the pooling are those of the means."""
+        return self.means.centred(self.encoder.vectors(ids, layer, pooling))
+
+
+def vectors_of(encoder: Any, sentences: Sequence[np.ndarray], layer: int, pooling: str) -> np.ndarray:
+    """One vector per sentence, in the given order: [N, H] float32.
+
+    Args:
+        encoder: see `VectorWriter`.
+        sentences: ids with special tokens.
+    """
+    vectors = np.empty((len(sentences), encoder.hidden_size), np.float32)
+    for rows, ids in padded_batches(sentences, encoder.pad_id):
+        vectors[rows] = encoder.vectors(ids, layer, pooling)
+    return vectors
+
+
 @dataclass
 class VectorWriter:
     """Encodes texts, in the given order, into the files of a folder.
 
     Args:
-        encoder: an `evaluation.encode.PaddleEncoder` or `inference.tasks.encode.ExportedEncoder`.
+        encoder: an `evaluation.encode.PaddleEncoder`, `inference.tasks.encode.ExportedEncoder` or
+            `CentredEncoder`.
         encode: makes ids of texts, in the reader process.
         dtype: type of the files, "float32" or "float16".
         batch_tokens: padded tokens in one forward pass.

@@ -1,5 +1,6 @@
 """Classification of sentences and sentence pairs: XNLI, PAWS-X."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -9,12 +10,13 @@ import numpy as np
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
 from finetune.task import SupervisedTask
-from model.task_names import CLASSIFICATION
+from model.tasks import CLASSIFICATION
 from reader.batching import EncodePairs, TaskBatch
-from reader.classification import Examples, read_classification
+from reader.classification import Example, Examples, read_classification
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
+from utils.logging import logger
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
@@ -84,13 +86,33 @@ class Classification(SupervisedTask):
         return {self.metric: accuracy(predicted, labels)}
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
-        """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs."""
+        """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.
+
+        A second file, `path` + ".jsonl", has the texts and the name of the label, for people.
+        """
         with atomic_file(path, "w") as file:
             for example, probabilities in zip(data, predictions, strict=True):
                 cells = [] if example.qid is None else [example.qid]
                 cells.append(str(int(probabilities.argmax())))
                 cells += [f"{probability:.6f}" for probability in probabilities]
                 file.write("\t".join(cells) + "\n")
+        readable_path = f"{path}.jsonl"
+        with atomic_file(readable_path, "w") as file:
+            for example, probabilities in zip(data, predictions, strict=True):
+                line = self._readable(example, probabilities)
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        logger.info("the same with texts and names of labels: %s", readable_path)
+
+    def _readable(self, example: Example, probabilities: np.ndarray) -> dict[str, Any]:
+        best = int(probabilities.argmax())
+        line = {
+            "qid": example.qid,
+            "text_a": example.text_a,
+            "text_b": example.text_b,
+            "label": self.labels[best],
+            "probability": round(float(probabilities[best]), 6),
+        }
+        return {key: value for key, value in line.items() if value is not None}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

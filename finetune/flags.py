@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from finetune.report import check_recipe
-from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
+from model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
 from utils.errors import UserError
 from utils.options import (
     NonNegativeFloat,

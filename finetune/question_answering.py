@@ -12,7 +12,7 @@ import numpy as np
 from finetune.flags import FinetuneFlags
 from finetune.metrics import answer_scores
 from finetune.task import SupervisedTask
-from model.task_names import QUESTION_ANSWERING
+from model.tasks import QUESTION_ANSWERING
 from reader import question_answering as windows
 from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from reader.task_files import ALL_LANGUAGES

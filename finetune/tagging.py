@@ -11,7 +11,7 @@ from finetune.conll import TaggedSentence, write_conll
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy, bare_tag_scores, entity_scores
 from finetune.task import SupervisedTask
-from model.task_names import TAGGING
+from model.tasks import TAGGING
 from reader import tagging
 from reader.tagging import Sentence, TaggedBatch
 from reader.task_files import read_label_map

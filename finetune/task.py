@@ -19,7 +19,7 @@ import numpy as np
 from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.report import average
 from model.config import ErnieMConfig
-from model.task_names import MODEL_CLASSES, OUTPUTS
+from model.tasks import TASKS
 from reader.batching import Batches, EncodeExamples, GlobalBatch
 from reader.task_files import expand, read_languages
 from reader.tokenization import Tokenizer
@@ -54,7 +54,7 @@ class SupervisedTask:
     A subclass defines the methods of the first part. Those of the last part are of `training.task.Task`.
 
     Attributes:
-        name: one of `model.task_names`; written to config.json and to the model card.
+        name: one of `model.tasks`; written to config.json and to the model card.
         metric: the key of `score` that selects a step; larger is better.
         labels: label names in the order of their ids; None if the task has none.
         encode: turns items of a data set into features, and features into batches.
@@ -111,7 +111,7 @@ class SupervisedTask:
         from model import heads
 
         sizes = [len(self.labels)] if self.labels else []
-        return getattr(heads, MODEL_CLASSES[self.name])(config, *sizes)
+        return getattr(heads, TASKS[self.name].model_class)(config, *sizes)
 
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
         """Send batches to the device in one copy; return each with what was sent."""
@@ -134,7 +134,7 @@ class SupervisedTask:
             tensors = (tensors,)
         exact = (paddle.float32, paddle.float64)
         tensors = [tensor if tensor.dtype in exact else tensor.astype("float32") for tensor in tensors]
-        return dict(zip(OUTPUTS[self.name], tensors, strict=True))
+        return dict(zip(TASKS[self.name].outputs, tensors, strict=True))
 
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "LabelledBatch") -> float:
         """Sum the losses of the items of a batch."""

@@ -10,9 +10,19 @@ from utils.runtime import prepare, read_cpu
 
 # Engine -> the file of an exported folder that it runs. The first one that is there is the default.
 FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
+# The files of their weights.
+WEIGHTS_FILES = {
+    "onnx": "model.onnx.data",
+    "paddle": "inference.pdiparams",
+    "onnx-int8": "model.int8.onnx.data",
+}
 # ONNX Runtime's name of a device -> its options; the first one that is there is used.
 _PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}
 _LOG_ERRORS_ONLY = 3  # ONNX Runtime's number for it
+# The largest weight of model.int8.onnx: in 8 bits; in 7 bits, for CPUs without VNNI, where sums of 8-bit
+# products saturate.
+INT8_LARGEST = 127
+INT7_LARGEST = 63
 _GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
 # An engine: ids, int64 [B, T], padded on the right -> output name -> float32 array
 GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -20,6 +30,10 @@ GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 class PaddleEngine:
     """A Paddle inference model.
+
+    Args:
+        folder: an exported folder.
+        outputs: the names of the graph's outputs, in their order.
 
     Raises:
         UserError: its files cannot be read.
@@ -48,8 +62,10 @@ class PaddleEngine:
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
         self.predictor.run()
-        handles = map(self.predictor.get_output_handle, self.predictor.get_output_names())
-        return dict(zip(self.outputs, (handle.copy_to_cpu() for handle in handles)))
+        arrays = []
+        for name in self.predictor.get_output_names():  # Paddle's names for them
+            arrays.append(self.predictor.get_output_handle(name).copy_to_cpu())
+        return dict(zip(self.outputs, arrays))
 
 
 class OnnxEngine:

@@ -6,25 +6,32 @@
     model.onnx, model.onnx.data            ONNX and its weights
     model.int8.onnx, model.int8.onnx.data
     README.md                              a model card with the differences to the checkpoint
+    language_means.safetensors             of an encoder that has them: the mean vector of each language
+    manifest.json                          sizes and checksums of the files above, except the card
 
 paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so inference/onnx.py writes the ONNX graph.
 """
 
+import errno
+import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
 from inference.loading import LoadedModel
 from model.checkpoint.card import model_card
-from model.checkpoint.folder import model_weights
-from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS
+from model.checkpoint.folder import CARD, model_weights
+from model.checkpoint.manifest import MANIFEST, write_manifest
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, VOCAB
+from model.tasks import CLASSIFICATION, ENCODING, TASKS
 from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
 from reader.classification import read_classification
@@ -33,14 +40,19 @@ from reader.tsv import read_all
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 
+if TYPE_CHECKING:
+    from inference.graph import ExportedGraph
+
 TOLERANCE = 1e-4
 BATCH_TOKENS = 2048
-MADE_UP, MOST_CHECKED = 64, 1000  # texts that are compared without and with --check_set
+GENERATED_TEXTS = 64  # that are compared without --check_set
+MOST_CHECKED = 1000  # texts of --check_set
+Outputs = list[dict[str, np.ndarray]]  # of each input: output name -> array, without pads
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckSet:
     """The inputs on which an export is compared with the checkpoint.
 
     Attributes:
@@ -54,27 +66,68 @@ class Checked:
     labels: list[int] | None = None
 
 
-def read_checked(loaded: LoadedModel, task: str, path: str | None) -> Checked:
-    """The texts of a TSV file (of a classifier perhaps with labels) or of plain lines; None: made-up ones."""
+@dataclass
+class ExportReport:
+    """What was exported and measured: "export" in config.json.
+
+    Attributes:
+        outputs: the names of the graph's outputs.
+        checked_on: the name of the check set.
+        engines: engine -> the largest difference to the checkpoint.
+        int8: from `agreement`; empty without int8.
+    """
+
+    task: str
+    layer: int
+    outputs: list[str]
+    checked_on: str
+    engines: dict[str, float] = field(default_factory=dict)
+    int8: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        report = {
+            "task": self.task,
+            "layer": self.layer,
+            "outputs": self.outputs,
+            "checked_on": self.checked_on,
+            "engines": self.engines,
+        }
+        if self.int8:
+            report["int8"] = self.int8
+        return report
+
+
+def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet:
+    """Read the texts of a TSV file (of a classifier perhaps with labels) or of plain lines.
+
+    Args:
+        path: None: texts are made up.
+    """
     tokenizer = loaded.tokenizer
     if path is None:
-        ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
-        rows = made_up_rows(MADE_UP, loaded.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id)
-        return Checked(f"{MADE_UP} made-up sentences", rows)
+        ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
+        rows = random_rows(GENERATED_TEXTS, loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
+        return CheckSet(f"{GENERATED_TEXTS} made-up sentences", rows)
     labels = None
     if path.endswith(".tsv"):
-        labelled = task == CLASSIFICATION and b"label" in read_all(Path(path)).partition(b"\n")[0].split()
-        ids = {label: i for i, label in enumerate(loaded.labels)} if labelled else None
-        rows = islice(read_classification(path, ids, labels=labelled), MOST_CHECKED)
-        texts = [row._replace(text_a=row.text_a.replace(JOINT, " ")) for row in rows]  # words to tag
-        labels = [text.label for text in texts] if labelled else None
+        ids = None
+        header = read_all(Path(path)).partition(b"\n")[0].split()
+        is_labelled = task == CLASSIFICATION and b"label" in header
+        if is_labelled:
+            ids = {label: id_ for id_, label in enumerate(loaded.labels)}
+        examples = islice(read_classification(path, ids, labels=is_labelled), MOST_CHECKED)
+        # Words to tag are joined by a character of their own.
+        texts = [example._replace(text_a=example.text_a.replace(JOINT, " ")) for example in examples]
+        if is_labelled:
+            labels = [example.label for example in texts]
     else:
         texts = list(islice(Sentences(path), MOST_CHECKED))
     features = EncodePairs(tokenizer, loaded.longest)(texts)
-    return Checked(f"{len(features)} texts of {Path(path).name}", [one.ids for one in features], labels)
+    rows = [feature.ids for feature in features]
+    return CheckSet(f"{len(rows)} texts of {Path(path).name}", rows, labels)
 
 
-def made_up_rows(
+def random_rows(
     count: int, longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int, seed: int = 0
 ) -> list[list[int]]:
     """Rows of random ids. Most are short; the last one has the greatest length."""
@@ -85,9 +138,13 @@ def made_up_rows(
 
 
 def export(
-    loaded: LoadedModel, output: Path, task: str, layer: int, checked: Checked, int8: bool = False,
-    reduce_range: bool = False,
-) -> None:  # fmt: skip
+    loaded: LoadedModel,
+    output: Path,
+    task: str,
+    layer: int,
+    check_set: CheckSet,
+    int8_largest: int | None = None,
+) -> None:
     """Write the folder, if both float32 graphs agree with the model within `TOLERANCE`.
 
     Args:
@@ -95,30 +152,30 @@ def export(
         output: a new folder, or one that is replaced.
         task: "encoding", or the task of the model's head.
         layer: the layer at which an encoder ends; for other tasks the top layer.
-        checked: what the graphs are compared on.
-        int8: also write ONNX in int8; with `reduce_range` its weights have 7 bits.
+        check_set: what the graphs are compared on.
+        int8_largest: also write ONNX in int8 with weights up to this (`inference.onnx.write_onnx`).
 
     Raises:
         UserError: a graph does not agree, the disk is full, or the onnx library is not installed.
     """
-    import paddle
-
     try:
         from inference.onnx import write_onnx
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
-    graph, pad_id = loaded.graph(task, layer), loaded.config["pad_token_id"]
-    expected = run_all(loaded.engine(task, layer), checked.rows, pad_id)
-    made: dict[str, Any] = {"task": task, "layer": layer, "outputs": list(graph.outputs)}
-    made |= {"checked_on": checked.name, "engines": {}}
+    graph = loaded.graph(task, layer)
+    pad_id = loaded.config["pad_token_id"]
+    expected = run_all(loaded.engine(task, layer), check_set.rows, pad_id)
+    report = ExportReport(task, layer, list(graph.outputs), check_set.name)
 
     def compare(name: str, engine: GraphRunner) -> None:
-        found = run_all(engine, checked.rows, pad_id)
-        made["engines"][name] = difference = largest_difference(expected, found)
-        logger.info("%s: largest difference to the checkpoint %.1e, %s", name, difference, checked.name)
+        outputs = run_all(engine, check_set.rows, pad_id)
+        difference = largest_difference(expected, outputs)
+        report.engines[name] = difference
+        line = "%s: the largest difference to the checkpoint is %.1e, on %s"
+        logger.info(line, name, difference, check_set.name)
         if name == "onnx-int8":
-            made["int8"] = agreement(task, checked, expected, found)
-            logger.info("onnx-int8: %s", made["int8"])
+            report.int8.update(agreement(task, check_set, expected, outputs))
+            logger.info("onnx-int8: %s", in_words(report.int8))
         elif not difference <= TOLERANCE:
             raise UserError(
                 f"{name}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
@@ -126,51 +183,91 @@ def export(
             )
 
     with atomic_dir(output) as folder:
-        ids = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
-        paddle.jit.save(graph, str(folder / Path(FILES["paddle"]).stem), input_spec=ids)
+        _save_paddle(graph, folder / FILES["paddle"])
         compare("paddle", PaddleEngine(folder, graph.outputs))
-        for name in ("onnx", "onnx-int8") if int8 else ("onnx",):
-            largest = (63 if reduce_range else 127) if name == "onnx-int8" else None
-            weights = model_weights(graph.model)
-            write_onnx(folder / FILES[name], weights, loaded.config, task, layer, largest)
-            compare(name, OnnxEngine(folder / FILES[name]))
-        _write_rest(folder, loaded, made)
+        weights = model_weights(graph.model)
+        write_onnx(folder / FILES["onnx"], weights, loaded.config, task, layer)
+        compare("onnx", OnnxEngine(folder / FILES["onnx"]))
+        if int8_largest is not None:
+            write_onnx(folder / FILES["onnx-int8"], weights, loaded.config, task, layer, int8_largest)
+            compare("onnx-int8", OnnxEngine(folder / FILES["onnx-int8"]))
+        _write_rest(folder, loaded, report)
 
 
-def _write_rest(folder: Path, loaded: LoadedModel, made: dict[str, Any]) -> None:
-    """Write the tokenizer, config.json and the model card."""
-    loaded.tokenizer.write_vocab(folder / "vocab.txt")
-    shutil.copyfile(loaded.tokenizer.piece_model_path, folder / "piece.model")
-    known = {"labels": loaded.labels, "reading": loaded.reading}
-    settings = {**loaded.config, "model_type": "ernie_m", "task": made["task"]}
-    settings |= {key: value for key, value in known.items() if value}
-    (folder / "config.json").write_text(as_json({**settings, "export": made}), encoding="utf-8")
+def _save_paddle(graph: "ExportedGraph", path: Path) -> None:
+    """Trace a graph and write it.
+
+    Raises:
+        OSError: the disk is full. Paddle leaves incomplete files then and says nothing.
+    """
+    import paddle
+
+    ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
+    paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
+    # The file has these parameters and those of the head.
+    parameters = list(graph.encoder.embeddings.parameters())
+    for layer in graph.layers:
+        parameters += layer.parameters()
+    smallest = sum(parameter.numel().item() * parameter.element_size() for parameter in parameters)  # bytes
+    if path.with_suffix(".pdiparams").stat().st_size < smallest or not _is_json(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None:
+    """Write the tokenizer, config.json, the manifest and the model card."""
+    loaded.tokenizer.write_vocab(folder / VOCAB)
+    shutil.copyfile(loaded.tokenizer.piece_model_path, folder / PIECES)
+    if report.task == ENCODING and loaded.language_means_path is not None:
+        shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
+    settings: dict[str, Any] = {**loaded.config, "model_type": "ernie_m", "task": report.task}
+    if loaded.labels:
+        settings["labels"] = loaded.labels
+    if loaded.reading:
+        settings[READING] = loaded.reading
+    settings["export"] = report.as_json()
+    (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
+    write_manifest(folder / MANIFEST, sorted(path.name for path in folder.iterdir()))
     facts = {
-        "name": f"ERNIE-M, exported: {made['task']}", "task": made["task"], "labels": loaded.labels or None,
-        "config": loaded.config, "layer": made["layer"], "checked_on": made["checked_on"],
-        "largest_difference": {name: f"{value:.1e}" for name, value in made["engines"].items()},
-        "int8": made.get("int8"),
-    }  # fmt: skip
-    (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+        "name": f"ERNIE-M, exported: {report.task}",
+        "task": report.task,
+        "labels": loaded.labels or None,
+        "config": loaded.config,
+        "layer": report.layer,
+        "checked_on": report.checked_on,
+        "largest_difference": {name: f"{value:.1e}" for name, value in report.engines.items()},
+        "int8": report.int8 or None,
+    }
+    (folder / CARD).write_text(model_card(facts), encoding="utf-8")
 
 
-def run_all(engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> list[dict[str, np.ndarray]]:
+def run_all(engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
     """The outputs for each row, without those of pads."""
-    answer: list[dict[str, np.ndarray]] = [{} for _ in rows]
+    outputs_of_rows: Outputs = [{} for _ in rows]
     for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
         for name, values in engine(ids).items():
-            per_token = values.ndim == 3 or name in ("start_logits", "end_logits")
+            is_per_token = values.ndim == 3 or name in ("start_logits", "end_logits")
             for number, value in zip(numbers, values):
-                answer[number][name] = value[: len(rows[number])] if per_token else value
-    return answer
+                outputs_of_rows[number][name] = value[: len(rows[number])] if is_per_token else value
+    return outputs_of_rows
 
 
-def largest_difference(a: Sequence[dict[str, np.ndarray]], b: Sequence[dict[str, np.ndarray]]) -> float:
+def largest_difference(a: Outputs, b: Outputs) -> float:
     """The largest absolute difference over all rows and outputs; nan if a value is not a number."""
-    return float(np.max([np.abs(one[name] - other[name]).max() for one, other in zip(a, b) for name in one]))
+    differences = []
+    for row_a, row_b in zip(a, b):
+        differences += [np.abs(row_a[name] - row_b[name]).max() for name in row_a]
+    return float(np.max(differences))
 
 
-def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequence[dict]) -> dict[str, Any]:
+def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -> dict[str, Any]:
     """How int8 changes the predictions, from the outputs `before` and `after`.
 
     For encoding "cosine" is the mean cosine between an input's mean vectors. For other tasks "decisions" is
@@ -178,15 +275,42 @@ def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequen
     "accuracy" is (before, after) in per cent.
     """
     if task == ENCODING:
-        means = [[row["sequence"].mean(axis=0) for row in rows] for rows in (before, after)]
-        a, b = (np.stack(side) / np.linalg.norm(side, axis=1, keepdims=True) for side in means)
-        return {"cosine": float((a * b).sum(axis=1).mean())}
-    decided = [
-        [np.stack([row[name].argmax(axis=-1) for name in OUTPUTS[task]]).ravel() for row in rows]
-        for rows in (before, after)
-    ]
-    change: dict[str, Any] = {"decisions": float(np.concatenate([a == b for a, b in zip(*decided)]).mean())}
-    if checked.labels is not None:
-        right = [100 * float(np.mean(np.concatenate(side) == checked.labels)) for side in decided]
-        change["accuracy"] = right[0], right[1]
+        vectors_before = _unit_means(before)
+        vectors_after = _unit_means(after)
+        return {"cosine": float((vectors_before * vectors_after).sum(axis=1).mean())}
+    decisions_before = _decisions(task, before)
+    decisions_after = _decisions(task, after)
+    equal = np.concatenate([a == b for a, b in zip(decisions_before, decisions_after)])
+    change: dict[str, Any] = {"decisions": float(equal.mean())}
+    if check_set.labels is not None:
+        change["accuracy"] = tuple(
+            100 * float(np.mean(np.concatenate(decisions) == check_set.labels))
+            for decisions in (decisions_before, decisions_after)
+        )
     return change
+
+
+def _unit_means(outputs: Outputs) -> np.ndarray:
+    """The mean state of each input, of length 1: [N, H]."""
+    means = np.stack([row["sequence"].mean(axis=0) for row in outputs])
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def _decisions(task: str, outputs: Outputs) -> list[np.ndarray]:
+    """The likeliest classes, tags or places of each input."""
+    decisions = []
+    for row in outputs:
+        likeliest = [row[name].argmax(axis=-1) for name in TASKS[task].outputs]
+        decisions.append(np.stack(likeliest).ravel())
+    return decisions
+
+
+def in_words(change: dict[str, Any]) -> str:
+    """What `agreement` measured, as a line of the log."""
+    if "cosine" in change:
+        return f"the mean cosine between a text's vectors before and after is {change['cosine']:.4f}"
+    line = f"{100 * change['decisions']:.2f} % of the decisions are the same"
+    if "accuracy" in change:
+        before, after = change["accuracy"]
+        line += f"; accuracy {before:.2f} % before, {after:.2f} % after"
+    return line

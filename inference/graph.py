@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import paddle
 from paddle import Tensor, nn
 
-from inference.loading import outputs_of
 from model.attention import MASK_VALUE, AttentionMask, padded_attention
 from model.config import FIRST_POSITION, PAD_POSITION
 from model.ernie_m import ErnieMModel
-from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING
+from model.tasks import ENCODING, POOLED, TASKS, outputs_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class ExportedGraph(nn.Layer):
 
     Args:
         model: an encoder for encoding, else a task model; without dropout (`eval`).
-        task: one of `model.task_names.OUTPUTS`.
+        task: one of `model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
 
     Attributes:
@@ -46,11 +45,16 @@ class ExportedGraph(nn.Layer):
         self.model = model
         self.task = task
         self.layer = layer
-        self.outputs = outputs_of(task, layer, self.encoder.config.num_hidden_layers)
+        self.outputs = outputs_of(task, at_top_layer=layer == self.encoder.config.num_hidden_layers)
 
     @property
     def encoder(self) -> ErnieMModel:
         return self.model if self.task == ENCODING else self.model.ernie_m
+
+    @property
+    def layers(self) -> list[nn.Layer]:
+        """The layers of the encoder that are computed."""
+        return list(self.encoder.encoder.layers)[: self.layer]
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         """Ids, int64 [B, T], padded on the right -> the outputs."""
@@ -59,13 +63,12 @@ class ExportedGraph(nn.Layer):
             if len(self.outputs) == 1:
                 return (sequence,)
             return sequence, self.encoder.pooler(sequence[:, 0])
-        if self.task == CLASSIFICATION:
+        if TASKS[self.task].head_reads == POOLED:
             return (self.model.classifier(self.encoder.pooler(sequence[:, 0])),)
         logits = self.model.classifier(sequence)  # [B, T, labels]
-        if self.task == QUESTION_ANSWERING:
-            start, end = logits.unbind(-1)
-            return start, end
-        return (logits,)
+        if len(self.outputs) == 1:
+            return (logits,)
+        return tuple(logits.unbind(-1))  # [B, T] each
 
     def _encode(self, input_ids: Tensor) -> Tensor:
         pad_token_id = self.encoder.config.pad_token_id
@@ -74,7 +77,7 @@ class ExportedGraph(nn.Layer):
         # Pads are hidden from all rows but their own, so that no row is empty.
         is_seen = is_real.unsqueeze(2) & is_real.unsqueeze(1) | paddle.eye(input_ids.shape[1]).astype("bool")
         mask = BiasMask(((1.0 - is_seen.astype(x.dtype)) * MASK_VALUE).unsqueeze(1))
-        for layer in list(self.encoder.encoder.layers)[: self.layer]:
+        for layer in self.layers:
             x = layer(x, mask)
         return x
 

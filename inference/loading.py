@@ -4,13 +4,17 @@ The config.json of an exported folder has "export": its task, its layer and how 
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
+from evaluation.centring import LanguageMeans
+from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
+from model.checkpoint.manifest import check_model
+from model.checkpoint.read import LANGUAGE_MEANS
 from model.config import ErnieMConfig
-from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
+from model.tasks import ENCODING, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.runtime import prepare
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from model.checkpoint.read import Checkpoint
 
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
-SHORTEST_LIMIT = 8  # tokens of --max_seq_len
+SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
 
 
 @dataclass
@@ -31,7 +35,7 @@ class LoadedModel:
 
     Attributes:
         folder: the folder it was loaded from.
-        task: that of its head: a task of `model.task_names`, "fill" (masked-LM head) or None.
+        task: what its head is for, a task of `model.tasks`; None: it is an encoder.
         config: `ErnieMConfig` as a dict.
         labels: names in the order of the ids; [] if the head has none.
         engine_name: a key of `FILES`, or "dygraph".
@@ -39,9 +43,10 @@ class LoadedModel:
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
         model: of a checkpoint: an encoder, or a model with one as `.ernie_m`.
         languages: those that the masked-LM head can be asked for.
+        language_means_path: the file of the mean sentence vectors of languages; None: there is none.
     """
 
-    folder: str | Path
+    folder: Path
     task: str | None
     config: dict[str, Any]
     tokenizer: Tokenizer
@@ -51,6 +56,7 @@ class LoadedModel:
     exported_layer: int | None = None
     model: "nn.Layer | None" = None
     languages: list[str] = field(default_factory=list)
+    language_means_path: Path | None = None
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @property
@@ -62,15 +68,36 @@ class LoadedModel:
     def num_layers(self) -> int:
         return self.config["num_hidden_layers"]
 
+    @cached_property
+    def language_means(self) -> LanguageMeans:
+        """The mean sentence vectors of languages, with "mean" pooling.
+
+        Raises:
+            UserError: there are none, they are damaged, or they are of another model.
+        """
+        if self.language_means_path is None:
+            raise UserError(
+                f"{self.folder}: no {LANGUAGE_MEANS} is there, which centred vectors need; "
+                "run_pretrain.py leaves it beside a finished model"
+            )
+        means = LanguageMeans.read(self.language_means_path)
+        shape = (self.num_layers + 1, self.config["hidden_size"])
+        if means.vectors.shape[1:] != shape:
+            raise UserError(f"{self.language_means_path}: it belongs to a model of another shape")
+        return means
+
     def limit(self, max_seq_len: int | None, default: int) -> int:
-        """`--max_seq_len`, or the default.
+        """The longest input or window in tokens: `max_seq_len` if it is given, else the default.
 
         Raises:
             UserError: it is below 8 or above `longest`.
         """
         limit = default if max_seq_len is None else max_seq_len
         if not SHORTEST_LIMIT <= limit <= self.longest:
-            raise UserError(f"--max_seq_len {limit}: between {SHORTEST_LIMIT} and the model's {self.longest}")
+            raise UserError(
+                f"max_seq_len {limit}: it must be between {SHORTEST_LIMIT} and {self.longest}, the longest "
+                "input of this model"
+            )
         return limit
 
     def engine(self, task: str, layer: int | None = None) -> GraphRunner:
@@ -82,10 +109,7 @@ class LoadedModel:
         Raises:
             UserError: the model is not for this task.
         """
-        if self.exported_layer is None:
-            self._check_task(task)
-        else:
-            self._check_export(task, layer)
+        self.check_task(task, layer)
         if layer is None:
             layer = self.num_layers if self.exported_layer is None else self.exported_layer
         if (task, layer) not in self._engines:
@@ -102,10 +126,24 @@ class LoadedModel:
         """The part of a checkpoint's model that runs for a task."""
         return getattr(self.model, "ernie_m", self.model) if task == ENCODING else self.model
 
-    def _check_task(self, task: str) -> None:
-        if task not in (ENCODING, self.task):
-            fact = f"it has a head for {self.task}" if self.task else "it has no head: fine-tune it first"
-            raise UserError(f"{self.folder}: --task {task} needs another model; {fact}")
+    def check_task(self, task: str, layer: int | None = None) -> None:
+        """Check that the model is for a task, and that an exported encoder ends at the layer.
+
+        Raises:
+            UserError: it is not, or ends elsewhere.
+        """
+        if self.exported_layer is not None:
+            self._check_export(task, layer)
+        elif task not in (ENCODING, self.task):
+            raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
+
+    def description_of_head(self) -> str:
+        """What the model is for, for a message to someone who expects something else."""
+        if self.task is None:
+            return "it has no head, so fine-tune it first"
+        if self.task == MASKED_LM:
+            return "its head is for masked language modelling, so fine-tune it first"
+        return f"its head is for {self.task}"
 
     def _check_export(self, task: str, layer: int | None) -> None:
         exported_task = self.task or ENCODING
@@ -122,15 +160,8 @@ class LoadedModel:
 
             return DygraphEngine(self._part(task), task, layer)
         if self.engine_name == "paddle":
-            return PaddleEngine(self.folder, outputs_of(task, layer, self.num_layers))
+            return PaddleEngine(self.folder, outputs_of(task, at_top_layer=layer == self.num_layers))
         return OnnxEngine(self.folder / FILES[self.engine_name])
-
-
-def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
-    """The outputs of a model that ends at `layer`. Only the top layer has the pooled first token."""
-    if task == ENCODING and layer < num_layers:
-        return OUTPUTS[task][:1]
-    return OUTPUTS[task]
 
 
 def load(
@@ -149,12 +180,15 @@ def load(
         UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
             possible.
     """
-    config_json = exported_settings(Path(folder))
+    folder = Path(folder)
+    if engine not in ("auto", "dygraph", *FILES):
+        raise UserError(f"engine {engine!r}: it must be one of auto, dygraph, {', '.join(FILES)}")
+    config_json = exported_settings(folder)
     if config_json is not None:
         _check_no_amp(folder, amp)
-        return _load_export(Path(folder), config_json, engine)
+        return _load_export(folder, config_json, engine)
     if engine not in ("auto", "dygraph"):
-        raise UserError(f"{folder}: --engine {engine} needs an exported folder: {EXPORT_FIRST}")
+        raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
     return _load_checkpoint(folder, task, amp)
 
 
@@ -165,7 +199,7 @@ def exported_settings(folder: Path) -> dict[str, Any] | None:
     return config_json if "export" in config_json else None
 
 
-def _check_no_amp(folder: str | Path, amp: str) -> None:
+def _check_no_amp(folder: Path, amp: str) -> None:
     """Refuse `amp` for an exported folder."""
     if amp != "none":
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
@@ -177,8 +211,10 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str) -> Load
         engine = available[0]
     if engine not in available:
         names = ", ".join(available) or "none"
-        raise UserError(f"{folder}: --engine {engine} is not in it; it has {names}")
+        raise UserError(f"{folder}: engine {engine} is not in this folder, which has {names}")
+    check_model(folder, unused=_files_of_other_engines(engine))
     export = config_json["export"]
+    means_path = folder / LANGUAGE_MEANS
     return LoadedModel(
         folder=folder,
         task=None if export["task"] == ENCODING else export["task"],
@@ -188,10 +224,17 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str) -> Load
         engine_name=engine,
         reading=config_json.get("reading", {}),
         exported_layer=export["layer"],
+        language_means_path=means_path if means_path.is_file() else None,
     )
 
 
-def _load_checkpoint(folder: str | Path, requested_task: str | None, amp: str) -> LoadedModel:
+def _files_of_other_engines(engine: str) -> set[str]:
+    """They are not checked: each engine has a copy of all weights."""
+    others = [name for name in FILES if name != engine]
+    return {FILES[name] for name in others} | {WEIGHTS_FILES[name] for name in others}
+
+
+def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> LoadedModel:
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
@@ -222,12 +265,13 @@ def _load_checkpoint(folder: str | Path, requested_task: str | None, amp: str) -
         reading=checkpoint.settings.get("reading", {}),
         model=model,
         languages=languages,
+        language_means_path=checkpoint.language_means_path,
     )
 
 
 def _labels_of(checkpoint: "Checkpoint", task: str | None) -> list[str]:
     """The labels of a head: their names, or else their ids."""
-    if task not in (CLASSIFICATION, TAGGING):
+    if task is None or not TASKS[task].has_labels:
         return []
     count = checkpoint.tensors.shape("classifier.weight")[1]
     labels = checkpoint.labels or [str(number) for number in range(count)]

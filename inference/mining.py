@@ -28,7 +28,6 @@ from inference.loading import load
 from inference.tasks import TaskOptions, make
 from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS
-from model.task_names import ENCODING
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.bitext import Sentences, sentences_by_language
 from training.guard import only_run_in
@@ -258,7 +257,7 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
 def open_encoder(model: str, pooling: str | None, layer: str | None, max_seq_len: int | None) -> EncodeTexts:
     """The encoder of a folder; a process opens it once."""
     options = TaskOptions(pooling=pooling, layer=layer, max_seq_len=max_seq_len)
-    return make(ENCODING, load(model), options)
+    return make("encode", load(model), options)
 
 
 def encoder_of(options: MiningOptions) -> EncodeTexts:

@@ -4,19 +4,29 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from inference.loading import outputs_of
 from model import heads
 from model.batch import TokenBatch
 from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
-from model.checkpoint.read import Checkpoint
+from model.checkpoint.read import READING, Checkpoint
 from model.config import ErnieMConfig
 from model.device import upload
 from model.ernie_m import ErnieMModel
-from model.task_names import CLASSIFICATION, ENCODING, MODEL_CLASSES, QUESTION_ANSWERING, task_named
+from model.tasks import (
+    CLASSIFICATION,
+    ENCODING,
+    MASKED_LM,
+    POOLED,
+    SUPERVISED_TASKS,
+    TASKS,
+    outputs_of,
+    task_named,
+)
 from utils.errors import UserError
 
-LM_HEAD, LANGUAGES, CLASSIFIER = "lm_head.dense.weight", "language_embeddings.weight", "classifier.weight"
+LM_HEAD = "lm_head.dense.weight"
+LANGUAGE_TABLE = "language_embeddings.weight"
+CLASSIFIER = "classifier.weight"
 
 
 class DygraphEngine:
@@ -24,7 +34,7 @@ class DygraphEngine:
 
     Args:
         model: an encoder for encoding, else a task model.
-        task: one of `model.task_names.OUTPUTS`.
+        task: one of `model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
     """
 
@@ -33,7 +43,7 @@ class DygraphEngine:
         self.task = task
         self.layer = layer
         self.config = getattr(model, "ernie_m", model).config
-        self.outputs = outputs_of(task, layer, self.config.num_hidden_layers)
+        self.outputs = outputs_of(task, at_top_layer=layer == self.config.num_hidden_layers)
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,7 +63,7 @@ class DygraphEngine:
 
 
 def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
-    """The task of a checkpoint's head: one of `MODEL_CLASSES`, "fill" or None.
+    """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `MASKED_LM` or None.
 
     Args:
         requested_task: that of a classifier whose files do not name it.
@@ -63,35 +73,53 @@ def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | No
     """
     tensors = checkpoint.tensors
     if CLASSIFIER not in tensors:
-        return "fill" if LM_HEAD in tensors else None
+        return MASKED_LM if LM_HEAD in tensors else None
     task = checkpoint.task or task_named(requested_task or "")
     if task == CHOICE:  # its choices are scored by a classifier of one label
         return CLASSIFICATION
-    if task not in MODEL_CLASSES:
-        raise UserError(f"{tensors.source}: it has a classifier; say with --task what it is for")
+    if task not in SUPERVISED_TASKS:
+        words = ", ".join(TASKS[name].predictions[0].word for name in SUPERVISED_TASKS)
+        raise UserError(
+            f"{tensors.source}: it has a classifier, and no file says what it is for; name its task ({words})"
+        )
     return task
 
 
-def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> tuple[nn.Layer, list[str]]:
+def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
     """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
+
+    Args:
+        task: that of the head, from `task_of_head`.
 
     Raises:
         UserError: weights and config do not fit together.
     """
-    weights, extra, languages = checkpoint.tensors, checkpoint.settings, []
-    optional, ignore = ("pooler.",), ()
-    if head == "fill":
-        # Only with language_embedding "masks" does the table say in which language to predict.
-        if LANGUAGES in weights and extra.get("reading", {}).get("language_embedding", "masks") == "masks":
-            languages = list(extra.get("languages", []))
-        ignore = () if languages else (LANGUAGES,)
-        # a table has at least one row; without languages nothing reads it
-        model: nn.Layer = heads.PreTrainingModel(config, languages or ["none"])
-    elif head is None:
-        model = ErnieMModel(config)
+    if task == MASKED_LM:
+        return _build_masked_lm(checkpoint, config)
+    optional = ("pooler.",)
+    if task is None:
+        model: nn.Layer = ErnieMModel(config)
     else:
-        sizes = () if head == QUESTION_ANSWERING else (weights.shape(CLASSIFIER)[1],)
-        model = getattr(heads, MODEL_CLASSES[head])(config, *sizes)
-        optional = () if head == CLASSIFICATION else optional
-    load_from(model, checkpoint, optional, ignore)
+        make_model = getattr(heads, TASKS[task].model_class)
+        if TASKS[task].has_labels:
+            model = make_model(config, checkpoint.tensors.shape(CLASSIFIER)[1])
+        else:
+            model = make_model(config)
+        if TASKS[task].head_reads == POOLED:
+            optional = ()
+    load_from(model, checkpoint, optional)
+    return model.eval(), []
+
+
+def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.Layer, list[str]]:
+    settings = checkpoint.settings
+    languages: list[str] = []
+    # Only with language_embedding "masks" does the table say in which language to predict.
+    of_masks = settings.get(READING, {}).get("language_embedding", "masks") == "masks"
+    if of_masks and LANGUAGE_TABLE in checkpoint.tensors:
+        languages = list(settings.get("languages", []))
+    ignored = () if languages else (LANGUAGE_TABLE,)
+    # A table has at least one row; without languages nothing reads it.
+    model = heads.PreTrainingModel(config, languages or ["none"])
+    load_from(model, checkpoint, ("pooler.",), ignored)
     return model.eval(), languages

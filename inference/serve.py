@@ -1,4 +1,4 @@
-"""The page and the JSON API of `predict.py --serve`: what the loaded models can answer.
+"""The page and the JSON API of `predict.py --serve`: what the loaded models can be asked for.
 
 Requests are answered one at a time, in the main thread.
 """
@@ -7,152 +7,161 @@ import contextlib
 import errno
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from inference.loading import LoadedModel
-from inference.tasks import TASKS, Answerer, TaskOptions, make
-from model.task_names import task_named
-from pretrain.config import OBJECTIVES
+from inference.tasks import Answerer, TaskOptions, make
+from inference.tasks.zero_shot import InferenceLabels
+from model.tasks import ENCODING, OF_ANY_MODEL, TASKS
 from utils import __version__
 from utils.errors import UserError
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 LONGEST_BODY = 64 << 10  # bytes
 MOST_DISCARDED = 16 << 20  # bytes; a body that is too long, but below this, is read and thrown away
-LONGEST_WAIT = 5  # seconds until a request must have arrived whole
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
+LIMITED_WORDS = ("search", "translate-probe", "zero-shot")  # on the command line, they cut, or run for long
 PAGE = Path(__file__).with_name("page.html")
 # With this policy, a browser loads nothing from other sites and does not show the page in a frame.
 POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
-# (type, default); `...` if there is none
-_TEXT, _MAYBE_TEXT, _LAYER = (str, ...), (str | None, None), (int | None, None)
-_FIELDS: dict[str, dict[str, Any]] = {  # of a request for each task
-    "classify": {"text_a": _TEXT, "text_b": _MAYBE_TEXT},
-    "tag": {"text": _TEXT},
-    "answer": {"question": _TEXT, "context": _TEXT},
-    "search": {"text": _TEXT, "each": (bool, False), "layer": _LAYER},
-    "fill": {"text": _TEXT, "language": _MAYBE_TEXT},
-    "translate-probe": {"text": _TEXT, "language": _TEXT},
-    "align": {"text_a": _TEXT, "text_b": _TEXT, "layer": _LAYER},
-    "masks": {"text_a": _TEXT, "text_b": _MAYBE_TEXT, "objective": (Literal[OBJECTIVES], ...)},
-}
 
-
-def tasks_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
-    """For each task, an answerer on the first model that can do it. `search` needs a corpus.
-
-    `align` and `masks` are for the page alone: see `inference.tasks.pictures`.
-    """
-    found: dict[str, Answerer] = {}
+def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
+    """For each word of `model.tasks.PREDICTIONS`, an answerer on the first model that is for it."""
+    answerers: dict[str, Answerer] = {}
     for model in models:
-        can = [word for word in TASKS if task_named(word) == model.task]
-        if model.languages:
-            can.append("translate-probe")
-        if model.exported_layer is None or model.task is None:
-            can += ["search", "align"] if options.corpus else ["align"]
-        found |= {name: make(name, model, options) for name in [*can, "masks"] if name not in found}
-    return found
+        for word in _words_of(model, options):
+            if word not in answerers:
+                answerers[word] = make(word, model, options)
+    return answerers
 
 
-def make_app(models: list[LoadedModel], options: TaskOptions) -> Any:
+def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
+    """What the server offers of a model."""
+    predictions = []
+    if model.task is not None:
+        predictions += TASKS[model.task].predictions
+    if model.exported_layer is None or model.task is None:
+        predictions += TASKS[ENCODING].predictions
+    predictions += OF_ANY_MODEL
+    unavailable = {"encode"}  # which only programs need, and they have predict.py
+    if not model.languages:
+        unavailable.add("translate-probe")
+    if not options.corpus:
+        unavailable.add("search")
+    if InferenceLabels.of(model.labels).entailment is None:
+        unavailable.add("zero-shot")
+    return [prediction.word for prediction in predictions if prediction.word not in unavailable]
+
+
+def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[str, Any]:
+    """What /api/info answers, from which the page makes its tabs and fields."""
+    languages = {}
+    for word, answerer in answerers.items():
+        if hasattr(answerer, "languages"):
+            languages[word] = answerer.languages
+    corpus_languages = []
+    if "search" in answerers:
+        corpus_languages = answerers["search"].corpus_languages
+    layers = None
+    centred = False
+    if "align" in answerers:
+        centred = answerers["align"].centre
+        encoder = answerers["align"].encode.model
+        if encoder.exported_layer is None:  # an exported folder has one layer
+            layers = encoder.num_layers
+    return {
+        "tasks": list(answerers),
+        "languages": languages,
+        "models": [
+            {
+                "name": str(model.folder),
+                "layers": model.num_layers,
+                "hidden_size": model.config["hidden_size"],
+                "vocabulary": model.config["vocab_size"],
+            }
+            for model in models
+        ],
+        "corpus_languages": corpus_languages,
+        "layers": layers,
+        "centred": centred,
+    }
+
+
+def make_app(models: list[LoadedModel], options: TaskOptions) -> "FastAPI":
     """The FastAPI application."""
-    from fastapi import FastAPI, HTTPException
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import HTMLResponse, JSONResponse
-    from pydantic import create_model
-    from starlette.requests import Request
+    from fastapi import FastAPI
+    from fastapi.responses import HTMLResponse
+
+    answerers = answerers_of(models, options)
+    info = describe(models, answerers)
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
-    tasks = tasks_of(models, options)
-    encoder = tasks["align"].encode.model if "align" in tasks else None
-    info = {
-        "tasks": list(tasks),
-        "languages": {name: task.languages for name, task in tasks.items() if hasattr(task, "languages")},
-        "models": [
-            {"name": str(model.folder), "layers": model.num_layers,
-             "hidden_size": model.config["hidden_size"], "vocabulary": model.config["vocab_size"]}
-            for model in models
-        ],
-        "corpus_languages": list(filter(None, tasks["search"].members)) if "search" in tasks else [],
-        # an exported folder has one layer
-        "layers": encoder.num_layers if encoder and encoder.exported_layer is None else None,
-    }  # fmt: skip
-
-    @app.middleware("http")
-    async def limit_length(request: Request, answer: Any) -> Any:
-        # The server reads no more of a body than its header says, and nothing if that is "chunked".
-        size = request.headers.get("content-length", 0)
-        if "transfer-encoding" in request.headers or int(size) > LONGEST_BODY:
-            if 0 < int(size) < MOST_DISCARDED:  # a browser reads the answer only once it has sent everything
-                async for _ in request.stream():
-                    pass
-            detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
-            return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
-        return await answer(request)
-
-    @app.exception_handler(RequestValidationError)
-    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
-        # without the input, which may be no JSON that can be written
-        told = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
-        return JSONResponse({"detail": told}, 422)
+    _limit_requests(app)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
         return PAGE.read_text(encoding="utf-8")
 
     @app.get("/api/info", summary="what this server can do")
-    async def tell() -> dict:
+    async def show_info() -> dict:
         return info
 
-    def add(name: str, task: Answerer, kind: type) -> None:
-        # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
-        async def endpoint(request: kind) -> dict:
-            try:
-                asked = task.parse(request.model_dump(exclude_none=True))
-                if name in ("search", "translate-probe"):  # on the command line, they cut the text
-                    task.check_length(asked)
-                return task.answer([asked])[0]
-            except UserError as error:
-                raise HTTPException(422, str(error)) from error
-
-        summary = type(task).__doc__.splitlines()[0]
-        app.post(f"/api/{name}", summary=summary, operation_id=name)(endpoint)
-
-    for name, task in tasks.items():
-        title = "".join(map(str.title, [*name.split("-"), "request"]))
-        add(name, task, create_model(title, **_FIELDS[name]))
+    for word, answerer in answerers.items():
+        _add_endpoint(app, word, answerer)
     return app
 
 
-def timed_protocol() -> type:
-    """uvicorn's HTTP/1.1, but a request has LONGEST_WAIT seconds to arrive; uvicorn itself waits for ever."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+def _limit_requests(app: "FastAPI") -> None:
+    """Refuse bodies that are too long, and describe those that are wrong without repeating them."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.requests import Request
 
-    class TimedProtocol(H11Protocol):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.await_request()
+    @app.middleware("http")
+    async def limit_length(request: Request, answer: Any) -> Any:
+        # The server reads no more of a body than its header says, and nothing if that is "chunked".
+        size = int(request.headers.get("content-length", 0))
+        if "transfer-encoding" not in request.headers and size <= LONGEST_BODY:
+            return await answer(request)
+        if 0 < size < MOST_DISCARDED:  # a browser reads the answer only once it has sent everything
+            async for _ in request.stream():
+                pass
+        detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
+        return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
 
-        def on_response_complete(self) -> None:
-            self.await_request()
-            super().on_response_complete()
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Without the input, which may be nothing that JSON can hold.
+        details = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
+        return JSONResponse({"detail": details}, 422)
 
-        def shutdown(self) -> None:
-            super().shutdown()
-            if self.cycle is not None and self.cycle.more_body:
-                self.transport.abort()  # nobody answers half a request
 
-        def await_request(self) -> None:
-            self.loop.call_later(LONGEST_WAIT, self.close_unless_past, self.cycle)
+def _add_endpoint(app: "FastAPI", word: str, answerer: Answerer) -> None:
+    """Answer requests to /api/<word>."""
+    from fastapi import HTTPException
+    from pydantic import ConfigDict, create_model
 
-        def close_unless_past(self, last: Any) -> None:
-            """Close the connection if no whole request has arrived since `last`, the previous one."""
-            if self.cycle is last or self.cycle.more_body:
-                self.transport.abort()
+    class_name = "".join(map(str.title, [*word.split("-"), "request"]))
+    # Strict: without it, true would be taken as the number 1.
+    request_class = create_model(class_name, __config__=ConfigDict(strict=True), **answerer.fields)
 
-    return TimedProtocol
+    # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
+    async def endpoint(request: request_class) -> dict:
+        try:
+            content = answerer.parse(request.model_dump(exclude_none=True))
+            if word in LIMITED_WORDS:
+                answerer.check_length(content)
+            return answerer.answer([content])[0]
+        except UserError as error:
+            raise HTTPException(422, str(error)) from error
+
+    summary = type(answerer).__doc__.splitlines()[0]
+    app.post(f"/api/{word}", summary=summary, operation_id=word)(endpoint)
 
 
 def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int) -> None:
@@ -165,23 +174,40 @@ def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int)
         import uvicorn
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+        from inference.deadline import LONGEST_WAIT, TimedConnection, watch_requests
+
         app = make_app(models, options)
     except ImportError as error:
         raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
-    name, family = (f"[{host}]", socket.AF_INET6) if ":" in host else (host, socket.AF_INET)
-    if name in THIS_MACHINE:  # against DNS rebinding: another site's name could resolve to this address
+    address = f"[{host}]" if ":" in host else host
+    if address in THIS_MACHINE:  # against DNS rebinding: another site's name could resolve to this address
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
     config = uvicorn.Config(
-        app, log_level="warning", http=timed_protocol(), ws="none", timeout_keep_alive=2,
-        timeout_graceful_shutdown=2, limit_concurrency=MOST_CONNECTIONS,
+        watch_requests(app),
+        log_level="warning",
+        http=TimedConnection,
+        ws="none",
+        proxy_headers=False,
+        timeout_keep_alive=2,
+        timeout_graceful_shutdown=LONGEST_WAIT + 1,  # until then, half a request has been given up
+        limit_concurrency=MOST_CONNECTIONS,
         headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
-    )  # fmt: skip
+    )
+    with _listen(host, port) as listening, contextlib.suppress(KeyboardInterrupt):
+        print(f"serving on http://{address}:{port}, Ctrl-C ends it", flush=True)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the port.
+
+    Raises:
+        UserError: it is taken, or the host has no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"--port {port}: another program listens there; choose another port") from error
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error})") from error
-    print(f"serving on http://{name}:{port}, Ctrl-C ends it", flush=True)
-    with listening, contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])

@@ -1,42 +1,50 @@
-"""The tasks that predict.py, the server and `ernie_m` offer. `make` imports only the module of one task."""
+"""What predict.py, the server and `ernie_m` can be asked for (`model.tasks.PREDICTIONS`).
+
+`make` imports only the file that it needs.
+"""
 
 import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from evaluation.pooling import POOLINGS
 from inference.loading import LoadedModel
-from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
+from model.tasks import PREDICTIONS
 from utils.errors import UserError
 
-TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")  # on command lines
-# A task -> the module and the class that answer it. Only the server offers align and masks.
-_CLASSES = {
-    CLASSIFICATION: ("finetuned", "ClassifyTexts"),
-    TAGGING: ("finetuned", "TagWords"),
-    QUESTION_ANSWERING: ("finetuned", "AnswerQuestions"),
-    ENCODING: ("encode", "EncodeTexts"),
-    "search": ("encode", "SearchCorpus"),
-    "align": ("pictures", "CompareTokens"),
-    "masks": ("pictures", "DrawMasks"),
-    "fill": ("words", "FillMasks"),
-    "translate-probe": ("words", "ProbeTranslation"),
-}
+# The keys of a request to the server -> (type, default) of each.
+Fields = dict[str, tuple[Any, Any]]
+REQUIRED_TEXT = (str, ...)
+OPTIONAL_TEXT = (str | None, None)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an int. True and False are not meant, although they are ints in Python."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """The options of all tasks.
+    """The options of all predictions.
 
     Args:
         max_seq_len: longest input (tag, answer: window) in tokens. None: as recorded in training, else what
             the model can read (answer: at most 384, as in the official recipe).
         top_k: most candidates (answer, fill, translate-probe) or sentences (search).
-        pooling: "mean", "specials" or "pooled" (encode, search); None: as in training, else "mean".
+        pooling: one of `evaluation.pooling.POOLINGS` (encode, search); None: as in training, else "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
             training, else the top.
         corpus: for search, a text file with one sentence a line, or language<=file,language<=file.
+        centre: whether vectors are without the mean of their language (encode, search); None: in search if
+            the model has the means for its pooling, otherwise not.
+        labels: for zero-shot, of requests that name none: a list, or a text with commas between them.
+        template: for zero-shot, of requests that have none: a sentence with {} where a label goes.
+        several: for zero-shot, of requests that do not say it: whether several labels can be true.
+
+    Raises:
+        UserError: a value is of another type, or is none of those that are accepted.
     """
 
     max_seq_len: int | None = None
@@ -44,47 +52,93 @@ class TaskOptions:
     pooling: str | None = None
     layer: str | int | None = None
     corpus: str | None = None
+    centre: bool | None = None
+    labels: str | tuple[str, ...] | None = None
+    template: str = "This example is {}."
+    several: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.max_seq_len is None or is_whole(self.max_seq_len)):
+            raise UserError(f"max_seq_len {self.max_seq_len!r}: it must be a whole number")
+        if not is_whole(self.top_k) or self.top_k < 1:
+            raise UserError(f"top_k {self.top_k!r}: it must be a whole number, at least 1")
+        if self.pooling not in (None, *POOLINGS):
+            raise UserError(f"pooling {self.pooling!r}: it must be one of {', '.join(POOLINGS)}")
+        if not (self.layer is None or isinstance(self.layer, str) or is_whole(self.layer)):
+            raise UserError(f"layer {self.layer!r}: it must be a whole number, middle or top")
 
 
 class Answerer(Protocol):
-    """A task on a model: it parses requests one by one and answers many at once."""
+    """One prediction on one model: it parses requests one by one and answers many at once.
+
+    Attributes:
+        fields: None: the server does not offer it.
+    """
+
+    fields: ClassVar[Fields | None]
 
     def parse(self, request: dict) -> Any:
-        """The content of a request. UserError: a key is missing, or a value is wrong."""
+        """Check a request and return its content.
 
-    def answer(self, asked: list[Any]) -> list[dict]:
-        """An answer for each."""
+        Raises:
+            UserError: a key is missing, or a value is wrong.
+        """
+
+    def answer(self, inputs: list[Any]) -> list[dict]:
+        """Return an answer for each parsed request."""
 
 
-def make(task: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
-    """The answerer of a task on a model.
+def make(word: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
+    """The answerer of a prediction on a model.
 
     Args:
-        task: one of `TASKS`, a name of `model.task_names`, or what only the server offers: align or masks.
+        word: one of `model.tasks.PREDICTIONS`.
 
     Raises:
-        UserError: the model is not for this task, or an option is out of range.
+        UserError: the model is not for this, or an option is out of range.
     """
-    module, name = _CLASSES[task_named(task)]
-    return getattr(importlib.import_module(f"inference.tasks.{module}"), name)(model, options)
+    file, name = PREDICTIONS[word].answerer.split(".")
+    answerer = getattr(importlib.import_module(f"inference.tasks.{file}"), name)
+    return answerer(model, options)
 
 
 def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:
-    """The text of a key. UserError: the key is missing, or its value is no text or none of the choices."""
+    """The text of a key; None if it is optional and absent.
+
+    Raises:
+        UserError: the key is missing, or its value is no text or none of the choices.
+    """
     value = request.get(key)
     if value is None and optional:
         return None
     if key not in request:
-        raise UserError(f"no '{key}' in it; it has {', '.join(request) or 'nothing'}")
-    whole = isinstance(value, str) and value.encode(errors="ignore").decode() == value  # no half characters
-    if not whole or not value.strip():
+        raise UserError(f"there is no '{key}' in it; it has {', '.join(request) or 'nothing'}")
+    # Half a character (a lone surrogate) cannot be encoded.
+    is_text = isinstance(value, str) and value.encode(errors="ignore").decode() == value
+    if not is_text or not value.strip():
         raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}, but must be a text")
     if choices and value not in choices:
         raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")
     return value
 
 
+def flag_of(request: dict, key: str, default: bool) -> bool:
+    """The value of a key that is true or false.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = request.get(key, default)
+    if not isinstance(value, bool):
+        raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}; it must be true or false")
+    return value
+
+
 def check_length(key: str, count: int, most: int) -> None:
-    """UserError: the text of a key has more than `most` tokens."""
+    """Refuse the text of a key that has more than `most` tokens.
+
+    Raises:
+        UserError: it has.
+    """
     if count > most:
         raise UserError(f"'{key}' has {count} tokens, at most {most} fit; shorten it")

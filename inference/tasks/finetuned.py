@@ -4,8 +4,8 @@ Features and decoding are those of the training tasks in `finetune`, with the se
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from finetune.regression import Regression
 from finetune.tagging import Tagging
 from finetune.task import SupervisedTask
 from inference.loading import LoadedModel
-from inference.tasks import TaskOptions, text_of
+from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of
 from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
 from reader.question_answering import Question, QuestionFile, make_windows
@@ -25,26 +25,35 @@ from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
 RANKED = 20  # the softmax is over this many candidates, as in run_mrc.py, or over top_k if that is more
+_NO_TYPE = "_"  # the type of an entity whose tags are bare ids
 
 
 class FineTunedTask:
     """The base of all: a training task, whose features and decoding are used, and an engine for its head."""
 
     def __init__(self, model: LoadedModel, task: SupervisedTask):
-        self.task, self.engine = task, model.engine(task.name)
+        self.task = task
+        self.engine = model.engine(task.name)
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:
         """The task's prediction for each feature. Features of similar length are run in one batch."""
-        found: list[Any] = [None] * len(features)
+        predictions: list[Any] = [None] * len(features)
+        for numbers, batch, outputs in self.batches(features):
+            for number, prediction in zip(numbers, self.task.decode(batch, outputs), strict=True):
+                predictions[number] = prediction
+        return predictions
+
+    def batches(self, features: Sequence[Any]) -> Iterator[tuple[np.ndarray, Any, dict[str, np.ndarray]]]:
+        """Yield the numbers of some features, their batch, and the outputs of the model for it."""
         for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
             batch = self.task.encode.collate([features[number] for number in numbers], numbers, len(numbers))
-            ids = batch.input_ids  # [R, T]: the windows of one long text may be many rows
-            step = max(1, BATCH_TOKENS // ids.shape[1])
-            parts = [self.engine(ids[first : first + step]) for first in range(0, len(ids), step)]
-            outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            for number, prediction in zip(numbers, self.task.decode(batch, outputs), strict=True):
-                found[number] = prediction
-        return found
+            yield numbers, batch, self._run(batch.input_ids)
+
+    def _run(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs for ids [R, T], some rows at a time: one long text may have many windows."""
+        rows_at_once = max(1, BATCH_TOKENS // ids.shape[1])
+        parts = [self.engine(ids[first : first + rows_at_once]) for first in range(0, len(ids), rows_at_once)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class ClassifyTexts(FineTunedTask):
@@ -52,6 +61,8 @@ class ClassifyTexts(FineTunedTask):
 
     A model that was trained with --is_regression true answers {"score"} instead.
     """
+
+    fields: ClassVar[Fields] = {"text_a": REQUIRED_TEXT, "text_b": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.longest)
@@ -66,16 +77,24 @@ class ClassifyTexts(FineTunedTask):
         return Example(text_of(request, key), text_of(request, "text_b", optional=True))
 
     def answer(self, examples: list[Example]) -> list[dict]:
-        features, answers = self.task.encode(examples), []
-        for feature, row in zip(features, self.predictions(features)):
-            if isinstance(self.task, Regression):
-                answers.append({"score": round(row, 6)})
-            else:
-                shares = {label: round(float(share), 6) for label, share in zip(self.task.labels, row)}
-                answers.append({"label": self.task.labels[int(row.argmax())], "probabilities": shares})
+        features = self.task.encode(examples)
+        answers = []
+        for feature, prediction in zip(features, self.predictions(features)):
+            answer = self._as_json(prediction)
             if feature.cut:
-                answers[-1]["cut"] = True
+                answer["cut"] = True
+            answers.append(answer)
         return answers
+
+    def _as_json(self, prediction: Any) -> dict[str, Any]:
+        """The score of a regression, or the probabilities of the classes, [C]."""
+        if isinstance(self.task, Regression):
+            return {"score": round(prediction, 6)}
+        labels = self.task.labels
+        probabilities = {
+            label: round(float(probability), 6) for label, probability in zip(labels, prediction)
+        }
+        return {"label": labels[int(prediction.argmax())], "probabilities": probabilities}
 
 
 class Words(NamedTuple):
@@ -91,42 +110,65 @@ class TagWords(FineTunedTask):
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
 
+    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT}
+
     def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.reading.get("max_seq_len", model.longest))
         super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
 
     def parse(self, request: dict) -> Words:
-        key, text = ("words", None) if "words" in request else ("text", text_of(request, "text"))
-        words = request["words"] if text is None else text.split()
-        if not isinstance(words, list) or not words:
-            raise UserError("'words' must be a list of strings that is not empty")
-        for number, word in enumerate(words, 1):
-            if not isinstance(word, str) or not word.strip() or JOINT in word:
-                raise UserError(f"'{key}': word {number} of {len(words)} is empty, no string, or has U+0002")
-        return Words(words, text)
+        if "words" in request:
+            words = Words(request["words"])
+            key = "words"
+        else:
+            text = text_of(request, "text")
+            words = Words(text.split(), text)
+            key = "text"
+        _check_words(words.words, key)
+        return words
 
     def answer(self, sentences: list[Words]) -> list[dict]:
         features = self.task.encode([Sentence(JOINT.join(sentence.words), None) for sentence in sentences])
         answers = []
-        for sentence, found in zip(sentences, self.predictions(features)):
-            tags = self.task.tags(found)
-            spans = [match.span() for match in re.finditer(r"\S+", sentence.text or "")]
-            named = [one for one in entities(tags) if one[0] != "_"]  # "_": the tags are bare ids
-            places = sorted((first, last + 1, kind) for kind, first, last in named)
-            found = [{"type": kind} | _where(sentence, spans, *place) for *place, kind in places]
-            answers.append({"words": sentence.words, "tags": tags, "entities": found})
+        for sentence, label_ids in zip(sentences, self.predictions(features)):
+            tags = self.task.tags(label_ids)
+            answers.append(
+                {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, tags)}
+            )
         return answers
 
 
-def _where(sentence: Words, spans: list[tuple[int, int]], first: int, last: int) -> dict[str, Any]:
-    """The words from `first` to before `last`, with their place: in characters if there is a text.
+def _check_words(words: Any, key: str) -> None:
+    """Refuse what is no list of words.
 
-    `spans`: start and end of each word in the text.
+    Raises:
+        UserError: it is none, it is empty, or a word is; names the key of the request.
     """
-    if sentence.text is None:
-        return {"words": sentence.words[first:last], "first": first, "last": last}
-    start, end = spans[first][0], spans[last - 1][1]
-    return {"text": sentence.text[start:end], "start": start, "end": end}
+    if not isinstance(words, list) or not words:
+        raise UserError("'words' must be a list of strings that is not empty")
+    for number, word in enumerate(words, 1):
+        if not isinstance(word, str) or not word.strip() or JOINT in word:
+            raise UserError(
+                f"'{key}': word {number} of {len(words)} is empty, is no string, or has the character U+0002"
+            )
+
+
+def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
+    """The entities of a sentence in their order, with their places: in characters if there is a text."""
+    spans = [match.span() for match in re.finditer(r"\S+", sentence.text or "")]  # of each word in the text
+    in_order = sorted(entities(tags), key=lambda entity: (entity[1], entity[2], entity[0]))
+    answers = []
+    for kind, first, last in in_order:
+        if kind == _NO_TYPE:
+            continue
+        if sentence.text is None:
+            place = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}
+        else:
+            start, _ = spans[first]
+            _, end = spans[last]
+            place = {"text": sentence.text[start:end], "start": start, "end": end}
+        answers.append({"type": kind, **place})
+    return answers
 
 
 class AnswerQuestions(FineTunedTask):
@@ -135,29 +177,42 @@ class AnswerQuestions(FineTunedTask):
     Long contexts are read in overlapping windows of `max_seq_len` tokens.
     """
 
+    fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
+
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        usual = model.reading.get("max_seq_len", min(ANSWER_WINDOW, model.longest))
-        limit = model.limit(options.max_seq_len, usual)
-        n_best, self.top_k = max(RANKED, options.top_k), options.top_k
+        window = model.reading.get("max_seq_len", min(ANSWER_WINDOW, model.longest))
+        limit = model.limit(options.max_seq_len, window)
+        self.top_k = options.top_k
+        n_best = max(RANKED, options.top_k)
         task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, n_best)
         super().__init__(model, task)
 
     def parse(self, request: dict) -> tuple[str, str]:
         return text_of(request, "question"), text_of(request, "context")
 
-    def answer(self, asked: list[tuple[str, str]]) -> list[dict]:
-        questions = [Question(str(i), question, i, (), None) for i, (question, _) in enumerate(asked)]
-        file = QuestionFile(None, [context for _, context in asked], questions)
-        windows = make_windows(file, self.task.tokenizer, self.task.cut)
+    def answer(self, requests: list[tuple[str, str]]) -> list[dict]:
+        questions = []
+        contexts = []
+        for number, (question, context) in enumerate(requests):
+            questions.append(Question(str(number), question, number, (), None))
+            contexts.append(context)
+        windows = make_windows(QuestionFile(None, contexts, questions), self.task.tokenizer, self.task.cut)
         spans = self.predictions(self.task.encode(windows))
         return [_as_json(ranked[: self.top_k]) for ranked in self.task.rank(windows, spans)]
 
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:
-    found = []
-    for text, start, probability, *_ in ranked:
-        place = {"text": text, "start": start, "end": start + len(text)}
-        found.append(place | {"probability": round(probability, 6)})
-    best = found[0] if found else {"text": "", "start": None, "probability": 0.0}
-    answer = {"answer": best["text"], "start": best["start"], "probability": best["probability"]}
-    return answer | {"candidates": found}
+    """The answer to a question from its candidates, the best one first; there may be none."""
+    candidates = []
+    for answer in ranked:
+        place = {"text": answer.text, "start": answer.start, "end": answer.start + len(answer.text)}
+        candidates.append({**place, "probability": round(answer.probability, 6)})
+    if not candidates:
+        return {"answer": "", "start": None, "probability": 0.0, "candidates": []}
+    best = candidates[0]
+    return {
+        "answer": best["text"],
+        "start": best["start"],
+        "probability": best["probability"],
+        "candidates": candidates,
+    }

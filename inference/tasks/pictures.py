@@ -1,68 +1,122 @@
 """What the page draws: the similarity of two sentences' tokens, and the attention masks of pre-training."""
 
+from dataclasses import replace
+from typing import ClassVar, Literal, NamedTuple
+
 import numpy as np
 
 from evaluation.search import unit
 from inference.loading import LoadedModel
-from inference.tasks import TaskOptions, check_length, text_of
-from inference.tasks.encode import EncodeTexts
+from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, check_length, flag_of, text_of
+from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.panels import Panel, draw_panels
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 LONGEST = 100  # tokens of a text; a larger grid is not readable
+_OF_ONE_TEXT = ("mmlm", "btmlm")  # objectives that need no translation
 
 
-def texts_of(request: dict, tokenizer: Tokenizer, most: int, optional: bool = False) -> list[str]:
-    """text_a and text_b, which may be optional. UserError: one is missing or has more than `most` tokens."""
-    texts = [text_of(request, "text_a"), text_of(request, "text_b", optional)]
-    for key, text in zip(("text_a", "text_b"), texts):
-        check_length(key, len(tokenizer.encode(text or "")), min(LONGEST, most))
-    return [text for text in texts if text]
+def texts_of(request: dict, tokenizer: Tokenizer, longest: int, optional: bool = False) -> list[str]:
+    """The texts of "text_a" and of "text_b", which may be optional.
+
+    Raises:
+        UserError: one is missing or has more than `longest` tokens.
+    """
+    texts = []
+    for key, may_be_absent in (("text_a", False), ("text_b", optional)):
+        text = text_of(request, key, may_be_absent)
+        if text:
+            check_length(key, len(tokenizer.encode(text)), min(LONGEST, longest))
+            texts.append(text)
+    return texts
+
+
+class CompareRequest(NamedTuple):
+    """Two texts, the layer to compare them at, and whether to compare centred vectors."""
+
+    texts: list[str]
+    layer: int
+    centre: bool
 
 
 class CompareTokens:
-    """{"text_a", "text_b", "layer"} -> {"tokens_a", "tokens_b", "similarity", "cosine", "layer"}.
+    """{"text_a", "text_b", "layer", "centre"} -> {"tokens_a", "tokens_b", "similarity", "cosine", "layer"}.
 
     `similarity` has the cosine of each token of the first text with each token of the second one, after the
     mean state of its own text was subtracted from each: the mean carries what all tokens of a text share,
-    above all its language. `cosine` compares the texts' vectors as `search` does. Tokens are {"text",
-    "start", "end"}, without special tokens.
+    above all its language. `cosine` compares the texts' vectors as `search` does; "centred" is true if they
+    are centred. Tokens are {"text", "start", "end"}, without special tokens.
     """
 
+    fields: ClassVar[Fields] = {
+        "text_a": REQUIRED_TEXT,
+        "text_b": REQUIRED_TEXT,
+        "layer": LAYER,
+        "centre": CENTRE,
+    }
+
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        self.encode = EncodeTexts(model, options)
+        self.encode = EncodeTexts(model, replace(options, centre=False))
+        self.centre = centres_by_default(model, options) if options.centre is None else options.centre
 
-    def parse(self, request: dict) -> tuple[list[str], int]:
+    def parse(self, request: dict) -> CompareRequest:
         texts = texts_of(request, self.encode.model.tokenizer, self.encode.max_seq_len - 2)
-        return texts, self.encode.layer_of(request)
+        centre = flag_of(request, "centre", self.centre)
+        if centre:
+            self.encode.means_of_languages()
+        return CompareRequest(texts, self.encode.layer_of(request), centre)
 
-    def answer(self, asked: list[tuple[list[str], int]]) -> list[dict]:
-        return [self._answer(self.encode.at(layer), texts) for texts, layer in asked]
+    def answer(self, requests: list[CompareRequest]) -> list[dict]:
+        return [self._answer(request) for request in requests]
 
-    def _answer(self, encode: EncodeTexts, texts: list[str]) -> dict:
-        (tokens_a, states_a), (tokens_b, states_b) = (self._states(encode, text) for text in texts)
-        vector_a, vector_b = unit(encode.vectors(texts))
-        return {
+    def _answer(self, request: CompareRequest) -> dict:
+        texts = request.texts
+        encode = self.encode.at(request.layer)
+        text_a, text_b = texts
+        tokens_a, states_a = _token_states(encode, text_a)
+        tokens_b, states_b = _token_states(encode, text_b)
+        similarity = states_a @ states_b.T  # [tokens of a, tokens of b]
+        vectors = encode.vectors(texts)
+        if request.centre:
+            vectors = encode.means_of_languages().centred(vectors)
+        vector_a, vector_b = unit(vectors)
+        answer = {
             "tokens_a": tokens_a,
             "tokens_b": tokens_b,
-            "similarity": [[round(float(x), 4) for x in row] for row in states_a @ states_b.T],
+            "similarity": [[round(float(cosine), 4) for cosine in row] for row in similarity],
             "cosine": round(float(vector_a @ vector_b), 6),
             "layer": encode.layer,
         }
+        if request.centre:
+            answer["centred"] = True
+        return answer
 
-    def _states(self, encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarray]:
-        """The tokens of a text and their centred states [T, H] of length 1."""
-        tokenizer = encode.model.tokenizer
-        ids, spans = tokenizer.encode_with_offsets(text)
-        kept = [place for place, (start, end) in enumerate(spans) if end > start]
-        if not kept:
-            raise UserError(f"'{text[:20]}' has no token")
-        row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
-        states = encode.engine(row)["sequence"][0, 1:-1][kept]
-        tokens = [{"text": text[s:e], "start": s, "end": e} for s, e in (spans[place] for place in kept)]
-        return tokens, unit(states - states.mean(axis=0) if len(kept) > 1 else states)
+
+def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarray]:
+    """The tokens of a text and their states [T, H], centred and of length 1."""
+    tokenizer = encode.model.tokenizer
+    ids, spans = tokenizer.encode_with_offsets(text)
+    places = [place for place, (start, end) in enumerate(spans) if end > start]  # without lone "▁"
+    if not places:
+        raise UserError(f"'{text[:20]}' has no token")
+    row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
+    states = encode.engine(row)["sequence"][0, 1:-1][places]
+    tokens = []
+    for place in places:
+        start, end = spans[place]
+        tokens.append({"text": text[start:end], "start": start, "end": end})
+    if len(places) > 1:
+        states = states - states.mean(axis=0)
+    return tokens, unit(states)
+
+
+class MaskRequest(NamedTuple):
+    """An objective, and the sentence or the pair to draw it for."""
+
+    objective: str
+    texts: list[str]
 
 
 class DrawMasks:
@@ -72,20 +126,26 @@ class DrawMasks:
     predict at each place, or ""; row i of `seen` has 1 for each token that token i may attend to.
     """
 
+    fields: ClassVar[Fields] = {
+        "text_a": REQUIRED_TEXT,
+        "text_b": OPTIONAL_TEXT,
+        "objective": (Literal[OBJECTIVES], ...),
+    }
+
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
-        choices = ("pseudo_proportion", "pseudo_positions")
-        recorded = {name: model.reading[name] for name in choices if name in model.reading}
+        keys = ("pseudo_proportion", "pseudo_positions")
+        recorded = {key: model.reading[key] for key in keys if key in model.reading}
         self.config = ObjectiveConfig(**recorded)
         self.language_embedding = model.reading.get("language_embedding", "masks")
 
-    def parse(self, request: dict) -> tuple[str, list[str]]:
-        """The objective, and one text or two."""
+    def parse(self, request: dict) -> MaskRequest:
         objective = text_of(request, "objective", choices=OBJECTIVES)
-        longest, one_is_enough = self.model.longest // 2 - 2, objective in ("mmlm", "btmlm")
-        return objective, texts_of(request, self.model.tokenizer, longest, optional=one_is_enough)
+        longest = self.model.longest // 2 - 2
+        texts = texts_of(request, self.model.tokenizer, longest, optional=objective in _OF_ONE_TEXT)
+        return MaskRequest(objective, texts)
 
-    def answer(self, requests: list[tuple[str, list[str]]]) -> list[dict]:
+    def answer(self, requests: list[MaskRequest]) -> list[dict]:
         answers = []
         for objective, texts in requests:
             panels = draw_panels(texts, objective, self.model.tokenizer, self.config, self.language_embedding)

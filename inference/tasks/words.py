@@ -4,18 +4,21 @@ Both run in Paddle and need a checkpoint with the head: the full folder of run_p
 XLM-R. `translate-probe`, and `fill` in a given language, also need the language table.
 """
 
+from typing import ClassVar, NamedTuple
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
 from inference.loading import LoadedModel
-from inference.tasks import TaskOptions, check_length, text_of
+from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, check_length, text_of
 from model.batch import TokenBatch
 from model.config import NO_LANGUAGE
 from model.device import upload
 from model.heads import PreTrainingModel
 from model.layout import Layout
+from model.tasks import MASKED_LM
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import to_device
 from pretrain.masking import Vocabulary, generator
@@ -25,75 +28,106 @@ from utils.errors import UserError
 
 MASK = "[MASK]"
 _AT_ONCE = 64  # rows of logits, [64, V]
-# What is asked: ids, and the number of the language to predict in (-1: none)
-_Asked = tuple[list[int], int]
+
+
+class MaskedText(NamedTuple):
+    """A text of a request.
+
+    Attributes:
+        ids: its tokens.
+        language: the number of the language to predict in; None: any.
+    """
+
+    ids: list[int]
+    language: int | None
 
 
 class MaskedLmTask:
-    """The base of both tasks. UserError: the model has no masked-LM head."""
+    """The base of both predictions.
 
-    task = "fill"
+    Raises:
+        UserError: the model has no masked-LM head.
+    """
+
+    word = "fill"
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        if model.task != "fill":
+        if model.task != MASKED_LM:
             raise UserError(
-                f"{model.folder}: --task {self.task} needs a checkpoint with the masked-LM head, such as the "
-                "folder full that run_pretrain.py leaves"
+                f"{model.folder}: {self.word} needs a checkpoint with the masked-LM head, such as the folder "
+                "full that run_pretrain.py leaves"
             )
-        self.folder, self.tokenizer, self.languages = model.folder, model.tokenizer, model.languages
+        self.folder = model.folder
+        self.tokenizer = model.tokenizer
+        self.languages = model.languages
         self.model: PreTrainingModel = model.model
         self.vocabulary = Vocabulary.of(model.tokenizer)
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
     def language_of(self, request: dict) -> int:
-        """The number of the "language". UserError: the model has no such language."""
+        """The number of the "language" of a request.
+
+        Raises:
+            UserError: the model has no such language.
+        """
         if not self.languages:
             raise UserError(
                 f"{self.folder}: it has no language table, as run_pretrain.py trains with "
-                "language_embedding: masks; no 'language' can be asked for"
+                "language_embedding: masks, so no 'language' can be chosen"
             )
         return self.languages.index(text_of(request, "language", choices=self.languages))
 
     def likeliest(self, hidden: Tensor) -> list[list[dict]]:
         """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
-        closed = np.zeros(self.model.lm_head.bias.shape[0], np.float32)
-        closed[self.vocabulary.special_ids] = -np.inf
-        closed[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
-        found = []
+        bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V], -inf: never predicted
+        bias[self.vocabulary.special_ids] = -np.inf
+        bias[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
+        tokens_of_rows = []
         for first in range(0, hidden.shape[0], _AT_ONCE):
-            logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(closed)
-            shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
-            for row_ids, row_shares in zip(ids.tolist(), shares.tolist()):
-                pairs = zip(self.tokenizer.convert_ids_to_tokens(row_ids), row_shares)
-                found.append([{"token": token, "probability": round(share, 6)} for token, share in pairs])
-        return found
+            logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(bias)
+            probabilities, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
+            for ids_of_row, probabilities_of_row in zip(ids.tolist(), probabilities.tolist()):
+                tokens = self.tokenizer.convert_ids_to_tokens(ids_of_row)
+                tokens_of_rows.append(
+                    [
+                        {"token": token, "probability": round(probability, 6)}
+                        for token, probability in zip(tokens, probabilities_of_row)
+                    ]
+                )
+        return tokens_of_rows
 
 
 class FillMasks(MaskedLmTask):
     """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
 
-    def parse(self, request: dict) -> _Asked:
+    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": OPTIONAL_TEXT}
+
+    def parse(self, request: dict) -> MaskedText:
         text = text_of(request, "text")
         if MASK not in text:
             raise UserError(f"'text' has no {MASK} to fill")
-        language = -1 if request.get("language") is None else self.language_of(request)
+        language = None if request.get("language") is None else self.language_of(request)
         ids = masked_ids(self.tokenizer, text)
         check_length("text", len(ids), self.max_seq_len)
-        return ids, language
+        return MaskedText(ids, language)
 
     @paddle.no_grad()
-    def answer(self, asked: list[_Asked]) -> list[dict]:
-        hidden, counts = [], []
-        for text, language in asked:  # one by one: there are few requests, and each may need many logits
-            ids = np.asarray(text, np.int64)
-            masks = ids == self.tokenizer.mask_id
-            languages = None if language < 0 else np.where(masks, language, NO_LANGUAGE)
+    def answer(self, requests: list[MaskedText]) -> list[dict]:
+        hidden = []
+        counts = []  # of masks in each request
+        # One by one: there are few requests, and each may need many logits.
+        for request in requests:
+            ids = np.asarray(request.ids, np.int64)
+            is_mask = ids == self.tokenizer.mask_id
+            languages = None
+            if request.language is not None:
+                languages = np.where(is_mask, request.language, NO_LANGUAGE)
             inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
-            hidden.append(self.model.encode(inputs, paddle.to_tensor(np.flatnonzero(masks))))
-            counts.append(int(masks.sum()))
-        found = iter(self.likeliest(paddle.concat(hidden)))
-        return [{"masks": [next(found) for _ in range(count)]} for count in counts]
+            hidden.append(self.model.encode(inputs, paddle.to_tensor(np.flatnonzero(is_mask))))
+            counts.append(int(is_mask.sum()))
+        tokens = iter(self.likeliest(paddle.concat(hidden)))
+        return [{"masks": [next(tokens) for _ in range(count)]} for count in counts]
 
 
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -124,34 +158,40 @@ class ProbeTranslation(MaskedLmTask):
     the other language as the objective would use. Each placeholder attends to the sentence and itself.
     """
 
-    task = "translate-probe"
+    word = "translate-probe"
+    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": REQUIRED_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         super().__init__(model, options)
         pseudo = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
         self.objectives = Objectives(ObjectiveConfig(**pseudo), self.vocabulary, self.max_seq_len)
 
-    def parse(self, request: dict) -> _Asked:
-        language, ids = self.language_of(request), self.tokenizer.encode(text_of(request, "text"))
+    def parse(self, request: dict) -> MaskedText:
+        language = self.language_of(request)
+        ids = self.tokenizer.encode(text_of(request, "text"))
         if not ids:
             raise UserError("'text' has no token")
-        return ids, language
+        return MaskedText(ids, language)
 
-    def check_length(self, asked: _Asked) -> None:
-        """UserError: the sentence would be cut, so that the pseudo-tokens fit."""
-        ids = asked[0]
-        check_length("text", len(ids), self.objectives.pseudo_lengths(Text(np.asarray(ids), 0))[0])
+    def check_length(self, request: MaskedText) -> None:
+        """Refuse a sentence that would be cut, so that the pseudo-tokens fit.
+
+        Raises:
+            UserError: it would be.
+        """
+        count_that_fits, _ = self.objectives.pseudo_lengths(Text(np.asarray(request.ids), 0))
+        check_length("text", len(request.ids), count_that_fits)
 
     @paddle.no_grad()
-    def answer(self, asked: list[_Asked]) -> list[dict]:
-        languages = [language for _, language in asked]
-        texts = [Text(np.asarray(ids, np.int64), language) for ids, language in asked]
+    def answer(self, requests: list[MaskedText]) -> list[dict]:
+        languages = [request.language for request in requests]
+        texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
         rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
         batch = self.objectives.batch("btmlm", texts, rngs, languages)
         (on_device,) = to_device([batch])
         stage1 = on_device.stage1
-        found = self.likeliest(self.model.encode(stage1.inputs, stage1.placeholders))
+        tokens_of_slots = self.likeliest(self.model.encode(stage1.inputs, stage1.placeholders))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
-        for row, slot in zip(batch.stage1.slot_sentences.tolist(), found):
-            answers[row]["slots"].append(slot)
+        for number, tokens in zip(batch.stage1.slot_sentences.tolist(), tokens_of_slots):
+            answers[number]["slots"].append(tokens)
         return answers

@@ -6,17 +6,8 @@ from typing import Any
 
 import yaml
 
-from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, RETRIEVAL, TAGGING, task_named
+from model.tasks import ENCODING, TASKS, task_named
 
-# The task -> the hubs' name for it.
-_PIPELINES = {
-    CLASSIFICATION: "text-classification",
-    TAGGING: "token-classification",
-    QUESTION_ANSWERING: "question-answering",
-    ENCODING: "feature-extraction",
-    RETRIEVAL: "sentence-similarity",
-    "PreTrainingModel": "fill-mask",
-}
 # These facts have a section of their own; any other is listed.
 _SECTIONS = ("name", "config", "scores", "command", "parameters")
 # The config's key -> how the first sentence counts it.
@@ -73,7 +64,7 @@ def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         "license": "unknown",
         "language": list(dict.fromkeys(codes)) or ["multilingual"],
         "library_name": "paddle",
-        "pipeline_tag": _PIPELINES.get(task, "feature-extraction"),
+        "pipeline_tag": TASKS.get(task, TASKS[ENCODING]).pipeline,
         "tags": ["ernie-m", "cross-lingual"],
     }
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"

@@ -14,7 +14,7 @@ from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICI
 from model.checkpoint.formats.weights import ForeignWeights, Origin, Weights, finite, to_foreign
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
-from model.task_names import CLASSIFICATION, MODEL_CLASSES
+from model.tasks import CLASSIFICATION, SUPERVISED_TASKS, TASKS
 from utils.errors import UserError
 from utils.files import as_json
 
@@ -26,7 +26,7 @@ TARGETS = {
     "huggingface": tables.HUGGING_FACE,
     "xlm-roberta": XLM_R,
 }
-CLASSIFIER_TASKS = (*MODEL_CLASSES, CHOICE)  # the tasks whose head is named classifier
+CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
 # The embeddings and the encoder are in every model; each of these parts is in a model whole or not at all.
 _PARTS = ("pooler.", "classifier.", "lm_head.", "linear_")
 
@@ -244,7 +244,7 @@ def _write_ours(
     if task is None or task == EXTRACT:
         architecture = "PreTrainingModel" if "languages" in more_settings else "ErnieMModel"
     else:
-        architecture = MODEL_CLASSES[CLASSIFICATION if task == CHOICE else task]
+        architecture = TASKS[CLASSIFICATION if task == CHOICE else task].model_class
     settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
     settings |= {key: value for key, value in more_settings.items() if value is not None}
     if task:

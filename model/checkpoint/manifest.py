@@ -6,7 +6,7 @@ manifest of a training state covers its arrays and the manifest of the model bes
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,11 @@ def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
     path.write_text(as_json({"version": VERSION, **facts, "files": entries}), encoding="utf-8")
 
 
-def check_manifest(path: Path) -> dict[str, Any]:
+def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
     """Compare every file that a manifest names, byte by byte, and return the manifest.
+
+    Args:
+        unused: the names of files that are not compared, because nobody is going to read them.
 
     Raises:
         UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
@@ -52,6 +55,8 @@ def check_manifest(path: Path) -> dict[str, Any]:
     for name, (size, checksum) in expected.items():
         if os.path.isabs(name) or os.path.normpath(name).startswith("../.."):
             raise UserError(f"{path}: damaged, it names files of other folders")
+        if name in unused:
+            continue
         _check_file(Path(os.path.normpath(path.parent / name)), size, checksum)
     return manifest
 
@@ -66,8 +71,11 @@ def _check_file(file: Path, size: int, checksum: str) -> None:
         raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
 
 
-def check_model(folder: Path) -> None:
+def check_model(folder: Path, unused: Container[str] = ()) -> None:
     """Compare a model's files with its manifest, if it has one.
+
+    Args:
+        unused: see `check_manifest`.
 
     Raises:
         UserError: a file differs from what was written.
@@ -76,7 +84,7 @@ def check_model(folder: Path) -> None:
     if not path.is_file() or not _is_of_a_model(path.read_bytes()):
         return
     try:
-        check_manifest(path)
+        check_manifest(path, unused)
     except UserError as error:
         raise UserError(
             f"{error}; put back a good copy, or, if the change is yours, delete {path}"

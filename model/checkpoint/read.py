@@ -12,7 +12,7 @@ from model.checkpoint.formats.tables import FAIRSEQ, OFFICIAL, OURS, PADDLENLP, 
 from model.checkpoint.formats.weights import Origin, Weights, from_foreign
 from model.checkpoint.manifest import check_model
 from model.config import ErnieMConfig
-from model.task_names import task_named
+from model.tasks import task_named
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -46,7 +46,7 @@ class Checkpoint:
         tensors: our name -> array.
         config: the model's shape; None if there is no config file, which only our own and the official format
             can do without.
-        task: what the model was fine-tuned for: a task of `model.task_names`, `tables.CHOICE` or
+        task: what the model was fine-tuned for: a task of `model.tasks`, `tables.CHOICE` or
             `tables.EXTRACT`; None: nothing, or the files do not say.
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
         settings: the keys of our config.json beside the model's shape, such as "languages", "reading" and

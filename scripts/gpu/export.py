@@ -10,7 +10,7 @@ from inference.graph import ExportedGraph
 from inference.paddle_model import DygraphEngine
 from model import device
 from model.heads import SequenceClassifier
-from model.task_names import CLASSIFICATION
+from model.tasks import CLASSIFICATION
 from scripts.gpu import toys
 from scripts.gpu.report import BOUNDS, compare
 

@@ -104,7 +104,7 @@ def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, 
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (b"text_a\na\n", {"vectors": "mean", "layer": 3}, "--layer 3: no such layer; .* 0 .* to 2"),
+        (b"text_a\na\n", {"vectors": "mean", "layer": 3}, "layer 3: no such layer; .* 0 .* to 2"),
         (b"text_a\nthe cat\n", {"layer": 1}, "--layer 1: --vectors official is of the top layer"),
         (b"text_a\nthe cat\n", {"output_dir": "."}, r"--output_dir \.: it exists already; name a new folder"),
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: it must be at least 1"),

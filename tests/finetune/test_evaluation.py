@@ -1,5 +1,7 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,10 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         labels = [toy.LABELS[row[3]] for row in rows]
         predictions = [int(line[1]) for line in predicted(tmp_path / f"predicted.{language}.0.0")]
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
+        readable = (tmp_path / f"predicted.{language}.0.0.jsonl").read_text(encoding="utf-8")
+        for line, row, prediction in zip(readable.splitlines(), rows, predictions, strict=True):
+            answer = json.loads(line)
+            assert answer["text_a"] == row[1] and toy.LABELS[answer["label"]] == prediction
 
 
 def test_equal_names_and_labels_in_another_order(refused, trained, toy_folder, tmp_path):

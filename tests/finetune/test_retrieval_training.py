@@ -131,7 +131,7 @@ def test_resume_bit_for_bit(train, tmp_path):
     [
         ({"train_set": ""}, "--train_set is needed with --do_train true"),
         ({"train_set": "absent"}, "absent: no finished corpus there"),
-        ({"layer": 3}, "--layer 3: no such layer"),
+        ({"layer": 3}, "layer 3: no such layer"),
         ({"init_checkpoint": "absent"}, "absent: no such folder"),
         ({"scale": 0}, "--scale 0: it must be above 0"),
     ],

@@ -229,7 +229,7 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer": 3}, "--layer 3: no such layer; this model has 0 .the embeddings. to 2"),
+        ({"layer": 3}, "layer 3: no such layer; this model has 0 .the embeddings. to 2"),
         ({"pairs": None}, "nothing to do: give --pairs, or --do_train true"),
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
         ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep searches with one seed"),

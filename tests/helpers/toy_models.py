@@ -9,7 +9,7 @@ import numpy as np
 
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import tables
-from model.task_names import MODEL_CLASSES
+from model.tasks import SUPERVISED_TASKS, TASKS
 
 CONFIG = {
     "vocab_size": 60,
@@ -26,7 +26,9 @@ CONFIG = {
     "pad_token_id": 1,
 }
 LABELS = {"classification": 3, "tagging": 5, "question_answering": 2, "choice": 1}
-ARCHITECTURES = {**MODEL_CLASSES, "choice": "SequenceClassifier"}
+ARCHITECTURES = {task: TASKS[task].model_class for task in SUPERVISED_TASKS} | {
+    "choice": "SequenceClassifier"
+}
 
 
 def weights(

@@ -9,16 +9,18 @@ import paddle
 import pytest
 
 import encode_vector
+import predict
 from inference import onnx as onnx_graph
-from inference.export import Checked, agreement, largest_difference, made_up_rows, read_checked, run_all
+from inference.export import CheckSet, agreement, largest_difference, random_rows, read_check_set, run_all
 from inference.loading import load
 from inference.onnx import quantised
 from inference.tasks import make
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
-from model.task_names import OUTPUTS, task_named
+from model.tasks import TASKS, task_named
 from reader.batching import pad, padded_batches
 from tests.helpers.batches import padded_batch
+from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
@@ -33,7 +35,7 @@ def rows_of(model, count=200):
     """Rows of 3 to the greatest number of tokens."""
     tokenizer = model.tokenizer
     ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
-    rows = made_up_rows(count, model.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id, seed=3)
+    rows = random_rows(count, model.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id, seed=3)
     assert len({len(row) for row in rows}) > 20 and max(map(len, rows)) == toy_models.LONGEST
     return rows
 
@@ -64,7 +66,7 @@ def test_every_engine_equals_the_model(models, exported, kind, engine):
     task = task_named(kind)
     for numbers, ids in padded_batches(rows, 1, 512):
         outputs = model.engine(task)(ids)
-        assert tuple(outputs) == OUTPUTS[task]
+        assert tuple(outputs) == tuple(TASKS[task].outputs)
         batches += 1
         for number, *found in zip(numbers, *outputs.values()):
             for ours, theirs in zip(found, wanted[number]):
@@ -91,10 +93,10 @@ def test_encode_vector_writes_the_same_files(models, exported, tmp_path, engine,
 def test_settings_and_report(exported):
     sizes = [(exported / f"encode/{name}.data").stat().st_size for name in ("model.int8.onnx", "model.onnx")]
     assert sizes[0] < sizes[1]
-    assert sorted(path.name for path in (exported / "classify").iterdir()) == [
-        "README.md", "config.json", "inference.json", "inference.pdiparams", "model.int8.onnx",
-        "model.int8.onnx.data", "model.onnx", "model.onnx.data", "piece.model", "vocab.txt",
-    ]  # fmt: skip
+    names = ["README.md", "config.json", "inference.json", "inference.pdiparams", "manifest.json"]
+    names += ["model.int8.onnx", "model.int8.onnx.data", "model.onnx", "model.onnx.data"]
+    names += ["piece.model", "vocab.txt"]
+    assert sorted(path.name for path in (exported / "classify").iterdir()) == names
     settings = json.loads((exported / "classify/config.json").read_text())
     made = settings["export"]
     assert (made["task"], made["layer"], made["outputs"]) == ("classification", 2, ["logits"])
@@ -116,7 +118,7 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     table.write_text("text_a\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in zip(texts, labels)))
     made = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
     before, after = made["int8"]["accuracy"]
-    assert f"'accuracy': ({before}, {after})" in capsys.readouterr().out
+    assert f"accuracy {before:.2f} % before, {after:.2f} % after" in capsys.readouterr().out
     assert before == pytest.approx(100 * 14 / 15) and 0 <= after <= 100
     assert made["checked_on"] == "15 texts of dev.tsv"
     table.write_text("text_a\n" + "\n".join(texts) + "\n")
@@ -124,17 +126,17 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     assert made["int8"].keys() == {"decisions"}
     table.write_text("text_a\nbado\x02meme\n")  # words to tag
     loaded = load(models / "tag")
-    assert read_checked(loaded, "tagging", str(table)).rows == [loaded.tokenizer.build("bado meme")]
+    assert read_check_set(loaded, "tagging", str(table)).rows == [loaded.tokenizer.build("bado meme")]
 
 
 def test_agreement_by_hand():
     before = [{"logits": np.array([1.0, 0.0])}, {"logits": np.array([0.0, 2.0])}]
     after = [{"logits": np.array([0.9, 0.0])}, {"logits": np.array([3.0, 2.0])}]
-    found = agreement("classification", Checked("two", [[], []], [0, 1]), before, after)
+    found = agreement("classification", CheckSet("two", [[], []], [0, 1]), before, after)
     assert found == {"decisions": 0.5, "accuracy": (100.0, 50.0)}
     tokens = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])
     vectors = ([{"sequence": one}] for one in tokens)
-    assert agreement("encoding", Checked("one", [[]]), *vectors)["cosine"] == pytest.approx(0.5**0.5)
+    assert agreement("encoding", CheckSet("one", [[]]), *vectors)["cosine"] == pytest.approx(0.5**0.5)
 
 
 def test_quantised():
@@ -210,7 +212,7 @@ def test_the_encoder_of_a_pretrained_model(models, tmp_path, monkeypatch):
 
 
 def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused):
-    monkeypatch.setattr(onnx_graph, "CLOSED", 0.0)  # pads are seen
+    monkeypatch.setattr(onnx_graph, "MASKED_SCORE", 0.0)  # pads are seen
     line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
     assert line.startswith("error: onnx: the exported model differs from the checkpoint by ")
     assert line.endswith("allowed are 1e-04; nothing was written")
@@ -220,7 +222,7 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"task": "tagging"}, "--task tagging needs another model; it has a head for classification"),
+        ({"task": "tagging"}, "this model is not for tagging: its head is for classification"),
         ({"layer": "1"}, "--layer 1: only --task encoding can end below the top layer"),
         ({"check_set": "nowhere.txt"}, "nowhere.txt: cannot be read"),
         ({"model": "nowhere"}, "nowhere: "),
@@ -233,6 +235,14 @@ def test_bad_flags(models, tmp_path, refused, flags, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk(models, tmp_path, refused):
+    """Paddle writes a part of its weights, and says nothing."""
+    with disk_full_after(20_000):
+        line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
+    assert f"{tmp_path / 'out'}: no space left to write it" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
     shutil.copytree(models / "tag", tmp_path / "with_graph")
     (tmp_path / "with_graph/model.onnx").write_bytes(b"")
@@ -241,9 +251,29 @@ def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
     assert (tmp_path / "with_graph/model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "inference.pdiparams", "inference.json"])
-def test_damaged_files(exported, tmp_path, name):
+GRAPH_FILES = ["model.onnx", "model.onnx.data", "inference.pdiparams", "inference.json"]
+
+
+@pytest.mark.parametrize("name", [*GRAPH_FILES, "vocab.txt", "piece.model"])
+def test_a_damaged_file_is_named(exported, tmp_path, refused, name):
+    """Other weights of the same size would give other predictions."""
     folder = shutil.copytree(exported / "classify", tmp_path / "copy")
+    contents = bytearray((folder / name).read_bytes())
+    contents[len(contents) // 2] ^= 1
+    (folder / name).write_bytes(contents)
+    engine = "paddle" if name.startswith("inference") else "onnx"
+    flags = {"task": "classify", "model": folder, "engine": engine}
+    line = refused(lambda: call_main(predict, as_flags(flags)))
+    assert f"{folder / name}: damaged, its checksum differs" in line
+    if name in GRAPH_FILES:  # the other engine does not read it, and so does not check it
+        load(folder, engine="onnx" if engine == "paddle" else "paddle")
+
+
+@pytest.mark.parametrize("name", GRAPH_FILES)
+def test_damaged_files_without_a_manifest(exported, tmp_path, name):
+    """Of an earlier version."""
+    folder = shutil.copytree(exported / "classify", tmp_path / "copy")
+    (folder / "manifest.json").unlink()
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 3])
     engine = "onnx" if "onnx" in name else "paddle"
@@ -256,9 +286,11 @@ def test_engines_that_are_not_there(models, exported, tmp_path):
     (folder / "model.onnx").unlink()
     assert load(folder).engine_name == "paddle"
     for engine in ("onnx", "dygraph"):
-        with pytest.raises(UserError, match=f"--engine {engine} is not in it; it has paddle, onnx-int8"):
+        with pytest.raises(
+            UserError, match=f"engine {engine} is not in this folder, which has paddle, onnx-int8"
+        ):
             load(folder, engine=engine)
-    with pytest.raises(UserError, match="--engine onnx needs an exported folder: python export.py"):
+    with pytest.raises(UserError, match="engine onnx needs an exported folder: python export.py"):
         load(models / "tag", engine="onnx")
     with pytest.raises(UserError, match="exported for tagging .* --task classification"):
         load(folder).engine("classification")

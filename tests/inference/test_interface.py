@@ -83,7 +83,7 @@ def test_the_same_as_predict(places, ask):
         # The last bits of MKL's products depend on the addresses of the arrays.
         assert here["probabilities"] == pytest.approx(there["probabilities"], abs=2e-6)
     assert model.classify([]) == []
-    with pytest.raises(UserError, match="--task tagging needs another model"):
+    with pytest.raises(UserError, match="this model is not for tagging: its head is for classification"):
         model.tag(["a"])
     assert model.encode([]).shape == (0, 32)
 
@@ -94,13 +94,94 @@ def test_a_string_is_one_text(models):
     assert model.classify("bado kani") == model.classify(["bado kani"])
 
 
-def test_what_is_no_text(models):
-    for kind, wrong, said in (
-        ("classify", None, "'text_a' is null, but must be a text"),
-        ("classify", ("a", "b", "c"), "neither a text nor a pair of texts"),
-        ("tag", None, "'text' is null, but must be a text"),
-        ("encode", "", "'text' is \"\", but must be a text"),
-    ):
-        model = ernie_m.load(models / kind)
-        with pytest.raises(UserError, match=said):
-            getattr(model, kind)([wrong])
+@pytest.mark.parametrize(
+    ("kind", "method", "arguments", "options", "message"),
+    [
+        ("classify", "classify", [[None]], {}, "'text_a' is null, but must be a text"),
+        ("classify", "classify", [None], {}, "texts is a NoneType; give a text, or several in a list"),
+        ("classify", "classify", [[("a", "b", "c")]], {}, "it is neither a text nor a pair of texts"),
+        ("classify", "classify", [[()]], {}, "it is neither a text nor a pair of texts"),
+        ("tag", "tag", [[None]], {}, "'text' is null, but must be a text"),
+        ("encode", "encode", [[""]], {}, "'text' is \"\", but must be a text"),
+        ("encode", "encode", [3], {}, "texts is a int; give a text"),
+        ("encode", "encode", [{"a": 1}], {}, "texts is a dict; give a text"),
+        (
+            "encode",
+            "encode",
+            ["a"],
+            {"pooling": "cls"},
+            "pooling 'cls': it must be one of mean",
+        ),
+        ("encode", "encode", ["a"], {"layer": 3}, "^layer 3: no such layer; this model has 0"),
+        ("encode", "encode", ["a"], {"layer": True}, "layer True: it must be a whole number, middle or top"),
+        ("encode", "similarity", ["a", None], {}, "texts is a NoneType"),
+        ("encode", "search", [["a"], ["b"]], {}, "search takes one text"),
+        ("encode", "search", ["a", 3], {}, "corpus is a int"),
+        ("encode", "search", ["a", ["b"]], {"top_k": -1}, "top_k -1: it must be a whole number, at least 1"),
+        ("full", "fill", ["a [MASK]"], {"top_k": 0}, "top_k 0: it must be a whole number, at least 1"),
+        ("answer", "answer", ["a", None], {}, "'context' is null, but must be a text"),
+    ],
+)
+def test_wrong_inputs_and_options(models, kind, method, arguments, options, message):
+    model = ernie_m.load(models / kind)
+    with pytest.raises(UserError, match=message):
+        getattr(model, method)(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (
+            "classify",
+            {"task": "classification"},
+            "task 'classification': it must be one of classify",
+        ),
+        ("classify", {"task": "tag"}, "task 'tag': its head is for classification"),
+        ("encode", {"task": "tag"}, "task 'tag': it has no head"),
+        (
+            "encode",
+            {"engine": "torch"},
+            "engine 'torch': it must be one of auto, dygraph",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded(models, kind, options, message):
+    with pytest.raises(UserError, match=message):
+        ernie_m.load(models / kind, **options)
+
+
+def test_a_folder_is_a_path():
+    with pytest.raises(UserError, match=r"load\(None\): the folder must be a path"):
+        ernie_m.load(None)
+
+
+def test_a_tuple_of_two_strings_is_a_pair(models):
+    model = ernie_m.load(models / "classify")
+    assert model.classify(("bado kani", "lera")) == model.classify([("bado kani", "lera")])
+    assert len(model.classify(["bado kani", "lera"])) == 2
+
+
+def test_texts_from_a_generator(models):
+    model = ernie_m.load(models / "encode")
+    texts = ["bado kani", "lera mo", "tan ga lo"]
+    np.testing.assert_array_equal(model.encode(iter(texts)), model.encode(texts))
+    assert model.search("lera mo", iter(texts), top_k=1)[0]["text"] == "lera mo"
+    assert model.search("lera mo", "bado kani")[0]["text"] == "bado kani"  # a string is one text
+
+
+def test_what_a_model_is_called(models):
+    assert repr(ernie_m.load(models / "tag")) == (
+        f"<ernie_m.Model '{models / 'tag'}', for tagging, 2 layers of 32, engine dygraph>"
+    )
+    assert ", an encoder, " in repr(ernie_m.load(models / "encode"))
+
+
+def test_the_progress_of_many_texts(models, monkeypatch):
+    """They are answered some at a time, in their order."""
+    model = ernie_m.load(models / "classify")
+    texts = ["bado kani", "lera mo", "tan ga lo"]
+    answers = model.classify(texts)
+    vectors = model.encode(texts)
+    monkeypatch.setattr(ernie_m, "_AT_ONCE", 2)
+    assert [answer["label"] for answer in model.classify(texts)] == [answer["label"] for answer in answers]
+    np.testing.assert_allclose(model.encode(texts), vectors, atol=1e-6)

@@ -236,7 +236,7 @@ def test_another_text_is_other_work(run_mining, texts, tmp_path):
             {"centre_on": "de<=in.txt", "source": "in.txt"},
             "--centre_on needs the languages of the texts",
         ),
-        (b"a\n", {"layer": 3}, "--layer 3: no such layer"),
+        (b"a\n", {"layer": 3}, "layer 3: no such layer"),
         (b"a\n", {"source": None}, "--source must be given"),
     ],
 )

@@ -12,8 +12,9 @@ from contextlib import ExitStack, suppress
 import numpy as np
 import pytest
 
+from inference.deadline import LONGEST_WAIT
 from inference.loading import load
-from inference.serve import LONGEST_BODY, LONGEST_WAIT, PAGE
+from inference.serve import LONGEST_BODY, PAGE
 from inference.tasks import make
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
@@ -108,6 +109,8 @@ def test_masks_of_a_pair(server, objective, panels):
     ("name", "request_", "said"),
     [
         ("search", {"text": "a", "layer": 3}, "'layer' is 3; this model has the layers 0"),
+        ("search", {"text": "a", "layer": True}, "int_type"),
+        ("search", {"text": "a", "each": 1}, "bool_type"),
         ("align", {"text_a": "a", "text_b": "b " * 200}, "'text_b' has"),
         ("masks", {"text_a": "a " * 200, "text_b": "b", "objective": "tlm"}, "'text_a' has"),
         ("masks", {"text_a": TEXTS[0], "objective": "tlm"}, "no 'text_b' in it"),

@@ -18,7 +18,7 @@ import numpy as np
 from model.checkpoint.formats import configs, tables
 from model.checkpoint.formats.weights import Weights, check_shape, to_foreign, widen_bfloat16, write_data
 from model.config import ErnieMConfig
-from model.task_names import CLASSIFICATION, task_named
+from model.tasks import CLASSIFICATION, task_named
 from utils.errors import UserError
 from utils.files import atomic_dir, write_json
 
@@ -193,7 +193,7 @@ def write_fluid(
     Args:
         weights: canonical name -> array.
         config: the keys of our config; those that the official code reads are written.
-        head: the task whose name `classifier.*` gets, of `model.task_names`.
+        head: the task whose name `classifier.*` gets, of `model.tasks`.
 
     Returns:
         The names that the official format has no place for; they are not written.

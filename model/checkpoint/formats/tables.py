@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
+from model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
 # The formats.
 OURS = "ours"
@@ -183,7 +183,7 @@ HEAD_MODULES = {
     "language_embeddings": (TABLE, (LANGUAGES, HIDDEN)),
 }
 
-# What a model is for, in addition to `model.task_names`: classes that other libraries have.
+# What a model is for, in addition to `model.tasks`: classes that other libraries have.
 CHOICE = "choice"  # the classifier scores each choice with one number
 EXTRACT = "uie"
 LM = "lm"

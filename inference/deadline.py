@@ -1,0 +1,84 @@
+"""Closes connections to the server whose request does not arrive in time; uvicorn itself waits for ever."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+LONGEST_WAIT = 5  # seconds until a request must have arrived whole
+_CONNECTION = "connection"  # the key of a request's state
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class TimedConnection(asyncio.Protocol):
+    """A connection that is closed if no whole request arrives within `LONGEST_WAIT` seconds.
+
+    It passes everything on to uvicorn's protocol. `watch_requests` says when a request has arrived.
+    """
+
+    def __init__(self, app_state: dict[str, Any], **options: Any):
+        self._protocol = H11Protocol(app_state={**app_state, _CONNECTION: self}, **options)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def await_request(self) -> None:
+        self.request_arrived()  # a timer for an earlier request must not go on
+        self._timer = asyncio.get_running_loop().call_later(LONGEST_WAIT, self._transport.abort)
+
+    def request_arrived(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._protocol.connection_made(transport)
+        self.await_request()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.request_arrived()
+        self._protocol.connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+
+def watch_requests(app: App) -> App:
+    """The same application, which tells each `TimedConnection` when its request has arrived."""
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # the start and the end of the server
+            await app(scope, receive, send)
+            return
+        connection: TimedConnection = scope["state"].pop(_CONNECTION)
+
+        async def watched_receive() -> Message:
+            message = await receive()
+            if not message.get("more_body"):
+                connection.request_arrived()
+            return message
+
+        if not _has_body(scope):  # then nobody may receive anything
+            connection.request_arrived()
+        await app(scope, watched_receive, send)
+        connection.await_request()
+
+    return watched
+
+
+def _has_body(scope: Scope) -> bool:
+    names = [name for name, value in scope["headers"] if value != b"0"]
+    return b"content-length" in names or b"transfer-encoding" in names

@@ -1,0 +1,194 @@
+"""Centred vectors from Python, on the command line, in an export and on the server."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import encode_vector
+import ernie_m
+from evaluation.centring import LanguageMeans
+from evaluation.search import unit
+from inference.loading import load
+from inference.serve import answerers_of, describe
+from inference.tasks import TaskOptions, make
+from model.checkpoint.formats import safetensors
+from model.checkpoint.read import LANGUAGE_MEANS
+from tests.helpers.small_corpus import sentences
+from tests.inference import toy_models
+from tests.inference.conftest import run_export
+from tests.launching import as_flags, call_main
+from utils.errors import UserError
+
+TEXTS = sentences(12, seed=3)
+LANGUAGES = ["de", "en", "fr"]
+
+
+@pytest.fixture(scope="module")
+def folder(models, tmp_path_factory):
+    """An encoder with made-up means of three languages, which change who is nearest to whom."""
+    folder = tmp_path_factory.mktemp("centred") / "model"
+    shutil.copytree(models / "encode", folder)
+    random = np.random.default_rng(5)
+    means = random.normal(size=(3, toy_models.LAYERS + 1, 32)).astype(np.float32)
+    safetensors.write(folder / LANGUAGE_MEANS, dict(zip(LANGUAGES, means)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def means(folder):
+    """Those of the top layer, [languages, H]."""
+    return LanguageMeans.read(folder / LANGUAGE_MEANS).vectors[:, toy_models.LAYERS]
+
+
+def nearest(vectors, means):
+    """Places of the means with the largest cosines."""
+    return (unit(vectors) @ unit(means).T).argmax(axis=1)
+
+
+def test_encode(folder, means):
+    model = ernie_m.load(folder)
+    plain = model.encode(TEXTS)
+    np.testing.assert_array_equal(plain, ernie_m.load(folder).encode(TEXTS, centre=False))
+    np.testing.assert_allclose(model.encode(TEXTS, centre="en"), plain - means[1], atol=1e-5)
+    languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
+    expected = plain - means[np.arange(len(TEXTS)) % 3]
+    np.testing.assert_allclose(model.encode(TEXTS, centre=languages), expected, atol=1e-5)
+    places = nearest(plain, means)
+    assert len(set(places)) > 1
+    np.testing.assert_allclose(model.encode(TEXTS, centre=True), plain - means[places], atol=1e-5)
+    first = LanguageMeans.read(folder / LANGUAGE_MEANS).vectors[2, 1]
+    np.testing.assert_allclose(
+        model.encode(TEXTS, layer=1, centre="fr"), model.encode(TEXTS, layer=1) - first, atol=1e-5
+    )
+
+
+def test_languages_of_many_texts(folder, monkeypatch):
+    """They stay with their texts when these are encoded some at a time."""
+    model = ernie_m.load(folder)
+    languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
+    expected = model.encode(TEXTS, centre=languages)
+    monkeypatch.setattr(ernie_m, "_AT_ONCE", 5)
+    np.testing.assert_allclose(model.encode(TEXTS, centre=languages), expected, atol=1e-6)
+
+
+def test_search_is_centred_where_there_are_means(folder, models, means):
+    model = ernie_m.load(folder)
+    plain = model.encode(TEXTS)
+    centred = plain - means[nearest(plain, means)]
+    for centre, vectors in ((None, centred), (True, centred), (False, plain)):
+        cosines = unit(vectors)[1:] @ unit(vectors)[0]
+        found = model.search(TEXTS[0], TEXTS[1:], top_k=3, centre=centre)
+        best = np.argsort(-cosines)[:3]
+        assert [hit["text"] for hit in found] == [TEXTS[1:][number] for number in best]
+        np.testing.assert_allclose([hit["cosine"] for hit in found], cosines[best], atol=1e-5)
+    assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(TEXTS[0], TEXTS, top_k=2, centre=False)
+    without = ernie_m.load(models / "encode")  # nor is it an error
+    assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(TEXTS[0], TEXTS, top_k=2, centre=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"centre": "xx"}, "there is no mean of xx; there are means of de, en, fr"),
+        ({"centre": ["de"]}, "give True, a language, or a list with the language of each text"),
+        ({"centre": 3}, "give True, a language, or a list with the language of each text"),
+        ({"centre": True, "pooling": "specials"}, "pooling specials: centred vectors need pooling mean"),
+    ],
+)
+def test_what_cannot_be_centred(folder, options, message):
+    with pytest.raises(UserError, match=message):
+        ernie_m.load(folder).encode(TEXTS, **options)
+
+
+def test_a_model_without_means(models):
+    with pytest.raises(UserError, match=f"no {LANGUAGE_MEANS} is there, which centred vectors need"):
+        ernie_m.load(models / "encode").encode(TEXTS, centre=True)
+
+
+def test_means_of_another_model(models, tmp_path):
+    folder = shutil.copytree(models / "encode", tmp_path / "model")
+    safetensors.write(folder / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
+    with pytest.raises(UserError, match="it belongs to a model of another shape"):
+        ernie_m.load(folder).encode(TEXTS, centre=True)
+
+
+def test_predict(folder, ask, tmp_path, means):
+    for language, texts in (("de", TEXTS[:6]), ("xx", TEXTS[6:])):
+        (tmp_path / language).write_text("\n".join(texts) + "\n")
+    corpus = f"de<={tmp_path / 'de'},xx<={tmp_path / 'xx'}"
+    flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
+    (answer,) = ask([{"text": TEXTS[0]}], **flags)
+    assert answer["centred"] is True
+    # By hand: "de" is named, "xx" has no mean, and nobody names the language of the query.
+    plain = ernie_m.load(folder).encode(TEXTS)
+    vectors = plain - means[nearest(plain, means)]
+    vectors[:6] = plain[:6] - means[0]
+    query = plain[:1] - means[nearest(plain[:1], means)]
+    cosines = (unit(vectors) @ unit(query).T)[:, 0]
+    found = {hit["text"]: hit["cosine"] for hit in answer["found"]}
+    np.testing.assert_allclose([found[text] for text in TEXTS], cosines, atol=1e-5)
+    (answer,) = ask([{"text": TEXTS[0]}], centre="false", **flags)
+    assert "centred" not in answer and answer["found"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+    (answer,) = ask([{"text": TEXTS[0]}], task="encode", model=folder, centre="true")
+    np.testing.assert_allclose(answer["vector"], query[0], atol=1e-5)
+    (answer,) = ask([{"text": TEXTS[0]}], task="encode", model=folder)
+    np.testing.assert_allclose(answer["vector"], plain[0], atol=1e-5)
+
+
+def test_an_export_keeps_the_means(folder, tmp_path):
+    run_export(folder, tmp_path / "out")
+    names = json.loads((tmp_path / "out/manifest.json").read_text())["files"]
+    assert LANGUAGE_MEANS in names
+    expected = ernie_m.load(folder).encode(TEXTS, centre=True)
+    np.testing.assert_allclose(ernie_m.load(tmp_path / "out").encode(TEXTS, centre=True), expected, atol=1e-4)
+
+
+def test_encode_vector(folder, models, tmp_path, means, refused):
+    (tmp_path / "texts").write_text("\n".join(TEXTS) + "\n")
+    for language, texts in (("de", TEXTS[:5]), ("en", TEXTS[5:])):
+        (tmp_path / language).write_text("\n".join(texts) + "\n")
+    flags = {"data_set": tmp_path / "texts", "data_format": "text", "vectors": "mean", "max_seq_len": 62}
+    plain = ernie_m.load(folder).encode(TEXTS)
+    of_model = {"init_pretraining_params": folder, "centre_on": "model"}
+    call_main(encode_vector, as_flags(flags | of_model | {"output_dir": tmp_path / "of_model"}))
+    vectors = np.load(tmp_path / "of_model/vectors.npy")
+    np.testing.assert_allclose(vectors, plain - means[nearest(plain, means)], atol=1e-5)
+    files = f"de<={tmp_path / 'de'},en<={tmp_path / 'en'}"
+    of_files = {"init_pretraining_params": models / "encode", "centre_on": files}
+    call_main(encode_vector, as_flags(flags | of_files | {"output_dir": tmp_path / "of_files"}))
+    file_means = np.stack([plain[:5].mean(0), plain[5:].mean(0)])
+    vectors = np.load(tmp_path / "of_files/vectors.npy")
+    np.testing.assert_allclose(vectors, plain - file_means[nearest(plain, file_means)], atol=1e-5)
+    out = {"output_dir": tmp_path / "out"}
+    for wrong, message in (
+        ({"vectors": "official"}, "--centre_on needs one vector per text"),
+        ({"vectors": "specials"}, "--centre_on model needs --vectors mean"),
+        ({"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
+        ({"init_pretraining_params": models / "encode"}, f"{LANGUAGE_MEANS}: "),
+    ):
+        line = refused(lambda wrong=wrong: call_main(encode_vector, as_flags(flags | of_model | out | wrong)))
+        assert message in line
+
+
+def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
+    (tmp_path / "corpus").write_text("\n".join(TEXTS) + "\n")
+    options = TaskOptions(corpus=str(tmp_path / "corpus"))
+    model = load(folder)
+    answerers = answerers_of([model], options)
+    assert describe([model], answerers)["centred"] is True
+    texts = {"text_a": TEXTS[0], "text_b": TEXTS[1]}
+    for word, request in (("search", {"text": TEXTS[0]}), ("align", texts)):
+        answerer = answerers[word]
+        (centred,) = answerer.answer([answerer.parse(request)])
+        request_for_plain = answerer.parse({**request, "centre": False})
+        (plain,) = answerer.answer([request_for_plain])
+        assert centred["centred"] is True and "centred" not in plain
+        assert [plain] == make(word, load(models / "encode"), options).answer([request_for_plain])
+    vectors = ernie_m.load(folder).encode(TEXTS[:2], centre=True)
+    assert centred["cosine"] == pytest.approx(float(np.prod(unit(vectors), axis=0).sum()), abs=1e-5)
+    without = load(models / "encode")
+    assert describe([without], answerers_of([without], options))["centred"] is False
+    with pytest.raises(UserError, match="which centred vectors need"):
+        make("search", without, options).parse({"text": "a", "centre": True})

@@ -1,0 +1,122 @@
+"""Labels of one's own: probabilities by their definition, and what cannot be asked."""
+
+import numpy as np
+import pytest
+
+import ernie_m
+from inference.loading import load
+from inference.serve import answerers_of
+from inference.tasks import TaskOptions, make
+from inference.tasks.zero_shot import MOST_LABELS
+from model.checkpoint.folder import save_model
+from tests.helpers.batches import padded_batch
+from tests.helpers.small_corpus import sentences
+from tests.inference import toy_models
+from utils.errors import UserError
+
+TEXTS = sentences(5, seed=11)
+LABELS = ["bado", "lera mo", "kani"]
+TEMPLATE = "mo {} tan"
+ENTAILMENT = toy_models.LABELS.index("entailment")
+CONTRADICTION = toy_models.LABELS.index("contradiction")
+
+
+def exponentials(models, text, label):
+    """exp(logits) of the model itself for a text and a label, by class."""
+    model = load(models / "classify")
+    ids = model.tokenizer.build(text, TEMPLATE.replace("{}", label))
+    return np.exp(model.model(padded_batch([ids]))[0].numpy().astype(np.float64))
+
+
+def test_one_label_is_true(models):
+    answers = ernie_m.load(models / "classify").zero_shot(TEXTS, LABELS, TEMPLATE)
+    for text, answer in zip(TEXTS, answers, strict=True):
+        entailed = np.array([exponentials(models, text, label)[ENTAILMENT] for label in LABELS])
+        expected = dict(zip(LABELS, entailed / entailed.sum()))
+        assert answer["probabilities"] == pytest.approx(expected, abs=1e-5)
+        in_order = sorted(LABELS, key=expected.get, reverse=True)
+        assert list(answer["probabilities"]) == in_order and answer["label"] == in_order[0]
+
+
+@pytest.mark.parametrize(("labels", "several"), [(LABELS, True), (LABELS[:1], False)])
+def test_each_label_for_itself(models, labels, several):
+    answers = ernie_m.load(models / "classify").zero_shot(TEXTS, labels, TEMPLATE, several=several)
+    for text, answer in zip(TEXTS, answers, strict=True):
+        for label in labels:
+            by_class = exponentials(models, text, label)
+            expected = by_class[ENTAILMENT] / (by_class[ENTAILMENT] + by_class[CONTRADICTION])
+            assert answer["probabilities"][label] == pytest.approx(expected, abs=1e-5)
+
+
+def test_on_the_command_line(models, exported, ask):
+    requests = [
+        {"id": 3, "text": TEXTS[0]},
+        {"text": TEXTS[1], "labels": ["tan", "lera"], "template": "{}"},
+        {"text": TEXTS[0], "several": True},
+        {"text": "bado " * 90},
+    ]
+    flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "template": TEMPLATE}
+    answers = ask(requests, model=models / "classify", **flags)
+    model = ernie_m.load(models / "classify")
+    (expected,) = model.zero_shot(TEXTS[0], LABELS, TEMPLATE)
+    assert answers[0]["id"] == 3 and answers[0]["probabilities"] == pytest.approx(
+        expected["probabilities"], abs=2e-6
+    )
+    assert set(answers[1]["probabilities"]) == {"tan", "lera"}
+    assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
+    assert [answer.get("cut") for answer in answers] == [None, None, None, True]
+    of_export = ask(requests, model=exported / "classify", **flags)
+    for here, there in zip(answers, of_export, strict=True):
+        assert here["probabilities"] == pytest.approx(there["probabilities"], abs=1e-4)
+    (every,) = ask(requests[:1], model=models / "classify", several="true", **flags)
+    assert every["probabilities"] == pytest.approx(answers[2]["probabilities"], abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "message"),
+    [
+        ("classify", {"text": "a"}, "there are no labels; give --labels, or 'labels' in the request"),
+        (
+            "classify",
+            {"text": "a", "labels": []},
+            "labels []: give a list, or a text with commas",
+        ),
+        ("classify", {"text": "a", "labels": 3}, "labels 3: give a list, or a text with commas"),
+        ("classify", {"text": "a", "labels": "x,,y"}, "labels: '' is empty or no text"),
+        ("classify", {"text": "a", "labels": ["x", 3]}, "labels: 3 is empty or no text"),
+        ("classify", {"text": "a", "labels": "x,y,x"}, "labels: one of x, y, x is there twice"),
+        ("classify", {"text": "a", "labels": "x", "template": "x"}, "template 'x': it needs one {}"),
+        ("classify", {"text": "a", "labels": "x", "several": 1}, "'several' is 1; it must be true or false"),
+        ("classify", {"text": "", "labels": "x"}, "'text' is \"\", but must be a text"),
+        (
+            "tag",
+            {"text": "a", "labels": "x"},
+            "this model is not for classification: its head is",
+        ),
+    ],
+)
+def test_wrong_requests(models, ask, refused, kind, request_, message):
+    assert message in refused(lambda: ask([request_], task="zero-shot", model=models / kind))
+
+
+def test_models_without_the_labels(models, tmp_path):
+    shape = toy_models.config(load(models / "classify").config["vocab_size"])
+    for name, labels in (("other", ["good", "bad", "so so"]), ("two", ["entailment", "not_entailment", "x"])):
+        settings = {"task": "classification", "labels": labels}
+        model = toy_models.model("classify", shape)
+        save_model(tmp_path / name, model, shape, piece_model_path=models / "piece.model", settings=settings)
+    with pytest.raises(UserError, match="with a label named entailment; this one has good, bad, so so"):
+        make("zero-shot", load(tmp_path / "other"))
+    assert "zero-shot" not in answerers_of([load(tmp_path / "other")], TaskOptions())
+    model = ernie_m.load(tmp_path / "two")
+    assert model.zero_shot("bado", LABELS)[0]["label"] in LABELS
+    with pytest.raises(UserError, match="need a model with a label named contradiction"):
+        model.zero_shot("bado", LABELS, several=True)
+
+
+def test_so_many_labels_that_others_would_wait(models):
+    answerer = answerers_of([load(models / "classify")], TaskOptions())["zero-shot"]
+    labels = [str(number) for number in range(MOST_LABELS + 1)]
+    answerer.check_length(answerer.parse({"text": "a", "labels": labels[:-1]}))
+    with pytest.raises(UserError, match="'labels' has 101 labels, at most 100 fit"):
+        answerer.check_length(answerer.parse({"text": "a", "labels": labels}))

@@ -1,0 +1,86 @@
+"""Zero-shot classification gives the probabilities of the pipeline of the newest transformers."""
+
+import numpy as np
+import pytest
+import sentencepiece
+import transformers
+
+import convert
+import ernie_m
+from tests.helpers.toy_models import CONFIG, make_ours
+
+# Words of five languages, of which texts and labels are made; without digits before commas (docs/convert.md).
+WORDS = {
+    "en": "the man buys a book at the market and reads it to his friend in the old house",
+    "de": "der Mann kauft ein Buch auf dem Markt und liest es seinem Freund im alten Haus vor",
+    "ru": "мужчина покупает книгу на рынке и читает её своему другу в старом доме",
+    "hi": "आदमी बाज़ार में एक किताब खरीदता है और उसे अपने दोस्त को पुराने घर में पढ़कर सुनाता है",
+    "zh": "男人 在 市场 买 一本 书 然后 在 老 房子 里 读 给 他的 朋友 听",
+}
+TEXTS_OF_EACH = 40
+LABELS = ["politics", "Sport", "книга", "वाणिज्य", "老 房子"]
+TEMPLATES = {
+    "en": "This example is {}.",
+    "de": "In diesem Text geht es um {}.",
+    "ru": "Этот текст о {}.",
+    "hi": "यह {} के बारे में है।",
+    "zh": "这个 例子 是 {}。",
+}
+# The pipeline takes the contradiction by its place, the first one here, and we by its name.
+INFERENCE_LABELS = ["contradiction", "neutral", "entailment"]
+
+
+def texts_of(language: str) -> list[str]:
+    random = np.random.default_rng(sorted(WORDS).index(language))
+    words = WORDS[language].split()
+    return [" ".join(random.choice(words, random.integers(3, 20))) for _ in range(TEXTS_OF_EACH)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A model of natural language inference with wide random weights, and the pipeline on its conversion."""
+    folder = tmp_path_factory.mktemp("models")
+    with open(folder / "piece.model", "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*WORDS.values(), *LABELS, *TEMPLATES.values()] * 20),
+            model_writer=file,
+            vocab_size=260,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            num_threads=1,
+            normalization_rule_name="nmt_nfkc",
+            minloglevel=2,
+        )
+    from reader.tokenization import Tokenizer
+
+    tokenizer = Tokenizer(piece_model_path=folder / "piece.model")
+    sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130, "hidden_size": 32}
+    make_ours(folder / "plain", "classification", config={**CONFIG, **sizes}, labels=INFERENCE_LABELS)
+    shared = ["--piece_model_path", str(folder / "piece.model")]
+    convert.main([str(folder / "plain"), str(folder / "ours"), "--to", "ernie-m", *shared])
+    convert.main([str(folder / "plain"), str(folder / "peer"), "--to", "xlm-roberta", *shared])
+    peer = transformers.pipeline("zero-shot-classification", model=str(folder / "peer"), device="cpu")
+    return ernie_m.load(folder / "ours"), peer
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("language", WORDS)
+def test_the_same_probabilities(models, language, several):
+    model, peer = models
+    texts = texts_of(language)
+    template = TEMPLATES[language]
+    answers = model.zero_shot(texts, LABELS, template, several=several)
+    expected = peer(texts, candidate_labels=LABELS, hypothesis_template=template, multi_label=several)
+    largest = 0.0
+    for answer, of_peer in zip(answers, expected, strict=True):
+        for label, score in zip(of_peer["labels"], of_peer["scores"], strict=True):
+            largest = max(largest, abs(answer["probabilities"][label] - score))
+    assert largest < 1e-5
+    assert len({answer["label"] for answer in answers}) > 1  # the model tells texts apart
+
+
+def test_a_single_label(models):
+    model, peer = models
+    (answer,) = model.zero_shot("the man buys a book", "Sport")
+    expected = peer("the man buys a book", candidate_labels=["Sport"])
+    assert answer["probabilities"]["Sport"] == pytest.approx(expected["scores"][0], abs=1e-5)
