@@ -22,7 +22,7 @@ from tests.inference.served import ask, serving
 from tests.launching import ROOT
 
 TEXTS = sentences(30, seed=6)
-TASKS = ["classify", "search", "align", "masks", "fill", "translate-probe"]
+TASKS = ["classify", "zero-shot", "search", "align", "masks", "fill", "translate-probe"]
 HEAD = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
 
