@@ -175,4 +175,5 @@ def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mappin
     for ending, content in contents.items():
         with atomic_file(folder / f"{name}.{ending}", "w") as file:
             file.write(f"{content}\n")
-    logger.info("wrote %s", folder / f"{name}.{{{','.join(contents)}}}")
+    endings = ",".join(contents)
+    logger.info("wrote %s", folder / f"{name}.{{{endings}}}")

@@ -51,8 +51,9 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def logit_chunks(positions: int, words: int, bytes_each: int = 4) -> list[slice]:
     """Slices of the positions, so that the logits of each fit into the memory for logits."""
-    size_in_bytes = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
-    size = max(1, min(size_in_bytes // bytes_each, MOST_LOGITS) // words)
+    memory_for_logits = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
+    logits = min(memory_for_logits // bytes_each, MOST_LOGITS)  # of one slice
+    size = max(1, logits // words)
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 

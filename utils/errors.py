@@ -20,9 +20,9 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        if not message.isprintable():
-            escaped = {c for c in set(message) if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
-            message = "".join(c.encode("unicode_escape").decode() if c in escaped else c for c in message)
+        for character in set(message):
+            if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+                message = message.replace(character, character.encode("unicode_escape").decode())
         if len(message) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
             message = f"{message[:half]} [...] {message[-half:]}"
@@ -42,8 +42,10 @@ def run(main: Callable[[], None]) -> None:
             print(f"error: {error}", file=sys.stderr, flush=True)
         if log.handlers:
             log.error("%s", error, extra={"console": False})  # stderr has it already
-        with pipe_may_close(OSError):  # output that cannot be written must not change the exit code
-            pass
+        try:
+            sys.stdout.flush()
+        except OSError:  # it must not change the exit code
+            _discard_stdout()
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -55,13 +57,18 @@ def run(main: Callable[[], None]) -> None:
 
 
 @contextmanager
-def pipe_may_close(fault: type[OSError] = BrokenPipeError) -> Iterator[None]:
+def pipe_may_close() -> Iterator[None]:
     """Allow the reader of stdout to close the pipe early, as `head` does."""
     try:
         yield
         sys.stdout.flush()
-    except fault:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _discard_stdout()
+
+
+def _discard_stdout() -> None:
+    """Discard what is still to be written, or Python would fail when it flushes stdout at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
