@@ -61,7 +61,7 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     Returns:
         row -> language and "avg" -> per cent. If the run has exactly the languages of the paper's table,
         "avg" is the printed average; otherwise it is the mean over the common languages. Rows that only have
-        an average are left out in the second case.
+        an average are left out in the second case. The name of a row says if the run has more languages.
     """
     if recipe is None:
         return {}
@@ -80,7 +80,11 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
             row[AVERAGE] = average(row)
         else:
             continue
-        rows[f"paper, {size} ({cells['table']})"] = row
+        source = cells["table"]
+        in_paper = [language for language in languages if language in row]
+        if in_paper and len(in_paper) < len(languages):
+            source += f"; avg of {len(in_paper)}"
+        rows[f"paper, {size} ({source})"] = row
     return rows
 
 

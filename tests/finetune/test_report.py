@@ -52,10 +52,10 @@ def test_the_papers_rows_stand_below():
     table = Table("f1", scores, figures("conll_cross_lingual_transfer", "f1", list(scores[1])))
     assert in_markdown(table.cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
-        "| paper, base (Table 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
-        "| paper, large (Table 2) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
+        "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
+        "| paper, large (Table 2; avg of 2) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
     ]
-    assert table.to_json()["paper"]["paper, base (Table 2)"]["gap"] == pytest.approx(92.78 - 68.08)
+    assert table.to_json()["paper"]["paper, base (Table 2; avg of 2)"]["gap"] == pytest.approx(92.78 - 68.08)
 
 
 def test_the_average_is_as_printed_where_all_languages_are_there():
