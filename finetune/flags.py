@@ -157,7 +157,9 @@ class TrainingFlags:
 
     def __post_init__(self) -> None:
         check_recipe(self.paper)
-        if not 0 <= min(self.seeds) <= max(self.seeds) < 2**63 or len(set(self.seeds)) < len(self.seeds):
+        are_in_range = all(0 <= seed < 2**63 for seed in self.seeds)
+        differ = len(set(self.seeds)) == len(self.seeds)
+        if not are_in_range or not differ:
             seeds = ",".join(map(str, self.seeds))
             raise UserError(f"--random_seed {seeds}: seeds must be from 0 to 2^63 - 1 and differ")
 
