@@ -105,7 +105,7 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
         assert predictions == [forward[label] for label in labels]
     accuracies = rows(report)["en -> xx"]
     assert accuracies["avg"] == pytest.approx((accuracies["de"] + accuracies["xx"]) / 2)
-    name = "paper, large (Tables 5 and 16)"
+    name = "paper, large (Tables 5 and 16; avg of 1)"
     assert report["tables"][0]["paper"] == {name: {"de": 98.8, "avg": 98.8}}  # xx is not in the paper
     assert "paper" not in report["tables"][1]
     markdown = (tmp_path / "out" / "retrieval.md").read_text()
