@@ -365,10 +365,22 @@ class RetrievalFlags(TrainingFlags):
     """Whether to search with random weights, too."""
 
     do_train: bool = option(False, free=True)
-    """Whether to fine-tune first, with hardest-negative binary cross-entropy."""
+    """Whether to fine-tune first."""
 
     train_set: str | None = option(None, free=True)
-    """A corpus folder of pretrain.build_corpus. Its parallel text is used."""
+    """A corpus folder of pretrain.build_corpus, whose parallel text is used; or a .tsv file whose rows have a
+    query, its positive, and any number of negatives."""
+
+    loss: Literal["hardest", "softmax"] = "hardest"
+    """hardest: binary cross-entropy of each pair and of its hardest negatives in the step. softmax:
+    cross-entropy of each query over all positives and negatives of the step."""
+
+    both_directions: bool = False
+    """With --loss softmax: also cross-entropy of each positive over all queries; the loss is the mean."""
+
+    teacher: str | None = option(None, free=True)
+    """An .npy file with the vectors that a teacher gives the queries of --train_set. Instead of --loss, the
+    vectors of query and positive learn them by mean squared error."""
 
     max_steps: PositiveInt = 200_000
     """The number of training steps."""
@@ -386,13 +398,14 @@ class RetrievalFlags(TrainingFlags):
     """Language pairs are drawn in proportion to their size to this power."""
 
     scale: PositiveFloat = 20.0
-    """The logit of a pair is scale x (cosine - offset)."""
+    """The logit of a pair is scale x (cosine - offset); with --loss softmax scale x cosine."""
 
     offset: float = 0.5
     """The cosine at which the probability of a translation is one half."""
 
     validation_pairs: NonNegativeInt = 500
-    """The number of held-out pairs of each language pair. 0: no validation."""
+    """The number of held-out pairs of each language pair, or of a file, of which at most a tenth is held out.
+    0: no validation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -406,7 +419,11 @@ class RetrievalFlags(TrainingFlags):
         if not (self.do_train or self.pairs):
             raise UserError("nothing to do: give --pairs, or --do_train true")
         if self.do_train and not self.train_set:
-            raise UserError("--train_set is needed with --do_train true: a corpus of pretrain.build_corpus")
+            raise UserError(
+                "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus or a .tsv file"
+            )
+        if self.both_directions and self.loss != "softmax":
+            raise UserError("--both_directions true belongs to --loss softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
                 "--init_checkpoint resumes --do_train true; to search with it, name it with "

@@ -1,4 +1,4 @@
-"""Fine-tuning for sentence retrieval on the parallel text of a corpus (paper, section 4.2 and Table 14)."""
+"""Fine-tuning of sentence vectors on pairs: for retrieval (paper, section 4.2, Table 14), or on own pairs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
 from evaluation.encode import SentenceBatch, encode_layer, sentence_vectors
@@ -15,6 +14,8 @@ from evaluation.pooling import layer_number
 from evaluation.retrieval import hits
 from finetune.flags import RetrievalFlags
 from finetune.identity import digest_of_files, identity_of
+from finetune.own_pairs import StepRows, divide
+from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from finetune.sentence_pairs import PairStep, StepPairs
 from finetune.setup import (
     files_of_checkpoint,
@@ -31,6 +32,7 @@ from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
 from reader.batching import padded_batches
 from reader.corpus import MANIFEST, Corpus
+from reader.pairs import PairRows
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -41,7 +43,6 @@ from utils.errors import UserError
 from utils.logging import logger
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
-_NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +51,31 @@ class PairBatch(Uploadable):
 
     Attributes:
         groups: all sentences, in groups of similar length.
-        order: int64 [2b], the place of each sentence in the groups: b sources, then b translations.
-        negative: [B, B], whether source i and translation j may be a negative.
+        order: int64 [2b + n], the place of each sentence in the groups: b sources, b translations, then n
+            given negatives.
+        negative: [B, C], whether source i and candidate j may be a negative; see `PairStep`.
+        pair_count: b.
+        teacher: [B, H], the teacher's vectors of all sources of the step, or None.
     """
 
     groups: list[SentenceBatch]
     order: Tensor
     negative: Tensor
+    pair_count: int
+    teacher: Tensor | None
 
 
 class Retrieval(Task):
-    """Hardest-negative training of sentence vectors; held-out pairs select the best step.
+    """Training of sentence vectors on pairs; held-out pairs select the best step.
+
+    The pairs are the parallel text of a corpus, or the rows of a file.
 
     Args:
         starts: seed -> the weights that it starts from; None: random ones.
 
     Raises:
-        UserError: there is no such corpus or no parallel text in it, no layer of that number, or fewer pairs
-            in a batch than processes.
+        UserError: there is no such corpus or file or no pairs in it, no layer of that number, fewer pairs in
+            a batch than processes, or the teacher's vectors do not fit.
     """
 
     divisible = False  # the loss needs the vectors of every process
@@ -85,26 +93,27 @@ class Retrieval(Task):
         self.tokenizer = make_tokenizer(flags, first_start)
         self.config = model_config(flags, first_start, self.tokenizer)
         self.layer = layer_of(flags, self.config.num_hidden_layers)
-        self.corpus = Corpus(flags.train_set, self.tokenizer.digest)
-        train_set = digest_of_files([self.corpus.path / MANIFEST])
+        digests = {}
+        if Path(flags.train_set).is_file():
+            self.rows = PairRows(flags.train_set)
+            self.languages: list[str] = []
+            digests["train_set"] = digest_of_files([flags.train_set])
+        else:
+            self.rows = None
+            corpus = Corpus(flags.train_set, self.tokenizer.digest)
+            self.languages = corpus.languages
+            digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
+        if flags.teacher:
+            check_teacher(flags, self.rows, self.config.hidden_size)
+            digests["teacher"] = digest_of_files([flags.teacher])
         self.identity = identity_of(
-            flags, "retrieval", starts.values(), self.config, self.tokenizer, train_set=train_set
+            flags, "retrieval", starts.values(), self.config, self.tokenizer, **digests
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         flags = self.flags.of_seed(seed)
         self.seed = seed
-        self.pairs = StepPairs(
-            self.tokenizer,
-            flags.train_set,
-            flags.batch_size,
-            flags.max_seq_len,
-            flags.pair_alpha,
-            seed,
-            distributed.rank(),
-            distributed.world_size(),
-        )
-        self.held_out = self.pairs.open().held_out_parallel
+        self.pairs, self.held_out = self._pairs(flags, seed)
         self.total_steps = flags.max_steps
         self.evaluations: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
@@ -115,7 +124,20 @@ class Retrieval(Task):
         model.use_recompute(flags.recompute)
         return make_engine(flags, model, flags.max_steps, seed)
 
-    def batches(self, position: dict[str, Any] | None) -> StepPairs:
+    def _pairs(self, flags: RetrievalFlags, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
+        """The training steps, and the held-out pairs as ids: names of languages or of the file -> pairs."""
+        processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+        sizes = (flags.batch_size, flags.max_seq_len)
+        if self.rows is None:
+            steps = StepPairs(self.tokenizer, flags.train_set, *sizes, flags.pair_alpha, seed, **processes)
+            return steps, steps.open().held_out_parallel
+        held_out, trained = divide(self.rows, flags.validation_pairs)
+        teacher = Path(flags.teacher) if flags.teacher else None
+        steps = StepRows(self.tokenizer, self.rows, trained, *sizes, teacher, seed, **processes)
+        pairs = [self.tokenizer.encode_batch(self.rows[number][:2]) for number in held_out.tolist()]
+        return steps, {(self.rows.path.name,): pairs} if pairs else {}
+
+    def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
         return dataclasses.replace(self.pairs, position=position)
 
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
@@ -126,7 +148,8 @@ class Retrieval(Task):
         for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
             groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
             rows += numbers
-        return [upload(PairBatch(groups, np.argsort(rows), data.negative))]
+        order = np.argsort(rows)
+        return [upload(PairBatch(groups, order, data.negative, data.pair_count, data.teacher))]
 
     def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
@@ -135,26 +158,34 @@ class Retrieval(Task):
         with respect to its own vectors; the engine adds the gradients up.
         """
         world_size = distributed.world_size()
-        negative = batch.negative.astype("bool")  # [B, B]
         groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
-        vectors = paddle.index_select(paddle.concat(groups), batch.order, axis=0)  # [2b, H]
-        sources, translations = vectors.split(2)  # [b, H]
+        vectors = paddle.index_select(paddle.concat(groups), batch.order, axis=0)  # [2b + n, H]
+        parts = [split_pairs(vectors, batch.pair_count)]
         if world_size > 1:
-            everywhere = distributed.gather(vectors.detach().numpy())  # of each process [2b, H]
-            parts = [paddle.to_tensor(array).split(2) for array in everywhere]
-            parts[distributed.rank()] = [sources, translations]  # these have a gradient
-            sources = paddle.concat([source for source, _ in parts])  # [B, H]
-            translations = paddle.concat([translation for _, translation in parts])  # [B, H]
-        total, correct = hardest_negative_bce(
-            sources, translations, negative, self.flags.scale, self.flags.offset
-        )
-        count = len(negative)
+            everywhere = distributed.gather((vectors.detach().numpy(), batch.pair_count))
+            own_part = parts[0]
+            parts = [split_pairs(paddle.to_tensor(array), count) for array, count in everywhere]
+            parts[distributed.rank()] = own_part  # it has a gradient
+        sources = paddle.concat([part[0] for part in parts])  # [B, H]
+        candidates = [part[1] for part in parts] + [part[2] for part in parts if len(part[2])]
+        total, correct = self._total(sources, paddle.concat(candidates), batch)
+        count = len(batch.negative)
         loss = total / count
         if world_size > 1:
             # The engine sums values and gradients over the processes. Each process has the value of the whole
             # step, so its value is divided by their number; its gradient is a part, which stays as it is.
             loss = loss + (loss / world_size - loss).detach()
         return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
+
+    def _total(self, sources: Tensor, candidates: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """The loss that the flags name, over the whole step; see `finetune.pair_losses`."""
+        flags = self.flags
+        negative = batch.negative.astype("bool")  # [B, C]
+        if batch.teacher is not None:
+            return teacher_mse(sources, candidates, negative, batch.teacher)
+        if flags.loss == "softmax":
+            return in_batch_softmax(sources, candidates, negative, flags.scale, flags.both_directions)
+        return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Search the held-out pairs in both directions; the processes share the language pairs."""
@@ -204,7 +235,7 @@ class Retrieval(Task):
             "name": "ERNIE-M, retrieval",
             "task": "retrieval",
             "data": flags.train_set,
-            "languages": self.corpus.languages,
+            "languages": self.languages,
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
         }
         return files_of_checkpoint(self, engine, masters, evaluation, settings, facts)
@@ -215,37 +246,22 @@ def layer_of(flags: RetrievalFlags, layers: int) -> int:
     return layers if flags.pooling == "pooled" else layer_number(flags.layer, layers)
 
 
-def hardest_negative_bce(
-    sources: Tensor, translations: Tensor, negative: Tensor, scale: float, offset: float
-) -> tuple[Tensor, Tensor]:
-    """The loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
+def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors of b sources, b translations and n given negatives, [2b + n, H] -> [b, H], [b, H], [n, H]."""
+    behind_translations = 2 * pair_count
+    return vectors[:pair_count], vectors[pair_count:behind_translations], vectors[behind_translations:]
 
-    The probability that a pair is a translation is m = sigmoid(scale x (cosine - offset)). The loss of a pair
-    is
 
-        - 2 log m(pair) - log(1 - m(source, its hardest other translation))
-                        - log(1 - m(its hardest other source, translation))
-
-    The paper does not say how m depends on the two vectors; here it is the cosine, as in the search.
-
-    Args:
-        sources, translations: [B, H]; row i of one translates row i of the other.
-        negative: [B, B] bool, whether source i and translation j may be a negative.
-
-    Returns:
-        The sum over the pairs, and the number of pairs that beat both their hardest negatives.
-    """
-    with paddle.amp.auto_cast(enable=False):  # in half precision many cosines would be equal
-        if sources.dtype != paddle.float64:
-            sources = sources.astype("float32")
-            translations = translations.astype("float32")
-        cosines = paddle.matmul(F.normalize(sources), F.normalize(translations), transpose_y=True)  # [B, B]
-    logits = scale * (cosines - offset)
-    of_pairs = logits.diagonal()  # [B]
-    of_negatives = paddle.where(negative, logits, paddle.full_like(logits, _NONE))  # [B, B]
-    hardest_translation = of_negatives.max(axis=1)  # [B], for each source
-    hardest_source = of_negatives.max(axis=0)  # [B], for each translation
-    # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
-    loss = 2 * F.softplus(-of_pairs) + F.softplus(hardest_translation) + F.softplus(hardest_source)
-    is_correct = (of_pairs > hardest_translation) & (of_pairs > hardest_source)
-    return loss.sum(), is_correct.astype("int64").sum()
+def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int) -> None:
+    """Refuse a teacher's vectors that do not belong to the rows or to the model."""
+    if rows is None:
+        raise UserError("--teacher has a vector for each row of a file: give a .tsv file as --train_set")
+    try:
+        shape = np.load(flags.teacher, mmap_mode="r").shape
+    except (OSError, ValueError) as error:
+        raise UserError(f"--teacher {flags.teacher}: cannot be read as an .npy file: {error}") from error
+    if shape != (len(rows), hidden_size):
+        raise UserError(
+            f"--teacher {flags.teacher}: its shape is {list(shape)}; the rows of {flags.train_set} and the "
+            f"model's hidden size make {[len(rows), hidden_size]}"
+        )

@@ -17,15 +17,20 @@ class PairStep:
     """One process's share of a step.
 
     Attributes:
-        sentences: ids of its b pairs, [CLS] S [SEP]: b sources, then b translations.
-        negative: [B, B] bool over the whole step: whether the source of pair i and the translation of pair j
-            are a negative. Pairs that share a sentence, on any side, are not.
-        position: with it `StepPairs` goes on after this step, a JSON value.
+        sentences: ids of its b pairs, [CLS] S [SEP]: b sources, b translations, then given negatives.
+        negative: [B, C] bool over the whole step: whether source i and candidate j are a negative. The
+            candidates are B translations, then the given negatives. Pairs that share a sentence, on any side,
+            are no negatives.
+        position: with it the steps go on after this one, a JSON value.
+        pair_count: b.
+        teacher: [B, H], the teacher's vectors of all sources of the step; None: there is no teacher.
     """
 
     sentences: list[np.ndarray]
     negative: np.ndarray
     position: dict[str, Any]
+    pair_count: int
+    teacher: np.ndarray | None = None
 
     @property
     def micro_batches(self) -> list["PairStep"]:
@@ -88,7 +93,8 @@ class StepPairs:
             sources = self.tokenizer.sentences(source_ids, self.max_seq_len)
             translations = self.tokenizer.sentences(translation_ids, self.max_seq_len)
             sentences = sources[first:behind] + translations[first:behind]
-            yield PairStep(sentences, negatives(sources, translations), sampler.state())
+            negative = negatives(sources, translations)
+            yield PairStep(sentences, negative, sampler.state(), behind - first)
 
 
 def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from finetune.retrieval import hardest_negative_bce
+from finetune.pair_losses import hardest_negative_bce
 from finetune.sentence_pairs import negatives
 
 SCALE, OFFSET = 5.0, 0.3

@@ -1,0 +1,108 @@
+"""The training steps of a file of pairs (`reader.pairs`). The reader process imports this file: no Paddle."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.sentence_pairs import PairStep
+from reader.pairs import PairRows
+from reader.sampling import Sampler
+from reader.tokenization import Tokenizer
+from utils.errors import UserError
+
+_MOST_DRAWS = 100  # rows that are read for each pair of a step
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """Endless steps of a file of pairs; call it to get the iterator. It can be pickled.
+
+    The rows of a step depend only on the seed and the number of the step. No two of them have a text in
+    common, because a negative that equals the positive would be false: a row that shares a text with an
+    earlier row of the step is passed over, and comes again in the next epoch.
+
+    Args:
+        numbers: int64 [n], the rows that are trained on.
+        batch_size: rows of a step, over all processes.
+        teacher: a file of vectors, [rows, H], one for each row of the file; None: there is no teacher.
+        position: `PairStep.position` of the last step; None starts at the beginning.
+    """
+
+    tokenizer: Tokenizer
+    rows: PairRows
+    numbers: np.ndarray
+    batch_size: int
+    max_seq_len: int
+    teacher: Path | None
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    position: dict[str, Any] | None = None
+
+    def __call__(self) -> Iterator[PairStep]:
+        sizes = {"rows": len(self.numbers)}
+        sampler = Sampler(sizes, sizes, 1.0, self.seed, "own pairs")
+        if self.position is not None:
+            sampler.restore(self.position)
+        teacher = None if self.teacher is None else np.load(self.teacher, mmap_mode="r")
+        first = self.batch_size * self.rank // self.world_size
+        behind = self.batch_size * (self.rank + 1) // self.world_size
+        while True:
+            numbers = self._draw(sampler)
+            texts = [self.rows[number] for number in numbers]
+            counts = [len(row) - 2 for row in texts]  # of negatives
+            columns = self.batch_size + sum(counts)
+            negative = ~np.eye(self.batch_size, columns, dtype=bool)
+            own_rows = texts[first:behind]
+            own_texts = [row[0] for row in own_rows] + [row[1] for row in own_rows]
+            for row in own_rows:
+                own_texts += row[2:]
+            ids = self.tokenizer.encode_batch(own_texts)
+            sentences = self.tokenizer.sentences(ids, self.max_seq_len)
+            of_step = None if teacher is None else np.asarray(teacher[numbers])
+            yield PairStep(sentences, negative, sampler.state(), behind - first, of_step)
+
+    def _draw(self, sampler: Sampler) -> list[int]:
+        """The rows of the next step.
+
+        Raises:
+            UserError: there are too few rows without a text in common.
+        """
+        numbers: list[int] = []
+        texts: set[str] = set()
+        for _ in range(_MOST_DRAWS * self.batch_size):
+            number = int(self.numbers[sampler.draw(1).item[0]])
+            row = self.rows[number]
+            if texts.isdisjoint(row):
+                texts.update(row)
+                numbers.append(number)
+            if len(numbers) == self.batch_size:
+                return numbers
+        raise UserError(
+            f"{self.rows.path}: too few rows without a text in common for --batch_size {self.batch_size}; "
+            "lower it"
+        )
+
+
+def divide(rows: PairRows, validation_pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the rows that are held out and those that are trained on.
+
+    Held out are `validation_pairs` rows, at most a tenth, at equal distances. Rows that have the query or the
+    positive of one of them are not trained on.
+
+    Returns:
+        The numbers of both, int64 [n].
+
+    Raises:
+        UserError: no rows are left to train on.
+    """
+    count = min(validation_pairs, len(rows) // 10)
+    held_out = np.arange(count) * len(rows) // max(count, 1)
+    texts = {text for number in held_out.tolist() for text in rows[number][:2]}
+    trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row)]
+    if not trained:
+        raise UserError(f"{rows.path}: all rows have a text in common with a held-out row")
+    return held_out, np.array(trained)

@@ -1,0 +1,99 @@
+"""The losses of run_retrieval.py: sums over the pairs of a step, with the other pairs as negatives."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+_NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
+
+
+def hardest_negative_bce(
+    sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, offset: float
+) -> tuple[Tensor, Tensor]:
+    """The loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
+
+    The probability that a pair is a translation is m = sigmoid(scale x (cosine - offset)). The loss of a pair
+    is
+
+        - 2 log m(pair) - log(1 - m(source, its hardest negative))
+                        - log(1 - m(its hardest other source, translation))
+
+    The paper does not say how m depends on the two vectors; here it is the cosine, as in the search.
+
+    Args:
+        sources: [B, H].
+        candidates: [C, H]: the translations of the B sources, then given negatives.
+        negative: [B, C] bool, whether source i and candidate j may be a negative.
+
+    Returns:
+        The sum over the pairs, and the number of pairs that beat all their negatives.
+    """
+    logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
+    of_pairs = logits.diagonal()  # [B]
+    hardest_candidate, hardest_source = _hardest(logits, negative)
+    # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
+    loss = 2 * F.softplus(-of_pairs) + F.softplus(hardest_candidate) + F.softplus(hardest_source)
+    return loss.sum(), _winners(logits, negative)
+
+
+def in_batch_softmax(
+    sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, both_directions: bool
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each source over its translation and all its negatives (Henderson et al., 2017).
+
+    It is the MultipleNegativesRankingLoss of sentence-transformers; with `both_directions` the mean of it and
+    of the cross-entropy of each translation over all sources, which is partition_mode="per_direction" there.
+
+    Args and returns: as of `hardest_negative_bce`.
+    """
+    logits = scale * _cosines(sources, candidates)  # [B, C]
+    of_pairs = logits.diagonal()  # [B]
+    counted = negative | paddle.eye(*logits.shape).astype("bool")
+    logits_counted = paddle.where(counted, logits, paddle.full_like(logits, _NONE))
+    loss = paddle.logsumexp(logits_counted, axis=1) - of_pairs
+    if both_directions:
+        of_translations = logits_counted[:, : len(of_pairs)]
+        loss = (loss + paddle.logsumexp(of_translations, axis=0) - of_pairs) / 2
+    return loss.sum(), _winners(logits, negative)
+
+
+def teacher_mse(
+    sources: Tensor, candidates: Tensor, negative: Tensor, teacher: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Squared error of sources and translations to a teacher's vectors (Reimers and Gurevych, 2020).
+
+    It is the MSELoss of sentence-transformers, times the number of pairs.
+
+    Args:
+        sources, candidates, negative: as of `hardest_negative_bce`; given negatives are not used.
+        teacher: [B, H], the teacher's vectors of the sources.
+
+    Returns:
+        As `hardest_negative_bce`.
+    """
+    teacher = teacher.astype(sources.dtype)
+    translations = candidates[: len(sources)]
+    loss = (F.mse_loss(sources, teacher, "none") + F.mse_loss(translations, teacher, "none")) / 2  # [B, H]
+    return loss.mean(axis=1).sum(), _winners(_cosines(sources, candidates), negative)
+
+
+def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
+    """[B, C], in float32 or better: in half precision many cosines would be equal."""
+    with paddle.amp.auto_cast(enable=False):
+        if sources.dtype != paddle.float64:
+            sources = sources.astype("float32")
+            candidates = candidates.astype("float32")
+        return paddle.matmul(F.normalize(sources), F.normalize(candidates), transpose_y=True)
+
+
+def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of a negative of each source, and of each translation: [B] each."""
+    of_negatives = paddle.where(negative, logits, paddle.full_like(logits, _NONE))  # [B, C]
+    return of_negatives.max(axis=1), of_negatives[:, : len(logits)].max(axis=0)
+
+
+def _winners(logits: Tensor, negative: Tensor) -> Tensor:
+    """The number of pairs that beat all their negatives."""
+    of_pairs = logits.diagonal()
+    hardest_candidate, hardest_source = _hardest(logits, negative)
+    return ((of_pairs > hardest_candidate) & (of_pairs > hardest_source)).astype("int64").sum()
