@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from finetune.pair_losses import hardest_negative_bce
+from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from finetune.sentence_pairs import negatives
 
 SCALE, OFFSET = 5.0, 0.3
@@ -53,3 +53,60 @@ def test_pairs_with_a_common_sentence_are_no_negatives():
     translations = [np.array(ids) for ids in ([0, 4, 2], [0, 5, 2], [0, 5, 2], [0, 7, 2])]
     expected = np.array([[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
     np.testing.assert_array_equal(negatives(sources, translations), expected)
+
+
+def with_given(count=6, given=3):
+    """Sources, candidates (their translations, then given negatives), and which of them are negatives."""
+    sources, translations = vectors(count)
+    candidates = np.concatenate([translations, np.random.default_rng(5).normal(size=(given, 6))])
+    negative = ~np.eye(count, count + given, dtype=bool)
+    negative[0, 1] = negative[1, 0] = False  # these two pairs have a sentence in common
+    return sources, candidates, negative
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_a_given_negative_can_be_the_hardest():
+    sources, candidates, negative = with_given()
+    candidates[-1] = sources[2]
+    loss, _ = hardest_negative_bce(*map(paddle.to_tensor, (sources, candidates, negative)), SCALE, OFFSET)
+    expected = 0.0
+    for i in range(6):
+        logits = [SCALE * (cosine(sources[i], candidate) - OFFSET) for candidate in candidates]
+        askers = [SCALE * (cosine(sources[j], candidates[i]) - OFFSET) for j in range(6) if negative[j, i]]
+        others = [logits[j] for j in range(9) if negative[i, j]]
+        expected += 2 * np.log1p(np.exp(-logits[i]))
+        expected += np.log1p(np.exp(max(others))) + np.log1p(np.exp(max(askers)))
+    assert max(cosine(sources[2], candidate) for candidate in candidates) == cosine(
+        sources[2], candidates[-1]
+    )
+    assert loss.item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("both_directions", [False, True])
+def test_softmax_over_all_negatives(both_directions):
+    sources, candidates, negative = with_given()
+    expected = 0.0
+    beaten = 0
+    for i in range(6):
+        scores = [SCALE * cosine(sources[i], candidate) for candidate in candidates]
+        among = [score for j, score in enumerate(scores) if negative[i, j] or i == j]
+        back = [SCALE * cosine(sources[j], candidates[i]) for j in range(6) if negative[j, i] or i == j]
+        forward_loss = np.log(np.exp(among).sum()) - scores[i]
+        backward_loss = np.log(np.exp(back).sum()) - scores[i]
+        expected += (forward_loss + backward_loss) / 2 if both_directions else forward_loss
+        beaten += scores[i] == max(among) == max(back)
+    given = map(paddle.to_tensor, (sources, candidates, negative))
+    loss, won = in_batch_softmax(*given, SCALE, both_directions)
+    assert loss.item() == pytest.approx(expected, abs=1e-9)
+    assert won.item() == beaten > 0
+
+
+def test_the_teacher_is_learned_by_both_sides():
+    sources, candidates, negative = with_given()
+    teacher = np.random.default_rng(6).normal(size=sources.shape)
+    errors = [(sources - teacher) ** 2, (candidates[:6] - teacher) ** 2]
+    loss, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
+    assert loss.item() == pytest.approx(6 * np.mean(errors), abs=1e-9)

@@ -1,18 +1,21 @@
 """The newest transformers and sentence-transformers read the XLM-RoBERTa format and compute our numbers."""
 
+import shutil
+
 import numpy as np
 import paddle
 import pytest
+import torch
 import transformers
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.losses import MSELoss, MultipleNegativesRankingLoss
 
 import convert
+import ernie_m
+from finetune.pair_losses import in_batch_softmax, teacher_mse
 from model.checkpoint.formats import tables
-from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
-from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
-from tests.helpers.batches import padded_batch
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, make_ours
 
@@ -89,17 +92,51 @@ def test_the_tokenizer_gives_our_ids(converted):
 
 
 def test_sentence_transformers(converted):
-    """The pooling that we write is read: a vector is the mean over all tokens."""
+    """The pooling that we write is read: the vectors are those of "specials" at the top layer."""
     folder, tokenizer = converted
     peer = SentenceTransformer(str(folder / "converted"), device="cpu")
     assert (folder / "converted/modules.json").is_file()  # the library would make modules of its own
     assert [type(module).__name__ for module in peer] == ["Transformer", "Pooling"]
-    vectors = peer.encode(TEXTS)
-    checkpoint = open_checkpoint(folder / "ours")
-    model = ErnieMModel(checkpoint.config)
-    load_from(model, checkpoint)
-    model.eval()
-    for text, vector in zip(TEXTS, vectors):
-        with paddle.no_grad():
-            sequence = model.encode(padded_batch([tokenizer.build(text)])).sequence.numpy()
-        np.testing.assert_allclose(vector, sequence.mean(0), atol=1e-4)
+    tokenizer.write_vocab(folder / "ours" / "vocab.txt")
+    shutil.copy(tokenizer.piece_model_path, folder / "ours" / "piece.model")
+    expected = ernie_m.load(folder / "ours").encode(TEXTS, pooling="specials", layer="top")
+    np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
+
+
+class Peer(torch.nn.Module):
+    """A sentence encoder whose vectors are given: the input is the vectors."""
+
+    def forward(self, vectors):
+        return {"sentence_embedding": vectors}
+
+
+def pair_vectors(given):
+    """Sources, candidates and a teacher's vectors, [6, 16] and [6 + 6 x given, 16]; which are negatives."""
+    rng = np.random.default_rng(given)
+    sources, teacher = rng.normal(size=(2, 6, 16)).astype(np.float32)
+    candidates = rng.normal(size=(6 + 6 * given, 16)).astype(np.float32)
+    candidates[:6] += sources
+    return sources, candidates, ~np.eye(6, len(candidates), dtype=bool), teacher
+
+
+@pytest.mark.parametrize("given", [0, 2])
+@pytest.mark.parametrize("both_directions", [False, True])
+def test_the_softmax_loss(given, both_directions):
+    sources, candidates, negative, _ = pair_vectors(given)
+    options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+    peer = MultipleNegativesRankingLoss(Peer(), scale=20.0, **(options if both_directions else {}))
+    columns = [torch.from_numpy(sources), *torch.from_numpy(candidates).split(6)]
+    expected = peer.compute_loss_from_embeddings(columns, None).item()
+    vectors = map(paddle.to_tensor, (sources, candidates, negative))
+    total, _ = in_batch_softmax(*vectors, 20.0, both_directions)
+    assert expected > 0.1
+    assert total.item() / 6 == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_loss_of_a_teacher():
+    sources, candidates, negative, teacher = pair_vectors(0)
+    expected = MSELoss(Peer())(
+        [torch.from_numpy(sources), torch.from_numpy(candidates)], torch.from_numpy(teacher)
+    )
+    total, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
+    assert total.item() / 6 == pytest.approx(expected.item(), abs=1e-6)
