@@ -110,7 +110,7 @@ SMALLEST = {
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
     "pretrain.build_corpus": "--workers 1",
     "run_classifier": f"--num_labels 3 {CPU}",
-    "run_retrieval": CPU,
+    "run_retrieval": f"{CPU} --max_steps 2",
     "encode_vector": CPU,
 }
 
@@ -181,6 +181,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "classify", "checkpoints/best"),
         (models / "classify", "my/checkpoints/best"),
         (models / "full", "output/mine/full"),
+        (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/own/encoder"),
     ):
         shutil.copytree(source, folder / target)
