@@ -33,21 +33,21 @@ class _Argument(ctypes.Structure):
     _fields_ = [("name", c_int), ("memory", c_void_p)]
 
 
-_MADE = POINTER(c_void_p)  # where a function writes the object that it makes
+_NewObject = POINTER(c_void_p)  # where a function writes the object that it makes
 # The first returns bits of instruction sets; the others return a status, 0 if they have succeeded.
 _SIGNATURES = {
     "get_effective_cpu_isa": (),
-    "engine_create": (_MADE, c_int, c_size_t),
-    "stream_create": (_MADE, c_void_p, c_int),
+    "engine_create": (_NewObject, c_int, c_size_t),
+    "stream_create": (_NewObject, c_void_p, c_int),
     "stream_wait": (c_void_p,),
     "stream_destroy": (c_void_p,),
-    "memory_desc_create_with_strides": (_MADE, c_int, _Dimensions, c_int, _Dimensions),
+    "memory_desc_create_with_strides": (_NewObject, c_int, _Dimensions, c_int, _Dimensions),
     "memory_desc_destroy": (c_void_p,),
-    "memory_create": (_MADE, c_void_p, c_void_p, c_void_p),
+    "memory_create": (_NewObject, c_void_p, c_void_p, c_void_p),
     "memory_destroy": (c_void_p,),
-    "reorder_primitive_desc_create": (_MADE, *[c_void_p] * 5),
+    "reorder_primitive_desc_create": (_NewObject, *[c_void_p] * 5),
     "primitive_desc_destroy": (c_void_p,),
-    "primitive_create": (_MADE, c_void_p),
+    "primitive_create": (_NewObject, c_void_p),
     "primitive_execute": (c_void_p, c_void_p, c_int, POINTER(_Argument)),
     "primitive_destroy": (c_void_p,),
     "gemm_bf16bf16f32": (
@@ -68,45 +68,59 @@ def missing() -> str | None:
     return None
 
 
+class _Objects(ExitStack):
+    """Objects of oneDNN that exist until the end of a `with` block."""
+
+    def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
+        """Make an object by one function; another will destroy it."""
+        result = c_void_p()
+        _call(create, result, *arguments)
+        self.callback(_call, destroy, result)
+        return result
+
+    def description(self, matrix: np.ndarray, data_type: int) -> c_void_p:
+        """The shape, type and strides of a matrix."""
+        strides = _Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))
+        return self.make(
+            "memory_desc_create_with_strides",
+            "memory_desc_destroy",
+            matrix.ndim,
+            _Dimensions(*matrix.shape),
+            data_type,
+            strides,
+        )
+
+    def memory(self, matrix: np.ndarray, description: c_void_p) -> c_void_p:
+        """The memory of a matrix, which is not copied."""
+        return self.make("memory_create", "memory_destroy", description, _engine(), matrix.ctypes.data)
+
+
 def to_bfloat16(x: np.ndarray) -> np.ndarray:
     """Round float32 numbers [N, K] to the nearest bfloat16: their bits, uint16 [N, K].
 
     The numbers of a row of `x` must lie side by side; the rows may lie apart.
+
+    Raises:
+        ValueError: they lie apart, or are not float32.
+        RuntimeError: oneDNN has failed.
     """
     bits = np.empty(x.shape, np.uint16)
     if not x.size:
         return bits
     if x.dtype != np.float32 or x.strides[1] != x.itemsize:
         raise ValueError(f"float32 numbers side by side are needed, not {x.dtype} with strides {x.strides}")
-    with ExitStack() as objects:
-
-        def make(function: str, destroy: str, *arguments) -> c_void_p:
-            result = c_void_p()
-            _call(function, result, *arguments)
-            objects.callback(_call, destroy, result)
-            return result
-
-        def describe(array: np.ndarray, data_type: int) -> c_void_p:
-            strides = _Dimensions(*(stride // array.itemsize for stride in array.strides))
-            return make(
-                "memory_desc_create_with_strides",
-                "memory_desc_destroy",
-                2,
-                _Dimensions(*array.shape),
-                data_type,
-                strides,
-            )
-
-        engine = _engine()
-        stream = make("stream_create", "stream_destroy", engine, _IN_ORDER_STREAM)
-        source, target = describe(x, _FLOAT32), describe(bits, _BFLOAT16)
-        reorder = make(
+    engine = _engine()
+    with _Objects() as objects:
+        stream = objects.make("stream_create", "stream_destroy", engine, _IN_ORDER_STREAM)
+        source = objects.description(x, _FLOAT32)
+        target = objects.description(bits, _BFLOAT16)
+        reorder = objects.make(
             "reorder_primitive_desc_create", "primitive_desc_destroy", source, engine, target, engine, None
         )
-        primitive = make("primitive_create", "primitive_destroy", reorder)
+        primitive = objects.make("primitive_create", "primitive_destroy", reorder)
         arguments = (_Argument * 2)(
-            _Argument(_FROM, make("memory_create", "memory_destroy", source, engine, x.ctypes.data)),
-            _Argument(_TO, make("memory_create", "memory_destroy", target, engine, bits.ctypes.data)),
+            _Argument(_FROM, objects.memory(x, source)),
+            _Argument(_TO, objects.memory(bits, target)),
         )
         _call("primitive_execute", primitive, stream, len(arguments), arguments)
         _call("stream_wait", stream)
@@ -120,6 +134,10 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
 
     Args:
         add: add the product to `out` instead.
+
+    Raises:
+        ValueError: shapes or types do not fit, or neither rows nor columns of an array lie side by side.
+        RuntimeError: oneDNN has failed.
     """
     rows, terms = x.shape
     columns = y.shape[1]

@@ -15,20 +15,20 @@ TEXTS = ["the old cat", "a red saw is here", "the milk"]
 
 
 def test_from_python(models, cpu_with_bf16):
-    exact = ernie_m.load(models / "classify").classify(TEXTS)
-    low = ernie_m.load(models / "classify", amp="bf16").classify(TEXTS)
-    assert low != exact
-    for one, other in zip(low, exact, strict=True):
-        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=0.01)
+    in_float32 = ernie_m.load(models / "classify").classify(TEXTS)
+    in_bfloat16 = ernie_m.load(models / "classify", amp="bf16").classify(TEXTS)
+    assert in_bfloat16 != in_float32
+    for rounded, exact in zip(in_bfloat16, in_float32, strict=True):
+        assert rounded["probabilities"] == pytest.approx(exact["probabilities"], abs=0.01)
 
 
 def test_predict(models, ask, cpu_with_bf16):
     requests = [{"text": text} for text in TEXTS]
-    exact = ask(requests, task="encode", model=models / "encode")
-    low = ask(requests, task="encode", model=models / "encode", amp="bf16")
-    for one, other in zip(low, exact, strict=True):
-        assert one != other
-        assert one["vector"] == pytest.approx(other["vector"], abs=0.05)
+    in_float32 = ask(requests, task="encode", model=models / "encode")
+    in_bfloat16 = ask(requests, task="encode", model=models / "encode", amp="bf16")
+    for rounded, exact in zip(in_bfloat16, in_float32, strict=True):
+        assert rounded != exact
+        assert rounded["vector"] == pytest.approx(exact["vector"], abs=0.05)
 
 
 def test_encode_vector(models, tmp_path, cpu_with_bf16):

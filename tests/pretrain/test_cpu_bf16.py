@@ -7,16 +7,16 @@ from tests.helpers.small_corpus import ROOT
 from tests.launching import launch
 from tests.pretrain.tiny_run import assert_equal_runs, flags, losses, pretrain
 
-LOW = {"run__cpu_bf16": True, "run__log_steps": 1, "run__amp": "bf16"}
-STILL = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
+BFLOAT16 = {"run__cpu_bf16": True, "run__log_steps": 1, "run__amp": "bf16"}
+NO_DROPOUT = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0}
 
 
 def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_path):
-    straight = pretrain(tiny_corpus, tmp_path / "straight", **LOW)
-    resumed = pretrain(tiny_corpus, tmp_path / "resumed", run__stop_after_steps=5, **LOW)
-    pretrain(tiny_corpus, resumed, **LOW)
+    straight = pretrain(tiny_corpus, tmp_path / "straight", **BFLOAT16)
+    resumed = pretrain(tiny_corpus, tmp_path / "resumed", run__stop_after_steps=5, **BFLOAT16)
+    pretrain(tiny_corpus, resumed, **BFLOAT16)
     assert_equal_runs(straight, resumed)
-    exact = losses(pretrain(tiny_corpus, tmp_path / "float32", **(LOW | {"run__cpu_bf16": False})))
+    exact = losses(pretrain(tiny_corpus, tmp_path / "float32", **(BFLOAT16 | {"run__cpu_bf16": False})))
     assert losses(straight) == pytest.approx(exact, rel=0.01)
     assert losses(straight) != exact
 
@@ -24,8 +24,8 @@ def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_p
 @pytest.mark.slow
 @pytest.mark.skipif(onednn.missing() is not None, reason=f"needs {onednn.missing()}")
 def test_two_processes_compute_what_one_computes(tiny_corpus, tmp_path):
-    single = pretrain(tiny_corpus, tmp_path / "one", **LOW, **STILL)
-    command = [ROOT / "run_pretrain.py", *flags(tiny_corpus, tmp_path / "two", **LOW, **STILL)]
+    single = pretrain(tiny_corpus, tmp_path / "one", **BFLOAT16, **NO_DROPOUT)
+    command = [ROOT / "run_pretrain.py", *flags(tiny_corpus, tmp_path / "two", **BFLOAT16, **NO_DROPOUT)]
     completed = launch(command, tmp_path)
     assert completed.returncode == 0, completed.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(single), rel=1e-3)
