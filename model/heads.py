@@ -66,6 +66,7 @@ class LMHead(nn.Layer):
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
+        word_embeddings.row_gradient.turn_off()
         # Past Layer.__setattr__: the table belongs to the encoder and must not get a second name here.
         object.__setattr__(self, "word_embeddings", word_embeddings)
 

@@ -4,6 +4,8 @@ The table is used twice: rows of the input are looked up in it, and masked posit
 (`model/masked_loss.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
 (768 MB at base size, zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to
 one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot return it.
+
+On a GPU the gradient of a table that is only looked up consists of rows (`model/word_rows.py`).
 """
 
 import weakref
@@ -15,6 +17,7 @@ from paddle import Tensor, nn
 from model import device
 from model.cpu.rows import add, as_array, as_tensor
 from model.cpu.word_table import LookUpOnCpu, add_rows
+from model.word_rows import LookUpRows, RowGradient
 
 
 class TableGradient:
@@ -123,16 +126,18 @@ class TableGradient:
 
 
 class WordEmbeddings(nn.Embedding):
-    """paddle.nn.Embedding that owns the `gradient` of its table in training on a CPU.
+    """paddle.nn.Embedding that owns the gradient of its table in training.
 
     Attributes:
-        gradient: of the table.
+        gradient: of the table on a CPU.
+        row_gradient: of the table on a GPU, if it is only looked up.
         in_bfloat16: whether a CPU computes the products of `model.masked_loss.cross_entropy` in bfloat16.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.gradient = TableGradient(self.weight)
+        self.row_gradient = RowGradient(self.weight)
         self.in_bfloat16 = False
         if not self.weight.stop_gradient:
             self.weight.register_hook(self._paddle_adds)
@@ -147,6 +152,10 @@ class WordEmbeddings(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[N] int64 -> [N, H]."""
-        if self.weight.stop_gradient or not device.training_on_cpu(self.weight):
+        if self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
-        return LookUpOnCpu.apply(self.weight, ids, self.gradient)
+        if device.on_cpu(self.weight):
+            return LookUpOnCpu.apply(self.weight, ids, self.gradient)
+        if self.row_gradient.is_in_use():
+            return LookUpRows.apply(self.weight, ids, self.row_gradient)
+        return super().forward(ids)

@@ -17,8 +17,10 @@ from paddle.optimizer.lr import LambdaDecay
 
 from model import device
 from model.cpu.rows import as_array, as_tensor, over_rows
+from model.word_rows import RowGradient
 from model.word_table import TableGradient
 from training.grouped_adam import AdamGroup, AdamState, grouped
+from training.row_adam import MovingRowsOnGpu
 
 MOST = 0.4  # the share of moving rows above which the whole word table is updated
 
@@ -28,20 +30,29 @@ class AdamW(paddle.optimizer.AdamW):
 
     Args:
         lr_scheduler: the schedule and its position. Call its `step()` after each update.
-        tables: the gradient of each word table, by the name of its parameter.
+        tables: the gradient of each word table on a CPU, by the name of its parameter.
+        row_gradients: the same on a GPU.
         full_rate_decay: True: decay each weight by rate x coefficient x weight, without its learning-rate
             ratio.
         options: the other options of Paddle's AdamW.
     """
 
     def __init__(
-        self, lr_scheduler: LambdaDecay, tables: Mapping[str, TableGradient], full_rate_decay: bool, **options
+        self,
+        lr_scheduler: LambdaDecay,
+        tables: Mapping[str, TableGradient],
+        row_gradients: Mapping[str, RowGradient],
+        full_rate_decay: bool,
+        **options,
     ):
         super().__init__(learning_rate=lr_scheduler, **options)
         self.lr_scheduler = lr_scheduler
         self.tables = tables
+        self.row_gradients = row_gradients
         self.full_rate_decay = full_rate_decay
         self._moving_rows: dict[str, MovingRows] = {}
+        self._moving_rows_on_gpu: dict[str, MovingRowsOnGpu] = {}
+        self._moving_counts: dict[str, int] = {}
         self._rates: dict[float, Tensor] = {}  # of this step, by ratio
         self._delayed: dict[str, tuple[Tensor, Tensor]] = {}  # name -> parameter and gradient of this step
         self._groups: list[AdamGroup] = []  # of the parameters below
@@ -52,9 +63,27 @@ class AdamW(paddle.optimizer.AdamW):
     def moments_replaced(self) -> None:
         """Call it after you have changed the moments."""
         self._moving_rows.clear()
+        self._moving_rows_on_gpu.clear()
         self._in_groups = []
         powers = self._accumulators[self._beta1_pow_acc_str]
         self._beta1_powers = {name: power.item() for name, power in powers.items()}
+
+    def add_moving_rows(self, parameter: Tensor) -> Tensor:
+        """Let the rows of a table's gradient move. Return the number of all that move, int64 [].
+
+        Read it, and give it to `set_moving_count` before the update.
+        """
+        name = parameter.name
+        if name not in self._moving_rows_on_gpu:
+            # Without an update there are no moments yet.
+            kinds = (self._moment1_acc_str, self._moment2_acc_str)
+            moments = [self._accumulators[kind][name] for kind in kinds if name in self._accumulators[kind]]
+            self._moving_rows_on_gpu[name] = MovingRowsOnGpu(parameter.shape[0], *moments)
+        return self._moving_rows_on_gpu[name].add(self.row_gradients[name].rows)
+
+    def set_moving_count(self, parameter: Tensor, count: int) -> None:
+        """Say how many rows of a table move; see `add_moving_rows`."""
+        self._moving_counts[parameter.name] = count
 
     def _create_optimization_pass(self, parameters_and_grads, param_group_idx=0):
         # Paddle calls this in each step, and the three methods below within it.
@@ -74,6 +103,11 @@ class AdamW(paddle.optimizer.AdamW):
         parameter, gradient = param_and_grad
         table = self.tables.get(parameter.name)
         touched = None if table is None else table.touched_rows(gradient)
+        row_gradient = self.row_gradients.get(parameter.name)
+        if row_gradient is not None and row_gradient.rows is not None:
+            with self._decay_of(parameter):
+                self._update_rows_on_gpu(parameter, gradient, row_gradient.rows)
+            return None
         # In O2 gradients have more bits than weights, which the kernel for many parameters cannot read.
         if device.uses_gpu_kernels() and gradient.dtype == parameter.dtype:
             self._delayed[parameter.name] = (parameter, gradient)
@@ -138,12 +172,34 @@ class AdamW(paddle.optimizer.AdamW):
         """Update a word table [V, H]; only the rows `touched`, bool [V], have a gradient."""
         moment1 = self._get_accumulator_master(self._moment1_acc_str, parameter)
         moment2 = self._get_accumulator_master(self._moment2_acc_str, parameter)
-        beta1_power = self._get_accumulator_master(self._beta1_pow_acc_str, parameter)
-        beta2_power = self._get_accumulator_master(self._beta2_pow_acc_str, parameter)
         rate = self._create_param_lr((parameter, gradient))
         decay = 1.0
         if self._apply_decay_param_fun(parameter.name):
             decay -= rate.item() * self._weight_decay
+        if parameter.name not in self._moving_rows:
+            self._moving_rows[parameter.name] = MovingRows(parameter, moment1, moment2)
+        adam = self._adam_without_decay(parameter, rate)
+        self._moving_rows[parameter.name].update(gradient, touched, adam, decay)
+
+    def _update_rows_on_gpu(self, parameter: Tensor, gradient: Tensor, rows: Tensor) -> None:
+        """Update a word table [V, H] with gradients [C, H] of its `rows`, int64 [C]."""
+        moment1 = self._get_accumulator_master(self._moment1_acc_str, parameter)
+        moment2 = self._get_accumulator_master(self._moment2_acc_str, parameter)
+        rate = self._create_param_lr((parameter, gradient))
+        if self._apply_decay_param_fun(parameter.name):
+            # The host knows the rate; reading the tensor would wait for the device.
+            ratio = parameter.optimize_attr["learning_rate"]
+            coefficient = float(np.float32(self._weight_decay))  # as Paddle's kernels hold it
+            parameter.scale_(1.0 - self.get_lr() * ratio * coefficient)
+        tables = (parameter, moment1, moment2)
+        count = self._moving_counts[parameter.name]
+        adam = self._adam_without_decay(parameter, rate)
+        self._moving_rows_on_gpu[parameter.name].update(tables, gradient, rows, count, adam)
+
+    def _adam_without_decay(self, parameter: Tensor, rate: Tensor) -> Callable[..., None]:
+        """Return what updates some rows of a table: weight, both moments and gradient, [R, H] each."""
+        beta1_power = self._get_accumulator_master(self._beta1_pow_acc_str, parameter)
+        beta2_power = self._get_accumulator_master(self._beta2_pow_acc_str, parameter)
 
         def adam(weight: Tensor, moment1: Tensor, moment2: Tensor, gradient: Tensor) -> None:
             paddle._C_ops.adamw_(  # as paddle.optimizer.AdamW calls it, without decay
@@ -170,9 +226,7 @@ class AdamW(paddle.optimizer.AdamW):
                 False,  # AMSGrad
             )
 
-        if parameter.name not in self._moving_rows:
-            self._moving_rows[parameter.name] = MovingRows(parameter, moment1, moment2)
-        self._moving_rows[parameter.name].update(gradient, touched, adam, decay)
+        return adam
 
 
 class MovingRows:

@@ -199,6 +199,14 @@ def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
 
 
 @lost_process_is_a_user_error()
+def sum_(tensor: "Tensor") -> None:
+    """Replace a tensor with its sum over the processes, in place."""
+    import paddle.distributed as dist
+
+    dist.all_reduce(tensor)
+
+
+@lost_process_is_a_user_error()
 def sum_gradients(parameters: Sequence["Tensor"]) -> None:
     """Replace each parameter's gradient with its sum over the data-parallel processes, in place.
 

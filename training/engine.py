@@ -152,7 +152,9 @@ class Engine:
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
         totals = Totals(
-            [LOSS, *self.sums], on_device=[SQUARED_NORM], on_host=[STOP, *map(_users, self.parameters)]
+            [LOSS, *self.sums],
+            on_device=[SQUARED_NORM, *map(_moving_rows, self._row_tables())],
+            on_host=[STOP, *map(_users, self.parameters)],
         )
 
         # Forward and backward passes of this process; the gradients add up in place.
@@ -171,6 +173,9 @@ class Engine:
         if values[STOP]:
             self._drop_gradients()
             return None
+
+        for name, table in self._row_tables().items():
+            self.optimizer.set_moving_count(table, int(values[_moving_rows(name)]))
 
         # AdamW would update a parameter without a gradient, too.
         for name, parameter in self.parameters.items():
@@ -198,6 +203,8 @@ class Engine:
             self._is_decorated = True
 
     def _drop_gradients(self) -> None:
+        for row_gradient in self.optimizer.row_gradients.values():
+            row_gradient.drop()
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
@@ -219,15 +226,31 @@ class Engine:
             totals.add(_users(name), float(parameter.grad is not None))
         if distributed.world_size() > 1:
             self._exchange_gradients()
+        else:
+            for table in self._row_tables().values():
+                self.optimizer.row_gradients[table.name].merge()
         self.scaler.unscale_(self._sharded or self.optimizer)
         squared_norm = self._squared_norm()
         # In stage 0 each process has the whole norm; one of them adds it.
         if self.is_sharded or distributed.is_main():
             totals.add(SQUARED_NORM, squared_norm)
+        for name, table in self._row_tables().items():
+            if table.grad is None or not self._is_own(table):
+                continue
+            count = self.optimizer.add_moving_rows(table)
+            if self.is_sharded or distributed.is_main():
+                totals.add(_moving_rows(name), count)
 
     def _exchange_gradients(self) -> None:
         """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
-        trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
+        row_tables = self._row_tables()
+        for table in row_tables.values():
+            self._exchange_rows(table)
+        trained = [
+            parameter
+            for name, parameter in self.parameters.items()
+            if not parameter.stop_gradient and name not in row_tables
+        ]
         for parameter in trained:
             if parameter.grad is None:
                 dtype = "float32" if parameter.dtype in HALF else parameter.dtype  # O2: as the others'
@@ -239,6 +262,21 @@ class Engine:
             distributed.sum_gradients(trained)
         for table in self.optimizer.tables.values():
             table.forget_rows()
+
+    def _row_tables(self) -> dict[str, Tensor]:
+        """The word tables whose gradients consist of rows, by name."""
+        tables = {}
+        for name, parameter in self.parameters.items():
+            row_gradient = self.optimizer.row_gradients.get(parameter.name)
+            if row_gradient is not None and row_gradient.is_in_use():
+                tables[name] = parameter
+        return tables
+
+    def _exchange_rows(self, table: Tensor) -> None:
+        """Sum the rows of a word table's gradient over the processes."""
+        self.optimizer.row_gradients[table.name].merge(distributed.sum_)
+        if self.is_sharded and table.grad is not None:
+            table.grad.scale_(1 / distributed.world_size())  # as fleet does with the others
 
     def _squared_norm(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
@@ -334,6 +372,11 @@ class Engine:
         load_optimizer_state(self.optimizer, self.parameters, state["optimizer"], self._is_own)
         self.optimizer.moments_replaced()
         self.optimizer.lr_scheduler.step(self.steps)
+
+
+def _moving_rows(table: str) -> str:
+    """The name in the totals of the number of a word table's rows that move, if its gradient has rows."""
+    return f"moving rows of {table}"
 
 
 def _users(parameter: str) -> str:

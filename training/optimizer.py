@@ -79,6 +79,7 @@ def build_optimizer(
     return AdamW(
         LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
         {table.weight.name: table.gradient for table in tables},
+        {table.weight.name: table.row_gradient for table in tables},
         full_rate_decay=decay_style == FULL_RATE,
         beta1=betas[0],
         beta2=betas[1],

@@ -161,7 +161,8 @@ def test_the_kernels_of_norm_clipping_and_update(monkeypatch):
     run.train(7, 8)
     calls = Counter(call.name for call in operations)
     assert len(run.model.parameters()) == 200
-    assert calls["check_finite_and_unscale_"] == 1 and calls["adamw_"] == 0
+    assert calls["check_finite_and_unscale_"] == 1
+    assert calls["adamw_"] == 1  # of the moving rows of the word table
     assert calls["fused_adam_"] == 27 and calls["multiply"] == 13  # rates
     assert sum(calls.values()) <= 240, calls
 

@@ -1,0 +1,110 @@
+"""The gradient of a word table that is only looked up, on a GPU: some of its rows, never the whole table.
+
+A batch of fine-tuning touches a few thousand of 250,002 words. Paddle would fill 768 MB with zeros in each
+micro-batch, and add them up over the processes.
+"""
+
+from collections.abc import Callable
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from model import device
+
+
+class RowGradient:
+    """The gradient of a word table [V, H], as rows of it.
+
+    The look-ups of a step add their gradients one after the other: `weight.grad` is [n, H], and `rows` has
+    the word of each. `merge` adds up those of the same word.
+
+    Attributes:
+        rows: int64 [n], the word of each row of `weight.grad`. After `merge` they ascend, and V means none.
+            None: `weight.grad` does not consist of rows.
+    """
+
+    def __init__(self, weight: Tensor):
+        self.weight = weight
+        self.rows: Tensor | None = None
+        self._is_possible = True
+
+    def turn_off(self) -> None:
+        """Say that words are also predicted from the table, so that each of them gets a gradient."""
+        self._is_possible = False
+
+    def is_in_use(self) -> bool:
+        """Whether the gradient will consist of rows; the same on all processes."""
+        # In O2 AdamW would have to update rows of a master weight, too.
+        is_half = self.weight.dtype in (paddle.float16, paddle.bfloat16)
+        is_trained = not self.weight.stop_gradient
+        return self._is_possible and is_trained and not is_half and device.uses_gpu_kernels()
+
+    def add(self, ids: Tensor, values: Tensor) -> None:
+        """Add the gradients [n, H] of the words `ids`, int64 [n]."""
+        if self.rows is not None:
+            ids = paddle.concat([self.rows, ids])
+            values = paddle.concat([self.weight.grad, values])
+        self._become(ids, values)
+
+    def drop(self) -> None:
+        """Forget the gradient."""
+        self.rows = None
+        self.weight.grad = None
+
+    def merge(self, sum_over_processes: Callable[[Tensor], None] | None = None) -> None:
+        """Add up the gradients of the same word, on all processes.
+
+        Args:
+            sum_over_processes: replaces a tensor with its sum over the processes. All of them must call
+                `merge`, also those without rows. None: there is one process, and the host does not wait.
+        """
+        words, size = self.weight.shape
+        ids = self.rows
+        is_touched = paddle.zeros([words], "int64")
+        if ids is not None:
+            paddle.scatter_(is_touched, ids, paddle.ones_like(ids), overwrite=True)
+        if sum_over_processes is not None:
+            sum_over_processes(is_touched)
+            is_touched = is_touched.clip(max=1)
+        touched_up_to = paddle.cumsum(is_touched)  # [V], the number of touched words up to each
+        if sum_over_processes is not None:
+            count = touched_up_to[-1].item()
+        else:
+            count = 0 if ids is None else len(ids)  # at least as many as the words
+        if count == 0:
+            return
+        merged = paddle.zeros([count, size], self.weight.dtype)
+        if ids is not None:
+            places = paddle.gather(touched_up_to, ids) - 1  # [n]
+            paddle.index_add_(merged, places, 0, self.weight.grad)
+        if sum_over_processes is not None:
+            sum_over_processes(merged)
+        self._become(nonzero(touched_up_to, count), merged)
+
+    def _become(self, rows: Tensor, gradient: Tensor) -> None:
+        self.rows = rows
+        self.weight.grad_ = gradient  # `grad_` and not `grad`, which would copy it
+
+
+def nonzero(ones_up_to: Tensor, count: int) -> Tensor:
+    """The places of the first `count` ones among zeros and ones, given their cumulative sum, int64 [V].
+
+    If there are fewer ones, the rest is V. Paddle's `nonzero` waits for the device to know the count.
+    """
+    return paddle.searchsorted(ones_up_to, paddle.arange(1, count + 1))
+
+
+class LookUpRows(PyLayer):
+    """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient goes to a `RowGradient`."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor, row_gradient: RowGradient) -> Tensor:
+        ctx.ids = ids
+        ctx.row_gradient = row_gradient
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        ctx.row_gradient.add(ctx.ids, gradient)

@@ -1,0 +1,59 @@
+"""A fine-tuning whose batches touch some words, for one process and, in `row_script.py`, for several."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from model.config import ErnieMConfig
+from model.heads import SequenceClassifier
+from model.layout import Layout
+from tests.helpers.batches import packed_batch
+from training import distributed
+from training.engine import Engine
+from training.optimizer import build_optimizer
+
+STEPS = 8
+WORDS = 90
+SEQUENCES = 4
+CONFIG = ErnieMConfig(
+    vocab_size=WORDS,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+
+
+class RowToy:
+    """Each step has other words, some of them new. In the third, only one process has sequences."""
+
+    def __init__(self, stage: int = 0):
+        paddle.set_default_dtype("float64")
+        paddle.seed(0)
+        self.model = SequenceClassifier(CONFIG, 3)
+        optimizer = build_optimizer(self.model, 1e-2, weight_decay=0.1, layerwise_lr_decay=0.5)
+        self.engine = Engine(self.model, optimizer, clip_norm=0.05, sharding_stage=stage)
+        paddle.set_default_dtype("float32")
+
+    def train(self, first: int, last: int) -> list[float]:
+        """The norms of the gradients."""
+        norms = []
+        for number in range(first, last):
+            rng = np.random.default_rng(number)
+            count = 1 if number == 2 else SEQUENCES
+            sequences = []
+            for _ in range(count):
+                ids = rng.integers(4, 8 + 10 * number, 5)
+                sequences.append((ids, rng.integers(0, 3, 1), count))
+            own = sequences[distributed.rank() :: distributed.world_size()]
+            norms.append(self.engine.step(own, self.loss).grad_norm)
+        return norms
+
+    def loss(self, sequence):
+        ids, labels, count = sequence
+        logits = self.model(packed_batch(ids, Layout([3, 2])))
+        return F.cross_entropy(logits[:1], paddle.to_tensor(labels)) / count, {}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}

@@ -1,0 +1,129 @@
+"""The rows of a word table on a GPU, computed by CPUs, one process or several: against the dense table."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from model import device
+from model.word_rows import RowGradient
+from model.word_table import WordEmbeddings
+from tests.helpers.operations import recorded_operations
+from tests.launching import launch
+from tests.training.row_toy import CONFIG, STEPS, WORDS, RowToy
+from training.row_adam import MovingRowsOnGpu
+
+SCRIPT = Path(__file__).with_name("row_script.py")
+TABLE = "ernie_m.embeddings.word_embeddings.weight"
+
+
+def use_gpu_kernels(monkeypatch) -> None:
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
+
+
+@pytest.fixture
+def dense(monkeypatch) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Norms and weights of a training with plain kernels."""
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "_kernels", device.PLAIN)
+        toy = RowToy()
+        return toy.train(0, STEPS), toy.weights()
+
+
+def assert_close(norms, weights, dense) -> None:
+    dense_norms, dense_weights = dense
+    assert np.abs(np.array(norms) - dense_norms).max() < 1e-12
+    for name, value in dense_weights.items():
+        assert np.abs(weights[name] - value).max() < 1e-12, name
+
+
+def test_one_process(monkeypatch, dense):
+    use_gpu_kernels(monkeypatch)
+    toy = RowToy()
+    assert_close(toy.train(0, STEPS), toy.weights(), dense)
+    moving = toy.engine.optimizer._moving_counts.values()
+    assert 20 < next(iter(moving)) < WORDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes(tmp_path, dense, processes, stage):
+    completed = launch([SCRIPT, tmp_path, stage], tmp_path, processes)
+    assert completed.returncode == 0, completed.stderr
+    for rank in range(processes):
+        arrays = dict(np.load(tmp_path / f"{rank}.npz"))
+        assert_close(arrays.pop("norms"), arrays, dense)
+
+
+def test_a_resumed_run(monkeypatch, dense):
+    """The rows that move are those whose moments are not 0."""
+    use_gpu_kernels(monkeypatch)
+    first = RowToy()
+    norms = first.train(0, 4)
+    state = first.engine.state_dict()
+    state["optimizer"] = {name: tensor.numpy().copy() for name, tensor in state["optimizer"].items()}
+    resumed = RowToy()
+    resumed.train(6, 7)  # other rows move, until the state is loaded
+    resumed.model.set_state_dict(first.weights())
+    resumed.engine.load_state_dict(state)
+    assert_close([*norms, *resumed.train(4, STEPS)], resumed.weights(), dense)
+
+
+def test_no_operation_makes_a_whole_table(monkeypatch):
+    """Beside the table and its moments, which are updated in place."""
+    use_gpu_kernels(monkeypatch)
+    toy = RowToy()
+    toy.train(0, 3)
+    operations = recorded_operations(monkeypatch)
+    operations.begin()
+    toy.train(3, 4)
+    shape = [WORDS, CONFIG.hidden_size]
+    large = [call.name for call in operations for tensor in call.outputs if tensor.shape == shape]
+    # The decay of the table, and the rows that are put back into the table and both moments.
+    assert sorted(large) == ["scale_", "scatter_", "scatter_", "scatter_"]
+    assert toy.model.ernie_m.embeddings.word_embeddings.weight.grad is None
+
+
+def test_the_gradient_between_backward_and_update(monkeypatch):
+    use_gpu_kernels(monkeypatch)
+    table = WordEmbeddings(7, 2)
+    for ids in ([3, 5, 3], [1, 3]):
+        (table(paddle.to_tensor(ids)) * paddle.to_tensor([[1.0, 10.0]])).sum().backward()
+    assert table.row_gradient.rows.tolist() == [3, 5, 3, 1, 3]
+    table.row_gradient.merge()
+    assert table.row_gradient.rows.tolist() == [1, 3, 5, 7, 7]  # 7: none
+    assert table.weight.grad.tolist() == [[1, 10], [3, 30], [1, 10], [0, 0], [0, 0]]
+    table.row_gradient.drop()
+    assert table.weight.grad is None and table.row_gradient.rows is None
+    table.row_gradient.merge()
+    assert table.weight.grad is None
+
+
+def test_a_table_with_a_head_has_a_dense_gradient(monkeypatch):
+    use_gpu_kernels(monkeypatch)
+    table = WordEmbeddings(7, 2)
+    assert table.row_gradient.is_in_use()
+    table.row_gradient.turn_off()
+    table(paddle.to_tensor([3])).sum().backward()
+    assert table.weight.grad.shape == [7, 2] and table.row_gradient.rows is None
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_weights_in_half_precision_have_a_dense_gradient(monkeypatch, half):
+    use_gpu_kernels(monkeypatch)
+    weight = paddle.zeros([7, 2], half)
+    weight.stop_gradient = False
+    assert not RowGradient(weight).is_in_use()
+
+
+def test_rows_begin_to_move():
+    moments = [paddle.zeros([5, 2]) for _ in range(2)]
+    moments[0][2] = 2.0
+    moments[1][1] = -3.0
+    moments[1][4] = 3.0
+    rows = MovingRowsOnGpu(5, *moments)
+    assert rows.add(paddle.to_tensor([0, 4, 5])).item() == 4
+    assert MovingRowsOnGpu(5).add(paddle.to_tensor([5, 2])).item() == 1
