@@ -57,7 +57,6 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*build_corpus --engine ray --ray_address .*":
         "needs a cluster; pretrain/test_corpus_ray.py::test_no_cluster_there",
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
-    r".*prepare\.py xnli .*": "reader/test_prepare.py::test_xnli_both_releases",
     r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
