@@ -83,6 +83,18 @@ def test_equal_names_and_labels_in_another_order(refused, trained, toy_folder, t
     assert f"{path}: the labels are tool, drink, animal, but those of {best} are animal, drink, tool" in line
 
 
+def test_the_papers_figures_stand_beside_the_last_pattern(classify, trained, toy_folder):
+    """They are of test sets, which --dev_set names after the development sets."""
+    results = classify(
+        do_train="false",
+        init_checkpoint=trained / "best",
+        dev_set=f"{toy_folder}/dev.%s.tsv,{toy_folder}/heldout.%s.tsv",
+        paper="xnli_cross_lingual_transfer",
+    )
+    dev, heldout = results["tables"]
+    assert "paper" not in dev and "paper" in heldout
+
+
 def test_batch_size_changes_no_score(classify, trained):
     options = {"do_train": "false", "init_checkpoint": trained / "best"}
     single = classify(out="a", predict_batch_size=1, **options)

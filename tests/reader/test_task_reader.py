@@ -162,3 +162,14 @@ def test_features(write, tokenizer):
     assert features[1].ids == tokenizer.build("the", "", 8)
     single = read_classification(write("text_a\tlabel\nthe fox\t0\n"))
     assert encode(list(single))[0].ids == tokenizer.build("the fox", max_seq_len=8)
+
+
+@pytest.mark.parametrize("text_b", ["the dog", ""])
+def test_texts_that_just_fit_are_not_cut(write, tokenizer, text_b):
+    examples = list(
+        read_classification(write(f"text_a\ttext_b\tlabel\nthe fox\t{text_b}\tneutral\n"), LABELS)
+    )
+    size = len(tokenizer.build("the fox", text_b))
+    for max_seq_len, is_cut in ((size, False), (size - 1, True)):
+        (feature,) = EncodePairs(tokenizer, max_seq_len)(examples)
+        assert feature.cut == is_cut
