@@ -25,6 +25,9 @@ from model.layout import Group, Layout
 # Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
 # finite in float16.
 MASK_VALUE = -1e4
+# Sequences x length^2 below which the pads of one array cost a GPU less than the kernels of further groups.
+# With 16 heads these are 2^26 scores.
+SMALL = 1 << 22
 
 
 class AttentionMask(device.Uploadable):
@@ -106,37 +109,48 @@ class PaddedGroup(device.Uploadable):
 
     shape: tuple[int, int]  # b, T
     cells: Tensor  # int64 [b x T], the token in each cell
-    real: Tensor  # int64 [sum of lengths], the cells that are not pads
     contexts: Tensor  # int64 [b]
 
     @classmethod
     def of(cls, group: Group) -> Self:
-        return cls(group.shape, group.cells().ravel(), np.flatnonzero(group.is_real), group.contexts)
+        return cls(group.shape, group.cells().ravel(), group.contexts)
 
     @cached_property
-    def bias(self) -> Tensor:
-        """What is added to the scores, 0 or MASK_VALUE: float32 [b, 1, T, T]. Computed once for all layers.
+    def _biases(self) -> dict[paddle.dtype, Tensor]:
+        return {}
+
+    def bias(self, dtype: paddle.dtype) -> Tensor:
+        """What is added to the scores, 0 or MASK_VALUE: [b, 1, T, T]. Computed once for all layers.
 
         Every token sees itself, pads too.
         """
-        length = self.shape[1]
-        behind_context = paddle.arange(length) >= self.contexts.reshape([-1, 1, 1, 1])  # [b, 1, 1, T]
-        masked = behind_context & ~paddle.eye(length).astype("bool")  # [b, 1, T, T]
-        return masked.astype("float32") * MASK_VALUE
+        if dtype not in self._biases:
+            length = self.shape[1]
+            behind_context = paddle.arange(length) >= self.contexts.reshape([-1, 1, 1, 1])  # [b, 1, 1, T]
+            masked = behind_context & ~paddle.eye(length).astype("bool")  # [b, 1, T, T]
+            self._biases[dtype] = masked.astype(dtype) * MASK_VALUE
+        return self._biases[dtype]
 
 
 @dataclass(frozen=True)
 class PaddedMask(AttentionMask):
-    """The mask as groups of sequences, each with its bias."""
+    """The mask as groups of sequences, each with its bias. Small batches are one group."""
 
     groups: list[PaddedGroup]
-    order: Tensor  # int64 [N], each token's place among the real cells of all groups
+    places: Tensor  # int64 [N], each token's place among the cells of all groups
     multiple: ClassVar[int] = 64
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
-        tokens = np.concatenate([group.tokens for group in layout.groups])
-        return cls([PaddedGroup.of(group) for group in layout.groups], np.argsort(tokens))
+        longest = int(layout.lengths.max())
+        is_small = len(layout.lengths) * longest**2 < SMALL
+        groups = [layout.as_one_group()] if is_small else layout.groups
+        places = np.empty(layout.tokens, np.int64)
+        cells_before = 0
+        for group in groups:
+            places[group.tokens] = cells_before + np.flatnonzero(group.is_real)
+            cells_before += group.is_real.size
+        return cls([PaddedGroup.of(group) for group in groups], places)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
@@ -148,12 +162,13 @@ class PaddedMask(AttentionMask):
                 paddle.gather(query, group.cells).reshape(shape),
                 paddle.gather(key, group.cells).reshape(shape),
                 paddle.gather(value, group.cells).reshape(shape),
-                group.bias.astype(query.dtype),
+                group.bias(query.dtype),
                 num_heads,
                 dropout_rate,
             )  # [b, T, H]
-            contexts.append(paddle.gather(context.reshape([-1, query.shape[-1]]), group.real))
-        return paddle.gather(paddle.concat(contexts), self.order)
+            contexts.append(context.reshape([-1, query.shape[-1]]))
+        context = contexts[0] if len(contexts) == 1 else paddle.concat(contexts)
+        return paddle.gather(context, self.places)
 
 
 def padded_attention(

@@ -83,6 +83,11 @@ class Layout:
                 first = end
         return groups
 
+    def as_one_group(self) -> "Group":
+        """All sequences as one group, however long they are."""
+        order = np.argsort(-self.lengths, kind="stable")
+        return Group(self.starts[order], self.lengths[order], self.contexts[order])
+
     def row_indices(self) -> np.ndarray:
         """The mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
 
@@ -99,7 +104,7 @@ class Layout:
 
 
 class Group:
-    """b sequences of similar length, which can be padded to an array [b, T] without many pads.
+    """b sequences, which can be padded to an array [b, T].
 
     Attributes:
         starts, lengths, contexts: int64 [b], as in `Layout`; the longest sequence comes first.

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model import device
+from model import attention, device
 from model.attention import CpuMask, FlashMask, PaddedMask, SelfAttention, mask_class
 from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
@@ -46,6 +46,7 @@ def mask(request, monkeypatch):
     if request.param is not CpuMask:
         compute_as_on_a_gpu(monkeypatch, request.param)
     monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
+    monkeypatch.setattr(attention, "SMALL", 0)  # several groups
     return request.param
 
 
@@ -91,6 +92,29 @@ def test_all_hidden_states_and_gradients(mask, name):
     assert len(our_gradients) == 4 + 16 * 2 + 2
     value = (expected.sequence * weights).mean() + expected.pooled.mean()
     assert_equal_gradients(our_gradients, gradients(plain, value))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_one_array_for_a_small_batch(monkeypatch, name):
+    compute_as_on_a_gpu(monkeypatch)
+    model = ErnieMModel(CONFIG)
+    layout, ids = layout_and_ids(name)
+    outputs = []
+    for small in (0, 1 << 22):
+        monkeypatch.setattr(attention, "SMALL", small)
+        batch = packed_batch(ids, layout)
+        sequence = model.encode(batch).sequence
+        outputs.append([sequence.numpy(), *gradients(model, sequence.square().mean()).values()])
+    several, one = outputs
+    assert len(batch.mask.groups) == 1 and list(batch.mask.groups[0]._biases) == [paddle.float64]
+    for a, b in zip(several, one, strict=True):
+        assert np.abs(a - b).max() < 1e-12
+
+
+def test_a_large_batch_is_divided_into_groups():
+    lengths = np.repeat([512, 3], [13, 2])
+    assert len(PaddedMask.of(Layout(lengths)).groups) == 1
+    assert len(PaddedMask.of(Layout(np.append(lengths, 512))).groups) == 2
 
 
 @pytest.mark.parametrize("layers", [None, 0])
