@@ -119,15 +119,15 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return spans
 
 
-def bare_tag_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
-    """Compare tags without B- and I-, such as parts of speech, as XTREME does: by `bare_tag_chunks`."""
-    gold_chunks = bare_tag_chunks(_joined(gold))
-    predicted_chunks = bare_tag_chunks(_joined(predicted))
+def seqeval_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+    """Compare tags without B- and I-, such as parts of speech, as XTREME does: by `seqeval_chunks`."""
+    gold_chunks = seqeval_chunks(_joined(gold))
+    predicted_chunks = seqeval_chunks(_joined(predicted))
     correct = gold_chunks & predicted_chunks
     return EntityCounts(len(gold_chunks), len(predicted_chunks), len(correct))
 
 
-def bare_tag_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """The (type, first, last) of each chunk that seqeval 1.2.2 finds in tags without B- and I-.
 
     XTREME's evaluate.py gives it such tags, and seqeval takes the first letter for a prefix and the rest for

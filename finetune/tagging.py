@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune.conll import TaggedSentence, write_conll
 from finetune.flags import FinetuneFlags
-from finetune.metrics import accuracy, bare_tag_scores, entity_scores
+from finetune.metrics import accuracy, entity_scores, seqeval_scores
 from finetune.task import SupervisedTask
 from model.tasks import TAGGING
 from reader import tagging
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Tagging(SupervisedTask):
     """Classify every token; the metric is entity F1 over words, as conlleval counts it.
 
-    With the scheme NONE it is the F1 of XTREME; see `finetune.metrics.bare_tag_chunks`.
+    With the scheme NONE it is the F1 of XTREME; see `finetune.metrics.seqeval_chunks`.
 
     Args:
         labels: the tags in the order of their ids.
@@ -129,7 +129,7 @@ class Tagging(SupervisedTask):
         gold_tags = [self.tags(labels) for labels in gold]
         predicted_tags = [self.tags(labels) for labels in predicted]
         if self.scheme == "NONE":
-            scores = bare_tag_scores(gold_tags, predicted_tags)
+            scores = seqeval_scores(gold_tags, predicted_tags)
             share_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
             return {self.metric: scores.f1, "acc": share_of_words}
         scores = entity_scores(gold_tags, predicted_tags)

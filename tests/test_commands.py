@@ -79,7 +79,10 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
         "finetune/test_parts_of_speech.py::test_train_score_and_predict",
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english",
-    r".*python (run_retrieval|encode_vector|mine_pairs)\.py .*": HERE,
+    r".*mine_pairs\.py .*data/bucc.*":
+        "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
+    r".*-m finetune\.xtreme .*": "finetune/test_xtreme.py::test_the_scores_are_those_of_the_definitions",
+    r".*python (run_retrieval|encode_vector|mine_pairs)\.py (?!.*data/bucc).*": HERE,
     r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
     r".*predict\.py --task classify --model exported.*": HERE,

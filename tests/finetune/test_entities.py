@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.conll import read_conll
-from finetune.metrics import bare_tag_chunks, entity_scores
+from finetune.metrics import entity_scores, seqeval_chunks
 from finetune.tagging import Tagging
 from reader.tagging import Sentence
 from tests.helpers.letters import Letters
@@ -51,7 +51,7 @@ def test_entities(gold, predicted, counts):
 )
 def test_chunks_of_parts_of_speech(tags, chunks):
     """Worked out by hand from seqeval's rules; compared with seqeval itself in tests/parity."""
-    assert bare_tag_chunks([*tags.split(), "O"]) == chunks
+    assert seqeval_chunks([*tags.split(), "O"]) == chunks
 
 
 def test_conlleval_on_600_sequences(data_dir):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import run_sequence_labeling
-from finetune.metrics import bare_tag_scores
+from finetune.metrics import seqeval_scores
 from tests.finetune import tagging_toy
 from tests.launching import call_main
 
@@ -47,7 +47,7 @@ def test_train_score_and_predict(folder, tmp_path):
     for language in tagging_toy.LANGUAGES:
         (path,) = tmp_path.glob(f"{language}.*")
         gold, predicted = zip(*columns(path))
-        assert f1[language] == bare_tag_scores(gold, predicted).f1
+        assert f1[language] == seqeval_scores(gold, predicted).f1
         pairs = [pair for rows in zip(gold, predicted) for pair in zip(*rows)]
         assert accuracy[language] == pytest.approx(100 * sum(a == b for a, b in pairs) / len(pairs))
         assert {tag for tag, _ in pairs} <= set(NAMES.values())

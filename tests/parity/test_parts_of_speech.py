@@ -5,7 +5,7 @@ import pytest
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
-from finetune.metrics import bare_tag_chunks, bare_tag_scores
+from finetune.metrics import seqeval_chunks, seqeval_scores
 from scripts.data.treebank import PARTS_OF_SPEECH
 
 TAGS = [*PARTS_OF_SPEECH, "O", "B-PER", "I-PER", ".", "-"]
@@ -28,8 +28,8 @@ def test_equals_seqeval(seed):
         kept = rng.random(len(row)) < 0.7
         other[:] = [a if same else b for a, b, same in zip(row, other, kept)]
     joined = [tag for row in gold for tag in (*row, "O")]
-    assert bare_tag_chunks(joined) == set(get_entities(gold))
-    scores = bare_tag_scores(gold, predicted)
+    assert seqeval_chunks(joined) == set(get_entities(gold))
+    scores = seqeval_scores(gold, predicted)
     assert scores.precision == pytest.approx(100 * precision_score(gold, predicted), abs=1e-10)
     assert scores.recall == pytest.approx(100 * recall_score(gold, predicted), abs=1e-10)
     assert scores.f1 == pytest.approx(100 * f1_score(gold, predicted), abs=1e-10)

@@ -11,8 +11,8 @@ import zipfile
 
 import pytest
 
+from finetune import xtreme
 from finetune.flags import FinetuneFlags
-from inference.mining import DistinctLines, gold_pairs
 from reader.bitext import TATOEBA
 from reader.tokenization import Tokenizer
 from scripts.data import get_data
@@ -184,7 +184,18 @@ def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, mon
         environment = clean_environment()
         line = subprocess.run(recipe, env=environment, capture_output=True, text=True, check=True).stdout
         flags = json.loads(line)[3:]
-        few = ["--max_steps", "2", "--batch_size", "2", "--use_cuda", "false", "--max_seq_len", "64"]
+        few = [
+            "--do_test",
+            "true",
+            "--max_steps",
+            "2",
+            "--batch_size",
+            "2",
+            "--use_cuda",
+            "false",
+            "--max_seq_len",
+            "64",
+        ]
         if program == "run_mrc":
             few += ["--doc_stride", "16", "--max_query_length", "16"]
         call_main(importlib.import_module(program), [*flags, *few])
@@ -202,9 +213,19 @@ def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, mon
     ]
     vocabulary = ["--vocab_path", "configs/vocab.txt", "--piece_model_path", "configs/piece.model"]
     call_main(run_retrieval, [*search, *vocabulary, "--max_seq_len", "64", "--use_cuda", "false"])
-    for language in ("de", "fr", "ru", "zh"):
-        sides = [DistinctLines(f"{side}<=data/bucc/dev/{language}-en.{side}") for side in (language, "en")]
-        assert len(gold_pairs(f"data/bucc/dev/{language}-en.gold.tsv", *sides)) == 1
+    for split, gold in (("dev", ["--gold", "data/bucc/dev/de-en.gold.tsv"]), ("test", [])):
+        texts = {side: f"{side}<=data/bucc/{split}/de-en.{side}" for side in ("de", "en")}
+        sides = ["--source", texts["de"], "--target", texts["en"]]
+        mining = ["--model", "configs/base", "--output", f"output/bucc/de/{split}"]
+        call_main(importlib.import_module("mine_pairs"), [*sides, *gold, *mining])
+
+    runs = [f"{task}=output/{task}/test" for task in RECIPES]
+    xtreme.main([*runs, "bucc2018=output/bucc", "tatoeba=checkpoints"])
+    scores = json.loads((tmp_path / "xtreme/scores.json").read_text())["tasks"]
+    assert set(scores) == {*RECIPES, "bucc2018", "tatoeba"}
+    assert list(scores["udpos"]["by_language"]["f1"]) == ["de", "en"]
+    results = json.loads((tmp_path / "checkpoints/retrieval.json").read_text())
+    assert scores["tatoeba"]["score"] == results["tables"][0]["mean"]["de"]
 
 
 def make_model(folder) -> None:

@@ -1,0 +1,338 @@
+"""Put the predictions of finished runs into XTREME's table, and write them as a submission.
+
+    python -m finetune.xtreme xnli=output/xnli/test udpos=output/udpos/test tatoeba=output/tatoeba ...
+
+Each task has the folder that its run wrote (docs/xtreme.md). Scores are those of XTREME's evaluate.py (Hu et
+al., 2020), against the files that scripts/data/prepare.py wrote.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from finetune.conll import read_conll
+from finetune.metrics import accuracy, answer_scores, seqeval_scores
+from finetune.report import average
+from reader.bitext import TATOEBA, Sentences, read_bitexts
+from reader.classification import read_classification
+from reader.question_answering import read_squad
+from reader.tagging import read_tagged
+from reader.task_files import read_label_map
+from utils.command_line import Parser
+from utils.errors import UserError, run
+from utils.files import as_json, atomic_file, read_json, write_json
+from utils.tables import in_columns
+
+
+class ScoredFile(NamedTuple):
+    """The predictions of one language: the file of the submission, and metric -> per cent."""
+
+    content: str
+    scores: dict[str, float]
+
+
+class XtremeTask(NamedTuple):
+    """A column of XTREME's table.
+
+    Attributes:
+        title: of the column.
+        group: the tasks whose mean is shown, too.
+        languages: of the test set.
+        gold: the gold file of a language below --data, with %s for the language.
+        read: (prediction, gold file, language) -> `ScoredFile`.
+        ending: of the submission's files.
+    """
+
+    title: str
+    group: str
+    languages: str
+    gold: str
+    read: Callable[[Path, Path, str], ScoredFile]
+    ending: str = "tsv"
+
+
+class TaskScore(NamedTuple):
+    """The score of a task.
+
+    Attributes:
+        by_language: metric -> language -> per cent.
+        score: the mean over the languages; of question answering the mean of F1 and exact match.
+        missing: the languages of XTREME without predictions.
+    """
+
+    by_language: dict[str, dict[str, float]]
+    score: float
+    missing: list[str]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Collect the runs of the command line.
+
+    Raises:
+        UserError: a task is unknown, or a file is missing, damaged, or not of the gold file.
+    """
+    parser = Parser(__doc__)
+    parser.add_argument("runs", nargs="+", metavar="task=folder", help=f"tasks: {', '.join(TASKS)}")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="prepared data (data)")
+    parser.add_argument("--output", type=Path, default=Path("xtreme"), help="folder to write (xtreme)")
+    options = parser.parse_args(arguments)
+    scores = {}
+    for task, folder in folders_of(options.runs).items():
+        scores[task] = collect(task, folder, options.data, options.output / "predictions" / task)
+    means = group_means({task: score.score for task, score in scores.items() if not score.missing})
+    values = {"tasks": {task: score._asdict() for task, score in scores.items()}, "means": means}
+    write_json(options.output / "scores.json", values)
+    print(table(scores, means), "", f"written to {options.output}", sep="\n")
+
+
+def folders_of(runs: Sequence[str]) -> dict[str, Path]:
+    """task -> folder, in the order of XTREME's table.
+
+    Raises:
+        UserError: a run is not `task=folder`, a task is unknown or named twice, or a folder is not there.
+    """
+    folders: dict[str, Path] = {}
+    for text in runs:
+        task, equals, folder = text.partition("=")
+        if not equals or task not in TASKS:
+            raise UserError(f"{text}: give task=folder, with one of the tasks {', '.join(TASKS)}")
+        if task in folders:
+            raise UserError(f"{task} is named twice")
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder; name the one that holds the predictions of {task}")
+        folders[task] = Path(folder)
+    return {task: folders[task] for task in TASKS if task in folders}
+
+
+def collect(name: str, folder: Path, data: Path, output: Path) -> TaskScore:
+    """Score the predictions of a task, and write its part of the submission.
+
+    Raises:
+        UserError: there are no predictions, or a file is missing, damaged, or not of the gold file.
+    """
+    task = TASKS[name]
+    by_language: dict[str, dict[str, float]] = {}
+    missing = []
+    for language in task.languages.split():
+        path = find_prediction(name, folder, language)
+        if path is None:
+            missing.append(language)
+            continue
+        scored = task.read(path, data / task.gold.replace("%s", language), language)
+        with atomic_file(output / f"test-{language}.{task.ending}", "w", newline="\n") as file:
+            file.write(scored.content)
+        for metric, value in scored.scores.items():
+            by_language.setdefault(metric, {})[language] = value
+    if not by_language:
+        raise UserError(f"{folder}: no predictions of {name} there; run with --do_test true (docs/xtreme.md)")
+    return TaskScore(
+        by_language, average({metric: average(of) for metric, of in by_language.items()}), missing
+    )
+
+
+def find_prediction(name: str, folder: Path, language: str) -> Path | None:
+    """The predictions of a language in the folder of a run; None if there are none.
+
+    Raises:
+        UserError: there are several, such as those of two seeds.
+    """
+    if name == "tatoeba":
+        paths = list(folder.glob(f"predictions/tatoeba/test-{language}.tsv"))
+    elif name == "bucc2018":
+        paths = list(folder.glob(f"{language}/test/scores.tsv"))
+    else:
+        # test.de.tsv.4.12270, as --test_save names them: of the seed, the epoch and the step
+        form = re.compile(rf"(?!nbest_).*\b{language}\.(tsv|json)(\.seed_\d+)?\.\d+\.\d+")
+        paths = [path for path in sorted(folder.iterdir()) if form.fullmatch(path.name)]
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        raise UserError(f"{folder}: {names} are all predictions of {name} in {language}; keep one of them")
+    return paths[0] if paths else None
+
+
+def read_classes(path: Path, gold: Path, language: str) -> ScoredFile:
+    """A label per line; accuracy."""
+    label_map = read_label_map(gold.parents[1] / "label_map.json")
+    names = sorted(label_map, key=label_map.get)
+    labels = [names[example.label] for example in read_classification(gold, label_map)]
+    predicted = []
+    for cells in _rows(path):
+        id_ = cells[-len(names) - 1] if len(cells) > len(names) else ""  # before the probabilities
+        if not id_.isdecimal() or int(id_) >= len(names):
+            raise UserError(f"{path}: not the predictions of a model with {len(names)} labels")
+        predicted.append(names[int(id_)])
+    _check_count(path, gold, predicted, labels)
+    return ScoredFile("".join(f"{name}\n" for name in predicted), {"acc": accuracy(predicted, labels)})
+
+
+def read_tags(path: Path, gold: Path, language: str, scheme: str) -> ScoredFile:
+    """A tag per line, a blank line behind each sentence; seqeval's F1."""
+    label_map = read_label_map(gold.parents[1] / "label_map.json")
+    names = sorted(label_map, key=label_map.get)
+    labels = []
+    for sentence in read_tagged(gold, label_map, scheme):
+        labels.append([names[label] for label in sentence.labels])
+    predicted = [list(sentence.predicted) for sentence in read_conll(path)]
+    _check_count(path, gold, [len(tags) for tags in predicted], [len(tags) for tags in labels], same=True)
+    content = "".join("".join(f"{tag}\n" for tag in tags) + "\n" for tags in predicted)
+    return ScoredFile(content, {"f1": seqeval_scores(labels, predicted).f1})
+
+
+def read_answers(path: Path, gold: Path, language: str, rules: str) -> ScoredFile:
+    """{id: answer}; F1 and exact match by the rules of SQuAD or MLQA."""
+    answers = read_json(path)
+    questions = read_squad(gold, "dev").questions
+    if not isinstance(answers, dict):
+        raise UserError(f"{path}: not a JSON object with an answer for each question id")
+    absent = [question.id for question in questions if not isinstance(answers.get(question.id), str)]
+    if absent:
+        raise UserError(f"{path}: no answer to the question {absent[0]} of {gold}")
+    rows = [(answers[question.id], question.answers) for question in questions]
+    return ScoredFile(as_json(answers), answer_scores(rows, language, rules))
+
+
+def read_matches(path: Path, gold: Path, language: str) -> ScoredFile:
+    """For each English sentence in alphabetical order the line of its translation, from 0; accuracy."""
+    (bitext,) = read_bitexts(gold, [language])
+    english = [text.strip() for text in bitext.translations]
+    order = sorted(range(len(english)), key=english.__getitem__)
+    predicted = [cells[0] for cells in _rows(path)]
+    _check_count(path, gold, predicted, order)
+    score = accuracy(predicted, [str(number) for number in order])
+    return ScoredFile("".join(f"{number}\n" for number in predicted), {"acc": score})
+
+
+def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
+    """Pairs of ids of the sentences that were mined above the threshold chosen on dev; F1.
+
+    Args:
+        path: <folder>/<language>/test/scores.tsv; <folder>/<language>/dev/mining.json has the threshold.
+        gold: the beginning of the names of the files that prepare.py wrote, data/bucc/test/de-en.
+    """
+    dev = path.parents[1] / "dev" / "mining.json"
+    threshold = read_json(dev).get("threshold")
+    if threshold is None:
+        raise UserError(f"{dev}: no threshold in it; mine dev with --gold {gold.name}.gold.tsv")
+    sources = Sentences(f"{gold}.{language}.ids").texts()
+    translations = Sentences(f"{gold}.en.ids").texts()
+    pairs = set()
+    try:
+        for score, source, translation in _rows(path):
+            if float(score) >= threshold:
+                pairs.add((sources[int(source) - 1], translations[int(translation) - 1]))
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{path}: not of mine_pairs.py with {gold}.{language} and .en; mine again") from error
+    gold_pairs = {tuple(cells) for cells in _rows(Path(f"{gold}.gold.ids.tsv"))}
+    content = "".join(f"{source}\t{translation}\n" for source, translation in sorted(pairs))
+    return ScoredFile(content, {"f1": f1_of_pairs(pairs, gold_pairs)})
+
+
+def f1_of_pairs(pairs: set[tuple[str, ...]], gold: set[tuple[str, ...]]) -> float:
+    """F1 of mined pairs of ids, in per cent."""
+    correct = len(pairs & gold)
+    return 2 * correct / (len(pairs) + len(gold)) * 100
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The cells of each line."""
+    return [line.split("\t") for line in Sentences(path).texts()]
+
+
+def _check_count(path: Path, gold: Path, predicted: Sequence, labels: Sequence, same: bool = False) -> None:
+    """Raise a UserError if predictions are not as many as labels, or not the `same` lengths."""
+    if len(predicted) != len(labels) or (same and predicted != labels):
+        raise UserError(
+            f"{path}: {len(predicted):,} predictions that do not belong to the {len(labels):,} rows of {gold}"
+        )
+
+
+def group_means(scores: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each group whose tasks are all there, and "all" if all tasks are.
+
+    Args:
+        scores: task -> per cent, of the tasks with all languages.
+    """
+    means = {}
+    for group in dict.fromkeys(task.group for task in TASKS.values()):
+        names = [name for name, task in TASKS.items() if task.group == group]
+        if scores.keys() >= set(names):
+            means[group] = average({name: scores[name] for name in names})
+    if scores.keys() == TASKS.keys():
+        means["all"] = average(scores)
+    return means
+
+
+def table(scores: Mapping[str, TaskScore], means: Mapping[str, float]) -> str:
+    """The columns of all tasks: score and languages; below them the means that are there."""
+    rows = [["task"], ["score"], ["languages"]]
+    for name, task in TASKS.items():
+        rows[0].append(task.title)
+        if name in scores:
+            count = len(task.languages.split())
+            rows[1].append(f"{scores[name].score:.1f}")
+            rows[2].append(f"{count - len(scores[name].missing)}/{count}")
+        else:
+            rows[1].append("-")
+            rows[2].append("-")
+    text = in_columns(rows)
+    for group, mean in means.items():
+        text += f"\nmean of {group}: {mean:.1f}"
+    if "all" not in means:
+        text += "\na mean needs all of its tasks in all languages"
+    return text
+
+
+_CLASSES = "classification"
+_TAGS = "tagging"
+_ANSWERS = "question answering"
+_SENTENCES = "retrieval"
+_XNLI = "ar bg de el en es fr hi ru sw th tr ur vi zh"
+_UDPOS = "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
+_PANX = (
+    "ar he vi id jv ms tl eu ml ta te af nl en de el bn hi mr ur fa fr it pt es bg ru ja ka ko th sw yo my "
+    "zh kk tr et fi hu"
+)
+TASKS = {
+    "xnli": XtremeTask(
+        "XNLI",
+        _CLASSES,
+        "ar bg de el en es fr hi ru sw th tr ur vi zh",
+        "xnli/test/test.%s.tsv",
+        read_classes,
+    ),
+    "pawsx": XtremeTask("PAWS-X", _CLASSES, "de en es fr ja ko zh", "pawsx/test/test.%s.tsv", read_classes),
+    "udpos": XtremeTask("POS", _TAGS, _UDPOS, "udpos/test/test.%s.tsv", partial(read_tags, scheme="NONE")),
+    "panx": XtremeTask("NER", _TAGS, _PANX, "panx/test/test.%s.tsv", partial(read_tags, scheme="IOB")),
+    "xquad": XtremeTask(
+        "XQuAD",
+        _ANSWERS,
+        "en es de el ru tr ar vi th zh hi",
+        "mlqa/xquad/xquad.%s.json",
+        partial(read_answers, rules="squad"),
+        "json",
+    ),
+    "mlqa": XtremeTask(
+        "MLQA",
+        _ANSWERS,
+        "en es de ar hi vi zh",
+        "mlqa/test/test.%s.json",
+        partial(read_answers, rules="mlqa"),
+        "json",
+    ),
+    "tydiqa": XtremeTask(
+        "TyDi QA",
+        _ANSWERS,
+        "en ar bn fi id ko ru sw te",
+        "tydiqa/dev/dev.%s.json",
+        partial(read_answers, rules="squad"),
+        "json",
+    ),
+    "bucc2018": XtremeTask("BUCC", _SENTENCES, "de fr ru zh", "bucc/test/%s-en", read_mined),
+    "tatoeba": XtremeTask("Tatoeba", _SENTENCES, " ".join(TATOEBA), "tatoeba", read_matches),
+}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,324 @@
+"""python -m finetune.xtreme: columns, means and submission of toy predictions, computed a second time."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune import xtreme
+from finetune.classification import Classification
+from finetune.tagging import Tagging
+from finetune.xtreme import TASKS
+from reader.bitext import TATOEBA
+from reader.classification import read_classification
+from reader.tagging import JOINT, read_tagged
+from scripts.data.treebank import PARTS_OF_SPEECH
+from tests.helpers.letters import Letters
+from utils.errors import UserError
+
+LANGUAGES = {"xnli": 15, "pawsx": 7, "udpos": 33, "panx": 40, "xquad": 11, "mlqa": 7, "tydiqa": 9}
+LANGUAGES |= {"bucc2018": 4, "tatoeba": 36}
+LABELS = {
+    "xnli": ["contradiction", "entailment", "neutral"],
+    "pawsx": ["0", "1"],
+    "udpos": list(PARTS_OF_SPEECH),
+    "panx": ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"],
+}
+WORDS = ["red", "green", "blue", "north", "south", "old", "new", "big"]
+
+
+def write(path, text: str):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def number_names(task: str) -> str:
+    return json.dumps({name: number for number, name in enumerate(LABELS[task])})
+
+
+def make_classes(data, runs, task, draw) -> None:
+    write(data / task / "label_map.json", number_names(task))
+    labels = LABELS[task]
+    for language in TASKS[task].languages.split():
+        rows = "".join(f"a\tb\t{draw.choice(labels)}\n" for _ in range(9))
+        gold = write(data / f"{task}/test/test.{language}.tsv", "text_a\ttext_b\tlabel\n" + rows)
+        probabilities = [np.array([draw.random() for _ in labels]) for _ in range(9)]
+        ids = {label: number for number, label in enumerate(labels)}
+        task_ = Classification(Letters(), labels, 16)
+        task_.write(runs / task / f"test.{language}.tsv.3.120", read_classification(gold, ids), probabilities)
+
+
+def make_tags(data, runs, task, draw) -> None:
+    write(data / task / "label_map.json", number_names(task))
+    labels = LABELS[task]
+    scheme = "NONE" if task == "udpos" else "IOB"
+    ids = {label: number for number, label in enumerate(labels)}
+    for language in TASKS[task].languages.split():
+        lines = ["text_a\tlabel"]
+        for _ in range(5):
+            length = draw.randint(1, 7)
+            tags = draw.choices(labels, k=length)
+            lines.append(f"{JOINT.join(draw.choices(WORDS, k=length))}\t{JOINT.join(tags)}")
+        gold = write(data / f"{task}/test/test.{language}.tsv", "\n".join(lines) + "\n")
+        sentences = read_tagged(gold, ids, scheme)
+        predicted = []
+        for sentence in sentences:
+            row = [tag if draw.random() < 0.6 else draw.randrange(len(labels)) for tag in sentence.labels]
+            predicted.append(np.array(row))
+        task_ = Tagging(Letters(), labels, 16, scheme=scheme)
+        task_.write(runs / task / f"test.{language}.tsv.3.120", sentences, predicted)
+
+
+def make_answers(data, runs, task, draw) -> None:
+    """Answers of plain words, on which all rules of normalisation agree."""
+    place = {"xquad": "mlqa/xquad/xquad", "mlqa": "mlqa/test/test", "tydiqa": "tydiqa/dev/dev"}[task]
+    for language in TASKS[task].languages.split():
+        questions = []
+        answers = {}
+        for number in range(6):
+            context = " ".join(draw.sample(WORDS, 6))
+            first = draw.randrange(4)
+            answer = " ".join(context.split()[first : first + 2])
+            gold = {"text": answer, "answer_start": context.index(answer)}
+            qas = [{"id": f"q{number}", "question": "?", "answers": [gold]}]
+            questions.append({"paragraphs": [{"context": context, "qas": qas}]})
+            answers[f"q{number}"] = " ".join(draw.sample(context.split(), draw.randint(1, 3)))
+        write(data / f"{place}.{language}.json", json.dumps({"data": questions}))
+        write(runs / task / f"test.{language}.json.3.120", json.dumps(answers))
+        write(runs / task / f"nbest_test.{language}.json.3.120", "{}")
+
+
+def make_tatoeba(data, runs, draw) -> None:
+    english = [f"{word} {number % 2}" for number, word in enumerate(WORDS)]
+    draw.shuffle(english)
+    for language, code in TATOEBA.items():
+        for side in (code, "eng"):
+            text = "".join(f"{line}\n" for line in english)
+            write(data / f"tatoeba/tatoeba.{code}-eng.{side}", text)
+        lines = "".join(f"{draw.randrange(len(WORDS))}\n" for _ in WORDS)
+        write(runs / f"tatoeba/predictions/tatoeba/test-{language}.tsv", lines)
+
+
+def make_bucc(data, runs, draw) -> None:
+    for language in TASKS["bucc2018"].languages.split():
+        place = data / f"bucc/test/{language}-en"
+        for side in (language, "en"):
+            write(place.with_name(f"{language}-en.{side}.ids"), "".join(f"{side}-{n}\n" for n in range(9)))
+        gold = "".join(f"{language}-{n}\ten-{8 - n}\n" for n in range(0, 9, 2))
+        write(place.with_name(f"{language}-en.gold.ids.tsv"), gold)
+        rows = [(draw.random(), n + 1, 9 - n if draw.random() < 0.8 else 1) for n in range(9)]
+        write(runs / f"bucc/{language}/test/scores.tsv", "".join(f"{s:.6f}\t{a}\t{b}\n" for s, a, b in rows))
+        write(runs / f"bucc/{language}/dev/mining.json", '{"threshold": 0.4}')
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Prepared data and the predictions of nine runs, as their commands write them."""
+    folder = tmp_path_factory.mktemp("xtreme")
+    data = folder / "data"
+    runs = folder / "runs"
+    draw = random.Random(7)
+    for task in ("xnli", "pawsx"):
+        make_classes(data, runs, task, draw)
+    for task in ("udpos", "panx"):
+        make_tags(data, runs, task, draw)
+    for task in ("xquad", "mlqa", "tydiqa"):
+        make_answers(data, runs, task, draw)
+    make_tatoeba(data, runs, draw)
+    make_bucc(data, runs, draw)
+    return folder
+
+
+def collect(finished, output, tasks=tuple(TASKS)) -> dict:
+    runs = [f"{task}={finished / 'runs' / task.removesuffix('2018')}" for task in tasks]
+    xtreme.main([*runs, "--data", str(finished / "data"), "--output", str(output)])
+    return json.loads((output / "scores.json").read_text())
+
+
+# The definitions of XTREME's evaluate.py, on its submission files.
+
+
+def chunks(tags: list[str]) -> set:
+    """seqeval's rules for where a chunk ends and begins, one rule a line."""
+    spans = set()
+    begin = 0
+    last_prefix = "O"
+    last_type = ""
+    for place, tag in enumerate([*tags, "O"]):
+        prefix = tag[0]
+        type_ = tag[1:].split("-", 1)[-1] or "_"
+        ends = [
+            last_prefix in ("E", "S"),
+            last_prefix == "B" and prefix in ("B", "S", "O"),
+            last_prefix == "I" and prefix in ("B", "S", "O"),
+            last_prefix not in ("O", ".") and last_type != type_,
+        ]
+        begins = [
+            prefix in ("B", "S"),
+            last_prefix in ("E", "S", "O") and prefix in ("E", "I"),
+            prefix not in ("O", ".") and last_type != type_,
+        ]
+        if any(ends):
+            spans.add((last_type, begin, place - 1))
+        if any(begins):
+            begin = place
+        last_prefix = prefix
+        last_type = type_
+    return spans
+
+
+def f1_of(correct: int, predicted: int, gold: int) -> float:
+    if not correct:
+        return 0.0
+    precision = correct / predicted
+    recall = correct / gold
+    return 100 * 2 * precision * recall / (precision + recall)
+
+
+def accuracy_of_classes(text: str, gold: str) -> float:
+    labels = [row.split("\t")[2] for row in gold.splitlines()[1:]]
+    return 100 * np.mean([name == label for name, label in zip(text.split(), labels, strict=True)])
+
+
+def f1_of_tags(text: str, gold: str) -> float:
+    gold_rows = [row.split("\t")[1].split(JOINT) for row in gold.split("\n")[1:-1]]
+    rows = [sentence.split("\n") for sentence in text.rstrip("\n").split("\n\n")]
+    if "B-PER" in gold:
+        gold_rows = [as_iob2(tags) for tags in gold_rows]
+    gold_chunks = chunks([tag for tags in gold_rows for tag in (*tags, "O")])
+    predicted_chunks = chunks([tag for tags in rows for tag in (*tags, "O")])
+    return f1_of(len(gold_chunks & predicted_chunks), len(predicted_chunks), len(gold_chunks))
+
+
+def mean_of_f1_and_matches(text: str, gold: str) -> float:
+    answers = json.loads(text)
+    f1 = []
+    matches = []
+    for article in json.loads(gold)["data"]:
+        (question,) = article["paragraphs"][0]["qas"]
+        words = answers[question["id"]].split()
+        gold_words = question["answers"][0]["text"].split()
+        shared = (Counter(words) & Counter(gold_words)).total()
+        f1.append(f1_of(shared, len(words), len(gold_words)))
+        matches.append(100.0 * (words == gold_words))
+    return (np.mean(f1) + np.mean(matches)) / 2
+
+
+def accuracy_of_matches(text: str, english: str) -> float:
+    lines = sorted((line, number) for number, line in enumerate(english.splitlines()))
+    return 100 * np.mean([int(cell) == number for cell, (_, number) in zip(text.split(), lines, strict=True)])
+
+
+def f1_of_mined_pairs(text: str, gold: str) -> float:
+    pairs = set(text.splitlines())
+    gold_pairs = set(gold.splitlines())
+    return f1_of(len(pairs & gold_pairs), len(pairs), len(gold_pairs))
+
+
+# task -> the gold file of a language, and the score of a language.
+DEFINITIONS = {
+    "xnli": ("xnli/test/test.{}.tsv", accuracy_of_classes),
+    "pawsx": ("pawsx/test/test.{}.tsv", accuracy_of_classes),
+    "udpos": ("udpos/test/test.{}.tsv", f1_of_tags),
+    "panx": ("panx/test/test.{}.tsv", f1_of_tags),
+    "xquad": ("mlqa/xquad/xquad.{}.json", mean_of_f1_and_matches),
+    "mlqa": ("mlqa/test/test.{}.json", mean_of_f1_and_matches),
+    "tydiqa": ("tydiqa/dev/dev.{}.json", mean_of_f1_and_matches),
+    "bucc2018": ("bucc/test/{}-en.gold.ids.tsv", f1_of_mined_pairs),
+    "tatoeba": ("tatoeba/tatoeba.{}-eng.eng", accuracy_of_matches),
+}
+
+
+def expected_scores(data, submission) -> dict[str, float]:
+    """task -> score, from the submission and the gold files."""
+    scores = {}
+    for task, (place, score_of) in DEFINITIONS.items():
+        of_languages = []
+        for path in sorted((submission / task).iterdir()):
+            language = path.name.split("-")[1].split(".")[0]
+            code = TATOEBA[language] if task == "tatoeba" else language
+            gold = (data / place.format(code)).read_text(encoding="utf-8")
+            of_languages.append(score_of(path.read_text(encoding="utf-8"), gold))
+        assert len(of_languages) == LANGUAGES[task]
+        scores[task] = float(np.mean(of_languages))
+    return scores
+
+
+def as_iob2(tags: list[str]) -> list[str]:
+    """The gold file as `read_tagged` reads it: an I- that continues nothing becomes a B-."""
+    rewritten = []
+    for before, tag in zip(["O", *tags], tags):
+        continues = tag[0] == "I" and before[2:] == tag[2:]
+        rewritten.append(tag if tag == "O" or continues else f"B-{tag[2:]}")
+    return rewritten
+
+
+def test_the_scores_are_those_of_the_definitions(finished, tmp_path, capsys):
+    values = collect(finished, tmp_path)
+    expected = expected_scores(finished / "data", tmp_path / "predictions")
+    scores = {task: value["score"] for task, value in values["tasks"].items()}
+    assert scores == pytest.approx(expected, abs=1e-9)
+    assert all(0 < score < 100 for score in scores.values())
+    groups = [("xnli", "pawsx"), ("udpos", "panx"), ("xquad", "mlqa", "tydiqa"), ("bucc2018", "tatoeba")]
+    means = [np.mean([expected[task] for task in group]) for group in groups]
+    assert list(values["means"].values()) == pytest.approx([*means, np.mean(list(expected.values()))])
+    printed = capsys.readouterr().out
+    titles = ["task", "XNLI", "PAWS-X", "POS", "NER", "XQuAD", "MLQA", "TyDi", "QA", "BUCC", "Tatoeba"]
+    assert printed.split()[: len(titles)] == titles
+    assert "15/15" in printed and f"mean of all: {values['means']['all']:.1f}" in printed
+
+
+def test_means_need_all_tasks_and_all_languages(finished, tmp_path, capsys):
+    values = collect(finished, tmp_path / "some", ("tatoeba", "xnli", "bucc2018"))
+    assert list(values["tasks"]) == ["xnli", "bucc2018", "tatoeba"]
+    assert list(values["means"]) == ["retrieval"]
+    assert "a mean needs all of its tasks in all languages" in capsys.readouterr().out
+    removed = finished / "runs/bucc/ru/test/scores.tsv"
+    text = removed.read_text()
+    removed.unlink()
+    values = collect(finished, tmp_path / "fewer", ("tatoeba", "bucc2018"))
+    removed.write_text(text)
+    assert (values["tasks"]["bucc2018"]["missing"], values["means"]) == (["ru"], {})
+    assert "3/4" in capsys.readouterr().out
+
+
+XNLI = "runs/xnli/test.ar.tsv.3.120"
+MLQA = "runs/mlqa/test.en.json.3.120"
+# The run, the files that are changed, the message.
+CASES = [
+    ("xnli", {}, "xnli: give task=folder, with one of the tasks xnli, pawsx, udpos"),
+    ("xlni=runs/xnli", {}, "xlni=runs/xnli: give task=folder"),
+    ("xnli=runs/none", {}, "runs/none: no such folder; name the one that holds the predictions of xnli"),
+    ("xnli=runs/tatoeba", {}, "runs/tatoeba: no predictions of xnli there; run with --do_test true"),
+    ("xnli=runs/xnli", {"runs/xnli/test.ar.tsv.4.200": "0\n"}, "are all predictions of xnli in ar; keep"),
+    ("xnli=runs/xnli", {XNLI: "7\t1\t0\t0\n"}, "not the predictions of a model with 3 labels"),
+    ("xnli=runs/xnli", {XNLI: "1\t0\t1\t0\n"}, "1 predictions that do not belong to the 9 rows of"),
+    ("panx=runs/panx", {"runs/panx/test.ar.tsv.3.120": "a O\n\n"}, "that do not belong to the 5 rows of"),
+    ("mlqa=runs/mlqa", {MLQA: "{}"}, "no answer to the question q0 of"),
+    ("mlqa=runs/mlqa", {MLQA: "[]"}, "not a JSON object with an answer for each question id"),
+    ("bucc2018=runs/bucc", {"runs/bucc/de/dev/mining.json": "{}"}, "no threshold in it; mine dev with"),
+    ("bucc2018=runs/bucc", {"runs/bucc/de/test/scores.tsv": "1\t1\t99\n"}, "not of mine_pairs.py with"),
+]
+
+
+@pytest.mark.parametrize("run, changes, message", CASES, ids=[case[2][:20] for case in CASES])
+def test_bad_input(finished, tmp_path, monkeypatch, run, changes, message):
+    shutil.copytree(finished, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    for name, text in changes.items():
+        Path(name).write_text(text)
+    with pytest.raises(UserError) as error:
+        xtreme.main([run])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_task_is_named_once(finished):
+    run = f"xnli={finished / 'runs/xnli'}"
+    with pytest.raises(UserError, match="xnli is named twice"):
+        xtreme.main([run, run])
