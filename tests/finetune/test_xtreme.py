@@ -273,6 +273,19 @@ def test_the_scores_are_those_of_the_definitions(finished, tmp_path, capsys):
     assert "15/15" in printed and f"mean of all: {values['means']['all']:.1f}" in printed
 
 
+def test_only_pairs_above_the_threshold_of_dev_are_submitted(finished, tmp_path):
+    collect(finished, tmp_path, ("bucc2018",))
+    for language in ("de", "zh"):
+        rows = (finished / f"runs/bucc/{language}/test/scores.tsv").read_text().splitlines()
+        pairs = []
+        for score, source, translation in (row.split("\t") for row in rows):
+            if float(score) >= 0.4:
+                pairs.append(f"{language}-{int(source) - 1}\ten-{int(translation) - 1}")
+        submission = (tmp_path / f"predictions/bucc2018/test-{language}.tsv").read_text().splitlines()
+        assert submission == sorted(pairs)
+        assert 0 < len(pairs) < len(rows)
+
+
 def test_means_need_all_tasks_and_all_languages(finished, tmp_path, capsys):
     values = collect(finished, tmp_path / "some", ("tatoeba", "xnli", "bucc2018"))
     assert list(values["tasks"]) == ["xnli", "bucc2018", "tatoeba"]
