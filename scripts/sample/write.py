@@ -7,12 +7,16 @@ retrieval/<l>-en.{<l>,en}     line i of one file translates line i of the other;
 piece.model, vocab.txt        a vocabulary trained on mono and parallel
 """
 
+import io
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from reader.tokenization import Tokenizer
 from scripts.sample import scenes
@@ -82,27 +86,51 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 def train_vocabulary(folder: Path, pieces: int) -> None:
     """Train on folder/mono and folder/parallel; write folder/piece.model and folder/vocab.txt.
 
-    Pieces stay within words, in Chinese too. The ids of the model are those of XLM-R (unknown 0, begin 1,
-    end 2, no pad), and vocab.txt is derived in the same way.
+    The model is a unigram model, as that of XLM-R. sentencepiece's training of unigram models takes only
+    parts of words that several different words share, which are few in so small a lexicon. So the pieces are
+    those of a BPE model. They stay within words, in Chinese too.
+
+    The ids of the model are those of XLM-R (unknown 0, begin 1, end 2, no pad), and vocab.txt is derived in
+    the same way.
     """
     logger.info("training a vocabulary of %s pieces", f"{pieces:,}")
-    with open(folder / "piece.model", "wb") as model:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_vocabulary_sentences(folder),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=pieces,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=-1,
-            minloglevel=1,
-            pretokenization_delimiter=BOUNDARY,
-            num_threads=1,  # the same bytes on every machine
-        )
+    bpe = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=_vocabulary_sentences(folder),
+        model_writer=bpe,
+        model_type="bpe",
+        vocab_size=pieces,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        minloglevel=1,
+        pretokenization_delimiter=BOUNDARY,
+        num_threads=1,  # the same bytes on every machine
+    )
+    model = as_unigram(bpe.getvalue(), _vocabulary_sentences(folder))
+    (folder / "piece.model").write_bytes(model)
     Tokenizer(piece_model_path=folder / "piece.model").write_vocab(folder / "vocab.txt")
+
+
+def as_unigram(bpe: bytes, sentences: Iterable[str]) -> bytes:
+    """A BPE model as a unigram model with the same pieces.
+
+    The score of a piece is the logarithm of its share of all pieces, where BPE cuts the sentences. A piece
+    that does not occur counts half, so that the pieces which do occur are preferred.
+    """
+    processor = sentencepiece.SentencePieceProcessor(model_proto=bpe)
+    counts: Counter[int] = Counter()
+    for sentence in sentences:
+        counts.update(processor.encode(sentence.replace(BOUNDARY, "")))
+    model = ModelProto.FromString(bpe)
+    model.trainer_spec.model_type = TrainerSpec.UNIGRAM
+    for number, piece in enumerate(model.pieces):
+        if piece.type == piece.NORMAL:
+            piece.score = math.log(max(counts[number], 0.5) / counts.total())
+    return model.SerializeToString(deterministic=True)
 
 
 def _vocabulary_sentences(folder: Path) -> Iterator[str]:
