@@ -1,11 +1,14 @@
 """The sample set: sentences checked by hand, labels, splits and files."""
 
+import io
 import json
 import re
 import unicodedata
 from collections import Counter
 
 import pytest
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from reader.classification import read_classification
 from reader.task_files import read_label_map
@@ -13,7 +16,7 @@ from reader.tokenization import Tokenizer
 from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, lexicon, say
 from scripts.sample.scenes import CODES, LABELS, Scene, relation
-from scripts.sample.write import write_sample
+from scripts.sample.write import as_unigram, write_sample
 from tests.helpers.small_corpus import files_of
 
 # Checked by hand: gender, number and case of adjectives, nouns after numerals, agreement of verbs,
@@ -152,6 +155,31 @@ def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path):
         assert tokenizer.unk_id not in tokenizer.encode(examples[0].text_a)
     chinese = [piece for piece in tokenizer.vocab if re.fullmatch(r"[\u4e00-\u9fff]{2,}", piece)]
     assert chinese and all(any(piece in word for word in chinese_words()) for piece in chinese)
+    assert model_type_of(files["piece.model"]) == TrainerSpec.UNIGRAM
     pairs = files["parallel/en-hi.tsv"].decode().splitlines()
     pair_scenes = [scenes.pair(2, "hi", index) for index in range(40)]
     assert pairs == [f"{say('en', scene)}\t{say('hi', scene)}" for scene in pair_scenes]
+
+
+def model_type_of(piece_model: bytes) -> int:
+    return ModelProto.FromString(piece_model).trainer_spec.model_type
+
+
+def test_the_unigram_model_cuts_sentences_as_the_bpe_model_does():
+    sentences = [say(code, scenes.pair(4, "de", index)) for code in CODES for index in range(100)]
+    trained = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=trained,
+        model_type="bpe",
+        vocab_size=2400,  # as in the demo
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        minloglevel=2,
+    )
+    assert model_type_of(trained.getvalue()) == TrainerSpec.BPE
+    unigram = as_unigram(trained.getvalue(), sentences)
+    assert model_type_of(unigram) == TrainerSpec.UNIGRAM
+    models = [SentencePieceProcessor(model_proto=proto) for proto in (trained.getvalue(), unigram)]
+    bpe_ids, unigram_ids = ([model.encode(sentence) for sentence in sentences] for model in models)
+    assert unigram_ids == bpe_ids
