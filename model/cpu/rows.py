@@ -4,6 +4,7 @@ NumPy releases the interpreter lock while it computes, so Python threads are eno
 sleep between products (`KMP_BLOCKTIME` in utils/runtime.py).
 """
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,8 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     not depend on the number of threads. NumPy's floating-point warnings are switched off.
     """
     threads = thread_count()
-    size = max(1, min(BLOCK // width, -(-rows // threads)))
+    # At most BLOCK numbers in a slice, and at least a slice for each thread.
+    size = max(1, min(BLOCK // width, math.ceil(rows / threads)))
     slices = [slice(start, start + size) for start in range(0, rows, size)]
     shares = [slices[first::threads] for first in range(threads)]  # of each thread; the first is this one's
     futures = [_pool().submit(_each, work, share) for share in shares[1:] if share]

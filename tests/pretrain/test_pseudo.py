@@ -155,11 +155,14 @@ def test_found_in_translation_by_hand():
     stage1 = batch.stage1  # two slots a sentence; language 0 first, so the second row's slots come first
     assert stage1.slot_sentences.tolist() == [1, 1, 0, 0]
     translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
-    for pseudo_ids, ignored, expected in (([50, 40, 40, 42], [], (3, 4)), ([50, 9, 40, 77], [9], (2, 3))):
+    for pseudo_ids, ignored, found_and_all in (
+        ([50, 40, 40, 42], [], (3, 4)),  # all but the second: 40 is in the translation of the other sentence
+        ([50, 9, 40, 77], [9], (2, 3)),
+    ):
         counts = pseudo_translations.found_in_translation(
             stage1, np.array(pseudo_ids), translations, np.array(ignored)
         )
-        assert counts == expected
+        assert counts == found_and_all
     counts = np.zeros((2, 100), dtype=np.int64)
     counts[0, [9, 50, 60]] = [99, 5, 7]  # 9 is punctuation: the guesses are 60 and 50
     counts[1, [40, 41, 60]] = [5, 7, 1]

@@ -116,6 +116,14 @@ def test_a_last_batch_that_is_too_short_for_all_processes():
     assert sorted(len(step.micro_batches) for step in last) == [0, 0, 0, 1]
 
 
+def test_in_tokens_fills_its_budget():
+    """3 x 20 tokens are full; a fourth example would make 80. One of 70 tokens is alone."""
+    lengths = [20, 5, 20, 20, 20, 20, 70, 5]
+    examples = [Item(number, length) for number, length in enumerate(lengths)]
+    data = Batches(examples, Encode(), batch_size=60, in_tokens=True, shuffle=False)
+    assert [sorted(numbers(step)) for step in data.stream()] == [[0, 1, 2], [3, 4, 5], [6], [7]]
+
+
 def test_in_tokens_holds_its_budget(small_windows):
     for step in batches(batch_size=200, in_tokens=True, micro_batch_size=100).stream():
         assert step.count * max(micro.input_ids.shape[1] for micro in step.micro_batches) <= 200
