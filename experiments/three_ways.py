@@ -131,7 +131,7 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
 def named_languages(
     means: LanguageMeans, bitexts: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, dict[str, Any]]:
-    """Language -> the number of its "sentences", and how many are nearest to its own mean: "right", by layer."""
+    """Language -> the number of its sentences, and how many are nearest to its own mean, by layer."""
     sentences = {language: src for language, (src, _) in bitexts.items()}
     sentences["en"] = np.concatenate([tgt for _, tgt in bitexts.values()], axis=1)
     result = {}
