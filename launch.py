@@ -164,6 +164,16 @@ def keep_total_batch(
     return tuple(script), f"{line} (the recipe is for {recipe_devices} devices)"
 
 
+def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
+    """A line for the log: why a recipe leaves GPUs idle, and the flags that use all with the same batch."""
+    batch_size = integer_flag(script, "--batch_size") or 32  # the default of the scripts
+    reason = f"{recipe_devices} of {gpus} GPUs, because the recipe is for {recipe_devices} devices"
+    each, rest = divmod(batch_size * recipe_devices, gpus)
+    if rest:
+        return reason
+    return f"{reason}; NPROC={gpus} and --batch_size {each} use all with the same total"
+
+
 def integer_flag(words: Sequence[str], name: str) -> int | None:
     """The value of the last `name 8` or `name=8`. None: there is none, or one that the script refuses."""
     text = ""
@@ -320,6 +330,8 @@ def main() -> None:
     in_all = processes * len(flags.nodes)
     script = flags.script
     if flags.recipe_devices is not None:
+        if flags.nproc_per_node is None and len(gpus) > processes:
+            print(f"launch: {idle_gpus(script, flags.recipe_devices, len(gpus))}", flush=True)
         script, line = keep_total_batch(script, flags.recipe_devices, in_all)
         print(f"launch: {line}", flush=True)
         os.environ[RECIPE_BATCH] = line

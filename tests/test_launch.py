@@ -35,6 +35,55 @@ def test_the_total_batch_is_kept(flags, recipe, processes, steps, total):
     assert str(parse_args(FinetuneFlags, new_flags).gradient_accumulation_steps) == steps
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "gpus", "advice"),
+    [("16", 4, "; NPROC=4 and --batch_size 8 use all with the same total"), ("16", 3, "")],
+)
+def test_a_recipe_that_leaves_gpus_idle_says_so(batch_size, gpus, advice):
+    line = launch.idle_gpus(["--batch_size", batch_size], recipe_devices=2, gpus=gpus)
+    assert line == f"2 of {gpus} GPUs, because the recipe is for 2 devices{advice}"
+    if advice:  # the same total as that of the recipe
+        assert (
+            "8 x accumulation 1 x processes 4 = 32 in all"
+            in launch.keep_total_batch(["--batch_size", "8"], 2, 4)[1]
+        )
+
+
+@pytest.fixture
+def printed(tmp_path, monkeypatch, capsys):
+    """printed(gpus, *flags): what launch.py prints before it starts run_classifier.py."""
+    monkeypatch.chdir(tmp_path)
+    Path("run_classifier.py").write_text("")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "execv", lambda *arguments: sys.exit(0))
+    monkeypatch.setattr(launch, "run_processes", lambda *arguments: 0)
+
+    def launch_main(gpus: int, *flags: str) -> str:
+        monkeypatch.setattr(launch, "visible_gpus", lambda: [str(number) for number in range(gpus)])
+        line = ["launch.py", *flags, "run_classifier.py", "--batch_size", "16"]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit):
+            launch.main()
+        return capsys.readouterr().out
+
+    return launch_main
+
+
+def test_a_recipe_on_one_gpu_and_on_four(printed):
+    idle = "launch: 2 of 4 GPUs, because the recipe is for 2 devices"
+    assert idle in printed(4, "--recipe_devices", "2")
+    assert idle not in printed(1, "--recipe_devices", "2")
+    assert idle not in printed(4, "--recipe_devices", "2", "--nproc_per_node", "2")
+
+
+def test_a_script_that_names_no_number_of_devices(printed):
+    """The official translate-train scripts, whose total of 128 is for 8 devices."""
+    advice = "launch: --batch_size is for each device; --recipe_devices N keeps the total of a recipe"
+    assert advice in printed(0)
+    assert advice not in printed(0, "--nproc_per_node", "1")
+    assert "batch: 16 x accumulation 8 x processes 1 = 128 in all" in printed(0, "--recipe_devices", "8")
+
+
 def launch_flags(*line: str) -> launch.LaunchFlags:
     return launch.read_command_line([*line, str(ROOT / "run_classifier.py"), "--epoch", "1"])
 
