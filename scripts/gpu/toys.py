@@ -1,12 +1,12 @@
 """Models with equal weights in every type, batches of them, and a training that the checks repeat."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from model.batch import TokenBatch
 from model.config import ErnieMConfig
@@ -140,9 +140,10 @@ def train_task(engine: Engine, rows: int = 8, longest: int = 24, words: int = 99
     return [step.loss for step in steps] + [step.grad_norm for step in steps]
 
 
-def _square_of_outputs(model: nn.Layer, batch: TokenBatch) -> tuple[paddle.Tensor, dict]:
+def _square_of_outputs(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dict]:
     outputs = model(batch)
-    if isinstance(outputs, paddle.Tensor):
+    if isinstance(outputs, Tensor):
         outputs = [outputs]
-    squares: Sequence[paddle.Tensor] = [(output.astype("float32") - 1.0).square() for output in outputs]
-    return paddle.add_n([square.mean() for square in squares]), {}
+    precise = "float64" if model.classifier.weight.dtype == paddle.float64 else "float32"
+    squares = [(output.astype(precise) - 1.0).square().mean() for output in outputs]
+    return paddle.add_n(squares), {}

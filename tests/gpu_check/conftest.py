@@ -41,6 +41,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(device, "on_gpu", lambda: True)
     monkeypatch.setattr(device, "has_bf16", lambda: True)
     monkeypatch.setattr(device, "capability", lambda: (8, 0))
+    monkeypatch.setattr(device, "memory", lambda: 80 << 30)
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA A100-SXM4-80GB")
     monkeypatch.setattr(device, "flash_in", lambda half: half)
     monkeypatch.setattr(paddle.device, "synchronize", lambda: None)

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from model import device
-from scripts.gpu import export, speed
+from scripts.gpu import export, speed, toys
 
 
 @pytest.mark.parametrize(("name", "tflops"), [("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", 0)])
@@ -21,10 +21,26 @@ def test_the_peak_of_a_card(monkeypatch, name, tflops):
 
 
 def test_warnings():
-    assert speed.warnings_of(share=0.4, margin=9.0, memory=1.0, odd=1.0) == []
-    (slow,) = speed.warnings_of(share=0.1, margin=9.0, memory=1.0, odd=1.0)
+    assert speed.warnings_of(share=0.4, margin=9.0, memory=1.0) == []
+    (slow,) = speed.warnings_of(share=0.1, margin=9.0, memory=1.0)
     assert slow.startswith("warning: low:")
-    assert len(speed.warnings_of(share=0.1, margin=1.0, memory=1.4, odd=1.5)) == 4
+    assert len(speed.warnings_of(share=0.1, margin=1.0, memory=1.4)) == 3
+
+
+def test_the_line_of_a_gpu(gpu, check, monkeypatch):
+    """A CPU takes the way of a GPU, with its own kernels and without mixed precision."""
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    monkeypatch.setattr(device, "flash_in", lambda half: False)
+    monkeypatch.setattr(speed, "amps", lambda: ["none"])
+    monkeypatch.setattr(speed, "rows_of_a_micro_batch", lambda quick: (2, 32))
+    monkeypatch.setattr(toys, "BASE_SHAPE", toys.SHAPE)
+    monkeypatch.setattr(paddle.device.cuda, "reset_max_memory_allocated", lambda: None)
+    monkeypatch.setattr(paddle.device.cuda, "max_memory_allocated", lambda: 10e9)
+    code, message = check("speed", lambda quick: speed.check_speed(quick=False))
+    assert code == 0, message
+    assert "0% of the A100's 312 TFLOP/s; 10.0 GB, planned" in message
+    assert "the loss with a multiple of 64 words" in message
+    assert "warning: more memory than benchmarks/plan.py computes" in message
 
 
 def test_rows_are_full_and_their_ids_are_those_of_text():
