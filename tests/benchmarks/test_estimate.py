@@ -1,0 +1,51 @@
+"""The estimate of speed: its counts by hand, and what it says of cards."""
+
+import pytest
+
+from benchmarks import estimate
+from benchmarks.estimate import CARDS, ModelShape, Work
+
+BASE = ModelShape(768, 12, 12, 250_002)
+
+
+def test_operations_by_hand():
+    masked = 0.15
+    encoder = 12 * (24 * 768**2 + 4 * 768 * 512) - 18 * 768**2 * (1 - masked)
+    head = 2 * masked * 768 * (768 + 250_002)
+    stage_1 = (encoder + head / 7) / 4
+    assert estimate.operations(BASE, 512) == pytest.approx(3 * encoder + 3 * head + stage_1)
+    assert estimate.operations(BASE, 512, recompute=True) == pytest.approx(4 * encoder + 3 * head + stage_1)
+
+
+def test_a_part_takes_its_operations_and_its_bytes():
+    card = estimate.Card(100, 1000, 80, 300, products=0.5, attention=0.25)
+    assert Work(products=50e12).seconds(card) == pytest.approx(1.0)
+    assert Work(attention=50e12).seconds(card) == pytest.approx(2.0)
+    assert Work(moved=400e9).seconds(card) == pytest.approx(0.5)
+    assert Work(50e12, 50e12, 400e9).times(2).seconds(card) == pytest.approx(7.0)
+
+
+def test_base_on_an_a100_reaches_40_per_cent():
+    speed = estimate.pretraining_speed(BASE, 512, 32768, CARDS["A100"])
+    assert speed.share_of_peak >= 0.40
+    assert sum(speed.shares.values()) == pytest.approx(1.0)
+    # Small micro-batches pay for the word table more often.
+    small = estimate.pretraining_speed(BASE, 512, 8192, CARDS["A100"])
+    assert small.shares["word table"] > 3 * speed.shares["word table"]
+    assert small.tokens_per_second < speed.tokens_per_second
+
+
+def test_a_step_of_xnli_takes_at_most_18_ms():
+    """20 microseconds for each kernel call; the card would be faster."""
+    tokens = estimate.XNLI_ROWS * estimate.XNLI_LENGTH
+    seconds = estimate.fine_tuning_seconds(BASE, tokens, estimate.XNLI_LENGTH, CARDS["A100"])
+    assert seconds == pytest.approx(20e-6 * (325 + 270 + 240)) and seconds <= 0.018
+    # A large batch keeps the card busy for longer than the host.
+    assert estimate.fine_tuning_seconds(BASE, 20 * tokens, 37, CARDS["A100"]) > 2 * seconds
+
+
+def test_without_flash_mask_scores_are_moved():
+    fused, plain = (estimate.pretraining_parts(BASE, 512, 8192, 1e6, fused) for fused in (True, False))
+    assert fused["attention"].moved == 0
+    assert plain["attention"].moved == pytest.approx(1e6 * 36 * 12 * 12 * 512)
+    assert {name for name in fused if fused[name] != plain[name]} == {"attention"}
