@@ -64,8 +64,10 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         if hasattr(answerer, "languages"):
             languages[word] = answerer.languages
     corpus_languages = []
+    corpus_examples = []
     if "search" in answerers:
         corpus_languages = answerers["search"].corpus_languages
+        corpus_examples = answerers["search"].examples()
     layers = None
     centred = False
     if "align" in answerers:
@@ -86,6 +88,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
             for model in models
         ],
         "corpus_languages": corpus_languages,
+        "corpus_examples": corpus_examples,
         "layers": layers,
         "centred": centred,
     }

@@ -23,6 +23,7 @@ from utils.logging import progress
 LAYER = (int | None, None)  # as a key of a request
 CENTRE = (bool | None, None)
 MEANS_POOLING = "mean"  # with which the means of languages are made
+EXAMPLES = 5  # sentences of the corpus that the page offers
 _AT_ONCE = 1024  # sentences of a corpus between two progress reports
 
 
@@ -235,6 +236,11 @@ class SearchCorpus:
     def corpus_languages(self) -> list[str]:
         """The languages that the corpus names."""
         return [language for language in self.members if language]
+
+    def examples(self) -> list[str]:
+        """The first sentence of each language, of at most EXAMPLES."""
+        firsts = [self.sentences[members[0]].text for members in self.members.values()]
+        return firsts[:EXAMPLES]
 
     def _encode_corpus(self, layer: int) -> np.ndarray:
         """The plain vectors of the corpus at a layer, [N, H]."""

@@ -94,6 +94,32 @@ def test_every_example_is_answered(page, task):
     assert count >= 2
 
 
+def test_the_page_opens_with_an_answered_example_of_the_corpus(page):
+    answered(page, "search")
+    examples = page.value(
+        "[...document.querySelectorAll('#panel-search .examples button')].map(one => one.title)"
+    )
+    assert examples == [TEXTS[0], TEXTS[15]]  # the first line of each language
+    assert page.value("document.querySelector('#search-text').value") == TEXTS[0]
+    assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[0]
+    command = texts_of(page, "footer code")[0]
+    assert command.startswith(f"curl {page.address}/api/search ") and json.dumps(TEXTS[0]) in command
+    assert "not for real text" in texts_of(page, "#model")[0]
+
+
+def test_heads_of_columns(page):
+    """Chinese heads are not turned upside down; the head under the pointer lights up."""
+    ask_page(page, "align", text_a=TEXTS[0], text_b=f"市 {TEXTS[1]}")
+    heads = "[...document.querySelectorAll('#panel-align thead span')]"
+    transforms = page.value(f"{heads}.map(one => getComputedStyle(one).transform)")
+    assert "none" in transforms and any(one != "none" for one in transforms)
+    page.value(
+        "void document.querySelector('#panel-align tbody td').dispatchEvent("
+        "new MouseEvent('mouseover', {bubbles: true}))"
+    )
+    assert page.value("document.querySelectorAll('#panel-align th.pointed').length") == 2
+
+
 def test_search_names_the_languages(page):
     ask_page(page, "search", text=TEXTS[17])
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[17]
@@ -190,10 +216,13 @@ def test_keyboard(page):
         assert page.value("document.activeElement.id") == f"tab-{chosen}"
         assert page.value("document.querySelector('[role=tab][aria-selected=true]').id") == f"tab-{chosen}"
         assert page.value(f"document.querySelector('#panel-{chosen}').checkVisibility()")
-    page.type("#search-text", TEXTS[2])
-    page.press("Enter", 2)
-    answered(page, "search")
-    assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[2]
+    for modifiers in (2, 0):  # Ctrl+Enter; in a search Enter alone
+        page.value("void (document.querySelector('#search-text').value = '')")
+        page.type("#search-text", TEXTS[2 + modifiers])
+        page.value("void delete document.querySelector('#panel-search .answer').dataset.done")
+        page.press("Enter", modifiers)
+        answered(page, "search")
+        assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[2 + modifiers]
 
 
 def test_copy(page):
