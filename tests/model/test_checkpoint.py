@@ -179,6 +179,19 @@ def test_config_is_found_beside_params(tmp_path, opened):
     assert open_checkpoint(tmp_path / opened).config is None
 
 
+def test_models_of_two_sizes_share_the_tokenizer_above_them(tmp_path):
+    """As configs/base and configs/large do, if both of its files are there."""
+    for size in ("base", "large"):
+        make_official_weights(tmp_path / size, CONFIG, seed=0)
+    (tmp_path / "piece.model").write_text("")
+    assert open_checkpoint(tmp_path / "base").piece_model_path is None
+    (tmp_path / "vocab.txt").write_text("")
+    for path in ("base", "base/params", "large"):
+        checkpoint = open_checkpoint(tmp_path / path)
+        assert checkpoint.piece_model_path.resolve() == (tmp_path / "piece.model").resolve(), path
+        assert checkpoint.vocab_path.resolve() == (tmp_path / "vocab.txt").resolve(), path
+
+
 @pytest.mark.parametrize(("folder", "is_found"), [("params", True), ("step_5", False)])
 def test_a_tokenizer_is_looked_for_beside_params_only(tmp_path, folder, is_found):
     """Any other folder of official files may lie beside files that do not belong to it."""

@@ -82,6 +82,7 @@ MISFITS = [
     ({"intermediate_size": 20}, "intermediate_size is 20 in the config and 32 in the weights"),
     ({"num_hidden_layers": 3}, "num_hidden_layers is 3 in the config, the weights have 2 layers"),
     ({"num_attention_heads": 4}, "num_attention_heads is 2, the model was built with 4"),
+    ({"num_attention_heads": 1}, "num_attention_heads is 2, the model was built with 1"),
 ]
 
 

@@ -116,6 +116,12 @@ def test_a_last_batch_that_is_too_short_for_all_processes():
     assert sorted(len(step.micro_batches) for step in last) == [0, 0, 0, 1]
 
 
+def test_a_window_ends_with_a_batch(monkeypatch):
+    """Windows of 30 examples would leave a batch of 6 at the end of each."""
+    monkeypatch.setattr(batching, "WINDOW_EXAMPLES", 30)
+    assert [step.count for step in batches(batch_size=8).stream()] == [*[8] * 25, 3]
+
+
 def test_in_tokens_fills_its_budget():
     """3 x 20 tokens are full; a fourth example would make 80. One of 70 tokens is alone."""
     lengths = [20, 5, 20, 20, 20, 20, 70, 5]
@@ -169,4 +175,5 @@ def test_batches_by_length():
     lengths = [5, 1, 3, 20, 3]
     assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]
     assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
+    assert batches_by_length([3, 3, 3, 3], 9) == [[0, 1, 2], [3]]
     assert batches_by_length([], 9) == []

@@ -138,6 +138,13 @@ def test_windows():
     assert sum(label != X for label in feature.labels) == 16  # each word once
 
 
+def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
+    """Room for 12 pieces, so an overlap of 3: words 9, 10 and 11."""
+    first, second = cut_windows([1] * 20, 12)
+    assert (first.last, second.first) == (12, 9)
+    assert (first.tagged_last, second.tagged_first) == (11, 11)
+
+
 def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
     feature = encode("a bcdefghijkl m", O, 2, O, size=10, pieces="all")
     assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")
