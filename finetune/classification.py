@@ -13,6 +13,7 @@ from finetune.task import SupervisedTask
 from model.tasks import CLASSIFICATION
 from reader.batching import EncodePairs, TaskBatch
 from reader.classification import Example, Examples, read_classification
+from reader.coverage import warn_if_unsuited
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
@@ -53,7 +54,9 @@ class Classification(SupervisedTask):
         ids = None
         if self.named:
             ids = {label: id_ for id_, label in enumerate(self.labels)}
-        return read_classification(path, ids, len(self.labels), labels=purpose != "test")
+        examples = read_classification(path, ids, len(self.labels), labels=purpose != "test")
+        warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
+        return examples
 
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Return logits and probabilities. NumPy's softmax could differ from Paddle's in the last digit."""

@@ -127,9 +127,8 @@ def collect(name: str, folder: Path, data: Path, output: Path) -> TaskScore:
             by_language.setdefault(metric, {})[language] = value
     if not by_language:
         raise UserError(f"{folder}: no predictions of {name} there; run with --do_test true (docs/xtreme.md)")
-    return TaskScore(
-        by_language, average({metric: average(of) for metric, of in by_language.items()}), missing
-    )
+    means = {metric: average(values) for metric, values in by_language.items()}
+    return TaskScore(by_language, average(means), missing)
 
 
 def find_prediction(name: str, folder: Path, language: str) -> Path | None:

@@ -41,6 +41,19 @@ with_labels() {
         --label_map_config "./data/$task/label_map.json" --num_labels "$num_labels" "$@"
 }
 
+# own SIZE FLAGS...: texts and labels of your own, which scripts/data/prepare.py own wrote to ./data/own.
+own() {
+    size=$1
+    shift
+    if [ ! -f data/own/label_map.json ]; then
+        echo "error: no data/own here; write it from your files: $python scripts/data/prepare.py own FOLDER" >&2
+        exit 2
+    fi
+    fine_tune run_classifier.py own tsv "$size" 1 \
+        --train_set ./data/own/train/train.en.tsv --dev_set ./data/own/dev/dev.%s.tsv \
+        --label_map_config ./data/own/label_map.json --num_labels "$(grep -c : data/own/label_map.json)" "$@"
+}
+
 # fine_tune SCRIPT TASK ENDING SIZE DEVICES FLAGS...: on ./data/TASK, whose files are named *.ENDING.
 fine_tune() {
     script=$1

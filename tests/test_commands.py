@@ -23,6 +23,7 @@ import export
 from finetune.flags import FinetuneFlags, RetrievalFlags
 from pretrain.config import PretrainConfig
 from reader.tokenization import Tokenizer
+from scripts.data import prepare as prepare_data
 from tests.finetune import toy
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.pages import commands_of, commands_on, manuals
@@ -59,6 +60,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
     r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
+    r".*prepare\.py own .*|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
     r".*prepare\.py udpos .*": "reader/test_prepare.py::test_udpos_the_treebanks_of_a_language_are_joined",
@@ -292,18 +294,22 @@ def test_your_own_data(copy_of_clone, scripts):
     """docs/finetune.md: the recipe on one's own files, then predictions of the selected step."""
     page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
     section = page.split("## Your own data")[1].split("\n## ")[0]
-    train, predict = commands_of(section)
-    shutil.rmtree("my/checkpoints")
-    rows = [(*row[:3], "no" if row[3] == "tool" else "yes") for row in toy.rows(20, seed=1)]
+    prepare, train, predict = commands_of(section)
+    rows = [(row[1], row[2], "no" if row[3] == "tool" else "yes") for row in toy.rows(20, seed=1)]
     for name in ("train.en", "dev.en", "dev.de"):
-        toy.write_tsv(Path(f"my/{name}.tsv"), rows, qid=False)
-    Path("my/label_map.json").write_text('{"no": 0, "yes": 1}')
-    Path("my/lang_map.json").write_text('{"en": 0, "de": 1}')
+        write_lines(Path(f"my/{name}.tsv"), ["\t".join(row) for row in rows])
+    _, program, *arguments = shlex.split(prepare)
+    assert program == "scripts/data/prepare.py"
+    prepare_data.main(arguments)
+    refused = subprocess.run(train, shell=True, cwd=scripts, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.startswith("error: no data/own here; write it")) == (2, True)
+    (scripts / "data").symlink_to(Path("data").resolve())
     program, flags = launched(scripts, train)
+    (scripts / "data").unlink()
     assert program == "run_classifier.py"
     run_classifier = importlib.import_module("run_classifier")
     call_main(run_classifier, [*flags, "--max_steps", "2", *CPU.split()])
-    (table,) = json.loads(Path("my/checkpoints/results.json").read_text())["tables"]
+    (table,) = json.loads(Path("output/own/results.json").read_text())["tables"]
     assert list(table["mean"])[:2] == ["en", "de"] and "paper" not in table
     _, _, *flags = shlex.split(predict)
     call_main(run_classifier, [*flags, *CPU.split()])

@@ -1,6 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|udpos|mlqa|tydiqa|bucc SOURCE...
+    .venv/bin/python scripts/data/prepare.py xnli|pawsx|own|conll|panx|udpos|mlqa|tydiqa|bucc SOURCE
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
 docs/qa.md list the names of files that are known, and what is written.
@@ -334,6 +334,37 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
         yield Prepared(language, content, label_names, counts | {"rows": len(rows)})
 
 
+def read_own(file: DataFile, _) -> Iterator[Prepared]:
+    """Texts or pairs of texts with any labels, of the user's own.
+
+    The columns are a text, perhaps a second text, and a label. A header may name them: text_a, text_b, label.
+
+    Raises:
+        UserError: a line has another form; names it.
+    """
+    rows = [line.split("\t") for line in read_lines(file.path)]
+    while rows and rows[-1] == [""]:
+        rows.pop()
+    width = len(rows[0]) if rows else 0
+    columns = COLUMNS if width == len(COLUMNS) else ("text_a", "label")
+    first = 1
+    if rows and tuple(rows[0]) == columns:
+        rows.pop(0)
+        first = 2
+    if not rows:
+        raise UserError(f"{file.path}: no rows in it")
+    labels = set()
+    for number, cells in enumerate(rows, first):
+        if len(cells) != len(columns) or not all(cell.strip() for cell in cells):
+            raise UserError(
+                f"{file.path}, line {number}: {len(cells)} columns, or an empty one; each line has a text, "
+                "perhaps a second text, and a label, with tabs between"
+            )
+        labels.add(cells[-1])
+    content = "\n".join(["\t".join(columns), *("\t".join(cells) for cells in rows), ""]).encode()
+    yield Prepared(file.language, content, sorted(labels), {"rows": len(rows)})
+
+
 def fault_of_row(row: Mapping[str, str], labels: Iterable[str], no_text: set[str]) -> str:
     """Why a row cannot be used, or "". `no_text`: what stands in place of a text that is missing."""
     if "text_a" not in row or not re.fullmatch("[a-z]{2}", row["language"]):
@@ -528,6 +559,7 @@ DATA_SETS = {
         ),
         read=read_paraphrases,
     ),
+    "own": DataSet(languages=("en",), names=(rf"{SPLIT}[.-]{LANGUAGE}\.tsv",), read=read_own),
     "conll": TAGGED,
     "panx": TAGGED,
     "udpos": DataSet(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.finetune import answering_toy
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import sentences, train_pieces
-from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
+from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
 from tests.reader.conftest import files
 from utils.errors import UserError
 
@@ -107,7 +108,7 @@ def releases() -> dict[str, bytes]:
         for split in ("dev", "test")
         for language in ("en", "de")
     }
-    found = {
+    on_server = {
         "XNLI/XNLI-1.0.zip": zipped({name: text for name, text in nli.items() if "MT" not in name}),
         "XNLI/XNLI-MT-1.0.zip": zipped({name: text for name, text in nli.items() if "MT" in name}),
         "paws/pawsx/x-final.tar.gz": tarred(paraphrase_release(), "gz"),
@@ -118,19 +119,20 @@ def releases() -> dict[str, bytes]:
         "1-3105/ud-treebanks-v2.5.tgz": tarred(treebank_release(), "gz"),
     }
     for language in get_data.XQUAD_LANGUAGES:
-        found[f"deepmind/xquad/master/xquad.{language}.json"] = questions().encode()
+        on_server[f"deepmind/xquad/master/xquad.{language}.json"] = questions().encode()
     for code in TATOEBA.values():
         for side in (code, "eng"):
             text = "".join(f"{line}\n" for line in TEXTS)
-            found[f"facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.{code}-eng.{side}"] = text.encode()
+            place = f"facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.{code}-eng.{side}"
+            on_server[place] = text.encode()
     for language in ("de", "fr", "ru", "zh"):
         for split in ("sample", "training"):
             name = f"bucc2018/{language}-en/{language}-en.{split}"
             contents = {f"{name}.gold": f"{language}-1\ten-1\n"}
             for side in (language, "en"):
                 contents[f"{name}.{side}"] = "".join(f"{side}-{n}\t{t}\n" for n, t in enumerate(TEXTS))
-            found[f"bucc2018/bucc2018-{language}-en.{split}-gold.tar.bz2"] = tarred(contents, "bz2")
-    return found
+            on_server[f"bucc2018/bucc2018-{language}-en.{split}-gold.tar.bz2"] = tarred(contents, "bz2")
+    return on_server
 
 
 @pytest.fixture
@@ -179,45 +181,10 @@ def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, mon
     make_model(tmp_path)
     monkeypatch.chdir(tmp_path)
     for task, program in RECIPES.items():
-        shutil.rmtree("checkpoints", ignore_errors=True)
-        recipe = ["sh", f"scripts/base/{task}_cross_lingual_transfer.sh"]
-        environment = clean_environment()
-        line = subprocess.run(recipe, env=environment, capture_output=True, text=True, check=True).stdout
-        flags = json.loads(line)[3:]
-        few = [
-            "--do_test",
-            "true",
-            "--max_steps",
-            "2",
-            "--batch_size",
-            "2",
-            "--use_cuda",
-            "false",
-            "--max_seq_len",
-            "64",
-        ]
-        if program == "run_mrc":
-            few += ["--doc_stride", "16", "--max_query_length", "16"]
-        call_main(importlib.import_module(program), [*flags, *few])
-        results = json.loads((tmp_path / "checkpoints/results.json").read_text())
-        assert results["selected"]["1"]["step"] == 2, task
-
-    run_retrieval = importlib.import_module("run_retrieval")
-    search = [
-        "--pairs",
-        "data/tatoeba",
-        "--languages",
-        "de",
-        "--init_pretraining_params",
-        "configs/base/params",
-    ]
-    vocabulary = ["--vocab_path", "configs/vocab.txt", "--piece_model_path", "configs/piece.model"]
-    call_main(run_retrieval, [*search, *vocabulary, "--max_seq_len", "64", "--use_cuda", "false"])
+        train_two_steps(task, program)
+    search_tatoeba()
     for split, gold in (("dev", ["--gold", "data/bucc/dev/de-en.gold.tsv"]), ("test", [])):
-        texts = {side: f"{side}<=data/bucc/{split}/de-en.{side}" for side in ("de", "en")}
-        sides = ["--source", texts["de"], "--target", texts["en"]]
-        mining = ["--model", "configs/base", "--output", f"output/bucc/de/{split}"]
-        call_main(importlib.import_module("mine_pairs"), [*sides, *gold, *mining])
+        mine_bucc(split, gold)
 
     runs = [f"{task}=output/{task}/test" for task in RECIPES]
     xtreme.main([*runs, "bucc2018=output/bucc", "tatoeba=checkpoints"])
@@ -226,6 +193,45 @@ def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, mon
     assert list(scores["udpos"]["by_language"]["f1"]) == ["de", "en"]
     results = json.loads((tmp_path / "checkpoints/retrieval.json").read_text())
     assert scores["tatoeba"]["score"] == results["tables"][0]["mean"]["de"]
+
+
+def train_two_steps(task: str, program: str) -> None:
+    """The recipe of base, with its own flags but for the size of the steps."""
+    shutil.rmtree("checkpoints", ignore_errors=True)
+    recipe = ["sh", f"scripts/base/{task}_cross_lingual_transfer.sh"]
+    environment = clean_environment()
+    line = subprocess.run(recipe, env=environment, capture_output=True, text=True, check=True).stdout
+    flags = json.loads(line)[3:]
+    few = ["--do_test", "true", "--max_steps", "2", "--batch_size", "2", "--max_seq_len", "64"]
+    few += ["--use_cuda", "false"]
+    if program == "run_mrc":
+        few += ["--doc_stride", "16", "--max_query_length", "16"]
+    call_main(importlib.import_module(program), [*flags, *few])
+    results = json.loads(Path("checkpoints/results.json").read_text())
+    assert results["selected"]["1"]["step"] == 2, task
+
+
+def search_tatoeba() -> None:
+    flags = {
+        "pairs": "data/tatoeba",
+        "languages": "de",
+        "init_pretraining_params": "configs/base/params",
+        "vocab_path": "configs/vocab.txt",
+        "piece_model_path": "configs/piece.model",
+        "max_seq_len": 64,
+        "use_cuda": "false",
+    }
+    call_main(importlib.import_module("run_retrieval"), as_flags(flags))
+
+
+def mine_bucc(split: str, gold: list[str]) -> None:
+    flags = {
+        "source": f"de<=data/bucc/{split}/de-en.de",
+        "target": f"en<=data/bucc/{split}/de-en.en",
+        "model": "configs/base",
+        "output": f"output/bucc/de/{split}",
+    }
+    call_main(importlib.import_module("mine_pairs"), [*as_flags(flags), *gold])
 
 
 def make_model(folder) -> None:

@@ -1,0 +1,42 @@
+"""Whether a vocabulary suits a text, or turns much of it into unknown tokens and single letters."""
+
+import os
+from collections.abc import Iterable
+from itertools import islice
+
+from reader.tokenization import Tokenizer
+from reader.tokenizer_files import UNK
+from utils.logging import logger
+
+_TEXTS = 200  # texts that are looked at
+_MOST_UNKNOWN = 0.05  # of all tokens
+_MOST_LETTERS = 0.4
+# Code points of scripts without spaces between words, which have short tokens in any vocabulary.
+_SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
+
+
+def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.PathLike) -> None:
+    """Log a warning if a vocabulary turns much of the first texts of a file into [UNK] or single letters."""
+    tokens: list[str] = []
+    for ids in tokenizer.encode_batch(list(islice(texts, _TEXTS))):
+        tokens += tokenizer.convert_ids_to_tokens(ids)
+    if not tokens:
+        return
+    unknown = tokens.count(UNK) / len(tokens)
+    letters = sum(_is_letter(token.removeprefix("▁")) for token in tokens) / len(tokens)
+    if unknown > _MOST_UNKNOWN or letters > _MOST_LETTERS:
+        logger.warning(
+            "%s: %.0f %% of its tokens are unknown and %.0f %% single letters. The vocabulary %s was made "
+            "for other text, and a model with it may learn little from this one",
+            path,
+            100 * unknown,
+            100 * letters,
+            tokenizer.piece_model_path,
+        )
+
+
+def _is_letter(token: str) -> bool:
+    """Whether a token is one letter of a script whose words usually have longer tokens."""
+    if len(token) != 1 or not token.isalpha():
+        return False
+    return not any(first <= ord(token) <= last for first, last in _SHORT_TOKENS)

@@ -1,0 +1,30 @@
+"""The warning for text that a vocabulary was not made for."""
+
+import logging
+
+import pytest
+
+from reader.coverage import warn_if_unsuited
+from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import sentences, train_pieces
+
+
+@pytest.mark.parametrize(
+    "text, is_warned",
+    [
+        (sentences(20, seed=5), False),
+        (["qqq www vvv"] * 3, True),
+        (["f d g s t k l n m r p b i u o e a"] * 3, True),
+        (["狐狸跳过懒狗"], False),
+        ([""], False),
+    ],
+    ids=["suited", "unknown", "letters", "han", "empty"],
+)
+def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
+    training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
+    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model", training, vocab_size=220))
+    with caplog.at_level(logging.WARNING):
+        warn_if_unsuited(tokenizer, text, "train.en.tsv")
+    assert bool(caplog.messages) == is_warned
+    for message in caplog.messages:
+        assert message.startswith("train.en.tsv: ") and message.endswith("may learn little from this one")
