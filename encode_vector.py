@@ -67,8 +67,9 @@ class EncodeVectorFlags:
     engine: Literal["auto", "dygraph", "onnx", "paddle", "onnx-int8"] = "auto"
     """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
 
-    amp: Literal["none", "bf16"] = "none"
-    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX. For checkpoints."""
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in float16,
+    on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
 
     data_format: Literal["tsv", "text"] = "tsv"
     """text: a sentence on each line, without a header."""
@@ -177,8 +178,8 @@ def open_weights(flags: EncodeVectorFlags) -> "tuple[PaddleEncoder, Tokenizer, i
     # The pooled [CLS] of a random pooler would mean nothing.
     optional = () if flags.vectors in ("official", "pooled") else ("pooler.",)
     model, tokenizer = open_encoder(flags, open_start(flags), optional=optional)
-    prepare_for_prediction(model, flags.amp)
-    return PaddleEncoder(model), tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
+    encoder = PaddleEncoder(model, prepare_for_prediction(model, flags.amp))
+    return encoder, tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
 
 
 def open_exported(flags: EncodeVectorFlags) -> "tuple[ExportedEncoder, Tokenizer, int]":

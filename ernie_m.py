@@ -34,7 +34,8 @@ def load(
         folder: the folder of the weights.
         engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
         task: the task of its classifier, if no file names it: "classify", "tag" or "answer".
-        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX. For checkpoints.
+        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
+            in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle" on a GPU.
 
     Raises:
         utils.errors.UserError: something is missing or does not fit together; the message says what to do.

@@ -1,7 +1,7 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,9 +11,10 @@ from paddle import Tensor
 
 from evaluation.pooling import mean_weights
 from model.batch import TokenBatch
-from model.device import Uploadable, upload
+from model.device import Uploadable, to_array, upload
 from model.ernie_m import ErnieMModel
 from reader.batching import BATCH_TOKENS, padded_batches
+from training.precision import Autocast
 
 
 @dataclass(frozen=True)
@@ -58,26 +59,34 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch, layer: int) -
 
 
 class PaddleEncoder:
-    """Runs a model without dropout or gradients. Ids are int64 [B, T], padded with `pad_id` on the right."""
+    """Runs a model without dropout or gradients. Ids are int64 [B, T], padded with `pad_id` on the right.
 
-    def __init__(self, model: ErnieMModel):
+    Args:
+        autocast: makes the context for a forward pass, see `training.precision.prepare_for_prediction`.
+    """
+
+    def __init__(self, model: ErnieMModel, autocast: Autocast = nullcontext):
         self.model = model.eval()
+        self.autocast = autocast
         self.hidden_size = model.config.hidden_size
         self.pad_id = model.config.pad_token_id
 
     @paddle.no_grad()
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
         """[B, H]; see `evaluation.pooling`."""
-        sentences = upload(SentenceBatch.of(ids, self.pad_id, pooling))
-        return sentence_vectors(self.model, sentences, layer).numpy()
+        with self.autocast():
+            sentences = upload(SentenceBatch.of(ids, self.pad_id, pooling))
+            vectors = sentence_vectors(self.model, sentences, layer)
+        return to_array(vectors)
 
     @paddle.no_grad()
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The top layer: pooled [B, H], all tokens [B, T, H]."""
-        inputs = upload(TokenBatch.from_padded(ids, self.pad_id))
-        states = self.model.encode(inputs).sequence  # [N, H]
-        pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
-        return pooled.numpy(), inputs.padded(states).numpy()
+        with self.autocast():
+            inputs = upload(TokenBatch.from_padded(ids, self.pad_id))
+            states = self.model.encode(inputs).sequence  # [N, H]
+            pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
+        return to_array(pooled), to_array(inputs.padded(states))
 
 
 def encode_layer(

@@ -34,20 +34,25 @@ class PaddleEngine:
     Args:
         folder: an exported folder.
         outputs: the names of the graph's outputs, in their order.
+        amp: "fp16": compute in float16, on a GPU.
 
     Raises:
-        UserError: its files cannot be read.
+        UserError: its files cannot be read, or `amp` needs a GPU.
     """
 
-    def __init__(self, folder: Path, outputs: Sequence[str]):
+    def __init__(self, folder: Path, outputs: Sequence[str], amp: str = "none"):
         prepare(quiet=True)
         import paddle
         from paddle import inference
 
         graph = folder / FILES["paddle"]
         config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
-        if paddle.device.get_device().startswith("gpu"):  # export.py sets the CPU
-            config.enable_use_gpu(_GPU_POOL_MB, 0)
+        device, _, card = paddle.device.get_device().partition(":")
+        if device == "gpu":  # export.py sets the CPU
+            precision = inference.PrecisionType.Half if amp == "fp16" else inference.PrecisionType.Float32
+            config.enable_use_gpu(_GPU_POOL_MB, int(card), precision)
+        elif amp != "none":
+            raise UserError(f"{folder}: amp {amp} of an exported folder needs a GPU")
         else:
             config.disable_gpu()
         config.disable_glog_info()
@@ -64,7 +69,8 @@ class PaddleEngine:
         self.predictor.run()
         arrays = []
         for name in self.predictor.get_output_names():  # Paddle's names for them
-            arrays.append(self.predictor.get_output_handle(name).copy_to_cpu())
+            array = self.predictor.get_output_handle(name).copy_to_cpu()
+            arrays.append(array.astype(np.float32, copy=False))
         return dict(zip(self.outputs, arrays))
 
 

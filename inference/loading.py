@@ -3,6 +3,7 @@
 The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from inference.graph import ExportedGraph
     from model.checkpoint.read import Checkpoint
+    from training.precision import Autocast
 
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
 SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
@@ -41,7 +43,9 @@ class LoadedModel:
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs were read in training: "reading" in config.json.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
+        amp: the half precision of an exported folder, or "none".
         model: of a checkpoint: an encoder, or a model with one as `.ernie_m`.
+        autocast: makes the context for a forward pass of `model`.
         languages: those that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
     """
@@ -54,7 +58,9 @@ class LoadedModel:
     engine_name: str
     reading: dict[str, Any]
     exported_layer: int | None = None
+    amp: str = "none"
     model: "nn.Layer | None" = None
+    autocast: "Autocast" = nullcontext
     languages: list[str] = field(default_factory=list)
     language_means_path: Path | None = None
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
@@ -158,9 +164,10 @@ class LoadedModel:
         if self.engine_name == "dygraph":
             from inference.paddle_model import DygraphEngine
 
-            return DygraphEngine(self._part(task), task, layer)
+            return DygraphEngine(self._part(task), task, layer, self.autocast)
         if self.engine_name == "paddle":
-            return PaddleEngine(self.folder, outputs_of(task, at_top_layer=layer == self.num_layers))
+            outputs = outputs_of(task, at_top_layer=layer == self.num_layers)
+            return PaddleEngine(self.folder, outputs, self.amp)
         return OnnxEngine(self.folder / FILES[self.engine_name])
 
 
@@ -174,7 +181,9 @@ def load(
         engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
             onnx, paddle and onnx-int8.
         task: the task of a checkpoint's classifier, if its files do not name it.
-        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX. For checkpoints.
+        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
+            in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
+            and engine "paddle" on a GPU.
 
     Raises:
         UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
@@ -185,8 +194,7 @@ def load(
         raise UserError(f"engine {engine!r}: it must be one of auto, dygraph, {', '.join(FILES)}")
     config_json = exported_settings(folder)
     if config_json is not None:
-        _check_no_amp(folder, amp)
-        return _load_export(folder, config_json, engine)
+        return _load_export(folder, config_json, engine, amp)
     if engine not in ("auto", "dygraph"):
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
     return _load_checkpoint(folder, task, amp)
@@ -199,19 +207,15 @@ def exported_settings(folder: Path) -> dict[str, Any] | None:
     return config_json if "export" in config_json else None
 
 
-def _check_no_amp(folder: Path, amp: str) -> None:
-    """Refuse `amp` for an exported folder."""
-    if amp != "none":
-        raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
-
-
-def _load_export(folder: Path, config_json: dict[str, Any], engine: str) -> LoadedModel:
+def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: str) -> LoadedModel:
     available = [name for name, file in FILES.items() if (folder / file).is_file()]
     if engine == "auto" and available:
         engine = available[0]
     if engine not in available:
         names = ", ".join(available) or "none"
         raise UserError(f"{folder}: engine {engine} is not in this folder, which has {names}")
+    if amp != "none" and (engine, amp) != ("paddle", "fp16"):
+        raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
     check_model(folder, unused=_files_of_other_engines(engine))
     export = config_json["export"]
     means_path = folder / LANGUAGE_MEANS
@@ -222,6 +226,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str) -> Load
         tokenizer=Tokenizer.from_folder(folder),
         labels=config_json.get("labels", []),
         engine_name=engine,
+        amp=amp,
         reading=config_json.get("reading", {}),
         exported_layer=export["layer"],
         language_means_path=means_path if means_path.is_file() else None,
@@ -254,7 +259,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
         )
     task = paddle_model.task_of_head(checkpoint, requested_task)
     model, languages = paddle_model.build(checkpoint, config, task)
-    prepare_for_prediction(model, amp)
+    autocast = prepare_for_prediction(model, amp)
     return LoadedModel(
         folder=folder,
         task=task,
@@ -264,6 +269,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
         engine_name="dygraph",
         reading=checkpoint.settings.get("reading", {}),
         model=model,
+        autocast=autocast,
         languages=languages,
         language_means_path=checkpoint.language_means_path,
     )

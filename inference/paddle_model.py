@@ -1,5 +1,7 @@
 """Build the Paddle model of a checkpoint, with its head, and run the part of it that a task needs."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import paddle
 from paddle import Tensor, nn
@@ -10,7 +12,7 @@ from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
 from model.checkpoint.read import READING, Checkpoint
 from model.config import ErnieMConfig
-from model.device import upload
+from model.device import to_array, upload
 from model.ernie_m import ErnieMModel
 from model.tasks import (
     CLASSIFICATION,
@@ -22,6 +24,7 @@ from model.tasks import (
     outputs_of,
     task_named,
 )
+from training.precision import Autocast
 from utils.errors import UserError
 
 LM_HEAD = "lm_head.dense.weight"
@@ -36,23 +39,26 @@ class DygraphEngine:
         model: an encoder for encoding, else a task model.
         task: one of `model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
+        autocast: makes the context for a forward pass, see `training.precision.prepare_for_prediction`.
     """
 
-    def __init__(self, model: nn.Layer, task: str, layer: int):
+    def __init__(self, model: nn.Layer, task: str, layer: int, autocast: Autocast = nullcontext):
         self.model = model.eval()
         self.task = task
         self.layer = layer
+        self.autocast = autocast
         self.config = getattr(model, "ernie_m", model).config
         self.outputs = outputs_of(task, at_top_layer=layer == self.config.num_hidden_layers)
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Ids, int64 [B, T], padded on the right -> the name of each output and its values."""
-        inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
-        results = self._encode(inputs) if self.task == ENCODING else self.model(inputs)
+        with self.autocast():
+            inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+            results = self._encode(inputs) if self.task == ENCODING else self.model(inputs)
         if isinstance(results, Tensor):
             results = (results,)
-        return dict(zip(self.outputs, [result.numpy() for result in results], strict=True))
+        return dict(zip(self.outputs, [to_array(result) for result in results], strict=True))
 
     def _encode(self, inputs: TokenBatch) -> tuple[Tensor, ...]:
         states = self.model.encode(inputs, layers=self.layer).sequence  # [N, H]

@@ -171,6 +171,11 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     return tensors
 
 
+def to_array(x: Tensor) -> np.ndarray:
+    """A tensor on the host, where half precision becomes float32: NumPy has no bfloat16."""
+    return (x.astype("float32") if x.dtype in (paddle.float16, paddle.bfloat16) else x).numpy()
+
+
 def product_dtype(x: Tensor) -> paddle.dtype:
     """The type in which products with x are computed: the half type within autocast, otherwise that of x."""
     if paddle.amp.is_autocast_enabled():

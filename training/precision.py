@@ -23,6 +23,7 @@ from utils.logging import logger
 NONE = "none"
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 HALF = (paddle.bfloat16, paddle.float16)
+Autocast = Callable[[], contextlib.AbstractContextManager]
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,8 @@ class Precision:
             logger.warning("amp %s needs a GPU: everything is computed in full precision here", amp)
         self.amp = amp if on_gpu() else NONE
         self.level = level
-        if self.amp == "bf16" and not has_bf16():
-            raise UserError(
-                "amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none"
-            )
+        if self.amp != NONE:
+            _check_gpu(self.amp)
         description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
         if self.amp == NONE and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
@@ -146,20 +145,36 @@ def use_cpu_bf16(model: nn.Layer) -> None:
         use_bfloat16(model)
 
 
-def prepare_for_prediction(model: nn.Layer, amp: str) -> None:
-    """Let a model that will only predict multiply in bfloat16, with `amp` "bf16".
+def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
+    """Let a model that will only predict multiply in half precision, and return the context for that.
+
+    Args:
+        amp: "none"; "bf16"; "fp16", on a GPU.
+
+    Returns:
+        A function that makes the context for a forward pass, and for making its batch.
 
     Raises:
         UserError: the device cannot do that.
     """
     if amp == NONE:
-        return
-    if amp != "bf16":
-        raise UserError(f"amp {amp}: predictions are made in bf16 or none")
+        return contextlib.nullcontext
+    if amp not in DTYPES:
+        raise UserError(f"amp {amp}: it must be one of none, {', '.join(DTYPES)}")
     if on_gpu():
-        raise UserError("amp bf16: predictions on a GPU are made in float32; leave it out")
+        _check_gpu(amp)
+        return functools.partial(autocast, amp)
+    if amp != "bf16":
+        raise UserError(f"amp {amp} needs a GPU: on a CPU predictions are made in bf16 or none")
     _check_bf16("amp bf16")
     freeze_in_bfloat16(model)
+    return contextlib.nullcontext
+
+
+def _check_gpu(amp: str) -> None:
+    """Whether the GPU in use computes in this type."""
+    if amp == "bf16" and not has_bf16():
+        raise UserError("amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none")
 
 
 def _check_bf16(option: str) -> None:

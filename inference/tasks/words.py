@@ -61,6 +61,7 @@ class MaskedLmTask:
         self.tokenizer = model.tokenizer
         self.languages = model.languages
         self.model: PreTrainingModel = model.model
+        self.autocast = model.autocast
         self.vocabulary = Vocabulary.of(model.tokenizer)
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
@@ -123,8 +124,10 @@ class FillMasks(MaskedLmTask):
             languages = None
             if request.language is not None:
                 languages = np.where(is_mask, request.language, NO_LANGUAGE)
-            inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
-            hidden.append(self.model.encode(inputs, paddle.to_tensor(np.flatnonzero(is_mask))))
+            with self.autocast():
+                inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
+                states = self.model.encode(inputs, paddle.to_tensor(np.flatnonzero(is_mask)))
+            hidden.append(states.astype("float32"))
             counts.append(int(is_mask.sum()))
         tokens = iter(self.likeliest(paddle.concat(hidden)))
         return [{"masks": [next(tokens) for _ in range(count)]} for count in counts]
@@ -188,9 +191,11 @@ class ProbeTranslation(MaskedLmTask):
         texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
         rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
         batch = self.objectives.batch("btmlm", texts, rngs, languages)
-        (on_device,) = to_device([batch])
-        stage1 = on_device.stage1
-        tokens_of_slots = self.likeliest(self.model.encode(stage1.inputs, stage1.placeholders))
+        with self.autocast():
+            (on_device,) = to_device([batch])
+            stage1 = on_device.stage1
+            states = self.model.encode(stage1.inputs, stage1.placeholders)
+        tokens_of_slots = self.likeliest(states.astype("float32"))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
         for number, tokens in zip(batch.stage1.slot_sentences.tolist(), tokens_of_slots):
             answers[number]["slots"].append(tokens)

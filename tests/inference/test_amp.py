@@ -1,4 +1,8 @@
-"""Predictions in bfloat16 on a CPU: near those in float32; where they cannot be made, one line says so."""
+"""Predictions in half precision: in bfloat16 on a CPU near those in float32; on a GPU by stand-ins."""
+
+import contextlib
+from typing import ClassVar
+from unittest.mock import MagicMock
 
 import numpy as np
 import paddle
@@ -7,8 +11,12 @@ import pytest
 import encode_vector
 import ernie_m
 import predict
+from inference.engines import PaddleEngine
 from model.cpu import onednn
+from model.device import to_array
+from model.ernie_m import ErnieMModel
 from tests.launching import as_flags, call_main
+from training import precision
 from utils.errors import UserError
 
 TEXTS = ["the old cat", "a red saw is here", "the milk"]
@@ -57,8 +65,101 @@ def test_what_is_refused(models, exported, refused, monkeypatch):
     assert "encode: amp bf16 is for checkpoints; this folder" in refused(call(exported / "encode"))
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
     assert refused(call(models / "encode")).endswith("amp bf16 needs a CPU with bfloat16: leave it out")
-    with pytest.raises(UserError, match="amp fp16: predictions are made in bf16 or none"):
+    with pytest.raises(
+        UserError, match="amp fp16 needs a GPU: on a CPU predictions are made in bf16 or none"
+    ):
         ernie_m.load(models / "encode", amp="fp16")
-    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
-    with pytest.raises(UserError, match="amp bf16: predictions on a GPU are made in float32"):
+    with pytest.raises(UserError, match="amp int8: it must be one of none, bf16, fp16"):
+        ernie_m.load(models / "encode", amp="int8")
+    monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    with pytest.raises(UserError, match="amp bf16 needs a GPU of compute capability 8.0"):
         ernie_m.load(models / "encode", amp="bf16")
+
+
+@pytest.fixture
+def autocasts(monkeypatch) -> list[dict]:
+    """The options of each `paddle.amp.auto_cast`, on what Paddle takes for a GPU.
+
+    A CPU has no products in half precision, so only what leaves the encoder is rounded.
+    """
+    calls: list[dict] = []
+    running: list[bool] = []
+
+    @contextlib.contextmanager
+    def auto_cast(enable=True, **options):
+        if enable:
+            calls.append(options)
+        running.append(enable)
+        yield
+        running.pop()
+
+    encode = ErnieMModel.encode
+
+    def encode_in_half(*args, **options):
+        output = encode(*args, **options)
+        assert running[-1]
+        return output._replace(sequence=output.sequence.astype("float16").astype("float32"))
+
+    monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    monkeypatch.setattr(ErnieMModel, "encode", encode_in_half)
+    return calls
+
+
+def test_half_precision_on_a_gpu(models, autocasts, tmp_path, ask):
+    """From Python, by predict.py and by encode_vector.py: each forward pass is in the context."""
+    ernie_m.load(models / "classify", amp="fp16").classify(TEXTS)
+    ask([{"text": text} for text in TEXTS], task="encode", model=models / "encode", amp="fp16")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    flags = {
+        "data_set": tmp_path / "texts.txt",
+        "data_format": "text",
+        "output_dir": tmp_path / "vectors",
+        "init_pretraining_params": models / "encode",
+        "max_seq_len": 32,
+        "vectors": "mean",
+        "amp": "fp16",
+    }
+    call_main(encode_vector, as_flags(flags))
+    assert np.load(tmp_path / "vectors" / "vectors.npy").dtype == np.float32
+    options = {"level": "O1", "dtype": "float16", "custom_white_list": {"layer_norm", "softmax"}}
+    assert autocasts == [options] * 3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_results_leave_the_device_in_full_precision(dtype):
+    array = to_array(paddle.to_tensor([1.5, -2.0]).astype(dtype))
+    assert array.dtype == (np.float64 if dtype == "float64" else np.float32)
+    assert array.tolist() == [1.5, -2.0]
+
+
+class GraphConfig:
+    """A stand-in for `paddle.inference.Config`, which keeps how the GPU is used."""
+
+    chosen: ClassVar[list] = []
+
+    def __init__(self, *files: str):
+        pass
+
+    def enable_use_gpu(self, memory_pool_init_size_mb, device_id=0, precision_mode=None):
+        self.chosen.append((device_id, precision_mode))
+
+    def __getattr__(self, name: str):
+        return lambda *args: None
+
+
+def test_an_exported_graph_in_float16_on_any_card(monkeypatch, exported, refused):
+    """Only the choice is shown: the graph itself needs the GPU."""
+    folder = exported / "encode"
+    with pytest.raises(UserError, match="encode: amp fp16 of an exported folder needs a GPU"):
+        PaddleEngine(folder, ["sequence"], "fp16")
+    documentation = paddle.inference.Config.enable_use_gpu.__doc__
+    assert "memory_pool_init_size_mb: int, device_id: int = 0, precision_mode" in documentation
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:3")
+    monkeypatch.setattr(paddle.inference, "Config", GraphConfig)
+    monkeypatch.setattr(paddle.inference, "create_predictor", lambda config: MagicMock())
+    for amp in ("none", "fp16"):
+        PaddleEngine(folder, ["sequence"], amp)
+    precisions = paddle.inference.PrecisionType
+    assert GraphConfig.chosen == [(3, precisions.Float32), (3, precisions.Half)]
