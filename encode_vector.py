@@ -68,8 +68,8 @@ class EncodeVectorFlags:
     """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in float16,
-    on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
+    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in
+    float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
 
     data_format: Literal["tsv", "text"] = "tsv"
     """text: a sentence on each line, without a header."""

@@ -48,8 +48,8 @@ class PredictFlags:
     """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in float16,
-    on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
+    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in
+    float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
 
     max_seq_len: int | None = None
     """The longest input in tokens; for tag and answer, the longest window. Default: for windows as in
