@@ -143,6 +143,12 @@ def test_dropout_adds_the_residual():
     assert_same(expected, arrays)
 
 
+def test_each_part_of_a_large_tensor_has_its_own_dropout(monkeypatch):
+    monkeypatch.setattr("model.cpu.dropout.DRAWN", 100)
+    first, second = draw_dropout_mask([2, 100], 0.5).stays
+    assert not np.array_equal(first, second)
+
+
 def test_dropout_follows_paddles_generator():
     x = paddle.ones([40, 40])
     paddle.seed(3)

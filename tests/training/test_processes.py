@@ -47,6 +47,17 @@ def sharded(tmp_path_factory):
     return started(folder, 1, "whole", "resumed", "three", "masters")
 
 
+def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
+    """They would go on otherwise, and wait for it for ever."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "gather", lambda item: [(None, "x.tsv: missing"), item])
+    calls = []
+    with pytest.raises(UserError, match="x.tsv: missing"):
+        distributed.on_main(lambda: calls.append(1))
+    assert calls == []
+
+
 def test_one_process_needs_no_group(monkeypatch):
     for name in ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"):
         monkeypatch.delenv(name, raising=False)
