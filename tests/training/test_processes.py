@@ -50,7 +50,7 @@ def sharded(tmp_path_factory):
 def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
     """They would go on otherwise, and wait for it for ever."""
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
     monkeypatch.setattr(distributed, "gather", lambda item: [(None, "x.tsv: missing"), item])
     calls = []
     with pytest.raises(UserError, match="x.tsv: missing"):
