@@ -148,3 +148,15 @@ def test_a_gradient_that_is_there_is_added_to_in_place():
     tied.fast().total.backward()
     assert tied.table.weight.grad.data_ptr() == address
     assert np.abs(tied.table.weight.grad.numpy() - expected - 1).max() < TOLERANCE
+
+
+def test_a_loss_that_follows_looked_up_words_touches_all_rows():
+    """Otherwise norm and optimizer would take the rows of the words alone."""
+    tied = Tied()
+    tied.table(tied.ids).sum().backward()
+    gradient = tied.table.gradient
+    assert set(np.flatnonzero(gradient.touched)) == {0, 1, 5, 7, 22}
+    tied.fast().total.backward()
+    assert gradient.touched is None
+    expected = (tied.table.weight.grad**2).sum().item()
+    assert gradient.squared_norm().item() == pytest.approx(expected, abs=1e-9)
