@@ -157,11 +157,16 @@ def speed_table() -> list[list[str]]:
 
 
 def fine_tuning_memory(shape: ModelShape, tokens: int) -> float:
-    """Bytes that fine-tuning needs at most: weights, gradients, moments, and a micro-batch of full rows."""
+    """Bytes that fine-tuning needs at most: weights, gradients, moments, and a micro-batch of full rows.
+
+    The gradient of the word table consists of rows, which are left out.
+    """
     sizes = PRECISIONS["O1"]
+    weights = sizes.weight * shape.trained + sizes.cast * shape.matrices
+    gradients = FLOAT * (shape.trained - shape.table)
+    moments = 2 * FLOAT * shape.trained
     activations = tokens * shape.layers * layer_memory(shape, sizes, 0, fused=True)
-    weights = (sizes.weight + FLOAT + 2 * FLOAT) * shape.trained + sizes.cast * shape.matrices
-    return weights + activations + RUNTIME
+    return weights + gradients + moments + activations + RUNTIME
 
 
 def recipe_table(card: Card) -> list[list[str]]:
