@@ -178,10 +178,12 @@ def _label_ids(
     """The label ids of a sentence of so many words.
 
     Raises:
-        UserError: there is not one tag for each word, or a tag is unknown.
+        UserError: there is not one tag for each word, or a tag is empty or unknown.
     """
     if len(tags) != words:
         raise UserError(f"{place}: {words} tokens but {len(tags)} tags; U+0002 joins both")
+    if "" in tags:
+        raise UserError(f"{place}: the tag of token {tags.index('') + 1} is empty")
     names = tags if scheme == "NONE" else to_iob2(tags)
     for position, tag in enumerate(tags):
         if not is_tag(tag, scheme) or names[position] not in label_map:

@@ -20,7 +20,7 @@ from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, t
 from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
 from reader.question_answering import Question, QuestionFile, make_windows
-from reader.tagging import JOINT, Sentence
+from reader.tagging import JOINT, Sentence, is_tag
 from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
@@ -159,7 +159,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     in_order = sorted(entities(tags), key=lambda entity: (entity[1], entity[2], entity[0]))
     answers = []
     for kind, first, last in in_order:
-        if kind == _NO_TYPE:
+        if kind == _NO_TYPE or not is_tag(tags[first]):  # bare ids, or parts of speech
             continue
         if sentence.text is None:
             place = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}

@@ -54,7 +54,7 @@ def _prepare_pair(path: Path, language: str, target: Path) -> tuple[int, int, in
     """
     texts: dict[str, dict[str, str]] = {}  # language -> id -> sentence
     for side in (language, "en"):
-        texts[side] = _sentences(path.with_suffix(f".{side}"))
+        texts[side] = sentences_by_id(path.with_suffix(f".{side}"))
         _write_lines(f"{target}.{side}", texts[side].values())
         _write_lines(f"{target}.{side}.ids", texts[side])
     gold_path = path.with_suffix(".gold")
@@ -70,7 +70,7 @@ def _prepare_pair(path: Path, language: str, target: Path) -> tuple[int, int, in
     return len(texts[language]), len(texts["en"]), len(pairs)
 
 
-def _sentences(path: Path) -> dict[str, str]:
+def sentences_by_id(path: Path) -> dict[str, str]:
     """id -> sentence of a file.
 
     Raises:

@@ -488,7 +488,7 @@ def read_tydiqa(file: DataFile, _) -> Iterator[Prepared]:
         for paragraph in article["paragraphs"]:
             by_language = defaultdict(list)
             for question in paragraph["qas"]:
-                name = question["id"].partition("-")[0]  # english-123-0
+                name = str(question["id"]).partition("-")[0]  # english-123-0
                 if name not in RENAMED:
                     raise UserError(
                         f"{file.path}: the question {question['id']} names no language of TyDi QA"

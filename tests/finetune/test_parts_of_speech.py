@@ -1,14 +1,18 @@
 """run_sequence_labeling.py --chunk_scheme NONE: tags without B- and I-."""
 
+import io
 import json
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 
+import predict
 import run_sequence_labeling
 from finetune.metrics import seqeval_scores
 from tests.finetune import tagging_toy
-from tests.launching import call_main
+from tests.launching import as_flags, call_main
 
 NAMES = {"B-PER": "PROPN", "I-PER": "SYM", "B-LOC": "NOUN", "I-LOC": "X", "O": "SCONJ"}
 
@@ -58,6 +62,17 @@ def test_train_score_and_predict(folder, tmp_path):
     call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / "again", **flags))
     again = json.loads((tmp_path / "again/evaluation.json").read_text())
     assert again["tables"][0]["mean"] == pytest.approx(report["tables"][0]["mean"])
+
+
+def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, capsys):
+    flags = tagging_toy.flags(folder, tmp_path / "out", max_steps=2, chunk_scheme="NONE")
+    call_main(run_sequence_labeling, flags)
+    capsys.readouterr()
+    request = json.dumps({"text": "anna walks now"}).encode()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request)))
+    call_main(predict, as_flags({"task": "tag", "model": tmp_path / "out/best"}))
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["tags"]) <= set(NAMES.values()) and answer["entities"] == []
 
 
 def test_such_tags_need_the_scheme(folder, tmp_path, refusal):

@@ -17,7 +17,16 @@ TENSOR += b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00(K\x02K\x02t("
 FOUND: dict[str, dict[str, bytes]] = {
     "classification": {"control characters in a label": b"text_a\tlabel\na\t\x1b[31mno\n"},
     "label_map": {"nested too deeply": DEEP},
-    "tagged": {"a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n"},
+    "tagged": {
+        "a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n",
+        "an empty tag": b"text_a\tlabel\na\t\n",
+    },
+    "tydiqa": {
+        "an id that is a number": (
+            b'{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": 1, "question": "?", "answers": '
+            b'[{"text": "a", "answer_start": 0}]}]}]}]}'
+        )
+    },
     "squad": {"nested too deeply": b'{"data": ' + DEEP, "a long number": b'{"data": ' + DIGITS + b"}"},
     "yaml": {"nested too deeply": b"a: " + b"[" * 5000, "an alias of itself": b"a: &x [*x]"},
     "training_config": {

@@ -87,6 +87,7 @@ def test_rows(write):
         ("text_a\tlabel\na\n", "line 2: 1 columns, but the header names 2"),
         ("text_a\tlabel\n\t\n", "line 2: token 1 of 1 is empty"),
         ("text_a\tlabel\na+b\tO\n", "line 2: 2 tokens but 1 tags"),
+        ("text_a\tlabel\na+b\tO+\n", "line 2: the tag of token 2 is empty"),
         ("text_a\tlabel\na+b\tO+B-ORG\n", "line 2, token 2: unknown tag 'B-ORG'; --chunk_scheme"),
         ("text_a\tlabel\na+b\tO+X-PER\n", "line 2, token 2: unknown tag 'X-PER'"),
         (b"text_a\tlabel\na\tO\n\xff\tO\n", "line 3: not UTF-8"),
