@@ -22,7 +22,7 @@ from tests.launching import as_flags, call_main
 from utils.errors import UserError
 
 TEXTS = sentences(12, seed=3)
-LANGUAGES = ["de", "en", "fr"]
+LANGUAGES = toy_models.LANGUAGES
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,7 @@ def folder(models, tmp_path_factory):
     """An encoder with made-up means of three languages, which change who is nearest to whom."""
     folder = tmp_path_factory.mktemp("centred") / "model"
     shutil.copytree(models / "encode", folder)
-    random = np.random.default_rng(5)
-    means = random.normal(size=(3, toy_models.LAYERS + 1, 32)).astype(np.float32)
-    safetensors.write(folder / LANGUAGE_MEANS, dict(zip(LANGUAGES, means)))
+    toy_models.write_means(folder, LANGUAGES)
     return folder
 
 

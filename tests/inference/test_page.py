@@ -1,6 +1,7 @@
 """The page of predict.py --serve in a browser: what a user clicks, types and sees."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,11 +9,12 @@ from inference.serve import LONGEST_BODY
 from tests.helpers.small_corpus import sentences
 from tests.inference import browser
 from tests.inference.served import ask, serving
+from tests.inference.toy_models import write_means
 
 pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)
 ARABIC = "يشتري الرجل كتابا في السوق."
-TABS = ["search", "align", "masks", "classify", "tag", "answer", "fill", "translate-probe"]
+TABS = ["search", "align", "masks", "classify", "zero-shot", "tag", "answer", "fill", "translate-probe"]
 # The least ratio of luminances of every visible text and what is behind it (WCAG 2).
 CONTRAST = """(() => {
   const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -42,7 +44,10 @@ def page(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     for language, texts in (("ar", [*TEXTS[:15], ARABIC]), ("fr", TEXTS[15:])):
         (folder / language).write_text("\n".join(texts) + "\n")
-    kinds = ",".join(str(models / kind) for kind in ("full", "classify", "tag", "answer"))
+    centred = folder / "full"
+    shutil.copytree(models / "full", centred)
+    write_means(centred, ["de", "en"])  # not of the corpus, so that each text is nearest to itself
+    kinds = ",".join(map(str, (centred, models / "classify", models / "tag", models / "answer")))
     corpus = f"ar<={folder / 'ar'},fr<={folder / 'fr'}"
     with (
         serving("--model", kinds, "--corpus", corpus) as (address, _),
@@ -130,6 +135,33 @@ def test_search_names_the_languages(page):
     assert named[0] == "French" and set(named) <= {"French", "Arabic"} and len(named) == 5
     ask_page(page, "search", text=TEXTS[3], layer="1")
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[3]
+
+
+def test_vectors_without_the_language(page):
+    """The switch is there because the model has means."""
+    request = {"text": TEXTS[17], "each": True}
+    ask_page(page, "search", text=TEXTS[17])
+    centred = ask(f"{page.address}/api/search", request)[1]
+    plain = ask(f"{page.address}/api/search", {**request, "centre": False})[1]
+    assert centred["centred"] is True and centred["found"] != plain["found"]
+    shown = [f"{hit['cosine']:.3f}" for hit in centred["found"]]
+    assert texts_of(page, "#panel-search .number") == shown
+    assert "without their language" in texts_of(page, "#panel-search .centred")[0]
+    ask_page(page, "search", text=TEXTS[17], centre="false")
+    assert texts_of(page, "#panel-search .number") == [f"{hit['cosine']:.3f}" for hit in plain["found"]]
+    assert texts_of(page, "#panel-search .centred") == []
+    ask_page(page, "align", text_a=TEXTS[0], text_b=TEXTS[1])
+    assert "without their language" in texts_of(page, "#panel-align .cosine")[0]
+
+
+def test_labels_of_ones_own(page):
+    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera")
+    answer = ask(f"{page.address}/api/zero-shot", {"text": TEXTS[0], "labels": ["bado", "lera"]})[1]
+    assert texts_of(page, "#panel-zero-shot .label") == [answer["label"]]
+    assert sorted(texts_of(page, "#panel-zero-shot .bars bdi")) == ["bado", "lera"]
+    one_is_true = texts_of(page, "#panel-zero-shot .number")
+    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", several="true")
+    assert texts_of(page, "#panel-zero-shot .number") != one_is_true
 
 
 def test_heat_map(page):
@@ -243,6 +275,7 @@ def test_phone_and_dark(page, width, dark):
         "search": {"text": TEXTS[0]}, "align": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
         "masks": {"text_a": TEXTS[0], "text_b": TEXTS[1], "objective": "tlm"},
         "classify": {"text_a": TEXTS[0]}, "tag": {"text": long_words},
+        "zero-shot": {"text": TEXTS[0], "labels": "bado, lera"},
         "answer": {"question": TEXTS[0], "context": long_words}, "fill": {"text": f"{TEXTS[0]} [MASK]"},
         "translate-probe": {"text": TEXTS[0], "language": "fr"},
     }.items():  # fmt: skip

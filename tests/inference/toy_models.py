@@ -1,10 +1,14 @@
 """Models of random weights with a tokenizer, one of each head, saved as the scripts leave them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import paddle
 
 from model.checkpoint.folder import save_model
+from model.checkpoint.formats import safetensors
+from model.checkpoint.read import LANGUAGE_MEANS
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from reader.tokenization import Tokenizer
@@ -54,3 +58,10 @@ def make(folder: Path) -> Path:
     for kind, extra in EXTRA.items():
         save_model(folder / kind, model(kind, shape), shape, piece_model_path=pieces, settings=extra)
     return folder
+
+
+def write_means(folder: Path, languages: Sequence[str]) -> None:
+    """Write made-up means of languages into a model's folder; they change which texts are near."""
+    random = np.random.default_rng(5)
+    means = random.normal(size=(len(languages), LAYERS + 1, 32)).astype(np.float32)
+    safetensors.write(folder / LANGUAGE_MEANS, dict(zip(languages, means)))
