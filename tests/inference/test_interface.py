@@ -23,9 +23,9 @@ def places(models, exported, tmp_path, monkeypatch):
     for name, folder in {
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
-        "exported": exported / "encode",
+        "exported": exported / "encode", "output/demo/full-nli/best": models / "classify",
     }.items():  # fmt: skip
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
     demo = tmp_path / "output/demo/full/encoder"
     shutil.copytree(models / "encode", demo)
