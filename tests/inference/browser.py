@@ -39,8 +39,8 @@ class Browser:
         port_file = profile / "DevToolsActivePort"
         port = wait(lambda: port_file.is_file() and port_file.read_text().split("\n")[0])
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
-            page = next(one for one in json.load(reply) if one["type"] == "page")
-        self.socket = connect(page["webSocketDebuggerUrl"], max_size=None)
+            pages = [target for target in json.load(reply) if target["type"] == "page"]
+        self.socket = connect(pages[0]["webSocketDebuggerUrl"], max_size=None)
         self.numbers = itertools.count(1)
 
     def __enter__(self) -> "Browser":
@@ -62,9 +62,9 @@ class Browser:
 
     def value(self, expression: str):
         """Of a JavaScript expression."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     def wait_for(self, expression: str):
         """Until it is true."""
@@ -92,9 +92,9 @@ class Browser:
     def press(self, key: str, modifiers: int = 0) -> None:
         """A key such as "Enter" or "ArrowRight"; modifiers: 2 for Ctrl."""
         codes = {"Enter": 13, "Home": 36, "End": 35, "ArrowLeft": 37, "ArrowRight": 39}
-        what = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key], "modifiers": modifiers}
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key], "modifiers": modifiers}
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, **what)
+            self.call("Input.dispatchKeyEvent", type=kind, **event)
 
     def look(self, width: int, height: int = 800, dark: bool = False) -> None:
         """The size of the window in pixels, and whether the user prefers dark colours."""

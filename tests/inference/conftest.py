@@ -42,7 +42,9 @@ def ask(monkeypatch, capsys):
     """ask(requests, **flags): predict.py on standard input -> the answers. Bytes are taken as they are."""
 
     def call(requests, **flags):
-        text = requests if isinstance(requests, bytes) else "\n".join(map(json.dumps, requests)).encode()
+        text = requests
+        if not isinstance(requests, bytes):
+            text = "\n".join(map(json.dumps, requests)).encode()
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
         capsys.readouterr()
         call_main(predict, as_flags(flags))

@@ -77,10 +77,10 @@ def test_search_is_centred_where_there_are_means(folder, models, means):
     centred = plain - means[nearest(plain, means)]
     for centre, vectors in ((None, centred), (True, centred), (False, plain)):
         cosines = unit(vectors)[1:] @ unit(vectors)[0]
-        found = model.search(TEXTS[0], TEXTS[1:], top_k=3, centre=centre)
+        hits = model.search(TEXTS[0], TEXTS[1:], top_k=3, centre=centre)
         best = np.argsort(-cosines)[:3]
-        assert [hit["text"] for hit in found] == [TEXTS[1:][number] for number in best]
-        np.testing.assert_allclose([hit["cosine"] for hit in found], cosines[best], atol=1e-5)
+        assert [hit["text"] for hit in hits] == [TEXTS[1:][number] for number in best]
+        np.testing.assert_allclose([hit["cosine"] for hit in hits], cosines[best], atol=1e-5)
     assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(TEXTS[0], TEXTS, top_k=2, centre=False)
     without = ernie_m.load(models / "encode")  # nor is it an error
     assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(TEXTS[0], TEXTS, top_k=2, centre=False)
@@ -125,8 +125,8 @@ def test_predict(folder, ask, tmp_path, means):
     vectors[:6] = plain[:6] - means[0]
     query = plain[:1] - means[nearest(plain[:1], means)]
     cosines = (unit(vectors) @ unit(query).T)[:, 0]
-    found = {hit["text"]: hit["cosine"] for hit in answer["found"]}
-    np.testing.assert_allclose([found[text] for text in TEXTS], cosines, atol=1e-5)
+    cosine_of = {hit["text"]: hit["cosine"] for hit in answer["found"]}
+    np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], centre="false", **flags)
     assert "centred" not in answer and answer["found"][0]["cosine"] == pytest.approx(1, abs=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], task="encode", model=folder, centre="true")

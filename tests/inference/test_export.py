@@ -11,7 +11,15 @@ import pytest
 import encode_vector
 import predict
 from inference import onnx as onnx_graph
-from inference.export import CheckSet, agreement, largest_difference, random_rows, read_check_set, run_all
+from inference.export import (
+    CheckSet,
+    agreement,
+    in_words,
+    largest_difference,
+    random_rows,
+    read_check_set,
+    run_all,
+)
 from inference.loading import load
 from inference.onnx import quantised
 from inference.tasks import make
@@ -49,11 +57,12 @@ def directly(models, kind, rows):
             inputs = padded_batch([row])
             if kind == "encode":
                 states = model.encode(inputs).sequence
-                found = states.unsqueeze(0), model.pooler(states[:1])
+                outputs = (states.unsqueeze(0), model.pooler(states[:1]))
             else:
-                found = model(inputs)
-            found = found if isinstance(found, tuple) else (found,)
-            yield [x.numpy()[0] for x in found]
+                outputs = model(inputs)
+            if not isinstance(outputs, tuple):
+                outputs = (outputs,)
+            yield [output.numpy()[0] for output in outputs]
 
 
 @pytest.mark.parametrize("engine", ["dygraph", "paddle", "onnx"])
@@ -61,17 +70,18 @@ def directly(models, kind, rows):
 def test_every_engine_equals_the_model(models, exported, kind, engine):
     model = load(models / kind) if engine == "dygraph" else load(exported / kind, engine=engine)
     rows = rows_of(model)
-    wanted = list(directly(models, kind, rows))
+    expected = list(directly(models, kind, rows))
     batches = 0
     task = task_named(kind)
     for numbers, ids in padded_batches(rows, 1, 512):
         outputs = model.engine(task)(ids)
         assert tuple(outputs) == tuple(TASKS[task].outputs)
         batches += 1
-        for number, *found in zip(numbers, *outputs.values()):
-            for ours, theirs in zip(found, wanted[number]):
-                ours = ours[: len(rows[number])] if len(ours) == ids.shape[1] else ours
-                np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        for number, *outputs_of_row in zip(numbers, *outputs.values()):
+            for output, expected_output in zip(outputs_of_row, expected[number], strict=True):
+                if len(output) == ids.shape[1]:  # per token, with pads
+                    output = output[: len(rows[number])]
+                np.testing.assert_allclose(output, expected_output, atol=1e-4)
     assert batches > 10
 
 
@@ -81,13 +91,13 @@ def test_encode_vector_writes_the_same_files(models, exported, tmp_path, engine,
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(sentences(40, seed=2)) + "\n")
     shared = {"data_set": texts, "data_format": "text", "max_seq_len": 62, "vectors": kind}
-    for name, model, runs in (("ours", models, "auto"), ("theirs", exported, engine)):
-        own = {"init_pretraining_params": model / "encode", "output_dir": tmp_path / name, "engine": runs}
-        call_main(encode_vector, as_flags(shared | own | {"use_cuda": "false"}))
-    wanted = {path.name: np.load(path) for path in (tmp_path / "ours").iterdir()}
-    assert {path.name for path in (tmp_path / "theirs").iterdir()} == wanted.keys()
-    for name, array in wanted.items():
-        np.testing.assert_allclose(np.load(tmp_path / "theirs" / name), array, atol=1e-4, err_msg=name)
+    for name, folder, engine_name in (("model", models, "auto"), ("export", exported, engine)):
+        flags = {"init_pretraining_params": folder / "encode", "engine": engine_name, "use_cuda": "false"}
+        call_main(encode_vector, as_flags({**shared, **flags, "output_dir": tmp_path / name}))
+    expected = {path.name: np.load(path) for path in (tmp_path / "model").iterdir()}
+    assert {path.name for path in (tmp_path / "export").iterdir()} == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(np.load(tmp_path / "export" / name), array, atol=1e-4, err_msg=name)
 
 
 def test_settings_and_report(exported):
@@ -98,12 +108,12 @@ def test_settings_and_report(exported):
     names += ["piece.model", "vocab.txt"]
     assert sorted(path.name for path in (exported / "classify").iterdir()) == names
     settings = json.loads((exported / "classify/config.json").read_text())
-    made = settings["export"]
-    assert (made["task"], made["layer"], made["outputs"]) == ("classification", 2, ["logits"])
-    assert settings["labels"] == toy_models.LABELS and made["checked_on"] == "64 made-up sentences"
-    assert made["engines"]["paddle"] < 1e-4 and made["engines"]["onnx"] < 1e-4
-    assert 1e-4 < made["engines"]["onnx-int8"] < 1.0  # it is another model
-    assert 0.9 < made["int8"]["decisions"] <= 1.0
+    report = settings["export"]
+    assert (report["task"], report["layer"], report["outputs"]) == ("classification", 2, ["logits"])
+    assert settings["labels"] == toy_models.LABELS and report["checked_on"] == "64 made-up sentences"
+    assert report["engines"]["paddle"] < 1e-4 and report["engines"]["onnx"] < 1e-4
+    assert 1e-4 < report["engines"]["onnx-int8"] < 1.0  # it is another model
+    assert 0.9 < report["int8"]["decisions"] <= 1.0
     assert "Largest difference: paddle" in (exported / "classify/README.md").read_text()
     int8 = json.loads((exported / "encode/config.json").read_text())["export"]["int8"]
     assert 0.99 < int8["cosine"] < 1.0
@@ -112,18 +122,19 @@ def test_settings_and_report(exported):
 def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     texts = ["bado kani", "lera mo", "tan ga"] * 5
     task = make("classify", load(exported / "classify", engine="onnx"))
-    labels = [found["label"] for found in task.answer([task.parse({"text": text}) for text in texts])]
+    answers = task.answer([task.parse({"text": text}) for text in texts])
+    labels = [answer["label"] for answer in answers]
     labels[0] = next(label for label in toy_models.LABELS if label != labels[0])  # one is wrong
     table = tmp_path / "dev.tsv"
     table.write_text("text_a\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in zip(texts, labels)))
-    made = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
-    before, after = made["int8"]["accuracy"]
+    report = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
+    before, after = report["int8"]["accuracy"]
     assert f"accuracy {before:.2f} % before, {after:.2f} % after" in capsys.readouterr().out
     assert before == pytest.approx(100 * 14 / 15) and 0 <= after <= 100
-    assert made["checked_on"] == "15 texts of dev.tsv"
+    assert report["checked_on"] == "15 texts of dev.tsv"
     table.write_text("text_a\n" + "\n".join(texts) + "\n")
-    made = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
-    assert made["int8"].keys() == {"decisions"}
+    report = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
+    assert report["int8"].keys() == {"decisions"}
     table.write_text("text_a\nbado\x02meme\n")  # words to tag
     loaded = load(models / "tag")
     assert read_check_set(loaded, "tagging", str(table)).rows == [loaded.tokenizer.build("bado meme")]
@@ -132,22 +143,27 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
 def test_agreement_by_hand():
     before = [{"logits": np.array([1.0, 0.0])}, {"logits": np.array([0.0, 2.0])}]
     after = [{"logits": np.array([0.9, 0.0])}, {"logits": np.array([3.0, 2.0])}]
-    found = agreement("classification", CheckSet("two", [[], []], [0, 1]), before, after)
-    assert found == {"decisions": 0.5, "accuracy": (100.0, 50.0)}
-    tokens = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])
-    vectors = ([{"sequence": one}] for one in tokens)
-    assert agreement("encoding", CheckSet("one", [[]]), *vectors)["cosine"] == pytest.approx(0.5**0.5)
+    change = agreement("classification", CheckSet("two", [[], []], [0, 1]), before, after)
+    assert change == {"decisions": 0.5, "accuracy": (100.0, 50.0)}
+    assert (
+        in_words(change) == "50.00 % of the decisions are the same; accuracy 100.00 % before, 50.00 % after"
+    )
+    before = [{"sequence": np.array([[1.0, 0.0], [1.0, 0.0]])}]
+    after = [{"sequence": np.array([[0.0, 1.0], [2.0, 1.0]])}]
+    change = agreement("encoding", CheckSet("one", [[]]), before, after)
+    assert change["cosine"] == pytest.approx(0.5**0.5)
+    assert in_words(change).endswith("before and after is 0.7071")
 
 
 def test_quantised():
     weight = np.array([[1.27, 0.0], [-0.5, 0.0]], np.float32)
-    whole, scale = quantised(weight, axis=0, largest=127)
-    assert whole.dtype == np.int8 and whole.tolist() == [[127, 0], [-50, 0]]
+    integers, scale = quantised(weight, axis=0, largest=127)
+    assert integers.dtype == np.int8 and integers.tolist() == [[127, 0], [-50, 0]]
     np.testing.assert_allclose(scale, [[0.01, 1.0]], rtol=1e-6)
     random = np.random.default_rng(0).standard_normal((50, 30)).astype(np.float32)
-    whole, scale = quantised(random, axis=1, largest=63)
-    assert scale.shape == (50, 1) and np.abs(whole).max() == 63
-    assert (np.abs(whole * scale - random) <= scale / 2 + 1e-7).all()
+    integers, scale = quantised(random, axis=1, largest=63)
+    assert scale.shape == (50, 1) and np.abs(integers).max() == 63
+    assert (np.abs(integers * scale - random) <= scale / 2 + 1e-7).all()
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -155,7 +171,8 @@ def test_quantised():
 def test_pads_change_nothing(exported, kind, engine):
     """Nor do they widen the range that int8 quantises: its rows would move by a hundredth."""
     model = load(exported / kind, engine=engine)
-    rows, run = rows_of(model)[-9:], model.engine(task_named(kind))
+    rows = rows_of(model)[-9:]
+    run = model.engine(task_named(kind))
 
     def wide(ids):
         """The same with 7 more columns of pads."""
@@ -164,26 +181,28 @@ def test_pads_change_nothing(exported, kind, engine):
     assert largest_difference(run_all(run, rows, 1), run_all(wide, rows, 1)) < 1e-5
 
 
-@pytest.mark.parametrize(("given", "flags", "largest"), [
+@pytest.mark.parametrize(("reduce_range", "flags", "largest"), [
     (None, {"avx2"}, 63), (None, {"avx2", "avx_vnni"}, 127), ("false", {"avx2"}, 127),
     ("true", {"avx_vnni"}, 63),
 ])  # fmt: skip
-def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, given, flags, largest):
+def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, reduce_range, flags, largest):
     """Without VNNI the weights have 7 bits, unless the user says otherwise."""
     monkeypatch.setattr(runtime, "read_cpu", lambda: runtime.Cpu("", frozenset(flags), 1, 0))
     monkeypatch.setattr(runtime, "prepare", lambda: None)
-    made = run_export(models / "classify", tmp_path / "out", int8="true", reduce_range=given)["export"]
+    settings = run_export(models / "classify", tmp_path / "out", int8="true", reduce_range=reduce_range)
     tensors = onnx.load(str(tmp_path / "out/model.int8.onnx")).graph.initializer
-    weights = [onnx.numpy_helper.to_array(x) for x in tensors if x.name.endswith("linear1.weight")]
+    weights = [
+        onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.name.endswith("linear1.weight")
+    ]
     assert {np.abs(weight).max() for weight in weights} == {largest}
     if largest == 63:  # the products are exact on every CPU
-        assert made["int8"]["decisions"] >= 0.95
+        assert settings["export"]["int8"]["decisions"] >= 0.95
 
 
 def test_paddles_warnings_do_not_reach_the_user(models, tmp_path):
     flags = ["--model", models / "classify", "--output", tmp_path / "out"]
-    done = run_script([ROOT / "export.py", *flags], tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    completed = run_script([ROOT / "export.py", *flags], tmp_path)
+    assert (completed.returncode, completed.stderr) == (0, "")
 
 
 def test_encoder_up_to_a_layer(models, tmp_path):
@@ -196,9 +215,9 @@ def test_encoder_up_to_a_layer(models, tmp_path):
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for engine in ("paddle", "onnx"):
-        found = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]
-        real = ids != 1
-        np.testing.assert_allclose(found[real], output.hidden_states[1].numpy(), atol=1e-4)
+        sequence = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]
+        is_real = ids != 1
+        np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
     with pytest.raises(UserError, match="exported for encoding up to layer 1; .* --task encoding --layer 2"):
         load(tmp_path / "out").engine("encoding", 2)
 
@@ -220,7 +239,7 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ({"task": "tagging"}, "this model is not for tagging: its head is for classification"),
         ({"layer": "1"}, "--layer 1: only --task encoding can end below the top layer"),
@@ -228,10 +247,10 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
         ({"model": "nowhere"}, "nowhere: "),
     ],
 )
-def test_bad_flags(models, tmp_path, refused, flags, said):
+def test_bad_flags(models, tmp_path, refused, flags, message):
     flags = {"model": models / "classify"} | flags
     line = refused(lambda: run_export(flags.pop("model"), tmp_path / "out", **flags))
-    assert said in line
+    assert message in line
     assert not (tmp_path / "out").exists()
 
 

@@ -64,8 +64,8 @@ def test_similarity_and_search(models):
     np.testing.assert_allclose(cosines, vectors[:1] @ vectors.T, atol=1e-5)
     first, second = model.search(texts[1], texts, top_k=2)
     assert first == {"text": texts[1], "cosine": pytest.approx(1, abs=1e-5)}
-    others = np.delete(vectors @ vectors[1], 1)
-    assert second["cosine"] == pytest.approx(others.max(), abs=1e-5)
+    cosines_of_others = np.delete(vectors @ vectors[1], 1)
+    assert second["cosine"] == pytest.approx(cosines_of_others.max(), abs=1e-5)
     assert model.search("mo", []) == []
 
 
@@ -73,18 +73,19 @@ def test_command_lines(places, ask):
     assert len(LINES) == 8
     for text, flags in LINES:
         words = shlex.split(flags)
-        (answer,) = ask(shlex.split(text)[0].encode(), **dict(zip((w[2:] for w in words[::2]), words[1::2])))
+        names = [word.removeprefix("--") for word in words[::2]]
+        (answer,) = ask(shlex.split(text)[0].encode(), **dict(zip(names, words[1::2], strict=True)))
         assert answer
 
 
 def test_the_same_as_predict(places, ask):
     model = ernie_m.load("checkpoints/best")
     pairs = [("bado kani", "lera"), "mo"]
-    asked = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
-    found = ask(asked, task="classify", model="checkpoints/best")
-    for here, there in zip(model.classify(pairs), found, strict=True):
+    requests = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
+    expected = ask(requests, task="classify", model="checkpoints/best")
+    for answer, expected_answer in zip(model.classify(pairs), expected, strict=True):
         # The last bits of MKL's products depend on the addresses of the arrays.
-        assert here["probabilities"] == pytest.approx(there["probabilities"], abs=2e-6)
+        assert answer["probabilities"] == pytest.approx(expected_answer["probabilities"], abs=2e-6)
     assert model.classify([]) == []
     with pytest.raises(UserError, match="this model is not for tagging: its head is for classification"):
         model.tag(["a"])

@@ -144,8 +144,8 @@ def test_vectors_without_the_language(page):
     centred = ask(f"{page.address}/api/search", request)[1]
     plain = ask(f"{page.address}/api/search", {**request, "centre": False})[1]
     assert centred["centred"] is True and centred["found"] != plain["found"]
-    shown = [f"{hit['cosine']:.3f}" for hit in centred["found"]]
-    assert texts_of(page, "#panel-search .number") == shown
+    cosines = [f"{hit['cosine']:.3f}" for hit in centred["found"]]
+    assert texts_of(page, "#panel-search .number") == cosines
     assert "without their language" in texts_of(page, "#panel-search .centred")[0]
     ask_page(page, "search", text=TEXTS[17], centre="false")
     assert texts_of(page, "#panel-search .number") == [f"{hit['cosine']:.3f}" for hit in plain["found"]]
@@ -166,11 +166,11 @@ def test_labels_of_ones_own(page):
 
 def test_heat_map(page):
     ask_page(page, "align", text_a=TEXTS[0], text_b=TEXTS[1], layer="1")
-    _, found = ask(f"{page.address}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[1], "layer": 1})
+    _, answer = ask(f"{page.address}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[1], "layer": 1})
     rows = texts_of(page, "#panel-align tbody th")
-    assert rows == [token["text"] for token in found["tokens_a"]]
+    assert rows == [token["text"] for token in answer["tokens_a"]]
     cells = "#panel-align tbody td"
-    assert page.value(f"document.querySelectorAll('{cells}').length") == len(rows) * len(found["tokens_b"])
+    assert page.value(f"document.querySelectorAll('{cells}').length") == len(rows) * len(answer["tokens_b"])
     shades = page.value(f"[...document.querySelectorAll('{cells}')].map(one => one.style.backgroundColor)")
     assert len(set(shades)) > 5
     assert page.value(f"document.querySelectorAll('{cells}.best').length") >= len(rows)
@@ -178,18 +178,19 @@ def test_heat_map(page):
 
 def test_marks_in_the_text(page):
     ask_page(page, "tag", text=TEXTS[0])
-    found = ask(f"{page.address}/api/tag", {"text": TEXTS[0]})[1]["entities"]
-    assert texts_of(page, "#panel-tag mark") == [one["text"] + one["type"] for one in found] != []
+    entities = ask(f"{page.address}/api/tag", {"text": TEXTS[0]})[1]["entities"]
+    marks = [entity["text"] + entity["type"] for entity in entities]
+    assert texts_of(page, "#panel-tag mark") == marks != []
     question = {"question": TEXTS[1], "context": f"😀 {TEXTS[0]}"}  # two units of UTF-16, one character
     ask_page(page, "answer", **question)
-    found = ask(f"{page.address}/api/answer", question)[1]
-    assert texts_of(page, "#panel-answer mark") == [found["answer"]] != [""]
+    answer = ask(f"{page.address}/api/answer", question)[1]
+    assert texts_of(page, "#panel-answer mark") == [answer["answer"]] != [""]
 
 
 def test_masks_are_filled_in_the_sentence(page):
     ask_page(page, "fill", text=f"{TEXTS[0]} [MASK] [MASK]")
-    _, found = ask(f"{page.address}/api/fill", {"text": f"{TEXTS[0]} [MASK] [MASK]"})
-    best = [one[0]["token"].removeprefix("▁") for one in found["masks"]]
+    _, answer = ask(f"{page.address}/api/fill", {"text": f"{TEXTS[0]} [MASK] [MASK]"})
+    best = [candidates[0]["token"].removeprefix("▁") for candidates in answer["masks"]]
     assert texts_of(page, "#panel-fill .filled mark") == best
     assert texts_of(page, "#panel-fill .filled")[0] == f"{TEXTS[0]} {best[0]} {best[1]}"
     assert "▁" not in page.value("document.querySelector('main').textContent")
@@ -200,9 +201,9 @@ def test_text_from_right_to_left(page, width):
     def directions(selector: str) -> list[str]:
         """Of the elements with Arabic text."""
         arabic = r"one => /[\u0600-\u06ff]/.test(one.value ?? one.textContent)"
-        found = f"[...document.querySelectorAll('{selector}')].filter({arabic})"
+        elements = f"[...document.querySelectorAll('{selector}')].filter({arabic})"
         assert page.value("document.documentElement.scrollWidth") <= width
-        return page.value(f"{found}.map(one => getComputedStyle(one).direction)")
+        return page.value(f"{elements}.map(one => getComputedStyle(one).direction)")
 
     page.look(width)
     ask_page(page, "search", text=ARABIC)

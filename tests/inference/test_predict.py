@@ -36,41 +36,47 @@ ENGINES = ("dygraph", "paddle", "onnx")
 TEXTS = sentences(9, seed=4)
 
 
-def place(models, exported, kind, engine):
+def folder_of(models, exported, kind, engine):
     return models / kind if engine == "dygraph" else exported / kind
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_classify(models, exported, ask, engine):
-    asked = [{"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]}, {"text": TEXTS[2]}, {"text_a": "bado " * 90}]
-    found = ask(asked, task="classify", model=place(models, exported, "classify", engine), engine=engine)
+    requests = [
+        {"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]},
+        {"text": TEXTS[2]},
+        {"text_a": "bado " * 90},
+    ]
+    folder = folder_of(models, exported, "classify", engine)
+    answers = ask(requests, task="classify", model=folder, engine=engine)
     model = load(models / "classify")
     tokenizer = model.tokenizer
     rows = [tokenizer.build(TEXTS[0], TEXTS[1]), tokenizer.build(TEXTS[2])]
     rows.append(tokenizer.build("bado " * 90, None, 62))
-    for answer, row in zip(found, rows):
+    for answer, row in zip(answers, rows, strict=True):
         with paddle.no_grad():
-            shares = F.softmax(model.model(padded_batch([row]))[0]).numpy()
-        assert answer["label"] == toy_models.LABELS[shares.argmax()]
+            probabilities = F.softmax(model.model(padded_batch([row]))[0]).numpy()
+        assert answer["label"] == toy_models.LABELS[probabilities.argmax()]
         assert list(answer["probabilities"]) == toy_models.LABELS
-        np.testing.assert_allclose(list(answer["probabilities"].values()), shares, atol=2e-5)
-    assert [answer.get("id") for answer in found] == [7, None, None]
-    assert [answer.get("cut") for answer in found] == [None, None, True]
+        np.testing.assert_allclose(list(answer["probabilities"].values()), probabilities, atol=2e-5)
+    assert [answer.get("id") for answer in answers] == [7, None, None]
+    assert [answer.get("cut") for answer in answers] == [None, None, True]
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "onnx-int8"])
 def test_tag(models, exported, ask, tmp_path, engine):
-    long = " ".join(TEXTS * 3)  # several windows
-    asked = [{"text": TEXTS[0]}, {"words": TEXTS[1].split()}, {"text": long}]
-    found = ask(asked, task="tag", model=place(models, exported, "tag", engine), engine=engine)
-    assert [answer["words"] for answer in found] == [TEXTS[0].split(), TEXTS[1].split(), long.split()]
-    assert all(len(answer["tags"]) == len(answer["words"]) for answer in found)
-    assert {tag for answer in found for tag in answer["tags"]} <= set(toy_models.TAGS)
+    long_text = " ".join(TEXTS * 3)  # several windows
+    requests = [{"text": TEXTS[0]}, {"words": TEXTS[1].split()}, {"text": long_text}]
+    answers = ask(requests, task="tag", model=folder_of(models, exported, "tag", engine), engine=engine)
+    assert [answer["words"] for answer in answers] == [TEXTS[0].split(), TEXTS[1].split(), long_text.split()]
+    assert all(len(answer["tags"]) == len(answer["words"]) for answer in answers)
+    assert {tag for answer in answers for tag in answer["tags"]} <= set(toy_models.TAGS)
     if engine == "onnx-int8":
         return
-    model, first = load(models / "tag"), {"label_pieces": "first"}
-    wanted = tags_by_training(model.model, model.tokenizer, tmp_path, [TEXTS[0].split()], first)
-    assert [found[0]["tags"]] == wanted
+    model = load(models / "tag")
+    reading = {"label_pieces": "first"}
+    expected = tags_by_training(model.model, model.tokenizer, tmp_path, [TEXTS[0].split()], reading)
+    assert [answers[0]["tags"]] == expected
 
 
 @pytest.mark.parametrize(
@@ -79,33 +85,38 @@ def test_tag(models, exported, ask, tmp_path, engine):
 )
 def test_tags_as_in_training(models, tmp_path, reading):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
-    words = [text.split() for text in TEXTS]
-    words.append([f"漢{word}" for word in words[0]])  # their first piece is a "▁" alone
+    sentences = [text.split() for text in TEXTS]
+    sentences.append([f"漢{word}" for word in sentences[0]])  # their first piece is a "▁" alone
     extra = toy_models.EXTRA["tag"] | {"reading": {"max_seq_len": 62, **reading}}
     shape = toy_models.config(load(models / "tag").config["vocab_size"])
     model = toy_models.model("tag", shape)
     save_model(tmp_path / "tag", model, shape, piece_model_path=models / "piece.model", settings=extra)
-    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, words, reading)
+    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, sentences, reading)
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
-        task = make("tag", load(tmp_path / folder))
-        assert [one["tags"] for one in task.answer([task.parse({"words": one}) for one in words])] == expected
-    plain = make("tag", load(models / "tag"))
-    others = [one["tags"] for one in plain.answer([plain.parse({"words": one}) for one in words])]
-    assert (others == expected) == (reading == {"label_pieces": "first"})
+        assert tags_of(make("tag", load(tmp_path / folder)), sentences) == expected
+    tags_without_reading = tags_of(make("tag", load(models / "tag")), sentences)
+    assert (tags_without_reading == expected) == (reading == {"label_pieces": "first"})
 
 
-def tags_by_training(model, tokenizer, folder, words, reading):
+def tags_of(task, sentences):
+    """The tags of sentences, lists of words."""
+    answers = task.answer([task.parse({"words": words}) for words in sentences])
+    return [answer["tags"] for answer in answers]
+
+
+def tags_by_training(model, tokenizer, folder, sentences, reading):
+    """The tags of the trainer's own code."""
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
     args = parse_args(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
     kind = OfficialTagging if reading.get("official_compat") else Tagging
     task = kind.from_flags(args, tokenizer)
-    data = [Sentence(JOINT.join(one), None) for one in words]
-    features = task.encode(data)
+    data = [Sentence(JOINT.join(words), None) for words in sentences]
+    batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)
     with paddle.no_grad():
-        found, _ = task.predict(model, task.encode.collate(features, np.arange(len(data)), 1), labelled=False)
-    return [one.predicted for one in task.tagged(data, found)]
+        predictions, _ = task.predict(model, batch, labelled=False)
+    return [sentence.predicted for sentence in task.tagged(data, predictions)]
 
 
 def test_windows_as_in_training(models):
@@ -117,29 +128,31 @@ def test_windows_as_in_training(models):
     answerer = make("answer", loaded)
     task = answerer.task
     assert (task.cut, task.max_answer_length) == (Cut(40, 9, 7, False), 3)
-    asked = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
-    assert answerer.answer([asked])[0]["answer"]
+    request = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
+    assert answerer.answer([request])[0]["answer"]
     assert make("answer", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
 
 
 def test_a_context_of_nothing(models):
     """Characters that the tokenizer leaves out: no traceback, no answer; others are answered."""
     task = make("answer", load(models / "answer"))
-    asked = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
-    nothing = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
-    assert task.answer(asked[:1]) == [nothing]
-    found = task.answer(asked)
-    assert found[0] == nothing and found[1] == task.answer(asked[1:])[0]
+    requests = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
+    no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
+    assert task.answer(requests[:1]) == [no_answer]
+    first, second = task.answer(requests)
+    assert first == no_answer and [second] == task.answer(requests[1:])
 
 
 def test_entities(models):
     task = make("tag", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # B-PER I-PER O I-LOC B-LOC
-    asked = [task.parse({"words": [*"abcde"]})]
-    found = [(one["type"], one["first"], one["last"]) for one in task.answer(asked)[0]["entities"]]
-    assert found == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
+    requests = [task.parse({"words": [*"abcde"]})]
+    (answer,) = task.answer(requests)
+    places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
+    assert places == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
     task.task.labels = [*"01234"]  # of a model without names for them
-    assert task.answer(asked)[0]["entities"] == []
+    (answer,) = task.answer(requests)
+    assert answer["entities"] == []
 
 
 def test_places_of_entities_in_the_text(models):
@@ -155,16 +168,16 @@ def test_places_of_entities_in_the_text(models):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_answer(models, exported, ask, engine):
     context = "  ".join(TEXTS)  # several windows
-    asked = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
-    folder = place(models, exported, "answer", engine)
-    found = ask(asked, task="answer", model=folder, engine=engine, top_k=3)
-    for answer, request in zip(found, asked):
+    requests = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
+    folder = folder_of(models, exported, "answer", engine)
+    answers = ask(requests, task="answer", model=folder, engine=engine, top_k=3)
+    for answer, request in zip(answers, requests, strict=True):
         for candidate in answer["candidates"]:
             assert request["context"][candidate["start"] : candidate["end"]] == candidate["text"]
         assert answer["answer"] == answer["candidates"][0]["text"] and len(answer["candidates"]) <= 3
-    assert found[0]["start"] == start_by_training(models, asked[0])
-    (best, _) = ask(asked, task="answer", model=folder, engine=engine, top_k=1)
-    assert best["candidates"] == found[0]["candidates"][:1] and best["probability"] < 1
+    assert answers[0]["start"] == start_by_training(models, requests[0])
+    best, _ = ask(requests, task="answer", model=folder, engine=engine, top_k=1)
+    assert best["candidates"] == answers[0]["candidates"][:1] and best["probability"] < 1
 
 
 def start_by_training(models, request):
@@ -185,13 +198,13 @@ def start_by_training(models, request):
 
 @pytest.mark.parametrize(("layer", "pooling"), [("top", "mean"), (1, "mean"), ("top", "specials")])
 def test_encode(models, ask, layer, pooling):
-    asked = [{"text": text} for text in TEXTS]
-    found = ask(asked, task="encode", model=models / "classify", layer=layer, pooling=pooling)
+    requests = [{"text": text} for text in TEXTS]
+    answers = ask(requests, task="encode", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
-    every = encode_all(model.model.ernie_m, inputs, specials=pooling == "specials")
-    wanted = every[2 if layer == "top" else layer]
-    np.testing.assert_allclose([one["vector"] for one in found], wanted, atol=1e-5)
+    all_layers = encode_all(model.model.ernie_m, inputs, specials=pooling == "specials")
+    expected = all_layers[2 if layer == "top" else layer]
+    np.testing.assert_allclose([answer["vector"] for answer in answers], expected, atol=1e-5)
 
 
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):
@@ -203,41 +216,44 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1
     for folder in ("tuned", "exported"):
-        found = make("encode", load(tmp_path / folder)).vectors(TEXTS)
-        np.testing.assert_allclose(found, plain, atol=1e-4)
+        vectors = make("encode", load(tmp_path / folder)).vectors(TEXTS)
+        np.testing.assert_allclose(vectors, plain, atol=1e-4)
     top = make("encode", load(tmp_path / "tuned"), TaskOptions(layer="top", pooling="mean")).vectors(TEXTS)
-    usual = make("encode", load(models / "encode")).vectors(TEXTS)
-    np.testing.assert_array_equal(top, usual)
-    assert np.abs(usual - plain).max() > 0.01
+    default = make("encode", load(models / "encode")).vectors(TEXTS)
+    np.testing.assert_array_equal(top, default)
+    assert np.abs(default - plain).max() > 0.01
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_search(models, exported, ask, tmp_path, engine):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join([" ", *sentences(40, seed=5), *TEXTS]) + "\n")
-    folder = place(models, exported, "encode", engine)
+    folder = folder_of(models, exported, "encode", engine)
     flags = {"task": "search", "model": folder, "corpus": corpus}
-    assert [one.line for one in read_corpus(str(corpus))] == list(range(2, 51))  # not the blank one
+    assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # not the blank one
     if engine != "dygraph":
         with pytest.raises(UserError, match="line 1: .*: exported for encoding up to layer 2; export "):
             ask([{"text": TEXTS[2], "layer": 1}], **flags)
-    found = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["found"]
-    assert (found[0]["line"], found[0]["text"]) == (44, TEXTS[2])
-    assert found[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
-    cosines = [one["cosine"] for one in found]
-    assert len(found) == 4 and cosines == sorted(cosines, reverse=True)
+    hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["found"]
+    assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])
+    assert hits[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
+    cosines = [hit["cosine"] for hit in hits]
+    assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
     model = make("encode", load(models / "encode"))
     vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert [one["line"] for one in found] == (2 + np.argsort(-(vectors[1:] @ vectors[0]))[:4]).tolist()
+    assert [hit["line"] for hit in hits] == (2 + np.argsort(-(vectors[1:] @ vectors[0]))[:4]).tolist()
 
 
 @pytest.mark.parametrize("language", [None, "fr"])
 def test_fill(models, ask, language):
-    request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"} | ({"language": language} if language else {})
-    (found,) = ask([request], task="fill", model=models / "full", top_k=3)
+    request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"}
+    if language:
+        request["language"] = language
+    (answer,) = ask([request], task="fill", model=models / "full", top_k=3)
     loaded = load(models / "full")
-    tokenizer, model = loaded.tokenizer, loaded.model
+    tokenizer = loaded.tokenizer
+    model = loaded.model
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
@@ -247,20 +263,21 @@ def test_fill(models, ask, language):
     with paddle.no_grad():
         inputs = packed_batch(ids, Layout([len(ids)]))
         hidden = model.ernie_m.encode(inputs, input_bias=paddle.to_tensor(bias)).sequence
-        check_likeliest(loaded, hidden.numpy()[masks], found["masks"], 3)
+        check_likeliest(loaded, hidden.numpy()[masks], answer["masks"], 3)
 
 
-def check_likeliest(loaded, hidden, found, top_k):
-    """`found` are the likeliest ordinary tokens of the head's softmax over them."""
+def check_likeliest(loaded, hidden, candidates, top_k):
+    """The candidates are the likeliest ordinary tokens of the head's softmax over them."""
     logits = loaded.model.lm_head(paddle.to_tensor(hidden)).numpy().astype(np.float64)
     logits[:, list(loaded.tokenizer.special_ids)] = -np.inf
-    shares = np.exp(logits - logits.max(-1, keepdims=True))
-    shares /= shares.sum(-1, keepdims=True)
-    assert len(found) == len(hidden)
-    for row, answer in zip(shares, found):
-        best = np.argsort(-row)[:top_k]
-        assert [one["token"] for one in answer] == loaded.tokenizer.convert_ids_to_tokens(best)
-        np.testing.assert_allclose([one["probability"] for one in answer], row[best], atol=1e-5)
+    probabilities = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    for expected, candidates_of_state in zip(probabilities, candidates, strict=True):
+        best = np.argsort(-expected)[:top_k]
+        tokens = [candidate["token"] for candidate in candidates_of_state]
+        assert tokens == loaded.tokenizer.convert_ids_to_tokens(best)
+        values = [candidate["probability"] for candidate in candidates_of_state]
+        np.testing.assert_allclose(values, expected[best], atol=1e-5)
 
 
 def test_masks_join_what_stands_behind_them(models):
@@ -274,24 +291,27 @@ def test_masks_join_what_stands_behind_them(models):
     assert apart[1].startswith("▁") and not joined[1].startswith("▁")
     assert "".join(joined[1:]) == "".join(apart[1:]).lstrip("▁")
     assert tokens("[MASK][MASK]") == ["[MASK]"] * 2
-    known = ["", *tokenizer.vocab]
-    kept = next(token for token in tokenizer.vocab if token[0] == "▁" and token[1:] not in known)
-    assert tokens(f"[MASK]{kept[1:]}") == ["[MASK]", kept]
+    beginnings = [token for token in tokenizer.vocab if token.startswith("▁") and len(token) > 1]
+    only_beginning = next(token for token in beginnings if token[1:] not in tokenizer.vocab)
+    assert tokens(f"[MASK]{only_beginning[1:]}") == ["[MASK]", only_beginning]
 
 
 def test_probe(models, ask):
-    asked = [{"text": TEXTS[0], "language": "fr"}, {"text": TEXTS[1], "language": "de"}]
-    found = ask(asked, task="translate-probe", model=models / "full", top_k=2)
+    requests = [{"text": TEXTS[0], "language": "fr"}, {"text": TEXTS[1], "language": "de"}]
+    answers = ask(requests, task="translate-probe", model=models / "full", top_k=2)
     loaded = load(models / "full")
-    tokenizer, model = loaded.tokenizer, loaded.model
-    for request, answer in zip(asked, found):
+    tokenizer = loaded.tokenizer
+    model = loaded.model
+    for request, answer in zip(requests, answers, strict=True):
         sentence = tokenizer.encode(request["text"])
-        n, p = len(sentence), max(1, round(0.2 * len(sentence)))
+        n = len(sentence)
+        p = max(1, round(0.2 * n))
         ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id, *[tokenizer.mask_id] * p]
         positions = [*range(2, n + 4), *range(2 + n + 3, 2 + n + 3 + p)]  # as behind [CLS] X [SEP] [SEP]
         language = toy_models.LANGUAGES.index(request["language"])
         with paddle.no_grad():
-            layout, languages = Layout([len(ids)], [n + 2]), [-1] * (n + 2) + [language] * p
+            layout = Layout([len(ids)], [n + 2])
+            languages = [-1] * (n + 2) + [language] * p
             arrays = {"position_ids": np.array(positions), "language_ids": np.array(languages)}
             hidden = model.encode(packed_batch(ids, layout, **arrays))
             check_likeliest(loaded, hidden[n + 2 :].numpy(), answer["slots"], 2)
@@ -300,19 +320,21 @@ def test_probe(models, ask):
 
 def test_files_and_order(models, tmp_path, ask):
     lines = [{"id": i, "text": text} for i, text in enumerate(sentences(300, seed=8))]
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source = tmp_path / "in.jsonl"
+    target = tmp_path / "out.jsonl"
     source.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\r\n\r\n")
     assert ask([], task="classify", model=models / "classify", input=source, output=target) == []
-    found = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [one["id"] for one in found] == list(range(300))
-    assert found[7] == ask(lines[7:8], task="classify", model=models / "classify")[0]
+    answers = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == list(range(300))
+    assert answers[7] == ask(lines[7:8], task="classify", model=models / "classify")[0]
 
 
 def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, monkeypatch):
     lines = [json.dumps({"text": text}) for text in TEXTS[:4]]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines[:2], "no JSON", lines[2], '{"txt": 1}', lines[3]]))
     flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.jsonl"}
-    out, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+    out = tmp_path / "out.jsonl"
+    part = tmp_path / "out.jsonl.part"
     with pytest.raises(UserError, match=r"in.jsonl, line 3: it is no JSON"):
         ask([], output=out, **flags)
     assert not out.exists() and not part.exists()
@@ -331,7 +353,7 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b'["a"]', "standard input, line 1: it is no object"),
         (
@@ -343,15 +365,15 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
         (b'{"text": "a", "id": "\\ud800"}', "surrogates not allowed"),
     ],
 )
-def test_bad_requests(models, ask, refused, tmp_path, text, said):
+def test_bad_requests(models, ask, refused, tmp_path, text, message):
     """They are found before the first request is answered."""
     out = tmp_path / "out.jsonl"
-    assert said in refused(lambda: ask(text, task="classify", model=models / "classify", output=out))
+    assert message in refused(lambda: ask(text, task="classify", model=models / "classify", output=out))
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
-    ("task", "kind", "request_", "said"),
+    ("task", "kind", "request_", "message"),
     [
         ("classify", "tag", {"text": "a"}, "this model is not for classification: its head is for tagging"),
         ("tag", "encode", {"text": "a"}, "it has no head, so fine-tune it first"),
@@ -366,9 +388,9 @@ def test_bad_requests(models, ask, refused, tmp_path, text, said):
         ("search", "encode", {"text": "a"}, "--task search needs --corpus"),
     ],
 )
-def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, task, kind, request_, said):
+def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, task, kind, request_, message):
     folder = exported / "encode" if kind == "exported" else models / kind
-    assert said in refused(lambda: ask([request_], task=task, model=folder))
+    assert message in refused(lambda: ask([request_], task=task, model=folder))
 
 
 @pytest.mark.parametrize("language_embedding", [None, "none", "all"])
@@ -383,9 +405,9 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     loaded = load(tmp_path / "head")
     task = make("fill", loaded)
     assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
-    for asked in (task, make("translate-probe", loaded)):
+    for answerer in (task, make("translate-probe", loaded)):
         with pytest.raises(UserError, match="it has no language table"):
-            asked.parse({"text": "[MASK]", "language": "de"})
+            answerer.parse({"text": "[MASK]", "language": "de"})
 
 
 @pytest.mark.parametrize("name", ["config.json", "piece.model"])
@@ -397,7 +419,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
         ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: it is the input"),
@@ -409,8 +431,8 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classify", "input": "nowhere.jsonl"}, "nowhere.jsonl: cannot be read"),
     ],
 )
-def test_bad_flags(models, ask, refused, flags, said):
-    assert said in refused(lambda: ask([], model=models / "classify", **flags))
+def test_bad_flags(models, ask, refused, flags, message):
+    assert message in refused(lambda: ask([], model=models / "classify", **flags))
 
 
 def test_onnx_needs_no_paddle(exported):
@@ -425,21 +447,27 @@ heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, input=b'{"text": "bado"}\n', capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads(done.stdout)["label"] in toy_models.LABELS
+    completed = subprocess.run(command, input=b'{"text": "bado"}\n', capture_output=True, check=False)
+    assert (completed.returncode, completed.stderr) == (0, b"")
+    assert json.loads(completed.stdout)["label"] in toy_models.LABELS
 
 
 def test_a_long_text_is_run_in_parts(models, monkeypatch):
     """Its windows are one item of the task, but the engine is never given more than BATCH_TOKENS."""
     task = make("tag", load(models / "tag"))
-    sizes, engine = [], task.engine
-    task.engine = lambda ids: sizes.append(ids.size) or engine(ids)
-    asked = [task.parse({"text": text}) for text in (" ".join(TEXTS * 9), TEXTS[0])]
-    whole = task.answer(asked)
+    sizes = []
+    engine = task.engine
+
+    def measured(ids):
+        sizes.append(ids.size)
+        return engine(ids)
+
+    task.engine = measured
+    requests = [task.parse({"text": text}) for text in (" ".join(TEXTS * 9), TEXTS[0])]
+    answers = task.answer(requests)
     sizes.clear()
     monkeypatch.setattr(finetuned, "BATCH_TOKENS", 150)
-    assert task.answer(asked) == whole
+    assert task.answer(requests) == answers
     assert len(sizes) > 5 and max(sizes) <= 150
 
 

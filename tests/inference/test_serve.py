@@ -41,18 +41,18 @@ def test_what_is_served(server):
     _, info = ask(f"{server}/api/info")
     assert info["tasks"] == TASKS
     sizes = {"layers": toy_models.LAYERS, "hidden_size": 32}
-    assert [one.items() >= sizes.items() for one in info["models"]] == [True, True]
+    assert [model.items() >= sizes.items() for model in info["models"]] == [True, True]
     assert info["layers"] == toy_models.LAYERS
     assert info["languages"] == dict.fromkeys(["fill", "translate-probe"], toy_models.LANGUAGES)
 
 
 def test_answers_are_those_of_the_model(server, models):
-    asked = {
+    requests = {
         "classify": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
         "fill": {"text": f"{TEXTS[0]} [MASK]", "language": "fr"},
         "translate-probe": {"text": TEXTS[0], "language": "de"},
     }
-    for name, request in asked.items():
+    for name, request in requests.items():
         task = make(name, load(models / ("classify" if name == "classify" else "full")))
         assert ask(f"{server}/api/{name}", request) == (200, task.answer([task.parse(request)])[0])
 
@@ -61,35 +61,36 @@ def test_answers_are_those_of_the_model(server, models):
 def test_search_at_a_layer(server, layer):
     for number, place in ((4, {"line": 5, "language": "de"}), (12, {"line": 3, "language": "fr"})):
         request = {"text": TEXTS[number]} | ({} if layer is None else {"layer": layer})
-        status, found = ask(f"{server}/api/search", request)
-        assert status == 200 and len(found["found"]) == 5
-        assert found["found"][0].items() >= ({"text": TEXTS[number]} | place).items()
+        status, answer = ask(f"{server}/api/search", request)
+        assert status == 200 and len(answer["found"]) == 5
+        assert answer["found"][0].items() >= ({"text": TEXTS[number]} | place).items()
 
 
 def test_search_in_each_language(server):
-    _, found = ask(f"{server}/api/search", {"text": TEXTS[12], "each": True})
-    best, other = found["found"]
-    assert (best["text"], best["language"], other["language"]) == (TEXTS[12], "fr", "de")
-    assert best["cosine"] >= other["cosine"]
+    _, answer = ask(f"{server}/api/search", {"text": TEXTS[12], "each": True})
+    best, second = answer["found"]
+    assert (best["text"], best["language"], second["language"]) == (TEXTS[12], "fr", "de")
+    assert best["cosine"] >= second["cosine"]
 
 
 def test_tokens_of_two_texts_are_compared(server, models):
     texts = {"text_a": f" {TEXTS[0]} ", "text_b": TEXTS[1]}
-    status, found = ask(f"{server}/api/align", texts | {"layer": 1})
-    assert status == 200 and found["layer"] == 1
+    status, answer = ask(f"{server}/api/align", texts | {"layer": 1})
+    assert status == 200 and answer["layer"] == 1
     for key in ("a", "b"):
-        for token in found[f"tokens_{key}"]:
+        for token in answer[f"tokens_{key}"]:
             assert token["text"] == texts[f"text_{key}"][token["start"] : token["end"]] != ""
     # By hand: the states of the first layer, without [CLS], [SEP] and lone spaces, minus their mean.
-    model, states = load(models / "classify"), []
+    model = load(models / "classify")
+    states = []
     for text in texts.values():
         ids, spans = model.tokenizer.encode_with_offsets(text)
         row = np.array([[model.tokenizer.cls_id, *ids, model.tokenizer.sep_id]])
         sequence = model.engine("encoding", 1)(row)["sequence"][0, 1:-1]
-        kept = sequence[[end > start for start, end in spans]]
-        centred = kept - kept.mean(axis=0)
+        tokens = sequence[[end > start for start, end in spans]]
+        centred = tokens - tokens.mean(axis=0)
         states.append(centred / np.linalg.norm(centred, axis=1, keepdims=True))
-    np.testing.assert_allclose(found["similarity"], states[0] @ states[1].T, atol=2e-4)
+    np.testing.assert_allclose(answer["similarity"], states[0] @ states[1].T, atol=2e-4)
     same = ask(f"{server}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[0]})[1]
     assert same["layer"] == 2 and same["cosine"] == pytest.approx(1, abs=1e-5)
 
@@ -97,16 +98,16 @@ def test_tokens_of_two_texts_are_compared(server, models):
 @pytest.mark.parametrize(("objective", "panels"), [("mmlm", 1), ("tlm", 1), ("camlm", 1), ("btmlm", 2)])
 def test_masks_of_a_pair(server, objective, panels):
     texts = {"text_a": TEXTS[0], "text_b": f"--{TEXTS[1]}"}  # no flag
-    status, found = ask(f"{server}/api/masks", texts | {"objective": objective})
-    assert status == 200 and len(found["panels"]) == panels
-    for panel in found["panels"]:
+    status, answer = ask(f"{server}/api/masks", texts | {"objective": objective})
+    assert status == 200 and len(answer["panels"]) == panels
+    for panel in answer["panels"]:
         count = len(panel["tokens"])
         assert np.shape(panel["seen"]) == (count, count) and len(panel["predicted"]) == count
         assert any(panel["predicted"]) and {0, 1} >= {cell for row in panel["seen"] for cell in row}
 
 
 @pytest.mark.parametrize(
-    ("name", "request_", "said"),
+    ("name", "request_", "message"),
     [
         ("search", {"text": "a", "layer": 3}, "'layer' is 3; this model has the layers 0"),
         ("search", {"text": "a", "layer": True}, "int_type"),
@@ -120,20 +121,20 @@ def test_masks_of_a_pair(server, objective, panels):
         ("translate-probe", {"text": "a " * 200, "language": "de"}, "'text' has"),
     ],
 )
-def test_requests_that_are_refused(server, name, request_, said):
+def test_requests_that_are_refused(server, name, request_, message):
     status, answer = ask(f"{server}/api/{name}", request_)
-    assert status == 422 and said in json.dumps(answer)
+    assert status == 422 and message in json.dumps(answer)
 
 
 def test_openapi(server):
-    _, found = ask(f"{server}/openapi.json")
-    assert set(found["paths"]) == {"/api/info", *(f"/api/{name}" for name in TASKS)}
-    schema = found["components"]["schemas"]["ClassifyRequest"]
+    _, description = ask(f"{server}/openapi.json")
+    assert set(description["paths"]) == {"/api/info", *(f"/api/{name}" for name in TASKS)}
+    schema = description["components"]["schemas"]["ClassifyRequest"]
     assert schema["required"] == ["text_a"] and set(schema["properties"]) == {"text_a", "text_b"}
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         (b'{"text_a": "\xff"}', 400, "error parsing the body"),
         (b'{"text_a": "' + b"x" * LONGEST_BODY + b'"}', 413, f"longer than {LONGEST_BODY} bytes"),
@@ -143,9 +144,9 @@ def test_openapi(server):
         (b'{"text_b": "\\ud800"}', 422, "missing"),
     ],
 )
-def test_bodies_that_are_refused(server, body, status, said):
-    found, answer = ask(f"{server}/api/classify", body)
-    assert found == status and said in json.dumps(answer)
+def test_bodies_that_are_refused(server, body, status, message):
+    answer_status, answer = ask(f"{server}/api/classify", body)
+    assert answer_status == status and message in json.dumps(answer)
     assert ask(f"{server}/api/classify", {"text_a": TEXTS[0]})[0] == 200  # it lives
 
 
@@ -174,10 +175,10 @@ def test_silent_connections_keep_nobody_waiting(server):
     address = "127.0.0.1", int(server.rsplit(":", 1)[1])
     with ExitStack() as stack:
         silent = []
-        for said in (b"", HEAD[:20], HEAD + b"{"):
+        for beginning in (b"", HEAD[:20], HEAD + b"{"):
             for _ in range(30):
                 silent.append(stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 5)))
-                silent[-1].sendall(said)
+                silent[-1].sendall(beginning)
         assert ask(f"{server}/api/classify", {"text_a": "bado"})[0] == 200
         for connection in silent:
             with suppress(ConnectionResetError):
@@ -209,6 +210,9 @@ def test_a_port_that_is_taken(models):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, str(ROOT / "predict.py"), "--serve", "--model", str(models / "classify")]
-        done = subprocess.run([*command, "--port", str(port)], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: --port {port}: another program listens there; choose another port")
+        command += ["--port", str(port)]
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 2
+    assert completed.stderr.startswith(
+        f"error: --port {port}: another program listens there; choose another port"
+    )
