@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from model.checkpoint.read import Checkpoint
     from model.config import ErnieMConfig
     from reader.tokenization import Tokenizer
-    from reader.trimming import TrimmedVocabulary
+    from reader.trimming import Fallback, TrimmedVocabulary
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,12 +55,15 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         trimmed = trim(flags, tokenizer, Path(folder))
+        counts = None
+        if flags.fallback_of:  # before anything is written, because the file may be missing
+            counts = trimmed.fallback(tokenizer, Path(flags.fallback_of))
         smaller = conversion.with_tokens(checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id)
         write(flags, smaller, smaller.config, task, trimmed.tokenizer)
         with pipe_may_close():
             print_sizes(checkpoint, smaller)
-            if flags.fallback_of:
-                print_fallback(tokenizer, trimmed, flags.fallback_of)
+            if counts:
+                print_fallback(counts, flags.fallback_of)
 
 
 def write(
@@ -222,11 +225,8 @@ def print_sizes(before: "Checkpoint", after: "Checkpoint") -> None:
     print(in_columns(rows))
 
 
-def print_fallback(tokenizer: "Tokenizer", trimmed: "TrimmedVocabulary", path: str) -> None:
+def print_fallback(counts: "Fallback", path: str) -> None:
     """Print how much of another text is cut otherwise after trimming."""
-    from reader.trimming import fallback
-
-    counts = fallback(tokenizer, trimmed, Path(path))
     share = 100 * counts.changed_lines / counts.lines
     print(f"{path}: {counts.changed_lines:,} of {counts.lines:,} lines ({share:.1f} %) have other tokens now")
     for name, (before, after) in (("tokens", counts.tokens), ("unknown tokens", counts.unknown)):

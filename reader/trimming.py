@@ -32,6 +32,27 @@ class TrimmedVocabulary(NamedTuple):
     tokenizer: Tokenizer
     old_ids: np.ndarray
 
+    def fallback(self, whole: Tokenizer, text: Path) -> "Fallback":
+        """Cut a text by the whole vocabulary and by this one, and count what differs.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        lines = 0
+        changed_lines = 0
+        tokens = np.zeros(2, np.int64)
+        unknown = np.zeros(2, np.int64)
+        for block in _blocks(text):
+            lines += len(block)
+            rows = whole.encode_batch(block)
+            trimmed_rows = self.tokenizer.encode_batch(block)
+            for ids, new_ids in zip(rows, trimmed_rows):
+                ids_after = [int(self.old_ids[new_id]) for new_id in new_ids]
+                changed_lines += ids_after != ids
+                tokens += len(ids), len(ids_after)
+                unknown += ids.count(whole.unk_id), ids_after.count(whole.unk_id)
+        return Fallback(lines, changed_lines, tuple(tokens.tolist()), tuple(unknown.tolist()))
+
 
 class Fallback(NamedTuple):
     """How a trimmed vocabulary cuts a text, beside the whole vocabulary.
@@ -112,28 +133,6 @@ def _keep_pieces(model: "ModelProto", numbers: set[int], tokens: set[str]) -> No
             pieces.append(piece)
     del model.pieces[:]
     model.pieces.extend(pieces)
-
-
-def fallback(tokenizer: Tokenizer, trimmed: TrimmedVocabulary, text: Path) -> Fallback:
-    """Cut a text by a vocabulary and by its part, and count what differs.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    lines = 0
-    changed_lines = 0
-    tokens = np.zeros(2, np.int64)
-    unknown = np.zeros(2, np.int64)
-    for block in _blocks(text):
-        lines += len(block)
-        rows = tokenizer.encode_batch(block)
-        trimmed_rows = trimmed.tokenizer.encode_batch(block)
-        for ids, new_ids in zip(rows, trimmed_rows):
-            ids_after = trimmed.old_ids[new_ids].tolist() if new_ids else []
-            changed_lines += ids_after != ids
-            tokens += len(ids), len(ids_after)
-            unknown += ids.count(tokenizer.unk_id), ids_after.count(tokenizer.unk_id)
-    return Fallback(lines, changed_lines, tuple(tokens.tolist()), tuple(unknown.tolist()))
 
 
 def _blocks(path: Path) -> Iterator[list[str]]:

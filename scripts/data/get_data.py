@@ -106,8 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not faults_of_part:
             fetched.append(part)
     if "tatoeba" in fetched:
-        read_bitexts(options.data / "tatoeba")  # checks the files
-        print(f"tatoeba: {options.data / 'tatoeba'}")
+        check_tatoeba(options.data / "tatoeba")
     for task in dict.fromkeys(PARTS[part].task for part in fetched):
         if task:
             prepare_task(options.data, task)
@@ -119,6 +118,19 @@ def addresses(data: Path, part: str) -> dict[Path, str]:
     task, folder, files = PARTS[part]
     target = data / "downloads" / part if task else data / part
     return {target / name: f"{folder}/{name}" for name in files}
+
+
+def check_tatoeba(folder: Path) -> None:
+    """Read all of Tatoeba's files, which are used as they are.
+
+    Raises:
+        UserError: a file is damaged, or two do not belong together.
+    """
+    try:
+        bitexts = read_bitexts(folder)
+    except UserError as error:
+        raise UserError(f"{error}; if a download is damaged, delete it and run this again") from error
+    print(f"tatoeba: {len(bitexts)} languages in {folder}")
 
 
 def prepare_task(data: Path, task: str) -> None:

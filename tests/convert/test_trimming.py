@@ -279,6 +279,7 @@ def test_bad_input(toy, tmp_path):
     with_bpe = [*keep, "--piece_model_path", str(bpe)]
     cases = [
         (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
+        (source, [*keep, "--fallback_of", "other.txt"], "other.txt: cannot be read"),
         (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
         (tmp_path / "bare", keep, "bare: no piece model beside the weights; give --piece_model_path"),
         (pieces, keep, "piece.model: --keep_pieces_of trims a model; give the folder of its weights"),

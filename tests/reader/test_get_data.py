@@ -305,6 +305,14 @@ def test_damaged_files(small, tmp_path, part, path, message, damage):
     assert not list(tmp_path.rglob("*.unpacked"))
 
 
+def test_files_of_tatoeba_that_do_not_belong_together(small, tmp_path):
+    small.files["/facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.deu-eng.deu"] = b"eins\n"
+    with pytest.raises(
+        UserError, match=r"line i of one must translate .*; if a download is damaged, delete it"
+    ):
+        get(tmp_path, "tatoeba")
+
+
 @pytest.mark.parametrize("room", [100, 600])
 def test_a_full_disk(small, tmp_path, room):
     """While it downloads, and while it unpacks or prepares. Then the same command goes on."""
