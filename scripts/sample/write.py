@@ -126,10 +126,11 @@ def as_unigram(bpe: bytes, sentences: Iterable[str]) -> bytes:
     for sentence in sentences:
         counts.update(processor.encode(sentence.replace(BOUNDARY, "")))
     model = ModelProto.FromString(bpe)
-    model.trainer_spec.model_type = TrainerSpec.UNIGRAM
+    model.trainer_spec.MergeFrom(TrainerSpec(model_type=TrainerSpec.UNIGRAM))
     for number, piece in enumerate(model.pieces):
         if piece.type == piece.NORMAL:
-            piece.score = math.log(max(counts[number], 0.5) / counts.total())
+            score = math.log(max(counts[number], 0.5) / counts.total())
+            piece.MergeFrom(ModelProto.SentencePiece(score=score))
     return model.SerializeToString(deterministic=True)
 
 
