@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -156,6 +156,10 @@ def mine_pairs(options: MiningOptions) -> None:
     Raises:
         UserError: a file is missing or damaged, or the folder holds other work.
     """
+    if not Path(options.model).exists():
+        raise UserError(f"--model {options.model}: no such folder")
+    # Absolute, because the workers of a cluster run in another folder.
+    options = replace(options, model=str(Path(options.model).absolute()))
     source = DistinctLines(options.source)
     target = DistinctLines(options.target)
     gold = gold_pairs(options.gold, source, target) if options.gold else None
@@ -178,27 +182,31 @@ def mine_pairs(options: MiningOptions) -> None:
         forward = find_neighbours(sources, targets, len(target), options.neighbours, forward_paths)
         backward = find_neighbours(targets, sources, len(source), options.neighbours, backward_paths)
 
-        pairs = mine(forward, backward, options.margin, options.retrieval)
-        facts: dict[str, Any] = {"candidates": len(pairs.scores), "centred": bool(means)}
-        if gold is not None:
-            numbers = zip(pairs.sources.tolist(), pairs.targets.tolist())
-            is_correct = np.array([pair in gold for pair in numbers])
-            if options.threshold is None:
-                result = choose_threshold(pairs.scores, is_correct, len(gold))
-            else:
-                result = quality(pairs.scores, is_correct, len(gold), options.threshold)
-            facts |= result._asdict()
-            pairs = pairs.at_least(result.threshold)
-            logger.info(
-                "%s gold pairs, threshold %.6f: precision %.2f, recall %.2f, F1 %.2f",
-                f"{len(gold):,}",
-                *result,
-            )
-        elif options.threshold is not None:
-            facts["threshold"] = options.threshold
-            pairs = pairs.at_least(options.threshold)
+        candidates = mine(forward, backward, options.margin, options.retrieval)
+        pairs, facts = above_threshold(candidates, options.threshold, gold)
+        facts |= {"candidates": len(candidates.scores), "centred": bool(means)}
         write(Path(options.output), source, target, pairs, facts)
-    logger.info("%s of %s pairs: %s", f"{len(pairs.scores):,}", f"{facts['candidates']:,}", options.output)
+    logger.info("%s of %s pairs: %s", f"{len(pairs.scores):,}", f"{len(candidates.scores):,}", options.output)
+
+
+def above_threshold(
+    pairs: MinedPairs, threshold: float | None, gold: set[tuple[int, int]] | None
+) -> tuple[MinedPairs, dict[str, Any]]:
+    """The pairs above --threshold, or above the best threshold on gold pairs, and facts for mining.json."""
+    if gold is None and threshold is None:
+        return pairs, {}
+    if gold is None:
+        return pairs.at_least(threshold), {"threshold": threshold}
+    numbers = zip(pairs.sources.tolist(), pairs.targets.tolist())
+    is_correct = np.array([pair in gold for pair in numbers])
+    if threshold is None:
+        result = choose_threshold(pairs.scores, is_correct, len(gold))
+    else:
+        result = quality(pairs.scores, is_correct, len(gold), threshold)
+    logger.info(
+        "%s gold pairs, threshold %.6f: precision %.2f, recall %.2f, F1 %.2f", f"{len(gold):,}", *result
+    )
+    return pairs.at_least(result.threshold), result._asdict()
 
 
 def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[tuple[int, int]]:
@@ -224,10 +232,8 @@ def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[t
 
 
 def vector_settings(options: MiningOptions, source: DistinctLines, target: DistinctLines) -> dict[str, Any]:
-    """What decides the vectors, as JSON values. UserError: there is no such model."""
+    """What decides the vectors, as JSON values."""
     model = Path(options.model)
-    if not model.exists():
-        raise UserError(f"--model {model}: no such folder")
     files = [model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()]
     return {
         "source": sha256_of(source.path),

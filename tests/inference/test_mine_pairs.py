@@ -177,6 +177,7 @@ def test_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models,
         shutil.copy(texts / file, tmp_path)
     rows, facts = run_mining("files", centre_on="de<=de.txt,en<=en.txt")
     assert facts["centred"] and rows != plain
+    assert run_mining("beside", model=weights, centre_on="de<=de.txt,en<=en.txt")[0] == rows  # searched again
     unnamed, facts = run_mining("plain", model=weights, source=texts / "de.txt", target=texts / "en.txt")
     assert unnamed == plain and not facts["centred"]
 
