@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from utils.environment import run
 from utils.command_line import parse_args
@@ -125,23 +125,36 @@ def main() -> None:
             texts = Sentences(path)
         else:
             texts = read_classification(path, labels=False)
-        encoder, tokenizer, layer = open_exported(flags) if exported else open_weights(flags)
+        opened = open_exported(flags) if exported else open_weights(flags)
+        encoder = opened.encoder
         if flags.centre_on:
-            encoder = CentredEncoder(encoder, means_to_subtract(flags, encoder, tokenizer, layer))
-        encode = EncodePairs(tokenizer, flags.max_seq_len)
+            encoder = CentredEncoder(encoder, means_to_subtract(flags, opened))
+        encode = EncodePairs(opened.tokenizer, flags.max_seq_len)
         batch_tokens = flags.batch_size * flags.max_seq_len
         writer = VectorWriter(encoder, texts, encode, folder, flags.dtype, batch_tokens)
         if flags.vectors == "official":
             writer.official()
         else:
-            writer.vectors(layer, flags.vectors)
+            writer.vectors(opened.layer, flags.vectors)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
-def means_to_subtract(
-    flags: EncodeVectorFlags, encoder: Any, tokenizer: "Tokenizer", layer: int
-) -> "LayerMeans":
-    """The means of --centre_on at a layer.
+class OpenedEncoder(NamedTuple):
+    """An encoder that is ready to encode.
+
+    Attributes:
+        layer: the number of the layer that vectors are made of.
+        num_layers: of the model.
+    """
+
+    encoder: "PaddleEncoder | ExportedEncoder"
+    tokenizer: "Tokenizer"
+    layer: int
+    num_layers: int
+
+
+def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "LayerMeans":
+    """The means of --centre_on at the layer of the vectors.
 
     Raises:
         UserError: the model has none, or a file cannot be read.
@@ -152,17 +165,23 @@ def means_to_subtract(
     from reader.bitext import sentences_by_language
 
     if flags.centre_on == "model":
-        folder = Path(flags.init_pretraining_params)
-        return LanguageMeans.read(folder / LANGUAGE_MEANS).at(layer)
+        path = Path(flags.init_pretraining_params, LANGUAGE_MEANS)
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no such file; run_pretrain.py leaves it beside a finished model. For another model give "
+                "--centre_on language<=file,language<=file"
+            )
+        shape = (opened.num_layers + 1, opened.encoder.hidden_size)
+        return LanguageMeans.read(path, shape).at(opened.layer)
     vectors = {}
     for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
-        ids = tokenizer.sentences(tokenizer.encode_batch(sentences), flags.max_seq_len)
-        vectors[language] = vectors_of(encoder, ids, layer, flags.vectors)
+        ids = opened.tokenizer.sentences(opened.tokenizer.encode_batch(sentences), flags.max_seq_len)
+        vectors[language] = vectors_of(opened.encoder, ids, opened.layer, flags.vectors)
     return LayerMeans.of(vectors)
 
 
-def open_weights(flags: EncodeVectorFlags) -> "tuple[PaddleEncoder, Tokenizer, int]":
-    """The encoder, the tokenizer and the number of the layer of a checkpoint."""
+def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
+    """Open the encoder of a checkpoint."""
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
     from finetune.setup import open_encoder, open_start
@@ -179,11 +198,12 @@ def open_weights(flags: EncodeVectorFlags) -> "tuple[PaddleEncoder, Tokenizer, i
     optional = () if flags.vectors in ("official", "pooled") else ("pooler.",)
     model, tokenizer = open_encoder(flags, open_start(flags), optional=optional)
     encoder = PaddleEncoder(model, prepare_for_prediction(model, flags.amp))
-    return encoder, tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
+    num_layers = model.config.num_hidden_layers
+    return OpenedEncoder(encoder, tokenizer, layer_number(flags.layer, num_layers), num_layers)
 
 
-def open_exported(flags: EncodeVectorFlags) -> "tuple[ExportedEncoder, Tokenizer, int]":
-    """The encoder, the tokenizer and the number of the layer of an exported folder."""
+def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
+    """Open what export.py wrote."""
     from evaluation.pooling import layer_number
     from inference.loading import load
     from inference.tasks.encode import ExportedEncoder
@@ -197,7 +217,7 @@ def open_exported(flags: EncodeVectorFlags) -> "tuple[ExportedEncoder, Tokenizer
         raise UserError(f"--max_seq_len {flags.max_seq_len}: the model takes at most {loaded.longest} tokens")
     engine = loaded.engine(ENCODING, layer)
     encoder = ExportedEncoder(engine, loaded.config["hidden_size"], loaded.config["pad_token_id"])
-    return encoder, loaded.tokenizer, layer
+    return OpenedEncoder(encoder, loaded.tokenizer, layer, loaded.num_layers)
 
 
 if __name__ == "__main__":

@@ -36,17 +36,22 @@ class LanguageMeans:
         return cls(languages, np.stack(means).astype(np.float32))
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> "LanguageMeans":
+    def read(cls, path: str | os.PathLike, shape: tuple[int, int] | None = None) -> "LanguageMeans":
         """Read the file language_means.safetensors of a checkpoint folder.
 
+        Args:
+            shape: L + 1 and H of the model; None: they are not checked.
+
         Raises:
-            UserError: there is no such file, or it is damaged.
+            UserError: there is no such file, it is damaged, or it belongs to a model of another shape.
         """
         tensors = safetensors.read(path)
         languages = sorted(tensors)
         shapes = {tensors.shape(language) for language in languages}
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise UserError(f"{path}: damaged: it has no language means, or they differ in shape")
+        if shape not in (None, *shapes):
+            raise UserError(f"{path}: it belongs to a model of another shape")
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
     def by_language(self) -> dict[str, np.ndarray]:

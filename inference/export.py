@@ -164,11 +164,11 @@ def export(
         raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
     graph = loaded.graph(task, layer)
     pad_id = loaded.config["pad_token_id"]
-    expected = run_all(loaded.engine(task, layer), check_set.rows, pad_id)
+    expected = run_all(task, loaded.engine(task, layer), check_set.rows, pad_id)
     report = ExportReport(task, layer, list(graph.outputs), check_set.name)
 
     def compare(name: str, engine: GraphRunner) -> None:
-        outputs = run_all(engine, check_set.rows, pad_id)
+        outputs = run_all(task, engine, check_set.rows, pad_id)
         difference = largest_difference(expected, outputs)
         report.engines[name] = difference
         line = "%s: the largest difference to the checkpoint is %.1e, on %s"
@@ -248,12 +248,12 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
     (folder / CARD).write_text(model_card(facts), encoding="utf-8")
 
 
-def run_all(engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
-    """The outputs for each row, without those of pads."""
+def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
+    """The outputs of a task for each row, without those of pads."""
     outputs_of_rows: Outputs = [{} for _ in rows]
     for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
         for name, values in engine(ids).items():
-            is_per_token = values.ndim == 3 or name in ("start_logits", "end_logits")
+            is_per_token = "length" in TASKS[task].outputs[name]
             for number, value in zip(numbers, values):
                 outputs_of_rows[number][name] = value[: len(rows[number])] if is_per_token else value
     return outputs_of_rows

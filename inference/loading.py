@@ -86,11 +86,8 @@ class LoadedModel:
                 f"{self.folder}: no {LANGUAGE_MEANS} is there, which centred vectors need; "
                 "run_pretrain.py leaves it beside a finished model"
             )
-        means = LanguageMeans.read(self.language_means_path)
         shape = (self.num_layers + 1, self.config["hidden_size"])
-        if means.vectors.shape[1:] != shape:
-            raise UserError(f"{self.language_means_path}: it belongs to a model of another shape")
-        return means
+        return LanguageMeans.read(self.language_means_path, shape)
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
         """The longest input or window in tokens: `max_seq_len` if it is given, else the default.

@@ -128,11 +128,8 @@ TASKS = {task.name: task for task in _ALL_TASKS}
 # What every model can be asked for, because it needs the tokenizer alone.
 OF_ANY_MODEL = (Prediction("masks", "pictures.DrawMasks", on_command_line=False),)
 
-PREDICTIONS = {
-    prediction.word: prediction
-    for predictions in (*(task.predictions for task in _ALL_TASKS), OF_ANY_MODEL)
-    for prediction in predictions
-}
+PREDICTIONS = {prediction.word: prediction for task in _ALL_TASKS for prediction in task.predictions}
+PREDICTIONS |= {prediction.word: prediction for prediction in OF_ANY_MODEL}
 COMMAND_WORDS = tuple(word for word, prediction in PREDICTIONS.items() if prediction.on_command_line)
 # The tasks that are fine-tuned on labelled files, whose model has a layer named "classifier"; and those that
 # export.py writes.

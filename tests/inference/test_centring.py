@@ -160,11 +160,14 @@ def test_encode_vector(folder, models, tmp_path, means, refused):
     vectors = np.load(tmp_path / "of_files/vectors.npy")
     np.testing.assert_allclose(vectors, plain - file_means[nearest(plain, file_means)], atol=1e-5)
     out = {"output_dir": tmp_path / "out"}
+    other_shape = shutil.copytree(models / "encode", tmp_path / "other")
+    safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     for wrong, message in (
         ({"vectors": "official"}, "--centre_on needs one vector per text"),
         ({"vectors": "specials"}, "--centre_on model needs --vectors mean"),
         ({"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
-        ({"init_pretraining_params": models / "encode"}, f"{LANGUAGE_MEANS}: "),
+        ({"init_pretraining_params": models / "encode"}, f"{LANGUAGE_MEANS}: no such file; run_pretrain.py"),
+        ({"init_pretraining_params": other_shape}, "it belongs to a model of another shape"),
     ):
         line = refused(lambda wrong=wrong: call_main(encode_vector, as_flags(flags | of_model | out | wrong)))
         assert message in line

@@ -172,13 +172,14 @@ def test_pads_change_nothing(exported, kind, engine):
     """Nor do they widen the range that int8 quantises: its rows would move by a hundredth."""
     model = load(exported / kind, engine=engine)
     rows = rows_of(model)[-9:]
-    run = model.engine(task_named(kind))
+    task = task_named(kind)
+    run = model.engine(task)
 
     def wide(ids):
         """The same with 7 more columns of pads."""
         return run(np.pad(ids, ((0, 0), (0, 7)), constant_values=1))
 
-    assert largest_difference(run_all(run, rows, 1), run_all(wide, rows, 1)) < 1e-5
+    assert largest_difference(run_all(task, run, rows, 1), run_all(task, wide, rows, 1)) < 1e-5
 
 
 @pytest.mark.parametrize(("reduce_range", "flags", "largest"), [
