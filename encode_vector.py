@@ -168,8 +168,8 @@ def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "Layer
         path = Path(flags.init_pretraining_params, LANGUAGE_MEANS)
         if not path.is_file():
             raise UserError(
-                f"{path}: no such file; run_pretrain.py leaves it beside a finished model. For another model give "
-                "--centre_on language<=file,language<=file"
+                f"{path}: no such file; run_pretrain.py leaves it beside a finished model. For another model "
+                "give --centre_on language<=file,language<=file"
             )
         shape = (opened.num_layers + 1, opened.encoder.hidden_size)
         return LanguageMeans.read(path, shape).at(opened.layer)
