@@ -7,6 +7,7 @@ import transformers
 
 import convert
 import ernie_m
+from reader.tokenization import Tokenizer
 from tests.helpers.toy_models import CONFIG, make_ours
 
 # Words of five languages, of which texts and labels are made; without digits before commas (docs/convert.md).
@@ -51,8 +52,6 @@ def models(tmp_path_factory):
             normalization_rule_name="nmt_nfkc",
             minloglevel=2,
         )
-    from reader.tokenization import Tokenizer
-
     tokenizer = Tokenizer(piece_model_path=folder / "piece.model")
     sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130, "hidden_size": 32}
     make_ours(folder / "plain", "classification", config={**CONFIG, **sizes}, labels=INFERENCE_LABELS)
