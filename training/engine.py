@@ -131,7 +131,12 @@ class Engine:
         return self.precision.autocast()
 
     def step(
-        self, micro_batches: Iterable[Any], loss_of: LossOf, stop: object = None, divisible: bool = True
+        self,
+        micro_batches: Iterable[Any],
+        loss_of: LossOf,
+        stop: object = None,
+        divisible: bool = True,
+        before_update: Callable[[], None] | None = None,
     ) -> Step | None:
         """Do one optimizer step.
 
@@ -141,6 +146,7 @@ class Engine:
                 micro-batches of the step, and the values to sum, under names of `sums`.
             stop: becomes true when the run is asked to stop.
             divisible: whether to look at `stop` between micro-batches, too, and not only after them.
+            before_update: called while the device has nothing to do, unless the step is abandoned.
 
         Returns:
             The result; None if any process was asked to stop. Then nothing changed.
@@ -174,6 +180,8 @@ class Engine:
             self._drop_gradients()
             return None
 
+        if before_update is not None:
+            before_update()
         for name, table in self._row_tables().items():
             self.optimizer.set_moving_count(table, int(values[_moving_rows(name)]))
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from model import device
 from model.checkpoint.folder import ModelFiles
 from training import distributed
 from training.card import out_of_memory_is_a_user_error
@@ -42,6 +43,14 @@ class Pace:
     last_step: int | None = None
     stall_seconds: float = 60.0
     stall_ends_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SentStep:
+    """What one process reads for one step, and its micro-batches on the device."""
+
+    data: StepData
+    micro_batches: Sequence[Any]
 
 
 class Trainer:
@@ -80,6 +89,7 @@ class Trainer:
         self.first_step = self.engine.steps
         self._saved_at = (self.engine.steps, self.evaluated)  # what the newest step folder knows
         self._evaluation: Evaluation | None = None
+        self._ahead: SentStep | None = None
         self._drop_later_records()
 
     def _resume(self, saved: SavedRun) -> None:
@@ -143,14 +153,15 @@ class Trainer:
 
                 # Read. The reader process runs ahead, so this rarely waits.
                 with stalls.during(f"reading for step {engine.steps + 1}"):
-                    data = batches.next_unless(stop if task.divisible else None)
+                    data = self._next(batches, stop)
 
                 # Forward and backward passes, the sum over the processes, and the update.
                 with (
                     stalls.during(f"step {engine.steps + 1}"),
                     out_of_memory_is_a_user_error(task.memory_advice),
                 ):
-                    step = self._step(data, stop)
+                    is_last = engine.steps + 1 >= last
+                    step = self._step(data, stop, None if is_last else batches)
 
                 # A step that was abandoned does not count: the next command makes it.
                 if step is None:
@@ -219,14 +230,41 @@ class Trainer:
             evaluation = None
         return self.task.files(self.engine, masters, evaluation)
 
-    def _step(self, data: StepData | None, stop: StopSignal) -> Step | None:
-        """Do a step. None: a process was asked to stop, and nothing has changed."""
-        model = self.engine.model
+    def _next(self, batches: prefetch[StepData], stop: StopSignal) -> StepData | None:
+        """The data of the next step; None: this process was asked to stop while it waited."""
+        if self._ahead is not None:
+            return self._ahead.data
+        return batches.next_unless(stop if self.task.divisible else None)
+
+    def _send(self, data: StepData) -> SentStep:
+        with self.engine.autocast():  # attention needs other arrays in half precision
+            return SentStep(data, self.task.send(self.engine.model, data))
+
+    def _send_ahead(self, batches: prefetch[StepData], stop: StopSignal) -> None:
+        """Read and send the data of the next step."""
+        data = self._next(batches, stop)
+        self._ahead = None if data is None else self._send(data)
+
+    def _step(
+        self, data: StepData | None, stop: StopSignal, batches: prefetch[StepData] | None
+    ) -> Step | None:
+        """Do a step. None: a process was asked to stop, and nothing has changed.
+
+        Args:
+            data: what was read for it; None: this process was asked to stop before.
+            batches: those of the next steps; None: there are none.
+        """
         micro_batches: Sequence[Any] = ()
-        if data is not None:  # it was read before this process was asked to stop
-            with self.engine.autocast():  # attention needs other arrays in half precision
-                micro_batches = self.task.send(model, data)
-        return self.engine.step(micro_batches, partial(self.task.loss, model), stop, self.task.divisible)
+        if data is not None:
+            sent = self._ahead or self._send(data)
+            micro_batches = sent.micro_batches
+        self._ahead = None
+        send_ahead = None
+        if batches is not None and device.uses_gpu_kernels():
+            # An upload waits for the device, which is idle before the update but not after it.
+            send_ahead = partial(self._send_ahead, batches, stop)
+        loss_of = partial(self.task.loss, self.engine.model)
+        return self.engine.step(micro_batches, loss_of, stop, self.task.divisible, send_ahead)
 
     def _log(self, step: Step, data: StepData) -> None:
         """Count a step, and log the interval that ends with it."""
