@@ -3,6 +3,7 @@
 import re
 import time
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -55,31 +56,74 @@ def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
     return objectives.batch("mmlm", [Text(row, 0) for row in ids], generators)
 
 
+class Measurement(NamedTuple):
+    """Steps of pre-training with four micro-batches."""
+
+    shape: ModelShape
+    rows: int  # of a micro-batch
+    length: int  # tokens of a row
+    masked: int  # tokens of a step
+    seconds: float  # of a step
+    reading: float  # seconds in which one process makes a step's batches
+    memory: float  # bytes on the card at most; 0 on a CPU
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return MICRO_BATCHES * self.rows * self.length
+
+    @property
+    def flops(self) -> float:
+        """Operations per second of products: twice the weights forward, and twice as many backward."""
+        return 6 * (self.shape.matrices * self.tokens + self.shape.table * self.masked) / self.seconds
+
+    def planned_memory(self) -> float:
+        """The bytes that `benchmarks/plan.py` computes, without CUDA and its libraries."""
+        fused = device.flash_in(half=True)
+        run = plan.PlannedRun(self.rows, self.length, self.rows * self.length, 1, "O1", False, fused)
+        return sum(plan.memory(self.shape, run, 0, 1).values())
+
+
 def check_speed(quick: bool) -> str:
     """Steps of base: pre-training with four micro-batches, and XNLI."""
     amp = amps()[0]
-    facts = [f"{'tiny' if quick else 'base'} size, amp {amp}"]
-    facts += pretraining_speed(quick, amp)
-    engine = classifier_engine(quick, amp)
-    xnli_step(engine)
-    facts.append(f"XNLI {1e3 * seconds_of(partial(xnli_step, engine)):.1f} ms a step")
+    shape = toys.SHAPE if quick else toys.BASE_SHAPE
+    engine = toys.engine_for(toys.make_model("float32", 0.1, shape), Precision(amp))
+    measurement = measure(engine, *rows_of_a_micro_batch(quick))
+    of_loss = loss_seconds(engine, measurement.masked)
+    peak, source = peak_of_the_device()
+    share = measurement.flops / peak
+    margin = measurement.seconds / measurement.reading
+    facts = [
+        f"{'tiny' if quick else 'base'} size, amp {amp}",
+        f"{measurement.tokens / measurement.seconds:,.0f} tokens/s",
+        f"{share:.0%} of {source}",
+        f"the loss takes {of_loss / measurement.seconds:.0%}",
+        f"the reader is {margin:.1f} times as fast",
+    ]
+    if device.on_gpu():
+        planned = measurement.planned_memory()
+        facts.append(f"{measurement.memory / 1e9:.1f} GB, planned {planned / 1e9:.1f}")
+        if not quick:
+            aligned = aligned_loss_seconds(engine, measurement.masked) / of_loss
+            facts.append(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
+            facts += warnings_of(share, margin, measurement.memory / planned)
+    classifier = classifier_engine(quick, amp)
+    xnli_step(classifier)
+    facts.append(f"XNLI {1e3 * seconds_of(partial(xnli_step, classifier)):.1f} ms a step")
     return "; ".join(facts)
 
 
-def pretraining_speed(quick: bool, amp: str) -> list[str]:
-    """Tokens per second, share of the peak, of the loss, memory and the reader, each in words."""
-    shape = toys.SHAPE if quick else toys.BASE_SHAPE
-    words = shape["vocab_size"]
-    rows, length = rows_of_a_micro_batch(quick)
+def measure(engine: Engine, rows: int, length: int) -> Measurement:
+    """Make some steps of pre-training, with so many rows of this length in each micro-batch."""
+    config = engine.model.ernie_m.config
     began = time.perf_counter()
-    batches = [full_rows(rows, length, words, seed) for seed in range(MICRO_BATCHES)]
+    batches = [full_rows(rows, length, config.vocab_size, seed) for seed in range(MICRO_BATCHES)]
     reading = time.perf_counter() - began
     masked = sum(len(batch.targets) for batch in batches)
-    model = toys.make_model("float32", 0.1, shape)
-    engine = toys.engine_for(model, Precision(amp))
 
     def loss(batch: DeviceBatch) -> tuple[Tensor, dict]:
-        return masked_lm_loss(model, batch).total / masked, {}
+        return masked_lm_loss(engine.model, batch).total / masked, {}
 
     def step() -> None:
         with engine.autocast():
@@ -88,31 +132,17 @@ def pretraining_speed(quick: bool, amp: str) -> list[str]:
 
     if device.on_gpu():
         paddle.device.cuda.reset_max_memory_allocated()
-    step()
+    step()  # makes the moments
     seconds = seconds_of(step, repeats=3)
-    tokens = MICRO_BATCHES * rows * length
-    planned_shape = ModelShape(
-        shape["hidden_size"], shape["num_hidden_layers"], shape["num_attention_heads"], words, 3
+    memory = paddle.device.cuda.max_memory_allocated() if device.on_gpu() else 0.0
+    shape = ModelShape(
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.vocab_size,
+        len(toys.LANGUAGES),
     )
-    peak, source = peak_of_the_device()
-    flops = 6 * (planned_shape.matrices * tokens + planned_shape.table * masked)
-    share = flops / seconds / peak
-    facts = [f"{tokens / seconds:,.0f} tokens/s", f"{share:.0%} of {source}"]
-    warnings = []
-    if device.on_gpu():
-        used = paddle.device.cuda.max_memory_allocated() / 1e9
-        run = plan.PlannedRun(rows, length, rows * length, 1, "O1", False, device.flash_in(half=True))
-        planned = sum(plan.memory(planned_shape, run, 0, 1).values()) / 1e9
-        facts.append(f"{used:.1f} GB, planned {planned:.1f}")
-        warnings = warnings_of(share, seconds / reading, used / planned)
-    of_loss = loss_seconds(engine, masked)
-    facts.append(f"the loss takes {of_loss / seconds:.0%}")
-    facts.append(f"the reader is {seconds / reading:.1f} times as fast")
-    if device.on_gpu() and not quick:
-        facts.append(
-            f"the loss with a multiple of 64 words {aligned_loss_seconds(engine, masked) / of_loss:.0%}"
-        )
-    return facts if quick else facts + warnings
+    return Measurement(shape, rows, length, masked, seconds, reading, memory)
 
 
 def rows_of_a_micro_batch(quick: bool) -> tuple[int, int]:

@@ -80,38 +80,38 @@ def check_objectives(quick: bool) -> str:
     exact = {name: numbers(name, toys.engine_of(exact_dtype())) for name in names}
     lines = []
     for amp in amps():
-        largest = 0.0
+        advice = f"do not train with amp {amp}"
+        differences = []
         for name in names:
             values = numbers(name, toys.engine_of("float32", Precision(amp)))
             case = f"{name} with amp {amp}"
-            largest = max(
-                largest, compare(case, values, exact[name], TRAINING_BOUND, f"do not train with amp {amp}")
-            )
-        lines.append(f"amp {amp} within {largest:.0e} of {exact_dtype()}")
+            differences.append(compare(case, values, exact[name], TRAINING_BOUND, advice))
+        lines.append(f"amp {amp} within {max(differences):.0e} of {exact_dtype()}")
     return f"{toys.STEPS} steps of each objective, and vectors: {'; '.join(lines)}"
 
 
 def check_tasks(quick: bool) -> str:
     """Steps of each fine-tuning task, and a step of pre-training without masked tokens."""
-    exact = {name: toys.train_task(_task_engine(model)) for name, model in _models(exact_dtype())}
-    largest = 0.0
+
+    def numbers(dtype: str, amp: str) -> dict[str, list[float]]:
+        models = toys.task_models(dtype)
+        return {
+            name: toys.train_task(toys.engine_for(model, Precision(amp))) for name, model in models.items()
+        }
+
+    exact = numbers(exact_dtype(), "none")
+    differences = []
     for amp in amps():
-        for name, model in _models("float32"):
-            values = toys.train_task(_task_engine(model, amp))
+        advice = f"fine-tune without amp {amp}"
+        for name, values in numbers("float32", amp).items():
             case = f"{name} with amp {amp}"
-            largest = max(
-                largest, compare(case, values, exact[name], TRAINING_BOUND, f"fine-tune without amp {amp}")
-            )
+            differences.append(compare(case, values, exact[name], TRAINING_BOUND, advice))
         check_nothing_masked(toys.engine_of("float32", Precision(amp)))
-    return f"{', '.join(exact)}: {', '.join(amps())} within {largest:.0e} of {exact_dtype()}; no masked token"
-
-
-def _models(dtype: str) -> list[tuple[str, paddle.nn.Layer]]:
-    return list(toys.task_models(dtype).items())
-
-
-def _task_engine(model: paddle.nn.Layer, amp: str = "none") -> Engine:
-    return toys.engine_for(model, Precision(amp))
+    precisions = " and ".join(f"amp {amp}" for amp in amps())
+    return (
+        f"{', '.join(exact)}: {precisions} within {max(differences):.0e} of {exact_dtype()}; a batch without "
+        "masked tokens has no loss"
+    )
 
 
 def check_nothing_masked(engine: Engine) -> None:

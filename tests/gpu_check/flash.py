@@ -7,6 +7,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from tests.helpers.flash import visible
+
 
 def flashmask(
     rows_too_far: int = 0, swapped: bool = False, drops: bool = True, drops_anew: bool = False
@@ -24,10 +26,8 @@ def flashmask(
         start, end = startend_row_indices.numpy()[0, 0].T
         if swapped:
             start, end = end, start
-        row, column = np.indices([len(start), len(start)])
-        masked_below = (row > column) & (row >= start + rows_too_far)
-        masked_above = (row < column) & (row < end)
-        is_visible = paddle.to_tensor(~(masked_below | masked_above))
+        row_indices = np.stack([start + rows_too_far, end], axis=-1)[None, None]
+        is_visible = paddle.to_tensor(visible(row_indices))
         query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
         scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5
         weights = F.softmax(paddle.where(is_visible, scores, paddle.full_like(scores, -np.inf)))
