@@ -96,7 +96,8 @@ def trim(flags: argparse.Namespace, tokenizer: "Tokenizer | None", folder: Path)
 
     if tokenizer is None:
         raise UserError(f"{flags.source}: no piece model beside the weights; give --piece_model_path")
-    return trimming.trim(tokenizer, [Path(name) for name in flags.keep_pieces_of.split(",")], folder)
+    texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
+    return trimming.trim(tokenizer, texts, folder, flags.min_count)
 
 
 def convert_vocabulary(flags: argparse.Namespace) -> None:
@@ -152,6 +153,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE[,FILE]",
         help="keep only the part of the vocabulary that these text files need",
     )
+    add("--min_count", type=int, default=1, help="keep only pieces that are so often in the text (1)")
     add("--fallback_of", metavar="FILE", help="with --keep_pieces_of: say how much of this text changes")
     add(
         "--head",

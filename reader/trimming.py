@@ -5,6 +5,7 @@ text does not have, its best cut stays the best one. Other text is cut into smal
 piece. BPE merges pieces step by step, where removing one changes other words; such models are refused.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,7 +70,7 @@ class Fallback(NamedTuple):
     unknown: tuple[int, int]
 
 
-def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path) -> TrimmedVocabulary:
+def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1) -> TrimmedVocabulary:
     """Write piece.model and vocab.txt with the tokens of some text to a folder.
 
     Besides the pieces of the text these tokens stay: the special ones, what rule 5 of `reader.tokenization`
@@ -77,6 +78,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path) -> TrimmedVo
 
     Args:
         texts: files of UTF-8 text, one sentence or paragraph a line.
+        min_count: a piece that is less often in the text goes, and where it stood there are smaller ones.
 
     Raises:
         UserError: a file cannot be read, or the piece model is not a unigram model.
@@ -85,8 +87,14 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path) -> TrimmedVo
         tokenizer.piece_model_path,
         "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
     )
-    numbers, tokens = _used_by_text(tokenizer, model, texts)
-    _keep_pieces(model, numbers, tokens)
+    counts = _count_pieces(tokenizer, texts)
+    numbers = {number for number, count in counts.items() if count >= min_count}
+    tokens = _needed_by_rule_5(tokenizer, model, numbers)
+    normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
+    characters: set[str] = set()
+    for number in counts.keys() & set(normal):
+        characters.update(model.pieces[number].piece)
+    _keep_pieces(model, normal, numbers, tokens | characters)
     tokens |= {piece.piece for piece in model.pieces}
     tokens |= set(SPECIAL_TOKENS)
     tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
@@ -99,30 +107,29 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path) -> TrimmedVo
     )
 
 
-def _used_by_text(
-    tokenizer: Tokenizer, model: "ModelProto", texts: Sequence[Path]
-) -> tuple[set[int], set[str]]:
-    """The numbers of the pieces that a text needs, and the tokens that rule 5 makes of some of them."""
-    numbers: set[int] = set()
+def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
+    """Number of a piece in the piece model -> how often texts have it."""
+    counts: Counter[int] = Counter()
     for path in texts:
         for lines in _blocks(path):
-            for numbers_of_line in tokenizer.piece_numbers(lines):
-                numbers.update(numbers_of_line)
+            for numbers in tokenizer.piece_numbers(lines):
+                counts.update(numbers)
+    return counts
+
+
+def _needed_by_rule_5(tokenizer: Tokenizer, model: "ModelProto", numbers: set[int]) -> set[str]:
+    """The tokens that rule 5 makes of pieces; the pieces that it needs for this are added to `numbers`."""
     tokens: set[str] = set()
     for number in sorted(numbers & tokenizer.digit_comma.keys()):
         # The smaller model has to cut the digits before the comma in the same way.
         digits = model.pieces[number].piece[:-1].replace("▁", "")
         numbers.update(tokenizer.piece_numbers([digits])[0])
         tokens.update(tokenizer.digit_comma[number])
-    return numbers, tokens
+    return tokens
 
 
-def _keep_pieces(model: "ModelProto", numbers: set[int], tokens: set[str]) -> None:
-    """Remove all pieces but these, their characters, and what sentencepiece needs itself."""
-    normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
-    texts = set(tokens)
-    for number in numbers.intersection(normal):
-        texts.update(model.pieces[number].piece)  # its characters
+def _keep_pieces(model: "ModelProto", normal: Sequence[int], numbers: set[int], texts: set[str]) -> None:
+    """Remove the normal pieces, except those with these numbers or texts, and what sentencepiece needs."""
     # The penalty of an unknown character follows from the lowest score, the bonus of a user-defined piece
     # from the highest.
     by_score = sorted(normal, key=lambda number: model.pieces[number].score)
