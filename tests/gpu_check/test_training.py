@@ -4,6 +4,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from model import layers
 from model.heads import SpanClassifier
 from scripts.gpu import toys, training
 from training.engine import Engine
@@ -92,6 +93,24 @@ def test_recompute_that_drops_anew(check, monkeypatch):
     monkeypatch.setattr(toys, "train", other_draws)
     code, message = check("options")
     assert code == 1 and "recompute with dropout is off by" in message
+
+
+def test_dropout_without_its_scale(check, monkeypatch):
+    dropout = layers.dropout
+
+    def unscaled(x, probability, training, residual=None):
+        return dropout(x, probability, training, residual) * (1.0 - probability)
+
+    assert check("dropout")[0] == 0
+    monkeypatch.setattr(layers, "dropout", unscaled)
+    code, message = check("dropout")
+    assert code == 1 and "the mean of ones after dropout is off by" in message
+
+
+def test_dropout_that_does_not_repeat_itself(check, monkeypatch):
+    monkeypatch.setattr(paddle, "seed", lambda number: None)
+    code, message = check("dropout")
+    assert code == 1 and "a second pass with the same seed is off by" in message
 
 
 def test_an_objective_in_wrong_precision(check, monkeypatch):
