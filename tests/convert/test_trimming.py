@@ -181,9 +181,8 @@ def test_through_onnx(toy, tmp_path):
     for name, folder in (("whole", source), ("trimmed", tmp_path / "trimmed")):
         run_export(folder, tmp_path / f"{name}.exported")
         model = load(tmp_path / f"{name}.exported", engine="onnx")
-        outputs = run_all(
-            model.engine("classification"), rows_of(model.tokenizer, text), model.tokenizer.pad_id
-        )
+        rows = rows_of(model.tokenizer, text)
+        outputs = run_all("classification", model.engine("classification"), rows, model.tokenizer.pad_id)
         logits.append(np.array([output["logits"] for output in outputs]))
     np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-6)
 
