@@ -284,16 +284,17 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     """Wait for the processes; see `run_processes`."""
     failed = None  # the number of the first process that failed
     failed_at = 0.0
-    while None in (codes := [process.poll() for process in processes]):
+    while True:
+        codes = [process.poll() for process in processes]  # None: it runs
         if failed is None:
             failed = first_failure(codes)
             failed_at = time.monotonic()
         elif time.monotonic() - failed_at > GRACE:
             for process in processes:
                 process.kill()
+        if None not in codes:
+            break
         time.sleep(0.05)
-    if failed is None:
-        failed = first_failure(codes)
     if failed is None:
         return max(codes)
     code = as_exit_code(codes[failed])

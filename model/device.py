@@ -158,6 +158,7 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
+    """The arrays as tensors, copied as one array of float64, which is divided on the device."""
     filled = [array for array in arrays if array.size]
     if filled:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in filled])

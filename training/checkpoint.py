@@ -76,7 +76,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         UserError: every step folder is damaged, or the processes see different folders.
     """
     newest = load_newest(folder)
-    paths = sorted(set(distributed.gather(str(newest and newest[0]))))
+    newest_path = None if newest is None else newest[0]
+    paths = sorted(set(distributed.gather(str(newest_path))))
     if len(paths) > 1:
         raise UserError(
             f"{folder}: the processes find different checkpoints there ({', '.join(paths)}); "

@@ -107,18 +107,18 @@ def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> C
         pad_token_id: the new id of [PAD].
     """
     tensors = checkpoint.tensors
+    # The names of the tensors that have a row for each token.
     by_token = {name for name in tensors if tables.axes_of(name)[:1] == (tables.VOCAB,)}
     shapes = {}
     for name in tensors:
         shape = tensors.shape(name)
         shapes[name] = (len(ids), *shape[1:]) if name in by_token else shape
-    return replace(
-        checkpoint,
-        tensors=Weights(
-            tensors.source, shapes, lambda name: tensors[name][ids] if name in by_token else tensors[name]
-        ),
-        config=replace(checkpoint.config, vocab_size=len(ids), pad_token_id=pad_token_id),
-    )
+
+    def fetch(name: str) -> np.ndarray:
+        return tensors[name][ids] if name in by_token else tensors[name]
+
+    config = replace(checkpoint.config, vocab_size=len(ids), pad_token_id=pad_token_id)
+    return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config)
 
 
 def count_parameters(tensors: Weights) -> int:
