@@ -63,26 +63,27 @@ def test_a_step_reads_its_pairs(corpus):
     tokenizer = Tokenizer.from_folder(corpus)
     single = StepPairs(tokenizer, str(corpus), 8, 32, 0.7, seed=1)
     parts = [StepPairs(tokenizer, str(corpus), 8, 32, 0.7, 1, rank, 3) for rank in range(3)]
-    corpus_pairs = set()
+    forward = set()  # the pairs of the corpus, in its order of the languages
     for pairs in Corpus(corpus).parallel.values():
         for i in range(len(pairs)):
-            a, b = (tuple(side.tolist()) for side in pairs[i])
-            corpus_pairs |= {(a, b), (b, a)}
+            source, target = pairs[i]
+            forward.add((tuple(source.tolist()), tuple(target.tolist())))
+    backward = {(target, source) for source, target in forward}
     directions = set()
     for _, step, *shares in zip(range(4), single(), *(part() for part in parts)):
         sources, translations = step.sentences[:8], step.sentences[8:]
         for a, b in zip(sources, translations):
             assert (a[0], a[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
             pair = tuple(a[1:-1].tolist()), tuple(b[1:-1].tolist())
-            assert pair in corpus_pairs
-            directions.add(pair in {(x, y) for x, y in corpus_pairs if x < y})
+            assert pair in forward | backward
+            directions.add("forward" if pair in forward else "backward")
         assert [len(share.sentences) for share in shares] == [4, 6, 6]
         for side in (0, 1):
             joined = [ids for share in shares for ids in np.split(np.array(share.sentences, object), 2)[side]]
             for ids, expected in zip(joined, step.sentences[8 * side :], strict=False):
                 np.testing.assert_array_equal(ids, expected)
         assert all((share.negative == step.negative).all() for share in shares)
-    assert directions == {True, False}
+    assert directions == {"forward", "backward"}
 
 
 def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
