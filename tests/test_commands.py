@@ -186,7 +186,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "classify", "my/checkpoints/best"),
         (models / "full", "output/mine/full"),
         (models / "encode", "checkpoints/sentences/best"),
-        (models / "classify", "output/own/encoder"),
+        (models / "classify", "output/pretrain-own/encoder"),
     ):
         shutil.copytree(source, folder / target)
         tokenizer.write_vocab(folder / target / "vocab.txt")
