@@ -109,7 +109,7 @@ _ALL_TASKS = (
         outputs={"sequence": ("batch", "length", "hidden"), "pooled": ("batch", "hidden")},
         predictions=(
             Prediction("encode", "encode.EncodeTexts"),
-            Prediction("search", "encode.SearchCorpus"),
+            Prediction("search", "search.SearchCorpus"),
             Prediction("align", "pictures.CompareTokens", on_command_line=False),
         ),
     ),

@@ -18,7 +18,7 @@ from finetune.question_answering import QuestionAnswering
 from finetune.tagging import OfficialTagging, Tagging
 from inference.loading import load
 from inference.tasks import TaskOptions, finetuned, make
-from inference.tasks.encode import read_corpus
+from inference.tasks.search import read_corpus
 from inference.tasks.words import masked_ids
 from model.checkpoint.folder import save_model
 from model.layout import Layout

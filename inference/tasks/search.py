@@ -1,0 +1,199 @@
+"""Search in a corpus: {"text"} -> {"found"}."""
+
+from dataclasses import replace
+from functools import cache
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from evaluation.search import nearest, unit
+from inference.loading import LoadedModel
+from inference.tasks import REQUIRED_TEXT, Fields, TaskOptions, check_length, flag_of
+from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
+from reader.bitext import Sentences
+from utils.errors import UserError
+from utils.logging import progress
+
+EXAMPLES = 5  # sentences of the corpus that the page offers
+_AT_ONCE = 1024  # sentences of a corpus between two progress reports
+
+
+class CorpusSentence(NamedTuple):
+    """A sentence of a corpus.
+
+    Attributes:
+        line: its number in its file, from 1.
+        language: "" if the corpus does not name languages.
+    """
+
+    text: str
+    line: int
+    language: str
+
+
+def read_corpus(corpus: str) -> list[CorpusSentence]:
+    """Read a text file, or several ("de<=de.txt,fr<=fr.txt"), without their blank lines.
+
+    Raises:
+        UserError: a file cannot be read, or all lines are blank.
+    """
+    sentences = []
+    for item in corpus.split(","):
+        language, _, path = item.rpartition("<=")
+        for line, text in enumerate(Sentences(path).texts(), 1):
+            if text.strip():
+                sentences.append(CorpusSentence(text, line, language))
+    if not sentences:
+        raise UserError(f"--corpus {corpus}: all lines are blank; it needs one sentence per line")
+    return sentences
+
+
+class SearchInput(NamedTuple):
+    """A request.
+
+    Attributes:
+        layer: the layer to search at.
+        each: whether to find the best sentence of each language.
+        centre: whether to compare centred vectors.
+    """
+
+    text: str
+    layer: int
+    each: bool
+    centre: bool
+
+
+class Hit(NamedTuple):
+    """A sentence that a search found: its number in the corpus, and its cosine with the query."""
+
+    number: int
+    cosine: float
+
+
+class SearchCorpus:
+    """The sentences nearest to a text by cosine: {"text", "layer", "each", "centre"} -> {"found", "centred"}.
+
+    It finds the `top_k` best of all, or with "each" the best of each language of the corpus. The corpus is
+    encoded when a layer is used for the first time, and its vectors are kept.
+
+    Raises:
+        UserError: there is no corpus, or it cannot be read.
+    """
+
+    fields: ClassVar[Fields] = {
+        "text": REQUIRED_TEXT,
+        "each": (bool, False),
+        "layer": LAYER,
+        "centre": CENTRE,
+    }
+
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        if options.corpus is None:
+            raise UserError("--task search needs --corpus: a text file with a sentence on each line")
+        self.encode = EncodeTexts(model, replace(options, centre=False))
+        self.centre = centres_by_default(model, options) if options.centre is None else options.centre
+        self.sentences = read_corpus(options.corpus)
+        self.top_k = min(options.top_k, len(self.sentences))
+        # language -> the numbers of its sentences
+        languages = np.array([sentence.language for sentence in self.sentences])
+        in_order = dict.fromkeys(languages.tolist())
+        self.members = {language: np.flatnonzero(languages == language) for language in in_order}
+        self.plain_vectors_at = cache(self._encode_corpus)
+        self.unit_vectors_at = cache(self._unit_vectors)
+        self.unit_vectors_at(self.encode.layer, self.centre)
+
+    @property
+    def corpus_languages(self) -> list[str]:
+        """The languages that the corpus names."""
+        return [language for language in self.members if language]
+
+    def examples(self) -> list[str]:
+        """The first sentence of each language, of at most EXAMPLES."""
+        firsts = [self.sentences[members[0]].text for members in self.members.values()]
+        return firsts[:EXAMPLES]
+
+    def _encode_corpus(self, layer: int) -> np.ndarray:
+        """The plain vectors of the corpus at a layer, [N, H]."""
+        encode = self.encode.at(layer)
+        texts = [sentence.text for sentence in self.sentences]
+        parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
+        parts_with_bar = progress(parts, "encoding the corpus", "sentences", size=len)
+        return np.concatenate([encode.vectors(part) for part in parts_with_bar])
+
+    def _unit_vectors(self, layer: int, centre: bool) -> np.ndarray:
+        """The vectors of the corpus with length 1, [N, H]; centred ones with the languages that it names."""
+        vectors = self.plain_vectors_at(layer)
+        if centre:
+            means = self.encode.at(layer).means_of_languages()
+            vectors = vectors.copy()
+            for language, members in self.members.items():
+                languages = [language] * len(members) if language in means.languages else None
+                vectors[members] = means.centred(vectors[members], languages)
+        return unit(vectors)
+
+    def parse(self, request: dict) -> SearchInput:
+        each = flag_of(request, "each", False)
+        if each and not self.corpus_languages:
+            raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
+        centre = flag_of(request, "centre", self.centre)
+        if centre:
+            self.encode.means_of_languages()
+        return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each, centre)
+
+    def check_length(self, request: SearchInput) -> None:
+        """Refuse a text that would be cut.
+
+        Raises:
+            UserError: it would be.
+        """
+        count = len(self.encode.model.tokenizer.encode(request.text))
+        check_length("text", count, self.encode.max_seq_len - 2)
+
+    def answer(self, requests: list[SearchInput]) -> list[dict]:
+        answers: list[dict] = [{} for _ in requests]
+        # Requests of one kind are searched at once.
+        kinds = {(request.layer, request.each, request.centre) for request in requests}
+        for kind in sorted(kinds):
+            layer, each, centre = kind
+            rows = [row for row, request in enumerate(requests) if request[1:] == kind]
+            queries = self._queries([requests[row].text for row in rows], layer, centre)
+            for row, hits in zip(rows, self._search(queries, self.unit_vectors_at(layer, centre), each)):
+                answers[row]["found"] = [self._as_json(hit) for hit in hits]
+                if centre:
+                    answers[row]["centred"] = True
+        return answers
+
+    def _queries(self, texts: list[str], layer: int, centre: bool) -> np.ndarray:
+        """The vectors of texts with length 1, [N, H]. Their languages are those of the nearest means."""
+        encode = self.encode.at(layer)
+        vectors = encode.vectors(texts)
+        if centre:
+            vectors = encode.means_of_languages().centred(vectors)
+        return unit(vectors)
+
+    def _search(self, queries: np.ndarray, vectors: np.ndarray, each: bool) -> list[list[Hit]]:
+        """The sentences found for each query of [N, H], the nearest first."""
+        hits: list[list[Hit]] = [[] for _ in queries]
+        if each:
+            for members in self.members.values():
+                _add_nearest(hits, queries, vectors, members, 1)
+        else:
+            _add_nearest(hits, queries, vectors, np.arange(len(vectors)), self.top_k)
+        return [sorted(hits_of_query, key=lambda hit: -hit.cosine) for hits_of_query in hits]
+
+    def _as_json(self, hit: Hit) -> dict:
+        sentence = self.sentences[hit.number]
+        answer = {"line": sentence.line, "text": sentence.text, "cosine": round(hit.cosine, 6)}
+        if sentence.language:
+            answer["language"] = sentence.language
+        return answer
+
+
+def _add_nearest(
+    hits: list[list[Hit]], queries: np.ndarray, vectors: np.ndarray, members: np.ndarray, count: int
+) -> None:
+    """Add the `count` nearest of the sentences `members` to the hits of each query."""
+    cosines, places = nearest(queries, vectors[members], count)  # [N, count] each
+    for hits_of_query, cosines_of_query, numbers in zip(hits, cosines.tolist(), members[places].tolist()):
+        for number, cosine in zip(numbers, cosines_of_query):
+            hits_of_query.append(Hit(number, cosine))
