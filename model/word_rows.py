@@ -21,8 +21,8 @@ class RowGradient:
     the word of each. `merge` adds up those of the same word.
 
     Attributes:
-        rows: int64 [n], the word of each row of `weight.grad`. After `merge` they ascend, and V means none.
-            None: `weight.grad` does not consist of rows.
+        rows: int64 [n], the word of each row of `weight.grad`, if there is a gradient. After `merge` they
+            ascend, and V means none.
     """
 
     def __init__(self, weight: Tensor):
@@ -43,15 +43,10 @@ class RowGradient:
 
     def add(self, ids: Tensor, values: Tensor) -> None:
         """Add the gradients [n, H] of the words `ids`, int64 [n]."""
-        if self.rows is not None:
+        if self.weight.grad is not None:
             ids = paddle.concat([self.rows, ids])
             values = paddle.concat([self.weight.grad, values])
         self._become(ids, values)
-
-    def drop(self) -> None:
-        """Forget the gradient."""
-        self.rows = None
-        self.weight.grad = None
 
     def merge(self, sum_over_processes: Callable[[Tensor], None] | None = None) -> None:
         """Add up the gradients of the same word, on all processes.
@@ -61,7 +56,7 @@ class RowGradient:
                 `merge`, also those without rows. None: there is one process, and the host does not wait.
         """
         words, size = self.weight.shape
-        ids = self.rows
+        ids = None if self.weight.grad is None else self.rows
         is_touched = paddle.zeros([words], "int64")
         if ids is not None:
             paddle.scatter_(is_touched, ids, paddle.ones_like(ids), overwrite=True)

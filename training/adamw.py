@@ -104,7 +104,7 @@ class AdamW(paddle.optimizer.AdamW):
         table = self.tables.get(parameter.name)
         touched = None if table is None else table.touched_rows(gradient)
         row_gradient = self.row_gradients.get(parameter.name)
-        if row_gradient is not None and row_gradient.rows is not None:
+        if row_gradient is not None and row_gradient.is_in_use():
             with self._decay_of(parameter):
                 self._update_rows_on_gpu(parameter, gradient, row_gradient.rows)
             return None

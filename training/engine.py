@@ -211,8 +211,6 @@ class Engine:
             self._is_decorated = True
 
     def _drop_gradients(self) -> None:
-        for row_gradient in self.optimizer.row_gradients.values():
-            row_gradient.drop()
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 

@@ -96,10 +96,11 @@ def test_the_gradient_between_backward_and_update(monkeypatch):
     table.row_gradient.merge()
     assert table.row_gradient.rows.tolist() == [1, 3, 5, 7, 7]  # 7: none
     assert table.weight.grad.tolist() == [[1, 10], [3, 30], [1, 10], [0, 0], [0, 0]]
-    table.row_gradient.drop()
-    assert table.weight.grad is None and table.row_gradient.rows is None
+    table.weight.grad = None  # as after a step
     table.row_gradient.merge()
     assert table.weight.grad is None
+    table(paddle.to_tensor([6])).sum().backward()
+    assert table.row_gradient.rows.tolist() == [6] and table.weight.grad.tolist() == [[1, 1]]
 
 
 def test_a_table_with_a_head_has_a_dense_gradient(monkeypatch):
