@@ -123,7 +123,8 @@ def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:
 
     Paddle's default lists compute layer norms and softmax in float32 in O1, and look words up in float32 in
     O2. The sum of the residual branches would stay in float32, and be cast before each product. The kernels
-    add in float32 in any case (paddle/phi/kernels/gpu/layer_norm_kernel.cu, gpudnn/softmax_gpudnn.h).
+    add in float32 in any case (paddle/phi/kernels/gpu/layer_norm_kernel.cu, gpudnn/softmax_gpudnn.h), and the
+    weights of layer norms stay in float32 (paddle/fluid/eager/eager_amp_auto_cast.h).
     """
     operations = {"layer_norm", "softmax"} if level == "O1" else {"lookup_table", "lookup_table_v2"}
     return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp], custom_white_list=operations)

@@ -8,6 +8,7 @@ import paddle
 import pytest
 from paddle import nn
 from paddle.amp import amp_lists
+from paddle.amp.auto_cast import _update_list
 
 from finetune.flags import FinetuneFlags
 from model import device, layers
@@ -21,6 +22,8 @@ from training.precision import DTYPES, LossScaling, Precision
 from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.logging import logger
+
+IN_HALF = {"O1": {"layer_norm", "softmax"}, "O2": {"lookup_table", "lookup_table_v2"}}
 
 
 class OneWeight(nn.Layer):
@@ -46,8 +49,7 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
     assert decorated == [] and engine.scaler.is_enable() == (amp == "fp16")
     for _ in range(2):
         assert not engine.step([1.0, 2.0], lambda factor: ((model.weight * factor).sum(), {})).skipped
-    in_half = {"O1": {"layer_norm", "softmax"}, "O2": {"lookup_table", "lookup_table_v2"}}[level]
-    assert fp16 == [{"level": level, "dtype": dtype, "custom_white_list": in_half}] * 4
+    assert fp16 == [{"level": level, "dtype": dtype, "custom_white_list": IN_HALF[level]}] * 4
     masters = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
     assert decorated == ([((model, engine.optimizer), masters)] if level == "O2" else [])
 
@@ -161,6 +163,9 @@ def test_signatures_of_paddle():
     for dtype in DTYPES.values():  # what Paddle computes in float32 unless the white list names it
         assert {"layer_norm", "softmax"} <= amp_lists.black_list()[dtype]["O1"]
         assert {"lookup_table", "lookup_table_v2"} <= amp_lists.black_list()[dtype]["O2"]
+        for level, operations in IN_HALF.items():
+            white, black = _update_list(operations, None, level, dtype)
+            assert operations <= white and not operations & black
         assert "softmax_with_cross_entropy" in amp_lists.black_list()[dtype]["O1"]
     scaler = inspect.signature(paddle.amp.GradScaler.__init__).parameters
     assert {field.name for field in fields(LossScaling)} | {"self", "enable"} == set(scaler)
