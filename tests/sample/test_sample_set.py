@@ -10,6 +10,9 @@ import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
+import convert
+from model.checkpoint.folder import save_model
+from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.classification import read_classification
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
@@ -183,3 +186,21 @@ def test_the_unigram_model_cuts_sentences_as_the_bpe_model_does():
     models = [SentencePieceProcessor(model_proto=proto) for proto in (trained.getvalue(), unigram)]
     bpe_ids, unigram_ids = ([model.encode(sentence) for sentence in sentences] for model in models)
     assert unigram_ids == bpe_ids
+
+
+def test_a_model_with_this_vocabulary_becomes_an_xlm_roberta(tmp_path):
+    write_sample(tmp_path / "sample", seed=2, documents=20, pairs=40, hypotheses=30, pieces=700)
+    files = {"vocab_path": tmp_path / "sample/vocab.txt", "piece_model_path": tmp_path / "sample/piece.model"}
+    vocab_size = Tokenizer(*files.values()).vocab_size
+    config = ErnieMConfig(
+        vocab_size=vocab_size,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=34,
+    )
+    save_model(tmp_path / "encoder", ErnieMModel(config), config, **files)
+    convert.main([str(tmp_path / "encoder"), str(tmp_path / "out"), "--to", "xlm-roberta"])
+    contents = json.loads((tmp_path / "out/tokenizer.json").read_text(encoding="utf-8"))
+    assert contents["model"]["type"] == "Unigram"
+    assert (tmp_path / "out/modules.json").is_file()
