@@ -33,7 +33,8 @@ def largest(scores, k):
 
 def by_laser(source, target, margin, retrieval):
     """(source, target) -> score, in the steps of LASER's mine_bitexts.py, in float64 and without faiss."""
-    source, target = source.astype(np.float64), target.astype(np.float64)
+    source = source.astype(np.float64)
+    target = target.astype(np.float64)
     near = {"forward": [], "backward": []}
     for name, queries, others in (("forward", source, target), ("backward", target, source)):
         for block in np.array_split(queries, 1 + len(queries) // 2000):
@@ -61,11 +62,13 @@ def by_laser(source, target, margin, retrieval):
     if retrieval == "intersect":
         backward_pairs = {pair for _, pair in from_target}
         return {pair: value for value, pair in from_source if pair in backward_pairs}
-    seen_sources, seen_targets, pairs = set(), set(), {}
+    sources_taken = set()
+    targets_taken = set()
+    pairs = {}
     for value, (i, j) in sorted(from_source + from_target, reverse=True):
-        if i not in seen_sources and j not in seen_targets:
-            seen_sources.add(i)
-            seen_targets.add(j)
+        if i not in sources_taken and j not in targets_taken:
+            sources_taken.add(i)
+            targets_taken.add(j)
             pairs[i, j] = value
     return pairs
 
@@ -122,8 +125,8 @@ def test_the_threshold_is_the_best_of_all_cuts():
 
 def test_precision_recall_and_f1_by_hand():
     """Of the 3 pairs above 0.5, 2 are among the 4 gold pairs."""
-    found = quality(np.array([0.9, 0.8, 0.6, 0.4]), np.array([True, False, True, True]), 4, 0.5)
-    assert found == (0.5, pytest.approx(200 / 3), 50.0, pytest.approx(400 / 7))
+    result = quality(np.array([0.9, 0.8, 0.6, 0.4]), np.array([True, False, True, True]), 4, 0.5)
+    assert result == (0.5, pytest.approx(200 / 3), 50.0, pytest.approx(400 / 7))
 
 
 def test_pairs_of_at_least_a_score():
@@ -139,8 +142,8 @@ def test_a_large_index_finds_most_neighbours(monkeypatch):
     source, target = texts(2000, noise=0.3)
     blocks = np.array_split(target, 3)
     exact = nearest(source, target, K)
-    for found, expected in zip(index_of(blocks, len(target)).search(source, K), exact):
-        np.testing.assert_array_equal(found, expected)
+    for neighbours, expected in zip(index_of(blocks, len(target)).search(source, K), exact):
+        np.testing.assert_array_equal(neighbours, expected)
     monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
     cosines, numbers = index_of(blocks, len(target)).search(source, K)
     recall = np.mean([len(set(row) & set(other)) for row, other in zip(numbers, exact[1])]) / K

@@ -91,12 +91,12 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
     for _, step in zip(range(20), steps_of(corpus, pairs)()):
         sentences_of_step = texts_of(tokenizer, step.sentences)
         assert len(set(sentences_of_step)) == len(sentences_of_step)
-        given = iter(sentences_of_step[16:])
+        negatives = iter(sentences_of_step[16:])
         for source, positive in zip(sentences_of_step[:8], sentences_of_step[8:16]):
             (number,) = (n for n, row in enumerate(as_ids) if row[:2] == (source, positive))
-            assert as_ids[number][2:] == tuple(next(given) for _ in as_ids[number][2:])
+            assert as_ids[number][2:] == tuple(next(negatives) for _ in as_ids[number][2:])
             read.add(number)
-        assert next(given, None) is None
+        assert next(negatives, None) is None
         assert step.negative.shape == (8, len(sentences_of_step) - 8)
         assert (~step.negative).sum() == 8 and not step.negative[range(8), range(8)].any()
     assert read == set(range(60))

@@ -55,11 +55,11 @@ def test_pairs_with_a_common_sentence_are_no_negatives():
     np.testing.assert_array_equal(negatives(sources, translations), expected)
 
 
-def with_given(count=6, given=3):
+def with_given_negatives(count=6, negative_count=3):
     """Sources, candidates (their translations, then given negatives), and which of them are negatives."""
     sources, translations = vectors(count)
-    candidates = np.concatenate([translations, np.random.default_rng(5).normal(size=(given, 6))])
-    negative = ~np.eye(count, count + given, dtype=bool)
+    candidates = np.concatenate([translations, np.random.default_rng(5).normal(size=(negative_count, 6))])
+    negative = ~np.eye(count, count + negative_count, dtype=bool)
     negative[0, 1] = negative[1, 0] = False  # these two pairs have a sentence in common
     return sources, candidates, negative
 
@@ -69,7 +69,7 @@ def cosine(a, b):
 
 
 def test_a_given_negative_can_be_the_hardest():
-    sources, candidates, negative = with_given()
+    sources, candidates, negative = with_given_negatives()
     candidates[-1] = sources[2]
     loss, _ = hardest_negative_bce(*map(paddle.to_tensor, (sources, candidates, negative)), SCALE, OFFSET)
     expected = 0.0
@@ -87,25 +87,27 @@ def test_a_given_negative_can_be_the_hardest():
 
 @pytest.mark.parametrize("both_directions", [False, True])
 def test_softmax_over_all_negatives(both_directions):
-    sources, candidates, negative = with_given()
+    sources, candidates, negative = with_given_negatives()
     expected = 0.0
     beaten = 0
     for i in range(6):
         scores = [SCALE * cosine(sources[i], candidate) for candidate in candidates]
-        among = [score for j, score in enumerate(scores) if negative[i, j] or i == j]
-        back = [SCALE * cosine(sources[j], candidates[i]) for j in range(6) if negative[j, i] or i == j]
-        forward_loss = np.log(np.exp(among).sum()) - scores[i]
-        backward_loss = np.log(np.exp(back).sum()) - scores[i]
+        forward_scores = [score for j, score in enumerate(scores) if negative[i, j] or i == j]
+        backward_scores = [
+            SCALE * cosine(sources[j], candidates[i]) for j in range(6) if negative[j, i] or i == j
+        ]
+        forward_loss = np.log(np.exp(forward_scores).sum()) - scores[i]
+        backward_loss = np.log(np.exp(backward_scores).sum()) - scores[i]
         expected += (forward_loss + backward_loss) / 2 if both_directions else forward_loss
-        beaten += scores[i] == max(among) == max(back)
-    given = map(paddle.to_tensor, (sources, candidates, negative))
-    loss, won = in_batch_softmax(*given, SCALE, both_directions)
+        beaten += scores[i] == max(forward_scores) == max(backward_scores)
+    vectors_and_mask = map(paddle.to_tensor, (sources, candidates, negative))
+    loss, won = in_batch_softmax(*vectors_and_mask, SCALE, both_directions)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
     assert won.item() == beaten > 0
 
 
 def test_the_teacher_is_learned_by_both_sides():
-    sources, candidates, negative = with_given()
+    sources, candidates, negative = with_given_negatives()
     teacher = np.random.default_rng(6).normal(size=sources.shape)
     errors = [(sources - teacher) ** 2, (candidates[:6] - teacher) ** 2]
     loss, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
