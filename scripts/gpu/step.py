@@ -205,5 +205,6 @@ def check_kernels(quick: bool) -> str:
         "train with kernels plain",
     )  # fmt: skip
     speed_up = seconds[device.PLAIN] / seconds[device.FAST]
-    faster = "fast" if speed_up >= 1.0 else "plain"
-    return f"fast within {largest:.0e} of plain, {speed_up:.1f} times as fast; use kernels {faster}"
+    # Tiny shapes say nothing about speed, and the times of equal code differ by some per cent.
+    better = "plain" if speed_up < 0.95 and not quick else "fast"
+    return f"fast within {largest:.0e} of plain, {speed_up:.1f} times as fast; use kernels {better}"
