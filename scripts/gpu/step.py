@@ -200,10 +200,10 @@ def check_kernels(quick: bool) -> str:
             seconds[kind] = seconds_of(partial(xnli_step, engine))
     finally:
         device.use_kernels(device.FAST)
-    largest = compare(
-        "training with fast kernels", losses[device.FAST], losses[device.PLAIN], TRAINING_BOUND,
-        "train with kernels plain",
-    )  # fmt: skip
+    advice = "train with kernels plain"
+    plain_losses = losses[device.PLAIN]
+    case = "training with fast kernels"
+    largest = compare(case, losses[device.FAST], plain_losses, TRAINING_BOUND, advice)
     speed_up = seconds[device.PLAIN] / seconds[device.FAST]
     # Tiny shapes say nothing about speed, and the times of equal code differ by some per cent.
     better = "plain" if speed_up < 0.95 and not quick else "fast"
