@@ -1,11 +1,13 @@
 """Weights into a model: what may be absent, what may not, and how a misfit is reported."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from model.checkpoint.folder import model_weights
+from model.checkpoint.formats.weights import Weights
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -108,3 +110,18 @@ def test_another_number_of_labels_is_named(tmp_path):
     checkpoint = official_checkpoint(tmp_path, heads={"classification": 3})
     with pytest.raises(UserError, match="num_labels is 2 in the config and 3 in the weights"):
         load_from(classifier(2), checkpoint)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    checkpoint = official_checkpoint(tmp_path)
+    tensors = checkpoint.tensors
+
+    def fetch(name):
+        array = tensors[name].copy()
+        if name == "pooler.dense.bias":
+            array[0] = np.nan
+        return array
+
+    damaged = replace(checkpoint, tensors=Weights(tensors.source, tensors.shapes, fetch))
+    with pytest.raises(UserError, match=r"pooler\.dense\.bias"):
+        load_from(ErnieMModel(ErnieMConfig.from_dict(CONFIG)), damaged)

@@ -29,6 +29,10 @@ def test_a_fresh_head_is_trained_alone_first(pretrain, monkeypatch):
     for name in ("lm_head.dense.weight", "lm_head.bias", "language_embeddings.weight"):
         assert (two[name] != four[name]).any(), name
     assert not any(name.startswith("state/engine/optimizer/ernie_m") for name in four)
+    # Steps 5 and 6 have updated the encoder: the power of Adam's beta1, 0.98, is 1 + the number of updates.
+    encoder_state = {name: value for name, value in six.items() if "/optimizer/ernie_m." in name}
+    powers = [value for name, value in encoder_state.items() if name.endswith("beta1_pow_acc")]
+    assert powers and np.concatenate(powers) == pytest.approx(0.98**3)
     rates = [record["lr"] for record in records(out) if "lr" in record]
     assert rates[:7] == pytest.approx([0.02] * 4 + [0.0, 0.01 / 3, 0.02 / 3])
     # and a run that was stopped half way through it
