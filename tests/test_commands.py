@@ -183,7 +183,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
     models = toy_models.make(folder / "models")
     for source, target in (
         (models / "classify", "checkpoints/best"),
-        (models / "classify", "my/checkpoints/best"),
+        (models / "classify", "output/own/best"),
         (models / "full", "output/mine/full"),
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
@@ -308,6 +308,7 @@ def test_your_own_data(copy_of_clone, scripts):
     (scripts / "data").unlink()
     assert program == "run_classifier.py"
     run_classifier = importlib.import_module("run_classifier")
+    shutil.rmtree("output/own")  # the model of the other commands
     call_main(run_classifier, [*flags, "--max_steps", "2", *CPU.split()])
     (table,) = json.loads(Path("output/own/results.json").read_text())["tables"]
     assert list(table["mean"])[:2] == ["en", "de"] and "paper" not in table
