@@ -250,6 +250,8 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     name = program.removesuffix(".py").replace("/", ".")
     if name == "pretrain.build_corpus":
         shutil.rmtree(flags[flags.index("--output") + 1], ignore_errors=True)
+    if "--do_train true" in command:
+        shutil.rmtree(flags[flags.index("--checkpoints") + 1], ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
     module = importlib.import_module(name)
     if "--help" in flags:
