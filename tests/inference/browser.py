@@ -28,11 +28,17 @@ class Browser:
 
     def __init__(self, profile: Path, width: int = 900, height: int = 620):
         flags = [
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            "--disable-background-networking", f"--window-size={width},{height}",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            f"--window-size={width},{height}",
             f"--user-data-dir={profile}",
-            "--remote-debugging-port=0", "about:blank",
-        ]  # fmt: skip
+            "--remote-debugging-port=0",
+            "about:blank",
+        ]
         self.process = subprocess.Popen(
             [find(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -123,8 +123,13 @@ def test_windows_as_in_training(models):
     loaded = load(models / "answer")
     task = make("answer", loaded).task
     assert (task.cut, task.max_answer_length) == (Cut(62, 29, 128, True), 100)
-    loaded.reading = {"max_seq_len": 40, "max_query_length": 9, "doc_stride": 7, "split_han": False,
-                      "max_answer_length": 3}  # fmt: skip
+    loaded.reading = {
+        "max_seq_len": 40,
+        "max_query_length": 9,
+        "doc_stride": 7,
+        "split_han": False,
+        "max_answer_length": 3,
+    }
     answerer = make("answer", loaded)
     task = answerer.task
     assert (task.cut, task.max_answer_length) == (Cut(40, 9, 7, False), 3)
@@ -210,8 +215,13 @@ def test_encode(models, ask, layer, pooling):
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     shape = toy_models.config(load(models / "encode").config["vocab_size"])
     extra = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
-    save_model(tmp_path / "tuned", toy_models.model("encode", shape), shape,
-               piece_model_path=models / "piece.model", settings=extra)  # fmt: skip
+    save_model(
+        tmp_path / "tuned",
+        toy_models.model("encode", shape),
+        shape,
+        piece_model_path=models / "piece.model",
+        settings=extra,
+    )
     plain = make("encode", load(models / "encode"), TaskOptions(layer="1", pooling="specials")).vectors(TEXTS)
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1
@@ -400,8 +410,13 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     if language_embedding:
         reading = {"reading": {"language_embedding": language_embedding}}
         left_out = {"settings": toy_models.EXTRA["full"] | reading}
-    save_model(tmp_path / "head", toy_models.model("full", shape), shape,
-               piece_model_path=models / "piece.model", **left_out)  # fmt: skip
+    save_model(
+        tmp_path / "head",
+        toy_models.model("full", shape),
+        shape,
+        piece_model_path=models / "piece.model",
+        **left_out,
+    )
     loaded = load(tmp_path / "head")
     task = make("fill", loaded)
     assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1

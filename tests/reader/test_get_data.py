@@ -171,8 +171,15 @@ def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, mon
     get(tmp_path)
     data = tmp_path / "data"
     assert sorted(path.name for path in data.iterdir()) == [
-        "bucc", "downloads", "mlqa", "pawsx", "tatoeba", "tydiqa", "udpos", "xnli",
-    ]  # fmt: skip
+        "bucc",
+        "downloads",
+        "mlqa",
+        "pawsx",
+        "tatoeba",
+        "tydiqa",
+        "udpos",
+        "xnli",
+    ]
     assert not list(data.rglob("*.unpacked"))
     requests = len(small.requests)
     get(tmp_path, "xnli")  # again: nothing is fetched
