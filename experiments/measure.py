@@ -139,7 +139,7 @@ def prediction_files(folder: Path) -> dict[str, Path]:
     Raises:
         UserError: there is none.
     """
-    files = sorted(folder.glob("test.*.tsv.*"))
+    files = sorted(folder.glob("test.*.tsv.*[0-9]"))  # beside each there is its readable form, .jsonl
     if not files:
         raise UserError(f"{folder}: no test.<language>.tsv there; the fine-tuning has not finished")
     return {path.name.split(".")[1]: path for path in files}
