@@ -157,11 +157,11 @@ def run_rounds(
             names = [name]
             if contenders[name].takes_turns and name != OURS and OURS in contenders:
                 names = [OURS, name]
-            results = run_together({name: contenders[name] for name in names}, flags)
+            results = run_together({member: contenders[member] for member in names}, flags)
             if results is None:
                 del runs[name]
                 continue
-            medians = [f"{name} {median(result['seconds']):.3g} s" for name, result in results.items()]
+            medians = [f"{member} {median(figures['seconds']):.3g} s" for member, figures in results.items()]
             print(f"round {number}: {', '.join(medians)}", flush=True)
             result = results[name]
             if len(names) > 1:

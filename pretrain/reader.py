@@ -277,7 +277,8 @@ class StepReader:
             pairs = self._draw("parallel", len(objectives))
         for objective, pair in zip(objectives, pairs, strict=True):
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
-                # A side of one token cannot keep an unmasked one. The pair serves TLM, or is left out.
+                # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
+                # if TLM has it already (same pairs) or is not trained.
                 if same_pairs or "tlm" not in self.config.objectives.active:
                     continue
                 objective = "tlm"

@@ -248,7 +248,8 @@ class MovingRows:
         self.moving |= touched
         tables = [as_array(tensor) for tensor in self.tensors]
         if decay != 1.0:
-            # The same code for all rows: a resumed run may find fewer moving rows, and must get equal bits.
+            # One loop over all rows, so that bits do not depend on which rows move: a resumed run finds them
+            # by their moments, and takes a row that was touched by gradients of 0 for one that does not move.
             weight = tables[0]
             over_rows(partial(_scale, weight, decay), *weight.shape)
         rows = np.flatnonzero(self.moving)  # int64 [R]
@@ -257,7 +258,7 @@ class MovingRows:
             return
         parts = [_gather(table, rows) for table in (*tables, as_array(gradient))]  # [R, H] each
         adam(*map(as_tensor, parts))
-        for table, part in zip(tables, parts):
+        for table, part in zip(tables, parts):  # not the last part, the gradient
             over_rows(partial(_put, part, table, rows), *part.shape)
 
 

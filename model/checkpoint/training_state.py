@@ -96,7 +96,8 @@ def as_numpy(value: Any) -> np.ndarray:
 def _check_part(folder: Path, part: int, parts: int) -> int:
     """Compare one part's files, and the model beside it, with their manifests; return the number of parts.
 
-    The manifest of part 0 says how many there are; its name does not depend on that.
+    The manifest of part 0 says how many parts there are. It is read first, when this is not known yet: its
+    name is the same for any number of parts.
     """
     array_file, state_file, manifest_file = _file_names(part, parts)
     path = folder / manifest_file

@@ -66,7 +66,7 @@ def classifier_engine(quick: bool, amp: str) -> Engine:
 def send_xnli(engine: Engine) -> TokenBatch:
     """A batch as XNLI has it, on the device."""
     words = engine.model.ernie_m.config.vocab_size
-    with engine.autocast():
+    with engine.autocast():  # attention needs other arrays in half precision
         ids = toys.padded_ids(XNLI_ROWS, XNLI_LENGTH, words, seed=engine.steps)
         return upload(TokenBatch.from_padded(ids, toys.VOCABULARY.pad_id))
 

@@ -291,7 +291,7 @@ def test_a_damaged_file_is_named(exported, tmp_path, refused, name):
 
 @pytest.mark.parametrize("name", GRAPH_FILES)
 def test_damaged_files_without_a_manifest(exported, tmp_path, name):
-    """Of an earlier version."""
+    """An export of an earlier version has no manifest, so only the engine can notice the damage."""
     folder = shutil.copytree(exported / "classify", tmp_path / "copy")
     (folder / "manifest.json").unlink()
     data = (folder / name).read_bytes()

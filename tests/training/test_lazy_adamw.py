@@ -94,7 +94,7 @@ def test_resume_from_a_saved_state():
 
 
 def test_gradients_that_paddle_adds_are_included():
-    """Two steps of a loss on all logits, with Paddle's own gradient and that of the looked-up rows."""
+    """The loss reads the whole table, too: Paddle adds that gradient to the one of the looked-up rows."""
 
     def weights_after_two_steps(table):
         table.weight.set_value(paddle.to_tensor(start))

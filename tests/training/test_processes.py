@@ -37,7 +37,9 @@ def data_parallel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
-    """Three processes train `of_three`; two train `whole`, and `resumed` and `three` from saved states."""
+    """Three processes train `of_three`. Two train `whole`, go on from saved states in `resumed` and `three`,
+    and gather the weights of O2 in `masters`.
+    """
     folder = tmp_path_factory.mktemp("sharded")
     started(folder, 1, "of_three", processes=3)
     (folder / "of_three.parts").rename(folder / "three.start")
