@@ -57,7 +57,8 @@ def means_of_checkpoint(
         return {}
     if flags.pooling != "mean" or flags.layer == "sweep":
         return {}
-    means = LanguageMeans.read(checkpoint.language_means_path)
+    shape = (model.config.num_hidden_layers + 1, model.config.hidden_size)
+    means = LanguageMeans.read(checkpoint.language_means_path, shape)
     missing = [language for language in _languages(bitexts) if language not in means.languages]
     if missing:
         logger.info(

@@ -224,6 +224,10 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     assert "centred" not in by_measure(retrieve(init_pretraining_params=weights))
     assert f"{weights / LANGUAGE_MEANS} has no xx" in capsys.readouterr().out
     assert "centred" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
+    of_two_layers = {name: mean[:2] for name, mean in means.items()}
+    safetensors.write(weights / LANGUAGE_MEANS, of_two_layers)
+    with pytest.raises(UserError, match=f"{LANGUAGE_MEANS}: it belongs to a model of another shape"):
+        retrieve(init_pretraining_params=weights, languages="de")
 
 
 @pytest.mark.parametrize(
