@@ -26,6 +26,7 @@ from evaluation.search import NEIGHBOURS, index_of, unit
 from inference.loading import load
 from inference.tasks import TaskOptions, make
 from inference.tasks.encode import EncodeTexts
+from model.checkpoint.read import LANGUAGE_MEANS
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.bitext import Sentences, sentences_by_language
 from training.guard import only_run_in
@@ -329,9 +330,9 @@ def language_means(options: MiningOptions, source: str, target: str) -> dict[str
 
 def means_of_checkpoint(options: MiningOptions, languages: tuple[str, str]) -> dict[str, np.ndarray]:
     """The means beside the weights, if they are of this pooling and of both languages."""
+    if not Path(options.model, LANGUAGE_MEANS).is_file():
+        return {}  # without opening the model, which a run that goes on may not need
     encoder = encoder_of(options)
-    if encoder.model.language_means_path is None:
-        return {}
     means = encoder.model.language_means
     if encoder.pooling != "mean" or not set(languages) <= set(means.languages):
         return {}
