@@ -9,7 +9,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +98,14 @@ def time_search(folder: Path, search: Callable[[np.ndarray, np.ndarray], np.ndar
 
 
 def contenders() -> dict[str, Contender]:
-    peer = Contender("sentence-transformers, as installed", sentence_transformers, environment=PARITY)
     return {
         OURS: Contender("ours", ours, is_ours=True),
-        "st_installed": replace(peer, tuned=False),
-        "st_best_latest": replace(peer, label="newest sentence-transformers", environment=LATEST),
+        "st_installed": Contender(
+            "sentence-transformers, as installed", sentence_transformers, environment=PARITY, tuned=False
+        ),
+        "st_best_latest": Contender(
+            "newest sentence-transformers", sentence_transformers, environment=LATEST
+        ),
         "numpy": Contender("numpy", with_numpy),
     }
 

@@ -137,10 +137,10 @@ def predict_tests(
 
 
 def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name: str) -> None:
-    """Write the tables. The paper's figures are of test sets: they stand beside the last pattern."""
+    """Write the tables. The paper's figures are of test sets, the last pattern of a recipe's --dev_set."""
     flags = task.flags
     first = next(iter(evaluations.values())).scores
-    # By place: an earlier command may have named the same files by another pattern.
+    # By place: seeds that an earlier command evaluated may have the same files under another pattern.
     scores_by_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables = []
     for place, (pattern, by_language) in enumerate(first.items()):

@@ -57,7 +57,7 @@ class AdamW(paddle.optimizer.AdamW):
         self._delayed: dict[str, tuple[Tensor, Tensor]] = {}  # name -> parameter and gradient of this step
         self._groups: list[AdamGroup] = []  # of the parameters below
         self._in_groups: list[str] = []
-        # beta1 to the number of updates of each parameter and one more: Adam's power, on the host.
+        # name -> beta1 ** (updates so far + 1), the value of Paddle's tensor, known without reading it
         self._beta1_powers: dict[str, float] = {}
 
     def moments_replaced(self) -> None:

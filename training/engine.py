@@ -227,13 +227,15 @@ class Engine:
 
     @paddle.no_grad()
     def _sum_gradients(self, totals: Totals) -> None:
-        """Sum the gradients over the processes. Add their norm and users to the totals of this process."""
+        """Sum the gradients over the processes. Add their norm, and which of them exist, to the totals."""
+        # Before the exchange, which makes zeros of a gradient that this process does not have.
         for name, parameter in self.parameters.items():
             totals.add(_users(name), float(parameter.grad is not None))
         if distributed.world_size() > 1:
             self._exchange_gradients()
         else:
             for table in self._row_tables().values():
+                # A word that was looked up several times has several rows; afterwards it has one.
                 self.optimizer.row_gradients[table.name].merge()
         self.scaler.unscale_(self._sharded or self.optimizer)
         squared_norm = self._squared_norm()

@@ -46,7 +46,8 @@ class FineTunedTask:
     def batches(self, features: Sequence[Any]) -> Iterator[tuple[np.ndarray, Any, dict[str, np.ndarray]]]:
         """Yield the numbers of some features, their batch, and the outputs of the model for it."""
         for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
-            batch = self.task.encode.collate([features[number] for number in numbers], numbers, len(numbers))
+            of_batch = [features[number] for number in numbers]
+            batch = self.task.encode.collate(of_batch, numbers, count=len(numbers))
             yield numbers, batch, self._run(batch.input_ids)
 
     def _run(self, ids: np.ndarray) -> dict[str, np.ndarray]:

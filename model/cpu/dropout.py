@@ -36,9 +36,9 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
     parts = np.split(stays, range(DRAWN, size, DRAWN))
 
     def draw(numbers: slice) -> None:
-        for number in range(len(parts))[numbers]:
-            part = parts[number]
-            # A stream of its own for each part, so that the bits do not depend on the number of threads.
+        for number, part in list(enumerate(parts))[numbers]:
+            # A stream of its own for each part, so that the bits do not depend on the number of threads. The
+            # first part has the stream of the seed itself, as arrays had before they were drawn in parts.
             key = (number,) if number else ()
             source = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key))
             bits = source.random_raw(-(-len(part) // 4)).view(np.uint16)[: len(part)]

@@ -252,6 +252,7 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     classify(**FAST)
     stopped(Engine, "step", 3, out="broken", **FAST)
     named = {**FAST, "init_checkpoint": tmp_path / "broken" / "step_2"}
+    # It goes on from step_3, does step 4 and is stopped in step 5.
     stopped(Engine, "step", 1, out="broken", **{**named, "keep_checkpoints": 1})
     steps = sorted(path.name for path in (tmp_path / "broken").glob("step_*"))
     assert steps == ["step_2", "step_4"]  # the named one stays, so that the same command still finds it

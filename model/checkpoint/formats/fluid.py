@@ -193,7 +193,7 @@ def write_fluid(
     Args:
         weights: canonical name -> array.
         config: the keys of our config; those that the official code reads are written.
-        head: the task whose name `classifier.*` gets, of `model.tasks`.
+        head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
 
     Returns:
         The names that the official format has no place for; they are not written.
