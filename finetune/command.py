@@ -42,6 +42,7 @@ def begin(flags: TrainingFlags) -> None:
     use_kernels(flags.kernels)
     setup(rank=distributed.rank())
     logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
+    # what launch.py printed of the total batch; job.log shall have it, too
     if line := os.environ.get(RECIPE_BATCH):
         logger.info("%s", line)
     log_no_effect(flags)

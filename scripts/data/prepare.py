@@ -312,6 +312,7 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
     dropped: Counter[str] = Counter()  # reason -> number of rows
     for number, cells in enumerate(table.rows, 1):
         row = {"qid": str(number), "language": file.language or ""}
+        # a row of another width stays without text_a, which fault_of_row reports
         if len(cells) == table.width:
             for name, place in table.places.items():
                 row[name] = cells[place].replace("\r", " ").strip()

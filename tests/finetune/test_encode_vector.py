@@ -53,6 +53,7 @@ def expected(weights, inputs):
 
 
 def test_the_official_two_files(run_encode, random_encoder, toy_folder):
+    # an empty value counts as not given
     undone = {"vocab_path": "", "piece_model_path": ""}
     arrays = run_encode(toy_folder / "dev.en.tsv", batch_size=2, use_cuda=0, **undone)
     rows = [line.split("\t") for line in (toy_folder / "dev.en.tsv").read_text().splitlines()[1:]]

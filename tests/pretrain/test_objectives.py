@@ -87,6 +87,7 @@ def test_language_embedding(choice):
     ):
         has = part.language_ids[places] >= 0
         assert np.array_equal(part.language_ids[places][has], languages[has])
+        # with "masks" some 80 % of the targets have one: those that are [MASK]
         assert choice == "none" or has.mean() > 0.6
 
 
