@@ -262,11 +262,10 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
     The English sentences are in alphabetical order, as in the files of XTREME (Hu et al., 2020).
     """
     for bitext in bitexts:
-        english = [text.strip() for text in bitext.translations]
-        order = sorted(range(len(english)), key=english.__getitem__)
-        lines = results[bitext.language].forward
+        translation_of = results[bitext.language].forward
         with atomic_file(folder / f"test-{bitext.language}.tsv", "w", newline="\n") as file:
-            file.writelines(f"{lines[number]}\n" for number in order)
+            for number in bitext.alphabetical_order():
+                file.write(f"{translation_of[number]}\n")
 
 
 def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:

@@ -195,11 +195,10 @@ def read_answers(path: Path, gold: Path, language: str, rules: str) -> ScoredFil
 def read_matches(path: Path, gold: Path, language: str) -> ScoredFile:
     """For each English sentence in alphabetical order the line of its translation, from 0; accuracy."""
     (bitext,) = read_bitexts(gold, [language])
-    english = [text.strip() for text in bitext.translations]
-    order = sorted(range(len(english)), key=english.__getitem__)
+    labels = [str(number) for number in bitext.alphabetical_order()]
     predicted = [cells[0] for cells in _rows(path)]
-    _check_count(path, gold, predicted, order)
-    score = accuracy(predicted, [str(number) for number in order])
+    _check_count(path, gold, predicted, labels)
+    score = accuracy(predicted, labels)
     return ScoredFile("".join(f"{number}\n" for number in predicted), {"acc": score})
 
 

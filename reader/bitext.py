@@ -82,6 +82,11 @@ class Bitext(NamedTuple):
     sentences: list[str]
     translations: list[str]
 
+    def alphabetical_order(self) -> list[int]:
+        """The line numbers, from 0, that sort the translations, as in the files of XTREME (Hu et al., 2020)."""
+        texts = [text.strip() for text in self.translations]
+        return sorted(range(len(texts)), key=texts.__getitem__)
+
 
 def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
     """Read two files with the same number of lines.
