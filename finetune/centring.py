@@ -12,7 +12,6 @@ from model.checkpoint.read import Checkpoint
 from model.ernie_m import ErnieMModel
 from reader.bitext import Bitext, sentences_by_language
 from reader.tokenization import Tokenizer
-from utils.errors import UserError
 from utils.logging import logger
 
 
@@ -24,11 +23,7 @@ def sentences_to_centre_on(flags: RetrievalFlags, bitexts: list[Bitext]) -> dict
     """
     if not flags.centre_on:
         return {}
-    sentences = sentences_by_language(flags.centre_on, "--centre_on")
-    missing = [language for language in _languages(bitexts) if language not in sentences]
-    if missing:
-        raise UserError(f"--centre_on has no {', '.join(missing)}; give language<=file for every language")
-    return sentences
+    return sentences_by_language(flags.centre_on, "--centre_on", _languages(bitexts))
 
 
 def means_of_sentences(

@@ -311,19 +311,16 @@ def language_means(options: MiningOptions, source: str, target: str) -> dict[str
     """Language -> its mean vector, [H], for the languages of the two texts; empty: the vectors stay plain.
 
     Raises:
-        UserError: --centre_on has not both languages, or the texts' languages were not named.
+        UserError: --centre_on has no file of a language, or the languages of the texts were not named.
     """
     languages = (source, target)
     if options.centre_on is None:
         return means_of_checkpoint(options, languages)
-    sentences = sentences_by_language(options.centre_on, "--centre_on")
     if not all(languages):
         raise UserError(
             "--centre_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
         )
-    missing = [language for language in languages if language not in sentences]
-    if missing:
-        raise UserError(f"--centre_on has no {', '.join(missing)}; give language<=file for both languages")
+    sentences = sentences_by_language(options.centre_on, "--centre_on", languages)
     encoder = encoder_of(options)
     return {language: encoder.vectors(sentences[language]).mean(axis=0) for language in languages}
 

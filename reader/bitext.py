@@ -56,15 +56,16 @@ class Sentences(FileLines, Sequence[Example]):
         return [example.text_a for example in self]
 
 
-def sentences_by_language(files: str, flag: str) -> dict[str, list[str]]:
+def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
     """Language -> the lines of its file.
 
     Args:
         files: "de<=de.txt,en<=en.txt".
         flag: the option that names them, for the error.
+        languages: those that must be there.
 
     Raises:
-        UserError: `files` has another form, or a file cannot be read.
+        UserError: `files` has another form, one of `languages` is not there, or a file cannot be read.
     """
     sentences = {}
     for item in files.split(","):
@@ -72,6 +73,9 @@ def sentences_by_language(files: str, flag: str) -> dict[str, list[str]]:
         if not (language and arrow and path):
             raise UserError(f"{flag} {files}: give language<=file,language<=file")
         sentences[language] = Sentences(path).texts()
+    missing = [language for language in languages if language not in sentences]
+    if missing:
+        raise UserError(f"{flag} has no {', '.join(missing)}; give language<=file for every language")
     return sentences
 
 
@@ -83,7 +87,10 @@ class Bitext(NamedTuple):
     translations: list[str]
 
     def alphabetical_order(self) -> list[int]:
-        """The line numbers, from 0, that sort the translations, as in the files of XTREME (Hu et al., 2020)."""
+        """The line numbers of the translations, from 0, in the order that sorts their texts.
+
+        The prediction files of XTREME (Hu et al., 2020) have this order.
+        """
         texts = [text.strip() for text in self.translations]
         return sorted(range(len(texts)), key=texts.__getitem__)
 

@@ -231,7 +231,7 @@ def test_another_text_is_other_work(run_mining, texts, tmp_path):
         (b"a\n", {"margin": "cosine"}, "--margin cosine: it must be ratio, distance or absolute"),
         (b"a\n", {"neighbours": 0}, "--neighbours 0: it must be at least 1"),
         (b"a\n", {"centre_on": "in.txt"}, "--centre_on in.txt: give language<=file,language<=file"),
-        (b"a\n", {"centre_on": "de<=in.txt"}, "--centre_on has no en; give language<=file for both"),
+        (b"a\n", {"centre_on": "de<=in.txt"}, "--centre_on has no en; give language<=file for every"),
         (
             b"a\n",
             {"centre_on": "de<=in.txt", "source": "in.txt"},
