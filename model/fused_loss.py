@@ -50,6 +50,14 @@ def joined(chunks: Sequence[ChunkLoss], weights: Tensor) -> tuple[Tensor, Tensor
     return (losses * weights).sum(), losses, correct
 
 
+def loss_outputs(ctx, chunks: Sequence[ChunkLoss], weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `joined` returns, as the outputs of a `PyLayer` of which only the sum has a gradient."""
+    total, losses, correct = joined(chunks, weights)
+    ctx.mark_non_differentiable(losses, correct)
+    ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
+    return total, losses, correct
+
+
 def padded_size(words: int) -> int:
     """V', the number of words with those of padding."""
     return words + -words % MULTIPLE
@@ -150,11 +158,7 @@ class FusedCrossEntropy(PyLayer):
         ctx.grad_bias = grad_bias[0, :words] if bias_needs else None
         ctx.largest = largest
         ctx.dtypes = (x.dtype, weight.dtype, bias.dtype)
-        total, losses, correct = joined(chunks, weights)
-        # Only the total has a gradient. The backward pass gets None for the other two, not zeros.
-        ctx.mark_non_differentiable(losses, correct)
-        ctx.set_materialize_grads(False)
-        return total, losses, correct
+        return loss_outputs(ctx, chunks, weights)
 
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:

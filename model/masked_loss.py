@@ -23,6 +23,7 @@ from model.fused_loss import (
     FusedCrossEntropy,
     exact_losses,
     joined,
+    loss_outputs,
     padded_size,
     padded_table,
 )
@@ -172,11 +173,7 @@ class CrossEntropyOnCpu(PyLayer):
         ctx.grad_weight = grad_weight
         ctx.grad_bias = grad_bias
         ctx.table_gradient = table_gradient
-        total, losses, correct = joined(chunks, weights)
-        # Only the total has a gradient. The backward pass gets None for the other two, not zeros.
-        ctx.mark_non_differentiable(losses, correct)
-        ctx.set_materialize_grads(False)
-        return total, losses, correct
+        return loss_outputs(ctx, chunks, weights)
 
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
