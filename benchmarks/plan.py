@@ -35,9 +35,10 @@ from utils.tables import in_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 GB = 1e9
-# Bytes of a chunk of logits, and the same on cards with 40 GB or more (model/masked_loss.py).
-LOGITS = 1 << 29
-MANY_LOGITS = 1 << 31
+# The constants of these names in model/masked_loss.py, which needs Paddle; a test compares them. There the memory
+# is what a card of 40 GB reports, here it is what the card is sold with.
+LOGITS_BYTES = 1 << 29
+MANY_LOGITS_BYTES = 1 << 31
 MUCH_MEMORY = 40  # GB
 RUNTIME = 2 * GB  # of CUDA, NCCL and Paddle
 CARDS_OF_A_MACHINE = 8
@@ -76,7 +77,7 @@ class PlannedRun(NamedTuple):
     precision: str  # a key of `PRECISIONS`
     recompute: bool
     fused: bool = True  # FlashMask: no scores are kept
-    logits: int = MANY_LOGITS  # most bytes of a chunk of logits
+    logits: int = MANY_LOGITS_BYTES  # most bytes of a chunk of logits
 
 
 def layer_memory(
@@ -198,7 +199,7 @@ def read_run(path: str, vocabulary: int, options: list[str], card: Card) -> tupl
         precision=precision,
         recompute=config.run.recompute,
         fused=card.fused and precision != "float32",
-        logits=MANY_LOGITS if card.memory >= MUCH_MEMORY else LOGITS,
+        logits=MANY_LOGITS_BYTES if card.memory >= MUCH_MEMORY else LOGITS_BYTES,
     )
     return shape, run
 

@@ -60,7 +60,8 @@ def test_recompute_and_precision_move_activations():
 
 def test_logits_are_a_chunk_of_rows():
     """No more than `model.masked_loss` has at a time, and less for a small micro-batch."""
-    assert (plan.LOGITS, plan.MANY_LOGITS) == (masked_loss.LOGITS_BYTES, masked_loss.MANY_LOGITS_BYTES)
+    assert plan.LOGITS_BYTES == masked_loss.LOGITS_BYTES
+    assert plan.MANY_LOGITS_BYTES == masked_loss.MANY_LOGITS_BYTES
     assert 0.9 * (plan.MUCH_MEMORY << 30) < masked_loss.MUCH_MEMORY < plan.MUCH_MEMORY << 30
     tables = 12 * BASE.table
     few = RUN._replace(micro_batch=1000)
@@ -71,7 +72,7 @@ def test_logits_are_a_chunk_of_rows():
 def test_cards_have_room_for_their_micro_batches():
     for name, tokens in plan.MICRO_BATCH_TOKENS.items():
         card = CARDS[name]
-        logits = plan.MANY_LOGITS if card.memory >= plan.MUCH_MEMORY else plan.LOGITS
+        logits = plan.MANY_LOGITS_BYTES if card.memory >= plan.MUCH_MEMORY else plan.LOGITS_BYTES
         run = RUN._replace(micro_batch=tokens, precision="O1", fused=card.fused, logits=logits)
         base = sum(plan.memory(plan.BASE, run, 0, 1).values()) + plan.RUNTIME
         large_run = run._replace(recompute=card.memory <= 32)
