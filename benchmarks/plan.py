@@ -35,8 +35,8 @@ from utils.tables import in_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 GB = 1e9
-# The constants of these names in model/masked_loss.py, which needs Paddle; a test compares them. There the memory
-# is what a card of 40 GB reports, here it is what the card is sold with.
+# The constants of these names in model/masked_loss.py, which needs Paddle; a test compares them. There the
+# memory is what a card of 40 GB reports, here it is what the card is sold with.
 LOGITS_BYTES = 1 << 29
 MANY_LOGITS_BYTES = 1 << 31
 MUCH_MEMORY = 40  # GB
