@@ -1,8 +1,8 @@
 """Centred sentence vectors: vectors without the mean of their language. No Paddle here.
 
 The vectors of a language share a direction that says which language it is and nothing of the sentence
-(Libovicky et al., 2020). Without it translations are closer to each other than to other sentences of their
-own language. The means need text of each language, but no translations.
+(Libovicky et al., 2020). Without this direction, translations are closer to each other than to other
+sentences of their own language. The means need text of each language, but no translations.
 """
 
 import os
@@ -40,17 +40,18 @@ class LanguageMeans:
         """Read the file language_means.safetensors of a checkpoint folder.
 
         Args:
-            shape: L + 1 and H of the model; None: they are not checked.
+            shape: (L + 1, H) of the model; None: the shape is not checked.
 
         Raises:
             UserError: there is no such file, it is damaged, or it belongs to a model of another shape.
         """
-        tensors = safetensors.read(path)
+        tensors = safetensors.read(path)  # language -> [L + 1, H]
         languages = sorted(tensors)
         shapes = {tensors.shape(language) for language in languages}
-        if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        is_damaged = len(shapes) != 1 or any(len(axes) != 2 for axes in shapes)
+        if is_damaged:
             raise UserError(f"{path}: damaged: it has no language means, or they differ in shape")
-        if shape not in (None, *shapes):
+        if shape is not None and shapes != {shape}:
             raise UserError(f"{path}: it belongs to a model of another shape")
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
@@ -59,7 +60,7 @@ class LanguageMeans:
         return dict(zip(self.languages, self.vectors))
 
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
-        """The centred vectors of sentences of one language, [L + 1, N, H]."""
+        """The centred vectors of sentences of one language: [L + 1, N, H] -> [L + 1, N, H]."""
         mean = self.vectors[self.languages.index(language)]  # [L + 1, H]
         return vectors - mean[:, None]
 
@@ -70,18 +71,19 @@ class LanguageMeans:
             vectors: of sentences in any languages, [L + 1, N, H].
 
         Returns:
-            Places in `languages`, int64 [L + 1, N].
+            Indices into `languages`, int64 [L + 1, N].
         """
-        return np.stack([self.at(layer).nearest(of_layer) for layer, of_layer in enumerate(vectors)])
+        indices = [self.at(layer).nearest(vectors[layer]) for layer in range(len(vectors))]
+        return np.stack(indices)
 
     def at(self, layer: int) -> "LayerMeans":
         """The means at one layer."""
-        return LayerMeans(self.languages, self.vectors[:, layer])
+        return LayerMeans(self.languages, self.vectors[:, layer])  # [languages, H]
 
 
 @dataclass(frozen=True)
 class LayerMeans:
-    """The mean sentence vector of each language at one layer, by any pooling.
+    """The mean sentence vector of each language at one layer. The sentence vectors may have any pooling.
 
     Attributes:
         vectors: float32 [languages, H].
@@ -97,7 +99,14 @@ class LayerMeans:
         return cls(list(sentences), np.stack(means).astype(np.float32))
 
     def nearest(self, vectors: np.ndarray) -> np.ndarray:
-        """The language whose mean has the largest cosine with each vector of [N, H]: places, int64 [N]."""
+        """The language whose mean has the largest cosine with each vector.
+
+        Args:
+            vectors: [N, H].
+
+        Returns:
+            Indices into `languages`, int64 [N].
+        """
         cosines = unit(vectors) @ unit(self.vectors).T  # [N, languages]
         return cosines.argmax(axis=1)
 
@@ -106,17 +115,18 @@ class LayerMeans:
 
         Args:
             vectors: [N, H].
-            languages: of each sentence; None: that of the nearest mean.
+            languages: the language of each sentence; None: the language of the nearest mean is taken.
 
         Raises:
             UserError: a language has no mean.
         """
         if languages is None:
-            places = self.nearest(vectors)
+            indices = self.nearest(vectors)
         else:
             unknown = sorted(set(languages).difference(self.languages))
             if unknown:
-                known = ", ".join(self.languages)
-                raise UserError(f"there is no mean of {', '.join(unknown)}; there are means of {known}")
-            places = [self.languages.index(language) for language in languages]
-        return vectors - self.vectors[places]
+                missing = ", ".join(unknown)
+                available = ", ".join(self.languages)
+                raise UserError(f"there is no mean of {missing}; there are means of {available}")
+            indices = [self.languages.index(language) for language in languages]
+        return vectors - self.vectors[indices]

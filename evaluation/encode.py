@@ -22,9 +22,9 @@ class SentenceBatch(Uploadable):
     """Sentences on the device.
 
     Attributes:
-        inputs: a batch that was an array [B, T].
-        weights: float64 [B, T], of each token in the mean that is its sentence's vector; None: the vector is
-            the pooled first token.
+        inputs: the tokens of ids [B, T], without the pads.
+        weights: float64 [B, T], the weight of each token in the mean that is its sentence's vector; None: the
+            vector is the pooled first token.
     """
 
     inputs: TokenBatch
@@ -32,10 +32,10 @@ class SentenceBatch(Uploadable):
 
     @classmethod
     def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
-        """Ids, [B, T] int64, padded on the right; still to be uploaded.
+        """A batch of NumPy arrays, which `model.device.upload` copies to the device.
 
         Args:
-            ids: each row is [CLS] ... [SEP].
+            ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
             pooling: one of `evaluation.pooling.POOLINGS`.
         """
         weights = None
@@ -52,7 +52,7 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch, layer: int) -
     """
     inputs = sentences.inputs
     if sentences.weights is None:
-        first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H]
+        first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
         return model.pooler(first)
     states = model.encode(inputs, layers=layer).sequence  # [N, H]
     return _mean(inputs.padded(states), sentences.weights)
@@ -73,7 +73,11 @@ class PaddleEncoder:
 
     @paddle.no_grad()
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """[B, H]; see `evaluation.pooling`."""
+        """One vector per sentence: [B, T] -> [B, H].
+
+        Args:
+            layer, pooling: see `evaluation.pooling`.
+        """
         with self.autocast():
             sentences = upload(SentenceBatch.of(ids, self.pad_id, pooling))
             vectors = sentence_vectors(self.model, sentences, layer)
@@ -81,7 +85,7 @@ class PaddleEncoder:
 
     @paddle.no_grad()
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The top layer: pooled [B, H], all tokens [B, T, H]."""
+        """The top layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H]."""
         with self.autocast():
             inputs = upload(TokenBatch.from_padded(ids, self.pad_id))
             states = self.model.encode(inputs).sequence  # [N, H]
@@ -92,7 +96,7 @@ class PaddleEncoder:
 def encode_layer(
     model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean"
 ) -> np.ndarray:
-    """One vector per sentence, in the given order: [N, H] float32. Without dropout.
+    """One vector per sentence, in the given order: [N, H] float32. Dropout is off.
 
     Args:
         sentences: [CLS] S [SEP] each.
@@ -104,7 +108,7 @@ def encode_layer(
     with _predicting(model):
         for rows, ids in padded_batches(sentences, pad_id):
             batch = upload(SentenceBatch.of(ids, pad_id, pooling))
-            vectors[rows] = sentence_vectors(model, batch, layer).astype("float32").numpy()
+            vectors[rows] = to_array(sentence_vectors(model, batch, layer))  # [B, H]
     return vectors
 
 
@@ -131,13 +135,13 @@ def encode(
             hidden_states = model.encode(batch.inputs, output_hidden_states=True).hidden_states
             for layer, states in enumerate(hidden_states):
                 mean = _mean(batch.inputs.padded(states), batch.weights)  # [B, H]
-                vectors[layer, rows] = mean.astype("float32").numpy()
+                vectors[layer, rows] = to_array(mean)
     return vectors
 
 
 @contextmanager
 def _predicting(model: ErnieMModel) -> Iterator[None]:
-    """Without dropout or gradients. The mode of the model is restored."""
+    """A context without dropout or gradients. At its end the model is in the mode it was in before."""
     was_training = model.training
     model.eval()
     try:
@@ -149,5 +153,6 @@ def _predicting(model: ErnieMModel) -> Iterator[None]:
 
 
 def _mean(states: Tensor, weights: Tensor) -> Tensor:
-    """[B, T, H] and [B, T] -> [B, H]."""
-    return paddle.matmul(weights.astype(states.dtype).unsqueeze(1), states).squeeze(1)
+    """The weighted sum over the tokens: states [B, T, H] and weights [B, T] -> [B, H]."""
+    weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
+    return paddle.matmul(weights, states).squeeze(1)

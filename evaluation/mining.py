@@ -48,12 +48,14 @@ def mine(
     Args:
         forward: the targets nearest to each source.
         backward: the sources nearest to each target.
-        margin: the score of a pair: its cosine divided by the mean cosine of the k nearest neighbours of both
-            sentences (ratio), their difference (distance), or the cosine itself (absolute).
-        retrieval: forward: the best target of each source. backward: the best source of each target.
-            intersect: the pairs that are in both. max: the pairs of both, the best first, each sentence in
-            one pair only.
+        margin: how a pair is scored. The mean cosine of the k nearest neighbours of both sentences is
+            compared with the cosine of the pair: "ratio" is the cosine divided by this mean, "distance" the
+            cosine minus this mean, "absolute" the cosine alone.
+        retrieval: "forward" takes the best target of each source, "backward" the best source of each target,
+            "intersect" the pairs that both of these take. "max" goes through the pairs of both, the best
+            first, and uses each sentence in one pair only.
     """
+    # How close the neighbours of a sentence are: the mean of its k cosines.
     around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
     around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
     best_targets, forward_scores = _best(forward, around_sources, around_targets, margin)
@@ -65,8 +67,9 @@ def mine(
     if retrieval == "backward":
         return _sorted(best_sources, targets, backward_scores)
     if retrieval == "intersect":
-        agree = best_sources[best_targets] == sources
-        return _sorted(sources[agree], best_targets[agree], forward_scores[agree])
+        # Is the best source of a source's best target this source?
+        is_mutual = best_sources[best_targets] == sources  # [N]
+        return _sorted(sources[is_mutual], best_targets[is_mutual], forward_scores[is_mutual])
     candidates = _sorted(
         np.concatenate([sources, best_sources]),
         np.concatenate([best_targets, targets]),
@@ -83,12 +86,15 @@ def choose_threshold(scores: np.ndarray, is_correct: np.ndarray, gold_count: int
         is_correct: bool [P], whether a pair is a gold pair.
         gold_count: the number of gold pairs, mined or not.
     """
-    correct = np.cumsum(is_correct)  # [P], among the pairs down to each
-    f1 = 2 * correct / (np.arange(1, len(scores) + 1) + gold_count)
-    is_cut = np.append(scores[:-1] > scores[1:], True)  # no threshold separates equal scores
-    last = int(np.where(is_cut, f1, -1).argmax())
-    behind = min(last + 1, len(scores) - 1)
-    threshold = float(scores[last] + scores[behind]) / 2
+    # [P]: row i is about the i + 1 best pairs.
+    mined = np.arange(1, len(scores) + 1)
+    correct = np.cumsum(is_correct)
+    f1 = 2 * correct / (mined + gold_count)
+    # A threshold can lie below a pair only if the next score is lower.
+    can_cut = np.append(scores[:-1] > scores[1:], True)
+    last = int(np.where(can_cut, f1, -1).argmax())
+    next_pair = min(last + 1, len(scores) - 1)
+    threshold = float(scores[last] + scores[next_pair]) / 2
     return quality(scores, is_correct, gold_count, threshold)
 
 
@@ -97,8 +103,12 @@ def quality(scores: np.ndarray, is_correct: np.ndarray, gold_count: int, thresho
     is_mined = scores >= threshold
     mined = int(is_mined.sum())
     correct = int((is_mined & is_correct).sum())
-    precision = 100.0 * correct / max(mined, 1)
-    return Quality(threshold, precision, 100.0 * correct / gold_count, 200.0 * correct / (mined + gold_count))
+    return Quality(
+        threshold,
+        precision=100.0 * correct / max(mined, 1),
+        recall=100.0 * correct / gold_count,
+        f1=200.0 * correct / (mined + gold_count),
+    )
 
 
 def _best(
@@ -107,8 +117,10 @@ def _best(
     """The neighbour with the best margin for each query, int64 [N], and its score, float64 [N].
 
     Args:
+        neighbours: the k nearest targets of each query.
         around_queries, around_targets: the mean cosine of the neighbours of each query, [N], and of each
             target, [M].
+        margin: see `mine`.
     """
     cosines = neighbours.cosines.astype(np.float64)  # [N, k]
     means = (around_queries[:, None] + around_targets[neighbours.numbers]) / 2  # [N, k]
@@ -124,7 +136,7 @@ def _best(
 
 
 def _sorted(sources: np.ndarray, targets: np.ndarray, scores: np.ndarray) -> MinedPairs:
-    """The best first; equal scores stay in their order."""
+    """The pairs with the best score first. Pairs of equal scores stay in their order."""
     order = np.argsort(-scores, kind="stable")
     return MinedPairs(sources[order], targets[order], scores[order])
 

@@ -29,14 +29,18 @@ def layer_number(name: str | int, num_layers: int) -> int:
 
 
 def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
-    """The share of each token in its sentence's mean: [B, T] float64, rows sum to 1.
+    """The weight of each token in its sentence's mean: float64 [B, T], rows sum to 1.
 
-    [CLS] is the first token of a row, and the separator is its last one.
+    Args:
+        ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
+        specials: give weight to these two as well. A sentence of nothing else always does.
     """
-    real = ids != pad_id
-    counted = real
+    is_real = ids != pad_id  # [B, T]
+    counts = is_real
     if not specials:
-        last = np.take_along_axis(ids, real.sum(axis=1, keepdims=True) - 1, axis=1)  # [B, 1]
-        inner = real & (ids != ids[:, :1]) & (ids != last)
-        counted = np.where(inner.any(axis=1, keepdims=True), inner, real)
-    return counted / counted.sum(axis=1, keepdims=True)
+        cls_id = ids[:, :1]  # [B, 1]
+        sep_id = np.take_along_axis(ids, is_real.sum(axis=1, keepdims=True) - 1, axis=1)  # [B, 1]
+        is_word = is_real & (ids != cls_id) & (ids != sep_id)
+        has_words = is_word.any(axis=1, keepdims=True)  # [B, 1]
+        counts = np.where(has_words, is_word, is_real)
+    return counts / counts.sum(axis=1, keepdims=True)

@@ -30,30 +30,42 @@ def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndar
 
 
 def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
-    """[L + 1, N, H] from `evaluation.encode.encode` -> accuracy src -> tgt and tgt -> src, [L + 1, 2]."""
-    return np.array([[hits(a, b).mean(), hits(b, a).mean()] for a, b in zip(src, tgt, strict=True)])
+    """The share of sentences whose nearest neighbour is their translation, at each layer.
+
+    Args:
+        src, tgt: [L + 1, N, H] from `evaluation.encode.encode`; sentence i of `tgt` translates that of `src`.
+
+    Returns:
+        [L + 1, 2]: src searched in tgt, and tgt in src.
+    """
+    accuracies = []
+    for src_layer, tgt_layer in zip(src, tgt, strict=True):
+        accuracies.append([hits(src_layer, tgt_layer).mean(), hits(tgt_layer, src_layer).mean()])
+    return np.array(accuracies)
 
 
 class SplitResult(NamedTuple):
-    """The layer that the even pairs choose, its accuracy on the odd pairs (mean of both directions), and the
-    standard error of that, from a bootstrap over the pairs."""
+    """A layer and its accuracy, from `choose_on_half`."""
 
-    layer: int
-    mean: float
-    standard_error: float
+    layer: int  # the best one on the even pairs
+    mean: float  # its accuracy on the odd pairs, from 0 to 1, the mean of both directions
+    standard_error: float  # of this mean, from a bootstrap over the odd pairs
 
 
 def choose_on_half(src: np.ndarray, tgt: np.ndarray) -> SplitResult:
     """Choose the layer on the even pairs and score it on the odd pairs.
 
-    Each half is searched within itself, so chance is 2 / N. Of equal layers the lowest is chosen.
+    Each half is searched within itself, so the accuracy of chance is 2 / N. Of equal layers the lowest is
+    chosen.
 
     Args:
         src, tgt: [L + 1, N, H]; at least 2 pairs.
     """
-    layer = int(accuracy_by_layer(src[:, ::2], tgt[:, ::2]).mean(axis=1).argmax())
-    odd_src = src[layer, 1::2]
-    odd_tgt = tgt[layer, 1::2]
+    accuracies = accuracy_by_layer(src[:, ::2], tgt[:, ::2])  # [L + 1, 2]
+    layer = int(accuracies.mean(axis=1).argmax())
+    odd_src = src[layer, 1::2]  # [N / 2, H]
+    odd_tgt = tgt[layer, 1::2]  # [N / 2, H]
     scores = (hits(odd_src, odd_tgt).astype(float) + hits(odd_tgt, odd_src)) / 2  # [N / 2]
     rows = np.random.default_rng(0).integers(len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
-    return SplitResult(layer, scores.mean(), scores[rows].mean(axis=1).std())
+    sample_means = scores[rows].mean(axis=1)  # [_BOOTSTRAP_SAMPLES]
+    return SplitResult(layer, scores.mean(), sample_means.std())

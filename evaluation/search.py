@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 NEIGHBOURS = 4  # k of the margin, as in LASER
 EXACT_UP_TO = 300_000  # vectors that `index_of` searches exactly
 _PROBES = 16  # cells that a query is compared with, of the 4 sqrt(N) cells of a larger index
-_SAMPLES_PER_CELL = 50  # vectors that place a cell
+_SAMPLES_PER_CELL = 50  # vectors for each cell in the sample whose clusters become the cells
 
 
 class Matches(NamedTuple):
-    """What a search of a bitext finds, both ways. [N] int64: row i is the number of the target of query i."""
+    """What a search of a bitext finds, in both directions."""
 
-    forward: np.ndarray  # a sentence for each translation (English): XTREME's direction
-    backward: np.ndarray  # a translation for each sentence
+    forward: np.ndarray  # int64 [N], the foreign sentence that English sentence i finds: XTREME's direction
+    backward: np.ndarray  # int64 [N], the English sentence that foreign sentence i finds
 
     def accuracies(self) -> tuple[float, float]:
-        """Per cent of queries that find their translation, forward and backward."""
+        """Per cent of the queries that find their translation, forward and backward."""
         rows = np.arange(len(self.forward))
         return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
 
@@ -29,13 +29,14 @@ class Matches(NamedTuple):
 def search_both(
     english: np.ndarray, foreign: np.ndarray, score: str = "cosine", neighbours: int = NEIGHBOURS
 ) -> Matches:
-    """Search each side of a bitext with the other; row i of `english` [N, H] translates row i of `foreign`.
+    """Search each side of a bitext with the sentences of the other side.
 
     Args:
+        english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
         score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
-            largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sides (Artetxe
-            and Schwenk, 2019). If one of these means is not positive, the ratio is meaningless, and the query
-            takes the largest difference (their "distance") instead.
+            largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
+            (Artetxe and Schwenk, 2019). If such a mean of one of a query's k targets is not positive, the
+            ratio is meaningless, and the query takes the largest difference (their "distance") instead.
         neighbours: k of the margin.
     """
     english = unit(english)
@@ -47,6 +48,7 @@ def search_both(
     k = min(neighbours, len(english))
     forward_cosines, forward = nearest(english, foreign, k)  # [N, k]
     backward_cosines, backward = nearest(foreign, english, k)  # [N, k]
+    # How close the neighbours of a sentence are: the mean of its k cosines.
     around_english = forward_cosines.mean(axis=1)  # [N]
     around_foreign = backward_cosines.mean(axis=1)  # [N]
     return Matches(
@@ -65,7 +67,7 @@ def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarra
 
 
 def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
-    """An index of many vectors; `.search(queries, k)` gives what `nearest` gives.
+    """An index of many vectors. Its `search(queries, k)` returns cosines and numbers like `nearest`.
 
     More than EXACT_UP_TO vectors are divided into cells, and a query is compared with the vectors of the
     nearest cells only, so some of its neighbours may be missed.
@@ -84,7 +86,8 @@ def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
         index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
         index.nprobe = _PROBES
         step = max(1, count // (cells * _SAMPLES_PER_CELL))
-        index.train(np.concatenate([block[::step] for block in blocks]))
+        sample = np.concatenate([block[::step] for block in blocks])
+        index.train(sample)  # places the cells
     for block in blocks:
         index.add(block)
     return index
@@ -99,16 +102,17 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def _best_by_margin(
     cosines: np.ndarray, candidates: np.ndarray, around_query: np.ndarray, around_target: np.ndarray
 ) -> np.ndarray:
-    """The candidate with the best margin for each query, [N] int64.
+    """The candidate with the best margin for each query, int64 [N]; see `search_both`.
 
     Args:
-        cosines, candidates: [N, k], from `nearest`.
+        cosines, candidates: [N, k], from `nearest`: the k nearest targets of each query.
         around_query, around_target: the mean cosine of the k nearest neighbours of each query and of each
             target, [N].
     """
     means = (around_query[:, None] + around_target[candidates]) / 2  # [N, k]
-    has_ratios = (means > 0).all(axis=1, keepdims=True)  # [N, 1]
+    has_ratios = (means > 0).all(axis=1, keepdims=True)  # [N, 1], of each query
     ratios = cosines / np.where(has_ratios, means, 1)
-    margins = np.where(has_ratios, ratios, cosines - means)
-    best = margins.argmax(axis=1)[:, None]
+    differences = cosines - means
+    margins = np.where(has_ratios, ratios, differences)
+    best = margins.argmax(axis=1)[:, None]  # [N, 1]
     return np.take_along_axis(candidates, best, axis=1)[:, 0]

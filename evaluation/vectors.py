@@ -14,27 +14,29 @@ from reader.batching import BATCH_TOKENS, WINDOW_TEXTS, EncodeExamples, encode_i
 from training.prefetch import prefetch
 from utils.logging import Progress
 
-_HEADER_BYTES = 128  # numpy aligns the data to 64; the shape is filled in at the end
+_HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
 
 
 class ArrayFile:
-    """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement."""
+    """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement.
+
+    The header, which holds the number of rows, is written at the end.
+    """
 
     def __init__(self, path: str | os.PathLike, width: int, dtype: str):
         self.width = width
         self.dtype = np.dtype(dtype)
         self.rows = 0
         self._file = open(path, "xb+")  # noqa: SIM115 - closed by __exit__
-        self._file.truncate(_HEADER_BYTES)
 
     def grow(self, rows: int) -> np.ndarray:
-        """Append rows: [rows, width], to be written into."""
-        if rows == 0:  # no memory map is that short
+        """Append rows, and return them as an array [rows, width] that the caller fills."""
+        if rows == 0:  # a memory map cannot be empty
             return np.empty([0, self.width], self.dtype)
         start = self._end()
         self.rows += rows
         # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
-        if hasattr(os, "posix_fallocate"):  # not on macOS
+        if hasattr(os, "posix_fallocate"):  # macOS has none
             os.posix_fallocate(self._file.fileno(), start, self._end() - start)
         return np.memmap(self._file, self.dtype, "r+", start, (rows, self.width)).view(np.ndarray)
 
@@ -51,18 +53,13 @@ class ArrayFile:
         self._file.close()
 
     def _write_header(self) -> None:
-        """Write the header of format 1.0: magic number, length of the rest, a dict as text, padded."""
         description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
-        magic = np.lib.format.magic(1, 0)
-        length = _HEADER_BYTES - len(magic) - 2
-        text = repr(description).ljust(length - 1) + "\n"
-        self._file.truncate(self._end())
         self._file.seek(0)
-        self._file.write(magic + length.to_bytes(2, "little") + text.encode("latin-1"))
+        np.lib.format.write_array_header_1_0(self._file, description)
 
 
 class CentredEncoder:
-    """An encoder whose sentence vectors are without the mean of their language, that of the nearest mean."""
+    """An encoder of centred sentence vectors. The language of a sentence is that of the nearest mean."""
 
     def __init__(self, encoder: Any, means: LayerMeans):
         self.encoder = encoder
@@ -71,7 +68,11 @@ class CentredEncoder:
         self.pad_id = encoder.pad_id
 
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """[B, H]; the layer and the pooling are those of the means."""
+        """One vector per sentence: ids [B, T] -> [B, H].
+
+        Args:
+            layer, pooling: those of the means.
+        """
         return self.means.centred(self.encoder.vectors(ids, layer, pooling))
 
 
@@ -79,8 +80,9 @@ def vectors_of(encoder: Any, sentences: Sequence[np.ndarray], layer: int, poolin
     """One vector per sentence, in the given order: [N, H] float32.
 
     Args:
-        encoder: see `VectorWriter`.
-        sentences: ids with special tokens.
+        encoder: one of those that `VectorWriter` takes.
+        sentences: ids with special tokens, [CLS] S [SEP] each.
+        layer, pooling: see `evaluation.pooling`.
     """
     vectors = np.empty((len(sentences), encoder.hidden_size), np.float32)
     for rows, ids in padded_batches(sentences, encoder.pad_id):
@@ -110,20 +112,29 @@ class VectorWriter:
     window: int = WINDOW_TEXTS
 
     def official(self) -> None:
-        """Write cls_emb.npy, pooled [N, H], and top_layer_emb.npy, all real tokens [sum of lengths, H]."""
+        """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
+
+        cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the top layer's states of all
+        tokens without pads, one text after the other, [sum of lengths, H].
+        """
         with self._file("cls_emb") as cls_file, self._file("top_layer_emb") as token_file:
             for window in self._windows():
-                ends = np.cumsum([len(ids) for ids in window])
-                pooled = cls_file.grow(len(window))  # [texts, H]
+                ends = np.cumsum([len(ids) for ids in window])  # where each text ends in `tokens`
+                cls_vectors = cls_file.grow(len(window))  # [texts, H]
                 tokens = token_file.grow(int(ends[-1]))  # [tokens, H]
                 for rows, ids in self._batches(window):
-                    pooled[rows], sequences = self.encoder.states(ids)
+                    pooled, sequences = self.encoder.states(ids)  # [B, H], [B, T, H]
+                    cls_vectors[rows] = pooled
                     for row, states in zip(rows, sequences):
                         length = len(window[row])
                         tokens[ends[row] - length : ends[row]] = states[:length]
 
     def vectors(self, layer: int, pooling: str) -> None:
-        """Write vectors.npy, [N, H]; see `evaluation.pooling`."""
+        """Write vectors.npy, [N, H].
+
+        Args:
+            layer, pooling: see `evaluation.pooling`.
+        """
         with self._file("vectors") as file:
             for window in self._windows():
                 vectors = file.grow(len(window))
@@ -131,13 +142,13 @@ class VectorWriter:
                     vectors[rows] = self.encoder.vectors(ids, layer, pooling)
 
     def _batches(self, window: list[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield batches of similar length: the numbers of their rows, and their ids [B, T]."""
+        """Yield batches of texts of similar length: their numbers in the window, and their ids [B, T]."""
         for rows, ids in padded_batches(window, self.encoder.pad_id, self.batch_tokens):
             yield rows, ids
             self._progress.update(len(rows))
 
     def _windows(self) -> Iterator[list[np.ndarray]]:
-        """Yield the ids of `window` texts at a time, which another process makes."""
+        """Yield the ids of `window` texts at a time, which another process makes. `_batches` counts them."""
         self._progress = Progress(len(self.texts), "encoding", unit="texts")
         with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as windows:
             yield from windows

@@ -1,4 +1,4 @@
-"""Language means by hand: what is the same for a whole language is taken away, and names it."""
+"""Language means by hand: they remove what the sentences of a language share, and tell the language."""
 
 import numpy as np
 import pytest
@@ -9,20 +9,19 @@ from evaluation.retrieval import hits
 
 @pytest.fixture
 def sentences():
-    """The same vectors in two languages, each with a direction of its own at every layer: [L + 1, N, H]."""
+    """Language -> [L + 1, N, H]: the same vectors, moved by a direction of the language at each layer."""
     rng = np.random.default_rng(0)
-    common = rng.normal(size=(2, 40, 6))
-    directions = {"de": np.array([[9.0], [-9.0]]), "en": np.array([[0.0], [5.0]])}  # [L + 1, 1]
-    return {
-        language: common + direction[:, None] * np.eye(6)[number]
-        for number, (language, direction) in enumerate(directions.items())
-    }
+    common = rng.normal(size=(2, 40, 6))  # [L + 1, N, H]
+    de_direction = np.array([[9, 0, 0, 0, 0, 0], [-9, 0, 0, 0, 0, 0]])  # [L + 1, H]
+    en_direction = np.array([[0, 0, 0, 0, 0, 0], [0, 5, 0, 0, 0, 0]])
+    return {"de": common + de_direction[:, None], "en": common + en_direction[:, None]}
 
 
 def test_a_direction_of_the_language_is_removed(sentences):
     means = LanguageMeans.of(sentences)
     assert means.vectors.shape == (2, 2, 6) and means.vectors.dtype == np.float32
-    de, en = (means.subtract(sentences[language], language) for language in ("de", "en"))
+    de = means.subtract(sentences["de"], "de")
+    en = means.subtract(sentences["en"], "en")
     np.testing.assert_allclose(de, en, atol=1e-5)
     for layer in range(2):
         assert hits(de[layer], en[layer]).all()
@@ -30,8 +29,10 @@ def test_a_direction_of_the_language_is_removed(sentences):
 
 
 def test_means_of_other_sentences_remove_the_direction_too(sentences):
+    """The means are those of the first 20 sentences, and the other 20 are centred."""
     means = LanguageMeans.of({language: vectors[:, :20] for language, vectors in sentences.items()})
-    de, en = (means.subtract(sentences[language][:, 20:], language) for language in ("de", "en"))
+    de = means.subtract(sentences["de"][:, 20:], "de")
+    en = means.subtract(sentences["en"][:, 20:], "en")
     np.testing.assert_allclose(de, en, atol=1e-5)
 
 
@@ -44,6 +45,10 @@ def test_the_mean_by_hand():
 
 
 def test_the_nearest_mean_names_the_language_of_each_layer():
-    means = LanguageMeans(["de", "en"], np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]], np.float32))
-    vectors = np.array([[[3.0, 1.0], [0.1, 0.2]], [[3.0, 1.0], [0.1, 0.2]]])
+    """The two languages have the same means, but at exchanged layers."""
+    x_axis = [1, 0]
+    y_axis = [0, 1]
+    means = LanguageMeans(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
+    near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]
+    vectors = np.array([near_x_near_y, near_x_near_y])  # [L + 1, N, H]
     assert means.nearest(vectors).tolist() == [[0, 1], [1, 0]]

@@ -1,4 +1,4 @@
-"""Mined pairs and scores against LASER's algorithm, thresholds against all cuts, large indexes."""
+"""Mined pairs and scores are those of LASER's algorithm; the threshold is the best of all; large indexes."""
 
 import numpy as np
 import pytest
@@ -21,51 +21,57 @@ def texts(count, width=24, noise=0.8, seed=0):
 
 
 def both_ways(source, target, k=K):
+    """The targets nearest to each source, and the sources nearest to each target."""
     return Neighbours(*nearest(source, target, k)), Neighbours(*nearest(target, source, k))
 
 
-def largest(scores, k):
-    """The columns of the k largest scores of each row, the largest first."""
-    columns = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    order = np.take_along_axis(scores, columns, 1).argsort(axis=1)[:, ::-1]
-    return np.take_along_axis(columns, order, 1)
+def nearest_numbers(queries, targets):
+    """The numbers of the K targets nearest to each query, [N, K], the nearest first."""
+    numbers = []
+    blocks = 1 + len(queries) // 2000  # so that the cosines of a block fit into memory
+    for block in np.array_split(queries, blocks):
+        cosines = block @ targets.T
+        largest = np.argpartition(-cosines, K - 1, axis=1)[:, :K]  # in any order
+        order = np.take_along_axis(cosines, largest, 1).argsort(axis=1)[:, ::-1]
+        numbers.append(np.take_along_axis(largest, order, 1))
+    return np.concatenate(numbers)
 
 
 def by_laser(source, target, margin, retrieval):
     """(source, target) -> score, in the steps of LASER's mine_bitexts.py, in float64 and without faiss."""
     source = source.astype(np.float64)
     target = target.astype(np.float64)
-    near = {"forward": [], "backward": []}
-    for name, queries, others in (("forward", source, target), ("backward", target, source)):
-        for block in np.array_split(queries, 1 + len(queries) // 2000):
-            near[name].append(largest(block @ others.T, K))
-    forward, backward = (np.concatenate(near[name]) for name in ("forward", "backward"))
+    targets_of = nearest_numbers(source, target).tolist()
+    sources_of = nearest_numbers(target, source).tolist()
 
     def cosine(i, j):
         return float(source[i] @ target[j])
 
-    forward_mean = [np.mean([cosine(i, j) for j in row]) for i, row in enumerate(forward)]
-    backward_mean = [np.mean([cosine(i, j) for i in row]) for j, row in enumerate(backward)]
+    source_means = [np.mean([cosine(i, j) for j in targets]) for i, targets in enumerate(targets_of)]
+    target_means = [np.mean([cosine(i, j) for i in sources]) for j, sources in enumerate(sources_of)]
 
     def score(i, j):
-        around = (forward_mean[i] + backward_mean[j]) / 2
-        return {"ratio": cosine(i, j) / around, "distance": cosine(i, j) - around, "absolute": cosine(i, j)}[
-            margin
-        ]
+        mean = (source_means[i] + target_means[j]) / 2
+        if margin == "ratio":
+            return cosine(i, j) / mean
+        if margin == "distance":
+            return cosine(i, j) - mean
+        return cosine(i, j)
 
-    from_source = [max((score(i, j), (i, int(j))) for j in row) for i, row in enumerate(forward)]
-    from_target = [max((score(i, j), (int(i), j)) for i in row) for j, row in enumerate(backward)]
+    # Of each source, and of each target: the score of its best pair, and that pair.
+    forward = [max((score(i, j), (i, j)) for j in targets) for i, targets in enumerate(targets_of)]
+    backward = [max((score(i, j), (i, j)) for i in sources) for j, sources in enumerate(sources_of)]
     if retrieval == "forward":
-        return {pair: value for value, pair in from_source}
+        return {pair: value for value, pair in forward}
     if retrieval == "backward":
-        return {pair: value for value, pair in from_target}
+        return {pair: value for value, pair in backward}
     if retrieval == "intersect":
-        backward_pairs = {pair for _, pair in from_target}
-        return {pair: value for value, pair in from_source if pair in backward_pairs}
+        backward_pairs = {pair for _, pair in backward}
+        return {pair: value for value, pair in forward if pair in backward_pairs}
     sources_taken = set()
     targets_taken = set()
     pairs = {}
-    for value, (i, j) in sorted(from_source + from_target, reverse=True):
+    for value, (i, j) in sorted(forward + backward, reverse=True):
         if i not in sources_taken and j not in targets_taken:
             sources_taken.add(i)
             targets_taken.add(j)
@@ -74,10 +80,12 @@ def by_laser(source, target, margin, retrieval):
 
 
 def as_dict(pairs):
+    """(source, target) -> score, as `by_laser` returns."""
     return dict(zip(zip(pairs.sources.tolist(), pairs.targets.tolist()), pairs.scores.tolist()))
 
 
 def assert_equal(pairs, expected):
+    """The mined pairs are those of `by_laser`, with its scores, none twice, the best first."""
     scores = as_dict(pairs)
     assert scores.keys() == expected.keys()
     assert len(scores) == len(pairs.scores)
@@ -104,8 +112,9 @@ def test_texts_of_different_lengths():
     source, _ = texts(300)
     _, target = texts(90)
     assert_equal(mine(*both_ways(source, target)), by_laser(source, target, "ratio", "max"))
-    few = mine(*both_ways(source, target[:2], k=2), retrieval="forward")
-    assert len(few.scores) == 300 and set(few.targets) == {0, 1}
+    two_targets = target[:2]  # fewer than K
+    pairs = mine(*both_ways(source, two_targets, k=2), retrieval="forward")
+    assert len(pairs.scores) == 300 and set(pairs.targets) == {0, 1}
 
 
 def test_the_threshold_is_the_best_of_all_cuts():
@@ -113,14 +122,17 @@ def test_the_threshold_is_the_best_of_all_cuts():
     for count in (1, 2, 9, 40):
         scores = np.sort(rng.integers(0, 12, count) / 4.0)[::-1]  # some are equal
         is_correct = rng.random(count) < 0.5
-        gold_count = int(is_correct.sum()) + 3
+        gold_count = int(is_correct.sum()) + 3  # 3 gold pairs were not mined
         best = max(quality(scores, is_correct, gold_count, cut).f1 for cut in set(scores))
         chosen = choose_threshold(scores, is_correct, gold_count)
         assert chosen.f1 == pytest.approx(best)
         assert chosen == quality(scores, is_correct, gold_count, chosen.threshold)
-        others = scores[scores < chosen.threshold]
-        lowest = scores[scores >= chosen.threshold].min()
-        assert chosen.threshold == (lowest if not len(others) else (lowest + others.max()) / 2)
+        lowest_above = scores[scores >= chosen.threshold].min()
+        below = scores[scores < chosen.threshold]
+        if len(below):
+            assert chosen.threshold == (lowest_above + below.max()) / 2
+        else:
+            assert chosen.threshold == lowest_above
 
 
 def test_precision_recall_and_f1_by_hand():
@@ -139,13 +151,15 @@ def test_pairs_of_at_least_a_score():
 
 
 def test_a_large_index_finds_most_neighbours(monkeypatch):
+    """Of more than EXACT_UP_TO vectors only 16 of 179 cells, round(4 sqrt(2000)), are searched."""
     source, target = texts(2000, noise=0.3)
     blocks = np.array_split(target, 3)
-    exact = nearest(source, target, K)
-    for neighbours, expected in zip(index_of(blocks, len(target)).search(source, K), exact):
-        np.testing.assert_array_equal(neighbours, expected)
+    exact_cosines, exact_numbers = nearest(source, target, K)
+    cosines, numbers = index_of(blocks, len(target)).search(source, K)
+    np.testing.assert_array_equal(cosines, exact_cosines)
+    np.testing.assert_array_equal(numbers, exact_numbers)
     monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
     cosines, numbers = index_of(blocks, len(target)).search(source, K)
-    recall = np.mean([len(set(row) & set(other)) for row, other in zip(numbers, exact[1])]) / K
-    assert 0.8 < recall < 1  # 32 of 179 cells
+    shared = [len(set(row) & set(exact_row)) for row, exact_row in zip(numbers, exact_numbers)]
+    assert 0.8 < np.mean(shared) / K < 1
     np.testing.assert_allclose(cosines[:, 0], (source * target[numbers[:, 0]]).sum(axis=1), atol=1e-6)

@@ -12,6 +12,7 @@ from tests.helpers.batches import padded_batch
 
 
 def nearest_by_hand(queries, targets):
+    """The number of the target with the largest cosine with each query."""
     nearest = []
     for query in queries:
         cosines = [query @ target / np.linalg.norm(query) / np.linalg.norm(target) for target in targets]
@@ -25,30 +26,32 @@ def test_hits_equal_a_search_written_out(chunk):
     targets = rng.normal(size=(40, 6))
     queries = targets + rng.normal(scale=0.8, size=targets.shape)
     expected = nearest_by_hand(queries, targets) == np.arange(40)
-    assert 0 < expected.sum() < 40
+    assert 0 < expected.sum() < 40, "some queries should find their target, and some should not"
     assert (hits(queries, targets, chunk) == expected).all()
 
 
 def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
+    """One layer finds the translations of the even pairs only, the other one those of the odd pairs only."""
     rng = np.random.default_rng(2)
-    good = rng.normal(size=(60, 8))
+    src = rng.normal(size=(60, 8))
     noise = rng.normal(size=(60, 8))
-    # Layer 0 is right on the even pairs only, layer 1 on the odd ones only.
-    even = np.where(np.arange(60)[:, None] % 2 == 0, good, noise)
-    odd = np.where(np.arange(60)[:, None] % 2 == 1, good, noise)
-    result = choose_on_half(np.stack([good, good]), np.stack([even, odd]))
+    is_even = np.arange(60)[:, None] % 2 == 0  # [N, 1]
+    right_on_even = np.where(is_even, src, noise)
+    right_on_odd = np.where(is_even, noise, src)
+    result = choose_on_half(np.stack([src, src]), np.stack([right_on_even, right_on_odd]))
     assert result.layer == 0
     assert result.mean < 0.3
-    swapped = choose_on_half(np.stack([good, good]), np.stack([odd, even]))
-    assert swapped.layer == 1
-    certain = choose_on_half(np.stack([good]), np.stack([good]))
-    assert (certain.mean, certain.standard_error) == (1.0, 0.0)
+    exchanged = choose_on_half(np.stack([src, src]), np.stack([right_on_odd, right_on_even]))
+    assert exchanged.layer == 1
+    perfect = choose_on_half(np.stack([src]), np.stack([src]))
+    assert perfect.mean == 1.0
+    assert perfect.standard_error == 0.0
 
 
 def test_both_directions_are_reported():
-    src = np.array([[[1.0, 0.0], [0.8, 0.6]]])
+    """By hand: src 0 is nearest to tgt 1, src 1 to tgt 0; tgt 0 to src 0, tgt 1 to src 0."""
+    src = np.array([[[1.0, 0.0], [0.8, 0.6]]])  # [1 layer, 2 sentences, H]
     tgt = np.array([[[1.0, 0.1], [1.0, 0.0]]])
-    # Worked by hand: src 0 is nearest to tgt 1, src 1 to tgt 0; tgt 0 to src 0, tgt 1 to src 0.
     assert accuracy_by_layer(src, tgt).tolist() == [[0.0, 0.5]]
 
 
@@ -62,19 +65,21 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
     model = tiny_model()
     model.train()
     rng = np.random.default_rng(4)
-    sentences = [np.array([0, *rng.integers(5, 50, size=n), 2]) for n in (7, 1, 12, 3, 0, 5)]
-    vectors = encode(model, sentences, batch_tokens=20)
+    # [CLS] = 0, some words, [SEP] = 2; the fifth sentence has no words.
+    sentences = [np.array([0, *rng.integers(5, 50, size=words), 2]) for words in (7, 1, 12, 3, 0, 5)]
+    vectors = encode(model, sentences, batch_tokens=20)  # [L + 1, N, H]
     assert vectors.shape == (3, 6, 16)
     assert model.training, "the model is left in the mode it was in"
     model.eval()
     for row, sentence in enumerate(sentences):
-        states = model.encode(padded_batch(sentence[None]), output_hidden_states=True).hidden_states
-        inner = slice(1, len(sentence) - 1) if len(sentence) > 2 else slice(0, 2)
-        for layer, state in enumerate(states):
-            assert np.abs(vectors[layer, row] - state.numpy()[inner].mean(axis=0)).max() < 1e-5
+        hidden_states = model.encode(padded_batch(sentence[None]), output_hidden_states=True).hidden_states
+        has_words = len(sentence) > 2
+        counted = slice(1, len(sentence) - 1) if has_words else slice(0, 2)
+        for layer, states in enumerate(hidden_states):
+            assert np.abs(vectors[layer, row] - states.numpy()[counted].mean(axis=0)).max() < 1e-5
     with_specials = encode(model, sentences, specials=True)
-    alone = model.encode(padded_batch(sentences[0][None])).sequence.numpy().mean(axis=0)
-    assert np.abs(with_specials[-1, 0] - alone).max() < 1e-5
+    first_states = model.encode(padded_batch(sentences[0][None])).sequence.numpy()  # [T, H]
+    assert np.abs(with_specials[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
 
 
 def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):

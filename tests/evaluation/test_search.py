@@ -8,20 +8,25 @@ from evaluation.search import search_both, unit
 
 
 def bitext(count=150, width=24, noise=1.2, seed=0):
+    """Random vectors, [N, H], and noisy copies of them: some copies are nearer to another vector."""
     rng = np.random.default_rng(seed)
     english = rng.normal(size=(count, width)).astype(np.float32)
     return english, english + rng.normal(scale=noise, size=english.shape).astype(np.float32)
 
 
 def margin_by_hand(queries, targets, k):
-    """The target of the best ratio among its k nearest, or difference where a mean is not above 0."""
-    cosines = unit(queries).astype(np.float64) @ unit(targets).astype(np.float64).T
+    """The target of each query by the rule of `search_both`, from the matrix of all cosines in float64."""
+    cosines = unit(queries).astype(np.float64) @ unit(targets).astype(np.float64).T  # [N, N]
+    around_queries = np.sort(cosines, axis=1)[:, -k:].mean(axis=1)  # of the k nearest targets
+    around_targets = np.sort(cosines, axis=0)[-k:].mean(axis=0)  # of the k nearest queries
     chosen = []
-    for row in cosines:
-        around = np.sort(row)[-k:].mean()
+    for query, row in enumerate(cosines):
         candidates = np.argsort(-row)[:k]
-        means = np.array([(around + np.sort(cosines[:, j])[-k:].mean()) / 2 for j in candidates])
-        margins = row[candidates] / means if (means > 0).all() else row[candidates] - means
+        means = (around_queries[query] + around_targets[candidates]) / 2
+        if (means > 0).all():
+            margins = row[candidates] / means
+        else:
+            margins = row[candidates] - means
         chosen.append(candidates[int(np.argmax(margins))])
     return np.array(chosen)
 
@@ -33,25 +38,30 @@ def test_cosine_is_the_exact_search(dtype):
     matches = search_both(english, foreign)
     np.testing.assert_array_equal(matches.forward, cosines.argmax(axis=1))
     np.testing.assert_array_equal(matches.backward, cosines.argmax(axis=0))
-    assert 0 < matches.accuracies()[0] < 100
-    expected = (100 * hits(english, foreign).mean(), 100 * hits(foreign, english).mean())
-    assert matches.accuracies() == expected
+    forward_accuracy, backward_accuracy = matches.accuracies()
+    assert 0 < forward_accuracy < 100
+    assert forward_accuracy == 100 * hits(english, foreign).mean()
+    assert backward_accuracy == 100 * hits(foreign, english).mean()
 
 
 @pytest.mark.parametrize("k", [1, 4, 1000])
 def test_margin_is_the_ratio_among_the_nearest(k):
     english, foreign = bitext(seed=1)
     matches = search_both(english, foreign, "margin", k)
-    k = min(k, len(english))
+    k = min(k, len(english))  # 1000 are more than there are
     np.testing.assert_array_equal(matches.forward, margin_by_hand(english, foreign, k))
     np.testing.assert_array_equal(matches.backward, margin_by_hand(foreign, english, k))
-    changed = (matches.forward != search_both(english, foreign).forward).any()
-    assert changed == (k > 1)  # otherwise the margin would be idle in this test
+    # With one candidate there is nothing to choose. With more, the margin should choose otherwise than the
+    # cosine at least once, or it would be idle in this test.
+    differs_from_cosine = (matches.forward != search_both(english, foreign).forward).any()
+    assert differs_from_cosine == (k > 1)
 
 
 def test_a_negative_mean_does_not_turn_the_margin_over():
-    # By hand, k = 2. Query 0: -0.10 / ((-0.30 - 0.55) / 2) = 0.24 for target 0, and for target 1, which is
-    # farther away, -0.50 / ((-0.30 - 0.68) / 2) = 1.02; the differences are 0.32 and -0.01.
+    """By hand, k = 2. For query 0 the ratio of target 0 is -0.10 / ((-0.30 - 0.55) / 2) = 0.24. Target 1 is
+    farther away, but its ratio is -0.50 / ((-0.30 - 0.68) / 2) = 1.02. The differences, 0.32 and -0.01, put
+    target 0 first.
+    """
     english = np.array([[1.0, 0.0], [0.0, 1.0]])
     foreign = np.array([[-0.1, -0.99499], [-0.5, -0.86603]])
     assert search_both(english, foreign, "margin", 2).forward.tolist() == [0, 1]
