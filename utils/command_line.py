@@ -25,7 +25,7 @@ from utils.logging import logger
 from utils.options import Option, explanations, options_of, sections_of
 
 T = TypeVar("T")
-CONFIG = Option("config", str, MISSING)
+CONFIG = Option("config", str, MISSING)  # --config is a flag, but no field of a dataclass
 YAML_NULLS = ("null", "Null", "NULL", "~")
 HELP_WIDTH = 110  # characters
 # How the official scripts write booleans. The official code takes any other text for false, also a mistyped
@@ -52,6 +52,7 @@ def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -
         print_help(cls, "[--config FILE] [--key VALUE]", description)
     options = options_of(cls)
     flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
+    # The files come first, because the command line overrides them, wherever --config stands in it.
     values: dict[str, Any] = {}
     for name, text in flags:
         if name == CONFIG.key:
@@ -80,9 +81,10 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     if asks_for_help(arguments):
         print_help(cls, "[--flag VALUE]", description)
     options = options_of(cls)
+    text_of = dict(read_flags(arguments, options))  # of a flag that is given twice, the last text
     values: dict[str, Any] = {}
-    for name, text in dict(read_flags(arguments, options)).items():
-        if text:
+    for name, text in text_of.items():
+        if text:  # an empty value undoes the flag
             values[name] = accept(options[name], official_form(options[name], text), f"--{name} {text}")
     return cls(**values, on_command_line=tuple(values))
 
@@ -143,16 +145,25 @@ def read_flags(
 
 def nearest_key(name: str, keys: Iterable[str]) -> str | None:
     """The known key that is most like an unknown one, as a whole or in its last part."""
-    for nearest in difflib.get_close_matches(name, keys, 1):
-        return nearest
-    by_last_part = {key.rpartition(".")[2]: key for key in keys}
-    for nearest in difflib.get_close_matches(name.rpartition(".")[2], by_last_part, 1):
-        return by_last_part[nearest]
+    similar_keys = difflib.get_close_matches(name, keys, n=1)
+    if similar_keys:
+        return similar_keys[0]
+    key_of_last_part = {key.rpartition(".")[2]: key for key in keys}  # "peak_lr" -> "optimizer.peak_lr"
+    similar_parts = difflib.get_close_matches(name.rpartition(".")[2], key_of_last_part, n=1)
+    if similar_parts:
+        return key_of_last_part[similar_parts[0]]
     return None
 
 
 def accept(option: Option, value: Any, place: str) -> Any:
-    """Return a value with the type of its option. UserError: it is not accepted; begins with `place`."""
+    """Return a value with the type of its option.
+
+    Args:
+        place: where the value stands, the beginning of the error.
+
+    Raises:
+        UserError: the option does not accept the value.
+    """
     try:
         return option.check(value)
     except ValueError as error:
@@ -169,10 +180,13 @@ def yaml_form(option: Option, text: str) -> Any:
 
 
 def official_form(option: Option, text: str) -> Any:
-    """The value of a text on a command line of the official scripts, or the text where it has none."""
+    """The value of a text on a command line of the official scripts.
+
+    A text that has no value of the option's type is returned as it is; `accept` refuses it.
+    """
     if option.kind is bool:
         return OFFICIAL_BOOLEANS.get(text.lower(), text)
-    if option.kind == tuple[int, ...]:
+    if option.kind == tuple[int, ...]:  # --random_seed 1,2
         try:
             return tuple(int(part) for part in text.split(","))
         except ValueError:
@@ -217,20 +231,29 @@ def override(
 ) -> None:
     """Override values by later ones, those of a file or of the command line.
 
+    One option may replace another, as a number of tokens replaces a number of steps (`replaces` of
+    `utils.options.option`). Of the two, the one that is given last counts: the other one is removed from the
+    earlier values, and so returns to its default.
+
+    Args:
+        place: where the later values stand, the beginning of the error.
+
     Raises:
-        UserError: the later values have an option and another one that it replaces; begins with `place`.
+        UserError: the later values have both an option and the one that it replaces.
     """
     for key, option in options.items():
         if not option.replaces:
             continue
         section, dot, _ = key.rpartition(".")
         replaced = f"{section}{dot}{option.replaces}"
-        counts = key in later and later[key] != option.default
-        if counts and replaced in later and later[replaced] != options[replaced].default:
+        # An option with its default replaces nothing: a saved configuration has both keys.
+        is_replacing = key in later and later[key] != option.default
+        if is_replacing and replaced in later and later[replaced] != options[replaced].default:
             raise UserError(f"{place}{key} replaces {replaced}; give one of them")
-        if counts:
+        if is_replacing:
             values.pop(replaced, None)
         elif replaced in later:
+            # The later values bring back the replaced option, so an earlier replacement no longer counts.
             values.pop(key, None)
     values |= later
 
@@ -263,7 +286,9 @@ def help_text(cls: type, form: str, description: str) -> str:
             lines += ["", f"{section}: {first_paragraph(section_class)}"]
         meanings = explanations(section_class)
         for name, option in options_of(section_class).items():
-            if "." in name or (option.only and program.stem not in option.only):
+            if "." in name:  # a key of a section, which has its own turn in this loop
+                continue
+            if option.only and program.stem not in option.only:
                 continue
             key = f"{section}.{name}" if section else name
             has_default = option.default is not MISSING and option.default is not None
@@ -280,7 +305,10 @@ def first_paragraph(cls: type) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """For commands whose arguments have no names. A mistake is a UserError instead of argparse's usage."""
+    """For commands with arguments that have no names, which a dataclass of options cannot describe.
+
+    A mistake raises a UserError instead of printing argparse's usage.
+    """
 
     def __init__(self, description: str | None = None, prog: str | None = None):
         keep_lines = argparse.RawDescriptionHelpFormatter

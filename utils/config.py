@@ -32,7 +32,7 @@ def read_yaml(path: str | os.PathLike) -> dict:
     Raises:
         UserError: it cannot be read, is larger than 1 MiB, has aliases, or is no mapping.
     """
-    data = read_bytes(path, limit=LARGEST_YAML + 1)
+    data = read_bytes(path, limit=LARGEST_YAML + 1)  # one byte more shows that the file is too large
     if len(data) > LARGEST_YAML:
         raise UserError(f"{path}: larger than {LARGEST_YAML >> 20} MiB")
     try:
@@ -47,7 +47,7 @@ def read_yaml(path: str | os.PathLike) -> dict:
         raise UserError(f"{path}: not YAML (nested too deeply)") from error
     if not isinstance(values, dict | None):
         raise UserError(f"{path}: expected 'key: value' lines at the top level")
-    return values or {}
+    return values or {}  # None: the file is empty
 
 
 def yaml_value(text: str) -> Any:
@@ -88,7 +88,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
     for name, value in items.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
             values |= flatten(value, f"{key}.")
         else:
             values[key] = list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,7 @@
-"""The first import of every command: without the packages of the environment it ends with one line."""
+"""The first import of every command: without the packages of the environment it ends with one line.
+
+A command imports `utils.errors.run` from here, so that nothing else can be imported before this check.
+"""
 
 import sys
 from importlib.util import find_spec

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LONGEST_MESSAGE = 2000  # characters
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk or the user's quota is full, the file too large
+# Unicode categories that would break a line or cannot be printed: control characters, lone surrogates, line
+# and paragraph separators.
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 
 
 class UserError(Exception):
@@ -21,7 +24,7 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         for character in set(message):
-            if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            if unicodedata.category(character) in _ESCAPED:
                 message = message.replace(character, character.encode("unicode_escape").decode())
         if len(message) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
@@ -38,7 +41,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        with lost_on_a_full_disk():
+        with disk_may_be_full():
             print(f"error: {error}", file=sys.stderr, flush=True)
         if log.handlers:
             log.error("%s", error, extra={"console": False})  # stderr has it already
@@ -72,8 +75,8 @@ def _discard_stdout() -> None:
 
 
 @contextmanager
-def lost_on_a_full_disk() -> Iterator[None]:
-    """Ignore that stdout or stderr is a file on a full disk: a lost line must not end the run."""
+def disk_may_be_full() -> Iterator[None]:
+    """Allow stdout or stderr to be a file on a full disk: a lost line must not end the run."""
     try:
         yield
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from utils.errors import FULL, UserError
 
+# Nothing may be written there, or a file is where a folder should be, or a folder where a file should be.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
@@ -77,8 +78,10 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         place = Path(error.filename2 or error.filename or path)  # filename2: the target of a rename
-        no_place = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)  # as under /proc
-        if error.errno in _REFUSED or no_place:
+        # Under /proc the folders of a path cannot be made. A file that is missing elsewhere is no mistake of
+        # the user.
+        has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)
+        if error.errno in _REFUSED or has_no_folder:
             raise UserError(f"{place}: {error.strerror}; choose another place") from error
         if error.errno not in FULL:
             raise
@@ -94,9 +97,13 @@ def host_name() -> str:
 
 
 def temporary_name(path: Path, kind: str = "tmp") -> Path:
-    """A hidden name beside `path` that no other process on any machine takes, `kind`: tmp, old or gone.
+    """A hidden name beside `path` that no other process on any machine takes.
 
     Process ids alone repeat on the machines, or in the containers, that share a disk.
+
+    Args:
+        kind: what is there: "tmp", an unfinished file or folder; "old", one that is being replaced; "gone",
+            one that is being removed.
     """
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
 
@@ -163,7 +170,7 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if not path.exists() and old.exists():  # the second rename failed
             os.replace(old, path)
-        if old.is_file():
+        if old.is_file():  # `path` was a file
             old.unlink()
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)

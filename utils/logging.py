@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from utils.errors import UserError, lost_on_a_full_disk
+from utils.errors import UserError, disk_may_be_full
 from utils.runtime import is_main
 
 T = TypeVar("T")
@@ -27,8 +27,8 @@ RECIPE_BATCH = "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")
-# The loggers of our modules. Paddle writes to the root logger.
-OURS = (
+# The loggers of this project's modules. Paddle writes to the root logger.
+PROJECT_LOGGERS = (
     "__main__",
     "ernie_m",
     "evaluation",
@@ -46,8 +46,9 @@ class _Console(logging.Handler):
     """Prints above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        # `utils.errors.run` sets console=False, as `extra`, for an error that stderr already shows.
         if getattr(record, "console", True):
-            with lost_on_a_full_disk():
+            with disk_may_be_full():
                 tqdm.write(self.format(record), file=sys.stdout)
                 sys.stdout.flush()
 
@@ -66,15 +67,21 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord | None) -> None:
         if not self.complained:
             self.complained = True
-            with lost_on_a_full_disk():
-                line = f"{self.baseFilename}: lines of the log are missing: {sys.exc_info()[1]}"
+            error = sys.exc_info()[1]  # logging calls this while it handles the error
+            with disk_may_be_full():
+                line = f"{self.baseFilename}: lines of the log are missing: {error}"
                 print(line, file=sys.stderr, flush=True)
 
 
 def setup(log_dir: str | None = None, rank: int = 0) -> Path:
-    """Append our modules' log to a file and return its path; rank 0 also prints it on the console.
+    """Append the log of this project's modules to a file, and return its path.
 
-    The folder is `log_dir`, the environment variable LOG_DIR, or "log"; LOG_PREFIX is put before the name.
+    Rank 0 also prints the log on the console.
+
+    Args:
+        log_dir: the folder of the file. Default: the environment variable LOG_DIR, or "log". The variable
+            LOG_PREFIX is put before the file's name.
+        rank: the number of this process in the run.
 
     Raises:
         UserError: the file cannot be written.
@@ -92,20 +99,20 @@ def setup(log_dir: str | None = None, rank: int = 0) -> Path:
 
 
 def setup_console() -> None:
-    """Print our modules' log on the console, for commands that leave no log file."""
+    """Print the log of this project's modules on the console, for commands that leave no log file."""
     _attach([_Console()])
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
-    """Replace the handlers of our modules' loggers; not of the root logger, to which Paddle writes too."""
-    for name in OURS:
+    """Replace the handlers of this project's loggers; not of the root logger, to which Paddle writes too."""
+    for name in PROJECT_LOGGERS:
         log = logging.getLogger(name)
         for old in list(log.handlers):
             log.removeHandler(old)
             old.close()  # again for each logger that had it, which does no harm
         for handler in handlers:
             log.addHandler(handler)
-        log.propagate = not handlers
+        log.propagate = not handlers  # to the root logger, which would print each line a second time
         log.setLevel(logging.INFO)
 
 
@@ -199,7 +206,7 @@ class Progress:
 
 
 def as_time(seconds: float) -> str:
-    """h:mm:ss."""
+    """Seconds as h:mm:ss."""
     seconds = round(seconds)
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 

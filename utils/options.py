@@ -141,6 +141,7 @@ def convert(kind: Any, value: Any) -> Any:
     Raises:
         ValueError: the value is of another kind; the message says what is expected.
     """
+    # For Python True is an int; as a number it is a mistake.
     numeric = isinstance(value, int | float | str) and not isinstance(value, bool)
     origin = get_origin(kind)
     try:
@@ -154,6 +155,7 @@ def convert(kind: Any, value: Any) -> Any:
         if origin is dict and isinstance(value, dict):
             kind_of_keys, kind_of_values = get_args(kind)
             return {convert(kind_of_keys, key): convert(kind_of_values, item) for key, item in value.items()}
+        # Only `official_form` in command_line.py makes tuples, of integers.
         if origin is tuple and isinstance(value, tuple):
             return value
         if kind in (bool, str) and isinstance(value, kind):
@@ -190,7 +192,7 @@ def options_of(cls: type, prefix: str = "") -> dict[str, Option]:
     """The options of a dataclass and of its sections, by their keys.
 
     Args:
-        prefix: of the keys, "section.".
+        prefix: stands before the keys: "section." for those of a section, "" for the others.
     """
     options: dict[str, Option] = {}
     annotations = get_type_hints(cls, include_extras=True)
@@ -234,7 +236,7 @@ def check_values(options: Any) -> None:
         UserError: a value is not accepted.
     """
     for key, option in options_of(type(options)).items():
-        value = attrgetter(key)(options)
+        value = attrgetter(key)(options)  # of "section.name", too
         try:
             option.check(value)
         except ValueError as error:

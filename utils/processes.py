@@ -6,10 +6,10 @@ import sys
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def end_with_parent(number: int) -> None:
-    """In a new process, on Linux: receive this signal when the parent dies, even if it is killed.
+def end_with_parent(signal_number: int) -> None:
+    """In a new process, on Linux: receive a signal when the parent dies, even if the parent is killed.
 
-    For `preexec_fn` of subprocess.Popen, with `functools.partial`.
+    It is called between fork and exec: `Popen(..., preexec_fn=partial(end_with_parent, signal.SIGTERM))`.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, number)
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal_number)

@@ -20,7 +20,7 @@ from pathlib import Path
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
-_TOP_PAD = 64 << 20
+_TOP_PAD = 64 << 20  # bytes by which the heap grows at a time
 _LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a heap that is kept grows larger
 # Paddle prints these lines when OMP_NUM_THREADS is above 1. They apply to OpenBLAS; its wheels use MKL.
 _ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
@@ -74,6 +74,7 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
         if allowed is None or int(number) in allowed:
             # Two threads of one core share its arithmetic units, so they count once.
             physical_cores.add((processor.get("physical id", "0"), processor.get("core id", number)))
+    # Where cpuinfo does not describe the cores, as on ARM, count the logical ones.
     cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
     quota, _, period = _text(cgroup / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
     if quota.isdigit():
@@ -90,7 +91,8 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
 
 def int8_saturates(cpu: Cpu) -> bool:
     """Whether int8 products of 8-bit weights can saturate: on x86 without VNNI."""
-    return bool(cpu.flags) and not cpu.flags & {"avx512_vnni", "avx_vnni"}
+    is_x86 = bool(cpu.flags)  # `read_cpu` takes flags only from a cpuinfo in the form of x86
+    return is_x86 and not cpu.flags & {"avx512_vnni", "avx_vnni"}
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -103,6 +105,7 @@ def _fields(text: str) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
+    """The text of a file; "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -111,7 +114,10 @@ def _text(path: Path) -> str:
 
 def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
     """The environment variables for a CPU that `local_processes` processes share."""
-    settings = {"OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes)), "KMP_BLOCKTIME": "0"}
+    settings = {
+        "OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes)),
+        "KMP_BLOCKTIME": "0",  # idle threads sleep at once, and do not spin on cores that others need
+    }
     if cpu.vendor == "AuthenticAMD" and "avx2" in cpu.flags:
         # MKL takes its slowest path on a CPU that is not Intel's, unless it is told: 5 is AVX2, 7 AVX-512.
         settings["MKL_DEBUG_CPU_TYPE"] = "7" if "avx512f" in cpu.flags else "5"
@@ -132,7 +138,7 @@ def prepare(quiet: bool = False) -> str:
     cpu = read_cpu()
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # of this job on this machine
     in_force = []
-    is_first_call = "KMP_BLOCKTIME" not in os.environ
+    is_first_call = "KMP_BLOCKTIME" not in os.environ  # the first call sets it
     for name, value in settings_for(cpu, processes, has_gpu()).items():
         if name in os.environ:
             in_force.append(f"{name}={os.environ[name]} (as set)")
@@ -162,8 +168,9 @@ def _keep_freed_memory(memory: int) -> str:
     if memory < _LEAST_MEMORY or platform.libc_ver()[0] != "glibc":
         return "malloc as it is"
     libc = ctypes.CDLL(None)
-    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD)):
-        libc.mallopt(option, value)
+    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap, too
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)  # the heap never shrinks
+    libc.mallopt(_M_TOP_PAD, _TOP_PAD)
     return "freed memory kept"
 
 
@@ -172,6 +179,7 @@ def _import_paddle() -> None:
     errors = io.StringIO()
     handler = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()
+    # None: the handler was not set from Python. Only the main thread may set one.
     can_put_back = handler is not None and in_main_thread
     deferred = set()
     if can_put_back:  # a SIGTERM that comes meanwhile waits for our handler
@@ -195,6 +203,7 @@ def _import_paddle() -> None:
 
 def has_gpu() -> bool:
     """Whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # None: all GPUs are visible
+    if visible is not None and visible.strip() in ("", "-1"):
         return False
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # dxg: WSL

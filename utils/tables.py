@@ -15,5 +15,5 @@ def in_columns(lines: Sequence[Sequence[str]]) -> str:
 def in_markdown(lines: Sequence[Sequence[str]]) -> str:
     """Write lines of cells as a Markdown table; the first line is the header."""
     head, *body = [f"| {' | '.join(line)} |" for line in lines]
-    numbers = "---:|" * (len(lines[0]) - 1)  # all columns but the first align to the right
-    return "\n".join([head, f"|---|{numbers}", *body])
+    right_aligned = "---:|" * (len(lines[0]) - 1)  # all columns but the first, which holds names
+    return "\n".join([head, f"|---|{right_aligned}", *body])

@@ -58,6 +58,7 @@ class Flags:
 
 
 def test_files_then_the_command_line(tmp_path):
+    """A file overrides the one before it, and the command line all files, wherever a flag stands."""
     first = tmp_path / "a.yaml"
     second = tmp_path / "b.yaml"
     first.write_text("optimizer: {peak_lr: 1e-3}\nlanguages: [en, de]\nsteps: 5\n")
@@ -151,6 +152,8 @@ def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch,
 
 @dataclass
 class Length:
+    """`tokens` replaces `steps`, unless it has its default, 0."""
+
     steps: int = 100
     tokens: int = option(0, replaces="steps")
 
@@ -165,7 +168,8 @@ class WithLength:
     [
         (["length: {tokens: 9}"], [], Length(100, 9)),
         (["length: {tokens: 9}"], ["--length.steps", "60"], Length(60, 0)),
-        (["length: {tokens: 9}"], ["--length.steps", "100"], Length(100, 0)),  # given, if by its default
+        # `steps` counts because it is given, although with its default.
+        (["length: {tokens: 9}"], ["--length.steps", "100"], Length(100, 0)),
         (["length: {tokens: 9}"], ["--length.steps", "60", "--length.tokens", "0"], Length(60, 0)),
         (["length: {steps: 60}"], ["--length.tokens", "9"], Length(100, 9)),
         (["length: {steps: 60}"], ["--length.tokens", "0"], Length(60, 0)),
@@ -175,6 +179,7 @@ class WithLength:
     ],
 )
 def test_of_two_alternatives_the_last_one_counts(tmp_path, files, line, expected):
+    """The files are read in their order, then the command line."""
     for number, text in enumerate(files):
         (tmp_path / f"{number}.yaml").write_text(text)
         line = [*line, "--config", str(tmp_path / f"{number}.yaml")]
@@ -204,8 +209,9 @@ def test_the_official_form():
     flags = parse_args(Flags, ["--random_seed", "1,2", "--do_test", "F", "--epoch=2"])
     assert flags == Flags(2, False, (1, 2), on_command_line=("random_seed", "do_test", "epoch"))
     assert parse_args(Flags, ["--epoch", "1", "--epoch", "2"]).epoch == 2
-    undone = parse_args(Flags, ["--test_set", "x", "--epoch", "2", "--test_set", "", "--epoch="])
-    assert undone == Flags()
+    # An empty value undoes a flag.
+    line = ["--test_set", "x", "--epoch", "2", "--test_set", "", "--epoch="]
+    assert parse_args(Flags, line) == Flags()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from utils.files import atomic_dir, atomic_file
         ("a.tsv, line 2: 'x'", "a.tsv, line 2: 'x'"),
         ("'a\nb\r\tc\x1b[31m\0'", r"'a\nb\r\tc\x1b[31m\x00'"),
         ("half \ud800, lines \u2028 and \x85", r"half \ud800, lines \u2028 and \x85"),
-        ("क्\u200dष, 你\u3000好, ½ and \\n", "क्\u200dष, 你\u3000好, ½ and \\n"),  # characters of a line
+        # Characters that belong in a line stay as they are.
+        ("क्\u200dष, 你\u3000好, ½ and \\n", "क्\u200dष, 你\u3000好, ½ and \\n"),
     ],
 )
 def test_one_line(message, line):
@@ -26,14 +27,15 @@ def test_one_line(message, line):
     assert str(pickle.loads(pickle.dumps(UserError(message)))) == line
     long = str(UserError(f"a.tsv: {'x' * 10**6}; take it out"))
     assert long.startswith("a.tsv: x") and " [...] x" in long and long.endswith("x; take it out")
-    assert len(long) <= LONGEST_MESSAGE + 10
+    assert len(long) == LONGEST_MESSAGE + len(" [...] ")
 
 
-@pytest.mark.parametrize("where", ["/proc/none/x", "/proc/x", "file/x"])
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path, where):
+@pytest.mark.parametrize("path", ["/proc/none/x", "/proc/x", "file/x"])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
+    """No folder and no file can be made under /proc or below a file; nor a file in the place of a folder."""
     (tmp_path / "file").write_text("")
     for write in (atomic_file, atomic_dir):
-        with pytest.raises(UserError, match="choose another place"), write(tmp_path / where):
+        with pytest.raises(UserError, match="choose another place"), write(tmp_path / path):
             pass
     with pytest.raises(UserError, match=f"^{tmp_path}: Is a directory; choose"), atomic_file(tmp_path):
         pass

@@ -76,4 +76,4 @@ def test_a_folder_replaces_what_has_its_name(tmp_path, earlier):
         (path / "old").write_text("old")
     with files.atomic_dir(path) as folder:
         (folder / "new").write_text("new")
-    assert [file.name for file in tmp_path.rglob("*")] == ["step_20", "new"]
+    assert [file.name for file in tmp_path.rglob("*")] == ["step_20", "new"]  # no "old", no temporary folder

@@ -1,3 +1,5 @@
+"""The machine as it reports itself, and the settings that Paddle starts with."""
+
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SSE2 = frozenset({"sse2"})
 AVX2 = SSE2 | {"avx2"}
 AVX512 = AVX2 | {"avx512f"}
+# The variables that `prepare` or scripts/env.sh sets.
 SETTINGS = (
     "OMP_NUM_THREADS",
     "KMP_BLOCKTIME",
@@ -24,7 +27,7 @@ SETTINGS = (
 def machine(
     folder: Path, processors: list[tuple[int, int]], vendor="AuthenticAMD", memory_kb=16 << 20
 ) -> Path:
-    """A /proc with these (physical id, core id)."""
+    """A folder like /proc, with a (physical id, core id) for each processor."""
     blocks = [
         f"processor\t: {i}\nvendor_id\t: {vendor}\nphysical id\t: {package}\ncore id\t\t: {core}\n"
         "flags\t\t: fpu avx2 avx512f\n"
@@ -36,12 +39,12 @@ def machine(
 
 
 def test_cores_are_physical_and_those_this_process_may_use(tmp_path, monkeypatch):
-    # two packages of two cores of two threads
+    # Two packages of two cores of two threads: processors 0 and 1 are one core, 2 and 3 the next.
     threads = [(package, core) for package in (0, 1) for core in (0, 1) for _ in (0, 1)]
     proc = machine(tmp_path, threads)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    expected = Cpu("AuthenticAMD", frozenset({"fpu", "avx2", "avx512f"}), 4, 16 << 30)
-    assert read_cpu(proc, tmp_path) == expected
+    flags = frozenset({"fpu", "avx2", "avx512f"})
+    assert read_cpu(proc, tmp_path) == Cpu("AuthenticAMD", flags, cores=4, memory=16 << 30)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2})
     assert read_cpu(proc, tmp_path).cores == 2
 
@@ -72,21 +75,23 @@ def test_limits_of_a_container(tmp_path, monkeypatch, cpu_max, memory_max, cores
     ],
 )
 def test_mkl_type(vendor, flags, cpu_type):
-    assert settings_for(Cpu(vendor, flags, 4, 0)).get("MKL_DEBUG_CPU_TYPE") == cpu_type
+    cpu = Cpu(vendor, flags, cores=4, memory=0)
+    assert settings_for(cpu).get("MKL_DEBUG_CPU_TYPE") == cpu_type
 
 
 def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert read_cpu(tmp_path, tmp_path) == Cpu("", frozenset(), os.cpu_count(), 0)
+    assert read_cpu(tmp_path, tmp_path) == Cpu("", frozenset(), cores=os.cpu_count(), memory=0)
 
 
 def test_int8_saturates_on_x86_without_vnni():
-    assert int8_saturates(Cpu("", AVX2, 1, 0))
-    for flags in ({"avx512_vnni"}, {"avx_vnni"}, set()):
-        assert not int8_saturates(Cpu("", frozenset(flags), 1, 0))
+    assert int8_saturates(Cpu("", AVX2, cores=1, memory=0))
+    for flags in ({"avx512_vnni"}, {"avx_vnni"}, set()):  # the last: not x86
+        assert not int8_saturates(Cpu("", frozenset(flags), cores=1, memory=0))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run code in a new Python, without the settings that this process has from `prepare`."""
     clean = {
         name: value for name, value in os.environ.items() if name not in SETTINGS and "PADDLE" not in name
     }
@@ -121,11 +126,14 @@ def test_prepare_knows_the_processes_of_a_job():
 
 
 def test_prepare_says_when_it_comes_too_late():
+    """Once, although it is called three times. Any module stands for Paddle."""
     late = "import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare\n"
     errors = python(late + "for _ in range(3): prepare()").stderr
     assert errors.count("may run on one thread") == 1
 
 
+# Prints the page faults when 100 MB are filled for the second time: hundreds if the freed memory went back to
+# the kernel, hardly any if it was kept.
 FAULTS = """
 import resource
 import numpy as np
@@ -160,12 +168,15 @@ def test_env_sh_works_in_a_python_started_after_it():
     assert int(shell('"$PYTHON" -c "$CODE"')) < 10
     tunables = 'echo "${GLIBC_TUNABLES-}"'
     assert shell(tunables).startswith("glibc.malloc.mmap_threshold=")
-    assert shell(tunables, GLIBC_TUNABLES="glibc.malloc.check=0") == "glibc.malloc.check=0"
-    assert shell(tunables, NPROC="1000") == ""
+    assert shell(tunables, GLIBC_TUNABLES="glibc.malloc.check=0") == "glibc.malloc.check=0"  # the user's
+    assert shell(tunables, NPROC="1000") == ""  # so many processes have too little memory each
 
 
 def test_products_are_right_under_the_settings():
-    """MKL is told which CPU this is, so its answers are checked: every layout, sizes of no whole blocks."""
+    """The settings tell MKL which CPU this is, so its products are checked against numpy's.
+
+    Every layout, and sizes that are no multiples of MKL's blocks.
+    """
     import paddle
 
     rng = np.random.default_rng(0)
