@@ -1,10 +1,11 @@
-"""Retrieval over aligned sentences: the nearest neighbour by cosine should be the translation."""
+"""Retrieval over aligned sentences: the nearest neighbour should be the translation."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.search import unit
+from evaluation.search import search_both, unit
 
 _BOOTSTRAP_SAMPLES = 1000
 
@@ -44,6 +45,18 @@ def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
     return np.array(accuracies)
 
 
+def found_by_cosine(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
+    """[N, H] and its translations [N, H] -> in how many directions each pair is found, 0 to 2, int64 [N]."""
+    return hits(src, tgt).astype(np.int64) + hits(tgt, src)
+
+
+def found_by_margin(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
+    """As `found_by_cosine`, by ratio margin (evaluation/search.py)."""
+    matches = search_both(src, tgt, "margin")
+    rows = np.arange(len(src))
+    return (matches.forward == rows).astype(np.int64) + (matches.backward == rows)
+
+
 class SplitResult(NamedTuple):
     """A layer and its accuracy, from `choose_on_half`."""
 
@@ -52,7 +65,11 @@ class SplitResult(NamedTuple):
     standard_error: float  # of this mean, from a bootstrap over the odd pairs
 
 
-def choose_on_half(src: np.ndarray, tgt: np.ndarray) -> SplitResult:
+def choose_on_half(
+    src: np.ndarray,
+    tgt: np.ndarray,
+    find: Callable[[np.ndarray, np.ndarray], np.ndarray] = found_by_cosine,
+) -> SplitResult:
     """Choose the layer on the even pairs and score it on the odd pairs.
 
     Each half is searched within itself, so the accuracy of chance is 2 / N. Of equal layers the lowest is
@@ -60,12 +77,11 @@ def choose_on_half(src: np.ndarray, tgt: np.ndarray) -> SplitResult:
 
     Args:
         src, tgt: [L + 1, N, H]; at least 2 pairs.
+        find: `found_by_cosine` or `found_by_margin`.
     """
-    accuracies = accuracy_by_layer(src[:, ::2], tgt[:, ::2])  # [L + 1, 2]
-    layer = int(accuracies.mean(axis=1).argmax())
-    odd_src = src[layer, 1::2]  # [N / 2, H]
-    odd_tgt = tgt[layer, 1::2]  # [N / 2, H]
-    scores = (hits(odd_src, odd_tgt).astype(float) + hits(odd_tgt, odd_src)) / 2  # [N / 2]
+    found_by_layer = [find(*sides).sum() for sides in zip(src[:, ::2], tgt[:, ::2], strict=True)]
+    layer = int(np.argmax(found_by_layer))
+    scores = find(src[layer, 1::2], tgt[layer, 1::2]) / 2  # 0, 0.5 or 1 of each odd pair, [N / 2]
     rows = np.random.default_rng(0).integers(len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
     sample_means = scores[rows].mean(axis=1)  # [_BOOTSTRAP_SAMPLES]
     return SplitResult(layer, scores.mean(), sample_means.std())

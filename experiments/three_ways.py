@@ -15,25 +15,12 @@ from typing import Any
 import numpy as np
 
 from evaluation.centring import LanguageMeans
-from evaluation.retrieval import choose_on_half, hits
-from evaluation.search import search_both
+from evaluation.retrieval import choose_on_half, found_by_cosine, found_by_margin
 
 COUNTS = (300, 1000)  # pairs of a language that are searched
 PLAIN = "plain"
 # Each half of the held-out pairs is searched with means that come from the other half.
 HALVES = ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2)))
-
-
-def found_by_cosine(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
-    """[N, H] and its translations [N, H] -> in how many directions each pair is found, 0 to 2, int64 [N]."""
-    return hits(src, tgt).astype(np.int64) + hits(tgt, src)
-
-
-def found_by_margin(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
-    """As `found_by_cosine`, by ratio margin."""
-    matches = search_both(src, tgt, "margin", neighbours=4)
-    rows = np.arange(len(src))
-    return (matches.forward == rows).astype(np.int64) + (matches.backward == rows)
 
 
 CENTRED_WAYS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from evaluation.centring import LanguageMeans
-from evaluation.encode import encode_layer
+from evaluation.encode import encode, encode_layer
 from finetune.flags import RetrievalFlags
 from finetune.retrieval import layer_of
 from model.checkpoint.read import Checkpoint
@@ -29,15 +29,19 @@ def sentences_to_centre_on(flags: RetrievalFlags, bitexts: list[Bitext]) -> dict
 def means_of_sentences(
     sentences: Mapping[str, list[str]], flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer
 ) -> dict[str, np.ndarray]:
-    """Language -> the mean vector of its sentences at the layer that is searched, [H]."""
-    if flags.layer == "sweep":
-        return {}
-    layer = layer_of(flags, model.config.num_hidden_layers)
+    """Language -> the mean vector of its sentences at the layer that is searched, [H].
+
+    With --layer sweep, that of each layer, [L + 1, H].
+    """
     means = {}
     for language, texts in sentences.items():
         ids = tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
-        vectors = encode_layer(model, ids, layer, flags.pooling)  # [N, H]
-        means[language] = vectors.mean(axis=0, dtype=np.float64)
+        if flags.layer == "sweep":
+            vectors = encode(model, ids, specials=flags.pooling == "specials")  # [L + 1, N, H]
+        else:
+            layer = layer_of(flags, model.config.num_hidden_layers)
+            vectors = encode_layer(model, ids, layer, flags.pooling)  # [N, H]
+        means[language] = vectors.mean(axis=-2, dtype=np.float64)
     return means
 
 
@@ -46,11 +50,12 @@ def means_of_checkpoint(
 ) -> dict[str, np.ndarray]:
     """Language -> its mean vector in the checkpoint's folder, at the layer that is searched, [H].
 
+    With --layer sweep, that of each layer, [L + 1, H].
     Empty if there are none, if they are of another pooling, or if a language of the bitexts is missing.
     """
     if checkpoint is None or checkpoint.language_means_path is None:
         return {}
-    if flags.pooling != "mean" or flags.layer == "sweep":
+    if flags.pooling != "mean":
         return {}
     shape = (model.config.num_hidden_layers + 1, model.config.hidden_size)
     means = LanguageMeans.read(checkpoint.language_means_path, shape)
@@ -62,6 +67,8 @@ def means_of_checkpoint(
             ", ".join(missing),
         )
         return {}
+    if flags.layer == "sweep":
+        return means.by_language()
     layer = layer_of(flags, model.config.num_hidden_layers)
     return {language: vectors[layer] for language, vectors in means.by_language().items()}
 

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from evaluation.encode import encode, encode_layer
-from evaluation.retrieval import accuracy_by_layer, choose_on_half
+from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin
 from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.centring import means_of_checkpoint, means_of_sentences, sentences_to_centre_on
@@ -151,7 +151,8 @@ def search(
     """Search the bitexts with the model of a seed, and write its predictions.
 
     Args:
-        means: language -> its mean vector, [H], for centred vectors; empty: without them.
+        means: language -> its mean vector, [H], for centred vectors; with --layer sweep that of each layer,
+            [L + 1, H]; empty: without them.
 
     Returns:
         None if there are no bitexts, or if all layers were searched, which has a report of its own.
@@ -167,9 +168,10 @@ def search(
         if flags.cpu_bf16:
             use_cpu_bf16(random_model)
     if flags.layer == "sweep":
-        rows = search_layers(flags, model, tokenizer, bitexts)
+        rows = search_layers(flags, model, tokenizer, bitexts, means)
         if random_model is not None:
-            rows[f"untrained, {CHOSEN}"] = search_layers(flags, random_model, tokenizer, bitexts)[CHOSEN]
+            untrained_rows = search_layers(flags, random_model, tokenizer, bitexts, means={})
+            rows[f"untrained, {CHOSEN}"] = untrained_rows[CHOSEN]
         if distributed.is_main():
             write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", rows)
         return None
@@ -213,17 +215,31 @@ def search_layer(
 
 
 def search_layers(
-    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, bitexts: list[Bitext]
+    flags: RetrievalFlags,
+    model: ErnieMModel,
+    tokenizer: Tokenizer,
+    bitexts: list[Bitext],
+    means: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, float]]:
-    """Row -> language -> per cent, mean of both directions: each layer, then `choose_on_half`."""
+    """Row -> language -> per cent, mean of both directions: each layer, then `choose_on_half`.
+
+    Args:
+        means: language -> its mean at each layer, [L + 1, H]. With them two rows more are of centred vectors,
+            by cosine and by margin, each at its own layer.
+    """
     specials = flags.pooling == "specials"
 
     def search_one(bitext: Bitext) -> dict[str, float]:
         english = encode(model, _ids(tokenizer, bitext.translations, flags), specials=specials)
         other = encode(model, _ids(tokenizer, bitext.sentences, flags), specials=specials)
-        means = accuracy_by_layer(english, other).mean(axis=1)  # [L + 1]
-        rows = {f"layer {layer}": mean for layer, mean in enumerate(means)}
+        accuracies = accuracy_by_layer(english, other).mean(axis=1)  # [L + 1]
+        rows = {f"layer {layer}": accuracy for layer, accuracy in enumerate(accuracies)}
         rows[CHOSEN] = choose_on_half(english, other).mean
+        if means:
+            english = english - means["en"][:, None]
+            other = other - means[bitext.language][:, None]
+            rows[f"centred, {CHOSEN}"] = choose_on_half(english, other).mean
+            rows[f"centred margin, {CHOSEN}"] = choose_on_half(english, other, found_by_margin).mean
         return rows
 
     by_language = _divided(bitexts, search_one)

@@ -51,6 +51,13 @@ FINE_TUNING = {
     "skip_steps": 500,
 }
 
+# How the translations are searched -> the row of sweep.json. Random weights have no means to centre on.
+SEARCHES = {
+    "retrieval": "chosen, odd pairs",
+    "retrieval_centred": "centred, chosen, odd pairs",
+    "retrieval_centred_margin": "centred margin, chosen, odd pairs",
+}
+
 Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 
 
@@ -143,26 +150,30 @@ def read(path: Path) -> dict:
 
 
 def show(seconds: float) -> None:
-    """Print two tables and, as JSON, the means over the languages that are not English; draw a picture.
+    """Print tables and, as JSON, the means over the languages that are not English; draw a picture.
 
-    The layer of the search is chosen on one half of the sentences. The other half is reported: the mean of
+    The layer of each search is chosen on one half of the sentences. The other half is reported: the mean of
     both directions.
     """
     zero_shot: dict[str, dict[str, float]] = {}
-    retrieval: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
     for start in COLOURS:
         (accuracy,) = read(OUTPUT / f"{start}-nli" / "results.json")["tables"]
         zero_shot[start] = {code: accuracy["mean"][code] for code in CODES}
         sweep = read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
-        retrieval[start] = {code: sweep["chosen, odd pairs"][code] for code in CODES[1:]}
+        for search, row in SEARCHES.items():
+            if row in sweep:
+                found[search][start] = {code: sweep[row][code] for code in CODES[1:]}
     print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
-    print(f"\ntranslations found, per cent\n{table(retrieval)}")
-    draw(zero_shot, retrieval, OUTPUT / "demo.png")
+    print(f"\ntranslations found, per cent\n{table(found['retrieval'])}")
+    print(f"\ntranslations found with centred vectors, per cent\n{table(found['retrieval_centred'])}")
+    print(f"\nthe same, by margin\n{table(found['retrieval_centred_margin'])}")
+    draw(zero_shot, found["retrieval"], found["retrieval_centred"], OUTPUT / "demo.png")
     print(f"\npicture: {OUTPUT / 'demo.png'}")
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{serving_command()}")
     result = {
         "zero_shot": {start: mean(row) for start, row in zero_shot.items()},
-        "retrieval": {start: mean(row) for start, row in retrieval.items()},
+        **{search: {start: mean(row) for start, row in rows.items()} for search, rows in found.items()},
         "seconds": round(seconds, 1),
     }
     print(json.dumps(result))
@@ -190,22 +201,24 @@ def table(rows: Rows) -> str:
     return in_columns(lines)
 
 
-def draw(zero_shot: Rows, retrieval: Rows, path: Path) -> None:
-    """Draw bars for each language and start, and chance as a line."""
+def draw(zero_shot: Rows, plain: Rows, centred: Rows, path: Path) -> None:
+    """Draw bars for each language and start: the accuracy, with chance as a line, and both searches."""
     from matplotlib.figure import Figure  # which needs no display
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    upper, lower = figure.subplots(2)
-    for axis, rows in ((upper, zero_shot), (lower, retrieval)):
-        for place, (start, row) in enumerate(rows.items()):
-            middles = np.arange(len(row)) + (place - 1) * 0.27
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    upper, middle, lower = figure.subplots(3)
+    shifts = dict(zip(COLOURS, (-0.27, 0, 0.27)))
+    for axis, rows in ((upper, zero_shot), (middle, plain), (lower, centred)):
+        for start, row in rows.items():
+            middles = np.arange(len(row)) + shifts[start]
             bars = axis.bar(middles, list(row.values()), width=0.26, color=COLOURS[start], label=start)
             axis.bar_label(bars, fmt="%.0f", fontsize=7)
         axis.set_xticks(np.arange(len(row)), list(row))
         axis.set(ylabel="per cent", ylim=(0, 108))
     upper.axhline(100 / 3, color="#cc6677", linewidth=1, label="chance")
     upper.set_title("Accuracy after fine-tuning on English only")
-    lower.set_title("Translations found, to and from English")
+    middle.set_title("Translations found, to and from English")
+    lower.set_title("Translations found after each vector loses the mean of its language")
     upper.legend(fontsize=8, ncols=4)
     figure.savefig(path, dpi=120)
 

@@ -6,7 +6,8 @@ import pytest
 
 from evaluation import encode as encoding
 from evaluation.encode import encode, encode_layer
-from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
+from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin, hits
+from evaluation.search import search_both
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from tests.helpers.batches import padded_batch
 
@@ -46,6 +47,19 @@ def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
     perfect = choose_on_half(np.stack([src]), np.stack([src]))
     assert perfect.mean == 1.0
     assert perfect.standard_error == 0.0
+
+
+def test_the_layer_of_the_margin_is_chosen_by_margin():
+    rng = np.random.default_rng(5)
+    src = rng.normal(size=(3, 60, 6))
+    tgt = src + rng.normal(scale=1.0, size=src.shape)
+    result = choose_on_half(src, tgt, found_by_margin)
+    of_even = [sum(search_both(*sides, "margin").accuracies()) for sides in zip(src[:, ::2], tgt[:, ::2])]
+    layer = int(np.argmax(of_even))
+    of_odd = search_both(src[layer, 1::2], tgt[layer, 1::2], "margin").accuracies()
+    assert result.layer == layer
+    assert 100 * result.mean == pytest.approx(np.mean(of_odd))
+    assert result.layer != choose_on_half(src, tgt).layer
 
 
 def test_both_directions_are_reported():

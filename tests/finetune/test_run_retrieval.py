@@ -9,7 +9,7 @@ import pytest
 
 import run_retrieval
 from evaluation.encode import encode
-from evaluation.retrieval import choose_on_half
+from evaluation.retrieval import choose_on_half, found_by_margin
 from evaluation.search import search_both
 from model.checkpoint.folder import save_model
 from model.checkpoint.formats import safetensors
@@ -206,6 +206,19 @@ def test_vectors_centred_on_files(retrieve, folder):
         retrieve(centre_on=files)
 
 
+def test_the_sweep_centres_every_layer(retrieve, folder):
+    """The rows of centred vectors choose layers of their own: their means are those of every layer."""
+    files = ",".join(f"{name}<={folder}/pairs/de-en.{side}" for name, side in (("en", "en"), ("de", "de")))
+    rows = retrieve(layer="sweep", centre_on=files, languages="de", untrained="false")["rows"]
+    assert list(rows)[-2:] == ["centred, chosen, odd pairs", "centred margin, chosen, odd pairs"]
+    centred = [side - side.mean(axis=1, keepdims=True) for side in all_layers(folder, "de")]  # [L + 1, N, H]
+    by_cosine = choose_on_half(*centred).mean
+    by_margin = choose_on_half(*centred, found_by_margin).mean
+    assert rows["centred, chosen, odd pairs"]["de"] == pytest.approx(100 * by_cosine)
+    assert rows["centred margin, chosen, odd pairs"]["de"] == pytest.approx(100 * by_margin)
+    assert rows["centred, chosen, odd pairs"] != rows["chosen, odd pairs"]
+
+
 def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
     """They are those of the layer that is searched; without one of the languages there are no such rows."""
     weights = tmp_path / "weights"
@@ -218,6 +231,11 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     for language in ("de", "xx"):
         expected = centred_by_hand(folder, language, means["en"][1], means[language][1])
         assert report["centred"][language] == pytest.approx(expected)
+    swept = retrieve(init_pretraining_params=weights, layer="sweep", languages="de")["rows"]
+    sides = zip(all_layers(folder, "de"), ("en", "de"))
+    centred = [side - means[language][:, None] for side, language in sides]
+    expected = 100 * choose_on_half(*centred).mean
+    assert swept["centred, chosen, odd pairs"]["de"] == pytest.approx(expected)
     assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="specials"))
     means.pop("xx")
     safetensors.write(weights / LANGUAGE_MEANS, means)
