@@ -49,7 +49,7 @@ _LIBRARY_KEYS = {
         "use_cache": True,
     },
 }
-# fairseq's flags for what no shape shows -> our keys.
+# fairseq's flag -> our key, for what no shape shows.
 _FAIRSEQ_FLAGS = {
     "encoder_attention_heads": "num_attention_heads",
     "activation_fn": "hidden_act",
@@ -81,12 +81,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def of_fairseq(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Our config keys of the flags that fairseq saves with the weights."""
+    """Our config, as far as the flags that fairseq saves with the weights say it."""
     return {key: flags[flag] for flag, key in _FAIRSEQ_FLAGS.items() if flag in flags}
 
 
 def class_of(raw_config: Mapping[str, Any]) -> str | None:
-    """The model class that a config names."""
+    """The model class that a config names; None if it names none."""
     names = raw_config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
         return names[0]
@@ -105,6 +105,7 @@ def labels_of(raw_config: Mapping[str, Any]) -> list[str] | None:
 
 
 def _numbered(count: int) -> list[str]:
+    """The names that transformers gives to labels without names."""
     return [f"LABEL_{i}" for i in range(count)]
 
 
@@ -137,7 +138,7 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
     """The config keys that the shapes show."""
     sizes = {"num_hidden_layers": tables.count_layers(weights)}
     for name in (tables.WORDS, tables.POSITIONS, "encoder.layers.0.linear1.weight"):
-        axes = tables.axes_of(name)
+        axes = tables.axes_of(name)  # the keys
         if name in weights and len(weights.shape(name)) == len(axes):
             sizes |= dict(zip(axes, weights.shape(name)))
     return sizes

@@ -50,20 +50,19 @@ CONFIG_KEYS = (
     "vocab_size",
 )
 MARK = "word_embedding"  # the one variable that every official directory has
+# The tags of the protobuf message.
+_DTYPE_TAG = 0x08
+_DIM_TAG = 0x10
+_PACKED_DIMS_TAG = 0x12
 _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 
 
 class Header(NamedTuple):
-    """The header of a file.
+    """The header of a file."""
 
-    Attributes:
-        code: of the dtype, a key of `DTYPES`.
-        offset: where the data begins, in bytes.
-    """
-
-    code: int
+    code: int  # of the dtype, a key of `DTYPES`
     shape: tuple[int, ...]
-    offset: int
+    offset: int  # where the data begins, in bytes
 
 
 def read_header(path: str | os.PathLike) -> Header:
@@ -91,7 +90,14 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 def _parse_header(file: IO[bytes]) -> Header:
+    """Read the header from the beginning of a file; the top of this module describes it.
+
+    Raises:
+        struct.error, ValueError: it is cut short, or not such a header.
+    """
+
     def take(form: str) -> tuple:
+        """The next values of the file, in a form of `struct`."""
         return struct.unpack(form, file.read(struct.calcsize(form)))
 
     version, levels = take("<IQ")
@@ -104,12 +110,15 @@ def _parse_header(file: IO[bytes]) -> Header:
     if not 0 < length < _LONGEST_DESCRIPTION:
         raise ValueError(f"a tensor description of {length} bytes")
     (description,) = take(f"{length}s")
-    tag, code, *rest = _varints(description)
-    # All dims after one tag 0x12 and their number of bytes, or each dim after a tag 0x10.
-    is_packed = rest[:1] == [0x12]
-    dims = rest[2:] if is_packed else rest[1::2]
-    dim_tags = set() if is_packed else set(rest[::2])
-    if tag != 0x08 or code not in DTYPES or not dim_tags <= {0x10}:
+    dtype_tag, code, *rest = _varints(description)
+    if rest[:1] == [_PACKED_DIMS_TAG]:  # then the number of bytes of all dims, and the dims
+        dims = rest[2:]
+        dim_tags = []
+    else:  # a tag and a dim, a tag and a dim, ...
+        dims = rest[1::2]
+        dim_tags = rest[::2]
+    has_known_tags = dtype_tag == _DTYPE_TAG and all(tag == _DIM_TAG for tag in dim_tags)
+    if not has_known_tags or code not in DTYPES:
         raise ValueError(f"a tensor description with dtype {code} that is not known")
     return Header(code, tuple(dims), file.tell())
 
@@ -137,6 +146,7 @@ def _varints(data: bytes) -> list[int]:
 
 
 def _varint(value: int) -> bytes:
+    """The bytes of a number, as `_varints` reads them."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -163,8 +173,9 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
     data = np.asarray(array)
     data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")
     code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)
-    dims = b"".join(b"\x10" + _varint(dim) for dim in data.shape)
-    description = b"\x08" + _varint(code) + dims
+    description = bytes([_DTYPE_TAG]) + _varint(code)
+    for dim in data.shape:
+        description += bytes([_DIM_TAG]) + _varint(dim)
     with open(path, "wb") as file:
         file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
         write_data(file, data)

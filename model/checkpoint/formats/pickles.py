@@ -38,7 +38,7 @@ BROKEN = (
     zipfile.BadZipFile,
 )
 _LONG = 4096  # bytes objects of at least this length stay in the file
-_SCALARS = (str, int, float, bool, bytes, type(None))
+_KEY_TYPES = (str, int, float, bool, bytes, type(None))
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
 
@@ -96,11 +96,14 @@ class _Dtype:
         self.numpy = np.dtype(code.lstrip("<>|="))
 
     def set_state(self, state: Any) -> None:
-        self.numpy = self.numpy.newbyteorder(state[1])
+        self.numpy = self.numpy.newbyteorder(state[1])  # state[0] is a version
 
 
 class Array:
-    """A stand-in for a numpy array. Its shape is known; `read` reads its data."""
+    """A stand-in for a numpy array. A pickle makes it empty, and then sets its state.
+
+    After that the shape is known, and `read` reads the data.
+    """
 
     def __init__(self, *_):
         self.shape: tuple[int, ...] = (0,)
@@ -143,8 +146,8 @@ def sizes_of(axes: Any) -> tuple[int, ...]:
 
 
 _STAND_INS: dict[str, Any] = {
-    "collections.OrderedDict": lambda: OrderedDict(),
-    "numpy.ndarray": "numpy.ndarray",
+    "collections.OrderedDict": lambda: OrderedDict(),  # takes no items, which it would copy
+    "numpy.ndarray": "numpy.ndarray",  # cannot be called; it is an argument of `_reconstruct`
     "numpy.dtype": _Dtype,
 }
 for _core in ("numpy.core", "numpy._core"):
@@ -161,6 +164,11 @@ class _Stream:
         file.seek(position)
 
     def check(self, count: int) -> None:
+        """Check that at least so many bytes follow.
+
+        Raises:
+            EOFError: there are fewer.
+        """
         if not 0 <= count <= self.size - self.file.tell():
             raise EOFError("it ends too early")
 
@@ -196,6 +204,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         self.stream.read(8)  # the base class would read the whole frame into memory
 
     def _bytes(self, form: str) -> None:
+        """Put a bytes object on the stack. Its length comes first, in this form of `struct`."""
         (length,) = struct.unpack(form, self.stream.read(struct.calcsize(form)))
         if length < _LONG:
             self.append(self.stream.read(length))
@@ -205,6 +214,7 @@ class _WeightsUnpickler(pickle._Unpickler):
             self.stream.file.seek(length, os.SEEK_CUR)
 
     def _call(self) -> None:
+        """Replace a function and its arguments on the stack with the result."""
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not callable(function) or not isinstance(arguments, tuple):
@@ -212,6 +222,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
+        """Give the object on the stack its state, which lies above it."""
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, _Dtype | Array):
@@ -222,10 +233,11 @@ class _WeightsUnpickler(pickle._Unpickler):
             raise ValueError(f"a state for a {type(target).__name__}")
 
     def _set_items(self, keys_and_values: list) -> None:
+        """Put a key, its value, a key, its value, ... into the dict on the stack."""
         keys = keys_and_values[::2]
         values = keys_and_values[1::2]
         for key in keys:
-            if type(key) not in _SCALARS:  # the hash of a deeply nested tuple would crash Python
+            if type(key) not in _KEY_TYPES:  # the hash of a deeply nested tuple would crash Python
                 raise ValueError(f"a key of type {type(key).__name__}")
         if not isinstance(self.stack[-1], dict):
             raise ValueError("items for something that is not a dict")
@@ -236,6 +248,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         key = self.stack.pop()
         self._set_items([key, value])
 
+    # Opcode -> the method that executes it.
     dispatch = pickle._Unpickler.dispatch | {
         pickle.FRAME[0]: _skip_frame,
         pickle.BINBYTES[0]: lambda self: self._bytes("<I"),
@@ -289,7 +302,7 @@ def read_pdparams(path: Path) -> Weights:
     def fetch(name: str) -> np.ndarray:
         with refusing_damage(path, "paddle.save"), open(path, "rb") as file:
             array = arrays[name].read(file)
-        return widen_bfloat16(array) if array.dtype == np.uint16 else array
+        return widen_bfloat16(array) if array.dtype == np.uint16 else array  # uint16: the bits of bfloat16
 
     shapes = {name: array.shape for name, array in arrays.items()}
     other_names = [name for name in state if name not in arrays]

@@ -58,6 +58,7 @@ class Module(NamedTuple):
     elsewhere: Mapping[str, str | None]
 
     def name_in(self, format_name: str) -> str | None:
+        """The module's name in a format; None: the format has no such module."""
         return self.elsewhere.get(format_name, self.canonical)
 
 
@@ -349,12 +350,13 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
 def _rows_of_module(
     format_name: str, canonical: str, foreign: str, kind: str, weight_axes: tuple[str, ...]
 ) -> list[Row]:
+    """The tensors of one module, under its names here and in the format."""
     rows = []
     for official_ending, ending in _ENDINGS[kind]:
         is_weight = ending == ".weight"
         is_matrix = is_weight and kind in (LINEAR, OUTPUT)
         foreign_ending = official_ending if format_name == OFFICIAL else ending
-        axes = weight_axes if is_weight else weight_axes[-1:]
+        axes = weight_axes if is_weight else weight_axes[-1:]  # a bias has the weight's last axis
         transposed = is_matrix and format_name in _TORCH
         rows.append(Row(canonical + ending, foreign + foreign_ending, axes, transposed))
     return rows
@@ -363,7 +365,8 @@ def _rows_of_module(
 def readable_rows(format_name: str, num_layers: int, task: str | None) -> list[Row]:
     """The tensors that files of a format may hold, under all names that they had; without a prefix."""
     rows = rows_of(format_name, num_layers, task)
-    if not any(row.canonical == "pooler.dense.weight" for row in rows):  # taken even if the class has none
+    # A file may have a pooler even if its class has none.
+    if not any(row.canonical == "pooler.dense.weight" for row in rows):
         rows += _rows_of_module(format_name, POOLER, POOLER, *HEAD_MODULES[POOLER])
     if format_name == FAIRSEQ:
         row_of = {row.foreign: row for row in rows}
@@ -374,6 +377,7 @@ def readable_rows(format_name: str, num_layers: int, task: str | None) -> list[R
 
 
 def _fused_rows(layer: int) -> list[Row]:
+    """q, k and v of a layer, each as a part of a fused tensor of fairseq."""
     rows = []
     for fused, ending in _FAIRSEQ_FUSED.items():
         for part, letter in enumerate(FUSED_PARTS):
@@ -401,14 +405,14 @@ def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> 
     """The tasks that a model may be for, by the name of its class, or else by the names of its head."""
     names = set(names)
     ending = "_w" if format_name == OFFICIAL else ".weight"
-    fitting = {}  # task -> the name of its class
+    class_of_task = {}  # of the tasks whose heads are in the file
     for task, model_class in CLASSES[format_name].items():
         modules = dict(model_class.head)
         modules.pop("lm_head", None)  # it has only a bias: its weight is the word table
         if modules and {foreign + ending for foreign in modules.values()} <= names:
-            fitting[task] = model_class.name
-    of_class = [task for task, name in fitting.items() if name == class_name]
-    return of_class or list(fitting)
+            class_of_task[task] = model_class.name
+    tasks_of_class = [task for task, name in class_of_task.items() if name == class_name]
+    return tasks_of_class or list(class_of_task)
 
 
 def reason_to_drop(name: str) -> str | None:
@@ -420,10 +424,10 @@ def reason_to_drop(name: str) -> str | None:
 
 
 def official_names(files: Iterable[str]) -> list[str]:
-    """Those of the files of a folder that are official variables, with any head."""
+    """The names of the files of a folder that are official variables of the encoder or of any head."""
     files = set(files)
     num_layers = count_layers(files)
-    names: dict[str, None] = {}  # ordered, each once
+    names: dict[str, None] = {}  # the keys are an ordered set
     for task in CLASSES[OFFICIAL]:
         names |= {row.foreign: None for row in rows_of(OFFICIAL, num_layers, task)}
     return [name for name in names if name in files]

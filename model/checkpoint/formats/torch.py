@@ -32,11 +32,11 @@ class _Place(NamedTuple):
 
 
 class _Storage(NamedTuple):
-    """A storage, as the pickle refers to it. `count`: its number of elements."""
+    """A storage, as the pickle refers to it."""
 
     dtype: np.dtype
     key: str
-    count: int
+    count: int  # of its elements
 
 
 class _View(NamedTuple):
@@ -56,6 +56,11 @@ class _View(NamedTuple):
 
 
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
+    """The stand-in for torch's functions that rebuild a tensor; `_` takes what concerns gradients.
+
+    Raises:
+        ValueError: the arguments do not describe a tensor.
+    """
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
     check_shape(pickles.sizes_of(shape), storage.dtype)
@@ -64,8 +69,13 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
 
 
 def _storage(reference: Any) -> _Storage:
-    kind, dtype, key, _device, count, *view = reference
-    if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(view):
+    """The storage that the pickle refers to by a tuple.
+
+    Raises:
+        ValueError: the tuple is of another kind, or of a part of a storage, as very old files have it.
+    """
+    kind, dtype, key, _device, count, *part = reference
+    if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(part):
         raise ValueError("a reference to something that is no storage")
     return _Storage(dtype, key, int(count))
 
@@ -160,7 +170,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
     """The saved object, and the key of each storage -> its place."""
-    storages: dict[str, _Storage] = {}
+    storages: dict[str, _Storage] = {}  # by key
 
     def remember(reference: Any) -> _Storage:
         storage = _storage(reference)
@@ -169,7 +179,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
     with open(path, "rb") as file:
         if pickles.load(file, path) != _MAGIC or pickles.load(file, path) != _VERSION:
             raise ValueError("another format")
-        pickles.load(file, path)  # the system
+        pickles.load(file, path)  # the system, which is not needed
         contents = _load_dict(file, path, remember)
         places = {}
         for key in pickles.load(file, path):
@@ -185,6 +195,14 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
+    """The saved object.
+
+    Args:
+        persistent_load: what turns a reference to a storage into a `_Storage`.
+
+    Raises:
+        ValueError: the object is no dict.
+    """
     contents = pickles.load(file, path, _STAND_INS, persistent_load)
     if not isinstance(contents, dict):
         raise ValueError("no dict of names")
@@ -192,6 +210,7 @@ def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _St
 
 
 def _read_view(view: _View, file: IO[bytes], storage_offset: int) -> np.ndarray:
+    """Read a tensor, whose storage begins at this byte of the file."""
     dtype = view.storage.dtype
     file.seek(storage_offset + view.offset * dtype.itemsize)
     flat = np.fromfile(file, dtype, view.span)

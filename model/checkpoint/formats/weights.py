@@ -139,10 +139,12 @@ class _Recipe(NamedTuple):
     added: str | None
 
     def origin(self) -> Origin:
+        """Where our tensor comes from."""
         name = self.name
         if self.fused_part is not None:
             name = f"{name} [{tables.FUSED_PARTS[self.fused_part]}]"
-        return Origin((name, self.added) if self.added else (name,), self.transposed)
+        names = (name, self.added) if self.added else (name,)
+        return Origin(names, self.transposed)
 
     def shape(self, file: Weights) -> tuple[int, ...]:
         """The shape of our tensor.
@@ -179,6 +181,11 @@ class _Recipe(NamedTuple):
 
 
 def _read_floats(file: Weights, name: str) -> np.ndarray:
+    """A tensor of a file.
+
+    Raises:
+        UserError: it does not hold floating point numbers.
+    """
     array = file[name]
     if array.dtype.kind != "f":
         raise UserError(f"{file.source}: {name} has dtype {array.dtype.name}; weights have float types")
@@ -195,10 +202,11 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
         UserError: a shape that cannot be split or added; when a tensor is read, that it does not hold
             floating point numbers.
     """
-    # The tables have names without the prefix that a task model puts before the encoder's.
+    # A task model puts a prefix before the encoder's names; the tables have names without it.
     name_in_file = {tables.bare(name): name for name in file}
     rows = tables.readable_rows(format_name, tables.count_layers(name_in_file), task)
     recipes: dict[str, _Recipe] = {}
+    # XLM-R adds its one token type to every position, so our position embeddings take it up.
     token_types = name_in_file.get(TOKEN_TYPES) if format_name == XLM_R else None
     for row in rows:
         # If a tensor is there under several names, the first name of the table counts.
@@ -267,7 +275,7 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
         shape = weights.shape(row.canonical)
         shapes[foreign] = shape[::-1] if row.transposed else shape
         origins[foreign] = Origin((row.canonical,), row.transposed)
-    if format_name == XLM_R:
+    if format_name == XLM_R:  # which needs token types, and gets zeros
         shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
         origins[prefix + TOKEN_TYPES] = Origin(("zeros",), False)
 
