@@ -25,6 +25,7 @@ def no_model_at(path: Path, holds_model: Callable[[Path], bool], weights_files: 
 
 
 def _advice(path: Path, holds_model: Callable[[Path], bool]) -> str:
+    """What to name instead: the models in the nearest folder that exists, or else in the one above it."""
     nearest = _nearest_folder(path)
     for folder in (nearest, nearest.parent):
         models = [below for below in _folders_in(folder) if holds_model(below)]
@@ -34,12 +35,13 @@ def _advice(path: Path, holds_model: Callable[[Path], bool]) -> str:
             return f"models are in {', '.join(models[:_MOST_LISTED])} and others"
         if models:
             return f"models are in {', '.join(models)}"
-    if "configs" in path.parts:
+    if "configs" in path.parts:  # where the released weights would be
         return _FETCH
     return "name the folder of a checkpoint, such as best or step_N of a run"
 
 
 def _description(path: Path, weights_files: str) -> str:
+    """What a path without weights is."""
     if not path.exists():
         return "no such folder"
     if path.is_file():
@@ -52,12 +54,13 @@ def _description(path: Path, weights_files: str) -> str:
 
 
 def _is_corpus(folder: Path) -> bool:
-    """Whether `pretrain.build_corpus` wrote the folder's manifest, which has the languages' pieces."""
+    """Whether the folder's manifest is that of a corpus, which `pretrain.build_corpus` wrote."""
     manifest = _json_object(folder / "manifest.json")
     return {"pieces", "vocabulary", "files"} <= manifest.keys()
 
 
 def _is_export(folder: Path) -> bool:
+    """Whether export.py wrote the folder."""
     return "export" in _json_object(folder / "config.json")
 
 
@@ -81,7 +84,7 @@ def _nearest_folder(path: Path) -> Path:
 def _folders_in(folder: Path) -> list[Path]:
     """The folder and those below it, level by level, without hidden ones; the first `_MOST_SEARCHED`."""
     folders: list[Path] = []
-    queue = deque([(folder, 0)])
+    queue = deque([(folder, 0)])  # folders to search, with their level
     while queue and len(folders) < _MOST_SEARCHED:
         parent, level = queue.popleft()
         folders.append(parent)
@@ -91,6 +94,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
+    """The folders right below a folder, sorted, without hidden ones."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]

@@ -8,7 +8,7 @@ import yaml
 
 from model.tasks import ENCODING, TASKS, task_named
 
-# These facts have a section of their own; any other is listed.
+# These facts are written in a place of their own; any other is an entry of a list.
 _SECTIONS = ("name", "config", "scores", "command", "parameters")
 # The config's key -> how the first sentence counts it.
 _UNITS = {
@@ -34,12 +34,12 @@ def model_card(facts: Mapping[str, Any]) -> str:
     config = facts.get("config") or {}
     title = facts.get("name") or "ERNIE-M checkpoint"
     blocks = [_metadata(facts, config), f"# {title}", _first_sentence(facts, config)]
-    listed = []
+    other_facts = []
     for key, value in facts.items():
         if key not in _SECTIONS and value is not None:
-            listed.append(f"- {key.replace('_', ' ').capitalize()}: {_plain(value)}")
-    if listed:
-        blocks.append("\n".join(listed))
+            other_facts.append(f"- {key.replace('_', ' ').capitalize()}: {_plain(value)}")
+    if other_facts:
+        blocks.append("\n".join(other_facts))
     if facts.get("scores"):
         blocks += ["## Scores", "\n".join(_table(facts["scores"]))]
     if facts.get("command"):
@@ -57,6 +57,8 @@ def _first_sentence(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The block of YAML at the beginning of the card."""
+    # A model's class is one of the names of its task. The class of an encoder is no name of any task.
     task = task_named(facts.get("task") or config.get("architecture", ENCODING))
     # "zh-Hans" and "bn_rom" are the languages zh and bn; each is named once.
     codes = [code.replace("_", "-").split("-")[0] for code in facts.get("languages") or ()]
@@ -71,7 +73,7 @@ def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def _table(scores: Mapping[str, Any]) -> list[str]:
-    """The lines of a table, or of a list if the scores are not in rows."""
+    """The lines of a table of {row: {column: value}}, or of a list of {name: value}."""
     if not all(isinstance(row, Mapping) for row in scores.values()):
         return [f"- {name}: {_plain(value)}" for name, value in scores.items()]
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
@@ -87,6 +89,7 @@ def _table_line(cells: list[Any]) -> str:
 
 
 def _plain(value: Any) -> str:
+    """A value as text; None is empty."""
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, Mapping):

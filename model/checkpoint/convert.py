@@ -27,8 +27,8 @@ TARGETS = {
     "xlm-roberta": XLM_R,
 }
 CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
-# The embeddings and the encoder are in every model; each of these parts is in a model whole or not at all.
-_PARTS = ("pooler.", "classifier.", "lm_head.", "linear_")
+# The embeddings and the encoder are in every model. A model has all tensors of one of these parts, or none.
+_PARTS = ("pooler.", "classifier.", "lm_head.", "linear_")  # prefixes of our names
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,22 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
             f"{checkpoint.path}: no ernie_config.json or config.json is beside the weights; put it there"
         )
     row_of = {row.canonical: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
-    parts = {part for part in _PARTS for name in tensors if name in row_of and name.startswith(part)}
+    our_names = [name for name in tensors if name in row_of]
+    parts = [part for part in _PARTS if any(name.startswith(part) for name in our_names)]
     needed = ("embeddings.", "encoder.", *parts)
     missing = [name for name in row_of if name.startswith(needed) and name not in tensors]
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
-    sizes = {**config.to_dict(), tables.ONE: 1}
+    sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size
     if "classifier.bias" in tensors:
         sizes[tables.LABELS] = math.prod(tensors.shape("classifier.bias"))
-    for name in tensors:
-        if name in row_of:
-            _check_shape(checkpoint, name, row_of[name].axes, sizes)
+    for name in our_names:
+        _check_shape(checkpoint, name, row_of[name].axes, sizes)
     return config
 
 
 def _check_shape(checkpoint: Checkpoint, name: str, axes: tuple[str, ...], sizes: dict[str, int]) -> None:
+    """Compare the shape of a tensor with the sizes of its axes."""
     shape = checkpoint.tensors.shape(name)
     # An axis without a known size, such as the languages, may have any.
     expected = [sizes.get(axis, size) for axis, size in zip(axes, shape)]
@@ -107,8 +108,7 @@ def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> C
         pad_token_id: the new id of [PAD].
     """
     tensors = checkpoint.tensors
-    # The names of the tensors that have a row for each token.
-    by_token = {name for name in tensors if tables.axes_of(name)[:1] == (tables.VOCAB,)}
+    by_token = {name for name in tensors if tables.axes_of(name)[:1] == (tables.VOCAB,)}  # [V, ...]
     shapes = {}
     for name in tensors:
         shape = tensors.shape(name)
@@ -122,6 +122,7 @@ def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> C
 
 
 def count_parameters(tensors: Weights) -> int:
+    """The number of all numbers in the tensors."""
     return sum(math.prod(shape) for shape in tensors.shapes.values())
 
 
@@ -204,9 +205,9 @@ def _finite_only(tensors: Weights) -> Weights:
 
 def _task_of_class(format_name: str, tensors: Weights, task: str | None) -> str | None:
     """The key of `CLASSES[format_name]` for a model; None if the format has no class with its head."""
-    if format_name == OFFICIAL and task == CHOICE:  # which has the same layer there
+    if format_name == OFFICIAL and task == CHOICE:  # the official format has one layer for both
         return CLASSIFICATION
-    if format_name == XLM_R and task is None and tables.LM_BIAS in tensors:
+    if format_name == XLM_R and task is None and tables.LM_BIAS in tensors:  # the only one with such a class
         return LM
     return task if task in CLASSES[format_name] else None
 
@@ -226,25 +227,32 @@ def _library_settings(
 
 
 def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeights) -> list[WrittenTensor]:
-    """What became of the source's tensors, over both translations, to our names and to those there."""
+    """The tensors that were written.
+
+    Each was translated twice: from its names in the source to ours, and from ours to that of the new format.
+    """
     written = []
-    for foreign, (our_names, turned_out) in translated.origins.items():
-        (canonical,) = our_names
+    for foreign, to_new in translated.origins.items():
+        (canonical,) = to_new.names
         # The token types of XLM-R have no source.
-        origin = checkpoint.origins.get(canonical, Origin(our_names, transposed=False))
+        to_ours = checkpoint.origins.get(canonical, Origin(to_new.names, transposed=False))
         name = f"params/{foreign}" if format_name == OFFICIAL else foreign
         shape = translated.weights.shape(foreign)
-        written.append(WrittenTensor(name, shape, origin.names, origin.transposed != turned_out))
+        is_transposed = to_ours.transposed != to_new.transposed  # transposed twice is not transposed
+        written.append(WrittenTensor(name, shape, to_ours.names, is_transposed))
     return written
 
 
 def _write_ours(
     folder: Path, tensors: Weights, config: ErnieMConfig, task: str | None, more_settings: dict[str, Any]
 ) -> None:
-    if task is None or task == EXTRACT:
+    """Write weights, config and model card of a checkpoint folder of ours."""
+    if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
         architecture = "PreTrainingModel" if "languages" in more_settings else "ErnieMModel"
+    elif task == CHOICE:  # has the same layer as a classifier
+        architecture = TASKS[CLASSIFICATION].model_class
     else:
-        architecture = TASKS[CLASSIFICATION if task == CHOICE else task].model_class
+        architecture = TASKS[task].model_class
     settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
     settings |= {key: value for key, value in more_settings.items() if value is not None}
     if task:

@@ -3,7 +3,7 @@
     config.json             the model's config, with architecture, task and labels
     model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
     vocab.txt, piece.model  the tokenizer's files, if known
-    language_means.safetensors  the mean sentence vector of each language, if known
+    language_means.safetensors  the mean sentence vector of each language at each layer, if known
     README.md               the model card
     manifest.json           sizes and checksums of the files above, except the card
     training_state/         what a run resumes from (`model.checkpoint.training_state`), if asked for

@@ -48,7 +48,7 @@ def load_from(
     to_fill = {name: parameter for name, parameter in parameters.items() if not name.startswith(ignore)}
     _check_attention_heads(model, checkpoint, to_fill)
     _check_shapes({name: tuple(parameter.shape) for name, parameter in to_fill.items()}, tensors)
-    layers_of_model = tables.count_layers(to_fill)
+    layers_of_model = tables.count_layers(to_fill)  # 0 if the layers are ignored
     layers_of_weights = tables.count_layers(name for name in tensors if not name.startswith(ignore))
     if layers_of_model and layers_of_weights and layers_of_model != layers_of_weights:
         raise UserError(
@@ -60,7 +60,7 @@ def load_from(
     if missing:
         raise UserError(f"{tensors.source}: {_count(missing)} missing: {', '.join(missing)}")
 
-    for part in dict.fromkeys(name.split(".")[0] for name in absent):
+    for part in dict.fromkeys(name.split(".")[0] for name in absent):  # "pooler", "classifier", ...
         # Users search for the official name of the pooler.
         label = "pooled_fc" if part == "pooler" else part
         log.warning("%s is not in %s, %s starts fresh", label, tensors.source, part)
@@ -74,6 +74,7 @@ def load_from(
 
 
 def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
+    """Give a parameter its values, converted to its dtype."""
     if parameter.dtype in EXACT_DTYPES:
         # Directly from numpy: a tensor in between would hold the largest table in memory a second time.
         parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
@@ -97,7 +98,7 @@ def _check_attention_heads(
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> None:
-    """Compare shapes of the model with those of the weights."""
+    """Compare shapes of the model, by name, with those of the weights."""
     wrong = [name for name in shapes if name in tensors and tensors.shape(name) != shapes[name]]
     if not wrong:
         return

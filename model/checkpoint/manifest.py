@@ -39,8 +39,8 @@ def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
         unused: the names of files that are not compared, because nobody is going to read them.
 
     Raises:
-        UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
-            file.
+        UserError: the manifest is missing or damaged, or a file is missing or differs from what was written.
+            The message names the file.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -62,6 +62,7 @@ def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
 
 
 def _check_file(file: Path, size: int, checksum: str) -> None:
+    """Compare a file with its size in bytes and its SHA-256."""
     if not os.path.isfile(file):  # also False for a name that no file can have
         raise UserError(f"{file}: missing")
     actual_size = file.stat().st_size
@@ -92,5 +93,9 @@ def check_model(folder: Path, unused: Container[str] = ()) -> None:
 
 
 def _is_of_a_model(content: bytes) -> bool:
-    """Whether a file of this name, damaged or not, is a model's: corpora and other programs have one, too."""
+    """Whether a file of this name, damaged or not, is a model's.
+
+    Other programs write files of this name without checksums. That of a corpus has "pieces", the counts of
+    its sentence pieces.
+    """
     return b'"sha256"' in content and b'"pieces"' not in content

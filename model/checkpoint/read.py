@@ -144,10 +144,10 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
 def _find_weights(path: Path) -> Path | None:
     """The file of weights in a folder, or the official parameter directory; None if there is neither.
 
+    If the weights are in several files, which `X.index.json` names, the result is `X`, which need not exist.
+
     Args:
         path: a folder, or a file of weights.
-
-    If the weights are in several files, the path is that of `X` for an index `X.index.json`.
     """
     if path.is_file():
         return path if path.suffix in _READERS else None
@@ -162,6 +162,7 @@ def _find_weights(path: Path) -> Path | None:
 
 
 def _index_of(file: Path) -> Path:
+    """The file that names the parts, if the weights of `file` are in several files."""
     return file.with_name(f"{file.name}.index.json")
 
 
@@ -197,6 +198,7 @@ def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
 
 
 def _open_official_directory(params: Path) -> _Source:
+    """As `_open_source`, for an official parameter directory."""
     beside = params.resolve().parent
     folders = [params]
     if params.name == "params":
@@ -210,6 +212,7 @@ def _open_official_directory(params: Path) -> _Source:
 
 
 def _first_file(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
+    """The first file of one of these names in the first folder that has one; None if no folder does."""
     for folder in folders:
         for name in names:
             if (folder / name).is_file():
@@ -226,33 +229,46 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
     if source.path.is_dir():
         return OFFICIAL
     names = list(source.tensors)
-    model_type = raw_config.get("model_type")
     format_name = tables.format_of_names(names)
-    if format_name is None:  # no layer at all
+    if format_name is None:  # there are no layers, by which the formats differ
         if not any(tables.bare(name) == tables.WORDS for name in names):
             some = ", ".join(names[:3]) or "nothing"
             raise UserError(f"{source.path}: no names of ERNIE-M or XLM-R: no {tables.WORDS}, but {some}")
-        format_name = XLM_R if model_type == configs.MODEL_TYPES[XLM_R] else PADDLENLP
-    needed_type = configs.MODEL_TYPES.get(format_name)
-    # BERT and others have the names of XLM-R, and other positions, so XLM-R's config has to name it.
-    must_be_named = format_name == XLM_R
-    if needed_type and model_type != needed_type and (model_type or must_be_named):
-        says = f"config.json says model_type {model_type}"
-        if not raw_config:
-            says = "there is no config.json that says so"
-        raise UserError(
-            f"{source.path}: the tensors have the names of {format_name}, but {says}; put the config.json "
-            f"that belongs to the weights, with model_type {needed_type}, beside them"
-        )
+        is_xlm_r = raw_config.get("model_type") == configs.MODEL_TYPES[XLM_R]
+        format_name = XLM_R if is_xlm_r else PADDLENLP
+    _check_model_type(format_name, source, raw_config)
+    # Our names are PaddleNLP's without a prefix, which PaddleNLP's encoder lacks, too.
     has_our_names = format_name == PADDLENLP and not any(name.startswith("ernie_m.") for name in names)
     if has_our_names and source.path.suffix == ".safetensors" and "paddlenlp_version" not in raw_config:
         return OURS
     return format_name
 
 
+def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str, Any]) -> None:
+    """Check that the config is that of a model with the names of this format.
+
+    Raises:
+        UserError: it names another model; or it names none, and the names are those of XLM-R.
+    """
+    model_type = raw_config.get("model_type")
+    needed_type = configs.MODEL_TYPES.get(format_name)
+    if needed_type is None or model_type == needed_type:
+        return
+    # BERT and others have the names of XLM-R, and other positions, so XLM-R's config has to name it.
+    if not model_type and format_name != XLM_R:
+        return
+    says = f"config.json says model_type {model_type}"
+    if not raw_config:
+        says = "there is no config.json that says so"
+    raise UserError(
+        f"{source.path}: the tensors have the names of {format_name}, but {says}; put the config.json "
+        f"that belongs to the weights, with model_type {needed_type}, beside them"
+    )
+
+
 def _possible_tasks(format_name: str, source: _Source, raw_config: Mapping[str, Any]) -> list[str]:
-    """The keys of `tables.CLASSES` that a model of another format may be, by its class or by its tensors."""
-    if format_name == OURS:  # which has one name for each tensor, whatever the task
+    """What a model of another format may be for, by its class or its tensors: keys of `tables.CLASSES`."""
+    if format_name == OURS:  # a tensor of ours has the same name in the models of all tasks
         return []
     tasks = tables.tasks_of(format_name, source.tensors, configs.class_of(raw_config))
     if format_name == OFFICIAL and len(tasks) > 1:
@@ -277,6 +293,7 @@ def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) 
 def _config_of(
     format_name: str, source: _Source, raw_config: dict[str, Any], tensors: Weights
 ) -> ErnieMConfig | None:
+    """The model's shape; None if there is no config file, and the format can do without."""
     if not raw_config and format_name in (OURS, OFFICIAL):
         return None
     return configs.settle(raw_config, tensors, source.config_path or source.path, format_name)
@@ -294,7 +311,10 @@ def _settings_of(
 
 
 def _not_of_the_model(unknown: Iterable[str]) -> dict[str, str]:
-    """Files of an official directory that are not taken: fine-tuning leaves Adam's state and counters."""
+    """The files of an official directory that are not taken, each with the reason.
+
+    Fine-tuning leaves Adam's state and counters there. The tokenizer's files are no weights and not listed.
+    """
     tokenizer_files = (*_VOCABS, *_PIECES)
     names = sorted(set(unknown).difference(tokenizer_files))
     return dict.fromkeys(names, "not a variable of the model")

@@ -13,7 +13,7 @@ from utils.errors import UserError
 from utils.files import host_name, temporary_name
 
 _STEP = re.compile(r"step_(\d+)")
-# What `utils.files` and `keep_last` leave behind if the process is killed.
+# `utils.files.temporary_name`: what a killed process leaves behind. Its earlier names had no host.
 _LEFTOVER = re.compile(
     r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<process>\d{1,9})(?:-(?P<host>\w+)-[0-9a-f]+)?"
 )
@@ -85,7 +85,7 @@ def clear_leftovers(folder: str | os.PathLike) -> None:
     """
     for path in sorted(Path(folder).glob(".*")):
         leftover = _LEFTOVER.fullmatch(path.name)
-        if leftover is None:
+        if leftover is None:  # a hidden file of the user's own
             continue
         is_of_this_machine = leftover["host"] in (None, host_name())
         if is_of_this_machine and _is_running(int(leftover["process"])):
@@ -101,12 +101,13 @@ def clear_leftovers(folder: str | os.PathLike) -> None:
 
 
 def _is_running(process: int) -> bool:
+    """Whether another process of this machine has this number."""
     if process == os.getpid():  # an earlier process had the same number: numbers repeat in containers
         return False
     try:
-        os.kill(process, 0)
+        os.kill(process, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # a process of another user
         pass
     return True

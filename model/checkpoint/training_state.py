@@ -69,7 +69,7 @@ def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
         UserError: no state here, one of another version, or a file that is missing or was altered.
     """
     folder = Path(folder)
-    parts = _check_part(folder, 0, 1)
+    parts = _check_part(folder, 0, 1)  # says how many there are
     for part in range(1, parts):
         _check_part(folder, part, parts)
     state: dict[str, Any] = {}
@@ -113,12 +113,15 @@ def _check_part(folder: Path, part: int, parts: int) -> int:
 
 
 def _file_names(part: int, parts: int) -> list[str]:
-    """The names of a part's files: arrays, state, manifest."""
-    of_part = f"-{part}-of-{parts}" if part else ""
-    return [of_part.join(os.path.splitext(name)) for name in (ARRAYS, STATE, MANIFEST)]
+    """The names of a part's files: arrays, state, manifest. Part 0 has the names of a state in one part."""
+    names = [ARRAYS, STATE, MANIFEST]
+    if part == 0:
+        return names
+    return [f"{Path(name).stem}-{part}-of-{parts}{Path(name).suffix}" for name in names]
 
 
 def _merge(state: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Put a part into the state. Dicts with the same place in both are joined."""
     for key, value in part.items():
         if isinstance(value, dict) and isinstance(state.get(key), dict):
             _merge(state[key], value)
@@ -127,6 +130,7 @@ def _merge(state: dict[str, Any], part: Mapping[str, Any]) -> None:
 
 
 def _is_tensor(value: Any) -> bool:
+    """Whether a value is a paddle tensor. This file is also used without Paddle."""
     paddle = sys.modules.get("paddle")  # no tensor exists before paddle is imported
     return paddle is not None and isinstance(value, paddle.Tensor)
 
@@ -137,7 +141,8 @@ def _take_arrays(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     Args:
         place: of the value in the state, such as "/optimizer/moment1/0".
     """
-    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
+    is_plain = isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)
+    if value is None or is_plain:  # numpy's float64 is a float, and is not plain
         return value
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) and key != _REFERENCE for key in value):
