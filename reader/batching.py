@@ -7,6 +7,7 @@ A global batch is what one optimizer step sees over all processes. What is in it
 processes there are: each takes every n-th of its examples by length, and cuts them into micro-batches.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,8 +71,10 @@ class EncodePairs:
         first_texts = [example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
         ids = self.tokenizer.encode_batch(first_texts + second_texts)
+        first_ids = ids[: len(examples)]
+        second_ids = ids[len(examples) :]
         features = []
-        for example, ids_a, ids_b in zip(examples, ids, ids[len(examples) :]):
+        for example, ids_a, ids_b in zip(examples, first_ids, second_ids):
             input_ids = self.tokenizer.build_from_ids(ids_a, ids_b, self.max_seq_len)
             special_tokens = 4 if ids_b else 2
             is_cut = len(input_ids) < len(ids_a) + len(ids_b) + special_tokens
@@ -115,7 +118,7 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
 def padded_batches(
     rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """`batches_by_length` with their ids: (numbers of the rows, ids [B, T] int64)."""
+    """Yield the batches of `batches_by_length`: the numbers of the rows, and their ids, int64 [B, T]."""
     for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
         yield numbers, pad([rows[number] for number in numbers], pad_id)
 
@@ -125,7 +128,11 @@ def encode_in_windows(
 ) -> Iterator[list[np.ndarray]]:
     """Encode texts in order, `size` at a time, so that memory does not grow with their number.
 
-    `encode` is as `EncodeExamples`. Yields the ids of each text, int32 [n].
+    Args:
+        encode: items -> features, as `EncodeExamples`.
+
+    Yields:
+        the ids of each of `size` texts, int32 [n].
     """
     for start in range(0, len(texts), size):
         end = min(start + size, len(texts))
@@ -135,16 +142,16 @@ def encode_in_windows(
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """One optimizer step's share of this process."""
+    """The examples of one optimizer step, of which this process has a part."""
 
     epoch: int
-    index: int
+    index: int  # its number in the epoch
     count: int  # examples in it, over all processes
     micro_batches: list[Any]  # of this process; none if the last batch is too short for all processes
 
     @property
     def position(self) -> list[int]:
-        """Epoch and index with which `Batches.stream` goes on."""
+        """The epoch and the index of the next global batch, with which `Batches.stream` goes on."""
         return [self.epoch, self.index + 1]
 
 
@@ -153,7 +160,7 @@ class Batches:
 
     Args:
         examples: the data set.
-        encode: makes features and batches of it.
+        encode: makes features of examples, and micro-batches of features.
         batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
         in_tokens: whether the sizes count tokens. A process may exceed its part by less than one example, and
@@ -190,7 +197,7 @@ class Batches:
         return sum(self._batches_in(window) for window in self._windows(epoch))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
-        """The global batches from number `index` of `epoch` to the end of the last of `epochs` epochs.
+        """Yield global batches from number `index` of `epoch` on, until `epochs` epochs are complete.
 
         Windows that are skipped are not tokenized.
         """
@@ -201,8 +208,9 @@ class Batches:
         """The global batches of an epoch from number `start` on."""
         index = 0
         for window in self._windows(epoch):
+            # A window whose batches are all skipped is not tokenized. From `start` on its batches need not be
+            # counted, which with `in_tokens` would tokenize everything.
             if index < start and index + self._batches_in(window) <= start:
-                # All its batches are skipped: do not tokenize it.
                 index += self._batches_in(window)
                 continue
             features = self._features(window)
@@ -223,14 +231,14 @@ class Batches:
         # A window is cut into whole global batches, so that none of them is in two windows.
         size = WINDOW_EXAMPLES
         if not self.in_tokens:
-            size = -(-WINDOW_EXAMPLES // self.batch_size) * self.batch_size
+            size = math.ceil(WINDOW_EXAMPLES / self.batch_size) * self.batch_size
         for start in range(0, total, size):
             yield order[start : start + size]
 
     def _batches_in(self, window: np.ndarray) -> int:
         """Global batches in a window."""
         if not self.in_tokens:
-            return -(-len(window) // self.batch_size)
+            return math.ceil(len(window) / self.batch_size)
         return len(self._bounds(self._lengths[window], self.batch_size)) - 1
 
     @cached_property
@@ -244,7 +252,7 @@ class Batches:
         return np.asarray(lengths, np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
-        """Where to cut examples of these lengths into batches: 0, ..., n."""
+        """Where to cut n examples of these lengths into batches: 0, ..., n. `size` is as `batch_size`."""
         if not self.in_tokens:
             return [*range(0, len(lengths), size), len(lengths)]
         bounds = [0]
@@ -262,10 +270,10 @@ class Batches:
         """This process's part of a global batch: every n-th by length, so that all have equal work."""
         lengths = np.asarray([len(feature.ids) for feature in features])
         by_length = np.argsort(lengths, kind="stable")
-        share = by_length[self.rank :: self.world_size]
+        share = by_length[self.rank :: self.world_size]  # places in `features`
         if not len(share):
             return []
-        bounds = [0, len(share)]
+        bounds = [0, len(share)]  # one micro-batch
         if self.micro_batch_size is not None:
             bounds = self._bounds(lengths[share], self.micro_batch_size)
         # The loss is divided by the count of the whole step, so it does not depend on how a step is divided.

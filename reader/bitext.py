@@ -28,9 +28,7 @@ TATOEBA = {
     "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
     "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
 }  # fmt: skip
-
-
-_MANY_LINES = 20  # so many lines in alphabetical order were sorted
+_MANY_LINES = 20  # more lines than these are in alphabetical order only if they were sorted
 
 
 class Sentences(FileLines, Sequence[Example]):
@@ -149,5 +147,5 @@ def _find_bitexts(folder: Path) -> dict[str, tuple[Path, Path]]:
         if is_bitext and language != "en" and path.is_file():
             files[language] = (path, folder / f"{language}-en.en")
     in_paper = [language for language in TATOEBA if language in files]
-    others = sorted(files.keys() - TATOEBA.keys())
-    return {language: files[language] for language in in_paper + others}
+    not_in_paper = sorted(files.keys() - TATOEBA.keys())
+    return {language: files[language] for language in in_paper + not_in_paper}

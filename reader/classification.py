@@ -12,9 +12,10 @@ import numpy as np
 from reader.tsv import FileLines, FileVersion, open_lines, parse_header, parse_row, without_blank_end
 from utils.errors import UserError
 
+# What the header should be, for the error.
 _FORM = "text_a, text_b, label, optional qid"
 _COLUMNS = ("text_a", "text_b", "label", "qid")  # others are ignored
-_NO_LABEL = -1
+_NO_LABEL = -1  # the label of a row whose label is not read
 
 
 class Example(NamedTuple):
@@ -88,7 +89,7 @@ def read_classification(
     """
     path = Path(path)
     required = ["text_a", "label"] if labels else ["text_a"]
-    checked_labels: set[str] = set()
+    checked_labels: set[str] = set()  # a label is checked where it occurs first
     starts = array("q")
     with open_lines(path) as (file, version):
         first_line = file.readline()
@@ -112,7 +113,7 @@ def read_classification(
             position += len(line)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
-    starts.append(position)
+    starts.append(position)  # the end of the last row
     return Examples(path, version, np.asarray(starts, np.int64), columns, label_map, regression)
 
 
@@ -130,7 +131,7 @@ def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: in
         if label not in label_map:
             raise UserError(f"{place}: unknown label '{label}'; the label map has {', '.join(label_map)}")
         return
-    is_id = label.isdecimal() and len(label) < 10
+    is_id = label.isdecimal() and len(label) < 10  # int() refuses thousands of digits
     if not is_id or (num_labels is not None and int(label) >= num_labels):
         limit = "" if num_labels is None else f" below {num_labels} (--num_labels)"
         raise UserError(f"{place}: the label '{label}' is no id{limit}; name labels with --label_map_config")

@@ -56,6 +56,7 @@ class Corpus:
         self.manifest = read_manifest(self.path)
         try:
             self._open(expected_digest, verify)
+        # The manifest is JSON, but not with the keys and values that `build_corpus` writes.
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(f"{self.path / MANIFEST}: damaged ({error!r}); {_REPAIR}") from error
 
@@ -117,7 +118,7 @@ class _Shards:
         self.folder = folder
         self.shards = shards  # their entries in the manifest
         self.num_tokens = sum(shard["tokens"] for shard in shards)
-        self._first_line = starts(shard["lines"] for shard in shards)  # int64 [shards + 1]
+        self._first_line = starts(shard["lines"] for shard in shards)  # of each shard, int64 [shards + 1]
         self.num_lines = int(self._first_line[-1])
         self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
 
@@ -136,12 +137,13 @@ class _Shards:
 
     def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
         """The ids of consecutive lines, each int64 [n]."""
-        bounds = self._read(shard, "lines", first, first + count + 1).tolist()
+        bounds = self._read(shard, "lines", first, first + count + 1).tolist()  # [count + 1], in the ids
         # Damaged offsets must raise an error, not give other text.
         if bounds != sorted(bounds):
             raise self._damaged(shard, "lines")
-        ids = self.read_ids(shard, bounds[0], bounds[-1])
-        return [ids[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds)]
+        first_id = bounds[0]
+        ids = self.read_ids(shard, first_id, bounds[-1])  # of all the lines
+        return [ids[start - first_id : end - first_id] for start, end in pairwise(bounds)]
 
     def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
         """Elements start .. end - 1 of a file of a shard.
@@ -155,10 +157,10 @@ class _Shards:
         return array[start:end]
 
     def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
-        """A file of offsets.
+        """A file of offsets, uint32 [n + 1].
 
         Raises:
-            UserError: they do not ascend to `end`.
+            UserError: they do not ascend, or do not end with `end`.
         """
         offsets = self._array(shard, kind)
         if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
@@ -167,7 +169,7 @@ class _Shards:
 
     def _array(self, shard: int, kind: str) -> np.ndarray:
         if (shard, kind) not in self._arrays:
-            # A plain view: the indexing of np.memmap itself is several times slower.
+            # A plain view of the mapped file: the indexing of np.memmap itself is several times slower.
             self._arrays[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
         return self._arrays[shard, kind]
 
@@ -179,7 +181,7 @@ class _Shards:
 
 
 class CorpusText(_Shards):
-    """The documents of one language; `Blocks` reads them."""
+    """The documents of one language; `Blocks` cuts them into blocks."""
 
     def document_offsets(self, shard: int) -> np.ndarray:
         """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
@@ -214,7 +216,8 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
         document boundary.
     """
     line_offsets = line_offsets.astype(np.int64)
-    begins = line_offsets[document_offsets[:-1]]  # of a block of each document that has one in this round
+    # In each round: where the next block of each unfinished document begins. int64 [unfinished documents]
+    begins = line_offsets[document_offsets[:-1]]
     document_ends = line_offsets[document_offsets[1:]]
     bounds = [begins, line_offsets[-1:]]
     while begins.size:
@@ -225,7 +228,7 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
         limits = limits[has_more]
         document_ends = document_ends[has_more]
         last_line_ends = line_offsets[np.searchsorted(line_offsets, limits, side="right") - 1]
-        begins = np.where(last_line_ends > begins, last_line_ends, limits)  # of the next block
+        begins = np.where(last_line_ends > begins, last_line_ends, limits)
         bounds.append(begins)
     return np.sort(np.concatenate(bounds), kind="stable").astype(np.uint32)
 
@@ -233,7 +236,7 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
 class Blocks:
     """The blocks of a language's text: `len(blocks)` of them, `blocks[i]` the ids of one, int64 [n].
 
-    Where they begin is computed when this is made, and takes 4 bytes of memory per block.
+    The constructor computes where they begin, which takes 4 bytes of memory per block.
 
     Args:
         text: a text of the corpus.
@@ -246,9 +249,10 @@ class Blocks:
         self._bounds: list[np.ndarray] = []  # of each shard, uint32 [blocks + 1]
         for shard in range(len(text.shards)):
             lines = text.line_offsets(shard)
+            # With `one_line` each line is a document of its own.
             documents = np.arange(len(lines)) if one_line else text.document_offsets(shard)
             self._bounds.append(pack_lines(lines, documents, max_tokens))
-        self._first_block = starts(len(bounds) - 1 for bounds in self._bounds)
+        self._first_block = starts(len(bounds) - 1 for bounds in self._bounds)  # int64 [shards + 1]
 
     def __len__(self) -> int:
         return int(self._first_block[-1])

@@ -9,7 +9,9 @@ from reader.tokenizer_files import UNK
 from utils.logging import logger
 
 _TEXTS = 200  # texts that are looked at
-_MOST_UNKNOWN = 0.05  # of all tokens
+# The greatest parts of all tokens that a suited vocabulary leaves unknown or as single letters. One of 32,000
+# pieces for 15 languages leaves at most 0.3 % and 25 % of NTREX in each of them.
+_MOST_UNKNOWN = 0.05
 _MOST_LETTERS = 0.4
 # Code points of scripts without spaces between words, which have short tokens in any vocabulary.
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))

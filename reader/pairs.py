@@ -23,7 +23,7 @@ class PairRows(FileLines, Sequence[list[str]]):
         starts = array("q", [0])
         with open_lines(path) as (file, version):
             for number, line in enumerate(without_blank_end(file), 1):
-                _texts(line, path, number)
+                _texts(line, path, number)  # only for its errors
                 starts.append(starts[-1] + len(line))
         super().__init__(path, version, np.asarray(starts, np.int64))
 
@@ -32,6 +32,11 @@ class PairRows(FileLines, Sequence[list[str]]):
 
 
 def _texts(line: bytes, path: Path, number: int) -> list[str]:
+    """The texts of line `number` of a file.
+
+    Raises:
+        UserError: the line is not UTF-8, has an empty cell, or has fewer than two cells.
+    """
     cells = decode(line, path, number).strip("\ufeff\r\n").split("\t")
     texts = [cell.strip() for cell in cells]
     if len(texts) < 2 or not all(texts):

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 NO_ANSWER = -1
 INPUT_SPECIAL_TOKENS = 3  # [CLS] and two [SEP]
 _FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
-_KINDS = {list: "a list", int: "a whole number"}
+_KINDS = {list: "a list", int: "a whole number"}  # in words, for errors; any other kind is a string
 # Han characters: extension A, the basic block, compatibility characters, and all in planes 2 and 3.
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAS_HAN = re.compile(_HAN)
@@ -173,10 +173,10 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
     ids, spans = tokenizer.encode_with_offsets(text)
     if split_han and _HAS_HAN.search(text):
         ids, spans = _split_han(tokenizer, text, ids, spans)
-    # Characters that are dropped are not printable.
+    # Normalisation drops only characters that are not printable.
     if text.isprintable():
         return ids, spans
-    dropped = {i for i, character in enumerate(text) if not normalize(character)}
+    dropped = {place for place, character in enumerate(text) if not normalize(character)}
     widened = []
     for start, end in spans:
         while start < end and end in dropped:
@@ -193,11 +193,12 @@ def _split_han(
     split_spans: list[Span] = []
     for id_, token, (start, end) in zip(ids, tokenizer.convert_ids_to_tokens(ids), spans):
         source = text[start:end]
-        if end - start < 2 or not _HAS_HAN.search(source) or not _is_normal(source):
+        # A piece that has the same characters as its source can be cut between them.
+        can_be_cut = len(source) > 1 and _HAS_HAN.search(source) and _is_normal(source)
+        if not can_be_cut:
             split_ids.append(id_)
             split_spans.append((start, end))
             continue
-        # The piece has as many characters as its source, so it can be cut.
         for piece, length in _han_pieces(tokenizer, source, after_space=token.startswith("▁")):
             split_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
             split_spans.append((start, start + length))
@@ -211,7 +212,14 @@ def _is_normal(source: str) -> bool:
 
 
 def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
-    """The pieces for `source`, each Han character apart, and how many of its characters each stands for."""
+    """The pieces for `source`, each Han character apart.
+
+    Args:
+        after_space: whether a space stands before `source`.
+
+    Returns:
+        (piece, number of characters of `source` for which it stands), in order.
+    """
     parts = _PARTS.findall(source)
     pieces: list[tuple[str, int]] = []
     if after_space:
@@ -225,7 +233,7 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
     for part in parts:
         if part in tokenizer.vocab:
             pieces.append((part, len(part)))
-        else:
+        else:  # no such piece: one for each character
             pieces += [(character, 1) for character in part]
     return pieces
 
@@ -271,11 +279,11 @@ class AnswerWindows(Sequence[ContextWindow]):
 
     Args:
         file: the contexts and questions.
-        question_ids: of each question its ids, int32 [tokens].
-        context_ids: of each context its ids, int32 [tokens].
-        spans: of each context the character spans of its tokens, int32 [tokens, 2].
-        windows: int32 [windows, 8]: the numbers of question and context, the fields of `ContextPart`, the
-            first and the last token of the answer.
+        question_ids: for each question its ids, int32 [tokens].
+        context_ids: for each context its ids, int32 [tokens].
+        spans: for each context the character spans of its tokens, int32 [tokens, 2].
+        windows: int32 [windows, 8]: the number of the question, that of the context, the four fields of
+            `ContextPart`, the first and the last token of the answer.
     """
 
     def __init__(
@@ -332,8 +340,8 @@ def read_windows(
     if not windows or (purpose == "train" and not with_answer):
         raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
     answers = f", {with_answer} of them with the answer" if purpose != "test" else ""
-    counts = (len(file.questions), len(file.contexts), len(windows))
-    logger.info("%s: %d questions on %d texts, %d windows%s", path, *counts, answers)
+    counts = f"{len(file.questions)} questions on {len(file.contexts)} texts, {len(windows)} windows"
+    logger.info("%s: %s%s", path, counts, answers)
     return windows
 
 
@@ -345,22 +353,23 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
     """
     question_texts: Iterable[str] = [question.text for question in file.questions]
     context_texts: Iterable[str] = file.contexts
-    if file.path is not None:
+    if file.path is not None:  # the requests of predict.py come from no file
         context_texts = progress(file.contexts, f"tokenising {file.path}", unit="texts")
         question_texts = progress(question_texts, f"tokenising the questions of {file.path}", unit="texts")
     contexts = _encode_all(context_texts, tokenizer, cut)
     questions = _encode_all(question_texts, tokenizer, cut)
     question_ids = [ids[: cut.max_query_length] for ids, _ in questions]
-    rows: list[tuple[int, ...]] = []
+    rows: list[tuple[int, ...]] = []  # as `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
         context_ids, spans = contexts[question.context]
-        answer = None
+        answer = None  # the first and the last token
         if question.span is not None:
             answer = find_tokens(spans, file.contexts[question.context], question.span)
+        first, last = answer or (NO_ANSWER, NO_ANSWER)
         room = cut.max_seq_len - len(question_ids[number]) - INPUT_SPECIAL_TOKENS
         for part in cut_windows(len(context_ids), room, cut.doc_stride):
-            if answer is not None and part.start <= answer[0] and answer[1] < part.end:
-                rows.append((number, question.context, *part, *answer))
+            if answer is not None and part.start <= first and last < part.end:
+                rows.append((number, question.context, *part, first, last))
             elif keep_all:
                 rows.append((number, question.context, *part, NO_ANSWER, NO_ANSWER))
     return AnswerWindows(
@@ -373,7 +382,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
 
 
 def _encode_all(texts: Iterable[str], tokenizer: Tokenizer, cut: Cut) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
+    """For each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
     encoded = []
     for text in texts:
         ids, spans = encode_for_answers(tokenizer, text, cut.split_han)
@@ -477,10 +486,12 @@ class EncodeWindows:
         begins = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # [B]
         ends = begins + [len(window.context_ids) for window in windows]  # [B]
         shift = np.asarray([window.start for window in windows], np.int64) - begins  # [B]
+        # Token numbers of the context become places of the input, [B, 2].
         start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
-        answers[[window.answer[0] == NO_ANSWER for window in windows]] = self.absent
-        # Without the padding of `EncodeInOrder`: the [SEP] behind the context is the last token.
+        has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
+        answers[has_no_answer] = self.absent
+        # The [SEP] behind the context is the last token; what follows is the padding of `EncodeInOrder`.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
             input_ids=pad(ids, self.pad_id),

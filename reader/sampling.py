@@ -15,7 +15,7 @@ import numpy as np
 from utils.errors import UserError
 
 _ROUNDS = 8  # of the permutation; even, so that the two halves end at their own sizes
-_GOLDEN = 0x9E3779B97F4A7C15
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: its multiples are spread evenly
 _MASK64 = (1 << 64) - 1
 
 
@@ -46,7 +46,8 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
     sizes = sizes.astype(np.uint64)
     epochs, values = np.divmod(positions.astype(np.uint64), sizes)
     keys = _mix(keys + _mix(epochs + np.uint64(1)))
-    # The number of bits is exact below 2^53, where float64 holds every integer; a stream has fewer items.
+    # The bits of the greatest item, at least one for each half. frexp gives them exactly below 2^53, where
+    # float64 holds every integer; a stream has fewer items.
     bits = np.maximum(np.frexp((sizes - np.uint64(1)).astype(np.float64))[1], 2).astype(np.uint64)
     values = _feistel(values, keys, bits)
     outside = np.flatnonzero(values >= sizes)
@@ -90,7 +91,7 @@ class Sampler:
     def __init__(
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
-        temperature(items, 1.0)  # no stream may be empty
+        temperature(items, 1.0)  # for its error if a stream is empty
         probabilities = temperature(amounts, alpha)
         self.names = list(items)
         self.sizes = np.array([items[name] for name in self.names], np.int64)
@@ -127,7 +128,7 @@ class Sampler:
 
 
 def _key_words(seed: int, purpose: str) -> np.ndarray:
-    """A key for a purpose, uint64 [2]."""
+    """The key of a random generator for a purpose, uint64 [2]."""
     return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
 
 
@@ -154,7 +155,10 @@ def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarr
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit words. Every bit of the input influences every bit of the output."""
+    """The last step of SplitMix64, uint64 [n] -> uint64 [n].
+
+    It is a bijection of 64-bit words. Every bit of the input influences every bit of the output.
+    """
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

@@ -52,6 +52,7 @@ def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
     open_type = ""  # the type of the entity that the word before belongs to
     for position, tag in enumerate(tags):
         type_ = tag[2:]  # empty for O
+        # B- and S- begin an entity, E- and S- end one.
         if type_ and (tag[0] in "BS" or type_ != open_type):
             yield EntityStart(position, tag)
         open_type = "" if tag[0] in "ES" else type_
@@ -66,7 +67,11 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 def inside(labels: Sequence[str]) -> list[int]:
-    """For each label id the label id of further pieces of the word: I-X for B-X and I-X, else the same."""
+    """Label id of a word -> label id of its second and further pieces: I-X for B-X and I-X, else the same.
+
+    Args:
+        labels: the names of the labels, in the order of their ids.
+    """
     ids = {label: id_ for id_, label in enumerate(labels)}
     return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]
 
@@ -126,10 +131,10 @@ def read_columns(
     """
     rows: list[list[str]] = []
     width = 0
-    for number, line in enumerate([*lines, ""], 1):
+    for number, line in enumerate([*lines, ""], 1):  # the empty line ends the last sentence
         cells = cells_of(line)
         if cells:
-            width = width or len(cells)
+            width = width or len(cells)  # the first line decides
             if len(cells) != width or width < 2:
                 fault = f"{len(cells)} columns, not {max(width, 2)}"
                 raise UserError(f"{path}, line {number}: {fault}; a line is {form}")
@@ -175,7 +180,11 @@ def read_tagged(
 def _label_ids(
     tags: list[str], words: int, label_map: Mapping[str, int], scheme: str, place: str
 ) -> tuple[int, ...]:
-    """The label ids of a sentence of so many words.
+    """The label ids of a sentence.
+
+    Args:
+        words: number of words.
+        place: the file and the line, the beginning of an error.
 
     Raises:
         UserError: there is not one tag for each word, or a tag is empty or unknown.
@@ -231,7 +240,7 @@ class EncodeTagged:
         self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first"
     ):
         self.tokenizer = tokenizer
-        self.room = max_seq_len - 2
+        self.room = max_seq_len - 2  # beside [CLS] and [SEP]
         self.inside = list(inside)
         self.label_pieces = label_pieces
         self._space = tokenizer.vocab.get("▁")
@@ -259,8 +268,9 @@ class EncodeTagged:
         for feature in features:
             bounds = np.cumsum([0, *feature.widths])  # [windows + 1]
             starts, pieces = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
-            window = np.searchsorted(bounds, starts, side="right") - 1  # [words]
-            words.append(np.stack([len(ids) + window, starts - bounds[window], pieces], axis=1))
+            window = np.searchsorted(bounds, starts, side="right") - 1  # [words], in this sentence
+            windows_before = len(ids)  # of the sentences before
+            words.append(np.stack([windows_before + window, starts - bounds[window], pieces], axis=1))
             for begin, end in pairwise(bounds):
                 ids.append(feature.ids[begin:end])
                 labels.append(feature.labels[begin:end])
@@ -277,7 +287,12 @@ class EncodeTagged:
         )
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
-        """A sentence as windows. `pieces`: the ids of each word."""
+        """A sentence as windows.
+
+        Args:
+            pieces: the ids of each word.
+            labels: the label id of each word; None: there are none.
+        """
         # A word without pieces becomes [UNK], because it needs a place for its tag.
         pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
         ids: list[int] = []
@@ -287,6 +302,7 @@ class EncodeTagged:
             start = len(ids)
             ids.append(self.tokenizer.cls_id)
             for number in range(window.first, window.last):
+                # A word in an overlap is in two windows, and labelled in one.
                 if window.tagged_first <= number < window.tagged_last:
                     words.append(self._labelled(pieces[number], len(ids)))
                 ids += pieces[number]
@@ -307,7 +323,7 @@ class EncodeTagged:
 
 
 def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
-    """The labels of the `count` pieces of a word: B-X I-X I-X ..."""
+    """The label ids of the `count` pieces of a word: B-X I-X I-X ... `inside` is as in `EncodeTagged`."""
     if not count:
         return []
     return [label] + [inside[label]] * (count - 1)
@@ -326,7 +342,7 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
     """
     row, start, pieces = words.T  # each [W]
     running = scores[:, :, inside].cumsum(1)  # [R, T, C]: sums of the scores of I-X up to each piece
-    further = running[row, start + pieces - 1] - running[row, start]  # [W, C]
+    further = running[row, start + pieces - 1] - running[row, start]  # [W, C]: of all pieces but the first
     return scores[row, start] + further
 
 
@@ -346,7 +362,7 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
         sizes: number of pieces of each word, at most `room`.
         room: number of pieces that fit into a window.
     """
-    spans = []
+    spans = []  # (first, last) of each window: the words first .. last - 1
     first = 0
     last = 0
     while True:
@@ -398,14 +414,14 @@ class EncodeTaggedOfficially(EncodeTagged):
         return len(features) * max(len(feature.ids) for feature in features)
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
-        outside = len(self.inside) - 1
+        outside = len(self.inside) - 1  # O has the last id
         if labels is None:
             labels = (outside,) * len(pieces)
         ids = [self.tokenizer.cls_id]
         targets = [outside]
         words = []
         for word, label in zip(pieces, labels):
-            room = self.room + 1 - len(ids)
+            room = self.room + 1 - len(ids)  # `ids` also has [CLS]
             part = word[:room]
             words.append((len(ids) if part else 0, len(part)))
             ids += part

@@ -49,8 +49,8 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
     """
     keys = languages or [ALL_LANGUAGES]
     files: dict[str, dict[str, Path]] = {}
-    for pattern in patterns.split(","):
-        pattern = pattern.strip()
+    for item in patterns.split(","):
+        pattern = item.strip()
         if not pattern:
             continue
         if "%s" in pattern and languages is None:
@@ -67,6 +67,7 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
 
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:
+    """Read a JSON object that is not empty. `form` is an example of it, for the error."""
     value = read_json(path, f"it holds {form}")
     if not isinstance(value, dict) or not value:
         raise UserError(f"{path}: must hold {form}")

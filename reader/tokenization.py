@@ -30,7 +30,7 @@ Span = tuple[int, int]  # start and end in characters
 _PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model")
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
-_SEVERAL = -1  # in place of an id: rule 5 puts several pieces there
+_SEVERAL = -1  # in place of the id of a piece that rule 5 replaces by several
 
 
 @functools.cache
@@ -44,7 +44,7 @@ def _rules_1_to_3() -> dict[int, str | None]:
             table[code] = replacements[category]
     table |= {ord(character): " " for character in "\t\n\r"}
     table |= {ord(character): replacement for character, replacement in QUOTES.items()}
-    del table[ord(" ")]
+    del table[ord(" ")]  # it would be replaced by itself
     return table
 
 
@@ -104,7 +104,8 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     widened = []
     for piece, (start, end) in zip(pieces, spans):
         position += len(piece)
-        # The next character belongs to the span if this piece ends with a part of what NFKC makes of it.
+        # The next character belongs to the span if this piece ends with a part of what NFKC makes of it. Then
+        # the pieces after this one do not begin with all of its expansion.
         if end < len(text):
             expanded = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
             if len(expanded) > 1 and not joined.startswith(expanded, position):
@@ -114,7 +115,10 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
 
 
 def _cut_span(pieces: list[str], start: int, end: int) -> list[Span]:
-    """The spans of the `pieces` that rule 5 puts in the place of the piece at (start, end)."""
+    """The spans of the `pieces` that rule 5 puts in the place of the piece at (start, end).
+
+    The last of them is the comma.
+    """
     comma = (end - 1, end)
     lengths = [len(piece.lstrip("▁")) for piece in pieces[:-1]]
     if sum(lengths) != end - 1 - start:  # NFKC changed the length, so the characters cannot be told apart
@@ -178,7 +182,7 @@ class Tokenizer:
         self._model, self._pieces = _load_piece_model(piece_model_path)
         piece_ids = list(range(len(self._pieces)))
         is_special = np.logical_or(self._model.IsUnknown(piece_ids), self._model.IsControl(piece_ids))
-        self._is_ordinary = (~is_special).tolist()
+        self._is_ordinary = (~is_special).tolist()  # of each piece of the model
         self.vocab = self._read_vocab()
         special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
@@ -186,7 +190,7 @@ class Tokenizer:
         self.vocab_size = max(self.vocab.values()) + 1
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
         self.digit_comma = self._cut_digit_comma_pieces()
-        self._id_of_piece = self._ids_of_pieces()
+        self._id_of_piece = self._ids_of_pieces()  # by the piece's number in the model
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "Tokenizer":
@@ -197,7 +201,7 @@ class Tokenizer:
         vocab = Path(folder, "vocab.txt")
         return cls(vocab if vocab.is_file() else None, models[0])
 
-    def __reduce__(self):
+    def __reduce__(self):  # for pickle
         return type(self), (self.vocab_path, self.piece_model_path)
 
     @functools.cached_property

@@ -28,10 +28,11 @@ UNK = "[UNK]"
 MASK = "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
 QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `reader.tokenization`
+# The name of the piece model in the folders of PaddleNLP and Hugging Face.
 ERNIE_M_PIECES = "sentencepiece.bpe.model"
 XLM_R_PIECES = "sentencepiece.bpe.model"
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
-_MAX_IDS = 1 << 24  # the embedding has a row for each id up to the highest
+_MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
 _UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
 
 
@@ -50,6 +51,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     for number, raw in enumerate(lines):
         place = f"{path}, line {number + 1}"
         try:
+            # A byte order mark may stand before the first line.
             line = raw.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{place}: not UTF-8 (byte {error.start} of the line)") from error
@@ -180,7 +182,7 @@ def read_unigram(path: Path, need: str) -> "ModelProto":
 
 
 def _token_list(tokenizer: "Tokenizer") -> list[str]:
-    """The token of each id, from 0."""
+    """The token of each id, from 0; a name for ids that have no token."""
     tokens = [f"<no token {i}>" for i in range(tokenizer.vocab_size)]
     for token, id_ in tokenizer.vocab.items():
         tokens[id_] = token
@@ -225,7 +227,7 @@ def _added_tokens(tokenizer: "Tokenizer") -> list[dict[str, Any]]:
                 "id": tokenizer.vocab[token],
                 "content": XLM_R_NAMES[token],
                 "single_word": False,
-                "lstrip": token == MASK,
+                "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
                 "rstrip": False,
                 "normalized": False,
                 "special": True,
@@ -245,7 +247,7 @@ def _scored_pieces(tokenizer: "Tokenizer", model: "ModelProto") -> list[list[Any
 
 
 def _normalizers(model: "ModelProto") -> list[dict[str, Any]]:
-    """Rules 1 to 3 of `reader.tokenization`, then the piece model's own."""
+    """Rules 1 to 3 of `reader.tokenization`, then the piece model's own table of characters."""
     rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]
     rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))
     rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))
@@ -256,6 +258,7 @@ def _normalizers(model: "ModelProto") -> list[dict[str, Any]]:
 
 
 def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    """The rule that replaces a pattern, {"String": text} or {"Regex": expression}, by `content`."""
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
@@ -263,7 +266,7 @@ def _template(form: str) -> list[dict[str, Any]]:
     """The parts of an input, such as "[CLS] A [SEP]": texts and special tokens."""
     parts = []
     for name in form.split():
-        if name in "AB":
+        if name in ("A", "B"):  # the first and the second text
             parts.append({"Sequence": {"id": name, "type_id": 0}})
         else:
             parts.append({"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}})
@@ -271,4 +274,5 @@ def _template(form: str) -> list[dict[str, Any]]:
 
 
 def _template_token(name: str, id_: int) -> dict[str, Any]:
+    """A special token that the templates name, with its id."""
     return {"id": name, "ids": [id_], "tokens": [name]}

@@ -33,35 +33,36 @@ class TrimmedVocabulary(NamedTuple):
     tokenizer: Tokenizer
     old_ids: np.ndarray
 
-    def fallback(self, whole: Tokenizer, text: Path) -> "Fallback":
-        """Cut a text by the whole vocabulary and by this one, and count what differs.
+    def fallback(self, untrimmed: Tokenizer, text: Path) -> "Fallback":
+        """Cut a text by the untrimmed vocabulary and by this one, and count what differs.
 
         Raises:
             UserError: the file cannot be read.
         """
         lines = 0
         changed_lines = 0
-        tokens = np.zeros(2, np.int64)
+        tokens = np.zeros(2, np.int64)  # before and after trimming
         unknown = np.zeros(2, np.int64)
         for block in _blocks(text):
             lines += len(block)
-            rows = whole.encode_batch(block)
+            rows = untrimmed.encode_batch(block)
             trimmed_rows = self.tokenizer.encode_batch(block)
             for ids, new_ids in zip(rows, trimmed_rows):
                 ids_after = [int(self.old_ids[new_id]) for new_id in new_ids]
-                changed_lines += ids_after != ids
-                tokens += len(ids), len(ids_after)
-                unknown += ids.count(whole.unk_id), ids_after.count(whole.unk_id)
+                if ids_after != ids:
+                    changed_lines += 1
+                tokens += [len(ids), len(ids_after)]
+                unknown += [ids.count(untrimmed.unk_id), ids_after.count(untrimmed.unk_id)]
         return Fallback(lines, changed_lines, tuple(tokens.tolist()), tuple(unknown.tolist()))
 
 
 class Fallback(NamedTuple):
-    """How a trimmed vocabulary cuts a text, beside the whole vocabulary.
+    """How a trimmed vocabulary cuts a text, beside the untrimmed one.
 
     Attributes:
-        lines: of the text.
-        changed_lines: the lines that have other tokens now.
-        tokens, unknown: of all tokens and of [UNK], the number before and after.
+        lines: number of lines of the text.
+        changed_lines: how many of them have other tokens after trimming.
+        tokens, unknown: the number of all tokens, and that of [UNK], before and after trimming.
     """
 
     lines: int
@@ -78,7 +79,8 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
 
     Args:
         texts: files of UTF-8 text, one sentence or paragraph a line.
-        min_count: a piece that is less often in the text goes, and where it stood there are smaller ones.
+        min_count: a piece that is in the text less often than this is removed, and where it stood the text is
+            cut into smaller pieces.
 
     Raises:
         UserError: a file cannot be read, or the piece model is not a unigram model.
@@ -88,14 +90,17 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
         "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
     )
     counts = _count_pieces(tokenizer, texts)
+    # Pieces have numbers in the piece model, which are not the ids of the vocabulary.
     numbers = {number for number, count in counts.items() if count >= min_count}
     tokens = _needed_by_rule_5(tokenizer, model, numbers)
+    # Pieces of other types (unknown, control, user-defined, bytes) all stay.
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
     characters: set[str] = set()
     for number in counts.keys() & set(normal):
         characters.update(model.pieces[number].piece)
     _keep_pieces(model, normal, numbers, tokens | characters)
-    tokens |= {piece.piece for piece in model.pieces}
+
+    tokens |= {piece.piece for piece in model.pieces}  # now the smaller model
     tokens |= set(SPECIAL_TOKENS)
     tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
 
@@ -108,7 +113,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
 
 
 def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
-    """Number of a piece in the piece model -> how often texts have it."""
+    """Number of a piece in the piece model -> how often it is in the texts."""
     counts: Counter[int] = Counter()
     for path in texts:
         for lines in _blocks(path):

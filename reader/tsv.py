@@ -61,7 +61,7 @@ class FileLines:
             IndexError: there is no such line.
             UserError: the file was changed or removed.
         """
-        index = range(len(self))[index]
+        index = range(len(self))[index]  # as in a list: -1 is the last line
         start = int(self._starts[index])
         length = int(self._starts[index + 1]) - start
         if self._file is None:
@@ -176,10 +176,16 @@ def refuse_compressed(content: bytes, path: Path) -> None:
 
 
 def _cells(line: str) -> list[str]:
+    """The cells of a line with its line end."""
     return line.rstrip("\r\n").split("\t")
 
 
 def _open(path: Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return open(path, "rb")
     except OSError as error:
