@@ -27,7 +27,12 @@ from utils.tables import in_columns
 
 
 class ScoredFile(NamedTuple):
-    """The predictions of one language: the file of the submission, and metric -> per cent."""
+    """The predictions of one language.
+
+    Attributes:
+        content: of the submission's file.
+        scores: metric -> per cent.
+    """
 
     content: str
     scores: dict[str, float]
@@ -38,11 +43,13 @@ class XtremeTask(NamedTuple):
 
     Attributes:
         title: of the column.
-        group: the tasks whose mean is shown, too.
-        languages: of the test set.
+        group: the kind of the task. The mean of each group is shown, too.
+        languages: of the test set, separated by spaces.
         gold: the gold file of a language below --data, with %s for the language.
-        read: (prediction, gold file, language) -> `ScoredFile`.
+        read: (predictions, gold file, language) -> `ScoredFile`.
         ending: of the submission's files.
+        predictions: the predictions of a language in the folder of a run, with %s for the language; "": they
+            are named as --test_save says.
     """
 
     title: str
@@ -51,6 +58,7 @@ class XtremeTask(NamedTuple):
     gold: str
     read: Callable[[Path, Path, str], ScoredFile]
     ending: str = "tsv"
+    predictions: str = ""
 
 
 class TaskScore(NamedTuple):
@@ -137,14 +145,14 @@ def find_prediction(name: str, folder: Path, language: str) -> Path | None:
     Raises:
         UserError: there are several, such as those of two seeds.
     """
-    if name == "tatoeba":
-        paths = list(folder.glob(f"predictions/tatoeba/test-{language}.tsv"))
-    elif name == "bucc2018":
-        paths = list(folder.glob(f"{language}/test/scores.tsv"))
-    else:
-        # test.de.tsv.4.12270, as --test_save names them: of the seed, the epoch and the step
-        form = re.compile(rf"(?!nbest_).*\b{language}\.(tsv|json)(\.seed_\d+)?\.\d+\.\d+")
-        paths = [path for path in sorted(folder.iterdir()) if form.fullmatch(path.name)]
+    pattern = TASKS[name].predictions
+    if pattern:
+        path = folder / pattern.replace("%s", language)
+        return path if path.exists() else None
+    # With --test_save test.%s.tsv: test.de.tsv.4.12270 (epoch 4, step 12270), or test.de.tsv.seed_2.4.12270.
+    # A file nbest_* is no submission: it has all candidates for each question.
+    form = re.compile(rf"(?!nbest_).*\b{language}\.(tsv|json)(\.seed_\d+)?\.\d+\.\d+")
+    paths = [path for path in sorted(folder.iterdir()) if form.fullmatch(path.name)]
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
         raise UserError(f"{folder}: {names} are all predictions of {name} in {language}; keep one of them")
@@ -153,30 +161,36 @@ def find_prediction(name: str, folder: Path, language: str) -> Path | None:
 
 def read_classes(path: Path, gold: Path, language: str) -> ScoredFile:
     """A label per line; accuracy."""
-    label_map = read_label_map(gold.parents[1] / "label_map.json")
-    names = sorted(label_map, key=label_map.get)
+    label_map = _label_map_of(gold)
+    names = list(label_map)
     labels = [names[example.label] for example in read_classification(gold, label_map)]
     predicted = []
     for cells in _rows(path):
-        id_ = cells[-len(names) - 1] if len(cells) > len(names) else ""  # before the probabilities
+        # A row has a qid (not in every file), the id of the label, and a probability for each label.
+        before_probabilities = cells[: -len(names)]
+        id_ = before_probabilities[-1] if before_probabilities else ""
         if not id_.isdecimal() or int(id_) >= len(names):
             raise UserError(f"{path}: not the predictions of a model with {len(names)} labels")
         predicted.append(names[int(id_)])
-    _check_count(path, gold, predicted, labels)
+    if len(predicted) != len(labels):
+        raise _misfit(path, gold, predicted, labels)
     return ScoredFile("".join(f"{name}\n" for name in predicted), {"acc": accuracy(predicted, labels)})
 
 
 def read_tags(path: Path, gold: Path, language: str, scheme: str) -> ScoredFile:
     """A tag per line, a blank line behind each sentence; seqeval's F1."""
-    label_map = read_label_map(gold.parents[1] / "label_map.json")
-    names = sorted(label_map, key=label_map.get)
-    labels = []
+    label_map = _label_map_of(gold)
+    names = list(label_map)
+    gold_tags = []
     for sentence in read_tagged(gold, label_map, scheme):
-        labels.append([names[label] for label in sentence.labels])
+        gold_tags.append([names[label] for label in sentence.labels])
     predicted = [list(sentence.predicted) for sentence in read_conll(path)]
-    _check_count(path, gold, [len(tags) for tags in predicted], [len(tags) for tags in labels], same=True)
-    content = "".join("".join(f"{tag}\n" for tag in tags) + "\n" for tags in predicted)
-    return ScoredFile(content, {"f1": seqeval_scores(labels, predicted).f1})
+    if [len(tags) for tags in predicted] != [len(tags) for tags in gold_tags]:
+        raise _misfit(path, gold, predicted, gold_tags)
+    content = ""
+    for tags in predicted:
+        content += "".join(f"{tag}\n" for tag in tags) + "\n"
+    return ScoredFile(content, {"f1": seqeval_scores(gold_tags, predicted).f1})
 
 
 def read_answers(path: Path, gold: Path, language: str, rules: str) -> ScoredFile:
@@ -197,7 +211,8 @@ def read_matches(path: Path, gold: Path, language: str) -> ScoredFile:
     (bitext,) = read_bitexts(gold, [language])
     labels = [str(number) for number in bitext.alphabetical_order()]
     predicted = [cells[0] for cells in _rows(path)]
-    _check_count(path, gold, predicted, labels)
+    if len(predicted) != len(labels):
+        raise _misfit(path, gold, predicted, labels)
     score = accuracy(predicted, labels)
     return ScoredFile("".join(f"{number}\n" for number in predicted), {"acc": score})
 
@@ -217,7 +232,7 @@ def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
     translations = Sentences(f"{gold}.en.ids").texts()
     pairs = set()
     try:
-        for score, source, translation in _rows(path):
+        for score, source, translation in _rows(path):  # the two texts by their line numbers, from 1
             if float(score) >= threshold:
                 pairs.add((sources[int(source) - 1], translations[int(translation) - 1]))
     except (ValueError, IndexError) as error:
@@ -233,17 +248,22 @@ def f1_of_pairs(pairs: set[tuple[str, ...]], gold: set[tuple[str, ...]]) -> floa
     return 2 * correct / (len(pairs) + len(gold)) * 100
 
 
+def _label_map_of(gold: Path) -> dict[str, int]:
+    """Label -> id of a gold file such as data/xnli/test/test.de.tsv, in the order of the ids."""
+    label_map = read_label_map(gold.parents[1] / "label_map.json")
+    return {label: label_map[label] for label in sorted(label_map, key=label_map.get)}
+
+
 def _rows(path: Path) -> list[list[str]]:
     """The cells of each line."""
     return [line.split("\t") for line in Sentences(path).texts()]
 
 
-def _check_count(path: Path, gold: Path, predicted: Sequence, labels: Sequence, same: bool = False) -> None:
-    """Raise a UserError if predictions are not as many as labels, or not the `same` lengths."""
-    if len(predicted) != len(labels) or (same and predicted != labels):
-        raise UserError(
-            f"{path}: {len(predicted):,} predictions that do not belong to the {len(labels):,} rows of {gold}"
-        )
+def _misfit(path: Path, gold: Path, predicted: Sequence, labels: Sequence) -> UserError:
+    """The error for predictions that are not of the rows of the gold file."""
+    return UserError(
+        f"{path}: {len(predicted):,} predictions that do not belong to the {len(labels):,} rows of {gold}"
+    )
 
 
 def group_means(scores: Mapping[str, float]) -> dict[str, float]:
@@ -264,17 +284,19 @@ def group_means(scores: Mapping[str, float]) -> dict[str, float]:
 
 def table(scores: Mapping[str, TaskScore], means: Mapping[str, float]) -> str:
     """The columns of all tasks: score and languages; below them the means that are there."""
-    rows = [["task"], ["score"], ["languages"]]
+    titles = ["task"]
+    score_cells = ["score"]
+    language_cells = ["languages"]
     for name, task in TASKS.items():
-        rows[0].append(task.title)
+        titles.append(task.title)
         if name in scores:
             count = len(task.languages.split())
-            rows[1].append(f"{scores[name].score:.1f}")
-            rows[2].append(f"{count - len(scores[name].missing)}/{count}")
+            score_cells.append(f"{scores[name].score:.1f}")
+            language_cells.append(f"{count - len(scores[name].missing)}/{count}")
         else:
-            rows[1].append("-")
-            rows[2].append("-")
-    text = in_columns(rows)
+            score_cells.append("-")
+            language_cells.append("-")
+    text = in_columns([titles, score_cells, language_cells])
     for group, mean in means.items():
         text += f"\nmean of {group}: {mean:.1f}"
     if "all" not in means:
@@ -293,13 +315,7 @@ _PANX = (
     "zh kk tr et fi hu"
 )
 TASKS = {
-    "xnli": XtremeTask(
-        "XNLI",
-        _CLASSES,
-        "ar bg de el en es fr hi ru sw th tr ur vi zh",
-        "xnli/test/test.%s.tsv",
-        read_classes,
-    ),
+    "xnli": XtremeTask("XNLI", _CLASSES, _XNLI, "xnli/test/test.%s.tsv", read_classes),
     "pawsx": XtremeTask("PAWS-X", _CLASSES, "de en es fr ja ko zh", "pawsx/test/test.%s.tsv", read_classes),
     "udpos": XtremeTask("POS", _TAGS, _UDPOS, "udpos/test/test.%s.tsv", partial(read_tags, scheme="NONE")),
     "panx": XtremeTask("NER", _TAGS, _PANX, "panx/test/test.%s.tsv", partial(read_tags, scheme="IOB")),
@@ -327,8 +343,22 @@ TASKS = {
         partial(read_answers, rules="squad"),
         "json",
     ),
-    "bucc2018": XtremeTask("BUCC", _SENTENCES, "de fr ru zh", "bucc/test/%s-en", read_mined),
-    "tatoeba": XtremeTask("Tatoeba", _SENTENCES, " ".join(TATOEBA), "tatoeba", read_matches),
+    "bucc2018": XtremeTask(
+        "BUCC",
+        _SENTENCES,
+        "de fr ru zh",
+        "bucc/test/%s-en",  # the beginning of the names of several files
+        read_mined,
+        predictions="%s/test/scores.tsv",
+    ),
+    "tatoeba": XtremeTask(
+        "Tatoeba",
+        _SENTENCES,
+        " ".join(TATOEBA),
+        "tatoeba",  # the folder of all languages
+        read_matches,
+        predictions="predictions/tatoeba/test-%s.tsv",
+    ),
 }
 
 
