@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from finetune.sentence_pairs import PairStep
+from finetune.sentence_pairs import PairStep, share_of_step
 from reader.pairs import PairRows
 from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
-_MOST_DRAWS = 100  # rows that are read for each pair of a step
+_MOST_DRAWS = 100  # per pair of a step; then the rows have too many texts in common
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class StepRows:
     Args:
         numbers: int64 [n], the rows that are trained on.
         batch_size: rows of a step, over all processes.
+        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
         teacher: a file of vectors, [rows, H], one for each row of the file; None: there is no teacher.
         position: `PairStep.position` of the last step; None starts at the beginning.
     """
@@ -43,30 +44,33 @@ class StepRows:
     position: dict[str, Any] | None = None
 
     def __call__(self) -> Iterator[PairStep]:
+        """Yield this process's share of one step after the other, without end."""
         sizes = {"rows": len(self.numbers)}
-        sampler = Sampler(sizes, sizes, 1.0, self.seed, "own pairs")
+        sampler = Sampler(sizes, sizes, 1.0, self.seed, "own pairs")  # of one stream
         if self.position is not None:
             sampler.restore(self.position)
         teacher = None if self.teacher is None else np.load(self.teacher, mmap_mode="r")
-        first = self.batch_size * self.rank // self.world_size
-        behind = self.batch_size * (self.rank + 1) // self.world_size
+        share = share_of_step(self.batch_size, self.rank, self.world_size)
         while True:
             numbers = self._draw(sampler)
-            texts = [self.rows[number] for number in numbers]
-            counts = [len(row) - 2 for row in texts]  # of negatives
-            columns = self.batch_size + sum(counts)
-            negative = ~np.eye(self.batch_size, columns, dtype=bool)
-            own_rows = texts[first:behind]
-            own_texts = [row[0] for row in own_rows] + [row[1] for row in own_rows]
+            rows = [self.rows[number] for number in numbers]
+            given_negatives = sum(len(row) - 2 for row in rows)  # behind query and positive
+            # The rows have no text in common, so all candidates but its positive are negatives of a query.
+            negative = ~np.eye(self.batch_size, self.batch_size + given_negatives, dtype=bool)
+            own_rows = rows[share]
+            texts = [row[0] for row in own_rows] + [row[1] for row in own_rows]
             for row in own_rows:
-                own_texts += row[2:]
-            ids = self.tokenizer.encode_batch(own_texts)
-            sentences = self.tokenizer.sentences(ids, self.max_seq_len)
-            of_step = None if teacher is None else np.asarray(teacher[numbers])
-            yield PairStep(sentences, negative, sampler.state(), behind - first, of_step)
+                texts += row[2:]
+            yield PairStep(
+                sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
+                negative=negative,
+                position=sampler.state(),
+                pair_count=len(own_rows),
+                teacher=None if teacher is None else np.asarray(teacher[numbers]),
+            )
 
     def _draw(self, sampler: Sampler) -> list[int]:
-        """The rows of the next step.
+        """The numbers of the rows of the next step.
 
         Raises:
             UserError: there are too few rows without a text in common.
@@ -74,7 +78,8 @@ class StepRows:
         numbers: list[int] = []
         texts: set[str] = set()
         for _ in range(_MOST_DRAWS * self.batch_size):
-            number = int(self.numbers[sampler.draw(1).item[0]])
+            (place,) = sampler.draw(1).item
+            number = int(self.numbers[place])
             row = self.rows[number]
             if texts.isdisjoint(row):
                 texts.update(row)
@@ -94,13 +99,13 @@ def divide(rows: PairRows, validation_pairs: int) -> tuple[np.ndarray, np.ndarra
     positive of one of them are not trained on.
 
     Returns:
-        The numbers of both, int64 [n].
+        The numbers of the rows that are held out, and of those that are trained on: int64 [n] each.
 
     Raises:
         UserError: no rows are left to train on.
     """
     count = min(validation_pairs, len(rows) // 10)
-    held_out = np.arange(count) * len(rows) // max(count, 1)
+    held_out = np.arange(count) * len(rows) // max(count, 1)  # `count` may be 0
     texts = {text for number in held_out.tolist() for text in rows[number][:2]}
     trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row)]
     if not trained:

@@ -17,10 +17,10 @@ class PairStep:
     """One process's share of a step.
 
     Attributes:
-        sentences: ids of its b pairs, [CLS] S [SEP]: b sources, b translations, then given negatives.
+        sentences: ids of its b pairs, [CLS] S [SEP]: b sources, b translations, then the given negatives.
         negative: [B, C] bool over the whole step: whether source i and candidate j are a negative. The
             candidates are B translations, then the given negatives. Pairs that share a sentence, on any side,
-            are no negatives.
+            are no negatives of each other.
         position: with it the steps go on after this one, a JSON value.
         pair_count: b.
         teacher: [B, H], the teacher's vectors of all sources of the step; None: there is no teacher.
@@ -34,7 +34,7 @@ class PairStep:
 
     @property
     def micro_batches(self) -> list["PairStep"]:
-        """A step is one micro-batch, because each of its pairs is a negative of all others."""
+        """The step itself is the only micro-batch, because each of its pairs is a negative of all others."""
         return [self]
 
 
@@ -47,6 +47,7 @@ class StepPairs:
     Args:
         path: folder of the corpus.
         batch_size: pairs of a step, over all processes.
+        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
         alpha: language pairs are drawn in proportion to their number of pairs to this power.
         position: `PairStep.position` of the last step; None starts at the beginning.
     """
@@ -73,28 +74,37 @@ class StepPairs:
         return corpus
 
     def __call__(self) -> Iterator[PairStep]:
+        """Yield this process's share of one step after the other, without end."""
         streams = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in streams.items()}
         sampler = Sampler(sizes, sizes, self.alpha, self.seed, "retrieval")
         if self.position is not None:
             sampler.restore(self.position)
-        first = self.batch_size * self.rank // self.world_size
-        behind = self.batch_size * (self.rank + 1) // self.world_size
+        share = share_of_step(self.batch_size, self.rank, self.world_size)
         while True:
             draws = sampler.draw(self.batch_size)
             source_ids = []
             translation_ids = []
             for stream, item, reverse in zip(draws.stream, draws.item, draws.reverse):
-                source, translation = streams[sampler.names[stream]][int(item)]
+                pairs = streams[sampler.names[stream]]
+                source, translation = pairs[int(item)]
                 if reverse:  # half of the pairs, so that English is on both sides
                     source, translation = translation, source
                 source_ids.append(source)
                 translation_ids.append(translation)
             sources = self.tokenizer.sentences(source_ids, self.max_seq_len)
             translations = self.tokenizer.sentences(translation_ids, self.max_seq_len)
-            sentences = sources[first:behind] + translations[first:behind]
-            negative = negatives(sources, translations)
-            yield PairStep(sentences, negative, sampler.state(), behind - first)
+            yield PairStep(
+                sentences=sources[share] + translations[share],
+                negative=negatives(sources, translations),
+                position=sampler.state(),
+                pair_count=len(sources[share]),
+            )
+
+
+def share_of_step(pairs: int, rank: int, world_size: int) -> slice:
+    """Which pairs of a step process `rank` encodes; the shares differ by one pair at most."""
+    return slice(pairs * rank // world_size, pairs * (rank + 1) // world_size)
 
 
 def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
@@ -102,13 +112,13 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
 
     Pairs are read in both directions, so the source of one can be the translation of another.
     """
-    numbers: dict[bytes, int] = {}  # the ids of a sentence -> a number for it
+    number_of: dict[bytes, int] = {}  # the ids of a sentence -> its number; equal sentences have the same one
 
-    def number(sentences: list[np.ndarray]) -> np.ndarray:
-        return np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in sentences])  # [B]
+    def numbers(sentences: list[np.ndarray]) -> np.ndarray:
+        return np.array([number_of.setdefault(ids.tobytes(), len(number_of)) for ids in sentences])  # [B]
 
-    source = number(sources)
-    translation = number(translations)
+    source = numbers(sources)
+    translation = numbers(translations)
     share_a_sentence = (
         (source[:, None] == source)
         | (source[:, None] == translation)
