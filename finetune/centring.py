@@ -50,12 +50,12 @@ def means_of_checkpoint(
 ) -> dict[str, np.ndarray]:
     """Language -> its mean vector in the checkpoint's folder, at the layer that is searched, [H].
 
-    With --layer sweep, that of each layer, [L + 1, H].
-    Empty if there are none, if they are of another pooling, or if a language of the bitexts is missing.
+    With --layer sweep, that of each layer, [L + 1, H]. Empty if there are none, if they are of another
+    pooling, or if a language of the bitexts is missing.
     """
     if checkpoint is None or checkpoint.language_means_path is None:
         return {}
-    if flags.pooling != "mean":
+    if flags.pooling != "mean":  # the means in a folder are of that pooling
         return {}
     shape = (model.config.num_hidden_layers + 1, model.config.hidden_size)
     means = LanguageMeans.read(checkpoint.language_means_path, shape)
@@ -74,5 +74,7 @@ def means_of_checkpoint(
 
 
 def _languages(bitexts: list[Bitext]) -> list[str]:
-    """Those of the bitexts, and English."""
-    return ["en", *(bitext.language for bitext in bitexts)] if bitexts else []
+    """English and the other language of each bitext; none without bitexts, because nothing is searched."""
+    if not bitexts:
+        return []
+    return ["en", *(bitext.language for bitext in bitexts)]

@@ -4,7 +4,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-_NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
+_EXCLUDED = -1e4  # a logit whose loss and gradient are 0, in float16 too
 
 
 def hardest_negative_bce(
@@ -30,10 +30,10 @@ def hardest_negative_bce(
     """
     logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
     of_pairs = logits.diagonal()  # [B]
-    hardest_candidate, hardest_source = _hardest(logits, negative)
+    hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
     # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
     loss = 2 * F.softplus(-of_pairs) + F.softplus(hardest_candidate) + F.softplus(hardest_source)
-    return loss.sum(), _winners(logits, negative)
+    return loss.sum(), _count_winners(logits, negative)
 
 
 def in_batch_softmax(
@@ -41,20 +41,26 @@ def in_batch_softmax(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each source over its translation and all its negatives (Henderson et al., 2017).
 
-    It is the MultipleNegativesRankingLoss of sentence-transformers; with `both_directions` the mean of it and
-    of the cross-entropy of each translation over all sources, which is partition_mode="per_direction" there.
+    It is the MultipleNegativesRankingLoss of sentence-transformers.
 
-    Args and returns: as of `hardest_negative_bce`.
+    Args:
+        sources, candidates, negative: as of `hardest_negative_bce`.
+        scale: a logit is scale x cosine.
+        both_directions: take the mean of this loss and of the cross-entropy of each translation over all
+            sources, which is partition_mode="per_direction" in sentence-transformers.
+
+    Returns:
+        As `hardest_negative_bce`.
     """
     logits = scale * _cosines(sources, candidates)  # [B, C]
     of_pairs = logits.diagonal()  # [B]
-    counted = negative | paddle.eye(*logits.shape).astype("bool")
-    logits_counted = paddle.where(counted, logits, paddle.full_like(logits, _NONE))
-    loss = paddle.logsumexp(logits_counted, axis=1) - of_pairs
+    is_in_sum = negative | paddle.eye(*logits.shape).astype("bool")  # [B, C]
+    summed = paddle.where(is_in_sum, logits, paddle.full_like(logits, _EXCLUDED))
+    loss = paddle.logsumexp(summed, axis=1) - of_pairs  # [B]
     if both_directions:
-        of_translations = logits_counted[:, : len(of_pairs)]
+        of_translations = summed[:, : len(of_pairs)]  # [B, B], without given negatives
         loss = (loss + paddle.logsumexp(of_translations, axis=0) - of_pairs) / 2
-    return loss.sum(), _winners(logits, negative)
+    return loss.sum(), _count_winners(logits, negative)
 
 
 def teacher_mse(
@@ -72,13 +78,16 @@ def teacher_mse(
         As `hardest_negative_bce`.
     """
     teacher = teacher.astype(sources.dtype)
-    translations = candidates[: len(sources)]
+    translations = candidates[: len(sources)]  # [B, H]
     loss = (F.mse_loss(sources, teacher, "none") + F.mse_loss(translations, teacher, "none")) / 2  # [B, H]
-    return loss.mean(axis=1).sum(), _winners(_cosines(sources, candidates), negative)
+    return loss.mean(axis=1).sum(), _count_winners(_cosines(sources, candidates), negative)
 
 
 def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
-    """[B, C], in float32 or better: in half precision many cosines would be equal."""
+    """The cosine of each source and each candidate, [B, C], in float32 or better.
+
+    In half precision many cosines would be equal.
+    """
     with paddle.amp.auto_cast(enable=False):
         if sources.dtype != paddle.float64:
             sources = sources.astype("float32")
@@ -88,11 +97,12 @@ def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
 
 def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """The largest logit of a negative of each source, and of each translation: [B] each."""
-    of_negatives = paddle.where(negative, logits, paddle.full_like(logits, _NONE))  # [B, C]
-    return of_negatives.max(axis=1), of_negatives[:, : len(logits)].max(axis=0)
+    of_negatives = paddle.where(negative, logits, paddle.full_like(logits, _EXCLUDED))  # [B, C]
+    of_translations = of_negatives[:, : len(logits)]  # [B, B], without given negatives
+    return of_negatives.max(axis=1), of_translations.max(axis=0)
 
 
-def _winners(logits: Tensor, negative: Tensor) -> Tensor:
+def _count_winners(logits: Tensor, negative: Tensor) -> Tensor:
     """The number of pairs that beat all their negatives."""
     of_pairs = logits.diagonal()
     hardest_candidate, hardest_source = _hardest(logits, negative)

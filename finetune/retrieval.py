@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -63,6 +63,14 @@ class PairBatch(Uploadable):
     negative: Tensor
     pair_count: int
     teacher: Tensor | None
+
+
+class PairVectors(NamedTuple):
+    """The sentence vectors of the pairs that one process has encoded: [b, H], [b, H] and [n, H]."""
+
+    sources: Tensor
+    translations: Tensor
+    given_negatives: Tensor
 
 
 class Retrieval(Task):
@@ -125,17 +133,31 @@ class Retrieval(Task):
         return make_engine(flags, model, flags.max_steps, seed)
 
     def _pairs(self, flags: RetrievalFlags, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
-        """The training steps, and the held-out pairs as ids: names of languages or of the file -> pairs."""
-        processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-        sizes = (flags.batch_size, flags.max_seq_len)
+        """The training steps of a seed, and the held-out pairs as ids.
+
+        Returns:
+            The steps; and names -> pairs, where the names are languages, ("de", "en"), or the file,
+            ("pairs.tsv",).
+        """
+        shared = {
+            "tokenizer": self.tokenizer,
+            "batch_size": flags.batch_size,
+            "max_seq_len": flags.max_seq_len,
+            "seed": seed,
+            "rank": distributed.rank(),
+            "world_size": distributed.world_size(),
+        }
         if self.rows is None:
-            steps = StepPairs(self.tokenizer, flags.train_set, *sizes, flags.pair_alpha, seed, **processes)
+            steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             return steps, steps.open().held_out_parallel
         held_out, trained = divide(self.rows, flags.validation_pairs)
         teacher = Path(flags.teacher) if flags.teacher else None
-        steps = StepRows(self.tokenizer, self.rows, trained, *sizes, teacher, seed, **processes)
-        pairs = [self.tokenizer.encode_batch(self.rows[number][:2]) for number in held_out.tolist()]
-        return steps, {(self.rows.path.name,): pairs} if pairs else {}
+        steps = StepRows(rows=self.rows, numbers=trained, teacher=teacher, **shared)
+        held_out_ids = []
+        for number in held_out.tolist():
+            query, positive, *_ = self.rows[number]
+            held_out_ids.append(self.tokenizer.encode_batch([query, positive]))
+        return steps, {(self.rows.path.name,): held_out_ids} if held_out_ids else {}
 
     def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
         return dataclasses.replace(self.pairs, position=position)
@@ -144,11 +166,11 @@ class Retrieval(Task):
         """Send the sentences of a step in groups of similar length."""
         pad_id = model.config.pad_token_id
         groups = []
-        rows: list[int] = []
+        numbers_in_groups: list[int] = []  # the number of each sentence, in the order of the groups
         for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
             groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
-            rows += numbers
-        order = np.argsort(rows)
+            numbers_in_groups += numbers
+        order = np.argsort(numbers_in_groups)
         return [upload(PairBatch(groups, order, data.negative, data.pair_count, data.teacher))]
 
     def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -160,25 +182,31 @@ class Retrieval(Task):
         world_size = distributed.world_size()
         groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
         vectors = paddle.index_select(paddle.concat(groups), batch.order, axis=0)  # [2b + n, H]
-        parts = [split_pairs(vectors, batch.pair_count)]
+        own_part = split_pairs(vectors, batch.pair_count)
+        parts = [own_part]  # of all processes
         if world_size > 1:
             everywhere = distributed.gather((vectors.detach().numpy(), batch.pair_count))
-            own_part = parts[0]
             parts = [split_pairs(paddle.to_tensor(array), count) for array, count in everywhere]
             parts[distributed.rank()] = own_part  # it has a gradient
-        sources = paddle.concat([part[0] for part in parts])  # [B, H]
-        candidates = [part[1] for part in parts] + [part[2] for part in parts if len(part[2])]
-        total, correct = self._total(sources, paddle.concat(candidates), batch)
-        count = len(batch.negative)
+        sources = paddle.concat([part.sources for part in parts])  # [B, H]
+        candidates = [part.translations for part in parts]
+        candidates += [part.given_negatives for part in parts if len(part.given_negatives)]
+        total, correct = self._total(sources, paddle.concat(candidates), batch)  # candidates [C, H]
+        count = len(batch.negative)  # B
         loss = total / count
         if world_size > 1:
             # The engine sums values and gradients over the processes. Each process has the value of the whole
             # step, so its value is divided by their number; its gradient is a part, which stays as it is.
             loss = loss + (loss / world_size - loss).detach()
+        # The engine sums these values, too. `line` logs per cent.
         return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
 
     def _total(self, sources: Tensor, candidates: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The loss that the flags name, over the whole step; see `finetune.pair_losses`."""
+        """The loss that the flags name, over the whole step; and how many pairs beat all their negatives.
+
+        Args:
+            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `finetune.pair_losses`.
+        """
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]
         if batch.teacher is not None:
@@ -189,15 +217,16 @@ class Retrieval(Task):
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Search the held-out pairs in both directions; the processes share the language pairs."""
-        pairs = sorted(self.held_out)
+        names = sorted(self.held_out)
         world_size = distributed.world_size()
         own_scores: dict[str, float] = {}
-        for first in range(0, len(pairs), world_size):
+        for first in range(0, len(names), world_size):
+            # One language pair for each process; the last round may have none for some of them.
             number = first + distributed.rank()
-            if number < len(pairs):
-                pair = pairs[number]
+            if number < len(names):
+                languages = names[number]
                 with engine.autocast():
-                    own_scores["-".join(pair)] = self._accuracy(engine.model, self.held_out[pair])
+                    own_scores["-".join(languages)] = self._accuracy(engine.model, self.held_out[languages])
             if stop.anywhere():  # every process asks equally often
                 return None
         scores: dict[str, float] = {}
@@ -209,8 +238,11 @@ class Retrieval(Task):
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
         return Evaluation(engine.steps, 0, mean, {"held-out pairs": by_name})
 
-    def _accuracy(self, model: ErnieMModel, pairs: Any) -> float:
-        """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""
+    def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
+        """Per cent of up to --validation_pairs pairs (source ids, translation ids) that are found.
+
+        It is the mean of both directions.
+        """
         count = min(self.flags.validation_pairs, len(pairs))
         source_ids, translation_ids = zip(*(pairs[number] for number in range(count)))
 
@@ -220,7 +252,9 @@ class Retrieval(Task):
 
         sources = vectors(source_ids)
         translations = vectors(translation_ids)
-        return float(50.0 * (hits(sources, translations).mean() + hits(translations, sources).mean()))
+        forward = hits(sources, translations).mean()
+        backward = hits(translations, sources).mean()
+        return float(50.0 * (forward + backward))
 
     def line(self, interval: Interval) -> str:
         measure = f"pairs that beat their negatives: {share(interval):.1f} %"
@@ -242,18 +276,26 @@ class Retrieval(Task):
 
 
 def layer_of(flags: RetrievalFlags, layers: int) -> int:
-    """The layer that is trained and searched."""
+    """The layer that is trained and searched. The pooled [CLS] is of the top one."""
     return layers if flags.pooling == "pooled" else layer_number(flags.layer, layers)
 
 
-def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors of b sources, b translations and n given negatives, [2b + n, H] -> [b, H], [b, H], [n, H]."""
+def split_pairs(vectors: Tensor, pair_count: int) -> PairVectors:
+    """Split the vectors of b = `pair_count` sources, b translations and n given negatives, [2b + n, H]."""
     behind_translations = 2 * pair_count
-    return vectors[:pair_count], vectors[pair_count:behind_translations], vectors[behind_translations:]
+    return PairVectors(
+        sources=vectors[:pair_count],
+        translations=vectors[pair_count:behind_translations],
+        given_negatives=vectors[behind_translations:],
+    )
 
 
 def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int) -> None:
-    """Refuse a teacher's vectors that do not belong to the rows or to the model."""
+    """Refuse a teacher's vectors that do not belong to the rows or to the model.
+
+    Args:
+        rows: of the file of pairs; None: the training data is a corpus.
+    """
     if rows is None:
         raise UserError("--teacher has a vector for each row of a file: give a .tsv file as --train_set")
     try:

@@ -38,10 +38,13 @@ T = TypeVar("T")
 
 
 class SearchResult(NamedTuple):
-    """What the model of a seed finds at one layer, and the same model with random weights.
+    """What a search with the vectors of one layer finds.
 
-    Both are measure -> language -> matches. The measures are cosine and margin and, with language means,
-    "centred" and "centred margin". `untrained` is empty if the random weights were not searched.
+    Attributes:
+        layer: its number.
+        trained: of the model of a seed: measure -> language -> matches. The measures are "cosine" and
+            "margin" and, with language means, "centred" and "centred margin".
+        untrained: the same of a model with random weights; empty if that was not searched.
     """
 
     layer: int
@@ -55,7 +58,9 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     bitexts = open_bitexts(flags)
     sentences = sentences_to_centre_on(flags, bitexts)
     starts = open_starts(flags)
-    if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
+    # The start is a step folder with --init_checkpoint; without any flag the weights are random.
+    starts_from_params = flags.init_pretraining_params and not flags.init_checkpoint
+    if flags.init_task and starts_from_params:
         for start in starts.values():
             check_task(start, flags.init_task)
     if flags.do_train:
@@ -159,10 +164,12 @@ def search(
     """
     if not bitexts:
         return None
-    folder = Path(flags.checkpoints, f"seed_{seed}" if len(flags.seeds) > 1 else "")
+    folder = Path(flags.checkpoints)
+    if len(flags.seeds) > 1:
+        folder /= f"seed_{seed}"
     random_model = None
     is_trained = flags.do_train or flags.init_pretraining_params
-    if flags.untrained and is_trained and seed == flags.seeds[0]:
+    if flags.untrained and is_trained and seed == flags.seeds[0]:  # one random model for all seeds
         paddle.seed(seed)
         random_model = ErnieMModel(model.config)
         if flags.cpu_bf16:
@@ -193,9 +200,10 @@ def search_layer(
     bitexts: list[Bitext],
     means: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, Matches]]:
-    """Search bitexts in both directions with the vectors of one layer: measure -> language -> result."""
+    """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches."""
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
+        # [N, H] each
         english = encode_layer(model, _ids(tokenizer, bitext.translations, flags), layer, flags.pooling)
         foreign = encode_layer(model, _ids(tokenizer, bitext.sentences, flags), layer, flags.pooling)
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
@@ -207,11 +215,11 @@ def search_layer(
         return results
 
     by_language = _divided(bitexts, search_one)
-    measures = next(iter(by_language.values()))
-    return {
-        measure: {language: results[measure] for language, results in by_language.items()}
-        for measure in measures
-    }
+    by_measure: dict[str, dict[str, Matches]] = {}
+    for language, results in by_language.items():
+        for measure, matches in results.items():
+            by_measure.setdefault(measure, {})[language] = matches
+    return by_measure
 
 
 def search_layers(
@@ -221,7 +229,9 @@ def search_layers(
     bitexts: list[Bitext],
     means: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, float]]:
-    """Row -> language -> per cent, mean of both directions: each layer, then `choose_on_half`.
+    """Row -> language -> per cent, mean of both directions.
+
+    The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
 
     Args:
         means: language -> its mean at each layer, [L + 1, H]. With them two rows more are of centred vectors,
@@ -231,22 +241,23 @@ def search_layers(
 
     def search_one(bitext: Bitext) -> dict[str, float]:
         english = encode(model, _ids(tokenizer, bitext.translations, flags), specials=specials)
-        other = encode(model, _ids(tokenizer, bitext.sentences, flags), specials=specials)
-        accuracies = accuracy_by_layer(english, other).mean(axis=1)  # [L + 1]
+        foreign = encode(model, _ids(tokenizer, bitext.sentences, flags), specials=specials)  # [L + 1, N, H]
+        accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
         rows = {f"layer {layer}": accuracy for layer, accuracy in enumerate(accuracies)}
-        rows[CHOSEN] = choose_on_half(english, other).mean
+        rows[CHOSEN] = choose_on_half(english, foreign).mean
         if means:
-            english = english - means["en"][:, None]
-            other = other - means[bitext.language][:, None]
-            rows[f"centred, {CHOSEN}"] = choose_on_half(english, other).mean
-            rows[f"centred margin, {CHOSEN}"] = choose_on_half(english, other, found_by_margin).mean
+            english = english - means["en"][:, None]  # the means as [L + 1, 1, H]
+            foreign = foreign - means[bitext.language][:, None]
+            rows[f"centred, {CHOSEN}"] = choose_on_half(english, foreign).mean
+            rows[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, found_by_margin).mean
         return rows
 
     by_language = _divided(bitexts, search_one)
-    names = next(iter(by_language.values()))
-    return {
-        name: {language: 100 * float(rows[name]) for language, rows in by_language.items()} for name in names
-    }
+    by_row: dict[str, dict[str, float]] = {}
+    for language, rows in by_language.items():
+        for name, accuracy in rows.items():
+            by_row.setdefault(name, {})[language] = 100 * float(accuracy)
+    return by_row
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[np.ndarray]:
@@ -254,13 +265,16 @@ def _ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[
     return tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
 
 
-def _divided(bitexts: list[Bitext], work: Callable[[Bitext], T]) -> dict[str, T]:
-    """language -> result of `work`. The processes divide the bitexts, and every process gets all results."""
+def _divided(bitexts: list[Bitext], search_one: Callable[[Bitext], T]) -> dict[str, T]:
+    """language -> what `search_one` returns for its bitext.
+
+    The processes divide the bitexts, and every process gets all results.
+    """
     own_bitexts = bitexts[distributed.rank() :: distributed.world_size()]
     own_results = {}
     progress = Progress(sum(len(bitext.sentences) for bitext in own_bitexts), "searching", unit="sentences")
     for bitext in own_bitexts:
-        own_results[bitext.language] = work(bitext)
+        own_results[bitext.language] = search_one(bitext)
         progress.update(len(bitext.sentences))
     progress.close()
     results: dict[str, T] = {}
@@ -286,27 +300,32 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
 
 def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     """Log and write sweep.json: row -> language -> per cent."""
-    languages = next(iter(rows.values()))
-    lines = [["", *languages, report.AVERAGE]]
+    first_row = next(iter(rows.values()))  # every row has the same languages
+    lines = [["", *first_row, report.AVERAGE]]
     for name, row in rows.items():
-        values = [*row.values(), report.average(row)]
-        lines.append([name, *(f"{value:.2f}" for value in values)])
+        percents = [*row.values(), report.average(row)]
+        lines.append([name, *(f"{percent:.2f}" for percent in percents)])
     logger.info("%s\n%s", title, in_columns(lines))
     write_json(folder / "sweep.json", {"title": title, "rows": rows})
 
 
 def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | None]) -> None:
-    """Write a table for each direction, if one layer was searched."""
+    """Write a table for each direction, then one for each measure with the mean of both directions.
+
+    Args:
+        results: seed -> its result; None: it has none, as `search` says.
+    """
     searched = {seed: result for seed, result in results.items() if result is not None}
     if not searched:
         return
     layers = {str(seed): result.layer for seed, result in searched.items()}
-    vectors = f"{flags.pooling}, layer {', '.join(map(str, dict.fromkeys(layers.values())))}"
-    first = next(iter(searched.values()))
+    distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
+    vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"
+    first = next(iter(searched.values()))  # it has the search with random weights, if there was one
+    languages = list(first.trained[flags.score])
     tables = []
     for number, direction in enumerate(DIRECTIONS):
         rows = {seed: _accuracies(result.trained[flags.score], number) for seed, result in searched.items()}
-        languages = list(next(iter(rows.values())))
         paper = report.figures(flags.paper, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), number)
         tables.append(report.Table(f"{direction}, {flags.score}, {vectors}", rows, paper, untrained))
@@ -325,10 +344,10 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
 
 
 def _accuracies(results: Mapping[str, Matches], direction: int) -> dict[str, float]:
-    """language -> per cent found in a direction, a number in `DIRECTIONS`."""
-    return {language: result.accuracies()[direction] for language, result in results.items()}
+    """language -> per cent found in a direction, which is a place in `DIRECTIONS`."""
+    return {language: matches.accuracies()[direction] for language, matches in results.items()}
 
 
 def _both_directions(results: Mapping[str, Matches]) -> dict[str, float]:
     """language -> per cent found, the mean of both directions."""
-    return {language: sum(result.accuracies()) / 2 for language, result in results.items()}
+    return {language: sum(matches.accuracies()) / 2 for language, matches in results.items()}
