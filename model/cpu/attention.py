@@ -79,8 +79,8 @@ def _to_padded(x: Tensor, group: Group, num_heads: int, factor: float = 1.0) -> 
     padded = as_array(result)
     rows = as_array(x)
 
-    def copy(numbers: slice) -> None:
-        for number in range(count)[numbers]:
+    def copy(sequences: slice) -> None:
+        for number in range(sequences.start, sequences.stop):
             length = group.lengths[number]
             tokens = _tokens(rows, group, number, num_heads)
             np.multiply(tokens, factor, out=padded[number, :, :length])
@@ -96,8 +96,8 @@ def _from_padded(x: Tensor, group: Group, result: Tensor, factor: float = 1.0) -
     rows = as_array(result)
     count, num_heads = padded.shape[:2]
 
-    def copy(numbers: slice) -> None:
-        for number in range(count)[numbers]:
+    def copy(sequences: slice) -> None:
+        for number in range(sequences.start, sequences.stop):
             length = group.lengths[number]
             tokens = _tokens(rows, group, number, num_heads)
             np.multiply(padded[number, :, :length], factor, out=tokens)
@@ -113,34 +113,40 @@ def _tokens(rows: np.ndarray, group: Group, number: int, num_heads: int) -> np.n
 
 
 def _softmax_(scores: Tensor, masked: np.ndarray | None, dropout_mask: DropoutMask | None) -> Tensor:
-    """In place: softmax over the last axis of scores [b, heads, T, T]. Returns what dropout leaves of it.
+    """Softmax over the last axis of scores [b, heads, T, T], in place.
 
     Args:
         masked: bool [b, 1, 1 or T, T], where the result is exactly 0; None: nowhere.
+
+    Returns:
+        The softmax after dropout; without dropout, `scores` itself.
     """
     weights = as_array(scores)
     length = scores.shape[-1]
     result = scores if dropout_mask is None else paddle.empty_like(scores)
     dropped = as_array(result)
 
-    def work(numbers: slice) -> None:
-        part = weights[numbers]
+    def work(sequences: slice) -> None:
+        part = weights[sequences]
         if masked is not None:
-            np.copyto(part, -np.inf, where=masked[numbers])
+            np.copyto(part, -np.inf, where=masked[sequences])
         part -= part.max(-1, keepdims=True)
         np.exp(part, out=part)
-        rows = part.reshape([-1, length])
+        rows = part.reshape([-1, length])  # a view, [rows of all heads, T]
         rows /= row_sums(rows)
         if dropout_mask is not None:
-            np.multiply(part, dropout_mask.stays[numbers], out=dropped[numbers])
-            dropped[numbers] *= dropout_mask.scale
+            np.multiply(part, dropout_mask.stays[sequences], out=dropped[sequences])
+            dropped[sequences] *= dropout_mask.scale
 
     over_rows(work, len(weights), weights[0].size)
     return result
 
 
 def _softmax_gradient_(gradient: Tensor, weights: Tensor, dropout_mask: DropoutMask | None) -> None:
-    """In place: the gradient of the dropped weights becomes the gradient of the scores. [b, heads, T, T]."""
+    """Turn the gradient of the dropped weights, [b, heads, T, T], into the gradient of the scores, in place.
+
+    With g the gradient of the softmax's result, that is weights x (g - sum(g x weights)).
+    """
     gradient_rows = as_rows(gradient)
     weight_rows = as_rows(weights)
     stays = None if dropout_mask is None else dropout_mask.stays.reshape(weight_rows.shape)

@@ -32,7 +32,7 @@ class LinearInBfloat16(PyLayer):
         ctx.needs_gradient = needs_gradient(x, *parameters)
         ctx.x_shape = x.shape
         ctx.rounded_x = to_bfloat16(as_rows(x))
-        count = len(parameters) // 2
+        count = len(parameters) // 2  # of the layers
         results = []
         for weight, bias in zip(parameters[:count], parameters[count:]):
             results.append(_linear(ctx.rounded_x, to_bfloat16(as_array(weight)), bias, x.shape))
@@ -41,8 +41,11 @@ class LinearInBfloat16(PyLayer):
     @staticmethod
     def backward(ctx, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
         rounded_x = ctx.rounded_x
-        ctx.rounded_x = None  # `ctx` may live longer than this pass
+        ctx.rounded_x = None  # frees the memory, because `ctx` may live longer than this pass
+        count = len(grad_results)
         x_needs, *parameters_need = ctx.needs_gradient
+        weights_need = parameters_need[:count]
+        biases_need = parameters_need[count:]
         grad_x = paddle.empty(ctx.x_shape, "float32") if x_needs else None
         grad_weights = []
         for number, grad_y in enumerate(grad_results):
@@ -50,13 +53,13 @@ class LinearInBfloat16(PyLayer):
             rounded_grad_y = to_bfloat16(as_rows(grad_y))
             if x_needs:
                 rounded_weight = to_bfloat16(as_array(weight))
+                # The first product fills the empty `grad_x`; those of the other layers are added.
                 multiply(rounded_grad_y, rounded_weight.T, as_rows(grad_x), add=number > 0)
             grad_weight = None
-            if parameters_need[number]:
+            if weights_need[number]:
                 grad_weight = paddle.empty_like(weight)
                 multiply(rounded_x.T, rounded_grad_y, as_array(grad_weight))
             grad_weights.append(grad_weight)
-        biases_need = parameters_need[len(grad_results) :]
         grad_biases = [
             column_sum(grad_y) if needs else None for grad_y, needs in zip(grad_results, biases_need)
         ]
@@ -80,7 +83,7 @@ def _linear(rounded_x: np.ndarray, rounded_weight: np.ndarray, bias: Tensor, x_s
 
 
 def table_logits(x: Tensor, table: Tensor) -> Tensor:
-    """x [m, H] times the word table [V, H]: [m, V]."""
+    """As `model.cpu.word_table.table_logits`, in bfloat16: [m, H] and [V, H] -> [m, V]."""
     result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
     logits = as_array(result)
     rounded_x = to_bfloat16(as_array(x))
@@ -99,14 +102,15 @@ def table_gradients(
     rounded_x = to_bfloat16(as_array(x))
     for words, rounded in _rounded_blocks(as_array(table)):
         rounded_gradient = to_bfloat16(gradient[:, words])
-        multiply(rounded_gradient, rounded, grad_x, add=words.start > 0)
+        is_first = words.start == 0  # which fills the empty `grad_x`
+        multiply(rounded_gradient, rounded, grad_x, add=not is_first)
         if grad_table is not None:
             multiply(rounded_gradient.T, rounded_x, grad_table[words], add=accumulate)
     return result
 
 
 def _rounded_blocks(table: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Some rows of a table [V, H] after the other, in bfloat16."""
+    """The rows of a table [V, H] block by block: which rows, and their values in bfloat16."""
     for start in range(0, len(table), _WORDS):
         words = slice(start, min(start + _WORDS, len(table)))
         yield words, to_bfloat16(table[words])

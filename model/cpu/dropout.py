@@ -10,7 +10,7 @@ from paddle.autograd import PyLayer
 
 from model.cpu.rows import as_rows, needs_gradient, over_rows
 
-DRAWN = 1 << 18  # elements that one stream of random bits decides on
+DRAWN = 1 << 18  # elements for which one stream of random bits is drawn
 LEVELS = 1 << 16  # the values of the 16 random bits of an element
 
 
@@ -33,15 +33,17 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
     seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").tolist()
     size = math.prod(shape)
     stays = np.empty(size, bool)
-    parts = np.split(stays, range(DRAWN, size, DRAWN))
+    parts = np.split(stays, range(DRAWN, size, DRAWN))  # views, which the threads fill
 
     def draw(numbers: slice) -> None:
-        for number, part in list(enumerate(parts))[numbers]:
+        for number in range(numbers.start, numbers.stop):
             # A stream of its own for each part, so that the bits do not depend on the number of threads. The
             # first part has the stream of the seed itself, as arrays had before they were drawn in parts.
             key = (number,) if number else ()
             source = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key))
-            bits = source.random_raw(-(-len(part) // 4)).view(np.uint16)[: len(part)]
+            part = parts[number]
+            words = source.random_raw(math.ceil(len(part) / 4))  # uint64, each for four elements
+            bits = words.view(np.uint16)[: len(part)]
             np.less(bits, threshold, out=part)
 
     over_rows(draw, len(parts), DRAWN)
@@ -68,6 +70,7 @@ class DropoutOnCpu(PyLayer):
 
 
 def _apply(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """x [..., H] times the mask and its scale, plus `residual`."""
     y = paddle.empty_like(x)
     x_rows = as_rows(x)
     y_rows = as_rows(y)  # [N, H]
@@ -76,7 +79,7 @@ def _apply(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tens
 
     def work(rows: slice) -> None:
         part = y_rows[rows]
-        np.copyto(part, stays[rows])
+        np.copyto(part, stays[rows])  # 1.0 and 0.0
         part *= mask.scale
         part *= x_rows[rows]
         if residual_rows is not None:

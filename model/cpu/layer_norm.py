@@ -25,8 +25,10 @@ class LayerNormOnCpu(PyLayer):
         scale = np.empty([len(x_rows), 1], x_rows.dtype)  # 1 / sqrt(variance + epsilon), [N, 1]
 
         def norm(rows: slice) -> None:
-            part = np.subtract(x_rows[rows], row_sums(x_rows[rows]) / size, out=normed_rows[rows])
-            scale[rows] = 1.0 / np.sqrt(row_dots(part, part) / size + epsilon)
+            mean = row_sums(x_rows[rows]) / size
+            part = np.subtract(x_rows[rows], mean, out=normed_rows[rows])
+            variance = row_dots(part, part) / size
+            scale[rows] = 1.0 / np.sqrt(variance + epsilon)
             part *= scale[rows]
             np.multiply(part, weights, out=y_rows[rows])
             y_rows[rows] += biases

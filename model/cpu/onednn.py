@@ -23,13 +23,15 @@ _CPU_ENGINE = 1
 _IN_ORDER_STREAM = 1
 _BFLOAT16 = 2
 _FLOAT32 = 3
-_FROM = 1  # the arguments of a reorder, which converts numbers
+_FROM = 1  # the two arguments of a reorder, which is oneDNN's word for a conversion
 _TO = 17
-_AVX512_BF16 = 0xE7  # the bits of this instruction set, which AMX includes
+_AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
 _Dimensions = c_int64 * 12  # of an array, or its strides; the first ones count
 
 
 class _Argument(ctypes.Structure):
+    """An array that an operation reads or writes: `name` is _FROM or _TO."""
+
     _fields_ = [("name", c_int), ("memory", c_void_p)]
 
 
@@ -154,7 +156,7 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
     out_order, out_stride = _order(out)
     if out_order != b"N":
         raise ValueError("the result cannot be transposed")
-    _call(
+    _call(  # out = 1.0 x y + add out
         "gemm_bf16bf16f32",
         x_order,
         y_order,
@@ -173,7 +175,15 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
 
 
 def _order(matrix: np.ndarray) -> tuple[bytes, int]:
-    """b"N", or b"T" of a transposed matrix, and the distance between the rows that lie in memory."""
+    """How a matrix lies in memory, as BLAS says it.
+
+    Returns:
+        b"N" if the numbers of a row lie side by side, b"T" if those of a column do; and the distance from one
+        such row or column to the next, in numbers. If there is only one, it is at least its length.
+
+    Raises:
+        ValueError: neither lie side by side.
+    """
     by_row, by_column = (stride // matrix.itemsize for stride in matrix.strides)
     if by_column == 1:
         return b"N", max(by_row, matrix.shape[1])
@@ -183,23 +193,31 @@ def _order(matrix: np.ndarray) -> tuple[bytes, int]:
 
 
 def _call(function: str, *arguments) -> None:
+    """Call a function of `_SIGNATURES`.
+
+    Raises:
+        RuntimeError: it has failed.
+    """
     status = _functions()[function](*arguments)
     if status:
         raise RuntimeError(f"oneDNN: dnnl_{function} has failed with status {status}")
 
 
 def _path() -> Path:
+    """The library in Paddle's wheel."""
     return Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
 
 
 @cache
 def _functions() -> dict[str, Callable[..., int]]:
+    """The functions of `_SIGNATURES`, by name. Each releases the interpreter lock while it runs."""
     library = ctypes.CDLL(str(_path()))
     return {name: CFUNCTYPE(c_int, *types)((f"dnnl_{name}", library)) for name, types in _SIGNATURES.items()}
 
 
 @cache
 def _engine() -> c_void_p:
+    """oneDNN's object for the CPU, made once."""
     engine = c_void_p()
     _call("engine_create", engine, _CPU_ENGINE, 0)
     return engine

@@ -36,7 +36,11 @@ def as_tensor(array: np.ndarray) -> Tensor:
 
 
 class _Memory:
-    # The array of np.from_dlpack may be read-only, so the pointer is passed on directly.
+    """The memory of a tensor in the form that `np.asarray` takes.
+
+    `np.from_dlpack` would not do: its array may be read-only.
+    """
+
     def __init__(self, x: Tensor):
         dtype = np.dtype(str(x.dtype).removeprefix("paddle."))
         self.owner = x  # keeps the memory while the array lives
@@ -44,7 +48,7 @@ class _Memory:
             "version": 3,
             "shape": tuple(x.shape),
             "typestr": dtype.str,
-            "data": (x.data_ptr(), False),
+            "data": (x.data_ptr(), False),  # not read-only
             "strides": tuple(dtype.itemsize * stride for stride in x.strides),
         }
 
@@ -52,14 +56,16 @@ class _Memory:
 def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     """Call `work` for slices of `rows` rows of `width` numbers, several at a time and in no order.
 
-    `work` must not call `over_rows`, and each row may depend only on its own values, so that the result does
-    not depend on the number of threads. NumPy's floating-point warnings are switched off.
+    A slice has a start and a stop. `work` must not call `over_rows`, and each row may depend only on its own
+    values, so that the result does not depend on the number of threads. NumPy's floating-point warnings are
+    switched off.
     """
     threads = thread_count()
-    # At most BLOCK numbers in a slice, and at least a slice for each thread.
+    # A slice has at most BLOCK numbers, and there is a slice for each thread.
     size = max(1, min(BLOCK // width, math.ceil(rows / threads)))
-    slices = [slice(start, start + size) for start in range(0, rows, size)]
-    shares = [slices[first::threads] for first in range(threads)]  # of each thread; the first is this one's
+    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    # What each thread does; this thread does the first share.
+    shares = [slices[first::threads] for first in range(threads)]
     futures = [_pool().submit(_each, work, share) for share in shares[1:] if share]
     _each(work, shares[0])
     for future in futures:
@@ -72,6 +78,7 @@ def thread_count() -> int:
 
 
 def _each(work: Callable[[slice], None], slices: list[slice]) -> None:
+    """Call `work` for some slices, one after the other."""
     with np.errstate(all="ignore"):
         for rows in slices:
             work(rows)
@@ -79,6 +86,7 @@ def _each(work: Callable[[slice], None], slices: list[slice]) -> None:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
+    """Threads for all shares but this thread's, made once."""
     return ThreadPoolExecutor(thread_count(), "rows")
 
 

@@ -13,7 +13,7 @@ from model.cpu.rows import add, as_array, as_rows, as_tensor, over_rows, row_sum
 if TYPE_CHECKING:
     from model.word_table import TableGradient
 
-_WORDS = 1 << 14  # words of a gradient that are added to another one at a time
+_WORDS = 1 << 14  # rows of a word table whose gradients are added at a time
 
 
 class LookUpOnCpu(PyLayer):
@@ -47,12 +47,13 @@ def table_gradients(
         accumulate: add to `grad_table` instead.
 
     Returns:
-        The gradient of the table's factor, [m, H].
+        The gradient of what the table was multiplied with, [m, H].
     """
     if grad_table is not None and not accumulate:
         paddle.matmul(grad_logits, x, transpose_x=True, out=as_tensor(grad_table))
     elif grad_table is not None:
-        for start in range(0, len(grad_table), _WORDS):  # the product takes memory of its own
+        # In blocks, because a product takes memory of its own before it is added.
+        for start in range(0, len(grad_table), _WORDS):
             words = slice(start, start + _WORDS)
             product = paddle.matmul(grad_logits[:, words], x, transpose_x=True)
             add(grad_table[words], as_array(product))
@@ -78,7 +79,7 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
 
     def work(rows: slice) -> None:
         part = values[rows]
-        at_label = (np.arange(len(part)), labels[rows])
+        at_label = (np.arange(len(part)), labels[rows])  # the index of each row's label
         part += biases
         highest = part.max(1, keepdims=True)  # [rows, 1]
         label_logit = part[at_label][:, None]  # [rows, 1]
@@ -87,7 +88,7 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
         np.exp(part, out=part)
         total = row_sums(part)
         losses[rows] = (np.log(total) + highest - label_logit)[:, 0]
-        if derive:
+        if derive:  # softmax, less 1 at the label
             part /= total
             part[at_label] -= 1.0
 
