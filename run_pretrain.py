@@ -16,7 +16,7 @@ from utils.runtime import prepare
 def main() -> None:
     with StopSignal() as stop:
         config = load_config(PretrainConfig, sys.argv[1:], __doc__)
-        prepare()
+        prepare()  # the CPU settings, which Paddle reads when it is imported
         train(config, stop)
     stop.exit_as_asked()
 
@@ -37,7 +37,8 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
         save_settings(task.config, folder)
-        if trainer.run(stop):
+        is_finished = trainer.run(stop)
+        if is_finished:
             finish(task, trainer, folder)
 
 

@@ -31,6 +31,7 @@ def camlm(side: np.ndarray, masked: np.ndarray) -> np.ndarray:
         bool [T, T].
     """
     same_side = side[:, None] == side[None, :]  # [T, T]
+    # Only unmasked tokens are seen: by unmasked rows on the same side, by masked rows on the other side.
     visible = ~masked[None, :] & (same_side ^ masked[:, None])
     return visible | np.eye(len(side), dtype=bool)
 

@@ -121,19 +121,20 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
     sequences = [sequence for example in examples for sequence in example.sequences]
     packed = _join(sequences)
     starts = packed.layout.starts  # [S]
-    targets = _targets(starts, sequences)  # [M]
-    objectives = []
+    objectives = []  # of each sequence
     stage1_sequences = []
-    first_tokens = []  # in this batch, of each sentence of the first pass
+    first_tokens = []  # of each BTMLM sequence, in this batch
     for example in examples:
         if example.stage1 is not None:
+            number = len(objectives)  # of its sequence; `objectives` has one for each sequence before it
             stage1_sequences.append(example.stage1)
-            first_tokens.append(starts[len(objectives)])  # there are as many sequences so far
+            first_tokens.append(starts[number])
         objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
+    targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     order = np.argsort(targets, kind="stable")  # the targets of a sequence need not come in order
     return Batch(
-        **vars(packed),
+        **vars(packed),  # the fields of `Packed`
         targets=targets[order],
         target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],
         target_languages=_concatenate([sequence.target_languages for sequence in sequences])[order],
@@ -143,15 +144,19 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
 
 
 def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[int]) -> Stage1:
-    """The first pass of BTMLM sequences, whose second passes begin at `first_tokens` of their batch."""
+    """The first pass of BTMLM sequences.
+
+    Args:
+        first_tokens: where the second pass of each begins in its batch.
+    """
     sequences = [stage1.sequence for stage1 in stage1_sequences]
     packed = _join(sequences)
     slots = [first + stage1.slots for first, stage1 in zip(first_tokens, stage1_sequences)]
     slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
     languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
-    order = np.argsort(languages, kind="stable")
+    order = np.argsort(languages, kind="stable")  # of all slots, by language
     return Stage1(
-        **vars(packed),
+        **vars(packed),  # the fields of `Packed`
         placeholders=_targets(packed.layout.starts, sequences)[order],
         slots=_concatenate(slots)[order],
         slot_sentences=np.repeat(np.arange(len(sequences)), slot_counts)[order],
@@ -161,6 +166,7 @@ def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[i
 
 
 def _join(sequences: Sequence[MaskedSequence]) -> Packed:
+    """The inputs of all sequences, one after the other."""
     return Packed(
         input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
         position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
@@ -171,7 +177,11 @@ def _join(sequences: Sequence[MaskedSequence]) -> Packed:
 
 
 def _targets(starts: Sequence[int], sequences: Sequence[MaskedSequence]) -> np.ndarray:
-    """The tokens to predict, as indices into the tokens of all sequences."""
+    """The tokens to predict, as indices into the tokens of all sequences, [M].
+
+    Args:
+        starts: the index of each sequence's first token.
+    """
     return _concatenate([start + sequence.targets for start, sequence in zip(starts, sequences)])
 
 

@@ -54,16 +54,17 @@ class PseudoTokenGenerator:
 
     def _pseudo_ids(self, model: PreTrainingModel, stage1: DeviceStage1) -> Tensor:
         """The id of each slot, int64 [P]."""
-        training = model.training
+        was_training = model.training
         model.eval()
         head = model.lm_head
         hidden = head.transform(model.encode(stage1.inputs, stage1.placeholders))  # [P, H]
-        if training:
+        if was_training:
             model.train()
         table = head.word_embeddings.weight  # [V, H]
         if self.allowed is None:
-            values = paddle.full([len(self.special_ids)], MASK_VALUE, hidden.dtype)
-            bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), values)  # [V]
+            # The bias of the special ids becomes so low that they are never chosen.
+            penalties = paddle.full([len(self.special_ids)], MASK_VALUE, hidden.dtype)
+            bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), penalties)  # [V]
             return self.choose(hidden, table, bias, stage1.draws)
         pseudo_ids = []
         for language, slots in _language_slices(stage1.slot_languages):
@@ -75,16 +76,28 @@ class PseudoTokenGenerator:
         return paddle.concat(pseudo_ids)
 
     def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
-        """Rows of `table` [n, H] chosen for each row of `hidden` [P, H]: int64 [P]."""
+        """Choose one of n pieces for each of P positions.
+
+        Args:
+            hidden: [P, H].
+            table: the embeddings of the pieces, [n, H].
+            bias: of the pieces, [n].
+            draws: float64 [P], uniform in [0, 1).
+
+        Returns:
+            Rows of `table`, int64 [P].
+        """
         chosen = []
-        for rows in logit_chunks(hidden.shape[0], table.shape[0]):
-            chosen.append(self._choose_column(logits(hidden[rows], table, bias), draws[rows]))
+        for part in logit_chunks(hidden.shape[0], table.shape[0]):  # as many positions as memory allows
+            chosen.append(self._choose_columns(logits(hidden[part], table, bias), draws[part]))
         return paddle.concat(chosen)
 
-    def _choose_column(self, logits: Tensor, draws: Tensor) -> Tensor:
-        """[p, n] and [p] -> int64 [p]."""
+    def _choose_columns(self, logits: Tensor, draws: Tensor) -> Tensor:
+        """A column of each row: logits [p, n] and draws [p] -> int64 [p]."""
         if not self.temperature:
             return logits.argmax(-1)
+        # The first column at which the cumulative probability reaches the draw. The last one's, 1 but for
+        # rounding, scales the draw, so that no draw falls beyond it.
         cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [p, n]
         is_below = cumulative < draws.unsqueeze(-1) * cumulative[:, -1:]
         return is_below.astype("int64").sum(-1)
@@ -92,13 +105,14 @@ class PseudoTokenGenerator:
     def _statistics(
         self, model: PreTrainingModel, stage1: DeviceStage1, pseudo_ids: Tensor
     ) -> dict[str, Tensor | int]:
+        """The counts that `fill` returns."""
         # One number stands for a sentence and an id in it.
         vocab_size = model.lm_head.bias.shape[0]
         produced = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
         context = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
-        is_copied = (produced.unsqueeze(1) == context).any(1)  # [P]
+        is_copied = (produced.unsqueeze(1) == context).any(1)  # [P, C] -> [P]
         is_equal = (produced.unsqueeze(1) == produced).astype("int32")  # [P, P]
-        is_repeated = paddle.tril(is_equal, -1).any(1)  # by an earlier slot
+        is_repeated = paddle.tril(is_equal, -1).any(1)  # [P]; below the diagonal are the earlier slots
         return {
             "pseudo": len(stage1.slot_languages),
             "copied": is_copied.sum(),
@@ -109,8 +123,8 @@ class PseudoTokenGenerator:
 def _language_slices(languages: Sequence[int]) -> Iterator[tuple[int, slice]]:
     """Each language of an ascending sequence, and where it stands there."""
     start = 0
-    for language, run in groupby(languages):
-        stop = start + len(list(run))
+    for language, equal_languages in groupby(languages):
+        stop = start + len(list(equal_languages))
         yield language, slice(start, stop)
         start = stop
 
@@ -128,8 +142,8 @@ def allowed_pieces(
     ordinary = vocabulary.ordinary_ids
     allowed = []
     for counts in piece_counts:
-        for floor in (min_count, 1, 0):
-            pieces = ordinary[counts[ordinary] >= floor]
+        for least in (min_count, 1, 0):  # 0 allows all pieces
+            pieces = ordinary[counts[ordinary] >= least]
             if len(pieces):
                 break
         allowed.append(pieces)

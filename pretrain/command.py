@@ -30,10 +30,11 @@ SETTINGS = "config.yaml"
 
 
 def open_run_folder(config: PretrainConfig) -> RunFolder:
-    """The folder `run.output`."""
+    """The folder `run.output`, with the rules of pre-training."""
     output = Path(config.run.output)
 
     def advice(identity: Mapping[str, Any], keys: Collection[str]) -> str:
+        """What to do if the folder holds another run: its identity, and the keys in which it differs."""
         if "digests.corpus" in keys:
             return (
                 f"; the run was trained on the corpus of {identity['data']['corpus']}, and that of "
@@ -58,19 +59,21 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         finished=FULL,
         record=record_of,
     )
+    # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
     sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
     return RunFolder(output, rules, config.run.keep_checkpoints, config.run.overwrite, sorted(sources))
 
 
 def open_log(folder: RunFolder) -> None:
-    """Open the log in the folder of the run, unless a launcher names another place."""
-    place = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
-    logging.setup(place, distributed.rank())
+    """Open the log in the folder of the run, unless a launcher names another folder in the environment."""
+    # None: `setup` takes the folder of the environment.
+    log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
+    logging.setup(log_dir, distributed.rank())
 
 
 def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
     """Log the configuration, and write it to config.yaml."""
-    # It must not ask for a new beginning again.
+    # A command that continues the run with this file must not remove what the run has trained so far.
     saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
     if distributed.is_main():
         logger.info("configuration:\n%s", to_yaml(saved))
@@ -83,7 +86,7 @@ def pace_of(config: PretrainConfig) -> Pace:
     return Pace(
         log_steps=run.log_steps,
         save_steps=run.save_steps,
-        last_step=run.stop_after_steps or None,
+        last_step=run.stop_after_steps or None,  # 0: run to the end
         stall_seconds=run.stall_seconds,
         stall_ends_seconds=run.stall_ends_seconds,
     )
@@ -91,16 +94,19 @@ def pace_of(config: PretrainConfig) -> Pace:
 
 def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
     """Write the finished models. If nothing was left to do, repeat the last evaluation instead."""
-    if trainer.first_step == task.total_steps and _is_exported(folder):
+    was_finished_before = trainer.first_step == task.total_steps
+    if was_finished_before and _is_exported(folder):
         logger.info(
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )
-        scores = folder.records.last_evaluation() if folder.records else None
+        scores = (
+            folder.records.last_evaluation() if folder.records else None
+        )  # records are on the main process
         for line in summary(scores or {}):
             logger.info("%s", line)
         return
-    stalls = StallWatch(trainer.pace.stall_seconds, trainer.pace.stall_ends_seconds)
-    with stalls, stalls.during("the export of the finished model"):
+    stall_watch = StallWatch(trainer.pace.stall_seconds, trainer.pace.stall_ends_seconds)
+    with stall_watch, stall_watch.during("the export of the finished model"):
         _export(task, trainer.engine, folder)
 
 
@@ -120,9 +126,10 @@ def _is_exported(folder: RunFolder) -> bool:
 
 def _export(task: Pretraining, engine: Engine, folder: RunFolder) -> None:
     """Write both finished models, with the mean vector of each language. Call it on every process."""
-    masters = engine.masters()
-    full = encoder = None
-    if distributed.is_main():
+    masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision
+    full = None
+    encoder = None
+    if distributed.is_main():  # the others only take part in `write_checkpoint`
         means = language_means(
             engine.model.ernie_m,
             task.text.corpus,

@@ -157,17 +157,18 @@ class ObjectiveConfig:
         _check_shares("objectives.later_shares", self.later_shares)
         if self.later_shares and not self.shares:
             raise UserError("objectives.later_shares is given without objectives.shares: give these, too")
-        of_shares = [name for name in OBJECTIVES if self.shares.get(name) or self.later_shares.get(name)]
+        # Those that have a share above 0 at some time.
+        with_share = [name for name in OBJECTIVES if self.shares.get(name) or self.later_shares.get(name)]
         if self.active is None:
-            self.active = of_shares if self.shares else list(OBJECTIVES)
+            self.active = with_share if self.shares else list(OBJECTIVES)
         if not self.active or not set(self.active) <= set(OBJECTIVES):
             raise UserError(
                 f"objectives.active is {self.active}: name one or more of {', '.join(OBJECTIVES)}"
             )
-        if self.shares and set(self.active) != set(of_shares):
+        if self.shares and set(self.active) != set(with_share):
             raise UserError(
                 f"objectives.active has {', '.join(self.active)}, but objectives.shares has "
-                f"{', '.join(of_shares)}: leave objectives.active out"
+                f"{', '.join(with_share)}: leave objectives.active out"
             )
         if "btmlm" in self.active and "mmlm" not in self.active:
             key = "shares" if self.shares else "active"
@@ -182,7 +183,7 @@ def _check_shares(key: str, shares: dict[str, float]) -> None:
     unknown = [name for name in shares if name not in OBJECTIVES]
     if unknown:
         raise UserError(f"{key} has {', '.join(unknown)}: name one or more of {', '.join(OBJECTIVES)}")
-    if any(not 0 <= share < math.inf for share in shares.values()):
+    if any(not 0 <= share < math.inf for share in shares.values()):  # NaN is refused, too
         raise UserError(f"{key} is {shares}: a share must be at least 0, and finite")
     if shares and sum(shares.values()) == 0:
         raise UserError(f"{key} is {shares}: one share must be above 0")
@@ -340,7 +341,7 @@ class PretrainConfig:
             raise UserError("data.corpus is empty: give the folder that pretrain.build_corpus wrote")
         max_seq_len = self.data.max_seq_len
         longest = self.model.max_position_embeddings - 2
-        if not 8 <= max_seq_len <= longest:
+        if not 8 <= max_seq_len <= longest:  # in 8 tokens, a pair has 4 besides the special ones
             raise UserError(
                 f"data.max_seq_len {max_seq_len} is outside 8 to {longest}, model.max_position_embeddings - 2"
             )
@@ -357,4 +358,4 @@ class PretrainConfig:
 
 def free_keys() -> list[str]:
     """The keys that may change when a run continues from a checkpoint."""
-    return [key for key, of_key in options_of(PretrainConfig).items() if of_key.free]
+    return [key for key, key_option in options_of(PretrainConfig).items() if key_option.free]

@@ -1,6 +1,5 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -20,6 +19,7 @@ from pretrain.masking import generator
 from pretrain.objectives import Pair, Text
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
 from pretrain.reader import TrainingText, make_objectives
+from pretrain.report import perplexity
 from reader.corpus import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -28,7 +28,8 @@ from training.guard import StopSignal
 from utils.errors import UserError
 from utils.logging import progress
 
-# Held-out masks use a step that no run reaches, so they differ from training masks and are equal in all runs.
+# The seed and the step of held-out masks. No run reaches this step, so they differ from training masks, and
+# they are equal in all runs.
 _SEED = 0
 _STEP = (1 << 40) - 1
 _SAMPLES = 2  # sentences of a pair whose pseudo-tokens are recorded
@@ -93,6 +94,7 @@ class Evaluator:
             sentences with their pseudo-tokens; retrieval: "a-b" -> accuracy of each layer, mean of both
             directions. None if it was broken off.
         """
+        # What to evaluate: the kind, and a language or a pair of languages.
         streams: list[tuple[str, Any]] = [("mmlm", language) for language in self.mono]
         for pair in self.pairs:
             streams += [("tlm", pair), ("camlm", pair)]
@@ -106,19 +108,20 @@ class Evaluator:
         world_size = distributed.world_size()
         own_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
         with paddle.no_grad(), engine.autocast():
+            # Each process evaluates one of `world_size` streams at a time; then all ask whether to stop.
             for first in progress(range(0, len(streams), world_size), "held-out evaluation", unit="streams"):
-                if first + rank < len(streams):
+                if first + rank < len(streams):  # the last time there may be fewer streams than processes
                     kind, stream = streams[first + rank]
                     name = stream if kind == "mmlm" else "-".join(stream)
                     own_scores.append((kind, name, self._evaluate(kind, model, stream)))
                 if stop.anywhere():
                     return None
         scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in streams}
-        for part in distributed.gather(own_scores):
-            for kind, name, result in part:
+        for scores_of_process in distributed.gather(own_scores):
+            for kind, name, result in scores_of_process:
                 if result:
                     scores[kind][name] = result
-        return {kind: dict(sorted(of_kind.items())) for kind, of_kind in scores.items() if of_kind}
+        return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _evaluate(self, kind: str, model: PreTrainingModel, stream: Any) -> Any:
         """The result of one stream; None or nothing if the stream has no token that can be predicted."""
@@ -133,17 +136,17 @@ class Evaluator:
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
         data = self.config.data
-        blocks = Blocks(self.mono[language], data.max_seq_len - 2, not data.pack_lines)
+        blocks = Blocks(self.mono[language], data.max_seq_len - 2, one_line=not data.pack_lines)
         count = min(len(blocks), self.config.run.eval_sequences)
         number = self.text.number[language]
-        return self._masked(model, "mmlm", [Text(blocks[i], number) for i in range(count)])
+        return self._masked_scores(model, "mmlm", [Text(blocks[i], number) for i in range(count)])
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
-        return self._masked(model, "tlm", self._examples(pair))
+        return self._masked_scores(model, "tlm", self._examples(pair))
 
     def _camlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
         examples = [example for example in self._examples(pair) if self.objectives.serves_camlm(example)]
-        return self._masked(model, "camlm", examples)
+        return self._masked_scores(model, "camlm", examples)
 
     def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
         """Pseudo-tokens of one side's sentence against the other side, its real translation."""
@@ -151,27 +154,29 @@ class Evaluator:
         sums: Counter[str] = Counter()
         examples = self._examples(pair)
         sources = [example.source for example in examples]
-        for part, rngs in self._chunks("btmlm", sources):
-            targets = [example.target for example in examples[part]]
-            batch = self.objectives.batch("btmlm", sources[part], rngs, [side.language for side in targets])
+        for chunk, rngs in self._chunks("btmlm", sources):
+            targets = [example.target for example in examples[chunk]]
+            languages = [target.language for target in targets]  # of the pseudo-tokens
+            batch = self.objectives.batch("btmlm", sources[chunk], rngs, languages)
             (device_batch,) = to_device([batch])
             device_batch, counts = self.pseudo_tokens.fill(model, device_batch)
             sums.update(counts)
             sums.update(loss=float(masked_lm_loss(model, device_batch).total), masked=len(batch.targets))
             pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]
-            for row, source in enumerate(sources[part][: _SAMPLES - len(samples)]):
-                pseudo = Text(pseudo_ids[batch.stage1.slot_sentences == row], targets[row].language)
-                samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
             sums.update(self._translated(batch.stage1, pseudo_ids, targets))
-        without = self._masked(model, "mmlm", [self._shortened(source) for source in sources])
+            # The first sentences of all, with their pseudo-tokens, are the samples.
+            for number, source in enumerate(sources[chunk][: _SAMPLES - len(samples)]):
+                pseudo = Text(pseudo_ids[batch.stage1.slot_sentences == number], languages[number])
+                samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
+        without = self._masked_scores(model, "mmlm", [self._shortened(source) for source in sources])
         result: dict[str, Any] = {}
-        if without:
-            result["perplexity"] = _perplexity(sums["loss"], sums["masked"])
+        if without:  # None: no sentence has a token that can be predicted
+            result["perplexity"] = perplexity(sums["loss"] / sums["masked"])
             result["perplexity_without"] = without["perplexity"]
         return result | {
             "precision": sums["pseudo_found"] / max(sums["pseudo_sought"], 1),
             "frequent_precision": sums["frequent_found"] / max(sums["frequent_sought"], 1),
-            "copy_rate": int(sums["copied"]) / max(sums["pseudo"], 1),
+            "copy_rate": int(sums["copied"]) / max(sums["pseudo"], 1),  # "copied" is a tensor
             "repeat_rate": int(sums["repeated"]) / max(sums["pseudo"], 1),
             "samples": samples,
         }
@@ -190,46 +195,54 @@ class Evaluator:
         }
 
     def _shortened(self, source: Text) -> Text:
-        """A sentence as long as with pseudo-tokens. As MMLM it has the same masks, by the same generator."""
+        """A sentence, cut as much as BTMLM cuts it. As MMLM it has the same masks, by the same generator."""
         length, _ = self.objectives.pseudo_lengths(source)
         return source._replace(ids=source.ids[:length])
 
     def _in_words(self, text: Text) -> str:
+        """A sentence behind the name of its language: "en: a sentence"."""
         return f"{self.text.languages[text.language]}: {self.tokenizer.decode(text.ids)}"
 
     def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
+        """The accuracy at each layer, the mean of both directions."""
         stream = self.pairs[pair]
         count = min(len(stream), self.config.run.eval_sequences)
         src, tgt = zip(*(stream[i] for i in range(count)))
         max_seq_len = self.config.data.max_seq_len
         src_vectors = encode(model.ernie_m, self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
         tgt_vectors = encode(model.ernie_m, self.tokenizer.sentences(tgt, max_seq_len))
-        return accuracy_by_layer(src_vectors, tgt_vectors).mean(axis=1).tolist()
+        accuracy = accuracy_by_layer(src_vectors, tgt_vectors)  # [L + 1, 2]
+        return accuracy.mean(axis=1).tolist()
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one the other way round."""
         stream = self.pairs[pair]
-        numbers = [self.text.number[language] for language in pair]
+        number_a, number_b = (self.text.number[language] for language in pair)
         examples = []
         for i in range(min(len(stream), self.config.run.eval_sequences)):
-            a, b = (Text(ids, number) for ids, number in zip(stream[i], numbers))
+            ids_a, ids_b = stream[i]
+            a = Text(ids_a, number_a)
+            b = Text(ids_b, number_b)
             examples.append(Pair(b, a) if i % 2 else Pair(a, b))
         return examples
 
-    def _masked(self, model: PreTrainingModel, objective: str, examples: list) -> dict[str, float] | None:
+    def _masked_scores(
+        self, model: PreTrainingModel, objective: str, examples: list
+    ) -> dict[str, float] | None:
         """Perplexity and accuracy over all masked tokens; None if there are none."""
         loss = 0.0
         correct = 0.0
         count = 0
-        for part, rngs in self._chunks(objective, examples):
-            batch = self.objectives.batch(objective, examples[part], rngs)
-            result = masked_lm_loss(model, *to_device([batch]))
+        for chunk, rngs in self._chunks(objective, examples):
+            batch = self.objectives.batch(objective, examples[chunk], rngs)
+            (device_batch,) = to_device([batch])
+            result = masked_lm_loss(model, device_batch)
             loss += float(result.total)
             correct += float(result.correct.astype("float64").sum())
             count += len(batch.targets)
         if count == 0:
             return None
-        return {"perplexity": _perplexity(loss, count), "accuracy": correct / count}
+        return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
 
     def _chunks(
         self, objective: str, examples: Sequence
@@ -237,12 +250,15 @@ class Evaluator:
         """Runs of consecutive examples of at most `run.micro_batch_tokens`, and their generators."""
         tokens = np.array([self.objectives.tokens(objective, text) for text in examples], np.int64)
         first = 0
-        while first < len(examples) and not self.stop:  # the caller throws an unfinished result away
-            ends = np.cumsum(tokens[first:])
-            fitting = int(np.searchsorted(ends, self.config.run.micro_batch_tokens, "right"))
-            last = min(first + fitting, len(examples))
-            yield slice(first, last), [generator(_SEED, _STEP, i) for i in range(first, last)]
-            first = last
+        while (
+            first < len(examples) and not self.stop
+        ):  # when asked to stop, `run` drops the unfinished result
+            running_sums = np.cumsum(tokens[first:])
+            # At least 1: the configuration says that the longest sequence fits.
+            count = int(np.searchsorted(running_sums, self.config.run.micro_batch_tokens, "right"))
+            end = min(first + count, len(examples))
+            yield slice(first, end), [generator(_SEED, _STEP, i) for i in range(first, end)]
+            first = end
 
     @cached_property
     def _piece_counts(self) -> np.ndarray:
@@ -251,10 +267,9 @@ class Evaluator:
 
     @cached_property
     def _ignored(self) -> np.ndarray:
-        """Punctuation and the special ids: a pseudo-token is never [UNK], so a guess may not be."""
+        """The ids that are not looked for in translations: punctuation, and the special ids.
+
+        A pseudo-token is never special, so the frequent pieces that are guessed instead may not be, either.
+        """
         pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
         return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
-
-
-def _perplexity(loss: float, count: float) -> float:
-    return math.exp(min(loss / max(count, 1), 50.0))

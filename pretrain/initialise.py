@@ -64,6 +64,7 @@ def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Token
             "use init.lm_head fresh with init.lm_head_warmup_steps"
         )
     _check_vocabulary(checkpoint, tokenizer)
+    # Only the head is loaded, and none of its weights may be absent.
     load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))
     logger.info("masked-LM head: from %s", checkpoint.path)
 
@@ -85,6 +86,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
 
 
 def _another_vocabulary(checkpoint: Checkpoint, difference: str) -> UserError:
+    """The error, with the flags of the corpus build that take the vocabulary of the weights."""
     paths = {"--piece_model_path": checkpoint.piece_model_path, "--vocab_path": checkpoint.vocab_path}
     flags = [f"{flag} {path}" for flag, path in paths.items() if path]
     advice = "build the corpus with that of the weights"

@@ -39,10 +39,11 @@ def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
     They are sides of its pairs, as many of each language pair, because these are sentences; without pairs
     they are lines of its monolingual text.
     """
-    streams = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
+    held_out_pairs = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
     sentences = []
-    for pair, text in streams.items():
-        count = min(len(text), -(-SENTENCES // len(streams)))
+    for pair, text in held_out_pairs.items():
+        equal_part = -(-SENTENCES // len(held_out_pairs))  # rounded up
+        count = min(len(text), equal_part)
         side = pair.index(language)
         sentences += [text[number][side] for number in range(count)]
     if not sentences and language in corpus.held_out_mono:

@@ -96,12 +96,13 @@ def masked_lm_loss(model: PreTrainingModel, batch: DeviceBatch) -> MaskedLoss:
     """
     targets = batch.targets
     hidden = model.encode(batch.inputs, targets.positions)  # [M, H]
-    if targets.count == 0:
+    if targets.count == 0:  # `positions` has an index all the same
         hidden = hidden[:0]
     return model.lm_head.loss(hidden, targets.ids, targets.weights)
 
 
 def _inputs(packed: Packed) -> TokenBatch:
+    """The tokens, still on the host; `upload` copies them."""
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
     return TokenBatch.from_packed(
         packed.input_ids,
@@ -112,11 +113,12 @@ def _inputs(packed: Packed) -> TokenBatch:
 
 
 def _targets(batch: Batch, weights: Sequence[float] | None) -> MaskedTargets:
+    """The targets, still on the host; `upload` copies them."""
     by_objective = {}
     for number, objective in enumerate(OBJECTIVES):
-        places = np.flatnonzero(batch.target_objectives == number)
-        if len(places):
-            by_objective[objective] = places
+        targets = np.flatnonzero(batch.target_objectives == number)
+        if len(targets):
+            by_objective[objective] = targets
     return MaskedTargets(
         count=len(batch.targets),
         # Paddle has no gradients of products without rows: any token serves where none is masked.
@@ -128,8 +130,9 @@ def _targets(batch: Batch, weights: Sequence[float] | None) -> MaskedTargets:
 
 
 def _stage1(stage1: Stage1) -> DeviceStage1:
+    """The first pass, still on the host; `upload` copies it."""
     layout = stage1.layout
-    is_context = layout.is_context()
+    is_context = layout.is_context()  # bool [N']
     return DeviceStage1(
         inputs=_inputs(stage1),
         placeholders=stage1.placeholders,

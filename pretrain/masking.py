@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-_STREAM = 0x4D41534B  # keeps these draws apart from any other Philox stream of the same seed
+_STREAM = 0x4D41534B  # "MASK"; keeps these draws apart from any other Philox stream of the same seed
 # BERT's shares of the chosen tokens: 80 % become [MASK], 10 % a random token, the others stay.
 _MASKED = 0.8
 _RANDOM = 0.1
@@ -63,7 +63,7 @@ def number_chosen(n: int, rate: float) -> int:
 
 
 def choose(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Positions chosen from 0 .. n - 1, int64 [m], ascending. Every set of m positions is equally likely."""
+    """The positions chosen from 0 .. n - 1, int64 [m], ascending. Every set of m is equally likely."""
     chosen = rng.permutation(n)[: number_chosen(n, rate)]
     chosen.sort()
     return chosen
@@ -78,8 +78,8 @@ def replace(tokens: np.ndarray, rng: np.random.Generator, vocabulary: Vocabulary
     Returns:
         int64 [m]: with probability 0.8 [MASK], with 0.1 a random token that is not special, else the token.
     """
-    draw = rng.random(len(tokens))
+    draws = rng.random(len(tokens))
     ordinary_ids = vocabulary.ordinary_ids
     random_ids = ordinary_ids[rng.integers(len(ordinary_ids), size=len(tokens))]
-    unmasked = np.where(draw < _MASKED + _RANDOM, random_ids, tokens)
-    return np.where(draw < _MASKED, vocabulary.mask_id, unmasked)
+    random_or_same = np.where(draws < _MASKED + _RANDOM, random_ids, tokens)
+    return np.where(draws < _MASKED, vocabulary.mask_id, random_or_same)

@@ -18,7 +18,7 @@ from pretrain.masking import Vocabulary
 from reader.tokenization import truncate_longest_first
 from utils.errors import UserError
 
-_PAIR_EXPONENT = 0.7
+_PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
 
 
 class Text(NamedTuple):
@@ -59,11 +59,12 @@ class SecondLanguage:
             counts[a, b] += count
             counts[b, a] += count
         np.fill_diagonal(counts, 0)
-        uniform = 1.0 - np.eye(len(languages))  # [languages, languages], as all weights
+        # All weights are [languages, languages]: a row for the sentence's language, with 0 for itself.
+        uniform = 1.0 - np.eye(len(languages))
         by_pairs = counts**_PAIR_EXPONENT
         by_all_pairs = uniform * counts.sum(0) ** _PAIR_EXPONENT
         weights = uniform if mode == "uniform" else by_pairs
-        for fallback in (by_all_pairs, uniform):
+        for fallback in (by_all_pairs, uniform):  # for the rows that are still 0
             has_weights = weights.sum(1, keepdims=True) > 0
             weights = np.where(has_weights, weights, fallback)
         self.probabilities = weights / weights.sum(1, keepdims=True)  # [languages, languages]
@@ -72,6 +73,7 @@ class SecondLanguage:
 
     def draw(self, language: int, rng: np.random.Generator) -> int:
         """A language other than `language`."""
+        # side="right": a draw of exactly 0 does not fall on a language of probability 0 in front.
         return int(np.searchsorted(self._cumulative[language], rng.random(), side="right"))
 
 
@@ -112,7 +114,7 @@ class Objectives:
         rngs: Sequence[np.random.Generator],
         second_languages: Sequence[int] | None = None,
     ) -> Batch:
-        """A micro-batch of one objective.
+        """A micro-batch of one objective, for evaluations and pictures; `StepReader` mixes objectives.
 
         Args:
             objective: mmlm and btmlm take `Text`s, tlm and camlm `Pair`s.
@@ -133,47 +135,50 @@ class Objectives:
         rng: np.random.Generator,
         second_language: int | None = None,
     ) -> MaskedExample:
-        """One masked example. `second_language`: BTMLM, that of the pseudo-tokens; None: drawn."""
+        """One masked example.
+
+        Args:
+            second_language: BTMLM: the language of the pseudo-tokens; None: it is drawn.
+        """
         if objective == "btmlm":
             return self.btmlm(example, rng, second_language)
         make_sequences = {"mmlm": self.mmlm, "tlm": self.tlm, "camlm": self.camlm}[objective]
-        rows = make_sequences(example, rng)
-        return MaskedExample(objective, rows)
+        return MaskedExample(objective, make_sequences(example, rng))
 
     def tokens(self, objective: str, example: Text | Pair) -> int:
         """The tokens that an example takes in a micro-batch, without BTMLM's first stage."""
         if objective == "mmlm":
-            return min(len(example.ids) + 2, self.max_seq_len)
+            return min(len(example.ids) + 2, self.max_seq_len)  # [CLS] X [SEP]
         if objective == "btmlm":
-            return sum(self.pseudo_lengths(example)) + 4
-        return sum(map(len, self._truncated(example))) + 4
+            lengths = self.pseudo_lengths(example)
+        else:
+            lengths = [len(ids) for ids in self._truncated(example)]
+        return sum(lengths) + 4  # [CLS] S [SEP] [SEP] Y [SEP]; the two sequences of CAMLM divide them
 
     def masked(self, objective: str, example: Text | Pair) -> int:
         """How many tokens of an example are predicted. It depends on the example alone, not on a draw."""
         if objective == "mmlm":
             sides = [example.ids[: self.max_seq_len - 2]]
         elif objective == "btmlm":
-            sides = [example.ids[: self.pseudo_lengths(example)[0]]]
+            n, _ = self.pseudo_lengths(example)
+            sides = [example.ids[:n]]  # pseudo-tokens are never predicted
         else:
             sides = self._truncated(example)
-        return sum(masking.number_chosen(len(self._predictable(ids)), self.config.mask_rate) for ids in sides)
-
-    # MMLM: [CLS] X [SEP], all tokens see all tokens.
+        predictable = [len(self._predictable(ids)) for ids in sides]
+        return sum(masking.number_chosen(count, self.config.mask_rate) for count in predictable)
 
     def mmlm(self, text: Text, rng: np.random.Generator) -> list[MaskedSequence]:
-        ids = np.concatenate([self._cls, text.ids[: self.max_seq_len - 2], self._sep])
-        chosen = 1 + self._choose(ids[1:-1], rng)
-        return [self._replaced(ids, np.full(len(ids), text.language), chosen, rng)]
-
-    # TLM: [CLS] S [SEP] [SEP] Y [SEP], masks on both sides, all tokens see all tokens.
-
-    def tlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
-        ids, languages, _, chosen = self._pair(pair, rng)
+        """[CLS] X [SEP]: all tokens see all tokens."""
+        x = text.ids[: self.max_seq_len - 2]
+        ids = np.concatenate([self._cls, x, self._sep])
+        languages = np.full(len(ids), text.language)
+        chosen = 1 + self._choose(x, rng)  # X begins in column 1
         return [self._replaced(ids, languages, chosen, rng)]
 
-    # CAMLM: a masked token sees the other side's unmasked tokens and itself. The mask over the whole pair
-    # (`attention_mask.camlm`) falls apart into two sequences: the unmasked tokens of one side are the
-    # context, the masks of the other side are the placeholders.
+    def tlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
+        """[CLS] S [SEP] [SEP] Y [SEP]: masks on both sides, all tokens see all tokens."""
+        ids, languages, _, chosen = self._pair(pair, rng)
+        return [self._replaced(ids, languages, chosen, rng)]
 
     def serves_camlm(self, pair: Pair) -> bool:
         """Whether, after truncation, both sides keep an unmasked token that is not special."""
@@ -181,48 +186,58 @@ class Objectives:
         return all(masking.number_chosen(n, self.config.mask_rate) < n for n in lengths)
 
     def camlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
+        """[CLS] S [SEP] [SEP] Y [SEP]: a masked token sees itself and the other side's unmasked tokens.
+
+        The attention mask over the whole pair (`attention_mask.camlm`) falls apart into two sequences: the
+        unmasked tokens of one side are the context, the masks of the other side are the placeholders.
+        """
         ids, languages, side, chosen = self._pair(pair, rng)
         # Always [MASK]: a token that stayed, or a random one, would see itself.
         masked = self._sequence(ids, languages, chosen, self.vocabulary.mask_id)
         return [_half(masked, side, context_side=0), _half(masked, side, context_side=1)]
 
-    # BTMLM: a first stage predicts pseudo-tokens of a second language, which then follow the masked sentence:
-    # [CLS] X' [SEP] [SEP] P [SEP], all tokens see all tokens.
-
     def btmlm(
         self, text: Text, rng: np.random.Generator, second_language: int | None = None
     ) -> MaskedExample:
+        """[CLS] X' [SEP] [SEP] P [SEP]: X' is the masked sentence, all tokens see all tokens.
+
+        P are the pseudo-tokens of the second language, which the first stage predicts from the sentence;
+        until then [MASK] is in their slots.
+        """
         if second_language is None:
             second_language = self.second_language.draw(text.language, rng)
         n, p = self.pseudo_lengths(text)
-        offsets = np.arange(p)  # of the placeholders' positions, from the first of the target
+        offsets = np.arange(p)  # of the pseudo-tokens' positions, from the first position after [SEP] [SEP]
         if self.config.pseudo_positions == "spread":
             span = max(p, min(n, self.max_seq_len - 4 - n))  # as long as X, if there is room
-            offsets = (2 * offsets + 1) * span // (2 * p)
-        slot_positions = FIRST_POSITION + n + 3 + offsets  # [p]
+            offsets = (2 * offsets + 1) * span // (2 * p)  # the middles of p equal parts of it
+        slot_positions = FIRST_POSITION + n + 3 + offsets  # [p]; [CLS] X [SEP] [SEP] take the first n + 3
         context = np.concatenate([self._cls, text.ids[:n], self._sep])  # [n + 2]
         placeholders = np.full(p, self.vocabulary.mask_id)
 
-        # The first stage: [CLS] X [SEP] is the context, then the placeholders.
-        first = self._sequence(
+        # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, and the placeholders follow. Nothing
+        # is known of their ids, so they are [MASK] as targets, too.
+        stage1 = self._sequence(
             ids=np.concatenate([context, placeholders]),
             languages=np.repeat([text.language, second_language], [n + 2, p]),
             chosen=n + 2 + np.arange(p),
             replacements=self.vocabulary.mask_id,
         )
         positions = np.concatenate([self._positions[: n + 2], slot_positions])
-        first = first._replace(position_ids=positions, context=n + 2)
+        stage1 = stage1._replace(position_ids=positions, context=n + 2)
 
-        # The second stage. Its last [SEP] follows the last position that a pseudo-token may have.
+        # The second stage. Its last [SEP] follows the last pseudo-token's position.
         ids = np.concatenate([context, self._sep, placeholders, self._sep])
         languages = np.repeat([text.language, second_language], [n + 2, p + 2])
-        second = self._replaced(ids, languages, 1 + self._choose(text.ids[:n], rng), rng)
+        chosen = 1 + self._choose(text.ids[:n], rng)  # X begins in column 1
+        stage2 = self._replaced(ids, languages, chosen, rng)
         positions = np.concatenate([self._positions[: n + 3], slot_positions, slot_positions[-1:] + 1])
-        slots = n + 3 + np.arange(p)  # its columns: [CLS] X [SEP] [SEP] come first
-        if self.language_embedding == "masks":  # pseudo-tokens will be ordinary tokens
-            second.language_ids[slots] = NO_LANGUAGE
-        second = second._replace(position_ids=positions)
-        return MaskedExample("btmlm", [second], Stage1Sequence(first, slots, rng.random(p)))
+        slots = n + 3 + np.arange(p)  # columns, after [CLS] X [SEP] [SEP]
+        if self.language_embedding == "masks":  # [MASK] is there only until the pseudo-tokens are
+            stage2.language_ids[slots] = NO_LANGUAGE
+        stage2 = stage2._replace(position_ids=positions)
+        draws = rng.random(p)  # for pseudo-tokens that are sampled
+        return MaskedExample("btmlm", [stage2], Stage1Sequence(stage1, slots, draws))
 
     def pseudo_lengths(self, text: Text) -> tuple[int, int]:
         """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.
@@ -232,26 +247,32 @@ class Objectives:
         """
         proportion = self.config.pseudo_proportion
         longest = self.max_seq_len - 4
-        n = min(len(text.ids), int(longest / (1 + proportion)) + 1)
+        n = min(len(text.ids), int(longest / (1 + proportion)) + 1)  # at least the result; then count down
         while n > 0 and n + max(1, round(proportion * n)) > longest:
             n -= 1
         return n, max(1, round(proportion * n))
 
     def _truncated(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of both sides, so short that they fit into `max_seq_len` with the 4 special tokens."""
         source = pair.source.ids
         target = pair.target.ids
-        lengths = truncate_longest_first(len(source), len(target), self.max_seq_len - 4)
-        return source[: lengths[0]], target[: lengths[1]]
+        source_length, target_length = truncate_longest_first(len(source), len(target), self.max_seq_len - 4)
+        return source[:source_length], target[:target_length]
 
     def _pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """ids [t] with specials; languages [t]; side [t], 0 or 1; the chosen columns of both sides."""
+        """The tokens of a pair, and which of them are to be predicted.
+
+        Returns:
+            ids [t] with special tokens; languages [t]; side [t], 0 or 1; and the chosen columns of both
+            sides, [m].
+        """
         source, target = self._truncated(pair)
         ids = np.concatenate([self._cls, source, self._sep, self._sep, target, self._sep])
-        side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])
+        side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # each side has two special tokens
         languages = np.array([pair.source.language, pair.target.language])[side]
-        of_source = 1 + self._choose(source, rng)
-        of_target = len(source) + 3 + self._choose(target, rng)
-        return ids, languages, side, np.concatenate([of_source, of_target])
+        chosen_in_source = 1 + self._choose(source, rng)
+        chosen_in_target = len(source) + 3 + self._choose(target, rng)
+        return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
 
     def _predictable(self, ids: np.ndarray) -> np.ndarray:
         """Places of the tokens that may be predicted. [UNK] is special, so it is never one of them."""
@@ -282,6 +303,7 @@ class Objectives:
         """
         input_ids = ids.copy()
         input_ids[chosen] = replacements
+        # Which tokens carry their language, for each choice of `language_embedding`.
         has_language = {"all": True, "none": False, "masks": input_ids == self.vocabulary.mask_id}
         return MaskedSequence(
             input_ids=input_ids,
@@ -290,7 +312,7 @@ class Objectives:
             targets=chosen,
             target_ids=ids[chosen],
             target_languages=languages[chosen],
-            context=len(ids),
+            context=len(ids),  # no token is a placeholder
         )
 
 
@@ -300,9 +322,9 @@ def _half(pair: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSe
     Positions, languages and targets go along, so both halves together have the whole pair's loss.
 
     Args:
-        pair: masked.
+        pair: the whole masked pair, as one sequence of t tokens.
         side: [t], 0 or 1.
-        context_side: whose unmasked tokens are the context.
+        context_side: the side whose unmasked tokens are the context.
     """
     context = np.setdiff1d(np.flatnonzero(side == context_side), pair.targets)
     is_placeholder = side[pair.targets] != context_side  # [m]

@@ -79,13 +79,13 @@ def draw_panels(
     check_values(config)
     objectives = Objectives(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding)
     example = _example(texts, objective, objectives)
-    second_languages = [1] if objective == "btmlm" else None
-    rng = generator(seed % (1 << 64), 0, 0)
+    second_languages = [1] if objective == "btmlm" else None  # the second of `languages`
+    rng = generator(seed % (1 << 64), 0, 0)  # a generator takes no negative seed
     batch = objectives.batch(objective, [example], [rng], second_languages)
 
     painter = _Painter(tokenizer, languages)
     target_tokens = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
-    predicted = dict(zip(batch.targets.tolist(), target_tokens))
+    predicted = dict(zip(batch.targets.tolist(), target_tokens))  # index in the batch -> token
     if objective == "camlm":
         order, mask = _whole_pair(batch)
         return [painter.panel(_TITLES[objective], batch, order, mask, predicted)]
@@ -93,6 +93,7 @@ def draw_panels(
     if batch.stage1 is None:
         return [painter.panel(_TITLES[objective], batch, order, _mask(batch), predicted)]
 
+    # BTMLM: no model produces pseudo-tokens here, so they are drawn as h1, h2, ...
     stage1 = batch.stage1
     names = [f"h{number}" for number in range(1, len(stage1.slots) + 1)]
     produced = dict(zip(stage1.placeholders.tolist(), names))
@@ -105,7 +106,7 @@ def draw_panels(
 
 def as_text(panel: Panel) -> str:
     """A panel as lines: position, what the token may attend to, input, language, prediction."""
-    width = 2 * len(panel.tokens) + 2
+    width = 2 * len(panel.tokens) + 2  # of a cell and a space for each token, and of "|" with a space
     lines = [panel.title, f" pos  {'attends to':<{width}}  input"]
     for position, row, token, language, predicted in zip(
         panel.positions, panel.mask, panel.tokens, panel.languages, panel.predicted
@@ -119,7 +120,7 @@ def as_text(panel: Panel) -> str:
 
 
 class _Painter(NamedTuple):
-    """Draws rows with the tokens of a tokenizer and the names of two languages."""
+    """Makes panels with the tokens of a tokenizer and the names of two languages."""
 
     tokenizer: PanelTokenizer
     languages: Sequence[str]
@@ -127,29 +128,30 @@ class _Painter(NamedTuple):
     def panel(
         self,
         title: str,
-        row: Packed,
+        packed: Packed,
         order: np.ndarray,
         mask: np.ndarray,
         predicted: Mapping[int, str],
         pseudo_tokens: Mapping[int, str] = MappingProxyType({}),
     ) -> Panel:
-        """The panel of a row.
+        """The panel of T packed tokens.
 
         Args:
-            order: int64 [T], the columns of the row in the order in which they are drawn.
+            order: int64 [T], the packed tokens in the order in which they are drawn.
             mask: bool [T, T], in that order.
-            predicted, pseudo_tokens: column of the row -> token.
+            predicted: index of a packed token -> the token that must be predicted there.
+            pseudo_tokens: index of a packed token -> what is drawn in its place.
         """
-        tokens = self.tokenizer.convert_ids_to_tokens(row.input_ids.tolist())
+        tokens = self.tokenizer.convert_ids_to_tokens(packed.input_ids.tolist())
         languages = []
-        for language in row.language_ids[order].tolist():
+        for language in packed.language_ids[order].tolist():
             languages.append("" if language == NO_LANGUAGE else self.languages[language])
-        first_separator = int(np.argmax(row.input_ids[order] == self.tokenizer.sep_id))
+        first_separator = int(np.argmax(packed.input_ids[order] == self.tokenizer.sep_id))
         return Panel(
             title,
-            tokens=[pseudo_tokens.get(column, tokens[column]) for column in order.tolist()],
-            predicted=[predicted.get(column, "") for column in order.tolist()],
-            positions=row.position_ids[order].tolist(),
+            tokens=[pseudo_tokens.get(index, tokens[index]) for index in order.tolist()],
+            predicted=[predicted.get(index, "") for index in order.tolist()],
+            positions=packed.position_ids[order].tolist(),
             languages=languages,
             boundary=first_separator + 1,
             mask=mask,
@@ -172,10 +174,10 @@ def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text 
     return pair
 
 
-def _mask(row: Packed) -> np.ndarray:
-    """The mask of a row that is one sequence, bool [T, T]."""
-    context = int(row.contexts[0])
-    placeholders = int(row.lengths[0]) - context
+def _mask(packed: Packed) -> np.ndarray:
+    """The mask of a single sequence, bool [T, T]."""
+    context = int(packed.contexts[0])
+    placeholders = int(packed.lengths[0]) - context
     return attention_mask.compact(context, placeholders)
 
 

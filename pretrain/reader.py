@@ -7,7 +7,7 @@ run goes on from the samplers' positions. No paddle here.
 
 import dataclasses
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,9 +34,9 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
-_PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step is measured
-_PROBE_STEPS = 1 << 30  # of the run that is assumed there: more than any run has
-_PART_SEED = 12015674  # of the pairs that data.parallel_share selects
+_PROBE_SEQUENCES = 8192  # sequences on which `mean_tokens` measures the tokens of a step
+_PROBE_STEPS = 1 << 30  # steps of the run that it assumes: more than any run has, so that each part is long
+_PART_SEED = 12015674  # any fixed number; it selects the pairs of data.parallel_share
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
@@ -55,11 +55,15 @@ class PartOfPairs:
 
     The pairs are drawn with a fixed seed. They are the first ones of a permutation of all pairs, so the pairs
     of a smaller share are among those of a larger one. Nothing is kept in memory.
+
+    Args:
+        name: of the language pair; each has a permutation of its own.
     """
 
     def __init__(self, pairs: Pairs, share: float, name: str):
         self._pairs = pairs
         self._count = max(1, round(share * len(pairs)))
+        # `permuted` takes arrays: these are for one item.
         self._sizes = np.array([len(pairs)], np.int64)
         self._keys = np.random.SeedSequence([_PART_SEED, *name.encode()]).generate_state(1, np.uint64)
 
@@ -83,9 +87,15 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     objectives = with_text(config.objectives, monolingual, parallel)
     left_out = [name for name in config.objectives.active if name not in objectives.active]
     if left_out:
-        kind = "sentence pairs" if monolingual else "monolingual text"
+        missing_text = "sentence pairs" if monolingual else "monolingual text"
         trained = ", ".join(objectives.active)
-        logger.info("%s has no %s: training %s, without %s", corpus.path, kind, trained, ", ".join(left_out))
+        logger.info(
+            "%s has no %s: training %s, without %s",
+            corpus.path,
+            missing_text,
+            trained,
+            ", ".join(left_out),
+        )
     return dataclasses.replace(config, objectives=objectives)
 
 
@@ -131,15 +141,16 @@ class TrainingText:
         share = config.data.parallel_share
         if share < 1:
             pairs = {pair: PartOfPairs(stream, share, "-".join(pair)) for pair, stream in pairs.items()}
-        for kind, names, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
-            objectives = sorted(set(config.objectives.active) & set(names))
-            if objectives and not text:
+        active = set(config.objectives.active)
+        for kind, objectives, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
+            without_text = active & set(objectives)
+            if without_text and not text:
                 key = "shares" if config.objectives.shares else "active"
-                others = set(config.objectives.active).difference(objectives)
-                advice = "; objectives.fit_corpus true trains the others alone" if others else ""
+                with_text = active - without_text
+                advice = "; objectives.fit_corpus true trains the others alone" if with_text else ""
                 raise UserError(
-                    f"objectives.{key} has {', '.join(objectives)}, but {corpus.path} holds no {kind} text "
-                    f"of {', '.join(languages)}{advice}"
+                    f"objectives.{key} has {', '.join(sorted(without_text))}, but {corpus.path} holds no "
+                    f"{kind} text of {', '.join(languages)}{advice}"
                 )
         return cls(corpus, vocabulary, languages, mono, pairs)
 
@@ -183,11 +194,11 @@ class StepReader:
     Args:
         text: what the run trains on.
         total_steps: of the run; decides when BTMLM starts.
-        state: a `StepBatches.position` to go on from.
-        step: the first step, if there is no state.
+        position: the `StepBatches.position` of the last step, to go on from.
+        step: the first step, from 0, if there is no position.
 
     Raises:
-        UserError: a state of another corpus or seed.
+        UserError: the position is one of another corpus or seed.
     """
 
     def __init__(
@@ -197,7 +208,7 @@ class StepReader:
         total_steps: int,
         rank: int = 0,
         world_size: int = 1,
-        state: dict[str, Any] | None = None,
+        position: dict[str, Any] | None = None,
         step: int = 0,
     ):
         self.config = config
@@ -207,30 +218,30 @@ class StepReader:
         self.world_size = world_size
         self.step = step
         self.objectives = make_objectives(config, text)
-        self.samplers: dict[str, Sampler] = {}
-        objectives = set(config.objectives.active)
-        if objectives & set(MONOLINGUAL):
+        self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", as far as an objective reads them
+        active = set(config.objectives.active)
+        if active & set(MONOLINGUAL):
             self._open_monolingual_text()
-        if objectives & set(PARALLEL):
+        if active & set(PARALLEL):
             self._open_parallel_text()
-        if state is not None:
-            self.step = int(state["step"])
+        if position is not None:
+            self.step = int(position["step"])
             for name, sampler in self.samplers.items():
-                sampler.restore(state[name])
+                sampler.restore(position[name])
 
     def _open_monolingual_text(self) -> None:
         data = self.config.data
-        longest = data.max_seq_len - 2
-        self.blocks = {
-            name: Blocks(self.text.corpus.mono[name], longest, not data.pack_lines) for name in self.text.mono
-        }
+        longest = data.max_seq_len - 2  # without [CLS] and [SEP]
+        self.blocks = {}  # language -> its texts for MMLM and BTMLM
+        for name in self.text.mono:
+            self.blocks[name] = Blocks(self.text.corpus.mono[name], longest, one_line=not data.pack_lines)
         counts = {name: len(blocks) for name, blocks in self.blocks.items()}
         self.samplers["mono"] = Sampler(
             counts, self.text.mono, data.language_alpha, self.config.run.seed, "mono"
         )
 
     def _open_parallel_text(self) -> None:
-        self.languages_of = {"-".join(pair): pair for pair in self.text.pairs}
+        self.languages_of = {"-".join(pair): pair for pair in self.text.pairs}  # "de-en" -> ("de", "en")
         counts = {"-".join(pair): len(pairs) for pair, pairs in self.text.pairs.items()}
         self.samplers["parallel"] = Sampler(
             counts, counts, self.config.data.pair_alpha, self.config.run.seed, "parallel"
@@ -242,19 +253,24 @@ class StepReader:
 
     def next(self) -> StepBatches:
         """The next step's batches."""
-        objectives = self.config.objectives
-        share = shares(objectives, self.step, self.total_steps)
+        # Draw the whole step, and divide it among the processes.
+        share = shares(self.config.objectives, self.step, self.total_steps)
         batch_size = self.config.optimizer.batch_size
-        examples = self._examples(examples_of_step(objectives, share, batch_size, self.step))
-        tokens = [self.objectives.tokens(*example) for example in examples]
+        counts = examples_of_step(self.config.objectives, share, batch_size, self.step)
+        examples = self._examples(counts)
+        tokens = [self.objectives.tokens(objective, example) for objective, example in examples]
         divided = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
+
+        # Mask the examples of this process alone.
         micro_batches = [self._batch(examples, numbers) for numbers in divided[self.rank]]
-        self.step += 1
-        state = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
+
+        # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
         masked = dict.fromkeys(OBJECTIVES, 0)
-        for objective, text in examples:
-            masked[objective] += self.objectives.masked(objective, text)
-        return StepBatches(micro_batches, share, list(masked.values()), state)
+        for objective, example in examples:
+            masked[objective] += self.objectives.masked(objective, example)
+        self.step += 1
+        position = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
+        return StepBatches(micro_batches, share, list(masked.values()), position)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
         """The texts and pairs of the whole step, each with its objective.
@@ -265,13 +281,13 @@ class StepReader:
         Args:
             counts: the number of examples of each objective.
         """
-        objectives = [name for name in MONOLINGUAL for _ in range(counts.get(name, 0))]
+        objectives = _repeated(MONOLINGUAL, counts)  # of each text
         examples = list(zip(objectives, self._draw("mono", len(objectives))))
 
-        objectives = [name for name in PARALLEL for _ in range(counts.get(name, 0))]
+        objectives = _repeated(PARALLEL, counts)  # of each pair
         same_pairs = self.config.objectives.same_pairs and "tlm" in objectives and "camlm" in objectives
         if same_pairs:
-            pairs = self._draw("parallel", counts["tlm"])
+            pairs = self._draw("parallel", counts["tlm"])  # CAMLM's count is the same
             pairs = pairs + pairs  # for TLM, then for CAMLM
         else:
             pairs = self._draw("parallel", len(objectives))
@@ -294,18 +310,33 @@ class StepReader:
 
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
         """The text or pair of draw `i`."""
-        stream = self.samplers[kind].names[draws.stream[i]]
+        stream = self.samplers[kind].names[draws.stream[i]]  # "de", or "de-en"
         item = int(draws.item[i])
-        number = self.text.number
+        language_number = self.text.number
         if kind == "mono":
-            return Text(self.blocks[stream][item], number[stream])
-        pair = self.languages_of[stream]
-        sides = [Text(ids, number[language]) for ids, language in zip(self.text.pairs[pair][item], pair)]
-        return Pair(*reversed(sides)) if draws.reverse[i] else Pair(*sides)
+            return Text(self.blocks[stream][item], language_number[stream])
+        languages = self.languages_of[stream]
+        first_ids, second_ids = self.text.pairs[languages][item]
+        first = Text(first_ids, language_number[languages[0]])
+        second = Text(second_ids, language_number[languages[1]])
+        return Pair(second, first) if draws.reverse[i] else Pair(first, second)
 
     def _batch(self, examples: Sequence[tuple[str, Text | Pair]], numbers: Sequence[int]) -> Batch:
-        rngs = [generator(self.config.run.seed, self.step, number) for number in numbers]
-        return pack([self.objectives.mask(*examples[number], rng) for number, rng in zip(numbers, rngs)])
+        """The micro-batch of the examples with these numbers."""
+        masked = []
+        for number in numbers:
+            objective, example = examples[number]
+            rng = generator(self.config.run.seed, self.step, number)
+            masked.append(self.objectives.mask(objective, example, rng))
+        return pack(masked)
+
+
+def _repeated(objectives: Sequence[str], counts: Mapping[str, int]) -> list[str]:
+    """Each objective as often as `counts` says."""
+    repeated = []
+    for objective in objectives:
+        repeated += [objective] * counts.get(objective, 0)
+    return repeated
 
 
 def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
@@ -321,28 +352,35 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     Returns:
         for each process its micro-batches, each the numbers of its sequences in ascending order.
     """
-    order = np.argsort(-np.asarray(tokens), kind="stable").tolist()
-    rounds = max(1, -(-sum(tokens) // (budget * processes)))
+    longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()
+    rounds = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of each process, rounded up
     while True:
-        # The longest first, each to the micro-batch that has the fewest tokens so far.
-        sums = [(0, part) for part in range(rounds * processes)]
-        parts: list[list[int]] = [[] for _ in sums]
-        for number in order:
-            total, part = sums[0]
+        # Each sequence goes to the micro-batch that has the fewest tokens so far.
+        heap = [(0, part) for part in range(rounds * processes)]  # (tokens, number) of each micro-batch
+        parts: list[list[int]] = [[] for _ in heap]  # the sequences of each micro-batch
+        for number in longest_first:
+            total, part = heap[0]
             parts[part].append(number)
-            heapq.heapreplace(sums, (total + tokens[number], part))
-        if max(sums)[0] <= budget:
+            heapq.heapreplace(heap, (total + tokens[number], part))
+        most_tokens, _ = max(heap)
+        if most_tokens <= budget:
             break
-        rounds += 1
+        rounds += 1  # too many: divide all anew among more micro-batches
+    # Process `rank` has every `processes`-th micro-batch.
     return [[sorted(part) for part in parts[rank::processes] if part] for rank in range(processes)]
 
 
 def read_steps(
-    config: PretrainConfig, digest: str, vocabulary: Vocabulary, *arguments: Any
+    config: PretrainConfig, vocabulary_digest: str, vocabulary: Vocabulary, **arguments: Any
 ) -> Iterator[StepBatches]:
-    """The batches of a run, in the reader process. `arguments` are those of `StepReader` after `text`."""
-    corpus = Corpus(config.data.corpus, digest)
-    return iter(StepReader(config, TrainingText.of(corpus, vocabulary, config), *arguments))
+    """The batches of a run, in the reader process, which opens the corpus itself.
+
+    Args:
+        arguments: those of `StepReader` after `text`, by name.
+    """
+    corpus = Corpus(config.data.corpus, vocabulary_digest)
+    text = TrainingText.of(corpus, vocabulary, config)
+    return iter(StepReader(config, text, **arguments))
 
 
 def total_steps(config: PretrainConfig, text: TrainingText) -> int:
@@ -357,10 +395,10 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     """
     optimizer = config.optimizer
     if optimizer.tokens:
-        exact = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
+        exact_steps = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
     else:
-        exact = optimizer.steps / config.run.compute_ratio
-    steps = max(1, round(exact))
+        exact_steps = optimizer.steps / config.run.compute_ratio
+    steps = max(1, round(exact_steps))
     head_steps = config.init.lm_head_warmup_steps
     if head_steps >= steps:
         raise UserError(
@@ -379,15 +417,18 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
 
 def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
     """The mean number of trained tokens per step of the run, measured in each part with its own shares."""
-    probe = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)
-    total_steps = _PROBE_STEPS + probe
+    probe_steps = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)  # steps that are read of each part
+    total_steps = _PROBE_STEPS + probe_steps
     mean = 0.0
     for number, (start, end) in enumerate(parts_of_run(config.objectives)):
         if start == end:
             continue
-        # The first steps of the run, and the last steps of every later part.
-        step = 0 if number == 0 else round(end * total_steps) - probe
-        reader = StepReader(config, text, total_steps=total_steps, step=step)
-        tokens = sum(batch.tokens for _ in range(probe) for batch in reader.next().micro_batches)
-        mean += (end - start) * tokens / probe
+        # All steps of a part have the same shares. Read the first ones of the run, and the last ones of every
+        # later part.
+        first_step = 0 if number == 0 else round(end * total_steps) - probe_steps
+        reader = StepReader(config, text, total_steps=total_steps, step=first_step)
+        tokens = 0
+        for _ in range(probe_steps):
+            tokens += sum(batch.tokens for batch in reader.next().micro_batches)
+        mean += (end - start) * tokens / probe_steps
     return mean

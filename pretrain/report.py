@@ -15,6 +15,12 @@ _OF_STEP = ("tokens", "pseudo", "copied", "repeated")
 SUMS = [f"{objective}.{name}" for objective in OBJECTIVES for name in _OF_OBJECTIVE] + list(_OF_STEP)
 
 _SAMPLES = 3  # sentences with pseudo-tokens in the log
+_LARGEST_LOSS = 50.0  # of a perplexity; the exponential of a diverged run's loss would overflow
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss) of a mean loss, at most exp(50)."""
+    return math.exp(min(loss, _LARGEST_LOSS))
 
 
 def record_of(interval: Interval) -> dict[str, Any]:
@@ -40,9 +46,9 @@ def record_of(interval: Interval) -> dict[str, Any]:
         if count:
             loss = sums[f"{objective}.loss"] / count
             accuracy = sums[f"{objective}.correct"] / count
-            perplexity = math.exp(min(loss, 50.0))
-            record[objective] = {"loss": loss, "perplexity": perplexity, "accuracy": accuracy}
-    if sums["pseudo"] and "btmlm" in record:  # a sentence of [UNK] alone has no targets
+            record[objective] = {"loss": loss, "perplexity": perplexity(loss), "accuracy": accuracy}
+    # Sentences of [UNK] alone get pseudo-tokens but have no masked tokens, so no record of btmlm.
+    if sums["pseudo"] and "btmlm" in record:
         record["btmlm"]["copy_rate"] = sums["copied"] / sums["pseudo"]
         record["btmlm"]["repeat_rate"] = sums["repeated"] / sums["pseudo"]
     return record
@@ -72,13 +78,11 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
     """
     lines = []
     for objective in ("mmlm", "tlm", "camlm"):
-        values = list(scores.get(objective, {}).values())
-        if values:
-            perplexity = _geometric_mean(values, "perplexity")
-            accuracy = 100 * np.mean([value["accuracy"] for value in values])
-            lines.append(
-                f"{objective}: perplexity {perplexity:.2f} (geometric mean), accuracy {accuracy:.2f} %"
-            )
+        results = list(scores.get(objective, {}).values())  # one for each language or pair
+        if results:
+            mean = _geometric_mean(results, "perplexity")
+            accuracy = 100 * np.mean([result["accuracy"] for result in results])
+            lines.append(f"{objective}: perplexity {mean:.2f} (geometric mean), accuracy {accuracy:.2f} %")
     if scores.get("btmlm"):
         lines += _summary_of_btmlm(list(scores["btmlm"].values()))
     if "retrieval" in scores:
@@ -88,15 +92,16 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
     return [f"[held-out] {line}" for line in lines]
 
 
-def _summary_of_btmlm(values: Sequence[Mapping[str, Any]]) -> list[str]:
+def _summary_of_btmlm(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of BTMLM, given the result of each language pair."""
     lines = []
-    measured = [value for value in values if "perplexity" in value]
-    if measured:
-        perplexity = _geometric_mean(measured, "perplexity")
-        without = _geometric_mean(measured, "perplexity_without")
-        lines.append(f"btmlm: perplexity {perplexity:.2f}, without the pseudo-tokens {without:.2f}")
+    with_perplexity = [result for result in results if "perplexity" in result]  # those with masked tokens
+    if with_perplexity:
+        mean = _geometric_mean(with_perplexity, "perplexity")
+        without = _geometric_mean(with_perplexity, "perplexity_without")
+        lines.append(f"btmlm: perplexity {mean:.2f}, without the pseudo-tokens {without:.2f}")
     rates = {
-        rate: 100 * np.mean([value[rate] for value in values])
+        rate: 100 * np.mean([result[rate] for result in results])
         for rate in ("precision", "frequent_precision", "copy_rate", "repeat_rate")
     }
     lines.append(
@@ -104,9 +109,9 @@ def _summary_of_btmlm(values: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{rates['frequent_precision']:.2f} %), copied {rates['copy_rate']:.2f} %, "
         f"repeated {rates['repeat_rate']:.2f} %"
     )
-    first_samples = [value["samples"][0] for value in values if value["samples"]]
+    first_samples = [result["samples"][0] for result in results if result["samples"]]
     return lines + [f"pseudo-tokens of {sample}" for sample in first_samples[:_SAMPLES]]
 
 
-def _geometric_mean(values: Sequence[Mapping[str, float]], key: str) -> float:
-    return math.exp(np.mean([math.log(value[key]) for value in values]))
+def _geometric_mean(results: Sequence[Mapping[str, float]], key: str) -> float:
+    return math.exp(np.mean([math.log(result[key]) for result in results]))

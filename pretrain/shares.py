@@ -28,6 +28,7 @@ def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, fl
         result = default_shares(config)
     if "btmlm" in result and step < round(config.btmlm_start * total_steps):
         result["mmlm"] = result.get("mmlm", 0.0) + result.pop("btmlm")
+    # In the order of `OBJECTIVES`, without those of share 0.
     return {name: result[name] for name in OBJECTIVES if result.get(name, 0.0) > 0.0}
 
 
@@ -39,9 +40,12 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
     """
     monolingual = [name for name in MONOLINGUAL if name in config.active]
     parallel = [name for name in PARALLEL if name in config.active]
-    part = config.monolingual_share if monolingual and parallel else float(bool(monolingual))
-    result = {name: part / len(monolingual) for name in monolingual}
-    return result | {name: (1.0 - part) / len(parallel) for name in parallel}
+    if monolingual and parallel:
+        monolingual_share = config.monolingual_share
+    else:
+        monolingual_share = 1.0 if monolingual else 0.0
+    result = {name: monolingual_share / len(monolingual) for name in monolingual}
+    return result | {name: (1.0 - monolingual_share) / len(parallel) for name in parallel}
 
 
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:
@@ -59,12 +63,18 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     if not parallel:
         without_text |= {*PARALLEL, "btmlm"}
     active = [name for name in config.active if name not in without_text]
-    of_start = {name: share for name, share in config.shares.items() if name in active}
-    later = {name: share for name, share in config.later_shares.items() if name in active}
-    if not active or (config.shares and not of_start):
+    start_shares = {name: share for name, share in config.shares.items() if name in active}
+    later_shares = {name: share for name, share in config.later_shares.items() if name in active}
+    nothing_remains = not active or (config.shares and not start_shares)
+    if nothing_remains:
         return config
-    same_pairs = config.same_pairs and parallel
-    return replace(config, active=active, shares=of_start, later_shares=later, same_pairs=same_pairs)
+    return replace(
+        config,
+        active=active,
+        shares=start_shares,
+        later_shares=later_shares,
+        same_pairs=config.same_pairs and parallel,  # without pairs there are none to share
+    )
 
 
 def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
@@ -86,12 +96,13 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     Equal remainders are served in an order that turns with `step`, so that a small batch does not always
     favour the same objective.
     """
+    # Rounded, so that a quota which is a whole number stays one: 0.29 * 100 is below 29 in floating point.
     quotas = {name: round(value * batch_size, 9) for name, value in share.items()}
     counts = {name: int(quota) for name, quota in quotas.items()}
     names = list(share)
     first = step % len(names)
     by_turn = names[first:] + names[:first]
-    by_remainder = sorted(by_turn, key=lambda name: counts[name] - quotas[name])
+    by_remainder = sorted(by_turn, key=lambda name: counts[name] - quotas[name])  # largest first; stable
     missing = batch_size - sum(counts.values())
     for name in by_remainder[:missing]:
         counts[name] += 1
@@ -108,9 +119,9 @@ def examples_of_step(
     """
     if not (config.same_pairs and "tlm" in share and "camlm" in share):
         return allocate(share, batch_size, step)
-    of_texts = {name: value for name, value in share.items() if name in MONOLINGUAL}
-    of_texts["pairs"] = share["tlm"] + share["camlm"]
-    counts = allocate(of_texts, batch_size, step)
+    share_by_text = {name: value for name, value in share.items() if name in MONOLINGUAL}
+    share_by_text["pairs"] = share["tlm"] + share["camlm"]
+    counts = allocate(share_by_text, batch_size, step)
     pairs = counts.pop("pairs")
     return counts | {"tlm": pairs, "camlm": pairs}
 
@@ -120,10 +131,12 @@ def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int)
     for start, end in parts_of_run(config):
         if start == end:
             continue
-        share = shares(config, min(round(start * total_steps), total_steps - 1), total_steps)
-        turns = [examples_of_step(config, share, batch_size, turn) for turn in range(len(share))]
+        first_step = min(round(start * total_steps), total_steps - 1)
+        share = shares(config, first_step, total_steps)
+        # Objectives take turns at what remains of a step, and after one step for each all had their turn.
+        counts_of_steps = [examples_of_step(config, share, batch_size, step) for step in range(len(share))]
         for name in share:
-            if not any(counts[name] for counts in turns):
+            if not any(counts[name] for counts in counts_of_steps):
                 key = "objectives.shares" if config.shares else "objectives.active"
                 raise UserError(
                     f"optimizer.batch_size {batch_size} is too small: {name} (share {share[name]:.3f}) "

@@ -62,7 +62,7 @@ class WordTokenizer:
         self.vocab_size = len(self.tokens)
 
     def encode(self, sentence: str) -> list[int]:
-        # A word may be spelt like a special token: search behind these.
+        # A word may be spelt like a special token, so the search begins after these.
         return [self.tokens.index(word, len(_SPECIAL_TOKENS)) for word in sentence.split()]
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:

@@ -65,7 +65,7 @@ class Pretraining(Task):
         self.evaluations = self.evaluator.steps(self.total_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.identity = dataclasses.asdict(config) | {"digests": digests}
-        # Equal for runs that read the same items in the same order.
+        # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
         self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
@@ -96,12 +96,12 @@ class Pretraining(Task):
         if checkpoint is None:
             initialise(model, self.config.init, self.tokenizer, self.drawn)
         else:
-            load_from(model, open_checkpoint(checkpoint), optional=())
+            load_from(model, open_checkpoint(checkpoint), optional=())  # no weight may be absent
         return engine
 
     def _model_config(self) -> ErnieMConfig:
         shape = dataclasses.asdict(self.config.model)
-        shape.pop("language_embedding")
+        shape.pop("language_embedding")  # which tokens get one is no part of the shape
         return ErnieMConfig(vocab_size=self.tokenizer.vocab_size, pad_token_id=self.tokenizer.pad_id, **shape)
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
@@ -110,19 +110,20 @@ class Pretraining(Task):
             self.config,
             self.tokenizer.digest,
             self.text.vocabulary,
-            self.total_steps,
-            distributed.rank(),
-            distributed.world_size(),
-            position,
+            total_steps=self.total_steps,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            position=position,
         )
 
     def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
         """Send a step to the device. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
         head_steps = self.config.init.lm_head_warmup_steps
         if head_steps:
-            steps_before = data.position["step"] - 1
+            steps_before = data.position["step"] - 1  # the position is that after the step
+            is_frozen = steps_before < head_steps
             for parameter in model.ernie_m.parameters():  # the head's word table is among them
-                parameter.stop_gradient = steps_before < head_steps
+                parameter.stop_gradient = is_frozen
         return send_step(data)
 
     def loss(
@@ -136,6 +137,7 @@ class Pretraining(Task):
             return None
         for line in summary(scores):
             logger.info("%s", line)
+        # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
     def line(self, interval: Interval) -> str:
@@ -145,7 +147,7 @@ class Pretraining(Task):
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
     ) -> ModelFiles:
         objectives = self.config.objectives
-        reading = {
+        reading = {  # how the inputs were made, so that predictions are asked for in the same way
             "language_embedding": self.config.model.language_embedding,
             "pseudo_proportion": objectives.pseudo_proportion,
             "pseudo_positions": objectives.pseudo_positions,
@@ -164,7 +166,12 @@ class Pretraining(Task):
         settings: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        if self.config.init.encoder == SCRATCH:
+        """The files of the model without the tensors whose names begin with one of `leave_out`.
+
+        Args:
+            settings: what config.json holds beside the shape of the model.
+        """
+        if self.config.init.encoder == SCRATCH:  # other weights may have been trained on longer inputs before
             settings = {**settings, TRAINED_LENGTH: self.config.data.max_seq_len}
         facts = {
             "name": "ERNIE-M, pre-trained",
@@ -188,8 +195,9 @@ class Pretraining(Task):
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:
-    """Send a step to the device, within autocast."""
-    # Each objective's mean is over all processes and micro-batches.
+    """Send the micro-batches of a step to the device. Call it within autocast."""
+    # An objective's loss is the mean over its masked tokens in the whole step, so each of them has the
+    # objective's share divided by their number. An objective without masked tokens adds nothing.
     weights = [data.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, data.masked)]
     return to_device(data.micro_batches, weights)
 
@@ -206,21 +214,21 @@ def objectives_loss(
     if batch.stage1 is not None:
         batch, counts = pseudo_tokens.fill(model, batch)
         sums |= counts
-    total, losses, correct = masked_lm_loss(model, batch)
-    for name, places in batch.targets.by_objective.items():  # its places among the masked tokens
-        sums[f"{name}.loss"] = paddle.gather(losses.astype("float64"), places).sum()
-        sums[f"{name}.correct"] = paddle.gather(correct.astype("float64"), places).sum()
-        sums[f"{name}.count"] = places.shape[0]
+    total, losses, correct = masked_lm_loss(model, batch)  # scalar, [M], [M]
+    for objective, targets in batch.targets.by_objective.items():  # indices into the M masked tokens
+        sums[f"{objective}.loss"] = paddle.gather(losses.astype("float64"), targets).sum()
+        sums[f"{objective}.correct"] = paddle.gather(correct.astype("float64"), targets).sum()
+        sums[f"{objective}.count"] = targets.shape[0]
     return total, sums
 
 
 def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
-    """Step -> share of `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
+    """Step -> ratio to `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
     optimizer = config.optimizer
     head_steps = config.init.lm_head_warmup_steps
-    after_head = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
-    of_head = config.init.lm_head_learning_rate / optimizer.learning_rate
-    return lambda step: of_head if step < head_steps else after_head(step - head_steps)
+    head_ratio = config.init.lm_head_learning_rate / optimizer.learning_rate
+    ratio_of_step = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
+    return lambda step: head_ratio if step < head_steps else ratio_of_step(step - head_steps)
 
 
 def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
@@ -232,9 +240,9 @@ def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGe
             "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
             "pseudo-tokens, so they will be of little use; add camlm"
         )
-    allowed = None
+    allowed = None  # all pieces
     if config.pseudo_pieces == "frequent":
         piece_counts = [text.corpus.piece_counts(language) for language in text.languages]
         allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
-    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0
+    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0  # 0: the arg max
     return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)
