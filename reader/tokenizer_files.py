@@ -54,7 +54,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
             # A byte order mark may stand before the first line.
             line = raw.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UserError(f"{place}: not UTF-8 (byte {error.start} of the line)") from error
+            raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
         token, tab, id_text = line.rpartition("\t")
         if not tab:
             token = line
