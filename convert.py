@@ -55,15 +55,15 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         trimmed = trim(flags, tokenizer, Path(folder))
-        counts = None
+        fallback = None
         if flags.fallback_of:  # before anything is written, because the file may be missing
-            counts = trimmed.fallback(tokenizer, Path(flags.fallback_of))
+            fallback = trimmed.fallback(tokenizer, Path(flags.fallback_of))
         smaller = conversion.with_tokens(checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id)
         write(flags, smaller, smaller.config, task, trimmed.tokenizer)
         with pipe_may_close():
             print_sizes(checkpoint, smaller)
-            if counts:
-                print_fallback(counts, flags.fallback_of)
+            if fallback:
+                print_fallback(fallback, flags.fallback_of)
 
 
 def write(
@@ -75,9 +75,10 @@ def write(
 ) -> None:
     """Write the new folder, and print what is in it."""
     from model.checkpoint import convert as conversion
+    from model.config import FIRST_POSITION
     from utils.files import atomic_dir
 
-    longest = config.max_position_embeddings - 2
+    longest = config.max_position_embeddings - FIRST_POSITION  # tokens of an input
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task)
         files = write_tokenizer(flags.to, folder, tokenizer, longest) if tokenizer else []
@@ -106,8 +107,10 @@ def convert_vocabulary(flags: argparse.Namespace) -> None:
     from utils.files import atomic_dir
 
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
+    longest = 512  # tokens of an input of the released models; a vocabulary alone has no limit of its own
     with atomic_dir(flags.target) as folder:
-        print_tokenizer_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags)
+        files = write_tokenizer(flags.to, folder, tokenizer, longest)
+        print_tokenizer_files(files, flags)
 
 
 def tokenizer_of(
@@ -135,6 +138,7 @@ def tokenizer_of(
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; None: that of this process."""
     from model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS
     from model.tasks import task_named
 
@@ -171,7 +175,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:
-    """Write the tokenizer's files as the target's library wants them; return their names."""
+    """Write the tokenizer's files in the form of a format's library; return their names.
+
+    Args:
+        target: the format, a value of --to.
+        max_length: tokens of the longest input.
+    """
     from reader import tokenizer_files
 
     if target == "xlm-roberta":
@@ -208,7 +217,7 @@ def print_pooling(files: list[str], checkpoint: "Checkpoint") -> None:
     vector = "a vector is the mean of the top layer over all tokens"
     print(f"for sentence-transformers: {', '.join(files)}; {vector}")
     if checkpoint.task == RETRIEVAL:
-        training = checkpoint.settings.get("reading", {})
+        training = checkpoint.settings.get("reading", {})  # how the training made vectors
         layer = training.get("layer")
         pooling = training.get("pooling")
         if (layer, pooling) != (checkpoint.config.num_hidden_layers, "specials"):
@@ -227,15 +236,18 @@ def print_sizes(before: "Checkpoint", after: "Checkpoint") -> None:
     print(in_columns(rows))
 
 
-def print_fallback(counts: "Fallback", path: str) -> None:
+def print_fallback(fallback: "Fallback", path: str) -> None:
     """Print how much of another text is cut otherwise after trimming."""
-    share = 100 * counts.changed_lines / counts.lines
-    print(f"{path}: {counts.changed_lines:,} of {counts.lines:,} lines ({share:.1f} %) have other tokens now")
-    for name, (before, after) in (("tokens", counts.tokens), ("unknown tokens", counts.unknown)):
+    changed = fallback.changed_lines
+    percent = 100 * changed / fallback.lines
+    print(f"{path}: {changed:,} of {fallback.lines:,} lines ({percent:.1f} %) have other tokens now")
+    for name, counts in (("tokens", fallback.tokens), ("unknown tokens", fallback.unknown)):
+        before, after = counts
         print(f"{path}: {before:,} {name} before, {after:,} after")
 
 
 def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:
+    """Print which files of the tokenizer were written."""
     if not files:
         print("tokenizer: not written, because no piece model was found; give --piece_model_path")
         return

@@ -81,7 +81,7 @@ class EncodeVectorFlags:
 
     on_command_line: tuple[str, ...] = not_an_option(())
 
-    init_checkpoint: ClassVar[None] = None  # nothing is resumed here
+    init_checkpoint: ClassVar[None] = None  # `open_start` reads it; this command has no such flag
 
     def __post_init__(self) -> None:
         required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}
@@ -107,8 +107,8 @@ def main() -> None:
     from utils.runtime import prepare
 
     flags = parse_args(EncodeVectorFlags, sys.argv[1:], __doc__)
-    exported = exported_settings(Path(flags.init_pretraining_params)) is not None
-    if not exported:  # what export.py wrote runs without Paddle
+    is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
+    if not is_exported:  # what export.py wrote runs without Paddle
         prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from evaluation.vectors import CentredEncoder, VectorWriter
@@ -125,7 +125,7 @@ def main() -> None:
             texts = Sentences(path)
         else:
             texts = read_classification(path, labels=False)
-        opened = open_exported(flags) if exported else open_weights(flags)
+        opened = open_exported(flags) if is_exported else open_weights(flags)
         encoder = opened.encoder
         if flags.centre_on:
             encoder = CentredEncoder(encoder, means_to_subtract(flags, opened))
@@ -171,7 +171,7 @@ def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "Layer
                 f"{path}: no such file; run_pretrain.py leaves it beside a finished model. For another model "
                 "give --centre_on language<=file,language<=file"
             )
-        shape = (opened.num_layers + 1, opened.encoder.hidden_size)
+        shape = (opened.num_layers + 1, opened.encoder.hidden_size)  # the embeddings, then each layer
         return LanguageMeans.read(path, shape).at(opened.layer)
     vectors = {}
     for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
@@ -194,8 +194,9 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
             f"--model {flags.init_pretraining_params} --output exported"
         )
     distributed.init(flags.use_cuda)
-    # The pooled [CLS] of a random pooler would mean nothing.
-    optional = () if flags.vectors in ("official", "pooled") else ("pooler.",)
+    # The weights may lack a pooler only if none is needed: a random one would give meaningless vectors.
+    needs_pooler = flags.vectors in ("official", "pooled")
+    optional = () if needs_pooler else ("pooler.",)
     model, tokenizer = open_encoder(flags, open_start(flags), optional=optional)
     encoder = PaddleEncoder(model, prepare_for_prediction(model, flags.amp))
     num_layers = model.config.num_hidden_layers

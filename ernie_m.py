@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "__version__", "load"]
 
-HEAD_TASKS = ("classify", "tag", "answer")  # of load
+HEAD_TASKS = ("classify", "tag", "answer")  # what `load` accepts as `task`
 _AT_ONCE = 1024  # inputs between two reports of the progress
 
 
@@ -68,7 +68,7 @@ class Model:
         self.loaded = loaded
         self.tokenizer = loaded.tokenizer
         self.labels = loaded.labels
-        self._answerers: dict[tuple, Any] = {}
+        self._answerers: dict[tuple, Any] = {}  # (word of the prediction, TaskOptions) -> answerer
 
     def __repr__(self) -> str:
         loaded = self.loaded
@@ -149,7 +149,7 @@ class Model:
         centred = centre is not False
         answerer = self._answerer("encode", pooling=pooling, layer=layer, centre=centred)
         inputs = [answerer.parse({"text": text}) for text in sentences]
-        vectors = [answerer.vectors([])]
+        vectors = [answerer.vectors([])]  # [0, H], the result if there are no texts
         for part in _in_parts(range(len(inputs)), "encoding"):
             part_languages = None if languages is None else [languages[number] for number in part]
             vectors.append(answerer.vectors([inputs[number] for number in part], part_languages))
@@ -184,11 +184,12 @@ class Model:
 
         if not isinstance(text, str):
             raise UserError(f"{text!r}: search takes one text; similarity compares several")
-        task_options = TaskOptions(top_k=top_k, pooling=options.get("pooling"))  # which checks them
+        # TaskOptions checks its values.
+        task_options = TaskOptions(top_k=top_k, pooling=options.get("pooling"))
         if centre is None:
             centre = centres_by_default(self.loaded, task_options)
         sentences = _as_list(corpus, "corpus")
-        (cosines,) = self.similarity(text, sentences, centre=centre, **options)
+        (cosines,) = self.similarity(text, sentences, centre=centre, **options)  # [M], of the one text
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
         return [{"text": sentences[number], "cosine": float(cosines[number])} for number in best]
 
@@ -204,7 +205,11 @@ class Model:
         return answer["slots"]
 
     def _answer(self, word: str, requests: list[dict], **options: Any) -> list[dict]:
-        """The answers to requests in the form of predict.py."""
+        """The answers to requests in the form of predict.py.
+
+        Args:
+            word: the prediction, a value of predict.py's --task.
+        """
         answerer = self._answerer(word, **options)
         inputs = [answerer.parse(request) for request in requests]
         answers = []
@@ -253,7 +258,7 @@ def _languages_of(centre: Any, count: int) -> list[str] | None:
 
 
 def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:
-    """Some inputs at a time; with the progress, if there are many."""
+    """The inputs, `_AT_ONCE` at a time, with the progress if these are several parts."""
     from utils.logging import progress
 
     parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]

@@ -45,7 +45,8 @@ class ExportFlags:
 
 
 def main() -> None:
-    os.environ.setdefault("GLOG_minloglevel", "2")  # else Paddle prints a warning about its own static graph
+    # Otherwise Paddle prints a warning about its own static graph. (2: only errors.)
+    os.environ.setdefault("GLOG_minloglevel", "2")
     from utils.runtime import prepare
 
     flags = load_config(ExportFlags, sys.argv[1:], __doc__)
@@ -60,8 +61,8 @@ def main() -> None:
 
     setup_console()
     output = Path(flags.output)
-    is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not is_new and exported_settings(output) is None:
+    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not is_free and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
@@ -69,20 +70,25 @@ def main() -> None:
     if task == MASKED_LM:
         task = ENCODING
         logger.info("the encoder is exported, without the masked-LM head and the language table")
-    layer = flags.layer
-    if layer is None:
-        layer = loaded.reading.get("layer", "top") if task == ENCODING else "top"
-    layer = layer_number(layer, loaded.num_layers)
+    layer_name = flags.layer
+    if layer_name is None:  # for an encoder, the layer that it was trained to make vectors of
+        layer_name = loaded.reading.get("layer", "top") if task == ENCODING else "top"
+    layer = layer_number(layer_name, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
-    int8_largest = largest_int8_weight(flags.reduce_range) if flags.int8 else None
+    int8_largest = largest_int8_weight(flags.reduce_range) if flags.int8 else None  # None: no int8
     check_set = read_check_set(loaded, task, flags.check_set)
     export(loaded, output, task, layer, check_set, int8_largest)
     logger.info("exported for %s: %s", task, flags.output)
 
 
 def largest_int8_weight(reduce_range: bool | None) -> int:
-    """The largest weight in int8: 127, or 63 with --reduce_range, by default on a CPU without VNNI."""
+    """The largest weight in int8: 127, or 63 if weights have 7 bits.
+
+    Args:
+        reduce_range: whether they have 7 bits. None: if this CPU has no VNNI, because sums of products of 8
+            bits can be too large for its instructions.
+    """
     from inference.engines import INT7_LARGEST, INT8_LARGEST
     from utils.logging import logger
     from utils.runtime import int8_saturates, read_cpu

@@ -122,7 +122,14 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
-    """The labels of --selected_gpus, or of all GPUs. UserError: one of them is not on this machine."""
+    """The labels of --selected_gpus, or of all GPUs.
+
+    Args:
+        visible: the labels of the GPUs that Paddle can use.
+
+    Raises:
+        UserError: a selected GPU is not among them.
+    """
     if not flags.selected_gpus or not visible:
         return visible
     selected = flags.selected_gpus.split(",")
@@ -133,7 +140,11 @@ def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
 
 
 def number_of_processes(flags: LaunchFlags, gpus: list[str]) -> int:
-    """How many processes to start on this machine. UserError: more than there are GPUs."""
+    """How many processes to start on this machine.
+
+    Raises:
+        UserError: --nproc_per_node is more than there are GPUs.
+    """
     if flags.nproc_per_node is None:
         available = len(gpus) or 1
         return min(available, flags.recipe_devices or available)
@@ -168,10 +179,10 @@ def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
     """A line for the log: why a recipe leaves GPUs idle, and the flags that use all with the same batch."""
     batch_size = integer_flag(script, "--batch_size") or 32  # the default of the scripts
     reason = f"{recipe_devices} of {gpus} GPUs, because the recipe is for {recipe_devices} devices"
-    each, rest = divmod(batch_size * recipe_devices, gpus)
-    if rest:
+    per_gpu, remainder = divmod(batch_size * recipe_devices, gpus)
+    if remainder:  # no batch size of all GPUs gives the same total
         return reason
-    return f"{reason}; NPROC={gpus} and --batch_size {each} use all with the same total"
+    return f"{reason}; NPROC={gpus} and --batch_size {per_gpu} use all with the same total"
 
 
 def integer_flag(words: Sequence[str], name: str) -> int | None:
@@ -283,7 +294,7 @@ def handing_on_signals(processes: list[subprocess.Popen]) -> Iterator[None]:
 def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     """Wait for the processes; see `run_processes`."""
     failed = None  # the number of the first process that failed
-    failed_at = 0.0
+    failed_at = 0.0  # when it was noticed
     while True:
         codes = [process.poll() for process in processes]  # None: it runs
         if failed is None:
@@ -296,9 +307,9 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
             break
         time.sleep(0.05)
     if failed is None:
-        return max(codes)
+        return max(codes)  # 0, or INTERRUPTED
     code = as_exit_code(codes[failed])
-    if codes[0] != codes[failed]:  # otherwise the console shows why
+    if codes[0] != codes[failed]:  # otherwise the first process has shown on the console why
         log = logs / f"workerlog.{failed}"
         print(f"error: process {failed} ended with {code}: {last_line(log)}; see {log}", file=sys.stderr)
     return code
@@ -318,6 +329,7 @@ def as_exit_code(code: int) -> int:
 
 
 def last_line(log: Path) -> str:
+    """The last line of a log, with which a process usually says why it failed."""
     lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
     return lines[-1]
 
@@ -327,25 +339,29 @@ def main() -> None:
     setup_console()
     log_no_effect(flags)
     gpus = gpus_to_use(flags, visible_gpus())
-    processes = number_of_processes(flags, gpus)
-    in_all = processes * len(flags.nodes)
+    processes = number_of_processes(flags, gpus)  # on this machine
+    processes_in_all = processes * len(flags.nodes)
+
+    # Say what becomes of the total batch. The script repeats the line in its log.
     script = flags.script
     if flags.recipe_devices is not None:
         if flags.nproc_per_node is None and len(gpus) > processes:
             print(f"launch: {idle_gpus(script, flags.recipe_devices, len(gpus))}", flush=True)
-        script, line = keep_total_batch(script, flags.recipe_devices, in_all)
+        script, line = keep_total_batch(script, flags.recipe_devices, processes_in_all)
         print(f"launch: {line}", flush=True)
         os.environ[RECIPE_BATCH] = line
     elif flags.nproc_per_node is None and Path(script[0]).name in PER_DEVICE:
         line = "--batch_size is for each device; --recipe_devices N keeps the total of a recipe for N devices"
         print(f"launch: {line}", flush=True)
         os.environ[RECIPE_BATCH] = line
+
     os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
     os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
     logs = Path(os.environ[LOG_DIR])
     log = f"{logs}/{os.environ[LOG_PREFIX]}job.log.0"
     print(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}", flush=True)
-    if in_all == 1:
+
+    if processes_in_all == 1:
         if flags.selected_gpus and gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
         os.execv(sys.executable, [sys.executable, "-u", *script])

@@ -93,7 +93,8 @@ class PredictFlags:
     """The port of --serve."""
 
     def __post_init__(self) -> None:
-        if (self.task is None) != self.serve:
+        has_task = self.task is not None
+        if has_task == self.serve:  # both, or none
             raise UserError("give --task TASK or --serve, one of them")
         if self.output != "-" and Path(self.output).resolve() == Path(self.input).resolve():
             raise UserError(f"--output {self.output}: it is the input")
@@ -107,7 +108,7 @@ def main() -> None:
     from inference.loading import load
     from inference.tasks import TaskOptions, make
 
-    names = [field.name for field in fields(TaskOptions)]
+    names = [field.name for field in fields(TaskOptions)]  # each is the name of a flag, too
     options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
         from inference.serve import serve
@@ -174,7 +175,8 @@ def parse_object(line: bytes) -> dict:
     """
     try:
         value = json.loads(line)
-        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be written
+        # Half a character, such as the escape \ud83d alone, is JSON, but could not be written back.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f'it is no JSON ({error}); a line is an object such as {{"text": "..."}}') from error
     if not isinstance(value, dict):
@@ -183,7 +185,7 @@ def parse_object(line: bytes) -> dict:
 
 
 def write_to_stdout(answerer: "Answerer", parts: list[list[Request]]) -> None:
-    """Print the answers.
+    """Print the answers to `parts`, the requests that are answered together.
 
     Raises:
         UserError: standard output is a file on a full disk.

@@ -20,7 +20,7 @@ from utils.runtime import is_main
 T = TypeVar("T")
 
 # Environment variables that launch.py sets: the folder of the log files, the prefix of job.log.<rank>, and
-# the line that says how the recipe's total batch is kept.
+# what it found out about the total batch, a line that the script repeats in its log.
 LOG_DIR = "LOG_DIR"
 LOG_PREFIX = "LOG_PREFIX"
 RECIPE_BATCH = "RECIPE_BATCH"
