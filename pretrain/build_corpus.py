@@ -54,7 +54,7 @@ def build_corpus(options: BuildOptions) -> dict:
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
-    modified = modification_times(streams)
+    modified = modification_times(streams)  # decides whether a build goes on, but is not in the manifest
     with claim(output, plan | {"modified": modified}), workers:
         works = []
         for number, stream in enumerate(streams):

@@ -64,23 +64,23 @@ class CorpusBuild:
             UserError: bad input, with file and line, or a source without text.
         """
         self._run_units(SCAN, "reading", scan_unit)
-        pairs = Counter()  # language -> number of pairs of languages that it is in
+        pair_counts = Counter()  # language -> number of pairs of languages that it is in
         for work in self.works:
             if work.stream.is_parallel:
-                pairs.update(work.stream.languages)
-        for place, work in enumerate(self.works):
-            counts = work.counts(SCAN)
-            units = list(itertools.chain.from_iterable(counts))  # [lines, documents] of each unit
-            lines, documents = (sum(column) for column in zip(*units))
+                pair_counts.update(work.stream.languages)
+        for number, work in enumerate(self.works):
+            counts_of_sources = work.counts(SCAN)
+            counts_of_units = itertools.chain.from_iterable(counts_of_sources)  # [lines, documents] of each
+            lines, documents = (sum(column) for column in zip(*counts_of_units))
             share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             # The language that is in the most pairs decides, so that a sentence in several pairs tends to be
             # held out in all or in none.
-            in_pairs = [pairs[language] for language in work.stream.languages]
-            self.works[place] = replace(
+            in_pairs = [pair_counts[language] for language in work.stream.languages]
+            self.works[number] = replace(
                 work,
-                units=[len(source_counts) for source_counts in counts],
+                units=[len(counts) for counts in counts_of_sources],
                 lines=lines,
-                held_out_below=int(share * (1 << 64)),
+                held_out_below=int(share * (1 << 64)),  # the hashes are spread evenly over 64 bits
                 held_out_side=in_pairs.index(max(in_pairs)),
             )
 
@@ -109,9 +109,9 @@ class CorpusBuild:
         tasks = []
         for work in self.works:
             paths = work.unit_paths(TOKENS)
-            counts = list(itertools.chain.from_iterable(work.counts(TOKENS)))  # of each unit
-            for place, split in enumerate(SPLITS):
-                tokens = [unit_counts[place] for unit_counts in counts]
+            counts_of_units = list(itertools.chain.from_iterable(work.counts(TOKENS)))
+            for column, split in enumerate(SPLITS):  # the counts begin with the ids of each split
+                tokens = [counts[column] for counts in counts_of_units]
                 for shard, units in enumerate(group_units(tokens, shard_tokens)):
                     tasks.append((work, split, shard, paths[units]))
         self._run("writing shards", write_shard, tasks)
@@ -136,9 +136,10 @@ class CorpusBuild:
             "pieces": {},
             "files": {},
         }
+        # Language -> how often each piece occurs in all of its text, [V].
         pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
         for work in self.works:
-            kind, name = work.stream.folder.split("/")
+            kind, name = work.stream.folder.split("/")  # "mono/en", "parallel/de-en"
             manifest[kind][name] = _entry(work, manifest["files"], pieces)
         for language, counts in sorted(pieces.items()):
             file = f"pieces/{language}.npy"
@@ -154,6 +155,7 @@ class CorpusBuild:
         return manifest
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> None:
+        """Call a function that returns nothing with the arguments of every task."""
         with closing(Progress(len(tasks), description, unit="parts")) as progress:
             for _ in self.workers.run(function, tasks):
                 progress.update()
@@ -161,17 +163,21 @@ class CorpusBuild:
     def _run_units(
         self, stage: str, description: str, function: Callable[[Unit, StreamWork], UnitResult]
     ) -> None:
-        """Call `function` on all units of the sources that the stage has not done, and record the counts."""
+        """Call `function` on all units of the sources that the stage has not done, and write their counts.
+
+        Raises:
+            UserError: bad input, or a source without a line of text.
+        """
         total_bytes = 0
         waiting: dict[SourceKey, TextSource] = {}
         for work in self.works:
-            for place, source in enumerate(work.stream.sources):
+            for number, source in enumerate(work.stream.sources):
                 total_bytes += source.size
-                if not work.counts_file(stage, place).exists():
-                    waiting[work.number, place] = source
+                if not work.counts_file(stage, number).exists():
+                    waiting[work.number, number] = source
         waiting_bytes = sum(source.size for source in waiting.values())
-        # Units come in any order. Once all of a source are there, its counts are written, and a build that is
-        # continued does not read it again.
+        # The results of units come in any order. Once those of a source are complete, its counts are written,
+        # and a build that is continued does not read it again.
         counts: dict[SourceKey, _SourceCounts] = defaultdict(_SourceCounts)
         progress = Progress(total_bytes, description, initial=total_bytes - waiting_bytes, unit="bytes")
         with closing(progress):
@@ -180,19 +186,19 @@ class CorpusBuild:
                 key = (unit.stream, unit.source)
                 counts[key].add(unit, unit_counts)
                 if counts[key].is_complete:
-                    in_order = counts.pop(key).in_order()
-                    if stage == SCAN and not any(lines for lines, _ in in_order):
+                    source_counts = counts.pop(key).in_order()  # SCAN: [lines, documents] of each unit
+                    if stage == SCAN and not any(lines for lines, _ in source_counts):
                         languages = " and ".join(waiting[key].languages)
                         raise UserError(f"{waiting[key]}: no text in {languages} in it; leave it out")
-                    write_json(self.works[unit.stream].counts_file(stage, unit.source), in_order)
+                    write_json(self.works[unit.stream].counts_file(stage, unit.source), source_counts)
 
     def _unit_tasks(self, sources: Mapping[SourceKey, TextSource]) -> Iterator[tuple[Unit, StreamWork]]:
         """Each unit of the sources, with the work of its stream."""
         unit_bytes = int(self.options.unit_mib * (1 << 20))
         blank_lines = self.options.documents == "blank"
         readers = (
-            read_units(stream, place, source, unit_bytes, blank_lines)
-            for (stream, place), source in sources.items()
+            read_units(stream_number, source_number, source, unit_bytes, blank_lines)
+            for (stream_number, source_number), source in sources.items()
         )
         for unit in _interleave(readers, min(_READERS, self.workers.number)):
             yield unit, self.works[unit.stream]
@@ -225,9 +231,10 @@ def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray
     Raises:
         UserError: the filters left nothing of it.
     """
-    units = itertools.chain.from_iterable(work.counts(TOKENS))
-    totals = [sum(column) for column in zip(*units)]
-    entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, totals[len(SPLITS) :]))}
+    counts_of_units = itertools.chain.from_iterable(work.counts(TOKENS))
+    totals = [sum(column) for column in zip(*counts_of_units)]  # see `UnitResult`
+    dropped = totals[len(SPLITS) :]  # after the ids of each split
+    entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, dropped))}
     for split in SPLITS:
         records = [read_json(path) for path in sorted(work.folder("shards").glob(f"{split}-*.json"))]
         entry[split] = _total(records)
@@ -253,9 +260,11 @@ def left_out(entry: Mapping[str, Any]) -> str:
 
 def _interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit]:
     """The units of many sources, of which `threads` are read at a time."""
-    waiting = iter(sources)
+    waiting = iter(sources)  # those that no thread has begun to read
     with ThreadPoolExecutor(threads, "reader") as pool:
-        pending: dict[Future, Iterator[Unit]] = {}  # the next unit of each source that is being read
+        pending: dict[
+            Future, Iterator[Unit]
+        ] = {}  # the next unit of a source (None at its end) -> the source
         for source in itertools.islice(waiting, threads):
             pending[pool.submit(next, source, None)] = source
         while pending:
@@ -272,7 +281,7 @@ def _interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Uni
 
 
 def _total(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The shards of one split and their sums."""
+    """The entry of one split in the manifest: its shards and their sums, from the records of the shards."""
     by_language: dict[str, dict[str, int]] = defaultdict(lambda: {"tokens": 0, "unknown": 0})
     for record in records:
         for language, counts in record["by_language"].items():

@@ -14,8 +14,8 @@ from pretrain.corpus.work import SCAN, StreamWork
 from utils.files import atomic_file
 
 KEYS_IN_MEMORY = 1 << 21  # of one part; about 50 bytes each while the part is processed
-_COUNTS_BYTES = 16  # of the two counts at the beginning of a unit's file
-_LINE_BYTES = 12  # of a key and the number of its line
+_COUNTS_BYTES = 16  # of the two counts at the beginning of a unit's file, each uint64
+_LINE_BYTES = 12  # of a key, uint64, and the number of its line, uint32
 
 
 def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None:
@@ -23,9 +23,9 @@ def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None
 
     Args:
         lines, documents: the counts.
-        keys: of its lines in reading order, uint64 [lines]; none without deduplication.
+        keys: of its lines in reading order, uint64 [lines]; empty without deduplication.
     """
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys, kind="stable")  # the numbers of the lines
     with atomic_file(path) as file:
         file.write(np.array([lines, documents], "<u8").tobytes())
         file.write(keys[order].astype("<u8").tobytes())
@@ -82,9 +82,10 @@ def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:
     is_repeated = np.zeros(lines, bool)
     for part in range(number_of_parts(work)):
         path = part_file(work, part)
-        first, last = np.fromfile(path, "<u8", 2, offset=8 * unit).tolist()
+        # Two consecutive offsets say which of the lines behind the offsets are of this unit.
+        first, end = np.fromfile(path, "<u8", 2, offset=8 * unit).tolist()
         offsets_bytes = 8 * (sum(work.units) + 1)
-        repeated = np.fromfile(path, "<u4", last - first, offset=offsets_bytes + 4 * first)
+        repeated = np.fromfile(path, "<u4", end - first, offset=offsets_bytes + 4 * first)
         is_repeated[repeated] = True
     return is_repeated
 
@@ -92,11 +93,11 @@ def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:
 def _read_range(path: Path, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """The keys of a unit within low <= key < high, uint64 [n], and their line numbers, uint32 [n]."""
     lines = (path.stat().st_size - _COUNTS_BYTES) // _LINE_BYTES
-    if not lines:
+    if not lines:  # an empty array cannot be mapped
         return np.zeros(0, np.uint64), np.zeros(0, np.uint32)
     keys = np.memmap(path, "<u8", "r", _COUNTS_BYTES, lines)
     first = int(np.searchsorted(keys, np.uint64(low)))
-    last = int(np.searchsorted(keys, np.uint64(high - 1), side="right"))
+    end = int(np.searchsorted(keys, np.uint64(high - 1), side="right"))  # `high` itself may be 2^64
     keys_bytes = 8 * lines
-    numbers = np.fromfile(path, "<u4", last - first, offset=_COUNTS_BYTES + keys_bytes + 4 * first)
-    return np.array(keys[first:last]), numbers
+    numbers = np.fromfile(path, "<u4", end - first, offset=_COUNTS_BYTES + keys_bytes + 4 * first)
+    return np.array(keys[first:end]), numbers

@@ -20,7 +20,7 @@ from typing import Any
 
 from utils.errors import UserError
 
-_PACKED = ("", ".gz", ".bz2", ".xz")
+_PACKED = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 _NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 
@@ -91,7 +91,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
         if flag not in entries:
             rest.append(word)
             continue
-        if not equals:
+        if not equals:  # `--mono x`, not `--mono=x`
             value = next(words, "")
         if value.startswith("{"):  # already a mapping
             rest += [flag, value]
@@ -126,8 +126,9 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     for label, paths in parallel.items():
         languages = _languages(label, 2)
         for path in paths if isinstance(paths, list) else [paths]:
-            files = [TextSource(names, languages) for names in _find_pairs(path, languages)]
-            sources[tuple(sorted(languages))] += files
+            # en-de and de-en are one stream; each source has the order of its own label.
+            stream_sources = sources[tuple(sorted(languages))]
+            stream_sources += [TextSource(files, languages) for files in _find_pairs(path, languages)]
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
     streams = []
@@ -142,7 +143,7 @@ def _languages(label: Any, count: int) -> tuple[str, ...]:
     """The one or two languages of a label, in its order.
 
     Raises:
-        UserError: it is not the name of so many languages.
+        UserError: it does not name `count` languages.
     """
     if not isinstance(label, str):
         raise UserError(f"{label} is not a language; put it in quotes: YAML reads no as false")
@@ -163,7 +164,7 @@ def expand(path: Any) -> str:
     if not isinstance(path, str) or not path.strip():
         raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
     expanded = os.path.expanduser(os.path.expandvars(path.strip()))
-    if "$" in expanded:
+    if "$" in expanded:  # `expandvars` leaves unknown variables as they are
         raise UserError(f"{path}: the environment has no such variable; set it, as in DATA=/where/data/is")
     return expanded
 
@@ -181,6 +182,7 @@ def file_status(path: str) -> os.stat_result:
 
 
 def _has_columns(name: str) -> bool:
+    """Whether it is the name of a .tsv file, plain or compressed."""
     return name.lower().endswith(tuple(f".tsv{end}" for end in _PACKED))
 
 

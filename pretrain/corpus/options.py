@@ -89,12 +89,16 @@ class BuildOptions:
 
     @property
     def text_format(self) -> TextFormat:
+        """The options that decide how lines are read."""
         return TextFormat(self.documents, self.tsv_columns, self.score_column, self.min_score)
 
 
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
-    """Everything that decides the bytes of the corpus, for the manifest."""
+    """Everything that decides the bytes of the corpus, for the manifest.
 
+    Args:
+        vocabulary: its digest and its size.
+    """
     inputs: dict[str, dict[str, int]] = {}  # stream -> source -> size in bytes
     for stream in streams:
         inputs[stream.folder] = {}

@@ -14,14 +14,14 @@ from reader.tokenization import Tokenizer
 _MANY_UNKNOWN = 0.05  # share of a language's tokens that is worth a warning
 _EXAMPLES = 3  # pairs of each two languages that are printed
 _WIDTH = 100  # characters of a printed line
-_PLACES = 16  # places of a stream at which pairs are compared
-_PAIRS = 128  # consecutive pairs at each
-_FEWEST_PAIRS = 40  # that can tell anything
-_TOLERATED = 0.1  # share of the places that may not fit
+_PLACES = 16  # places of a stream at which the sides of pairs are compared
+_PAIRS = 128  # consecutive pairs at each place
+_FEWEST_PAIRS = 40  # fewer pairs tell nothing
+_TOLERATED = 0.1  # share of the places at which the sides need not fit
 # On 14 pairs of languages the lengths of translations correlate with 0.56 to 0.98, of shifted lines with at
 # most 0.25. Translations share at least twice as much as shifted lines do.
-_CORRELATED = 0.3
-_SHARE_MORE = 1.5
+_LEAST_CORRELATION = 0.3  # of the lengths of translations
+_LEAST_RATIO = 1.5  # of what translations share to what shifted lines share
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
@@ -31,6 +31,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     unknown_of: Counter[str] = Counter()  # language -> number of unknown tokens
     for name, entry in [*manifest["mono"].items(), *manifest["parallel"].items()]:
         languages = entry["train"]["by_language"]
+        # The manifest counts the two sides of a pair as two lines.
         lines, held_out = (entry[split]["lines"] // len(languages) for split in SPLITS)
         dropped = left_out(entry)
         for language, counts in languages.items():
@@ -46,7 +47,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
                     dropped,
                 )
             )
-            dropped = ""  # once for a pair
+            dropped = ""  # a pair has two rows, and says only in the first what was left out
             tokens_of[language] += tokens
             unknown_of[language] += counts["unknown"]
     warnings = []
@@ -62,7 +63,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines: the first and the last column flush left, the others flush right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]  # of the columns
     lines = []
     for first, *middle, last in rows:
         cells = [first.ljust(widths[0])]
@@ -76,6 +77,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     report = []
     for languages, pairs in corpus.parallel.items():
         name = "-".join(languages)
+        # Some pairs from the beginning to the end, evenly spaced.
         examples = np.linspace(0, len(pairs) - 1, min(_EXAMPLES, len(pairs)), dtype=int)
         for number in examples.tolist():
             for language, ids in zip(languages, pairs[number]):
@@ -99,7 +101,8 @@ def _compare_sides(pairs: Pairs) -> tuple[int, int]:
     misfits = 0
     for start in np.linspace(0, len(pairs) - size, places, dtype=int).tolist():
         first, second = zip(*(pairs[number] for number in range(start, start + size)))
-        misfits += not fit(first, second)
+        if not fit(first, second):
+            misfits += 1
     return places, misfits
 
 
@@ -109,16 +112,17 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
     Files that have slipped by a line still have equally many lines. But translations have similar lengths,
     and they share more rare pieces (numbers, names, borrowed words) than lines that were shifted do.
     """
-    # Lengths are compared as ratios, so that a long pair does not outweigh all others.
+    # Lengths are compared by their logarithms, so that a long pair does not outweigh all others.
     lengths = np.log([[len(a), len(b)] for a, b in zip(first, second)])  # [N, 2]
-    have_spread = (lengths.std(axis=0) > 0).all()
-    if have_spread and np.corrcoef(lengths.T)[0, 1] > _CORRELATED:
+    have_spread = (lengths.std(axis=0) > 0).all()  # lengths that are all equal have no correlation
+    if have_spread and np.corrcoef(lengths.T)[0, 1] > _LEAST_CORRELATION:
         return True
     first_pieces = [set(line.tolist()) for line in first]
     second_pieces = [set(line.tolist()) for line in second]
-    shifted = second_pieces[1:] + second_pieces[:1]  # each line beside the translation of the next
+    shifted = second_pieces[1:] + second_pieces[:1]  # beside each line stands the translation of the next
     rarity = _rarity(first_pieces, second_pieces)
-    return _shared(first_pieces, second_pieces, rarity) > _SHARE_MORE * _shared(first_pieces, shifted, rarity)
+    shared = _shared(first_pieces, second_pieces, rarity)
+    return shared > _LEAST_RATIO * _shared(first_pieces, shifted, rarity)
 
 
 def _rarity(first: Sequence[set[int]], second: Sequence[set[int]]) -> dict[int, float]:
@@ -132,5 +136,5 @@ def _rarity(first: Sequence[set[int]], second: Sequence[set[int]]) -> dict[int, 
 
 
 def _shared(first: Sequence[set[int]], second: Sequence[set[int]], rarity: Mapping[int, float]) -> float:
-    """How much the lines of two sides have in common, line by line."""
+    """How much the lines of two sides have in common: the sum of the weights of their common pieces."""
     return sum(rarity[piece] for a, b in zip(first, second) for piece in a & b)

@@ -29,7 +29,7 @@ UnitResult = tuple[Unit, list[int]]
 def scan_unit(unit: Unit, work: StreamWork) -> UnitResult:
     """Count the lines of a unit and write their keys, unless that is done."""
     path = work.unit_path(SCAN, unit.source, unit.number)
-    if not path.exists():
+    if not path.exists():  # a build that was killed may have written it
         text = _read(unit, work)
         keys = text.hashes() if work.options.deduplicate else np.zeros(0, np.uint64)
         write_keys(path, len(text.sides[0]), len(text.documents), keys)
@@ -47,14 +47,15 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     if path.exists():
         (counts,) = _arrays([path], "counts")
         return _without_text(unit), counts.tolist()
-    # Duplicates are dropped before the text is cut into ids, the others after that.
+    # Duplicates are dropped before the text is cut into ids, empty and uneven lines after that.
     text = _read(unit, work)
     lines = len(text.sides[0])  # a pair counts as one line here
-    is_new = ~is_duplicate(work, sum(work.units[: unit.source]) + unit.number, lines)
+    number_in_stream = sum(work.units[: unit.source]) + unit.number
+    is_new = ~is_duplicate(work, number_in_stream, lines)
     tokenizer = _tokenizer(*(str(work.output / name) for name in VOCABULARY_FILES))
     tokenized = _tokenize(text, is_new, work.held_out_below, work.held_out_side, tokenizer)
 
-    fewest = tokenized.lengths.min(axis=1)
+    fewest = tokenized.lengths.min(axis=1)  # ids of the shorter side, [lines]
     most = tokenized.lengths.max(axis=1)
     is_empty = fewest == 0  # a line of control characters has no ids
     is_uneven = np.zeros(len(fewest), bool)
@@ -67,7 +68,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
 
     dropped = {
         "empty": text.empty + int(is_empty.sum()),
-        "score": text.score,
+        "score": text.score,  # left out when the lines were read
         "duplicate": int((~is_new).sum()),
         "ratio": int(is_uneven.sum()),
     }
@@ -100,9 +101,14 @@ def _tokenize(
     document = np.repeat(np.arange(len(text.documents)), text.documents)  # int64 [lines]
     is_held_out = text.document_hashes(held_out_side) < np.uint64(held_out_below)  # bool [documents]
     new_lines = itertools.compress(zip(*text.sides), is_new)
-    ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(new_lines)))
+    ids, lengths = _encode(
+        tokenizer, list(itertools.chain.from_iterable(new_lines))
+    )  # [tokens], [lines * sides]
     return _TokenizedLines(
-        ids, lengths.reshape(-1, len(text.sides)), document[is_new], is_held_out[document][is_new]
+        ids=ids,
+        lengths=lengths.reshape(-1, len(text.sides)),
+        document=document[is_new],
+        is_held_out=is_held_out[document][is_new],
     )
 
 
@@ -113,13 +119,13 @@ def _arrays_of_split(
     is_chosen_token = np.repeat(is_chosen, lines.lengths.sum(axis=1))
     ids = lines.ids[is_chosen_token]
     lengths = lines.lengths[is_chosen]
-    lines_of_documents = np.bincount(lines.document[is_chosen])
-    side_of_unknown = _side_of_tokens(lengths)[ids == unk_id]
+    lines_of_documents = np.bincount(lines.document[is_chosen])  # 0 for a document without chosen lines
+    sides_of_unknown = _side_of_tokens(lengths)[ids == unk_id]
     return {
         f"{split}.ids": ids,
         f"{split}.lengths": lengths.ravel().astype(np.uint32),
         f"{split}.documents": lines_of_documents[lines_of_documents > 0].astype(np.uint32),
-        f"{split}.unknown": np.bincount(side_of_unknown, minlength=lengths.shape[1]),
+        f"{split}.unknown": np.bincount(sides_of_unknown, minlength=lengths.shape[1]),
     }
 
 
@@ -129,10 +135,13 @@ def id_dtype(vocab_size: int) -> np.dtype:
 
 
 def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
-    """Runs of consecutive units that have at most `shard_tokens` together, or one unit that has more.
+    """Divide units into shards: consecutive ones with at most `shard_tokens` together, or one that has more.
 
     Args:
-        tokens: of each unit. A run without tokens is left out.
+        tokens: of each unit.
+
+    Returns:
+        The units of each shard. If no unit has a token, there is no shard.
     """
     first = 0
     total = 0
@@ -170,8 +179,8 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     line_lengths = list(_arrays(units, f"{split}.lengths"))  # of each unit
     lines = sum(len(lengths) for lengths in line_lengths)
     tokens = sum(int(lengths.sum()) for lengths in line_lengths)
-    documents = lines // 2  # each pair is a document
 
+    # The arrays: ids, and where lines and documents begin.
     path = f"{work.stream.folder}/{name}"
     ids_file = f"{path}.ids.npy"
     lines_file = f"{path}.lines.npy"
@@ -180,11 +189,14 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     ids = _arrays(units, f"{split}.ids")
     files[ids_file] = write_array(work.output / ids_file, id_dtype(work.vocab_size), tokens, ids)
     files[lines_file] = _write_offsets(work.output / lines_file, line_lengths)
-    if not work.stream.is_parallel:
-        document_lines = list(_arrays(units, f"{split}.documents"))
+    if work.stream.is_parallel:
+        documents = lines // 2  # each pair is a document, of two lines
+    else:
+        document_lines = list(_arrays(units, f"{split}.documents"))  # of each unit
         documents = sum(len(counts) for counts in document_lines)
         files[documents_file] = _write_offsets(work.output / documents_file, document_lines)
 
+    # The counts, and last the record, which says that the shard is complete.
     pieces = _count_pieces(_arrays(units, f"{split}.ids"), line_lengths, len(languages), work.vocab_size)
     with atomic_file(pieces_file(work, name)) as file:
         np.save(file, pieces)
@@ -213,8 +225,8 @@ def _count_pieces(
     """How often each piece occurs on each side, int64 [sides, V].
 
     Args:
-        ids: of each unit [tokens].
-        line_lengths: of each unit the tokens of each line; a pair is two lines.
+        ids: those of each unit, [tokens].
+        line_lengths: for each unit, the number of tokens of each line; a pair is two lines.
     """
     counts = np.zeros((sides, vocab_size), np.int64)
     for unit_ids, lengths in zip(ids, line_lengths):
@@ -240,10 +252,10 @@ def write_array(path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.nd
 
 
 def _write_offsets(path: Path, counts: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Write where each of many items begins and the last one ends, and `describe` the file.
+    """Write where each item (line, document) begins and the last one ends, and `describe` the file.
 
     Args:
-        counts: the sizes of the items, block by block.
+        counts: the sizes of the items, in blocks.
     """
     items = sum(len(block) for block in counts)
     return write_array(path, np.dtype("<u4"), items + 1, _offsets(counts))
@@ -255,6 +267,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _without_text(unit: Unit) -> Unit:
+    """The unit as a worker returns it: its text need not travel back."""
     return unit._replace(texts=())
 
 
@@ -272,13 +285,15 @@ def _read(unit: Unit, work: StreamWork) -> Lines:
 
 def _side_of_tokens(lengths: np.ndarray) -> np.ndarray:
     """The side of each token, int64 [tokens], given the number of tokens of each side [lines, sides]."""
-    return np.repeat(np.tile(np.arange(lengths.shape[1]), len(lengths)), lengths.ravel())
+    lines, sides = lengths.shape
+    side_of_lengths = np.tile(np.arange(sides), lines)  # 0 1 0 1 ...
+    return np.repeat(side_of_lengths, lengths.ravel())
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """All ids in a row, uint16 or uint32 [tokens], and the number of ids of each text, int64 [texts]."""
     dtype = id_dtype(tokenizer.vocab_size)
-    parts = [np.zeros(0, dtype)]
+    parts = [np.zeros(0, dtype)]  # `concatenate` takes no empty list
     lengths = np.zeros(len(texts), np.int64)
     for start in range(0, len(texts), _BATCH):
         batch = tokenizer.encode_batch(texts[start : start + _BATCH])
@@ -310,7 +325,7 @@ def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:
 
 
 def _offsets(counts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """0, and then the running sum of all counts, block by block."""
+    """0, and then the running sum of all counts, in the same blocks."""
     total = 0
     yield np.zeros(1, np.int64)
     for block in counts:

@@ -24,7 +24,7 @@ from pretrain.corpus.inputs import TextSource
 from utils.errors import UserError
 
 LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
-_MOST_LINES = 1 << 16  # of a unit of aligned files; limits the other file's text if one has short lines
+_MOST_LINES = 1 << 16  # of a unit of aligned files: where one has short lines, the other may have long ones
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -38,7 +38,7 @@ class Unit(NamedTuple):
         texts: whole lines as bytes; for aligned files two texts with equally many lines.
         first_line: number of its first line in the file, from 1.
         weight: bytes on disk that were read for it.
-        last: it is the last of its source.
+        last: whether it is the last of its source.
     """
 
     stream: int
@@ -99,8 +99,8 @@ def read_units(
         UserError: a file is empty, binary, damaged or has an endless line, or two aligned files have
             different numbers of lines.
     """
-    unit: Unit | None = None  # of which it is not known yet whether it is the last
-    read = 0  # bytes on disk
+    unit: Unit | None = None  # it is held back until it is known whether it is the last
+    bytes_before = 0  # on disk, read for the units before
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(contextlib.closing(_TextFile(path))) for path in source.paths]
         for unit_number in itertools.count():
@@ -113,9 +113,9 @@ def read_units(
                 break
             if unit is not None:
                 yield unit
-            position = sum(file.raw.tell() for file in files)
-            unit = Unit(stream, number, unit_number, texts, first_line, weight=position - read)
-            read = position
+            bytes_read = sum(file.raw.tell() for file in files)
+            unit = Unit(stream, number, unit_number, texts, first_line, weight=bytes_read - bytes_before)
+            bytes_before = bytes_read
     if unit is None:
         raise UserError(f"{source}: empty: no text in it; leave it out")
     yield unit._replace(last=True)
@@ -131,6 +131,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     Raises:
         UserError: bytes that are not UTF-8, a wrong number of columns or a missing score; with file and line.
     """
+    # The lines of each file, and then rows with a cell for each side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
     low_scores = 0
     if source.has_columns:
@@ -141,20 +142,21 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     stripped = [tuple(cell.strip() for cell in row) for row in rows]
     full = [row for row in stripped if all(row)]
     sides = tuple([row[side] for row in full] for side in range(len(languages)))
-    if source.languages != languages:
+    if source.languages != languages:  # the source has the pair the other way round
         sides = sides[::-1]
     if len(languages) == 1 and form.documents == "blank":
         # Blank lines separate documents, and are not counted as left out.
-        return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), 0)
-    documents = np.ones(len(full), np.int64)
-    return Lines(sides, documents, len(stripped) - len(full), low_scores)
+        return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), empty=0)
+    documents = np.ones(len(full), np.int64)  # each line or pair is a document
+    return Lines(sides, documents, empty=len(stripped) - len(full), score=low_scores)
 
 
 def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
     """The number of lines of each document, int64 [documents], given which lines are not blank."""
     is_text = np.array(is_text, bool)
-    begins_document = is_text & ~np.concatenate([[False], is_text[:-1]])
-    document = np.cumsum(begins_document)[is_text] - 1  # the number of its document for each line of text
+    follows_text = np.concatenate([[False], is_text[:-1]])
+    begins_document = is_text & ~follows_text
+    document = np.cumsum(begins_document)[is_text] - 1  # of each line of text, the number of its document
     return np.bincount(document)
 
 
@@ -175,7 +177,7 @@ class _TextFile:
         self.raw.close()
 
     def fill(self, size: int) -> bool:
-        """Read until the buffer has more than `size` bytes and a line end; True at the end of the file."""
+        """Read until the buffer has more than `size` bytes and a line end. Whether the file has ended."""
         with _faults_named(self.path):
             missing = max(size + 1 - len(self.buffer), 0)
             more = self._file.read(missing)
@@ -196,7 +198,7 @@ class _TextFile:
 
     def _end(self) -> None:
         """Check that this is the end of the file, and end the last line."""
-        # The standard library takes a damaged later part of a .bz2 or .xz file for its end.
+        # The standard library takes a damaged later part of a .bz2 or .xz file for its end; bytes remain.
         if self.raw.read(1):
             raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
         if self.buffer and not self.buffer.endswith(b"\n"):
@@ -221,6 +223,7 @@ def _faults_named(path: str) -> Iterator[None]:
 
 
 def _too_long(path: str, line: int) -> UserError:
+    """The error for a line of more than `LONGEST_LINE` bytes."""
     limit = f"{LONGEST_LINE >> 20} MiB"
     return UserError(f"{path}: line {line}: longer than {limit}; is this text? break it into lines")
 
@@ -230,18 +233,19 @@ def _cut(file: _TextFile, size: int, blank_lines: bool) -> bytes:
 
     Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
     """
-    if file.fill(size):
+    has_ended = file.fill(size)
+    if has_ended:
         return file.take(len(file.buffer))
-    end = file.buffer.rfind(b"\n", 0, size) + 1
+    end = file.buffer.rfind(b"\n", 0, size) + 1  # 0 if no line ends within `size`
     if not end:
         end = file.buffer.find(b"\n") + 1
     if blank_lines:
-        behind_blank = []
+        ends_of_documents = []  # the last one for each way to write a blank line
         for blank in (b"\n\n", b"\n\r\n"):
             place = file.buffer.rfind(blank, 0, size)
             if place >= 0:
-                behind_blank.append(place + len(blank))
-        end = max(behind_blank, default=end)
+                ends_of_documents.append(place + len(blank))
+        end = max(ends_of_documents, default=end)
     return file.take(end)
 
 
@@ -255,7 +259,7 @@ def _cut_aligned(files: list[_TextFile], size: int) -> tuple[bytes, ...]:
     for file in files:
         file.fill(size)
         ends = np.flatnonzero(np.frombuffer(file.buffer, np.uint8)[:size] == ord("\n")) + 1
-        if file.buffer and not len(ends):
+        if file.buffer and not len(ends):  # the first line is longer
             ends = np.array([file.buffer.find(b"\n") + 1])
         line_ends.append(ends[:_MOST_LINES])
     lines = min(len(ends) for ends in line_ends)
@@ -276,12 +280,12 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     Raises:
         UserError: a line is not UTF-8, or too long.
     """
-    if len(text) > LONGEST_LINE:
+    if len(text) > LONGEST_LINE:  # otherwise no line of it can be longer
         for number, line in enumerate(text.split(b"\n"), first_line):
             if len(line) > LONGEST_LINE:
                 raise _too_long(path, number)
     try:
-        return text.decode().split("\n")[:-1]
+        return text.decode().split("\n")[:-1]  # each line has a line end, also the last one
     except UnicodeDecodeError as error:
         line = first_line + text.count(b"\n", 0, error.start)
         raise UserError(
@@ -298,9 +302,9 @@ def _columns(
     Raises:
         UserError: a line has another number of columns, or no score.
     """
-    first, second = (column - 1 for column in form.tsv_columns or (1, 2))
+    first, second = (column - 1 for column in form.tsv_columns or (1, 2))  # options count from 1
     score = form.score_column - 1  # -1: there are no scores
-    fewest = max(first, second, score) + 1
+    fewest = max(first, second, score) + 1  # cells that a line must have
     rows = []
     low_scores = 0
     for number, line in enumerate(lines, first_line):
@@ -322,6 +326,11 @@ def _columns(
 
 
 def _score(cell: str, path: str, number: int) -> float:
+    """The score in a cell of line `number`.
+
+    Raises:
+        UserError: it is no number.
+    """
     try:
         return float(cell)
     except ValueError as error:

@@ -39,8 +39,9 @@ class StreamWork:
     Args:
         number: of the stream.
         output: folder of the corpus; absolute, because workers may run in another folder.
-        units: number of units of each source. This and the next are known after the scan.
-        lines: of the stream.
+        vocab_size: V.
+        units: number of units of each source. This and the following are known after the scan.
+        lines: number of lines or pairs of the stream.
         held_out_below: a document or pair with a smaller hash is held out.
         held_out_side: the side of a pair that is hashed for it.
     """
@@ -90,7 +91,7 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
         return None
     manifest = read_manifest(output)
     made_with = {key: manifest.get(key) for key in plan}
-    # Corpora of earlier versions have further options.
+    # Corpora of earlier versions have options that are gone.
     made_with["options"] = {key: made_with["options"].get(key) for key in plan["options"]}
     changed = differences(made_with, plan)
     if changed:
@@ -110,12 +111,12 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
             building there.
     """
     work = output / WORK
-    is_ours = _is_free(output) or work.exists()
-    if not is_ours:
+    may_write = _is_free(output) or work.exists()
+    if not may_write:
         raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
         file = work / PLAN
-        changed = differences(read_json(file), plan) if file.exists() else []
+        changed = differences(read_json(file), plan) if file.exists() else []  # a new build has no plan yet
         if changed:
             raise UserError(
                 f"{output}: an unfinished build with other inputs or options is there "
@@ -130,7 +131,7 @@ def delete_corpus(output: Path) -> None:
     """Delete a corpus or an unfinished build, and nothing else.
 
     The next build writes the vocabulary files anew, perhaps from these very files, so they stay. The work
-    folder stays, too: it tells `claim` that the folder is ours, whatever else is in it.
+    folder stays, too: by it `claim` sees that a build may write here, whatever else is in the folder.
 
     Raises:
         UserError: the folder holds something else, or another process is building there.
@@ -140,7 +141,8 @@ def delete_corpus(output: Path) -> None:
     if not (output / WORK).exists() and not (output / MANIFEST).exists():
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     with only_run_in(output / WORK):
-        # If this is killed, nobody takes the rest for a corpus or continues from it.
+        # First, so that after a kill no command takes the rest for a corpus, and none continues it: an empty
+        # plan is equal to no other.
         (output / MANIFEST).unlink(missing_ok=True)
         write_json(output / WORK / PLAN, {})
         # Training with an earlier version left the folder `blocks`.

@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 Result = TypeVar("Result")
 
-_SPARE_TASKS = 4  # wait beside those in progress; a task holds its text, so there are few
+_SPARE_TASKS = 4  # tasks that wait beside those in progress; each holds its text, so there are few
 _RETRIES = 4  # of a unit whose Ray worker died
 # What a unit's work imports; sent to a cluster. mine_pairs.py encodes there, and needs the whole project.
 _PACKAGES = ("evaluation", "finetune", "inference", "model", "pretrain", "reader", "training", "utils")
@@ -65,7 +65,7 @@ class LocalWorkers:
         running: set[Future] = set()
         try:
             while True:
-                for task in tasks:  # drawn as workers get free
+                for task in tasks:  # goes on where the last round stopped
                     running.add(self.submit(function, *task))
                     if len(running) >= most:
                         break
@@ -102,9 +102,9 @@ class RayWorkers(LocalWorkers):
         except ImportError as error:
             raise UserError("Ray is not installed: pip install -r requirements-ray.txt") from error
         cluster: dict[str, Any] = {"address": self.address}
-        if self.address is None:
+        if self.address is None:  # a new cluster on this machine
             cluster = {"address": "local", "num_cpus": self.number or len(os.sched_getaffinity(0))}
-        root = Path(__file__).resolve().parents[2]
+        root = Path(__file__).resolve().parents[2]  # of the project
         try:
             ray.init(
                 **cluster,
@@ -115,7 +115,7 @@ class RayWorkers(LocalWorkers):
             )
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error
-        self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))  # one per core
         return self
 
     def __exit__(self, *_) -> None:
