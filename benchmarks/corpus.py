@@ -1,9 +1,9 @@
 """Time text to shards beside Hugging Face's Rust tokenizers. DATA names the folder of real data.
 
-The text has all lines of DATA/pretrain/mono again and again, each with a running number in front. All
-contenders turn it into the ids of one vocabulary on the same number of cores and write them to disk; the
-peer runs that many processes with one thread, which is faster than threads. Memory is that of the largest
-process.
+The text repeats all lines of DATA/pretrain/mono, each with a running number in front, so that no line comes
+twice. All contenders turn it into the ids of one vocabulary on the same number of cores and write them to
+disk; the peer runs that many processes with one thread, which is faster than threads. Memory is that of the
+largest process.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from utils.errors import UserError, run
 MODEL = "vocab/xnli15-32k.model"
 TEXT = "text.txt"
 TOKENIZER = "tokenizer.json"
-LINES = 20_000  # that are in memory at a time
+LINES = 20_000  # of the text, which a process has in memory at a time
 SAVE_TOKENIZER = (
     "import sys, transformers\n"
     "transformers.XLMRobertaTokenizerFast(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
@@ -34,6 +34,7 @@ SAVE_TOKENIZER = (
 
 
 def data_folder() -> Path:
+    """The folder of real data. Without DATA it is one that does not exist, and `write_text` says so."""
     return Path(os.environ.get("DATA") or "DATA")
 
 
@@ -56,8 +57,10 @@ def write_text(folder: Path, args: Namespace) -> None:
 
 
 def ours(folder: Path, args: Namespace, deduplicate: str) -> None:
+    """Build a corpus in a process of its own, as a user does. `deduplicate`: "true" or "false"."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
         command = [sys.executable, "-m", "pretrain.build_corpus"]
+        # "language<=path" is the notation of --mono; the language has no part in the work.
         command += ["--mono", f"xx<={folder / TEXT}", "--output", f"{output}/corpus"]
         command += ["--piece_model_path", data_folder() / MODEL]
         command += ["--workers", str(args.processes), "--deduplicate", deduplicate]
@@ -67,12 +70,14 @@ def ours(folder: Path, args: Namespace, deduplicate: str) -> None:
 
 
 def tokenizers(folder: Path, args: Namespace) -> None:
+    """Hugging Face's tokenizer in --processes processes."""
+    # The processes inherit these: one thread each.
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    parts = [(folder, number, args.processes) for number in range(args.processes)]
+    arguments = [(folder, process, args.processes) for process in range(args.processes)]
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        pool.starmap(write_ids, parts, chunksize=1)
+        pool.starmap(write_ids, arguments, chunksize=1)
         pool.close()
         pool.join()
     tell_with_children(time.perf_counter() - start)
@@ -80,29 +85,32 @@ def tokenizers(folder: Path, args: Namespace) -> None:
 
 def tell_with_children(seconds: float) -> None:
     """Tell the seconds, and the memory of the largest process that was started and has ended."""
-    tell(seconds, peak=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)
+    kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    tell(seconds, peak=1024 * kib)
 
 
-def write_ids(folder: Path, number: int, processes: int) -> None:
-    """Write the ids of the lines of one process, and the length of each line."""
+def write_ids(folder: Path, process: int, processes: int) -> None:
+    """Write the ids of every line whose number modulo `processes` is `process`, and the length of each."""
     import numpy as np
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     with (
         open(folder / TEXT, "rb") as file,
-        open(folder / f"{number}.ids", "wb") as ids,
-        open(folder / f"{number}.lengths", "wb") as lengths,
+        open(folder / f"{process}.ids", "wb") as ids_file,
+        open(folder / f"{process}.lengths", "wb") as lengths_file,
     ):
         while lines := list(itertools.islice(file, LINES)):
-            batch = [line.decode().rstrip("\n") for line in lines[number::processes]]
-            encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            texts = [line.decode().rstrip("\n") for line in lines[process::processes]]
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
             rows = [encoding.ids for encoding in encodings]
-            np.array([len(row) for row in rows], np.uint32).tofile(lengths)
-            np.fromiter(itertools.chain.from_iterable(rows), np.uint16).tofile(ids)
+            np.array([len(row) for row in rows], np.uint32).tofile(lengths_file)
+            # 16 bits are enough for the 32,000 pieces of the vocabulary.
+            np.fromiter(itertools.chain.from_iterable(rows), np.uint16).tofile(ids_file)
 
 
 def megabytes(args: Namespace, folder: Path) -> float:
+    """The size of the text."""
     return 1000 * args.gigabytes
 
 

@@ -17,36 +17,43 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import tokenise
 from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, tell
 from benchmarks.training_steps import hf_config, torch_device
+from inference.engines import FILES, INT8_LARGEST
+from model.config import ErnieMConfig
 from utils.runtime import prepare
 
 MAX_SEQ_LEN = 256
+HIDDEN_SIZE = 768  # of base
 SIZES = {"layers": 12, "vocab": 250_002, "sentences": 2000}
+
+
+def model_config(args: Namespace) -> ErnieMConfig:
+    """Base, but for the number of layers and the vocabulary."""
+    return ErnieMConfig(args.vocab, HIDDEN_SIZE, args.layers, num_attention_heads=12)
 
 
 def write_files(folder: Path, args: Namespace) -> None:
     """Write the texts, the tokenizers and the ONNX files."""
     tokenise.write_files(folder, args)
     prepare(quiet=True)
-    from inference.engines import FILES
     from inference.onnx import write_onnx
     from model.checkpoint.folder import model_weights
-    from model.ernie_m import ErnieMConfig, ErnieMModel
+    from model.ernie_m import ErnieMModel
     from model.tasks import ENCODING
 
-    config = ErnieMConfig(args.vocab, 768, args.layers, 12)
+    config = model_config(args)
     weights = model_weights(ErnieMModel(config).eval())
-    for engine, largest in (("onnx", None), ("onnx-int8", 127)):
+    for engine, largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):
         write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, largest)
 
 
 def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
+    """What encode_vector.py does with an engine: "dygraph" is a checkpoint in Paddle; see `FILES`."""
     from evaluation.vectors import VectorWriter
-    from model.config import ErnieMConfig
     from reader.batching import EncodePairs
     from reader.bitext import Sentences
     from reader.tokenization import Tokenizer
 
-    config = ErnieMConfig(args.vocab, 768, args.layers, 12)
+    config = model_config(args)
     if engine == "dygraph":
         prepare(quiet=True)
         from evaluation.encode import PaddleEncoder
@@ -57,17 +64,19 @@ def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
         prepare_for_prediction(model, amp)
         encoder = PaddleEncoder(model)
     else:  # without Paddle in the process
-        from inference.engines import FILES, OnnxEngine
+        from inference.engines import OnnxEngine
         from inference.tasks.encode import ExportedEncoder
 
-        encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), 768, config.pad_token_id)
+        encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), HIDDEN_SIZE, config.pad_token_id)
     encode_texts = EncodePairs(Tokenizer(None, folder / tokenise.PIECE_MODEL), MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
         texts = Sentences(folder / tokenise.TEXTS)
-        VectorWriter(encoder, texts, encode_texts, Path(output)).vectors(args.layers, "mean")
+        writer = VectorWriter(encoder, texts, encode_texts, Path(output))
+        writer.vectors(layer=args.layers, pooling="mean")
         seconds = time.perf_counter() - start
-    tell(seconds, check=sum(len(feature.ids) for feature in encode_texts(texts)))
+    tokens = sum(len(feature.ids) for feature in encode_texts(texts))
+    tell(seconds, check=tokens)
 
 
 def sentence_transformers(folder: Path, args: Namespace) -> None:
@@ -78,15 +87,16 @@ def sentence_transformers(folder: Path, args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as saved:
         transformers.XLMRobertaModel(hf_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
-        # Without a modules.json it takes the mean over the tokens.
+        # Without a modules.json sentence-transformers takes the mean over the tokens.
         model = SentenceTransformer(saved, device=torch_device())
-    model.max_seq_length = MAX_SEQ_LEN  # an attribute of their model
+    model.max_seq_length = MAX_SEQ_LEN  # their model has no argument for it
     texts = tokenise.read_texts(folder)
     start = time.perf_counter()
     model.encode(texts, show_progress_bar=False)
     seconds = time.perf_counter() - start
     ids = tokenizer(texts, truncation=True, max_length=MAX_SEQ_LEN)["input_ids"]
-    tell(seconds, check=sum(len(row) for row in ids))
+    tokens = sum(len(row) for row in ids)
+    tell(seconds, check=tokens)
 
 
 def contenders() -> dict[str, Contender]:

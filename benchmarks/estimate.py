@@ -7,11 +7,12 @@ the two times. Only fine-tuning waits for the host: pre-training gives each kern
 
 from typing import NamedTuple
 
-FLOAT = 4  # bytes
+# Bytes of a number.
+FLOAT = 4
 HALF = 2
-MASKED = 0.15  # share of the tokens
-REACHED_BANDWIDTH = 0.8  # of the data sheet
-CALL = 20e-6  # seconds of the host for one kernel call
+MASKED = 0.15  # share of the tokens that are predicted
+REACHED_BANDWIDTH = 0.8  # share of the data sheet's bandwidth; an assumption
+CALL_SECONDS = 20e-6  # of the host, to start one kernel; an assumption
 RECIPE_TOKENS = 2048 * 512 // 8  # of a step on one of eight cards (paper, Table 11)
 
 
@@ -19,12 +20,13 @@ class Card(NamedTuple):
     """A GPU: its data sheet, and what share of the peak is assumed to be reached.
 
     Attributes:
-        tflops: dense products in half precision.
+        tflops: the peak of dense products in half precision.
         bandwidth: of its memory, GB/s.
         memory: GB.
         link: to another card of the machine, GB/s each way.
-        products: the share of `tflops` of large products.
-        attention: the share of `tflops` of FlashMask; without it, of the products of padded groups.
+        products: the share of `tflops` that large products reach.
+        attention: the share of `tflops` that attention reaches: FlashMask or, without it, products over
+            padded groups of sequences.
         fused: whether it has FlashMask.
     """
 
@@ -37,6 +39,7 @@ class Card(NamedTuple):
     fused: bool = True
 
 
+# Name -> tflops, bandwidth, memory, link.
 CARDS = {
     "V100": Card(125, 900, 32, 150, products=0.70, attention=0.40, fused=False),
     "4090": Card(165, 1008, 24, 32, products=0.80, attention=0.50),
@@ -59,38 +62,43 @@ class ModelShape(NamedTuple):
 
     @property
     def table(self) -> int:
-        """Weights of the word table, the largest parameter."""
+        """The number of weights of the word table, which is the largest parameter."""
         return self.vocabulary * self.hidden
 
     @property
     def matrices(self) -> int:
-        """Weights of the layers' products: 4 H^2 of attention, 8 H^2 of the feed-forward pair."""
-        return self.layers * 12 * self.hidden**2
+        """Weights in the layers' products: in each, 4 H^2 of attention and 8 H^2 of the feed-forward pair."""
+        return self.layers * (4 + 8) * self.hidden**2
 
     @property
     def trained(self) -> int:
-        """Parameters that are trained. Layers have biases and norms (13 H); the pooler is not used."""
+        """The number of weights that pre-training trains. The pooler is not among them."""
         hidden = self.hidden
-        tables = self.table + (self.positions + self.languages) * hidden + 2 * hidden
-        head = hidden**2 + 3 * hidden + self.vocabulary
-        return self.matrices + self.layers * 13 * hidden + tables + head
+        norm = 2 * hidden
+        embeddings = self.table + (self.positions + self.languages) * hidden + norm
+        # Biases of q, k, v and the output, of the feed-forward pair (4 H and H), and two norms.
+        biases_and_norms = self.layers * ((4 + 4 + 1) * hidden + 2 * norm)
+        # A dense layer, a norm, and a bias for each word; the products with the words take the word table.
+        head = hidden**2 + hidden + norm + self.vocabulary
+        return embeddings + self.matrices + biases_and_norms + head
 
 
-# Numbers of H that the operations between the products of a layer read and write for one token.
+# What the operations between the products of a layer read and write for one token, as multiples of H numbers
+# in half precision. A dropout mask has one byte for each number, which counts as half a number.
 FORWARD_NUMBERS = {
     "biases of q, k, v and the output": 4 * 2,
-    "biases of the feed-forward pair": 4 * 2 + 2,
-    "dropout with its mask, and the sum": 2 * 5.5,
-    "layer norms": 2 * 2,
-    "gelu": 4 * 2,
+    "biases of the feed-forward pair, 4 H and H wide": 4 * 2 + 2,
+    "dropout with its mask, and the sum, twice": 2 * (2.5 + 3),
+    "two layer norms": 2 * 2,
+    "gelu, 4 H wide": 4 * 2,
 }
 BACKWARD_NUMBERS = {
-    "biases": 5 + 4,
-    "dropout": 2 * 2.5,
-    "sums of gradients at the residuals": 2 * 3,
-    "sum of the gradients of q, k and v": 2 * 3,
-    "layer norms": 2 * 3,
-    "gelu": 4 * 3,
+    "biases, which are only read, five of H and one of 4 H": 5 + 4,
+    "dropout with its mask, twice": 2 * 2.5,
+    "sums of gradients at the two residuals": 2 * 3,
+    "two sums for the gradients of q, k and v": 2 * 3,
+    "two layer norms": 2 * 3,
+    "gelu, 4 H wide": 4 * 3,
 }
 LAYER_NUMBERS = sum(FORWARD_NUMBERS.values()) + sum(BACKWARD_NUMBERS.values())
 # Bytes that are read and written for one score without FlashMask, in half precision.
@@ -112,42 +120,52 @@ UPDATE_BYTES = sum({"norm": 4, "clipping": 8, "AdamW reads": 16, "and writes": 1
 
 # Kernel calls of an XNLI step of 12 layers with FlashMask, counted on a CPU.
 COUNTED_CALLS = {"forward": 308, "backward": 302}
-LINEAR_LAYERS = 12 * 6 + 2
-# On a GPU a product and its bias are one call (`linear_v2`). But autocast casts the weight and the bias
-# before it, and their gradients after it: `linear_v2` is on the white list of paddle/amp/amp_lists.py.
+COUNTED_LAYERS = 12
+LINEAR_LAYERS = COUNTED_LAYERS * 6 + 2  # with the pooler and the classifier
+# On a GPU a product and its bias are one call instead of two (`linear_v2`). But autocast casts the weight and
+# the bias before it, and their gradients after it: `linear_v2` is on the white list of
+# paddle/amp/amp_lists.py.
 PASS_CALLS = {name: count - LINEAR_LAYERS + 2 * LINEAR_LAYERS for name, count in COUNTED_CALLS.items()}
-UPDATE_CALLS = 240  # norm, clipping and update: at most (tests/training/test_grouped_adam.py)
-XNLI_ROWS = 32
+# At most so many for norm, clipping and update; tests/training/test_grouped_adam.py counts them.
+UPDATE_CALLS = 240
+XNLI_ROWS = 32  # of a step: two devices with 16
 XNLI_LENGTH = 37  # tokens, in the mean
 
 
 def products(shape: ModelShape) -> float:
     """Operations of the layers' products for one token in a forward pass.
 
-    In the last layer, 18 of the 24 H^2 are needed only at masked positions.
+    Each weight takes part in a multiplication and an addition. In the last layer, the output projection of
+    attention and the feed-forward pair (2 + 16 of the 24 H^2 operations) are computed at masked positions
+    only.
     """
-    return 2 * shape.matrices - 18 * shape.hidden**2 * (1 - MASKED)
+    return 2 * shape.matrices - (2 + 16) * shape.hidden**2 * (1 - MASKED)
 
 
 def scores(shape: ModelShape, length: float) -> float:
-    """Operations of attention for one token in a forward pass: 4 H per score of a head's size."""
-    return 4 * shape.layers * shape.hidden * length
+    """Operations of attention for one token, which sees `length` tokens, in a forward pass.
+
+    In each layer the scores take 2 H operations for each token that is seen, and the weighted sum of the
+    values as many.
+    """
+    return (2 + 2) * shape.layers * shape.hidden * length
 
 
 def head(shape: ModelShape) -> float:
-    """Operations of the masked-LM head for one token in a forward pass."""
+    """Operations of the masked-LM head for one token in a forward pass: a dense layer, and the logits."""
     return 2 * MASKED * shape.hidden * (shape.hidden + shape.vocabulary)
 
 
 def operations(shape: ModelShape, length: int, recompute: bool = False) -> float:
     """Operations of pre-training for one token: forward pass, and the backward pass with twice as many.
 
-    Recompute adds a forward pass. Stage 1 of BTMLM adds one over a quarter of the sequences, with a head over
-    a seventh of the words.
+    Recompute adds a forward pass of the encoder. Stage 1 of BTMLM adds a forward pass over a quarter of the
+    sequences, with a head over the words of one language, a seventh of all.
     """
     encoder = products(shape) + scores(shape, length)
     passes = 4 if recompute else 3
-    return passes * encoder + 3 * head(shape) + (encoder + head(shape) / 7) / 4
+    stage_1 = (encoder + head(shape) / 7) / 4
+    return passes * encoder + 3 * head(shape) + stage_1
 
 
 class Work(NamedTuple):
@@ -167,7 +185,7 @@ class Work(NamedTuple):
         )
 
     def times(self, count: float) -> "Work":
-        """The work of so many."""
+        """This work, done `count` times."""
         return Work(*(count * amount for amount in self))
 
 
@@ -176,25 +194,34 @@ def pretraining_parts(
 ) -> dict[str, Work]:
     """The work of a card in one step of pre-training, by part.
 
+    A pass has the operations of a forward pass, so the backward pass counts as two passes.
+
     Args:
         length: tokens of a sequence.
         micro_batch: tokens of a micro-batch.
         tokens: of the step on this card.
         fused: whether attention is FlashMask.
+        recompute: whether the backward pass computes the layers again.
     """
-    forward_again = (1 if recompute else 0) + 0.25  # for recompute, and for stage 1 of BTMLM
+    stage_1 = 0.25  # BTMLM's stage 1 is a forward pass over a quarter of the sequences
+    forward_again = stage_1 + (1 if recompute else 0)
     passes = 3 + forward_again
-    # The backward pass of FlashMask computes the scores again: five products for two.
-    attention_passes = 3.5 + forward_again if fused else passes
-    scores_moved = 0.0 if fused else SCORE_BYTES * shape.layers * shape.heads * length
+    if fused:
+        # FlashMask's backward pass also computes the scores again, so it has five products where a forward
+        # pass has two.
+        attention_passes = 1 + 5 / 2 + forward_again
+        scores_moved = 0.0
+    else:
+        attention_passes = passes
+        scores_moved = SCORE_BYTES * shape.layers * shape.heads * length
+    attention = Work(attention=attention_passes * scores(shape, length), moved=scores_moved)
     logits = MASKED * shape.vocabulary
+    # LAYER_NUMBERS are those of three passes, forward and backward.
     between = HALF * LAYER_NUMBERS * shape.layers * shape.hidden * passes / 3
     micro_batches = max(1.0, tokens / micro_batch)
     return {
         "products": Work(products=passes * products(shape)).times(tokens),
-        "attention": Work(attention=attention_passes * scores(shape, length), moved=scores_moved).times(
-            tokens
-        ),
+        "attention": attention.times(tokens),
         "between products": Work(moved=between).times(tokens),
         "loss": Work(products=3 * head(shape), moved=LOGIT_BYTES * logits).times(tokens),
         "word table": Work(moved=TABLE_BYTES * shape.table).times(micro_batches),
@@ -206,18 +233,21 @@ class Speed(NamedTuple):
     """An estimate of pre-training on one card of eight."""
 
     tokens_per_second: float
-    share_of_peak: float
-    shares: dict[str, float]  # of the time, by part
+    share_of_peak: float  # of the operations that the card could do
+    shares: dict[str, float]  # part of a step -> its share of the time
 
 
 def pretraining_speed(shape: ModelShape, length: int, micro_batch: int, card: Card) -> Speed:
-    """The speed of a card in the recipe, where eight cards share a step; without their sums."""
+    """The speed of a card in the recipe, where eight cards share a step.
+
+    The time in which the cards sum their gradients is left out.
+    """
     parts = pretraining_parts(shape, length, micro_batch, RECIPE_TOKENS, card.fused)
     seconds = {name: work.seconds(card) for name, work in parts.items()}
     total = sum(seconds.values())
-    share = operations(shape, length) * RECIPE_TOKENS / total / (card.tflops * 1e12)
+    share_of_peak = operations(shape, length) * RECIPE_TOKENS / total / (card.tflops * 1e12)
     shares = {name: part / total for name, part in seconds.items()}
-    return Speed(RECIPE_TOKENS / total, share, shares)
+    return Speed(RECIPE_TOKENS / total, share_of_peak, shares)
 
 
 def fine_tuning_seconds(
@@ -225,19 +255,21 @@ def fine_tuning_seconds(
 ) -> float:
     """Seconds of a fine-tuning step: of the host or of the card, whichever takes longer.
 
-    The word table moves by rows, at most a few per cent of it, which are left out.
+    Of the word table only the rows of the step's words move, at most a few per cent, which are left out.
 
     Args:
         tokens: of the step, without pads.
         length: tokens of a sequence in the mean.
         micro_batches: of the step, one after the other.
     """
-    passes = micro_batches * (PASS_CALLS["forward"] + PASS_CALLS["backward"])
-    host = CALL * (passes + UPDATE_CALLS) * shape.layers / 12
+    calls = micro_batches * (PASS_CALLS["forward"] + PASS_CALLS["backward"]) + UPDATE_CALLS
+    seconds_of_host = CALL_SECONDS * calls * shape.layers / COUNTED_LAYERS
+    # The passes are those of `pretraining_parts`, without stage 1 and recompute.
     layers = Work(
         products=3 * 2 * shape.matrices,
-        attention=3.5 * scores(shape, length),
+        attention=(1 + 5 / 2) * scores(shape, length),
         moved=HALF * LAYER_NUMBERS * shape.layers * shape.hidden,
     )
     update = Work(moved=UPDATE_BYTES * shape.matrices)
-    return max(host, layers.times(tokens).seconds(card) + update.seconds(card))
+    seconds_of_card = layers.times(tokens).seconds(card) + update.seconds(card)
+    return max(seconds_of_host, seconds_of_card)

@@ -24,7 +24,7 @@ def figures(
 
     Args:
         runs: name -> what the contender told in each round: "seconds", "peak", "beside" (see `run_rounds`).
-        amount: units of work in each of the seconds.
+        amount: the work that was done in each of the "seconds", in the unit of the speed without "/s".
 
     Returns:
         "contenders": the row of each. With a peer or another checkout also "ratio_to_peer": how many times as
@@ -38,10 +38,12 @@ def figures(
     rivals = [name for name in runs if name not in variants]
     if not variants or not rivals:
         return speeds
+    # With --amp no variant of ours is in float32.
     comparable = [name for name in variants if name in in_float32] or variants
     best = max(comparable, key=lambda name: rows[name]["value"])
     ratios = {name: round(ratio(runs[name], runs[best]), 3) for name in rivals}
     peers = [name for name in rivals if name in in_float32 and name != PREVIOUS and contenders[name].counts]
+    # Another checkout counts if it is the only rival. The smaller the ratio, the faster the rival.
     fastest = min(peers or rivals, key=ratios.get)
     return speeds | {"ratio": ratios[fastest], "fastest_peer": fastest, "ratio_to_peer": ratios}
 
@@ -62,13 +64,15 @@ def row_of(contender: "Contender", results: Sequence[Mapping[str, Any]], amount:
 
 
 def four_digits(value: float) -> float:
+    """The value rounded to four significant digits."""
     return float(f"{value:.4g}")
 
 
 def ratio(results: Sequence[Mapping[str, Any]], our_results: Sequence[Mapping[str, Any]]) -> float:
     """How many times as fast ours is: the median over the rounds.
 
-    In a round it is the median time of the other over that of ours, in the same turns if they took turns.
+    The ratio of a round is the median time of the other divided by that of ours. If they took turns, the
+    times of ours are those "beside" the other.
     """
     ratios = []
     for result, our_result in zip(results, our_results):

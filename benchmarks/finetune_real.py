@@ -2,8 +2,8 @@
 
 --data has a premise, a hypothesis and a label in each line, with tabs between. The batches are those that the
 XNLI recipe draws; peers pad them, and a "grouped" peer gets batches of similar length. Pads do not count.
---length makes sequences of that many random tokens instead, because peers may drop a mask of ones. In older
-revisions this is another program: --against ../another-checkout/benchmarks/finetune_step.py.
+--length makes sequences of that many random tokens instead: without pads a peer may drop the attention mask.
+In older revisions this is another program: --against ../another-checkout/benchmarks/finetune_step.py.
 """
 
 import itertools
@@ -49,13 +49,17 @@ SIZES = {
 
 
 def draw(folder: Path, args: Namespace) -> None:
-    """Write the batches of (ids, label) for all contenders: "padded" and "grouped"."""
+    """Write the batches of (ids, label) for all contenders.
+
+    "padded" has the batches as they were drawn; "grouped" the same pairs in batches of similar length, which
+    come in a random order.
+    """
     if args.length:
         labels, padded = draw_random(args)
     else:
         labels, padded = draw_real(args)
     pairs = [pair for batch in padded for pair in batch]
-    pairs.sort(key=lambda pair: len(pair[0]))
+    pairs.sort(key=lambda pair: len(pair[0]))  # by the number of ids
     grouped = in_batches(pairs, args.batch)
     random.Random(1).shuffle(grouped)
     tokens = sum(len(ids) for ids, _ in pairs)
@@ -72,12 +76,14 @@ def draw_random(args: Namespace) -> tuple[list[str], list[list]]:
     """The labels, and batches of random sequences of full length."""
     rng = random.Random(0)
     words = range(FIRST_WORD, args.vocab)
+    labels = ["0", "1", "2"]
     sequences = [[CLS, *rng.choices(words, k=args.length - 2), SEP] for _ in range(args.batch * args.steps)]
-    pairs = [(ids, rng.randrange(3)) for ids in sequences]
-    return ["0", "1", "2"], in_batches(pairs, args.batch)
+    pairs = [(ids, rng.randrange(len(labels))) for ids in sequences]
+    return labels, in_batches(pairs, args.batch)
 
 
 def in_batches(pairs: list, size: int) -> list[list]:
+    """The pairs in their order, `size` in each batch."""
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
@@ -92,15 +98,22 @@ def draw_real(args: Namespace) -> tuple[list[str], list[list]]:
     labels = sorted({label for _, _, label in rows})
     examples = [Example(a, b, labels.index(label), None) for a, b, label in rows]
     task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
+    steps = Batches(examples, task.encode, args.batch, seed=1).stream()
     batches = []
-    for work in itertools.islice(Batches(examples, task.encode, args.batch, seed=1).stream(), args.steps):
-        drawn = [examples[i] for i in work.micro_batches[0].indices]
+    for step in itertools.islice(steps, args.steps):
+        (micro_batch,) = step.micro_batches
+        drawn = [examples[i] for i in micro_batch.indices]
         batches.append([(feature.ids, feature.label) for feature in task.encode(drawn)])
     return labels, batches
 
 
 def read_pairs(args: Namespace) -> list[list[str]]:
-    """Premise, hypothesis and label of each line of --data. UserError: a file is missing or wrong."""
+    """Premise, hypothesis and label of each line of --data.
+
+    Raises:
+        UserError: --data or --piece_model_path is missing, a line has other columns, or there are too few
+            lines.
+    """
     for path in (args.data, args.piece_model_path):
         if not Path(path).is_file():
             raise UserError(f"'{path}': no such file; give --data and --piece_model_path, or --length")
@@ -117,11 +130,14 @@ def read_pairs(args: Namespace) -> list[list[str]]:
 
 
 def tokens_of(args: Namespace, folder: Path) -> int:
-    """The tokens in each of the times that a worker tells."""
-    return args.batch * args.length or read_batches(folder)["tokens"]
+    """The number of tokens in each of the times that a worker tells; see `time_all`."""
+    if args.length:
+        return args.batch * args.length
+    return read_batches(folder)["tokens"]
 
 
 def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
+    """A classifier of this project. `amp`: that of a contender; None: --amp decides."""
     from utils.runtime import prepare
 
     prepare(quiet=True)
@@ -136,7 +152,8 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     from reader.batching import Feature
     from reader.tokenization import Tokenizer
 
-    amp = amp or args.amp
+    if amp is None:
+        amp = args.amp
     labels = read_batches(folder)["labels"]
     config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64)
     model = SequenceClassifier(config, len(labels))
@@ -151,19 +168,22 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
 
     def collate(pairs: list) -> tuple:
+        """The arguments of a step: the micro-batch that the reader of a training would make."""
         features = [Feature(ids, label) for ids, label in pairs]
-        return (task.encode.collate(features, range(len(pairs)), len(pairs)),)
+        micro_batch = task.encode.collate(features, range(len(pairs)), len(pairs))
+        return (micro_batch,)
 
-    def loss_of(batch):
-        loss, _ = task.loss(model, *task.send_batches(model, [batch]))
+    def loss_of(micro_batch):
+        loss, _ = task.loss(model, *task.send_batches(model, [micro_batch]))
         return loss
 
     time_all(folder, args, our_step(model, loss_of, amp), collate)
 
 
 def torch_peer(folder: Path, args: Namespace, order: str = "padded", **options: Any) -> None:
-    labels = len(read_batches(folder)["labels"])
-    step = torch_step(args, "ForSequenceClassification", num_labels=labels, **options)
+    """transformers' XLM-R. `order`: "padded" or "grouped", see `draw`; `options`: those of `torch_step`."""
+    num_labels = len(read_batches(folder)["labels"])
+    step = torch_step(args, "ForSequenceClassification", num_labels=num_labels, **options)
     time_all(folder, args, step, to_arrays, order)
 
 
@@ -198,15 +218,21 @@ def paddlenlp_peer(folder: Path, args: Namespace, order: str = "padded") -> None
 
 
 def time_all(folder: Path, args: Namespace, step: Callable, collate: Callable, order: str = "padded") -> None:
-    """Time all batches after some steps on the first. Tell the seconds of each if they are of one size."""
+    """Time a step on each batch, and tell the seconds: of each if all are of one size, else of all together.
+
+    Args:
+        step: takes what `collate` makes of the pairs of a batch.
+        order: "padded" or "grouped", see `draw`.
+    """
     drawn = read_batches(folder)
     batches = [collate(batch) for batch in drawn[order]]
-    seconds = time_steps(step, [batches[0]] * WARM_UP + batches)
+    warm_up = [batches[0]] * WARM_UP  # `time_steps` does not count these
+    seconds = time_steps(step, warm_up + batches)
     tell(seconds if args.length else sum(seconds), check=drawn["tokens"])
 
 
 def to_arrays(pairs: list) -> tuple:
-    """Ids [B, T], padded to the longest, and labels [B]."""
+    """The ids [B, T] of (ids, label) pairs, padded to the longest, and their labels [B]."""
     import numpy as np
 
     longest = max(len(ids) for ids, _ in pairs)
@@ -240,7 +266,7 @@ def contenders() -> dict[str, Contender]:
             newest,
             label="newest transformers, sdpa, grouped",
             options={"attention": "sdpa", "order": "grouped"},
-            counts=False,
+            counts=False,  # other batches than ours
         ),
         "paddlenlp_grouped": replace(
             paddlenlp, label="PaddleNLP ERNIE-M, grouped", options={"order": "grouped"}, counts=False

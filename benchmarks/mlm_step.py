@@ -31,7 +31,7 @@ SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 1
 
 
 def mmlm_batches(args: Namespace) -> Iterator[tuple]:
-    """Endless (Batch of `args.batch` random texts of full length,)."""
+    """Endless batches of `args.batch` random texts of full length, each as a tuple with one element."""
     import numpy as np
 
     from pretrain.config import ObjectiveConfig
@@ -44,20 +44,26 @@ def mmlm_batches(args: Namespace) -> Iterator[tuple]:
     for step in count():
         texts = []
         for _ in range(args.batch):
-            texts.append(Text(rng.choice(vocabulary.ordinary_ids, args.length - 2), language=0))
+            ids = rng.choice(vocabulary.ordinary_ids, args.length - 2)  # [CLS] and [SEP] are added
+            texts.append(Text(ids, language=0))
         generators = [generator(0, step, i) for i in range(args.batch)]
         yield (objectives.batch("mmlm", texts, generators),)
 
 
 def ids_and_labels(args: Namespace) -> Iterator[tuple]:
-    """The same batches as arrays [batch, length]."""
+    """The batches of `mmlm_batches` as a model of transformers takes them: ids and labels, both [B, T]."""
     import numpy as np
 
     for (batch,) in mmlm_batches(args):
-        labels = np.full_like(batch.input_ids, IGNORED)
+        labels = np.full_like(batch.input_ids, IGNORED)  # [B * T]
         labels[batch.targets] = batch.target_ids
         shape = [args.batch, args.length]
         yield batch.input_ids.reshape(shape), labels.reshape(shape)
+
+
+def tokens_of(args: Namespace, folder: Path) -> int:
+    """The number of tokens of a batch."""
+    return args.batch * args.length
 
 
 def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
@@ -79,6 +85,7 @@ def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
 
 
 def torch_peer(folder: Path, args: Namespace, gathered: bool = False, **options: Any) -> None:
+    """transformers' XLM-R. `gathered`: with logits at the masked positions alone."""
     loss_of = gathered_loss if gathered else loss_of_transformers
     time_batches(args, torch_step(args, "ForMaskedLM", loss_of=loss_of, **options), ids_and_labels(args))
 
@@ -118,8 +125,4 @@ def contenders() -> dict[str, Contender]:
 
 
 if __name__ == "__main__":
-
-    def tokens_of(args: Namespace, folder: Path) -> int:
-        return args.batch * args.length
-
     compare(__doc__, contenders(), SIZES, "tokens/s", tokens_of)

@@ -44,6 +44,7 @@ PACKAGES = (
     "numpy",
 )
 GROUPED = ", grouped"  # ends the label of a peer with pairs of similar length in a batch
+# The instruction sets on which the speed of matrix products depends, by their names in /proc/cpuinfo.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
@@ -59,7 +60,8 @@ def main() -> None:
     for name in names:
         if name not in rows:
             raise UserError(f"--rows: no {name}; there are {', '.join(rows)}")
-    facts = conditions() if names else {}  # before write_page changes files under version control
+    # Now, because `write_page` changes files under version control, and the commit would be "with changes".
+    facts = conditions() if names else {}
     for name in names:
         print(f"{name}: {rows[name]['title']}", flush=True)
         rows[name] |= measure(rows[name]["command"])
@@ -69,14 +71,14 @@ def main() -> None:
 
 
 def measure(command: str) -> dict[str, Any]:
-    """Run a script with its flags; its output is shown."""
+    """Run a script of benchmarks/ with its flags, and show its output. Its last line is JSON: the result."""
     script, *flags = command.split()
     line = [sys.executable, str(ROOT / "benchmarks" / script), *map(os.path.expandvars, flags)]
     start = time.monotonic()
-    last = ""
+    last_line = ""
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        for last in process.stdout:
-            print(f"    {last}", end="", flush=True)
+        for last_line in process.stdout:
+            print(f"    {last_line}", end="", flush=True)
     if process.returncode:
         raise UserError(f"{script} ended with {process.returncode}; see above")
     return {
@@ -84,7 +86,7 @@ def measure(command: str) -> dict[str, Any]:
         "flags": flags,
         "date": datetime.date.today().isoformat(),
         "minutes": round((time.monotonic() - start) / 60, 1),
-        "result": json.loads(last),
+        "result": json.loads(last_line),
     }
 
 
@@ -107,11 +109,11 @@ def machine() -> dict[str, Any]:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         cpuinfo[name.strip()] = value.strip()
-    numbers = [f"{name} {cpuinfo[name]}" for name in ("cpu family", "model") if name in cpuinfo]
+    numbers = [f"{name} {cpuinfo[name]}" for name in ("cpu family", "model") if name in cpuinfo]  # x86 alone
     return {
         "cpu": cpuinfo.get("model name") or cpu.vendor,
         "cores": cpu.cores,
-        "exactly": ", ".join(numbers),
+        "cpu_model": ", ".join(numbers),
         "instructions": [name for name in INSTRUCTIONS if name in cpu.flags],
         "memory_gb": round(cpu.memory / 1e9, 1),
         "system": platform.platform(),
@@ -167,13 +169,15 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
-    cpu = machine["cpu"]
-    if "exactly" in machine:
-        cpu += f", {machine['exactly']}"
     return (
-        f"Measured on {machine['cores']} cores of {cpu} ({', '.join(machine['instructions'])}), "
+        f"Measured on {machine['cores']} cores of {cpu_of(machine)} ({', '.join(machine['instructions'])}), "
         f"{machine['memory_gb']:.0f} GB, {machine['system']}."
     )
+
+
+def cpu_of(machine: Mapping[str, Any]) -> str:
+    """The CPU's name, with its family and model if they were recorded when the row was measured."""
+    return ", ".join(machine[key] for key in ("cpu", "cpu_model") if machine.get(key))
 
 
 def parts_of(row: Mapping[str, Any]) -> list[str]:
@@ -183,9 +187,7 @@ def parts_of(row: Mapping[str, Any]) -> list[str]:
     parts = [f"### {row['title']}", row["what"], table]
     if result.get("left_out"):
         parts.append(f"Not run: {'; '.join(result['left_out'])}.")
-    facts = [f"{row['minutes']:.0f} minutes", row["date"], f"commit {row['commit']}"]
-    if "exactly" in row["machine"]:
-        facts += [row["machine"]["cpu"], row["machine"]["exactly"]]
+    facts = [f"{row['minutes']:.0f} minutes", row["date"], f"commit {row['commit']}", cpu_of(row["machine"])]
     parts.append(f"`python benchmarks/{row['command']}` ({', '.join(facts)})")
     return parts
 
@@ -205,7 +207,9 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     as_installed = [ratio for name, ratio in ratios.items() if not contenders[name]["tuned"]]
     in_any_precision = ""
     if any(row["precision"] != FLOAT32 for row in contenders.values()):
-        in_any_precision = f"{min(ratios.values()) * fastest / fastest_in_float32:.2f}"
+        # The ratios are those to ours in float32.
+        gain = fastest / fastest_in_float32
+        in_any_precision = f"{min(ratios.values()) * gain:.2f}"
     return [
         title,
         f"{fastest_in_float32:,g} {result['unit']}",
@@ -218,7 +222,7 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
 
 
 def strategies(result: Mapping[str, Any]) -> str:
-    """The table of benchmarks/pretrain_cost.py."""
+    """What benchmarks/pretrain_cost.py measured: a table of the strategies, and their ratio."""
     lines = [["", "tokens/s"]]
     lines += [[name, f"{speed:,g}"] for name, speed in result["tokens_per_second"].items()]
     return (

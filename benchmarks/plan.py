@@ -46,12 +46,13 @@ BETWEEN_MACHINES = 25  # GB/s
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 BASE = ModelShape(768, 12, 12, 250_002)
 LARGE = ModelShape(1024, 24, 16, 250_002)
-# With these, base and large (from 32 GB down with recompute) leave a sixth of the card's memory free.
+# With these, base and large leave a sixth of the card's memory free; large needs recompute on cards of 32 GB
+# or less.
 MICRO_BATCH_TOKENS = {"V100": 8192, "4090": 8192, "A100": 32768, "H100": 32768, "H200": 65536}
 
 
 class NumberSizes(NamedTuple):
-    """Bytes of a number."""
+    """Bytes of a number of each kind; 0: there is none."""
 
     product: int  # inputs and outputs of products
     norm: int  # inputs of layer norms
@@ -61,9 +62,9 @@ class NumberSizes(NamedTuple):
 
 
 PRECISIONS = {
-    "float32": NumberSizes(FLOAT, FLOAT, FLOAT, 0, 0),
-    "O1": NumberSizes(HALF, HALF, FLOAT, 0, HALF),  # weights in float32, products and norms in half precision
-    "O2": NumberSizes(HALF, HALF, HALF, FLOAT, 0),  # weights in half precision, master weights in float32
+    "float32": NumberSizes(product=FLOAT, norm=FLOAT, weight=FLOAT, master=0, cast=0),
+    "O1": NumberSizes(product=HALF, norm=HALF, weight=FLOAT, master=0, cast=HALF),
+    "O2": NumberSizes(product=HALF, norm=HALF, weight=HALF, master=FLOAT, cast=0),
 }
 
 
@@ -81,47 +82,57 @@ class PlannedRun(NamedTuple):
 
 
 def layer_memory(
-    shape: ModelShape, sizes: NumberSizes, columns: float, fused: bool, behind: float = 1.0
+    shape: ModelShape, sizes: NumberSizes, length: float, fused: bool, after_share: float = 1.0
 ) -> float:
-    """Bytes that a layer keeps for each token for the backward pass; `columns` is T, the scores of a token.
+    """Bytes that a layer keeps for each token for the backward pass.
 
     With half precision and plain attention this is 34 H + 5 heads T, as in Korthikanti et al. 2022, "Reducing
-    Activation Recomputation in Large Transformer Models", equation 1. The part after attention is computed
-    for the share `behind` of the tokens.
+    Activation Recomputation in Large Transformer Models", equation 1.
+
+    Args:
+        length: T, the number of tokens that a token sees.
+        fused: whether attention is FlashMask, which keeps one number for each head instead of the scores.
+        after_share: the share of the tokens for which the part after attention is computed.
     """
     product = sizes.product
     # the input of q, k and v, and these three
     before_attention = product * (1 + 3)
-    # its output, the input of the feed-forward pair, the input and output of gelu (4 each), the inputs of two
-    # norms, two dropout masks
+    # attention's output, the input of the feed-forward pair, the input and output of gelu (4 H wide), the
+    # inputs of two norms, two dropout masks
     after_attention = product * (1 + 1 + 4 + 4) + 2 * sizes.norm + 2 * 1
     if fused:
         scores = FLOAT * shape.heads
     else:
         # what softmax returns, dropout's mask, the input of the product with the values
-        scores = shape.heads * columns * (product + 1 + product)
-    return shape.hidden * (before_attention + behind * after_attention) + scores
+        scores = shape.heads * length * (product + 1 + product)
+    return shape.hidden * (before_attention + after_share * after_attention) + scores
 
 
 def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[str, float]:
     """Memory of the fullest card, by part, in bytes, without CUDA and its libraries.
 
-    Stage 1 of sharding divides whole parameters, so the owner of the word table is fullest.
+    `stage` is that of sharding, 0 or 1. Stage 1 divides the optimizer's state by whole parameters, so the
+    owner of the word table is fullest.
     """
     sizes = PRECISIONS[run.precision]
     tokens = min(run.micro_batch, run.batch * run.length / cards)
     layer = tokens * layer_memory(shape, sizes, run.length, run.fused)
-    last = tokens * layer_memory(shape, sizes, run.length, run.fused, behind=MASKED)
+    last_layer = tokens * layer_memory(shape, sizes, run.length, run.fused, after_share=MASKED)
     inputs = shape.layers * tokens * shape.hidden * sizes.norm
+    if run.recompute:  # the inputs of all layers, and one layer that is computed again
+        activations = inputs + layer
+    else:
+        activations = (shape.layers - 1) * layer + last_layer
     in_optimizer = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
     chunk = min(run.logits, sizes.product * MASKED * tokens * shape.vocabulary)
     return {
         "weights": sizes.weight * shape.trained + sizes.cast * shape.matrices,
         "gradients": FLOAT * shape.trained,
-        "optimizer": (2 * FLOAT + sizes.master) * in_optimizer,
-        "activations": inputs + layer if run.recompute else (shape.layers - 1) * layer + last,
-        # A chunk, in which softmax and gradient take the place of the logits. At the peak, in the backward
-        # pass, the word table's gradients by the loss and by the look-up, and their sum.
+        "optimizer": (2 * FLOAT + sizes.master) * in_optimizer,  # two moments
+        "activations": activations,
+        # A chunk, in which softmax and gradient take the place of the logits; and at the peak, in the
+        # backward pass, three arrays like the word table: its gradients by the loss and by the look-up, and
+        # their sum.
         "logits": chunk + 3 * FLOAT * shape.table,
     }
 
@@ -132,12 +143,14 @@ def row(shape: ModelShape, run: PlannedRun, stage: int, cards: int, card: Card) 
     tokens = run.batch * run.length
     work = pretraining_parts(shape, run.length, run.micro_batch, tokens / cards, run.fused, run.recompute)
     seconds = sum(part.seconds(card) for part in work.values())
-    # A ring: a reduce-scatter of the gradients, and an all-gather of the sums (stage 1: of the parameters).
-    sent = (cards - 1) / cards * 2 * FLOAT * shape.trained
-    seconds += sent / GB / (card.link if cards <= CARDS_OF_A_MACHINE else BETWEEN_MACHINES)
+    # In a ring, a reduce-scatter of the gradients and an all-gather of their sums (stage 1: of the
+    # parameters) send all but one of `cards` parts each.
+    sent = 2 * (cards - 1) / cards * FLOAT * shape.trained
+    link = card.link if cards <= CARDS_OF_A_MACHINE else BETWEEN_MACHINES
+    seconds += sent / GB / link
     amounts = [parts[name] for name in PARTS]
-    amounts += [sum(amounts) + RUNTIME, sent]
-    cells = [f"{amount / GB:.1f}" for amount in amounts]
+    total = sum(amounts) + RUNTIME
+    cells = [f"{amount / GB:.1f}" for amount in (*amounts, total, sent)]
     days = seconds * run.steps / 86400
     return [*cells, f"{seconds:.2f}", f"{tokens / seconds:,.0f}", f"{days:.1f}"]
 
@@ -152,34 +165,40 @@ def speed_table() -> list[list[str]]:
             lines.append(["card", "micro-batch", "tokens/s", "of the peak", *speed.shares, "XNLI, ms a step"])
         shares = [f"{share:.0%}" for share in speed.shares.values()]
         cells = [name, f"{micro_batch:,}", f"{speed.tokens_per_second:,.0f}", f"{speed.share_of_peak:.0%}"]
-        xnli = 1e3 * fine_tuning_seconds(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card)
-        lines.append([*cells, *shares, f"{xnli:.0f}" if card.fused else ""])
+        milliseconds = 1e3 * fine_tuning_seconds(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card)
+        # The kernel calls were counted with FlashMask.
+        xnli = f"{milliseconds:.0f}" if card.fused else ""
+        lines.append([*cells, *shares, xnli])
     return lines
 
 
 def fine_tuning_memory(shape: ModelShape, tokens: int) -> float:
-    """Bytes that fine-tuning needs at most: weights, gradients, moments, and a micro-batch of full rows.
+    """Bytes that fine-tuning with --amp bf16 needs; `tokens` are those of a micro-batch.
 
-    The gradient of the word table consists of rows, which are left out.
+    The gradient of the word table has only the rows of the step's words, which are left out.
     """
     sizes = PRECISIONS["O1"]
     weights = sizes.weight * shape.trained + sizes.cast * shape.matrices
     gradients = FLOAT * (shape.trained - shape.table)
     moments = 2 * FLOAT * shape.trained
-    activations = tokens * shape.layers * layer_memory(shape, sizes, 0, fused=True)
+    activations = tokens * shape.layers * layer_memory(shape, sizes, length=0, fused=True)
     return weights + gradients + moments + activations + RUNTIME
 
 
 def recipe_table(card: Card) -> list[list[str]]:
-    """Minutes and gigabytes of the fine-tuning recipes on one card, which accumulates for all devices."""
+    """Minutes and gigabytes of the fine-tuning recipes on one card.
+
+    The card does the micro-batches of all the recipe's devices one after the other. The minutes are those of
+    examples of mean length, the gigabytes those of a micro-batch of full length.
+    """
     lines = [["recipe", "examples", "tokens each", "base, min", "base, GB", "large, min", "large, GB"]]
     for recipe in RECIPES:
         cells = [recipe.name, f"{recipe.examples:,}", str(recipe.length)]
         tokens = recipe.total_batch * recipe.length
         for shape, epochs in ((BASE, recipe.epochs), (LARGE, recipe.large_epochs)):
-            step = fine_tuning_seconds(shape, tokens, recipe.length, card, recipe.devices)
-            minutes = epochs * recipe.steps_of_an_epoch * step / 60
-            gigabytes = fine_tuning_memory(shape, recipe.batch * recipe.longest) / GB
+            seconds = fine_tuning_seconds(shape, tokens, recipe.length, card, micro_batches=recipe.devices)
+            minutes = epochs * recipe.steps_of_an_epoch * seconds / 60
+            gigabytes = fine_tuning_memory(shape, recipe.batch * recipe.max_seq_len) / GB
             cells += [f"{minutes:.0f}", f"{gigabytes:.0f}"]
         lines.append(cells)
     return lines

@@ -30,7 +30,7 @@ from utils.runtime import prepare
 
 LANGUAGES = [f"language {i}" for i in range(15)]
 WARM_UP = 2  # the first alternations touch fresh memory
-PIECES = 7  # each language has one in seven of the words
+WORDS_OF_ALL = 7  # a language has one in seven of the words of all languages
 SIZES = {"layers": 12, "vocab": 250_002, "length": 256, "sequences": 16, "micro": 4, "alternations": 16}
 BASE = "mmlm + tlm"
 FULL = "full"
@@ -43,7 +43,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     seconds = time_alternations(parser.parse_args())
     ratios = [full / base for base, full in zip(seconds[BASE], seconds[FULL])]
-    spread = [min(ratios), *quantiles(ratios), max(ratios)]
+    spread = [min(ratios), *quantiles(ratios), max(ratios)]  # with the three quartiles
     result = {
         "ratio": round(median(ratios), 4),
         "alternations": len(ratios),
@@ -56,18 +56,20 @@ def main() -> None:
 
 
 def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args: Namespace) -> Iterator[StepBatches]:
-    """Endless steps of a strategy at a time when BTMLM has started."""
+    """Endless steps of a strategy, on random texts, at a time when BTMLM has started."""
+    # One sentence pair of each two languages, so that BTMLM draws all languages equally often.
     pairs = {(a, b): 1 for a in range(len(LANGUAGES)) for b in range(a)}
     objectives = Objectives(config, vocabulary, args.length, second_language=SecondLanguage(LANGUAGES, pairs))
     rng = np.random.default_rng(0)
 
     def text() -> Text:
-        return Text(rng.choice(vocabulary.ordinary_ids, args.length), int(rng.integers(len(LANGUAGES))))
+        ids = rng.choice(vocabulary.ordinary_ids, args.length)  # longer than fits, so it is truncated
+        return Text(ids, int(rng.integers(len(LANGUAGES))))
 
-    share = shares.shares(config, step=1, total_steps=1)
+    share = shares.shares(config, step=1, total_steps=1)  # after the last step
     for step in itertools.count():
         batches = []
-        number = 0  # of examples in the step so far
+        number = 0  # of the next example in the step
         for name, count in shares.allocate(share, args.sequences, step).items():
             if name in shares.MONOLINGUAL:
                 examples = [text() for _ in range(count)]
@@ -78,7 +80,8 @@ def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args: Namespac
                 rngs = [generator(0, step, number + i) for i in range(len(part))]
                 batches.append(objectives.batch(name, part, rngs))
                 number += len(part)
-        yield StepBatches(batches, share, sum(batch.masked for batch in batches).tolist(), {})
+        masked = sum(batch.masked for batch in batches)  # [objectives]
+        yield StepBatches(batches, share, masked.tolist(), position={})
 
 
 def time_alternations(args: Namespace) -> dict[str, list[float]]:
@@ -93,20 +96,22 @@ def time_alternations(args: Namespace) -> dict[str, list[float]]:
     from training.optimizer import build_optimizer
 
     vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=4, size=args.vocab)
-    steps = {name: random_steps(config, vocabulary, args) for name, config in STRATEGIES.items()}
-    model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), LANGUAGES)
+    steps = {name: random_steps(strategy, vocabulary, args) for name, strategy in STRATEGIES.items()}
+    config = ErnieMConfig(args.vocab, hidden_size=768, num_hidden_layers=args.layers, num_attention_heads=12)
+    model = PreTrainingModel(config, LANGUAGES)
     engine = Engine(model, build_optimizer(model, 5e-5), sums=SUMS)
     rng = np.random.default_rng(1)
-    count = vocabulary.size // PIECES
+    # The pieces of each language, from which its pseudo-tokens are chosen.
+    count = vocabulary.size // WORDS_OF_ALL
     pieces = [np.sort(rng.choice(vocabulary.ordinary_ids, count, replace=False)) for _ in LANGUAGES]
     pseudo_tokens = PseudoTokenGenerator(pieces, vocabulary.special_ids)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(args.alternations + WARM_UP):
         # The order changes, so that neither strategy always follows the other.
         for name in [BASE, FULL] if number % 2 else [FULL, BASE]:
-            work = next(steps[name])
+            step_batches = next(steps[name])
             start = time.perf_counter()
-            result = engine.step(send_step(work), partial(objectives_loss, model, pseudo_tokens))
+            result = engine.step(send_step(step_batches), partial(objectives_loss, model, pseudo_tokens))
             seconds[name].append((time.perf_counter() - start) / result.sums["tokens"])
         speeds = [f"{name} {1 / times[-1]:.0f} tokens/s" for name, times in seconds.items()]
         print(f"alternation {number - WARM_UP + 1}: {', '.join(speeds)}", flush=True)

@@ -13,8 +13,11 @@ class Recipe(NamedTuple):
             pairs of sentences in all steps.
         length: tokens of an example in the mean. XNLI 37, PAWS-X 58 and windows of questions 191 were counted
             on public samples with a vocabulary of 128,000 pieces; the others are assumed.
-        devices, batch, longest: the recipe's devices, batch per device, and --max_seq_len.
-        epochs, large_epochs: of base and of large.
+        devices: for which the recipe is written.
+        batch: --batch_size, for each device.
+        max_seq_len: the flag; of Tatoeba, whose examples are two sequences, twice that.
+        epochs: of base.
+        large_epochs: of large.
     """
 
     name: str
@@ -22,7 +25,7 @@ class Recipe(NamedTuple):
     length: int
     devices: int
     batch: int
-    longest: int
+    max_seq_len: int
     epochs: int
     large_epochs: int
 
@@ -33,10 +36,11 @@ class Recipe(NamedTuple):
 
     @property
     def steps_of_an_epoch(self) -> int:
-        """Optimizer steps."""
+        """Optimizer steps of one epoch."""
         return math.ceil(self.examples / self.total_batch)
 
 
+# name, examples, length, devices, batch, max_seq_len, epochs, large_epochs
 RECIPES = (
     Recipe("xnli_cross_lingual_transfer", 392_702, 37, 2, 16, 256, 5, 5),
     Recipe("xnli_translate-train_all", 15 * 392_702, 37, 8, 16, 256, 2, 1),
@@ -46,5 +50,5 @@ RECIPES = (
     Recipe("conll_cross_lingual_transfer", 14_041, 20, 1, 8, 512, 10, 10),
     Recipe("conll_finetune_on_all_dataset", 50_322, 20, 1, 8, 512, 10, 10),
     Recipe("panx_cross_lingual_transfer", 20_000, 13, 1, 8, 512, 10, 10),
-    Recipe("tatoeba_fine-tuning", 200_000 * 32, 50, 1, 32, 2 * 512, 1, 1),
+    Recipe("tatoeba_fine-tuning", 200_000 * 32, 50, 1, 32, 2 * 512, 1, 1),  # 200,000 steps
 )

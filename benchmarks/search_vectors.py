@@ -19,11 +19,11 @@ from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, te
 from utils.runtime import prepare
 
 NEIGHBOURS = 10
-SLICE = 50_000  # vectors that are in memory at a time
+SLICE = 50_000  # vectors that are written, or compared by numpy, at a time
 TARGETS = "targets.npy"
 QUERIES = "queries.npy"
 OF_THE_FIRST = "nearest.npy"  # what the first contender found
-TIES = 1e-4  # share of the targets that may differ
+TIES = 1e-4  # share of the targets that may differ, because float32 rounds nearly equal products
 SIZES = {"vectors": 1_000_000, "queries": 1000, "width": 768}
 
 
@@ -42,7 +42,11 @@ def ours(folder: Path, args: Namespace) -> None:
     prepare(quiet=True)
     from evaluation.search import nearest
 
-    time_search(folder, lambda queries, targets: nearest(queries, targets, NEIGHBOURS)[1])
+    def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        _, numbers = nearest(queries, targets, NEIGHBOURS)
+        return numbers
+
+    time_search(folder, search)
 
 
 def sentence_transformers(folder: Path, args: Namespace) -> None:
@@ -68,7 +72,7 @@ def with_numpy(folder: Path, args: Namespace) -> None:
         numbers_of_slices = []  # [Q, k] each: their targets
         for start in range(0, len(targets), SLICE):
             products = queries @ targets[start : start + SLICE].T  # [Q, SLICE]
-            kth = min(NEIGHBOURS, products.shape[1]) - 1
+            kth = min(NEIGHBOURS, products.shape[1]) - 1  # the last slice may be short
             nearest = np.argpartition(-products, kth)[:, :NEIGHBOURS]  # [Q, k]
             products_of_slices.append(np.take_along_axis(products, nearest, axis=1))
             numbers_of_slices.append(nearest + start)
@@ -84,7 +88,8 @@ def time_search(folder: Path, search: Callable[[np.ndarray, np.ndarray], np.ndar
     """Search once and tell the seconds. The targets found, [Q, k], must be those of the first contender."""
     queries = np.load(folder / QUERIES)
     targets = np.load(folder / TARGETS)
-    search(queries[:2], targets[: 4 * NEIGHBOURS])  # libraries load at their first call
+    # A small search first, because libraries load at their first call.
+    search(queries[:2], targets[: 4 * NEIGHBOURS])
     start = time.perf_counter()
     nearest = search(queries, targets)
     seconds = time.perf_counter() - start
@@ -95,6 +100,10 @@ def time_search(folder: Path, search: Callable[[np.ndarray, np.ndarray], np.ndar
     if different > TIES:
         sys.exit(f"{different:.2%} of the targets found differ from those of the first contender")
     tell(seconds)
+
+
+def number_of_queries(args: Namespace, folder: Path) -> int:
+    return args.queries
 
 
 def contenders() -> dict[str, Contender]:
@@ -111,8 +120,4 @@ def contenders() -> dict[str, Contender]:
 
 
 if __name__ == "__main__":
-
-    def number_of_queries(args: Namespace, folder: Path) -> int:
-        return args.queries
-
     compare(__doc__, contenders(), SIZES, "queries/s", number_of_queries, write_vectors)

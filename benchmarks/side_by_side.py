@@ -57,7 +57,7 @@ class Contender:
         tuned: whether it has scripts/env.sh and our settings for threads and memory; otherwise as installed.
         precision: of its matrix products. Ratios compare contenders in float32.
         takes_turns: whether it does its steps in turns with ours; `work` calls `wait_for_turn` before each.
-        counts: whether "fastest_peer" may be it.
+        counts: whether it may be the "fastest_peer"; a peer with other batches than ours may not.
         script: the benchmark of another checkout; by default this program.
     """
 
@@ -91,7 +91,7 @@ def compare(
     Args:
         contenders: name -> contender; ours is named "ours".
         sizes: flags and their defaults.
-        amount: units of work in each of the "seconds" that a worker tells.
+        amount: the work that is done in each of the "seconds" that a worker tells, in `unit` without "/s".
         prepare: writes the files that all contenders get.
     """
     parser = argparse.ArgumentParser(description=description)
@@ -108,6 +108,7 @@ def compare(
         contender.work(args.folder, args, **contender.options)
         return
     chosen = choose(contenders, args.contenders, args.against)
+    # A benchmark with the size "amp" runs ours in that precision.
     if getattr(args, "amp", "none") != "none":
         for name in chosen.keys() & {OURS, PREVIOUS}:
             chosen[name] = replace(chosen[name], precision=args.amp)
@@ -119,17 +120,17 @@ def compare(
         runs = run_rounds(chosen, args.rounds, [f"--folder={folder}", *changed])
         result = figures(runs, chosen, amount(args, Path(folder)), unit)
     print(f"\n{contenders_table(result)}\n")
-    shape = {name: getattr(args, name) for name in sizes}
+    sizes_of_run = {name: getattr(args, name) for name in sizes}
     left_out = [contender.label for name, contender in chosen.items() if name not in runs]
-    print(json.dumps({**shape, "rounds": args.rounds, "left_out": left_out, **result}))
+    print(json.dumps({**sizes_of_run, "rounds": args.rounds, "left_out": left_out, **result}))
 
 
 def choose(
     contenders: Mapping[str, Contender], names: Sequence[str] | None, against: Path | None
 ) -> dict[str, Contender]:
-    """The contenders that run: those named, or all.
+    """The contenders that run: those of `names`, or all.
 
-    With another checkout they are those named, or ours alone, and ours of that checkout.
+    With another checkout (`against`) they are those of `names`, or ours alone; and ours of that checkout.
     """
     if against is None:
         return {name: contenders[name] for name in names or contenders}
@@ -148,8 +149,8 @@ def run_rounds(
     """Run every contender in every round. A peer that fails is left out; if ours fails, the program ends.
 
     Returns:
-        Name -> what its worker told in each round. What took turns with ours also has "beside": the seconds
-        of ours in these turns.
+        Name -> what its worker told in each round. If it took turns with ours, this also has "beside": the
+        seconds of ours in these turns.
     """
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):
@@ -161,7 +162,7 @@ def run_rounds(
             if results is None:
                 del runs[name]
                 continue
-            medians = [f"{member} {median(figures['seconds']):.3g} s" for member, figures in results.items()]
+            medians = [f"{member} {median(each['seconds']):.3g} s" for member, each in results.items()]
             print(f"round {number}: {', '.join(medians)}", flush=True)
             result = results[name]
             if len(names) > 1:
@@ -185,9 +186,9 @@ def run_together(contenders: Mapping[str, Contender], flags: Sequence[str]) -> d
             workers[name] = worker
         take_turns(workers.values())
         for name, worker in workers.items():
-            code = worker.process.wait()
-            if code:
-                message = f"{name} is left out: it ended with {code}:\n{''.join(worker.output)}"
+            exit_code = worker.process.wait()
+            if exit_code:
+                message = f"{name} is left out: it ended with {exit_code}:\n{''.join(worker.output)}"
                 if contenders[name].is_ours:
                     sys.exit(message)
                 print(message, flush=True)
@@ -203,7 +204,7 @@ class Worker:
         self.output: deque[str] = deque(maxlen=40)
 
     def asks_for_a_turn(self) -> bool:
-        """Wait until the worker asks for a turn. False: it has ended without."""
+        """Wait until the worker asks for a turn; False if it ends instead."""
         for line in self.process.stdout:
             if line == f"{READY}\n":
                 return True
@@ -242,7 +243,7 @@ def take_turns(workers: Iterable[Worker]) -> None:
 def start(name: str, contender: Contender, flags: Sequence[str], in_turns: bool) -> subprocess.Popen:
     """Start the worker of a contender."""
     script = contender.script or Path(sys.argv[0]).resolve()
-    worker = OURS if name == PREVIOUS else name
+    worker = OURS if name == PREVIOUS else name  # in its own checkout it is ours
     command = [contender.python, script, f"--worker={worker}", *flags]
     environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     if contender.precision == FLOAT32:
@@ -250,6 +251,7 @@ def start(name: str, contender: Contender, flags: Sequence[str], in_turns: bool)
     if in_turns:
         environment[TAKES_TURNS] = "1"
     if contender.tuned:
+        # The shell makes the settings, and the worker takes its place.
         command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
         if not contender.is_ours:  # ours makes these settings itself
             settings = settings_for(read_cpu(), has_gpu=has_gpu())
@@ -257,7 +259,7 @@ def start(name: str, contender: Contender, flags: Sequence[str], in_turns: bool)
             environment |= settings
     return subprocess.Popen(
         command,
-        cwd=script.parents[1],
+        cwd=script.parents[1],  # the checkout
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -22,21 +22,22 @@ import numpy as np
 from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, tell
 from utils.runtime import read_cpu
 
+# The consonants of a script -> what may follow one of them in a syllable.
 VOWELS = {
     "bdfgklmnprstvz": ("a", "e", "i", "o", "u", "an", "er", "ol"),
     "бвгдклмнпрст": ("а", "е", "и", "о", "ан", "ер"),
     "βγδκλμνπρστ": ("α", "ε", "ι", "ο", "αν", "ερ"),
 }
 WORDS = 8000
-MOST_SYLLABLES = 4
+MOST_SYLLABLES = 4  # of a word
 PIECES = 4000
-TRAINED_ON = 5000  # sentences
+TRAINING_SENTENCES = 5000  # of the piece model
 TEXTS = "texts.txt"
 PIECE_MODEL = "piece.model"
 # The folders of the tokenizers.
 XLM_R = "xlm_r"
 ERNIE_M = "ernie_m"
-REPEATS = 3
+REPETITIONS = 3
 
 
 def number_of_sentences(args: Namespace, folder: Path) -> int:
@@ -54,7 +55,7 @@ def write_files(folder: Path, args: Namespace) -> None:
     words = make_words(rng)
     with open(folder / PIECE_MODEL, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences(rng, words, TRAINED_ON)),
+            sentence_iterator=iter(sentences(rng, words, TRAINING_SENTENCES)),
             model_writer=file,
             vocab_size=PIECES,
             hard_vocab_limit=False,
@@ -87,7 +88,7 @@ def make_words(rng: np.random.Generator) -> list[str]:
 
 
 def sentences(rng: np.random.Generator, words: list[str], count: int) -> list[str]:
-    """Sentences of 1 to 120 words, most of them short."""
+    """Sentences of 1 to 120 words, about half of them of at most 15."""
     lengths = np.clip(rng.lognormal(2.7, 0.7, count), 1, 120).astype(int)
     return [" ".join(words[i] for i in rng.integers(0, len(words), length)) for length in lengths]
 
@@ -132,11 +133,12 @@ def time_tokenizer(folder: Path, encode: Callable[[list[str]], list[list[int]]])
     texts = read_texts(folder)
     encode(texts[:100])
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(REPETITIONS):
         start = time.perf_counter()
         ids = encode(texts)
         seconds.append(time.perf_counter() - start)
-    digest = hashlib.sha256("\n".join(" ".join(map(str, row)) for row in ids).encode())
+    lines = [" ".join(map(str, row)) for row in ids]
+    digest = hashlib.sha256("\n".join(lines).encode())
     tell(seconds, check=digest.hexdigest())
 
 

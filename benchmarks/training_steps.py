@@ -12,7 +12,10 @@ PAD = 1  # the id of the pad token
 
 
 def transformers_contenders(work: Callable[..., None], takes_turns: bool) -> dict[str, Contender]:
-    """XLM-R in both releases of transformers. `work` takes the options of `torch_step`."""
+    """XLM-R in both releases of transformers, with each kind of attention.
+
+    `work` is that of `Contender`, and takes the options of `torch_step`.
+    """
 
     def contender(label: str, environment: str, tuned: bool = True, **options: Any) -> Contender:
         return Contender(label, work, options, environment, tuned=tuned, takes_turns=takes_turns)
@@ -30,7 +33,10 @@ def transformers_contenders(work: Callable[..., None], takes_turns: bool) -> dic
 
 
 def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[float]:
-    """The seconds of each `step(*batch)`, which waits for the device, without the first WARM_UP."""
+    """The seconds of each `step(*batch)`, but not of the first WARM_UP.
+
+    A step must return only when the device has done its work.
+    """
     seconds = []
     for batch in batches:
         wait_for_turn()
@@ -44,8 +50,8 @@ def our_step(model: Any, loss_of: Callable, amp: str = "none") -> Callable[..., 
     """A training step of ours.
 
     Args:
-        loss_of: the loss of one batch, from `*batch`.
-        amp: "bf16" is on a CPU its own bfloat16.
+        loss_of: a function of the step's arguments that returns the loss.
+        amp: "none" or "bf16"; on a CPU this is the bfloat16 of --cpu_bf16.
     """
     from training.engine import Engine
     from training.optimizer import build_optimizer
@@ -75,12 +81,13 @@ def torch_step(
     loss_of: Callable = loss_of_transformers,
     **config: Any,
 ) -> Callable[..., None]:
-    """A training step of XLM-R of transformers: (ids, labels) as arrays -> None.
+    """A training step of transformers' XLM-R, a function of ids and labels as arrays.
 
     Args:
+        args: the flags of the benchmark, which have the model's shape.
         head: the end of the name of a class, such as "ForMaskedLM".
         attention: the implementation, "eager" or "sdpa".
-        fused: whether AdamW is torch's fused one.
+        fused: whether AdamW is torch's fused one; False: torch's default.
         bfloat16: whether products are in bfloat16 (autocast).
         loss_of: the loss, from the model, ids, attention mask and labels.
         config: further values of the configuration.
@@ -91,6 +98,7 @@ def torch_step(
     device = torch_device()
     shape = hf_config(args.layers, args.vocab, args.hidden, attn_implementation=attention, **config)
     model = getattr(transformers, f"XLMRoberta{head}")(shape).to(device).train()
+    # None leaves the choice to torch, as in a program that does not name it.
     optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
 
     def step(*arrays: Any) -> None:
@@ -109,7 +117,7 @@ def torch_step(
 
 
 def hf_config(layers: int, vocabulary: int, hidden_size: int = 768, **more: Any) -> Any:
-    """A configuration of XLM-R in transformers."""
+    """A configuration of XLM-R in transformers. `more`: values to add or to replace."""
     import transformers
 
     values = {
@@ -123,7 +131,7 @@ def hf_config(layers: int, vocabulary: int, hidden_size: int = 768, **more: Any)
         "layer_norm_eps": 1e-5,
         "pad_token_id": PAD,
     }
-    return transformers.XLMRobertaConfig(**values | more)
+    return transformers.XLMRobertaConfig(**(values | more))
 
 
 def torch_device() -> str:

@@ -63,7 +63,7 @@ def test_tables(rows):
         "| ours, int8 (another precision) | 4,000 | 4.00 |  |",
         "| torch, as installed | 500 | 4.00 | 4.00 times |",
         "Not run: newest torch.",
-        "`python benchmarks/step.py --rounds=2` (12 minutes, 2026-01-02, commit abc1234)",
+        "`python benchmarks/step.py --rounds=2` (12 minutes, 2026-01-02, commit abc1234, Some CPU)",
         "| full | 380.2 |",
     ):
         assert line in lines
@@ -71,7 +71,7 @@ def test_tables(rows):
 
 
 def test_each_machine_has_its_table(rows):
-    other = {**MACHINE, "exactly": "cpu family 25, model 17"}
+    other = {**MACHINE, "cpu_model": "cpu family 25, model 17"}
     rows["slow"] = {**rows["fast"], "title": "A slow step", "machine": other}
     first, _, rest = (
         page.to_markdown(rows).partition("### A fast step")[0].partition("Some CPU, cpu family 25")

@@ -90,7 +90,7 @@ def test_the_recipes_are_those_of_the_scripts():
                 assert int(flags["max_steps"]) * recipe.batch == recipe.examples
                 continue
             assert int(re.search(rf"^\w+ {size} (\d+)", script, re.M)[1]) == recipe.devices, script
-            assert int(flags["max_seq_len"]) == recipe.longest and int(flags["epoch"]) == epochs, script
+            assert int(flags["max_seq_len"]) == recipe.max_seq_len and int(flags["epoch"]) == epochs, script
 
 
 def test_minutes_and_gigabytes_by_hand():

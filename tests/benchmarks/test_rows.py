@@ -91,7 +91,7 @@ def test_tokenisation(tmp_path, capsys):
     assert of_ernie_m.encode_batch(texts) == tokenizer.encode_batch(texts)
     tokenise.ours(tmp_path, Namespace())
     result = printed_result(capsys)
-    assert len(result["seconds"]) == tokenise.REPEATS
+    assert len(result["seconds"]) == tokenise.REPETITIONS
     tokenise.time_tokenizer(tmp_path, lambda texts: [[*row[:-1], 9] for row in tokenizer.encode_batch(texts)])
     assert printed_result(capsys)["check"] != result["check"]
 

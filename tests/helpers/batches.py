@@ -12,16 +12,19 @@ PAD = 1
 
 
 def padded_batch(ids) -> TokenBatch:
-    """An array of ids with pads, [B, T], on the device."""
+    """The batch of an array of ids with pads, [B, T], on the device."""
     return upload(TokenBatch.from_padded(np.asarray(ids), PAD))
 
 
 def packed_batch(ids, layout: Layout, **arrays: np.ndarray) -> TokenBatch:
-    """Ids of sequences that are one after the other already, [N], on the device."""
+    """The batch of sequences whose ids are one after the other already, [N], on the device."""
     return upload(TokenBatch.from_packed(np.asarray(ids), layout, **arrays))
 
 
 def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> None:
-    """From now on the network takes Paddle's own operations, which a CPU has, too, and this kind of mask."""
+    """Until the test ends, the network takes the operations that it takes on a GPU, and this kind of mask.
+
+    They are Paddle's own, which a CPU has, too.
+    """
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     monkeypatch.setattr(attention, "mask_class", lambda: mask)

@@ -6,7 +6,11 @@ import paddle.nn.functional as F
 
 
 def visible(row_indices: np.ndarray) -> np.ndarray:
-    """Who sees whom by `startend_row_indices` [1, 1, N, 2] with causal=False, as Paddle documents them."""
+    """Who sees whom, bool [N, N], by `startend_row_indices` [1, 1, N, 2] with causal=False.
+
+    As Paddle documents them: below the diagonal, column j is masked from row start[j] on; above the diagonal,
+    it is masked before row end[j].
+    """
     start, end = row_indices[0, 0].T
     row, column = np.indices([len(start), len(start)])
     masked_below = (row > column) & (row >= start)
@@ -15,11 +19,11 @@ def visible(row_indices: np.ndarray) -> np.ndarray:
 
 
 def flashmask(query, key, value, startend_row_indices, dropout=0.0, causal=False, training=True):
-    """A stand-in: [1, N, heads, D], as `paddle.nn.functional.flashmask_attention` is documented."""
+    """Attention as `paddle.nn.functional.flashmask_attention` documents it, on [1, N, heads, D]."""
     assert startend_row_indices.dtype == paddle.int32 and not causal
-    assert query.shape[1] % 128 == 0
+    assert query.shape[1] % 128 == 0  # so that the kernel has whole blocks
     is_visible = paddle.to_tensor(visible(startend_row_indices.numpy()))
-    query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
+    query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))  # [1, heads, N, D]
     scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5
     masked = paddle.full_like(scores, -np.inf)
     weights = F.softmax(paddle.where(is_visible, scores, masked))

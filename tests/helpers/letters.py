@@ -2,7 +2,10 @@
 
 
 class Letters:
-    """Splits a word into characters, with "_" for "▁". The word "-" has no pieces."""
+    """Splits a word into characters, whose ids are their code points.
+
+    "_" stands for "▁", the piece of a space. The word "-" has no pieces.
+    """
 
     cls_id = 0
     pad_id = 1

@@ -33,29 +33,36 @@ def make_official_weights(
     lm_head: bool = False,
     pooler: bool = True,
 ) -> Path:
-    """Write `folder/ernie_config.json` and `folder/params/` with normal weights; the folder of parameters.
+    """Write `folder/ernie_config.json` and `folder/params/`, and return the latter.
 
-    Their deviation is initializer_range, also around the scales of layer norm (1) and the biases (0), so that
-    mixed-up tensors change the outputs. Each is a function of the seed and its name.
+    The weights are drawn from normal distributions with the deviation initializer_range. The mean is 1 for
+    the scales of layer norms, else 0, for biases, too, so that mixed-up tensors change the outputs. Each
+    tensor depends only on the seed and its name.
 
     Args:
         config: the official keys (`official_config`).
-        heads: {"classification" | "tagging" | "question_answering": number of labels}.
+        heads: "classification", "tagging" or "question_answering" -> number of labels.
     """
     folder = Path(folder)
     params = folder / "params"
     params.mkdir(parents=True, exist_ok=True)
     fluid.write_config(folder / fluid.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
-    table = {}
+    # The official name of a tensor -> its row, and the sizes of its axes. The encoder's rows are those of
+    # every head.
+    rows_and_sizes = {}
     for head, num_labels in {None: None, **(heads or {})}.items():
         for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"], head):
-            table.setdefault(row.foreign, (row, {**sizes, "num_labels": num_labels}))
-    for row, sizes_of_head in table.values():
-        part = row.canonical.split(".")[0]
-        if (part == "lm_head" and not lm_head) or (part == "pooler" and not pooler):
+            rows_and_sizes.setdefault(row.foreign, (row, {**sizes, "num_labels": num_labels}))
+    left_out = set()
+    if not lm_head:
+        left_out.add("lm_head")
+    if not pooler:
+        left_out.add("pooler")
+    for row, sizes_of_axes in rows_and_sizes.values():
+        if row.canonical.split(".")[0] in left_out:
             continue
-        shape = tuple(sizes_of_head[axis] for axis in row.axes)
+        shape = tuple(sizes_of_axes[axis] for axis in row.axes)
         fluid.write(params / row.foreign, _random(row, shape, config["initializer_range"], seed))
     return params
 
@@ -65,5 +72,6 @@ def _random(row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int
     random = np.random.Generator(np.random.Philox(source))
     array = random.standard_normal(shape, dtype=np.float32)
     array *= np.float32(deviation)
-    array += np.float32("norm" in row.canonical and row.canonical.endswith(".weight"))
+    if "norm" in row.canonical and row.canonical.endswith(".weight"):
+        array += 1
     return array

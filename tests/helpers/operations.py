@@ -58,10 +58,13 @@ class Operations(list[Operation]):
         self.is_recording = True
 
     def bytes_of_tensors_with(self, size: int, bytes_each: dict[paddle.dtype, int]) -> int:
-        """The bytes of all inputs and outputs with at least `size` elements. Views move nothing."""
+        """The bytes of all inputs and outputs with at least `size` elements. Views move nothing.
+
+        `bytes_each`: dtype -> the bytes of an element; other dtypes are not counted.
+        """
         total = 0
         for call in self:
-            if call.name.rstrip("_") in _VIEWS:
+            if call.name.rstrip("_") in _VIEWS:  # "reshape_" is "reshape" in place
                 continue
             for tensor in (*call.inputs, *call.outputs):
                 if tensor.size >= size:
@@ -94,6 +97,7 @@ def recorded_operations(monkeypatch) -> Operations:
 
 
 def _facts(values) -> list[TensorFacts]:
+    """The facts of all tensors among the values, and in lists and tuples among them."""
     facts = []
     for value in values:
         if isinstance(value, Tensor):

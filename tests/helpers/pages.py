@@ -7,7 +7,7 @@ from tests.launching import ROOT
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMENT = re.compile(r"(^|\s)#.*")
-CONTINUED = re.compile(r"\s*\\\n\s*")
+CONTINUED = re.compile(r"\s*\\\n\s*")  # a backslash at the end of a line
 
 
 def pages() -> list[Path]:
@@ -21,11 +21,12 @@ def manuals() -> list[Path]:
 
 
 def commands_of(text: str) -> list[str]:
-    """The command lines of a page, without comments; a line that goes on is joined with the next."""
+    """The command lines of a page, without comments. One over several lines, with backslashes, is joined."""
     blocks = CONTINUED.sub(" ", "".join(BLOCK.findall(text)))
     lines = [COMMENT.sub("", line).strip() for line in blocks.splitlines()]
     return [line for line in lines if line]
 
 
 def commands_on(page: Path) -> list[str]:
+    """`commands_of` the file of a page."""
     return commands_of(page.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The oracle of the packed form: the encoder of `model.ernie_m` on padded arrays, in plain `paddle.nn`.
+"""The encoder of `model.ernie_m` on padded arrays, in plain `paddle.nn`: what the packed form must compute.
 
 It has the same parameter names, dense masks [B, 1, T, T] and no line in common with what it is compared with.
 """
@@ -16,12 +16,19 @@ PAD = 1
 
 
 class PlainOutput(NamedTuple):
+    """States of the top layer [B, T, H], pooled first states [B, H], and the states of all layers [B, T, H].
+
+    Of packed sequences the states are [N, H].
+    """
+
     sequence: paddle.Tensor
     pooled: paddle.Tensor
     hidden_states: tuple[paddle.Tensor, ...]
 
 
 class PlainErnieM(nn.Layer):
+    """The encoder with pooler, without dropout."""
+
     def __init__(self, config):
         super().__init__()
         self.config = config
@@ -30,14 +37,25 @@ class PlainErnieM(nn.Layer):
         self.embeddings.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.embeddings.layer_norm = nn.LayerNorm(config.hidden_size)
         layer = nn.TransformerEncoderLayer(
-            config.hidden_size, config.num_attention_heads, config.intermediate_size, 0.0, "gelu"
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            dropout=0.0,
+            activation="gelu",
         )
         self.encoder = nn.TransformerEncoder(layer, config.num_hidden_layers)
         self.pooler = nn.Layer()
         self.pooler.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, input_ids, position_ids=None, mask=None, input_bias=None):
-        """input_ids [B, T]; mask: bool [B, 1, T, T], None: the real tokens; input_bias: [B, T, H]."""
+        """Encode padded sequences.
+
+        Args:
+            input_ids: [B, T].
+            position_ids: [B, T]; None: counted over the real tokens.
+            mask: who sees whom, bool [B, 1, T, T]; None: all real tokens of a sequence see each other.
+            input_bias: added to the embeddings, [B, T, H].
+        """
         x = self.embeddings.word_embeddings(input_ids)
         if position_ids is None:
             position_ids = absolute_positions(input_ids, PAD)
@@ -48,6 +66,7 @@ class PlainErnieM(nn.Layer):
         if mask is None:
             real = input_ids != PAD
             mask = (real.unsqueeze(2) & real.unsqueeze(1)).unsqueeze(1)
+        # Every token sees itself: a placeholder does, and a pad must see something.
         mask = mask | paddle.eye(input_ids.shape[1]).astype("bool")
         for layer in self.encoder.layers:
             hidden_states.append(layer(hidden_states[-1], mask))
@@ -56,13 +75,16 @@ class PlainErnieM(nn.Layer):
 
 
 def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
-    """Values [N] of sequences in one row -> [B, T], with `fill` on the right."""
+    """The values [N] of packed sequences as rows [B, T], with `fill` on the right."""
     parts = np.split(values, np.cumsum(lengths)[:-1])
     return np.stack([np.pad(part, (0, max(lengths) - len(part)), constant_values=fill) for part in parts])
 
 
 def padded_mask(lengths: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-    """Who sees whom in sequences of context and placeholders, bool [B, 1, T, T]."""
+    """Who sees whom, bool [B, 1, T, T], in sequences that begin with `contexts` tokens of context.
+
+    All tokens of a sequence see its context. That placeholders see themselves is not in this mask.
+    """
     mask = np.zeros([len(lengths), 1, max(lengths), max(lengths)], bool)
     for number, (length, context) in enumerate(zip(lengths, contexts)):
         mask[number, 0, :length, :context] = True
@@ -70,21 +92,31 @@ def padded_mask(lengths: np.ndarray, contexts: np.ndarray) -> np.ndarray:
 
 
 def real_cells(lengths: np.ndarray) -> np.ndarray:
-    """The flat indices into B*T of the sequences' tokens, int64 [N]."""
+    """Where the tokens of the sequences are in a flattened [B * T] array, int64 [N]."""
     return np.flatnonzero(padded(np.ones(sum(lengths), int), lengths, 0))
 
 
 def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=None) -> PlainOutput:
-    """The plain model on packed sequences: ids [N] -> states [N, H], pooled [S, H], hidden states [N, H]."""
+    """Run the plain model on packed sequences.
+
+    Args:
+        ids: [N].
+        position_ids: [N].
+        input_bias: [N, H].
+
+    Returns:
+        The output for the tokens [N, H], without pads; pooled states [B, H].
+    """
     lengths = layout.lengths
-    rows = paddle.to_tensor(padded(ids, lengths, PAD))
+    rows = paddle.to_tensor(padded(ids, lengths, PAD))  # [B, T]
     positions = None
     if position_ids is not None:
         positions = paddle.to_tensor(padded(position_ids, lengths, PAD))
     cells = paddle.to_tensor(real_cells(lengths))
     if input_bias is not None:
         shape = [rows.size, input_bias.shape[-1]]
-        input_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape).reshape([*rows.shape, -1])
+        flat_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape)  # [B * T, H]
+        input_bias = flat_bias.reshape([*rows.shape, -1])  # [B, T, H]
     mask = paddle.to_tensor(padded_mask(lengths, layout.contexts))
     output = model(rows, positions, mask, input_bias)
     states = tuple(paddle.gather(x.reshape([-1, x.shape[-1]]), cells) for x in output.hidden_states)

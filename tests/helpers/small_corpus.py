@@ -1,6 +1,7 @@
 """Text, a piece model and corpora for tests, made from a seed."""
 
 import gzip
+import itertools
 import json
 import os
 import random
@@ -15,9 +16,11 @@ from pretrain.corpus.options import BuildOptions
 from utils import files
 
 ROOT = Path(__file__).resolve().parents[2]
-# the options of the reference build
+# The options of the build with which the tests compare others.
 OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
-_SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "or")]
+_SYLLABLES = [
+    consonant + ending for consonant in "bdfgklmnprst" for ending in ("a", "e", "i", "o", "u", "an", "or")
+]
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
@@ -31,7 +34,10 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def train_pieces(path: Path, texts: list[str] | None = None, **options) -> Path:
-    """Write a piece model for texts, by default for `sentences`, and return `path`."""
+    """Train a piece model on texts, by default on `sentences`; write it to `path`, which is returned.
+
+    `options`: of sentencepiece's trainer.
+    """
     defaults = {"vocab_size": 200, "hard_vocab_limit": False, "character_coverage": 1.0, "num_threads": 1}
     with open(path, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
@@ -50,7 +56,11 @@ def write_lines(path: Path, lines: list[str]) -> str:
 
 
 def build(output: Path, pieces: Path, **options) -> dict:
-    """Build a corpus in this process, by default in units of 8 KiB with nothing held out; its manifest."""
+    """Build a corpus in this process, by default in units of 8 KiB with nothing held out.
+
+    Returns:
+        Its manifest.
+    """
     defaults = {"workers": 1, "unit_mib": 8 / 1024, "held_out": 0}
     chosen = BuildOptions(output=str(output), piece_model_path=str(pieces), **(defaults | options))
     # Waiting for the disk would take most of the time of a build of hundreds of small files.
@@ -64,7 +74,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def make_inputs(folder: Path) -> dict:
-    """Three languages and two pairs in several forms, with many repeated lines."""
+    """Write the input of a build, and return its options `mono` and `parallel`.
+
+    They are three languages and two language pairs in several forms of files, with many repeated lines.
+    """
     draw = random.Random(5)
     lines = {}
     for seed, language in enumerate(("en", "de", "fr")):
@@ -92,22 +105,26 @@ def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
     words = [sys.executable, "-m", "pretrain.build_corpus", "--output", str(output)]
     words += ["--piece_model_path", str(pieces)]
     words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
-    for key, value in ({"unit_mib": 8 / 1024} | options).items():
+    defaults = {"unit_mib": 8 / 1024}
+    for key, value in (defaults | options).items():
         words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return words
 
 
 class Stopped(Exception):
-    """`stop_at` stopped the build."""
+    """The build was stopped by `stop_at`."""
 
 
 def stop_at(monkeypatch, write: int) -> None:
-    """Raise `Stopped` instead of renaming file number `write`; earlier files stay, as after a kill."""
-    count = iter(range(10**9))
+    """Raise `Stopped` in place of the renaming that completes file number `write`, counted from 0.
+
+    Earlier files stay, as after a kill.
+    """
+    numbers = itertools.count()
     replace = os.replace
 
     def replace_or_stop(*names):
-        if next(count) == write:
+        if next(numbers) == write:
             raise Stopped
         replace(*names)
 

@@ -16,7 +16,7 @@ XLM_R_HEADS = [None, "lm", "classification", "tagging", "question_answering", "c
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
-    """ids [3, 9] with pads, and the mask."""
+    """Random ids [3, 9], in the second row with pads, and the attention mask [3, 9]."""
     rng = np.random.default_rng(1)
     ids = rng.integers(4, CONFIG["vocab_size"], size=(3, 9))
     ids[:, 0] = 0  # [CLS]
@@ -26,13 +26,17 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 def make(folder, head: str | None):
-    """Write a folder of ours with random weights of this kind."""
-    kind = {"lm_head": True, "pooler": False} if head == "lm" else {"head": head}
-    return make_ours(folder, **kind)
+    """Write a folder of ours with random weights, and return these.
+
+    `head`: a head of `tables.CLASSES`; "lm": a masked-LM head; None: an encoder.
+    """
+    if head == "lm":
+        return make_ours(folder, lm_head=True, pooler=False)
+    return make_ours(folder, head=head)
 
 
 def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
-    """The outputs of our model. Kinds for which we have no class are computed here."""
+    """The outputs of our model in `folder`. An encoder and "uie" have no class, and are computed here."""
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     models = {
@@ -42,35 +46,43 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
         "question_answering": lambda: SpanClassifier(config),
         "lm": lambda: PreTrainingModel(config, ["en"]),
     }
-    optional = ("pooler.", "language_embeddings.")
-    model = models.get(head, models["lm"])()
-    skip = () if head in models else ("lm_head.", "linear_")
-    load_from(model, checkpoint, optional, skip)
+    optional = ("pooler.", "language_embeddings.")  # what the folder may lack
+    if head in models:
+        model = models[head]()
+        load_from(model, checkpoint, optional)
+    else:  # its encoder alone
+        model = models["lm"]()
+        load_from(model, checkpoint, optional, skip=("lm_head.", "linear_"))
     model.eval()
     inputs = padded_batch(ids)
     with paddle.no_grad():
         if head == "choice":
             return [model(inputs).numpy().reshape(1, -1)]
         if head in models and head != "lm":
-            out = model(inputs)
-            return [o.numpy() for o in out] if isinstance(out, tuple) else [out.numpy()]
+            outputs = model(inputs)
+            if not isinstance(outputs, tuple):  # a tuple has the logits of start and end
+                outputs = (outputs,)
+            return [output.numpy() for output in outputs]
         states = model.ernie_m.encode(inputs).sequence  # [N, H]
         padded = inputs.padded(states)  # [B, T, H]
         if head == "lm":
             return [model.lm_head(padded).numpy()]
         if head == "uie":
-            outputs = []
+            probabilities = []
             for part in ("linear_start", "linear_end"):
                 weight = checkpoint.tensors[f"{part}.weight"]
                 logits = padded.numpy() @ weight + checkpoint.tensors[f"{part}.bias"]  # [B, T, 1]
-                outputs.append(1 / (1 + np.exp(-logits[..., 0])))
-            return outputs
+                probabilities.append(1 / (1 + np.exp(-logits[..., 0])))
+            return probabilities
         pooled = model.ernie_m.pooler(paddle.gather(states, inputs.first_tokens))
         return [padded.numpy(), pooled.numpy()]
 
 
 def load_torch(library: str, head: str | None, folder):
-    """The model of this folder in transformers, with exactly the same weights."""
+    """The model of a folder in transformers, which must find every tensor and leave none.
+
+    `library`: a key of `tables.CLASSES`.
+    """
     model_class = getattr(transformers, tables.CLASSES[library][head].name)
     model, loading = model_class.from_pretrained(folder, output_loading_info=True)
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -81,14 +93,14 @@ def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list
     """The outputs of the model of transformers. For "choice" the batch is one question with three choices."""
     arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     if head == "choice":
-        arguments = {name: tensor[None] for name, tensor in arguments.items()}
+        arguments = {name: tensor[None] for name, tensor in arguments.items()}  # [1, 3, T]
     with torch.no_grad():
-        out = model.eval()(**arguments)
+        output = model.eval()(**arguments)
     if head is None:
-        return [out.last_hidden_state.numpy(), out.pooler_output.numpy()]
+        return [output.last_hidden_state.numpy(), output.pooler_output.numpy()]
     if head in ("question_answering", "uie"):
-        return [out.start_logits.numpy(), out.end_logits.numpy()]
-    return [out.logits.numpy()]
+        return [output.start_logits.numpy(), output.end_logits.numpy()]
+    return [output.logits.numpy()]
 
 
 def assert_close(outputs: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:

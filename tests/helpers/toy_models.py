@@ -25,6 +25,7 @@ CONFIG = {
     "layer_norm_eps": 1e-5,
     "pad_token_id": 1,
 }
+# Head -> its number of outputs.
 LABELS = {"classification": 3, "tagging": 5, "question_answering": 2, "choice": 1}
 ARCHITECTURES = {task: TASKS[task].model_class for task in SUPERVISED_TASKS} | {
     "choice": "SequenceClassifier"
@@ -39,7 +40,12 @@ def weights(
     seed: int = 0,
     config: dict = CONFIG,
 ) -> dict[str, np.ndarray]:
-    """Random weights under our names. A few values are -0.0, very small or very large."""
+    """Random weights under our names. A few values are -0.0, very small or very large.
+
+    Args:
+        head: a key of `LABELS`, or "uie", which has two linear layers; None: no head of a task.
+        languages: rows of the language embeddings.
+    """
     rng = np.random.default_rng(seed)
     sizes = {**config, "num_labels": LABELS.get(head)}
     parts = ["embeddings", "encoder"]
@@ -60,7 +66,8 @@ def weights(
         shapes["language_embeddings.weight"] = (languages, sizes["hidden_size"])
     arrays = {}
     for name, shape in shapes.items():
-        mean = np.float32("norm" in name and name.endswith(".weight"))
+        is_scale_of_norm = "norm" in name and name.endswith(".weight")
+        mean = np.float32(1 if is_scale_of_norm else 0)
         arrays[name] = (mean + 0.1 * rng.standard_normal(shape)).astype(np.float32)
     positions = arrays["embeddings.position_embeddings.weight"].reshape(-1)
     positions[:4] = np.array([-0.0, 1e-45, 3e38, -1e-30], np.float32)
@@ -70,7 +77,10 @@ def weights(
 def make_ours(
     folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG, **kind
 ) -> dict[str, np.ndarray]:
-    """Write config.json and model.safetensors as `save_model` does, and return the weights."""
+    """Write config.json and model.safetensors as `save_model` does, and return the weights.
+
+    `kind`: arguments of `weights`.
+    """
     arrays = weights(head, config=config, **kind)
     settings = {**config, "model_type": "ernie_m", "architecture": ARCHITECTURES.get(head, "ErnieMModel")}
     if head is not None:
@@ -96,7 +106,12 @@ PADDLENLP_CLASSES = {
 
 
 def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = False, **kind):
-    """Write a folder as PaddleNLP does, and return the weights under our names."""
+    """Write a folder as PaddleNLP does, and return the weights under our names.
+
+    Args:
+        old_names: whether files and keys have the names of old PaddleNLP.
+        kind: arguments of `weights`.
+    """
     arrays = weights(head, **kind)
     class_name = PADDLENLP_CLASSES.get(head, "ErnieMModel")
     state = {}
@@ -107,6 +122,7 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     folder.mkdir(parents=True)
     file = "ernie_m_base.pdparams" if old_names else "model_state.pdparams"
     (folder / file).write_bytes(pickle.dumps(state, 4))
+    # PaddleNLP writes its default as intermediate_size, whatever the weights are.
     config = {**CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
     if old_names:
         inner = [{**config, "init_class": "ErnieMModel"}]
@@ -120,7 +136,13 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
 def fairseq_state(
     arrays: dict[str, np.ndarray], prefix: str = "decoder.", fused: bool = False, new_norm: bool = False
 ) -> dict[str, np.ndarray]:
-    """Our weights under fairseq's names."""
+    """Our weights under fairseq's names, with matrices [out, in].
+
+    Args:
+        prefix: of all names, "decoder." or "encoder.".
+        fused: whether q, k and v are one matrix.
+        new_norm: whether the norm of the embeddings is "layernorm_embedding".
+    """
     inner = f"{prefix}sentence_encoder."
     norm = "layernorm_embedding" if new_norm else "emb_layer_norm"
     state = {

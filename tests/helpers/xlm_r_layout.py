@@ -25,7 +25,7 @@ SHAPE = {
 
 
 def config(**changes) -> dict:
-    """config.json."""
+    """The content of config.json, with `changes`."""
     return {
         "model_type": "xlm-roberta",
         **SHAPE,
@@ -63,6 +63,7 @@ def weights(settings: dict, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _affine(name: str, size: int, *inputs: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of weight and bias: of a linear layer with `inputs` inputs, or of a norm without."""
     return {f"{name}.weight": (size, *inputs), f"{name}.bias": (size,)}
 
 
@@ -78,51 +79,64 @@ def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
 
 @dataclass
 class _Tensor:
+    """Is pickled as torch pickles a tensor; `key` is the name of its storage."""
+
     array: np.ndarray
     key: str
 
     def __reduce__(self):
         utils = sys.modules["torch._utils"]
         strides = tuple(step // self.array.itemsize for step in self.array.strides)
-        return utils._rebuild_tensor_v2, (_Reference(self), 0, self.array.shape, strides, False, {})
+        offset = 0
+        requires_grad = False
+        hooks: dict = {}
+        arguments = (_Storage(self), offset, self.array.shape, strides, requires_grad, hooks)
+        return utils._rebuild_tensor_v2, arguments
 
 
 @dataclass
-class _Reference:
+class _Storage:
+    """Is pickled as the name of a tensor's storage, whose bytes are elsewhere in the file."""
+
     tensor: _Tensor
 
 
 class _Pickler(pickle.Pickler):
     def persistent_id(self, value):
-        if isinstance(value, _Reference):
+        if isinstance(value, _Storage):
             array = value.tensor.array
             return ("storage", sys.modules["torch"].FloatStorage, value.tensor.key, "cpu", array.size)
         return None
 
 
 def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legacy=False, **more) -> None:
-    """Write a state dict with further entries as torch.save does.
+    """Write a state dict as torch.save does.
 
     Args:
         wrap: makes the object to save from the state dict.
         legacy: the layout before torch 1.6 instead of the zip archive.
+        more: further entries of the state dict, which need not be tensors.
     """
+    # A pickle names a class or function by its module, so these stand-ins have to be found there.
     torch = types.ModuleType("torch")
     utils = types.ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-    utils._rebuild_tensor_v2 = types.FunctionType((lambda: None).__code__, {}, "_rebuild_tensor_v2")
+    utils._rebuild_tensor_v2 = types.FunctionType(
+        (lambda: None).__code__, {}, "_rebuild_tensor_v2"
+    )  # a new one
     utils._rebuild_tensor_v2.__module__ = "torch._utils"
     utils._rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
-    stream = io.BytesIO()
+    pickled = io.BytesIO()
     state = {name: _Tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())} | more
     with mock.patch.dict(sys.modules, {"torch": torch, "torch._utils": utils}):
-        _Pickler(stream, 2).dump(wrap(state) if wrap else state)
+        _Pickler(pickled, 2).dump(wrap(state) if wrap else state)
     storages = {str(i): array for i, array in enumerate(arrays.values())}
-    path.write_bytes((legacy_bytes if legacy else zip_bytes)(stream.getvalue(), storages))
+    to_bytes = legacy_bytes if legacy else zip_bytes
+    path.write_bytes(to_bytes(pickled.getvalue(), storages))
 
 
 def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
-    """A zip archive of torch with this pickle."""
+    """A zip archive of torch with a pickle and its storages, key -> array."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
@@ -133,10 +147,12 @@ def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> 
 
 
 def legacy_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
-    """A file in the layout before torch 1.6 with this pickle."""
+    """A file in the layout before torch 1.6 with a pickle and its storages, key -> array."""
     storages = storages or {}
     stream = io.BytesIO()
-    for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+    magic_number = 0x1950A86A20F9469CFC6C
+    protocol_version = 1001
+    for value in (magic_number, protocol_version, {"little_endian": True}):
         stream.write(pickle.dumps(value, 2))
     stream.write(pickled)
     stream.write(pickle.dumps(list(storages), 2))
