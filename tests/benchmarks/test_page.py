@@ -16,6 +16,7 @@ CONTENDERS = {
     "grouped": Contender("torch, grouped", print, environment=PARITY, counts=False),
     "installed": Contender("torch, as installed", print, environment=PARITY, tuned=False),
 }
+# What benchmarks/pretrain_cost.py prints.
 COST = {
     "ratio": 1.052,
     "alternations": 16,
@@ -27,6 +28,7 @@ MACHINE = {"cpu": "Some CPU", "cores": 2, "instructions": ["avx2"], "memory_gb":
 
 
 def row(title: str, command: str, **more) -> dict:
+    """A row of the JSON, with `more`: its result."""
     return {
         "title": title,
         "what": "What it compares.",
@@ -42,7 +44,10 @@ def row(title: str, command: str, **more) -> dict:
 
 @pytest.fixture
 def rows():
-    """Ours takes 1 s, in int8 half of it, the peer 2 s, grouped 3 s and as installed 4 s."""
+    """Two rows: the contenders of a step of 2,000 tokens, and the cost of a strategy.
+
+    Of the contenders ours takes 1 s, in int8 0.5 s; the peer takes 2 s, grouped 3 s, as installed 4 s.
+    """
     seconds = {"ours": 1.0, "int8": 0.5, "best": 2.0, "grouped": 3.0, "installed": 4.0}
     runs = {name: [{"seconds": [value], "peak": 4e9}] for name, value in seconds.items()}
     fast = figures(runs, CONTENDERS, 2000, "tokens/s") | {"left_out": ["newest torch"]}
@@ -53,7 +58,9 @@ def rows():
 
 
 def test_tables(rows):
-    rows["fast"]["result"]["contenders"]["best"]["value"] = 1500  # at another moment: the ratios stay
+    """A line of the summary ends with the ratios to the peer, grouped, as installed, in any precision."""
+    # A speed of another moment does not change the ratios, which were measured in turns.
+    rows["fast"]["result"]["contenders"]["best"]["value"] = 1500
     lines = page.to_markdown(rows).splitlines()
     assert lines[0] == "Measured on 2 cores of Some CPU (avx2), 25 GB, Linux."
     for line in (
@@ -71,24 +78,24 @@ def test_tables(rows):
 
 
 def test_each_machine_has_its_table(rows):
+    """Also if the machines differ only in the model of their CPU."""
     other = {**MACHINE, "cpu_model": "cpu family 25, model 17"}
     rows["slow"] = {**rows["fast"], "title": "A slow step", "machine": other}
-    first, _, rest = (
-        page.to_markdown(rows).partition("### A fast step")[0].partition("Some CPU, cpu family 25")
-    )
-    assert "| A fast step |" in first and "| A slow step |" in rest
-    assert "| A slow step |" not in first and "| A fast step |" not in rest
+    tables, _, _ = page.to_markdown(rows).partition("### A fast step")
+    table, _, table_of_other = tables.partition("Some CPU, cpu family 25")
+    assert "| A fast step |" in table and "| A slow step |" in table_of_other
+    assert "| A slow step |" not in table and "| A fast step |" not in table_of_other
 
 
 def test_command_line(rows, tmp_path, monkeypatch, capsys):
-    """One row is measured, the other stays, like the text around them; a row that fails names its script."""
+    """--rows names the row that is measured; the others stay, and the text around the figures."""
     script = tmp_path / "step.py"
-    script.write_text(f"print('a table')\nprint({json.dumps(json.dumps(rows['fast']['result']))})")
+    last_line = json.dumps(rows["fast"]["result"])
+    script.write_text(f"print('a table')\nprint({last_line!r})")
     new = {"title": "Another step", "what": "What.", "command": f"{script} --rounds=1"}
     (tmp_path / page.DATA).write_text(json.dumps({"new": new, "cost": rows["cost"]}))
     (tmp_path / page.PAGE).write_text(f"# Ours\n\nbefore\n{page.BEGIN}\nold\n{page.END}\nafter\n")
-    call = ["page.py", f"--docs={tmp_path}", "--rows=new"]
-    monkeypatch.setattr(page.sys, "argv", call)
+    monkeypatch.setattr(page.sys, "argv", ["page.py", f"--docs={tmp_path}", "--rows=new"])
     page.main()
     assert "    a table" in capsys.readouterr().out
     written = json.loads((tmp_path / page.DATA).read_text())
@@ -100,7 +107,7 @@ def test_command_line(rows, tmp_path, monkeypatch, capsys):
     script.write_text("raise SystemExit(3)")
     with pytest.raises(UserError, match=r"step\.py ended with 3"):
         page.main()
-    monkeypatch.setattr(page.sys, "argv", [*call[:2], "--rows=three"])
+    monkeypatch.setattr(page.sys, "argv", ["page.py", f"--docs={tmp_path}", "--rows=three"])
     with pytest.raises(UserError, match="--rows: no three; there are new, cost"):
         page.main()
 

@@ -20,40 +20,64 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def last_line(script: str, *flags: str, **environment: str) -> dict:
+    """The result that a benchmark prints in its last line. `environment`: all variables, if there are any."""
     command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
     process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment or None)
     return json.loads(process.stdout.splitlines()[-1])
 
 
 def test_fine_tuning_steps(tmp_path):
-    """Two checkouts run the same batches, of real pairs or of random tokens."""
+    """Two checkouts run the same batches, of random tokens or of real pairs.
+
+    Here both checkouts are this one.
+    """
     small = ["--layers=1", "--hidden=64", "--vocab=40000", "--steps=2", "--batch=4", "--rounds=1"]
     random = last_line("finetune_real.py", *small, "--length=16", f"--against={ROOT}")
-    script = f"--against={ROOT}/benchmarks/finetune_real.py"
     train_pieces(tmp_path / "piece.model")
-    lines = [f"{a}\t{b}\tlabel{i % 3}" for i, (a, b) in enumerate(itertools.pairwise(sentences(70)))]
-    (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n")
+    write_pairs(tmp_path / "pairs.tsv")
     files = {"data": str(tmp_path / "pairs.tsv"), "piece_model_path": str(tmp_path / "piece.model")}
-    real = last_line("finetune_real.py", *small, *(f"--{k}={v}" for k, v in files.items()), script)
+    flags = [f"--{name}={path}" for name, path in files.items()]
+    script = f"--against={ROOT}/benchmarks/finetune_real.py"
+    real = last_line("finetune_real.py", *small, *flags, script)
     for result in (random, real):
         assert list(result["contenders"]) == ["ours", "previous"] and result["ratio"] > 0
         assert result["fastest_peer"] == "previous" and result["left_out"] == []
+
+
+def write_pairs(path: Path) -> None:
+    """69 lines of premise, hypothesis and one of three labels."""
+    lines = []
+    for number, (premise, hypothesis) in enumerate(itertools.pairwise(sentences(70))):
+        lines.append(f"{premise}\t{hypothesis}\tlabel{number % 3}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_fine_tuning_batches(tmp_path):
+    """Grouped batches have the pairs of the padded ones. Arrays of ids have as many tokens as the pairs."""
+    train_pieces(tmp_path / "piece.model")
+    write_pairs(tmp_path / "pairs.tsv")
+    files = {"data": str(tmp_path / "pairs.tsv"), "piece_model_path": str(tmp_path / "piece.model")}
     args = Namespace(**files, batch=16, steps=2, max_seq_len=64, length=0)
     finetune_real.draw(tmp_path, args)
-    drawn = finetune_real.read_batches(tmp_path)
-    padded, grouped = (sorted(itertools.chain(*drawn[order])) for order in ("padded", "grouped"))
-    assert padded == grouped and len(padded) == 32 and drawn["padded"] != drawn["grouped"]
-    assert drawn["tokens"] == sum(len(ids) for ids, _ in padded)
-    for batch in drawn["padded"]:
+    batches = finetune_real.read_batches(tmp_path)
+    pairs = sorted(itertools.chain(*batches["padded"]))
+    assert sorted(itertools.chain(*batches["grouped"])) == pairs and len(pairs) == 32
+    assert batches["padded"] != batches["grouped"]
+    assert batches["tokens"] == sum(len(ids) for ids, _ in pairs)
+    for batch in batches["padded"]:
         input_ids, labels = finetune_real.to_arrays(batch)
-        assert (input_ids != 1).sum(1).tolist() == [len(ids) for ids, _ in batch] and len(labels) == 16
+        is_token = input_ids != finetune_real.PAD
+        assert is_token.sum(1).tolist() == [len(ids) for ids, _ in batch] and len(labels) == 16
     (tmp_path / "pairs.tsv").write_text("no tab\n")
     with pytest.raises(UserError, match="pairs.tsv, line 1: not premise, hypothesis and label"):
         finetune_real.draw(tmp_path, args)
 
 
 def test_masked_lm_steps():
-    """All contenders get the same batches."""
+    """A worker of ours runs.
+
+    The peers get the ids and labels that ours gets, with 19 labels in a row of 128.
+    """
     flags = ["--layers=1", "--vocab=100", "--steps=1", "--batch=4", "--length=16"]
     result = last_line("mlm_step.py", "--worker=ours", *flags)
     assert len(result["seconds"]) == 1 and result["seconds"][0] > 0 and result["peak"] < 3e9
@@ -62,9 +86,9 @@ def test_masked_lm_steps():
     for (batch,), (input_ids, labels) in zip(batches, mlm_step.ids_and_labels(args)):
         assert input_ids.shape == labels.shape == (16, 128) and len(batch.targets) == 16 * 19
         assert np.array_equal(batch.input_ids, input_ids.ravel())
-        chosen = labels != mlm_step.IGNORED
-        assert np.array_equal(np.flatnonzero(chosen), batch.targets)
-        assert np.array_equal(labels[chosen], batch.target_ids)
+        is_target = labels != mlm_step.IGNORED
+        assert np.array_equal(np.flatnonzero(is_target), batch.targets)
+        assert np.array_equal(labels[is_target], batch.target_ids)
 
 
 def test_the_cost_of_the_full_strategy():
@@ -79,7 +103,7 @@ def printed_result(capsys) -> dict:
 
 
 def test_tokenisation(tmp_path, capsys):
-    """The texts are such that all libraries cut them alike."""
+    """All libraries cut the texts alike, which have no bare "▁" and no unknown piece. Other ids are seen."""
     tokenise.write_files(tmp_path, Namespace(sentences=40))
     texts = tokenise.read_texts(tmp_path)
     lengths = [len(text.split()) for text in texts]
@@ -92,12 +116,17 @@ def test_tokenisation(tmp_path, capsys):
     tokenise.ours(tmp_path, Namespace())
     result = printed_result(capsys)
     assert len(result["seconds"]) == tokenise.REPETITIONS
-    tokenise.time_tokenizer(tmp_path, lambda texts: [[*row[:-1], 9] for row in tokenizer.encode_batch(texts)])
+
+    def encode_wrongly(texts: list[str]) -> list[list[int]]:
+        return [[*row[:-1], 9] for row in tokenizer.encode_batch(texts)]
+
+    tokenise.time_tokenizer(tmp_path, encode_wrongly)
     assert printed_result(capsys)["check"] != result["check"]
 
 
 @pytest.mark.parametrize("engine", ["dygraph", "onnx"])
 def test_encoding(tmp_path, capsys, engine):
+    """The check of a worker is the number of tokens."""
     args = Namespace(layers=1, vocab=5000, sentences=40)
     encode.write_files(tmp_path, args)
     encode.ours(tmp_path, args, engine)
@@ -114,10 +143,12 @@ def test_search(tmp_path):
     search_vectors.write_vectors(tmp_path, Namespace(vectors=300, queries=7, width=16))
     search_vectors.with_numpy(tmp_path, Namespace())
     with pytest.raises(SystemExit, match="100.00% of the targets found differ"):
+        # There are the targets 0 to 299.
         search_vectors.time_search(tmp_path, lambda queries, _: np.full([len(queries), 10], 300))
 
 
 def test_corpus(tmp_path):
+    """Ours builds shards of 0.1 MB of text, from a folder in place of the real data."""
     (tmp_path / "pretrain/mono").mkdir(parents=True)
     (tmp_path / "vocab").mkdir()
     train_pieces(tmp_path / "vocab/xnli15-32k.model")

@@ -13,7 +13,9 @@ from benchmarks.side_by_side import PARITY, Contender, choose, run_rounds
 ROOT = Path(__file__).resolve().parents[2]
 OURS = Contender("ours", print, environment=sys.prefix, is_ours=True, tuned=False)
 PEER = Contender("peer", print, environment=sys.prefix, tuned=False)
-HERE = {"ours": OURS, "peer": PEER, "broken": PEER}
+CONTENDERS_HERE = {"ours": OURS, "peer": PEER, "broken": PEER}
+# A benchmark of three steps. It writes its turns to the file ORDER, as NAME and the step; "broken" fails in
+# its second step. Each step "takes" as many seconds as the contender's name has letters.
 WORKER = f"""
 import sys, json; sys.path.insert(0, {str(ROOT)!r})
 from benchmarks.side_by_side import wait_for_turn
@@ -29,7 +31,7 @@ print(json.dumps({{"seconds": [len(name)] * 3, "peak": 1}}))
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """checkout(prefix) -> a folder with a benchmark that notes its turns in the file `order`."""
+    """checkout(prefix): a folder with the benchmark WORKER, whose turns are written with the prefix."""
     monkeypatch.setattr(side_by_side, "REST", 0.0)
 
     def make(prefix: str = "") -> Path:
@@ -50,13 +52,15 @@ def taking_turns(contenders: dict[str, Contender]) -> dict[str, Contender]:
 
 
 def turns(tmp_path) -> list[str]:
+    """The steps in the order in which they were done, such as "ours0"."""
     return (tmp_path / "order").read_text().split()
 
 
 def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
+    """A contender that fails, or has no environment, is left out and named."""
     checkout()
     absent = dataclasses.replace(PEER, environment=".venv-absent")
-    runs = run_rounds(HERE | {"absent": absent}, 2, [])
+    runs = run_rounds(CONTENDERS_HERE | {"absent": absent}, 2, [])
     of_a_round = {"seconds": [4] * 3, "peak": 1}
     assert runs == {"ours": [of_a_round] * 2, "peer": [of_a_round] * 2}
     first_round = "ours0 ours1 ours2 peer0 peer1 peer2 broken0 broken1"
@@ -68,9 +72,12 @@ def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
 
 
 def test_taking_turns(checkout, tmp_path, capsys):
-    """A step each; the other one's result has the seconds of ours in the same turns."""
+    """Ours runs alone, then with each other contender, a step each.
+
+    The other's result has ours "beside" it.
+    """
     checkout()
-    runs = run_rounds(taking_turns(HERE), 1, [])
+    runs = run_rounds(taking_turns(CONTENDERS_HERE), 1, [])
     assert runs["peer"] == [{"seconds": [4] * 3, "peak": 1, "beside": [4] * 3}]
     assert runs["ours"] == [{"seconds": [4] * 3, "peak": 1}]
     assert turns(tmp_path)[3:9] == ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
@@ -79,7 +86,10 @@ def test_taking_turns(checkout, tmp_path, capsys):
 
 @pytest.mark.parametrize("named", ["", "benchmarks/row.py"])
 def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, named):
-    """Peers run alone, the other revision in turns; both are compared."""
+    """The peer runs alone, the other revision in turns with ours.
+
+    `named`: what of a checkout --against names.
+    """
     old = checkout("old-")
     checkout()
     contenders = {"ours": dataclasses.replace(OURS, takes_turns=True), "peer": PEER}
@@ -92,7 +102,7 @@ def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, named):
     ]
     assert "beside" in runs["previous"][0] and "beside" not in runs["peer"][0]
     with pytest.raises(SystemExit, match="is not there; name a checkout of this project"):
-        choose(HERE, None, tmp_path)
+        choose(CONTENDERS_HERE, None, tmp_path)
 
 
 def test_other_work_ends_the_run():
@@ -121,15 +131,16 @@ def result(*seconds: float, peak: float = 4.0, **more) -> dict:
 
 
 def test_speeds_and_ratios():
+    """Two rounds, in which the median time of ours is 2 s."""
     runs = {
         "ours": [result(1.0, 2.0, 9.0, peak=6.0), result(2.0, 2.0)],
         "ours_int8": [result(0.5)] * 2,
-        "best": [result(8.0, beside=[4.0]), result(9.0, beside=[3.0])],  # 2 and 3
-        "installed": [result(10.0), result(12.0)],  # 5 and 6
+        "best": [result(8.0, beside=[4.0]), result(9.0, beside=[3.0])],  # ratios 2 and 3
+        "installed": [result(10.0), result(12.0)],  # ratios 5 and 6
         "bfloat16": [result(0.1)] * 2,
         "grouped": [result(2.0)] * 2,
     }
-    of_all = figures(runs, CONTENDERS, 2048, "tokens/s")
+    of_all = figures(runs, CONTENDERS, amount=2048, unit="tokens/s")
     row = of_all["contenders"]["ours"]
     assert (row["value"], row["least"], row["most"]) == (1024, 227.6, 2048)
     assert (row["peak_gb"], row["peer"]) == (6.0, False)
@@ -143,6 +154,6 @@ def test_an_earlier_revision():
     runs = {"ours": [result(2.0)], "previous": [result(3.0)]}
     of_all = figures(runs, CONTENDERS, 1, "tokens/s")
     assert (of_all["ratio"], of_all["fastest_peer"]) == (1.5, "previous")
-    # Beside a peer it is not the one that ours is measured against.
+    # If there is a peer, the ratio is that to the peer.
     of_all = figures(runs | {"best": [result(8.0)]}, CONTENDERS, 1, "tokens/s")
     assert (of_all["ratio"], of_all["ratio_to_peer"]) == (4.0, {"previous": 1.5, "best": 4.0})
