@@ -117,6 +117,7 @@ class PaddedGroup(device.Uploadable):
 
     @cached_property
     def _biases(self) -> dict[paddle.dtype, Tensor]:
+        """What `bias` has computed."""
         return {}
 
     def bias(self, dtype: paddle.dtype) -> Tensor:
@@ -178,12 +179,14 @@ def padded_attention(
 
     Args:
         bias: broadcasts to the scores, [B, heads, T, T].
+        dropout_rate: the probability with which a weight is dropped; 0 outside of training.
     """
     head_size = query.shape[-1] // num_heads
     query = query.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])  # [B, heads, T, D]
     key = key.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
     value = value.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
     scores = paddle.matmul(query * head_size**-0.5, key, transpose_y=True) + bias
+    # The caller's rate is 0 outside of training.
     weights = dropout(F.softmax(scores, axis=-1), dropout_rate, training=True)
     return paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2)  # [B, T, H]
 
@@ -195,7 +198,7 @@ def mask_class() -> type[AttentionMask]:
     if not device.on_gpu():
         return CpuMask
     half_precision = paddle.amp.is_autocast_enabled()
-    return FlashMask if device.flash_in(half_precision) else PaddedMask
+    return FlashMask if device.uses_flash_mask(half_precision) else PaddedMask
 
 
 class SelfAttention(nn.Layer):

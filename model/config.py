@@ -14,9 +14,10 @@ _MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_
 
 @dataclass
 class ErnieMConfig:
-    """Shape and regularisation of an encoder; the keys of the official `ernie_config.json`, and three more.
+    """Shape and regularisation of an encoder.
 
-    `intermediate_size` None means 4 x hidden_size, which the official code always uses.
+    The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
+    `pad_token_id`. `intermediate_size` None means 4 x hidden_size, which the official code always uses.
     """
 
     vocab_size: int
@@ -59,12 +60,12 @@ class ErnieMConfig:
             UserError: a size without a default is absent, or a value cannot be one.
         """
         names = [field.name for field in fields(cls)]
-        sizes = {name: values[name] for name in names if values.get(name) is not None}
+        arguments = {name: values[name] for name in names if values.get(name) is not None}
         needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        missing = [name for name in needed if name not in sizes]
+        missing = [name for name in needed if name not in arguments]
         if missing:
             raise UserError(f"the model config lacks {', '.join(missing)}")
-        return cls(**sizes)
+        return cls(**arguments)
 
     @classmethod
     def from_json(cls, path) -> "ErnieMConfig":
@@ -82,15 +83,24 @@ class ErnieMConfig:
             raise UserError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict:
+        """All keys with their values."""
         return asdict(self)
 
 
 def _check_number(name: str, value: object, is_real: bool) -> None:
-    fits = isinstance(value, Real if is_real else Integral) and not isinstance(value, bool)
+    """Check a value of the config.
+
+    Args:
+        is_real: whether it may be a fraction.
+
+    Raises:
+        UserError: it is no number, or out of its range.
+    """
+    is_number = isinstance(value, Real if is_real else Integral) and not isinstance(value, bool)
     may_be_zero = name in _MAY_BE_ZERO
-    is_too_small = fits and (value < 0 or (value == 0 and not may_be_zero))
-    is_too_large = fits and name.endswith("_prob") and value > 1
-    if fits and not is_too_small and not is_too_large:
+    is_too_small = is_number and (value < 0 or (value == 0 and not may_be_zero))
+    is_too_large = is_number and name.endswith("_prob") and value > 1
+    if is_number and not is_too_small and not is_too_large:
         return
     kind = "number" if is_real else "whole number"
     limits = "from 0" if may_be_zero else "above 0"

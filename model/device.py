@@ -60,8 +60,12 @@ def has_bf16() -> bool:
     return capability() >= AMPERE
 
 
-def flash_in(half: bool) -> bool:
-    """Whether a model that computes in half precision, or not, will use FlashMask on the device in use."""
+def uses_flash_mask(half: bool) -> bool:
+    """Whether attention is computed by FlashMask on the device in use.
+
+    Args:
+        half: whether the model computes in half precision.
+    """
     return half and on_gpu() and not has_plain_kernels() and has_bf16() and flash_works()
 
 
@@ -77,9 +81,9 @@ def flash_works() -> bool:
         with paddle.enable_grad(), paddle.amp.auto_cast(False):
             error = _error_of_flash()
     except (RuntimeError, OSError, ValueError, AssertionError) as problem:  # what Paddle raises, CUDA's too
-        reason = str(problem).strip().rpartition("\n")[2]
+        reason = str(problem).strip().rpartition("\n")[2]  # the last line; Paddle's stack is above
     else:
-        if error < 0.02:
+        if error < 0.02:  # rounding 2 to bfloat16 is off by up to 0.008
             return True
         reason = f"its result is off by {error:.2g}"
     logger.warning("FlashMask does not work here; attention uses padded groups, which is slower: %s", reason)
@@ -87,12 +91,17 @@ def flash_works() -> bool:
 
 
 def _error_of_flash() -> float:
-    """The error of two sequences of 64 tokens whose values are 1 and 2, and of the gradient of the values."""
+    """The greatest error of FlashMask's output and of its gradient for two sequences of 64 tokens.
+
+    All values of the first sequence are 1, those of the second 2. So the output is the values, if no token
+    attends to the other sequence. All scores are equal, so the gradient of each value is 1.
+    """
     value = paddle.repeat_interleave(paddle.to_tensor([1.0, 2.0]), 64).reshape([1, 128, 1, 1])
-    value = value.expand([1, 128, 2, 64]).astype("bfloat16")
+    value = value.expand([1, 128, 2, 64]).astype("bfloat16")  # 1, N, heads, D
     value.stop_gradient = False
     query = paddle.ones_like(value)
-    bounds = paddle.to_tensor([[64, 0], [128, 64]], dtype="int32")  # the rows that see each column
+    # Of the columns of each sequence: rows from the first number on are masked, and rows before the second.
+    bounds = paddle.to_tensor([[64, 0], [128, 64]], dtype="int32")
     bounds = paddle.repeat_interleave(bounds, 64, axis=0).reshape([1, 1, 128, 2])
     output = F.flashmask_attention(query, query, value, bounds)
     output.sum().backward()
@@ -101,7 +110,7 @@ def _error_of_flash() -> float:
 
 
 def uses_gpu_kernels() -> bool:
-    """Whether to take the paths that are faster on a GPU. A CPU has their operations, too."""
+    """Whether to take the paths that are faster on a GPU. Their operations also work on a CPU, for tests."""
     return on_gpu() and not has_plain_kernels()
 
 
@@ -159,10 +168,10 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     """The arrays as tensors, copied as one array of float64, which is divided on the device."""
-    filled = [array for array in arrays if array.size]
-    if filled:
-        numbers = np.concatenate([array.ravel().astype(np.float64) for array in filled])
-        parts = iter(paddle.split(paddle.to_tensor(numbers), [array.size for array in filled]))
+    not_empty = [array for array in arrays if array.size]  # Paddle cannot split off nothing
+    if not_empty:
+        numbers = np.concatenate([array.ravel().astype(np.float64) for array in not_empty])
+        parts = iter(paddle.split(paddle.to_tensor(numbers), [array.size for array in not_empty]))
     tensors = []
     for array in arrays:
         tensor = next(parts) if array.size else paddle.zeros([0], "float64")
@@ -173,8 +182,10 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
 
 
 def to_array(x: Tensor) -> np.ndarray:
-    """A tensor on the host, where half precision becomes float32: NumPy has no bfloat16."""
-    return (x.astype("float32") if x.dtype in (paddle.float16, paddle.bfloat16) else x).numpy()
+    """A tensor as an array on the host. Half precision becomes float32, because NumPy has no bfloat16."""
+    if x.dtype in (paddle.float16, paddle.bfloat16):
+        x = x.astype("float32")
+    return x.numpy()
 
 
 def product_dtype(x: Tensor) -> paddle.dtype:
@@ -190,7 +201,7 @@ def bytes_of(dtype: paddle.dtype) -> int:
 
 
 def precise_dtype(x: Tensor) -> paddle.dtype:
-    """The type of losses and sums of x: float64 of a model in float64, otherwise float32."""
+    """The type in which losses and sums of x are computed: float64 if x is float64, otherwise float32."""
     return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
 
 
@@ -213,7 +224,8 @@ def summary(precision: str, processes: int) -> str:
         processes: of the run, on all machines.
     """
     device = str(paddle.device.get_device())
-    attention = "FlashMask" if flash_in(precision.startswith(("bf16", "fp16"))) else "padded groups"
+    is_half = precision.startswith(("bf16", "fp16"))
+    attention = "FlashMask" if uses_flash_mask(is_half) else "padded groups"
     backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
     facts = [f"precision {precision}", f"attention {attention}"]
     if on_gpu():

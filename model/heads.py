@@ -15,7 +15,7 @@ from model.word_table import WordEmbeddings
 
 
 class TaskModel(nn.Layer):
-    """The base of the three: the encoder, and a linear layer with `num_labels` outputs."""
+    """The base of the three task models: the encoder, and a linear layer with `num_labels` outputs."""
 
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
@@ -46,7 +46,7 @@ class SpanClassifier(TaskModel):
     """Dropout and a linear layer with two outputs on every token."""
 
     def __init__(self, config: ErnieMConfig):
-        super().__init__(config, 2)
+        super().__init__(config, num_labels=2)  # the start and the end of a span
 
     def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """A batch that was an array [B, T] -> start and end logits, each [B, T]."""
@@ -66,7 +66,7 @@ class LMHead(nn.Layer):
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
-        word_embeddings.row_gradient.turn_off()
+        word_embeddings.row_gradient.turn_off()  # every word of the table gets a gradient as a prediction
         # Past Layer.__setattr__: the table belongs to the encoder and must not get a second name here.
         object.__setattr__(self, "word_embeddings", word_embeddings)
 

@@ -22,24 +22,24 @@ class RowGradient:
 
     Attributes:
         rows: int64 [n], the word of each row of `weight.grad`, if there is a gradient. After `merge` they
-            ascend, and V means none.
+            ascend. V, which is no word, marks a row of zeros.
     """
 
     def __init__(self, weight: Tensor):
         self.weight = weight
         self.rows: Tensor | None = None
-        self._is_possible = True
+        self._is_only_looked_up = True
 
     def turn_off(self) -> None:
         """Say that words are also predicted from the table, so that each of them gets a gradient."""
-        self._is_possible = False
+        self._is_only_looked_up = False
 
     def is_in_use(self) -> bool:
         """Whether the gradient will consist of rows; the same on all processes."""
         # In O2 AdamW would have to update rows of a master weight, too.
         is_half = self.weight.dtype in (paddle.float16, paddle.bfloat16)
         is_trained = not self.weight.stop_gradient
-        return self._is_possible and is_trained and not is_half and device.uses_gpu_kernels()
+        return self._is_only_looked_up and is_trained and not is_half and device.uses_gpu_kernels()
 
     def add(self, ids: Tensor, values: Tensor) -> None:
         """Add the gradients [n, H] of the words `ids`, int64 [n]."""
@@ -57,28 +57,30 @@ class RowGradient:
         """
         words, size = self.weight.shape
         ids = None if self.weight.grad is None else self.rows
-        is_touched = paddle.zeros([words], "int64")
+        is_touched = paddle.zeros([words], "int64")  # [V], 1 for a word that was looked up
         if ids is not None:
             paddle.scatter_(is_touched, ids, paddle.ones_like(ids), overwrite=True)
         if sum_over_processes is not None:
             sum_over_processes(is_touched)
-            is_touched = is_touched.clip(max=1)
+            is_touched = is_touched.clip(max=1)  # was the number of processes that looked it up
         touched_up_to = paddle.cumsum(is_touched)  # [V], the number of touched words up to each
         if sum_over_processes is not None:
             count = touched_up_to[-1].item()
         else:
-            count = 0 if ids is None else len(ids)  # at least as many as the words
+            # The host does not know the number of different words: there are at most as many as look-ups.
+            count = 0 if ids is None else len(ids)
         if count == 0:
             return
         merged = paddle.zeros([count, size], self.weight.dtype)
         if ids is not None:
-            places = paddle.gather(touched_up_to, ids) - 1  # [n]
+            places = paddle.gather(touched_up_to, ids) - 1  # [n], the row of each word in `merged`
             paddle.index_add_(merged, places, 0, self.weight.grad)
         if sum_over_processes is not None:
             sum_over_processes(merged)
         self._become(nonzero(touched_up_to, count), merged)
 
     def _become(self, rows: Tensor, gradient: Tensor) -> None:
+        """Replace the gradient by rows [n, H] of the words `rows` [n]."""
         self.rows = rows
         self.weight.grad_ = gradient  # `grad_` and not `grad`, which would copy it
 

@@ -68,13 +68,14 @@ class TableGradient:
 
     def add(self, gradient: np.ndarray, factor: float) -> None:
         """Add `factor` times what `borrow` gave and the loss has filled."""
-        if self._loan is not None and self._loan() is gradient:
+        is_kept_memory = self._loan is not None and self._loan() is gradient
+        if is_kept_memory:
             self._loan = None
-            if self.weight.grad is None:
-                self.weight.grad_ = as_tensor(self._memory)
-                if factor != 1.0:
-                    self._memory *= factor
-                return
+        if is_kept_memory and self.weight.grad is None:  # no sum is needed
+            self.weight.grad_ = as_tensor(self._memory)
+            if factor != 1.0:
+                self._memory *= factor
+            return
         add(self.array(), gradient, factor)
         self.touched = None
 
@@ -116,12 +117,14 @@ class TableGradient:
         return as_tensor(memory)
 
     def _kept_memory(self) -> np.ndarray:
+        """The memory [V, H] that is kept from step to step."""
         if self._memory is None:
             self._memory = as_array(paddle.zeros_like(self.weight))
             self.touched = np.zeros(len(self._memory), bool)
         return self._memory
 
     def _is_lent(self) -> bool:
+        """Whether a loss that still lives has borrowed the kept memory and not given it back."""
         return self._loan is not None and self._loan() is not None
 
 
@@ -140,14 +143,15 @@ class WordEmbeddings(nn.Embedding):
         self.row_gradient = RowGradient(self.weight)
         self.in_bfloat16 = False
         if not self.weight.stop_gradient:
-            self.weight.register_hook(self._paddle_adds)
+            self.weight.register_hook(self._note_paddles_gradient)
 
     def use_bfloat16(self) -> None:
         """See `model.layers.use_bfloat16`."""
         self.in_bfloat16 = True
 
-    def _paddle_adds(self, gradient: Tensor | None) -> None:
-        if gradient is not None:  # None is what `LookUpOnCpu` gives
+    def _note_paddles_gradient(self, gradient: Tensor | None) -> None:
+        """Note that Paddle is going to add a gradient of the whole table. `LookUpOnCpu` gives it None."""
+        if gradient is not None:
             self.gradient.forget_rows()
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ def check_attention(quick: bool) -> str:
         return context.transpose([1, 0, 2]).reshape([len(x), hidden])
 
     def packed(x: Tensor, layout: Layout) -> Tensor:
-        uses_flash = device.flash_in(half=str(x.dtype).endswith(HALF))
+        uses_flash = device.uses_flash_mask(half=str(x.dtype).endswith(HALF))
         kind = FlashMask if uses_flash else mask_class()
         query, key, value = x.split(3, axis=-1)
         return device.upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
@@ -192,7 +192,7 @@ def check_attention(quick: bool) -> str:
 
 def check_flash_mask(quick: bool, dtype: str = "bfloat16") -> str:
     """FlashMask as models use it: their heads, full micro-batches, sequences with placeholders, dropout."""
-    if not device.flash_in(half=True):
+    if not device.uses_flash_mask(half=True):
         raise Skipped("no FlashMask on this device")
     differences = []
     sizes = [256, 320] if quick else [8192, 8256]

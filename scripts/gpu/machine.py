@@ -83,7 +83,7 @@ def flash_mask() -> str:
     """
     if not device.has_bf16():
         return "bf16 and FlashMask refused, below capability 8.0"
-    if not device.flash_in(half=True):
+    if not device.uses_flash_mask(half=True):
         raise Failed(
             "FlashMask does not work here, so attention is slower; take the wheel that docs/scale.md names"
         )

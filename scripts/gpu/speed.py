@@ -79,7 +79,7 @@ class Measurement(NamedTuple):
 
     def planned_memory(self) -> float:
         """The bytes that `benchmarks/plan.py` computes, without CUDA and its libraries."""
-        fused = device.flash_in(half=True)
+        fused = device.uses_flash_mask(half=True)
         run = plan.PlannedRun(self.rows, self.length, self.rows * self.length, 1, "O1", False, fused)
         return sum(plan.memory(self.shape, run, 0, 1).values())
 
@@ -149,7 +149,7 @@ def rows_of_a_micro_batch(quick: bool) -> tuple[int, int]:
     """Rows and their length. Without FlashMask a V100 has no room for more than 2,048 tokens."""
     if quick or not device.on_gpu():
         return 2, 32 if quick else 512
-    return (16, 512) if device.flash_in(half=True) else (4, 512)
+    return (16, 512) if device.uses_flash_mask(half=True) else (4, 512)
 
 
 def warnings_of(share: float, margin: float, memory: float) -> list[str]:

@@ -107,7 +107,7 @@ def check_step(quick: bool) -> str:
         events = profiled(partial(xnli_step, engine))
     kernels = [name.lower() for kind, name in events if kind == "Kernel"]
     attention = "padded groups"
-    if device.flash_in(half=True):
+    if device.uses_flash_mask(half=True):
         attention = "FlashMask in bfloat16"
         check_flash_ran(queries, kernels)
     copies = check_copies([name for _, name in events], amp)

@@ -43,5 +43,5 @@ def gpu(monkeypatch):
     monkeypatch.setattr(device, "capability", lambda: (8, 0))
     monkeypatch.setattr(device, "memory", lambda: 80 << 30)
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA A100-SXM4-80GB")
-    monkeypatch.setattr(device, "flash_in", lambda half: half)
+    monkeypatch.setattr(device, "uses_flash_mask", lambda half: half)
     monkeypatch.setattr(paddle.device, "synchronize", lambda: None)

@@ -38,7 +38,7 @@ def test_version_3_of_flash_attention(healthy, check, monkeypatch):
 
 
 def test_a_flash_mask_that_does_not_work(healthy, check, monkeypatch):
-    monkeypatch.setattr(device, "flash_in", lambda half: False)
+    monkeypatch.setattr(device, "uses_flash_mask", lambda half: False)
     code, message = check("device")
     assert code == 1 and "FlashMask does not work here" in message
 

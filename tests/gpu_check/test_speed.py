@@ -30,7 +30,7 @@ def test_warnings():
 def test_the_line_of_a_gpu(gpu, check, monkeypatch):
     """A CPU takes the way of a GPU, with its own kernels and without mixed precision."""
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    monkeypatch.setattr(device, "flash_in", lambda half: False)
+    monkeypatch.setattr(device, "uses_flash_mask", lambda half: False)
     monkeypatch.setattr(speed, "amps", lambda: ["none"])
     monkeypatch.setattr(speed, "rows_of_a_micro_batch", lambda quick: (2, 32))
     monkeypatch.setattr(toys, "BASE_SHAPE", toys.SHAPE)
