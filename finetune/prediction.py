@@ -22,7 +22,7 @@ class FilePredictions(NamedTuple):
     """A file, and what a model makes of it.
 
     Attributes:
-        predictions: in the order of the items.
+        predictions: what `SupervisedTask.decode` returns, in the order of the file's items.
         loss: the mean over the items; 0 without labels.
         seconds: the time that it took.
     """
@@ -44,11 +44,15 @@ def predict_files(
 
     Args:
         labelled: whether the files have labels, so that there is a loss.
-        stop: None is returned on all processes as soon as one of them is asked to stop.
+        stop: tells whether a process was asked to stop.
+
+    Returns:
+        None on all processes if one of them was asked to stop.
     """
-    flags, rank, world_size = task.flags, distributed.rank(), distributed.world_size()
+    flags = task.flags
+    world_size = distributed.world_size()
     size = flags.predict_batch_size or flags.batch_size  # items of a process, or padded tokens
-    parts = [
+    batches_of_files = [
         Batches(
             file.data,
             task.encode,
@@ -56,29 +60,30 @@ def predict_files(
             size,
             flags.in_tokens,
             shuffle=False,
-            rank=rank,
+            rank=distributed.rank(),
             world_size=world_size,
         )
         for file in files
     ]
-    rows: list[list[tuple[int, Any]]] = [[] for _ in files]  # of this process: item number, prediction
+    # Of each file, what this process predicts: (number of the item, its prediction).
+    rows: list[list[tuple[int, Any]]] = [[] for _ in files]
     losses = [0.0] * len(files)
     seconds = [0.0] * len(files)
     engine.model.eval()
     progress = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
-    with prefetch(partial(stream_all, parts)) as batches, paddle.no_grad(), engine.autocast():
+    with prefetch(partial(stream_all, batches_of_files)) as batches, paddle.no_grad(), engine.autocast():
         began = time.monotonic()
-        for number, global_batch in batches:  # the same number of batches on every process
-            # All processes leave together: each of them takes part in the sums that follow.
+        for file_number, global_batch in batches:  # as many batches on every process
+            # All processes leave together, because each of them would wait for the others in `all_sum`.
             if stop is not None and stop.anywhere():
                 progress.close()
                 return None
             for batch in global_batch.micro_batches:
                 predictions, loss = task.predict(engine.model, batch, labelled)
-                rows[number] += zip(batch.indices.tolist(), predictions)
-                losses[number] += loss
+                rows[file_number] += zip(batch.indices.tolist(), predictions)
+                losses[file_number] += loss
             ended = time.monotonic()
-            seconds[number] += ended - began
+            seconds[file_number] += ended - began
             began = ended
             progress.update(global_batch.count)
     progress.close()
@@ -90,10 +95,15 @@ def predict_files(
 
 
 def _in_order(rows: list[tuple[int, Any]]) -> list[Any]:
-    """The predictions of all processes, in the order of the items."""
-    everywhere = [row for part in distributed.gather(rows) for row in part]
-    everywhere.sort(key=lambda row: row[0])
-    return [prediction for _, prediction in everywhere]
+    """The predictions of all processes, in the order of the items.
+
+    Args:
+        rows: those of this process, each with the number of its item.
+    """
+    prediction_of: dict[int, Any] = {}
+    for rows_of_process in distributed.gather(rows):
+        prediction_of |= dict(rows_of_process)
+    return [prediction_of[number] for number in sorted(prediction_of)]
 
 
 def evaluate_files(

@@ -78,17 +78,17 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     Args:
         max_length: longest span in tokens.
     """
-    starts = len(scores.start_logits)
-    beyond = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
-    filled = np.concatenate([scores.end_logits, beyond])
-    # [S, max_length]: the end logit of the span with this start and length
-    by_length = np.lib.stride_tricks.sliding_window_view(filled, max_length)[:starts]
-    sums = (scores.start_logits[:, None] + by_length).ravel()
-    best = np.arange(len(sums))
+    start_count = len(scores.start_logits)  # S
+    behind_the_last = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
+    end_logits = np.concatenate([scores.end_logits, behind_the_last])  # [E + max_length - 1]
+    # In column k the end logit of the span that has this start and k + 1 tokens: [S, max_length]
+    ends_of_starts = np.lib.stride_tricks.sliding_window_view(end_logits, max_length)[:start_count]
+    sums = (scores.start_logits[:, None] + ends_of_starts).ravel()  # [S max_length]
+    best = np.arange(len(sums))  # places in `sums`
     if count < len(sums):
         best = np.argpartition(-sums, count - 1)[:count]
     best = best[np.isfinite(sums[best])]
-    best = best[np.lexsort((best, -sums[best]))]
+    best = best[np.lexsort((best, -sums[best]))]  # the largest sum first, of equal ones the first span
     start = best // max_length
     end = start + best % max_length
     return Spans(
@@ -102,6 +102,7 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
 def best_spans_of_all(windows: Sequence[SpanScores], max_length: int, count: int) -> Spans:
     """The `count` best spans of all windows of one question; fewer if they have no more."""
     spans = [best_spans(scores, max_length, count) for scores in windows]
+    # One array for each field of `Spans`, with the spans of all windows.
     first, last, start_logits, end_logits = map(np.concatenate, zip(*spans))
     order = np.argsort(-(start_logits + end_logits), kind="stable")[:count]
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
@@ -147,7 +148,11 @@ class QuestionAnswering(SupervisedTask):
     def from_reading(
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, max_seq_len: int, n_best: int
     ) -> Self:
-        """Make the task for prediction, with windows of at most `max_seq_len` tokens."""
+        """Make the task for prediction, with windows of at most `max_seq_len` tokens.
+
+        Args:
+            reading: what `reading` wrote to config.json in training; empty: it is not known.
+        """
         # A question takes at most half of a window.
         half_window = (max_seq_len - windows.INPUT_SPECIAL_TOKENS) // 2
         max_query_length = min(reading.get("max_query_length", _MAX_QUERY_LENGTH), half_window)
@@ -187,11 +192,11 @@ class QuestionAnswering(SupervisedTask):
         return (start_loss + end_loss) / 2, (start_correct & end_correct).sum(), len(answers)
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[SpanScores]:
-        """Return the logits of each window at the tokens of its own part of the context."""
+        """Return the logits of each window, from the first token at which its answers may begin."""
         predictions = []
         for row, (first_start, behind_starts) in enumerate(batch.start_ranges.tolist()):
             behind_context = int(batch.ends[row])
-            # Behind the context is one [SEP].
+            # The input ends with one [SEP] behind the context; the rest is padding.
             start_logits = self.candidates(outputs["start_logits"][row][: behind_context + 1])
             end_logits = self.candidates(outputs["end_logits"][row][: behind_context + 1])
             scores = SpanScores(
@@ -209,8 +214,7 @@ class QuestionAnswering(SupervisedTask):
     def score(self, data: AnswerWindows, predictions: list[SpanScores], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
         texts = self.texts(data, predictions)
-        gold_answers = [question.answers for question in data.file.questions]
-        rows = list(zip(texts, gold_answers, strict=True))
+        rows = [(text, question.answers) for text, question in zip(texts, data.file.questions, strict=True)]
         return answer_scores(rows, language_of_contexts(language), self.rules)
 
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[SpanScores]) -> None:
@@ -249,6 +253,7 @@ class QuestionAnswering(SupervisedTask):
         return answers
 
     def _rank_question(self, data: AnswerWindows, question: int, windows: list[SpanScores]) -> list[Answer]:
+        """The `n_best` best answers to one question, by its number, from the scores of its windows."""
         if not windows:
             return []
         # Several spans can have one text, and some have none (a lone space). So look at more spans than
@@ -261,7 +266,7 @@ class QuestionAnswering(SupervisedTask):
                 break
             count *= 4
         sums = np.asarray([answer.start_logit + answer.end_logit for answer in answers])
-        exponentials = np.exp(sums - sums.max(initial=-np.inf))
+        exponentials = np.exp(sums - sums.max(initial=-np.inf))  # there may be no answers
         probabilities = (exponentials / exponentials.sum()).tolist()
         return [
             answer._replace(probability=probability)
@@ -282,8 +287,9 @@ class QuestionAnswering(SupervisedTask):
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """Return the characters of the context from token `first` to `last`, and their position."""
         context = data.file.questions[question].context
-        start = int(data.spans[context][first, 0])
-        end = int(data.spans[context][last, 1])
+        spans = data.spans[context]  # [tokens, 2], the characters of each token
+        start = int(spans[first, 0])
+        end = int(spans[last, 1])
         text = data.file.contexts[context][start:end]
         leading_space = len(text) - len(text.lstrip())
         return text.strip(), start + leading_space
@@ -314,7 +320,7 @@ class OfficialAnswering(QuestionAnswering):
         return text, int(data.spans[context][first, 0])
 
     def candidates(self, logits: np.ndarray) -> np.ndarray:
-        """Only the n best starts and the n best ends of the input are combined, question included."""
+        """Only the `n_best` best starts and ends of the whole input, question included, are combined."""
         if self.n_best >= len(logits):
             return logits
         best = np.argpartition(-logits, self.n_best - 1)[: self.n_best]

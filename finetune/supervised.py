@@ -35,10 +35,12 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     evaluations: dict[int, Evaluation] = {}
     with run_folder(flags, task.identity) as folder:
         for seed in flags.seeds:
-            several = len(flags.seeds) > 1
-            seed_folder = folder.of_seed(seed) if several else folder
-            suffix = f".seed_{seed}" if several else ""
-            if not run_seed(task, seed, seed_folder, [path + suffix for path in test_paths], stop):
+            seed_folder = folder
+            paths_of_seed = test_paths
+            if len(flags.seeds) > 1:
+                seed_folder = folder.of_seed(seed)
+                paths_of_seed = [f"{path}.seed_{seed}" for path in test_paths]
+            if not run_seed(task, seed, seed_folder, paths_of_seed, stop):
                 return
             if task.dev_files:
                 evaluations[seed] = seed_folder.selected()
@@ -84,11 +86,12 @@ def evaluate_and_predict(task: SupervisedTask, test_paths: list[str]) -> None:
     predict_tests(task, engine, test_paths, epoch=0, step=0)
     if task.dev_files:
         scores = evaluate_files(task, engine, task.dev_files)
-        report_seeds(task, {0: Evaluation(0, 0, 0.0, scores)}, "evaluation")
+        evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores)
+        report_seeds(task, {0: evaluation}, "evaluation")  # the seed of the training is not known
 
 
 def trained_engine(task: SupervisedTask, checkpoint: Checkpoint) -> Engine:
-    """An engine that predicts with a fine-tuned model."""
+    """An engine that predicts with a fine-tuned model. No step is done with it."""
     model = make_model(task.flags, task, task.config, 0, checkpoint, fine_tuned=True)
     return make_engine(task.flags, model, total_steps=1, seed=0)
 
@@ -99,10 +102,12 @@ def prediction_paths(task: SupervisedTask) -> list[str]:
     Raises:
         UserError: two files would have the same path.
     """
-    flags, files = task.flags, task.test_files
-    patterns = dict.fromkeys(file.pattern for file in files)
-    save_patterns = dict(zip(patterns, flags.test_save.split(",")))
-    paths = [save_patterns[file.pattern].strip().replace("%s", file.language) for file in files]
+    flags = task.flags
+    patterns = dict.fromkeys(file.pattern for file in task.test_files)  # each once, in order
+    save_pattern_of = dict(zip(patterns, flags.test_save.split(",")))
+    paths = []
+    for file in task.test_files:
+        paths.append(save_pattern_of[file.pattern].strip().replace("%s", file.language))
     if len(set(paths)) < len(paths):
         raise UserError(
             f"--test_save {flags.test_save}: several test files would get the same name; %s stands for the "
@@ -119,37 +124,49 @@ def predict_tests(
     step: int,
     stop: StopSignal | None = None,
 ) -> bool:
-    """Write the predictions of the test files. False: a process was asked to stop."""
+    """Write the predictions of the test files. False: a process was asked to stop.
+
+    Args:
+        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
+        epoch, step: of the model in the engine.
+    """
     if not task.test_files:
         return True
-    watch = StallWatch(60.0, task.flags.stall_ends_seconds)
+    pace = pace_of(task.flags)
+    watch = StallWatch(pace.stall_seconds, pace.stall_ends_seconds)
     with watch, watch.during("the prediction of --test_set"):
-        predicted = predict_files(task, engine, task.test_files, labelled=False, stop=stop)
-    if predicted is None:
+        predictions_of_files = predict_files(task, engine, task.test_files, labelled=False, stop=stop)
+    if predictions_of_files is None:
         return False
-    for (file, predictions, *_), path in zip(predicted, test_paths, strict=True):
-        path = f"{path}.{epoch}.{step}"
-        logger.info("testing %s, save to %s", file.path, path)
+    for predicted, test_path in zip(predictions_of_files, test_paths, strict=True):
+        path = f"{test_path}.{epoch}.{step}"
+        logger.info("testing %s, save to %s", predicted.file.path, path)
         if distributed.is_main():
-            task.write(path, file.data, predictions)
+            task.write(path, predicted.file.data, predicted.predictions)
     distributed.barrier()
     return True
 
 
 def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name: str) -> None:
-    """Write the tables. The paper's figures are of test sets, the last pattern of a recipe's --dev_set."""
+    """Write a table for each pattern of --dev_set and each metric.
+
+    Args:
+        evaluations: seed -> the evaluation of its selected step.
+        name: of the files: "results" or "evaluation".
+    """
     flags = task.flags
-    first = next(iter(evaluations.values())).scores
+    first_scores = next(iter(evaluations.values())).scores
     # By place: seeds that an earlier command evaluated may have the same files under another pattern.
     scores_by_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables = []
-    for place, (pattern, by_language) in enumerate(first.items()):
-        recipe = flags.paper if place == len(first) - 1 else None
-        for metric in next(iter(by_language.values())):
-            rows = {
-                seed: {language: metrics[metric] for language, metrics in scores[place].items()}
-                for seed, scores in scores_by_seed.items()
-            }
+    for place, (pattern, by_language) in enumerate(first_scores.items()):
+        # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
+        recipe = flags.paper if place == len(first_scores) - 1 else None
+        metrics = next(iter(by_language.values()))  # every language has the same
+        for metric in metrics:
+            rows = {}
+            for seed, scores in scores_by_seed.items():
+                rows[seed] = {language: values[metric] for language, values in scores[place].items()}
             figures = report.figures(recipe, metric, list(by_language))
             tables.append(report.Table(f"{metric}, {pattern}", rows, figures))
     selected = {

@@ -38,7 +38,7 @@ class Tagging(SupervisedTask):
 
     name = TAGGING
     metric = "f1"
-    official = False
+    official = False  # whether inputs and scores are those of the official code (--official_compat)
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Tagging(SupervisedTask):
         self.max_seq_len = max_seq_len
         self.scheme = scheme
         self.inside = tagging.inside(self.labels)
-        encode = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
-        self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
+        encode_class = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
+        self.encode = encode_class(tokenizer, max_seq_len, self.inside, label_pieces)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
@@ -72,7 +72,7 @@ class Tagging(SupervisedTask):
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
         label_pieces = reading.get("label_pieces", "first")
         if reading.get("official_compat"):
-            label_pieces = "leading"
+            label_pieces = "leading"  # `OfficialTagging.decode` reads the tag of a word there
         return cls(tokenizer, labels, max_seq_len, label_pieces)
 
     def reading(self) -> dict[str, Any]:
@@ -100,12 +100,12 @@ class Tagging(SupervisedTask):
     def evaluation_loss(
         self, batch: TaggedBatch, outputs: dict[str, "Tensor"], sent: "LabelledBatch"
     ) -> float:
-        """Sum over the sentences the mean loss of their labelled pieces."""
+        """Return the sum, over the sentences, of the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
-        logits -= logits.max(-1, keepdims=True)
+        logits -= logits.max(-1, keepdims=True)  # so that exp does not overflow
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         is_labelled = batch.labels != tagging.IGNORED  # [R, T]
-        labels = np.where(is_labelled, batch.labels, 0)[..., None]  # [R, T, 1]
+        labels = np.where(is_labelled, batch.labels, 0)[..., None]  # [R, T, 1]; an ignored one may be any
         losses = -np.take_along_axis(log_probabilities, labels, -1)[..., 0] * is_labelled  # [R, T]
         sums = np.bincount(batch.sentences, losses.sum(1))  # [B]
         counts = np.bincount(batch.sentences, is_labelled.sum(1))  # [B]
@@ -117,7 +117,7 @@ class Tagging(SupervisedTask):
         If several pieces of a word are labelled, the word gets the tag whose expansion (B-X I-X I-X ...) is
         the most likely one.
         """
-        logits = outputs["logits"].astype(np.float64)  # [R, T, C]; sums along T keep their digits
+        logits = outputs["logits"].astype(np.float64)  # [R, T, C]; `word_scores` sums along T
         scores = tagging.word_scores(logits, batch.words, self.inside)  # [W, C]
         return _by_sentence(scores.argmax(-1), batch)
 
@@ -130,7 +130,7 @@ class Tagging(SupervisedTask):
         predicted_tags = [self.tags(labels) for labels in predicted]
         if self.scheme == "NONE":
             scores = seqeval_scores(gold_tags, predicted_tags)
-            share_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
+            share_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))  # per cent
             return {self.metric: scores.f1, "acc": share_of_words}
         scores = entity_scores(gold_tags, predicted_tags)
         return {self.metric: scores.f1, "precision": scores.precision, "recall": scores.recall}
@@ -142,7 +142,7 @@ class Tagging(SupervisedTask):
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its predicted tags."""
         for sentence, labels in zip(data, predictions, strict=True):
-            gold = sentence.labels and self.tags(sentence.labels)
+            gold = None if sentence.labels is None else self.tags(sentence.labels)
             yield TaggedSentence(sentence.words, gold, self.tags(labels))
 
     def tags(self, labels: Sequence[int]) -> list[str]:
@@ -171,10 +171,10 @@ class OfficialTagging(Tagging):
         """A word gets the tag of its first piece, or O if it has no piece."""
         piece_labels = outputs["logits"].argmax(-1)  # [R, T]; one window for each sentence
         window, first_piece, pieces = batch.words.T  # [W] each
-        outside = len(self.labels) - 1
+        outside = len(self.labels) - 1  # O has the last id
         word_labels = np.where(pieces > 0, piece_labels[window, first_piece], outside)  # [W]
         labels_of_sentences = _by_sentence(word_labels, batch)
-        lengths = (batch.labels != tagging.IGNORED).sum(1)  # [R]
+        lengths = (batch.labels != tagging.IGNORED).sum(1)  # [R]; only pads are ignored
         return [
             OfficialPrediction(
                 piece_labels[row, :length], batch.labels[row, :length], labels_of_sentences[row]

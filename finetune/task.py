@@ -89,7 +89,11 @@ class SupervisedTask:
         return batch.labels
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
-        """Return the summed loss of a batch, the number of correct decisions, and the number of decisions."""
+        """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
+
+        Args:
+            outputs: those of the model, by the names in `model.tasks`.
+        """
         raise NotImplementedError
 
     def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
@@ -132,18 +136,20 @@ class SupervisedTask:
         tensors = model(sent.inputs)
         if not isinstance(tensors, tuple):
             tensors = (tensors,)
-        exact = (paddle.float32, paddle.float64)
-        tensors = [tensor if tensor.dtype in exact else tensor.astype("float32") for tensor in tensors]
-        return dict(zip(TASKS[self.name].outputs, tensors, strict=True))
+        outputs = {}
+        for name, tensor in zip(TASKS[self.name].outputs, tensors, strict=True):
+            is_half = tensor.dtype not in (paddle.float32, paddle.float64)
+            outputs[name] = tensor.astype("float32") if is_half else tensor
+        return outputs
 
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "LabelledBatch") -> float:
-        """Sum the losses of the items of a batch."""
+        """Return the sum of the losses of the items of a batch, for the mean over a file."""
         total, _, _ = self.losses(sent, outputs)
         return total.item()
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
-        ((_, sent),) = self.send_batches(model, [batch])
+        _, sent = self.send_batches(model, [batch])[0]
         outputs = self.outputs(model, sent)
         loss = self.evaluation_loss(batch, outputs, sent) if labelled else 0.0
         arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
@@ -221,7 +227,7 @@ class SupervisedTask:
             world_size(),
         )
         self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
-        self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the last step of each epoch
+        self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the number of the last step of each
         self.total_steps = self._epoch_ends[-1]
         if flags.max_steps is not None:
             self.total_steps = min(self.total_steps, flags.max_steps)
@@ -244,7 +250,11 @@ class SupervisedTask:
         return make_engine(flags, model, self.total_steps, seed)
 
     def _evaluation_steps(self) -> list[int]:
-        """Every --validation_steps, at the end of each epoch and at the end; with --select_on last there."""
+        """The steps after which the dev files are scored, in ascending order.
+
+        They are every --validation_steps-th step, the last step of each epoch, and the last of all; with
+        --select_on last only that one.
+        """
         if not self.dev_files:
             return []
         steps = {self.total_steps}
@@ -265,11 +275,12 @@ class SupervisedTask:
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
         batch, sent = micro_batch
+        # `batch.count` is that of the whole step, `count` that of this micro-batch.
         total, correct, count = self.losses(sent, self.outputs(model, sent))
         return total / batch.count, {"correct": correct, "count": count}
 
     def evaluate(self, engine: "Engine", stop: "StopSignal") -> "Evaluation | None":
-        """Score the files of all languages; those of the first pattern select the best step."""
+        """Score the dev files of all languages; those of the first pattern select the best step."""
         from finetune.prediction import evaluate_files
         from training.task import Evaluation
 
@@ -286,16 +297,16 @@ class SupervisedTask:
         return Evaluation(engine.steps, epoch, selected_by, scores)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch of an optimizer step."""
+        """The epoch, from 0, of an optimizer step, from 1."""
         return bisect_left(self._epoch_ends, step)
 
     def line(self, interval: "Interval") -> str:
-        data, examples = interval.data, len(self.train_set)
-        seen = round((data.index + 1) / self._steps_of_epoch[data.epoch] * examples)
+        batch: GlobalBatch = interval.data
+        examples = len(self.train_set)
+        share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
+        progress = f"epoch: {batch.epoch}, progress: {round(share_of_epoch * examples)}/{examples}"
         accuracy = f"ave acc: {share(interval):f}"
-        return f"epoch: {data.epoch}, progress: {seen}/{examples}, " + official_line(
-            interval, self.total_steps, accuracy
-        )
+        return f"{progress}, {official_line(interval, self.total_steps, accuracy)}"
 
     def files(
         self, engine: "Engine", masters: Mapping[str, "Tensor"], evaluation: "Evaluation | None"
