@@ -31,7 +31,7 @@ class Classification(SupervisedTask):
     Args:
         labels: label names in the order of their ids.
         max_seq_len: longest input in tokens.
-        named: the label column of a file holds names instead of ids.
+        named: whether the label column of a file holds names instead of ids.
     """
 
     name = CLASSIFICATION
@@ -81,6 +81,7 @@ class Classification(SupervisedTask):
         """Return the class probabilities of each input, [C] float."""
         if "probabilities" in outputs:
             return list(outputs["probabilities"])
+        # In prediction the model returns logits alone.
         return list(softmax(outputs["logits"]))
 
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
@@ -102,20 +103,21 @@ class Classification(SupervisedTask):
         readable_path = f"{path}.jsonl"
         with atomic_file(readable_path, "w") as file:
             for example, probabilities in zip(data, predictions, strict=True):
-                line = self._readable(example, probabilities)
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                values = self._readable(example, probabilities)
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")
         logger.info("the same with texts and names of labels: %s", readable_path)
 
     def _readable(self, example: Example, probabilities: np.ndarray) -> dict[str, Any]:
+        """A line of the second file of `write`, without the columns that the data file does not have."""
         best = int(probabilities.argmax())
-        line = {
+        values = {
             "qid": example.qid,
             "text_a": example.text_a,
             "text_b": example.text_b,
             "label": self.labels[best],
             "probability": round(float(probabilities[best]), 6),
         }
-        return {key: value for key, value in line.items() if value is not None}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

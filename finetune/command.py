@@ -42,9 +42,10 @@ def begin(flags: TrainingFlags) -> None:
     use_kernels(flags.kernels)
     setup(rank=distributed.rank())
     logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
-    # what launch.py printed of the total batch; job.log shall have it, too
-    if line := os.environ.get(RECIPE_BATCH):
-        logger.info("%s", line)
+    # launch.py prints how it divides the total batch of a recipe. job.log gets the same line.
+    total_batch = os.environ.get(RECIPE_BATCH)
+    if total_batch:
+        logger.info("%s", total_batch)
     log_no_effect(flags)
 
 

@@ -21,7 +21,7 @@ class TaggedSentence(NamedTuple):
 def write_conll(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) -> None:
     """Write each word, its gold tag if it is known, and its predicted tag: the form that conlleval reads.
 
-    White space inside a word becomes "_".
+    White space inside a word becomes "_", and so does a word of white space alone.
     """
     with atomic_file(path, "w", newline="\n") as file:
         for words, gold, predicted in sentences:
@@ -42,7 +42,6 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     form = "a word, its gold tag if it is known, and its predicted tag"
     sentences = []
     for _, rows in read_columns(lines, path, str.split, form):
-        columns = list(zip(*rows))
-        gold = columns[-2] if len(columns) > 2 else None
-        sentences.append(TaggedSentence(columns[0], gold, columns[-1]))
+        words, *gold, predicted = zip(*rows)  # the columns; there may be none of gold tags
+        sentences.append(TaggedSentence(words, gold[-1] if gold else None, predicted))
     return sentences

@@ -50,7 +50,10 @@ _PARTS_OF_DATA = {
 
 
 def _check_recipe_data(train_set: Path) -> None:
-    """Raise a UserError if a recipe's folder, such as data/xnli, is not there."""
+    """Raise a UserError if a training file lies in a recipe's folder, such as data/xnli, that is not there.
+
+    If another file is missing, its reader says so.
+    """
     folder = Path(*train_set.parts[:2])
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():

@@ -44,13 +44,17 @@ def identity_of(
 
 
 def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
-    """The digest of the weights that the run starts from. A step folder holds that of its run."""
+    """The digests of the weights that the seeds start from, or "random"; of a step folder those of its run.
+
+    Raises:
+        UserError: the flags name a step folder of another seed, or several seeds.
+    """
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
         saved = read_step(Path(flags.init_checkpoint))
         if flags.seeds != (saved.seed,):
             raise UserError(f"{flags.init_checkpoint} is of --random_seed {saved.seed}; give that one alone")
         return saved.identity["weights"]
-    by_path = {start.path: start for start in starts if start is not None}
+    by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
     return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
 
 

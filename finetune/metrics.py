@@ -42,8 +42,8 @@ def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:
     y = np.asarray(labels, np.float64)
     x = x - x.mean()
     y = y - y.mean()
-    norms = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / norms) * 100 if norms else 0.0
+    product_of_norms = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / product_of_norms) * 100 if product_of_norms else 0.0
 
 
 def spearman(predicted: Sequence[float], labels: Sequence[float]) -> float:
@@ -52,8 +52,12 @@ def spearman(predicted: Sequence[float], labels: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+    """The rank of each number, from 1, float64 [n]. Equal numbers share the mean of their ranks."""
+    # `distinct_places`: of each number, its place among the distinct ones in ascending order.
+    _, distinct_places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last_ranks = np.cumsum(counts)  # of each distinct number
+    mean_ranks = last_ranks - (counts - 1) / 2
+    return mean_ranks[distinct_places]
 
 
 class EntityCounts(NamedTuple):
@@ -106,9 +110,9 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     first = 0  # the first word of the entity that is being read
     last_prefix = "O"
     last_type = ""
-    for place, tag in enumerate([*tags, "O"]):
+    for place, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
         prefix = tag[0]
-        type_ = tag[2:] or "_"
+        type_ = tag[2:] or "_"  # a tag without a type, such as O
         continues = prefix in "IE" and last_prefix in "BI" and type_ == last_type
         if not continues:
             if last_prefix != "O":
@@ -139,10 +143,11 @@ def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     first = 0  # the first word of the chunk that is being read
     last_prefix = "O"
     last_type = ""
-    for place, tag in enumerate([*tags, "O"]):
+    for place, tag in enumerate([*tags, "O"]):  # the last O ends a chunk at the end
         prefix = tag[0]
         type_ = tag[1:].split("-", 1)[-1] or "_"
         other_type = type_ != last_type
+        # seqeval has two prefixes outside of chunks, "O" and ".".
         ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")
         starts_here = prefix in "BS" or (last_prefix in "ESO" and prefix in "EI")
         if ends_before or (last_prefix not in "O." and other_type):
@@ -155,13 +160,18 @@ def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """1.0 if the normalised prediction equals one of the normalised answers, else 0.0."""
+    """1.0 if the normalised prediction equals one of the normalised answers, else 0.0.
+
+    Args:
+        language: of the answers; it chooses among the rules of MLQA.
+        rules: "mlqa" or "squad".
+    """
     words = normalize(prediction, language, rules)
     return float(any(words == normalize(answer, language, rules) for answer in answers))
 
 
 def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """Best F1 over the answers, of words as multisets; 0.0 if no word is shared."""
+    """Best F1 over the answers, of words as multisets; 0.0 if no word is shared. See `exact_match`."""
     best = 0.0
     words = Counter(normalize(prediction, language, rules))
     for answer in answers:
@@ -177,7 +187,7 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
 def answer_scores(
     rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
 ) -> dict[str, float]:
-    """Mean "f1" and "em" over (prediction, answers). `rules`: "mlqa" or "squad"."""
+    """Mean "f1" and "em" over (prediction, answers), in per cent. See `exact_match`."""
     sum_of_f1 = 0.0
     sum_of_matches = 0.0
     for prediction, answers in rows:  # one after the other: the last digit depends on the order
@@ -201,6 +211,9 @@ def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
 
 @functools.cache
 def _punctuation() -> dict[int, None]:
-    """Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >."""
+    """What MLQA removes, as a table for `str.translate`.
+
+    It has Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >.
+    """
     codes = (code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P"))
     return dict.fromkeys([*codes, *map(ord, string.punctuation)])

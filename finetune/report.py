@@ -39,7 +39,13 @@ def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
 
 @cache
 def recipes() -> dict[str, dict[str, Any]]:
-    """The paper's figures: recipe (the name of its script) -> table, columns, figures."""
+    """The paper's figures: recipe (the name of its script) -> a dictionary with these keys.
+
+    "table": "Table 1"
+    "columns": the languages, then "avg", separated by spaces
+    "figures": metric -> size of the model -> a number for each column, separated by spaces; or, if the paper
+        has fewer, {"table": ..., column: number, ...}
+    """
     text = Path(__file__).with_name("paper.json").read_text(encoding="utf-8")
     return json.loads(text)["recipes"]
 
@@ -65,25 +71,25 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     """
     if recipe is None:
         return {}
-    of_paper = recipes()[recipe]
-    columns = of_paper["columns"].split()
+    recipe_figures = recipes()[recipe]
+    columns = recipe_figures["columns"].split()
     same_languages = set(languages) == set(columns) - {AVERAGE}
     rows = {}
-    for size, cells in of_paper["figures"].get(metric, {}).items():
+    for size, cells in recipe_figures["figures"].get(metric, {}).items():
         if isinstance(cells, str):  # a whole row of the recipe's table
             numbers = [float(number) for number in cells.split()]
-            cells = {"table": of_paper["table"], **dict(zip(columns, numbers, strict=True))}
+            cells = {"table": recipe_figures["table"], **dict(zip(columns, numbers, strict=True))}
         row = {language: cells[language] for language in languages if language in cells}
         if same_languages:
             row[AVERAGE] = cells[AVERAGE]
         elif row:
             row[AVERAGE] = average(row)
         else:
-            continue
+            continue  # this row has an average alone, of other languages
         source = cells["table"]
-        in_paper = [language for language in languages if language in row]
-        if in_paper and len(in_paper) < len(languages):
-            source += f"; avg of {len(in_paper)}"
+        languages_in_paper = [language for language in languages if language in row]
+        if languages_in_paper and len(languages_in_paper) < len(languages):
+            source += f"; avg of {len(languages_in_paper)}"
         rows[f"paper, {size} ({source})"] = row
     return rows
 
@@ -113,8 +119,8 @@ class Table:
         languages = next(iter(self.rows.values()))
         rows = {}
         for name, row in self.paper.items():
-            of_languages = {language: row[language] for language in languages if language in row}
-            rows[name] = {**row, **transfer_gap(of_languages)}
+            without_average = {language: row[language] for language in languages if language in row}
+            rows[name] = {**row, **transfer_gap(without_average)}
         return rows
 
     def summary(self) -> dict[str, tuple[float, float]]:

@@ -68,7 +68,7 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
         )
     if tokenizer.pad_id != config.pad_token_id:
         raise UserError(f"{source}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
-    longest = config.max_position_embeddings - 2
+    longest = config.max_position_embeddings - 2  # positions begin with 2
     if flags.max_seq_len > longest:
         raise UserError(f"--max_seq_len {flags.max_seq_len}: {source} has room for {longest} tokens")
     trained_length = checkpoint.settings.get(TRAINED_LENGTH) if checkpoint else None
@@ -118,7 +118,8 @@ def _check_classifier(flags: FinetuneFlags, task: SupervisedTask, checkpoint: Ch
             "name it with --init_pretraining_params"
         )
     labels = task.labels or []
-    bare_ids = [str(id_) for id_ in range(len(checkpoint.labels))]  # it was trained without a label map
+    # The names of its labels say nothing if it has none, or if it was trained without a label map.
+    bare_ids = [str(id_) for id_ in range(len(checkpoint.labels))]
     if flags.label_map_config and checkpoint.labels not in ([], labels, bare_ids):
         raise UserError(
             f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of "
@@ -171,7 +172,7 @@ def open_encoder(
 
 
 def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, seed: int) -> Engine:
-    """Make optimizer, schedule and engine. run_retrieval.py has fewer flags; the others have defaults."""
+    """Make optimizer, schedule and engine. run_retrieval.py has fewer flags: what it lacks has defaults."""
     warmup_steps = int(total_steps * flags.warmup_proportion)
     if getattr(flags, "lr_scheduler", None) == "noam_decay":
         schedule = noam_decay(warmup_steps)
@@ -185,9 +186,10 @@ def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, 
         flags.layerwise_lr_decay,
         decay_style=getattr(flags, "decay_style", FULL_RATE),
     )
+    # The official flags of loss scaling have the names of its fields.
     names = [field.name for field in fields(LossScaling) if hasattr(flags, field.name)]
-    scaling = LossScaling(**{name: getattr(flags, name) for name in names})
-    precision = Precision(flags.amp, loss_scaling=scaling, cpu_bf16=flags.cpu_bf16)
+    loss_scaling = LossScaling(**{name: getattr(flags, name) for name in names})
+    precision = Precision(flags.amp, loss_scaling=loss_scaling, cpu_bf16=flags.cpu_bf16)
     return Engine(model, optimizer, seed, precision=precision, sums=SUMS)
 
 
@@ -208,11 +210,12 @@ def files_of_checkpoint(
     """
     facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": without_overridden(sys.argv)}
     if evaluation is not None:
-        facts["scores"] = {
-            f"{metric}, {pattern}": {language: metrics[metric] for language, metrics in by_language.items()}
-            for pattern, by_language in evaluation.scores.items()
-            for metric in next(iter(by_language.values()))
-        }
+        scores: dict[str, dict[str, float]] = {}  # table -> language -> score
+        for pattern, by_language in evaluation.scores.items():
+            for language, metrics in by_language.items():
+                for metric, score in metrics.items():
+                    scores.setdefault(f"{metric}, {pattern}", {})[language] = score
+        facts["scores"] = scores
     return model_files(
         engine.model,
         task.config,
