@@ -37,7 +37,7 @@ class PaddedTable(NamedTuple):
 
 
 class ChunkLoss(NamedTuple):
-    """The losses of m positions."""
+    """The losses of a chunk, m positions."""
 
     losses: Tensor  # [m], float32 (float64 of a model in float64)
     correct: Tensor  # bool [m], whether no logit is above the label's
@@ -64,7 +64,7 @@ def padded_size(words: int) -> int:
 
 
 def padded_table(weight: Tensor, bias: Tensor, dtype: paddle.dtype) -> PaddedTable:
-    """A copy of the table [V, H] and its bias [V] of this type, with a multiple of MULTIPLE words."""
+    """The table [V, H] and its bias [V] in this type, with words of padding up to a multiple of MULTIPLE."""
     words, size = weight.shape
     weight = weight.astype(dtype)
     bias = bias.astype(dtype)
@@ -92,7 +92,7 @@ def losses_and_gradient(x: Tensor, table: PaddedTable, labels: Tensor) -> tuple[
     """
     column = labels.unsqueeze(1)  # [m, 1]
     logits = _logits(x, table)
-    correct = _is_highest(logits, column)  # before the softmax and then its gradient take their place
+    correct = _is_highest(logits, column)  # now, because the softmax and then the gradient replace the logits
     softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *_OPTIONS)
     ones = paddle.ones_like(losses)
     gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(column, softmax, ones, *_OPTIONS)
@@ -113,9 +113,16 @@ def _is_highest(logits: Tensor, column: Tensor) -> Tensor:
 class FusedCrossEntropy(PyLayer):
     """The sum of weighted losses of x [M, H]; the gradients are made in the forward pass.
 
-    float16 has no numbers below 6e-8, and a weight is 1 / count. So the products get gradients without
-    weights, between -1 and 1, and weights relative to the largest; the rest is computed in float32 when the
-    loss scale has come from above.
+    float16 has no numbers below 6e-8, and a weight is as small as 1 / the number of masked tokens. So the
+    products get the gradients of the losses without weights, between -1 and 1, and the weights divided by the
+    largest. The backward pass multiplies by the largest in float32, together with the loss scale.
+
+    Args:
+        weight, bias: the word table [V, H] and its bias [V].
+        labels: int64 [M].
+        weights: float [M], of each loss in the sum.
+        slices: the positions of each chunk.
+        dtype: of the products.
     """
 
     @staticmethod
@@ -130,7 +137,7 @@ class FusedCrossEntropy(PyLayer):
         dtype: paddle.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x_needs, weight_needs, bias_needs = needs_gradient(x, weight, bias)
-        largest = weights.abs().max().clip(min=1e-30)
+        largest = weights.abs().max().clip(min=1e-30)  # not 0, because it divides the weights
         chunks = []
         grads_x = []  # [m, H] each
         grad_weight = None  # [V', H]
@@ -169,11 +176,11 @@ class FusedCrossEntropy(PyLayer):
         grad_weight = _scaled(ctx.grad_weight, grad_total * ctx.largest, weight_dtype)
         grad_bias = _scaled(ctx.grad_bias, grad_total * ctx.largest, bias_dtype)
         ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None, None  # labels and weights are tensors, too
 
 
 def _add(total: Tensor | None, product: Tensor, dtype: paddle.dtype) -> Tensor:
-    """The sum of both, of this type if there is a second product."""
+    """The total with a further product; the first product is the total, in its own type, without a copy."""
     if total is None:
         return product
     return total.astype(dtype).add_(product.astype(dtype))

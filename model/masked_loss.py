@@ -31,7 +31,7 @@ from model.word_table import TableGradient, WordEmbeddings
 
 LOGITS_BYTES = 1 << 29  # of the logits that exist at a time: 512 MB
 MANY_LOGITS_BYTES = 1 << 31  # the same on a GPU with MUCH_MEMORY
-MUCH_MEMORY = 39 << 30  # of a card that is sold with 40 GB
+MUCH_MEMORY = 39 << 30  # bytes; a card that is sold with 40 GB reports a little less than 40 << 30
 # Paddle's fused cross-entropy computes the place of a row in 32 bits (`VectorizedSoftmaxForward` in
 # paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
 MOST_LOGITS = (1 << 31) - 1
@@ -51,10 +51,15 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def logit_chunks(positions: int, words: int, bytes_each: int = 4) -> list[slice]:
-    """Slices of the positions, so that the logits of each fit into the memory for logits."""
+    """Slices of the positions, so that the logits of each fit into the memory for logits.
+
+    Args:
+        words: V, the number of logits of a position.
+        bytes_each: of a logit.
+    """
     memory_for_logits = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
-    logits = min(memory_for_logits // bytes_each, MOST_LOGITS)  # of one slice
-    size = max(1, logits // words)
+    logits_of_a_slice = min(memory_for_logits // bytes_each, MOST_LOGITS)
+    size = max(1, logits_of_a_slice // words)
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
@@ -65,6 +70,7 @@ def cross_entropy(
 
     Args:
         x: [M, H], M at least 1.
+        table: the word table [V, H].
         bias: [V], added to the logits.
         labels: [M] int64, from 0 to V - 1.
         weights: [M] float, of each loss in the sum; None: 1. They get no gradient.
@@ -79,16 +85,16 @@ def cross_entropy(
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
-    """The loss by its definition, with all logits at once."""
+    """The loss by its definition, with all logits at once; arguments as in `cross_entropy`."""
     scores = logits(x, weight, bias).astype(weights.dtype)  # [M, V]
-    losses = F.cross_entropy(scores, labels, reduction="none").reshape([-1])
+    losses = F.cross_entropy(scores, labels, reduction="none")  # [M]
     label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), 1).squeeze(1)
     correct = label_logit >= scores.max(1)
     return MaskedLoss((losses * weights).sum(), losses.detach(), correct)
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
-    """The loss on a GPU."""
+    """The loss on a GPU; arguments as in `cross_entropy`."""
     dtype = device.product_dtype(x)
     slices = logit_chunks(x.shape[0], padded_size(weight.shape[0]), device.bytes_of(dtype))
     if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
@@ -101,7 +107,7 @@ def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Ten
 
 
 def _on_cpu(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
-    """The loss on a CPU."""
+    """The loss on a CPU; arguments as in `cross_entropy`."""
     weight = table.weight
     products = IN_BFLOAT16 if table.in_bfloat16 else IN_FULL_PRECISION
     if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
@@ -109,16 +115,16 @@ def _on_cpu(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, weig
         return MaskedLoss(*outputs)
     chunks = []
     for rows in _chunks_of(x, weight):
-        chunk, _ = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=False)
+        chunk, _logits = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=False)
         chunks.append(chunk)
     return MaskedLoss(*joined(chunks, weights))
 
 
 class TableProducts(NamedTuple):
-    """The products with the word table on a CPU, in one precision; see `model.cpu.word_table`."""
+    """The products with the word table on a CPU, in one precision."""
 
-    logits: Callable[[Tensor, Tensor], Tensor]
-    gradients: Callable[[Tensor, Tensor, Tensor, np.ndarray | None, bool], Tensor]
+    logits: Callable[[Tensor, Tensor], Tensor]  # `model.cpu.word_table.table_logits`
+    gradients: Callable[[Tensor, Tensor, Tensor, np.ndarray | None, bool], Tensor]  # `table_gradients` there
 
 
 IN_FULL_PRECISION = TableProducts(word_table.table_logits, word_table.table_gradients)
@@ -126,20 +132,34 @@ IN_BFLOAT16 = TableProducts(bfloat16.table_logits, bfloat16.table_gradients)
 
 
 def _chunks_of(x: Tensor, weight: Tensor) -> list[slice]:
-    return logit_chunks(x.shape[0], weight.shape[0], 8 if x.dtype == paddle.float64 else 4)
+    """The positions of x [M, H] in chunks, for logits in the type of x."""
+    return logit_chunks(x.shape[0], weight.shape[0], device.bytes_of(x.dtype))
 
 
 def _chunk_on_cpu(
     x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, products: TableProducts, derive: bool
 ) -> tuple[ChunkLoss, Tensor]:
-    """The losses of x [m, H] and, with `derive`, the gradient of each with respect to its logits, [m, V]."""
-    logits = products.logits(x, weight)
+    """The losses of x [m, H] and, with `derive`, the gradient of each with respect to its logits, [m, V].
+
+    Without `derive` the second tensor has no meaning.
+    """
+    logits = products.logits(x, weight)  # [m, V], which the gradient replaces
     losses, correct = word_table.cross_entropy_(logits, bias, as_array(labels), derive)
     return ChunkLoss(as_tensor(losses), paddle.to_tensor(correct)), logits
 
 
 class CrossEntropyOnCpu(PyLayer):
-    """The cross-entropy that adds the table's gradient in place to that of its other use."""
+    """The sum of weighted losses of x [M, H]; the gradients are made in the forward pass.
+
+    The table's gradient is added in place to that of the words that are looked up (`TableGradient`).
+
+    Args:
+        weight, bias: the word table [V, H] and its bias [V].
+        labels: int64 [M].
+        weights: float [M], of each loss in the sum.
+        table_gradient: of the word table.
+        products: the precision.
+    """
 
     @staticmethod
     def forward(
@@ -164,9 +184,9 @@ class CrossEntropyOnCpu(PyLayer):
             if bias_needs:
                 product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)
                 grad_bias = product if grad_bias is None else grad_bias + product
-            # `grad_logits` is without the factors of the losses: x has them in the product that is added to
-            # the table's gradient, and the gradient of x gets them afterwards.
-            accumulate = rows.start > 0
+            # `grad_logits` is without the weights of the losses: the product for the table gets them with x,
+            # and the gradient of x gets them after its product.
+            accumulate = rows.start > 0  # the first chunk overwrites what the borrowed memory holds
             grad_x = products.gradients(grad_logits, x[rows] * factors, weight, grad_weight, accumulate)
             grads_x.append(grad_x * factors)
         ctx.grad_x = paddle.concat(grads_x) if x_needs else None
@@ -182,4 +202,4 @@ class CrossEntropyOnCpu(PyLayer):
         grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
         grad_bias = None if ctx.grad_bias is None else ctx.grad_bias * grad_total
         ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None
-        return grad_x, None, grad_bias, None, None
+        return grad_x, None, grad_bias, None, None  # the table's gradient is in place already
