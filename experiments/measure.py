@@ -127,7 +127,7 @@ def ner(predictions: Path) -> dict[str, list]:
     cells = {}
     for language, path in prediction_files(predictions).items():
         scores = [entity_scores([sentence.gold], [sentence.predicted]) for sentence in read_conll(path)]
-        parts = [2 * score.right for score in scores]
+        parts = [2 * score.correct for score in scores]
         wholes = [score.gold + score.predicted for score in scores]
         cells[language] = [parts, wholes]
     return cells
