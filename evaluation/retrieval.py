@@ -46,12 +46,16 @@ def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
 
 
 def found_by_cosine(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
-    """[N, H] and its translations [N, H] -> in how many directions each pair is found, 0 to 2, int64 [N]."""
+    """In how many directions each pair is found by the largest cosine: 0 to 2, int64 [N].
+
+    Args:
+        src, tgt: [N, H]; row i of one translates row i of the other.
+    """
     return hits(src, tgt).astype(np.int64) + hits(tgt, src)
 
 
 def found_by_margin(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
-    """As `found_by_cosine`, by ratio margin (evaluation/search.py)."""
+    """In how many directions each pair is found by the largest ratio margin; see `found_by_cosine`."""
     matches = search_both(src, tgt, "margin")
     rows = np.arange(len(src))
     return (matches.forward == rows).astype(np.int64) + (matches.backward == rows)
@@ -79,8 +83,9 @@ def choose_on_half(
         src, tgt: [L + 1, N, H]; at least 2 pairs.
         find: `found_by_cosine` or `found_by_margin`.
     """
-    found_by_layer = [find(*sides).sum() for sides in zip(src[:, ::2], tgt[:, ::2], strict=True)]
-    layer = int(np.argmax(found_by_layer))
+    even_pairs = zip(src[:, ::2], tgt[:, ::2], strict=True)
+    counts = [find(src_layer, tgt_layer).sum() for src_layer, tgt_layer in even_pairs]
+    layer = int(np.argmax(counts))
     scores = find(src[layer, 1::2], tgt[layer, 1::2]) / 2  # 0, 0.5 or 1 of each odd pair, [N / 2]
     rows = np.random.default_rng(0).integers(len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
     sample_means = scores[rows].mean(axis=1)  # [_BOOTSTRAP_SAMPLES]

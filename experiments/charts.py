@@ -13,8 +13,9 @@ from utils.files import atomic_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Key of a held-out evaluation of BTMLM -> title of its panel.
 CURVES = {"perplexity": "BTMLM perplexity by step", "perplexity_without": "without pseudo-tokens"}
-# Of retrieval among 1,000 pairs the tables are enough where all three ways are measured.
+# Where retrieval is measured in all three ways, its figures among 1,000 pairs are in the tables only.
 NOT_DRAWN_BESIDE_CENTRED = ("retrieval 1000", "retrieval 1000 centred", "retrieval 1000 centred margin")
 
 
@@ -26,8 +27,11 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
     """
     from matplotlib.figure import Figure
 
-    scores = {} if study.curves else scores_to_draw(figures, titles)
-    panels = CURVES if study.curves else {measure: titles[measure] for measure in scores}
+    scores: dict[str, Scores] = {}
+    panels = CURVES
+    if not study.curves:
+        scores = scores_to_draw(figures, titles)
+        panels = {measure: titles[measure] for measure in scores}
     has_bars = not study.curves and not study.lines
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
     axes = np.ravel(figure.subplots(1, len(panels), sharey=has_bars))  # the models' names only at the left
@@ -39,7 +43,7 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
         else:
             draw_bars(axis, scores[panel], list(figures))
         if panel in scores and "en" in scores[panel].languages:
-            title += ", without en"
+            title += ", without en"  # `Scores.mean` leaves English out
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=8)
         if not has_bars:
@@ -63,11 +67,15 @@ def draw_bars(axis: "Axes", scores: Scores, models: list[str]) -> None:
         if model in scores.cells:
             axis.barh(number, _mean(scores, model), xerr=scores.error(model), capsize=3, color=f"C{number}")
     axis.set_yticks(range(len(models)), models)
-    axis.set_ylim(len(models) - 0.5, -0.5)
+    axis.set_ylim(len(models) - 0.5, -0.5)  # from the bottom to the top
 
 
 def draw_lines(axis: "Axes", lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:
-    """A line through the models of each name, with their errors."""
+    """Lines through the mean scores of models, with their errors.
+
+    Args:
+        lines: name of a line -> label on the axis -> model. Models without the measure are left out.
+    """
     for name, models in lines.items():
         labels = [label for label, model in models.items() if model in scores.cells]
         means = [_mean(scores, models[label]) for label in labels]
@@ -76,15 +84,21 @@ def draw_lines(axis: "Axes", lines: Mapping[str, Mapping[str, str]], scores: Sco
 
 
 def draw_curves(axis: "Axes", figures: Figures, key: str) -> None:
-    """A curve for each model and seed; models without BTMLM have none."""
+    """A curve for each model and seed, in a colour for each model; models without BTMLM have none.
+
+    Args:
+        key: one of CURVES.
+    """
     for number, (model, by_seed) in enumerate(figures.items()):
         for seed, values in by_seed.items():
             steps = [evaluation["step"] for evaluation in values["held_out"]]
             perplexities = [perplexity(evaluation, "btmlm", key) for evaluation in values["held_out"]]
             has_btmlm = not np.isnan(perplexities[-1])
-            label = model if has_btmlm and seed == min(by_seed) else None
+            is_first_seed = seed == min(by_seed)
+            label = model if has_btmlm and is_first_seed else None  # one line of the legend for each model
             axis.plot(steps, perplexities, color=f"C{number}", label=label)
 
 
 def _mean(scores: Scores, model: str) -> float:
+    """A model's mean score over the languages and the seeds."""
     return float(np.mean([scores.mean(model, seed) for seed in scores.cells[model]]))

@@ -3,11 +3,16 @@
     python -m experiments.measure --model DIR --corpus DIR --data DATA --layout DIR --output FILE
 
 --model is the output folder of run_pretrain.py, with `xnli/` and `ner/` below it if it was fine-tuned. For
-every measure and language the file has [parts, wholes], one of each for every example; a score is the sum of
-the parts over the sum of the wholes, and errors come from the examples (experiments/scores.py). retrieval:
-the directions in which the translation was found (0 to 2), and 2 (experiments/three_ways.py); xnli: 1 if
-correct, and 1; ner: twice the correct entities, and the predicted plus the gold entities, so that the score
-is F1.
+every measure and language the file has [parts, wholes]: two lists with a number for every example. A score is
+the sum of the parts divided by the sum of the wholes; its error comes from the examples
+(experiments/scores.py).
+
+    measure      part of an example                                     whole of an example
+    retrieval    the directions in which its translation was found      2 (experiments/three_ways.py)
+    xnli         1 if it is correct, otherwise 0                        1
+    ner          twice its correct entities                             its predicted plus its gold entities
+
+So the score of ner is F1.
 """
 
 import argparse
@@ -84,7 +89,7 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
         load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
 
     def vectors(sentences: Sequence[np.ndarray]) -> np.ndarray:
-        """[L + 1, N, H]."""
+        """The vectors of sentences at every layer, [L + 1, N, H], from their ids without special tokens."""
         return encode(model, tokenizer.sentences(sentences, LONGEST))
 
     def vectors_of_file(path: Path) -> np.ndarray:
@@ -94,17 +99,20 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
     corpus = Corpus(corpus_path)
     held_out = {}
     for languages, text in corpus.held_out_parallel.items():
-        src, tgt = zip(*(text[number] for number in range(len(text))))
-        held_out[languages] = (vectors(src), vectors(tgt))
+        sentence_pairs = [text[number] for number in range(len(text))]
+        src = vectors([src_ids for src_ids, _ in sentence_pairs])
+        tgt = vectors([tgt_ids for _, tgt_ids in sentence_pairs])
+        held_out[languages] = (src, tgt)
     bitexts = {}
     for language in sorted({*corpus.languages} - {"en"}):
-        src, tgt = (vectors_of_file(pairs / f"{language}-en.{side}") for side in (language, "en"))
+        src = vectors_of_file(pairs / f"{language}-en.{language}")
+        tgt = vectors_of_file(pairs / f"{language}-en.en")
         bitexts[language] = (src, tgt)
     return retrieval(HeldOut(held_out), bitexts)
 
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:
-    """Language -> [correct, ones], from the files of predictions and the gold labels of the same rows."""
+    """Language -> [parts, wholes], from the files of predictions and the gold labels of the same rows."""
     from reader.classification import read_classification
     from reader.task_files import read_label_map
 
@@ -113,14 +121,14 @@ def xnli(layout: Path, predictions: Path) -> dict[str, list]:
     for language, path in prediction_files(predictions).items():
         examples = read_classification(layout / "dev" / f"dev.{language}.tsv", label_map)
         lines = path.read_text(encoding="utf-8").splitlines()
-        predicted = [int(line.split("\t")[0]) for line in lines]
+        predicted = [int(line.split("\t")[0]) for line in lines]  # the probabilities stand behind the label
         correct = [int(label == example.label) for label, example in zip(predicted, examples, strict=True)]
         cells[language] = [correct, [1] * len(correct)]
     return cells
 
 
 def ner(predictions: Path) -> dict[str, list]:
-    """Language -> [twice the correct entities, predicted and gold ones], of each sentence."""
+    """Language -> [parts, wholes], from the files of predictions, which have the gold labels, too."""
     from finetune.conll import read_conll
     from finetune.metrics import entity_scores
 
@@ -146,7 +154,10 @@ def prediction_files(folder: Path) -> dict[str, Path]:
 
 
 def held_out(metrics: Path) -> list[dict]:
-    """The run's held-out evaluations: step, and the figures of each objective without samples of text."""
+    """The held-out evaluations of a run, from its metrics.jsonl: the step, and objective -> figures.
+
+    BTMLM's figures have samples of text, which are left out.
+    """
     evaluations = []
     for line in metrics.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)

@@ -32,12 +32,12 @@ FINE_TUNING = {
     "do_val": "true",
     "do_test": "true",
 }
-# Task -> its program, and the flags of its own.
+# Task -> its program, and the flags that only this task has.
 TASKS = {
     "xnli": ("run_classifier.py", {"num_labels": 3, "epoch": 2, "max_seq_len": 64}),
     "ner": ("run_sequence_labeling.py", {"num_labels": 7, "epoch": 3, "max_seq_len": 128}),
 }
-# Of one core of an AMD EPYC (Zen 4).
+# Minutes on one core of an AMD EPYC (Zen 4): to pre-train on a million tokens, to measure, to fine-tune.
 MINUTES = {"million tokens": 2.2, "figures": 0.6, "xnli": 6.0, "ner": 3.5}
 TOKENS_PER_SEQUENCE = 28  # roughly, with configs/pretrain/real4.yaml
 
@@ -77,7 +77,7 @@ class StudyPlan:
         self.logs = output / study.name / "logs"
 
     def chains(self) -> list[list[Job]]:
-        """The jobs of each model and seed that has not finished; a start comes before what needs it.
+        """The jobs of each model and seed that has not finished. A start comes before what needs it.
 
         Raises:
             UserError: a model starts from weights that are not there.
@@ -92,12 +92,13 @@ class StudyPlan:
         return chains
 
     def jobs(self, model: TrainedModel, seed: int) -> list[Job]:
-        """Training, fine-tuning and figures of a model, as far as something that is not there needs them."""
+        """Training, fine-tuning and figures of a model. Steps that no missing figures need are left out."""
         result = self.result(model.name, seed)
         jobs = []
         if model.trained_in:
             jobs.append(self.measuring(model, seed, result))
         else:
+            # The model and those that start from it need its weights until their figures are there.
             dependents = [row.name for row in self.study.models.values() if row.start == model.name]
             results = [self.result(name, seed) for name in (model.name, *dependents) if name in self.models]
             if not all(path.is_file() for path in results):
@@ -106,6 +107,7 @@ class StudyPlan:
                 jobs += [self.fine_tuning(task, model, seed) for task in TASKS if task in self.study.measures]
                 jobs.append(self.measuring(model, seed, result))
         if not model.start and "retrieval" in self.study.measures:
+            # Random weights in the shape of this model, for comparison.
             jobs.append(self.measuring(model, seed, self.result(UNTRAINED, seed), "--untrained", seed))
         return jobs
 
@@ -132,13 +134,14 @@ class StudyPlan:
         return self.output / (study or self.study.name) / f"{name.replace(' ', '-')}-{seed}"
 
     def pretraining(self, model: TrainedModel, seed: int) -> Job:
+        """The job that trains a model; it waits for the weights of its start."""
         folder = self.folder(model.name, seed)
         flags: dict[str, object] = {"data.corpus": self.corpus, "run.output": folder, "run.seed": seed}
         after = None
         if model.start:
             start = self.folder(model.start, seed)
             after = start / "encoder" / "model.safetensors"
-            # The start has seen the items that its own seed draws.
+            # Another seed than that of the start, which would draw the text that the start has seen.
             flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
         for key, value in model.flags.items():
             flags[key] = json.dumps(value) if isinstance(value, list | dict) else value
@@ -159,6 +162,7 @@ class StudyPlan:
         return total_steps(config, TrainingText.of(corpus, Vocabulary.of(tokenizer), config))
 
     def fine_tuning(self, task: str, model: TrainedModel, seed: int) -> Job:
+        """The job that trains a model on one of TASKS and predicts the development sets."""
         program, flags_of_task = TASKS[task]
         folder = self.folder(model.name, seed)
         encoder = folder / "encoder"
@@ -183,7 +187,7 @@ class StudyPlan:
         return replace(job, log=output / "log")
 
     def measuring(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
-        """The job that writes the figures of a model to `result`."""
+        """The job that writes the figures of a model to `result`. `flags` are more words of the command."""
         arguments = {
             "model": self.folder(model.trained_in or model.name, seed),
             "corpus": self.corpus,
@@ -195,22 +199,24 @@ class StudyPlan:
         return self.job(f"{result.stem} figures", [*command, *flags], result)
 
     def job(self, name: str, command: list[object], result: Path) -> Job:
+        """A job whose complete output goes to the folder of logs."""
         return Job(name, command, result, output=self.logs / f"{name.replace(' ', '-')}.log")
 
 
 def config_of(pretraining: Job) -> PretrainConfig:
-    """The configuration that a job of run_pretrain.py has."""
+    """The configuration of a job of run_pretrain.py, from its command line."""
     return load_config(PretrainConfig, [str(word) for word in pretraining.command[1:]])
 
 
 def minutes(job: Job) -> float:
     """Roughly how long a job takes on one core."""
     if job.command[0] != "run_pretrain.py":
-        return MINUTES[job.name.split()[-1]]
+        kind = job.name.split()[-1]  # "b-1 xnli", "b-1 ner" or "b-1 figures"
+        return MINUTES[kind]
     config = config_of(job)
     tokens = config.optimizer.tokens
     if not tokens:
-        share = shares(config.objectives, 1, 1)
-        examples = examples_of_step(config.objectives, share, config.optimizer.batch_size, 1)
+        last_shares = shares(config.objectives, step=1, total_steps=1)  # those at the end of the run
+        examples = examples_of_step(config.objectives, last_shares, config.optimizer.batch_size, step=1)
         tokens = config.optimizer.steps * sum(examples.values()) * TOKENS_PER_SEQUENCE
     return tokens / 1e6 * MINUTES["million tokens"]

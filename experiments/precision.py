@@ -29,6 +29,7 @@ FIGURES = Path("docs/results/precision.json")
 PICTURE = Path("docs/images/precision.png")
 FLOAT32 = "float32"
 BFLOAT16 = "bfloat16"
+PRECISIONS = (FLOAT32, BFLOAT16)
 # Line styles; the curves lie so close together that one is drawn upon the other.
 STYLES = {FLOAT32: {"color": "#99c5ee", "linewidth": 3.0}, BFLOAT16: {"color": "#bb2233", "linewidth": 0.8}}
 SEEDS = (1, 2, 3)
@@ -36,11 +37,11 @@ LOG_STEPS = 10
 FINE_TUNING = "fine-tuning"
 PRE_TRAINING = "pre-training"
 STEPS = {FINE_TUNING: 400, PRE_TRAINING: 600}
-LAST_STEPS = 50  # the final training loss is the mean over as many
+LAST_STEPS = 50  # the final training loss is the mean over these
 LOSS = f"loss of the last {LAST_STEPS} steps"
-LOGGED = re.compile(r"step: (\d+)/\d+, ave loss: ([\d.]+)")  # in the log of fine-tuning
+LOGGED = re.compile(r"step: (\d+)/\d+, ave loss: ([\d.]+)")  # the step and the loss in a line of fine-tuning
 
-# training -> precision -> seed -> {"steps", "losses", "final": figure -> value}
+# training -> precision -> seed -> the `curve` of a run: {"steps", "losses", "final": figure -> value}
 Curves = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 
 
@@ -63,30 +64,31 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def chains(output: Path, corpus: Path) -> list[list[Job]]:
-    """A chain of both trainings for each seed and precision."""
+    """For each seed and precision a chain of two jobs: fine-tuning and pre-training."""
     result = []
     for seed in SEEDS:
-        for precision in STYLES:
+        for precision in PRECISIONS:
             jobs = [fine_tuning(output, seed, precision), pre_training(output, corpus, seed, precision)]
             result.append(jobs)
     return result
 
 
 def folder_of(output: Path, training: str, seed: int, precision: str) -> Path:
+    """The output folder of a run."""
     return output / f"{training}-{precision}-{seed}"
 
 
 def fine_tuning(output: Path, seed: int, precision: str) -> Job:
     """The demo's fine-tuning on English inference pairs, tested in all languages."""
     folder = folder_of(output, FINE_TUNING, seed, precision)
-    _, of_the_demo, _ = demo.jobs_of("full", seed)
+    _, demo_job, _ = demo.jobs_of("full", seed)  # pre-training, fine-tuning, search
     flags = {
         "max_steps": STEPS[FINE_TUNING],
         "skip_steps": LOG_STEPS,
         "cpu_bf16": _true_or_false(precision),
         "checkpoints": folder,
     }
-    command = [*of_the_demo.command, *as_line(flags)]
+    command = [*demo_job.command, *as_line(flags)]  # of a flag that is there twice the last value counts
     return Job(folder.name, command, folder / "results.json", output=folder.with_suffix(".log"))
 
 
@@ -108,6 +110,7 @@ def pre_training(output: Path, corpus: Path, seed: int, precision: str) -> Job:
 
 
 def _true_or_false(precision: str) -> str:
+    """The value of the option cpu_bf16."""
     return "true" if precision == BFLOAT16 else "false"
 
 
@@ -116,23 +119,26 @@ def read_curves(output: Path) -> Curves:
     curves: dict[str, dict[str, dict[str, Any]]] = {}
     for training, read in ((FINE_TUNING, read_fine_tuning), (PRE_TRAINING, read_pre_training)):
         curves[training] = {}
-        for precision in STYLES:
+        for precision in PRECISIONS:
             folders = {str(seed): folder_of(output, training, seed, precision) for seed in SEEDS}
             curves[training][precision] = {seed: read(folder) for seed, folder in folders.items()}
     return curves
 
 
 def read_fine_tuning(folder: Path) -> dict[str, Any]:
+    """The `curve` of a fine-tuning run, from its log and its results."""
     log = folder.with_suffix(".log").read_text(encoding="utf-8")
     losses = {int(step): float(loss) for step, loss in LOGGED.findall(log)}
-    (accuracy,) = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"]
-    scores = accuracy["mean"]
+    (accuracy_table,) = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"]
+    scores = accuracy_table["mean"]
     return curve(losses, {"accuracy, English": scores["en"], "accuracy, ten languages": scores["avg"]})
 
 
 def read_pre_training(folder: Path) -> dict[str, Any]:
+    """The `curve` of a pre-training run, from its metrics.jsonl."""
     metrics = folder / "metrics.jsonl"
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    # The other records are those of held-out evaluations.
     losses = {record["step"]: round(record["loss"], 4) for record in records if "loss" in record}
     evaluation = held_out(metrics)[-1]
     objectives = ("mmlm", "tlm", "camlm", "btmlm")
@@ -140,30 +146,36 @@ def read_pre_training(folder: Path) -> dict[str, Any]:
 
 
 def curve(losses: Mapping[int, float], final: Mapping[str, float]) -> dict[str, Any]:
-    """What is kept of a run. `losses` are means over LOG_STEPS steps, by the last of them."""
-    logged = LAST_STEPS // LOG_STEPS
-    last = list(losses.values())[-logged:]
-    figures = {LOSS: float(np.mean(last)), **final}
-    rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-    return {"steps": list(losses), "losses": list(losses.values()), "final": rounded}
+    """The figures of a run that go to the file of figures.
+
+    Args:
+        losses: step -> the mean training loss of the LOG_STEPS steps that end with it.
+        final: name -> value at the end of the run.
+    """
+    count = LAST_STEPS // LOG_STEPS
+    last_means = list(losses.values())[-count:]
+    figures = {LOSS: float(np.mean(last_means)), **final}
+    with_six_digits = {name: float(f"{value:.6g}") for name, value in figures.items()}
+    return {"steps": list(losses), "losses": list(losses.values()), "final": with_six_digits}
 
 
 def table(curves: Curves) -> str:
     """The final figures: mean of each precision, their difference, and its standard error over the seeds."""
     lines = [["", FLOAT32, BFLOAT16, "difference", "standard error"]]
     for training, of_training in curves.items():
-        figures = next(iter(of_training[FLOAT32].values()))["final"]
-        for name in figures:
-            exact = final_values(of_training[FLOAT32], name)
-            rounded = final_values(of_training[BFLOAT16], name)
-            difference = rounded.mean() - exact.mean()
-            error = math.sqrt((exact.var(ddof=1) + rounded.var(ddof=1)) / len(exact))
-            cells = [f"{value:#.4g}" for value in (exact.mean(), rounded.mean())]
-            lines.append([f"{training}: {name}", *cells, f"{difference:+#.2g}", f"{error:#.2g}"])
+        first_run = next(iter(of_training[FLOAT32].values()))
+        for name in first_run["final"]:
+            float32 = final_values(of_training[FLOAT32], name)
+            bfloat16 = final_values(of_training[BFLOAT16], name)
+            difference = bfloat16.mean() - float32.mean()
+            error = math.sqrt((float32.var(ddof=1) + bfloat16.var(ddof=1)) / len(float32))
+            means = [f"{float32.mean():#.4g}", f"{bfloat16.mean():#.4g}"]
+            lines.append([f"{training}: {name}", *means, f"{difference:+#.2g}", f"{error:#.2g}"])
     return in_markdown(lines)
 
 
 def final_values(by_seed: Mapping[str, Mapping[str, Any]], name: str) -> np.ndarray:
+    """One of the final figures, of each seed: [seeds]."""
     return np.array([of_seed["final"][name] for of_seed in by_seed.values()])
 
 
@@ -175,7 +187,7 @@ def draw(curves: Curves, path: Path) -> None:
     for axis, (training, of_training) in zip(figure.subplots(1, len(curves)), curves.items()):
         for precision, by_seed in of_training.items():
             for number, of_seed in enumerate(by_seed.values()):
-                label = precision if number == 0 else None
+                label = precision if number == 0 else None  # one line of the legend for each precision
                 axis.plot(of_seed["steps"], of_seed["losses"], label=label, **STYLES[precision])
         axis.set_title(training, fontsize=9)
         axis.set(xlabel="step", ylabel="training loss")

@@ -34,7 +34,11 @@ def prepare_corpus(name: str, data: Path, output: Path) -> None:
 
 
 def named_files(config: Any) -> list[str]:
-    """Every path in a corpus configuration that begins with $DATA, without that beginning."""
+    """Every path in a corpus configuration that begins with $DATA, without that beginning, each once.
+
+    Args:
+        config: the configuration, or a value in it: a dictionary, a list, text or a number.
+    """
     if isinstance(config, str) and config.startswith("$DATA/"):
         return [config.removeprefix("$DATA/")]
     values: Iterable[Any] = []
@@ -80,6 +84,7 @@ def prepare_ner(data: Path, output: Path, corpus: Path) -> None:
 
 
 def _files_of(folder: Path, corpus: Path) -> list[Path]:
-    """The files of a folder whose names end in a language of the corpus: train-en.tsv."""
+    """The files of a folder whose names end in a language of the corpus, such as train-en.tsv."""
     languages = read_manifest(corpus)["mono"]
-    return [path for path in sorted(folder.glob("*.tsv")) if path.stem.rpartition("-")[2] in languages]
+    files = sorted(folder.glob("*.tsv"))
+    return [path for path in files if path.stem.split("-")[-1] in languages]

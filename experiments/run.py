@@ -64,9 +64,9 @@ def print_plan(chains: list[list[Job]], at_once: int) -> None:
     total = 0.0
     for chain in chains:
         jobs = [job for job in chain if not job.finished()]
-        of_chain = sum(minutes(job) for job in jobs)
-        print(f"{of_chain:6.1f} minutes: {', '.join(job.name for job in jobs)}")
-        total += of_chain
+        chain_minutes = sum(minutes(job) for job in jobs)
+        print(f"{chain_minutes:6.1f} minutes: {', '.join(job.name for job in jobs)}")
+        total += chain_minutes
     hours = total / 60 / at_once
     print(f"{len(chains)} runs, about {hours:.1f} hours with {at_once} at a time", flush=True)
 

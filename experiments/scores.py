@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-SHARED_ROWS = ("xnli",)  # measures whose row i is the same sentence in every language
+SHARED_ROWS = ("xnli",)  # measures whose example i is the same sentence in every language
 Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
 Weights = Mapping[str, float]  # model -> how its score counts in a sum: {"a": 1, "b": -1} is a - b
 
@@ -23,9 +23,9 @@ class Difference:
     """A weighted sum of models' scores.
 
     Attributes:
-        label: what it is.
+        label: its name in the tables.
         weights: of the models.
-        mean: over the seeds, in points of per cent.
+        mean: the mean of the sum over the seeds, in percentage points.
         error: standard error of the mean; nan with one seed.
     """
 
@@ -35,13 +35,14 @@ class Difference:
     error: float
 
     @property
-    def can_be_told(self) -> bool:
-        """Whether it is more than two standard errors from 0."""
-        return abs(self.mean) > 2 * self.error  # not if the error is nan
+    def is_significant(self) -> bool:
+        """Whether the mean is more than two standard errors from 0; False if there is no error."""
+        return abs(self.mean) > 2 * self.error  # a comparison with nan is False
 
     @property
     def verdict(self) -> str:
-        if not self.can_be_told:
+        """The word in the tables."""
+        if not self.is_significant:
             return "cannot tell"
         return "higher" if self.mean > 0 else "lower"
 
@@ -51,7 +52,13 @@ class Scores:
 
     Args:
         figures: of all models; those without the measure are left out.
-        measure: its key.
+        measure: its key in the figures.
+
+    Attributes:
+        cells: model -> seed -> language -> (parts, wholes) of every example; see experiments/measure.py.
+        models: those that have the measure.
+        languages: English first, then in alphabetical order.
+        averaged: the languages without English.
     """
 
     def __init__(self, figures: Figures, measure: str):
@@ -62,12 +69,15 @@ class Scores:
             if of_model:
                 self.cells[model] = of_model
         self.models = list(self.cells)
-        languages = next(iter(self.cells[self.models[0]].values())) if self.models else []
+        languages: Sequence[str] = ()
+        if self.models:
+            first_model = self.cells[self.models[0]]
+            languages = list(next(iter(first_model.values())))  # every model and seed has the same ones
         self.languages = sorted(languages, key=lambda language: (language != "en", language))
         self.averaged = [language for language in self.languages if language != "en"]
 
     def score(self, model: str, seed: int, language: str) -> float:
-        """Per cent."""
+        """The score of one language in per cent."""
         parts, wholes = self.cells[model][seed][language]
         return 100 * sum(parts) / max(sum(wholes), 1)
 
@@ -89,35 +99,43 @@ class Scores:
         total = 0.0
         for model, weight in weights.items():
             for seed in seeds:
-                parts, wholes = (np.array(values, float) for values in self.cells[model][seed][language])
+                cells = self.cells[model][seed][language]
+                parts = np.array(cells[0], float)  # [N]
+                wholes = np.array(cells[1], float)  # [N]
                 ratio = self.score(model, seed, language) / 100
-                of_seed = 100 * (parts - ratio * wholes) / max(wholes.sum(), 1)
+                of_seed = 100 * (parts - ratio * wholes) / max(wholes.sum(), 1)  # [N]
                 total = total + weight * of_seed / len(seeds)
         return total
 
     def example_error(self, weights: Weights) -> float:
         """Standard error over the examples of a weighted sum of mean scores."""
-        of_language = [self.influence(weights, language) for language in self.averaged]
+        influences = [self.influence(weights, language) for language in self.averaged]
         if self.measure in SHARED_ROWS:
-            of_language = [np.sum(of_language, axis=0)]
-        variance = sum(float((influence**2).sum()) for influence in of_language)
+            # The same sentence is drawn in all languages at once, so they do not vary independently.
+            influences = [np.sum(influences, axis=0)]
+        variance = sum(float((influence**2).sum()) for influence in influences)
         return math.sqrt(variance) / len(self.averaged)
 
     @cached_property
     def seed_deviation(self) -> float:
         """The deviation of a mean score between seeds, pooled over the models; nan with one seed."""
-        return pooled_deviation(
-            [[self.mean(model, seed) for seed in by_seed] for model, by_seed in self.cells.items()]
-        )
+        means = []
+        for model, by_seed in self.cells.items():
+            means.append([self.mean(model, seed) for seed in by_seed])
+        return pooled_deviation(means)
 
     def error(self, model: str) -> float:
         """Standard error of a model's mean score over examples and seeds."""
-        of_seeds = self.seed_deviation / math.sqrt(len(self.cells[model]))
-        return math.hypot(self.example_error({model: 1}), of_seeds)
+        seed_error = self.seed_deviation / math.sqrt(len(self.cells[model]))
+        return math.hypot(self.example_error({model: 1}), seed_error)
 
     def differences(self, rows: Mapping[str, Weights]) -> list[Difference]:
-        """Label -> weights, as results. Rows whose models have no common seed are left out."""
-        values: dict[str, list[float]] = {}
+        """The difference of each row that has a common seed of its models.
+
+        Args:
+            rows: label -> weights.
+        """
+        values: dict[str, list[float]] = {}  # label -> the weighted sum of each seed
         for label, weights in rows.items():
             seeds = self.common_seeds(list(weights))
             if seeds:
@@ -125,11 +143,13 @@ class Scores:
         deviation = pooled_deviation(list(values.values()))
         result = []
         for label, of_seeds in values.items():
-            error = math.hypot(self.example_error(rows[label]), deviation / math.sqrt(len(of_seeds)))
+            seed_error = deviation / math.sqrt(len(of_seeds))
+            error = math.hypot(self.example_error(rows[label]), seed_error)
             result.append(Difference(label, rows[label], float(np.mean(of_seeds)), error))
         return result
 
     def _weighted(self, weights: Weights, seed: int) -> float:
+        """The weighted sum of the models' mean scores with one seed."""
         return sum(weight * self.mean(model, seed) for model, weight in weights.items())
 
 
@@ -137,25 +157,32 @@ def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
     """The standard deviation within the rows, whose means differ; nan if no row has two values."""
     repeated = [np.array(row) for row in rows if len(row) > 1]
     squares = sum(float(np.sum((row - row.mean()) ** 2)) for row in repeated)
-    freedom = sum(len(row) - 1 for row in repeated)
-    return math.sqrt(squares / freedom) if freedom else math.nan
+    degrees_of_freedom = sum(len(row) - 1 for row in repeated)
+    return math.sqrt(squares / degrees_of_freedom) if degrees_of_freedom else math.nan
 
 
 def difference_of(a: str, b: str) -> dict[str, Weights]:
-    """The row a - b."""
+    """The row a - b of two models."""
     return {f"{a} - {b}": {a: 1, b: -1}}
 
 
-def contrast_of(label: str, a: Sequence[str], b: Sequence[str]) -> dict[str, Weights]:
-    """The row (a[0] - a[1]) - (b[0] - b[1]); a model may be in both."""
+def contrast_of(label: str, minuend: Sequence[str], subtrahend: Sequence[str]) -> dict[str, Weights]:
+    """The row (a - b) - (c - d) of the pairs of models [a, b] and [c, d]. A model may be in both pairs."""
+    a, b = minuend
+    c, d = subtrahend
     weights: Counter[str] = Counter()
-    for model, weight in ((a[0], 1), (a[1], -1), (b[0], -1), (b[1], 1)):
+    for model, weight in ((a, 1), (b, -1), (c, -1), (d, 1)):
         weights[model] += weight
     return {label: weights}
 
 
 def perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
-    """The geometric mean over languages or pairs of a held-out evaluation; nan if it has none."""
-    figures = evaluation.get(objective, {}).values()
-    logs = [math.log(of_text[key]) for of_text in figures if key in of_text]
+    """The geometric mean over languages or pairs of a held-out evaluation; nan if none has the key.
+
+    Args:
+        evaluation: objective -> language or pair -> figures.
+        key: of a perplexity in the figures.
+    """
+    by_text = evaluation.get(objective, {})
+    logs = [math.log(figures[key]) for figures in by_text.values() if key in figures]
     return math.exp(np.mean(logs)) if logs else math.nan

@@ -23,11 +23,12 @@ class TrainedModel:
     Models of other studies are named <study>/<model>.
 
     Args:
+        name: of the row.
         flags: of run_pretrain.py, by dotted key; they are added to the study's configuration.
         start: the model of the same seed whose weights it starts from; "": random weights.
         steps_as: the model of this study that has as many optimizer steps, for every seed; "": the flags
             decide.
-        trained_in: the model of another study that this row is: it is only measured here.
+        trained_in: the model of another study that this row shows: it is not trained here, only measured.
         about: what the model is, for the reader of the tables.
     """
 
@@ -45,8 +46,12 @@ class Study:
 
     Args:
         name: of its file.
-        corpus: a file of configs/corpus.
-        pretrain: the configuration that all models share.
+        title: the headline of its tables.
+        corpus: a file of configs/corpus, without .yaml.
+        pretrain: the configuration of run_pretrain.py that all models share.
+        seeds: every model is trained with each of them.
+        models: row -> model.
+        measures: out of MEASURES.
         compare: pairs (a, b): the tables say whether a is above b.
         contrasts: label -> [[a, b], [c, d]]: the tables say whether a - b is above c - d.
         paper: measure -> model -> the score in the paper's table.
@@ -98,11 +103,12 @@ class Study:
         return study
 
     def runs(self) -> list[tuple[TrainedModel, int]]:
-        """All (model, seed), each after the one that it starts from."""
+        """All (model, seed). A model comes after the one that it starts from."""
         return [(model, seed) for model in self.models.values() for seed in self.seeds]
 
 
 def _file_of(name: str) -> Path:
+    """The file of a study. Raises a UserError if there is none."""
     path = STUDIES / f"{name}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in STUDIES.glob("*.yaml")))
@@ -123,7 +129,7 @@ def _read_model(path: Path, row: str, settings: Mapping, above: Mapping[str, Tra
     if model.steps_as and model.steps_as not in above:
         raise UserError(f"{path}: {row} has the steps of {model.steps_as}, which no line above it names")
     for verb, reference in (("starts from", model.start), ("is trained in", model.trained_in)):
-        study, slash, name = reference.rpartition("/")
+        study, slash, name = reference.rpartition("/")  # <study>/<model>, or a model of this study
         if slash and name not in read_yaml(_file_of(study)).get("models", {}):
             raise UserError(f"{path}: {row} {verb} {reference}, but the study {study} has no model {name}")
     if model.start and "/" not in model.start and model.start not in above:

@@ -23,6 +23,7 @@ from utils.tables import in_markdown
 
 RESULTS = Path("docs/results")
 IMAGES = Path("docs/images")
+# Measure -> title of its table.
 TITLES = {
     "retrieval 300": "Retrieval, 300 pairs (%)",
     "retrieval 300 centred": "Retrieval, 300 pairs, centred (%)",
@@ -33,7 +34,7 @@ TITLES = {
     "xnli": "XNLI, accuracy (%)",
     "ner": "PAN-X, F1 (%)",
 }
-# The columns of the table that has all differences.
+# Measure -> column of the table that has all differences.
 SUMMARY = {
     "retrieval 300": "retrieval",
     "retrieval 300 centred": "centred",
@@ -41,8 +42,9 @@ SUMMARY = {
     "xnli": "XNLI",
     "ner": "PAN-X",
 }
+# Measure -> column of the paper's differences.
 OF_PAPER = {"xnli": "paper (XNLI)", "ner": "paper (CoNLL)"}
-# Column -> objective and key of a held-out evaluation.
+# Column of the table of held-out text -> objective, and key of its figures.
 PERPLEXITIES = {
     "mmlm": ("mmlm", "perplexity"),
     "tlm": ("tlm", "perplexity"),
@@ -109,19 +111,19 @@ def as_text(study: Study, figures: Figures) -> str:
 
 
 def rows_of(study: Study) -> dict[str, Mapping[str, float]]:
-    """The differences and contrasts of a study, as `Scores.differences` takes them."""
+    """The differences and contrasts of a study, as `Scores.differences` takes them: label -> weights."""
     rows = {}
     for a, b in study.compare:
         rows |= difference_of(a, b)
-    for label, (a, b) in study.contrasts.items():
-        rows |= contrast_of(label, a, b)
+    for label, (minuend, subtrahend) in study.contrasts.items():
+        rows |= contrast_of(label, minuend, subtrahend)
     return rows
 
 
 def score_table(scores: Scores) -> str:
     """A row for each model: the mean over the seeds in every language, then over the languages."""
-    of_mean = "mean" if scores.averaged == scores.languages else "mean without en"
-    lines = [["model", *scores.languages, of_mean]]
+    last_column = "mean" if scores.averaged == scores.languages else "mean without en"
+    lines = [["model", *scores.languages, last_column]]
     for model, by_seed in scores.cells.items():
         line = [model]
         for language in scores.languages:
@@ -133,7 +135,11 @@ def score_table(scores: Scores) -> str:
 
 
 def difference_table(differences: Sequence[Difference], measure: str, paper: Mapping[str, float]) -> str:
-    """A row for each difference, with the verdict and, where there is one, the paper's difference."""
+    """A row for each difference, with the verdict and, if there are scores of the paper, its difference.
+
+    Args:
+        paper: model -> the score in the paper's table.
+    """
     lines = [["", "difference", "verdict"]]
     if paper:
         lines[0].append(OF_PAPER[measure])
@@ -148,25 +154,26 @@ def difference_table(differences: Sequence[Difference], measure: str, paper: Map
 
 
 def summary_table(study: Study, figures: Figures) -> str:
-    """A row for each difference and a column for each measure."""
+    """A row for each difference that some measure has, and a column for each measure."""
     lines = [["", *SUMMARY.values()]]
     rows = rows_of(study)
-    columns = []
+    columns = []  # for each measure: label -> difference
     for measure in SUMMARY:
         differences = Scores(figures, measure).differences(rows)
         columns.append({difference.label: difference for difference in differences})
     for label in rows:
-        line = [label]
-        for column in columns:
-            cell = ""
-            if label in column:
-                cell = with_error(f"{column[label].mean:+.1f}", column[label].error)
-            if label in column and column[label].can_be_told:
-                cell = f"**{cell}**"
-            line.append(cell)
-        if any(line[1:]):
-            lines.append(line)
+        cells = [_summary_cell(column.get(label)) for column in columns]
+        if any(cells):
+            lines.append([label, *cells])
     return in_markdown(lines)
+
+
+def _summary_cell(difference: Difference | None) -> str:
+    """The difference with its error, in bold if it is significant; "" if it was not measured."""
+    if difference is None:
+        return ""
+    cell = with_error(f"{difference.mean:+.1f}", difference.error)
+    return f"**{cell}**" if difference.is_significant else cell
 
 
 def layer_table(figures: Figures) -> str:
@@ -174,9 +181,12 @@ def layer_table(figures: Figures) -> str:
     ways = (PLAIN, *CENTRED_WAYS)
     lines = [["model", *ways]]
     for model, by_seed in figures.items():
-        layers = [values["layers"] for values in by_seed.values() if "layers" in values]
-        if layers:
-            lines.append([model, *(", ".join(str(of_seed[way]) for of_seed in layers) for way in ways)])
+        layers_by_seed = [values["layers"] for values in by_seed.values() if "layers" in values]
+        if layers_by_seed:
+            line = [model]
+            for way in ways:
+                line.append(", ".join(str(layers[way]) for layers in layers_by_seed))
+            lines.append(line)
     return in_markdown(lines)
 
 
@@ -184,12 +194,13 @@ def named_table(figures: Figures) -> str:
     """A row for each model: the mean over languages and seeds at each layer, 0 to L."""
     lines = []
     for model, by_seed in figures.items():
-        shares = []
+        shares = []  # of each seed and language, [L + 1]
         for values in by_seed.values():
             for of_language in values.get("named", {}).values():
                 shares.append(np.array(of_language["right"]) / of_language["sentences"])
         if shares:
-            lines.append([model, *(f"{100 * share:.1f}" for share in np.mean(shares, axis=0))])
+            means = np.mean(shares, axis=0)  # [L + 1]
+            lines.append([model, *(f"{100 * share:.1f}" for share in means)])
     layers = [str(layer) for layer in range(len(lines[0]) - 1)]
     return in_markdown([["model", *layers], *lines])
 
@@ -202,12 +213,13 @@ def half_table(figures: Figures) -> str:
         for seed, values in by_seed.items():
             if "half" not in values:
                 continue
-            cells = values["half"]
-            languages = list(cells)
-            mean = np.mean([score for score, _ in cells.values()])
-            error = math.sqrt(sum(error**2 for _, error in cells.values())) / len(cells)
-            columns = [with_error(f"{score:.1f}", error) for score, error in (*cells.values(), (mean, error))]
-            lines.append([f"{model}, seed {seed}", *columns, str(values["layer"])])
+            half = values["half"]  # language -> [score, standard error]
+            languages = list(half)
+            cells = [with_error(f"{score:.1f}", error) for score, error in half.values()]
+            mean = np.mean([score for score, _ in half.values()])
+            error = math.sqrt(sum(error**2 for _, error in half.values())) / len(half)
+            cells.append(with_error(f"{mean:.1f}", error))
+            lines.append([f"{model}, seed {seed}", *cells, str(values["layer"])])
     return in_markdown([["model", *languages, "mean", "layer of the tables above"], *lines])
 
 
@@ -215,30 +227,35 @@ def held_out_table(figures: Figures) -> str:
     """A row for each model: perplexities (geometric means over seeds) and what BTMLM's pseudo-tokens are."""
     lines = [["model", *PERPLEXITIES, *RATES]]
     for model, by_seed in figures.items():
-        last = [values["held_out"][-1] for values in by_seed.values() if values.get("held_out")]
-        if not last:
+        # The last evaluation of each seed.
+        evaluations = [values["held_out"][-1] for values in by_seed.values() if values.get("held_out")]
+        if not evaluations:
             continue
         line = [model]
         for objective, key in PERPLEXITIES.values():
-            logs = [math.log(perplexity(evaluation, objective, key)) for evaluation in last]
+            logs = [math.log(perplexity(evaluation, objective, key)) for evaluation in evaluations]
             line.append(_or_empty(math.exp(np.mean(logs))))
         for objective, key in RATES.values():
-            rates = [pair[key] for evaluation in last for pair in evaluation.get(objective, {}).values()]
+            rates = []
+            for evaluation in evaluations:
+                rates += [of_pair[key] for of_pair in evaluation.get(objective, {}).values()]
             line.append(_or_empty(100 * np.mean(rates) if rates else math.nan))
         lines.append(line)
     return in_markdown(lines)
 
 
 def with_error(mean: str, error: float) -> str:
-    """ "12.3 ± 0.4", or the mean alone if there is no error."""
+    """The mean with its error, such as "12.3 ± 0.4", or the mean alone if the error is nan."""
     return mean if math.isnan(error) else f"{mean} ± {error:.1f}"
 
 
 def _or_empty(value: float) -> str:
+    """The text of a cell; nan is an empty one."""
     return "" if math.isnan(value) else f"{value:.1f}"
 
 
 def _values(figures: Figures) -> list[Mapping]:
+    """The figures of all models and seeds, without their names."""
     return [values for by_seed in figures.values() for values in by_seed.values()]
 
 
@@ -262,6 +279,7 @@ def at_paper_size(study: Study, runs: Path) -> str:
     lines = [["", "XNLI (accuracy)", "paper", "CoNLL (F1)", "paper"]]
     for model in study.models:
         line = [model]
+        # The script's folder of a task, and the study's name of its measure.
         for task, measure in (("xnli", "xnli"), ("conll", "ner")):
             line.append(_test_score(runs / model / task / "results.json"))
             line.append(f"{study.paper.get(measure, {}).get(model, math.nan):.1f}")
@@ -283,10 +301,11 @@ def main() -> None:
     if len(sys.argv) not in (2, 3):
         raise UserError("usage: python -m experiments.tables STUDY [OUTPUT of scripts/base/ablation.sh]")
     study = Study.read(sys.argv[1])
-    if len(sys.argv) == 2:
-        write(study, RESULTS, IMAGES)
+    runs_at_paper_size = sys.argv[2:]
+    if runs_at_paper_size:
+        print(at_paper_size(study, Path(runs_at_paper_size[0])))
     else:
-        print(at_paper_size(study, Path(sys.argv[2])))
+        write(study, RESULTS, IMAGES)
 
 
 if __name__ == "__main__":

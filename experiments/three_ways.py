@@ -19,9 +19,8 @@ from evaluation.retrieval import choose_on_half, found_by_cosine, found_by_margi
 
 COUNTS = (300, 1000)  # pairs of a language that are searched
 PLAIN = "plain"
-# Each half of the held-out pairs is searched with means that come from the other half.
-HALVES = ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2)))
-
+EVEN = slice(0, None, 2)
+ODD = slice(1, None, 2)
 
 CENTRED_WAYS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "centred": found_by_cosine,
@@ -40,19 +39,22 @@ class HeldOut:
     pairs: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
 
     def means(self, rows: slice = slice(None)) -> LanguageMeans:
-        """The means over these rows of the pairs."""
-        sentences: dict[str, list[np.ndarray]] = {}
+        """The mean of each language over these rows of all pairs that it is in."""
+        parts: dict[str, list[np.ndarray]] = {}
         for languages, sides in self.pairs.items():
             for language, vectors in zip(languages, sides):
-                sentences.setdefault(language, []).append(vectors[:, rows])
-        return LanguageMeans.of({name: np.concatenate(parts, axis=1) for name, parts in sentences.items()})
+                parts.setdefault(language, []).append(vectors[:, rows])
+        sentences = {language: np.concatenate(arrays, axis=1) for language, arrays in parts.items()}
+        return LanguageMeans.of(sentences)
 
     def accuracies(self) -> dict[str, np.ndarray]:
         """Way -> the share of held-out pairs that each layer finds, a mean over language pairs, [L + 1]."""
         result = {PLAIN: self._accuracy(found_by_cosine)}
         for way, find in CENTRED_WAYS.items():
-            of_halves = [self._accuracy(find, rows, self.means(rest)) for rows, rest in HALVES]
-            result[way] = np.mean(of_halves, axis=0)
+            # Each half is searched with means that come from the other half.
+            of_even = self._accuracy(find, EVEN, self.means(ODD))
+            of_odd = self._accuracy(find, ODD, self.means(EVEN))
+            result[way] = np.mean([of_even, of_odd], axis=0)
         return result
 
     def _accuracy(
@@ -61,15 +63,23 @@ class HeldOut:
         rows: slice = slice(None),
         means: LanguageMeans | None = None,
     ) -> np.ndarray:
-        """[L + 1]; the pairs of `rows` are searched among themselves."""
-        of_pairs = []
-        for languages, sides in self.pairs.items():
-            searched = [vectors[:, rows] for vectors in sides]
+        """The share of pairs that each layer finds, a mean over language pairs, [L + 1].
+
+        Args:
+            find: `found_by_cosine` or `found_by_margin`.
+            rows: these pairs are searched among themselves.
+            means: are subtracted before; None: the vectors are not centred.
+        """
+        accuracies = []  # of each language pair, [L + 1]
+        for (src_language, tgt_language), (src, tgt) in self.pairs.items():
+            src = src[:, rows]
+            tgt = tgt[:, rows]
             if means is not None:
-                searched = [means.subtract(vectors, name) for vectors, name in zip(searched, languages)]
-            src, tgt = searched
-            of_pairs.append([find(*layer).mean() / 2 for layer in zip(src, tgt)])
-        return np.mean(of_pairs, axis=0)
+                src = means.subtract(src, src_language)
+                tgt = means.subtract(tgt, tgt_language)
+            directions = [find(src_layer, tgt_layer) for src_layer, tgt_layer in zip(src, tgt)]
+            accuracies.append([of_layer.mean() / 2 for of_layer in directions])  # out of 2 directions
+        return np.mean(accuracies, axis=0)
 
 
 def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
@@ -79,14 +89,16 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
         bitexts: language -> the vectors of its sentences and of their English translations, [L + 1, N, H].
 
     Returns:
-        As JSON, without the numbers of pairs of which there are not so many:
-        layers: way -> the layer; "layer" is that of plain;
-        held_out_layers: way -> what `HeldOut.accuracies` gives;
-        "retrieval <count>" (plain), "retrieval <count> <way>": language -> [directions in which each pair is
-        found, twos];
-        half: language -> [per cent, standard error] of 300 pairs, plain, where the layer is chosen on one
+        A dictionary that JSON can hold:
+        "layer": the layer of plain;
+        "layers": way -> its layer;
+        "held_out_layers": way -> what `HeldOut.accuracies` returns;
+        "retrieval <count>" (plain) and "retrieval <count> <way>": language -> [directions in which each pair
+        is found, how many there are: 2 for each pair], of the first <count> pairs, or of all if there are
+        fewer;
+        "half": language -> [per cent, standard error] of 300 pairs, plain, where the layer is chosen on one
         half and the other half is searched (150 candidates);
-        named: language -> how many of so many sentences the nearest language mean names, by layer.
+        "named": language -> what `named_languages` returns.
     """
     accuracies = held_out.accuracies()
     layers = {way: int(of_layers.argmax()) for way, of_layers in accuracies.items()}
@@ -118,7 +130,11 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
 def named_languages(
     means: LanguageMeans, bitexts: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, dict[str, Any]]:
-    """Language -> the number of its sentences, and how many are nearest to its own mean, by layer."""
+    """Language -> the number of its sentences, and how many are nearest to its own mean, by layer.
+
+    Args:
+        bitexts: see `retrieval`. The English sides of all are taken together.
+    """
     sentences = {language: src for language, (src, _) in bitexts.items()}
     sentences["en"] = np.concatenate([tgt for _, tgt in bitexts.values()], axis=1)
     result = {}
@@ -129,5 +145,5 @@ def named_languages(
 
 
 def _cells(directions: np.ndarray) -> list[list[int]]:
-    """Of each pair the directions in which it is found, 0 to 2, and how many directions there are, 2."""
+    """For each pair the directions in which it is found, 0 to 2, and how many directions there are, 2."""
     return [directions.tolist(), [2] * len(directions)]

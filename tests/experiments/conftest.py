@@ -7,5 +7,13 @@ from experiments.study import Study, TrainedModel
 
 @pytest.fixture
 def study():
-    models = {name: TrainedModel(name, {}, start) for name, start in (("a", ""), ("b", "a"), ("c", "a"))}
-    return Study("made-up", "Made up", "none", "none.yaml", [1, 2, 3], models, ["xnli"], [["b", "a"]])
+    return Study(
+        name="made-up",
+        title="Made up",
+        corpus="none",
+        pretrain="none.yaml",
+        seeds=[1, 2, 3],
+        models={"a": TrainedModel("a"), "b": TrainedModel("b", start="a"), "c": TrainedModel("c", start="a")},
+        measures=["xnli"],
+        compare=[["b", "a"]],
+    )

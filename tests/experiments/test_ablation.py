@@ -45,32 +45,35 @@ def test_the_command_lines(started, monkeypatch):
         "ernie-m",
     ]
     assert started[-1] == ["-m", "experiments.tables", "table6", "output/ablation"]
-    pretrained = {}
-    tuned = []
+    objectives = {}  # output of each pre-training -> its objectives
+    fine_tuned = []  # encoder and output of each fine-tuning
     for line in started[1:-1]:
         program = next(word for word in line if word.startswith("run_"))
-        flags = line[line.index(program) + 1 :]
+        arguments = line[line.index(program) + 1 :]
         if program == "run_pretrain.py":
-            config = load_config(PretrainConfig, flags)
+            config = load_config(PretrainConfig, arguments)
             assert config.optimizer.steps == 7 and config.init.encoder == "weights/xlm-roberta-base"
-            pretrained[config.run.output] = set(config.objectives.active)
+            objectives[config.run.output] = set(config.objectives.active)
         else:
-            flags = parse_args(FinetuneFlags, flags)
+            flags = parse_args(FinetuneFlags, arguments)
             assert flags.random_seed == (1, 2, 3, 4, 5) and flags.do_test
-            tuned.append((flags.init_pretraining_params, flags.checkpoints))
+            fine_tuned.append((flags.init_pretraining_params, flags.checkpoints))
     outputs = [f"output/ablation/exp{number}" for number in range(6)]
-    assert list(pretrained) == outputs[1:] and pretrained[outputs[5]] == {"mmlm", "tlm", "camlm", "btmlm"}
-    expected = [(f"{output}/encoder", f"{output}/{task}") for output in outputs for task in ("xnli", "conll")]
-    assert tuned == expected
+    assert list(objectives) == outputs[1:]  # exp0 is XLM-R itself
+    assert objectives["output/ablation/exp5"] == {"mmlm", "tlm", "camlm", "btmlm"}
+    expected = []
+    for output in outputs:
+        expected.append((f"{output}/encoder", f"{output}/xnli"))
+        expected.append((f"{output}/encoder", f"{output}/conll"))
+    assert fine_tuned == expected
 
 
 def test_the_table(tmp_path):
+    """Only exp0's XNLI is there, with a table of the dev files and one of the test files."""
     (tmp_path / "exp0" / "xnli").mkdir(parents=True)
-    tables = [
-        {"title": f"acc, data/{part}.%s.tsv", "mean": {"avg": mean}, "deviation": {"avg": 0.25}}
-        for part, mean in (("dev/dev", 1.0), ("test/test", 75.5))
-    ]
-    (tmp_path / "exp0" / "xnli" / "results.json").write_text(json.dumps({"tables": tables}))
+    dev = {"title": "acc, data/dev/dev.%s.tsv", "mean": {"avg": 1.0}, "deviation": {"avg": 0.25}}
+    test = {"title": "acc, data/test/test.%s.tsv", "mean": {"avg": 75.5}, "deviation": {"avg": 0.25}}
+    (tmp_path / "exp0" / "xnli" / "results.json").write_text(json.dumps({"tables": [dev, test]}))
     lines = at_paper_size(Study.read("table6"), tmp_path).splitlines()
     assert lines[2] == "| exp0 | 75.50 ± 0.25 | 75.7 |  | 79.2 |"
     assert lines[-1] == "| exp5 |  | 76.9 |  | 79.6 |"

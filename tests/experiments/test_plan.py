@@ -1,4 +1,4 @@
-"""The plan of a study: what is left after a stop, models of other studies, as many steps as another model."""
+"""The plan of a study: which jobs remain after a stop, models of other studies, equal numbers of steps."""
 
 from dataclasses import replace
 
@@ -12,23 +12,26 @@ from utils.errors import UserError
 
 
 def test_a_stopped_study_goes_on(study, tmp_path):
-    """A start is trained again only if a model that needs it is missing; finished figures are kept."""
-    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", [1])
+    """Models b and c start from a. It is trained again as long as the figures of one of them are missing."""
+    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1])
 
-    def left():
+    def remaining():
         return [[job.name for job in jobs] for jobs in planned.chains()]
 
-    everything = [[f"{name}-1", f"{name}-1 xnli", f"{name}-1 figures"] for name in "abc"]
-    assert left() == everything
+    all_of_a = ["a-1", "a-1 xnli", "a-1 figures"]
+    all_of_b = ["b-1", "b-1 xnli", "b-1 figures"]
+    all_of_c = ["c-1", "c-1 xnli", "c-1 figures"]
+    assert remaining() == [all_of_a, all_of_b, all_of_c]
     finish(planned, "a")
-    assert left() == [["a-1"], *everything[1:]]
+    assert remaining() == [["a-1"], all_of_b, all_of_c]
     finish(planned, "b")
-    assert left() == [["a-1"], everything[2]]
+    assert remaining() == [["a-1"], all_of_c]
     finish(planned, "c")
-    assert left() == []
+    assert remaining() == []
 
 
-SEQUENCES = {  # of a step, in the last part of the run: MMLM and BTMLM in all, TLM, CAMLM
+# Model of the study "mix" -> its sequences in a late step: MMLM and BTMLM together, TLM, CAMLM.
+SEQUENCES = {
     "camlm": (19, 0, 45),
     "camlm and tlm": (20, 22, 22),
     "half the camlm pairs": (19, 0, 22),
@@ -43,6 +46,7 @@ SEQUENCES = {  # of a step, in the last part of the run: MMLM and BTMLM in all, 
 
 
 def test_the_sequences_of_the_mixes(tmp_path, monkeypatch):
+    # For `steps_as` it would read a corpus, which is not there.
     monkeypatch.setattr(StudyPlan, "steps", lambda self, name, seed: 7000)
     study = Study.read("mix")
     planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results")
@@ -57,41 +61,42 @@ def test_the_sequences_of_the_mixes(tmp_path, monkeypatch):
 
 
 def test_models_of_another_study(study, tmp_path):
-    """One starts from weights of another study, and one was trained there and is only measured."""
+    """Model d starts from weights of another study; g was trained there and is only measured."""
     study.models["d"] = TrainedModel("d", start="other/e f")
     study.models["g"] = TrainedModel("g", trained_in="other/e f")
     study.measures[:] = ["retrieval"]
-    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", [1], ["d", "g"])
+    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["d", "g"])
     weights = tmp_path / "other" / "e-f-1" / "full"
     with pytest.raises(
         UserError, match=f"{weights}: not there, but d needs it: first .* other --models 'e f'"
     ):
         planned.chains()
     weights.mkdir(parents=True)
-    (trained, figures), (measured, untrained) = planned.chains()
-    assert [job.name for job in (trained, figures, measured, untrained)] == [
-        "d-1",
-        "d-1 figures",
-        "g-1 figures",
-        "untrained-1 figures",
-    ]
-    assert trained.after == weights.parent / "encoder" / "model.safetensors"
-    assert str(weights) in trained.command
-    assert str(weights.parent) in measured.command and str(planned.result("g", 1)) in measured.command
+    chain_of_d, chain_of_g = planned.chains()
+    assert [job.name for job in chain_of_d] == ["d-1", "d-1 figures"]
+    assert [job.name for job in chain_of_g] == ["g-1 figures", "untrained-1 figures"]
+    training_d = chain_of_d[0]
+    assert training_d.after == weights.parent / "encoder" / "model.safetensors"
+    assert str(weights) in training_d.command
+    measuring_g = chain_of_g[0]
+    assert str(weights.parent) in measuring_g.command
+    assert str(planned.result("g", 1)) in measuring_g.command
 
 
 def test_a_start_that_is_left_out_must_be_there(study, tmp_path):
-    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", [1], ["b"])
+    """Only b is to be trained, which starts from a; or only a, which starts from random weights."""
+    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["b"])
     with pytest.raises(UserError, match="a-1/full: not there, but b needs it: first run .* made-up --models"):
         planned.chains()
-    assert len(StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", [1], ["a"]).chains()) == 1
+    plan_of_start = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["a"])
+    assert len(plan_of_start.chains()) == 1
     (tmp_path / "made-up" / "a-1" / "full").mkdir(parents=True)
     assert [jobs[0].name for jobs in planned.chains()] == ["b-1"]
 
 
 def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
     """`steps_as` gives the steps that run_pretrain.py would work out from the other model's tokens."""
-    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)
+    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)  # a small sample for the tokens of a step
     flags = {"optimizer.tokens": 150_000, "optimizer.batch_size": 8}
     study.models["a"] = TrainedModel("a", flags)
     study.models["b"] = TrainedModel("b", {"optimizer.batch_size": 16}, steps_as="a")
@@ -108,6 +113,7 @@ def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
 
 
 def finish(planned, name):
+    """Write the figures of a model with seed 1, as if it had been trained and measured."""
     path = planned.result(name, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{}")

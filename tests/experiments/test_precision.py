@@ -12,20 +12,22 @@ from utils.command_line import parse_args
 
 
 def test_the_command_lines(tmp_path):
+    """Both trainings of a chain have the same seed and precision; 3 seeds, each without and with bfloat16."""
     chains = precision.chains(tmp_path, tmp_path / "corpus")
     assert len(chains) == 6
     cpu_bf16 = []
     for fine_tuning, pre_training in chains:
         flags = parse_args(FinetuneFlags, [str(word) for word in fine_tuning.command[1:]])
         config = config_of(pre_training)
-        assert (flags.max_steps, config.optimizer.steps) == (400, 600)
+        assert flags.max_steps == 400
+        assert config.optimizer.steps == 600
         assert flags.random_seed == (config.run.seed,)
         assert flags.cpu_bf16 == config.run.cpu_bf16
         cpu_bf16.append(flags.cpu_bf16)
     assert cpu_bf16 == [False, True] * 3
 
 
-def test_what_is_read_from_runs(tmp_path):
+def test_what_is_read_from_fine_tuning(tmp_path):
     folder = tmp_path / "fine-tuning-float32-1"
     folder.mkdir()
     scores = {"tables": [{"mean": {"en": 64.0, "de": 50.0, "avg": 57.0}}]}
@@ -34,18 +36,23 @@ def test_what_is_read_from_runs(tmp_path):
     log = [f"epoch: 0, step: {step}/60, ave loss: {step / 100:.6f}, ave acc: 0.5" for step in steps]
     folder.with_suffix(".log").write_text("\n".join(log), encoding="utf-8")
     curve = precision.read_fine_tuning(folder)
-    assert (curve["steps"][-1], curve["losses"][-1]) == (60, 0.6)
-    assert curve["final"][precision.LOSS] == 0.4  # of steps 20, 30, ..., 60
+    assert curve["steps"] == [10, 20, 30, 40, 50, 60]
+    assert curve["losses"] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert curve["final"][precision.LOSS] == 0.4  # the mean over the last 50 steps: 0.2 to 0.6
     assert curve["final"]["accuracy, ten languages"] == 57.0
 
+
+def test_what_is_read_from_pre_training(tmp_path):
     records = [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0}]
     perplexities = {"de": {"perplexity": 4.0}, "en": {"perplexity": 9.0}}
     held_out = dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), perplexities)
     lines = [json.dumps(record) for record in [*records, {"step": 20, "held_out": held_out}]]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
     curve = precision.read_pre_training(tmp_path)
-    assert (curve["steps"], curve["losses"], curve["final"][precision.LOSS]) == ([10, 20], [3.0, 2.0], 2.5)
-    assert curve["final"]["perplexity, tlm"] == pytest.approx(6.0)
+    assert curve["steps"] == [10, 20]
+    assert curve["losses"] == [3.0, 2.0]
+    assert curve["final"][precision.LOSS] == 2.5
+    assert curve["final"]["perplexity, tlm"] == pytest.approx(6.0)  # the geometric mean of 4 and 9
 
 
 def test_the_published_table_is_that_of_the_figures():
@@ -59,6 +66,6 @@ def test_the_published_table_is_that_of_the_figures():
 
 def test_a_picture(tmp_path):
     of_run = {"steps": [10, 20], "losses": [3.0, 2.0], "final": {}}
-    of_training = {name: {"1": of_run, "2": of_run} for name in precision.STYLES}
+    of_training = {name: {"1": of_run, "2": of_run} for name in precision.PRECISIONS}
     precision.draw({"fine-tuning": of_training, "pre-training": of_training}, tmp_path / "precision.png")
     assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")

@@ -24,4 +24,7 @@ def test_lower_case_copies(tmp_path):
 @pytest.mark.parametrize(("name", "languages"), [("en-de-fr-tr", 4), ("xnli-15", 15)])
 def test_every_file_of_the_real_corpora_is_named(name, languages):
     files = named_files(read_yaml(ROOT / f"configs/corpus/{name}.yaml"))
-    assert len(files) == languages + (languages - 1) + languages  # alone, pairs, multi-way
+    monolingual = languages
+    parallel_with_english = languages - 1
+    multi_way = languages
+    assert len(files) == monolingual + parallel_with_english + multi_way
