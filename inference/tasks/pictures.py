@@ -120,10 +120,10 @@ class MaskRequest(NamedTuple):
 
 
 class DrawMasks:
-    """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", "predicted", "seen"}]}.
+    """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", "predicted", "boundary", "seen"}]}.
 
     `pretrain.panels` draws them with the tokens of the model. `predicted` has the token that the model must
-    predict at each place, or ""; row i of `seen` has 1 for each token that token i may attend to.
+    predict at each place, or ""; `boundary` is the number of tokens before the second side; row i of `seen` has 1 for each token that token i may attend to.
     """
 
     fields: ClassVar[Fields] = {
@@ -155,4 +155,10 @@ class DrawMasks:
 
 def _as_json(panel: Panel) -> dict:
     mask = np.asarray(panel.mask, int).tolist()
-    return {"title": panel.title, "tokens": panel.tokens, "predicted": panel.predicted, "seen": mask}
+    return {
+        "title": panel.title,
+        "tokens": panel.tokens,
+        "predicted": panel.predicted,
+        "boundary": panel.boundary,
+        "seen": mask,
+    }

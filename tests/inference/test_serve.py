@@ -103,6 +103,7 @@ def test_masks_of_a_pair(server, objective, panels):
     for panel in answer["panels"]:
         count = len(panel["tokens"])
         assert np.shape(panel["seen"]) == (count, count) and len(panel["predicted"]) == count
+        assert (0 < panel["boundary"] < count) == (objective != "mmlm")
         assert any(panel["predicted"]) and {0, 1} >= {cell for row in panel["seen"] for cell in row}
 
 
