@@ -120,10 +120,11 @@ class MaskRequest(NamedTuple):
 
 
 class DrawMasks:
-    """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", "predicted", "boundary", "seen"}]}.
+    """{"text_a", "text_b", "objective"} -> {"panels"}, each {"title", "tokens", "predicted", "boundary", "seen"}.
 
     `pretrain.panels` draws them with the tokens of the model. `predicted` has the token that the model must
-    predict at each place, or ""; `boundary` is the number of tokens before the second side; row i of `seen` has 1 for each token that token i may attend to.
+    predict at each place, or "". `boundary` is the number of tokens before the second side. Row i of `seen`
+    has 1 for each token that token i may attend to.
     """
 
     fields: ClassVar[Fields] = {
