@@ -120,7 +120,7 @@ class MaskRequest(NamedTuple):
 
 
 class DrawMasks:
-    """{"text_a", "text_b", "objective"} -> {"panels"}, each {"title", "tokens", "predicted", "boundary", "seen"}.
+    """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", ...}]}, as `_as_json` writes them.
 
     `pretrain.panels` draws them with the tokens of the model. `predicted` has the token that the model must
     predict at each place, or "". `boundary` is the number of tokens before the second side. Row i of `seen`
