@@ -11,6 +11,7 @@ Positions are absolute: a sequence's first token has position 2, a pad has posit
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import paddle
@@ -20,6 +21,7 @@ from paddle.distributed.fleet.utils import recompute
 from model.attention import AttentionMask, SelfAttention
 from model.batch import TokenBatch
 from model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
+from model.half_weights import half_weights
 from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
@@ -149,15 +151,18 @@ class ErnieMModel(nn.Layer):
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
-        # The last layer is computed only where it is read.
-        for layer in stack:
-            only_at = positions if layer is stack[-1] else None
-            if self.recompute and self.training:
-                x = recompute(layer, x, batch.mask, only_at)
-            else:
-                x = layer(x, batch.mask, only_at)
-            if output_hidden_states:
-                hidden_states.append(x)
+        recomputes = self.recompute and self.training
+        # With recompute the backward pass calls the layers again, when there are no copies any more.
+        with nullcontext() if recomputes else half_weights(stack, x):
+            for layer in stack:
+                # The last layer is computed only where it is read.
+                only_at = positions if layer is stack[-1] else None
+                if recomputes:
+                    x = recompute(layer, x, batch.mask, only_at)
+                else:
+                    x = layer(x, batch.mask, only_at)
+                if output_hidden_states:
+                    hidden_states.append(x)
         if not stack:
             x = at_positions(x, positions)
         if positions is None:

@@ -39,12 +39,14 @@ class Linear(nn.Linear):
     Attributes:
         in_bfloat16: whether they are.
         frozen_weight: [I, O] in bfloat16, if the layer only predicts; then `weight` is None.
+        copies: of weight and bias in another type, which products take within `model.half_weights`; or none.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
         self.frozen_weight: np.ndarray | None = None
+        self.copies: list[Tensor] = []
 
     def use_bfloat16(self) -> None:
         """See the function of this name."""
@@ -59,6 +61,8 @@ class Linear(nn.Linear):
         """[..., I] -> [..., O]."""
         if self.in_bfloat16 and device.on_cpu(x):
             return linear_layers(x, [self])[0]
+        if self.copies:
+            return F.linear(x, *self.copies)
         if not device.training_on_cpu(x):
             return super().forward(x)
         return LinearOnCpu.apply(x, self.weight, self.bias)

@@ -14,7 +14,7 @@ def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
     others = [gradient for gradient in gradients if gradient.ndim != 1]
     if vectors:  # two thirds of the parameters, and a thousandth of the numbers
         others.append(paddle.concat(vectors))
-    squares = [paddle._C_ops.squared_l2_norm(gradient).reshape([1]) for gradient in others]
+    squares = [paddle._C_ops.squared_l2_norm(gradient) for gradient in others]  # [1] each
     return paddle.concat(squares).astype("float64").sum()
 
 

@@ -6,7 +6,7 @@ import re
 import paddle
 import pytest
 
-from model import device, layers
+from model import device, half_weights, layers
 from scripts.gpu import step
 
 HEALTHY = [
@@ -90,6 +90,18 @@ def test_fast_and_plain_kernels(check, monkeypatch):
     code, message = check("kernels")
     assert code == 1 and "training with fast kernels is off by" in message
     assert "train with kernels plain" in message and not device.has_plain_kernels()
+
+
+def test_weights_that_are_cast_together_without_gradients(check, monkeypatch):
+    """As on a GPU within autocast, where only the fast kernels cast together."""
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    monkeypatch.setattr(device, "uses_gpu_kernels", lambda: not device.has_plain_kernels())
+    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float64)
+    monkeypatch.setattr(half_weights, "cast_together", lambda tensors, dtype: tensors)
+    assert check("kernels")[0] == 0
+    monkeypatch.setattr(half_weights, "cast_together", lambda tensors, dtype: [x.detach() for x in tensors])
+    code, message = check("kernels")
+    assert code == 1 and "training with fast kernels is off by" in message
 
 
 def test_what_the_profiler_shows():

@@ -1,0 +1,68 @@
+"""Copies of the weights in half precision, for a GPU and a small batch, where starting kernels takes longest.
+
+Autocast casts the weight and the bias of each linear layer before its product, and their gradients after it:
+288 kernels in a step of 12 layers. Here parameters of one shape are cast at once, and so are their gradients:
+
+    parameters -> stack -> cast -> unbind, which makes views of what was cast
+
+The layers have five shapes, so these are 15 kernels forward and 15 backward. Each number is rounded as
+autocast rounds it: results and gradients are the same to the last bit.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import paddle
+from paddle import Tensor, nn
+
+from model import device
+from model.layers import Linear
+
+# With more tokens the products take a card longer than the kernels take the host (benchmarks/estimate.py).
+# The stacks, which read and write 20 bytes for each weight, would then cost time.
+FEW_TOKENS = 4096
+
+
+@contextmanager
+def half_weights(stack: Sequence[nn.Layer], x: Tensor) -> Iterator[None]:
+    """Let the linear layers of a stack compute with copies of their weights, where that is faster.
+
+    Call each layer once within this context: gradients of two calls would be added up in half precision.
+
+    Args:
+        x: [N, H], the input of the stack.
+    """
+    layers = _layers_to_cast(stack, x)
+    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    copies = iter(cast_together(parameters, device.product_dtype(x)))
+    for layer in layers:
+        layer.copies.extend([next(copies), next(copies)])
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.copies.clear()
+
+
+def _layers_to_cast(stack: Sequence[nn.Layer], x: Tensor) -> list[Linear]:
+    """The linear layers of a stack if their weights should be cast together, otherwise none."""
+    if not device.uses_gpu_kernels() or x.shape[0] > FEW_TOKENS:
+        return []
+    sublayers = [sublayer for layer in stack for sublayer in layer.sublayers()]
+    layers = [sublayer for sublayer in sublayers if isinstance(sublayer, Linear)]
+    if not layers or layers[0].weight.dtype == device.product_dtype(x):  # O2, or no autocast
+        return []
+    return layers
+
+
+def cast_together(tensors: Sequence[Tensor], dtype: paddle.dtype) -> list[Tensor]:
+    """A copy of each tensor in this type, made by three operations for all tensors of one shape."""
+    places = defaultdict(list)
+    for place, tensor in enumerate(tensors):
+        places[tuple(tensor.shape)].append(place)
+    copies: dict[int, Tensor] = {}
+    for group in places.values():
+        stacked = paddle.stack([tensors[place] for place in group])  # [n, ...]
+        copies.update(zip(group, paddle.unbind(stacked.astype(dtype))))
+    return [copies[place] for place in range(len(tensors))]
