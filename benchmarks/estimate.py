@@ -118,16 +118,20 @@ TABLE_BYTES = sum({
 # Bytes of one parameter in an update.
 UPDATE_BYTES = sum({"norm": 4, "clipping": 8, "AdamW reads": 16, "and writes": 12}.values())
 
-# Kernel calls of an XNLI step of 12 layers with FlashMask, counted on a CPU.
-COUNTED_CALLS = {"forward": 308, "backward": 302}
+# Kernel calls of an XNLI step of 12 layers with FlashMask and autocast, counted on a CPU, views of memory
+# included (tests/helpers/kernel_calls.py). The update has the norm and clipping, too.
+CALLS = {"forward": 255, "backward": 249, "update": 163}
 COUNTED_LAYERS = 12
-LINEAR_LAYERS = COUNTED_LAYERS * 6 + 2  # with the pooler and the classifier
-# On a GPU a product and its bias are one call instead of two (`linear_v2`). But autocast casts the weight and
-# the bias before it, and their gradients after it: `linear_v2` is on the white list of
-# paddle/amp/amp_lists.py.
-PASS_CALLS = {name: count - LINEAR_LAYERS + 2 * LINEAR_LAYERS for name, count in COUNTED_CALLS.items()}
-# At most so many for norm, clipping and update; tests/training/test_grouped_adam.py counts them.
-UPDATE_CALLS = 240
+# In a micro-batch with more tokens autocast makes the casts (model/half_weights.py): one call for each of 144
+# weights and biases, instead of 15 for all, and as many for the gradients.
+FEW_TOKENS = 4096
+FURTHER_CALLS = 2 * (144 - 15)
+# The calls that cast together take and return 576 tensors. Seconds that the host needs for this and for the
+# grouping, beyond the calls; measured on a CPU.
+CASTING_TOGETHER = 0.7e-3
+# Bytes that are read and written to cast one weight and its gradient.
+AUTOCAST_BYTES = 6 + 6
+TOGETHER_BYTES = AUTOCAST_BYTES + sum({"stack": 8, "stack of gradients": 4, "their division": 8}.values())
 XNLI_ROWS = 32  # of a step: two devices with 16
 XNLI_LENGTH = 37  # tokens, in the mean
 
@@ -218,9 +222,10 @@ def pretraining_parts(
     logits = MASKED * shape.vocabulary
     # LAYER_NUMBERS are those of three passes, forward and backward.
     between = HALF * LAYER_NUMBERS * shape.layers * shape.hidden * passes / 3
+    casts = AUTOCAST_BYTES * shape.matrices
     micro_batches = max(1.0, tokens / micro_batch)
     return {
-        "products": Work(products=passes * products(shape)).times(tokens),
+        "products": Work(products=passes * products(shape) * tokens, moved=casts * micro_batches),
         "attention": attention.times(tokens),
         "between products": Work(moved=between).times(tokens),
         "loss": Work(products=3 * head(shape), moved=LOGIT_BYTES * logits).times(tokens),
@@ -262,14 +267,21 @@ def fine_tuning_seconds(
         length: tokens of a sequence in the mean.
         micro_batches: of the step, one after the other.
     """
-    calls = micro_batches * (PASS_CALLS["forward"] + PASS_CALLS["backward"]) + UPDATE_CALLS
-    seconds_of_host = CALL_SECONDS * calls * shape.layers / COUNTED_LAYERS
+    calls = CALLS["forward"] + CALLS["backward"]
+    if tokens <= micro_batches * FEW_TOKENS:
+        seconds_of_passes = CALL_SECONDS * calls + CASTING_TOGETHER
+        cast_bytes = TOGETHER_BYTES
+    else:
+        seconds_of_passes = CALL_SECONDS * (calls + FURTHER_CALLS)
+        cast_bytes = AUTOCAST_BYTES
+    seconds_of_host = micro_batches * seconds_of_passes + CALL_SECONDS * CALLS["update"]
     # The passes are those of `pretraining_parts`, without stage 1 and recompute.
     layers = Work(
         products=3 * 2 * shape.matrices,
         attention=(1 + 5 / 2) * scores(shape, length),
         moved=HALF * LAYER_NUMBERS * shape.layers * shape.hidden,
     )
+    casts = Work(moved=cast_bytes * shape.matrices).times(micro_batches)
     update = Work(moved=UPDATE_BYTES * shape.matrices)
-    seconds_of_card = layers.times(tokens).seconds(card) + update.seconds(card)
-    return max(seconds_of_host, seconds_of_card)
+    seconds_of_card = sum(work.seconds(card) for work in (layers.times(tokens), casts, update))
+    return max(seconds_of_host * shape.layers / COUNTED_LAYERS, seconds_of_card)

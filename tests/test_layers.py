@@ -64,14 +64,13 @@ def test_a_folder_imports_only_what_lies_below_it(folder):
 
 
 def test_the_network_does_not_know_its_checkpoints():
-    """No file of model/ or model/cpu/ imports from model/checkpoint/."""
     for path in [*ROOT.glob("model/*.py"), *python_files("model/cpu")]:
         names = [name for _, name in imports(path)]
         assert not any(name.startswith("model.checkpoint") for name in names), path
 
 
 def programs() -> list[Path]:
-    """The files in the folders whose programs a user starts."""
+    """What a user may start."""
     return [
         *ROOT.glob("*.py"),
         *python_files("scripts"),
@@ -104,8 +103,7 @@ for name in {names}:
     assert list(tmp_path.iterdir()) == []
 
 
-# Calls that may make a constant. A call whose name begins with a capital makes an object of a class, and may,
-# too.
+# A constant may be made of these calls, and of objects of a class.
 DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len"}
 
 
@@ -114,8 +112,8 @@ def works_at_import(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return False
     if isinstance(statement, ast.Assign | ast.AnnAssign):
-        called = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]
-        names = {function.split(".")[-1] for function in called}
+        calls = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        names = {call.split(".")[-1] for call in calls}
         return any(name not in DEFINING and not name[0].isupper() for name in names)
     source = ast.unparse(statement)
     if isinstance(statement, ast.Expr):  # a docstring, or how a script below scripts/ finds the root
@@ -127,18 +125,15 @@ def test_what_a_user_starts_does_nothing_when_imported():
     working = []
     for path in programs():
         text = path.read_text(encoding="utf-8")
-        if "__main__" not in text:
-            continue
-        for statement in ast.parse(text).body:
-            if works_at_import(statement):
-                working.append(f"{path}:{statement.lineno}")
+        if "__main__" in text:
+            statements = ast.parse(text).body
+            working += [f"{path}:{each.lineno}" for each in statements if works_at_import(each)]
     assert working == []
 
 
 # Objects whose attributes a method may assign.
 OWNERS = {"self", "cls", "ctx"}
 TENSOR_ATTRIBUTES = {"grad", "grad_", "stop_gradient"}
-# Attributes that are the only way to set something in another library.
 FOREIGN_ATTRIBUTES = {
     "options.intra_op_num_threads",
     "options.log_severity_level",  # onnxruntime.SessionOptions
@@ -163,7 +158,7 @@ def product_files() -> list[Path]:
 
 
 def assigned_attributes(tree: ast.AST) -> Iterator[str]:
-    """The attributes that a file assigns on other objects than those of OWNERS, such as "model.size"."""
+    """The attributes that a file assigns on objects that are not its own."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             name = ast.unparse(node)
@@ -188,7 +183,6 @@ def test_public_class_names_are_unique():
 
 
 def tracked_files() -> list[Path]:
-    """The files under version control that are there."""
     command = ["git", "ls-files", "-z"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listing.returncode:
@@ -210,7 +204,7 @@ def test_tracked_files_speak_of_this_project_only():
     lines = []
     for path in tracked_files():
         name = str(path.relative_to(ROOT))
-        if name == KNOWS_THE_DATA or path == Path(__file__).resolve():  # this file has the patterns
+        if name == KNOWS_THE_DATA or path == Path(__file__).resolve():
             continue
         try:
             text = path.read_text(encoding="utf-8")
@@ -223,5 +217,4 @@ def test_tracked_files_speak_of_this_project_only():
 
 
 def test_tracked_files_are_small():
-    largest = 2 << 20  # bytes
-    assert [str(path) for path in tracked_files() if path.stat().st_size > largest] == []
+    assert [str(path) for path in tracked_files() if path.stat().st_size > 2 << 20] == []
