@@ -57,7 +57,7 @@ class Embeddings(nn.Layer):
             self.position_embeddings.weight[PAD_POSITION] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
-        """[N] int64 each, and [N, H] -> [N, H]."""
+        """input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
         x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [N, H]
         if input_bias is not None:
             x = add_to(x, input_bias)
@@ -89,6 +89,7 @@ class EncoderLayer(nn.Layer):
         return self.norm2(self._add(x, self.linear2(gelu(self.linear1(x)))))
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + dropout(branch)."""
         return dropout(branch, self.dropout, self.training, residual=x)
 
 
@@ -172,6 +173,11 @@ class ErnieMModel(nn.Layer):
         return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states])
 
     def _check_length(self, last_position: int) -> None:
+        """Check that the table of positions has a row for the greatest position of a batch.
+
+        Raises:
+            UserError: it has not.
+        """
         rows = self.config.max_position_embeddings
         if last_position >= rows:
             raise UserError(

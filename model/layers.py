@@ -34,7 +34,7 @@ def freeze_in_bfloat16(model: nn.Layer) -> None:
 
 
 class Linear(nn.Linear):
-    """paddle.nn.Linear, whose products on a CPU can be in bfloat16.
+    """paddle.nn.Linear with I inputs and O outputs, whose products on a CPU can be in bfloat16.
 
     Attributes:
         in_bfloat16: whether they are.
@@ -49,7 +49,7 @@ class Linear(nn.Linear):
         self.copies: list[Tensor] = []
 
     def use_bfloat16(self) -> None:
-        """See the function of this name."""
+        """See the function `use_bfloat16` of this module."""
         self.in_bfloat16 = True
 
     def freeze_in_bfloat16(self) -> None:
@@ -69,7 +69,7 @@ class Linear(nn.Linear):
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
-    """The results of some linear layers of the same x [..., I]. In bfloat16 they share its rounding."""
+    """The results of some linear layers of the same x [..., I], each [..., O]. In bfloat16 x is rounded once."""
     if not (layers[0].in_bfloat16 and device.on_cpu(x)):
         return [layer(x) for layer in layers]
     biases = [layer.bias for layer in layers]
@@ -83,7 +83,8 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon)
-        self.epsilon = float(np.float32(epsilon))  # as Paddle's kernels hold it, in float64 too
+        # Paddle's kernels take a float32, for numbers in float64, too.
+        self.epsilon = float(np.float32(epsilon))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., H] -> [..., H]."""
