@@ -69,7 +69,7 @@ class Linear(nn.Linear):
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
-    """The results of some linear layers of the same x [..., I], each [..., O]. In bfloat16 x is rounded once."""
+    """The results [..., O] of some linear layers of the same x [..., I]; in bfloat16 x is rounded once."""
     if not (layers[0].in_bfloat16 and device.on_cpu(x)):
         return [layer(x) for layer in layers]
     biases = [layer.bias for layer in layers]
