@@ -147,7 +147,7 @@ class PaddedMask(AttentionMask):
         is_small = len(layout.lengths) * longest**2 < SMALL
         groups = [layout.as_one_group()] if is_small else layout.groups
         places = np.empty(layout.tokens, np.int64)
-        cells_before = 0
+        cells_before = 0  # those of earlier groups
         for group in groups:
             places[group.tokens] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size

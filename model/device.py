@@ -168,7 +168,7 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     """The arrays as tensors, copied as one array of float64, which is divided on the device."""
-    not_empty = [array for array in arrays if array.size]  # Paddle cannot split off nothing
+    not_empty = [array for array in arrays if array.size]
     if not_empty:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in not_empty])
         parts = iter(paddle.split(paddle.to_tensor(numbers), [array.size for array in not_empty]))
@@ -191,7 +191,7 @@ def to_array(x: Tensor) -> np.ndarray:
 def product_dtype(x: Tensor) -> paddle.dtype:
     """The type in which products with x are computed: the half type within autocast, otherwise that of x."""
     if paddle.amp.is_autocast_enabled():
-        return getattr(paddle, paddle.amp.get_autocast_gpu_dtype())
+        return getattr(paddle, paddle.amp.get_autocast_gpu_dtype())  # of "float16" or "bfloat16"
     return x.dtype
 
 

@@ -66,7 +66,7 @@ class LMHead(nn.Layer):
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
-        word_embeddings.row_gradient.turn_off()  # every word of the table gets a gradient as a prediction
+        word_embeddings.row_gradient.turn_off()  # the loss gives every row of the table a gradient
         # Past Layer.__setattr__: the table belongs to the encoder and must not get a second name here.
         object.__setattr__(self, "word_embeddings", word_embeddings)
 
@@ -114,6 +114,7 @@ class PreTrainingModel(nn.Layer):
         """The last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
         bias = None
         if batch.language_ids is not None:
+            # A token without a language looks up the first one, and its row is multiplied by 0.
             rows = self.language_embeddings(batch.language_ids.clip(min=0))  # [N, H]
             has_language = (batch.language_ids != NO_LANGUAGE).astype(rows.dtype)
             bias = rows * has_language.unsqueeze(-1)

@@ -86,7 +86,7 @@ class Layout:
 
     def as_one_group(self) -> "Group":
         """All sequences as one group, however long they are."""
-        order = np.argsort(-self.lengths, kind="stable")
+        order = np.argsort(-self.lengths, kind="stable")  # by descending length
         return Group(self.starts[order], self.lengths[order], self.contexts[order])
 
     def row_indices(self) -> np.ndarray:
@@ -98,8 +98,8 @@ class Layout:
         column = np.arange(self.tokens)
         is_context = self.is_context()
         first_row = np.repeat(self.starts, self.lengths)  # of each token's sequence, [N]
-        last_row = np.repeat(self.starts + self.lengths, self.lengths)
-        start = np.where(is_context, last_row, column + 1)
+        next_sequence = np.repeat(self.starts + self.lengths, self.lengths)  # its first row, [N]
+        start = np.where(is_context, next_sequence, column + 1)
         end = np.where(is_context, first_row, column)
         return np.stack([start, end], axis=-1)
 

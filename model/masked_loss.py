@@ -182,7 +182,7 @@ class CrossEntropyOnCpu(PyLayer):
             chunks.append(chunk)
             factors = weights[rows].unsqueeze(1)  # [m, 1]
             if bias_needs:
-                product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)
+                product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)  # [1, V] -> [V]
                 grad_bias = product if grad_bias is None else grad_bias + product
             # `grad_logits` is without the weights of the losses: the product for the table gets them with x,
             # and the gradient of x gets them after its product.

@@ -36,7 +36,7 @@ class RowGradient:
 
     def is_in_use(self) -> bool:
         """Whether the gradient will consist of rows; the same on all processes."""
-        # In O2 AdamW would have to update rows of a master weight, too.
+        # Weights in half precision (O2) have float32 copies, of which AdamW would have to update rows, too.
         is_half = self.weight.dtype in (paddle.float16, paddle.bfloat16)
         is_trained = not self.weight.stop_gradient
         return self._is_only_looked_up and is_trained and not is_half and device.uses_gpu_kernels()
@@ -88,7 +88,8 @@ class RowGradient:
 def nonzero(ones_up_to: Tensor, count: int) -> Tensor:
     """The places of the first `count` ones among zeros and ones, given their cumulative sum, int64 [V].
 
-    If there are fewer ones, the rest is V. Paddle's `nonzero` waits for the device to know the count.
+    The k-th one is where the sum reaches k. If there are fewer ones, the rest is V. Paddle's `nonzero` waits
+    for the device to know the count.
     """
     return paddle.searchsorted(ones_up_to, paddle.arange(1, count + 1))
 

@@ -13,13 +13,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
 prepare(quiet=True)  # before any test module imports paddle
 
-# Tests against other libraries need their own environments: folder and mark -> a package of the environment.
+# Tests against other libraries need their own environments. Folder of tests, which is also their mark -> a
+# package that is in its environment alone.
 PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers"}
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
-collect_ignore = [folder for folder, peer in PEERS.items() if not importlib.util.find_spec(peer)]
-if "parity" not in collect_ignore:  # it has sentence-transformers, too, but an old transformers
+collect_ignore = [folder for folder, package in PEERS.items() if not importlib.util.find_spec(package)]
+# The environment of parity has sentence-transformers, too, but with an old transformers.
+if "parity" not in collect_ignore:
     collect_ignore.append("latest")
 
 
@@ -34,12 +36,14 @@ def cpu_with_bf16(monkeypatch) -> None:
     """The CPU says that it multiplies in bfloat16. oneDNN does so on every x86 CPU, though slowly on most."""
     from model.cpu import onednn
 
-    if "oneDNN" in (onednn.missing() or ""):
+    what_is_missing = onednn.missing() or ""
+    if "oneDNN" in what_is_missing:
         pytest.skip("no oneDNN here")
     monkeypatch.setattr(onednn, "missing", lambda: None)
 
 
 def pytest_configure() -> None:
+    """Check the folder that DATA names, and make its path absolute."""
     if folder := os.environ.get("DATA"):
         if not Path(folder).is_dir():
             raise pytest.UsageError(
@@ -51,6 +55,7 @@ def pytest_configure() -> None:
 # First, so that `-m data` and `-m "not parity"` use the marks added here.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that need real data or other libraries; skip those whose data or browser is not there."""
     for item in items:
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
@@ -64,7 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    """With CI=true, fail instead of skipping the tests of real data."""
     in_ci = os.environ.get("CI", "").lower() in ("1", "true")
-    needed = any(item.get_closest_marker("data") for item in session.items)
-    if in_ci and needed and not os.environ.get("DATA"):
+    needs_data = any(item.get_closest_marker("data") for item in session.items)
+    if in_ci and needs_data and not os.environ.get("DATA"):
         raise pytest.UsageError("DATA is not set; with CI=true no test of real data may be skipped")

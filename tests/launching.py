@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """The environment of a fresh shell: nothing of a launcher, one thread, the repository importable."""
+    """The environment of a fresh shell, with `more`: no variables of a launcher, no GPU, one thread.
+
+    The modules of the repository can be imported.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
     fixed = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     return {**environment, **fixed, **more}
@@ -35,7 +38,7 @@ def as_flags(values: dict) -> list[str]:
 
 
 def call_main(script: ModuleType, line: list[str]) -> None:
-    """`python <script>.py line` in this process; loggers and Paddle's default type are put back."""
+    """Run `python <script>.py line` in this process, and put back loggers and Paddle's default type."""
     import paddle
 
     try:
@@ -43,21 +46,21 @@ def call_main(script: ModuleType, line: list[str]) -> None:
             script.main()
     finally:
         paddle.set_default_dtype("float32")
-        run_log._attach([])
+        run_log._attach([])  # removes the handlers that the script has added
 
 
-def one_error(run_it: Callable[[], object], capsys) -> str:
-    """The one line on stderr of a command that ends with exit code 2."""
-    with pytest.raises(SystemExit) as ended:
-        run(run_it)
-    assert ended.value.code == 2
-    errors = capsys.readouterr().err.splitlines()
-    (line,) = [line for line in errors if line.startswith("error: ")]
-    return line
+def one_error(main: Callable[[], object], capsys) -> str:
+    """Run a command that must end with exit code 2, and return its one line of error."""
+    with pytest.raises(SystemExit) as raised:
+        run(main)
+    assert raised.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    (error,) = [line for line in lines if line.startswith("error: ")]
+    return error
 
 
 def stand_in_for_launch(folder: Path) -> Path:
-    """A folder whose launch.py prints its arguments, with a Python that starts fast."""
+    """Make a folder whose launch.py prints its arguments, with a Python that starts fast (-S) in .venv."""
     python = folder / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
@@ -67,7 +70,7 @@ def stand_in_for_launch(folder: Path) -> Path:
 
 
 def run_script(arguments: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """`python arguments` in one process, in `cwd`."""
+    """Run `python arguments` in one process, in `cwd`. `environment`: variables to add."""
     command = [sys.executable, *map(str, arguments)]
     environment = clean_environment(**environment)
     return subprocess.run(
@@ -76,24 +79,25 @@ def run_script(arguments: list, cwd: Path, **environment: str) -> subprocess.Com
 
 
 def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -> subprocess.CompletedProcess:
-    """Start the processes that `fleetrun` starts, without its own process.
+    """Run `python arguments` in the processes that `fleetrun` would start, and wait for all of them.
+
+    When a process fails, the others are killed. `environment`: variables to add.
 
     Returns:
-        stdout of rank 0, stderr of all, and the first return code that is not 0. One that fails takes the
-        others with it.
+        stdout of rank 0, stderr of all, and the first return code that is not 0.
     """
     command = [sys.executable, *map(str, arguments)]
     endpoints = [f"127.0.0.1:{port}" for port in _free_ports(processes)]
     running = []
     for rank, endpoint in enumerate(endpoints):
-        place = {
+        variables_of_rank = {
             "PADDLE_TRAINER_ID": str(rank),
             "PADDLE_TRAINERS_NUM": str(processes),
             "PADDLE_CURRENT_ENDPOINT": endpoint,
             "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
             "PADDLE_DISTRI_BACKEND": "gloo",
         }
-        variables = clean_environment(**place, **environment)
+        variables = clean_environment(**variables_of_rank, **environment)
         with open(cwd / f"stdout.{rank}", "w") as out, open(cwd / f"stderr.{rank}", "w") as err:
             running.append(subprocess.Popen(command, cwd=cwd, env=variables, stdout=out, stderr=err))
     code = 0
@@ -113,10 +117,12 @@ def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -
 
 
 def _free_ports(count: int) -> list[int]:
+    """Ports that nothing uses. All sockets are open together, so that the ports differ."""
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):
-            free = stack.enter_context(socket.socket())
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))  # the system chooses a port
+            _, port = listener.getsockname()
+            ports.append(port)
         return ports

@@ -1,6 +1,6 @@
 """Each command line of the READMEs and of docs/ is run by a test, here or elsewhere.
 
-`COMMANDS` says for each of them who runs it, or why nobody does.
+`COMMANDS` says for each of them which test runs it, or why none does.
 """
 
 import ast
@@ -32,14 +32,17 @@ from tests.inference import toy_models
 from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
 from utils.command_line import load_config, parse_args
 
-# Who runs a command: a test here, as it is written, with the flags of SMALLEST; another test; or nobody.
+# `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
 HERE = "here"
-RECIPE = "its flags here, as the script gives them to launch.py; training in tests/finetune"
+# `test_the_flags_of_a_recipe` reads the flags that the script gives to launch.py; tests in tests/finetune
+# train.
+RECIPE = "its flags here"
+# Why no test runs the command. The rest of the row names a test of the code that it runs.
 ITSELF = "installs, or runs these tests"
 HOURS = "hours; "
 DOWNLOADS = "downloads from other servers; "
-# The pattern of a whole command -> who runs it. Another test is named FILE::FUNCTION.
-COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a reason with such a test
+# Pattern of a whole command -> HERE, RECIPE, the test that runs it as FILE::FUNCTION, or a reason.
+COMMANDS = {
     r".*bin/pip install .*": ITSELF,
     r"sh scripts/(setup\.sh( gpu)?|test\.sh)": ITSELF,
     r"sh scripts/gpu_check\.sh": "gpu_check/test_command.py::test_a_cpu_passes",
@@ -108,6 +111,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
 }  # fmt: skip
 
 CPU = "--max_seq_len 62 --use_cuda false"
+# Program -> flags that are added to those of the pages, because the models of `clone` are tiny.
 SMALLEST = {
     "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
@@ -128,12 +132,12 @@ def all_commands() -> list[str]:
 
 
 def rows_of(command: str) -> list[str]:
-    """The rows of `COMMANDS` that match a command."""
+    """The patterns in `COMMANDS` that match a command."""
     return [pattern for pattern in COMMANDS if re.fullmatch(pattern, command)]
 
 
 def commands_run(by: str) -> list[str]:
-    """The commands whose row says HERE or RECIPE."""
+    """The commands whose row says `by`, which is HERE or RECIPE."""
     return [command for command in all_commands() if by in map(COMMANDS.get, rows_of(command))]
 
 
@@ -174,7 +178,7 @@ def clone(tmp_path_factory):
 
 
 def put_models(folder: Path, tokenizer: Tokenizer) -> None:
-    """Official weights, checkpoints of fine-tuning and pre-training, and an exported folder."""
+    """Write official weights, and the models that the commands of the pages name, with our vocabulary."""
     tokenizer.write_vocab(folder / "configs" / "vocab.txt")
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
     official = official_config("tiny", vocab_size=tokenizer.vocab_size, **sizes)
@@ -195,10 +199,10 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def put_texts(folder: Path) -> None:
-    """Texts, pairs and task files; the texts packed, too."""
-    english = sentences(200, seed=1)
+    """Write the texts, pairs and task files that the commands name; the texts also packed, as .gz and .xz."""
+    english = sentences(200, seed=1)  # made-up words
     german = sentences(200, seed=2)
-    pairs = [f"{a}\t{b}" for a, b in zip(english, german)]
+    pairs = [f"{source}\t{target}" for source, target in zip(english, german)]
     texts = {
         "en.txt": english,
         "news.en.txt": english,
@@ -212,7 +216,7 @@ def put_texts(folder: Path) -> None:
         "en-sw.tsv": pairs,
         "sentences.txt": english[:9],
         "texts.tsv": ["text_a", *english[:9]],
-        "my/bitexts/de-en.de": list(dict.fromkeys(english)),
+        "my/bitexts/de-en.de": list(dict.fromkeys(english)),  # each line once
         "my/bitexts/de-en.en": list(dict.fromkeys(english)),
         "requests.jsonl": ['{"text_a": "bado kani", "text_b": "lera"}'],
     }
@@ -221,7 +225,9 @@ def put_texts(folder: Path) -> None:
         text = Path(write_lines(folder / name, lines)).read_bytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(text))
         (folder / f"{name}.xz").write_bytes(lzma.compress(text))
-    rows = [(*row[:3], toy_models.LABELS[0]) for row in toy.rows(12, seed=1)]
+    # The texts of the toy task, with a label of the model that `put_models` writes.
+    label = toy_models.LABELS[0]
+    rows = [(qid, text_a, text_b, label) for qid, text_a, text_b, _ in toy.rows(12, seed=1)]
     toy.write_tsv(folder / "my/new.tsv", rows, label=False)
     toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
 
@@ -237,10 +243,15 @@ def copy_of_clone(clone, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("line", commands_run(by=HERE))
 def test_a_command_runs(copy_of_clone, monkeypatch, line):
-    """In this process; what stands before a | is the command's input."""
-    *source, command = line.split(" | ")
-    if source:
-        piped = subprocess.run(["sh", "-c", source[0]], capture_output=True, check=True).stdout
+    """It runs in this process.
+
+    If the line has a |, the shell runs what stands before it, which is the input.
+    """
+    before_pipe, pipe, after_pipe = line.partition(" | ")
+    command = line
+    if pipe:
+        command = after_pipe
+        piped = subprocess.run(["sh", "-c", before_pipe], capture_output=True, check=True).stdout
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(piped))))
     python, *words = shlex.split(command)
     assert python == ".venv/bin/python"
@@ -248,10 +259,11 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
         words.pop(0)
     program, *flags = words
     name = program.removesuffix(".py").replace("/", ".")
+    # Folders that the command must make itself are in `clone` for other commands.
     if name == "pretrain.build_corpus":
-        shutil.rmtree(flags[flags.index("--output") + 1], ignore_errors=True)
+        shutil.rmtree(value_of("--output", flags), ignore_errors=True)
     if "--do_train true" in command:
-        shutil.rmtree(flags[flags.index("--checkpoints") + 1], ignore_errors=True)
+        shutil.rmtree(value_of("--checkpoints", flags), ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
     module = importlib.import_module(name)
     if "--help" in flags:
@@ -259,6 +271,10 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
             call_main(module, flags)
     else:
         call_main(module, flags)
+
+
+def value_of(flag: str, words: list[str]) -> str:
+    return words[words.index(flag) + 1]
 
 
 @pytest.fixture(scope="module")
@@ -275,13 +291,14 @@ def launched(scripts: Path, line: str) -> tuple[str, list[str]]:
     process = subprocess.run(
         line, shell=True, cwd=scripts, env=clean_environment(), capture_output=True, text=True, check=True
     )
-    words = json.loads(process.stdout)
-    (place,) = (place for place, word in enumerate(words) if word.endswith(".py"))
-    return words[place], words[place + 1 :]
+    words = json.loads(process.stdout)  # of launch.py: its own flags, the program, the program's flags
+    (program,) = (word for word in words if word.endswith(".py"))
+    return program, words[words.index(program) + 1 :]
 
 
 @pytest.mark.parametrize("line", commands_run(by=RECIPE))
 def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
+    """The program takes the flags that the script gives to launch.py."""
     monkeypatch.chdir(scripts)
     program, flags = launched(scripts, line)
     if program == "run_pretrain.py":
@@ -297,14 +314,19 @@ def test_your_own_data(copy_of_clone, scripts):
     page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
     section = page.split("## Your own data")[1].split("\n## ")[0]
     prepare, train, predict = commands_of(section)
-    rows = [(row[1], row[2], "no" if row[3] == "tool" else "yes") for row in toy.rows(20, seed=1)]
+    lines = []
+    for _, text_a, text_b, kind in toy.rows(20, seed=1):
+        label = "no" if kind == "tool" else "yes"
+        lines.append(f"{text_a}\t{text_b}\t{label}")
     for name in ("train.en", "dev.en", "dev.de"):
-        write_lines(Path(f"my/{name}.tsv"), ["\t".join(row) for row in rows])
+        write_lines(Path(f"my/{name}.tsv"), lines)
     _, program, *arguments = shlex.split(prepare)
     assert program == "scripts/data/prepare.py"
     prepare_data.main(arguments)
+    # The folder of the recipes has no data yet.
     refused = subprocess.run(train, shell=True, cwd=scripts, capture_output=True, text=True, check=False)
-    assert (refused.returncode, refused.stderr.startswith("error: no data/own here; write it")) == (2, True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: no data/own here; write it")
     (scripts / "data").symlink_to(Path("data").resolve())
     program, flags = launched(scripts, train)
     (scripts / "data").unlink()
@@ -316,4 +338,4 @@ def test_your_own_data(copy_of_clone, scripts):
     assert list(table["mean"])[:2] == ["en", "de"] and "paper" not in table
     _, _, *flags = shlex.split(predict)
     call_main(run_classifier, [*flags, *CPU.split()])
-    assert len(Path("my/new.predicted.tsv.0.0").read_text().splitlines()) == 12
+    assert len(Path("my/new.predicted.tsv.0.0").read_text().splitlines()) == 12  # the rows of my/new.tsv

@@ -18,21 +18,23 @@ from utils.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("flags", "recipe", "processes", "steps", "total"),
+    ("flags", "recipe_devices", "processes", "accumulation", "total"),
     [
-        (["--batch_size", "16"], 2, 1, "2", 32),
-        (["--batch_size", "16"], 8, 2, "4", 128),
-        (["--batch_size", "16"], 8, 3, "3", 144),
-        (["--batch_size", "16", "--batch_size=2"], 2, 1, "2", 4),
-        (["--batch_size", "16", "--batch_size", "", "--gradient_accumulation_steps", ""], 2, 1, "2", 64),
-        (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, "1", 16),
+        (["--batch_size", "16"], 2, 1, 2, 32),
+        (["--batch_size", "16"], 8, 2, 4, 128),
+        (["--batch_size", "16"], 8, 3, 3, 144),  # 3 do not divide 8, so the total is larger
+        (["--batch_size", "16", "--batch_size=2"], 2, 1, 2, 4),  # the last flag wins
+        # An empty value is the default, which is 32.
+        (["--batch_size", "16", "--batch_size", "", "--gradient_accumulation_steps", ""], 2, 1, 2, 64),
+        (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, 1, 16),  # the user's choice
     ],
 )
-def test_the_total_batch_is_kept(flags, recipe, processes, steps, total):
-    new_flags, line = launch.keep_total_batch(flags, recipe, processes)
-    assert new_flags[-1] == steps or list(new_flags) == flags
+def test_the_total_batch_is_kept(flags, recipe_devices, processes, accumulation, total):
+    new_flags, line = launch.keep_total_batch(flags, recipe_devices, processes)
+    assert list(new_flags[: len(flags)]) == flags
+    assert new_flags[len(flags) :] in ((), ("--gradient_accumulation_steps", str(accumulation)))
     assert f"= {total} in all" in line
-    assert str(parse_args(FinetuneFlags, new_flags).gradient_accumulation_steps) == steps
+    assert parse_args(FinetuneFlags, new_flags).gradient_accumulation_steps == accumulation
 
 
 @pytest.mark.parametrize(
@@ -40,23 +42,22 @@ def test_the_total_batch_is_kept(flags, recipe, processes, steps, total):
     [("16", 4, "; NPROC=4 and --batch_size 8 use all with the same total"), ("16", 3, "")],
 )
 def test_a_recipe_that_leaves_gpus_idle_says_so(batch_size, gpus, advice):
+    """It advises a batch size for all GPUs, if one gives the recipe's total of 2 x 16."""
     line = launch.idle_gpus(["--batch_size", batch_size], recipe_devices=2, gpus=gpus)
     assert line == f"2 of {gpus} GPUs, because the recipe is for 2 devices{advice}"
-    if advice:  # the same total as that of the recipe
-        assert (
-            "8 x accumulation 1 x processes 4 = 32 in all"
-            in launch.keep_total_batch(["--batch_size", "8"], 2, 4)[1]
-        )
+    if advice:  # as advised
+        _, line = launch.keep_total_batch(["--batch_size", "8"], recipe_devices=2, processes=4)
+        assert "8 x accumulation 1 x processes 4 = 32 in all" in line
 
 
 @pytest.fixture
 def printed(tmp_path, monkeypatch, capsys):
-    """printed(gpus, *flags): what launch.py prints before it starts run_classifier.py."""
+    """printed(gpus, *flags): what launch.py prints before it starts run_classifier.py, on so many GPUs."""
     monkeypatch.chdir(tmp_path)
     Path("run_classifier.py").write_text("")
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr(os, "execv", lambda *arguments: sys.exit(0))
-    monkeypatch.setattr(launch, "run_processes", lambda *arguments: 0)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
+    monkeypatch.setattr(os, "execv", lambda *arguments: sys.exit(0))  # how one process is started
+    monkeypatch.setattr(launch, "run_processes", lambda *arguments: 0)  # how several are
 
     def launch_main(gpus: int, *flags: str) -> str:
         monkeypatch.setattr(launch, "visible_gpus", lambda: [str(number) for number in range(gpus)])
@@ -79,16 +80,18 @@ def test_a_recipe_on_one_gpu_and_on_four(printed):
 def test_a_script_that_names_no_number_of_devices(printed):
     """The official translate-train scripts, whose total of 128 is for 8 devices."""
     advice = "launch: --batch_size is for each device; --recipe_devices N keeps the total of a recipe"
-    assert advice in printed(0)
+    assert advice in printed(0)  # GPUs
     assert advice not in printed(0, "--nproc_per_node", "1")
     assert "batch: 16 x accumulation 8 x processes 1 = 128 in all" in printed(0, "--recipe_devices", "8")
 
 
 def launch_flags(*line: str) -> launch.LaunchFlags:
+    """The flags of launch.py in a command line that starts run_classifier.py."""
     return launch.read_command_line([*line, str(ROOT / "run_classifier.py"), "--epoch", "1"])
 
 
 def processes_on(gpus: list[str], *line: str) -> int:
+    """How many processes launch.py starts on a machine with these GPUs."""
     flags = launch_flags(*line)
     return launch.number_of_processes(flags, launch.gpus_to_use(flags, gpus))
 
@@ -144,35 +147,47 @@ def test_the_flags_of_the_launcher_end_at_the_script():
 
 
 def test_each_process_knows_its_place():
+    """Two machines with two processes each: their ranks, devices and addresses."""
     nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--current_node_ip", "10.0.0.2", "--nproc_per_node", "2"]
     second = launch.environments(launch_flags(*nodes, "--node_id", "1"), 2, gpus=["2", "3"])
-    assert [place["PADDLE_TRAINER_ID"] for place in second] == ["2", "3"]
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in second] == ["2", "3"]
-    assert {place["FLAGS_selected_gpus"] for place in second} == {"0"}
-    assert {place["PADDLE_TRAINERS_NUM"] for place in second} == {"4"}
-    (endpoints,) = {place["PADDLE_TRAINER_ENDPOINTS"] for place in second}
-    assert [place["PADDLE_CURRENT_ENDPOINT"] for place in second] == endpoints.split(",")[2:]
+    assert [process["PADDLE_TRAINER_ID"] for process in second] == ["2", "3"]
+    assert [process["CUDA_VISIBLE_DEVICES"] for process in second] == ["2", "3"]
+    assert {process["FLAGS_selected_gpus"] for process in second} == {"0"}  # the only one that it sees
+    assert {process["PADDLE_TRAINERS_NUM"] for process in second} == {"4"}
+    (endpoints,) = {process["PADDLE_TRAINER_ENDPOINTS"] for process in second}
+    assert [process["PADDLE_CURRENT_ENDPOINT"] for process in second] == endpoints.split(",")[2:]
     assert len(set(endpoints.split(","))) == 4
     assert re.fullmatch(r"10.0.0.1:2\d{4}", second[0]["PADDLE_MASTER"])
 
+    # Without GPUs, on CPUs, the processes sum gradients by gloo.
     first = launch.environments(launch_flags(*nodes, "--node_id", "0"), 2, gpus=[])
-    assert [place["PADDLE_TRAINER_ID"] for place in first] == ["0", "1"]
-    assert {place["PADDLE_DISTRI_BACKEND"] for place in first} == {"gloo"}
+    assert [process["PADDLE_TRAINER_ID"] for process in first] == ["0", "1"]
+    assert {process["PADDLE_DISTRI_BACKEND"] for process in first} == {"gloo"}
+    # utils/runtime.py divides the cores by this.
+    assert {process["PADDLE_LOCAL_SIZE"] for process in first} == {"2"}
     assert first[0]["PADDLE_MASTER"] == second[0]["PADDLE_MASTER"]
     assert first[0]["PADDLE_TRAINER_ENDPOINTS"] == endpoints
-    assert launch.workers_folder(launch_flags(*nodes, "--node_id", "1")) == "workers-node1"
+
+
+def test_the_port_of_one_machine_may_be_chosen():
+    (process,) = launch.environments(launch_flags("--master_port", "7000"), 1, gpus=[])
+    assert process["PADDLE_MASTER"] == "127.0.0.1:7000"
+
+
+def test_each_machine_has_its_folder_of_logs():
+    nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "1"]
+    assert launch.workers_folder(launch_flags(*nodes)) == "workers-node1"
     assert launch.workers_folder(launch_flags()) == "workers"
-    assert first[0]["PADDLE_LOCAL_SIZE"] == "2"  # utils/runtime.py divides the cores by it
-    (chosen,) = launch.environments(launch_flags("--master_port", "7000"), 1, gpus=[])
-    assert chosen["PADDLE_MASTER"] == "127.0.0.1:7000"
 
 
+# A process of a training. Its argument says what happens: "end", "wait", "fail RANK", or "save": process 1
+# takes longer than launch.GRACE to save after Ctrl-C. It writes its id to RANK.pid once it handles signals.
 SCRIPT = """
 import os, pathlib, signal, sys, time
 rank = os.environ["PADDLE_TRAINER_ID"]
 def save(*_):
     if sys.argv[1] == "save" and rank == "1":
-        time.sleep(3)  # longer than launch.GRACE
+        time.sleep(3)
         pathlib.Path("saved").touch()
     sys.exit(130)
 signal.signal(signal.SIGINT, save)
@@ -188,7 +203,7 @@ time.sleep(0 if sys.argv[1] == "end" else 100)
 
 @pytest.fixture
 def started(tmp_path):
-    """started(action): launch.py with two processes, which end, wait, or fail; and their ids."""
+    """started(action): start launch.py with two processes of SCRIPT. Return it, and the ids of the two."""
     (tmp_path / "script.py").write_text(SCRIPT)
     running = []
 
@@ -214,6 +229,7 @@ def started(tmp_path):
 
 
 def wait_until(condition) -> None:
+    """Wait for a condition, at most 30 s."""
     end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
@@ -221,9 +237,13 @@ def wait_until(condition) -> None:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended may wait for its parent, as a zombie."""
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+    """Whether a process runs. One that has ended may remain as a zombie (Z) until its parent asks for it."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()  # such as: 1234 (python3) S 1 ...
+    except FileNotFoundError:
+        return False
+    _, _, after_name = status.rpartition(")")
+    return after_name.split()[0] != "Z"
 
 
 def test_the_first_process_prints_on_the_console(started, tmp_path):
@@ -240,11 +260,12 @@ def test_the_processes_end_when_their_launcher_is_killed(started):
     wait_until(lambda: not any(lives(pid) for pid in pids))
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_reaches_all_processes(started, number, code):
+@pytest.mark.parametrize("signal_number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_reaches_all_processes(started, signal_number, exit_code):
+    """launch.py ends with the exit code of its processes."""
     process, pids = started("wait")
-    process.send_signal(number)
-    assert process.wait(timeout=30) == code
+    process.send_signal(signal_number)
+    assert process.wait(timeout=30) == exit_code
     assert not any(lives(pid) for pid in pids)
 
 
@@ -256,7 +277,8 @@ def test_after_ctrl_c_a_process_may_save_longer_than_another(started, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_one_process_fails_and_the_other_ends(started, monkeypatch, rank):
+def test_one_process_fails_and_the_other_ends(started, rank):
+    """The error of rank 0 is on the console already; that of another process is shown with its log file."""
     process, pids = started(f"fail {rank}")
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1

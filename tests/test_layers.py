@@ -64,13 +64,14 @@ def test_a_folder_imports_only_what_lies_below_it(folder):
 
 
 def test_the_network_does_not_know_its_checkpoints():
+    """No file of model/ or model/cpu/ imports from model/checkpoint/."""
     for path in [*ROOT.glob("model/*.py"), *python_files("model/cpu")]:
         names = [name for _, name in imports(path)]
         assert not any(name.startswith("model.checkpoint") for name in names), path
 
 
 def programs() -> list[Path]:
-    """What a user may start."""
+    """The files in the folders whose programs a user starts."""
     return [
         *ROOT.glob("*.py"),
         *python_files("scripts"),
@@ -103,7 +104,8 @@ for name in {names}:
     assert list(tmp_path.iterdir()) == []
 
 
-# A constant may be made of these calls, and of objects of a class.
+# Calls that may make a constant. A call whose name begins with a capital makes an object of a class, and may,
+# too.
 DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len"}
 
 
@@ -112,8 +114,8 @@ def works_at_import(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return False
     if isinstance(statement, ast.Assign | ast.AnnAssign):
-        calls = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]
-        names = {call.split(".")[-1] for call in calls}
+        called = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        names = {function.split(".")[-1] for function in called}
         return any(name not in DEFINING and not name[0].isupper() for name in names)
     source = ast.unparse(statement)
     if isinstance(statement, ast.Expr):  # a docstring, or how a script below scripts/ finds the root
@@ -125,15 +127,18 @@ def test_what_a_user_starts_does_nothing_when_imported():
     working = []
     for path in programs():
         text = path.read_text(encoding="utf-8")
-        if "__main__" in text:
-            statements = ast.parse(text).body
-            working += [f"{path}:{each.lineno}" for each in statements if works_at_import(each)]
+        if "__main__" not in text:
+            continue
+        for statement in ast.parse(text).body:
+            if works_at_import(statement):
+                working.append(f"{path}:{statement.lineno}")
     assert working == []
 
 
 # Objects whose attributes a method may assign.
 OWNERS = {"self", "cls", "ctx"}
 TENSOR_ATTRIBUTES = {"grad", "grad_", "stop_gradient"}
+# Attributes that are the only way to set something in another library.
 FOREIGN_ATTRIBUTES = {
     "options.intra_op_num_threads",
     "options.log_severity_level",  # onnxruntime.SessionOptions
@@ -158,7 +163,7 @@ def product_files() -> list[Path]:
 
 
 def assigned_attributes(tree: ast.AST) -> Iterator[str]:
-    """The attributes that a file assigns on objects that are not its own."""
+    """The attributes that a file assigns on other objects than those of OWNERS, such as "model.size"."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             name = ast.unparse(node)
@@ -183,6 +188,7 @@ def test_public_class_names_are_unique():
 
 
 def tracked_files() -> list[Path]:
+    """The files under version control that are there."""
     command = ["git", "ls-files", "-z"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listing.returncode:
@@ -204,7 +210,7 @@ def test_tracked_files_speak_of_this_project_only():
     lines = []
     for path in tracked_files():
         name = str(path.relative_to(ROOT))
-        if name == KNOWS_THE_DATA or path == Path(__file__).resolve():
+        if name == KNOWS_THE_DATA or path == Path(__file__).resolve():  # this file has the patterns
             continue
         try:
             text = path.read_text(encoding="utf-8")
@@ -217,4 +223,5 @@ def test_tracked_files_speak_of_this_project_only():
 
 
 def test_tracked_files_are_small():
-    assert [str(path) for path in tracked_files() if path.stat().st_size > 2 << 20] == []
+    largest = 2 << 20  # bytes
+    assert [str(path) for path in tracked_files() if path.stat().st_size > largest] == []

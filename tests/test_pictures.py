@@ -8,7 +8,7 @@ import pytest
 from scripts import pictures
 from tests.launching import ROOT
 
-SVG = "{http://www.w3.org/2000/svg}"
+NAMESPACE = "http://www.w3.org/2000/svg"
 
 
 @pytest.mark.parametrize("name", ["masks", "btmlm", "performance"])
@@ -20,12 +20,12 @@ def test_the_committed_pictures_are_up_to_date(tmp_path, monkeypatch, name):
 
 
 def test_a_cell_has_the_colour_of_the_token_that_is_seen():
+    """The mask of the paper's example of CAMLM: seven tokens x1, x3, y4, y7, M2, M5 and M6."""
     (camlm,) = [matrix for matrix in pictures.matrices() if matrix.title == "CAMLM"]
-    root = ElementTree.fromstring(
-        f"<svg xmlns='{SVG[1:-1]}'>{''.join(pictures.draw_matrix(camlm, 0, 0))}</svg>"
-    )
-    colours = [cell.get("fill") for cell in root.iter(f"{SVG}rect")]
-    assert len(colours) == 49
+    shapes = "".join(pictures.draw_matrix(camlm, 0, 0))
+    root = ElementTree.fromstring(f"<svg xmlns='{NAMESPACE}'>{shapes}</svg>")
+    colours = [cell.get("fill") for cell in root.iter(f"{{{NAMESPACE}}}rect")]
+    assert len(colours) == 7 * 7
     counts = {kind: colours.count(colour) for kind, colour in pictures.COLOURS.items()}
     # x1, x3, M5 and M6 see x1 and x3; y4, y7 and M2 see y4 and y7; three masks see themselves.
     assert counts == {"source": 8, "target": 6, "masked": 3, "pseudo": 0, "hidden": 32}

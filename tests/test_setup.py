@@ -16,6 +16,7 @@ from tests.launching import ROOT, clean_environment
     ],
 )
 def test_another_python_is_refused(tmp_path, version, message):
+    """`version`: what the Python says; None: there is no such file."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
     for path in ROOT.glob("requirements*.txt"):

@@ -53,6 +53,7 @@ def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
     if version != VERSION:
         raise UserError(f"{path}: version {version} of the format, {VERSION} is the one known here")
     for name, (size, checksum) in expected.items():
+        # A training state names the model's manifest in the folder above; nothing names files further up.
         if os.path.isabs(name) or os.path.normpath(name).startswith("../.."):
             raise UserError(f"{path}: damaged, it names files of other folders")
         if name in unused:

@@ -257,11 +257,11 @@ def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str
     # BERT and others have the names of XLM-R, and other positions, so XLM-R's config has to name it.
     if not model_type and format_name != XLM_R:
         return
-    says = f"config.json says model_type {model_type}"
+    reason = f"config.json says model_type {model_type}"
     if not raw_config:
-        says = "there is no config.json that says so"
+        reason = "there is no config.json that says so"
     raise UserError(
-        f"{source.path}: the tensors have the names of {format_name}, but {says}; put the config.json "
+        f"{source.path}: the tensors have the names of {format_name}, but {reason}; put the config.json "
         f"that belongs to the weights, with model_type {needed_type}, beside them"
     )
 
@@ -280,7 +280,7 @@ def _possible_tasks(format_name: str, source: _Source, raw_config: Mapping[str, 
 
 
 def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) -> str | None:
-    """What the model was fine-tuned for: the only rule for it. None: nothing, or the files do not say."""
+    """What the model was fine-tuned for; None: nothing, or the files do not say."""
     if format_name != OURS:
         return tasks[0] if len(tasks) == 1 and tasks[0] != tables.LM else None
     for key in ("head", "task", "architecture"):  # convert.py writes "head"

@@ -64,7 +64,7 @@ class DropoutOnCpu(PyLayer):
 
     @staticmethod
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x_needs, *residual_needs = ctx.needs_gradient
+        x_needs, *residual_needs = ctx.needs_gradient  # the second is empty without a residual
         grad_x = _apply(ctx.mask, grad_y) if x_needs else None
         return grad_x, *(grad_y if needs else None for needs in residual_needs)
 

@@ -74,7 +74,7 @@ class _Objects(ExitStack):
     """Objects of oneDNN that exist until the end of a `with` block."""
 
     def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
-        """Make an object by one function; another will destroy it."""
+        """Call a function that makes an object. At the end of the block another one destroys it."""
         result = c_void_p()
         _call(create, result, *arguments)
         self.callback(_call, destroy, result)

@@ -96,7 +96,7 @@ def row_sums(rows: np.ndarray) -> np.ndarray:
 
 
 def row_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The dot product of each two rows: [N, H] each -> [N, 1]."""
+    """The dot product of each row of `a` with the same row of `b`: [N, H] each -> [N, 1]."""
     return np.einsum("ij,ij->i", a, b)[:, None]
 
 

@@ -38,16 +38,16 @@ def table_logits(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """The two gradients of `table_logits`.
+    """The two gradients of `table_logits`: grad_logits^T x of the table, and grad_logits table of x.
 
     Args:
         grad_logits: [m, V].
-        x: what the gradient of the table is a product with: [m, H].
+        x: [m, H], which the caller may have multiplied by the weights of the losses.
         grad_table: [V, H], where the gradient of the table is written; None: it is not needed.
         accumulate: add to `grad_table` instead.
 
     Returns:
-        The gradient of what the table was multiplied with, [m, H].
+        The gradient of x, [m, H].
     """
     if grad_table is not None and not accumulate:
         paddle.matmul(grad_logits, x, transpose_x=True, out=as_tensor(grad_table))

@@ -9,11 +9,13 @@ from tests.pretrain import tiny_run
 
 @pytest.fixture(scope="session")
 def pieces(tmp_path_factory):
+    """A sentencepiece model."""
     return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model")
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory):
+    """The options `mono` and `parallel` of a build."""
     return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
@@ -27,6 +29,7 @@ def reference(tmp_path_factory, pieces, inputs):
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory):
+    """The folder of a corpus in de, en and fr."""
     return tiny_run.make_corpus(tmp_path_factory.mktemp("tiny"))
 
 
@@ -42,5 +45,5 @@ def pretrain(tiny_corpus, tmp_path):
 
 @pytest.fixture
 def refused(pretrain, capsys):
-    """refused(section__key=value): see `one_error`."""
+    """refused(section__key=value): the error line with which such a run ends; see `one_error`."""
     return lambda **changes: one_error(lambda: pretrain(**changes), capsys)

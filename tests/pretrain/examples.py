@@ -19,32 +19,41 @@ CLS = 0
 PAD = 1
 SEP = 2
 MASK = 99
+FIRST_ORDINARY_ID = 4  # 4 to 98 are the ids that are not special
 LANGUAGES = ["en", "de", "fr"]
 
 
 def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choices) -> Objectives:
-    second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
-    return Objectives(ObjectiveConfig(**choices), VOCABULARY, max_seq_len, language_embedding, second)
+    """Objectives for three languages, with these choices of `ObjectiveConfig`."""
+    second_language = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})  # 8 pairs en-de, 1 pair en-fr
+    config = ObjectiveConfig(**choices)
+    return Objectives(config, VOCABULARY, max_seq_len, language_embedding, second_language)
+
+
+def _text(length: int, language: int, rng: np.random.Generator) -> Text:
+    """Random ordinary ids."""
+    return Text(rng.integers(FIRST_ORDINARY_ID, MASK, size=length), language)
 
 
 def texts(lengths, language: int = 0, seed: int = 0) -> list[Text]:
+    """A text of each length."""
     rng = np.random.default_rng(seed)
-    return [Text(rng.integers(4, 99, size=n), language) for n in lengths]
+    return [_text(length, language, rng) for length in lengths]
 
 
 def pairs(lengths, seed: int = 0) -> list[Pair]:
+    """An English and German pair for each two lengths, those of source and target."""
     rng = np.random.default_rng(seed)
-    return [
-        Pair(Text(rng.integers(4, 99, size=a), 0), Text(rng.integers(4, 99, size=b), 1)) for a, b in lengths
-    ]
+    return [Pair(_text(a, 0, rng), _text(b, 1, rng)) for a, b in lengths]
 
 
-def rngs(count: int, seed: int = 1, step: int = 0, start: int = 0) -> list[np.random.Generator]:
-    return [generator(seed, step, index) for index in range(start, start + count)]
+def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:
+    """The generators of the first `count` examples of a step."""
+    return [generator(seed, step, index) for index in range(count)]
 
 
 def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
-    """Values [N] of packed sequences, for each of them."""
+    """A list for each sequence, of values [N] that stand one after the other as its tokens do."""
     return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
 
 
@@ -56,17 +65,17 @@ def restored(batch: Batch) -> np.ndarray:
 
 
 def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
-    """All objectives in one batch; lengths from a few tokens to as many as fit."""
+    """All objectives in one batch; lengths from a few tokens to more than fit into 64, which are cut."""
     examples = {
         "mmlm": texts([20, 9, 70], language=2),
         "tlm": pairs([(20, 9), (1, 15), (50, 50)]),
         "camlm": pairs([(13, 9), (5, 14), (40, 30)]),
         "btmlm": texts([13, 5, 50]),
     }
-    generators = iter(rngs(99, seed))
+    by_objective = [(objective, example) for objective, part in examples.items() for example in part]
     masked = []
-    for objective, of_objective in examples.items():
-        masked += [maker.mask(objective, example, next(generators)) for example in of_objective]
+    for (objective, example), rng in zip(by_objective, rngs(len(by_objective), seed)):
+        masked.append(maker.mask(objective, example, rng))
     return pack(masked)
 
 
@@ -74,9 +83,9 @@ class Filled(NamedTuple):
     """BTMLM's second stage.
 
     Attributes:
-        batch: with its pseudo-tokens.
-        pseudo_ids: int64 [P].
-        counts: how many pseudo-tokens there are, are copied, and repeated.
+        batch: with pseudo-tokens in its slots.
+        pseudo_ids: int64 [P], in the order of the slots.
+        counts: "pseudo", "copied" and "repeated", as `PseudoTokenGenerator.fill` returns them.
     """
 
     batch: Batch
@@ -141,9 +150,9 @@ def dense(batch: Packed) -> Dense:
 def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each text or pair, its tokens in order, int64 [t], and who sees whom, bool [t, t]."""
     matrices = []
-    starts, lengths, contexts = (
-        array.tolist() for array in (batch.layout.starts, batch.lengths, batch.contexts)
-    )
+    starts = batch.layout.starts.tolist()
+    lengths = batch.lengths.tolist()
+    contexts = batch.contexts.tolist()
     number = 0
     while number < len(lengths):
         start = starts[number]
@@ -152,9 +161,9 @@ def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
         tokens = np.arange(start, start + length)
         if isinstance(batch, Stage1):
             matrices.append((tokens, attention_mask.compact(context, length - context)))
-        elif context == length:
+        elif context == length:  # MMLM, TLM and BTMLM's second stage have no placeholders
             matrices.append((tokens, np.ones([length, length], bool)))
-        else:  # CAMLM: the two sequences together are all positions of the pair
+        else:  # CAMLM: this sequence and the next one are the two halves of a pair
             number += 1
             tokens = np.arange(start, start + length + lengths[number])
             tokens = tokens[np.argsort(batch.position_ids[tokens])]

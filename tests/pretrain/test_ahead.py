@@ -3,7 +3,7 @@
 import pytest
 
 from model import device
-from tests.pretrain.tiny_run import assert_equal_runs, pretrain
+from tests.pretrain.tiny_run import STEPS, assert_equal_runs, pretrain
 from training.adamw import AdamW
 from training.run import Trainer
 
@@ -13,7 +13,7 @@ OPTIONS = {"run__eval_steps": 5, "init__lm_head_warmup_steps": 2}
 
 @pytest.fixture
 def events(monkeypatch) -> list[str]:
-    """When a step is sent and when it updates, on what takes the paths of a GPU."""
+    """The order of sends and updates in runs of this process, which take the paths of a GPU."""
     events: list[str] = []
     send = Trainer._send
     update = AdamW.step
@@ -34,9 +34,11 @@ def events(monkeypatch) -> list[str]:
 
 
 def test_the_next_step_is_sent_before_the_update(tiny_corpus, tmp_path, events, monkeypatch):
+    """The same run without sending ahead ends with the same bits."""
     ahead = pretrain(tiny_corpus, tmp_path / "ahead", **OPTIONS)
     assert events[:5] == ["send 1", "send 2", "update", "send 3", "update"]
-    assert events.count("update") == 12 and events[-3:] == ["send 12", "update", "update"]
+    assert events.count("update") == STEPS
+    assert events[-3:] == [f"send {STEPS}", "update", "update"]  # nothing follows the last step
     events.clear()
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_send_ahead", lambda *args: None)
@@ -46,10 +48,12 @@ def test_the_next_step_is_sent_before_the_update(tiny_corpus, tmp_path, events, 
 
 
 @pytest.mark.parametrize("step", [2, 5])
-def test_a_stopped_run_reads_that_step_again(tiny_corpus, tmp_path, events, step):
+def test_a_stopped_run_has_not_sent_the_next_step(tiny_corpus, tmp_path, events, step):
+    """The run stops after `step`: the step after it was not sent, so the resumed run does not miss it."""
     straight = pretrain(tiny_corpus, tmp_path / "straight", **OPTIONS)
     events.clear()
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **OPTIONS)
-    assert f"send {step}" in events and f"send {step + 1}" not in events
+    assert f"send {step}" in events
+    assert f"send {step + 1}" not in events
     pretrain(tiny_corpus, out, **OPTIONS)
     assert_equal_runs(straight, out)

@@ -14,11 +14,14 @@ MASKED = np.array([0, 1, 0, 0, 1, 1, 0], dtype=bool)
 
 
 def drawn(text: str) -> dict[str, np.ndarray]:
-    """Every matrix in a text, by its row labels: consecutive lines of a label and cells, 1 or '.'."""
+    """Every matrix that is drawn in a text, bool [T, T], by its row labels ("x1 M2 x3").
+
+    A matrix is consecutive lines of a label and cells, which are 1 or a dot; a bar may stand between cells.
+    """
     matrices = {}
     labels: list[str] = []
     rows: list[list[bool]] = []
-    for line in [*text.splitlines(), ""]:
+    for line in [*text.splitlines(), ""]:  # the empty line ends a matrix on the last line
         match = re.fullmatch(r"\s*(\w+)\s+([1.](?:[ |]+[1.])*)\s*", line)
         if match:
             labels.append(match[1])
@@ -44,9 +47,11 @@ def test_docstrings_draw_the_matrices(function, labels, matrix):
 
 
 def test_the_document_draws_the_matrices():
-    sections = re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.M)
-    by_title = {section.split("\n", 1)[0].split(" ")[0]: drawn(section) for section in sections}
-    assert np.array_equal(by_title["MMLM"]["x1 M2 x3"], np.ones([3, 3], bool))
-    assert np.array_equal(by_title["TLM"]["x1 M2 x3 y4 M5 M6 y7"], np.ones([7, 7], bool))
-    assert np.array_equal(by_title["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.camlm(SIDE, MASKED))
-    assert np.array_equal(by_title["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.compact(4, 3))
+    matrices = {}  # the first word of a section's title -> its matrices
+    for section in re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.M):
+        title = section.split("\n")[0]
+        matrices[title.split(" ")[0]] = drawn(section)
+    assert np.array_equal(matrices["MMLM"]["x1 M2 x3"], np.ones([3, 3], bool))
+    assert np.array_equal(matrices["TLM"]["x1 M2 x3 y4 M5 M6 y7"], np.ones([7, 7], bool))
+    assert np.array_equal(matrices["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.camlm(SIDE, MASKED))
+    assert np.array_equal(matrices["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.compact(4, 3))

@@ -35,10 +35,12 @@ from utils.errors import UserError
 
 
 def lines_of(text) -> list[list[int]]:
+    """The ids of each line of a `CorpusText`."""
     return [text.line(number).tolist() for number in range(text.num_lines)]
 
 
 def pairs_of(pairs) -> list[list[list[int]]]:
+    """The ids of both sides of each pair of a `Pairs`."""
     return [[side.tolist() for side in pairs[number]] for number in range(len(pairs))]
 
 
@@ -47,8 +49,11 @@ def stop(*_):
 
 
 def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
-    assert sum(name.startswith("mono/en/train") and ".ids" in name for name in reference) > 1
-    assert not [name for name in reference if ".build" in name or ".tmp" in name]
+    english_shards = [name for name in reference if name.startswith("mono/en/train") and ".ids" in name]
+    assert len(english_shards) > 1
+    assert not [
+        name for name in reference if ".build" in name or ".tmp" in name
+    ]  # nothing is left of the work
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
     assert files_of(tmp_path / "corpus") == reference
 
@@ -57,8 +62,9 @@ def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
 def test_a_build_stopped_again_and_again_gives_the_same_bytes(
     tmp_path, monkeypatch, pieces, inputs, reference, seed
 ):
+    """Each time before the renaming of a random file."""
     draw = random.Random(seed)
-    for _ in range(100):
+    for _ in range(100):  # far more times than it takes
         with monkeypatch.context() as patch:
             stop_at(patch, draw.randrange(60))
             try:
@@ -70,6 +76,7 @@ def test_a_build_stopped_again_and_again_gives_the_same_bytes(
 
 
 def is_running(pid: int) -> bool:
+    """Whether a process is there and has not ended: a zombie has."""
     try:
         return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -77,12 +84,14 @@ def is_running(pid: int) -> bool:
 
 
 def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, reference):
+    """Killed in the middle of each pass over the text, when some units are done."""
     words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
     for stage in ("scan", "tokens"):
         process = subprocess.Popen(words, cwd=ROOT)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            if len(list((tmp_path / "corpus").rglob(f"{stage}/*-*"))) > 4:
+            finished_units = list((tmp_path / "corpus").rglob(f"{stage}/*-*"))
+            if len(finished_units) > 4:
                 break
             time.sleep(0.01)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
@@ -99,6 +108,7 @@ def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, referen
 
 
 def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, inputs, reference):
+    """A build that is stopped before its shards does not read or tokenize the text again."""
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "write_shards", stop)
         with pytest.raises(Stopped):
@@ -111,20 +121,21 @@ def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, input
 
 @pytest.mark.parametrize("deduplicate", [True, False])
 def test_of_equal_lines_the_first_stays(tmp_path, monkeypatch, pieces, inputs, deduplicate):
-    monkeypatch.setattr(duplicates, "KEYS_IN_MEMORY", 100)  # many parts
+    monkeypatch.setattr(duplicates, "KEYS_IN_MEMORY", 100)  # so that there are many parts
     build(tmp_path / "corpus", pieces, **inputs, deduplicate=deduplicate)
     corpus = Corpus(tmp_path / "corpus")
     tokenizer = Tokenizer(piece_model_path=pieces)
-    gz, more = inputs["mono"]["en"]
-    english = gzip.decompress(Path(gz).read_bytes()).decode().split("\n")
-    english += Path(more).read_text().splitlines()
+    gz_file, second_file = inputs["mono"]["en"]
+    english = gzip.decompress(Path(gz_file).read_bytes()).decode().split("\n")
+    english += Path(second_file).read_text().splitlines()
     rows = [tuple(line.split("\t")) for line in Path(inputs["parallel"]["en-de"]).read_text().splitlines()]
     expected_lines = english
     expected_rows = rows
-    if deduplicate:
+    if deduplicate:  # a dictionary has each key once, where it came first
         expected_lines = list(dict.fromkeys(english))
         expected_rows = list(dict.fromkeys(rows))
     assert lines_of(corpus.mono["en"]) == tokenizer.encode_batch(expected_lines)
+    # The rows are English and German; the corpus has the languages in alphabetical order.
     expected_pairs = [tokenizer.encode_batch([german, english]) for english, german in expected_rows]
     assert pairs_of(corpus.parallel["de", "en"]) == expected_pairs
     dropped = corpus.manifest["parallel"]["de-en"]["dropped"]
@@ -142,10 +153,12 @@ def test_ratio_of_lengths(tmp_path, pieces):
     ids = list(zip(tokenizer.encode_batch(german), tokenizer.encode_batch(english)))
     expected = [[a, b] for a, b in ids if max(len(a), len(b)) <= 2 * min(len(a), len(b))]
     assert pairs_of(corpus.parallel["de", "en"]) == expected
-    assert corpus.manifest["parallel"]["de-en"]["dropped"]["ratio"] == len(ids) - len(expected) > 0
+    dropped = corpus.manifest["parallel"]["de-en"]["dropped"]
+    assert dropped["ratio"] == len(ids) - len(expected) > 0
 
 
 def test_lines_without_any_piece_are_left_out(tmp_path, pieces):
+    """sentencepiece makes nothing of zero-width spaces and marks of direction."""
     path = write_lines(tmp_path / "x", ["baba", "\u200b\u200e", "\u200b", "dodo"])
     manifest = build(tmp_path / "corpus", pieces, mono={"en": path})
     assert manifest["mono"]["en"]["train"]["lines"] == 2
@@ -154,7 +167,7 @@ def test_lines_without_any_piece_are_left_out(tmp_path, pieces):
 
 def test_held_out_text(tmp_path, pieces):
     """About as much as asked; equal lines go together, also an English line that is in two pairs."""
-    english = [line for line in sentences(3000, 1) for _ in range(2)]
+    english = [line for line in sentences(3000, 1) for _ in range(2)]  # 6000 lines, each of them twice
     german = sentences(6000, 2)
     french = sentences(6000, 3)
     mono = write_lines(tmp_path / "en", english)
@@ -168,16 +181,19 @@ def test_held_out_text(tmp_path, pieces):
     held_out = {tuple(line) for line in lines_of(corpus.held_out_mono["en"])}
     assert not train & held_out
     assert corpus.mono["en"].num_lines + corpus.held_out_mono["en"].num_lines == 6000
+    # Each of 3000 lines is drawn by its hash, so the number of lines has a standard deviation of about 20.
     assert abs(corpus.held_out_mono["en"].num_lines - 200) < 80
-    for languages, side in {("de", "en"): 1, ("en", "fr"): 0}.items():
+    for languages in (("de", "en"), ("en", "fr")):
+        english_side = languages.index("en")
         pairs = pairs_of(corpus.held_out_parallel[languages])
-        assert {tuple(pair[side]) for pair in pairs} == held_out
+        assert {tuple(pair[english_side]) for pair in pairs} == held_out
     # The counts of pieces are those of the train text.
     assert corpus.piece_counts("fr").sum() == sum(len(french) for _, french in corpus.parallel["en", "fr"])
 
 
 @pytest.mark.parametrize("held_out, low, high", [(100_000, 0.03, 0.07), (0, 0, 0)])
 def test_at_most_a_twentieth_is_held_out(tmp_path, pieces, held_out, low, high):
+    """`low` and `high` are the bounds of the share that is held out; which lines are, their hashes decide."""
     path = write_lines(tmp_path / "en", sentences(3000, 1))
     manifest = build(tmp_path / "corpus", pieces, mono={"en": path}, held_out=held_out)
     assert low <= manifest["mono"]["en"]["held_out"]["lines"] / 3000 <= high
@@ -191,18 +207,21 @@ def test_documents_are_held_out_whole(tmp_path, pieces):
     corpus = Corpus(tmp_path / "corpus")
     tokenizer = Tokenizer(piece_model_path=pieces)
     in_corpus = []
-    for text in (corpus.mono["en"], corpus.held_out_mono["en"]):  # one shard each
+    for text in (corpus.mono["en"], corpus.held_out_mono["en"]):
         ids = lines_of(text)
-        for start, end in itertools.pairwise(text.document_offsets(0).tolist()):
+        for start, end in itertools.pairwise(text.document_offsets(0).tolist()):  # of shard 0, the only one
             in_corpus.append(ids[start:end])
     assert sorted(in_corpus) == sorted(tokenizer.encode_batch(document) for document in documents)
 
 
 def test_shards_are_as_large_as_allowed(reference):
-    assert list(group_units([5, 5, 5, 0, 12, 1], 10)) == [slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 6)]
+    tokens_of_units = [5, 5, 5, 0, 12, 1]
+    shards = [tokens_of_units[units] for units in group_units(tokens_of_units, 10)]
+    assert shards == [[5, 5], [5, 0], [12], [1]]
     assert list(group_units([0, 0], 10)) == []
     sizes = [len(data) for name, data in reference.items() if name.endswith(".ids.npy")]
-    assert max(sizes) <= 0.02 * 2**20 + 128
+    header = 128  # bytes of an .npy file before the array
+    assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + header
 
 
 def test_the_table_and_the_warning(tmp_path, pieces):
@@ -214,39 +233,47 @@ def test_the_table_and_the_warning(tmp_path, pieces):
     manifest = build(tmp_path / "corpus", pieces, mono=mono, parallel={"en-de": pair}, deduplicate=True)
     table = summary(manifest)
     tokens = manifest["mono"]["en"]["train"]["tokens"]
-    rows = {row.split("  ")[0].strip(): row.split() for row in table}
+    rows = {row.split("  ")[0].strip(): row.split() for row in table}  # text -> words of its row
+    # One line of the three is left: its tokens, unknown ones, mean length, held out, left out.
     assert rows["en"][1:] == ["1", str(tokens), "0.00%", f"{tokens:.1f}", "0", "2", "duplicate"]
-    assert rows["de-en: de"][2] == "1" and rows["de-en: en"][2] == "1"
+    _, _, lines_of_german, *_ = rows["de-en: de"]
+    _, _, lines_of_english, *_ = rows["de-en: en"]
+    assert lines_of_german == lines_of_english == "1"
     warnings = [line for line in table if line.startswith("warning")]
     assert len(warnings) == 1 and warnings[0].startswith("warning: ka: ")
 
 
 ENGLISH = sentences(400, seed=3)
+# A translation for the report: words of similar length, in another order.
 GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in ENGLISH]
 
 
 @pytest.mark.parametrize(
     ("second", "warning"),
     [
-        (GERMAN, ""),
+        (GERMAN, ""),  # the translations
+        # A line is missing: the first one, or two in the middle.
         (GERMAN[1:], "at 3 of 3 places that were looked at the sides have unrelated lengths"),
         (GERMAN[:200] + GERMAN[202:], "of 3 places that were looked at the sides have unrelated lengths"),
+        # No translations at all.
         (sentences(400, seed=4), "share no numbers or names; is a line missing in one file"),
     ],
 )
 def test_sides_that_do_not_belong_together(tmp_path, pieces, second, warning):
+    """`second` is the other side of ENGLISH; `warning`: part of the warning, "" if there is none."""
     lines = [f"{english}\t{german}" for english, german in zip(ENGLISH, second)]
     build(tmp_path / "corpus", pieces, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
     corpus = Corpus(tmp_path / "corpus")
     report = pair_report(corpus, Tokenizer.from_folder(corpus.path))
-    examples = report[:6]
-    assert f"de-en 1 de: {second[0]}".startswith(examples[0])
+    examples = report[:6]  # three pairs
+    assert f"de-en 1 de: {second[0]}".startswith(examples[0])  # a long line is cut
     assert examples[1].startswith(f"de-en 1 en: {ENGLISH[0]}")
+    warnings = report[6:]
     if warning:
-        (line,) = report[6:]
+        (line,) = warnings
         assert line.startswith("warning: de-en: ") and warning in line
     else:
-        assert len(report) == 6
+        assert not warnings
 
 
 def run_command(words: list[str]) -> subprocess.CompletedProcess:
@@ -254,6 +281,7 @@ def run_command(words: list[str]) -> subprocess.CompletedProcess:
 
 
 def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypatch, pieces, inputs):
+    """With other options or changed files it is refused. --overwrite begins anew, beside other files."""
     with monkeypatch.context() as patch:
         stop_at(patch, 30)
         with pytest.raises(Stopped):
@@ -268,9 +296,9 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
         with pytest.raises(UserError, match="changed while it was read"):
             build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
     (tmp_path / "corpus/note.txt").write_text("mine")
-    for held_out in (5, 6):  # an unfinished build and a corpus, whose own vocabulary serves again
+    for held_out in (5, 6):  # first over the unfinished build, then over the corpus
         build(tmp_path / "corpus", pieces, **inputs, held_out=held_out, overwrite=True)
-        pieces = tmp_path / "corpus/piece.model"
+        pieces = tmp_path / "corpus/piece.model"  # the piece model of the corpus may serve again
         assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == held_out
     assert (tmp_path / "corpus/note.txt").read_text() == "mine"
 
@@ -280,14 +308,14 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
     assert build(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
-    (tmp_path / "corpus/.build/mono").mkdir(parents=True)  # killed after its last write
+    (tmp_path / "corpus/.build/mono").mkdir(parents=True)  # left by a build that was killed at its end
     build(tmp_path / "corpus", pieces, **inputs)
     assert not (tmp_path / "corpus/.build").exists()
     with pytest.raises(UserError, match=r"made otherwise \(options.documents: line -> blank\)"):
         build(tmp_path / "corpus", pieces, **inputs, documents="blank")
     file = tmp_path / "corpus/mono/fr/train-00000.ids.npy"
     data = bytearray(file.read_bytes())
-    data[-1] ^= 1
+    data[-1] ^= 1  # flip a bit
     file.write_bytes(data)
     with pytest.raises(UserError, match="train-00000.ids.npy: its SHA-256"):
         build(tmp_path / "corpus", pieces, **inputs)
@@ -302,17 +330,23 @@ def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
 
 
 def test_a_language_without_text(tmp_path, pieces):
+    """Without a line, with blank lines, and with a line of which sentencepiece makes nothing."""
     (tmp_path / "corpus").mkdir()
-    faults = {"empty: no text": [], "no text in en in it": ["", "  "], "en: nothing is left": ["\u200b"]}
-    for message, lines in faults.items():
+    lines_by_message = {
+        "empty: no text": [],
+        "no text in en in it": ["", "  "],
+        "en: nothing is left": ["\u200b"],
+    }
+    for message, lines in lines_by_message.items():
         path = write_lines(tmp_path / "x", lines)
         with pytest.raises(UserError, match=message):
             build(tmp_path / "corpus", pieces, mono={"en": path}, overwrite=True)
 
 
 def test_a_dead_worker():
+    tasks = [(1,)]  # the argument of os._exit: the worker ends at once
     with LocalWorkers(2) as workers, pytest.raises(UserError, match="a worker process died"):
-        list(workers.run(os._exit, [(1,)]))
+        list(workers.run(os._exit, tasks))
 
 
 def test_command_line(tmp_path, pieces):
@@ -350,18 +384,19 @@ def test_options_that_make_no_sense(options, message):
 
 
 def test_shared_text_in_bounded_memory(tmp_path, data_dir):
-    """Real text; no process above 1 GiB."""
+    """Real text in two languages, and 302 pairs; no process takes more than 1 GiB."""
     inputs = {
         "mono": {language: f"{data_dir}/pretrain/mono/{language}.txt.gz" for language in ("th", "zh")},
         "parallel": {"en-th": f"{data_dir}/pretrain/parallel/en-th.tsv.gz"},
     }
     model = data_dir / "vocab/xnli15-32k.model"
     words = command(tmp_path / "corpus", model, inputs, deduplicate=True, workers=2)
-    code = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
-    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
-    process = run_command([sys.executable, "-c", code, *words])
+    # A process that runs the build, and prints how much memory the largest of its descendants took, in KiB.
+    measure = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
+    measure += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    process = run_command([sys.executable, "-c", measure, *words])
     assert process.returncode == 0, process.stderr
-    assert int(process.stdout.splitlines()[-1]) < 1 << 20  # KiB; of the largest process
+    assert int(process.stdout.splitlines()[-1]) < 1 << 20
     assert "warning" not in process.stdout
     corpus = Corpus(tmp_path / "corpus", verify=True)
     assert corpus.manifest["mono"]["zh"]["train"]["unknown"] > 0

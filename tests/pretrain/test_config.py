@@ -61,34 +61,41 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
     ],
 )
 def test_a_value_that_no_run_can_have(changes, message):
-    with pytest.raises(UserError, match=message if ".*" in message else re.escape(message)) as refused:
+    pattern = message if ".*" in message else re.escape(message)
+    with pytest.raises(UserError, match=pattern) as refused:
         config(Path("corpus"), **changes)
     assert "\n" not in str(refused.value)
 
 
 def load(path: Path) -> PretrainConfig:
+    """The configuration in a file, with a corpus from the command line."""
     return load_config(PretrainConfig, ["--config", str(path), "--data.corpus", "corpus"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_is_a_run_and_says_what_of(path):
+    """Each value of the file is that of the configuration."""
     assert path.read_text().startswith("# ")
     loaded = load(path)
     keys = yaml.safe_load(path.read_text())
     for section, values in keys.items():
         for key, value in values.items():
-            if key != "corpus":
+            if key != "corpus":  # the command line names another one
                 assert getattr(getattr(loaded, section), key) == value, f"{section}.{key}"
 
 
 def test_steps_on_the_command_line_replace_the_tokens_of_a_file():
-    line = ["--config", str(ROOT / "configs/pretrain/sample.yaml"), "--optimizer.steps", "60"]
-    optimizer = load_config(PretrainConfig, line).optimizer
-    assert (optimizer.steps, optimizer.tokens) == (60, 0)
+    file = ROOT / "configs/pretrain/sample.yaml"
+    assert load(file).optimizer.tokens > 0
+    optimizer = load_config(PretrainConfig, ["--config", str(file), "--optimizer.steps", "60"]).optimizer
+    assert optimizer.steps == 60
+    assert optimizer.tokens == 0
 
 
 def test_the_papers_table_11():
+    # Layers, hidden size, attention heads.
     shapes = {"small": (6, 768, 12), "base": (12, 768, 12), "large": (24, 1024, 16)}
+    # Steps, batch size, peak of the learning rate.
     runs = {"small": (240_000, 1024, 3e-4), "base": (150_000, 2048, 2e-4), "large": (200_000, 2048, 1e-4)}
     for size in ("small", "base", "large"):
         loaded = load(ROOT / "configs" / "pretrain" / f"{size}.yaml")
@@ -98,16 +105,20 @@ def test_the_papers_table_11():
         assert (optimizer.steps, optimizer.batch_size, optimizer.learning_rate) == runs[size]
         assert (optimizer.warmup_steps, optimizer.beta1, optimizer.beta2) == (10_000, 0.98, 0.999)
         assert (optimizer.epsilon, optimizer.weight_decay) == (1e-6, 0.01)
-        rate = learning_rate(loaded, optimizer.steps)  # linear, from the peak
-        assert rate(10_000) == 1.0 and rate((optimizer.steps + 10_000) // 2) == 0.5
+        rate = learning_rate(loaded, optimizer.steps)
+        half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
+        assert rate(10_000) == 1.0
+        assert rate(half_way) == 0.5
         assert (model.hidden_dropout_prob, model.attention_probs_dropout_prob) == (0.1, 0.1)
         assert loaded.data.max_seq_len == 512
 
 
 def test_the_papers_table_6():
+    """exp1 to exp5 train on these objectives, in 15 languages."""
     rows = ("mmlm", "mmlm tlm", "mmlm camlm", "mmlm btmlm camlm", "mmlm btmlm camlm tlm")
-    for number, active in enumerate(rows, 1):
-        assert set(load(ROOT / f"configs/pretrain/exp{number}.yaml").objectives.active) == set(active.split())
+    for number, row in enumerate(rows, 1):
+        active = load(ROOT / f"configs/pretrain/exp{number}.yaml").objectives.active
+        assert set(active) == set(row.split())
     assert len(load(ROOT / "configs/pretrain/ernie-m-15.yaml").data.languages) == 15
 
 

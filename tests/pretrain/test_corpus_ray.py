@@ -31,6 +31,8 @@ def test_the_same_bytes(tmp_path, pieces, inputs, reference):
 
 @needs_ray
 def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
+    """Results, a UserError, a result though the worker died once, and an error if it dies every time."""
+
     def die_once(marker: Path) -> str:
         if not marker.exists():
             marker.touch()
@@ -40,7 +42,8 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
     with RayWorkers(1, None) as workers:
         file = tmp_path / "text"
         file.write_text("four")
-        assert [status.st_size for status in workers.run(file_status, [(str(file),)] * 3)] == [4, 4, 4]
+        tasks = [(str(file),)] * 3
+        assert [status.st_size for status in workers.run(file_status, tasks)] == [4, 4, 4]
         with pytest.raises(UserError, match=r"^\S*nowhere: cannot be read: No such file"):
             list(workers.run(file_status, [(str(tmp_path / "nowhere"),)]))
         assert list(workers.run(die_once, [(tmp_path / "died",)])) == ["done"]

@@ -17,23 +17,29 @@ STEPS = 12
 
 
 def make_corpus(folder: Path, mono_languages: tuple[str, ...] = LANGUAGES, **options) -> Path:
-    """Text of three languages and two pairs, built into `folder/corpus`."""
+    """Build a corpus in `folder/corpus`: text of three languages, pairs of en-de and en-fr.
+
+    Args:
+        mono_languages: those with monolingual text.
+        options: of `BuildOptions`.
+
+    Returns:
+        The folder of the corpus.
+    """
     pieces = train_pieces(folder / "piece.model")
     lines = {language: sentences(150, seed) for seed, language in enumerate(LANGUAGES)}
     mono = {name: write_lines(folder / f"{name}.txt", lines[name]) for name in mono_languages}
-    parallel = {
-        f"{a}-{b}": write_lines(
-            folder / f"{a}-{b}.tsv", [f"{x}\t{y}" for x, y in zip(lines[a][:count], lines[b])]
-        )
-        for a, b, count in (("en", "de", 120), ("en", "fr", 80))
-    }
+    parallel = {}
+    for other, count in (("de", 120), ("fr", 80)):
+        rows = [f"{a}\t{b}" for a, b in zip(lines["en"][:count], lines[other])]
+        parallel[f"en-{other}"] = write_lines(folder / f"en-{other}.tsv", rows)
     build(folder / "corpus", pieces, mono=mono, parallel=parallel, **({"held_out": 8} | options))
     return folder / "corpus"
 
 
 def flags(corpus: Path, output: Path, **changes) -> list[str]:
     """A command line for run_pretrain.py: `section__key=value` changes a value, `config` is a YAML file."""
-    first = ["--config", changes.pop("config")] if "config" in changes else []
+    config_flag = ["--config", changes.pop("config")] if "config" in changes else []
     values = {
         "model.hidden_size": 16,
         "model.num_hidden_layers": 2,
@@ -52,14 +58,14 @@ def flags(corpus: Path, output: Path, **changes) -> list[str]:
         "run.eval_sequences": 6,
     }
     values |= {name.replace("__", "."): value for name, value in changes.items()}
-    if "optimizer.tokens" in values:
+    if "optimizer.tokens" in values:  # a run has one of the two
         values.pop("optimizer.steps")
-    plain = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    return first + as_flags(plain)
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return config_flag + as_flags(words)
 
 
 def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainConfig:
-    """The configuration that these flags give."""
+    """The configuration that `flags` gives."""
     return load_config(PretrainConfig, flags(corpus, output, **changes))
 
 
@@ -70,7 +76,7 @@ def pretrain(corpus: Path, output: Path, **changes) -> Path:
 
 
 def records(output: Path) -> list[dict]:
-    """metrics.jsonl without what a clock decides."""
+    """The lines of metrics.jsonl, of training and of evaluations, without what a clock decides."""
     logged = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     for record in logged:
         record.pop("tokens_per_second", None)
@@ -90,7 +96,7 @@ def checkpoint(output: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def assert_equal_runs(straight: Path, resumed: Path, step: int = STEPS) -> None:
-    """Weights, optimizer state, positions and losses are the same bits."""
+    """Weights, optimizer state, positions, losses and exported models of two runs are the same bits."""
     arrays = checkpoint(resumed, step)
     expected = checkpoint(straight, step)
     assert arrays.keys() == expected.keys()

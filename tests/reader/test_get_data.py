@@ -29,11 +29,12 @@ TEXTS = sentences(12, seed=3)
 
 
 def table(columns: str, rows: list) -> str:
+    """A TSV file. `columns`: the header's names, with spaces between them."""
     return "".join("\t".join(map(str, row)) + "\n" for row in [columns.split(), *rows])
 
 
 def nli_release() -> dict[str, str]:
-    """XNLI-1.0 and XNLI-MT-1.0, as name -> content."""
+    """XNLI-1.0 and XNLI-MT-1.0, two archives, as name -> content."""
     labels = ["entailment", "neutral", "contradiction"] * 4
     rows = [
         [language, label, text, text]
@@ -50,6 +51,7 @@ def nli_release() -> dict[str, str]:
 
 
 def paraphrase_release() -> dict[str, str]:
+    """PAWS-X, as name -> content."""
     rows = [[number, text, text, number % 2] for number, text in enumerate(TEXTS)]
     content = table("id sentence1 sentence2 label", rows)
     names = ["en/train", "en/dev_2k", "en/test_2k", "de/dev_2k", "de/test_2k"]
@@ -57,6 +59,7 @@ def paraphrase_release() -> dict[str, str]:
 
 
 def treebank_release() -> dict[str, str]:
+    """Universal Dependencies, as name -> content; long words are nouns."""
     release = {}
     for name in ("en_ewt-ud-train", "en_ewt-ud-dev", "en_ewt-ud-test", "de_gsd-ud-dev", "de_gsd-ud-test"):
         lines = []
@@ -79,6 +82,7 @@ def questions(language: str = "") -> str:
 
 
 def zipped(contents: dict[str, str]) -> bytes:
+    """The bytes of a zip archive. `contents`: name -> text."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in contents.items():
@@ -87,6 +91,7 @@ def zipped(contents: dict[str, str]) -> bytes:
 
 
 def tarred(contents: dict[str, str], compression: str) -> bytes:
+    """The bytes of a tar archive. `contents`: name -> text; `compression`: gz or bz2."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:
         for name, content in contents.items():
@@ -109,8 +114,8 @@ def releases() -> dict[str, bytes]:
         for language in ("en", "de")
     }
     on_server = {
-        "XNLI/XNLI-1.0.zip": zipped({name: text for name, text in nli.items() if "MT" not in name}),
-        "XNLI/XNLI-MT-1.0.zip": zipped({name: text for name, text in nli.items() if "MT" in name}),
+        "XNLI/XNLI-1.0.zip": zipped({name: text for name, text in nli.items() if "XNLI-1.0/" in name}),
+        "XNLI/XNLI-MT-1.0.zip": zipped({name: text for name, text in nli.items() if "XNLI-MT-1.0/" in name}),
         "paws/pawsx/x-final.tar.gz": tarred(paraphrase_release(), "gz"),
         "MLQA/MLQA_V1.zip": zipped(mlqa),
         "rajpurkar/SQuAD-explorer/master/dataset/train-v1.1.json": questions().encode(),
@@ -130,7 +135,8 @@ def releases() -> dict[str, bytes]:
             name = f"bucc2018/{language}-en/{language}-en.{split}"
             contents = {f"{name}.gold": f"{language}-1\ten-1\n"}
             for side in (language, "en"):
-                contents[f"{name}.{side}"] = "".join(f"{side}-{n}\t{t}\n" for n, t in enumerate(TEXTS))
+                lines = [f"{side}-{number}\t{text}\n" for number, text in enumerate(TEXTS)]
+                contents[f"{name}.{side}"] = "".join(lines)
             on_server[f"bucc2018/bucc2018-{language}-en.{split}-gold.tar.bz2"] = tarred(contents, "bz2")
     return on_server
 
@@ -140,7 +146,8 @@ def small(server, monkeypatch):
     """The server has the releases, and get_data asks it instead of the real ones."""
     parts = {}
     for name, part in get_data.PARTS.items():
-        path = part.folder.split("/", 3)[3].replace("repository/xmlui/bitstream/handle/11234/", "")
+        path = part.folder.split("/", 3)[3]  # https://host/path
+        path = path.removeprefix("repository/xmlui/bitstream/handle/11234/")  # that of the treebanks is long
         parts[name] = part._replace(folder=f"{server.url}/{path}")
     monkeypatch.setattr(get_data, "PARTS", parts)
     server.files = {f"/{path}": content for path, content in releases().items()}
@@ -148,6 +155,7 @@ def small(server, monkeypatch):
 
 
 def get(folder, *parts: str) -> None:
+    """Download parts, or all, to `folder`/data, and prepare them."""
     get_data.main([*parts, "--data", str(folder / "data")])
 
 
@@ -158,6 +166,7 @@ def test_the_addresses_are_those_of_the_docs():
         assert part.folder.removeprefix("https://") in page, name
 
 
+# Task -> the program that its recipe starts.
 RECIPES = {
     "xnli": "run_classifier",
     "pawsx": "run_classifier",
@@ -203,22 +212,30 @@ def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, mon
 
 
 def train_two_steps(task: str, program: str) -> None:
-    """The recipe of base, with its own flags but for the size of the steps."""
+    """Run the recipe of base with its own flags, but two small steps and a test."""
     shutil.rmtree("checkpoints", ignore_errors=True)
     recipe = ["sh", f"scripts/base/{task}_cross_lingual_transfer.sh"]
     environment = clean_environment()
-    line = subprocess.run(recipe, env=environment, capture_output=True, text=True, check=True).stdout
-    flags = json.loads(line)[3:]
-    few = ["--do_test", "true", "--max_steps", "2", "--batch_size", "2", "--max_seq_len", "64"]
-    few += ["--use_cuda", "false"]
+    # The stand-in for launch.py prints its arguments: --recipe_devices N, the script, and the script's flags.
+    printed = subprocess.run(recipe, env=environment, capture_output=True, text=True, check=True).stdout
+    arguments = json.loads(printed)
+    flags = arguments[arguments.index(f"{program}.py") + 1 :]
+    changed = {
+        "do_test": "true",
+        "max_steps": 2,
+        "batch_size": 2,
+        "max_seq_len": 64,
+        "use_cuda": "false",
+    }
     if program == "run_mrc":
-        few += ["--doc_stride", "16", "--max_query_length", "16"]
-    call_main(importlib.import_module(program), [*flags, *few])
+        changed |= {"doc_stride": 16, "max_query_length": 16}
+    call_main(importlib.import_module(program), [*flags, *as_flags(changed)])
     results = json.loads(Path("checkpoints/results.json").read_text())
     assert results["selected"]["1"]["step"] == 2, task
 
 
 def search_tatoeba() -> None:
+    """Search the German sentences of Tatoeba."""
     flags = {
         "pairs": "data/tatoeba",
         "languages": "de",
@@ -232,6 +249,7 @@ def search_tatoeba() -> None:
 
 
 def mine_bucc(split: str, gold: list[str]) -> None:
+    """Mine the German part of a split. `gold`: the flag that names the right pairs, if there are any."""
     flags = {
         "source": f"de<=data/bucc/{split}/de-en.de",
         "target": f"en<=data/bucc/{split}/de-en.en",
@@ -320,9 +338,9 @@ def test_files_of_tatoeba_that_do_not_belong_together(small, tmp_path):
         get(tmp_path, "tatoeba")
 
 
-@pytest.mark.parametrize("room", [100, 600])
+@pytest.mark.parametrize("room", [100, 600], ids=["download", "unpack or prepare"])
 def test_a_full_disk(small, tmp_path, room):
-    """While it downloads, and while it unpacks or prepares. Then the same command goes on."""
+    """No file can have more than `room` bytes. When the disk has room again, the same command goes on."""
     with disk_full_after(room), pytest.raises(UserError, match="no space left to write it"):
         get(tmp_path, "pawsx")
     assert not (tmp_path / "data/pawsx/label_map.json").exists()

@@ -19,7 +19,8 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.reader.conftest import files
 from utils.errors import UserError
 
-NOWHERE = "http://127.0.0.1:9/{size}{name}"  # the discard port: nobody answers
+# The discard port: nobody answers. A test leaves one of the two fields of the address.
+NOWHERE = "http://127.0.0.1:9/{size}{name}"
 
 
 @pytest.fixture
@@ -34,20 +35,25 @@ def small(tokenizer, monkeypatch, server):
             tokenizer.vocab_size, get_weights.HIDDEN_SIZE[size]
         )
     server.files["/piece.model"] = tokenizer.piece_model_path.read_bytes()
-    server.files["/vocab.txt"] = "".join(f"{t}\t{i}\n" for t, i in tokenizer.vocab.items()).encode()
+    vocab = "".join(f"{token}\t{id_}\n" for token, id_ in tokenizer.vocab.items())
+    server.files["/vocab.txt"] = vocab.encode()
     return server
 
 
 def archive(vocab_size: int, hidden: int, leave_out: str = "") -> bytes:
-    """A release: a folder with params, a configuration beside it, and a path that leads out of the folder."""
+    """A release: a folder with params, a configuration beside it, and a path that leads out of the folder.
+
+    Args:
+        leave_out: the tensor that is missing.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar, tempfile.TemporaryDirectory() as folder:
-        files = {"model-ernie-m/ernie_config.json": b"{}", "../../escaped": b"x"}
+        contents = {"model-ernie-m/ernie_config.json": b"{}", "../../escaped": b"x"}
         for name, shape in {"word_embedding": [vocab_size, hidden], "pooled_fc.b_0": [hidden]}.items():
             if name != leave_out:
                 fluid.write(Path(folder, name), np.zeros(shape, np.float32))
-                files[f"model-ernie-m/params/{name}"] = Path(folder, name).read_bytes()
-        for name, data in files.items():
+                contents[f"model-ernie-m/params/{name}"] = Path(folder, name).read_bytes()
+        for name, data in contents.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -55,6 +61,7 @@ def archive(vocab_size: int, hidden: int, leave_out: str = "") -> bytes:
 
 
 def get(configs: Path, *arguments) -> None:
+    """`python scripts/data/get_weights.py arguments` into a folder, in this process."""
     get_weights.main([*map(str, arguments), "--configs", str(configs)])
 
 
@@ -79,6 +86,7 @@ def test_everything(small, tokenizer, tmp_path, capsys):
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_download_that_breaks_off_is_continued(server, tmp_path, ranges):
+    """From a server that can send the rest of a file, or only all of it."""
     server.files["/x"] = b"0123456789"
     server.ranges = ranges
     server.drop_at = 3
@@ -100,7 +108,7 @@ def test_two_versions_are_never_mixed(server, tmp_path):
 
 def test_an_archive_that_would_fill_the_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(get_weights, "LARGEST_ARCHIVE", 1 << 20)
-    (tmp_path / "a.tar.gz").write_bytes(archive(1 << 17, 4))
+    (tmp_path / "a.tar.gz").write_bytes(archive(vocab_size=1 << 17, hidden=4))  # 2 MiB of float32
     with pytest.raises(UserError, match="when unpacked; not ERNIE-M"):
         get_weights.unpack(tmp_path / "a.tar.gz", tmp_path / "out", "base")
     assert files(tmp_path) == ["a.tar.gz"]

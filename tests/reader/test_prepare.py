@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reader.classification import read_classification
+from reader.classification import Example, read_classification
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, read_tagged
 from reader.task_files import read_label_map, read_languages
@@ -22,10 +22,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare(task: str, *arguments) -> None:
+    """`python scripts/data/prepare.py task arguments`, in this process."""
     main([task, *map(str, arguments)])
 
 
+def counts(printed: str, split: str, language: str) -> dict[str, int]:
+    """The row of a split and a language in the table that is printed: column -> number."""
+    lines = [re.split(" {2,}", line.strip()) for line in printed.splitlines()]
+    (header,) = [cells for cells in lines if cells[:2] == ["split", "language"]]
+    (row,) = [cells for cells in lines if cells[:2] == [split, language]]
+    return dict(zip(header[2:], map(int, row[2:]), strict=True))
+
+
 def write(folder: Path, **contents: str) -> Path:
+    """Write files, name -> text or bytes, and return their folder."""
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -52,6 +62,7 @@ def write(folder: Path, **contents: str) -> Path:
     ],
 )
 def test_names(task, path, expected):
+    """The split and the language that a file's name tells; None: the file is not used."""
     file = DATA_SETS[task].recognise(Path(path))
     assert (file and (file.split, file.language)) == expected
 
@@ -93,17 +104,19 @@ def test_xnli_both_releases(tmp_path, capsys):
         examples = list(read_classification(path, label_map))
         assert [example.label for example in examples] == [0, 1, 2]
         assert examples[1].text_b == '"fr" hypothesis 1' and examples[1].qid == "1"
-    joint = list(read_classification(out / "train/train.all.tsv", label_map))
-    assert [example[:3] for example in joint] == [
+    joint = read_classification(out / "train/train.all.tsv", label_map)
+    assert [(example.text_a, example.text_b, example.label) for example in joint] == [
         ("en p0", "en h0", 0),
         ("en p1", "en h1", 2),
         ("sw p0", "sw h0", 0),
         ("sw p1", "sw h1", 2),
     ]
-    assert re.search(r"train +sw +1 +0 +1 +2\n", capsys.readouterr().out)
+    expected = {"contradiction": 1, "entailment": 0, "neutral": 1, "rows": 2}
+    assert counts(capsys.readouterr().out, "train", "sw") == expected
 
 
 def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
+    """The rows: a good one, one without a label, one without a text, and one with a single column."""
     rows = "a\t b \tentailment\r\na\tb\t-\nn/a\t \tneutral\nneutral\n"
     write(tmp_path, **{"a/train-en.tsv": rows, "b/train.en.tsv": "x\ty\tneutral\n", "b/dev-de.tsv": rows})
     write(tmp_path, **{"b/dev-en.tsv": rows, "b/test-en.tsv": rows})
@@ -116,7 +129,8 @@ def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
 
 
 def pairs(path: Path) -> list[tuple]:
-    return [(e.text_a, e.text_b, e.label, e.qid) for e in read_classification(path, {"0": 0, "1": 1})]
+    """(text_a, text_b, label, qid) of the rows of a PAWS-X file."""
+    return [tuple(example) for example in read_classification(path, {"0": 0, "1": 1})]
 
 
 def test_pawsx_the_release(tmp_path, capsys):
@@ -137,9 +151,10 @@ def test_pawsx_the_release(tmp_path, capsys):
         ('zh test_2k "1" .', '""other"" 1', 1, "1"),
         ('zh test_2k "2" .', '""other"" 2', 0, "2"),
     ]
-    assert len(pairs(out / "dev/dev.de.tsv")) == 3  # as XTREME counts
+    assert len(pairs(out / "dev/dev.de.tsv")) == 3  # with the one that is not translated, as XTREME counts
     joint = [row for language in ("en", "de", "zh") for row in pairs(out / f"train/train.{language}.tsv")]
-    assert pairs(out / "train/train.all.tsv") == joint and len(joint) == 11
+    assert pairs(out / "train/train.all.tsv") == joint
+    assert len(joint) == 3 * 4 - 1  # here it is left out
     assert "left out: 1 without a text" in capsys.readouterr().out
 
 
@@ -152,11 +167,11 @@ def test_own_texts_and_labels(tmp_path):
     assert labels == {"nasty": 0, "neither": 1, "nice": 2}
     assert read_languages(tmp_path / "out/lang_map.json") == ["en", "de"]
     (example,) = read_classification(tmp_path / "out/dev/dev.de.tsv", labels)
-    assert example[:3] == ("Gut.", None, 2)
+    assert example == Example("Gut.", text_b=None, label=2)
     write(tmp_path / "pairs", **{"train.en.tsv": "a\tb\tyes: c\n"})
     prepare("own", tmp_path / "pairs", "--output", tmp_path / "both")
     (example,) = read_classification(tmp_path / "both/train/train.en.tsv", {"yes: c": 0})
-    assert example[:3] == ("a", "b", 0)
+    assert example == Example("a", "b", label=0)
 
 
 def test_pawsx_flat_files_without_a_header(tmp_path):
@@ -188,7 +203,7 @@ DUTCH = "-DOCSTART- -DOCSTART- O\nDe Art O\nheer N O\nJansen N B-PER\n\nGent N B
 
 
 def tagged(path: Path, labels: dict[str, int]) -> list[str]:
-    """Each sentence as `word/tag word/tag`; the tags of the file are IOB2 already."""
+    """Each sentence of a prepared file as `word/tag word/tag`; its tags must be IOB2 already."""
     names = sorted(labels, key=labels.get)
     rows = path.read_text(encoding="utf-8").split("\n")[1:-1]
     sentences = []
@@ -200,6 +215,7 @@ def tagged(path: Path, labels: dict[str, int]) -> list[str]:
 
 
 def prepared_dev(source: Path, out: Path, language: str, *options) -> list[str]:
+    """Prepare a development file in `out`, and return its sentences as `tagged` does."""
     prepare("panx", source, *options, "--output", out)
     return tagged(out / f"dev/dev.{language}.tsv", read_label_map(out / "label_map.json"))
 
@@ -226,10 +242,19 @@ def test_conll_the_shared_tasks(tmp_path, capsys):
     }
     for language, expected in sentences.items():
         assert tagged(out / f"dev/dev.{language}.tsv", labels) == expected
-    of_all = [sentence for of_language in sentences.values() for sentence in of_language]
-    assert tagged(out / "train/train.all.tsv", labels) == of_all
+    joint = [*sentences["en"], *sentences["nl"], *sentences["es"], *sentences["de"]]
+    assert tagged(out / "train/train.all.tsv", labels) == joint  # all splits have the same sentences
     printed = capsys.readouterr().out
-    assert re.search(r"train +en +2 +1 +1 +1 +3 +8 +4\n", printed) and "--num_labels is 9" in printed
+    assert counts(printed, "train", "en") == {
+        "PER": 2,
+        "ORG": 1,
+        "LOC": 1,
+        "MISC": 1,
+        "sentences": 3,
+        "words": 8,
+        "tags rewritten": 4,
+    }
+    assert "--num_labels is 9" in printed
 
 
 @pytest.mark.parametrize("name", ["dev-zh.tsv", "zh/dev"])
@@ -250,11 +275,12 @@ def test_conll_tags_are_read_as_conlleval_does(tmp_path):
     source = write(tmp_path / "in", **{"dev-en.txt": text})
     expected = ["A/B-PER b/O c/B-LOC", "d/O e/B-PER f/B-LOC", "g/O Ñ/B-PER"]
     assert prepared_dev(source, tmp_path / "out", "en") == expected
-    lower = ["a/B-PER b/O c/B-LOC", *expected[1:2], "g/O ñ/B-PER"]
+    lower = ["a/B-PER b/O c/B-LOC", "d/O e/B-PER f/B-LOC", "g/O ñ/B-PER"]
     assert prepared_dev(source, tmp_path / "lower", "en", "--lower_case") == lower
 
 
 def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:
+    """Write files of SQuAD with a question for each id, and return their folder."""
     for name in names:
         qas = [{"id": i, "question": "Who?", "answers": [{"text": "x", "answer_start": 0}]} for i in ids]
         data = {"data": [{"paragraphs": [{"context": f"x {name}", "qas": qas}]}]}
@@ -289,11 +315,12 @@ def test_mlqa_all_releases(tmp_path, capsys):
     original = source / "test" / "test-context-zh-question-zh.json"
     assert (out / "test/test.zh.json").read_bytes() == original.read_bytes()
     assert read_squad(out / "train/train.en.json").contexts == ["x train-v1.1.json"]
-    assert re.search(r"test +zh +1 +2 +0\n", capsys.readouterr().out)
+    expected = {"texts": 1, "questions": 2, "unanswered": 0}
+    assert counts(capsys.readouterr().out, "test", "zh") == expected
 
 
 def treebank(*sentences: str) -> str:
-    """CoNLL-U. A word is `id/form/tag/head`, with the other columns empty."""
+    """CoNLL-U. A word is `id/form/tag/head`, with "+" for a space; the other columns are empty."""
     lines = []
     for sentence in sentences:
         lines.append("# sent_id = 1")
@@ -307,7 +334,7 @@ def treebank(*sentences: str) -> str:
 def test_udpos_the_treebanks_of_a_language_are_joined(tmp_path):
     """Forms of several words are one word, with the tag of the part nearest to the root."""
     source = tmp_path / "ud-treebanks-v2.5"
-    first = treebank(
+    english_a = treebank(
         "1/a/DET/2 2/dog/NOUN/0 2.1/empty/VERB/_",
         # du = de + le, both below "chat": the rank decides. 10+000 has a space, a non-joiner is dropped.
         "1-2/du/_/_ 1/de/ADP/3 2/le/DET/3 3/chat\u200c/NOUN/4 4/10+000/NUM/0",
@@ -315,7 +342,7 @@ def test_udpos_the_treebanks_of_a_language_are_joined(tmp_path):
         "1-3/dámelo/_/_ 1/da/AUX/0 2/me/VERB/1 3/lo/NOUN/1 4/_/_/1 5/ya/ADV/1",
     )
     write(source, **{"UD_English-B/en_b-ud-train.conllu": treebank("1/b/SYM/0")})
-    write(source, **{"UD_English-A/en_a-ud-train.conllu": first})
+    write(source, **{"UD_English-A/en_a-ud-train.conllu": english_a})
     write(source, **{"UD_English-A/en_esl-ud-train.conllu": treebank("1/_/DET/2 2/_/NOUN/0", "1/x/X/0")})
     for language in ("en", "de"):
         for split in ("dev", "test"):
@@ -353,10 +380,12 @@ def test_tydiqa_by_language(tmp_path, capsys):
     questions = read_squad(tmp_path / "out/train/train.en.json").questions
     assert [question.id for question in questions] == ["english-7-0", "english-9-0"]
     assert read_languages(tmp_path / "out/lang_map.json") == ["en", "te"]
-    assert re.search(r"train +fi +1 +1 +0\n", capsys.readouterr().out)
+    expected = {"texts": 1, "questions": 1, "unanswered": 0}
+    assert counts(capsys.readouterr().out, "train", "fi") == expected
 
 
 def bucc(folder: Path, split: str) -> Path:
+    """Write a split of BUCC's German and English with one gold pair, and return the folder."""
     name = f"de-en/de-en.{split}"
     write(
         folder, **{f"{name}.de": "de-1\tEins.\nde-2\tZwei\tdrei.\n", f"{name}.en": "en-7\tTwo.\nen-8\tOne.\n"}
@@ -368,13 +397,15 @@ def test_bucc(tmp_path, capsys):
     bucc(tmp_path / "bucc2018", "sample")
     bucc(tmp_path / "bucc2018", "training")
     prepare("bucc", tmp_path / "bucc2018", "--output", tmp_path / "out")
-    of_dev = ["de", "de.ids", "en", "en.ids", "gold.ids.tsv", "gold.tsv"]
-    names = [f"{split}/de-en.{ending}" for split in ("dev", "test") for ending in of_dev]
+    endings = ["de", "de.ids", "en", "en.ids", "gold.ids.tsv", "gold.tsv"]
+    # BUCC calls them sample and training.
+    names = [f"{split}/de-en.{ending}" for split in ("dev", "test") for ending in endings]
     assert files(tmp_path / "out") == names
     assert (tmp_path / "out/test/de-en.de").read_text() == "Eins.\nZwei drei.\n"
     assert (tmp_path / "out/test/de-en.de.ids").read_text() == "de-1\nde-2\n"
     assert (tmp_path / "out/test/de-en.gold.tsv").read_text() == "Eins.\tOne.\n"
-    assert re.search(r"test +de +2 +2 +1\n", capsys.readouterr().out)
+    expected = {"sentences": 2, "English": 2, "pairs": 1}
+    assert counts(capsys.readouterr().out, "test", "de") == expected
 
 
 @pytest.mark.parametrize(

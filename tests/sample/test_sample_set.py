@@ -91,23 +91,25 @@ def test_a_lexicon_is_complete_and_different_scenes_are_different_sentences(code
     assert set(words["nouns"]) == set(scenes.OBJECTS)
     assert set(words["subjects"]) == {*scenes.PEOPLE, *scenes.ANIMALS, "person", "animal"}
     assert set(words["attributes"]) == set(scenes.ATTRIBUTES)
-    pair_scenes = {scenes.pair(3, "de", index) for index in range(1500)}
+    # A scene has no language: "de" only chooses one of the streams of random scenes.
+    pair_scenes = {scenes.pair(seed=3, language="de", index=index) for index in range(1500)}
     sentences = {say(code, scene) for scene in pair_scenes}
-    assert len(sentences) == len(pair_scenes)  # or a translation could not be found
+    # Otherwise a sentence would have two translations, and finding the right one would be luck.
+    assert len(sentences) == len(pair_scenes)
     for sentence in sentences:
         assert unicodedata.is_normalized("NFC", sentence)
         assert "  " not in sentence and sentence.strip() == sentence
 
 
 def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
-    rows = scenes.inferences(5, "train", 300)
-    assert len(rows) == 900
+    rows = scenes.inferences(seed=5, split="train", hypotheses=300)
+    assert len(rows) == 300 * len(LABELS)
     assert all(relation(premise, hypothesis) == label for premise, hypothesis, label in rows)
-    by_hypothesis: dict[Scene, Counter] = {}
+    labels_of: dict[Scene, Counter] = {}  # hypothesis -> label -> how often
     for _, hypothesis, label in rows:
-        by_hypothesis.setdefault(hypothesis, Counter())[label] += 1
-    for counts in by_hypothesis.values():
-        assert len(set(counts.values())) == 1 and set(counts) == set(LABELS)
+        labels_of.setdefault(hypothesis, Counter())[label] += 1
+    for counts in labels_of.values():
+        assert set(counts) == set(LABELS) and len(set(counts.values())) == 1  # all labels equally often
 
 
 @pytest.mark.parametrize(
@@ -123,21 +125,30 @@ def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
     ],
 )
 def test_the_reading_of_a_scene(hypothesis, label):
-    assert relation(Scene("man", "buy", "ball", 3, "red", place="garden"), hypothesis) == label
+    """The premise: the man buys 3 red balls in the garden."""
+    premise = Scene("man", "buy", "ball", 3, "red", place="garden")
+    assert relation(premise, hypothesis) == label
 
 
 def test_splits_share_no_scene():
-    drawn = {}
+    seed = 6
+    drawn: dict[str, set[Scene]] = {}  # split -> the scenes of its texts
     for split in ("train", "dev", "test"):
-        drawn[split] = {scene for row in scenes.inferences(6, split, 60) for scene in row[:2]}
-    drawn["train"] |= {scene for index in range(200) for scene in scenes.document(6, "fr", index)}
-    drawn["train"] |= {scenes.pair(6, "fr", index) for index in range(500)}
-    drawn["test"] |= {scenes.retrieval(6, index) for index in range(200)}
+        drawn[split] = set()
+        for premise, hypothesis, _ in scenes.inferences(seed, split, hypotheses=60):
+            drawn[split] |= {premise, hypothesis}
+    for index in range(200):
+        drawn["train"].update(scenes.document(seed, "fr", index))
+        drawn["test"].add(scenes.retrieval(seed, index))
+    for index in range(500):
+        drawn["train"].add(scenes.pair(seed, "fr", index))
     for split, scenes_of_split in drawn.items():
         assert {scene.split for scene in scenes_of_split} == {split}
 
 
 def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path):
+    """Made twice from one seed; then read by the program's readers, and compared with the scenes."""
+
     def make(name: str) -> dict[str, bytes]:
         folder = tmp_path / name
         write_sample(folder, seed=2, documents=20, pairs=40, hypotheses=30, pieces=700)
@@ -156,20 +167,24 @@ def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path):
         # Translations, row by row.
         assert [example.label for example in examples] == [example.label for example in english]
         assert tokenizer.unk_id not in tokenizer.encode(examples[0].text_a)
+    # No piece of several Han characters goes beyond a word.
     chinese = [piece for piece in tokenizer.vocab if re.fullmatch(r"[\u4e00-\u9fff]{2,}", piece)]
     assert chinese and all(any(piece in word for word in chinese_words()) for piece in chinese)
     assert model_type_of(files["piece.model"]) == TrainerSpec.UNIGRAM
     pairs = files["parallel/en-hi.tsv"].decode().splitlines()
-    pair_scenes = [scenes.pair(2, "hi", index) for index in range(40)]
+    pair_scenes = [scenes.pair(seed=2, language="hi", index=index) for index in range(40)]
     assert pairs == [f"{say('en', scene)}\t{say('hi', scene)}" for scene in pair_scenes]
 
 
 def model_type_of(piece_model: bytes) -> int:
+    """BPE or UNIGRAM, as a number of sentencepiece's `TrainerSpec`."""
     return ModelProto.FromString(piece_model).trainer_spec.model_type
 
 
 def test_the_unigram_model_cuts_sentences_as_the_bpe_model_does():
-    sentences = [say(code, scenes.pair(4, "de", index)) for code in CODES for index in range(100)]
+    # Any 100 scenes, said in every language: "de" only chooses a stream of random scenes.
+    drawn = [scenes.pair(seed=4, language="de", index=index) for index in range(100)]
+    sentences = [say(code, scene) for code in CODES for scene in drawn]
     trained = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
@@ -183,9 +198,9 @@ def test_the_unigram_model_cuts_sentences_as_the_bpe_model_does():
     assert model_type_of(trained.getvalue()) == TrainerSpec.BPE
     unigram = as_unigram(trained.getvalue(), sentences)
     assert model_type_of(unigram) == TrainerSpec.UNIGRAM
-    models = [SentencePieceProcessor(model_proto=proto) for proto in (trained.getvalue(), unigram)]
-    bpe_ids, unigram_ids = ([model.encode(sentence) for sentence in sentences] for model in models)
-    assert unigram_ids == bpe_ids
+    bpe_model = SentencePieceProcessor(model_proto=trained.getvalue())
+    unigram_model = SentencePieceProcessor(model_proto=unigram)
+    assert unigram_model.encode(sentences) == bpe_model.encode(sentences)
 
 
 def test_a_model_with_this_vocabulary_becomes_an_xlm_roberta(tmp_path):

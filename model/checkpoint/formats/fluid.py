@@ -124,6 +124,11 @@ def _parse_header(file: IO[bytes]) -> Header:
 
 
 def _check_version(version: int) -> None:
+    """Check that a file, or the tensor in it, has the only version that there is.
+
+    Raises:
+        ValueError: another one.
+    """
     if version != 0:
         raise ValueError(f"version {version}, only 0 is known")
 
@@ -177,7 +182,9 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
     for dim in data.shape:
         description += bytes([_DIM_TAG]) + _varint(dim)
     with open(path, "wb") as file:
-        file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
+        # Both versions are 0, and there are no lod levels.
+        file.write(struct.pack("<IQIi", 0, 0, 0, len(description)))
+        file.write(description)
         write_data(file, data)
 
 

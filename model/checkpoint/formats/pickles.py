@@ -177,6 +177,7 @@ class _Stream:
         return self.file.read(count)
 
     def readline(self) -> bytes:
+        """A line, which is a name in a pickle; no name is as long as _LONG."""
         return self.file.readline(_LONG)
 
 
@@ -310,8 +311,8 @@ def read_pdparams(path: Path) -> Weights:
 
 
 # The pickle is assembled by hand, because the pickle library would need every array in memory at once.
-_BEGIN = b"\x80\x04}("  # protocol 4, an empty dict, a mark
-_END = b"u."  # set the items since the mark, stop
+_BEGIN = pickle.PROTO + b"\x04" + pickle.EMPTY_DICT + pickle.MARK
+_END = pickle.SETITEMS + pickle.STOP  # the items are all since the mark
 # numpy's _reconstruct(ndarray, (0,), b"b"); numpy 1 and 2 both know the name.
 _RECONSTRUCT = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93"
 _NEW_ARRAY = _RECONSTRUCT + b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"
@@ -327,12 +328,15 @@ def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -
         for name in weights:
             array = np.asarray(weights[name], dtype="<f4", order="C")
             encoded_name = name.encode("utf-8")
-            file.write(b"X" + struct.pack("<I", len(encoded_name)) + encoded_name)
+            file.write(pickle.BINUNICODE + struct.pack("<I", len(encoded_name)) + encoded_name)
             file.write(_NEW_ARRAY)
-            # The array's state is (1, shape, dtype, False, data).
-            shape = b"".join(b"\x8a\x08" + struct.pack("<q", size) for size in array.shape)
-            file.write(b"(K\x01(" + shape + b"t" + _DTYPE_F4 + _LITTLE_ENDIAN + b"\x89")
-            file.write(b"\x8e" + struct.pack("<Q", array.nbytes))
+            # The array's state is the tuple (1, shape, dtype, False, data).
+            file.write(pickle.MARK + pickle.BININT1 + b"\x01")
+            shape = b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", size) for size in array.shape)
+            file.write(pickle.MARK + shape + pickle.TUPLE)
+            file.write(_DTYPE_F4 + _LITTLE_ENDIAN)
+            file.write(pickle.NEWFALSE)
+            file.write(pickle.BINBYTES8 + struct.pack("<Q", array.nbytes))
             write_data(file, array)
-            file.write(b"tb")
+            file.write(pickle.TUPLE + pickle.BUILD)
         file.write(_END)

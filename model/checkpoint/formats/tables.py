@@ -383,6 +383,7 @@ def _fused_rows(layer: int) -> list[Row]:
         for part, letter in enumerate(FUSED_PARTS):
             canonical = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
             transposed = ending == "weight"
+            # Only reading has fused tensors, and reading needs no axes.
             rows.append(Row(canonical, f"layers.{layer}.{fused}", (), transposed, fused_part=part))
     return rows
 

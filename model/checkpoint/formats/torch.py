@@ -162,7 +162,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             # The header ends with the lengths of two fields that follow it: the entry's name, and padding.
             name_length, padding_length = struct.unpack("<26x2H", file.read(_LOCAL_HEADER_BYTES))
             offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
-            key = entry.filename.rpartition("/data/")[2]
+            key = entry.filename.rpartition("/data/")[2]  # other entries get a key that nothing refers to
             places[key] = _Place(offset, entry.file_size)
         (pickled,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
         return _load_dict(io.BytesIO(archive.read(pickled)), path, _storage), places

@@ -277,7 +277,7 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
         origins[foreign] = Origin((row.canonical,), row.transposed)
     if format_name == XLM_R:  # which needs token types, and gets zeros
         shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
-        origins[prefix + TOKEN_TYPES] = Origin(("zeros",), False)
+        origins[prefix + TOKEN_TYPES] = Origin(("zeros",), transposed=False)
 
     def read(foreign: str) -> np.ndarray:
         if foreign not in row_of:  # the token types
