@@ -42,7 +42,15 @@ def files(folder: Path) -> list[str]:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves bytes by path, with or without ranges, up to `drop_at`. `requests`: their (path, range)."""
+    """Serves bytes by their paths.
+
+    Attributes:
+        files: path -> what is there.
+        requests: the (path, Range header) of all requests so far.
+        drop_at: where the server breaks off in every file; None: nowhere.
+        ranges: whether it can send the rest of a file.
+        tag: the ETag of every file, which changes with its content.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -50,7 +58,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.drop_at: int | None = None
         self.ranges = True
-        self.tag = '"of this file"'
+        self.tag = '"first version"'
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -62,9 +70,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         data = self.server.files[self.path]
-        is_same_file = self.headers.get("If-Range") in (None, self.server.tag)
+        is_same_version = self.headers.get("If-Range") in (None, self.server.tag)
         start = 0
-        if byte_range and self.server.ranges and is_same_file:
+        if byte_range and self.server.ranges and is_same_version:
             start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if start else 200)
         self.send_header("ETag", self.server.tag)
@@ -73,11 +81,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data[start : self.server.drop_at])
 
     def log_message(self, *_):
-        pass
+        """Print nothing."""
 
 
 @pytest.fixture
 def server():
+    """A running `Server`."""
     with Server() as server:
         threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         yield server

@@ -13,14 +13,19 @@ from reader.classification import read_classification
 from training.prefetch import prefetch
 
 PAD = 1
+LONGEST = 60  # tokens
 
 
 class Item(NamedTuple):
+    """An example: its number in the data set, and its length in tokens."""
+
     number: int
     length: int
 
 
 class Tokenizer(NamedTuple):
+    """As much of a tokenizer as making batches needs."""
+
     pad_id: int = PAD
 
 
@@ -31,46 +36,56 @@ class Encode(EncodePairs):
     """
 
     def __init__(self):
-        super().__init__(Tokenizer(), 60)
+        super().__init__(Tokenizer(), LONGEST)
         self.encoded: list[int] = []
 
     def __call__(self, items):
         self.encoded += [item.number for item in items]
-        return [Feature([0, 100 + i, *[7] * (length - 2)], i % 3) for i, length in items]
+        features = []
+        for number, length in items:
+            ids = [0, 100 + number, *[7] * (length - 2)]
+            features.append(Feature(ids, label=number % 3))
+        return features
 
 
-def items(count: int, seed: int = 0) -> list[Item]:
-    lengths = np.random.default_rng(seed).integers(2, 60, count)
-    return [Item(i, int(length)) for i, length in enumerate(lengths)]
+def items(count: int) -> list[Item]:
+    """Items of random lengths, the same ones each time."""
+    lengths = np.random.default_rng(0).integers(2, LONGEST, count)
+    return [Item(number, int(length)) for number, length in enumerate(lengths)]
 
 
 def batches(count: int = 203, batch_size: int = 8, **options) -> Batches:
+    """Batches of some items. By default the last batch and the last window are not full."""
     return Batches(items(count), Encode(), batch_size, **options)
 
 
 def numbers(global_batch) -> list[int]:
-    return [i for micro in global_batch.micro_batches for i in micro.indices.tolist()]
+    """The numbers of the items in this process's part of a global batch."""
+    return [number for micro in global_batch.micro_batches for number in micro.indices.tolist()]
 
 
-def all_numbers(steps) -> list[int]:
-    return [i for step in steps for i in numbers(step)]
+def all_numbers(global_batches) -> list[int]:
+    return [number for global_batch in global_batches for number in numbers(global_batch)]
 
 
 @pytest.fixture
 def small_windows(monkeypatch):
+    """An epoch has several windows: 4 batches of 8 in each."""
     monkeypatch.setattr(batching, "WINDOW_EXAMPLES", 32)
 
 
 def test_arrays():
+    """Types and shapes of a micro-batch; every row has its own item's ids, label and length."""
+    examples = items(203)
     for step in batches(micro_batch_size=4).stream():
         for micro in step.micro_batches:
             assert micro.input_ids.dtype == micro.labels.dtype == micro.indices.dtype == np.int64
             assert micro.input_ids.shape[0] == len(micro.labels) == len(micro.indices) <= 4
             for row, label, index in zip(micro.input_ids, micro.labels, micro.indices):
-                length = items(203)[index].length
+                length = examples[index].length
                 assert row[1] == 100 + index and label == index % 3
                 assert (row[:length] != PAD).all() and (row[length:] == PAD).all()
-            assert (micro.input_ids != PAD).sum(1).max() == micro.input_ids.shape[1]
+            assert (micro.input_ids != PAD).sum(1).max() == micro.input_ids.shape[1]  # no column of pads
             assert micro.count == step.count
 
 
@@ -99,6 +114,7 @@ def test_order_is_a_function_of_seed_and_epoch(small_windows):
 
 @pytest.mark.parametrize("in_tokens", [False, True])
 def test_the_number_of_processes_changes_nothing(small_windows, in_tokens):
+    """The parts of 2 or 3 processes make up the global batches of one process."""
     options = {"batch_size": 200 if in_tokens else 8, "in_tokens": in_tokens, "seed": 3}
     alone = list(batches(**options).stream())
     for world_size in (2, 3):
@@ -112,14 +128,18 @@ def test_the_number_of_processes_changes_nothing(small_windows, in_tokens):
 
 
 def test_a_last_batch_that_is_too_short_for_all_processes():
-    last = [list(batches(9, rank=rank, world_size=4).stream())[-1] for rank in range(4)]  # 9 = 8 + 1
-    assert sorted(len(step.micro_batches) for step in last) == [0, 0, 0, 1]
+    """9 items are a batch of 8 and one of 1, in which only one of 4 processes has a micro-batch."""
+    counts = []
+    for rank in range(4):
+        *_, last = batches(9, rank=rank, world_size=4).stream()
+        counts.append(len(last.micro_batches))
+    assert sorted(counts) == [0, 0, 0, 1]
 
 
 def test_a_window_ends_with_a_batch(monkeypatch):
     """Windows of 30 examples would leave a batch of 6 at the end of each."""
     monkeypatch.setattr(batching, "WINDOW_EXAMPLES", 30)
-    assert [step.count for step in batches(batch_size=8).stream()] == [*[8] * 25, 3]
+    assert [step.count for step in batches(batch_size=8).stream()] == [*[8] * 25, 3]  # 203 items
 
 
 def test_in_tokens_fills_its_budget():
@@ -138,6 +158,7 @@ def test_in_tokens_holds_its_budget(small_windows):
 
 @pytest.mark.parametrize("in_tokens", [False, True])
 def test_resume_is_exact(small_windows, in_tokens):
+    """From any place in two epochs the same batches follow as without the interruption."""
     options = {"batch_size": 130 if in_tokens else 8, "in_tokens": in_tokens}
     steps = list(batches(**options).stream(epochs=2))
     for place in (0, 1, 5, len(steps) // 2, len(steps) - 3, len(steps) - 1):
@@ -151,12 +172,12 @@ def test_resume_is_exact(small_windows, in_tokens):
 
 def test_nothing_is_tokenised_before_its_window(small_windows):
     data = batches()
-    stream = data.stream()
-    next(stream)
-    assert len(data.encode.encoded) == 32
-    assert data.count() == 26 and len(data.encode.encoded) == 32
+    next(data.stream())
+    assert len(data.encode.encoded) == 32  # one window
+    assert data.count() == 26  # 203 items in batches of 8
+    assert len(data.encode.encoded) == 32  # nothing was tokenised to count them
     data.encode.encoded.clear()
-    next(data.stream(index=9))  # the third window
+    next(data.stream(index=9))  # in the third window
     assert len(data.encode.encoded) == 32
 
 
@@ -165,13 +186,15 @@ def test_the_same_batches_from_a_process_of_their_own(tokenizer, tmp_path):
     rows = [f"the {'lazy ' * (i % 7)}fox\tdog {i}\t{i % 3}\n" for i in range(100)]
     path.write_text("text_a\ttext_b\tlabel\n" + "".join(rows))
     data = Batches(read_classification(path), EncodePairs(tokenizer, 16), 8, seed=1)
-    with prefetch(functools.partial(data.stream, 2, 0, 3)) as prefetched:
-        for step, sent in zip(data.stream(2, 0, 3), prefetched, strict=True):
+    stream = functools.partial(data.stream, epochs=2, epoch=0, index=3)
+    with prefetch(stream) as prefetched:
+        for step, sent in zip(stream(), prefetched, strict=True):
             assert (step.epoch, step.index, step.count) == (sent.epoch, sent.index, sent.count)
             assert pickle.dumps(step.micro_batches) == pickle.dumps(sent.micro_batches)
 
 
 def test_batches_by_length():
+    """The numbers of the rows, by hand: a batch has at most so many tokens, padded to its longest row."""
     lengths = [5, 1, 3, 20, 3]
     assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]
     assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]

@@ -13,7 +13,8 @@ from tests.helpers.small_corpus import build, sentences, train_pieces, write_lin
 from utils.errors import UserError
 
 ENGLISH = sentences(400, seed=1)
-DOCUMENTS = [ENGLISH[start : start + 1 + start // 7 % 7] for start in range(0, 350, 7)]
+# 50 documents of 1 to 7 sentences.
+DOCUMENTS = [ENGLISH[7 * number : 7 * number + 1 + number % 7] for number in range(50)]
 PAIRS = list(zip(sentences(300, seed=2), sentences(300, seed=3)))
 
 
@@ -101,11 +102,11 @@ def test_another_vocabulary_is_refused(path, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "manifest, message",
     [("{", "not JSON"), ('{"format": 7}', "version 7, this"), ('{"format": 1, "files": {}}', "damaged")],
 )
-def test_what_is_no_corpus(copy, tmp_path, text, message):
-    (copy / MANIFEST).write_text(text)
+def test_what_is_no_corpus(copy, tmp_path, manifest, message):
+    (copy / MANIFEST).write_text(manifest)
     with pytest.raises(UserError, match=f"{MANIFEST}.*{message}"):
         Corpus(copy)
     with pytest.raises(UserError, match="no finished corpus there"):
@@ -137,8 +138,8 @@ def test_offsets_outside_of_the_shard(copy, kind):
     """Files of the right size with wrong numbers: one line, whoever reads them, and never other text."""
     file = copy / f"mono/en/train-00000.{kind}.npy"
     size = file.stat().st_size
-    header = file.read_bytes()[:128]
-    file.write_bytes(header.ljust(size, b"\xff"))
+    header = file.read_bytes()[:128]  # of the .npy format
+    file.write_bytes(header.ljust(size, b"\xff"))  # every number is the largest one
     message = r"en/train-00000.\w+.npy: damaged: its numbers are wrong"
     with pytest.raises(UserError, match=message):
         Blocks(Corpus(copy).mono["en"], 30)
@@ -151,41 +152,52 @@ def test_offsets_outside_of_the_shard(copy, kind):
 
 
 def pack_one_by_one(lengths, lines_per_document, limit):
-    """The definition, line by line."""
+    """The definition of `pack_lines`, line by line.
+
+    Args:
+        lengths: tokens of each line.
+        lines_per_document: lines of each document.
+        limit: tokens of the longest block.
+
+    Returns:
+        the first token of each block, and the one behind it.
+    """
     blocks = []
-    start = 0
-    line = 0
+    end = 0  # of the lines so far
+    first_line = 0
     for count in lines_per_document:
-        block = start
-        for length in lengths[line : line + count]:
-            if start + length - block > limit and start > block:
-                blocks.append((block, start))
-                block = start
-            start += length
-            while start - block > limit:
-                blocks.append((block, block + limit))
-                block += limit
-        if start > block:
-            blocks.append((block, start))
-        line += count
+        begin = end  # of the block
+        for length in lengths[first_line : first_line + count]:
+            if end + length - begin > limit and end > begin:
+                blocks.append((begin, end))
+                begin = end
+            end += length
+            while end - begin > limit:  # the line alone is longer than a block
+                blocks.append((begin, begin + limit))
+                begin += limit
+        if end > begin:
+            blocks.append((begin, end))
+        first_line += count
     return blocks
 
 
 def offsets(counts):
+    """Where parts of these sizes begin, and the last one ends."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
 
 
 @pytest.mark.parametrize("limit", [1, 5, 17, 1000])
 def test_equals_the_definition(limit):
-    draw = np.random.default_rng(limit)
-    documents = draw.integers(1, 9, 50)
-    lengths = draw.integers(1, 40, documents.sum())
-    bounds = pack_lines(offsets(lengths), offsets(documents), limit).tolist()
+    rng = np.random.default_rng(limit)
+    lines_per_document = rng.integers(1, 9, 50)
+    lengths = rng.integers(1, 40, lines_per_document.sum())
+    bounds = pack_lines(offsets(lengths), offsets(lines_per_document), limit).tolist()
     blocks = list(pairwise(bounds))
-    assert blocks == pack_one_by_one(lengths.tolist(), documents, limit)
+    assert blocks == pack_one_by_one(lengths.tolist(), lines_per_document, limit)
 
 
 def test_blocks_tile_the_text(path):
+    """The blocks one after the other are the lines one after the other; with `one_line` each is a line."""
     text = Corpus(path).mono["en"]
     blocks = Blocks(text, 30)
     read = [blocks[number] for number in range(len(blocks))]

@@ -21,6 +21,7 @@ from tests.helpers.small_corpus import sentences, train_pieces
     ids=["suited", "unknown", "letters", "han", "empty"],
 )
 def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
+    """The vocabulary is trained on made-up words, which have no q, w or v, and on some Chinese."""
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
     tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model", training, vocab_size=220))
     with caplog.at_level(logging.WARNING):
