@@ -8,6 +8,7 @@ import pytest
 
 from reader.batching import Batches
 from reader.question_answering import (
+    INPUT_SPECIAL_TOKENS,
     NO_ANSWER,
     ContextPart,
     Cut,
@@ -22,63 +23,79 @@ from reader.question_answering import (
 from tests.reader.conftest import SENTENCES
 from utils.errors import UserError
 
-WHOLE = Cut(max_seq_len=512, max_query_length=64, doc_stride=128)
+WHOLE = Cut(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is cut
 SMALL = Cut(max_seq_len=30, max_query_length=8, doc_stride=7)
-
 
 TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."
 
 
 def answer(text: str = "Rome", start: int = 14) -> dict:
+    """An answer in the form of SQuAD, by default the right one to `qa`'s question."""
     return {"text": text, "answer_start": start}
 
 
 def qa(id_: str = "1", answers: list | None = None, question: str = "Where does Anna live?") -> dict:
+    """A question in the form of SQuAD."""
     return {"id": id_, "question": question, "answers": [answer()] if answers is None else answers}
 
 
 def article(*qas: dict, context: str = TEXT) -> dict:
+    """An article in the form of SQuAD, with one paragraph."""
     return {"title": "t", "paragraphs": [{"context": context, "qas": list(qas)}]}
 
 
 @pytest.fixture
 def write(tmp_path):
-    """write({context: [(id, question, answer)]}, or a JSON value) -> the path of a SQuAD file."""
+    """write(content) -> the path of a SQuAD file.
 
-    def call(value):
-        path = tmp_path / "questions.json"
-        if isinstance(value, dict):
+    The content is {context: [(id, question, answer)]}, a list of articles, or the text of the whole file. An
+    answer that the context does not have is put at -1.
+    """
+
+    def write(content):
+        articles = content
+        if isinstance(content, dict):
             articles = []
-            for context, questions in value.items():
-                qas = [qa(id_, [answer(text, context.find(text))], q) for id_, q, text in questions]
+            for context, questions in content.items():
+                qas = []
+                for id_, question, text in questions:
+                    qas.append(qa(id_, [answer(text, context.find(text))], question))
                 articles.append(article(*qas, context=context))
-            value = articles
-        path.write_text(value if isinstance(value, str) else json.dumps({"data": value}), encoding="utf-8")
+        path = tmp_path / "questions.json"
+        text = content if isinstance(content, str) else json.dumps({"data": articles})
+        path.write_text(text, encoding="utf-8")
         return path
 
-    return call
+    return write
 
 
 def test_what_is_read(write, caplog):
+    """The first of question 2's answers is not at its offset; question 4 has only a blank answer."""
     articles = [
         article(qa("1"), qa("2", [answer("Oslo", 49), answer("Oslo", 50), answer("Oslo.", 50)])),
         article(qa(3, [answer("Ｒome", 3)]), qa("4", [answer(" ", 2)]), context="In Ｒome."),
     ]
     file = read_squad(write(articles), "dev")
     assert file.contexts == [TEXT, "In Ｒome."]
-    assert file.questions[0] == ("1", "Where does Anna live?", 0, ("Rome",), (14, 18))
-    assert file.questions[1][2:] == (0, ("Oslo", "Oslo", "Oslo."), (50, 54))
-    assert file.questions[2][::2] == ("3", 1, (3, 7)) and file.questions[3].span is None
+    first, second, third, fourth = file.questions
+    assert first == ("1", "Where does Anna live?", 0, ("Rome",), (14, 18))
+    assert (second.context, second.answers, second.span) == (0, ("Oslo", "Oslo", "Oslo."), (50, 54))
+    assert (third.id, third.context, third.span) == ("3", 1, (3, 7))
+    assert fourth.span is None
     (record,) = caplog.records
     assert "2 answers that are not at their offset, skipped; the first: data[0].paragraphs" in record.message
     assert "qas[1].answers[0]: 'Oslo' at 49, where the context has ' Osl'" in record.message
+
+
+def test_what_other_purposes_allow(write):
+    """A file to be predicted has no answers; a training file may repeat ids, as TyDi QA's does."""
     (question,) = read_squad(write([article({"id": 7, "question": "Who?"})]), "test").questions
     assert (question.id, question.answers, question.span) == ("7", (), None)
     assert len(read_squad(write([article(qa("1"), qa("1"))]), "train").questions) == 2
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("content", "expected"),
     [
         ("", "the file is empty; the form is"),
         ('{"data":\n [}', "line 2, column 3: not JSON"),
@@ -93,20 +110,23 @@ def test_what_is_read(write, caplog):
         ([article(qa("1")), article(qa("1"))], "data[1].paragraphs[0].qas[0].id: '1' occurs twice"),
     ],
 )
-def test_faults_are_one_line_with_their_place(write, tmp_path, value, expected):
+def test_faults_are_one_line_with_their_place(write, tmp_path, content, expected):
     with pytest.raises(UserError) as raised:
-        read_squad(write(value), "dev")
+        read_squad(write(content), "dev")
     line = str(raised.value)
     assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line and "\n" not in line
 
 
 def test_windows_by_hand():
-    assert cut_windows(0, 10, 4) == []
-    assert cut_windows(10, 10, 4) == [(0, 10, 0, 10)]
-    # starts 0, 4, 8; the overlaps 4..9 and 8..11 are divided in their middles, 7 and 10
-    assert cut_windows(12, 10, 4) == [(0, 10, 0, 7), (4, 12, 7, 12)]
-    assert cut_windows(15, 10, 4) == [(0, 10, 0, 7), (4, 14, 7, 11), (8, 15, 11, 15)]
-    assert cut_windows(20, 8, 128) == [(0, 8, 0, 8), (8, 16, 8, 16), (16, 20, 16, 20)]  # no token is lost
+    """A window is (start, end, first_start, last_start); the last two say where its answers may begin."""
+    assert cut_windows(0, room=10, stride=4) == []
+    assert cut_windows(10, room=10, stride=4) == [(0, 10, 0, 10)]
+    # The overlap, tokens 4 to 9, is divided in its middle, 7.
+    assert cut_windows(12, room=10, stride=4) == [(0, 10, 0, 7), (4, 12, 7, 12)]
+    # The overlaps, tokens 4 to 9 and 8 to 13, are divided at 7 and 11.
+    assert cut_windows(15, room=10, stride=4) == [(0, 10, 0, 7), (4, 14, 7, 11), (8, 15, 11, 15)]
+    # A stride that is longer than a window loses no token.
+    assert cut_windows(20, room=8, stride=128) == [(0, 8, 0, 8), (8, 16, 8, 16), (16, 20, 16, 20)]
 
 
 @pytest.mark.parametrize("room, stride", [(7, 1), (7, 3), (10, 7), (10, 10), (5, 9)])
@@ -122,7 +142,9 @@ def test_an_answer_that_begins_at_a_token_is_of_one_window(room, stride):
         for window in windows:
             assert window.start <= window.first_start <= window.last_start <= window.end
             assert window.end <= window.start + room
-            for token in range(max(room, window.first_start), min(length - room, window.last_start)):
+            for token in range(window.first_start, window.last_start):
+                if not room <= token < length - room:
+                    continue  # near an end of the context, which has no text on that side
                 margins = [margin(token, part) for part in windows if part.start <= token < part.end]
                 assert margin(token, window) >= max(margins) - 1  # no window sees more of both its sides
 
@@ -132,22 +154,27 @@ def test_an_answer_that_begins_at_a_token_is_of_one_window(room, stride):
     "text", [*SENTENCES, "“他说”，２０２５年\u200b的 ½ 书　ｏｋ\ufeff \n㍿　　end \u200b", "", " \u200b "]
 )
 def test_spans_are_of_the_source(tokenizer, text, split_han):
+    """Starts and ends ascend, and the spans cover all that is visible. A Han character begins a token."""
     ids, spans = encode_for_answers(tokenizer, text, split_han)
     assert len(ids) == len(spans)
-    for ends in zip(*spans):
-        assert list(ends) == sorted(ends)
-    covered = {i for start, end in spans for i in range(start, end)}
-    invisible = {i for i, character in enumerate(text) if character.isspace() or character in "\u200b\ufeff"}
-    visible = set(range(len(text))) - invisible
-    assert visible <= covered
+    starts = [start for start, _ in spans]
+    ends = [end for _, end in spans]
+    assert starts == sorted(starts) and ends == sorted(ends)
+    covered = {place for start, end in spans for place in range(start, end)}
+    for place, character in enumerate(text):
+        is_invisible = character.isspace() or character in "\u200b\ufeff"
+        assert is_invisible or place in covered
     if not split_han:
         assert ids == tokenizer.encode(text)
-    else:
-        han = [i for i, character in enumerate(text) if "\u4e00" <= character <= "\u9fff"]
-        assert {(i, i + 1) for i in han} <= {(start, min(end, start + 1)) for start, end in spans}
+        return
+    token_starts = {start for start, end in spans if start < end}
+    for place, character in enumerate(text):
+        if "\u4e00" <= character <= "\u9fff":
+            assert place in token_starts
 
 
 def test_find_tokens():
+    """(first, last) token of some characters. Token 1 is a space alone; 3 and 4 have the same characters."""
     spans = np.asarray([(0, 3), (4, 4), (4, 6), (6, 9), (6, 9), (10, 12)], np.int32)
     text = "abc defgh ij"
     assert find_tokens(spans, text, (0, 3)) == (0, 0)
@@ -161,21 +188,25 @@ def test_answers_in_windows(write, tokenizer):
     """Each window with the whole answer has it; the tokens there are those of the text of the answer."""
     context = " ".join(SENTENCES[:3])
     answers = ["brown fox", "1,000 people", "été", "über den", "Fuchs springt über den faulen Hund"]
-    path = write({context: [(str(i), "Who? " * 20, text) for i, text in enumerate(answers)]})
-    data = read_windows(path, "dev", tokenizer, SMALL)
-    assert len(data) == 5 * len(data.of_question(0)) and len(data.of_question(0)) > 5
+    questions = [(str(number), "Who? " * 20, text) for number, text in enumerate(answers)]
+    data = read_windows(write({context: questions}), "dev", tokenizer, SMALL)
+    windows_of_one = len(data.of_question(0))
+    assert windows_of_one > 5 and len(data) == len(questions) * windows_of_one
     for number, text in enumerate(answers):
-        windows = [data[i] for i in data.of_question(number)]
-        assert all(len(window.question_ids) == 8 for window in windows)
-        assert all(8 + len(window.context_ids) + 3 <= 30 for window in windows)
+        windows = [data[index] for index in data.of_question(number)]
+        for window in windows:
+            assert len(window.question_ids) == SMALL.max_query_length
+            length = len(window.question_ids) + len(window.context_ids) + INPUT_SPECIAL_TOKENS
+            assert length <= SMALL.max_seq_len
         start = context.index(text)
         first, last = find_tokens(data.spans[0], context, (start, start + len(text)))
         for window in windows:
             end = window.start + len(window.context_ids)
             has_answer = window.start <= first and last < end
             assert window.answer == ((first, last) if has_answer else (NO_ANSWER, NO_ANSWER))
-        covered = context[data.spans[0][first, 0] : data.spans[0][last, 1]]
-        assert text in covered and len(covered.split()) == len(text.split())
+        spans = data.spans[0]  # of the only context
+        covered = context[spans[first, 0] : spans[last, 1]]
+        assert text in covered and len(covered.split()) == len(text.split())  # no word more
 
 
 def test_training_windows_without_the_answer_are_left_out(write, tokenizer, caplog):
@@ -195,24 +226,27 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
 
 
 def test_a_question_leaves_room(write, tokenizer):
+    """Of 67 tokens a question of 64 and 3 special tokens leave none; of 68 they leave one in each window."""
     with pytest.raises(UserError, match="67 leaves no room for a context beside --max_query_length 64"):
-        Cut(67, 64, 128)
+        Cut(max_seq_len=67, max_query_length=64, doc_stride=128)
     path = write({"quick fox": [("1", "Who? " * 99, "fox")]})
-    data = read_windows(path, "dev", tokenizer, Cut(68, 64, 128))
+    cut = Cut(max_seq_len=68, max_query_length=64, doc_stride=128)
+    data = read_windows(path, "dev", tokenizer, cut)
     assert [len(window.context_ids) for window in data] == [1] * len(tokenizer.encode("quick fox"))
 
 
 def test_inputs(write, tokenizer):
+    """A batch of all windows in reverse order: each row has its own ids and places."""
     context = SENTENCES[0]
     path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
     data = read_windows(path, "dev", tokenizer, SMALL)
     encode = EncodeWindows(tokenizer)
     features = encode(list(data))
-    chosen = np.arange(len(data))[::-1]
-    batch = encode.collate([features[i] for i in chosen], chosen, 77)
-    assert batch.count == 77 and batch.indices.tolist() == chosen.tolist()
+    reverse = np.arange(len(data))[::-1]
+    batch = encode.collate([features[number] for number in reverse], reverse, count=77)
+    assert batch.count == 77 and batch.indices.tolist() == reverse.tolist()
     assert encode.count(features) == len(data)
-    for row, number in enumerate(chosen):
+    for row, number in enumerate(reverse):
         window = data[number]
         ids = batch.input_ids[row].tolist()
         expected = [tokenizer.cls_id, *window.question_ids.tolist(), tokenizer.sep_id]  # one separator
@@ -224,33 +258,45 @@ def test_inputs(write, tokenizer):
             assert batch.answers[row].tolist() == [NO_ANSWER, NO_ANSWER]
         else:
             assert tuple(batch.answers[row] + batch.shift[row]) == window.answer
-    assert {NO_ANSWER} < set(batch.answers[:, 0].tolist())
+    assert {NO_ANSWER} < set(batch.answers[:, 0].tolist())  # some windows have the answer, and some do not
 
 
 def test_the_official_order_and_targets(write, tokenizer):
-    """In the order of the file, without the answer (0, 0); else the same inputs."""
-    path = write({text: [(text[:9], "Who?", text.split()[1])] for text in SENTENCES if len(text.split()) > 2})
-    data = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
-    batches = Batches(data, EncodeInOrder(tokenizer, 30), 4, shuffle=False)
+    """The inputs of `EncodeWindows`, but in the order of the file, and with (0, 0) where no answer is."""
+    questions = {}
+    for number, text in enumerate(SENTENCES):
+        words = text.split()
+        if len(words) > 2:
+            questions[text] = [(str(number), "Who?", words[1])]
+    data = read_windows(write(questions), "train", tokenizer, SMALL, keep_all=True)
+    batches = Batches(data, EncodeInOrder(tokenizer, SMALL.max_seq_len), 4, shuffle=False)
     plain = EncodeWindows(tokenizer)
     order = []
-    zeros = 0
+    windows_without_answer = 0
     for step in batches.stream():
         (batch,) = step.micro_batches
         order += batch.indices.tolist()
-        same = plain.collate(plain([data[i] for i in batch.indices]), batch.indices, batch.count)
-        assert np.array_equal(batch.input_ids, same.input_ids) and np.array_equal(batch.ends, same.ends)
-        absent = same.answers == NO_ANSWER
-        assert np.array_equal(batch.answers, np.where(absent, 0, same.answers))
-        zeros += absent.sum()
-    assert order == list(range(len(data))) and zeros
+        features = plain([data[number] for number in batch.indices])
+        expected = plain.collate(features, batch.indices, batch.count)
+        assert np.array_equal(batch.input_ids, expected.input_ids)
+        assert np.array_equal(batch.ends, expected.ends)
+        is_absent = expected.answers == NO_ANSWER
+        assert np.array_equal(batch.answers, np.where(is_absent, 0, expected.answers))
+        windows_without_answer += is_absent[:, 0].sum()
+    assert order == list(range(len(data)))
+    assert windows_without_answer
 
 
 def test_a_worker_gets_ids_alone(write, tokenizer):
-    path = write({text: [(text[:9], "Who?", text.split()[0])] for text in SENTENCES})
+    """The reader process needs neither the texts nor the tokenizer."""
+    questions = {}
+    for number, text in enumerate(SENTENCES):
+        questions[text] = [(str(number), "Who?", text.split()[0])]
+    path = write(questions)
     data = read_windows(path, "dev", tokenizer, WHOLE)
     in_worker = pickle.loads(pickle.dumps(data))
     assert in_worker.file is None and in_worker.spans is None
     for window, sent in zip(data, in_worker, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(window, sent))
+        for value, sent_value in zip(window, sent, strict=True):
+            assert np.array_equal(value, sent_value)
     assert len(pickle.dumps(EncodeWindows(tokenizer))) < 1000
