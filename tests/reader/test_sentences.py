@@ -8,10 +8,9 @@ from reader.bitext import Sentences, read_bitext, read_bitexts
 from utils.errors import UserError
 
 
-def write(folder, **files):
-    """`de_en_de=["a"]` writes a line to de-en.de."""
-    for key, lines in files.items():
-        name = key.replace("_", "-", 1).replace("_", ".")
+def write(folder, files: dict[str, list[str]]) -> None:
+    """Write lines to each file: name -> lines."""
+    for name, lines in files.items():
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
 
 
@@ -27,29 +26,30 @@ def test_lines_as_they_stand(tmp_path):
 
 
 def test_xtreme_names_and_public_names(tmp_path):
-    write(tmp_path, de_en_de=["a", "b"], de_en_en=["A", "B"], xx_en_xx=["c"], xx_en_en=["C"])
-    (tmp_path / "tatoeba.pes-eng.pes").write_text("d\n")
-    (tmp_path / "tatoeba.pes-eng.eng").write_text("D\n")
-    (tmp_path / "tatoeba.lat-eng.lat").write_text("not one of the 36\n")
+    """A language of the paper comes first, by XTREME's code, whatever its files are called."""
+    write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A", "B"]})
+    write(tmp_path, {"xx-en.xx": ["c"], "xx-en.en": ["C"]})
+    write(tmp_path, {"tatoeba.pes-eng.pes": ["d"], "tatoeba.pes-eng.eng": ["D"]})
+    write(tmp_path, {"tatoeba.lat-eng.lat": ["Latin is not one of the 36 languages"]})
     bitexts = read_bitexts(tmp_path)
     assert [bitext.language for bitext in bitexts] == ["de", "fa", "xx"]
     assert bitexts[0] == ("de", ["a", "b"], ["A", "B"])
     assert bitexts[1] == ("fa", ["d"], ["D"])
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
     for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.tsv"):
-        (tmp_path / stray).write_text("no bitext\n")
+        write(tmp_path, {stray: ["no bitext"]})
     assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
 
 
 def test_bad_bitexts(tmp_path):
-    write(tmp_path, de_en_de=["a", "b"], de_en_en=["A"], fr_en_fr=["a"])
+    write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A"], "fr-en.fr": ["a"]})
     with pytest.raises(UserError, match=r"de-en.de has 2 lines and .*de-en.en 1: line i of one must"):
         read_bitexts(tmp_path, ["de"])
     with pytest.raises(UserError, match=r"fr-en.en: cannot be read \(No such file"):
         read_bitexts(tmp_path, ["fr"])
     with pytest.raises(UserError, match=r"no sw there; it has de, fr"):
         read_bitexts(tmp_path, ["sw"])
-    write(tmp_path, fr_en_fr=["a"] * 21, fr_en_en=sorted(map(str, range(21))))
+    write(tmp_path, {"fr-en.fr": ["a"] * 21, "fr-en.en": sorted(map(str, range(21)))})
     with pytest.raises(UserError, match=r"fr-en.en: sorted, as by XTREME's script"):
         read_bitexts(tmp_path, ["fr"])
     (tmp_path / "empty").mkdir()

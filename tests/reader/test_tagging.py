@@ -22,7 +22,7 @@ from tests.helpers.letters import Letters
 from utils.errors import UserError
 
 LABELS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}
-INSIDE = [1, 1, 3, 3, 4]
+INSIDE = [1, 1, 3, 3, 4]  # label of a word -> label of its further pieces
 O = 4  # noqa: E741
 X = IGNORED
 
@@ -39,8 +39,10 @@ X = IGNORED
     ],
 )
 def test_schemes(write, scheme, tags, iob2):
-    assert to_iob2(tags.split()) == to_iob2(iob2.split()) == iob2.split()
-    row = f"{JOINT.join('abcdef'[: len(tags.split())])}\t{JOINT.join(tags.split())}"
+    assert to_iob2(tags.split()) == iob2.split()
+    assert to_iob2(iob2.split()) == iob2.split()
+    words = ["word"] * len(tags.split())
+    row = f"{JOINT.join(words)}\t{JOINT.join(tags.split())}"
     (sentence,) = read_tagged(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
     assert sentence.labels == tuple(LABELS[tag] for tag in iob2.split())
 
@@ -61,8 +63,9 @@ def test_maps_that_are_none(labels, message):
 
 @pytest.fixture
 def write(tmp_path):
+    """write(content) -> the path of a file with it. In a text `+` stands for U+0002, which joins words."""
+
     def write(content: str | bytes):
-        """`+` stands for U+0002."""
         path = tmp_path / "x.tsv"
         path.write_bytes(content if isinstance(content, bytes) else content.replace("+", "\x02").encode())
         return path
@@ -99,15 +102,23 @@ def test_faults(write, content, message):
 
 
 def sentence(text: str, *labels: int) -> Sentence:
+    """A sentence of words with spaces between them, and their labels."""
     return Sentence(text.replace(" ", JOINT), labels or None)
 
 
 def encode(text: str, *labels: int, size: int = 512, pieces: str = "first"):
-    return EncodeTagged(Letters(), size, INSIDE, pieces)([sentence(text, *labels)])[0]
+    """The feature of one sentence, of which each letter is a piece.
+
+    Args:
+        size: the longest window in tokens.
+        pieces: `label_pieces` of `EncodeTagged`.
+    """
+    (feature,) = EncodeTagged(Letters(), size, INSIDE, pieces)([sentence(text, *labels)])
+    return feature
 
 
 def ids(text: str) -> list[int]:
-    """[CLS], [SEP], ▁ and [UNK] as < > _ ?"""
+    """The ids of letters, in which < > _ ? stand for [CLS], [SEP], ▁ and [UNK]."""
     return [{"<": 0, ">": 2, "_": 4, "?": 3}.get(c, ord(c)) for c in text]
 
 
@@ -124,24 +135,27 @@ def ids(text: str) -> list[int]:
 def test_labelled_pieces(text, labels, pieces, expected_ids, expected):
     feature = encode(text, *labels, pieces=pieces)
     assert feature.ids == ids(expected_ids) and feature.labels == expected
+    # Without labels, as in prediction, the words have the same places.
     unlabelled = encode(text, pieces=pieces)
     assert set(unlabelled.labels) == {X} and unlabelled.words == feature.words
 
 
 def test_windows():
-    """Room for 8 pieces, overlap of 2; the middle of the overlap parts the words."""
-    feature = encode("a b c d e f g h i j k l m n o p", *range(4), *[O] * 12, size=10)
+    """Room for 8 pieces, so overlaps of 2 words: the first is labelled in one window, the second in the next."""
+    labels = [0, 1, 2, 3, *[O] * 12]
+    feature = encode("a b c d e f g h i j k l m n o p", *labels, size=10)
     assert feature.ids == ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>")
     assert feature.widths == [10, 10, 6]
-    assert [place for place, _ in feature.words] == [*range(1, 8), *range(12, 18), *range(22, 25)]
-    assert [feature.ids[place] for place, _ in feature.words] == ids("abcdefghijklmnop")
-    assert [feature.labels[place] for place, _ in feature.words] == [0, 1, 2, 3, *[O] * 12]
+    places = [place for place, _ in feature.words]  # of each word's labelled piece
+    assert [feature.ids[place] for place in places] == ids("abcdefg" + "hijklm" + "nop")
+    assert places == [*range(1, 8), *range(12, 18), *range(22, 25)]
+    assert [feature.labels[place] for place in places] == labels
     assert sum(label != X for label in feature.labels) == 16  # each word once
 
 
 def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
-    """Room for 12 pieces, so an overlap of 3: words 9, 10 and 11."""
-    first, second = cut_windows([1] * 20, 12)
+    """Room for 12 pieces, so an overlap of 3: words 9, 10 and 11. Every word has one piece."""
+    first, second = cut_windows([1] * 20, room=12)
     assert (first.last, second.first) == (12, 9)
     assert (first.tagged_last, second.tagged_first) == (11, 11)
 
@@ -154,9 +168,11 @@ def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_windows_of_random_sentences(seed):
+    """Each word is tagged in one window, where it has the most context; windows are full and overlap."""
     rng = np.random.default_rng(seed)
     room = int(rng.integers(6, 40))
-    sizes = rng.integers(1, min(room, int(rng.integers(2, 40))) + 1, rng.integers(1, 200)).tolist()
+    longest_word = min(room, int(rng.integers(2, 40)))  # pieces
+    sizes = rng.integers(1, longest_word + 1, rng.integers(1, 200)).tolist()
     windows = cut_windows(sizes, room)
     tagged = [word for window in windows for word in range(window.tagged_first, window.tagged_last)]
     assert tagged == list(range(len(sizes)))
@@ -178,31 +194,35 @@ def test_windows_of_random_sentences(seed):
 
 
 def test_batch():
+    """Three sentences, the second in two windows; every piece is labelled."""
     task = EncodeTagged(Letters(), 10, INSIDE, "all")
     sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
     features = task(sentences)
-    assert task.count(features) == 3 + 9 + 1
-    batch = task.collate(features, np.array([5, 3, 8]), 13)
+    assert task.count(features) == 3 + 9 + 1  # pieces
+    batch = task.collate(features, np.array([5, 3, 8]), count=13)
     rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
     assert batch.input_ids.tolist() == [row + [1] * (10 - len(row)) for row in rows]
     assert batch.labels[0].tolist() == [X, 0, 1, O, *[X] * 6]
     assert (batch.labels != X).sum() == 13
     assert batch.sentences.tolist() == [0, 1, 1, 2]
     assert batch.lengths.tolist() == [2, 9, 1]
-    of_second = [*([1, place, 1] for place in range(1, 8)), [2, 2, 1], [2, 3, 1]]
-    assert batch.words.tolist() == [[0, 1, 2], [0, 3, 1], *of_second, [3, 1, 1]]
+    # Of each word: its window, its first piece there, and how many it has.
+    words_a_to_g = [[1, place, 1] for place in range(1, 8)]
+    words_h_and_i = [[2, 2, 1], [2, 3, 1]]
+    assert batch.words.tolist() == [[0, 1, 2], [0, 3, 1], *words_a_to_g, *words_h_and_i, [3, 1, 1]]
     assert batch.indices.tolist() == [5, 3, 8] and batch.count == 13
 
 
 def test_official():
+    """Room for 6 pieces: "h" is cut off. "-" has no pieces, and the third sentence no labels."""
     task = EncodeTaggedOfficially(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
     assert features[0].ids == ids("<abcdef>")
     assert features[0].labels == [O, 0, 1, 2, 3, 3, 1, O]
-    assert features[0].words == [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]
+    assert features[0].words == [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]  # (first piece, how many)
     assert features[1].labels == [O, O, O]
-    assert features[2].labels == [O] * 4  # no labels, no loss asked for
-    assert task.count(features) == 3 * 8
-    batch = task.collate(features, np.arange(3), 24)
+    assert features[2].labels == [O] * 4
+    assert task.count(features) == 3 * 8  # B x T
+    batch = task.collate(features, np.arange(3), count=24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
     assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]
