@@ -141,7 +141,7 @@ def test_labelled_pieces(text, labels, pieces, expected_ids, expected):
 
 
 def test_windows():
-    """Room for 8 pieces, so overlaps of 2 words: the first is labelled in one window, the second in the next."""
+    """Room for 8 pieces, so overlaps of 2 words: one is labelled in each of the two windows."""
     labels = [0, 1, 2, 3, *[O] * 12]
     feature = encode("a b c d e f g h i j k l m n o p", *labels, size=10)
     assert feature.ids == ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>")

@@ -17,6 +17,8 @@ LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 
 @pytest.fixture
 def write(tmp_path):
+    """write(content, name) -> the path of a file with it."""
+
     def write(content: str | bytes, name: str = "x.tsv"):
         path = tmp_path / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -25,6 +27,7 @@ def write(tmp_path):
     return write
 
 
+# What is tested -> a file, and its rows (text_a, text_b, label, qid).
 ROWS = {
     "pair": (
         "text_a\ttext_b\tlabel\nA man.\tEin Mann.\tentailment\n他说\t\tneutral\n",
@@ -64,9 +67,10 @@ def test_rows(write, content, expected):
 
 def test_ids_as_labels_and_no_labels(write):
     path = write("text_a\tlabel\na\t1\nb\t0\n")
-    assert list(read_classification(path)) == [("a", None, 1, None), ("b", None, 0, None)]
+    assert list(read_classification(path)) == [Example("a", None, label=1), Example("b", None, label=0)]
     path = write("text_a\ttext_b\tlabel\na\tb\twhatever\n")
-    assert read_classification(path, LABELS, labels=False)[0] == Example("a", "b", -1, None)
+    (example,) = read_classification(path, LABELS, labels=False)
+    assert example == Example("a", "b", label=-1)
     assert read_classification(write("text_a\na\n"), labels=False)[0].text_a == "a"
 
 
@@ -131,7 +135,8 @@ def test_bad_label_maps(write, content, message):
         read_label_map(write(content, "m.json"))
 
 
-def test_patterns(tmp_path):
+def test_patterns():
+    """The files of --dev_set: pattern -> language -> path; "all" is the key without a language map."""
     files = expand("dev/dev.%s.tsv,test/test.%s.tsv", ["en", "zh"], "--dev_set")
     assert files == {
         "dev/dev.%s.tsv": {"en": Path("dev/dev.en.tsv"), "zh": Path("dev/dev.zh.tsv")},
@@ -153,6 +158,7 @@ def test_bad_patterns():
 
 
 def test_features(write, tokenizer):
+    """Many rows at once have the ids of `Tokenizer.build`; an empty text_b is as none."""
     pairs = read_classification(
         write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n"), LABELS
     )
@@ -166,6 +172,7 @@ def test_features(write, tokenizer):
 
 @pytest.mark.parametrize("text_b", ["the dog", ""])
 def test_texts_that_just_fit_are_not_cut(write, tokenizer, text_b):
+    """With one token less, they are."""
     examples = list(
         read_classification(write(f"text_a\ttext_b\tlabel\nthe fox\t{text_b}\tneutral\n"), LABELS)
     )

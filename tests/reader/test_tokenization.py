@@ -1,5 +1,6 @@
 """The tokenizer: official rules by hand-worked examples, offsets by properties in many scripts, bad files."""
 
+import itertools
 import pickle
 import unicodedata
 from collections import Counter
@@ -33,12 +34,13 @@ ALPHABETS = {
 
 
 def random_texts(count: int = 400) -> list[str]:
+    """Texts of up to 39 random characters, each from one to three alphabets."""
     rng = np.random.default_rng(7)
     names = list(ALPHABETS)
     texts = []
     for _ in range(count):
         chosen = rng.choice(len(names), size=rng.integers(1, 4))
-        alphabet = "".join(ALPHABETS[names[i]] for i in chosen) + " "
+        alphabet = "".join(ALPHABETS[names[number]] for number in chosen) + " "
         texts.append("".join(rng.choice(list(alphabet), size=rng.integers(0, 40))))
     return texts
 
@@ -75,6 +77,7 @@ def test_normalize_by_category():
 
 
 def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
+    """[CLS] [PAD] [SEP] [UNK] stand for the model's first three pieces, so piece n has the id n + 1."""
     model = sentencepiece.SentencePieceProcessor()
     model.Load(str(piece_model))
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
@@ -84,13 +87,14 @@ def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
     for piece_id in range(3, model.GetPieceSize()):
         assert tokenizer.vocab[model.IdToPiece(piece_id)] == piece_id + 1
     text = "The fox jumps over 狐狸"
-    assert tokenizer.encode(text) == [i + 1 for i in model.EncodeAsIds(text)]
+    assert tokenizer.encode(text) == [number + 1 for number in model.EncodeAsIds(text)]
 
 
 def test_unknown_characters_become_unk(tokenizer):
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("fox 😀"))[-3:] == ["x", "▁", "[UNK]"]
     assert tokenizer.tokenize("fox 😀")[-1] == "😀"
-    assert not set(tokenizer.encode("[MASK] [CLS]")) & {tokenizer.mask_id, tokenizer.cls_id}  # names are text
+    # The name of a special token in a text is text.
+    assert not set(tokenizer.encode("[MASK] [CLS]")) & {tokenizer.mask_id, tokenizer.cls_id}
 
 
 def test_digit_comma_rule(piece_model, tokenizer):
@@ -108,7 +112,8 @@ def test_digit_comma_rule(piece_model, tokenizer):
 def test_every_way_to_encode_agrees(tokenizer):
     batch = tokenizer.encode_batch(TEXTS, threads=2)
     for text, ids in zip(TEXTS, batch, strict=True):
-        assert tokenizer.encode(text) == ids == tokenizer.encode_with_offsets(text)[0], repr(text)
+        ids_with_offsets, _ = tokenizer.encode_with_offsets(text)
+        assert tokenizer.encode(text) == ids == ids_with_offsets, repr(text)
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids, repr(text)
 
 
@@ -122,21 +127,23 @@ def test_a_model_that_spells_in_bytes(tmp_path):
     train_pieces(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
     tokenizer = Tokenizer.from_folder(tmp_path)
     text = "a \u200b😀 x"
-    spans = tokenizer.encode_with_offsets(text)[1]
-    assert [span for span in spans if span[0] < span[1]] == [(0, 1), *[(3, 4)] * 4, (5, 6)]
+    _, spans = tokenizer.encode_with_offsets(text)
+    not_empty = [(start, end) for start, end in spans if start < end]
+    assert not_empty == [(0, 1), *[(3, 4)] * 4, (5, 6)]  # 😀 has four bytes in UTF-8
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_offset_properties(tokenizer, text):
-    spans = tokenizer.encode_with_offsets(text)[1]
+    """Spans ascend, cover all that is visible, and hold the characters of their tokens."""
+    _, spans = tokenizer.encode_with_offsets(text)
     starts = [start for start, _ in spans]
     ends = [end for _, end in spans]
     assert starts == sorted(starts) and ends == sorted(ends)
     assert all(0 <= start <= end <= len(text) for start, end in spans)
-    covered = {i for start, end in spans for i in range(start, end)}
-    for i, character in enumerate(text):
-        visible = normalize(character).replace("▁", " ").strip()
-        assert not visible or i in covered, (i, character)
+    covered = {place for start, end in spans for place in range(start, end)}
+    for place, character in enumerate(text):
+        visible = normalize(character).replace("▁", " ").strip()  # "" if the character is dropped or a space
+        assert not visible or place in covered, (place, character)
     for token, (start, end) in zip(tokenizer.tokenize(text), spans, strict=True):
         source = text[start:end]
         assert source == source.strip(), "white space at the ends of a span"
@@ -154,22 +161,26 @@ def test_single_and_pair_layouts(tokenizer):
     assert tokenizer.build("the fox", "") == [cls, *a, sep]
     assert tokenizer.build("", "") == [cls, sep]
     assert tokenizer.build("the fox", max_seq_len=4) == [cls, *a[:2], sep]
-    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)
+    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)  # only the longer text is cut
     assert len(ids) == 20 and ids[-len(a) - 1 :] == [*a, sep]
     with pytest.raises(UserError, match="--max_seq_len 4 leaves no room"):
         tokenizer.build("a", "b", max_seq_len=4)
 
 
 def test_truncation_takes_from_the_longer():
-    def slowly(a, b, budget):
-        while a + b > budget:
-            a, b = (a - 1, b) if a > b else (a, b - 1)
-        return a, b
+    """Equal to taking one token after the other, for all short lengths."""
 
-    for a in range(8):
-        for b in range(8):
-            for budget in range(1, 16):
-                assert truncate_longest_first(a, b, budget) == slowly(a, b, budget), (a, b, budget)
+    def slowly(length_a, length_b, budget):
+        while length_a + length_b > budget:
+            if length_a > length_b:
+                length_a -= 1
+            else:
+                length_b -= 1
+        return length_a, length_b
+
+    for length_a, length_b, budget in itertools.product(range(8), range(8), range(1, 16)):
+        expected = slowly(length_a, length_b, budget)
+        assert truncate_longest_first(length_a, length_b, budget) == expected, (length_a, length_b, budget)
 
 
 def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
@@ -185,6 +196,7 @@ def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
 
 
 def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
+    """A vocab.txt that counts the ids backwards."""
     size = tokenizer.vocab_size
     backwards = {token: size - 1 - id_ for token, id_ in tokenizer.vocab.items()}
     write_vocab(backwards, tmp_path / "vocab.txt")
@@ -217,6 +229,7 @@ def test_bad_piece_model(tmp_path, piece_model, tokenizer):
     (tmp_path / "bad.model").write_bytes(b"this is text")
     with pytest.raises(UserError, match="bad.model: not a sentencepiece model"):
         Tokenizer(None, tmp_path / "bad.model")
+    # A piece of 5 bytes becomes 5 bytes that are no UTF-8, or the name of a special token.
     piece = next(piece.encode() for piece in tokenizer.ordinary_pieces() if len(piece.encode()) == 5)
     for replacement, message in (
         (b"\xe2\x28\xa1xx", "not a sentencepiece model, or damaged"),
@@ -233,7 +246,7 @@ def test_bad_piece_model(tmp_path, piece_model, tokenizer):
 
 def test_from_folder_and_pickle(tokenizer, piece_model, tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
-    alone = Tokenizer.from_folder(tmp_path)
+    alone = Tokenizer.from_folder(tmp_path)  # its vocabulary is derived
     tokenizer.write_vocab(tmp_path / "vocab.txt")
     with_vocab = Tokenizer.from_folder(tmp_path)
     assert alone.vocab_path is None and with_vocab.vocab_path is not None
@@ -251,5 +264,6 @@ def test_real_text_in_fifteen_languages(data_dir):
     for path in sorted((data_dir / "pretrain/parallel-multiway").glob("ntrex.*")):
         lines = path.read_text(encoding="utf-8").split("\n")[:100]
         for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
-            assert ids == tokenizer.encode_with_offsets(line)[0] == tokenizer.encode(line)
+            ids_with_offsets, _ = tokenizer.encode_with_offsets(line)
+            assert ids == ids_with_offsets == tokenizer.encode(line)
             test_offset_properties(tokenizer, line)

@@ -15,6 +15,7 @@ from utils.errors import UserError
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
+    """The options that name the text: 1600 lines of English, 100 of Russian, and 50 of English and German."""
     folder = tmp_path_factory.mktemp("texts")
     return {
         "mono": {
@@ -26,7 +27,9 @@ def texts(tmp_path_factory):
 
 
 def options(output, texts, **changed):
-    return VocabOptions(output=str(output), **texts, **({"vocab_size": 120, "threads": 2} | changed))
+    """The options of a small vocabulary of these texts."""
+    small = {"vocab_size": 120, "threads": 2}
+    return VocabOptions(output=str(output), **texts, **(small | changed))
 
 
 def test_ids_files_and_bytes(tmp_path, texts, capfd):
@@ -34,6 +37,7 @@ def test_ids_files_and_bytes(tmp_path, texts, capfd):
     printed = capfd.readouterr().err  # without sentencepiece's own lines
     assert "trainer_interface" not in printed and "WARNING" not in printed
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
+    # 120 pieces, of which three are special tokens of the model; five special tokens of the vocabulary.
     assert tokenizer.mask_id == 121 and tokenizer.vocab_size == 122
     assert Tokenizer.from_folder(tmp_path / "one").digest == tokenizer.digest
     for text in ("баба идёт", "guten Tag", "baba"):
@@ -47,10 +51,14 @@ def test_ids_files_and_bytes(tmp_path, texts, capfd):
 
 
 def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
+    """Of 900 lines each language has as many as the root of its number of lines says, within four deviations.
+
+    Instead of training a model, the trainer only lists the lines that it receives.
+    """
     sampled = []
     trainer = SimpleNamespace(train=lambda sentence_iterator, **_: sampled.extend(sentence_iterator))
     monkeypatch.setattr(script.sentencepiece, "SentencePieceTrainer", trainer)
-    with pytest.raises(UserError):  # an empty model
+    with pytest.raises(UserError):  # there is no model
         train_vocab(options(tmp_path, texts, alpha=0.5, sentences=900))
 
     def language_of(line: str) -> str:
@@ -59,9 +67,9 @@ def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
         return "de" if line == "guten Tag" else "en"
 
     counts = collections.Counter(map(language_of, sampled))
-    # lines: en 1650, ru 100, de 50; roots 40.6, 10, 7.1
-    for language, root in {"en": 1650**0.5, "ru": 100**0.5, "de": 50**0.5}.items():
-        expected = 900 * root / (1650**0.5 + 100**0.5 + 50**0.5)
+    roots = {"en": 1650**0.5, "ru": 100**0.5, "de": 50**0.5}  # alpha 0.5: n^0.5
+    for language, root in roots.items():
+        expected = 900 * root / sum(roots.values())
         assert abs(counts[language] - expected) < 4 * expected**0.5
 
 

@@ -32,8 +32,10 @@ def other_time() -> None:
         HEADER,
         HEADER + ROWS + ROWS,
     ],
+    ids=["damaged rows", "other rows", "shorter", "longer"],
 )
 def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
+    """Reading a line ends the run: where the file is open already, and in another process."""
     path = tmp_path / "train.tsv"
     path.write_text(HEADER + ROWS)
     examples = read_classification(path)
@@ -48,6 +50,7 @@ def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
 
 
 def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path):
+    """Another process, which opens it by its name, would read the new file, and ends with an error."""
     path = tmp_path / "train.tsv"
     path.write_text(HEADER + ROWS)
     examples = read_classification(path)
