@@ -4,8 +4,8 @@ All chunks share one copy of the word table in the type of the products. Its row
 64, because a product with 250,002 words, 2 modulo 8, is misaligned. A word of padding has the bias -1e4, so
 its probability is 0.
 
-An operation on the logits takes as long as reading and writing them. In half precision, 2 bytes each, this is
-the number of bytes for each logit:
+An operation on the logits takes as long as reading its inputs and writing its outputs. In half precision, 2
+bytes each, these are at most so many bytes for each logit:
 
     product 2   bias 4   label's logit 2   highest logit 2   softmax 4   gradient 4   three products 6
 

@@ -1,4 +1,4 @@
-"""Gelu, exact."""
+"""Gelu by its definition, with the error function."""
 
 import math
 

@@ -1,4 +1,7 @@
-"""Config files of other libraries, read into ours and written from it. The weights win."""
+"""Config files of other libraries, read as ours and written from ours.
+
+Where a config and the weights disagree on a size, the weights win.
+"""
 
 import logging
 import re
