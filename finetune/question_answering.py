@@ -1,9 +1,8 @@
 """Extractive question answering: MLQA, XQuAD, SQuAD v1.1, TyDi QA GoldP."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -14,7 +13,7 @@ from finetune.metrics import answer_scores
 from finetune.task import SupervisedTask
 from model.tasks import QUESTION_ANSWERING
 from reader import question_answering as windows
-from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
+from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeInOrder, EncodeWindows
 from reader.task_files import ALL_LANGUAGES
 from reader.tokenization import Tokenizer
 from utils.files import write_json
@@ -122,7 +121,7 @@ class QuestionAnswering(SupervisedTask):
 
     name = QUESTION_ANSWERING
     metric = "f1"
-    keep_all = False  # whether training windows without the answer are kept
+    official = False  # whether inputs and answers are those of the official code (--official_compat)
 
     def __init__(
         self,
@@ -137,11 +136,12 @@ class QuestionAnswering(SupervisedTask):
         self.max_answer_length = max_answer_length
         self.n_best = n_best
         self.rules = rules
-        self.encode = EncodeWindows(tokenizer)
+        self.encode = EncodeInOrder(tokenizer, cut.max_seq_len) if self.official else EncodeWindows(tokenizer)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
-        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, flags.split_han)
+        split_han = flags.split_han and not cls.official  # the official code never does
+        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
 
     @classmethod
@@ -164,7 +164,8 @@ class QuestionAnswering(SupervisedTask):
         return {**vars(self.cut), "max_answer_length": self.max_answer_length}
 
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
-        return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.keep_all)
+        # The official code also trains on windows without the answer.
+        return windows.read_windows(path, purpose, self.tokenizer, self.cut, keep_all=self.official)
 
     def targets(self, batch: AnswerBatch) -> np.ndarray:
         return batch.answers
@@ -298,24 +299,17 @@ class QuestionAnswering(SupervisedTask):
 class OfficialAnswering(QuestionAnswering):
     """The behaviour of the official code, its faults included (--official_compat true; docs/qa.md)."""
 
-    keep_all = True
+    official = True
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        cut: Cut,
-        max_answer_length: int,
-        n_best: int,
-        rules: str = "mlqa",
-    ):
-        super().__init__(tokenizer, replace(cut, split_han=False), max_answer_length, n_best, rules)
-        self.encode = windows.EncodeInOrder(tokenizer, cut.max_seq_len)
-        self.tokenize = lru_cache(1)(tokenizer.tokenize)  # the questions on a context follow each other
+    @cached_property
+    def pieces_of(self) -> Callable[[str], list[str]]:
+        """Tokenizes a context, and keeps the result: the questions on a context follow each other."""
+        return lru_cache(1)(self.tokenizer.tokenize)
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """The text of an answer is its joined pieces, which are normalised, not characters of the context."""
         context = data.file.questions[question].context
-        pieces = self.tokenize(data.file.contexts[context])
+        pieces = self.pieces_of(data.file.contexts[context])
         text = "".join(pieces[first : last + 1]).replace("▁", " ").strip()
         return text, int(data.spans[context][first, 0])
 
