@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 import run_classifier
+import run_retrieval
 from model.checkpoint.folder import save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from tests.finetune import toy
@@ -31,7 +32,7 @@ def random_encoder(toy_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A tiny corpus, beside the configurations of a model for it, with dropout and without."""
+    """A tiny corpus. Beside it are config.json of a model for it, and still.json of one without dropout."""
     folder = tmp_path_factory.mktemp("retrieval")
     config = {
         "vocab_size": 300,
@@ -41,9 +42,23 @@ def corpus(tmp_path_factory):
         "initializer_range": 0.1,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    still = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "still.json").write_text(json.dumps(still))
+    without_dropout = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "still.json").write_text(json.dumps(without_dropout))
     return tiny_run.make_corpus(folder)
+
+
+@pytest.fixture
+def train_on_pairs(corpus, tmp_path, monkeypatch):
+    """train_on_pairs(out, **flags) runs run_retrieval.py in `tmp_path`; returns the log of that run."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(out: str, **changes) -> str:
+        log = tmp_path / "log" / "job.log.0"
+        log.unlink(missing_ok=True)
+        call_main(run_retrieval, toy.retrieval_flags(corpus, tmp_path / out, **changes))
+        return log.read_text()
+
+    return call
 
 
 @pytest.fixture
@@ -51,6 +66,11 @@ def runner(tmp_path, monkeypatch):
     """runner(command, flags_of, data) -> a function of flags; it runs the command in `tmp_path`.
 
     Checkpoints go to `out`; results.json (evaluation.json without training), or None, is returned.
+
+    Args:
+        command: a script as a module, such as `run_classifier`.
+        flags_of: `toy.flags` or its like.
+        data: the folder that `make` of the same toy wrote.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -60,7 +80,7 @@ def runner(tmp_path, monkeypatch):
         results = tmp_path / out / f"{name}.json"
         return json.loads(results.read_text()) if results.exists() else None
 
-    return lambda *which: partial(call, *which)
+    return lambda command, flags_of, data: partial(call, command, flags_of, data)
 
 
 @pytest.fixture

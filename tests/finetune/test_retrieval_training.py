@@ -8,49 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import run_retrieval
 from finetune.sentence_pairs import StepPairs
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.launching import as_flags, call_main
 from utils.errors import UserError
 
-WORDS = "embeddings.word_embeddings.weight"
-
-
-def line(corpus, output, **changes):
-    values = {
-        "do_train": "true",
-        "train_set": corpus,
-        "checkpoints": output,
-        "use_cuda": "false",
-        "ernie_config_path": corpus.parent / "config.json",
-        "piece_model_path": corpus / "piece.model",
-        "vocab_path": corpus / "vocab.txt",
-        "max_seq_len": 32,
-        "max_steps": 6,
-        "batch_size": 8,
-        "learning_rate": 5e-3,
-        "save_steps": 3,
-        "validation_steps": 3,
-        "keep_checkpoints": 9,
-        "skip_steps": 2,
-    } | changes
-    return as_flags(values)
-
-
-@pytest.fixture
-def train(corpus, tmp_path, monkeypatch):
-    """train(output, **flags) runs in `tmp_path`; returns the log of the run."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(output, **changes):
-        log = tmp_path / "log" / "job.log.0"
-        log.unlink(missing_ok=True)
-        call_main(run_retrieval, line(corpus, tmp_path / output, **changes))
-        return log.read_text()
-
-    return call
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 
 def arrays(step):
@@ -59,10 +22,27 @@ def arrays(step):
     return load_file(step / "model.safetensors") | {f"state/{name}": value for name, value in state.items()}
 
 
-def test_a_step_reads_its_pairs(corpus):
+def steps_of(corpus, rank=0, world_size=1):
+    """The steps of 8 pairs that a process reads, of `world_size` processes."""
+    return StepPairs(
+        Tokenizer.from_folder(corpus),
+        str(corpus),
+        batch_size=8,
+        max_seq_len=32,
+        alpha=0.7,
+        seed=1,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def without_specials(ids):
+    """A sentence that can be an element of a set: its ids between [CLS] and [SEP]."""
+    return tuple(ids[1:-1].tolist())
+
+
+def test_a_step_has_pairs_of_the_corpus_in_both_directions(corpus):
     tokenizer = Tokenizer.from_folder(corpus)
-    single = StepPairs(tokenizer, str(corpus), 8, 32, 0.7, seed=1)
-    parts = [StepPairs(tokenizer, str(corpus), 8, 32, 0.7, 1, rank, 3) for rank in range(3)]
     forward = set()  # the pairs of the corpus, in its order of the languages
     for pairs in Corpus(corpus).parallel.values():
         for i in range(len(pairs)):
@@ -70,23 +50,32 @@ def test_a_step_reads_its_pairs(corpus):
             forward.add((tuple(source.tolist()), tuple(target.tolist())))
     backward = {(target, source) for source, target in forward}
     directions = set()
-    for _, step, *shares in zip(range(4), single(), *(part() for part in parts)):
-        sources, translations = step.sentences[:8], step.sentences[8:]
-        for a, b in zip(sources, translations):
-            assert (a[0], a[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
-            pair = tuple(a[1:-1].tolist()), tuple(b[1:-1].tolist())
+    for _, step in zip(range(4), steps_of(corpus)()):
+        for source, translation in zip(step.sentences[:8], step.sentences[8:], strict=True):
+            assert (source[0], source[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
+            pair = (without_specials(source), without_specials(translation))
             assert pair in forward | backward
             directions.add("forward" if pair in forward else "backward")
-        assert [len(share.sentences) for share in shares] == [4, 6, 6]
-        for side in (0, 1):
-            joined = [ids for share in shares for ids in np.split(np.array(share.sentences, object), 2)[side]]
-            for ids, expected in zip(joined, step.sentences[8 * side :], strict=False):
-                np.testing.assert_array_equal(ids, expected)
-        assert all((share.negative == step.negative).all() for share in shares)
     assert directions == {"forward", "backward"}
 
 
-def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
+def test_three_processes_share_a_step(corpus):
+    """Of 8 pairs they encode 2, 3 and 3, and all have the negatives of the whole step."""
+    steps_of_processes = [steps_of(corpus, rank, world_size=3)() for rank in range(3)]
+    for _, step, *shares in zip(range(4), steps_of(corpus)(), *steps_of_processes):
+        assert [share.pair_count for share in shares] == [2, 3, 3]
+        sources = []
+        translations = []
+        for share in shares:
+            assert len(share.sentences) == 2 * share.pair_count
+            sources += share.sentences[: share.pair_count]
+            translations += share.sentences[share.pair_count :]
+            np.testing.assert_array_equal(share.negative, step.negative)
+        for ids, expected in zip(sources + translations, step.sentences, strict=True):
+            np.testing.assert_array_equal(ids, expected)
+
+
+def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     flags = {
         "max_steps": 60,
         "batch_size": 24,
@@ -95,36 +84,53 @@ def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
         "save_steps": 200,
         "validation_pairs": 8,
     }
-    log = train("out", **flags)
-    won = [float(share) for share in re.findall(r"beat their negatives: ([\d.]+) %", log)]
+    log = train_on_pairs("out", **flags)
+    correct = [float(share) for share in re.findall(r"beat their negatives: ([\d.]+) %", log)]
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
-    assert len(won) == 3 and won[-1] > 1.5 * won[0] and losses[-1] < 0.8 * losses[0]
-    means = {int(s): float(m) for s, m in re.findall(r"found at step (\d+): mean ([\d.]+)", log)}
+    assert len(correct) == 3 and correct[-1] > 1.5 * correct[0] and losses[-1] < 0.8 * losses[0]
+    evaluations = re.findall(r"found at step (\d+): mean ([\d.]+)", log)
+    means = {int(step): float(mean) for step, mean in evaluations}
     assert list(means) == [0, 20, 40, 60]
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
-    best = next(step for step, mean in means.items() if mean == max(means.values()))
+    best = max(means, key=means.get)  # the first of equal means
     assert (config["step"], config["task"]) == (best, "retrieval")
     assert config["reading"] == {"layer": 1, "pooling": "mean"}
-    first, last = (load_file(tmp_path / "out" / name / "model.safetensors") for name in ("best", "step_60"))
-    untouched = [name for name in last if name.startswith(("encoder.layers.1.", "pooler."))]
-    assert untouched and all((first[name] == last[name]).all() for name in untouched), "above layer 1"
+    best_weights = load_file(tmp_path / "out" / "best" / "model.safetensors")
+    last_weights = load_file(tmp_path / "out" / "step_60" / "model.safetensors")
+    # The vectors are those of layer 1, so what lies above it is not trained.
+    above = [name for name in last_weights if name.startswith(("encoder.layers.1.", "pooler."))]
+    assert above
+    for name in above:
+        np.testing.assert_array_equal(best_weights[name], last_weights[name], err_msg=name)
+    # The run is finished: the same command trains no further.
     shutil.rmtree(tmp_path / "out" / "step_60")
-    assert "ave loss" not in train("out", **flags)  # it is finished
+    assert "ave loss" not in train_on_pairs("out", **flags)
 
 
-def test_resume_bit_for_bit(train, tmp_path):
-    train("one")
-    log = train("two", init_checkpoint=tmp_path / "one" / "step_3")
+def test_resume_bit_for_bit(train_on_pairs, tmp_path):
+    """Weights, moments and position of 6 steps, and of 3 that another command goes on from."""
+    train_on_pairs("straight")
+    log = train_on_pairs("resumed", init_checkpoint=tmp_path / "straight" / "step_3")
     assert "going on from" in log and "step 3 of 6" in log
-    straight, resumed = arrays(tmp_path / "one" / "step_6"), arrays(tmp_path / "two" / "step_6")
+    straight = arrays(tmp_path / "straight" / "step_6")
+    resumed = arrays(tmp_path / "resumed" / "step_6")
     assert straight.keys() == resumed.keys() and any(name.startswith("state/") for name in straight)
     for name, value in straight.items():
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
-    paths = (tmp_path / run / "step_6" / "training_state" / "state.json" for run in ("one", "two"))
-    states = [json.loads(path.read_text())["state"] for path in paths]
-    assert states[0] == states[1] and states[0]["position"]["draws"] == 48
-    train("three", random_seed=2, max_steps=3)
-    assert (arrays(tmp_path / "three" / "step_3")[WORDS] != arrays(tmp_path / "one" / "step_3")[WORDS]).any()
+    states = []
+    for run in ("straight", "resumed"):
+        path = tmp_path / run / "step_6" / "training_state" / "state.json"
+        states.append(json.loads(path.read_text())["state"])
+    assert states[0] == states[1]
+    assert states[0]["position"]["draws"] == 6 * 8  # steps x pairs
+
+
+def test_another_seed_gives_other_weights(train_on_pairs, tmp_path):
+    for seed in (1, 2):
+        train_on_pairs(f"seed_{seed}", random_seed=seed, max_steps=3)
+    first = arrays(tmp_path / "seed_1" / "step_3")[WORD_EMBEDDINGS]
+    second = arrays(tmp_path / "seed_2" / "step_3")[WORD_EMBEDDINGS]
+    assert (first != second).any()
 
 
 @pytest.mark.parametrize(
@@ -137,16 +143,16 @@ def test_resume_bit_for_bit(train, tmp_path):
         ({"scale": 0}, "--scale 0: it must be above 0"),
     ],
 )
-def test_bad_flags(train, changes, message):
+def test_bad_flags(train_on_pairs, changes, message):
     with pytest.raises(UserError, match=message):
-        train("out", **changes)
+        train_on_pairs("out", **changes)
 
 
-def test_another_corpus_is_another_run(train, corpus, tmp_path):
-    train("out", max_steps=3)
+def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
+    train_on_pairs("out", max_steps=3)
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     (copy / "manifest.json").write_text((copy / "manifest.json").read_text() + " ")
     with pytest.raises(UserError, match=r"out holds another run \(train_set: "):
-        train("out", max_steps=3, train_set=copy)
+        train_on_pairs("out", max_steps=3, train_set=copy)
     with pytest.raises(UserError, match="best: no training_state there"):
-        train("out", init_checkpoint=tmp_path / "out" / "best")
+        train_on_pairs("out", init_checkpoint=tmp_path / "out" / "best")

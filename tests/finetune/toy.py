@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,41 +22,65 @@ CONFIG = {
     "max_position_embeddings": 514,
     "initializer_range": 0.1,
 }
-LEARNS = {"epoch": 10, "learning_rate": 5e-3}  # with more seeds than at a higher rate, though not with all
+# Flags with which the task is learned, with more seeds than at a higher rate, though not with all.
+LEARNS = {"epoch": 10, "learning_rate": 5e-3}
+# Flags for a command without training. Everything else is in the folder that --init_checkpoint names.
+FOLDER_ALONE = {
+    "do_train": "false",
+    "train_set": None,
+    "ernie_config_path": None,
+    "piece_model_path": None,
+}
 LANGUAGES = ["en", "de", "fr"]
 
 
+class Row(NamedTuple):
+    """A row of the toy's files. The label is a key of `LABELS`."""
+
+    qid: str
+    text_a: str
+    text_b: str
+    label: str
+
+
 def sentence(rng: np.random.Generator, noun: str) -> str:
+    """A few words, and the noun at any place among them."""
     words = [str(word) for word in rng.choice(WORDS, rng.integers(2, 6))]
     words.insert(int(rng.integers(0, len(words) + 1)), noun)
     return " ".join(words)
 
 
-def rows(count: int, seed: int) -> list[tuple[str, str, str, str]]:
-    """qid, text_a, text_b, label."""
+def rows(count: int, seed: int) -> list[Row]:
+    """Rows with the qids 100, 101, ..."""
     rng = np.random.default_rng(seed)
     kinds = list(NOUNS)
-    written = []
+    drawn = []
     for i in range(count):
         kind = kinds[int(rng.integers(3))]
         noun = str(rng.choice(NOUNS[kind]))
-        written.append((str(100 + i), sentence(rng, noun), sentence(rng, "and"), kind))
-    return written
+        drawn.append(Row(str(100 + i), sentence(rng, noun), sentence(rng, "and"), kind))
+    return drawn
 
 
-def write_tsv(path: Path, examples: list, qid: bool = True, label: bool = True) -> Path:
-    columns = ["qid", "text_a", "text_b", "label"]
-    first = 0 if qid else 1
-    last = 4 if label else 3
-    lines = ["\t".join(row[first:last]) for row in [columns, *examples]]
+def write_tsv(path: Path, examples: list, label: bool = True) -> Path:
+    """Write rows (qid, text_a, text_b, label), below a header; with `label=False` without the last column."""
+    columns = list(Row._fields)
+    if not label:
+        columns.remove("label")
+    lines = ["\t".join(row[: len(columns)]) for row in [columns, *examples]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 def make(folder: Path, train: int = 96, dev: int = 31) -> Path:
-    """Write the whole layout into `folder`: data, vocabulary, config."""
-    write_model(folder, [text for row in rows(400, seed=9) for text in row[1:3]], LANGUAGES, LABELS)
+    """Write the whole layout into `folder`: data, vocabulary, config.
+
+    Args:
+        train: rows of train.tsv.
+        dev: rows of each dev file. A test file, which has no labels, has 2 more, and a heldout file 4 more.
+    """
+    write_model(folder, texts_of(rows(400, seed=9)), LANGUAGES, LABELS)
     write_tsv(folder / "train.tsv", rows(train, seed=1))
     for i, language in enumerate(LANGUAGES):
         write_tsv(folder / f"dev.{language}.tsv", rows(dev, seed=20 + i))
@@ -64,12 +89,25 @@ def make(folder: Path, train: int = 96, dev: int = 31) -> Path:
     return folder
 
 
+def texts_of(examples: list[Row]) -> list[str]:
+    """Both texts of each row."""
+    texts = []
+    for row in examples:
+        texts += [row.text_a, row.text_b]
+    return texts
+
+
 def write_model(folder: Path, texts: list, languages: list, labels: dict, config=CONFIG, **options) -> None:
-    """Write the piece model that is trained on texts, ernie_config.json and both maps."""
+    """Write ernie_config.json, lang_map.json, label_map.json, and a piece model that is trained on texts.
+
+    Args:
+        labels: label -> id.
+        options: of sentencepiece's trainer.
+    """
     train_pieces(folder / "piece.model", texts, **{"vocab_size": 50, "character_coverage": 0.9995} | options)
-    maps = {"lang": {language: i for i, language in enumerate(languages)}, "label": labels}
-    for name, value in maps.items():
-        (folder / f"{name}_map.json").write_text(json.dumps(value))
+    language_map = {language: i for i, language in enumerate(languages)}
+    (folder / "lang_map.json").write_text(json.dumps(language_map))
+    (folder / "label_map.json").write_text(json.dumps(labels))
     (folder / "ernie_config.json").write_text(json.dumps(config))
 
 
@@ -94,5 +132,27 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
         "random_seed": 1,
         "skip_steps": 4,
         "use_cuda": "false",
+    }
+    return as_flags(values | changes)
+
+
+def retrieval_flags(corpus: Path, out: Path, **changes) -> list[str]:
+    """A command line for run_retrieval.py: a few steps on the fixture `corpus`."""
+    values = {
+        "do_train": "true",
+        "train_set": corpus,
+        "checkpoints": out,
+        "use_cuda": "false",
+        "ernie_config_path": corpus.parent / "config.json",
+        "piece_model_path": corpus / "piece.model",
+        "vocab_path": corpus / "vocab.txt",
+        "max_seq_len": 32,
+        "max_steps": 6,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
+        "save_steps": 3,
+        "validation_steps": 3,
+        "keep_checkpoints": 9,
+        "skip_steps": 2,
     }
     return as_flags(values | changes)
