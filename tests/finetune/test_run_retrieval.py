@@ -20,21 +20,31 @@ from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
+from tests.helpers.small_corpus import write_lines
 from tests.launching import as_flags, call_main
 from utils.errors import UserError
+
+LAYERS = 2  # of the model of `random_encoder`
+HIDDEN = 16
+MIDDLE = 1  # the layer of the paper's recipe in this model
+CHOSEN = "chosen, odd pairs"
 
 
 @pytest.fixture(scope="module")
 def folder(random_encoder, tmp_path_factory):
-    """weights: random ones with a tokenizer; pairs: two languages whose translations are near copies."""
+    """A folder of "weights", random ones with a tokenizer, and "pairs".
+
+    They are the bitexts of two languages with English, whose translations are near copies. The paper has
+    figures for one of these languages, de.
+    """
     folder = tmp_path_factory.mktemp("search")
     (folder / "weights").symlink_to(random_encoder)
     (folder / "pairs").mkdir()
     for language, seed in (("de", 1), ("xx", 2)):
-        english = list(dict.fromkeys(row[1] for row in toy.rows(40, seed)))
+        english = list(dict.fromkeys(row.text_a for row in toy.rows(40, seed)))  # each once
         translations = [line.replace("the", "a").replace("old", "new") for line in english]
-        for side, lines in ((language, translations), ("en", english)):
-            (folder / "pairs" / f"{language}-en.{side}").write_text("".join(f"{x}\n" for x in lines))
+        write_lines(folder / "pairs" / f"{language}-en.en", english)
+        write_lines(folder / "pairs" / f"{language}-en.{language}", translations)
     return folder
 
 
@@ -51,9 +61,10 @@ def retrieve(folder, tmp_path, monkeypatch):
     return call
 
 
-def rows(report, seed=1):
-    """direction -> language -> per cent."""
-    return {table["title"].split(",")[0]: table["seeds"][str(seed)] for table in report["tables"]}
+def by_direction(report):
+    """direction -> language -> per cent of seed 1, from the tables of the two directions."""
+    tables = report["tables"][:2]
+    return {table["title"].split(",")[0]: table["seeds"]["1"] for table in tables}
 
 
 def line(folder, output, **changes):
@@ -68,42 +79,52 @@ def line(folder, output, **changes):
 
 
 def all_layers(folder, language):
-    """Vectors of the English sentences and of the others, [L + 1, N, H]."""
+    """Vectors of the English sentences of a bitext and of the others, [L + 1, N, H] each."""
     model = ErnieMModel(ErnieMConfig.from_json(folder / "weights" / "config.json"))
     load_from(model, open_checkpoint(folder / "weights"))
     tokenizer = Tokenizer.from_folder(folder / "weights")
     paths = [folder / "pairs" / f"{language}-en.{side}" for side in (language, "en")]
-    _, foreign, english = read_bitext(language, *paths)
-    return [encode(model, [np.array(tokenizer.build(text)) for text in side]) for side in (english, foreign)]
+    bitext = read_bitext(language, *paths)
+    vectors = []
+    for texts in (bitext.translations, bitext.sentences):
+        vectors.append(encode(model, [np.array(tokenizer.build(text)) for text in texts]))
+    return vectors
 
 
-def exact(queries, targets):
-    """The nearest by cosine, in float64."""
-    queries, targets = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, targets))
-    return (queries.astype(np.float64) @ targets.T.astype(np.float64)).argmax(axis=1)
+def nearest(queries, targets):
+    """For each of `queries` [N, H] the number of the nearest target by cosine, in float64: [N]."""
+    unit_queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    unit_targets = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+    return (unit_queries.astype(np.float64) @ unit_targets.T.astype(np.float64)).argmax(axis=1)
+
+
+def percent_found(queries, targets):
+    """Per cent of `queries` [N, H] whose nearest target is the one in the same row."""
+    return 100 * (nearest(queries, targets) == np.arange(len(queries))).mean()
 
 
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
     report = retrieve(paper="tatoeba_cross_lingual_transfer")
-    assert (report["layers"], report["pooling"], report["score"]) == ({"1": 1}, "mean", "cosine")
-    assert list(rows(report)) == ["en -> xx", "xx -> en", "mean of both directions"]
+    seed = "1"
+    assert report["layers"] == {seed: MIDDLE}
+    assert (report["pooling"], report["score"]) == ("mean", "cosine")
+    titles = [table["title"].split(",")[0] for table in report["tables"]]
+    assert titles == ["en -> xx", "xx -> en", "mean of both directions", "mean of both directions"]
+    accuracies = by_direction(report)["en -> xx"]
     for language in ("de", "xx"):
-        english, foreign = (side[1] for side in all_layers(folder, language))
-        gold = np.arange(len(english))
-        forward = exact(english, foreign)
-        accuracy = 100 * (forward == gold).mean()
+        english, foreign = (side[MIDDLE] for side in all_layers(folder, language))  # [N, H] each
+        accuracy = percent_found(english, foreign)
         assert 0 < accuracy < 100
-        assert rows(report)["en -> xx"][language] == pytest.approx(accuracy)
-        expected = 100 * (exact(foreign, english) == gold).mean()
-        assert rows(report)["xx -> en"][language] == pytest.approx(expected)
+        assert accuracies[language] == pytest.approx(accuracy)
+        assert by_direction(report)["xx -> en"][language] == pytest.approx(percent_found(foreign, english))
         # XTREME's own scoring: English sorted by text, the label of each the line that it came from.
         lines = (folder / "pairs" / f"{language}-en.en").read_text().splitlines()
-        labels = [row for _, row in sorted(zip(lines, gold.tolist()), key=lambda pair: pair[0])]
+        labels = sorted(range(len(lines)), key=lambda number: lines[number])
         path = tmp_path / "out" / "predictions" / "tatoeba" / f"test-{language}.tsv"
         predictions = [int(row) for row in path.read_text().splitlines()]
-        assert 100 * np.mean([a == b for a, b in zip(predictions, labels)]) == pytest.approx(accuracy)
-        assert predictions == [forward[label] for label in labels]
-    accuracies = rows(report)["en -> xx"]
+        is_correct = [prediction == label for prediction, label in zip(predictions, labels, strict=True)]
+        assert 100 * np.mean(is_correct) == pytest.approx(accuracy)
+        assert predictions == nearest(english, foreign)[labels].tolist()
     assert accuracies["avg"] == pytest.approx((accuracies["de"] + accuracies["xx"]) / 2)
     name = "paper, large (Tables 5 and 16; avg of 1)"
     assert report["tables"][0]["paper"] == {name: {"de": 98.8, "avg": 98.8}}  # xx is not in the paper
@@ -120,50 +141,58 @@ def test_several_seeds(retrieve, folder, tmp_path):
         config = ErnieMConfig.from_json(folder / "weights" / "config.json")
         path = tmp_path / f"seed_{seed}" / "best"
         save_model(path, ErnieMModel(config), config, piece_model_path=folder / "weights" / "piece.model")
-    several = retrieve(init_pretraining_params=f"{tmp_path}/seed_%d/best", random_seed="1,2")
-    alone = {seed: retrieve(init_pretraining_params=tmp_path / f"seed_{seed}/best") for seed in (1, 2)}
-    for number, table in enumerate(several["tables"]):
-        for seed in (1, 2):
-            assert table["seeds"][str(seed)] == alone[seed]["tables"][number]["seeds"]["1"]
+    report = retrieve(init_pretraining_params=f"{tmp_path}/seed_%d/best", random_seed="1,2")
+    reports_of_one = {
+        seed: retrieve(init_pretraining_params=tmp_path / f"seed_{seed}/best") for seed in (1, 2)
+    }
+    for number, table in enumerate(report["tables"]):
+        for seed, report_of_one in reports_of_one.items():
+            # A search with these weights alone is one with the default seed, 1.
+            assert table["seeds"][str(seed)] == report_of_one["tables"][number]["seeds"]["1"]
         accuracies = [table["seeds"][str(seed)]["de"] for seed in (1, 2)]
+        assert accuracies[0] != accuracies[1]
         assert table["mean"]["de"] == pytest.approx(np.mean(accuracies))
-        assert (
-            table["deviation"]["de"] == pytest.approx(np.std(accuracies, ddof=1))
-            and accuracies[0] != accuracies[1]
-        )
+        assert table["deviation"]["de"] == pytest.approx(np.std(accuracies, ddof=1))
     assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
 
 
 def test_the_sweep_and_the_untrained_model(retrieve, folder):
-    """One that has random weights anyway has no row beside it."""
-    shape = {"ernie_config_path": folder / "weights/config.json", "init_pretraining_params": ""}
-    shape["piece_model_path"] = folder / "weights/piece.model"
-    swept, random = retrieve(layer="sweep")["rows"], retrieve(layer="sweep", **shape)["rows"]
-    names = [*(f"layer {layer}" for layer in range(3)), "chosen, odd pairs"]
-    assert list(swept) == [*names, "untrained, chosen, odd pairs"] and list(random) == names
+    """A search with random weights alone has no "untrained" beside it."""
+    random_weights = {
+        "init_pretraining_params": "",
+        "ernie_config_path": folder / "weights/config.json",
+        "piece_model_path": folder / "weights/piece.model",
+    }
+    swept = retrieve(layer="sweep")["rows"]
+    swept_random = retrieve(layer="sweep", **random_weights)["rows"]
+    names = [*(f"layer {layer}" for layer in range(LAYERS + 1)), CHOSEN]
+    assert list(swept) == [*names, f"untrained, {CHOSEN}"]
+    assert list(swept_random) == names
     for language in ("de", "xx"):
         sides = all_layers(folder, language)
-        for layer in range(3):
+        for layer in range(LAYERS + 1):
             english, foreign = (side[layer] for side in sides)
-            gold = np.arange(len(english))
-            accuracies = [(exact(english, foreign) == gold).mean(), (exact(foreign, english) == gold).mean()]
-            assert swept[f"layer {layer}"][language] == pytest.approx(100 * np.mean(accuracies))
-        assert swept["chosen, odd pairs"][language] == pytest.approx(100 * choose_on_half(*sides).mean)
-    assert swept["untrained, chosen, odd pairs"] == random["chosen, odd pairs"]
-    for table, random_table in zip(retrieve()["tables"], retrieve(**shape)["tables"]):
-        assert table["untrained"] == {name: random_table["seeds"]["1"][name] for name in ("de", "xx")}
+            accuracies = [percent_found(english, foreign), percent_found(foreign, english)]
+            assert swept[f"layer {layer}"][language] == pytest.approx(np.mean(accuracies))
+        assert swept[CHOSEN][language] == pytest.approx(100 * choose_on_half(*sides).mean)
+    assert swept[f"untrained, {CHOSEN}"] == swept_random[CHOSEN]
+    for table, random_table in zip(retrieve()["tables"], retrieve(**random_weights)["tables"], strict=True):
+        accuracies = random_table["seeds"]["1"]
+        assert table["untrained"] == {language: accuracies[language] for language in ("de", "xx")}
         assert "untrained" not in random_table
     assert all("untrained" not in table for table in retrieve(untrained="false")["tables"])
 
 
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
 def test_other_vectors_and_scores_give_other_results(retrieve, flags):
-    default, report = retrieve(), retrieve(**flags)
+    default = retrieve()
+    report = retrieve(**flags)
     assert report["pooling"] == flags.get("pooling", "mean")
     assert report["score"] == flags.get("score", "cosine")
-    assert rows(report) != rows(default)
+    assert by_direction(report) != by_direction(default)
     # The pooled [CLS] is of the top layer, whatever --layer says.
-    assert report["layers"] == {"1": 2 if report["pooling"] == "pooled" else 1}
+    layer_of_seed = {"1": LAYERS if report["pooling"] == "pooled" else MIDDLE}
+    assert report["layers"] == layer_of_seed
 
 
 def by_measure(report):
@@ -177,8 +206,8 @@ def by_measure(report):
 
 
 def centred_by_hand(folder, language, english_mean, foreign_mean, score="cosine"):
-    """Per cent found in both directions after these means are taken off, at layer 1."""
-    english, foreign = (side[1] for side in all_layers(folder, language))
+    """Per cent found in both directions after these means are taken off, at the middle layer."""
+    english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
     matches = search_both(english - english_mean, foreign - foreign_mean, score)
     return sum(matches.accuracies()) / 2
 
@@ -189,15 +218,15 @@ def test_the_report_has_every_measure(retrieve, folder):
     assert list(by_measure(cosine)) == ["cosine", "margin"]
     assert by_measure(cosine) == by_measure(margin)
     for report, measure in ((cosine, "cosine"), (margin, "margin")):
-        directions = [report["tables"][number]["seeds"]["1"]["de"] for number in (0, 1)]
-        assert by_measure(report)[measure]["de"] == pytest.approx(np.mean(directions))
+        accuracies = [by_language["de"] for by_language in by_direction(report).values()]
+        assert by_measure(report)[measure]["de"] == pytest.approx(np.mean(accuracies))
 
 
 def test_vectors_centred_on_files(retrieve, folder):
-    files = ",".join(f"{name}<={folder}/pairs/de-en.{side}" for name, side in (("en", "en"), ("de", "de")))
+    files = ",".join(f"{language}<={folder}/pairs/de-en.{language}" for language in ("en", "de"))
     report = by_measure(retrieve(centre_on=files, languages="de"))
     assert list(report) == ["cosine", "margin", "centred", "centred margin"]
-    english, german = (side[1] for side in all_layers(folder, "de"))
+    english, german = (side[MIDDLE] for side in all_layers(folder, "de"))
     for measure, score in (("centred", "cosine"), ("centred margin", "margin")):
         expected = centred_by_hand(folder, "de", english.mean(axis=0), german.mean(axis=0), score)
         assert report[measure]["de"] == pytest.approx(expected)
@@ -208,15 +237,15 @@ def test_vectors_centred_on_files(retrieve, folder):
 
 def test_the_sweep_centres_every_layer(retrieve, folder):
     """The rows of centred vectors choose layers of their own: their means are those of every layer."""
-    files = ",".join(f"{name}<={folder}/pairs/de-en.{side}" for name, side in (("en", "en"), ("de", "de")))
+    files = ",".join(f"{language}<={folder}/pairs/de-en.{language}" for language in ("en", "de"))
     rows = retrieve(layer="sweep", centre_on=files, languages="de", untrained="false")["rows"]
-    assert list(rows)[-2:] == ["centred, chosen, odd pairs", "centred margin, chosen, odd pairs"]
+    assert list(rows)[-2:] == [f"centred, {CHOSEN}", f"centred margin, {CHOSEN}"]
     centred = [side - side.mean(axis=1, keepdims=True) for side in all_layers(folder, "de")]  # [L + 1, N, H]
     by_cosine = choose_on_half(*centred).mean
     by_margin = choose_on_half(*centred, found_by_margin).mean
-    assert rows["centred, chosen, odd pairs"]["de"] == pytest.approx(100 * by_cosine)
-    assert rows["centred margin, chosen, odd pairs"]["de"] == pytest.approx(100 * by_margin)
-    assert rows["centred, chosen, odd pairs"] != rows["chosen, odd pairs"]
+    assert rows[f"centred, {CHOSEN}"]["de"] == pytest.approx(100 * by_cosine)
+    assert rows[f"centred margin, {CHOSEN}"]["de"] == pytest.approx(100 * by_margin)
+    assert rows[f"centred, {CHOSEN}"] != rows[CHOSEN]
 
 
 def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
@@ -225,25 +254,27 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     shutil.copytree(folder / "weights", weights)
     (weights / MANIFEST).unlink()
     rng = np.random.default_rng(0)
-    means = {name: rng.normal(size=(3, 16)).astype(np.float32) for name in ("de", "en", "xx")}
+    means = {}
+    for language in ("de", "en", "xx"):
+        means[language] = rng.normal(size=(LAYERS + 1, HIDDEN)).astype(np.float32)
     safetensors.write(weights / LANGUAGE_MEANS, means)
     report = by_measure(retrieve(init_pretraining_params=weights))
     for language in ("de", "xx"):
-        expected = centred_by_hand(folder, language, means["en"][1], means[language][1])
+        expected = centred_by_hand(folder, language, means["en"][MIDDLE], means[language][MIDDLE])
         assert report["centred"][language] == pytest.approx(expected)
     swept = retrieve(init_pretraining_params=weights, layer="sweep", languages="de")["rows"]
-    sides = zip(all_layers(folder, "de"), ("en", "de"))
-    centred = [side - means[language][:, None] for side, language in sides]
-    expected = 100 * choose_on_half(*centred).mean
-    assert swept["centred, chosen, odd pairs"]["de"] == pytest.approx(expected)
+    english, german = all_layers(folder, "de")
+    split_result = choose_on_half(english - means["en"][:, None], german - means["de"][:, None])
+    expected = 100 * split_result.mean
+    assert swept[f"centred, {CHOSEN}"]["de"] == pytest.approx(expected)
     assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="specials"))
     means.pop("xx")
     safetensors.write(weights / LANGUAGE_MEANS, means)
     assert "centred" not in by_measure(retrieve(init_pretraining_params=weights))
     assert f"{weights / LANGUAGE_MEANS} has no xx" in capsys.readouterr().out
     assert "centred" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
-    of_two_layers = {name: mean[:2] for name, mean in means.items()}
-    safetensors.write(weights / LANGUAGE_MEANS, of_two_layers)
+    without_top_layer = {language: mean[:LAYERS] for language, mean in means.items()}
+    safetensors.write(weights / LANGUAGE_MEANS, without_top_layer)
     with pytest.raises(UserError, match=f"{LANGUAGE_MEANS}: it belongs to a model of another shape"):
         retrieve(init_pretraining_params=weights, languages="de")
 
