@@ -21,17 +21,20 @@ def main() -> None:
     from training.engine import Engine
 
     step = Engine.step
-    records = {}  # step -> [[loss, samples], ...]
+    records = {}  # step -> [[loss, samples], ...], of each time that the step was done
     stop_at = int(os.environ.get("STOP_AT", "0"))
 
     def recorded(self, micro_batches, *rest):
         if self.steps + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        # Of retrieval no samples are recorded.
-        batches = [micro_batch[0] for micro_batch in micro_batches if isinstance(micro_batch, tuple)]
-        samples = [int(index) for batch in batches for index in batch.indices]
+        samples = []
+        for micro_batch in micro_batches:
+            # (batch, what was sent of it); a `PairBatch` of retrieval has no numbers of samples.
+            if isinstance(micro_batch, tuple):
+                batch, _ = micro_batch
+                samples += batch.indices.tolist()
         outcome = step(self, micro_batches, *rest)
-        if outcome is not None:
+        if outcome is not None:  # else the step was given up
             records.setdefault(str(self.steps), []).append([outcome.loss, samples])
         return outcome
 
@@ -39,6 +42,7 @@ def main() -> None:
     for script, folder, line in json.loads(Path(sys.argv[1]).read_text()):
         os.chdir(folder)
         path = Path(f"steps.{os.environ.get('PADDLE_TRAINER_ID', '0')}.json")
+        # A command that goes on adds to what an earlier one recorded in the same folder.
         records.clear()
         records.update(json.loads(path.read_text()) if path.exists() else {})
         try:

@@ -9,15 +9,20 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.finetune import answering_toy, tagging_toy, toy
+from tests.helpers.small_corpus import write_lines
 from tests.launching import as_flags, launch, run_script
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
-STILL = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-EXACT = {"dtype": "float64", "save_steps": 100}
+WITHOUT_DROPOUT = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+EXACT = {"dtype": "float64", "save_steps": 100}  # 100: only the last step is saved
 
 
 def start(folder, commands, processes, stop_at=0):
-    """Run commands [script, folder, flags] in one process or two."""
+    """Run commands (script, folder to run it in, flags) in one process or two.
+
+    Args:
+        stop_at: the step in which all processes get SIGTERM; 0: none.
+    """
     commands = [[script, str(place), line] for script, place, line in commands]
     (folder / "commands.json").write_text(json.dumps(commands))
     run = run_script if processes == 1 else launch
@@ -26,14 +31,22 @@ def start(folder, commands, processes, stop_at=0):
 
 
 def recorded(folder, rank):
-    """step -> [[loss, samples], ...], for each time that the step was done on a process."""
+    """step -> [[loss, samples], ...], for each time that process `rank` did the step.
+
+    The samples are the numbers of the examples that it read for the step.
+    """
     path = folder / f"steps.{rank}.json"
     runs_by_step = json.loads(path.read_text()) if path.exists() else {}
     return {int(step): runs for step, runs in runs_by_step.items()}
 
 
 def losses(folder, rank=0):
-    return [runs[0][0] for _, runs in sorted(recorded(folder, rank).items())]
+    """The loss of each step, when process `rank` did it for the first time."""
+    losses_of_steps = []
+    for _, runs in sorted(recorded(folder, rank).items()):
+        loss, _ = runs[0]
+        losses_of_steps.append(loss)
+    return losses_of_steps
 
 
 def dev_losses(folder):
@@ -49,12 +62,19 @@ def assert_close(expected_path, path):
 
 
 def every_task(folder, data, corpus, pairs, processes):
-    """A command for each task."""
-    places = {name: folder / name for name in ("classify", "tag", "answer", "train", "search")}
-    for place in places.values():
-        place.mkdir(parents=True)
+    """A command (script, folder to run it in, flags) for each task.
+
+    The global batch is the same for any number of processes.
+
+    Args:
+        folder: in it each command gets a folder: "classify", "tag", "answer", "train" and "search".
+        data: where the toys are.
+        corpus: for "train", the training for retrieval.
+        pairs: the bitexts that "search" searches with the model of "train".
+    """
     exact = {**EXACT, "ernie_config_path": data / "still.json", "batch_size": 8 // processes}
     tested = {"do_test": "true", "test_save": "predicted.%s"}
+    folder.mkdir()
     # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
     toy.write_tsv(folder / "train.tsv", toy.rows(57, seed=1))
     classify = toy.flags(
@@ -66,7 +86,7 @@ def every_task(folder, data, corpus, pairs, processes):
         **exact,
         **tested,
     )
-    # some sentences are split
+    # In 16 tokens, so that some sentences are split.
     tag = tagging_toy.flags(
         data / "tag",
         "out",
@@ -90,23 +110,18 @@ def every_task(folder, data, corpus, pairs, processes):
         **tested,
         batch_size=6 // processes,
     )
-    train = as_flags(
-        {
-            "do_train": "true",
-            "train_set": corpus,
-            "checkpoints": "out",
-            "use_cuda": "false",
-            "dtype": "float64",
-            "ernie_config_path": corpus.parent / "still.json",
-            "piece_model_path": corpus / "piece.model",
-            "vocab_path": corpus / "vocab.txt",
-            "max_seq_len": 32,
-            "max_steps": 4,
-            "batch_size": 9,
-            "learning_rate": 1e-3,
-            "validation_steps": 2,
-            "skip_steps": 1,
-        }
+    # Its batch is that of all processes, which encode 4 and 5 pairs.
+    train = toy.retrieval_flags(
+        corpus,
+        "out",
+        dtype="float64",
+        ernie_config_path=corpus.parent / "still.json",
+        max_steps=4,
+        batch_size=9,
+        learning_rate=1e-3,
+        save_steps=100,
+        validation_steps=2,
+        skip_steps=1,
     )
     search = as_flags(
         {
@@ -118,23 +133,31 @@ def every_task(folder, data, corpus, pairs, processes):
             "use_cuda": "false",
         }
     )
-    scripts = {"classify": "run_classifier", "tag": "run_sequence_labeling", "answer": "run_mrc"}
-    lines = {"classify": classify, "tag": tag, "answer": answer, "train": train, "search": search}
-    return [(scripts.get(name, "run_retrieval"), place, lines[name]) for name, place in places.items()]
+    commands = [
+        ("run_classifier", folder / "classify", classify),
+        ("run_sequence_labeling", folder / "tag", tag),
+        ("run_mrc", folder / "answer", answer),
+        ("run_retrieval", folder / "train", train),
+        ("run_retrieval", folder / "search", search),
+    ]
+    for _, place, _ in commands:
+        place.mkdir()
+    return commands
 
 
 def test_every_task(tmp_path, corpus):
-    data, pairs = tmp_path / "data", tmp_path / "pairs"
+    """Losses, weights, evaluations, reports and predictions of two processes are those of one."""
+    data = tmp_path / "data"
+    pairs = tmp_path / "pairs"
     for folder in (data / "tag", data / "answer", pairs):
         folder.mkdir(parents=True)
     toy.make(data)
     tagging_toy.make(data / "tag")
     answering_toy.make(data / "answer")
-    (data / "still.json").write_text(json.dumps(STILL))
+    (data / "still.json").write_text(json.dumps(WITHOUT_DROPOUT))
     for language, seed in (("de", 3), ("fr", 4)):
         for side in (language, "en"):
-            text = "".join(f"{row[1]}\n" for row in toy.rows(9, seed))
-            (pairs / f"{language}-en.{side}").write_text(text)
+            write_lines(pairs / f"{language}-en.{side}", [row.text_a for row in toy.rows(9, seed)])
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         start(tmp_path, every_task(folder, data, corpus, pairs, processes), processes)
@@ -142,7 +165,7 @@ def test_every_task(tmp_path, corpus):
     double = tmp_path / "2"
     for task in ("classify", "tag", "answer", "train"):
         assert losses(single / task) == pytest.approx(losses(double / task), abs=1e-9, rel=0), task
-        assert losses(double / task) == losses(double / task, 1), task
+        assert losses(double / task) == losses(double / task, rank=1), task
         (path,) = (single / task / "out").glob("step_*/model.safetensors")
         assert_close(path, double / path.relative_to(single))
     for task in ("classify", "tag", "answer", "search"):
@@ -153,7 +176,8 @@ def test_every_task(tmp_path, corpus):
         expected = dev_losses(single / task)
         assert expected and expected == pytest.approx(dev_losses(double / task), abs=2e-6), task
     predicted = sorted(path.relative_to(single) for path in single.glob("*/*predicted.*"))
-    assert len(predicted) == 2 * 3 + 2 + 4  # classification writes a readable file beside each
+    # Classification: 3 languages, each with a readable file beside it. Tagging: 2. Answers: 2, and nbest_*.
+    assert len(predicted) == 3 * 2 + 2 + 2 * 2
     for path in [*predicted, Path("search/out/predictions/tatoeba/test-de.tsv")]:
         assert (double / path).read_text() == (single / path).read_text(), path
     assert (double / "classify" / "log" / "job.log.1").is_file()
@@ -161,8 +185,9 @@ def test_every_task(tmp_path, corpus):
 
 def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     """No sample is lost and none is repeated; SIGTERM ends each part with 0."""
-    (tmp_path / "config.json").write_text(json.dumps(STILL))
+    (tmp_path / "config.json").write_text(json.dumps(WITHOUT_DROPOUT))
     toy.write_tsv(tmp_path / "train.tsv", toy.rows(41, seed=1))
+    # The run "one" is not interrupted. "mixed" is stopped in steps 4 and 7, and goes on with other processes.
     for name, processes, stop_at in (("one", 1, 0), ("mixed", 2, 4), ("mixed", 1, 7), ("mixed", 2, 0)):
         (tmp_path / name).mkdir(exist_ok=True)
         line = toy.flags(
@@ -176,14 +201,16 @@ def test_two_processes_then_one_then_two(toy_folder, tmp_path):
             **EXACT,
         )
         start(tmp_path, [("run_classifier", tmp_path / name, line)], processes, stop_at)
-    samples = {}  # run -> step -> the examples of that step
+    samples: dict[str, dict[int, list[int]]] = {}  # run -> step -> the numbers of its examples
     for name in ("one", "mixed"):
-        steps: dict[int, list[int]] = {}
+        samples[name] = {}
         for rank in (0, 1):
             for step, runs in recorded(tmp_path / name, rank).items():
-                steps.setdefault(step, []).extend(index for _, indices in runs for index in indices)
-        samples[name] = {step: sorted(indices) for step, indices in steps.items()}
+                for _, indices in runs:
+                    samples[name].setdefault(step, []).extend(indices)
+        for indices in samples[name].values():
+            indices.sort()
     assert samples["mixed"] == samples["one"] and sorted(samples["one"]) == list(range(1, 11))
     assert losses(tmp_path / "mixed") == pytest.approx(losses(tmp_path / "one"), abs=1e-9, rel=0)
-    weights = [tmp_path / name / "out" / "step_10" / "model.safetensors" for name in ("one", "mixed")]
-    assert_close(*weights)
+    weights = "out/step_10/model.safetensors"
+    assert_close(tmp_path / "one" / weights, tmp_path / "mixed" / weights)
