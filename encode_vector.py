@@ -84,6 +84,8 @@ class EncodeVectorFlags:
     init_checkpoint: ClassVar[None] = None  # `open_start` reads it; this command has no such flag
 
     def __post_init__(self) -> None:
+        from evaluation.centring import MEANS_POOLING
+
         required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}
         missing = [flag for flag, value in required.items() if value is None]
         if missing:
@@ -96,9 +98,10 @@ class EncodeVectorFlags:
             )
         if self.centre_on and self.vectors == "official":
             raise UserError("--centre_on needs one vector per text; give --vectors mean, specials or pooled")
-        if self.centre_on == "model" and self.vectors != "mean":
+        if self.centre_on == "model" and self.vectors != MEANS_POOLING:
             raise UserError(
-                "--centre_on model needs --vectors mean, the pooling of the means beside the weights"
+                f"--centre_on model needs --vectors {MEANS_POOLING}, the pooling of the means beside the "
+                "weights"
             )
 
 

@@ -15,10 +15,12 @@ from evaluation.search import unit
 from model.checkpoint.formats import safetensors
 from utils.errors import UserError
 
+MEANS_POOLING = "mean"  # the pooling of the sentence vectors that `LanguageMeans` is made of
+
 
 @dataclass(frozen=True)
 class LanguageMeans:
-    """The mean sentence vector of each language at each layer. A sentence vector is a mean over tokens.
+    """The mean sentence vector of each language at each layer, with `MEANS_POOLING`.
 
     Attributes:
         languages: in alphabetical order.
@@ -36,11 +38,11 @@ class LanguageMeans:
         return cls(languages, np.stack(means).astype(np.float32))
 
     @classmethod
-    def read(cls, path: str | os.PathLike, shape: tuple[int, int] | None = None) -> "LanguageMeans":
+    def read(cls, path: str | os.PathLike, shape: tuple[int, int]) -> "LanguageMeans":
         """Read the file language_means.safetensors of a checkpoint folder.
 
         Args:
-            shape: (L + 1, H) of the model; None: the shape is not checked.
+            shape: (L + 1, H) of the model.
 
         Raises:
             UserError: there is no such file, it is damaged, or it belongs to a model of another shape.
@@ -51,7 +53,7 @@ class LanguageMeans:
         is_damaged = len(shapes) != 1 or any(len(axes) != 2 for axes in shapes)
         if is_damaged:
             raise UserError(f"{path}: damaged: it has no language means, or they differ in shape")
-        if shape is not None and shapes != {shape}:
+        if shapes != {shape}:
             raise UserError(f"{path}: it belongs to a model of another shape")
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from evaluation.centring import LanguageMeans
+from evaluation.centring import MEANS_POOLING, LanguageMeans
 from evaluation.encode import encode, encode_layer
 from finetune.flags import RetrievalFlags
 from finetune.retrieval import layer_of
@@ -55,7 +55,7 @@ def means_of_checkpoint(
     """
     if checkpoint is None or checkpoint.language_means_path is None:
         return {}
-    if flags.pooling != "mean":  # the means in a folder are of that pooling
+    if flags.pooling != MEANS_POOLING:
         return {}
     shape = (model.config.num_hidden_layers + 1, model.config.hidden_size)
     means = LanguageMeans.read(checkpoint.language_means_path, shape)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from evaluation.centring import MEANS_POOLING
 from evaluation.mining import MinedPairs, Neighbours, choose_threshold, mine, quality
 from evaluation.search import NEIGHBOURS, index_of, unit
 from inference.loading import load
@@ -331,7 +332,7 @@ def means_of_checkpoint(options: MiningOptions, languages: tuple[str, str]) -> d
         return {}  # without opening the model, which a run that goes on may not need
     encoder = encoder_of(options)
     means = encoder.model.language_means
-    if encoder.pooling != "mean" or not set(languages) <= set(means.languages):
+    if encoder.pooling != MEANS_POOLING or not set(languages) <= set(means.languages):
         return {}
     by_language = means.by_language()
     return {language: by_language[language][encoder.layer] for language in languages}

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from evaluation.centring import LayerMeans
+from evaluation.centring import MEANS_POOLING, LayerMeans
 from evaluation.pooling import layer_number, mean_weights
 from inference.engines import GraphRunner
 from inference.loading import LoadedModel
@@ -19,7 +19,6 @@ from utils.errors import UserError
 # The (type, default) of two keys of a request.
 LAYER = (int | None, None)
 CENTRE = (bool | None, None)
-MEANS_POOLING = "mean"  # with which the means of languages are made
 
 
 class EncodeTexts:
@@ -42,7 +41,7 @@ class EncodeTexts:
         self.options = options
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.features = EncodePairs(model.tokenizer, self.max_seq_len)
-        self.pooling = options.pooling or model.reading.get("pooling", "mean")
+        self.pooling = pooling_of(model, options)
         layer = options.layer
         if layer is None:
             layer = model.exported_layer
@@ -113,8 +112,12 @@ class EncodeTexts:
 
 def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
     """Whether searches are centred if nobody says it: if the model has means, and they fit its pooling."""
-    pooling = options.pooling or model.reading.get("pooling", MEANS_POOLING)
-    return model.language_means_path is not None and pooling == MEANS_POOLING
+    return model.language_means_path is not None and pooling_of(model, options) == MEANS_POOLING
+
+
+def pooling_of(model: LoadedModel, options: TaskOptions) -> str:
+    """The pooling that the options name; otherwise that of the model's training for retrieval, or "mean"."""
+    return options.pooling or model.reading.get("pooling", "mean")
 
 
 def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id: int) -> np.ndarray:

@@ -333,7 +333,11 @@ READERS = {
     ),
     "safetensors": of_tensors("x.safetensors", safetensors_files, safe.read, edit_safetensors),
     "language_means": Reader(
-        "language_means.safetensors", means_files, (LanguageMeans.read,), edit_safetensors, NAMES
+        "language_means.safetensors",
+        means_files,
+        (functools.partial(LanguageMeans.read, shape=ARRAYS["a.weight"].shape),),
+        edit_safetensors,
+        NAMES,
     ),
     "index": Reader("model.safetensors.index.json", split_weights, (read_folder,), edit_json),
     "state_index": of_training_state("manifest.json"),

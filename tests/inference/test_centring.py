@@ -36,8 +36,13 @@ def folder(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def means(folder):
-    """Those of the top layer, [languages, H]."""
-    return LanguageMeans.read(folder / LANGUAGE_MEANS).vectors[:, toy_models.LAYERS]
+    """The means of the top layer, [languages, H]."""
+    return read_means(folder).at(toy_models.LAYERS).vectors
+
+
+def read_means(folder):
+    """The means of all layers."""
+    return LanguageMeans.read(folder / LANGUAGE_MEANS, (toy_models.LAYERS + 1, toy_models.HIDDEN_SIZE))
 
 
 def nearest(vectors, means):
@@ -56,9 +61,9 @@ def test_encode(folder, means):
     places = nearest(plain, means)
     assert len(set(places)) > 1
     np.testing.assert_allclose(model.encode(TEXTS, centre=True), plain - means[places], atol=1e-5)
-    first = LanguageMeans.read(folder / LANGUAGE_MEANS).vectors[2, 1]
+    french_mean = read_means(folder).at(layer=1).vectors[LANGUAGES.index("fr")]  # [H]
     np.testing.assert_allclose(
-        model.encode(TEXTS, layer=1, centre="fr"), model.encode(TEXTS, layer=1) - first, atol=1e-5
+        model.encode(TEXTS, layer=1, centre="fr"), model.encode(TEXTS, layer=1) - french_mean, atol=1e-5
     )
 
 

@@ -17,7 +17,9 @@ from tests.helpers.small_corpus import train_pieces
 LABELS = ["entailment", "neutral", "contradiction"]
 TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
 LANGUAGES = ["de", "en", "fr"]
-LAYERS, LONGEST = 2, 62
+LAYERS = 2
+HIDDEN_SIZE = 32
+LONGEST = 62  # tokens
 EXTRA = {
     "classify": {"task": "classification", "labels": LABELS},
     "tag": {"task": "tagging", "labels": TAGS},
@@ -29,7 +31,7 @@ EXTRA = {
 
 def config(vocab_size: int, **changes) -> ErnieMConfig:
     """Weights are wide, so that different inputs have clearly different outputs."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+    sizes = {"hidden_size": HIDDEN_SIZE, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
     sizes |= {"max_position_embeddings": LONGEST + 2, "initializer_range": 0.2}
     return ErnieMConfig(vocab_size, **(sizes | changes))
 
@@ -63,5 +65,5 @@ def make(folder: Path) -> Path:
 def write_means(folder: Path, languages: Sequence[str]) -> None:
     """Write made-up means of languages into a model's folder; they change which texts are near."""
     random = np.random.default_rng(5)
-    means = random.normal(size=(len(languages), LAYERS + 1, 32)).astype(np.float32)
+    means = random.normal(size=(len(languages), LAYERS + 1, HIDDEN_SIZE)).astype(np.float32)
     safetensors.write(folder / LANGUAGE_MEANS, dict(zip(languages, means)))

@@ -30,7 +30,8 @@ def test_the_means_of_an_export(pretrain, corpus, tmp_path):
         manifest = json.loads((out / folder / "manifest.json").read_text())
         assert LANGUAGE_MEANS in manifest["files"]
     checkpoint = open_checkpoint(out / "encoder")
-    means = LanguageMeans.read(checkpoint.language_means_path)
+    shape = (checkpoint.config.num_hidden_layers + 1, checkpoint.config.hidden_size)
+    means = LanguageMeans.read(checkpoint.language_means_path, shape)
     assert means.languages == ["de", "en", "fr"]
 
     model = ErnieMModel(checkpoint.config)
@@ -83,6 +84,6 @@ def test_damaged_means_are_one_line(pretrain):
     content = path.read_bytes()
     path.write_bytes(content[:-4])
     with pytest.raises(UserError, match="language_means.safetensors: damaged"):
-        LanguageMeans.read(path)
+        LanguageMeans.read(path, (3, 32))  # the damage is found before the shape
     with pytest.raises(UserError, match="language_means.safetensors: damaged, .* bytes instead of"):
         open_checkpoint(path.parent)
