@@ -110,8 +110,9 @@ class DistinctLines:
         self.path = Path(path)
         self.sentences = Sentences(path)
         hashes = np.array([_hash(example.text_a) for example in self.sentences], np.uint64)
-        distinct, numbers = np.unique(hashes, return_index=True)  # the first line of each hash
-        numbers = np.sort(numbers[distinct != _hash("")])
+        distinct_hashes, first_lines = np.unique(hashes, return_index=True)
+        is_blank = distinct_hashes == _hash("")  # a blank line is hashed without its white space
+        numbers = np.sort(first_lines[~is_blank])
         if not len(numbers):
             raise UserError(f"{path}: all lines are blank")
         self.numbers = numbers
@@ -183,8 +184,8 @@ def mine_pairs(options: MiningOptions) -> None:
         backward = find_neighbours(targets, sources, len(source), options.neighbours, backward_paths)
 
         candidates = mine(forward, backward, options.margin, options.retrieval)
-        pairs, facts = above_threshold(candidates, options.threshold, gold)
-        facts |= {"candidates": len(candidates.scores), "centred": bool(means)}
+        pairs, threshold_facts = above_threshold(candidates, options.threshold, gold)
+        facts = {**threshold_facts, "candidates": len(candidates.scores), "centred": bool(means)}
         write(Path(options.output), source, target, pairs, facts)
     logger.info("%s of %s pairs: %s", f"{len(pairs.scores):,}", f"{len(candidates.scores):,}", options.output)
 
@@ -192,31 +193,40 @@ def mine_pairs(options: MiningOptions) -> None:
 def above_threshold(
     pairs: MinedPairs, threshold: float | None, gold: set[tuple[int, int]] | None
 ) -> tuple[MinedPairs, dict[str, Any]]:
-    """The pairs above --threshold, or above the best threshold on gold pairs, and facts for mining.json."""
+    """Choose the pairs with a score of at least a threshold.
+
+    Args:
+        threshold: that of --threshold; None: the one with the best F1 on the gold pairs. Without gold pairs
+            there is none then, and all pairs are chosen.
+        gold: the gold pairs, as indices of lines; None: there is no --gold.
+
+    Returns:
+        The pairs, and what mining.json says of the threshold: {} if there is none, otherwise {"threshold"},
+        with gold pairs also {"precision", "recall", "f1"} in per cent.
+    """
     if gold is None and threshold is None:
         return pairs, {}
     if gold is None:
         return pairs.at_least(threshold), {"threshold": threshold}
-    numbers = zip(pairs.sources.tolist(), pairs.targets.tolist())
-    is_correct = np.array([pair in gold for pair in numbers])
+    index_pairs = zip(pairs.sources.tolist(), pairs.targets.tolist())
+    is_correct = np.array([pair in gold for pair in index_pairs])  # bool [P]
     if threshold is None:
-        result = choose_threshold(pairs.scores, is_correct, len(gold))
+        scored = choose_threshold(pairs.scores, is_correct, len(gold))
     else:
-        result = quality(pairs.scores, is_correct, len(gold), threshold)
-    logger.info(
-        "%s gold pairs, threshold %.6f: precision %.2f, recall %.2f, F1 %.2f", f"{len(gold):,}", *result
-    )
-    return pairs.at_least(result.threshold), result._asdict()
+        scored = quality(pairs.scores, is_correct, len(gold), threshold)
+    line = "%s gold pairs, threshold %.6f: precision %.2f, recall %.2f, F1 %.2f"
+    logger.info(line, f"{len(gold):,}", scored.threshold, scored.precision, scored.recall, scored.f1)
+    return pairs.at_least(scored.threshold), scored._asdict()
 
 
 def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[tuple[int, int]]:
-    """The pairs of --gold, as indices of lines.
+    """The pairs of --gold: (index in the source, index in the target), as `DistinctLines` counts.
 
     Raises:
         UserError: a line has no two cells, or one of them is not in its text.
     """
-    source_index = source.index_by_hash()
-    target_index = target.index_by_hash()
+    sides = (source, target)
+    index_by_hash = [side.index_by_hash() for side in sides]
     pairs = set()
     for number, example in enumerate(Sentences(path), 1):
         cells = example.text_a.split("\t")
@@ -224,10 +234,13 @@ def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[t
             raise UserError(
                 f"{path}, line {number}: {len(cells)} cells, not 2; give source, tab, translation"
             )
-        for cell, index, side in zip(cells, (source_index, target_index), (source, target)):
-            if _hash(cell) not in index:
+        pair = []
+        for cell, side, index_of_side in zip(cells, sides, index_by_hash):
+            index = index_of_side.get(_hash(cell))
+            if index is None:
                 raise UserError(f"{path}, line {number}: '{cell.strip()[:60]}' is not in {side.path}")
-        pairs.add((source_index[_hash(cells[0])], target_index[_hash(cells[1])]))
+            pair.append(index)
+        pairs.add(tuple(pair))
     return pairs
 
 
@@ -254,7 +267,7 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
     path = work / "settings.json"
     changed = differences(read_json(path), settings) if path.exists() else []
     if changed:
-        names = ", ".join(line.partition(":")[0] for line in changed)
+        names = ", ".join(line.partition(":")[0] for line in changed)  # "layer: 1 -> 2" names the layer
         raise UserError(f"{work.parent}: its vectors were made with another {names}; give another --output")
     write_json(path, settings)
 
@@ -281,17 +294,19 @@ def encode_part(options: MiningOptions, texts: list[str], path: Path) -> int:
 def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> None:
     """Encode the parts that are missing: folder -> its text."""
     missing = []
-    done = 0
+    encoded_before = 0  # lines
     for folder, side in sides.items():
         for part, path in zip(side.parts(), part_paths(folder, side, "npy")):
             if path.exists():
-                done += len(part)
+                encoded_before += len(part)
             else:
                 missing.append((side, part, path))
     if not missing:
         return
+    # A generator: the texts of a part are read when its turn comes.
     tasks = ((options, [side.text(index) for index in part], path) for side, part, path in missing)
-    progress = Progress(sum(map(len, sides.values())), "encoding", initial=done, unit="lines")
+    total = sum(len(side) for side in sides.values())
+    progress = Progress(total, "encoding", initial=encoded_before, unit="lines")
     with workers_of(options) as workers:
         for count in workers.run(encode_part, tasks):
             progress.update(count)
@@ -299,8 +314,10 @@ def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> No
 
 
 def workers_of(options: MiningOptions) -> AbstractContextManager:
-    """The machines that encode."""
-    return LocalWorkers(1) if options.ray is None else RayWorkers(0, options.ray)
+    """What runs `encode_part`: this process alone, or the CPUs of a Ray cluster."""
+    if options.ray is None:
+        return LocalWorkers(1)
+    return RayWorkers(number=0, address=options.ray)  # 0: one for each core of the cluster
 
 
 def part_paths(folder: Path, side: DistinctLines, suffix: str) -> list[Path]:
@@ -372,21 +389,23 @@ def find_neighbours(
 def write(
     output: Path, source: DistinctLines, target: DistinctLines, pairs: MinedPairs, facts: dict[str, Any]
 ) -> None:
-    """Write pairs.tsv, scores.tsv and mining.json."""
+    """Write pairs.tsv, scores.tsv, and mining.json with the facts in it."""
     with (
         atomic_file(output / "pairs.tsv", "w", newline="\n") as texts,
         atomic_file(output / "scores.tsv", "w", newline="\n") as scores,
     ):
-        for source_index, target_index, score in zip(*pairs):
+        for source_index, target_index, score in zip(pairs.sources, pairs.targets, pairs.scores):
             texts.write(f"{source.text(source_index)}\t{target.text(target_index)}\n")
             source_line = source.numbers[source_index] + 1
             target_line = target.numbers[target_index] + 1
             scores.write(f"{score:.6f}\t{source_line}\t{target_line}\n")
+    # path -> the number of its lines, and of those that are neither blank nor equal to an earlier one
     lines = {str(side.path): [len(side.sentences), len(side)] for side in (source, target)}
     write_json(output / "mining.json", {"lines": lines, "pairs": len(pairs.scores), **facts})
 
 
 def _clean(text: str) -> str:
+    """A line as it is encoded, compared with others, and written."""
     return text.strip().replace("\t", " ")
 
 
