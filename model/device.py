@@ -30,7 +30,7 @@ T = TypeVar("T")
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
 FAST = "fast"
 PLAIN = "plain"
-_FLASH_VERSION = "FLAGS_flash_attn_version"
+FLASH_VERSION = "FLAGS_flash_attn_version"
 _kernels = FAST
 
 
@@ -77,7 +77,7 @@ def flash_works() -> bool:
     and `training=False` (`flashmask_attention` in paddle/nn/functional/flash_attention.py): version 2 is set.
     """
     try:
-        paddle.set_flags({_FLASH_VERSION: 2})
+        paddle.set_flags({FLASH_VERSION: 2})
         with paddle.enable_grad(), paddle.amp.auto_cast(False):
             error = _error_of_flash()
     except (RuntimeError, OSError, ValueError, AssertionError) as problem:  # what Paddle raises, CUDA's too

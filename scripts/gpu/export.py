@@ -19,7 +19,7 @@ def check_export(quick: bool) -> str:
     """An exported graph on this device, against the model that it was made of."""
     paddle.seed(1)
     model = SequenceClassifier(toys.config_of(), 3).eval()
-    layers = toys.SHAPE["num_hidden_layers"]
+    layers = toys.SHAPE["num_hidden_layers"]  # a classifier reads the top layer
     ids = toys.padded_ids(8, 24, toys.VOCABULARY.mask_id, seed=1)
     dygraph = DygraphEngine(model, CLASSIFICATION, layers)
     exact = dygraph(ids)
@@ -29,6 +29,6 @@ def check_export(quick: bool) -> str:
         paddle.jit.save(graph, str(Path(folder, FILES["paddle"]).with_suffix("")), input_spec=spec)
         outputs = PaddleEngine(Path(folder), graph.outputs)(ids)
     values = [outputs[name] for name in exact]
-    bound = BOUNDS["tf32" if device.on_gpu() else "float32"]
+    bound = BOUNDS["tf32" if device.on_gpu() else "float32"]  # a GPU may multiply in TF32
     largest = compare("an exported graph", values, list(exact.values()), bound, "predict with the checkpoint")
     return f"the exported graph is within {largest:.0e} of its model"

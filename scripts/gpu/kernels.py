@@ -20,14 +20,20 @@ from scripts.gpu.report import BOUNDS, REPORT, Failed, Skipped, compare, differe
 HALF = ("float16", "bfloat16")
 HEAD_SIZE = 64
 DROPOUT = 0.1
-BLOCK = 256  # positions
+BLOCK = 256  # positions whose logits are in memory at once in the exact loss
 OUTPUTS = (2, 3, 7, 9)  # of the heads: questions, XNLI, PAN-X, CoNLL
 # Added to all logits: a padded word, whose logit would be 0, would then have most of the probability.
 LOW_BIAS = -10.0
 
 
 class Operation(NamedTuple):
-    """A function of tensors, the same for a CPU, and inputs."""
+    """An operation to check.
+
+    Attributes:
+        function: computes it on this device.
+        exact: computes the same on a CPU, in float64.
+        arrays: the inputs of both functions, float64.
+    """
 
     function: Callable[..., Tensor]
     exact: Callable[..., Tensor]
@@ -54,7 +60,12 @@ def bound_of(dtype: str) -> float:
 def value_and_gradients(
     function: Callable, arrays: Sequence[np.ndarray], dtype: str, place: str
 ) -> list[np.ndarray]:
-    """function(*arrays) and its gradient by each array, for a fixed gradient from above; float64."""
+    """function(*arrays) and its gradient by each array, for a fixed gradient of its value; float64.
+
+    Args:
+        dtype: the type to compute in.
+        place: the device to compute on, such as "cpu".
+    """
     device_before = paddle.device.get_device()
     paddle.set_device(place)
     try:
@@ -62,8 +73,8 @@ def value_and_gradients(
         for tensor in inputs:
             tensor.stop_gradient = False
         value = function(*inputs)
-        from_above = paddle.to_tensor(np.random.default_rng(5).normal(size=value.shape))
-        (value.astype("float64") * from_above).sum().backward()
+        gradient_of_value = paddle.to_tensor(np.random.default_rng(5).normal(size=value.shape))
+        (value.astype("float64") * gradient_of_value).sum().backward()
         tensors = [value, *(tensor.grad for tensor in inputs)]
         return [tensor.astype("float64").numpy() for tensor in tensors]
     finally:
@@ -78,7 +89,15 @@ def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
 def largest_differences(
     operations: dict[str, Operation], advice: str, dtypes: Sequence[str] | None = None
 ) -> str:
-    """The largest difference in each of these types (None: all of this device), in words."""
+    """The largest difference of the operations from float64 in each type, in words.
+
+    Args:
+        advice: what to do if it is too large.
+        dtypes: the types; None: all that this device computes in.
+
+    Raises:
+        Failed: it is too large.
+    """
     here = paddle.device.get_device()
     lines = []
     for dtype in dtypes or dtypes_here():
@@ -95,7 +114,7 @@ def largest_differences(
 
 
 def check_operations(quick: bool) -> str:
-    """What a step is made of. The heads are products with rows of 4 to 18 bytes."""
+    """What a step is made of. Weights of heads have rows of only 4 to 18 bytes in half precision."""
     rng = np.random.default_rng(1)
     hidden = 32
     x = rng.normal(size=[48, hidden])
@@ -107,7 +126,7 @@ def check_operations(quick: bool) -> str:
     def gather(x: Tensor) -> Tensor:
         return paddle.gather(x, paddle.to_tensor(rows))
 
-    operations = {
+    operations = {  # name -> function and inputs
         "linear": (F.linear, [x, rng.normal(size=[hidden, 40]), rng.normal(size=[40])]),
         "norm": (norm, [x, rng.normal(size=[hidden]), rng.normal(size=[hidden])]),
         "gelu": (F.gelu, [x]),
@@ -124,15 +143,20 @@ def check_operations(quick: bool) -> str:
 def check_loss(quick: bool) -> str:
     """The masked-LM loss of two chunks of positions, with the vocabulary of XLM-R."""
     words = 1002 if quick else 250_002
-    positions = 48 if quick else masked_loss.logit_chunks(1 << 30, words)[0].stop + 8
+    if quick:
+        positions = 48
+    else:
+        first_chunk = masked_loss.logit_chunks(1 << 30, words)[0]  # of more positions than fit
+        positions = first_chunk.stop + 8  # the second chunk has 8
     hidden = 64
     rng = np.random.default_rng(2)
     labels = rng.integers(0, words, positions)
     x = rng.normal(size=[positions, hidden])
-    weight = 0.2 * rng.normal(size=[words, hidden])
+    weight = 0.2 * rng.normal(size=[words, hidden])  # logits with a standard deviation of 0.2 sqrt(64)
     bias = LOW_BIAS + rng.normal(size=[words])
 
     def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        # What the loss reads of a `WordEmbeddings`.
         table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
         return masked_loss.cross_entropy(x, table, bias, paddle.to_tensor(labels)).total / positions
 
@@ -144,8 +168,9 @@ def check_loss(quick: bool) -> str:
         return paddle.add_n(losses) / positions
 
     operation = {f"loss of {positions} x {words}": Operation(loss, exact, [x, weight, bias])}
-    # float64 is what it is compared with, and takes long on a GPU.
-    dtypes = dtypes_here()[1:] if device.on_gpu() else dtypes_here()
+    dtypes = dtypes_here()
+    if device.on_gpu():  # float64 takes long there
+        dtypes.remove("float64")
     return largest_differences(operation, "do not pre-train here", dtypes)
 
 
@@ -156,12 +181,12 @@ def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> T
 
 
 def check_attention(quick: bool) -> str:
-    """Queries, keys and values in, against scores of all tokens by all tokens and `Layout.dense`."""
+    """Attention, against scores of all tokens by all tokens and the mask of `Layout.dense`."""
     heads = 4
     hidden = 64
     longest = 64 if quick else 512
     lengths = [length for length in (8, 33, 64, 200, 512, 9) if length <= longest]
-    contexts = [max(1, 3 * length // 4) for length in lengths]
+    contexts = [max(1, 3 * length // 4) for length in lengths]  # the other tokens are placeholders
     layouts = {
         "full": Layout([longest, longest]),
         "packed": Layout(lengths),
@@ -169,6 +194,7 @@ def check_attention(quick: bool) -> str:
     }
 
     def dense(x: Tensor, layout: Layout) -> Tensor:
+        """x, [N, 3 hidden], has queries, keys and values side by side."""
         query, key, value = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
         masked = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))
         scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5 + masked
@@ -211,13 +237,16 @@ def model_layout(tokens: int, longest: int) -> Layout:
     """Sequences of 8 to `longest` tokens, a third of them with placeholders, `tokens` and pads in all."""
     rng = np.random.default_rng(tokens)
     lengths: list[int] = []
-    while (missing := tokens - sum(lengths)) > 0:
-        lengths.append(min(missing, int(rng.integers(8, longest))))
+    while sum(lengths) < tokens:
+        length = int(rng.integers(8, longest))
+        lengths.append(min(length, tokens - sum(lengths)))
     contexts = [length if rng.random() < 0.67 else max(1, 3 * length // 4) for length in lengths]
     return Layout(lengths, contexts).padded_to(FlashMask.multiple)
 
 
 def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:
+    """The largest difference of FlashMask in this type from padded groups in float32."""
+
     def attend(kind: type[AttentionMask], x: Tensor) -> Tensor:
         query, key, value = x.split(3, axis=-1)
         return device.upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
@@ -231,7 +260,10 @@ def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:
 
 
 def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -> None:
-    """Equal seeds drop the same, values of 1 stay 1 in the mean, and both passes drop the same.
+    """Check FlashMask's dropout.
+
+    Equal seeds drop the same weights, values of 1 stay 1 in the mean, and forward and backward pass drop the
+    same weights.
 
     Raises:
         Failed: one of these does not hold.
@@ -250,7 +282,7 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
     # Its dropout has 8 bits: 0.1 is 26 of 256, which keeps 0.898 of the weights and scales them by 1 / 0.9.
     if abs(ones.mean() - 0.998) > 0.01:
         raise Failed(f"FlashMask's dropout changes the mean of 1 to {ones.mean():.3f}; {REPORT}")
-    if ones.std() < 0.005:
+    if ones.std() < 0.005:  # without dropout every output is 1
         raise Failed(f"FlashMask drops nothing at a rate of {DROPOUT}; {REPORT}")
     # out = P v with the dropped weights P, so <P^T out, v> = <out, out>.
     value.stop_gradient = False
@@ -265,4 +297,5 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
 
 
 def _normal(count: int, shape: list[int]) -> np.ndarray:
+    """Arrays of normal random numbers, [count, *shape]."""
     return np.random.default_rng(8).normal(size=[count, *shape])

@@ -18,7 +18,6 @@ from utils.runtime import prepare, read_cpu
 ROOT = Path(__file__).resolve().parents[2]
 # The oldest driver of each major version of CUDA (NVIDIA's release notes, minor version compatibility).
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
-FLASH_VERSION = "FLAGS_flash_attn_version"
 
 
 def check_environment(quick: bool) -> str:
@@ -29,14 +28,14 @@ def check_environment(quick: bool) -> str:
         f"{platform.platform()}, Python {platform.python_version()}",
         f"paddlepaddle {paddle.__version__} for CUDA {paddle.version.cuda()}, numpy {np.__version__}",
         f"{cpu.vendor or platform.machine()}, {cpu.cores} cores, {cpu.memory / 2**30:.1f} GiB",
-        prepare(quiet=True).partition(";")[0],
+        prepare(quiet=True),
         output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
     ]
     return "; ".join(facts)
 
 
 def output_of(*command: str) -> str:
-    """What a command prints, in one line; that it is not there, or that it fails."""
+    """What a command prints, with semicolons between its lines; or that it is not there, or that it fails."""
     if shutil.which(command[0]) is None:
         return f"no {command[0]}"
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
@@ -65,7 +64,8 @@ def check_driver() -> str:
     Raises:
         Failed: it is older than this Paddle's CUDA needs.
     """
-    driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition(";")[0]
+    versions = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    driver = versions.partition(";")[0]  # every card has the same
     major = driver.partition(".")[0]
     cuda = int(paddle.version.cuda().partition(".")[0])
     oldest = OLDEST_DRIVER.get(cuda, 0)
@@ -87,7 +87,7 @@ def flash_mask() -> str:
         raise Failed(
             "FlashMask does not work here, so attention is slower; take the wheel that docs/scale.md names"
         )
-    version = paddle.get_flags([FLASH_VERSION])[FLASH_VERSION]
+    version = paddle.get_flags([device.FLASH_VERSION])[device.FLASH_VERSION]
     if version != 2:
-        raise Failed(f"{FLASH_VERSION} is {version}, which refuses dropout: unset it")
+        raise Failed(f"{device.FLASH_VERSION} is {version}, which refuses dropout: unset it")
     return "bf16 and FlashMask allowed"

@@ -1,4 +1,7 @@
-"""How a check ends: well, skipped, or failed with what to do; and the lines and the JSON of all checks."""
+"""Runs checks, prints a line for each, and then all results as JSON.
+
+A check that finds nothing wrong returns what its line says. Otherwise it raises `Skipped` or `Failed`.
+"""
 
 import json
 import time
@@ -25,18 +28,25 @@ class Skipped(Exception):
 
 
 def difference(values: Sequence, exact: Sequence) -> float:
-    """The largest difference of the arrays, each relative to its largest exact value."""
+    """The largest difference of the arrays from the exact ones, each relative to its largest exact value.
+
+    It is infinite if a value is infinite or not a number.
+    """
     largest = 0.0
     for array, exact_array in zip(map(np.asarray, values), map(np.asarray, exact), strict=True):
         if not np.isfinite(array).all():
             return np.inf
-        scale = max(np.abs(exact_array).max(), 1e-30)
+        scale = max(np.abs(exact_array).max(), 1e-30)  # not 0, by which nothing can be divided
         largest = max(largest, float(np.abs(array - exact_array).max() / scale))
     return largest
 
 
 def compare(name: str, values: Sequence, exact: Sequence, bound: float, advice: str) -> float:
-    """The `difference`.
+    """Return the `difference` of the values from the exact ones.
+
+    Args:
+        name: of the values, in the message.
+        advice: what to do if they are off.
 
     Raises:
         Failed: it is above the bound.
@@ -62,12 +72,13 @@ def run_checks(quick: bool, checks: Mapping[str, Check], needed: Sequence[str] =
         results.append({"check": name, "result": result, "message": message, "seconds": seconds})
         if result == "failed" and name in needed:
             break
-    ok = all(each["result"] != "failed" for each in results)
+    ok = all(outcome["result"] != "failed" for outcome in results)
     print(json.dumps({"ok": ok, "device": paddle.device.get_device(), "checks": results}))
     return 0 if ok else 1
 
 
 def _outcome(check: Check, quick: bool) -> tuple[str, str]:
+    """Run a check; returns "ok", "skipped" or "failed", and its message."""
     try:
         return "ok", check(quick)
     except Skipped as reason:

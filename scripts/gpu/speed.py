@@ -1,5 +1,6 @@
 """Tokens per second, share of the peak and memory of base, beside what `benchmarks/plan.py` plans."""
 
+import math
 import re
 import time
 from functools import partial
@@ -12,19 +13,21 @@ from paddle import Tensor
 from benchmarks import plan
 from benchmarks.estimate import CARDS, ModelShape
 from model import device
+from model.fused_loss import padded_size
 from pretrain.batch import Batch
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, SecondLanguage, Text
+from pretrain.objectives import Objectives, Text
 from scripts.gpu import toys
 from scripts.gpu.step import classifier_engine, seconds_of, xnli_step
 from scripts.gpu.training import amps
 from training.engine import Engine
 from training.precision import Precision
 
+# `warnings_of` has a warning for what is below or above these.
 LOW_SHARE = 0.2  # of the card's peak
-LOW_MARGIN = 2.0  # of the reader over the card
+LOW_MARGIN = 2.0  # the time of a step, in times of the reader for its batches
 MUCH_MEMORY = 1.3  # of what is planned
 MICRO_BATCHES = 4
 
@@ -46,12 +49,16 @@ def peak_of_the_device() -> tuple[float, str]:
 
 
 def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
-    """Masked rows of one length, whose ids are as frequent as words are (Zipf)."""
+    """Masked rows of one length, whose ids are as frequent as words are (Zipf).
+
+    Args:
+        words: the size of the vocabulary.
+    """
     rng = np.random.default_rng(seed)
     vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=words - 1, size=words)
-    second = SecondLanguage(toys.LANGUAGES, {(0, 1): 1})
-    objectives = Objectives(ObjectiveConfig(), vocabulary, 512, "masks", second)
-    ids = 4 + rng.zipf(1.2, [count, length - 2]) % (words - 5)
+    objectives = Objectives(ObjectiveConfig(), vocabulary, max_seq_len=512)
+    ordinary_words = words - 1 - toys.FIRST_WORD  # the last id is [MASK]
+    ids = toys.FIRST_WORD + rng.zipf(1.2, [count, length - 2]) % ordinary_words  # without [CLS] and [SEP]
     generators = [generator(seed, 1, row) for row in range(count)]
     return objectives.batch("mmlm", [Text(row, 0) for row in ids], generators)
 
@@ -80,8 +87,16 @@ class Measurement(NamedTuple):
     def planned_memory(self) -> float:
         """The bytes that `benchmarks/plan.py` computes, without CUDA and its libraries."""
         fused = device.uses_flash_mask(half=True)
-        run = plan.PlannedRun(self.rows, self.length, self.rows * self.length, 1, "O1", False, fused)
-        return sum(plan.memory(self.shape, run, 0, 1).values())
+        run = plan.PlannedRun(
+            batch=self.rows,
+            length=self.length,
+            micro_batch=self.rows * self.length,
+            steps=1,
+            precision="O1",
+            recompute=False,
+            fused=fused,
+        )
+        return sum(plan.memory(self.shape, run, stage=0, cards=1).values())
 
 
 def check_speed(quick: bool) -> str:
@@ -89,7 +104,8 @@ def check_speed(quick: bool) -> str:
     amp = amps()[0]
     shape = toys.SHAPE if quick else toys.BASE_SHAPE
     engine = toys.engine_for(toys.make_model("float32", 0.1, shape), Precision(amp))
-    measurement = measure(engine, *rows_of_a_micro_batch(quick))
+    rows, length = rows_of_a_micro_batch(quick)
+    measurement = measure(engine, rows, length)
     of_loss = loss_seconds(engine, measurement.masked)
     peak, source = peak_of_the_device()
     share = measurement.flops / peak
@@ -109,7 +125,7 @@ def check_speed(quick: bool) -> str:
             facts.append(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
             facts += warnings_of(share, margin, measurement.memory / planned)
     classifier = classifier_engine(quick, amp)
-    xnli_step(classifier)
+    xnli_step(classifier)  # the first step also makes the moments
     facts.append(f"XNLI {1e3 * seconds_of(partial(xnli_step, classifier)):.1f} ms a step")
     return "; ".join(facts)
 
@@ -146,14 +162,27 @@ def measure(engine: Engine, rows: int, length: int) -> Measurement:
 
 
 def rows_of_a_micro_batch(quick: bool) -> tuple[int, int]:
-    """Rows and their length. Without FlashMask a V100 has no room for more than 2,048 tokens."""
-    if quick or not device.on_gpu():
-        return 2, 32 if quick else 512
-    return (16, 512) if device.uses_flash_mask(half=True) else (4, 512)
+    """The number of rows, and their length in tokens.
+
+    Cards without FlashMask have fewer rows: attention keeps all scores there, and base needs about 15 GB for
+    8,192 tokens (docs/scale.md), which do not fit into cards of 16 GB.
+    """
+    if quick:
+        return 2, 32
+    if not device.on_gpu():
+        return 2, 512
+    rows = 16 if device.uses_flash_mask(half=True) else 4
+    return rows, 512
 
 
 def warnings_of(share: float, margin: float, memory: float) -> list[str]:
-    """What is unusually slow or large, in words."""
+    """What is unusually slow or large, in words.
+
+    Args:
+        share: of the card's peak.
+        margin: the time of a step, in times of the reader for its batches.
+        memory: as a share of what is planned.
+    """
     texts = {
         "low: look at nvidia-smi for another program, heat, or a power limit": share < LOW_SHARE,
         "the card will wait for its reader": margin < LOW_MARGIN,
@@ -166,7 +195,7 @@ def loss_seconds(engine: Engine, masked: int) -> float:
     """The time of the loss alone in a step with so many masked tokens."""
     head = engine.model.lm_head
     config = engine.model.ernie_m.config
-    size = -(-masked // MICRO_BATCHES)  # of a micro-batch
+    size = math.ceil(masked / MICRO_BATCHES)  # masked tokens of a micro-batch
     labels = paddle.randint(0, config.vocab_size, [size])
     hidden = paddle.randn([size, config.hidden_size])
     hidden.stop_gradient = False
@@ -184,7 +213,7 @@ def loss_seconds(engine: Engine, masked: int) -> float:
 
 def aligned_loss_seconds(engine: Engine, masked: int) -> float:
     """The time of the loss if the vocabulary is rounded up to a multiple of 64 words."""
-    words = engine.model.ernie_m.config.vocab_size
-    shape = {**toys.BASE_SHAPE, "vocab_size": -(-words // 64) * 64, "num_hidden_layers": 1}
+    words = padded_size(engine.model.ernie_m.config.vocab_size)
+    shape = {**toys.BASE_SHAPE, "vocab_size": words, "num_hidden_layers": 1}
     model = toys.make_model("float32", shape=shape)
     return loss_seconds(toys.engine_for(model, engine.precision), masked)

@@ -15,7 +15,6 @@ from paddle import Tensor
 
 from model import device
 from model.batch import TokenBatch
-from model.device import upload
 from model.heads import SequenceClassifier
 from scripts.gpu import toys
 from scripts.gpu.report import REPORT, TRAINING_BOUND, Failed, Skipped, compare
@@ -23,8 +22,9 @@ from scripts.gpu.training import amps
 from training.engine import Engine
 from training.precision import Precision
 
+# amp -> the copies to the card and from it that a step needs
 MOST_UPLOADS = {"bf16": 2, "fp16": 3}  # the batch, the rate; in fp16 whether the update is skipped
-MOST_READS = {"bf16": 1, "fp16": 2}  # the totals; in fp16 the scaler's
+MOST_READS = {"bf16": 1, "fp16": 2}  # the totals; in fp16 also whether the scaler found an overflow
 XNLI_ROWS = 32
 XNLI_LENGTH = 50  # rows of 25 to 50 tokens, 37 in the mean
 
@@ -45,7 +45,7 @@ def profiled(work: Callable[[], object]) -> list[tuple[str, str]]:
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 5) -> float:
-    """The least time of a call, until the device has finished."""
+    """The least seconds of a call, until the device has finished."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -66,13 +66,11 @@ def classifier_engine(quick: bool, amp: str) -> Engine:
 def send_xnli(engine: Engine) -> TokenBatch:
     """A batch as XNLI has it, on the device."""
     words = engine.model.ernie_m.config.vocab_size
-    with engine.autocast():  # attention needs other arrays in half precision
-        ids = toys.padded_ids(XNLI_ROWS, XNLI_LENGTH, words, seed=engine.steps)
-        return upload(TokenBatch.from_padded(ids, toys.VOCABULARY.pad_id))
+    return toys.send_sentences(engine, XNLI_ROWS, XNLI_LENGTH, words)
 
 
 def xnli_loss(engine: Engine, batch: TokenBatch) -> tuple[Tensor, dict]:
-    """The loss of a batch."""
+    """The loss of a batch, with labels 0, 1, 2, 0, 1, ..."""
     labels = paddle.arange(XNLI_ROWS) % 3
     return F.cross_entropy(engine.model(batch).astype("float32"), labels), {}
 
@@ -85,7 +83,7 @@ def xnli_step(engine: Engine) -> None:
 class Phase(NamedTuple):
     """What one phase of a step costs."""
 
-    kernels: int
+    kernels: int  # started
     milliseconds: float  # of the host
 
 
@@ -95,7 +93,7 @@ def check_step(quick: bool) -> str:
         raise Skipped("no GPU, so no kernels and nothing to wait for")
     amp = amps()[0]
     engine = classifier_engine(quick, amp)
-    queries: set[paddle.dtype] = set()
+    queries: set[paddle.dtype] = set()  # with which FlashMask is called
     flashmask = F.flashmask_attention
 
     def recorded(query: Tensor, *arguments: Any, **options: Any) -> Tensor:
@@ -105,7 +103,7 @@ def check_step(quick: bool) -> str:
     with mock.patch.object(F, "flashmask_attention", recorded):
         xnli_step(engine)
         events = profiled(partial(xnli_step, engine))
-    kernels = [name.lower() for kind, name in events if kind == "Kernel"]
+    kernels = [name.lower() for category, name in events if category == "Kernel"]
     attention = "padded groups"
     if device.uses_flash_mask(half=True):
         attention = "FlashMask in bfloat16"
@@ -117,7 +115,11 @@ def check_step(quick: bool) -> str:
 
 
 def check_flash_ran(queries: set[paddle.dtype], kernels: list[str]) -> None:
-    """Whether attention was FlashMask in bfloat16.
+    """Check that attention was FlashMask in bfloat16.
+
+    Args:
+        queries: the types of the queries that FlashMask was called with.
+        kernels: the names of the kernels that ran.
 
     Raises:
         Failed: it was not.
@@ -145,32 +147,35 @@ def check_copies(names: Sequence[str], amp: str) -> str:
 
 
 def phases_of(engine: Engine, kernels_of_step: int) -> dict[str, Phase]:
-    """Forward pass, backward pass, and the rest of a step."""
+    """The costs of the forward pass, the backward pass and the rest of a step.
+
+    Each is measured with all that comes before it; the differences are the phases.
+    """
     batch = send_xnli(engine)
 
     def forward() -> Tensor:
         with engine.autocast():
             return xnli_loss(engine, batch)[0]
 
-    def both() -> None:
+    def forward_and_backward() -> None:
         forward().backward()
         for parameter in engine.model.parameters():
             parameter.grad = None
 
     forward_kernels = _count_kernels(forward)
-    both_kernels = _count_kernels(both)
+    kernels_of_passes = _count_kernels(forward_and_backward)
     forward_ms = 1e3 * _host_seconds(forward)
-    both_ms = 1e3 * _host_seconds(both)
+    passes_ms = 1e3 * _host_seconds(forward_and_backward)
     step_ms = 1e3 * _host_seconds(partial(xnli_step, engine))
     return {
         "forward": Phase(forward_kernels, forward_ms),
-        "backward": Phase(both_kernels - forward_kernels, both_ms - forward_ms),
-        "update": Phase(kernels_of_step - both_kernels, step_ms - both_ms),
+        "backward": Phase(kernels_of_passes - forward_kernels, passes_ms - forward_ms),
+        "update": Phase(kernels_of_step - kernels_of_passes, step_ms - passes_ms),
     }
 
 
 def _count_kernels(work: Callable[[], object]) -> int:
-    return sum(kind == "Kernel" for kind, _ in profiled(work))
+    return sum(category == "Kernel" for category, _ in profiled(work))
 
 
 def _host_seconds(work: Callable[[], object]) -> float:
@@ -196,7 +201,7 @@ def check_kernels(quick: bool) -> str:
             classifier = toys.task_models("float32")["classifier of 3"]
             losses[kind] += toys.train_task(toys.engine_for(classifier, Precision(amp)))
             engine = classifier_engine(quick, amp)
-            xnli_step(engine)
+            xnli_step(engine)  # the first step also makes the moments
             seconds[kind] = seconds_of(partial(xnli_step, engine))
     finally:
         device.use_kernels(device.FAST)

@@ -1,6 +1,6 @@
 """Models with equal weights in every type, batches of them, and a training that the checks repeat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, To
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.loss import DeviceBatch
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.reader import StepBatches
@@ -22,7 +23,7 @@ from pretrain.report import SUMS
 from pretrain.shares import MONOLINGUAL
 from pretrain.task import objectives_loss, send_step
 from training import distributed
-from training.engine import Engine
+from training.engine import Engine, Step
 from training.optimizer import build_optimizer
 from training.precision import Precision
 from training.schedules import linear_warmup_decay
@@ -30,6 +31,7 @@ from training.schedules import linear_warmup_decay
 LANGUAGES = ["en", "de", "fr"]
 STEPS = 20
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
+FIRST_WORD = 4  # the ids of words are 4 to 98, between [UNK] and [MASK]
 SHAPE = {
     "vocab_size": VOCABULARY.size,
     "hidden_size": 32,
@@ -74,12 +76,13 @@ def task_models(dtype: str) -> dict[str, nn.Layer]:
 def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Batch:
     """Random texts or pairs of a step, masked."""
     rng = np.random.default_rng([OBJECTIVES.index(objective), step])
+    # 8 pairs of English and German and 1 of English and French: BTMLM draws German more often.
     second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
     objectives = Objectives(ObjectiveConfig(), VOCABULARY, 512, "masks", second)
 
     def text(language: int) -> Text:
         length = rng.integers(longest // 2, longest)
-        return Text(rng.integers(4, VOCABULARY.mask_id, length), language)
+        return Text(rng.integers(FIRST_WORD, VOCABULARY.mask_id, length), language)
 
     if objective in MONOLINGUAL:
         examples: list[Text | Pair] = [text(0) for _ in range(count)]
@@ -89,10 +92,14 @@ def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Ba
 
 
 def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
-    """Ids of sentences of different lengths, int64 [rows, longest], padded on the right."""
+    """Ids of sentences of different lengths, int64 [rows, longest], padded on the right.
+
+    Args:
+        words: the ids are below it.
+    """
     rng = np.random.default_rng(seed)
-    ids = rng.integers(4, words, [rows, longest])
-    for row in range(1, rows):
+    ids = rng.integers(FIRST_WORD, words, [rows, longest])
+    for row in range(1, rows):  # row 0 has the greatest length
         ids[row, rng.integers(longest // 2, longest) :] = VOCABULARY.pad_id
     return ids
 
@@ -108,39 +115,57 @@ def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0, **
 
 def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
     """An engine for this model."""
-    optimizer = build_optimizer(model, 1e-3, linear_warmup_decay(4, 2 * STEPS))
+    schedule = linear_warmup_decay(4, 2 * STEPS)  # after STEPS steps the rate is still far from 0
+    optimizer = build_optimizer(model, 1e-3, schedule)
     return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=SUMS)
 
 
 def train(engine: Engine, objective: str, last: int = STEPS, parts: int = 2) -> list[float]:
-    """Losses up to step `last`, then the norms of the gradients: AdamW hides a gradient of a wrong size.
+    """Train up to step `last` on one objective, with `parts` micro-batches in each step.
 
-    The processes share the `parts` micro-batches of a step.
+    Returns:
+        The loss of each step, then the norm of its gradient, because AdamW hides a gradient of a wrong size.
     """
     steps = []
     pseudo_tokens = PseudoTokenGenerator(None, VOCABULARY.special_ids)
     while engine.steps < last:
-        batches = [batch_of(objective, parts * engine.steps + part, 4) for part in range(parts)]
-        masked = sum(batch.masked for batch in batches).tolist()
-        own_batches = batches[distributed.rank() :: distributed.world_size()]
-        with engine.autocast():
-            micro_batches = send_step(StepBatches(own_batches, {objective: 1.0}, masked, {}))
+        micro_batches = send_micro_batches(engine, objective, parts)
         steps.append(engine.step(micro_batches, partial(objectives_loss, engine.model, pseudo_tokens)))
-    return [step.loss for step in steps] + [step.grad_norm for step in steps]
+    return losses_and_norms(steps)
 
 
-def train_task(engine: Engine, rows: int = 8, longest: int = 24, words: int = 99, last: int = 3) -> list:
-    """Losses up to step `last`, then the norms of the gradients, of a fine-tuning model."""
+def send_micro_batches(engine: Engine, objective: str, parts: int = 2) -> list[DeviceBatch]:
+    """The micro-batches of the engine's next step on the device; the processes share the `parts` of them."""
+    batches = [batch_of(objective, parts * engine.steps + part, count=4) for part in range(parts)]
+    masked = sum(batch.masked for batch in batches).tolist()  # of each objective, over all processes
+    batches_of_this_process = batches[distributed.rank() :: distributed.world_size()]
+    with engine.autocast():
+        return send_step(StepBatches(batches_of_this_process, {objective: 1.0}, masked, position={}))
+
+
+def train_task(engine: Engine, last: int = 3) -> list[float]:
+    """Train a fine-tuning model up to step `last`; returns what `train` does."""
     steps = []
     while engine.steps < last:
-        with engine.autocast():
-            ids = padded_ids(rows, longest, words, engine.steps)
-            batch = upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id))
-        steps.append(engine.step([batch], partial(_square_of_outputs, engine.model)))
+        batch = send_sentences(engine, rows=8, longest=24, words=VOCABULARY.mask_id)
+        steps.append(engine.step([batch], partial(_distance_from_ones, engine.model)))
+    return losses_and_norms(steps)
+
+
+def send_sentences(engine: Engine, rows: int, longest: int, words: int) -> TokenBatch:
+    """Sentences of `padded_ids` on the device; each step of the engine has others."""
+    with engine.autocast():  # attention needs other arrays in half precision
+        ids = padded_ids(rows, longest, words, seed=engine.steps)
+        return upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id))
+
+
+def losses_and_norms(steps: Sequence[Step]) -> list[float]:
+    """The losses of all steps, then the norms of all gradients."""
     return [step.loss for step in steps] + [step.grad_norm for step in steps]
 
 
-def _square_of_outputs(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dict]:
+def _distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dict]:
+    """A loss that reads every output of any head: the mean square of its distance from 1."""
     outputs = model(batch)
     if isinstance(outputs, Tensor):
         outputs = [outputs]

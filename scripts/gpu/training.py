@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def exact_dtype() -> str:
 def check_dropout(quick: bool) -> str:
     """Dropout keeps the mean and repeats itself, and recompute drops the same."""
     advice = "train without dropout (0.0 in the configuration)"
-    mean = float(layers.dropout(paddle.ones([100_000]), 0.1, True).mean())
+    mean = float(layers.dropout(paddle.ones([100_000]), 0.1, training=True).mean())
     compare("the mean of ones after dropout", [mean], [1.0], 1e-2, advice)
     model = toys.make_model("float32", dropout=0.1)
     model.train()
@@ -55,6 +56,7 @@ def check_dropout(quick: bool) -> str:
 
 
 def _loss_and_gradients(model: paddle.nn.Layer, recompute: bool) -> list[np.ndarray]:
+    """The loss of a batch, and the gradients of all parameters as one array. The seed is always the same."""
     model.ernie_m.use_recompute(recompute)
     paddle.seed(7)
     loss = masked_lm_loss(model, *to_device([toys.batch_of("mmlm", 0)])).total
@@ -70,20 +72,21 @@ def _loss_and_gradients(model: paddle.nn.Layer, recompute: bool) -> list[np.ndar
 def check_objectives(quick: bool) -> str:
     """Steps of each objective, and sentence vectors, in each mixed precision."""
 
-    def numbers(name: str, engine: Engine) -> list:
+    def results_of(name: str, engine: Engine) -> Sequence:
+        """Losses and gradient norms of an objective, or the vectors of a short and a longer sentence."""
         if name != "vectors":
             return toys.train(engine, name)
         with engine.autocast():
-            return encode(engine.model.ernie_m, [np.arange(4, 6), np.arange(4, 40)])
+            return encode(engine.model.ernie_m, [np.arange(4, 6), np.arange(4, 40)])  # ids
 
     names = [*OBJECTIVES, "vectors"]
-    exact = {name: numbers(name, toys.engine_of(exact_dtype())) for name in names}
+    exact = {name: results_of(name, toys.engine_of(exact_dtype())) for name in names}
     lines = []
     for amp in amps():
         advice = f"do not train with amp {amp}"
         differences = []
         for name in names:
-            values = numbers(name, toys.engine_of("float32", Precision(amp)))
+            values = results_of(name, toys.engine_of("float32", Precision(amp)))
             case = f"{name} with amp {amp}"
             differences.append(compare(case, values, exact[name], TRAINING_BOUND, advice))
         lines.append(f"amp {amp} within {max(differences):.0e} of {exact_dtype()}")
@@ -93,17 +96,18 @@ def check_objectives(quick: bool) -> str:
 def check_tasks(quick: bool) -> str:
     """Steps of each fine-tuning task, and a step of pre-training without masked tokens."""
 
-    def numbers(dtype: str, amp: str) -> dict[str, list[float]]:
+    def results_of(dtype: str, amp: str) -> dict[str, list[float]]:
+        """Model -> its losses and gradient norms."""
         models = toys.task_models(dtype)
         return {
             name: toys.train_task(toys.engine_for(model, Precision(amp))) for name, model in models.items()
         }
 
-    exact = numbers(exact_dtype(), "none")
+    exact = results_of(exact_dtype(), "none")
     differences = []
     for amp in amps():
         advice = f"fine-tune without amp {amp}"
-        for name, values in numbers("float32", amp).items():
+        for name, values in results_of("float32", amp).items():
             case = f"{name} with amp {amp}"
             differences.append(compare(case, values, exact[name], TRAINING_BOUND, advice))
         check_nothing_masked(toys.engine_of("float32", Precision(amp)))
@@ -115,14 +119,14 @@ def check_tasks(quick: bool) -> str:
 
 
 def check_nothing_masked(engine: Engine) -> None:
-    """A micro-batch without masked tokens has a loss of 0 and changes nothing.
+    """Check that a micro-batch without masked tokens has a loss of 0 and changes nothing.
 
     Raises:
-        Failed: it has not.
+        Failed: it has a loss or a gradient, or its step is skipped.
     """
-    nothing = np.zeros(0, np.int64)
+    no_tokens = np.zeros(0, np.int64)
     batch = dataclasses.replace(
-        toys.batch_of("mmlm", 0), targets=nothing, target_ids=nothing, target_objectives=nothing
+        toys.batch_of("mmlm", 0), targets=no_tokens, target_ids=no_tokens, target_objectives=no_tokens
     )
     with engine.autocast():
         sent = to_device([batch])
@@ -150,13 +154,15 @@ def check_options(quick: bool) -> str:
             compare(f"{amp} O2", values, exact, TRAINING_BOUND, "train with run.amp_level O1")
         lines.append("O2 within 1 %")
 
-    compare("a resumed run", *resumed(), 1e-4 if device.on_gpu() else 0.0, "do not stop a run")
+    values, exact = resumed()
+    # A GPU adds some gradients in an order that changes.
+    compare("a resumed run", values, exact, 1e-4 if device.on_gpu() else 0.0, "do not stop a run")
     lines.append("resumed through files: equal")
     return "; ".join(lines)
 
 
 def resumed() -> tuple[list[float], list[float]]:
-    """What a run does after its middle: begun again from its files, and without a stop."""
+    """Losses and gradient norms of a run's second half: resumed from files, and without a stop."""
     straight, again = (toys.engine_of("float32") for _ in range(2))
     toys.train(straight, "mmlm", toys.STEPS // 2)
     weights = {name: tensor.numpy() for name, tensor in straight.model.state_dict().items()}

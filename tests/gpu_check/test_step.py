@@ -72,7 +72,7 @@ def test_float16_may_read_twice():
 def test_the_phases_of_a_step(monkeypatch):
     """Kernels of the forward pass, of the backward pass, and of the rest."""
     monkeypatch.setattr(paddle.device, "synchronize", lambda: None)
-    kernels = {"forward": 30, "both": 80}
+    kernels = {"forward": 30, "forward_and_backward": 80}
     monkeypatch.setattr(step, "_count_kernels", lambda work: (work(), kernels[work.__name__])[1])
     phases = step.phases_of(step.classifier_engine(True, "none"), kernels_of_step=100)
     counts = {name: phase.kernels for name, phase in phases.items()}
