@@ -74,14 +74,14 @@ def run_undisturbed(folder: Path, kinds: int) -> list[Training]:
         with Training(make(data), folder / f"undisturbed-{number}") as training:
             training.start()
             code = training.wait()
-        if code or sorted(training.lives()[0].steps) != list(range(1, STEPS + 1)):
+        if code or sorted(training.starts()[0].steps) != list(range(1, STEPS + 1)):
             raise RuntimeError(f"an undisturbed training ended with {code}: see {training.folder}")
         trainings.append(training)
     return trainings
 
 
 def draw_faults(seed: int, rounds: int) -> list[str]:
-    """The fault of each round. In as many rounds as there are faults, each comes once."""
+    """The name of the fault of each round. In as many rounds as there are faults, each comes once."""
     faults: list[str] = []
     while len(faults) < rounds:
         deck = list(FAULTS)
@@ -127,7 +127,8 @@ def strike(training: Training, fault: Fault, draw: random.Random) -> bool:
     code = training.wait()
     if code == 0 and training.last_step() == STEPS:
         return False
-    # With several processes the exit code is that of the first one that ended, which may be another one.
+    # With several processes the exit code is that of the first one that ended, which may not be the one that
+    # was struck.
     if training.kind.processes == 1 and code != fault.code:
         raise Failed(f"it ended with {code} instead of {fault.code}")
     go_on(training)
@@ -144,12 +145,14 @@ def go_on(training: Training) -> None:
     newest = max(training.checkpoints())
     training.start()
     code = training.wait()
-    start = training.lives()[-1].start
-    if start != newest:
-        raise Failed(f"the newest checkpoint was of step {newest}, it went on from step {start}")
-    checkpoints_lost = 2 if training.damaged else 1
-    if last - start > SAVE_STEPS * checkpoints_lost:
-        raise Failed(f"steps {start + 1} to {last} were done twice, with a checkpoint every {SAVE_STEPS}")
+    resumed_at = training.starts()[-1].resumed_at
+    if resumed_at != newest:
+        raise Failed(f"the newest checkpoint was of step {newest}, it went on from step {resumed_at}")
+    # At most the steps since the last checkpoint are done again, and if it was damaged, since the one before.
+    intervals = 2 if training.damaged else 1
+    if last - resumed_at > SAVE_STEPS * intervals:
+        steps = f"steps {resumed_at + 1} to {last}"
+        raise Failed(f"{steps} were done twice, with a checkpoint every {SAVE_STEPS}")
     if code:
         raise Failed(f"the last start ended with {code}")
 
@@ -160,28 +163,28 @@ def compare(undisturbed: Training, training: Training) -> None:
     Raises:
         Failed: they differ.
     """
-    expected = undisturbed.lives()[0].steps
-    lives = training.lives()
-    # The steps of each start count up to the step from which the next start continues.
-    ends = [life.start for life in lives[1:]] + [STEPS]
-    counted: Counter[int] = Counter()
-    for life, end in zip(lives, ends):
-        counted.update(step for step in life.steps if step <= end)
-    lost = len(expected.keys() - counted.keys())
-    repeated = counted.total() - len(counted)
+    expected = undisturbed.starts()[0].steps
+    starts = training.starts()
+    # The steps of a start count up to the step from which the next start continues.
+    ends = [start.resumed_at for start in starts[1:]] + [STEPS]
+    counts: Counter[int] = Counter()  # step -> how often it was done
+    for start, end in zip(starts, ends):
+        counts.update(step for step in start.steps if step <= end)
+    lost = len(expected.keys() - counts.keys())
+    repeated = counts.total() - len(counts)
     if lost or repeated:
         raise Failed(f"{BATCH * lost} samples lost, {BATCH * repeated} repeated")
-    for life in lives:
-        for step, text in life.steps.items():
+    for start in starts:
+        for step, text in start.steps.items():
             if text != expected[step]:
                 raise Failed(f"step {step} was '{text}' instead of '{expected[step]}'")
     expected_files = undisturbed.outcome()
     files = training.outcome()
-    different = [
-        name for name in sorted(expected_files | files) if expected_files.get(name) != files.get(name)
-    ]
+    names = sorted(expected_files | files)
+    different = [name for name in names if expected_files.get(name) != files.get(name)]
     if different:
         raise Failed(f"other contents: {', '.join(different)}")
+    # Temporary files have hidden names.
     remains = [path.name for path in training.output.rglob(".*") if path.name != ".lock"]
     if remains:
         raise Failed(f"left behind: {', '.join(remains)}")

@@ -18,10 +18,10 @@ class Fault:
     """A fault, and what it needs and causes.
 
     Attributes:
-        strike: a function of the training and a random generator. False: the training has ended.
-        code: the exit code of a training of one process after it.
-        checkpoints: how many the training must have before; with one, the next start resumes.
-        before: the fault strikes at a step below this.
+        strike: strikes a training, with a random generator. Returns False if the training has ended before.
+        code: the exit code of a training of one process after the fault.
+        checkpoints: how many the training must have before the fault; with one, the next start resumes.
+        before: the fault strikes before this step.
     """
 
     strike: Callable[[Training, random.Random], bool]
@@ -41,6 +41,7 @@ def kill_reader(training: Training, draw: random.Random) -> bool:
 
 
 def _kill(training: Training, rank: int, reader: bool = False) -> bool:
+    """Wait for the process of a rank, or for its reader, and kill it."""
     training.until(lambda: training.find(rank, reader))
     return send(training.find(rank, reader), signal.SIGKILL)
 
@@ -80,13 +81,13 @@ def damage_newest(training: Training, draw: random.Random) -> bool:
     training.damaged = step
     path = draw.choice(sorted(newest.rglob("*.safetensors")))
     data = bytearray(path.read_bytes())
-    place = draw.randrange(len(data))
+    position = draw.randrange(len(data))
     damage = draw.choice(["flip", "truncate", "remove"])
     if damage == "flip":
-        data[place] ^= 1 << draw.randrange(8)
+        data[position] ^= 1 << draw.randrange(8)
         path.write_bytes(data)
     elif damage == "truncate":
-        path.write_bytes(data[:place])
+        path.write_bytes(data[:position])
     else:
         path.unlink()
     return True
@@ -98,6 +99,7 @@ def leave_half_a_checkpoint(training: Training, draw: random.Random) -> bool:
         return False
     training.wait()
     newest = list(training.checkpoints().values())[-1]
+    # The name under which a later step, such as 89 after 8, would be written before it is renamed.
     unfinished = newest.with_name(f".{newest.name}9.tmp-{training.process.pid}")
     shutil.copytree(newest, unfinished)
     for path in unfinished.rglob("*.safetensors"):

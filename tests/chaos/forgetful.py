@@ -1,4 +1,4 @@
-"""The entry point that SCRIPT names, but it finds no checkpoint and begins from scratch."""
+"""Run the command that the variable SCRIPT names, but let it find no checkpoint: it begins from scratch."""
 
 import importlib
 import os

@@ -13,7 +13,17 @@ from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training
 from tests.launching import ROOT, clean_environment
 
-# The command with one kind of training, struck by a kill once it has a checkpoint.
+KIND = Kind(
+    name="toy",
+    processes=1,
+    script="",
+    flags=[],
+    checkpoints="",
+    resumed=r"from step_(\d+)",
+    step=r"step (\d+): (\S+)",
+)
+# `python -m tests.chaos` with one kind of training and one fault, "kill". The kind is an expression, of which
+# some fields are changed.
 COMMAND = """
 import sys
 from dataclasses import replace
@@ -27,7 +37,10 @@ sys.exit(chaos.main())
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["", "run_classifier"])
 def test_a_round(tmp_path, monkeypatch, script):
-    """With `script`, the second start begins from scratch: the weights are equal, but the round fails."""
+    """A sound training passes a round. One that begins from scratch after the fault fails.
+
+    The latter is run_classifier.py, started by forgetful.py: in the end its weights are right.
+    """
     if script:
         code = COMMAND.format(kind="finetuning(1, folder)", changes="script='tests/chaos/forgetful.py'")
     else:
@@ -42,9 +55,9 @@ def test_a_round(tmp_path, monkeypatch, script):
         check=False,
     )
     assert (run.returncode, run.stderr) == (int(bool(script)), "")
-    line, last = run.stdout.splitlines()
+    line, last_line = run.stdout.splitlines()
     assert line.startswith("round 1, seed 3 | ") and " | kill at step " in line
-    counts = json.loads(last)
+    counts = json.loads(last_line)
     assert counts.pop("seconds") > 0
     assert counts == {"rounds": 1, "kill": 1, "FAILED" if script else "identical": 1}
     if script:
@@ -53,6 +66,7 @@ def test_a_round(tmp_path, monkeypatch, script):
 
 
 def test_every_fault_comes_as_often():
+    """In three times as many rounds as there are faults, and one more."""
     for seed in range(20):
         faults = draw_faults(seed, 3 * len(FAULTS) + 1)
         assert {faults.count(name) for name in FAULTS} == {3, 4}
@@ -64,44 +78,43 @@ def test_a_fault_that_comes_too_late_is_drawn_again(tmp_path, monkeypatch):
     """Such a round would test no resume."""
     results = [False, False, True]
     monkeypatch.setattr(chaos, "strike", lambda training, fault, draw: results.pop(0))
-    training = Training(Kind("toy", 1, "", [], "", "", ""), tmp_path / "round")
+    training = Training(KIND, tmp_path / "round")
     fault = Fault(lambda training, draw: True, 0)
     chaos.strike_in_time(training, fault, "1/1")
     assert results == []
     monkeypatch.setattr(chaos, "strike", lambda training, fault, draw: False)
     with pytest.raises(Failed, match="it ended 5 times before the fault"):
-        chaos.strike_in_time(Training(training.kind, tmp_path / "other"), fault, "1/2")
+        chaos.strike_in_time(Training(KIND, tmp_path / "other"), fault, "1/2")
 
 
-KIND = Kind("toy", 1, "", [], "", r"from step_(\d+)", r"step (\d+): (\S+)")
-
-
-def made_by_hand(folder: Path, lives: list[str], weights: bytes = b"weights") -> Training:
-    """A training whose log consists of these starts."""
+def made_by_hand(folder: Path, starts: list[str], weights: bytes = b"weights") -> Training:
+    """A training without processes, with the log of these starts and a last checkpoint."""
     training = Training(KIND, folder)
     last = training.output / f"step_{STEPS}"
     last.mkdir(parents=True)
     (last / "model.safetensors").write_bytes(weights)
     (folder / "log").mkdir()
     with open(folder / "log" / "job.log.0", "w") as log:
-        for life in lives:
+        for text in starts:
             training.log_began.append(log.tell())
-            log.write(life)
+            log.write(text)
     return training
 
 
 def steps(first: int, last: int) -> str:
+    """The log of these steps, with an eighth of its number as the loss of each."""
     return "".join(f"step {step}: {step / 8}\n" for step in range(first, last + 1))
 
 
 def test_compare_accepts_a_resumed_training(tmp_path):
+    """Steps 7 to 9 are done again, because the last checkpoint is that of step 6."""
     straight = made_by_hand(tmp_path / "straight", [steps(1, STEPS)])
     resumed = made_by_hand(tmp_path / "resumed", [steps(1, 9), "from step_6\n" + steps(7, STEPS)])
     compare(straight, resumed)
 
 
 @pytest.mark.parametrize(
-    "lives, weights, message",
+    "starts, weights, message",
     [
         ([steps(1, 9), "from step_6\n" + steps(8, STEPS)], b"weights", f"{BATCH} samples lost, 0 repeated"),
         ([steps(1, 9), "from step_6\n" + steps(5, STEPS)], b"weights", f"0 samples lost, {2 * BATCH} rep"),
@@ -110,7 +123,7 @@ def test_compare_accepts_a_resumed_training(tmp_path):
     ],
     ids=["a lost step", "repeated steps", "another loss", "another bit"],
 )
-def test_compare_finds(tmp_path, lives, weights, message):
+def test_compare_finds(tmp_path, starts, weights, message):
     straight = made_by_hand(tmp_path / "straight", [steps(1, STEPS)])
     with pytest.raises(Failed, match=message):
-        compare(straight, made_by_hand(tmp_path / "other", lives, weights))
+        compare(straight, made_by_hand(tmp_path / "other", starts, weights))

@@ -34,9 +34,11 @@ class Kind:
     """A command and its log.
 
     Attributes:
+        flags: of the script; the output folder is always `OUTPUT`.
         checkpoints: the folder of the `step_N`, below the output folder.
-        start: a pattern; its group is the step from which a start continues.
-        step: a pattern; its groups are a step and the text that must be the same in every run.
+        resumed: a pattern in the log of a start that resumes; its group is the step from which it goes on.
+        step: a pattern in the log of each step; its groups are the step and the text that must be the same in
+            every run.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Kind:
     script: str
     flags: list[str]
     checkpoints: str
-    start: str
+    resumed: str
     step: str
 
 
@@ -67,7 +69,7 @@ def pretraining(processes: int, pseudo_choice: str, folder: Path) -> Kind:
         script="run_pretrain.py",
         flags=line,
         checkpoints="checkpoints",
-        start=r"going on from .*step_(\d+)",
+        resumed=r"going on from .*step_(\d+)",
         step=r"step (\d+) of \d+ \| (.*) \| [\d,]+ tokens/s",
     )
 
@@ -75,7 +77,7 @@ def pretraining(processes: int, pseudo_choice: str, folder: Path) -> Kind:
 def finetuning(processes: int, folder: Path) -> Kind:
     """run_classifier.py on a made-up task."""
     line = toy.flags(
-        toy.make(folder, train=STEPS // 2 * BATCH),
+        toy.make(folder, train=STEPS // 2 * BATCH),  # for two epochs
         OUTPUT,
         batch_size=BATCH // processes,
         skip_steps=1,
@@ -89,12 +91,12 @@ def finetuning(processes: int, folder: Path) -> Kind:
         script="run_classifier.py",
         flags=line,
         checkpoints="",
-        start=r"going on from .*step_(\d+)",
+        resumed=r"going on from .*step_(\d+)",
         step=r"step: (\d+)/\d+, (ave loss: .*), speed:",
     )
 
 
-# Functions of a folder for the data.
+# Functions that make a kind, with its data in a folder.
 KINDS = [
     partial(pretraining, 1, "argmax"),
     partial(finetuning, 1),
@@ -106,10 +108,15 @@ KINDS = [
 
 
 @dataclass
-class Life:
-    """A start of a training, from its log: the step from which it continued, and the text of each step."""
+class Start:
+    """What the log says of one start of a training.
 
-    start: int
+    Attributes:
+        resumed_at: the step from which it went on; 0: it began from scratch.
+        steps: step -> the text that must be the same in every run.
+    """
+
+    resumed_at: int
     steps: dict[int, str]
 
 
@@ -120,7 +127,7 @@ class Training:
     Attributes:
         struck_at: the step at which a fault struck.
         damaged: the step of the checkpoint that a fault damaged; 0: none.
-        log_began: the length of the log at each start.
+        log_began: the length of the log at each start, in characters.
     """
 
     kind: Kind
@@ -183,31 +190,33 @@ class Training:
         return self.process.wait()
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait for `condition` or the end of the command, at most `PATIENCE`."""
+        """Wait until `condition` is true or the command has ended, at most `PATIENCE` seconds."""
         end = time.monotonic() + PATIENCE
         while not condition() and self.process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
 
-    def lives(self) -> list[Life]:
+    def starts(self) -> list[Start]:
         """The starts so far."""
         log = self._log()
-        lives = []
+        starts = []
         for begin, end in pairwise([*self.log_began, len(log)]):
-            resumed = re.search(self.kind.start, log[begin:end])
+            resumed = re.search(self.kind.resumed, log[begin:end])
+            resumed_at = int(resumed[1]) if resumed else 0
             steps = {int(step): text for step, text in re.findall(self.kind.step, log[begin:end])}
-            lives.append(Life(int(resumed[1]) if resumed else 0, steps))
-        return lives
+            starts.append(Start(resumed_at, steps))
+        return starts
 
     def last_step(self) -> int:
         """The last step in the log of the current start."""
-        return max(self.lives()[-1].steps, default=0)
+        return max(self.starts()[-1].steps, default=0)
 
     def _log(self) -> str:
         path = self.folder / "log" / "job.log.0"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def find(self, rank: int, reader: bool = False) -> int | None:
-        """The training process of a rank, or its reader; None if it does not run."""
+        """The id of the training process of a rank, or of its reader; None if it does not run."""
+        # A reader is started by multiprocessing, with a call of spawn_main.
         program = "spawn_main" if reader else self.kind.script
         for pid, environment, command in marked(self.folder):
             # The command of launch.py names the script, too, but it has no rank.
@@ -223,7 +232,7 @@ class Training:
         while pids := [pid for pid, _, _ in marked(self.folder)]:
             for pid in pids:
                 send(pid, signal.SIGKILL)
-            self.process.poll()
+            self.process.poll()  # so that it does not remain as a zombie
             time.sleep(0.02)
 
     def outcome(self) -> dict[str, bytes | list]:
@@ -235,6 +244,7 @@ class Training:
                     contents[str(path.relative_to(self.output))] = path.read_bytes()
         for metrics in self.output.glob("metrics.jsonl"):
             lines = metrics.read_text().splitlines()
+            # All but the speed.
             contents[metrics.name] = [json.loads(line) | {"tokens_per_second": None} for line in lines]
         return contents
 
@@ -251,7 +261,7 @@ def send(pid: int | None, number: int) -> bool:
 
 
 def marked(folder: Path) -> Iterator[tuple[int, dict[str, str], str]]:
-    """Process, environment and command line of all processes that a training in `folder` has started."""
+    """Id, environment and command line of each running process that a training in `folder` has started."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             entries = (path / "environ").read_text(errors="replace").split("\0")

@@ -1,4 +1,4 @@
-"""Many small folders are written here. That they are synced to the disk is tested elsewhere, and slow."""
+"""The tests here write many small folders. To sync these to the disk is slow, and tested elsewhere."""
 
 import pytest
 

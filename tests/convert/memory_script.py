@@ -4,7 +4,9 @@ import resource
 import sys
 
 import convert
-from model.checkpoint import convert as conversion  # noqa: F401 (so that their import is not counted)
+
+# What convert.py imports in `main`, so that its memory is not counted.
+from model.checkpoint import convert as conversion  # noqa: F401
 from reader import tokenization  # noqa: F401
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""What is wrong with a model is one line that names it, exit code 2, and nothing is written."""
+"""A model that cannot be converted is refused by one line that names it, and nothing is written."""
 
 import json
 import pickle
@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def refused(tmp_path):
-    """Convert `source`, which fails and leaves nothing behind; return the message."""
+    """refused(source, to): convert `source`, which must fail and leave nothing behind; return the message."""
 
     def run(source, to: str = "huggingface") -> str:
         with pytest.raises(UserError) as error:
@@ -43,6 +43,7 @@ def set_tensor(folder, name: str, array: np.ndarray | None) -> None:
 
 
 def change_config(folder, **changes) -> None:
+    """Replace or add keys in a folder's config.json."""
     config = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(config))
 
@@ -51,16 +52,19 @@ def full(*shape: int, value: float = 1.0, dtype: type = np.float32) -> np.ndarra
     return np.full(shape, value, dtype)
 
 
-# The tensor that is changed, its new value, the message.
+# The name of a tensor, its new value (None: it is removed), and the message. The model has the layers 0 and
+# 1.
 CHANGES = [
     ("encoder.layers.1.norm2.bias", None, "1 tensors missing: encoder.layers.1.norm2.bias"),
     ("classifier.bias", None, "1 tensors missing: classifier.bias"),
     ("strange", full(3), "1 tensors unknown: strange"),
     ("encoder.layers.1.linear1.weight", full(16, 32), "has shape [16, 32], [16, 64] is expected"),
+    # 16 of each of the layers 2 to 98, and 15 of layer 99.
     ("encoder.layers.99.norm1.bias", full(16), "1567 tensors missing: "),
     ("pooler.dense.bias", full(1, 16), "pooler.dense.bias has shape [1, 16]"),
     ("pooler.dense.bias", full(16, value=np.nan), "pooler.dense.bias holds values that are not finite"),
     ("pooler.dense.bias", full(16, dtype=np.int64), "pooler.dense.bias has dtype int64"),
+    # No model has so many layers.
     ("encoder.layers.99999.norm1.bias", full(16), "1 tensors unknown: encoder.layers.99999"),
 ]
 
@@ -76,6 +80,7 @@ def test_tensors(tmp_path, refused, name, array, message):
 
 @pytest.mark.parametrize("shape", [(2, 8), (16,)])
 def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
+    """Those of XLM-R are added to the position embeddings, so they must have one row."""
     make_xlm_r(tmp_path / "in")
     name = "roberta.embeddings.token_type_embeddings.weight"
     set_tensor(tmp_path / "in", name, np.ones(shape, np.float32))
@@ -173,12 +178,13 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
 
 
 def test_a_report_that_nobody_reads(tmp_path):
-    """`convert.py ... | head -n 1` ends without a traceback, and the folder is complete."""
+    """As in `convert.py ... | head -n 1`. It ends without a traceback, and the folder is complete."""
     make_ours(tmp_path / "in")
     command = [sys.executable, ROOT / "convert.py", "in", "out", "--to", "fluid"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
     assert open_checkpoint(tmp_path / "out").format == "official"
 
 

@@ -11,17 +11,19 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import run_script
 
 SCRIPT = Path(__file__).with_name("memory_script.py")
-LARGEST = 40_000 * 256 * 4 / 2**20  # MiB of the word table; all 24 layers have 72 MiB more
+# The word table's size in MiB. All 24 layers together have 72 MiB more.
+LARGEST = 40_000 * 256 * 4 / 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is counted in KiB on Linux")
 def test_the_largest_tensor_is_what_it_takes(tmp_path):
+    """No conversion grows by more than one and a half of the largest tensor, and 10 MiB for all else."""
     config = official_config(
         "tiny", vocab_size=40_000, hidden_size=256, num_hidden_layers=24, num_attention_heads=4
     )
     make_official_weights(tmp_path / "start", config, seed=0)
     source = tmp_path / "start"
-    growth = {}  # MiB
+    growth = {}  # folder -> MiB
     # Each format is written from the one before, and read for the one after.
     for target in (*TARGETS, "ernie-m"):
         folder = tmp_path / f"{len(growth)}-{target}"

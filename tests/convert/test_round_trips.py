@@ -12,6 +12,7 @@ from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
 from tests.helpers.toy_models import make_ours
 
+# Kind of model -> the arguments of `make_ours`.
 KINDS = {
     "encoder": {},
     "encoder without pooler": {"pooler": False},
@@ -25,7 +26,7 @@ KINDS = {
 
 
 def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """What the names of tensors begin with that a format has no place for."""
+    """The prefixes of the tensors of `weights` for which a format has no place."""
     lost = []
     if target != "ernie-m":
         lost.append("language_embeddings.")
@@ -41,12 +42,13 @@ def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[
 
 
 def without_lost(target: str, kind: str, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors that a format has a place for."""
+    """The tensors for which a format has a place."""
     lost = lost_names(target, kind, weights)
     return {name: array for name, array in weights.items() if not name.startswith(lost)}
 
 
 def converted(target: str, source, folder, *flags: str):
+    """Convert `source` to the format `target` in `folder`, and open the result."""
     convert.main([str(source), str(folder), "--to", target, *flags])
     return open_checkpoint(folder)
 
@@ -61,13 +63,19 @@ def assert_same_bits(tensors, expected: dict[str, np.ndarray]) -> None:
 
 
 def head_flag(source: str, kind: str) -> tuple[str, ...]:
-    """The official names say cls of a choice as well; the next conversion has to be told."""
-    return ("--head", "choice") if source == "fluid" and kind == "choice" else ()
+    """The flag that names the head where the files of `source` do not.
+
+    The official names of a choice are those of classification.
+    """
+    if source == "fluid" and kind == "choice":
+        return ("--head", "choice")
+    return ()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("first", TARGETS)
 def test_there_and_back(tmp_path, kind, first, capsys):
+    """From the first format to each other one and back. What a format has no place for is reported."""
     weights = make_ours(tmp_path / "made", **KINDS[kind])
     checkpoint = converted(first, tmp_path / "made", tmp_path / "first")
     weights = without_lost(first, kind, weights)

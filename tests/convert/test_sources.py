@@ -1,5 +1,6 @@
-"""Every format that is only read, and the old forms of the others: the same tensors, read and reported."""
+"""Formats that are only read, and old forms of the others, give the same tensors; a report names them all."""
 
+import itertools
 import json
 import pickle
 import struct
@@ -45,6 +46,8 @@ def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
 
 
 def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
+    """A number in bfloat16 is the upper half of a float32. Paddle saves it as uint16."""
+    # 1, -2.5, a large number and the smallest.
     bits = np.array([[0x3F80, 0xC020], [0x7F61, 0x0001]], np.uint16)
     expected = (bits.astype(np.uint32) << 16).view(np.float32)
     (tmp_path / "x.pdparams").write_bytes(pickle.dumps({"x": bits}, 4))
@@ -56,6 +59,7 @@ def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
 
 @pytest.fixture(params=[False, True], ids=["zip", "legacy"])
 def legacy(request):
+    """Whether a file has torch's layout before version 1.6."""
     return request.param
 
 
@@ -86,9 +90,16 @@ def test_the_report_names_every_tensor(tmp_path, capsys):
     state = make_xlm_r(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface"])
     lines = capsys.readouterr().out.splitlines()
-    line_of = {line.split()[0]: line for line in lines if "<-" in line}
+    # A line of a tensor: its name, shape and sources, as "NAME [16, 16]  <- SOURCE + SOURCE".
+    line_of = {}
+    sources_of = {}
+    for line in lines:
+        left, arrow, right = line.partition("  <- ")
+        if arrow:
+            name = left.split()[0]
+            line_of[name] = line
+            sources_of[name] = right.split(" + ")
     assert set(line_of) == set(safe.read(tmp_path / "hf/model.safetensors"))
-    sources_of = {name: line.split("  <- ")[1].split(" + ") for name, line in line_of.items()}
     key = "encoder.layers.1.self_attn.self_attn.k_proj.weight"
     assert "[16, 16]" in line_of[key]
     # Transposed on the way in and on the way out: as it was.
@@ -97,14 +108,17 @@ def test_the_report_names_every_tensor(tmp_path, capsys):
         "roberta.embeddings.position_embeddings.weight",
         "roberta.embeddings.token_type_embeddings.weight",
     ]
-    sources = {source for sources in sources_of.values() for source in sources}
+    sources = set(itertools.chain(*sources_of.values()))
     left_out = {line.split(": ")[1] for line in lines if line.startswith("no place for it in huggingface")}
     assert sources | left_out == set(state)
     assert f"not in {tmp_path / 'x'}: pooler.dense.weight (the library that" in "\n".join(lines)
 
 
 def test_the_pooler_of_xlm_r(tmp_path):
-    """With a masked-LM head it is the untrained one of the first upload; without one it is the model's."""
+    """Beside a masked-LM head it was never trained, and is dropped.
+
+    Without that head it is part of the model.
+    """
     state = make_xlm_r(tmp_path / "x")
     pooler = {
         "pooler.dense.weight": np.full((16, 16), 2, np.float32),

@@ -11,9 +11,9 @@ from tests.helpers.toy_models import CONFIG, make_ours
 from utils.errors import UserError
 
 
-def make_model(folder, **training):
-    """A model of ours with a piece model that is trained for it."""
-    pieces = train_pieces(folder.with_suffix(".model"), **training)
+def make_model(folder, **options):
+    """Write a model of ours with a piece model, trained with these options, and return its folder."""
+    pieces = train_pieces(folder.with_suffix(".model"), **options)
     vocab_size = Tokenizer(None, pieces).vocab_size
     make_ours(folder, config={**CONFIG, "vocab_size": vocab_size})
     pieces.rename(folder / "piece.model")
@@ -31,12 +31,13 @@ def make_model(folder, **training):
     ],
 )
 def test_files_of_each_format(tmp_path, target, files):
+    """A piece model alone gives the same files as one beside a model."""
     model = make_model(tmp_path / "in")
     convert.main([str(model), str(tmp_path / "out"), "--to", target])
     convert.main([str(tmp_path / "in/piece.model"), str(tmp_path / "alone"), "--to", target])
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == files
     for name in files:
-        if name != "tokenizer_config.json":  # which holds the model's longest input
+        if name != "tokenizer_config.json":  # it has the model's longest input
             assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
@@ -97,10 +98,11 @@ def test_pooling_files_of_sentence_transformers(tmp_path, capsys, kind):
     ("layer", "pooling", "is_noted"), [(1, "specials", True), (2, "mean", True), (2, "specials", False)]
 )
 def test_a_model_trained_for_other_vectors_is_noted(tmp_path, capsys, layer, pooling, is_noted):
+    """Other than the mean of the top layer, 2, over all tokens, [CLS] and [SEP] included ("specials")."""
     make_ours(tmp_path / "in")
     path = tmp_path / "in/config.json"
-    training = {"task": "retrieval", "reading": {"layer": layer, "pooling": pooling}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | training))
+    settings = {"task": "retrieval", "reading": {"layer": layer, "pooling": pooling}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
     note = f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}\n"
     assert (note in capsys.readouterr().out) == is_noted

@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -27,19 +28,27 @@ from tests.inference import toy_models
 from tests.inference.conftest import run_export
 from utils.errors import UserError
 
-LONGEST = toy_models.LONGEST
+LONGEST = toy_models.LONGEST  # tokens of a line
 LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "hi", "ru", "tr", "zh")
+
+
+class Sample(NamedTuple):
+    """A piece model, and a text that does not have all of its pieces."""
+
+    pieces: Path
+    path: Path  # of the text
+    text: list[str]  # its lines
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """A piece model, and text that has a part of its pieces, some of them with a digit and a comma."""
+    """A small sample. Some of its pieces have a digit and a comma."""
     folder = tmp_path_factory.mktemp("toy")
     numbers = ["in 1, 12, 123, and 7, are 1,5 or 20,000", "1, 12, 123, 7,"] * 20
     pieces = train_pieces(folder / "piece.model", sentences(500, seed=99) + numbers, vocab_size=230)
     text = ["1, 12, 123, 7, and Ω", *sentences(30, seed=4)]
     write_lines(folder / "text.txt", text)
-    return pieces, folder / "text.txt", text
+    return Sample(pieces, folder / "text.txt", text)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +60,11 @@ def real(data_dir, tmp_path_factory):
         text += path.read_text(encoding="utf-8").splitlines()[:50]
     path = tmp_path_factory.mktemp("real") / "text.txt"
     write_lines(path, text)
-    return data_dir / "vocab/multilingual-128k-unigram.model", path, text
+    return Sample(data_dir / "vocab/multilingual-128k-unigram.model", path, text)
 
 
 def make_models(folder, pieces, **shape):
+    """Write a classifier and a pre-trained model with this tokenizer to `classify` and `full` in a folder."""
     config = toy_models.config(Tokenizer(None, pieces).vocab_size, **shape)
     for kind in ("classify", "full"):
         save_model(
@@ -80,150 +90,164 @@ def tokenizer_in(folder) -> Tokenizer:
 
 
 def rows_of(tokenizer: Tokenizer, text: list[str]) -> list[list[int]]:
+    """The ids of each line, with [CLS] and [SEP]."""
     return [tokenizer.build(line, max_seq_len=LONGEST) for line in text]
 
 
 def batches_of(rows: list[list[int]]):
+    """Yield the batches of 50 rows of ids each."""
     for start in range(0, len(rows), 50):
         yield padded_batch(pad(rows[start : start + 50], 1))
 
 
 def assert_same_tokens(whole: Tokenizer, trimmed: Tokenizer, text: list[str]) -> None:
+    """The trimmed tokenizer has fewer pieces, and cuts the text alike, with the same offsets."""
     assert trimmed.vocab_size < whole.vocab_size
     for line in text:
         assert trimmed.tokenize(line) == whole.tokenize(line)
-        tokens_and_spans = []
-        for tokenizer in (whole, trimmed):
-            ids, spans = tokenizer.encode_with_offsets(line)
-            tokens_and_spans.append((tokenizer.convert_ids_to_tokens(ids), spans))
-        assert tokens_and_spans[0] == tokens_and_spans[1]
+        ids, offsets = whole.encode_with_offsets(line)
+        trimmed_ids, trimmed_offsets = trimmed.encode_with_offsets(line)
+        assert trimmed.convert_ids_to_tokens(trimmed_ids) == whole.convert_ids_to_tokens(ids)
+        assert trimmed_offsets == offsets
 
 
 @paddle.no_grad()
 def assert_same_outputs(whole, trimmed, text: list[str]) -> None:
-    """Logits of the classifier and hidden states: every bit. Logits of words: 1e-5 of the largest."""
+    """The models in two folders of `make_models` compute the same for a text.
+
+    Logits of the classifier and hidden states have the same bits. The logits of the words that are in both
+    vocabularies differ by at most 1e-5 of the largest: products with a smaller table may be summed in another
+    order.
+    """
     rows = rows_of(tokenizer_in(whole / "classify"), text)
     trimmed_rows = rows_of(tokenizer_in(trimmed / "classify"), text)
     classifiers = [filled("classify", folder / "classify") for folder in (whole, trimmed)]
     word_models = [filled("full", folder / "full") for folder in (whole, trimmed)]
     whole_vocab = tokenizer_in(whole / "full").vocab
     old_ids = [whole_vocab[token] for token in tokenizer_in(trimmed / "full").vocab]
-    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
+    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):  # of the whole and of the trimmed model
         logits = [model(batch).numpy() for model, batch in zip(classifiers, batches)]
         states = [model.encode(batch) for model, batch in zip(word_models, batches)]
         assert logits[0].tobytes() == logits[1].tobytes()
         assert states[0].numpy().tobytes() == states[1].numpy().tobytes()
         word_logits, trimmed_logits = [
-            model.lm_head(state[:200]).numpy() for model, state in zip(word_models, states)
+            # 200 of the tokens: with all, the logits would take much memory.
+            model.lm_head(state[:200]).numpy()
+            for model, state in zip(word_models, states)
         ]
         difference = np.abs(word_logits[:, old_ids] - trimmed_logits).max()
         assert difference <= 1e-5 * np.abs(word_logits).max()
 
 
 def test_toy_text_gives_the_same(toy, tmp_path, capsys):
-    assert_trimmed_model_computes_the_same(*toy, tmp_path)
+    """And the report says the number of tokens and parameters, and the megabytes, of both models."""
+    assert_trimmed_model_computes_the_same(toy, tmp_path)
     report = capsys.readouterr().out
-    before, after = re.findall(r"^ *(?:before|after) +([\d,]+) +([\d,]+) +([\d,.]+)$", report, re.MULTILINE)[
-        -2:
-    ]
-    assert before[0] == f"{Tokenizer(None, toy[0]).vocab_size:,}"
-    assert after[0] == f"{tokenizer_in(tmp_path / 'trimmed/full').vocab_size:,}"
-    for (_, parameters, megabytes), name in ((before, "whole"), (after, "trimmed")):
+    row = re.compile(r"^ *(?:before|after) +([\d,]+) +([\d,]+) +([\d,.]+)$", re.MULTILINE)
+    before, after = row.findall(report)[-2:]  # of the model "full", which is the last
+    tokenizers = {"whole": Tokenizer(None, toy.pieces), "trimmed": tokenizer_in(tmp_path / "trimmed/full")}
+    for name, (tokens, parameters, megabytes) in (("whole", before), ("trimmed", after)):
+        assert tokens == f"{tokenizers[name].vocab_size:,}"
+        bytes_of_parameters = 4 * int(parameters.replace(",", ""))
+        assert float(megabytes) == pytest.approx(bytes_of_parameters / 1e6, abs=0.05)
         size = (tmp_path / name / "full/model.safetensors").stat().st_size
-        assert float(megabytes) == pytest.approx(4 * int(parameters.replace(",", "")) / 1e6, abs=0.05)
         assert float(megabytes) == pytest.approx(size / 1e6, abs=0.06)
 
 
 def test_500_sentences_of_ten_languages_give_the_same(real, tmp_path):
-    assert_trimmed_model_computes_the_same(*real, tmp_path)
+    assert_trimmed_model_computes_the_same(real, tmp_path)
 
 
-def assert_trimmed_model_computes_the_same(pieces, path, text: list[str], folder) -> None:
-    make_models(folder / "whole", pieces)
+def assert_trimmed_model_computes_the_same(sample: Sample, folder) -> None:
+    """Write the models of a sample to `whole` in a folder, trim them to `trimmed`, and compare them."""
+    make_models(folder / "whole", sample.pieces)
     for kind in ("classify", "full"):
         source = folder / "whole" / kind
-        convert.main([str(source), str(folder / "trimmed" / kind), "--keep_pieces_of", str(path)])
-    assert_same_tokens(Tokenizer(None, pieces), tokenizer_in(folder / "trimmed/full"), text)
-    assert_same_outputs(folder / "whole", folder / "trimmed", text)
+        convert.main([str(source), str(folder / "trimmed" / kind), "--keep_pieces_of", str(sample.path)])
+    assert_same_tokens(Tokenizer(None, sample.pieces), tokenizer_in(folder / "trimmed/full"), sample.text)
+    assert_same_outputs(folder / "whole", folder / "trimmed", sample.text)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_format(toy, tmp_path, target):
-    """A folder of each format is trimmed to the same format."""
-    pieces, path, text = toy
-    make_models(tmp_path / "made", pieces)
+    """A folder of each format is trimmed to the same format. All tensors but two keep their size."""
+    make_models(tmp_path / "made", toy.pieces)
     for kind in ("classify", "full"):
         flags = ["--to", target]
         convert.main([str(tmp_path / "made" / kind), str(tmp_path / "whole" / kind), *flags])
-        flags += ["--keep_pieces_of", str(path)]
+        flags += ["--keep_pieces_of", str(toy.path)]
         convert.main([str(tmp_path / "whole" / kind), str(tmp_path / "trimmed" / kind), *flags])
-    assert_same_tokens(Tokenizer(None, pieces), tokenizer_in(tmp_path / "trimmed/full"), text)
-    rows = rows_of(tokenizer_in(tmp_path / "whole/classify"), text)
-    trimmed_rows = rows_of(tokenizer_in(tmp_path / "trimmed/classify"), text)
+    assert_same_tokens(Tokenizer(None, toy.pieces), tokenizer_in(tmp_path / "trimmed/full"), toy.text)
+    rows = rows_of(tokenizer_in(tmp_path / "whole/classify"), toy.text)
+    trimmed_rows = rows_of(tokenizer_in(tmp_path / "trimmed/classify"), toy.text)
     models = [filled("classify", tmp_path / name / "classify") for name in ("whole", "trimmed")]
     for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
         logits = [model(batch).numpy().tobytes() for model, batch in zip(models, batches)]
         assert logits[0] == logits[1]
-    checkpoints = [open_checkpoint(tmp_path / name / "full") for name in ("whole", "trimmed")]
-    size = tokenizer_in(tmp_path / "trimmed/full").vocab_size
-    by_token = {"embeddings.word_embeddings.weight", "lm_head.bias"} & set(checkpoints[0].tensors)
-    assert set(checkpoints[0].tensors) == set(checkpoints[1].tensors)
-    for name in checkpoints[0].tensors:
-        assert (checkpoints[1].tensors.shape(name)[0] == size) == (name in by_token)
+    whole = open_checkpoint(tmp_path / "whole/full").tensors
+    trimmed = open_checkpoint(tmp_path / "trimmed/full").tensors
+    assert set(whole) == set(trimmed)
+    vocab_size = tokenizer_in(tmp_path / "trimmed/full").vocab_size
+    for name in trimmed:
+        has_a_row_per_token = name in ("embeddings.word_embeddings.weight", "lm_head.bias")
+        assert (trimmed.shape(name)[0] == vocab_size) == has_a_row_per_token
 
 
 def test_through_onnx(toy, tmp_path):
-    pieces, path, text = toy
-    make_models(tmp_path / "whole", pieces)
+    """A trimmed model that is exported gives the logits of the whole one, within 1e-6."""
+    make_models(tmp_path / "whole", toy.pieces)
     source = tmp_path / "whole/classify"
-    convert.main([str(source), str(tmp_path / "trimmed"), "--keep_pieces_of", str(path)])
+    convert.main([str(source), str(tmp_path / "trimmed"), "--keep_pieces_of", str(toy.path)])
     logits = []
     for name, folder in (("whole", source), ("trimmed", tmp_path / "trimmed")):
         run_export(folder, tmp_path / f"{name}.exported")
         model = load(tmp_path / f"{name}.exported", engine="onnx")
-        rows = rows_of(model.tokenizer, text)
+        rows = rows_of(model.tokenizer, toy.text)
         outputs = run_all("classification", model.engine("classification"), rows, model.tokenizer.pad_id)
         logits.append(np.array([output["logits"] for output in outputs]))
     np.testing.assert_allclose(logits[0], logits[1], rtol=0, atol=1e-6)
 
 
 def test_other_text_falls_back_to_smaller_pieces(toy, tmp_path, capsys):
-    """Each count is compared with one made token by token."""
-    pieces, path, _ = toy
-    other = write_lines(tmp_path / "other.txt", [*sentences(200, seed=8), "Ψ"])
-    make_models(tmp_path, pieces)
-    flags = ["--keep_pieces_of", str(path), "--fallback_of", other]
+    """Each count in the report is compared with one made token by token."""
+    lines = [*sentences(200, seed=8), "Ψ"]  # the last one is unknown to both tokenizers
+    other = write_lines(tmp_path / "other.txt", lines)
+    make_models(tmp_path, toy.pieces)
+    flags = ["--keep_pieces_of", str(toy.path), "--fallback_of", other]
     convert.main([str(tmp_path / "classify"), str(tmp_path / "out"), *flags])
-    whole = Tokenizer(None, pieces)
+    whole = Tokenizer(None, toy.pieces)
     trimmed = tokenizer_in(tmp_path / "out")
-    lines = (tmp_path / "other.txt").read_text(encoding="utf-8").splitlines()
-    tokens = [(whole.tokenize(line), trimmed.tokenize(line)) for line in lines]
-    changed = sum(before != after for before, after in tokens)
+    tokens_before = [whole.tokenize(line) for line in lines]
+    tokens_after = [trimmed.tokenize(line) for line in lines]
+    changed = sum(before != after for before, after in zip(tokens_before, tokens_after))
     assert 0 < changed < len(lines)
-    before = sum(len(pair[0]) for pair in tokens)
-    after = sum(len(pair[1]) for pair in tokens)
+    before = sum(map(len, tokens_before))
+    after = sum(map(len, tokens_after))
     assert before < after
     report = capsys.readouterr().out
     share = 100 * changed / len(lines)
     assert f"{other}: {changed:,} of {len(lines):,} lines ({share:.1f} %) have other tokens now\n" in report
     assert f"{other}: {before:,} tokens before, {after:,} after\n" in report
     assert f"{other}: 1 unknown tokens before, 1 after\n" in report
-    assert all("".join(before) == "".join(after) for before, after in tokens)
+    assert list(map("".join, tokens_before)) == list(map("".join, tokens_after))
 
 
 def write_pieces(path: Path, scores: dict[str, float]) -> Path:
-    """A unigram model with these pieces."""
+    """Write a unigram model with these pieces and log probabilities, and return its path."""
     model = ModelProto()
     assert model.trainer_spec.model_type == model.trainer_spec.UNIGRAM  # by default
-    for piece, type_ in (("<unk>", 2), ("<s>", 3), ("</s>", 3)):
-        model.pieces.add(piece=piece, score=0, type=type_)
+    piece_type = ModelProto.SentencePiece
+    model.pieces.add(piece="<unk>", score=0, type=piece_type.UNKNOWN)
+    for piece in ("<s>", "</s>"):
+        model.pieces.add(piece=piece, score=0, type=piece_type.CONTROL)
     for piece, score in scores.items():
         model.pieces.add(piece=piece, score=score)
     path.write_bytes(model.SerializeToString())
     return path
 
 
-# Each text needs pieces that it does not have: scores of a piece model, the text, the pieces that go.
+# A text may be cut otherwise if a piece goes that it does not contain. Case -> the scores of a piece model,
+# the text, and the pieces that go.
 NEEDED = {
     # "ab" and "cd" have -30 together. Without "zz", an unknown "a" would cost -25, and -27 with "bcd".
     "the lowest score": ({"ab": -15, "cd": -15, "bcd": -2, "▁": -1, "zz": -30, "y": -3}, "abcd bcd", {"y"}),
@@ -245,6 +269,7 @@ def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
 
 
 def test_rare_pieces_go_and_their_characters_stay(tmp_path):
+    """With min_count=2, "▁cd", which comes once, goes."""
     scores = {"▁ab": -0.5, "▁cd": -1, "▁xx": -2, **dict.fromkeys("▁abcde", -5), "x": -9}
     whole = Tokenizer(None, write_pieces(tmp_path / "whole.model", scores))
     text = Path(write_lines(tmp_path / "text.txt", ["ab cd ab", "ab"]))
@@ -255,43 +280,41 @@ def test_rare_pieces_go_and_their_characters_stay(tmp_path):
 
 def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
     """The pieces of all files stay; vocab.txt keeps its own order, and [PAD] its role."""
-    pieces, _, _ = toy
     texts = [sentences(10, seed=1), sentences(10, seed=2)]
     files = [Path(write_lines(tmp_path / f"{number}.txt", lines)) for number, lines in enumerate(texts)]
-    tokens = list(Tokenizer(None, pieces).vocab)
-    reordered = [*tokens[5:], *reversed(tokens[:5])]
+    tokens = list(Tokenizer(None, toy.pieces).vocab)
+    reordered = [*tokens[5:], *reversed(tokens[:5])]  # special tokens at the end
     write_lines(tmp_path / "vocab.txt", reordered)
-    whole = Tokenizer(tmp_path / "vocab.txt", pieces)
+    whole = Tokenizer(tmp_path / "vocab.txt", toy.pieces)
     trimmed = trim(whole, files, tmp_path)
     assert_same_tokens(whole, trimmed.tokenizer, [*texts[0], *texts[1]])
     in_order = [token for token in reordered if token in trimmed.tokenizer.vocab]
     assert list(trimmed.tokenizer.vocab) == in_order
     assert [whole.vocab[token] for token in in_order] == trimmed.old_ids.tolist()
 
-    make_ours(
-        tmp_path / "model", config={**CONFIG, "vocab_size": whole.vocab_size, "pad_token_id": whole.pad_id}
-    )
+    config = {**CONFIG, "vocab_size": whole.vocab_size, "pad_token_id": whole.pad_id}
+    make_ours(tmp_path / "model", config=config)
     smaller = with_tokens(open_checkpoint(tmp_path / "model"), trimmed.old_ids, trimmed.tokenizer.pad_id)
     assert smaller.config.pad_token_id == trimmed.tokenizer.vocab["[PAD]"] != whole.pad_id
 
 
 def test_bad_input(toy, tmp_path):
-    pieces, path, _ = toy
-    make_models(tmp_path, pieces)
+    make_models(tmp_path, toy.pieces)
     source = tmp_path / "classify"
     shutil.copytree(source, tmp_path / "bare")
     for name in ("piece.model", "vocab.txt", "manifest.json"):
         (tmp_path / "bare" / name).unlink(missing_ok=True)
     bpe = train_pieces(tmp_path / "bpe.model", vocab_size=100, model_type="bpe")
-    keep = ["--keep_pieces_of", str(path)]
+    keep = ["--keep_pieces_of", str(toy.path)]
+    fallback = ["--fallback_of", str(toy.path)]
     with_bpe = [*keep, "--piece_model_path", str(bpe)]
     cases = [
         (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
         (source, [*keep, "--fallback_of", "other.txt"], "other.txt: cannot be read"),
         (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
         (tmp_path / "bare", keep, "bare: no piece model beside the weights; give --piece_model_path"),
-        (pieces, keep, "piece.model: --keep_pieces_of trims a model; give the folder of its weights"),
-        (source, ["--fallback_of", str(path)], "--fallback_of says what --keep_pieces_of changes; give both"),
+        (toy.pieces, keep, "piece.model: --keep_pieces_of trims a model; give the folder of its weights"),
+        (source, fallback, "--fallback_of says what --keep_pieces_of changes; give both"),
     ]
     for model, flags, message in cases:
         with pytest.raises(UserError) as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-MOST_BYTES = 1 << 17
+MOST_BYTES = 1 << 17  # of a damaged file
+# Changes the content of a file so that it still has its format, or leaves it as it is.
 Edit = Callable[[Random, bytes], bytes]
 
 # What damage writes into a file: bytes, values of JSON, operations of pickles, words of YAML.
@@ -38,9 +39,11 @@ WORDS: dict[str, tuple] = {
 
 @st.composite
 def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple[bytes, ...] = ()) -> bytes:
-    """One of `files` after one to four changes, half of them by `edit`, which keeps the format.
+    """One of `files` after one to four changes.
 
-    words: the pieces that the format is made of; they are inserted as often as others.
+    Args:
+        edit: makes half of the changes; the others are changes of bytes.
+        words: what the format is made of; they are written into a file as often as the general `WORDS`.
     """
     data = draw(st.sampled_from(files))
     random = draw(st.randoms(use_true_random=False))
@@ -48,71 +51,74 @@ def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple
         if edit is not None and random.random() < 0.5:
             data = edit(random, data)
         else:
-            data = change_bytes(random, data, random.choice((WORDS["bytes"], words or WORDS["bytes"])))
+            pieces = random.choice((WORDS["bytes"], words or WORDS["bytes"]))
+            data = change_bytes(random, data, pieces)
     return data[:MOST_BYTES]
 
 
 def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...]) -> bytes:
-    """Flip, cut, remove, repeat, swap, insert or overwrite."""
+    """Flip a bit of a few bytes, remove, repeat or move them, cut the file, insert a piece or overwrite."""
     start = random.randint(0, len(data))
     end = min(len(data), start + random.choice((1, 4, 16, 1024)))
     span = data[start:end]
     rest = data[end:]
     piece = random.choice(pieces)
-    flipped = bytes(byte ^ 1 << random.randrange(8) for byte in span[:1])
+    flipped = bytes(byte ^ (1 << random.randrange(8)) for byte in span[:1])  # empty at the end of the data
     repeated = span * random.choice((2, 300, 60_000 // max(len(span), 1)))
     changed = (
         flipped + span[1:] + rest,
-        b"",
-        rest,
+        b"",  # cut
+        rest,  # without the span
         repeated + rest,
-        rest[: len(span)] + span + rest[len(span) :],
-        piece + span + rest,
-        piece + data[start + len(piece) :],
+        rest[: len(span)] + span + rest[len(span) :],  # swapped with what follows
+        piece + span + rest,  # inserted
+        piece + data[start + len(piece) :],  # overwritten
     )
     return data[:start] + random.choice(changed)
 
 
 def edit_json(random: Random, data: bytes) -> bytes:
-    """One value of a JSON text replaced, removed, swapped, renamed or nested too deeply."""
+    """Remove, swap, rename or replace one value of a JSON text, also by one that is nested too deeply."""
     try:
+        # In a list, so that the outermost value has a place, too.
         tree = [json.loads(data.decode("utf-8-sig"))]
         places = list(_places(tree))
         holder, key = random.choice(places)
         partner, partner_key = random.choice(places)
-        text = ""
-        kind = random.randrange(5)
-        if kind == 0 and holder is not tree:
+        text_for_hole = ""
+        change = ("remove", "swap", "rename", "replace by text", "replace")[random.randrange(5)]
+        if change == "remove" and holder is not tree:
             del holder[key]
-        elif kind == 1:
+        elif change == "swap":
             value = holder[key]
             holder[key] = partner[partner_key]
             partner[partner_key] = value
-        elif kind == 2 and isinstance(holder, dict):
+        elif change == "rename" and isinstance(holder, dict):
             holder[random.choice(("", "a", "\ud800", f"{key} ", "__metadata__"))] = holder.pop(key)
-        elif kind == 3:
+        elif change == "replace by text":  # which json.dumps would not write
             lists = "[" * 50_000 + "]" * 50_000
             objects = '{"a":' * 500 + "1" + "}" * 500
-            text = random.choice((lists, objects, "9" * 5000, "1E400"))
+            text_for_hole = random.choice((lists, objects, "9" * 5000, "1E400"))
             holder[key] = "@hole@"
-        else:
+        else:  # also where nothing can be removed or renamed
             holder[key] = random.choice(WORDS["json"])
         changed = json.dumps(tree[0], ensure_ascii=random.random() < 0.5)
     except (ValueError, RecursionError):  # damaged before, or a swap has put a value into itself
         return data
-    return changed.replace('"@hole@"', text, 1).encode("utf-8", "surrogatepass")
+    return changed.replace('"@hole@"', text_for_hole, 1).encode("utf-8", "surrogatepass")
 
 
 def _places(holder: dict | list) -> Iterator[tuple[Any, Any]]:
-    """(holder, key or index) of every value."""
-    for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
+    """Where every value is: the dict or list that holds it, and its key or index there."""
+    keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+    for key in keys:
         yield holder, key
         if isinstance(holder[key], dict | list):
             yield from _places(holder[key])
 
 
 def edit_json_line(random: Random, data: bytes) -> bytes:
-    """`edit_json` of one line."""
+    """Change one line of a file of JSON lines by `edit_json`."""
     lines = data.split(b"\n")
     index = random.randrange(len(lines))
     lines[index] = edit_json(random, lines[index])
@@ -120,28 +126,28 @@ def edit_json_line(random: Random, data: bytes) -> bytes:
 
 
 def edit_safetensors(random: Random, data: bytes) -> bytes:
-    """`edit_json` of the header, with its new length."""
+    """Change the header by `edit_json`, and write its new length before it."""
     length = int.from_bytes(data[:8], "little")
     header = edit_json(random, data[8 : 8 + length])
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def edit_pickle(random: Random, data: bytes) -> bytes:
-    """One operation of a pickle removed, repeated, swapped with another, or inserted."""
+    """Remove, repeat or insert an operation of a pickle, or swap it with another."""
     try:
         starts = [place for _, _, place in pickletools.genops(data)]
     except Exception:  # damaged before
         return data
-    ends = [*starts[1:], starts[-1] + 1]
+    ends = [*starts[1:], starts[-1] + 1]  # the last operation, STOP, has one byte
     operations = [data[start:end] for start, end in zip(starts, ends)]
     i = random.randrange(len(operations))
     j = random.randrange(len(operations))
-    kind = random.randrange(4)
-    if kind == 0:
+    change = ("remove", "repeat", "swap", "insert")[random.randrange(4)]
+    if change == "remove":
         del operations[i]
-    elif kind == 1:
+    elif change == "repeat":
         operations.insert(j, operations[i] * random.choice((1, 2, 500)))
-    elif kind == 2:
+    elif change == "swap":
         operations[i], operations[j] = operations[j], operations[i]
     else:
         operations.insert(i, random.choice(WORDS["pickle"]) * random.choice((1, 3, 2000)))

@@ -74,6 +74,7 @@ YAML = [
     "a: &x [1, 2]\nb: *x\nc:\n  <<: {d: 2001-01-01}\n  e: !!int 3\n? f\n: |\n  text\n...\n",
 ]
 
+# The config of a model whose files are small.
 TINY = {
     **CONFIG,
     "vocab_size": 7,
@@ -83,13 +84,15 @@ TINY = {
     "intermediate_size": 16,
     "max_position_embeddings": 6,
 }
+# Words of files of tensors.
 NAMES = (b"float32", b"<f4", b"F32", b"BF16", b"collections\nOrderedDict")
 ARRAYS = {"a.weight": np.arange(6, dtype="f4").reshape(2, 3), "b": np.ones(2, "f4")}
-PAIRS = "".join(f"{a}\t{b}\n" for a, b in zip(sentences(30, 1), sentences(30, 2)))
+PAIRS = "".join(f"{source}\t{target}\n" for source, target in zip(sentences(30, 1), sentences(30, 2)))
 TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिया\r\n"
 
 
 def vocabularies(folder: Path) -> list[bytes]:
+    """A vocab.txt with tokens alone, with ids, with a byte order mark. Writes the piece model beside them."""
     vocab = Tokenizer(None, train_pieces(folder / "piece.model")).vocab
     bare = "".join(f"{token}\n" for token in vocab)
     numbered = "".join(f"{token}\t{id_}\n" for token, id_ in vocab.items())
@@ -97,6 +100,7 @@ def vocabularies(folder: Path) -> list[bytes]:
 
 
 def read_vocabulary(path: Path) -> None:
+    """Open a piece model, or a vocab.txt beside one, and tokenize difficult texts."""
     is_model = path.suffix == ".model"
     tokenizer = Tokenizer(None, path) if is_model else Tokenizer(path, path.with_name("piece.model"))
     texts = ["", "0,1 ½ \u200bx", "नमस्ते दुनिया", "\ud800x", "e\u0301" * 40, *sentences(3)]
@@ -107,23 +111,27 @@ def read_vocabulary(path: Path) -> None:
         write_xlm_r(path.parent, tokenizer, 512)
 
 
-def tensors(read: Callable, path: Path) -> None:
+def read_all_tensors(read: Callable, path: Path) -> None:
+    """Read every tensor of a file, which must have the shape that was known before it was read."""
     arrays = read(path)
     for name in arrays:
         assert arrays[name].shape == arrays.shape(name)
 
 
 def read_folder(path: Path) -> None:
-    tensors(lambda folder: open_checkpoint(folder).tensors, path.parent)
+    """Read the checkpoint to which a file belongs."""
+    read_all_tensors(lambda folder: open_checkpoint(folder).tensors, path.parent)
 
 
 def fluid_files(folder: Path) -> list[bytes]:
+    """Official files of a matrix, of an array without elements, and of a number."""
     for number, array in enumerate((ARRAYS["a.weight"], np.zeros([0, 5]), np.float64(3))):
         fluid.write(folder / str(number), array)
     return [(folder / str(number)).read_bytes() for number in range(3)]
 
 
 def model_configs(folder: Path) -> list[bytes]:
+    """config.json of ours, of old PaddleNLP and of transformers; and beside them the weights."""
     make_ours(folder / "made", "classification", ["a", "b", "c"], config=TINY)
     shutil.copy(folder / "made/model.safetensors", folder)
     config = json.loads((folder / "made/config.json").read_text())
@@ -141,12 +149,14 @@ def model_configs(folder: Path) -> list[bytes]:
 
 
 def paddle_files(folder: Path) -> list[bytes]:
+    """A .pdparams with containers in containers, and one with an array that is written in several parts."""
     nested = {"a": ("name", np.arange(3, dtype=np.uint16)), "n": [1, 2.5, None, {"k": b"x"}]}
     pickles.write_pdparams(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
     return [pickle.dumps(nested, 4), (folder / "x").read_bytes()]
 
 
 def torch_files(legacy: bool, folder: Path) -> list[bytes]:
+    """A state dict as torch saves it, and one with fairseq's flags."""
     write_torch_file(folder / "x", ARRAYS, legacy=legacy)
     in_fairseq = {"wrap": lambda state: {"args": fairseq_args(), "model": state}}
     write_torch_file(folder / "y", ARRAYS, legacy=legacy, **in_fairseq)
@@ -154,28 +164,33 @@ def torch_files(legacy: bool, folder: Path) -> list[bytes]:
 
 
 def torch_pickles(folder: Path) -> list[bytes]:
+    """The pickles in `torch_files`."""
     archives = [zipfile.ZipFile(io.BytesIO(data)) for data in torch_files(False, folder)]
     return [archive.read("archive/data.pkl") for archive in archives]
 
 
 def read_torch_pickle(wrap: Callable, path: Path) -> None:
-    """The damaged pickle in a file that is otherwise valid."""
+    """Read a damaged pickle in a file of torch that is otherwise valid, and that `wrap` makes."""
     file = path.with_name("model.bin")
-    file.write_bytes(wrap(path.read_bytes(), {"0": ARRAYS["a.weight"], "1": ARRAYS["b"]}))
-    tensors(torch_file.read, file)
+    storages = {"0": ARRAYS["a.weight"], "1": ARRAYS["b"]}
+    file.write_bytes(wrap(path.read_bytes(), storages))
+    read_all_tensors(torch_file.read, file)
 
 
 def safetensors_files(folder: Path) -> list[bytes]:
+    """A file with metadata, one of whose arrays has no elements."""
     safe.write(folder / "x", ARRAYS | {"none": np.zeros([0, 3], "f8")}, metadata={"format": "pt"})
     return [(folder / "x").read_bytes()]
 
 
 def means_files(folder: Path) -> list[bytes]:
+    """The means of two languages."""
     safe.write(folder / "x", {"de": ARRAYS["a.weight"], "en": ARRAYS["a.weight"]})
     return [(folder / "x").read_bytes()]
 
 
 def split_weights(folder: Path) -> list[bytes]:
+    """The index of weights in several files; and beside it the one file of which all are."""
     weights = make_ours(folder / "made", config=TINY)
     shutil.copy(folder / "made/config.json", folder)
     (folder / "made/model.safetensors").rename(folder / "model-1.safetensors")
@@ -184,36 +199,42 @@ def split_weights(folder: Path) -> list[bytes]:
 
 
 def state_files(file: str, folder: Path) -> list[bytes]:
+    """A file of a run's state; and beside it the others."""
     save_training_state(folder / "training_state", {"step": 7, "loss": 1.5, "moment": [ARRAYS["b"]]})
     return [(folder / "training_state" / file).read_bytes()]
 
 
 def read_state(path: Path) -> None:
+    """Read a run's state.
+
+    If state.json is damaged, the manifest has its new checksum, or it would refuse it.
+    """
     if path.name == "state.json":
         write_manifest(path.with_name("manifest.json"), ("arrays.safetensors", "state.json"), parts=1)
     load_training_state(path.parent)
 
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
-    """A source of texts, read in small units."""
+    """Read a source of texts in units of 512 bytes, at most 2,000 of them."""
     source = TextSource((str(path),), languages)
-    for unit in itertools.islice(read_units(0, 0, source, 512, documents == "blank"), 2000):
+    units = read_units(0, 0, source, 512, documents == "blank")
+    for unit in itertools.islice(units, 2000):
         read_lines(unit, source, languages, TextFormat(documents))
 
 
 def of_text(file: str, files: list[str | bytes], *languages: str) -> Reader:
-    """A source of a corpus, read with and without blank lines as boundaries."""
+    """The reader of a source of a corpus, with blank lines as boundaries of documents and without."""
     reads = [functools.partial(read_text, documents, languages) for documents in ("line", "blank")]
     return Reader(file, files, tuple(reads))
 
 
 def of_tensors(file: str, files: Callable, read: Callable, edit: Edit | None = None, words=NAMES) -> Reader:
-    """A file of tensors, all of which are read."""
-    return Reader(file, files, (functools.partial(tensors, read),), edit, words)
+    """The reader of a file of tensors, all of which it reads."""
+    return Reader(file, files, (functools.partial(read_all_tensors, read),), edit, words)
 
 
 def of_training_state(file: str) -> Reader:
-    """A file of the state of a run."""
+    """The reader of a file of a run's state."""
     return Reader(f"training_state/{file}", functools.partial(state_files, file), (read_state,), edit_json)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.fuzz.damage import damaged
-from tests.fuzz.found import FOUND
+from tests.fuzz.found import FAULTY_FILES
 from tests.fuzz.readers import READERS
 from utils.errors import UserError
 
@@ -32,17 +32,21 @@ EXAMPLES = settings(
 @contextmanager
 def bounded_memory() -> Iterator[None]:
     """An allocation above the limit raises MemoryError."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
+    pages, *_ = Path("/proc/self/statm").read_text().split()
+    used = int(pages) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def refusals(name: str, path: Path, folder: Path) -> list[str]:
-    """The errors of the ways to read a file. A way that reads it has none."""
+    """Read a file in each way that a reader has, and return the errors of those that refuse it.
+
+    An error is one line without control characters or surrogates, and names the file.
+    """
     messages = []
     for read in READERS[name].reads:
         try:
@@ -51,7 +55,8 @@ def refusals(name: str, path: Path, folder: Path) -> list[str]:
         except UserError as error:
             message = str(error)
             categories = {unicodedata.category(character) for character in message}
-            assert 0 < len(message.strip()) < 3000 and not categories & {"Cc", "Cs", "Zl", "Zp"}, message
+            assert 0 < len(message.strip()) < 3000, message
+            assert not categories & {"Cc", "Cs", "Zl", "Zp"}, message  # control, surrogate, line separators
             assert path.name in message or str(folder) in message, message
             messages.append(message)
     return messages
@@ -80,10 +85,10 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
     check()
 
 
-@pytest.mark.parametrize("name", FOUND)
-def test_what_was_found_once(name, tmp_path):
+@pytest.mark.parametrize("name", FAULTY_FILES)
+def test_files_that_once_showed_a_fault_are_refused(name, tmp_path):
     path, _ = prepare(name, tmp_path)
-    for fault, data in FOUND[name].items():
+    for fault, data in FAULTY_FILES[name].items():
         path.write_bytes(data)
         assert refusals(name, path, tmp_path), fault
 
