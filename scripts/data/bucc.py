@@ -37,7 +37,7 @@ def prepare_bucc(sources: Sequence[Path], output: Path) -> None:
             if paths:
                 counts = _prepare_pair(paths[0], language, output / split / f"{language}-en")
                 rows.append([split, language, *(f"{count:,}" for count in counts)])
-    if len(rows) == 1:
+    if len(rows) == 1:  # the header alone
         raise UserError(
             f"{', '.join(map(str, sources))}: no file of BUCC 2018 there, such as de-en.sample.de; unpack "
             "bucc2018-de-en.sample-gold.tar.bz2"
@@ -46,27 +46,29 @@ def prepare_bucc(sources: Sequence[Path], output: Path) -> None:
 
 
 def _prepare_pair(path: Path, language: str, target: Path) -> tuple[int, int, int]:
-    """Write the files of one language and split; return the numbers of sentences and of pairs.
+    """Write the files of one language and split.
 
     Args:
         path: the file of the language; that of English and the gold pairs are beside it.
-        target: the beginning of the files to write.
+        target: the beginning of the paths of the files to write.
+
+    Returns:
+        The numbers of sentences of the language, of English sentences, and of gold pairs.
     """
     texts: dict[str, dict[str, str]] = {}  # language -> id -> sentence
     for side in (language, "en"):
         texts[side] = sentences_by_id(path.with_suffix(f".{side}"))
         _write_lines(f"{target}.{side}", texts[side].values())
-        _write_lines(f"{target}.{side}.ids", texts[side])
+        _write_lines(f"{target}.{side}.ids", texts[side].keys())
     gold_path = path.with_suffix(".gold")
-    pairs = []
+    pairs = []  # of ids
     for number, (source, translation) in enumerate(_rows(gold_path), 1):
         if source not in texts[language] or translation not in texts["en"]:
             raise UserError(f"{gold_path}, line {number}: {source} or {translation} is no id of a sentence")
         pairs.append((source, translation))
     _write_lines(f"{target}.gold.ids.tsv", ["\t".join(pair) for pair in pairs])
-    _write_lines(
-        f"{target}.gold.tsv", [f"{texts[language][source]}\t{texts['en'][other]}" for source, other in pairs]
-    )
+    gold = [f"{texts[language][source]}\t{texts['en'][translation]}" for source, translation in pairs]
+    _write_lines(f"{target}.gold.tsv", gold)
     return len(texts[language]), len(texts["en"]), len(pairs)
 
 

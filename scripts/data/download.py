@@ -32,7 +32,9 @@ def download(url: str, path: Path) -> str:
     version = path.with_name(path.name + ".version")  # of the server's file, so that two are never mixed
     part.parent.mkdir(parents=True, exist_ok=True)
     tag = version.read_text() if version.is_file() else ""
-    size = part.stat().st_size if part.exists() and tag else 0
+    size = 0  # bytes to continue after; without a tag the part may be of another version
+    if part.exists() and tag:
+        size = part.stat().st_size
     # The server sends the rest, or all if its file has another tag now.
     headers = {"Range": f"bytes={size}-", "If-Range": tag} if size else {}
     request = urllib.request.Request(url, headers=headers)
@@ -56,7 +58,8 @@ def download(url: str, path: Path) -> str:
             part.unlink(missing_ok=True)
         return f"the server answers {error.code} {error.reason}"
     except (OSError, HTTPException) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
+        reason = getattr(error, "reason", error)  # of a URLError the error of the connection
+        return str(reason) or type(error).__name__
     if total is not None and part.stat().st_size != total:
         return f"it broke off at {part.stat().st_size:,} of {total:,} bytes"
     os.replace(part, path)

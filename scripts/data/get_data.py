@@ -59,9 +59,9 @@ PARTS = {
         "",
         f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1",
         [
-            f"tatoeba.{TATOEBA[language]}-eng.{side}"
-            for language in TATOEBA
-            for side in (TATOEBA[language], "eng")
+            f"tatoeba.{code}-eng.{side}"  # code: "deu" for German
+            for code in TATOEBA.values()
+            for side in (code, "eng")
         ],
     ),
     "bucc": Part(
@@ -114,10 +114,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def addresses(data: Path, part: str) -> dict[Path, str]:
-    """Where each file of a part goes -> where it comes from."""
-    task, folder, files = PARTS[part]
-    target = data / "downloads" / part if task else data / part
-    return {target / name: f"{folder}/{name}" for name in files}
+    """The path of each file of a part -> its address."""
+    if PARTS[part].task:
+        target = data / "downloads" / part
+    else:  # files that are used as they are
+        target = data / part
+    return {target / name: f"{PARTS[part].folder}/{name}" for name in PARTS[part].files}
 
 
 def check_tatoeba(folder: Path) -> None:
@@ -141,9 +143,9 @@ def prepare_task(data: Path, task: str) -> None:
     """
     sources = []
     unpacked = []
-    for part, (task_of_part, _, _) in PARTS.items():
-        paths = list(addresses(data, part))
-        if task_of_part != task or not all(path.is_file() for path in paths):
+    for name, part in PARTS.items():
+        paths = list(addresses(data, name))
+        if part.task != task or not all(path.is_file() for path in paths):
             continue
         for path in paths:
             if path.suffix == ".json":

@@ -104,10 +104,10 @@ def unpack(archive: Path, target: Path, size: str) -> None:
             if sum(member.size for member in members) > LARGEST_ARCHIVE:
                 raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M")
             paths = {member: Path(member.name) for member in members}
-            # Of a path in the archive only the name is used, so nothing is written outside of the folder.
-            folders = {path.parent for path in paths.values() if path.name == "word_embedding"}
+            folders_of_weights = {path.parent for path in paths.values() if path.name == "word_embedding"}
             for member, path in paths.items():
-                if path.parent in folders:
+                if path.parent in folders_of_weights:
+                    # Only the name in the archive is used, so nothing is written outside of the folder.
                     with tar.extractfile(member) as content, open(folder / path.name, "wb") as file:
                         shutil.copyfileobj(content, file, 1 << 20)
             check_parameters(folder, size)

@@ -63,7 +63,7 @@ ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in
 
 
 class DataFile(NamedTuple):
-    """An input file. Without a language its rows name their languages."""
+    """An input file. If its language is None, its rows name their languages."""
 
     path: Path
     split: str
@@ -71,7 +71,13 @@ class DataFile(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What an input file has of a language: the file to write, its labels, columns of the printed table."""
+    """What an input file has of a language.
+
+    Attributes:
+        content: the file to write.
+        labels: all labels of its rows; () for questions.
+        counts: column of the printed table -> number, such as "rows".
+    """
 
     language: str
     content: bytes
@@ -85,7 +91,8 @@ class DataSet:
 
     languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
     names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
-    read: Callable[[DataFile, bool], Iterable[Prepared]]  # the second argument is that of --lower_case
+    # Reads a file. The second argument is whether --lower_case was given, which only `read_tags` heeds.
+    read: Callable[[DataFile, bool], Iterable[Prepared]]
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
     ending: str = "tsv"
     only_these_languages: bool = False  # whether files of other languages are passed over
@@ -147,7 +154,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def joined(content: bytes, before: Prepared, prepared: Prepared) -> Prepared:
-    """The rows of two files under one header. `content`: what was written of the first one."""
+    """The rows of two files under one header.
+
+    Args:
+        content: what was written of the first file.
+        before: the first file, of whose content only the header is kept.
+        prepared: the second file.
+    """
     rows = prepared.content.partition(b"\n")[2]
     counts = Counter(before.counts) + Counter(prepared.counts)
     return prepared._replace(content=content + rows, counts=counts)
@@ -163,7 +176,7 @@ def table(written: Mapping[tuple[str, str], Prepared]) -> str:
 
 
 def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[DataFile]:
-    """The files with known names; none below `output`.
+    """The files in the sources whose names are known. Files below `output` are left out.
 
     Raises:
         UserError: a source does not exist, or has no such file.
@@ -213,7 +226,10 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
 
 
 def evaluation_languages(dev: list[str], test: list[str]) -> list[str]:
-    """The languages of lang_map.json: those with a dev and a test file, or those with one if none has two."""
+    """The languages of lang_map.json: those that have both a dev and a test file.
+
+    If none has both, those that have a dev file, and if none has that, those that have a test file.
+    """
     if not dev or not test:
         return dev or test
     return [language for language in dev if language in test] or dev
@@ -261,7 +277,13 @@ def read_lines(path: Path, or_latin: bool = False) -> list[str]:
 
 
 class PairTable(NamedTuple):
-    """A TSV file. `places`: the places of the known columns by their names here; `width`: of all columns."""
+    """A TSV file.
+
+    Attributes:
+        places: the name of a column in `ALIASES` -> its place.
+        width: the number of all columns.
+        rows: the cells of each line except the header.
+    """
 
     places: Mapping[str, int]
     width: int
@@ -269,7 +291,10 @@ class PairTable(NamedTuple):
 
 
 def read_table(path: Path) -> PairTable:
-    """Read a file with the columns text_a, text_b and label under one of their names, or just these three.
+    """Read a file of pairs of texts with labels.
+
+    A header names the columns text_a, text_b and label, and perhaps others, by one of `ALIASES`. A file
+    without a header has just these three, in this order.
 
     Raises:
         UserError: the file is not UTF-8, or has other columns.
@@ -304,18 +329,22 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
     columns = list(COLUMNS)
     if paraphrases or "qid" in table.places:
         columns.append("qid")
-    no_text = {""}
-    if paraphrases:
-        no_text = {"", "NS"} if file.split == "train" else set()
+    if not paraphrases:
+        no_text = {""}
+    elif file.split == "train":
+        no_text = {"", "NS"}
+    else:
+        no_text = set()
     lines: dict[str, list[str]] = defaultdict(list)  # language -> the rows to write
     label_counts: dict[str, Counter[str]] = defaultdict(Counter)  # language -> label -> number of rows
     dropped: Counter[str] = Counter()  # reason -> number of rows
     for number, cells in enumerate(table.rows, 1):
-        row = {"qid": str(number), "language": file.language or ""}
-        # a row of another width stays without text_a, which fault_of_row reports
-        if len(cells) == table.width:
-            for name, place in table.places.items():
-                row[name] = cells[place].replace("\r", " ").strip()
+        if len(cells) != table.width:
+            dropped["malformed"] += 1
+            continue
+        row = {"qid": str(number), "language": file.language or ""}  # unless the file has these columns
+        for name, place in table.places.items():
+            row[name] = cells[place].replace("\r", " ").strip()
         fault = fault_of_row(row, labels, no_text)
         if fault:
             dropped[fault] += 1
@@ -335,7 +364,7 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
         yield Prepared(language, content, label_names, counts | {"rows": len(rows)})
 
 
-def read_own(file: DataFile, _) -> Iterator[Prepared]:
+def read_own(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """Texts or pairs of texts with any labels, of the user's own.
 
     The columns are a text, perhaps a second text, and a label. A header may name them: text_a, text_b, label.
@@ -344,18 +373,18 @@ def read_own(file: DataFile, _) -> Iterator[Prepared]:
         UserError: a line has another form; names it.
     """
     rows = [line.split("\t") for line in read_lines(file.path)]
-    while rows and rows[-1] == [""]:
+    while rows and rows[-1] == [""]:  # blank lines at the end
         rows.pop()
     width = len(rows[0]) if rows else 0
     columns = COLUMNS if width == len(COLUMNS) else ("text_a", "label")
-    first = 1
+    first_line = 1  # the number of the first row's line
     if rows and tuple(rows[0]) == columns:
         rows.pop(0)
-        first = 2
+        first_line = 2
     if not rows:
         raise UserError(f"{file.path}: no rows in it")
     labels = set()
-    for number, cells in enumerate(rows, first):
+    for number, cells in enumerate(rows, first_line):
         if len(cells) != len(columns) or not all(cell.strip() for cell in cells):
             raise UserError(
                 f"{file.path}, line {number}: {len(cells)} columns, or an empty one; each line has a text, "
@@ -368,7 +397,7 @@ def read_own(file: DataFile, _) -> Iterator[Prepared]:
 
 def fault_of_row(row: Mapping[str, str], labels: Iterable[str], no_text: set[str]) -> str:
     """Why a row cannot be used, or "". `no_text`: what stands in place of a text that is missing."""
-    if "text_a" not in row or not re.fullmatch("[a-z]{2}", row["language"]):
+    if not re.fullmatch("[a-z]{2}", row["language"]):
         return "malformed"
     if row["label"] not in labels:
         return f"with the label '{row['label'][:30]}'"
@@ -391,7 +420,7 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
             if not is_tag(cells[-1]):
                 fault = f"'{cells[-1]}' in the last column is not O, B-<type> or I-<type>"
                 raise UserError(f"{file.path}, line {line}: {fault}")
-    prefix = f"{file.language}:"  # WikiANN has it before each word
+    prefix = f"{file.language}:"  # which WikiANN has before each word, and CoNLL does not
     if not all(cells[0].startswith(prefix) for _, rows in sentences for cells in rows):
         prefix = ""
 
@@ -455,7 +484,7 @@ def tag_names(types: Iterable[str]) -> list[str]:
     return [*names, OUTSIDE]
 
 
-def read_parts_of_speech(file: DataFile, _) -> Iterator[Prepared]:
+def read_parts_of_speech(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """Words and parts of speech of a treebank.
 
     Raises:
@@ -472,22 +501,22 @@ def read_parts_of_speech(file: DataFile, _) -> Iterator[Prepared]:
     yield Prepared(file.language, "\n".join([*written, ""]).encode(), PARTS_OF_SPEECH, counts)
 
 
-def read_tydiqa(file: DataFile, _) -> Iterator[Prepared]:
+def read_tydiqa(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """The questions of TyDi QA GoldP by language; the training file has those of all languages.
 
     Raises:
         UserError: the file has another form, or as `read_squad`.
     """
     if file.language is not None:
-        yield from read_questions(file, _)
+        yield from read_questions(file, lower_case)
         return
     read_squad(file.path, "train")  # checks the form
-    texts: Counter[str] = Counter()
-    questions: Counter[str] = Counter()
-    articles: dict[str, list] = defaultdict(list)
+    texts: Counter[str] = Counter()  # language -> number of paragraphs
+    questions: Counter[str] = Counter()  # language -> number of questions
+    articles: dict[str, list] = defaultdict(list)  # language -> articles in SQuAD's form
     for article in read_json(file.path)["data"]:
         for paragraph in article["paragraphs"]:
-            by_language = defaultdict(list)
+            by_language = defaultdict(list)  # language -> its questions on this paragraph
             for question in paragraph["qas"]:
                 name = str(question["id"]).partition("-")[0]  # english-123-0
                 if name not in RENAMED:
@@ -495,16 +524,19 @@ def read_tydiqa(file: DataFile, _) -> Iterator[Prepared]:
                         f"{file.path}: the question {question['id']} names no language of TyDi QA"
                     )
                 by_language[RENAMED[name]].append(question)
-            for language, of_language in by_language.items():
-                articles[language].append({"paragraphs": [{**paragraph, "qas": of_language}]})
+            # The paragraph becomes an article of each language, with the questions in that language.
+            for language, questions_of_paragraph in by_language.items():
+                article_of_language = {"paragraphs": [{**paragraph, "qas": questions_of_paragraph}]}
+                articles[language].append(article_of_language)
                 texts[language] += 1
-                questions[language] += len(of_language)
-    for language, of_language in articles.items():
+                questions[language] += len(questions_of_paragraph)
+    for language, articles_of_language in articles.items():
+        content = as_json({"data": articles_of_language}).encode()
         counts = {"texts": texts[language], "questions": questions[language], "unanswered": 0}
-        yield Prepared(language, as_json({"data": of_language}).encode(), (), counts)
+        yield Prepared(language, content, (), counts)
 
 
-def read_questions(file: DataFile, _) -> Iterator[Prepared]:
+def read_questions(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """A file in SQuAD's form, checked.
 
     Raises:
@@ -517,11 +549,13 @@ def read_questions(file: DataFile, _) -> Iterator[Prepared]:
     yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
 
 
-def read_paraphrases(file: DataFile, _) -> Iterator[Prepared]:
-    return read_pairs(file, {"0": "0", "1": "1"}, paraphrases=True)  # 1: a paraphrase
+def read_paraphrases(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+    """The pairs of PAWS-X. Label 1 is a paraphrase."""
+    return read_pairs(file, {"0": "0", "1": "1"}, paraphrases=True)
 
 
-def read_inferences(file: DataFile, _) -> Iterator[Prepared]:
+def read_inferences(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+    """The pairs of XNLI, whose training files write "contradictory" for contradiction."""
     return read_pairs(file, {label: label for label in NLI} | {"contradictory": "contradiction"})
 
 

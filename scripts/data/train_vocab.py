@@ -28,6 +28,7 @@ from utils.logging import Progress, logger, setup_console
 from utils.options import PositiveInt, Range, check_values
 
 _UNIT_BYTES = 4 << 20  # of text that is read at a time
+_SEED = 1
 
 
 @dataclass
@@ -82,8 +83,8 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     empty = [language for language, count in lines.items() if count == 0]
     if empty:
         raise UserError(f"no text in {', '.join(empty)}; leave it out")
-    total = min(options.sentences, lines.total())
-    rates = {}
+    total = min(options.sentences, lines.total())  # lines to train on
+    rates = {}  # language -> how often each of its lines is sampled, on average
     for language, share in temperature(lines, options.alpha).items():
         rates[language] = share * total / lines[language]
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
@@ -118,7 +119,11 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
 
 
 class SideOfUnit(NamedTuple):
-    """The lines of one language in a unit of text. `key`: the numbers of stream, source, unit and side."""
+    """The lines of one language in a unit of text.
+
+    Attributes:
+        key: the numbers of stream, source, unit and side, from which its random numbers come.
+    """
 
     language: str
     lines: list[str]
@@ -128,7 +133,7 @@ class SideOfUnit(NamedTuple):
 def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
     """Each line of a language `rates[language]` times on average."""
     for unit in read_sides(options, "sampling"):
-        uniform = np.random.default_rng([1, *unit.key]).random(len(unit.lines))
+        uniform = np.random.default_rng([_SEED, *unit.key]).random(len(unit.lines))
         # A rate of 2.3 repeats a line three times with a probability of 0.3, and twice otherwise.
         repeats = np.floor(rates[unit.language] + uniform).astype(int)
         for line, count in zip(unit.lines, repeats.tolist()):
@@ -138,7 +143,11 @@ def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
 
 
 def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
-    """All text in units, one side of a pair after the other. `description`: of the progress."""
+    """All text in units, one side of a pair after the other.
+
+    Args:
+        description: what the progress bar says.
+    """
     streams = resolve(options.mono, options.parallel)
     form = TextFormat(options.documents)
     blank_lines = options.documents == "blank"

@@ -47,7 +47,9 @@ def read_sentences(lines: Iterable[str], path: Path) -> Iterator[list[tuple[str,
             continue
         sentence = _joined(words, fused)
         blanks = sum(form == _NO_TEXT for form, _ in sentence)
-        if sentence and (blanks == 0 or blanks < len(sentence) - 1):
+        # A sentence of blanks, with at most one other word, has no text.
+        has_text = blanks == 0 or blanks < len(sentence) - 1
+        if sentence and has_text:
             yield sentence
         words = {}
         fused = {}
@@ -62,8 +64,8 @@ def _read_line(line: str, words: dict[int, Word], fused: dict[range, str], place
     cells = line.split("\t")
     if len(cells) != _COLUMNS:
         raise UserError(f"{place}: {len(cells)} columns, and CoNLL-U has {_COLUMNS}")
-    id_, form, _, tag, _, _, head = cells[:7]
-    form = form.replace("\u200c", "").replace(" ", "")
+    id_, form, _, tag, _, _, head = cells[:7]  # the others are the lemma, a tag of the language, features
+    form = form.replace("\u200c", "").replace(" ", "")  # U+200C: a zero-width non-joiner
     if "." in id_:  # an empty node of the enhanced tree
         return
     first, hyphen, last = id_.partition("-")
@@ -81,23 +83,24 @@ def _read_line(line: str, words: dict[int, Word], fused: dict[range, str], place
 
 def _joined(words: Mapping[int, Word], fused: Mapping[range, str]) -> list[tuple[str, str]]:
     """The words of a sentence in order, with fused forms in place of their parts."""
-    heads = {}  # of each fused form: the part that gives its tag
-    parts: set[int] = set()
+    form_at: dict[int, str] = {}  # the number of the part that gives the tag -> the fused form
+    parts: set[int] = set()  # the numbers of all parts of fused forms
     for numbers, form in fused.items():
-        known = [number for number in numbers if number in words]
-        if known:
-            heads[_nearest_to_root(known, words)] = form
-            parts.update(known)
+        parts_of_form = [number for number in numbers if number in words]
+        if parts_of_form:
+            form_at[_nearest_to_root(parts_of_form, words)] = form
+            parts.update(parts_of_form)
     sentence = []
     for number, word in sorted(words.items()):
-        if number in heads:
-            sentence.append((heads[number], word.tag))
+        if number in form_at:
+            sentence.append((form_at[number], word.tag))
         elif number not in parts:
             sentence.append((word.form, word.tag))
     return sentence
 
 
 def _nearest_to_root(numbers: Sequence[int], words: Mapping[int, Word]) -> int:
+    """The number of the word that is nearest to the root; of several, the first by the rank of its tag."""
     return min(numbers, key=lambda number: (_depth(number, words), _BY_RANK.index(words[number].tag)))
 
 
