@@ -13,9 +13,9 @@ INDEX = "https://www.paddlepaddle.org.cn/packages/stable"
 
 def wheel_folder(capability: tuple[int, int]) -> str:
     """The folder of Paddle's index whose wheels have code for a card of this compute capability."""
-    if capability < (7, 5):  # V100, P100: newer wheels leave them out
+    if capability < (7, 5):  # P100, V100: the wheels of newer CUDA versions leave them out
         return "cu118"
-    if capability < (10, 0):  # T4, A100, L4, H100: cu118 ends before H100
+    if capability < (10, 0):  # T4, A100, L4, H100: the wheels of cu118 have no code for H100
         return "cu126"
     return "cu129"  # Blackwell
 
@@ -27,11 +27,13 @@ def check_wheel() -> None:
     card's capability, or for X.0 of the same major version. A Paddle that names no capabilities passes.
 
     Raises:
-        UserError: it has none; the line says which wheel has.
+        UserError: Paddle has no code for it; the line says which wheel has.
     """
     architectures = paddle.version.cuda_archs()  # such as [75, 80, 86, 89, 90]
+    if not architectures:
+        return
     major, minor = capability()
-    if not architectures or 10 * major + minor in architectures or 10 * major in architectures:
+    if 10 * major + minor in architectures or 10 * major in architectures:
         return
     compiled = ", ".join(f"{number // 10}.{number % 10}" for number in architectures)
     raise UserError(

@@ -41,6 +41,7 @@ def write_checkpoint(
     with contextlib.ExitStack() as staged:
 
         def stage() -> Path | None:
+            """Make the folder with a temporary name, on the main process."""
             if not distributed.is_main():
                 return None
             place = staged.enter_context(atomic_dir(folder))
@@ -48,7 +49,8 @@ def write_checkpoint(
                 (place / STATE).mkdir()
             return place
 
-        def write() -> None:
+        def write(place: Path) -> None:
+            """Write what this process has into that folder."""
             has_part = state is not None and part < parts
             if files is not None:
                 files.write(place)
@@ -60,7 +62,7 @@ def write_checkpoint(
                 sync_files(place)
 
         place = _together(folder, stage)
-        _together(folder, write)
+        _together(folder, lambda: write(place))
         _together(folder, staged.close)  # renames the folder
 
 
@@ -86,7 +88,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     if newest is None:
         return None
     path, training_state, damaged = newest
-    if distributed.is_main():  # every process has read the folder: `gather` has waited for them
+    # Every process has read the folder, because `gather` has waited for them.
+    if distributed.is_main():
         with unwritable_is_a_user_error(folder):
             set_aside(damaged)
     return path, training_state

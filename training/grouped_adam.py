@@ -11,20 +11,21 @@ CHUNK = 1 << 16  # numbers that a block of the kernel updates
 
 
 class AdamState(NamedTuple):
-    """A parameter and what AdamW keeps of it."""
+    """A parameter and its state in AdamW."""
 
     parameter: Tensor
     moment1: Tensor
     moment2: Tensor
-    beta1_power: Tensor  # [1], on the CPU
+    beta1_power: Tensor  # [1], on the CPU: beta1 ** number of the next update
     beta2_power: Tensor  # [1], on the CPU
 
 
 class AdamGroup(NamedTuple):
     """Parameters that one kernel updates.
 
-    They have one rate, one decay and equal powers: the kernel reads only the powers of the first. It takes
-    gradients for numbers of the parameters' type (paddle/phi/kernels/gpu/fused_adam_kernel.cu).
+    They have the same rate, the same decay and equal powers, because the kernel reads only the powers of the
+    first one. Gradients must have the dtype of their parameters, which the kernel does not check
+    (paddle/phi/kernels/gpu/fused_adam_kernel.cu).
     """
 
     states: list[AdamState]
@@ -33,7 +34,13 @@ class AdamGroup(NamedTuple):
     def update(
         self, gradients: Mapping[str, Tensor], rate: Tensor, beta1: float, beta2: float, epsilon: float
     ) -> None:
-        """Update all parameters. `gradients` has the gradient of each, by the name of the parameter."""
+        """Update all parameters.
+
+        Args:
+            gradients: name of a parameter -> its gradient.
+            rate: the learning rate, [1].
+            beta1, beta2, epsilon: of Adam.
+        """
         parameters, moments1, moments2, beta1_powers, beta2_powers = map(list, zip(*self.states))
         paddle._C_ops.fused_adam_(
             parameters,
@@ -62,7 +69,8 @@ def grouped(states: Iterable[tuple[Hashable, float, AdamState]]) -> list[AdamGro
     """Groups of parameters with the same key and the same decay, in the order of their first parameters.
 
     Args:
-        states: for each parameter its key, its coefficient of decay, and its state.
+        states: for each parameter (key, coefficient of decay, state). Parameters whose rates or powers differ
+            must have different keys.
     """
     groups: dict[tuple[Hashable, float], list[AdamState]] = defaultdict(list)
     for key, decay, state in states:

@@ -22,7 +22,7 @@ from utils.files import unwritable_is_a_user_error
 from utils.logging import logger
 
 LOCK = ".lock"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
 
@@ -84,7 +84,7 @@ class StopSignal:
     def __init__(self, active: bool = True) -> None:
         self.active = active
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, object] = {}  # the handlers that `__exit__` puts back
 
     def __enter__(self) -> "StopSignal":
         if not self.active:
@@ -126,11 +126,12 @@ class StopSignal:
             sys.exit(130)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        """The handler of both signals, in the main thread."""
         self.received = self.received or signal.Signals(number)
 
     def _listen(self) -> None:
-        """Read the signal numbers that Python's handler in C writes to the pipe, and at the end 0."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they shall wake the main thread
+        """The thread: read the signal numbers that Python's handler in C writes to the pipe, up to _END."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the system must deliver them to the main thread
         requests = 0
         interrupts = 0
         while True:
@@ -149,6 +150,7 @@ class StopSignal:
 
 
 def _acknowledge(number: int) -> None:
+    """Log that a signal was received, and what happens now."""
     if number == signal.SIGINT:
         line = "Ctrl-C received: the run saves its state and ends; Ctrl-C again ends it at once"
     else:
@@ -167,11 +169,11 @@ class _Work(NamedTuple):
 
 
 class StallWatch:
-    """Warns in the log when a piece of work takes longer than `seconds`, then twice, four times as long, ...
+    """Warns in the log when a piece of work takes longer than `seconds`, again after twice this time, ...
 
     In a run of several processes, it ends this one when the work has taken `ends` seconds: exit code 1, one
     line. It would otherwise wait for a dead process on another machine for ever. Each process has its own
-    watch and log (log/job.log.<rank>). If several processes wait for one, the log of that one has no warning.
+    watch and its own log (log/job.log.<rank>). If all wait for one of them, its log alone has no warning.
 
     Args:
         seconds: the time after which it warns first.
@@ -206,7 +208,9 @@ class StallWatch:
                 logger.info("%s ended after %.0f s", name, time.monotonic() - work.began)
 
     def _look(self) -> None:
-        while not self._end.wait(min(self.seconds / 4, self.ends / 4, 5.0)):
+        """The thread: look at the work again and again, until the watch ends."""
+        interval = min(self.seconds / 4, self.ends / 4, 5.0)
+        while not self._end.wait(interval):
             work = self._work
             if work is None:
                 continue
@@ -226,6 +230,7 @@ class StallWatch:
 
 
 def _end_process(work: _Work, seconds: float) -> NoReturn:
+    """End this process with exit code 1, with one line in the log and on stderr."""
     line = (
         f"{work.name} has taken {seconds:.0f} s, above stall_ends_seconds: this process ends. "
         "If another process or machine has died, start the same commands again"

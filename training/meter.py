@@ -15,10 +15,10 @@ class Interval:
 
     Attributes:
         steps: the number of optimizer steps of the run so far.
-        step: the result of the last one.
-        data: what the last one read.
-        sums: sums over the steps: those of the engine, "loss", "grad_norm" and the number of "steps". A step
-            whose update was skipped counts as "skipped" and adds nothing else.
+        step: the result of the last step.
+        data: the `training.task.StepData` of the last step.
+        sums: sums over the steps of this interval: those of the engine, "loss", "grad_norm" and the number of
+            "steps". A step whose update was skipped counts as "skipped" and adds nothing else.
         tokens: trained since the first step of the run, if the engine sums up "tokens".
         tokens_per_second: of this process, since the last line.
         steps_per_second: of this process, since it started.
@@ -51,7 +51,7 @@ class Meter:
 
     def add(self, step: Step) -> None:
         """Add a step."""
-        if step.skipped:  # its values are not finite
+        if step.skipped:  # its loss or its gradient is not finite
             self.sums["skipped"] += 1.0
             return
         self.sums.update({**step.sums, "steps": 1.0, "loss": step.loss, "grad_norm": step.grad_norm})
@@ -60,7 +60,11 @@ class Meter:
     def end_interval(
         self, steps: int, step: Step, data: Any, steps_per_second: float, remaining: str
     ) -> Interval:
-        """Return the steps since the last call, and begin with the next ones. Arguments: see `Interval`."""
+        """Return what was added since the last call, and begin a new interval.
+
+        Args:
+            steps, step, data, steps_per_second, remaining: attributes of the `Interval`.
+        """
         now = time.monotonic()
         interval = Interval(
             steps=steps,

@@ -19,7 +19,10 @@ LAYER_RATE = "paddlenlp"  # to the rate of the parameter's own layer
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies to the parameter with this name: not to layer norms and biases."""
+    """Whether weight decay applies to the parameter with this name: not to layer norms and biases.
+
+    The layer norms of an encoder layer are norm1 and norm2.
+    """
     return not re.search(r"(layer_norm|norm1|norm2)\.|bias$", name)
 
 
@@ -32,13 +35,16 @@ def learning_rate_ratios(
     and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1 with FULL_RATE and
     d^(L + 1) with LAYER_RATE.
     """
-    tables = r"embeddings" if decay_style == LAYER_RATE else r"(word|position)_embeddings"
+    if decay_style == LAYER_RATE:
+        embeddings = re.compile(r"(^|\.)embeddings\.")  # the layer norm, too
+    else:
+        embeddings = re.compile(r"(^|\.)(word|position)_embeddings\.")
     ratios = {}
     for name in names:
         layer = _layer_of(name)
         if layer is not None:
             ratios[name] = layerwise_lr_decay ** (num_layers - layer)
-        elif re.search(rf"(^|\.){tables}\.", name):
+        elif embeddings.search(name):
             ratios[name] = layerwise_lr_decay ** (num_layers + 1)
         else:
             ratios[name] = 1.0
@@ -74,12 +80,13 @@ def build_optimizer(
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay, decay_style)
     for name, parameter in parameters.items():
         parameter.optimize_attr["learning_rate"] = ratios[name]
+    # Paddle asks with its own name of a parameter.
     decayed = {parameter.name for name, parameter in parameters.items() if is_decayed(name)}
     tables = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
     return AdamW(
         LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
-        {table.weight.name: table.gradient for table in tables},
-        {table.weight.name: table.row_gradient for table in tables},
+        tables={table.weight.name: table.gradient for table in tables},
+        row_gradients={table.weight.name: table.row_gradient for table in tables},
         full_rate_decay=decay_style == FULL_RATE,
         beta1=betas[0],
         beta2=betas[1],

@@ -1,4 +1,7 @@
-"""An optimizer's moments and master weights, saved under the model's parameter names, not Paddle's own."""
+"""An optimizer's moments and master weights, saved under the model's parameter names, not Paddle's own.
+
+A key of the state is "<parameter>/<accumulator>", such as "pooler.dense.bias/moment1_0".
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -15,7 +18,7 @@ MASTER = "master_weight"  # the float32 copy of a parameter in half precision
 def optimizer_state(
     optimizer: paddle.optimizer.Optimizer, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """{"<parameter>/<accumulator>": tensor} of every parameter that this process has updated.
+    """The state of every parameter that this process has updated: key -> tensor.
 
     With sharding this is the part of this process; the parts together are the state. The tensors are the
     optimizer's own, because a copy would take gigabytes: write them before the next step.
@@ -38,17 +41,22 @@ def load_optimizer_state(
     state: Mapping[str, np.ndarray | Tensor],
     is_own: Callable[[Tensor], bool] = lambda parameter: True,
 ) -> None:
-    """Load the `optimizer_state` of all processes; of the moments only those of `is_own` parameters.
+    """Load the `optimizer_state` of all processes.
+
+    Args:
+        parameters: all parameters of the model, by name.
+        is_own: whether this process updates a parameter. The states of the others are not loaded.
 
     Raises:
         UserError: the model has no such parameter, or a shape differs.
     """
-    names = {key: key.rpartition("/")[0] for key in state}
+    names = {key: key.rpartition("/")[0] for key in state}  # key -> parameter
     unknown = sorted(set(names.values()) - set(parameters))
     if unknown:
         raise UserError(f"{_ANOTHER_MODEL} moments of {', '.join(unknown[:5])}")
     own_parameters = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
     block = paddle.static.default_main_program().global_block()
+    # Each parameter has several keys; Paddle must get it once.
     distinct = {parameter.name: parameter for parameter in own_parameters.values()}
     optimizer._create_accumulators(block, list(distinct.values()))
     for key, parameter in own_parameters.items():

@@ -17,6 +17,12 @@ from utils.errors import UserError
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
+# The kinds of messages (kind, value) from the worker. The last message says how the iterator ended.
+_ITEM = "item"  # the value is an item
+_END = "end"  # there are no more items
+_USER_ERROR = "user error"  # the value is its message
+_FAILURE = "failure"  # another exception: the value is its traceback
+_DEAD = "dead"  # from the receiving thread: the worker ended without a last message
 
 
 class prefetch(Generic[T]):
@@ -71,17 +77,21 @@ class prefetch(Generic[T]):
                 if stop:
                     return None
                 continue
-            if kind == "item":
+            if kind == _ITEM:
                 return value
-            if kind == "dead":
+            if kind == _DEAD:
                 self._process.join(1)  # before `close` kills it, for its own exit code
-                end = _end_in_words(self._process.exitcode)
-                value = f"the reader process {end} before its work was done; resume from the last checkpoint"
+            exit_code = self._process.exitcode
             self.close()
-            if kind == "failure":
-                raise RuntimeError(f"the reader process failed:\n{value}")
-            if kind != "end":
+            if kind == _USER_ERROR:
                 raise UserError(value)
+            if kind == _FAILURE:
+                raise RuntimeError(f"the reader process failed:\n{value}")
+            if kind == _DEAD:
+                raise UserError(
+                    f"the reader process {_end_in_words(exit_code)} before its work was done; resume from "
+                    "the last checkpoint"
+                )
         raise StopIteration
 
     def close(self) -> None:
@@ -112,41 +122,46 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
-    last: tuple[str, Any] = ("end", None)
+    """The worker process: send the items, and at last how the iterator ended."""
+    last_message: tuple[str, Any] = (_END, None)
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
         try:
             for item in make_iterator():
-                sender.send(("item", item))
+                sender.send((_ITEM, item))
         except BrokenPipeError:
             raise
         except UserError as error:
-            last = ("user error", str(error))
+            last_message = (_USER_ERROR, str(error))
         except Exception:  # the parent reports it, because it has the log
-            last = ("failure", traceback.format_exc())
-        sender.send(last)
+            last_message = (_FAILURE, traceback.format_exc())
+        sender.send(last_message)
 
 
 def _receive(receiver: Connection, items: queue.Queue) -> None:
-    message: tuple[str, Any] = ("item", None)
-    while message[0] == "item":
+    """The thread of the parent: put the messages of the worker into the queue, up to the last one."""
+    kind = _ITEM
+    while kind == _ITEM:
         try:
             message = receiver.recv()
         except (EOFError, OSError):
-            message = ("dead", None)
+            message = (_DEAD, None)
         items.put(message)
+        kind, _ = message
     receiver.close()
 
 
 def _end_worker(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
+    """Kill the worker, and wait until it and the receiving thread have ended."""
     process.kill()  # SIGTERM is blocked
     process.join()
-    while thread.is_alive():  # it may wait for room
+    while thread.is_alive():  # it may wait for room in the queue
         with contextlib.suppress(queue.Empty):
             items.get_nowait()
         thread.join(0.01)
 
 
 def _end_in_words(code: int | None) -> str:
+    """How a process ended, from its exit code, which is negative if a signal killed it."""
     if code is None or code >= 0:
         return f"ended with code {code}"
     causes = {

@@ -66,8 +66,8 @@ class Records:
         for line in lines:
             if line.record is None:
                 continue
-            newest = evaluated if HELD_OUT in line.record else step
-            if line.record["step"] <= newest:
+            last_step = evaluated if HELD_OUT in line.record else step
+            if line.record["step"] <= last_step:
                 remaining.append(line.text + b"\n")
         if lines:
             with atomic_file(self.path) as file:
@@ -75,6 +75,7 @@ class Records:
         return len(lines) - len(remaining)
 
     def _lines(self) -> Iterator[_Line]:
+        """The lines of the file, without empty ones. A file that does not exist has none."""
         if not self.path.is_file():
             return
         for text in self.path.read_bytes().split(b"\n"):
@@ -83,6 +84,7 @@ class Records:
 
 
 def _record_in(text: bytes) -> dict[str, Any] | None:
+    """The record in a line; None if the line is damaged."""
     try:
         record = json.loads(text)
         return record if isinstance(record["step"], int) else None

@@ -13,14 +13,15 @@ from model.word_rows import nonzero
 
 
 class MovingRowsOnGpu:
-    """The rows of one table [V, H] whose two moments may differ from 0.
+    """The rows of one word table [V, H] whose two moments may differ from 0.
 
     Args:
+        words: V.
         moments: both, [V, H] each; none: they are all 0.
     """
 
     def __init__(self, words: int, *moments: Tensor):
-        # One more than words: the last stands for no word.
+        # [V + 1], 1 for a moving row. V is no word: in a `RowGradient` it marks a row of zeros.
         self._is_moving = paddle.zeros([words + 1], "int64")
         self._words = words
         for moment in moments:
@@ -29,7 +30,14 @@ class MovingRowsOnGpu:
         self._moving_up_to: Tensor | None = None  # [V], the number of moving rows up to each
 
     def add(self, rows: Tensor) -> Tensor:
-        """Let rows move, int64 [C], where V is none. Return the number of all that move, int64 []."""
+        """Let further rows move.
+
+        Args:
+            rows: int64 [n]; V is no row.
+
+        Returns:
+            The number of all rows that move, int64 [].
+        """
         paddle.scatter_(self._is_moving, rows, paddle.ones_like(rows), overwrite=True)
         self._moving_up_to = paddle.cumsum(self._is_moving[: self._words])
         return self._moving_up_to[-1]
@@ -46,15 +54,16 @@ class MovingRowsOnGpu:
 
         Args:
             tables: weight and both moments, [V, H] each.
-            gradient: [C, H].
-            rows: int64 [C], the row of each gradient, which the last call of `add` was given.
-            count: what it returned.
+            gradient: [n, H], a gradient for each of `rows`.
+            rows: int64 [n], those of the last call of `add`.
+            count: R, the number of moving rows that `add` returned.
             adam: takes weight, both moments and gradient of some rows, [R, H] each, and updates them in
                 place.
         """
         moving = nonzero(self._moving_up_to, count)  # [R]
-        places = paddle.searchsorted(moving, rows)  # [C]; R for none
-        padded = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)
+        # The gradient of each moving row, and behind them a row for the gradients of no word.
+        places = paddle.searchsorted(moving, rows)  # [n], 0 .. R
+        padded = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)  # [R + 1, H]
         paddle.index_add_(padded, places, 0, gradient)
         parts = [paddle.gather(table, moving) for table in tables]  # [R, H] each
         adam(*parts, padded[:count])

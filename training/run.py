@@ -47,7 +47,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class SentStep:
-    """What one process reads for one step, and its micro-batches on the device."""
+    """What one process has read for a step, and its micro-batches on the device."""
 
     data: StepData
     micro_batches: Sequence[Any]
@@ -87,9 +87,9 @@ class Trainer:
         if saved is not None:
             self._resume(saved)
         self.first_step = self.engine.steps
-        self._saved_at = (self.engine.steps, self.evaluated)  # what the newest step folder knows
-        self._evaluation: Evaluation | None = None
-        self._ahead: SentStep | None = None
+        self._saved_at = (self.engine.steps, self.evaluated)  # those of the newest step folder
+        self._evaluation: Evaluation | None = None  # the last one of this process
+        self._ahead: SentStep | None = None  # the next step, if it was sent during the last one
         self._drop_later_records()
 
     def _resume(self, saved: SavedRun) -> None:
@@ -106,7 +106,7 @@ class Trainer:
         return {
             "position": self.position,
             "evaluated": self.evaluated,
-            "best": self.best and asdict(self.best),
+            "best": None if self.best is None else asdict(self.best),
             "window": dict(self.meter.sums),
             "tokens": self.meter.tokens,
         }
@@ -137,8 +137,8 @@ class Trainer:
                     ):
                         stopped = not self._evaluate(stop)
 
-                # During the run, a step tells all processes that one of them was asked to stop. No step
-                # follows the last one, but what comes after the training may take long.
+                # During the run, each step tells all processes whether one of them was asked to stop. After
+                # the last one they must ask, because what follows the training may take long.
                 if not stopped and engine.steps >= last:
                     with stalls.during("the last step"):
                         stopped = stop.anywhere()
@@ -163,7 +163,7 @@ class Trainer:
                     is_last = engine.steps + 1 >= last
                     step = self._step(data, stop, None if is_last else batches)
 
-                # A step that was abandoned does not count: the next command makes it.
+                # A step that was abandoned does not count: the run does it when it goes on.
                 if step is None:
                     stopped = True
                 else:
@@ -181,6 +181,7 @@ class Trainer:
         return True
 
     def _evaluation_is_due(self) -> bool:
+        """Whether the task evaluates after the present step, and has not done so."""
         steps = self.engine.steps
         return steps in self.task.evaluations and self.evaluated < steps
 
@@ -227,16 +228,18 @@ class Trainer:
             return None
         evaluation = self._evaluation
         if evaluation is not None and evaluation.step != self.engine.steps:
-            evaluation = None
+            evaluation = None  # it is of an earlier step
         return self.task.files(self.engine, masters, evaluation)
 
     def _next(self, batches: prefetch[StepData], stop: StopSignal) -> StepData | None:
         """The data of the next step; None: this process was asked to stop while it waited."""
         if self._ahead is not None:
             return self._ahead.data
+        # If the task is not divisible, the other processes wait within the step for what this one sends.
         return batches.next_unless(stop if self.task.divisible else None)
 
     def _send(self, data: StepData) -> SentStep:
+        """Send the micro-batches of a step to the device."""
         with self.engine.autocast():  # attention needs other arrays in half precision
             return SentStep(data, self.task.send(self.engine.model, data))
 
@@ -271,7 +274,8 @@ class Trainer:
         steps = self.engine.steps
         self.meter.add(step)
         self.progress.update(1, loss=f"{step.loss:.4f}")
-        if steps % self.pace.log_steps and steps != self.task.total_steps:
+        interval_ends = steps % self.pace.log_steps == 0 or steps == self.task.total_steps
+        if not interval_ends:
             return
         evaluations_to_come = len(self.task.evaluations) - bisect_left(self.task.evaluations, steps)
         remaining = self.progress.eta(evaluations_to_come)

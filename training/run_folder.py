@@ -35,9 +35,12 @@ from utils.errors import UserError
 from utils.files import atomic_dir, read_json, remove, unwritable_is_a_user_error, write_json
 from utils.logging import logger
 
-RUN, BEST, SELECTED, METRICS = "run.json", "best", "selected.json", "metrics.jsonl"
+RUN = "run.json"
+BEST = "best"
+SELECTED = "selected.json"
+METRICS = "metrics.jsonl"
 _TRAINED = ("step_*", BEST, SELECTED, "seed_*")  # a folder with any of these holds a fine-tuning run
-_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
 _MOST_DIFFERENCES = 5  # in one message
 
 
@@ -153,6 +156,7 @@ class RunFolder:
         distributed.on_main(lambda: self._compare_or_write(identity))
 
     def _compare_or_write(self, identity: dict[str, Any]) -> None:
+        """The work of `claim` on the main process."""
         path = self.path / RUN
         holds_a_run = any(next(self.path.glob(pattern), None) for pattern in _TRAINED)
         if not holds_a_run:
@@ -170,13 +174,13 @@ class RunFolder:
             raise UserError(f"{self.path} holds another run ({_listed(changed.values())}); {self._ways_out}")
 
     def _differences(self, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
-        """The keys in which two identities differ, each with its values as in "seed: 1 -> 2"."""
-        before = flatten(stored)
-        now = flatten(identity)
+        """The keys in which two identities differ, each with a line such as "seed: 1 -> 2"."""
+        stored_values = flatten(stored)
+        new_values = flatten(identity)
         for key, default in self.rules.defaults.items():
-            if key in now:
-                before.setdefault(key, default)
-        return {line.partition(":")[0]: line for line in differences(before, now)}
+            if key in new_values:
+                stored_values.setdefault(key, default)
+        return {line.partition(":")[0]: line for line in differences(stored_values, new_values)}
 
     def remove_old_run(self) -> None:
         """With `overwrite`, remove the run in the folder, once.
@@ -191,7 +195,10 @@ class RunFolder:
             self.overwrite = False
 
     def _remove_contents(self) -> None:
-        contents = [path for pattern in self.rules.contents for path in sorted(self.path.glob(pattern))]
+        """The work of `remove_old_run` on the main process."""
+        contents: list[Path] = []
+        for pattern in self.rules.contents:
+            contents += sorted(self.path.glob(pattern))
         for source in self.sources:
             if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                 raise UserError(
@@ -207,6 +214,7 @@ class RunFolder:
 
     @property
     def _ways_out(self) -> str:
+        """The end of a message: what a user can do about another run in the folder."""
         return f"choose another {self.rules.output}, or begin anew with {self.rules.overwrite}"
 
     # Where the run goes on
@@ -241,6 +249,7 @@ class RunFolder:
         return saved._replace(state=self._with_best(saved))
 
     def _check_identity(self, saved: SavedRun, identity: dict[str, Any]) -> None:
+        """Raise a UserError if the identities differ in a key that is not in `may_change`."""
         changed = self._differences(saved.identity, identity)
         changed = {key: line for key, line in changed.items() if key not in self.rules.may_change}
         if changed:
@@ -251,7 +260,7 @@ class RunFolder:
             )
 
     def _with_best(self, saved: SavedRun) -> dict[str, Any]:
-        """Bring the best model of a run into this folder, and return the state of the run.
+        """Copy best/, which is beside the step folder, into this folder. Return the state of the run.
 
         If best/ is of a step after the last evaluation that the state knows, the run was killed when it had
         selected that step. It will select it again, so the state is returned without a best step.
@@ -285,7 +294,7 @@ class RunFolder:
         folder = self.steps / f"step_{step}"
         write_checkpoint(folder, files, training_state, part, parts)
         if distributed.is_main():
-            # `first_step` stays, so that the same command can be given again.
+            # `first_step` may be one of them. It stays, so that the same command can be given again.
             keep_last(self.steps, self.keep, keep=(self.first_step or folder,))
         return folder
 
@@ -332,6 +341,11 @@ def read_step(folder: Path) -> SavedRun:
 
 
 def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
+    """The training state that was read from a step folder.
+
+    Raises:
+        UserError: it is of another program or version.
+    """
     if "config" in saved:
         saved = _from_version_1_0(saved)
     if not {"engine", "run", "seed", "state"} <= saved.keys():
@@ -370,7 +384,7 @@ def _check_types(evaluation: Evaluation) -> None:
 
 
 def _check_scores(scores: Any, levels: int) -> None:
-    """Raise a TypeError unless scores are numbers below so many levels of dicts: group, language, metric."""
+    """Raise a TypeError unless scores are numbers in so many levels of dicts: group, language, metric."""
     if levels == 0:
         if type(scores) not in (int, float):
             raise TypeError(f"{scores!r} is no score")

@@ -24,7 +24,8 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_D
             return step / warmup_steps
         if shape == WITH_DROP:
             return max(0.0, 1.0 - step / total_steps)
-        return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+        decay_steps = max(1, total_steps - warmup_steps)
+        return max(0.0, (total_steps - step) / decay_steps)
 
     return share
 

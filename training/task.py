@@ -49,8 +49,8 @@ class Task(Protocol):
 
     Attributes:
         identity: the settings and the digests that decide what is learned, as JSON values.
-        divisible: whether the processes may abandon a step at different micro-batches. False if they exchange
-            values within the loss, because they would wait for each other.
+        divisible: whether a process that is asked to stop may abandon a step between two micro-batches. False
+            if the processes exchange values within the loss: the others would wait for this one.
         total_steps: the number of optimizer steps of the seed that `begin` was given.
         evaluations: steps after which that seed is evaluated, in ascending order.
         memory_advice: what a user can change so that a step needs less memory of the card.

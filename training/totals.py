@@ -11,12 +11,12 @@ from training import distributed
 class Totals:
     """Named numbers, float64. `read` sums them over the processes and waits for the device once.
 
-    A value is a tensor or a number of the host. Both kinds are added up apart, because a tensor can only be
-    read by waiting for the device, and a number can only get there by an upload, which waits as well. All
-    processes must make the same names in the same order.
+    A value is a tensor on the device or a number on the host. The two kinds are added up apart until `read`,
+    because reading a tensor and uploading a number both wait for the device. All processes must give the same
+    names in the same order.
 
     Args:
-        names: of values of both kinds.
+        names: of values that may be of either kind.
         on_device: the names of values that are always tensors.
         on_host: the names of values that are always numbers.
     """

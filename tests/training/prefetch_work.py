@@ -14,6 +14,7 @@ def count(n: int):
 
 
 def pids():
+    """The number of the worker process, again and again."""
     while True:
         yield os.getpid()
 
@@ -27,11 +28,17 @@ def large(path: str):
 
 
 def one_then_wait():
+    """One item, and no second one within a minute."""
     yield os.getpid()
     time.sleep(60)
 
 
 def one_then(event: str, path: str = ""):
+    """One item, then an event that ends the worker: one of those below, or "truncate".
+
+    Args:
+        path: of a file that is cut short while it is mapped into memory, which ends the process with SIGBUS.
+    """
     yield 1
     if event == "user error":
         raise UserError("x.tsv, line 3: unknown label 'maybe'")
@@ -46,4 +53,5 @@ def one_then(event: str, path: str = ""):
 
 
 def modules():
+    """The names of all modules that the worker has imported."""
     yield sorted(sys.modules)

@@ -1,4 +1,8 @@
-"""What `test_processes.py` runs on several processes: <folder> <sharding stage> <proof> ..."""
+"""What `test_processes.py` runs on several processes: <folder> <sharding stage> <proof> ...
+
+A proof is the name of a function below that writes what it finds to the folder, or any other name: that of a
+toy training (`train`).
+"""
 
 import json
 import os
@@ -19,7 +23,9 @@ from training.guard import StallWatch
 from utils import logging
 from utils.errors import UserError
 
-FOLDER, STAGE, PROOFS = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+FOLDER = Path(sys.argv[1])
+STAGE = int(sys.argv[2])
+PROOFS = sys.argv[3:]
 
 
 def collectives() -> None:
@@ -72,7 +78,8 @@ def masters() -> None:
 
     with mock.patch.object(paddle.amp, "decorate", decorate):
         engine = make("float32", sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
-        engine.precision.amp, engine.precision.level = "bf16", "O2"
+        engine.precision.amp = "bf16"
+        engine.precision.level = "O2"
         engine._decorate()
     master_weights = list(engine.optimizer._master_weights.values())
     assert 0 < len(master_weights) < len(engine.parameters)
@@ -84,20 +91,31 @@ def masters() -> None:
 
 
 def train(name: str, steps: int) -> None:
-    """Train, from <name>.start.npy or from the parts in <name>.start if there are any, and write <name>.*."""
+    """Train up to step `steps`, and write the result to <name>.npy.
+
+    It begins with the weights and the state in <name>.start.npy, or the state in the folder <name>.start,
+    if there is one of them. With sharding, the processes write their parts of the state to <name>.loaded
+    before the first step, and to <name>.parts after the last one.
+    """
     # The second process has another seed: the engine must make the weights equal.
     engine = make(sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
-    start = FOLDER / f"{name}.start.npy"
-    if start.exists():
-        saved = np.load(start, allow_pickle=True).item()
+    start_file = FOLDER / f"{name}.start.npy"
+    start_folder = FOLDER / f"{name}.start"
+    if start_file.exists():
+        saved = np.load(start_file, allow_pickle=True).item()
         load(engine, saved["weights"], saved["state"])
-    elif start.with_suffix("").exists():
-        engine.load_state_dict(load_training_state(start.with_suffix("")))
+    elif start_folder.exists():
+        engine.load_state_dict(load_training_state(start_folder))
     if STAGE:
         write_parts(engine, FOLDER / f"{name}.loaded")
-    steps_done = [vars(step) for step in run(engine, steps)]
-    table_counts = distributed.gather(sum(len(table) for table in engine.optimizer._accumulators.values()))
-    end = {"steps": steps_done, "weights": weights(engine), "state": state_of(engine), "held": table_counts}
+    results = [vars(step) for step in run(engine, steps)]
+    accumulators = sum(len(by_name) for by_name in engine.optimizer._accumulators.values())
+    end = {
+        "steps": results,
+        "weights": weights(engine),
+        "state": state_of(engine),
+        "accumulators": distributed.gather(accumulators),  # how many each process has
+    }
     if distributed.is_main():
         np.save(FOLDER / f"{name}.npy", end)
     if STAGE:
@@ -112,4 +130,5 @@ if __name__ == "__main__":
         if proof in functions:
             functions[proof]()
         else:
+            # "of_three" and "three", which goes on from it, only save and load the state after step 8.
             train(proof, 8 if proof.endswith("three") else STEPS)

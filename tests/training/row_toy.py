@@ -26,7 +26,11 @@ CONFIG = ErnieMConfig(
 
 
 class RowToy:
-    """Each step has other words, some of them new. In the third, only one process has sequences."""
+    """A model and its engine. Each step has other words, some of them new.
+
+    A step has SEQUENCES micro-batches, which the processes share. The third step has one, so that only one
+    process has a gradient.
+    """
 
     def __init__(self, stage: int = 0):
         paddle.set_default_dtype("float64")
@@ -37,22 +41,23 @@ class RowToy:
         paddle.set_default_dtype("float32")
 
     def train(self, first: int, last: int) -> list[float]:
-        """The norms of the gradients."""
+        """Do steps `first` .. `last` - 1, and return the norms of their gradients."""
         norms = []
         for number in range(first, last):
             rng = np.random.default_rng(number)
             count = 1 if number == 2 else SEQUENCES
-            sequences = []
+            micro_batches = []
             for _ in range(count):
-                ids = rng.integers(4, 8 + 10 * number, 5)
-                sequences.append((ids, rng.integers(0, 3, 1), count))
-            own = sequences[distributed.rank() :: distributed.world_size()]
-            norms.append(self.engine.step(own, self.loss).grad_norm)
+                ids = rng.integers(4, 8 + 10 * number, 5)  # the larger the step, the more words
+                micro_batches.append((ids, rng.integers(0, 3, 1), count))
+            of_this_process = micro_batches[distributed.rank() :: distributed.world_size()]
+            norms.append(self.engine.step(of_this_process, self.loss).grad_norm)
         return norms
 
-    def loss(self, sequence):
-        ids, labels, count = sequence
-        logits = self.model(packed_batch(ids, Layout([3, 2])))
+    def loss(self, micro_batch):
+        ids, labels, count = micro_batch
+        logits = self.model(packed_batch(ids, Layout([3, 2])))  # [2, 3]
+        # Without the second sequence: its words are looked up, and get gradients of 0.
         return F.cross_entropy(logits[:1], paddle.to_tensor(labels)) / count, {}
 
     def weights(self) -> dict[str, np.ndarray]:

@@ -8,10 +8,10 @@ from training import card, distributed
 from training.engine import Engine
 from utils.errors import UserError
 
-CU126 = [61, 70, 75, 80, 86, 89, 90]
+CU126 = [61, 70, 75, 80, 86, 89, 90]  # what the wheels of CUDA 12.6 have code for
 
 
-def gpu(monkeypatch, capability: tuple[int, int], architectures: list[int]) -> None:
+def use_card(monkeypatch, capability: tuple[int, int], architectures: list[int]) -> None:
     """Paddle has code for `architectures`, and the card has this capability."""
     monkeypatch.setattr(paddle.version, "cuda_archs", lambda: architectures)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
@@ -25,14 +25,14 @@ def gpu(monkeypatch, capability: tuple[int, int], architectures: list[int]) -> N
     ("capability", "architectures"),
     [
         ((8, 0), CU126),
-        ((8, 7), CU126),  # runs the code for 8.0
+        ((8, 7), CU126),  # a card runs code for an earlier minor version
         ((9, 0), CU126),
         ((12, 1), [80, 90, 120]),
         ((8, 0), []),  # a Paddle that does not say
     ],
 )
 def test_a_wheel_with_code_for_the_card(monkeypatch, capability, architectures):
-    gpu(monkeypatch, capability, architectures)
+    use_card(monkeypatch, capability, architectures)
     distributed.init()
 
 
@@ -45,8 +45,8 @@ def test_a_wheel_with_code_for_the_card(monkeypatch, capability, architectures):
         ((12, 0), CU126, "cu129"),
     ],
 )
-def test_a_wheel_without_it(monkeypatch, capability, architectures, folder):
-    gpu(monkeypatch, capability, architectures)
+def test_a_wheel_without_code_for_the_card(monkeypatch, capability, architectures, folder):
+    use_card(monkeypatch, capability, architectures)
     with pytest.raises(UserError) as raised:
         distributed.init()
     message = str(raised.value)
@@ -54,6 +54,7 @@ def test_a_wheel_without_it(monkeypatch, capability, architectures, folder):
     assert f"put https://www.paddlepaddle.org.cn/packages/stable/{folder}/ into requirements-gpu" in message
 
 
+# Messages of Paddle and of CUDA.
 PADDLE = "ResourceExhaustedError: \n\nOut of memory error on GPU 0. Cannot allocate 3.0GB memory on GPU 0"
 CUDA = "(External) CUDA error(2), out of memory."
 

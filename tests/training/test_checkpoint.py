@@ -22,13 +22,19 @@ def test_a_checkpoint_replaces_an_older_one(tmp_path):
 
 
 def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
-    """The other of two processes, a stand-in, cannot write its part."""
+    """The other of two processes, a stand-in, cannot write its part.
+
+    The processes exchange (success, result) after each of three pieces of work: making the folder, writing
+    the parts, and renaming the folder.
+    """
     write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
-    calls = []
+    outcomes = []
 
     def gather(outcome):
-        calls.append(outcome)
-        return [outcome, (len(calls) != 2, None)]
+        outcomes.append(outcome)
+        is_writing = len(outcomes) == 2
+        outcome_of_other = (not is_writing, None)
+        return [outcome, outcome_of_other]
 
     monkeypatch.setattr(distributed, "gather", gather)
     with pytest.raises(UserError, match="step_1: another process could not write its part; its log says why"):
@@ -45,7 +51,8 @@ def test_a_failed_part_leaves_nothing_behind(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(checkpoint, "sync_files", fail)
-    with pytest.raises(UserError if isinstance(error, OSError) else ZeroDivisionError):
+    expected = UserError if isinstance(error, OSError) else ZeroDivisionError
+    with pytest.raises(expected):
         write_checkpoint(tmp_path / "step_1", FILES, {"steps": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
     assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": 1}

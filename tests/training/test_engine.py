@@ -29,7 +29,7 @@ def assert_close(arrays: dict, expected: dict, tolerance: float) -> None:
 
 
 def assert_same_bits(state: dict, expected: dict) -> None:
-    """Two states of an engine."""
+    """Two results of `Engine.state_dict` are equal: numbers, and the arrays of the optimizer."""
     assert {**state, "optimizer": None} == {**expected, "optimizer": None}
     assert state["optimizer"].keys() == expected["optimizer"].keys()
     for key, value in state["optimizer"].items():
@@ -40,10 +40,12 @@ def test_it_learns_and_counts(straight_run):
     steps = straight_run.steps
     assert steps[-1].loss < 0.5 * steps[0].loss
     assert all(step.sums["count"] == BATCH for step in steps)
+    # 4 of 20 steps warm up to 0.05. Then the rate is 0.05 (1 - step / 20).
     assert [step.lr for step in steps[:6]] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.04, 0.0375])
 
 
 def test_accumulation_does_not_change_the_numbers(straight_run):
+    """Three micro-batches in each step, where `straight_run` has two of the same batch."""
     engine = make()
     assert_equal_steps(run(engine, STEPS, micro_batches=3), straight_run.steps, 1e-12)
     assert_close(weights(engine), straight_run.weights, 1e-12)
@@ -56,6 +58,7 @@ def test_a_value_that_is_not_among_the_sums_is_an_error():
 
 
 def test_a_parameter_without_a_gradient_does_not_change(straight_run):
+    """Nothing uses `spare`; a step with even ids only does not use `odd`."""
     np.testing.assert_array_equal(straight_run.weights["spare.weight"], weights(make())["spare.weight"])
     assert not any(key.startswith("spare") for key in straight_run.state["optimizer"])
     engine = make()
@@ -69,10 +72,11 @@ def test_a_parameter_without_a_gradient_does_not_change(straight_run):
 
 
 def test_clipping_is_by_the_global_norm(monkeypatch):
-    """With SGD at rate 1 the length of the update is the norm after clipping."""
+    """With SGD at rate 1 the length of the update is the norm after clipping, 0.01."""
     engine = make()
     before = weights(engine)
     sgd = paddle.optimizer.SGD(1.0, parameters=engine.model.parameters())
+    # What the engine expects of `training.adamw.AdamW`.
     monkeypatch.setattr(sgd, "lr_scheduler", paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0), False)
     monkeypatch.setattr(sgd, "tables", {}, False)
     monkeypatch.setattr(sgd, "row_gradients", {}, False)
@@ -100,12 +104,12 @@ def test_resume_is_bit_identical_with_dropout():
 
 
 def test_dropout_differs_between_steps_and_processes():
-    places = itertools.product(range(3), range(50), range(2))
-    assert len({step_seed(*place) for place in places}) == 300
+    arguments = itertools.product(range(3), range(50), range(2))  # seed, step, rank
+    assert len({step_seed(seed, step, rank) for seed, step, rank in arguments}) == 3 * 50 * 2
 
 
 def test_each_process_draws_its_own_dropout(monkeypatch):
-    losses = []
+    losses = []  # of the same batch, by rank
     for rank in (0, 1):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         engine = make(dropout=0.5)
@@ -134,7 +138,9 @@ def loss_that_fails(engine: Engine, bad_steps: set[int]):
 
     def loss(micro_batch):
         value, sums = usual_loss(micro_batch)
-        return (value * float("nan"), sums) if engine.steps in bad_steps else (value, sums)
+        if engine.steps in bad_steps:
+            value = value * float("nan")
+        return value, sums
 
     return loss
 
@@ -146,8 +152,11 @@ def test_bad_steps_are_skipped_and_end_the_run():
         before = weights(engine)
         result = engine.step(micro_batches_of(step, 2), loss)
         changed = any((value != before[name]).any() for name, value in weights(engine).items())
-        assert result.skipped == (step in (1, 3, 4)) and changed == (step == 2)  # the rate of step 0 is 0
-    assert (engine.steps, engine.skipped, engine.bad_in_a_row) == (5, 3, 2)
+        assert result.skipped == (step in (1, 3, 4))
+        assert changed == (step == 2)  # step 0 is not skipped, but its rate is 0
+    assert engine.steps == 5
+    assert engine.skipped == 3
+    assert engine.bad_in_a_row == 2
     assert engine.optimizer.lr_scheduler.last_epoch == 5
     with pytest.raises(UserError, match="3 steps in a row; lower the learning rate"):
         engine.step(micro_batches_of(5, 2), loss)
@@ -160,7 +169,9 @@ def test_a_resumed_run_counts_bad_steps_on():
         first.step(micro_batches_of(step, 2), loss_that_fails(first, {1, 3, 4}))
     second = make(max_bad_steps=3)
     toy_training.load(second, weights(first), state_of(first))
-    assert (second.steps, second.skipped, second.bad_in_a_row) == (5, 3, 2)
+    assert second.steps == 5
+    assert second.skipped == 3
+    assert second.bad_in_a_row == 2
     with pytest.raises(UserError, match="3 steps in a row"):
         second.step(micro_batches_of(5, 2), loss_that_fails(second, {5}))
     assert second.skipped == 4
@@ -168,14 +179,16 @@ def test_a_resumed_run_counts_bad_steps_on():
 
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_stop_request_abandons_the_step(after):
-    """Nothing changes, and the next step is the same as without the request."""
+    """It comes after 0, 1 or 2 of three micro-batches: nothing changes, and the step can be done later."""
     engine = make(dropout=0.3)
     straight = make(dropout=0.3)
     run(engine, 3)
     run(straight, 4)
     before = weights(engine)
     usual_loss = loss_of(engine)
-    stop = [] if after else ["now"]  # true once it is not empty
+    stop = []  # true once it is not empty
+    if after == 0:
+        stop.append("now")
     micro_batches = []
 
     def loss_with_a_request(micro_batch):
@@ -185,7 +198,8 @@ def test_a_stop_request_abandons_the_step(after):
         return usual_loss(micro_batch)
 
     assert engine.step(micro_batches_of(3, 3), loss_with_a_request, stop) is None
-    assert len(micro_batches) == after and engine.steps == 3
+    assert len(micro_batches) == after
+    assert engine.steps == 3
     assert_close(weights(engine), before, 0.0)
     assert all(parameter.grad is None for parameter in engine.parameters.values())
     run(engine, 4)
@@ -193,38 +207,45 @@ def test_a_stop_request_abandons_the_step(after):
 
 
 def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
-    """With Paddle's own scaler."""
+    """With Paddle's own scaler. The scale doubles after 5 finite steps, and is halved by an overflow."""
     scaling = LossScaling(2.0**10, incr_every_n_steps=5, decr_every_n_nan_or_inf=1, decr_ratio=0.5)
     engine = make("float32", max_bad_steps=2, precision=Precision("fp16", loss_scaling=scaling))
     assert_equal_steps(run(engine, 15), run(make("float32"), 15), 1e-6)
-    assert engine.scaler.state_dict()["scale"] == 2.0**13
+    assert engine.scaler.state_dict()["scale"] == 2.0**13  # doubled three times in 15 steps
     before = weights(engine)
     usual_loss = loss_of(engine)
 
     def overflowing(micro_batch):
         """A finite loss with an infinite gradient."""
         zero = (engine.parameters["even.bias"] * 0).sum()
-        return usual_loss(micro_batch)[0] + zero * 1e30 * 1e30, {}
+        loss, _ = usual_loss(micro_batch)
+        return loss + zero * 1e30 * 1e30, {}
 
     for _ in range(3):
         step = engine.step(micro_batches_of(0, 2), overflowing)
-        assert step.skipped and math.isfinite(step.loss) and not math.isfinite(step.grad_norm)
-    assert engine.scaler.state_dict()["scale"] == 2.0**10 and engine.bad_in_a_row == 0
+        assert step.skipped
+        assert math.isfinite(step.loss)
+        assert not math.isfinite(step.grad_norm)
+    assert engine.scaler.state_dict()["scale"] == 2.0**10
+    assert engine.bad_in_a_row == 0
     assert_close(weights(engine), before, 0.0)
-    # The loss is not checked.
+    # With float16 only the gradient decides whether a step is skipped, not the loss.
     step = engine.step(micro_batches_of(1, 2), lambda part: (usual_loss(part)[0] + math.inf, {}))
     assert not step.skipped and math.isinf(step.loss)
     assert (weights(engine)["even.weight"] != before["even.weight"]).any()
 
 
 def test_the_scaler_is_part_of_the_state(fp16, tmp_path):
+    """The scale doubles after 3 finite steps, and 2 of the next 3 are done."""
     scaling = LossScaling(8.0, incr_every_n_steps=3)
-    first, second = (make("float32", precision=Precision("fp16", loss_scaling=scaling)) for _ in range(2))
+    first = make("float32", precision=Precision("fp16", loss_scaling=scaling))
+    second = make("float32", precision=Precision("fp16", loss_scaling=scaling))
     run(first, 5)
     save_training_state(tmp_path / "state", first.state_dict())
     second.load_state_dict(load_training_state(tmp_path / "state"))
     assert first.scaler.state_dict() == second.scaler.state_dict()
-    assert first.scaler.state_dict()["scale"] == 16.0 and first.scaler.state_dict()["incr_count"] == 2
+    assert first.scaler.state_dict()["scale"] == 16.0
+    assert first.scaler.state_dict()["incr_count"] == 2
 
 
 def test_amp_on_the_cpu_falls_back(straight_run):

@@ -21,10 +21,10 @@ from training.engine import Engine
 from training.optimizer import build_optimizer, is_decayed
 
 STEPS = 50
-DIFFERENT = 10  # batches
-RATE = 5e-3
+DIFFERENT = 10  # batches; they come again and again
+RATE = 5e-3  # constant
 DECAY = 0.05
-NORM = 0.5
+NORM = 0.5  # gradients are clipped to it
 CONFIG = ErnieMConfig(
     vocab_size=100,
     hidden_size=16,
@@ -40,6 +40,7 @@ CONFIG = ErnieMConfig(
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
 def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
+    # Room for the logits of 3 positions, 100 words of 8 bytes each, so that the loss goes over several parts.
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
         compute_as_on_a_gpu(monkeypatch)
@@ -73,6 +74,7 @@ class Plain(nn.Layer):
 
 
 def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
+    """The losses of a training with Paddle's optimizer. `loss_of` takes the arrays of a batch as tensors."""
     decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}
     optimizer = paddle.optimizer.AdamW(
         RATE,
@@ -94,6 +96,7 @@ def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
 
 
 def train(model: nn.Layer, loss_of, batches: list) -> list[float]:
+    """The losses of a training with our optimizer and engine. `loss_of` takes a batch."""
     optimizer = build_optimizer(model, RATE, weight_decay=DECAY, eps=1e-6)
     engine = Engine(model, optimizer, clip_norm=NORM)
     steps = [engine.step([batch], lambda batch: (loss_of(batch), {})) for batch in batches]
@@ -114,9 +117,10 @@ def test_fine_tuning():
     batches = []
     for _ in range(DIFFERENT):
         ids = rng.integers(4, 60, [4, 9])
-        labels = ids[:, 1] % 3
-        ids[:, 0] = 0
-        ids[0, 6:] = ids[2, 4:] = 1  # pads
+        labels = ids[:, 1] % 3  # something that can be learned
+        ids[:, 0] = 0  # [CLS]
+        ids[0, 6:] = 1  # pads
+        ids[2, 4:] = 1
         batches.append((ids, labels))
     batches *= STEPS // DIFFERENT
 
@@ -131,10 +135,11 @@ def test_masked_language_modelling():
     model = PreTrainingModel(CONFIG, LANGUAGES)
     plain = Plain(3)
     plain.set_state_dict(model.state_dict())
-    maker = objectives(language_embedding="none")
+    maker = objectives(language_embedding="none")  # `Plain` has no language embeddings
     examples = texts([20, 9, 15])
     batches = [maker.batch("mmlm", examples, rngs(3, step=step)) for step in range(DIFFERENT)]
     batches *= STEPS // DIFFERENT
+    # The same batches as padded arrays, with the masked positions as indices into the flat array.
     arrays = []
     for batch in batches:
         cells = real_cells(batch.lengths)[batch.targets]

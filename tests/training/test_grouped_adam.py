@@ -31,7 +31,9 @@ CONFIG = ErnieMConfig(
 
 
 def use_gpu_kernels(monkeypatch) -> None:
-    """Take the paths of a GPU, and check what its kernel demands and that of a CPU does not."""
+    """Take the paths of a GPU. Check what the kernel of a GPU demands, but not that of a CPU: equal powers of
+    the betas in a group, and gradients with the dtype of the parameters.
+    """
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
     fused_adam = paddle._C_ops.fused_adam_
@@ -49,11 +51,15 @@ def use_gpu_kernels(monkeypatch) -> None:
 
 
 def use_plain_kernels(monkeypatch) -> None:
+    """Take Paddle's own AdamW, parameter by parameter."""
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
 
 
 class ToyRun:
-    """A fine-tuning with layer-wise rates. In the first five steps the classifier is frozen."""
+    """A fine-tuning with layer-wise rates. In the first five steps the classifier is frozen.
+
+    So its parameters have the same rate as the pooler's, but were updated less often.
+    """
 
     def __init__(self, style: str = FULL_RATE, config: ErnieMConfig = CONFIG, clip_norm: float = 0.05):
         paddle.seed(0)
@@ -66,7 +72,7 @@ class ToyRun:
 
     def train(self, first: int, last: int) -> None:
         for number in range(first, last):
-            for parameter in self.model.classifier.parameters():  # with the rate of the pooler
+            for parameter in self.model.classifier.parameters():
                 parameter.stop_gradient = number < 5
             rng = np.random.default_rng(number)
             batch = packed_batch(rng.integers(4, 60, 9), Layout([6, 3]))
@@ -86,9 +92,9 @@ class ToyRun:
 @pytest.mark.parametrize("style", [FULL_RATE, LAYER_RATE])
 def test_it_equals_paddles_adamw(monkeypatch, style):
     states = []
-    for choose in (use_plain_kernels, use_gpu_kernels):
+    for use_kernels in (use_plain_kernels, use_gpu_kernels):
         with monkeypatch.context() as patch:
-            choose(patch)
+            use_kernels(patch)
             run = ToyRun(style)
             run.train(0, STEPS)
             states.append(run.state())
@@ -99,7 +105,7 @@ def test_it_equals_paddles_adamw(monkeypatch, style):
 
 
 def test_a_resumed_run_has_the_same_bits(monkeypatch):
-    """Parameters that were updated less often stay in groups of their own."""
+    """Parameters that were updated less often stay in groups of their own: the classifier's."""
     use_gpu_kernels(monkeypatch)
     straight = ToyRun()
     straight.train(0, 12)
@@ -135,8 +141,8 @@ def test_norm_and_clipping():
     tensors = [paddle.randn(shape, "float64") for shape in ([3], [2, 5], [7], [4, 4])]
     expected = sum(float((tensor**2).sum()) for tensor in tensors)
     assert gradients.squared_norm(tensors).item() == pytest.approx(expected, rel=1e-14)
-    alone = gradients.squared_norm(tensors[1:2]).item()
-    assert alone == pytest.approx(float((tensors[1] ** 2).sum()), rel=1e-14)
+    norm_of_a_matrix = gradients.squared_norm(tensors[1:2]).item()
+    assert norm_of_a_matrix == pytest.approx(float((tensors[1] ** 2).sum()), rel=1e-14)
     assert gradients.squared_norm([]).item() == 0.0
     copies = [tensor.numpy().copy() for tensor in tensors]
     gradients.divide_(tensors, 2.5)
@@ -153,17 +159,20 @@ def test_the_kernels_of_norm_clipping_and_update(monkeypatch):
     operations = recorded_operations(monkeypatch)
     sum_gradients = run.engine._sum_gradients
 
-    def from_here(totals):
+    def record_from_here(totals):
         operations.begin()
         sum_gradients(totals)
 
-    monkeypatch.setattr(run.engine, "_sum_gradients", from_here)
+    monkeypatch.setattr(run.engine, "_sum_gradients", record_from_here)
     run.train(7, 8)
     calls = Counter(call.name for call in operations)
     assert len(run.model.parameters()) == 200
     assert calls["check_finite_and_unscale_"] == 1
     assert calls["adamw_"] == 1  # of the moving rows of the word table
-    assert calls["fused_adam_"] == 27 and calls["multiply"] == 13  # rates
+    # 14 rates: of 12 layers, of the tables below them, and the full one. A multiplication makes each but the
+    # full one. With weights and biases apart a rate has two groups; the tables are without biases.
+    assert calls["fused_adam_"] == 2 * 14 - 1
+    assert calls["multiply"] == 14 - 1
     assert sum(calls.values()) <= 240, calls
 
 

@@ -40,7 +40,7 @@ with only_run_in(sys.argv[1]):
 """
 
 
-def test_a_full_disk(tmp_path):
+def test_a_full_disk_is_one_line(tmp_path):
     with disk_full_after(0), pytest.raises(UserError, match="no space left"), only_run_in(tmp_path):
         pass
 
@@ -51,8 +51,8 @@ def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, mon
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(UserError) as refused, only_run_in(folder):
             raise AssertionError("both hold the lock")
-        place = f"(process {holder.pid} on {socket.gethostname()})"
-        assert str(refused.value).startswith(f"{folder}: another run is at work there {place}")
+        process = f"(process {holder.pid} on {socket.gethostname()})"
+        assert str(refused.value).startswith(f"{folder}: another run is at work there {process}")
         with monkeypatch.context() as patch:
             patch.setenv("PADDLE_TRAINER_ID", "1")  # only process 0 of a run takes the lock
             with only_run_in(folder):
@@ -69,7 +69,7 @@ def test_the_lock_ends_with_the_work(tmp_path):
                 pass
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        with only_run_in(tmp_path):  # a child does not keep the lock
+        with only_run_in(tmp_path):  # the child has inherited the open files, but not the lock
             pass
     finally:
         child.kill()
@@ -97,7 +97,8 @@ def send(number: signal.Signals) -> None:
 
 
 def test_stop_requests():
-    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    term_handler = signal.getsignal(signal.SIGTERM)
+    interrupt_handler = signal.getsignal(signal.SIGINT)
     with StopSignal() as stop:
         assert not stop and not stop.anywhere()
         for _ in range(3):  # SIGTERM may come any number of times
@@ -109,10 +110,11 @@ def test_stop_requests():
         assert stop.received == signal.SIGINT
     with StopSignal():
         pass
-    assert signal.getsignal(signal.SIGINT) == handlers[1]
-    signal.signal(signal.SIGTERM, handlers[0])  # after a request it stays deaf to SIGTERM
+    assert signal.getsignal(signal.SIGINT) == interrupt_handler
+    signal.signal(signal.SIGTERM, term_handler)  # after a request the process ignores SIGTERM
 
 
+# A second SIGTERM, after the `with` statement, does not end the process; a child can still be ended.
 LATE = """
 import os, signal, subprocess, sys
 from training.guard import StopSignal
@@ -120,7 +122,7 @@ with StopSignal() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
 os.kill(os.getpid(), signal.SIGTERM)
 child = subprocess.Popen(["sleep", "60"])
-child.terminate()  # a child is not deaf to it
+child.terminate()  # a child does not ignore it
 sys.exit(0 if child.wait(30) == -signal.SIGTERM else 1)
 """
 
@@ -216,30 +218,38 @@ def test_a_stop_signal_that_is_not_active():
 
 @pytest.fixture
 def warnings(caplog, monkeypatch):
-    """warnings(): the lines of the log."""
+    """A function that returns the lines of the log so far."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
     return lambda: [record.message for record in caplog.records]
 
 
 def test_a_stalled_step(warnings):
+    """A warning after 0.2, 0.4 and 0.8 seconds; a busy machine may be late for one of them."""
     with StallWatch(0.2) as watch, watch.during("step 7"):
         time.sleep(1.1)
         lines = warnings()
-    assert 2 <= len(lines) <= 3 and all(
-        line.startswith("step 7 has taken") for line in lines
-    )  # 0.2, 0.4, 0.8 s
+    assert 2 <= len(lines) <= 3
+    assert all(line.startswith("step 7 has taken") for line in lines)
     assert "one whose log has no such warning" in lines[0]
     assert warnings()[len(lines) :] == ["step 7 ended after 1 s"]
 
 
+# Only a process of several is ended: one that is alone waits for no other.
+STALLED = """
+import os, time
+os.environ["PADDLE_TRAINERS_NUM"] = "2"
+from training.guard import StallWatch
+with StallWatch(seconds=0.1, ends=0.4) as watch, watch.during("step 7"):
+    time.sleep(60)
+"""
+
+
 def test_a_stall_ends_the_process():
-    code = "import os, time; os.environ['PADDLE_TRAINERS_NUM'] = '2'  # one process is never ended\n"
-    code += "from training.guard import StallWatch\nwith StallWatch(0.1, 0.4) as watch:\n"
-    code += "  with watch.during('step 7'): time.sleep(60)"
     began = time.monotonic()
-    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert completed.returncode == 1 and time.monotonic() - began < 40
+    completed = subprocess.run([sys.executable, "-c", STALLED], capture_output=True, text=True, check=False)
+    assert completed.returncode == 1
+    assert time.monotonic() - began < 40
     (line,) = [line for line in completed.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: step 7 has taken") and "start the same commands again" in line
 

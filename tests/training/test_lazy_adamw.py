@@ -47,9 +47,10 @@ class ToyRun:
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def assert_same_bits(a: dict, b: dict):
-    assert a.keys() == b.keys()
-    assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
+def assert_same_bits(state: dict, expected: dict):
+    assert state.keys() == expected.keys()
+    for name, value in expected.items():
+        assert state[name].tobytes() == value.tobytes(), name
 
 
 @pytest.mark.parametrize("style", [FULL_RATE, LAYER_RATE])
@@ -66,14 +67,16 @@ def test_it_equals_adamw_on_the_whole_table(float64, style, monkeypatch):
 
 
 def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
+    """The whole table is updated if more than this share of its rows moves: always, by default, never."""
     states = []
-    for share in (-1.0, adamw.MOST, 2.0):
-        monkeypatch.setattr(adamw, "MOST", share)
+    for most in (-1.0, adamw.MOST, 2.0):
+        monkeypatch.setattr(adamw, "MOST", most)
         toy_run = ToyRun()
         toy_run.train(0, STEPS)
         states.append(toy_run.state())
-    assert_same_bits(states[0], states[1])
-    assert_same_bits(states[0], states[2])
+    always, by_default, never = states
+    assert_same_bits(by_default, always)
+    assert_same_bits(never, always)
 
 
 def test_resume_from_a_saved_state():
@@ -85,7 +88,7 @@ def test_resume_from_a_saved_state():
     state = first.engine.state_dict()
     state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
     after_other_words = ToyRun()
-    after_other_words.train(10, 11)
+    after_other_words.train(10, 11)  # other rows move, until the state is loaded
     for resumed in (ToyRun(), after_other_words):
         resumed.model.set_state_dict(weights)
         resumed.engine.load_state_dict(state)
@@ -97,6 +100,7 @@ def test_gradients_that_paddle_adds_are_included():
     """The loss reads the whole table, too: Paddle adds that gradient to the one of the looked-up rows."""
 
     def weights_after_two_steps(table):
+        """A step has two losses; each looks up one row, and multiplies it with all rows."""
         table.weight.set_value(paddle.to_tensor(start))
         optimizer = build_optimizer(table, 1e-2, weight_decay=0.1)
         for number in range(2):

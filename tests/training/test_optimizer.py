@@ -15,7 +15,8 @@ DECAY = 0.05
 LLRD = 0.5
 EPS = 1e-6
 BETAS = (0.9, 0.999)
-# One of each kind. L = 2: the top layer has d^1, layer 0 d^2, the tables d^3, everything else 1.
+# Parameter -> (its share of the rate, whether it decays); one of each kind.
+# With d = LLRD and L = 2: layer 1, the top one, has d, layer 0 d^2, the tables d^3, everything else 1.
 OFFICIAL = {
     "ernie_m.embeddings.word_embeddings.weight": (0.125, True),
     "ernie_m.embeddings.position_embeddings.weight": (0.125, True),
@@ -42,6 +43,7 @@ def model(float64):
 
 
 def set_gradients(model, step: int) -> dict[str, np.ndarray]:
+    """Give all parameters random gradients, and return them by name."""
     rng = np.random.default_rng(step)
     gradients = {}
     for name, parameter in model.named_parameters():
@@ -51,7 +53,12 @@ def set_gradients(model, step: int) -> dict[str, np.ndarray]:
 
 
 def adamw_by_hand(value, gradients, rates, ratio, decay):
-    """AdamW by its definition; a step decays the value by rate x `decay`."""
+    """The value after AdamW by its definition, one update for each of `gradients` and `rates`.
+
+    Args:
+        ratio: the share of the rate, for the gradient's part of an update.
+        decay: an update subtracts rate x `decay` x value.
+    """
     moment1 = moment2 = 0.0
     for update, (gradient, rate) in enumerate(zip(gradients, rates), start=1):
         moment1 = BETAS[0] * moment1 + (1 - BETAS[0]) * gradient
@@ -75,12 +82,13 @@ def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table)
         gradients.append(set_gradients(model, step))
         optimizer.step()
         optimizer.lr_scheduler.step()
-    rates = [0.0, PEAK / 2, PEAK * (0.8 if shape == WITH_DROP else 1.0)]
+    third_share = 0.8 if shape == WITH_DROP else 1.0  # the decay begins: 1 - 2/10, or still the peak
+    rates = [0.0, PEAK / 2, PEAK * third_share]
     after = dict(model.named_parameters())
-    for name, (ratio, is_weight) in table.items():
+    for name, (ratio, decays) in table.items():
         assert after[name].optimize_attr["learning_rate"] == ratio, name
         decay = 0.0
-        if is_weight:
+        if decays:
             decay = DECAY * ratio if decay_style == LAYER_RATE else DECAY
         expected = adamw_by_hand(before[name], [step[name] for step in gradients], rates, ratio, decay)
         assert np.abs(after[name].numpy() - expected).max() < 1e-8, name
@@ -90,12 +98,16 @@ def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table)
 def test_every_parameter_is_trained_and_only_weights_decay(model):
     optimizer = build_optimizer(model, PEAK)
     parameters = dict(model.named_parameters())
-    assert {p.name for p in optimizer._parameter_list} == {p.name for p in parameters.values()}
-    assert all(is_decayed(name) == (p.ndim == 2) for name, p in parameters.items())
+    trained = {parameter.name for parameter in optimizer._parameter_list}
+    assert trained == {parameter.name for parameter in parameters.values()}
+    for name, parameter in parameters.items():
+        is_weight = parameter.ndim == 2  # biases and layer norms have one dimension
+        assert is_decayed(name) == is_weight, name
 
 
 @pytest.mark.parametrize("decay_style", [FULL_RATE, LAYER_RATE])
 def test_ratios_of_other_names(decay_style):
+    """Heads have the full rate, also their layer norm; layer 11 of 12 is the top one."""
     ratios = {
         "language_embeddings.weight": 1.0,
         "lm_head.layer_norm.weight": 1.0,
@@ -106,9 +118,11 @@ def test_ratios_of_other_names(decay_style):
 
 
 def test_the_values_of_the_flags():
-    assert (WITH_DROP, WITHOUT_DROP) == (FULL_RATE, LAYER_RATE) == ("official", "paddlenlp")
+    assert WITH_DROP == FULL_RATE == "official"
+    assert WITHOUT_DROP == LAYER_RATE == "paddlenlp"
 
 
+# expected: step -> share of the peak.
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [

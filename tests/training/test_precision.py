@@ -23,6 +23,7 @@ from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.logging import logger
 
+# Level -> operations that compute in half precision, which Paddle's own lists would leave in float32.
 IN_HALF = {"O1": {"layer_norm", "softmax"}, "O2": {"lookup_table", "lookup_table_v2"}}
 
 
@@ -41,7 +42,9 @@ def test_o2_needs_a_gpu():
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
-    """auto_cast around each forward pass; in O2 one decorate, at the first step."""
+    """auto_cast around each forward pass; in O2 one decorate, at the first step. `fp16` has the calls of
+    auto_cast: two micro-batches in each of two steps.
+    """
     decorated = []
     monkeypatch.setattr(paddle.amp, "decorate", lambda *args, **options: decorated.append((args, options)))
     model = OneWeight()
@@ -50,8 +53,11 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
     for _ in range(2):
         assert not engine.step([1.0, 2.0], lambda factor: ((model.weight * factor).sum(), {})).skipped
     assert fp16 == [{"level": level, "dtype": dtype, "custom_white_list": IN_HALF[level]}] * 4
-    masters = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
-    assert decorated == ([((model, engine.optimizer), masters)] if level == "O2" else [])
+    if level == "O2":
+        masters = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
+        assert decorated == [((model, engine.optimizer), masters)]
+    else:
+        assert decorated == []
 
 
 def gpu(monkeypatch, major: int, minor: int) -> None:
@@ -76,8 +82,9 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
-    # The official flag of fp16 stays fp16.
-    Precision(parse_args(FinetuneFlags, ["--use_fp16", "true"]).amp if amp == "fp16" else amp)
+    if amp == "fp16":  # as the official flag sets it
+        assert parse_args(FinetuneFlags, ["--use_fp16", "true"]).amp == amp
+    Precision(amp)
     lines = {record.message for record in caplog.records}
     assert sum("device: gpu:0 (Card" in line and description in line for line in lines) == 1
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
@@ -93,7 +100,7 @@ def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
 
 @pytest.fixture
 def messages(monkeypatch, caplog):
-    """The lines of the log so far."""
+    """A function that returns the lines of the log so far."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
     precision._recommend_half_precision.cache_clear()
@@ -105,7 +112,9 @@ def test_cpu_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     monkeypatch.setattr(onednn, "missing", lambda: None)
     model = layers.Linear(3, 2)
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16", cpu_bf16=True))
-    assert model.in_bfloat16 and engine.precision.amp == "none" and not engine.scaler.is_enable()
+    assert model.in_bfloat16
+    assert engine.precision.amp == "none"
+    assert not engine.scaler.is_enable()
     (line,) = messages()
     assert "device: cpu; precision float32, products in bfloat16; attention padded groups" in line
 
@@ -152,7 +161,7 @@ def test_cpu_bf16_has_no_effect_on_a_gpu(fp16, monkeypatch, messages):
 
 
 def test_signatures_of_paddle():
-    """What the stand-ins take."""
+    """The stand-ins of these tests take what Paddle's functions take; Paddle's lists are as IN_HALF says."""
     for name in ("get_device_capability", "get_device_name"):
         assert list(inspect.signature(getattr(paddle.device.cuda, name)).parameters) == ["device"]
     decorate = inspect.signature(paddle.amp.decorate).parameters
@@ -164,8 +173,9 @@ def test_signatures_of_paddle():
         assert {"layer_norm", "softmax"} <= amp_lists.black_list()[dtype]["O1"]
         assert {"lookup_table", "lookup_table_v2"} <= amp_lists.black_list()[dtype]["O2"]
         for level, operations in IN_HALF.items():
-            white, black = _update_list(operations, None, level, dtype)
-            assert operations <= white and not operations & black
+            white_list, black_list = _update_list(operations, None, level, dtype)
+            assert operations <= white_list
+            assert not operations & black_list
         assert "softmax_with_cross_entropy" in amp_lists.black_list()[dtype]["O1"]
     scaler = inspect.signature(paddle.amp.GradScaler.__init__).parameters
     assert {field.name for field in fields(LossScaling)} | {"self", "enable"} == set(scaler)
@@ -185,13 +195,16 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
     engine._decorate()
     assert model.weight.dtype == paddle.bfloat16
     assert np.array_equal(engine.masters()[model.weight.name].numpy(), np.full([3, 2], 1.2345678, np.float32))
-    (written,) = model_weights(model, engine.masters()).values()
-    (rounded,) = model_weights(model).values()
-    assert (written == np.float32(1.2345678)).all() and (rounded != written).all()
+    (exported,) = model_weights(model, engine.masters()).values()
+    assert (exported == np.float32(1.2345678)).all()
+    (rounded,) = model_weights(model).values()  # without the masters
+    assert (rounded != exported).all()
 
 
 def test_master_weights_are_part_of_the_state(monkeypatch):
-    """Paddle keys the moments by the name of the master weight then."""
+    """Paddle then keeps the moments under the name of the master weight. A second optimizer loads what the
+    first one has loaded.
+    """
     optimizers = []
     for _ in range(2):
         model = OneWeight()
@@ -207,7 +220,9 @@ def test_master_weights_are_part_of_the_state(monkeypatch):
     for optimizer, parameters in optimizers:
         load_optimizer_state(optimizer, parameters, state)
         loaded = {key: tensor.numpy() for key, tensor in optimizer_state(optimizer, parameters).items()}
-        assert loaded.keys() >= keys and all(np.array_equal(loaded[key], state[key]) for key in state)
+        assert loaded.keys() >= keys
+        for key, value in state.items():
+            np.testing.assert_array_equal(loaded[key], value, err_msg=key)
         state = loaded
 
 
@@ -216,7 +231,7 @@ def test_powers_of_adam_stay_on_the_cpu(monkeypatch):
     model = OneWeight()
     optimizer = build_optimizer(model, 0.1)
     parameters = dict(model.named_parameters())
-    monkeypatch.setattr(paddle.Tensor, "set_value", None)
+    monkeypatch.setattr(paddle.Tensor, "set_value", None)  # a call would fail
     load_optimizer_state(optimizer, parameters, {"weight/beta1_pow_acc": np.full([1], 0.25, np.float32)})
     power = optimizer_state(optimizer, parameters)["weight/beta1_pow_acc"]
     assert power.place.is_cpu_place() and power.item() == 0.25

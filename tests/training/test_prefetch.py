@@ -18,13 +18,16 @@ from utils.errors import UserError
 
 
 def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+    return state != "Z"  # a zombie has ended; its parent has not asked for the exit code
 
 
 def wait_until(condition, seconds: float = 10) -> bool:
+    """Wait until `condition()` is true, at most so long. Return whether it is."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
@@ -51,7 +54,8 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
     counter = tmp_path / "made"
     with prefetch(partial(large, str(counter)), ahead=5) as items:
         next(items)
-        # One is taken, five are in the queue, the thread has one, and one is in the pipe.
+        # One is taken, five are in the queue, the thread has one, and one is in the pipe: the worker makes
+        # at least 7, and waits with the ninth at the latest.
         assert wait_until(lambda: counter.stat().st_size >= 7)
         time.sleep(0.3)
         assert counter.stat().st_size <= 9
@@ -86,7 +90,9 @@ def test_no_worker_stays(ending):
         items.close()
         items.close()
     del items
-    assert wait_until(lambda: not is_running(pid), 10 if ending == "forget" else 0)
+    # `close` and the `with` statement wait for the worker; the garbage collector need not run at once.
+    seconds = 10 if ending == "forget" else 0
+    assert wait_until(lambda: not is_running(pid), seconds)
 
 
 # Like an entry point of the repository. The module `heavy` stands for Paddle: it prints a line.
@@ -130,17 +136,22 @@ def start(tmp_path):
 
 
 def test_the_worker_imports_only_what_it_needs(start):
+    """`heavy` prints "!" once, in the parent."""
     with start("modules", "import reader.batching; print(*next(items), 'paddle' in sys.modules)") as parent:
-        *loaded, in_parent = parent.stdout.read().split()
-    assert loaded.count("!") == 1 and in_parent == "False"
-    assert {"__mp_main__", "training.prefetch"} <= set(loaded)
-    assert not set(loaded) & {"heavy", "paddle", "torch", "model"}
+        *words, paddle_in_parent = parent.stdout.read().split()
+    assert words.count("!") == 1
+    assert paddle_in_parent == "False"
+    modules_of_worker = set(words)
+    assert {"__mp_main__", "training.prefetch"} <= modules_of_worker
+    assert not modules_of_worker & {"heavy", "paddle", "torch", "model"}
 
 
 @pytest.mark.parametrize("ending", ["kill", "Ctrl-C", "exit"])
 def test_the_worker_ends_with_its_parent(start, ending):
-    """Ctrl-C goes to both; the worker prints nothing and ends before the parent. `exit`: without `close`."""
-    body = "print(next(items), flush=True)" + ("" if ending == "exit" else "\ntime.sleep(60)")
+    """Ctrl-C goes to both; the worker prints nothing and ends before the parent. "exit": without `close`."""
+    body = "print(next(items), flush=True)"
+    if ending != "exit":
+        body += "\ntime.sleep(60)"
     with start("pids", body) as parent:
         assert parent.stdout.readline() == "!\n"
         pid = int(parent.stdout.readline())
@@ -149,7 +160,8 @@ def test_the_worker_ends_with_its_parent(start, ending):
         elif ending == "Ctrl-C":
             os.killpg(parent.pid, signal.SIGINT)
         errors = parent.communicate(timeout=30)[1]
-    assert wait_until(lambda: not is_running(pid), 10 if ending == "kill" else 0)
+    seconds = 10 if ending == "kill" else 0  # a killed parent cannot wait for the worker
+    assert wait_until(lambda: not is_running(pid), seconds)
     assert errors.count("KeyboardInterrupt") == (ending == "Ctrl-C"), errors
 
 

@@ -19,6 +19,7 @@ TABLE = "ernie_m.embeddings.word_embeddings.weight"
 
 
 def use_gpu_kernels(monkeypatch) -> None:
+    """Take the paths of a GPU."""
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
 
@@ -43,8 +44,8 @@ def test_one_process(monkeypatch, dense):
     use_gpu_kernels(monkeypatch)
     toy = RowToy()
     assert_close(toy.train(0, STEPS), toy.weights(), dense)
-    moving = toy.engine.optimizer._moving_counts.values()
-    assert 20 < next(iter(moving)) < WORDS
+    (moving_rows,) = toy.engine.optimizer._moving_counts.values()
+    assert 20 < moving_rows < WORDS, "some rows should move, and some should not"
 
 
 @pytest.mark.slow
@@ -59,7 +60,7 @@ def test_several_processes(tmp_path, dense, processes, stage):
 
 
 def test_a_resumed_run(monkeypatch, dense):
-    """The rows that move are those whose moments are not 0."""
+    """The state does not say which rows move: they are those whose moments are not 0."""
     use_gpu_kernels(monkeypatch)
     first = RowToy()
     norms = first.train(0, 4)
@@ -81,20 +82,21 @@ def test_no_operation_makes_a_whole_table(monkeypatch):
     operations.begin()
     toy.train(3, 4)
     shape = [WORDS, CONFIG.hidden_size]
-    large = [call.name for call in operations for tensor in call.outputs if tensor.shape == shape]
+    makers = [call.name for call in operations for tensor in call.outputs if tensor.shape == shape]
     # The decay of the table, and the rows that are put back into the table and both moments.
-    assert sorted(large) == ["scale_", "scatter_", "scatter_", "scatter_"]
+    assert sorted(makers) == ["scale_", "scatter_", "scatter_", "scatter_"]
     assert toy.model.ernie_m.embeddings.word_embeddings.weight.grad is None
 
 
 def test_the_gradient_between_backward_and_update(monkeypatch):
+    """Each look-up of a word adds a gradient of (1, 10)."""
     use_gpu_kernels(monkeypatch)
     table = WordEmbeddings(7, 2)
     for ids in ([3, 5, 3], [1, 3]):
         (table(paddle.to_tensor(ids)) * paddle.to_tensor([[1.0, 10.0]])).sum().backward()
     assert table.row_gradient.rows.tolist() == [3, 5, 3, 1, 3]
     table.row_gradient.merge()
-    assert table.row_gradient.rows.tolist() == [1, 3, 5, 7, 7]  # 7: none
+    assert table.row_gradient.rows.tolist() == [1, 3, 5, 7, 7]  # 7 is no word
     assert table.weight.grad.tolist() == [[1, 10], [3, 30], [1, 10], [0, 0], [0, 0]]
     table.weight.grad = None  # as after a step
     table.row_gradient.merge()
@@ -121,10 +123,12 @@ def test_weights_in_half_precision_have_a_dense_gradient(monkeypatch, half):
 
 
 def test_rows_begin_to_move():
-    moments = [paddle.zeros([5, 2]) for _ in range(2)]
-    moments[0][2] = 2.0
-    moments[1][1] = -3.0
-    moments[1][4] = 3.0
-    rows = MovingRowsOnGpu(5, *moments)
+    """Of 5 words, rows 1, 2 and 4 have moments that are not 0. Row 0 begins to move; 5 is no word."""
+    moment1 = paddle.zeros([5, 2])
+    moment1[2] = 2.0
+    moment2 = paddle.zeros([5, 2])
+    moment2[1] = -3.0
+    moment2[4] = 3.0
+    rows = MovingRowsOnGpu(5, moment1, moment2)
     assert rows.add(paddle.to_tensor([0, 4, 5])).item() == 4
     assert MovingRowsOnGpu(5).add(paddle.to_tensor([5, 2])).item() == 1

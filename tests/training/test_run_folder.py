@@ -1,4 +1,4 @@
-"""Whose a run folder is, where its run goes on, its best model: with step folders made by hand."""
+"""Which run a folder belongs to, where that run goes on, its best model; with step folders made by hand."""
 
 import json
 import shutil
@@ -17,6 +17,7 @@ from training.run_folder import FolderRules, RunFolder
 from training.task import Evaluation
 from utils.errors import UserError
 
+# The identity of a run: "place" may change, and "younger" is an option that older runs do not have.
 RULES = FolderRules(
     output="--checkpoints",
     overwrite="--overwrite true",
@@ -40,18 +41,25 @@ def model():
 
 @pytest.fixture
 def save(model):
-    """save(folder, step, best, evaluated, identity): a step folder, as `training.run.Trainer` writes it."""
+    """A function that writes a step folder as `training.run.Trainer` does.
 
-    def call(folder: RunFolder, step: int, best: int | None = None, evaluated: int = -1, identity=IDENTITY):
-        selected = best and {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
-        state = {"position": [0, step], "evaluated": evaluated, "best": selected, "window": {}}
+    Its arguments: the run folder; the step; the best step so far and the last evaluated step, if there are
+    any; the identity of the run.
+    """
+
+    def write(folder: RunFolder, step: int, best: int | None = None, evaluated: int = -1, identity=IDENTITY):
+        evaluation = None
+        if best is not None:
+            evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
+        state = {"position": [0, step], "evaluated": evaluated, "best": evaluation, "window": {}}
         training_state = {"engine": {"steps": step}, "run": identity, "seed": 1, "state": state}
         folder.save_step(step, files_of(model, step), training_state, part=0, parts=1)
 
-    return call
+    return write
 
 
 def files_of(model: ErnieMModel, step: int) -> ModelFiles:
+    """The files of a model after a step."""
     return model_files(model, model.config, settings={"step": step})
 
 
@@ -61,6 +69,7 @@ def folder(tmp_path):
 
 
 def refusal(work) -> str:
+    """The line with which `work()` is refused."""
     with pytest.raises(UserError) as refused:
         work()
     return str(refused.value)
@@ -72,20 +81,22 @@ def test_the_newest_steps_are_kept_and_the_run_goes_on_from_the_last(folder, sav
         save(folder, step)
     assert sorted(path.name for path in folder.path.iterdir()) == ["step_10", "step_4"]
     saved = folder.resume({**IDENTITY, "place": "there"})
-    assert (saved.folder.name, saved.engine["steps"], saved.seed) == ("step_10", 10, 1)
+    assert saved.folder.name == "step_10"
+    assert saved.engine["steps"] == 10
+    assert saved.seed == 1
     assert saved.state["position"] == [0, 10]
     assert saved.state["tokens"] == 0.0  # step folders of version 1.0 have no such key
 
 
 def test_another_identity_is_named(folder, save):
+    """The line shows 12 digits of digests, and ends with the advice of RULES."""
     save(folder, 2)
     line = refusal(lambda: folder.resume({**IDENTITY, "rate": 2, "digest": 64 * "f"}))
-    assert line.startswith(
-        f"{folder.path}/step_2 was made with another configuration (rate: 1 -> 2; digest: "
+    assert line == (
+        f"{folder.path}/step_2 was made with another configuration (rate: 1 -> 2; digest: 0123456789ab -> "
+        f"ffffffffffff): go on with that one, {WAYS_OUT}; rate, digest: the run had 1"
     )
-    assert (
-        f"0123456789ab -> {12 * 'f'}): go on with that one, {WAYS_OUT}; rate, digest: the run had 1" in line
-    )
+    # A run that is older than an option had its default.
     older = {key: value for key, value in IDENTITY.items() if key != "younger"}
     save(folder, 4, identity=older)
     assert folder.resume(IDENTITY).folder.name == "step_4"
@@ -102,26 +113,29 @@ def test_a_state_of_another_program_is_refused(folder, save, model):
 def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path, caplog):
     save(folder, 2)
     save(folder, 4)
-    second = RunFolder(tmp_path / "other", RULES, keep=1, first_step=folder.path / "step_2")
+    second = RunFolder(tmp_path / "second", RULES, keep=1, first_step=folder.path / "step_2")
     assert second.resume(IDENTITY).folder == folder.path / "step_2"
     save(second, 6)
     assert second.resume(IDENTITY).folder == second.path / "step_6"
-    same = RunFolder(folder.path, RULES, keep=1, first_step=folder.path / "step_2")
-    save(same, 8)
-    assert sorted(path.name for path in folder.path.iterdir()) == ["step_2", "step_8"]  # the named one stays
+    # If it is in the run's own folder, it is kept beside the newest one.
+    same_folder = RunFolder(folder.path, RULES, keep=1, first_step=folder.path / "step_2")
+    save(same_folder, 8)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["step_2", "step_8"]
 
 
 def test_a_finished_model_alone_is_not_overwritten(folder):
     (folder.path / "full").mkdir(parents=True)
     line = refusal(lambda: folder.resume(IDENTITY))
-    assert f"{folder.path} holds a finished model (full), but no checkpoint" in line and WAYS_OUT in line
+    assert f"{folder.path} holds a finished model (full), but no checkpoint" in line
+    assert WAYS_OUT in line
     assert RunFolder(folder.path, RULES, keep=2, overwrite=True).resume(IDENTITY) is None
 
 
 def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
+    """A run that goes on from a step of another folder copies that folder's best/."""
     save(folder, 4, best=2, evaluated=4)
     folder.save_best(files_of(model, 2))
-    second = RunFolder(tmp_path / "other", RULES, keep=2, first_step=folder.path / "step_4")
+    second = RunFolder(tmp_path / "second", RULES, keep=2, first_step=folder.path / "step_4")
     copytree = shutil.copytree
 
     def fail(source, target, **options):
@@ -137,19 +151,29 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
 
 
 def test_a_best_model_of_another_step(folder, save, model):
-    """After a kill it may be of a later step, which the run will select again."""
+    """The step folder knows step 2 as the best one, and the evaluation of step 4 as the last one.
+
+    After a kill best/ may be of a later step, which the run will select again.
+    """
     save(folder, 4, best=2, evaluated=4)
-    for step, fault in ((None, "is not there"), (3, "is of step 3"), (4, "is of step 4")):
-        if step is not None:
-            folder.save_best(files_of(model, step))
+
+    def assert_refused(fault):
         line = refusal(lambda: folder.resume(IDENTITY))
         assert f"/best {fault}, but the run selected step 2 before step_4: put that model back, " in line
+
+    assert_refused("is not there")
+    folder.save_best(files_of(model, 3))
+    assert_refused("is of step 3")
+    folder.save_best(files_of(model, 4))
+    assert_refused("is of step 4")
     folder.save_best(files_of(model, 5))
     state = folder.resume(IDENTITY).state
-    assert (state["best"], state["evaluated"]) == (None, -1)
+    assert state["best"] is None
+    assert state["evaluated"] == -1
     folder.save_best(files_of(model, 2))
     state = folder.resume(IDENTITY).state
-    assert (state["best"]["step"], state["evaluated"]) == (2, 4)
+    assert state["best"]["step"] == 2
+    assert state["evaluated"] == 4
 
 
 def test_a_claimed_folder(folder, save):
@@ -164,10 +188,11 @@ def test_a_claimed_folder(folder, save):
 
 
 def test_overwriting(folder, save, model):
+    """What a run leaves is removed, with the rest of a killed process; a file of the user stays."""
     save(folder, 2)
     for name in ("run.json", "notes.txt"):
         (folder.path / name).write_text("{}")
-    (folder.path / ".best.tmp-999999999").mkdir()
+    (folder.path / ".best.tmp-999999999").mkdir()  # of a process that does not exist
     source = str(folder.path / "step_2")
     with_source = RunFolder(folder.path, RULES, keep=2, overwrite=True, sources=[source])
     line = refusal(lambda: with_source.claim(IDENTITY))
@@ -179,7 +204,7 @@ def test_overwriting(folder, save, model):
         assert again.resume(IDENTITY) is None
         again.claim({**IDENTITY, "rate": 2})
         save(again, 4)
-        again.remove_old_run()  # it is no longer old
+        again.remove_old_run()  # does nothing: the old run is removed once
     assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "notes.txt", "run.json", "step_4"]
     assert json.loads((folder.path / "run.json").read_text())["rate"] == 2
 
@@ -187,11 +212,13 @@ def test_overwriting(folder, save, model):
 def test_seeds_have_folders_of_their_own(folder, save):
     seed = folder.of_seed(3)
     save(seed, 2)
-    assert (folder.path / "seed_3" / "step_2").is_dir() and folder.resume(IDENTITY) is None
+    assert (folder.path / "seed_3" / "step_2").is_dir()
+    assert folder.resume(IDENTITY) is None
     assert not seed.is_finished()
-    best = Evaluation(2, 0, 50.5, {"dev.%s": {"en": {"acc": 50.5}}})
+    best = Evaluation(step=2, epoch=0, selected_by=50.5, scores={"dev.%s": {"en": {"acc": 50.5}}})
     seed.finish(best)
-    assert seed.is_finished() and seed.selected() == best
+    assert seed.is_finished()
+    assert seed.selected() == best
 
 
 def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
@@ -199,11 +226,11 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     gathered = []
 
     @contextmanager
-    def held():
+    def locked_by_another_command():
         with only_run_in(folder.path), pytest.raises(UserError, match="another run is at work there"):
             yield
 
-    with held(), folder.locked():
+    with locked_by_another_command(), folder.locked():
         raise AssertionError("both hold the lock")
 
     def gather(item):
@@ -212,7 +239,7 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
 
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "gather", gather)
-    with held(), folder.locked():
+    with locked_by_another_command(), folder.locked():
         raise AssertionError("both hold the lock")
     ((_, fault),) = gathered
     assert "another run is at work there" in fault

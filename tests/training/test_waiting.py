@@ -30,7 +30,7 @@ READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__flo
 CONFIG = ErnieMConfig(
     vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=70
 )
-ALLOWED = [np.arange(4, 90)] * 3
+ALLOWED = [np.arange(4, 90)] * 3  # the pseudo-tokens that each of three languages may have
 
 
 class Events(list):
@@ -82,30 +82,31 @@ def engine_of(model, **options) -> Engine:
     return Engine(model, build_optimizer(model, 1e-3), **options)
 
 
-def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, work: StepBatches) -> Step:
-    """A step as `training.run.Trainer` makes it."""
-    return engine.step(send_step(work), partial(objectives_loss, engine.model, pseudo_tokens))
+def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches: StepBatches) -> Step:
+    """Do a pre-training step as `training.run.Trainer` does."""
+    return engine.step(send_step(step_batches), partial(objectives_loss, engine.model, pseudo_tokens))
 
 
-def work_of(count: int = 2) -> StepBatches:
-    """A step with micro-batches of all objectives."""
-    batches = [of_all_four(objectives(), seed) for seed in range(1, 1 + count)]
+def two_micro_batches() -> StepBatches:
+    """A step with two micro-batches of all objectives."""
+    batches = [of_all_four(objectives(), seed) for seed in (1, 2)]
     masked = sum(batch.masked for batch in batches).tolist()
     return StepBatches(batches, dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), 0.25), masked, {})
 
 
-@pytest.mark.parametrize("allowed", [None, ALLOWED])
+@pytest.mark.parametrize("allowed", [None, ALLOWED])  # None: pseudo-tokens of any language
 def test_pre_training_uploads_once_and_reads_once(events, allowed):
     engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=SUMS)
     pseudo_tokens = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, 0.7)
-    work = work_of()
+    step_batches = two_micro_batches()
     float(paddle.ones([2]).sum())
-    assert events[-1] == "read"  # a read is recorded
+    assert events[-1] == "read", "the fixture should record a read"
     for _ in range(2):  # the second step has moments
         events.begin()
-        step = train_step(engine, pseudo_tokens, work)
+        step = train_step(engine, pseudo_tokens, step_batches)
         assert events == ["upload", "backward", "backward", "norm", "read", "update"]
-    assert step.sums["btmlm.count"] == work.masked[3] and step.sums["btmlm.loss"] > 0
+    assert step.sums["btmlm.count"] == step_batches.masked[3]
+    assert step.sums["btmlm.loss"] > 0
 
 
 def test_float16_reads_twice(events, fp16):
@@ -122,27 +123,31 @@ def test_float16_reads_twice(events, fp16):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
-    """Before the clipping: otherwise the weights of the processes would differ in the last bits."""
+    """Before the clipping: otherwise the weights of the processes would differ in the last bits.
+
+    The gradient is 1 for each of 3 x 2 weights. The sum over the processes is a stand-in that returns the
+    squared norms of process 0, which overflows in the second step: both processes skip that step.
+    """
     model = paddle.nn.Linear(3, 2)
     engine = engine_of(model, precision=Precision("fp16"), clip_norm=1e-3)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     monkeypatch.setattr(distributed, "is_main", lambda: rank == 0)
     monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: None)
-    squared = [1.0, math.inf]  # the norms of process 0, which overflows in the second step
-    norms = []
+    squared_norms = iter([1.0, math.inf])
+    norms = []  # of this process's gradient at the time of the sum: the loss scale is divided out
 
-    def all_reduce(tensor):
+    def all_reduce(totals):
         norms.append(paddle.linalg.norm(model.weight.grad).item())
-        tensor[1] = squared[len(norms) - 1]
+        totals[1] = next(squared_norms)  # behind the loss
 
     monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
     engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {}))
     before = model.weight.numpy()
     assert engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {})).skipped
-    assert norms == [pytest.approx(6**0.5)] * 2
-    # What overflows on one process is skipped on all.
-    assert (model.weight.numpy() == before).all() and engine.scaler.state_dict()["decr_count"] == 1
+    assert norms == [pytest.approx(6**0.5), pytest.approx(6**0.5)]
+    assert (model.weight.numpy() == before).all()
+    assert engine.scaler.state_dict()["decr_count"] == 1
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -171,7 +176,7 @@ def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
     pseudo_tokens = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for _ in range(2):
         events.begin()
-        train_step(engine, pseudo_tokens, work_of())
+        train_step(engine, pseudo_tokens, two_micro_batches())
         assert events == ["upload", "backward", "backward", "gradients", "norm", "sum", "read", "update"]
     assert model.ernie_m.pooler.dense.weight.grad is None  # no process used it
 
@@ -179,8 +184,8 @@ def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
 def test_fine_tuning_reads_when_all_is_on_its_way(events):
     model = SequenceClassifier(CONFIG, 3)
     engine = engine_of(model, sums=("correct", "count"))
-    task = Classification(None, ["a", "b", "c"], 9)
-    micro_batches = np.random.default_rng(0).integers(4, 90, [2, 2, 9])
+    task = Classification(None, ["a", "b", "c"], 9)  # no tokenizer, three labels, at most 9 tokens
+    micro_batches = np.random.default_rng(0).integers(4, 90, [2, 2, 9])  # two of [B, T]
     labels = np.array([0, 2])
     numbers = np.arange(2)
     events.begin()

@@ -34,7 +34,11 @@ class Toy(nn.Layer):
 
 
 def micro_batches_of(step: int, count: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """The batch of a step as `count` (2 or 3) micro-batches of unequal size, each all even or all odd ids."""
+    """The batch of a step as `count` (2 or 3) micro-batches of unequal size, each all even or all odd ids.
+
+    Returns:
+        for each (ids, labels, 1 if the ids are odd, otherwise 0).
+    """
     ids = np.random.default_rng([7, step]).integers(0, 11, BATCH)
     even = ids[ids % 2 == 0]
     odd = ids[ids % 2 == 1]
@@ -55,7 +59,7 @@ def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options)
 
 
 def loss_of(engine: Engine):
-    """Cross-entropy divided by the global count."""
+    """The function for `Engine.step`: cross-entropy divided by the global count, and two sums."""
 
     def loss(micro_batch):
         ids, labels, is_odd = micro_batch
@@ -71,13 +75,15 @@ def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[Step]:
     """Train up to step `steps`; process r takes every world_size-th micro-batch."""
     rank = distributed.rank()
     world = distributed.world_size()
-    return [
-        engine.step(micro_batches_of(step, micro_batches)[rank::world], loss_of(engine))
-        for step in range(engine.steps, steps)
-    ]
+    results = []
+    for step in range(engine.steps, steps):
+        of_this_process = micro_batches_of(step, micro_batches)[rank::world]
+        results.append(engine.step(of_this_process, loss_of(engine)))
+    return results
 
 
 def weights(engine: Engine) -> dict[str, np.ndarray]:
+    """Copies of all parameters, by name."""
     return {name: parameter.numpy() for name, parameter in engine.parameters.items()}
 
 
@@ -92,6 +98,7 @@ def state_of(engine: Engine) -> dict:
 
 
 def load(engine: Engine, saved_weights: dict, state: dict) -> None:
+    """Load what `weights` and `state_of` returned."""
     for name, parameter in engine.parameters.items():
         parameter.set_value(saved_weights[name])
     engine.load_state_dict(state)
