@@ -231,7 +231,7 @@ def print_sizes(before: "Checkpoint", after: "Checkpoint") -> None:
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, checkpoint in (("before", before), ("after", after)):
         parameters = count_parameters(checkpoint.tensors)
-        megabytes = 4 * parameters / 1e6
+        megabytes = 4 * parameters / 1e6  # 4 bytes each
         rows.append([name, f"{checkpoint.config.vocab_size:,}", f"{parameters:,}", f"{megabytes:,.1f}"])
     print(in_columns(rows))
 

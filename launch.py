@@ -114,7 +114,7 @@ def visible_gpus() -> list[str]:
     # In a process of its own, because Paddle changes the environment when it is imported.
     command = [sys.executable, "-W", "ignore", "-c", COUNT_GPUS]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    count = int(output.split()[-1])
+    count = int(output.split()[-1])  # Paddle may print other things before
     labels = os.environ.get("CUDA_VISIBLE_DEVICES")
     if labels and count:
         return labels.split(",")
@@ -232,11 +232,12 @@ def leading_port(flags: LaunchFlags) -> int:
     if flags.master_port is not None:
         return flags.master_port
     if len(flags.nodes) > 1:
+        # 20000 to 29999; the command is the same on all machines.
         command = "\0".join([flags.node_ips, *flags.script])
         return 20000 + zlib.crc32(command.encode()) % 10000
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # the system chooses a free port
+        return listener.getsockname()[1]
 
 
 def workers_folder(flags: LaunchFlags) -> str:
@@ -361,7 +362,7 @@ def main() -> None:
     log = f"{logs}/{os.environ[LOG_PREFIX]}job.log.0"
     print(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}", flush=True)
 
-    if processes_in_all == 1:
+    if processes_in_all == 1:  # it takes the place of this program
         if flags.selected_gpus and gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
         os.execv(sys.executable, [sys.executable, "-u", *script])

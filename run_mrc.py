@@ -17,7 +17,7 @@ from utils.runtime import prepare
 def main() -> None:
     flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     if flags.official_compat:
-        # The official code shuffles a list that it does not train on.
+        # The official code shuffles a list that it does not train on, so its order is that of the file.
         flags = dataclasses.replace(flags, shuffle=False)
     with StopSignal(active=flags.do_train) as stop:
         prepare()

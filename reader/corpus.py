@@ -56,8 +56,8 @@ class Corpus:
         self.manifest = read_manifest(self.path)
         try:
             self._open(expected_digest, verify)
-        # The manifest is JSON, but not with the keys and values that `build_corpus` writes.
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            # The manifest is JSON, but not with the keys and values that `build_corpus` writes.
             raise UserError(f"{self.path / MANIFEST}: damaged ({error!r}); {_REPAIR}") from error
 
     def _open(self, expected_digest: str | None, verify: bool) -> None:
@@ -78,6 +78,7 @@ class Corpus:
         self.held_out_parallel = self._pairs(held_out)
 
     def _texts(self, split: str) -> dict[str, "CorpusText"]:
+        """Language -> its documents of a split, if there are any."""
         texts = {}
         for language, stream in self.manifest["mono"].items():
             if stream[split]["shards"]:
@@ -85,6 +86,7 @@ class Corpus:
         return texts
 
     def _pairs(self, split: str) -> dict[tuple[str, str], "Pairs"]:
+        """Two languages -> their pairs of a split, if there are any."""
         pairs = {}
         for name, stream in self.manifest["parallel"].items():
             if stream[split]["shards"]:
@@ -282,6 +284,10 @@ def map_array(path: Path) -> np.memmap:
 
 def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
     """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
+
+    Args:
+        path: the corpus.
+        files: name -> entry, which has the keys "bytes" and "sha256".
 
     Raises:
         UserError: a file is missing, cut short or altered.

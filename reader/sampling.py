@@ -98,6 +98,7 @@ class Sampler:
         self.probabilities = np.array([probabilities[name] for name in self.names])
         self.draws = 0
         self.positions = np.zeros(len(self.names), np.int64)
+        # A uniform number chooses the stream between whose thresholds it lies. float64 [streams - 1]
         self._thresholds = np.cumsum(self.probabilities)[:-1]
         self._philox_key = _key_words(seed, purpose)
         keys = [_key_words(seed, f"{purpose}/{name}")[0] for name in self.names]

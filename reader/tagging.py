@@ -270,7 +270,8 @@ class EncodeTagged:
             starts, pieces = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
             window = np.searchsorted(bounds, starts, side="right") - 1  # [words], in this sentence
             windows_before = len(ids)  # of the sentences before
-            words.append(np.stack([windows_before + window, starts - bounds[window], pieces], axis=1))
+            columns = [windows_before + window, starts - bounds[window], pieces]
+            words.append(np.stack(columns, axis=1))  # [words, 3]
             for begin, end in pairwise(bounds):
                 ids.append(feature.ids[begin:end])
                 labels.append(feature.labels[begin:end])
@@ -314,9 +315,14 @@ class EncodeTagged:
         return TaggedFeature(ids, targets, widths, words)
 
     def _labelled(self, word: list[int], start: int) -> tuple[int, int]:
-        """The place and the number of the labelled pieces of a word that begins at `start`."""
+        """The place and the number of the labelled pieces of a word that begins at `start`.
+
+        Args:
+            word: the ids of its pieces.
+        """
         if self.label_pieces == "all":
             return start, len(word)
+        # A "▁" that stands alone before the word is passed over.
         if self.label_pieces == "first" and len(word) > 1 and word[0] == self._space:
             return start + 1, 1
         return start, 1
@@ -414,6 +420,7 @@ class EncodeTaggedOfficially(EncodeTagged):
         return len(features) * max(len(feature.ids) for feature in features)
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+        """A sentence as one window, with O in the place of labels that are not known."""
         outside = len(self.inside) - 1  # O has the last id
         if labels is None:
             labels = (outside,) * len(pieces)

@@ -237,7 +237,10 @@ def _added_tokens(tokenizer: "Tokenizer") -> list[dict[str, Any]]:
 
 
 def _scored_pieces(tokenizer: "Tokenizer", model: "ModelProto") -> list[list[Any]]:
-    """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins."""
+    """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins.
+
+    The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
+    """
     scores = {piece.piece: piece.score for piece in model.pieces}
     losing_score = 10 * min(scores.values()) - 10
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
@@ -248,9 +251,9 @@ def _scored_pieces(tokenizer: "Tokenizer", model: "ModelProto") -> list[list[Any
 
 def _normalizers(model: "ModelProto") -> list[dict[str, Any]]:
     """Rules 1 to 3 of `reader.tokenization`, then the piece model's own table of characters."""
-    rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]
-    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))
-    rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))
+    rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]  # rule 1
+    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))  # rule 2
+    rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))  # rule 3
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
         rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})

@@ -123,7 +123,11 @@ def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
 
 
 def _needed_by_rule_5(tokenizer: Tokenizer, model: "ModelProto", numbers: set[int]) -> set[str]:
-    """The tokens that rule 5 makes of pieces; the pieces that it needs for this are added to `numbers`."""
+    """The tokens by which rule 5 of `reader.tokenization` replaces pieces, such as "0" and "," for "0,".
+
+    Args:
+        numbers: the pieces that stay, by their numbers in the model. Those that cut the digits are added.
+    """
     tokens: set[str] = set()
     for number in sorted(numbers & tokenizer.digit_comma.keys()):
         # The smaller model has to cut the digits before the comma in the same way.

@@ -79,7 +79,7 @@ class FileLines:
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
-    """Open a file whose lines will be `FileLines`.
+    """Open a file whose lines will be `FileLines`, and yield the file and its version.
 
     Raises:
         UserError: the file cannot be read, or is empty.

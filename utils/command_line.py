@@ -215,7 +215,11 @@ def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str])
 def flatten(
     tree: Mapping[Any, Any], sections: Iterable[str], path: str, prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """The keys of a YAML file with their values; those in a section as "section.key"."""
+    """The keys of a YAML file with their values; those in a section as "section.key".
+
+    Raises:
+        UserError: a section has a value instead of keys.
+    """
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key not in sections:

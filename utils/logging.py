@@ -138,8 +138,8 @@ class Progress:
         self.completed = initial
         self.started = time.monotonic()
         self.last_line = self.started
-        self.evaluations = 0
-        self.evaluating = 0.0  # seconds
+        self.past_evaluations = 0
+        self.evaluation_seconds = 0.0
         self.bar = tqdm(
             total=total,
             desc=description,
@@ -175,12 +175,12 @@ class Progress:
         """Use it as a context around one evaluation: its time does not count towards the speed."""
         began = time.monotonic()
         yield
-        self.evaluating += time.monotonic() - began
-        self.evaluations += 1
+        self.evaluation_seconds += time.monotonic() - began
+        self.past_evaluations += 1
 
     def speed(self) -> float:
         """Units per second since the start of this process's work, without the evaluations."""
-        working = time.monotonic() - self.started - self.evaluating
+        working = time.monotonic() - self.started - self.evaluation_seconds
         return (self.completed - self.initial) / max(working, 1e-9)
 
     def eta(self, evaluations: int = 0) -> str:
@@ -195,8 +195,8 @@ class Progress:
         seconds = max(self.total - self.completed, 0) / self.speed()
         if not evaluations:
             return as_time(seconds)
-        if self.evaluations:
-            return as_time(seconds + evaluations * self.evaluating / self.evaluations)
+        if self.past_evaluations:
+            return as_time(seconds + evaluations * self.evaluation_seconds / self.past_evaluations)
         plural = "s" if evaluations > 1 else ""
         return f"{as_time(seconds)} + {evaluations} evaluation{plural}"
 

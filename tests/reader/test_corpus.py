@@ -30,7 +30,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def path(folder, tokenizer):
-    """Documents of English, and pairs given as German, English; several shards of each."""
+    """Documents of English, and pairs given as English, German; several shards of each."""
     blank_lines = [line for document in DOCUMENTS for line in [*document, ""]]
     build(
         folder / "corpus",

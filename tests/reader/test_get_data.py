@@ -177,6 +177,7 @@ RECIPES = {
 
 
 def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, monkeypatch):
+    """From the download to XTREME's scores, with a tiny model."""
     get(tmp_path)
     data = tmp_path / "data"
     assert sorted(path.name for path in data.iterdir()) == [
@@ -275,7 +276,7 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     """A moved file, and one whose download breaks off; the same command goes on."""
     moved = "/MLQA/MLQA_V1.zip"
     content = small.files.pop(moved)
-    small.drop_at = 40
+    small.drop_at = 40  # bytes of every file
     with pytest.raises(UserError, match="not all files could be downloaded"):
         get(tmp_path, "mlqa", "squad", "pawsx")
     listed = capsys.readouterr().out
@@ -297,6 +298,7 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
 
 
 def test_a_part_of_another_version_is_not_gone_on_with(small, tmp_path):
+    """After a download that broke off, the server has other versions of all files; they are fetched whole."""
     small.drop_at = 40
     with pytest.raises(UserError):
         get(tmp_path, "pawsx")

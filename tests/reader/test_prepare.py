@@ -140,7 +140,7 @@ def test_pawsx_the_release(tmp_path, capsys):
         for name, count in ((train, 4), ("dev_2k", 3), ("test_2k", 2)):
             rows = [f'{i}\t{language} {name} "{i}" .\t""other"" {i}\t{i % 2}\n' for i in range(1, count + 1)]
             if language == "de" and name != "test_2k":
-                rows[-1] = f"{count}\tNS\tetwas\t0\n"
+                rows[-1] = f"{count}\tNS\tetwas\t0\n"  # as the release marks such a row
             table = "id\tsentence1\tsentence2\tlabel\n" + "".join(rows)
             write(tmp_path / "x-final" / language, **{f"{name}.tsv": table})
     out = tmp_path / "data"
@@ -262,7 +262,7 @@ def test_conll_panx(tmp_path, name):
     """XTREME's form and WikiANN's, which has the language before each word. Only tabs separate columns."""
     text = "前\tB-LOC\n鎮\tI-LOC\n\n\xa0\tO\na b\tB-PER\n"
     if name == "zh/dev":
-        text = re.sub(r"(?m)^(?=.)", "zh:", text)
+        text = re.sub(r"(?m)^(?=.)", "zh:", text)  # before each line that is not empty
     source = write(tmp_path, **{name: text})
     out = tmp_path / "out"
     assert prepared_dev(source, out, "zh") == ["前/B-LOC 鎮/I-LOC", "\xa0/O a b/B-PER"]
@@ -289,6 +289,7 @@ def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:
 
 
 def test_mlqa_all_releases(tmp_path, capsys):
+    """Of MLQA's files those with context and question in one language are used. SQuAD is for training."""
     source = tmp_path / "MLQA_V1"
     out = tmp_path / "out"
     for split in ("dev", "test"):

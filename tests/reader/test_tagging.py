@@ -214,7 +214,7 @@ def test_batch():
 
 
 def test_official():
-    """Room for 6 pieces: "h" is cut off. "-" has no pieces, and the third sentence no labels."""
+    """Room for 6 pieces: "g" and "h" are cut off. "-" has no pieces, and the third sentence no labels."""
     task = EncodeTaggedOfficially(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
     assert features[0].ids == ids("<abcdef>")
@@ -225,4 +225,4 @@ def test_official():
     assert task.count(features) == 3 * 8  # B x T
     batch = task.collate(features, np.arange(3), count=24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
-    assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]
+    assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labelled pieces of each word

@@ -81,7 +81,7 @@ def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
     model = sentencepiece.SentencePieceProcessor()
     model.Load(str(piece_model))
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
-    assert tokenizer.vocab_size == model.GetPieceSize() + 2
+    assert tokenizer.vocab_size == model.GetPieceSize() + 2  # the fourth special token, and [MASK]
     assert tokenizer.mask_id == tokenizer.vocab_size - 1
     assert tokenizer.special_ids == (0, 1, 2, 3, tokenizer.mask_id)
     for piece_id in range(3, model.GetPieceSize()):

@@ -204,9 +204,10 @@ def test_the_unigram_model_cuts_sentences_as_the_bpe_model_does():
 
 
 def test_a_model_with_this_vocabulary_becomes_an_xlm_roberta(tmp_path):
+    """`--to xlm-roberta` needs a unigram model, which a plain BPE model is not."""
     write_sample(tmp_path / "sample", seed=2, documents=20, pairs=40, hypotheses=30, pieces=700)
     files = {"vocab_path": tmp_path / "sample/vocab.txt", "piece_model_path": tmp_path / "sample/piece.model"}
-    vocab_size = Tokenizer(*files.values()).vocab_size
+    vocab_size = Tokenizer(**files).vocab_size
     config = ErnieMConfig(
         vocab_size=vocab_size,
         hidden_size=8,

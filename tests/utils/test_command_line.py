@@ -207,7 +207,8 @@ def test_all_missing_options_are_named_at_once():
 
 def test_the_official_form():
     flags = parse_args(Flags, ["--random_seed", "1,2", "--do_test", "F", "--epoch=2"])
-    assert flags == Flags(2, False, (1, 2), on_command_line=("random_seed", "do_test", "epoch"))
+    in_their_order = ("random_seed", "do_test", "epoch")
+    assert flags == Flags(epoch=2, do_test=False, random_seed=(1, 2), on_command_line=in_their_order)
     assert parse_args(Flags, ["--epoch", "1", "--epoch", "2"]).epoch == 2
     # An empty value undoes a flag.
     line = ["--test_set", "x", "--epoch", "2", "--test_set", "", "--epoch="]

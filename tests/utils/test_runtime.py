@@ -28,11 +28,12 @@ def machine(
     folder: Path, processors: list[tuple[int, int]], vendor="AuthenticAMD", memory_kb=16 << 20
 ) -> Path:
     """A folder like /proc, with a (physical id, core id) for each processor."""
-    blocks = [
-        f"processor\t: {i}\nvendor_id\t: {vendor}\nphysical id\t: {package}\ncore id\t\t: {core}\n"
-        "flags\t\t: fpu avx2 avx512f\n"
-        for i, (package, core) in enumerate(processors)
-    ]
+    blocks = []
+    for number, (package, core) in enumerate(processors):
+        blocks.append(
+            f"processor\t: {number}\nvendor_id\t: {vendor}\nphysical id\t: {package}\ncore id\t\t: {core}\n"
+            "flags\t\t: fpu avx2 avx512f\n"
+        )
     (folder / "cpuinfo").write_text("\n".join(blocks))
     (folder / "meminfo").write_text(f"MemTotal:       {memory_kb} kB\nMemFree:        1 kB\n")
     return folder
@@ -40,7 +41,7 @@ def machine(
 
 def test_cores_are_physical_and_those_this_process_may_use(tmp_path, monkeypatch):
     # Two packages of two cores of two threads: processors 0 and 1 are one core, 2 and 3 the next.
-    threads = [(package, core) for package in (0, 1) for core in (0, 1) for _ in (0, 1)]
+    threads = [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)]
     proc = machine(tmp_path, threads)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     flags = frozenset({"fpu", "avx2", "avx512f"})
@@ -158,6 +159,7 @@ def test_freed_memory_is_kept():
 
 @keeps_memory
 def test_env_sh_works_in_a_python_started_after_it():
+    """scripts/env.sh keeps freed memory by a variable, as `prepare` does by a call of mallopt."""
     clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
     def shell(command, **environment):
