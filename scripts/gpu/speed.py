@@ -20,6 +20,7 @@ from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Text
 from scripts.gpu import toys
+from scripts.gpu.report import REPORT
 from scripts.gpu.step import classifier_engine, seconds_of, xnli_step
 from scripts.gpu.training import amps
 from training.engine import Engine
@@ -29,6 +30,8 @@ from training.precision import Precision
 LOW_SHARE = 0.2  # of the card's peak
 LOW_MARGIN = 2.0  # the time of a step, in times of the reader for its batches
 MUCH_MEMORY = 1.3  # of what is planned
+# The loss pads its table to a multiple of 64 words, so it should not be faster with such a vocabulary.
+LOW_ALIGNED = 0.8  # the time with such a vocabulary, as a share of that with the vocabulary in use
 MICRO_BATCHES = 4
 
 
@@ -123,7 +126,7 @@ def check_speed(quick: bool) -> str:
         if not quick:
             aligned = aligned_loss_seconds(engine, measurement.masked) / of_loss
             facts.append(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
-            facts += warnings_of(share, margin, measurement.memory / planned)
+            facts += warnings_of(share, margin, measurement.memory / planned, aligned)
     classifier = classifier_engine(quick, amp)
     xnli_step(classifier)  # the first step also makes the moments
     facts.append(f"XNLI {1e3 * seconds_of(partial(xnli_step, classifier)):.1f} ms a step")
@@ -175,18 +178,20 @@ def rows_of_a_micro_batch(quick: bool) -> tuple[int, int]:
     return rows, 512
 
 
-def warnings_of(share: float, margin: float, memory: float) -> list[str]:
+def warnings_of(share: float, margin: float, memory: float, aligned: float) -> list[str]:
     """What is unusually slow or large, in words.
 
     Args:
         share: of the card's peak.
         margin: the time of a step, in times of the reader for its batches.
         memory: as a share of what is planned.
+        aligned: the time of the loss with a multiple of 64 words, as a share of that with the vocabulary.
     """
     texts = {
         "low: look at nvidia-smi for another program, heat, or a power limit": share < LOW_SHARE,
         "the card will wait for its reader": margin < LOW_MARGIN,
         "more memory than benchmarks/plan.py computes": memory > MUCH_MEMORY,
+        f"the loss is slow although its word table is padded; {REPORT}": aligned < LOW_ALIGNED,
     }
     return [f"warning: {text}" for text, holds in texts.items() if holds]
 

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model import device
+from model import device, fused_loss
 from scripts.gpu import export, speed, toys
 
 
@@ -21,14 +21,15 @@ def test_the_peak_of_a_card(monkeypatch, name, tflops):
 
 
 def test_warnings():
-    assert speed.warnings_of(share=0.4, margin=9.0, memory=1.0) == []
-    (slow,) = speed.warnings_of(share=0.1, margin=9.0, memory=1.0)
+    assert speed.warnings_of(share=0.4, margin=9.0, memory=1.0, aligned=1.0) == []
+    (slow,) = speed.warnings_of(share=0.1, margin=9.0, memory=1.0, aligned=1.0)
     assert slow.startswith("warning: low:")
-    assert len(speed.warnings_of(share=0.1, margin=1.0, memory=1.4)) == 3
+    assert len(speed.warnings_of(share=0.1, margin=1.0, memory=1.4, aligned=0.4)) == 4
 
 
-def test_the_line_of_a_gpu(gpu, check, monkeypatch):
-    """A CPU takes the way of a GPU, with its own kernels and without mixed precision."""
+@pytest.fixture
+def measured(gpu, check, monkeypatch):
+    """measured(): the line of the check. A CPU takes the way of a GPU, in full precision and at tiny size."""
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     monkeypatch.setattr(device, "uses_flash_mask", lambda half: False)
     monkeypatch.setattr(speed, "amps", lambda: ["none"])
@@ -36,11 +37,45 @@ def test_the_line_of_a_gpu(gpu, check, monkeypatch):
     monkeypatch.setattr(toys, "BASE_SHAPE", toys.SHAPE)
     monkeypatch.setattr(paddle.device.cuda, "reset_max_memory_allocated", lambda: None)
     monkeypatch.setattr(paddle.device.cuda, "max_memory_allocated", lambda: 10e9)
-    code, message = check("speed", lambda quick: speed.check_speed(quick=False))
-    assert code == 0, message
+
+    def line() -> str:
+        code, message = check("speed", lambda quick: speed.check_speed(quick=False))
+        assert code == 0, message
+        return message
+
+    return line
+
+
+def test_the_line_of_a_gpu(measured):
+    message = measured()
     assert "0% of the A100's 312 TFLOP/s; " in message and "; 10.0 GB, planned 0.0; " in message
     assert "the loss with a multiple of 64 words" in message
     assert "warning: more memory than benchmarks/plan.py computes" in message
+
+
+def test_a_loss_with_a_table_that_is_not_padded(measured, monkeypatch):
+    """A product takes three times as long if its rows are no multiple of 8 numbers."""
+    matmul = paddle.matmul
+    times = []
+
+    def timed_matmul(x, y, **options):
+        product = matmul(x, y, **options)
+        is_aligned = all(tensor.shape[-1] % 8 == 0 for tensor in (x, y, product))
+        times.append(1.0 if is_aligned else 3.0)
+        return product
+
+    def seconds_of(work, repeats=5):
+        times.clear()
+        work()
+        return sum(times, start=1.0)
+
+    monkeypatch.setattr(paddle, "matmul", timed_matmul)
+    monkeypatch.setattr(speed, "seconds_of", seconds_of)
+    message = measured()
+    assert "words takes 100% of its time" in message and "the loss is slow" not in message
+    unpadded = fused_loss.PaddedTable
+    monkeypatch.setattr(fused_loss, "padded_table", lambda weight, bias, dtype: unpadded(weight, bias))
+    assert "warning: the loss is slow although its word table is padded" in measured()
 
 
 def test_rows_are_full_and_their_ids_are_those_of_text():

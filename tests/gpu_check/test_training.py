@@ -4,7 +4,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from model import layers
+from model import device, layers
 from model.heads import SpanClassifier
 from scripts.gpu import toys, training
 from training.engine import Engine
@@ -93,6 +93,33 @@ def test_recompute_that_drops_anew(check, monkeypatch):
     monkeypatch.setattr(toys, "train", other_draws)
     code, message = check("options")
     assert code == 1 and "recompute with dropout is off by" in message
+
+
+@pytest.fixture
+def scale_gradients_in_o2(gpu, fp16, monkeypatch):
+    """scale_gradients_in_o2(factor). A CPU has no weights in half precision: O2 leaves them as they are."""
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+
+    def plant(factor: float) -> None:
+        def decorate(model, optimizer, **options):
+            for parameter in model.parameters():
+                parameter.register_hook(lambda gradient: gradient * factor)
+
+        monkeypatch.setattr(paddle.amp, "decorate", decorate)
+
+    return plant
+
+
+def test_o2(scale_gradients_in_o2, check):
+    scale_gradients_in_o2(1.0)
+    code, message = check("options")
+    assert code == 0 and "; O2 within 1 %; " in message
+
+
+def test_o2_with_gradients_that_are_too_large(scale_gradients_in_o2, check):
+    scale_gradients_in_o2(1.05)
+    code, message = check("options")
+    assert code == 1 and "bf16 O2 is off by" in message and "; train with run.amp_level O1" in message
 
 
 def test_dropout_without_its_scale(check, monkeypatch):

@@ -45,7 +45,7 @@ def fp16(monkeypatch):
     monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: device)
     monkeypatch.setattr(amp_global_state(), "amp_dtype", "float16")  # auto_cast sets it
 
-    def auto_cast(**options):
+    def auto_cast(*enabled, **options):
         calls.append(options)
         return contextlib.nullcontext()
 
