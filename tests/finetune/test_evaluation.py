@@ -22,7 +22,8 @@ def trained(toy_folder, tmp_path_factory):
     return folder
 
 
-def predicted(path) -> list[list[str]]:
+def cells_of(path) -> list[list[str]]:
+    """The cells of each line of a file of predictions: perhaps a qid, the label's id, the probabilities."""
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
@@ -37,24 +38,21 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
     )
     assert results["selected"]["1"]["step"] == 7
     for language in toy.LANGUAGES:
-        lines = predicted(tmp_path / "predicted" / f"test.{language}.tsv.0.7")
-        assert [line[0] for line in lines] == [str(100 + i) for i in range(33)]  # qids, in the file's order
-        for _, label, *probabilities in lines:
-            values = [float(value) for value in probabilities]
-            assert sum(values) == pytest.approx(1.0, abs=2e-6)
-            assert int(label) == int(np.argmax(values))
+        rows = cells_of(tmp_path / "predicted" / f"test.{language}.tsv.0.7")  # epoch 0, step 7
+        assert [qid for qid, *_ in rows] == [str(100 + i) for i in range(33)]  # in the file's order
+        for _, label, *cells in rows:
+            probabilities = [float(cell) for cell in cells]
+            assert sum(probabilities) == pytest.approx(1.0, abs=2e-6)  # of three that are rounded to 1e-6
+            assert int(label) == int(np.argmax(probabilities))
 
 
 def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):
     """From best/ alone: tokenizer, config and head are there. The report of the training stays."""
     before = (trained / "results.json").read_bytes()
     results = classify(
+        **toy.FOLDER_ALONE,
         out=trained,
-        do_train="false",
         do_test="true",
-        train_set=None,
-        ernie_config_path=None,
-        piece_model_path=None,
         init_checkpoint=trained / "best",
         dev_set=f"{toy_folder}/heldout.%s.tsv",
         test_set=f"{toy_folder}/heldout.%s.tsv",
@@ -62,24 +60,30 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     )
     assert (trained / "results.json").read_bytes() == before
     assert results["tables"][0]["mean"]["avg"] >= 95
-    for language in toy.LANGUAGES:
-        rows = toy.rows(35, seed=40 + toy.LANGUAGES.index(language))
-        labels = [toy.LABELS[row[3]] for row in rows]
-        predictions = [int(line[1]) for line in predicted(tmp_path / f"predicted.{language}.0.0")]
+    for i, language in enumerate(toy.LANGUAGES):
+        rows = toy.rows(35, seed=40 + i)  # those of heldout.<language>.tsv
+        labels = [toy.LABELS[row.label] for row in rows]
+        predictions = [int(label) for _, label, *_ in cells_of(tmp_path / f"predicted.{language}.0.0")]
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
         readable = (tmp_path / f"predicted.{language}.0.0.jsonl").read_text(encoding="utf-8")
         for line, row, prediction in zip(readable.splitlines(), rows, predictions, strict=True):
             answer = json.loads(line)
-            assert answer["text_a"] == row[1] and toy.LABELS[answer["label"]] == prediction
+            assert answer["text_a"] == row.text_a and toy.LABELS[answer["label"]] == prediction
 
 
-def test_equal_names_and_labels_in_another_order(refused, trained, toy_folder, tmp_path):
-    twice = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv,{toy_folder}/heldout.%s.tsv"}
-    for names in ("a.%s,b", "a.%s,a.%s"):
-        assert "several test files would get the same name" in refused(**twice, test_save=names)
-    (path := tmp_path / "labels.json").write_text('{"tool": 0, "drink": 1, "animal": 2}')
-    line = refused(do_train="false", init_checkpoint=trained / "best", label_map_config=path)
-    best = f"{trained}/best"
+@pytest.mark.parametrize("test_save", ["a.%s,b", "a.%s,a.%s"])
+def test_predictions_need_different_names(refused, toy_folder, test_save):
+    """In the first case the languages of the second pattern have one name, in the other the two patterns."""
+    test_set = f"{toy_folder}/test.%s.tsv,{toy_folder}/heldout.%s.tsv"
+    line = refused(do_test="true", test_set=test_set, test_save=test_save)
+    assert "several test files would get the same name" in line
+
+
+def test_a_label_map_in_another_order_is_refused(refused, trained, tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text('{"tool": 0, "drink": 1, "animal": 2}')
+    best = trained / "best"
+    line = refused(do_train="false", init_checkpoint=best, label_map_config=path)
     assert f"{path}: the labels are tool, drink, animal, but those of {best} are animal, drink, tool" in line
 
 
@@ -104,7 +108,10 @@ def test_batch_size_changes_no_score(classify, trained):
 
 
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
-    """Written as docs/checkpoints.md says."""
+    """A directory of official parameters, with a classifier, can be evaluated and trained on.
+
+    It is named step_9, as a folder of this project would be.
+    """
     checkpoint = open_checkpoint(trained / "best")
     write_fluid(tmp_path / "official", checkpoint.tensors, checkpoint.config.to_dict(), head="classification")
     (tmp_path / "official" / "params").rename(tmp_path / "step_9")
@@ -119,10 +126,8 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
 def test_pretrained_weights_come_without_their_head(classify, trained, tmp_path):
     """A rate of 0: what is saved is what was loaded, but for the fresh head."""
     classify(init_pretraining_params=trained / "best", learning_rate=0, max_steps=1, do_val="false")
-    before, after = (
-        open_checkpoint(trained / "best").tensors,
-        open_checkpoint(tmp_path / "out" / "step_1").tensors,
-    )
+    before = open_checkpoint(trained / "best").tensors
+    after = open_checkpoint(tmp_path / "out" / "step_1").tensors
     for name in before:
-        same = np.array_equal(before[name], after[name])
-        assert same == (not name.startswith("classifier.")), name
+        is_loaded = np.array_equal(before[name], after[name])
+        assert is_loaded == (not name.startswith("classifier.")), name

@@ -10,7 +10,7 @@ import run_sequence_labeling
 from finetune.conll import read_conll
 from finetune.metrics import entity_scores
 from model.checkpoint.read import open_checkpoint
-from tests.finetune import tagging_toy
+from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, run_script
 
 LEARNS = {"epoch": 12, "learning_rate": 2e-2}
@@ -49,16 +49,16 @@ def trained(folder, tmp_path_factory):
     return place
 
 
-def table(results: dict, metric: str) -> dict[str, float]:
-    """Language -> mean of a metric on the first pattern."""
-    return next(report["mean"] for report in results["tables"] if report["title"].startswith(f"{metric}, "))
+def means(results: dict, metric: str) -> dict[str, float]:
+    """Language, "avg" and "gap" -> mean over the seeds, from the first table of a metric."""
+    return next(table["mean"] for table in results["tables"] if table["title"].startswith(f"{metric}, "))
 
 
 def test_it_learns_the_toy_task(trained):
     results = json.loads((trained / "results.json").read_text())
     assert results["metric"] == "f1" and results["task"] == "tagging"
     for metric in ("f1", "precision", "recall"):
-        assert table(results, metric) == {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
+        assert means(results, metric) == {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
     log = (trained / "log" / "job.log.0").read_text()
     line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
     assert re.search(line + "data_num: 21, ", log)
@@ -69,10 +69,10 @@ def test_it_learns_the_toy_task(trained):
 def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
     """Sentences of 40 words and more, in windows of 22 pieces."""
     for i, language in enumerate(tagging_toy.LANGUAGES):
-        path = next(trained.glob(f"test.{language}.tsv.*"))
+        (path,) = trained.glob(f"test.{language}.tsv.*")
         assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
         sentences = read_conll(path)
-        expected = tagging_toy.rows(15, seed=30 + i) + tagging_toy.rows(3, seed=40 + i, parts=(30, 40))
+        expected = tagging_toy.rows_of_test_file(i)
         assert [list(sentence.words) for sentence in sentences] == [words for words, _ in expected]
         assert [list(sentence.gold) for sentence in sentences] == [tags for _, tags in expected]
         assert max(len(sentence.words) for sentence in sentences) > 40
@@ -85,23 +85,20 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """Without a column of tags there is none in the predictions."""
     reading = open_checkpoint(trained / "best").settings["reading"]
-    assert reading == reading | {"label_pieces": "first", "official_compat": False} and len(reading) == 3
+    assert reading == {"max_seq_len": 24, "label_pieces": "first", "official_compat": False}
     rows = tagging_toy.rows(9, seed=50)
     tagging_toy.write_tsv(tmp_path / "new.tsv", rows, label=False)
     (tmp_path / "one.json").write_text('{"en": 0}')
     results = tag(
-        do_train="false",
+        **toy.FOLDER_ALONE,
         do_test="true",
-        train_set=None,
-        ernie_config_path=None,
-        piece_model_path=None,
         init_checkpoint=trained / "best",
         dev_set=f"{folder}/dev.%s.tsv",
         test_set="new.tsv",
         test_save="new.txt",
         lang_map_config="one.json",
     )
-    assert table(results, "f1") == {"en": 100.0, "avg": 100.0}
+    assert means(results, "f1") == {"en": 100.0, "avg": 100.0}
     sentences = read_conll(tmp_path / "new.txt.0.0")
     assert [list(sentence.words) for sentence in sentences] == [words for words, _ in rows]
     assert all(sentence.gold is None for sentence in sentences)
@@ -119,10 +116,11 @@ def test_official_behaviour_runs(tag, folder, tmp_path):
         test_save="test.%s.tsv",
         **LEARNS,
     )
-    assert table(results, "f1")["avg"] > 50
-    sentences = read_conll(next(tmp_path.glob("test.en.tsv.*")))
-    long = max(sentences, key=lambda sentence: len(sentence.words))
-    assert set(long.predicted[14:]) == {"O"} and "B-PER" in long.gold[14:]
+    assert means(results, "f1")["avg"] > 50
+    (path,) = tmp_path.glob("test.en.tsv.*")
+    longest = max(read_conll(path), key=lambda sentence: len(sentence.words))
+    # 16 tokens are [CLS], [SEP] and at most 14 words.
+    assert set(longest.predicted[14:]) == {"O"} and "B-PER" in longest.gold[14:]
 
 
 def test_bad_maps_and_flags(refused, tmp_path):
