@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,55 +22,74 @@ CONFIG = {
 LANGUAGES = ["en", "de"]
 
 
-def context(rng: np.random.Generator, number: int, length: int) -> tuple[str, list[tuple[str, str, int]]]:
-    """A text of some facts, and (person, place, where it stands)."""
-    text, facts = "", []
-    for k, i in enumerate(rng.permutation(len(PEOPLE)).tolist()[:length]):
-        place = PLACES[(number * length + k) % len(PLACES)]
-        text += f"{rng.choice(FILLERS)} {PEOPLE[i]} is in "
-        facts.append((PEOPLE[i], place, len(text)))
+class Fact(NamedTuple):
+    """That a person is in a place. `start` is the character of the text at which the place begins."""
+
+    person: str
+    place: str
+    start: int
+
+
+def context(rng: np.random.Generator, number: int, count: int) -> tuple[str, list[Fact]]:
+    """A text of `count` facts, and these facts. `number`: of the text; texts take the places in turn."""
+    text = ""
+    facts = []
+    people = [PEOPLE[i] for i in rng.permutation(len(PEOPLE))[:count]]
+    for k, person in enumerate(people):
+        place = PLACES[(number * count + k) % len(PLACES)]
+        text += f"{rng.choice(FILLERS)} {person} is in "
+        facts.append(Fact(person, place, len(text)))
         text += f"{place} . "
     return text.strip(), facts
 
 
 def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
-    """SQuAD v1.1 JSON: a question on every fact."""
+    """SQuAD v1.1 JSON of so many paragraphs, each with so many facts and a question on every fact."""
     rng = np.random.default_rng(seed)
-    written = []
+    json_paragraphs = []
     for number in range(paragraphs):
         text, facts_of_text = context(rng, number, facts)
         qas = [
             {
-                "id": f"{seed}-{number}-{person}",
-                "question": f"where is {person} ?",
-                "answers": [{"text": place, "answer_start": start}],
+                "id": f"{seed}-{number}-{fact.person}",
+                "question": f"where is {fact.person} ?",
+                "answers": [{"text": fact.place, "answer_start": fact.start}],
             }
-            for person, place, start in facts_of_text
+            for fact in facts_of_text
         ]
-        written.append({"context": text, "qas": qas})
-    return {"version": "1.1", "data": [{"title": "people", "paragraphs": written}]}
+        json_paragraphs.append({"context": text, "qas": qas})
+    return {"version": "1.1", "data": [{"title": "people", "paragraphs": json_paragraphs}]}
 
 
-def questions(value: dict) -> list[tuple[str, dict]]:
-    """(context, question) of SQuAD JSON."""
-    return [
-        (paragraph["context"], qa)
-        for article in value["data"]
-        for paragraph in article["paragraphs"]
-        for qa in paragraph["qas"]
-    ]
+def questions(squad_json: dict) -> list[tuple[str, dict]]:
+    """(context, entry of "qas") of each question of SQuAD JSON."""
+    pairs = []
+    for article in squad_json["data"]:
+        for paragraph in article["paragraphs"]:
+            pairs += [(paragraph["context"], qa) for qa in paragraph["qas"]]
+    return pairs
 
 
 def make(folder: Path) -> Path:
-    """Write the whole layout into `folder`: data, pairs of languages, vocabulary, config."""
-    texts = [context for context, _ in questions(squad(200, seed=9))]
+    """Write the whole layout into `folder`: data, pairs of languages, vocabulary, config.
+
+    The training data are a few questions, many times. dev.en, pair-en-en and pair-de-de are these questions,
+    and the other files are new ones.
+    """
+    texts = [text for text, _ in questions(squad(200, seed=9))]
     options = {"vocab_size": 80, "character_coverage": 1.0, "user_defined_symbols": PEOPLE}
     toy.write_model(folder, texts, LANGUAGES, {}, CONFIG, **options)
     learned = squad(3, seed=1)
-    files = {"train": {"data": learned["data"] * 300}, "dev.en": learned, "dev.de": squad(3, seed=2)}
-    files |= {"pair-en-en": learned, "pair-en-de": squad(2, seed=3), "pair-de-de": learned}
-    for name, value in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    files = {
+        "train": {"data": learned["data"] * 300},
+        "dev.en": learned,
+        "dev.de": squad(3, seed=2),
+        "pair-en-en": learned,
+        "pair-en-de": squad(2, seed=3),
+        "pair-de-de": learned,
+    }
+    for name, squad_json in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(squad_json, ensure_ascii=False), encoding="utf-8")
     return folder
 
 

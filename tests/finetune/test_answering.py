@@ -13,7 +13,6 @@ from finetune.flags import FinetuneFlags
 from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
 from model.ernie_m import ErnieMConfig
 from reader.batching import Batches
-from reader.batching import stream_all as stream
 from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
@@ -30,11 +29,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     """A folder with `out/best` of a model that has the English questions by heart, made once."""
-    place = tmp_path_factory.mktemp("trained")
-    line = toy.flags(folder, place / "out", select_on="en")
-    completed = run_script([ROOT / "run_mrc.py", *line], place)
+    trained = tmp_path_factory.mktemp("trained")
+    line = toy.flags(folder, trained / "out", select_on="en")
+    completed = run_script([ROOT / "run_mrc.py", *line], trained)
     assert completed.returncode == 0, completed.stderr
-    return place
+    return trained
 
 
 @pytest.fixture
@@ -57,8 +56,14 @@ def test_a_few_questions_are_learned(trained):
 
 def test_predictions(answer, trained, folder, tmp_path):
     """Every answer and every candidate is found in its text, letter for letter; the best is the gold one."""
-    evaluation = {"do_train": "false", "do_val": "false", "init_checkpoint": trained / "out" / "best"}
-    answer(**evaluation, do_test="true", test_set=f"{folder}/dev.%s.json", test_save="predicted/%s.json")
+    answer(
+        do_train="false",
+        do_val="false",
+        init_checkpoint=trained / "out" / "best",
+        do_test="true",
+        test_set=f"{folder}/dev.%s.json",
+        test_save="predicted/%s.json",
+    )
     for language in toy.LANGUAGES:
         questions = toy.questions(read_json(folder / f"dev.{language}.json"))
         texts = read_json(tmp_path / "predicted" / f"{language}.json.0.0")
@@ -68,25 +73,25 @@ def test_predictions(answer, trained, folder, tmp_path):
             answers = candidates[qa["id"]]
             assert 1 < len(answers) <= 20 and answers[0]["text"] == texts[qa["id"]]
             for candidate in answers:
-                start = candidate["answer_start"]
-                assert (
-                    candidate["text"] and context[start : start + len(candidate["text"])] == candidate["text"]
-                )
+                assert candidate["text"]
+                assert context[candidate["answer_start"] :].startswith(candidate["text"])
             sums = [candidate["start_logit"] + candidate["end_logit"] for candidate in answers]
             assert sums == sorted(sums, reverse=True)
             assert sum(candidate["probability"] for candidate in answers) == pytest.approx(1, abs=1e-4)
-            if language == "en":
+            if language == "en":  # the model knows these questions
                 assert texts[qa["id"]] == qa["answers"][0]["text"]
 
 
-def make_task(folder, kind=QuestionAnswering, **changes) -> QuestionAnswering:
-    args = parse_args(FinetuneFlags, toy.flags(folder, folder, **changes))
-    return kind.from_flags(args, Tokenizer(None, folder / "piece.model"))
+def make_task(folder, task_class=QuestionAnswering, **changes) -> QuestionAnswering:
+    flags = parse_args(FinetuneFlags, toy.flags(folder, folder, **changes))
+    return task_class.from_flags(flags, Tokenizer(None, folder / "piece.model"))
 
 
-def batches(task, path, purpose, size=100):
-    (parts,) = [Batches(task.read(path, purpose), task.encode, size, shuffle=False)]
-    return [batch for _, step in stream([parts]) for batch in step.micro_batches]
+def one_batch(task, path, purpose):
+    """All windows of a file, of which there are at most 100, as one batch."""
+    (global_batch,) = Batches(task.read(path, purpose), task.encode, 100, shuffle=False).stream()
+    (batch,) = global_batch.micro_batches
+    return batch
 
 
 @pytest.fixture
@@ -99,54 +104,66 @@ def test_the_loss_by_hand(folder, model):
     """Mean of start and end over windows; no padding in it; a window without the answer adds nothing."""
     task = make_task(folder, max_seq_len=40, max_query_length=8, doc_stride=12)
     model.eval()
-    (batch,) = batches(task, folder / "dev.de.json", "dev")
+    batch = one_batch(task, folder / "dev.de.json", "dev")
     assert 0 < (batch.answers[:, 0] == NO_ANSWER).sum() < len(batch.answers)
-    lengths = batch.ends + 1
+    lengths = batch.ends + 1  # with the [SEP] behind the context
     assert lengths.min() < lengths.max()
     with paddle.no_grad():
-        logits = [x.numpy().astype(np.float64) for x in model(padded_batch(batch.input_ids))]
+        logits = [tensor.numpy().astype(np.float64) for tensor in model(padded_batch(batch.input_ids))]
         loss, sums = task.loss(model, *task.send_batches(model, [batch]))
         _, evaluated = task.predict(model, batch, labelled=True)
-    expected, right = 0.0, 0
+    expected = 0.0
+    correct = 0
     for row, length in enumerate(lengths):
-        if batch.answers[row, 0] != NO_ANSWER:
-            for which, place in zip(logits, batch.answers[row]):
-                expected += (np.log(np.exp(which[row, :length]).sum()) - which[row, place]) / 2
-            best = [which[row, :length].argmax() for which in logits]
-            right += best == batch.answers[row].tolist()
+        if batch.answers[row, 0] == NO_ANSWER:
+            continue
+        best = []
+        for end_logits, place in zip(logits, batch.answers[row]):  # of starts, then of ends
+            row_logits = end_logits[row, :length]
+            expected += (np.log(np.exp(row_logits).sum()) - row_logits[place]) / 2
+            best.append(row_logits.argmax())
+        correct += best == batch.answers[row].tolist()
     assert evaluated == pytest.approx(expected, rel=1e-5)
     assert loss.item() == pytest.approx(expected / batch.count, rel=1e-5)
-    assert (int(sums["correct"]), sums["count"]) == (right, len(lengths))
+    assert (int(sums["correct"]), sums["count"]) == (correct, len(lengths))
 
 
 def test_what_official_compat_trains(folder, model):
-    """Windows without the answer are trained to (0, 0), in the order of the file."""
+    """Windows without the answer are trained to (0, 0), in the order of the file. Else they are left out."""
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12}
-    task, official = make_task(folder, **flags), make_task(folder, OfficialAnswering, **flags)
+    task = make_task(folder, **flags)
+    official_task = make_task(folder, OfficialAnswering, **flags)
     path = folder / "dev.de.json"
-    (batch,) = batches(official, path, "train")
-    assert len(task.read(path, "train")) == (batch.answers[:, 0] > 0).sum()
-    zeros = (batch.answers == 0).all(1)
-    assert zeros.sum() > 0 and batch.indices.tolist() == list(range(len(zeros)))
+    batch = one_batch(task, path, "train")
+    official_batch = one_batch(official_task, path, "train")
+    has_no_answer = (official_batch.answers == 0).all(axis=1)
+    assert has_no_answer.any()
+    assert len(batch.answers) == (~has_no_answer).sum()
+    assert official_batch.indices.tolist() == list(range(len(has_no_answer)))
     with paddle.no_grad():
-        _, loss = official.predict(model, batch, labelled=True)
-        _, less = task.predict(model, batches(task, path, "train")[0], labelled=True)
-    assert loss > less
+        _, official_loss = official_task.predict(model, official_batch, labelled=True)
+        _, loss = task.predict(model, batch, labelled=True)
+    assert official_loss > loss
 
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder):
     calls = []
-    monkeypatch.setattr(
-        supervised, "fine_tune", lambda task, flags, stop: calls.append((flags.shuffle, task))
-    )
+
+    def fine_tune(task_class, flags, stop):
+        calls.append((flags.official_compat, flags.shuffle, task_class))
+
+    monkeypatch.setattr(supervised, "fine_tune", fine_tune)
     for value in ("true", "false"):
         monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
         run_mrc.main()
-    assert calls == [(False, OfficialAnswering), (True, QuestionAnswering)]
+    assert calls == [(True, False, OfficialAnswering), (False, True, QuestionAnswering)]
 
 
 def test_pairs_of_languages(answer, trained, folder, tmp_path):
-    """G-XLT: the languages of contexts and questions are one key. Two of the files are known by heart."""
+    """Contexts and questions in two languages (G-XLT): lang_map.json has both as one key, "en-de".
+
+    The model knows the questions of en-en and de-de, and not those of en-de.
+    """
     (tmp_path / "pairs.json").write_text('{"en-en": 0, "en-de": 1, "de-de": 2}')
     results = answer(
         do_train="false",
@@ -166,5 +183,6 @@ def test_bad_flags(answer, refusal):
 
 
 def test_the_language_is_that_of_the_contexts():
-    languages = [language_of_contexts(language) for language in ("zh", "zh-de", "en-zh", "all")]
-    assert languages == ["zh", "zh", "en", "en"]
+    expected = {"zh": "zh", "zh-de": "zh", "en-zh": "en", "all": "en"}
+    for key, language in expected.items():
+        assert language_of_contexts(key) == language

@@ -5,7 +5,7 @@ import pytest
 
 from finetune.metrics import answer_scores
 from finetune.question_answering import QuestionAnswering, SpanScores, best_spans
-from reader.question_answering import NO_ANSWER, AnswerWindows, Cut
+from reader.question_answering import NO_ANSWER, AnswerWindows, ContextWindow, Cut
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 
@@ -40,10 +40,11 @@ def test_best_spans_against_brute_force(starts, ends, max_length, count):
 
 @pytest.fixture
 def toy_data(tmp_path):
-    """One text of "the  port" and others in several windows, with two questions, and its tokenizer."""
+    """A task, and 6 questions on 3 texts, each in several windows. Some tokens are lone spaces."""
     folder = toy.make(tmp_path)
     tokenizer = Tokenizer(None, folder / "piece.model")
-    task = QuestionAnswering(tokenizer, Cut(40, 8, 12), 100, 3)
+    cut = Cut(max_seq_len=40, max_query_length=8, doc_stride=12)
+    task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=3)
     return task, task.read(folder / "dev.de.json", "dev")
 
 
@@ -51,12 +52,18 @@ def impossible(data: AnswerWindows) -> list[SpanScores]:
     """Logits of every window with which no span can be chosen."""
     predictions = []
     for window in data:
-        begin, behind = window.start_range
-        end = window.start + len(window.context_ids)
-        start_logits = np.full(behind - begin, -np.inf, np.float32)
-        end_logits = np.full(end - begin, -np.inf, np.float32)
-        predictions.append(SpanScores(start_logits, end_logits, begin))
+        first_start, start_count, end_count = sizes_of(window)
+        start_logits = np.full(start_count, -np.inf, np.float32)
+        end_logits = np.full(end_count, -np.inf, np.float32)
+        predictions.append(SpanScores(start_logits, end_logits, first_start))
     return predictions
+
+
+def sizes_of(window: ContextWindow) -> tuple[int, int, int]:
+    """The `first_token` of a window's `SpanScores`, and the numbers S and E of its start and end logits."""
+    first_start, behind_starts = window.start_range
+    behind_context = window.start + len(window.context_ids)
+    return first_start, behind_starts - first_start, behind_context - first_start
 
 
 def allow(scores: SpanScores, first: int, last: int, start_logit: float, end_logit: float) -> None:
@@ -66,21 +73,21 @@ def allow(scores: SpanScores, first: int, last: int, start_logit: float, end_log
 
 
 def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
+    """Three spans in two windows of question 1, which is not the first one, are possible; no others are."""
     task, data = toy_data
     predictions = impossible(data)
     context = data.file.questions[1].context
-    numbers = data.of_question(1)[:2]
-    # A token with characters in each window, and the next such token.
+    first_window, second_window = data.of_question(1)[:2]
     visible = [token for token, (start, end) in enumerate(data.spans[context]) if start < end]
-    (a, b), (c, d) = (
-        [token for token in visible if token >= data[number].start_range[0]][:2] for number in numbers
-    )
-    allow(predictions[numbers[0]], a, b, 1.0, 0.5)
-    allow(predictions[numbers[0]], a, a, 1.0, 2.0)
-    allow(predictions[numbers[1]], c, d, 3.0, 2.0)
+    # In each window the first two tokens that are no lone spaces.
+    a, b = [token for token in visible if token >= data[first_window].start_range[0]][:2]
+    c, d = [token for token in visible if token >= data[second_window].start_range[0]][:2]
+    allow(predictions[first_window], a, b, 1.0, 0.5)
+    allow(predictions[first_window], a, a, 1.0, 2.0)
+    allow(predictions[second_window], c, d, 3.0, 2.0)
     answers = task.rank(data, predictions)[1]
     assert [(answer.start_logit, answer.end_logit) for answer in answers] == [(3, 2), (1, 2), (1, 0.5)]
-    exponentials = np.exp([5, 3, 1.5])
+    exponentials = np.exp([3 + 2, 1 + 2, 1 + 0.5])
     probabilities = [answer.probability for answer in answers]
     assert np.allclose(probabilities, exponentials / exponentials.sum())
     text = data.file.contexts[context]
@@ -100,12 +107,12 @@ def test_the_best_different_texts_are_kept(toy_data, n_best):
     task.n_best = n_best
     rng = np.random.default_rng(1)
     predictions = []
-    for window in data:
-        begin, behind = window.start_range
-        scores = random_scores(rng, behind - begin, window.start + len(window.context_ids) - begin, begin)
-        context = data.file.questions[window_question(data, len(predictions))].context
-        for place in range(behind - begin):
-            start, end = data.spans[context][begin + place]
+    for number, window in enumerate(data):
+        first_start, start_count, end_count = sizes_of(window)
+        scores = random_scores(rng, start_count, end_count, first_start)
+        context = data.file.questions[question_of(data, number)].context
+        for place in range(start_count):
+            start, end = data.spans[context][first_start + place]
             if start == end:  # a lone space
                 scores.start_logits[place] += 9
                 scores.end_logits[place] += 9
@@ -114,7 +121,7 @@ def test_the_best_different_texts_are_kept(toy_data, n_best):
         spans = []
         for index in data.of_question(number):
             spans += all_spans(predictions[index], task.max_answer_length)
-        texts = {}
+        texts = {}  # text -> the largest sum of logits of its spans
         for total, first, last in sorted(spans, reverse=True):
             text, _ = task.text_of(data, number, first, last)
             if text:
@@ -124,24 +131,27 @@ def test_the_best_different_texts_are_kept(toy_data, n_best):
         assert np.allclose(sums, list(texts.values())[:n_best])
 
 
-def window_question(data: AnswerWindows, index: int) -> int:
-    """The number of the question of a window."""
-    return next(n for n in range(len(data.file.questions)) if index in data.of_question(n))
+def question_of(data: AnswerWindows, window: int) -> int:
+    """The number of the question of a window, by its number."""
+    (question,) = [n for n in range(len(data.file.questions)) if window in data.of_question(n)]
+    return question
 
 
 def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
     """The answers of a model that is sure of the gold tokens in every window that holds them."""
     predictions = []
     for window in data:
-        begin, behind = window.start_range
-        start_logits = np.zeros(behind - begin, np.float32)
-        end_logits = np.zeros(window.start + len(window.context_ids) - begin, np.float32)
+        first_start, start_count, end_count = sizes_of(window)
+        start_logits = np.zeros(start_count, np.float32)
+        end_logits = np.zeros(end_count, np.float32)
         first, last = window.answer
-        if begin <= first < behind:
-            start_logits[first - begin] = 10
         if first != NO_ANSWER:
-            end_logits[last - begin] = 10
-        predictions.append(SpanScores(start_logits, end_logits, begin))
+            # An answer may begin or end in the part of a window that belongs to its neighbour.
+            if first_start <= first < first_start + start_count:
+                start_logits[first - first_start] = 10
+            if first_start <= last:
+                end_logits[last - first_start] = 10
+        predictions.append(SpanScores(start_logits, end_logits, first_start))
     return task.texts(data, predictions)
 
 
@@ -153,12 +163,14 @@ def test_the_gold_span_survives_tokens_and_windows(data_dir):
     for language in ("en", "es", "de", "hi", "zh"):
         files[data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"] = language
     assert len(files) == 9
-    task, exact_matches = QuestionAnswering(tokenizer, Cut(384, 64, 128), 100, 1), {}
+    cut = Cut(max_seq_len=384, max_query_length=64, doc_stride=128)
+    task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=1)
+    exact_matches = {}
     for path, language in sorted(files.items()):
         data = task.read(path, "dev")
         texts = oracle(task, data)
         for question, text in zip(data.file.questions, texts, strict=True):
             assert text and text in data.file.contexts[question.context]
-        rows = [(text, question.answers) for question, text in zip(data.file.questions, texts)]
+        rows = [(text, question.answers) for question, text in zip(data.file.questions, texts, strict=True)]
         exact_matches[path.name] = answer_scores(rows, language)["em"]
     assert {name: score for name, score in exact_matches.items() if score < 99} == {}
