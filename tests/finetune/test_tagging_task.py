@@ -16,13 +16,20 @@ from tests.helpers.letters import Letters
 TAGS = ["B-A", "I-A", "B-B", "I-B", "O"]
 
 
-class Given:
-    """A model whose logits are drawn from a seed, or set."""
+class ModelOfLogits:
+    """A model that returns these logits, [R, T, 5], whatever its input is."""
 
-    def __init__(self, shape=None, values=None):
-        logits = np.random.default_rng(0).normal(size=(*shape, 5)) if values is None else values
+    def __init__(self, logits):
         self.logits = paddle.to_tensor(logits, dtype="float64", stop_gradient=False)
-        self.ernie_m = ErnieMModel(ErnieMConfig(5, 2, 1, 1, pad_token_id=Letters.pad_id))
+        # The task asks its config for the id of the pad.
+        config = ErnieMConfig(
+            vocab_size=5,
+            hidden_size=2,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            pad_token_id=Letters.pad_id,
+        )
+        self.ernie_m = ErnieMModel(config)
 
     def __call__(self, batch):
         assert batch.cells.shape == self.logits.shape[:2]
@@ -31,58 +38,72 @@ class Given:
 
 @pytest.fixture
 def make(tmp_path):
+    """make(task_class, label_pieces, max_seq_len) -> a task whose pieces are single letters."""
     (tmp_path / "labels.json").write_text(json.dumps({tag: i for i, tag in enumerate(TAGS)}))
 
-    def make(kind=Tagging, pieces="first", size=64):
-        flags = {"label_map_config": tmp_path / "labels.json", "num_labels": 5, "chunk_scheme": "IOB"}
-        args = argparse.Namespace(**flags, label_pieces=pieces, max_seq_len=size)
-        return kind.from_flags(args, Letters())
+    def make(task_class=Tagging, label_pieces="first", max_seq_len=64):
+        flags = argparse.Namespace(
+            label_map_config=tmp_path / "labels.json",
+            num_labels=len(TAGS),
+            chunk_scheme="IOB",
+            label_pieces=label_pieces,
+            max_seq_len=max_seq_len,
+        )
+        return task_class.from_flags(flags, Letters())
 
     return make
 
 
 def sentence(text: str, *tags: str) -> Sentence:
+    """A sentence of words with these tags; without tags it has no labels."""
     return Sentence(text.replace(" ", JOINT), tuple(map(TAGS.index, tags)) or None)
 
 
-def batch_of(task, *sentences, count=None):
+def batch_of(task, *sentences):
     features = task.encode(sentences)
-    return task.encode.collate(features, np.arange(len(features)), count or task.encode.count(features))
+    return task.encode.collate(features, np.arange(len(features)), task.encode.count(features))
 
 
-SENTENCES = sentence("abc d", "B-A", "O"), sentence("efgh ijk lm", "O", "B-B", "I-B")
+# With [CLS] and [SEP] the columns of their pieces are: abc 1-3, d 4; efgh 1-4, ijk 5-7, lm 8-9.
+SENTENCES = [sentence("abc d", "B-A", "O"), sentence("efgh ijk lm", "O", "B-B", "I-B")]
+
+
+def random_model(batch):
+    """A model of random logits for the windows of a batch."""
+    shape = [*batch.input_ids.shape, len(TAGS)]
+    return ModelOfLogits(np.random.default_rng(0).normal(size=shape))
 
 
 @pytest.mark.parametrize(("pieces", "labelled"), [("first", 5), ("all", 13)])
 def test_only_words_have_a_loss(make, pieces, labelled):
     """Not the special tokens, not the pads, and with "first" no further pieces: their gradient is 0."""
-    task = make(pieces=pieces)
+    task = make(label_pieces=pieces)
     batch = batch_of(task, *SENTENCES)
     assert batch.count == labelled
-    model = Given(batch.input_ids.shape)
+    model = random_model(batch)
     loss, sums = task.loss(model, *task.send_batches(model, [batch]))
     loss.backward()
-    learned = batch.labels >= 0
-    assert learned.sum() == labelled == sums["count"]
-    gradient = np.abs(model.logits.grad.numpy()).sum(-1)
-    assert (gradient[learned] > 0).all() and (gradient[~learned] == 0).all()
-    logs = F.log_softmax(model.logits).numpy()[learned]
-    by_hand = -logs[np.arange(labelled), batch.labels[learned]].mean()
+    is_labelled = batch.labels >= 0  # [R, T]
+    assert is_labelled.sum() == labelled == sums["count"]
+    gradient = np.abs(model.logits.grad.numpy()).sum(-1)  # [R, T]
+    assert (gradient[is_labelled] > 0).all() and (gradient[~is_labelled] == 0).all()
+    log_probabilities = F.log_softmax(model.logits).numpy()[is_labelled]  # [labelled, 5]
+    by_hand = -log_probabilities[np.arange(labelled), batch.labels[is_labelled]].mean()
     assert loss.item() == pytest.approx(by_hand, abs=1e-12)
 
 
-def logits_for(batch, *places):
-    """10 for (row, column, tag), 0 elsewhere."""
-    values = np.zeros([*batch.input_ids.shape, 5])
-    for row, column, tag, value in places:
-        values[row, column, TAGS.index(tag)] = value
-    return Given(values=values)
+def model_for(batch, *logits):
+    """A model with these logits, each (window, column, tag, logit), and 0 elsewhere."""
+    values = np.zeros([*batch.input_ids.shape, len(TAGS)])
+    for window, column, tag, logit in logits:
+        values[window, column, TAGS.index(tag)] = logit
+    return ModelOfLogits(values)
 
 
 def test_a_word_has_the_tag_of_its_first_piece(make):
     task = make()
     batch = batch_of(task, *SENTENCES)
-    model = logits_for(
+    model = model_for(
         batch,
         (0, 1, "B-A", 5),
         (0, 2, "B-B", 9),
@@ -93,17 +114,18 @@ def test_a_word_has_the_tag_of_its_first_piece(make):
     )
     predictions, loss = task.predict(model, batch, labelled=True)
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["I-B", "O", "B-A"]]
-    logs = F.log_softmax(model.logits).numpy()
-    first = -(logs[0, 1, 0] + logs[0, 4, 4]) / 2
-    second = -(logs[1, 1, 4] + logs[1, 5, 2] + logs[1, 8, 3]) / 3
-    assert loss == pytest.approx(first + second, abs=1e-12)
+    log_probabilities = F.log_softmax(model.logits).numpy()  # [window, column, tag]
+    b_a, _, b_b, i_b, outside = range(len(TAGS))
+    first = log_probabilities[0, [1, 4], [b_a, outside]]  # of the gold tags of the words
+    second = log_probabilities[1, [1, 5, 8], [outside, b_b, i_b]]
+    assert loss == pytest.approx(-first.mean() - second.mean(), abs=1e-12)
 
 
 def test_a_word_has_the_tag_that_all_its_pieces_find_likeliest(make):
     """abc: the first piece says B-B, but only a little, and the others say I-A."""
-    task = make(pieces="all")
+    task = make(label_pieces="all")
     batch = batch_of(task, *SENTENCES)
-    model = logits_for(
+    model = model_for(
         batch,
         (0, 1, "B-B", 1.5),
         (0, 1, "B-A", 1),
@@ -120,12 +142,13 @@ def test_a_word_has_the_tag_that_all_its_pieces_find_likeliest(make):
 
 def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
     """Windows a-h, g-n, m-p: in the overlap g counts in the first, h in the second window."""
-    task = make(size=10)
+    task = make(max_seq_len=10)
     batch = batch_of(task, sentence("a b c d e f g h i j k l m n o p"), sentence("z"))
-    everywhere = [(0, 7, "B-A", 5), (0, 8, "B-B", 5), (1, 1, "I-B", 5), (1, 2, "I-A", 5), (3, 1, "I-B", 5)]
-    model = logits_for(
-        batch, *everywhere, *((row, column, "O", 1) for row in range(4) for column in range(10))
-    )
+    # g is in column 7 of the first window and column 1 of the second, h in columns 8 and 2.
+    tags_of_g_and_h = [(0, 7, "B-A", 5), (0, 8, "B-B", 5), (1, 1, "I-B", 5), (1, 2, "I-A", 5)]
+    tag_of_z = (3, 1, "I-B", 5)
+    others = [(window, column, "O", 1) for window in range(4) for column in range(10)]
+    model = model_for(batch, *tags_of_g_and_h, tag_of_z, *others)
     predictions, loss = task.predict(model, batch, labelled=False)
     assert task.tags(predictions[0]) == [*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"] and loss == 0.0
     assert task.tags(predictions[1]) == ["I-B"]
@@ -135,8 +158,9 @@ def test_official_loss_is_a_mean_over_all_of_the_batch(make):
     """Pads count in the divisor and add nothing; [CLS] and [SEP] are learned as O."""
     task = make(OfficialTagging)
     batch = batch_of(task, *SENTENCES)
-    assert batch.labels[0].tolist()[:6] == [4, 0, 1, 1, 4, 4]
-    model = Given(batch.input_ids.shape)
+    labels_of_first = [TAGS[label] for label in batch.labels[0, :6]]
+    assert labels_of_first == ["O", "B-A", "I-A", "I-A", "O", "O"]  # [CLS] a b c d [SEP]
+    model = random_model(batch)
     loss, _ = task.loss(model, *task.send_batches(model, [batch]))
     mask = (batch.input_ids != Letters.pad_id).astype("float64")
     labels = paddle.to_tensor(np.maximum(batch.labels, 0))
@@ -146,18 +170,20 @@ def test_official_loss_is_a_mean_over_all_of_the_batch(make):
 
 def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path):
     """Room for 6 pieces: "ij" and the entity after it are gone, for the recall as well."""
-    task = make(OfficialTagging, size=8)
+    task = make(OfficialTagging, max_seq_len=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]
     batch = batch_of(task, *data)
-    pieces = ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"]
-    truth = logits_for(batch, *((0, column, tag, 9) for column, tag in enumerate(pieces)))
-    predictions, _ = task.predict(truth, batch, labelled=True)
+    # [CLS] a b c d e f [SEP]; "-" has no piece.
+    gold_tags = ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"]
+    knows_all = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(gold_tags)))
+    predictions, _ = task.predict(knows_all, batch, labelled=True)
     assert task.score(data, predictions, "en") == {"f1": 100.0, "precision": 100.0, "recall": 100.0}
     task.write(tmp_path / "x.txt", data, predictions)
     lines = (tmp_path / "x.txt").read_text().splitlines()
     assert lines == ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
-    pieces = ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"]
-    specials = logits_for(batch, *((0, column, tag, 9) for column, tag in enumerate(pieces)))
-    predictions, _ = task.predict(specials, batch, labelled=True)
-    scores = task.score(data, predictions, "en")  # [CLS] is an entity, and one of two is too short
+    # [CLS] is taken for an entity, and the second of the two entities is too short.
+    wrong_tags = ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"]
+    errs_twice = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(wrong_tags)))
+    predictions, _ = task.predict(errs_twice, batch, labelled=True)
+    scores = task.score(data, predictions, "en")
     assert (scores["precision"], scores["recall"]) == (pytest.approx(100 / 3), 50.0)
