@@ -2,8 +2,8 @@
 
 On a CPU, AdamW on the whole word table (192 million numbers at base size) takes a twentieth of a step, and a
 fine-tuning batch contains some thousand of 250,002 words. If a row has no gradient and its moments are 0,
-AdamW changes it by weight decay only, so such rows are skipped; the result equals AdamW on the whole table.
-Above a share of the table, updating all of it is faster.
+AdamW changes it by weight decay only. Such rows are only decayed here, and the others move; the result equals
+AdamW on the whole table. If more than a share of the rows moves, updating all of them is faster.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -54,9 +54,10 @@ class AdamW(paddle.optimizer.AdamW):
         self._moving_rows_on_gpu: dict[str, MovingRowsOnGpu] = {}
         self._moving_counts: dict[str, int] = {}
         self._rates: dict[float, Tensor] = {}  # of this step, by ratio
-        self._delayed: dict[str, tuple[Tensor, Tensor]] = {}  # name -> parameter and gradient of this step
-        self._groups: list[AdamGroup] = []  # of the parameters below
-        self._in_groups: list[str] = []
+        # Those that are updated at the end of this step, in groups: name -> (parameter, gradient).
+        self._delayed: dict[str, tuple[Tensor, Tensor]] = {}
+        self._groups: list[AdamGroup] = []
+        self._in_groups: list[str] = []  # the names of the parameters in `_groups`
         # name -> beta1 ** (updates so far + 1), the value of Paddle's tensor, known without reading it
         self._beta1_powers: dict[str, float] = {}
 
@@ -92,7 +93,7 @@ class AdamW(paddle.optimizer.AdamW):
         return super()._create_optimization_pass(parameters_and_grads, param_group_idx)
 
     def _create_param_lr(self, param_and_grad):
-        # Paddle would multiply rate and ratio for each parameter.
+        # Paddle would multiply rate and ratio for each parameter; here equal ratios share the product.
         ratio = param_and_grad[0].optimize_attr["learning_rate"]
         if ratio not in self._rates:
             self._rates[ratio] = super()._create_param_lr(param_and_grad)
@@ -101,8 +102,6 @@ class AdamW(paddle.optimizer.AdamW):
     def _append_optimize_op(self, block, param_and_grad):
         # Paddle calls this for each parameter with a gradient.
         parameter, gradient = param_and_grad
-        table = self.tables.get(parameter.name)
-        touched = None if table is None else table.touched_rows(gradient)
         row_gradient = self.row_gradients.get(parameter.name)
         if row_gradient is not None and row_gradient.is_in_use():
             with self._decay_of(parameter):
@@ -112,6 +111,8 @@ class AdamW(paddle.optimizer.AdamW):
         if device.uses_gpu_kernels() and gradient.dtype == parameter.dtype:
             self._delayed[parameter.name] = (parameter, gradient)
             return None
+        table = self.tables.get(parameter.name)
+        touched = None if table is None else table.touched_rows(gradient)
         with self._decay_of(parameter):
             if touched is not None:
                 self._update_rows(parameter, gradient, touched)
@@ -182,7 +183,7 @@ class AdamW(paddle.optimizer.AdamW):
         self._moving_rows[parameter.name].update(gradient, touched, adam, decay)
 
     def _update_rows_on_gpu(self, parameter: Tensor, gradient: Tensor, rows: Tensor) -> None:
-        """Update a word table [V, H] with gradients [C, H] of its `rows`, int64 [C]."""
+        """Update a word table [V, H] with gradients [n, H] of its `rows`, int64 [n]."""
         moment1 = self._get_accumulator_master(self._moment1_acc_str, parameter)
         moment2 = self._get_accumulator_master(self._moment2_acc_str, parameter)
         rate = self._create_param_lr((parameter, gradient))
@@ -197,7 +198,10 @@ class AdamW(paddle.optimizer.AdamW):
         self._moving_rows_on_gpu[parameter.name].update(tables, gradient, rows, count, adam)
 
     def _adam_without_decay(self, parameter: Tensor, rate: Tensor) -> Callable[..., None]:
-        """Return what updates some rows of a table: weight, both moments and gradient, [R, H] each."""
+        """Return a function that updates some rows of a table in place.
+
+        It takes their weight, both moments and gradient, [R, H] each.
+        """
         beta1_power = self._get_accumulator_master(self._beta1_pow_acc_str, parameter)
         beta2_power = self._get_accumulator_master(self._beta2_pow_acc_str, parameter)
 
@@ -230,7 +234,7 @@ class AdamW(paddle.optimizer.AdamW):
 
 
 class MovingRows:
-    """The rows of one table [V, H] whose two moments may differ from 0."""
+    """The rows of one word table [V, H] on a CPU whose two moments may differ from 0."""
 
     def __init__(self, weight: Tensor, moment1: Tensor, moment2: Tensor):
         self.tensors = (weight, moment1, moment2)  # [V, H] each
@@ -267,6 +271,9 @@ def _gather(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     part = np.empty([len(rows), table.shape[1]], table.dtype)
     over_rows(partial(_take, part, table, rows), *part.shape)
     return part
+
+
+# The work of one thread: the places of a slice.
 
 
 def _scale(table: np.ndarray, factor: float, places: slice) -> None:

@@ -33,8 +33,8 @@ from training.totals import Totals
 from utils.errors import UserError
 from utils.logging import logger
 
-LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
-# Names in the totals of a step, beside those of the sums and the parameters.
+LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum
+# Names in the totals of a step, beside those of the sums, the word tables and the parameters.
 LOSS = "loss"
 SQUARED_NORM = "squared norm"
 STOP = "stop"
@@ -119,7 +119,7 @@ class Engine:
             if parameter.dtype not in HALF:
                 continue
             master = masters.get(parameter.name)
-            if master is None:  # another process owns the parameter
+            if master is None:  # another process owns the parameter and sends the master
                 master = paddle.empty(parameter.shape, "float32")
             distributed.broadcast_([master], self._sharded._param2rank[parameter.name])
             if distributed.is_main():
@@ -159,8 +159,8 @@ class Engine:
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
         totals = Totals(
             [LOSS, *self.sums],
-            on_device=[SQUARED_NORM, *map(_moving_rows, self._row_tables())],
-            on_host=[STOP, *map(_users, self.parameters)],
+            on_device=[SQUARED_NORM, *(_moving_rows(name) for name in self._row_tables())],
+            on_host=[STOP, *(_gradients_of(name) for name in self.parameters)],
         )
 
         # Forward and backward passes of this process; the gradients add up in place.
@@ -185,9 +185,9 @@ class Engine:
         for name, table in self._row_tables().items():
             self.optimizer.set_moving_count(table, int(values[_moving_rows(name)]))
 
-        # AdamW would update a parameter without a gradient, too.
+        # A parameter without a gradient on any process got zeros. AdamW would decay it.
         for name, parameter in self.parameters.items():
-            if values[_users(name)] == 0:
+            if values[_gradients_of(name)] == 0:
                 parameter.grad = None
 
         # Clip and update, unless a value is not finite; the schedule goes on either way.
@@ -211,6 +211,7 @@ class Engine:
             self._is_decorated = True
 
     def _drop_gradients(self) -> None:
+        """Leave no parameter with a gradient."""
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
@@ -230,7 +231,7 @@ class Engine:
         """Sum the gradients over the processes. Add their norm, and which of them exist, to the totals."""
         # Before the exchange, which makes zeros of a gradient that this process does not have.
         for name, parameter in self.parameters.items():
-            totals.add(_users(name), float(parameter.grad is not None))
+            totals.add(_gradients_of(name), float(parameter.grad is not None))
         if distributed.world_size() > 1:
             self._exchange_gradients()
         else:
@@ -261,7 +262,8 @@ class Engine:
         ]
         for parameter in trained:
             if parameter.grad is None:
-                dtype = "float32" if parameter.dtype in HALF else parameter.dtype  # O2: as the others'
+                # That of the gradients on the other processes; in O2 they are float32.
+                dtype = "float32" if parameter.dtype in HALF else parameter.dtype
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)
         if self.is_sharded:
             with distributed.lost_process_is_a_user_error():
@@ -284,7 +286,7 @@ class Engine:
         """Sum the rows of a word table's gradient over the processes."""
         self.optimizer.row_gradients[table.name].merge(distributed.sum_)
         if self.is_sharded and table.grad is not None:
-            table.grad.scale_(1 / distributed.world_size())  # as fleet does with the others
+            table.grad.scale_(1 / distributed.world_size())  # fleet averages the other gradients
 
     def _squared_norm(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
@@ -300,7 +302,9 @@ class Engine:
         return paddle.add_n(squares).reshape([]) if squares else paddle.zeros([], "float64")
 
     def _own_with_gradient(self) -> list[Tensor]:
-        return [p for p in self.parameters.values() if p.grad is not None and self._is_own(p)]
+        """The parameters that have a gradient and that this process updates."""
+        trained = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
+        return [parameter for parameter in trained if self._is_own(parameter)]
 
     def _is_own(self, parameter: Tensor) -> bool:
         """Whether this process updates the parameter."""
@@ -315,22 +319,24 @@ class Engine:
             # unscale_() saw only the gradients of this process; in stage 1 another one may have overflowed.
             self.scaler._found_inf = paddle.to_tensor([not finite])
         if finite or self.scaler.is_enable():
-            with distributed.lost_process_is_a_user_error():  # with sharding it sends the new values
+            with distributed.lost_process_is_a_user_error():  # with sharding the step sends the new values
                 self.scaler.step(self._sharded or self.optimizer)
             self.scaler.update()
 
     def _clip(self, norm: float) -> None:
         """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
-        own = self._own_with_gradient()
-        if device.uses_gpu_kernels() and own:
-            gradients.divide_([parameter.grad for parameter in own], norm / self.clip_norm)
+        parameters = self._own_with_gradient()
+        if device.uses_gpu_kernels() and parameters:
+            gradients.divide_([parameter.grad for parameter in parameters], norm / self.clip_norm)
             return
-        for parameter in own:
+        for parameter in parameters:
+            # A word table's `TableGradient` leaves rows alone that have no gradient.
             table = self.optimizer.tables.get(parameter.name)
             gradient = parameter.grad if table is None else table
             gradient.scale_(self.clip_norm / norm)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
+        """Log a bad step. Raise a UserError at the last one of `max_bad_steps` in a row."""
         if finite:
             self.bad_in_a_row = 0
             return
@@ -383,13 +389,13 @@ class Engine:
 
 
 def _moving_rows(table: str) -> str:
-    """The name in the totals of the number of a word table's rows that move, if its gradient has rows."""
+    """The name in the totals of the number of a word table's moving rows, on a GPU."""
     return f"moving rows of {table}"
 
 
-def _users(parameter: str) -> str:
-    """The name in the totals of the number of processes whose gradient has a parameter."""
-    return f"users of {parameter}"
+def _gradients_of(parameter: str) -> str:
+    """The name in the totals of the number of processes that have a gradient of a parameter."""
+    return f"gradients of {parameter}"
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

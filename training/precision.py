@@ -79,7 +79,10 @@ class Precision:
         self.level = level
         if self.amp != NONE:
             _check_gpu(self.amp)
-        description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
+        if self.amp == NONE:
+            description = in_words(dtype, self.cpu_bf16)
+        else:
+            description = f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
         if self.amp == NONE and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
             _recommend_half_precision()
@@ -103,7 +106,8 @@ class Precision:
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
             for name, parameter in model.named_parameters():
-                if parameter.dtype in HALF and is_own(parameter):  # also if it is frozen for now
+                # A frozen parameter, too: it may be trained later.
+                if parameter.dtype in HALF and is_own(parameter):
                     optimizer._create_master_weight(parameter).set_value(loaded[name])
 
     def can_shrink(self) -> bool:
@@ -173,16 +177,22 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
 
 
 def _check_gpu(amp: str) -> None:
-    """Whether the GPU in use computes in this type."""
+    """Raise a UserError unless the GPU in use computes in this type."""
     if amp == "bf16" and not has_bf16():
         raise UserError("amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none")
 
 
 def _check_bf16(option: str) -> None:
-    """Whether this CPU multiplies in bfloat16."""
-    if missing := onednn.missing():
+    """Raise a UserError unless this CPU multiplies in bfloat16, and the options allow it.
+
+    Args:
+        option: the one that asks for bfloat16.
+    """
+    missing = onednn.missing()  # what this CPU lacks, in words
+    if missing:
         raise UserError(f"{option} needs {missing}: leave it out")
-    if (dtype := str(paddle.get_default_dtype())) != "float32":
+    dtype = str(paddle.get_default_dtype())
+    if dtype != "float32":
         raise UserError(f"{option} needs weights in float32: leave out dtype {dtype}")
     if has_plain_kernels():
         raise UserError(f"{option} needs kernels that are not plain: leave out kernels plain")
@@ -190,6 +200,7 @@ def _check_bf16(option: str) -> None:
 
 @functools.cache  # once, however many seeds a command trains
 def _recommend_half_precision() -> None:
+    """Log that this device would be faster in half precision, if so."""
     if on_gpu():
         amp = "bf16" if has_bf16() else "fp16"
         logger.info("this GPU multiplies faster in half precision: amp %s (docs/scale.md)", amp)
