@@ -286,6 +286,7 @@ class Batches:
         return micro_batches
 
     def _features(self, numbers: np.ndarray) -> list:
+        """The features of the examples with these numbers."""
         return self.encode([self.examples[number] for number in numbers.tolist()])
 
 

@@ -60,6 +60,7 @@ class Examples(FileLines, Sequence[Example]):
         return Example(row["text_a"], row.get("text_b"), self._label(row.get("label")), row.get("qid"))
 
     def _label(self, label: str | None) -> int | float:
+        """A cell of the label column as `Example.label`; None: the column is not read."""
         if label is None:
             return _NO_LABEL
         if self._regression:

@@ -170,6 +170,7 @@ class _Shards:
         return offsets
 
     def _array(self, shard: int, kind: str) -> np.ndarray:
+        """A file of a shard, memory-mapped when it is first used."""
         if (shard, kind) not in self._arrays:
             # A plain view of the mapped file: the indexing of np.memmap itself is several times slower.
             self._arrays[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
@@ -179,6 +180,7 @@ class _Shards:
         return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
 
     def _damaged(self, shard: int, kind: str) -> UserError:
+        """The error for a file of a shard that has the right size, but wrong numbers."""
         return UserError(f"{self._file(shard, kind)}: damaged: its numbers are wrong; {_REPAIR}")
 
 
@@ -305,6 +307,7 @@ def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
 
 
 def _corpus_damaged(file: Path, fault: str) -> UserError:
+    """The error for a file that is not as the manifest says."""
     return UserError(f"{file}: {fault}; the corpus is damaged; {_REPAIR}")
 
 

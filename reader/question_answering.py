@@ -160,6 +160,7 @@ class _JsonValue:
             yield _JsonValue(self.path, f"{self._place_of(key)}[{number}]", item)
 
     def _place_of(self, key: str) -> str:
+        """The place of a key; that of the whole file is "", so its keys have no dot before them."""
         return f"{self.place}.{key}".lstrip(".")
 
 
@@ -319,7 +320,7 @@ class AnswerWindows(Sequence[ContextWindow]):
         first = np.searchsorted(questions, number)
         return range(first, np.searchsorted(questions, number, side="right"))
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict:  # for pickle
         return {**vars(self), "file": None, "spans": None}
 
 

@@ -139,6 +139,7 @@ def _in_source(span: Span, sources: list[int]) -> Span:
 
 
 def _ends_in_digit_comma(piece: str) -> bool:
+    """Whether rule 5 is about a piece."""
     return len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
 
 

@@ -73,7 +73,7 @@ class FileLines:
             raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
         return line
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict:  # an open file cannot be pickled
         return {**vars(self), "_file": None}
 
 

@@ -19,6 +19,7 @@ class _NoAliases(yaml.SafeLoader):
     """The safe loader without aliases, because aliases of aliases grow without end."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """What PyYAML calls for each node of the file."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             problem = f"*{event.anchor} is an alias; write its value out"

@@ -181,7 +181,7 @@ class Progress:
     def speed(self) -> float:
         """Units per second since the start of this process's work, without the evaluations."""
         working = time.monotonic() - self.started - self.evaluation_seconds
-        return (self.completed - self.initial) / max(working, 1e-9)
+        return (self.completed - self.initial) / max(working, 1e-9)  # not through 0
 
     def eta(self, evaluations: int = 0) -> str:
         """The remaining time at the mean speed so far, as h:mm:ss, or "?".

@@ -268,4 +268,5 @@ def explanations(cls: type) -> dict[str, str]:
 
 
 def _is_string(statement: ast.stmt) -> bool:
+    """Whether a statement is a string alone, as a docstring is."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

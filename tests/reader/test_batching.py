@@ -94,7 +94,7 @@ def test_arrays():
 def test_every_example_once_in_each_epoch(small_windows, in_tokens, shuffle):
     data = batches(batch_size=200 if in_tokens else 8, in_tokens=in_tokens, shuffle=shuffle)
     for epoch in range(2):
-        steps = list(data.stream(epoch + 1, epoch))
+        steps = list(data.stream(epochs=epoch + 1, epoch=epoch))  # this epoch alone
         assert sorted(all_numbers(steps)) == list(range(203))
         assert [step.index for step in steps] == list(range(data.count(epoch)))
 
@@ -151,6 +151,7 @@ def test_in_tokens_fills_its_budget():
 
 
 def test_in_tokens_holds_its_budget(small_windows):
+    """At most 200 tokens in a global batch, padded to its longest example, and 100 in a micro-batch."""
     for step in batches(batch_size=200, in_tokens=True, micro_batch_size=100).stream():
         assert step.count * max(micro.input_ids.shape[1] for micro in step.micro_batches) <= 200
         assert all(micro.input_ids.size <= 100 for micro in step.micro_batches)
@@ -163,7 +164,8 @@ def test_resume_is_exact(small_windows, in_tokens):
     steps = list(batches(**options).stream(epochs=2))
     for place in (0, 1, 5, len(steps) // 2, len(steps) - 3, len(steps) - 1):
         expected = steps[place:]
-        resumed = list(batches(**options).stream(2, steps[place].epoch, steps[place].index))
+        first = steps[place]
+        resumed = batches(**options).stream(epochs=2, epoch=first.epoch, index=first.index)
         for step, again in zip(expected, resumed, strict=True):
             assert (again.epoch, again.index, numbers(again)) == (step.epoch, step.index, numbers(step))
             for micro, micro_again in zip(step.micro_batches, again.micro_batches, strict=True):

@@ -99,6 +99,7 @@ def test_a_download_that_breaks_off_is_continued(server, tmp_path, ranges):
 
 
 def test_two_versions_are_never_mixed(server, tmp_path):
+    """The beginning of a file that the server no longer has is not gone on with."""
     server.files["/x"] = b"0123456789"
     (tmp_path / "x.part").write_bytes(b"abc")
     (tmp_path / "x.version").write_text('"of another file"')

@@ -126,7 +126,8 @@ def ids(text: str) -> list[int]:
     "text, labels, pieces, expected_ids, expected",
     [
         ("ab c", (0, O), "first", "<abc>", [X, 0, X, O, X]),
-        ("_ab _ _c", (0, O, 2), "first", "<_ab__c>", [X, X, 0, X, O, X, 2, X]),  # not a space alone
+        # A "▁" before a word is not labelled, unless it is the whole word.
+        ("_ab _ _c", (0, O, 2), "first", "<_ab__c>", [X, X, 0, X, O, X, 2, X]),
         ("_ab _ _c", (0, O, 2), "leading", "<_ab__c>", [X, 0, X, X, O, 2, X, X]),
         ("abc d ef g", (0, 3, O, 2), "all", "<abcdefg>", [X, 0, 1, 1, 3, O, O, 2, X]),
         ("a - b", (O, 0, 1), "first", "<a?b>", [X, O, 0, 1, X]),  # a word without pieces
@@ -161,6 +162,7 @@ def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
 
 
 def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
+    """Room for 8 pieces; the word has 11."""
     feature = encode("a bcdefghijkl m", O, 2, O, size=10, pieces="all")
     assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")
     assert feature.labels == [X, O, X, X, 2, *[3] * 7, X, X, O, X]

@@ -17,6 +17,7 @@ from utils.errors import UserError, run
 
 @pytest.fixture(autouse=True)
 def quiet_afterwards():
+    """The loggers of a test write nothing in the next one."""
     yield
     run_log._attach([])
 

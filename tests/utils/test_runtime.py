@@ -119,6 +119,7 @@ def test_prepare_leaves_the_users_values():
 
 
 def test_prepare_knows_the_processes_of_a_job():
+    """The threads of this machine are for its 2 processes, not for the 16 of the whole run."""
     code = "from utils.runtime import prepare; print('returned', prepare())"
     cores = read_cpu().cores
     process = python(code, PADDLE_LOCAL_SIZE="2", PADDLE_TRAINERS_NUM="16", PADDLE_TRAINER_ID="1")
@@ -153,7 +154,7 @@ keeps_memory = pytest.mark.skipif(
 @keeps_memory
 def test_freed_memory_is_kept():
     prepared = "from utils.runtime import prepare; prepare(quiet=True)\n"
-    assert int(python(FAULTS).stdout) > 100
+    assert int(python(FAULTS).stdout) > 100  # page faults
     assert int(python(prepared + FAULTS).stdout) < 10
 
 
