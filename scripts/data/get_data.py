@@ -44,6 +44,7 @@ class Part(NamedTuple):
     files: Sequence[str]
 
 
+TATOEBA_CODES = [TATOEBA[language] for language in TATOEBA]  # "deu" for German
 PARTS = {
     "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
     "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
@@ -58,11 +59,7 @@ PARTS = {
     "tatoeba": Part(
         "",
         f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1",
-        [
-            f"tatoeba.{code}-eng.{side}"  # code: "deu" for German
-            for code in TATOEBA.values()
-            for side in (code, "eng")
-        ],
+        [f"tatoeba.{code}-eng.{side}" for code in TATOEBA_CODES for side in (code, "eng")],
     ),
     "bucc": Part(
         "bucc",
