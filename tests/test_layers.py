@@ -104,9 +104,8 @@ for name in {names}:
     assert list(tmp_path.iterdir()) == []
 
 
-# Calls that may make a constant. A call whose name begins with a capital makes an object of a class, and may,
-# too.
-DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len"}
+# Calls that may make a constant, as may those of a class, whose name begins with a capital.
+DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len", "values"}
 
 
 def works_at_import(statement: ast.stmt) -> bool:

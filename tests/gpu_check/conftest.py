@@ -12,9 +12,9 @@ from tests.training.conftest import fp16  # noqa: F401  a fixture
 
 
 def results(output: str) -> dict[str, dict]:
-    """The JSON in the last line, by check."""
-    *lines, last = output.splitlines()
-    report = json.loads(last)
+    """Check -> its result, from the JSON in the last line of the command's output."""
+    *lines, last_line = output.splitlines()
+    report = json.loads(last_line)
     # The log shows on the console where another test has set it up.
     lines = [line for line in lines if not line.startswith(("device: ", "this GPU"))]
     assert len(lines) == len(report["checks"])
@@ -24,10 +24,10 @@ def results(output: str) -> dict[str, dict]:
 
 @pytest.fixture
 def check(capsys):
-    """check(name): exit code and message of one check; check(name, function): of another function."""
+    """check(name): exit code and message of one check; check(name, function): with another function."""
 
     def run(name: str, function=None) -> tuple[int, str]:
-        code = run_checks(True, {name: function or gpu_check.CHECKS[name]})
+        code = run_checks(quick=True, checks={name: function or gpu_check.CHECKS[name]})
         result = results(capsys.readouterr().out)[name]
         assert (result["result"] == "failed") == bool(code)
         return code, result["message"]
@@ -41,7 +41,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(device, "on_gpu", lambda: True)
     monkeypatch.setattr(device, "has_bf16", lambda: True)
     monkeypatch.setattr(device, "capability", lambda: (8, 0))
-    monkeypatch.setattr(device, "memory", lambda: 80 << 30)
+    monkeypatch.setattr(device, "memory", lambda: 80 << 30)  # bytes
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA A100-SXM4-80GB")
     monkeypatch.setattr(device, "uses_flash_mask", lambda half: half)
     monkeypatch.setattr(paddle.device, "synchronize", lambda: None)

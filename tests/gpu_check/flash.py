@@ -13,13 +13,13 @@ from tests.helpers.flash import visible
 def flashmask(
     rows_too_far: int = 0, swapped: bool = False, drops: bool = True, drops_anew: bool = False
 ) -> Callable[..., Tensor]:
-    """A stand-in for `paddle.nn.functional.flashmask_attention`.
+    """Make a stand-in for `paddle.nn.functional.flashmask_attention`, by default a right one.
 
     Args:
-        rows_too_far: so many rows after its sequence see a column.
-        swapped: start and end are taken for each other.
+        rows_too_far: so many rows too many after its sequence see a column.
+        swapped: whether start and end are taken for each other.
         drops: whether it has dropout.
-        drops_anew: the backward pass has a dropout mask of its own.
+        drops_anew: whether the backward pass has a dropout mask of its own.
     """
 
     def attention(query, key, value, startend_row_indices, dropout=0.0, causal=False, training=True):
@@ -36,6 +36,7 @@ def flashmask(
             weights = F.dropout(weights, dropout)
         context = paddle.matmul(weights, value)
         if drops_anew:
+            # The values of `context`, with the gradients of `in_backward`.
             in_backward = paddle.matmul(other_weights, value)
             context = in_backward + (context - in_backward).detach()
         return context.transpose([0, 2, 1, 3])

@@ -23,6 +23,7 @@ def test_a_cpu_passes(tmp_path):
         assert fact in of_checks["environment"]["message"]
 
 
+# Checks, as the command runs them.
 def broken(quick: bool) -> str:
     raise Failed("the card is on fire; fetch water")
 
@@ -37,7 +38,7 @@ def well(quick: bool) -> str:
 
 def test_a_failed_check_ends_with_1_and_the_others_run(capsys):
     checks = {"first": broken, "second": surprising, "third": well}
-    assert run_checks(True, checks) == 1
+    assert run_checks(quick=True, checks=checks) == 1
     first, second, third = results(capsys.readouterr().out).values()
     assert first["message"] == "the card is on fire; fetch water"
     assert second["result"] == "failed" and "error(700)" in second["message"]
@@ -45,5 +46,7 @@ def test_a_failed_check_ends_with_1_and_the_others_run(capsys):
 
 
 def test_without_the_right_paddle_the_other_checks_are_left_out(capsys):
-    assert run_checks(True, {"device": broken, "then": well}, needed=["device"]) == 1
+    """After a needed check has failed."""
+    checks = {"device": broken, "then": well}
+    assert run_checks(quick=True, checks=checks, needed=["device"]) == 1
     assert list(results(capsys.readouterr().out)) == ["device"]

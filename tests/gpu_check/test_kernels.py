@@ -1,5 +1,6 @@
 """Faults of operations, attention and the loss are found."""
 
+import itertools
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from tests.gpu_check.flash import flashmask
 
 
 def test_a_wrong_scale(check, monkeypatch):
+    """Queries that are 1 % too large."""
     apply = attention.AttentionOnCpu.apply
     monkeypatch.setattr(attention.AttentionOnCpu, "apply", lambda query, *rest: apply(query * 1.01, *rest))
     code, message = check("attention")
@@ -20,7 +22,7 @@ def test_a_wrong_scale(check, monkeypatch):
 
 
 def test_a_mask_that_leaks(check, monkeypatch):
-    monkeypatch.setattr(layout.Group, "masked", None)
+    monkeypatch.setattr(layout.Group, "masked", None)  # nothing is masked
     code, message = check("attention")
     assert code == 1 and "packed in float64 is off by" in message
 
@@ -41,7 +43,7 @@ def test_a_head_with_short_rows(check, monkeypatch, outputs):
 
 
 def test_a_loss_over_padded_words(check, monkeypatch):
-    """The table is padded, and the logits of the pads are 0, not far below the others."""
+    """1002 words are padded to 1024, and the logits of the pads are 0 instead of far below the others."""
     cross_entropy = masked_loss.cross_entropy
 
     def with_pads(x, table, bias, labels):
@@ -59,8 +61,7 @@ def test_a_loss_over_padded_words(check, monkeypatch):
 
 def test_a_right_flash_mask(gpu, check, monkeypatch):
     monkeypatch.setattr(functional, "flashmask_attention", flashmask())
-    check_it = partial(kernels.check_flash_mask, dtype="float32")
-    code, message = check("flash mask", check_it)
+    code, message = check("flash mask", partial(kernels.check_flash_mask, dtype="float32"))
     assert code == 0 and "its dropout is right" in message
 
 
@@ -80,13 +81,13 @@ def test_a_faulty_flash_mask(gpu, check, monkeypatch, fault, reason):
 
 
 def test_dropout_that_does_not_follow_the_seed(gpu, check, monkeypatch):
-    right = flashmask()
-    calls = []
+    """Each call draws from a seed of its own."""
+    attention_of_right = flashmask()
+    seeds = itertools.count(1)
 
     def unseeded(*arguments, **options):
-        calls.append(1)
-        paddle.seed(len(calls))
-        return right(*arguments, **options)
+        paddle.seed(next(seeds))
+        return attention_of_right(*arguments, **options)
 
     monkeypatch.setattr(functional, "flashmask_attention", unseeded)
     code, message = check("flash mask", partial(kernels.check_flash_mask, dtype="float32"))

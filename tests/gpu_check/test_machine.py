@@ -16,7 +16,7 @@ def healthy(gpu, monkeypatch):
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA H100")
     monkeypatch.setattr(paddle.version, "cuda_archs", lambda: [75, 80, 86, 89, 90])
     monkeypatch.setattr(paddle.version, "cuda", lambda: "12.6")
-    monkeypatch.setattr(paddle, "get_flags", lambda names: {names[0]: 2})
+    monkeypatch.setattr(paddle, "get_flags", lambda names: {names[0]: 2})  # the version of flash attention
     monkeypatch.setattr(machine, "output_of", lambda *command: "560.35.05")
 
 

@@ -1,4 +1,4 @@
-"""Two processes that add gradients twice, or that do not skip together, are found."""
+"""The check finds two processes that add gradients twice, or that do not skip a step together."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ if distributed.is_main():
 
 @pytest.fixture
 def check_with(check, tmp_path):
-    """check_with(fault): the check of two processes that run these lines first."""
+    """check_with(fault): run the check with two processes that first run the lines `fault`."""
 
     def run(fault: str) -> tuple[int, str]:
         script = tmp_path / "faulty.py"
@@ -53,11 +53,14 @@ def test_processes_that_do_not_skip_together(check_with):
 
 
 def test_a_sum_over_two_cards(monkeypatch):
-    """A ring of two sends as many bytes as the gradient has."""
+    """A ring of two cards sends as many bytes as the gradient has.
+
+    Here that takes no time but 5 s of a false clock.
+    """
     monkeypatch.setattr(processes, "SUM_BYTES", 1 << 20)
     monkeypatch.setattr(processes.paddle.distributed, "all_reduce", lambda tensor: None)
     monkeypatch.setattr(processes.paddle.device, "synchronize", lambda: None)
     monkeypatch.setattr(processes.distributed, "world_size", lambda: 2)
-    clock = iter([0.0, 5.0])
+    clock = iter([0.0, 5.0])  # before and after five sums
     monkeypatch.setattr(processes.time, "perf_counter", lambda: next(clock))
     assert processes.sum_speed() == pytest.approx((1 << 20) / 1e9)

@@ -9,6 +9,7 @@ import pytest
 from model import device, half_weights, layers
 from scripts.gpu import step
 
+# What the profiler shows of a step: kind and name of each event. It needs two uploads and one read.
 HEALTHY = [
     ("Memcpy", "MEMCPY_HtoD"),
     ("Memcpy", "MEMCPY_HtoD"),
@@ -20,7 +21,7 @@ HEALTHY = [
 
 @pytest.fixture
 def stepping(gpu, monkeypatch):
-    """stepping(dtype, events): a step calls FlashMask with this dtype and the profiler shows these events."""
+    """stepping(dtype, events): from now on a step calls FlashMask with this dtype, and has these events."""
 
     def plant(dtype, events):
         def xnli_step(engine):
@@ -28,8 +29,12 @@ def stepping(gpu, monkeypatch):
             with contextlib.suppress(Exception):  # a CPU has no such kernel
                 paddle.nn.functional.flashmask_attention(query, query, query, None)
 
+        def profiled(work):
+            work()
+            return events
+
         monkeypatch.setattr(step, "xnli_step", xnli_step)
-        monkeypatch.setattr(step, "profiled", lambda work: (work(), events)[1])
+        monkeypatch.setattr(step, "profiled", profiled)
         monkeypatch.setattr(step, "classifier_engine", lambda quick, amp: None)
         monkeypatch.setattr(step, "phases_of", lambda engine, kernels_of_step: {})
 
@@ -54,11 +59,15 @@ def test_no_flash_mask(stepping, check):
     assert code == 1 and "1 kernels, none of flash attention" in message
 
 
+UPLOAD = ("Memcpy", "MEMCPY_HtoD")
+READ = ("Memcpy", "MEMCPY_DtoH")
+
+
 @pytest.mark.parametrize(
-    ("extra", "counts"), [(["HtoD"] * 2, "4 uploads and 1 reads"), (["DtoH"], "2 uploads and 2 reads")]
+    ("more", "counts"), [([UPLOAD, UPLOAD], "4 uploads and 1 reads"), ([READ], "2 uploads and 2 reads")]
 )
-def test_a_step_that_waits_too_often(stepping, check, extra, counts):
-    stepping("bfloat16", [*HEALTHY, *(("Memcpy", f"MEMCPY_{way}") for way in extra)])
+def test_a_step_that_waits_too_often(stepping, check, more, counts):
+    stepping("bfloat16", [*HEALTHY, *more])
     code, message = check("step")
     assert code == 1 and f"a step makes {counts}, at most 2 and 1 are needed" in message
 
@@ -70,23 +79,31 @@ def test_float16_may_read_twice():
 
 
 def test_the_phases_of_a_step(monkeypatch):
-    """Kernels of the forward pass, of the backward pass, and of the rest."""
-    monkeypatch.setattr(paddle.device, "synchronize", lambda: None)
+    """Kernels of the forward pass, of the backward pass, and of the rest of a step that has 100."""
     kernels = {"forward": 30, "forward_and_backward": 80}
-    monkeypatch.setattr(step, "_count_kernels", lambda work: (work(), kernels[work.__name__])[1])
+
+    def count_kernels(work):
+        work()
+        return kernels[work.__name__]
+
+    monkeypatch.setattr(paddle.device, "synchronize", lambda: None)
+    monkeypatch.setattr(step, "_count_kernels", count_kernels)
     phases = step.phases_of(step.classifier_engine(True, "none"), kernels_of_step=100)
     counts = {name: phase.kernels for name, phase in phases.items()}
     assert counts == {"forward": 30, "backward": 50, "update": 20}
 
 
 def test_fast_and_plain_kernels(check, monkeypatch):
+    """They agree; and fast kernels that add three times the residual are found."""
     assert device.has_plain_kernels() is False
     code, message = check("kernels")
     assert code == 0 and re.search(r"fast within \de-\d\d of plain, [\d.]+ times as fast", message)
     add_to = layers.add_to
-    monkeypatch.setattr(
-        layers, "add_to", lambda x, y: add_to(x, y if device.has_plain_kernels() else 3.0 * y)
-    )
+
+    def faulty(x, y):
+        return add_to(x, y if device.has_plain_kernels() else 3.0 * y)
+
+    monkeypatch.setattr(layers, "add_to", faulty)
     code, message = check("kernels")
     assert code == 1 and "training with fast kernels is off by" in message
     assert "train with kernels plain" in message and not device.has_plain_kernels()

@@ -10,13 +10,13 @@ from scripts.gpu import toys, training
 from training.engine import Engine
 from training.precision import Precision
 
-LARGEST_GRADIENT = 0.05
-LARGEST_HALF = 65504.0
+LARGEST_GRADIENT = 0.05  # that the overflows are computed from
+LARGEST_HALF = 65504.0  # number of float16
 
 
 @pytest.fixture
 def overflowing(gpu, fp16, monkeypatch):
-    """overflowing(recovers): Paddle's scaler, whose gradients overflow like those of float16."""
+    """overflowing(recovers): gradients overflow where float16 would; without recovery, at every step."""
 
     def plant(recovers: bool) -> None:
         unscale = paddle.amp.GradScaler.unscale_
@@ -47,16 +47,20 @@ def test_an_overflow_that_never_recovers(overflowing, check):
 
 
 def test_a_scale_that_never_overflows(gpu, fp16, check):
+    """As on this CPU, which computes in float32."""
     code, message = check("overflow")
     assert code == 1 and "skipped 0 of 20 steps" in message
 
 
 def test_a_task_that_mixes_up_its_outputs(check, monkeypatch):
+    """In float32 the logits of the end are those of the start."""
     forward = SpanClassifier.forward
 
     def swapped(model, batch):
         start, end = forward(model, batch)
-        return (start, start) if start.dtype == paddle.float32 else (start, end)
+        if start.dtype == paddle.float32:
+            return start, start
+        return start, end
 
     assert check("tasks")[0] == 0
     monkeypatch.setattr(SpanClassifier, "forward", swapped)
@@ -145,7 +149,9 @@ def test_an_objective_in_wrong_precision(check, monkeypatch):
     backward = paddle.Tensor.backward
 
     def too_large(loss, *arguments):
-        return backward(loss * 1.05 if loss.dtype == paddle.float32 else loss, *arguments)
+        if loss.dtype == paddle.float32:
+            loss = loss * 1.05
+        return backward(loss, *arguments)
 
     monkeypatch.setattr(toys, "STEPS", 4)
     monkeypatch.setattr(paddle.Tensor, "backward", too_large)
@@ -154,9 +160,9 @@ def test_an_objective_in_wrong_precision(check, monkeypatch):
 
 
 def test_equal_weights_in_all_types():
-    weights = [
-        [parameter.astype("float32").numpy() for parameter in toys.make_model(dtype).parameters()]
-        for dtype in ("float32", "float64")
-    ]
-    assert all((ours == exact).all() for ours, exact in zip(*weights))
+    """A model in float64, rounded to float32, has the weights of the same model in float32."""
+    single = toys.make_model("float32").parameters()
+    double = toys.make_model("float64").parameters()
+    for parameter, exact in zip(single, double, strict=True):
+        assert (parameter.numpy() == exact.astype("float32").numpy()).all()
     assert isinstance(toys.task_models("float32")["spans"], nn.Layer)

@@ -16,6 +16,7 @@ from finetune.pair_losses import in_batch_softmax, teacher_mse
 from model.checkpoint.formats import tables
 from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import train_pieces
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, make_ours
 
@@ -35,6 +36,7 @@ def test_it_is_the_newest():
 
 @pytest.mark.parametrize("head", XLM_R_HEADS)
 def test_every_class(tmp_path, head):
+    """A conversion computes our numbers there; and what transformers saves of it computes them here again."""
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "xlm-roberta"])
@@ -50,33 +52,20 @@ def test_every_class(tmp_path, head):
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory):
-    import sentencepiece
-
-    folder = tmp_path_factory.mktemp("pieces")
-    with open(folder / "piece.model", "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(TEXTS * 20),
-            model_writer=file,
-            vocab_size=170,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            num_threads=1,
-            normalization_rule_name="nmt_nfkc",
-            minloglevel=2,
-        )
-    return folder / "piece.model"
+    """A piece model that is trained on TEXTS."""
+    path = tmp_path_factory.mktemp("pieces") / "piece.model"
+    return train_pieces(path, TEXTS * 20, vocab_size=170, normalization_rule_name="nmt_nfkc")
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, pieces):
-    """A folder of ours with a tokenizer, and its conversion to XLM-RoBERTa."""
+    """The folder of `ours`, a model, and `converted`, the same as XLM-RoBERTa; and the tokenizer of both."""
     folder = tmp_path_factory.mktemp("models")
     tokenizer = Tokenizer(piece_model_path=pieces)
-    make_ours(
-        folder / "ours", config={**CONFIG, "vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130}
-    )
-    paths = [str(folder / "ours"), str(folder / "converted"), "--to", "xlm-roberta", "--piece_model_path"]
-    convert.main([*paths, str(pieces)])
+    sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130}
+    make_ours(folder / "ours", config={**CONFIG, **sizes})
+    flags = ["--to", "xlm-roberta", "--piece_model_path", str(pieces)]
+    convert.main([str(folder / "ours"), str(folder / "converted"), *flags])
     return folder, tokenizer
 
 
@@ -95,7 +84,7 @@ def test_sentence_transformers(converted):
     """The pooling that we write is read: the vectors are those of "specials" at the top layer."""
     folder, tokenizer = converted
     peer = SentenceTransformer(str(folder / "converted"), device="cpu")
-    assert (folder / "converted/modules.json").is_file()  # the library would make modules of its own
+    assert (folder / "converted/modules.json").is_file()  # without it the library makes modules of its own
     assert [type(module).__name__ for module in peer] == ["Transformer", "Pooling"]
     tokenizer.write_vocab(folder / "ours" / "vocab.txt")
     shutil.copy(tokenizer.piece_model_path, folder / "ours" / "piece.model")
@@ -104,39 +93,54 @@ def test_sentence_transformers(converted):
 
 
 class Peer(torch.nn.Module):
-    """A sentence encoder whose vectors are given: the input is the vectors."""
+    """A sentence encoder whose input already is the vectors."""
 
     def forward(self, vectors):
         return {"sentence_embedding": vectors}
 
 
-def pair_vectors(given):
-    """Sources, candidates and a teacher's vectors, [6, 16] and [6 + 6 x given, 16]; which are negatives."""
-    rng = np.random.default_rng(given)
-    sources, teacher = rng.normal(size=(2, 6, 16)).astype(np.float32)
-    candidates = rng.normal(size=(6 + 6 * given, 16)).astype(np.float32)
-    candidates[:6] += sources
-    return sources, candidates, ~np.eye(6, len(candidates), dtype=bool), teacher
+PAIRS = 6
 
 
-@pytest.mark.parametrize("given", [0, 2])
+def pair_vectors(negatives_of_each):
+    """Made-up vectors of a batch of pairs, [PAIRS, 16] float32.
+
+    Args:
+        negatives_of_each: how many more candidates each source has beside its target.
+
+    Returns:
+        The sources; the candidates [C, 16], of which the first are the targets; whether a candidate is a
+        negative of a source [PAIRS, C]; and the vectors of a teacher for the sources.
+    """
+    rng = np.random.default_rng(negatives_of_each)
+    sources, teacher = rng.normal(size=(2, PAIRS, 16)).astype(np.float32)
+    candidates = rng.normal(size=(PAIRS + PAIRS * negatives_of_each, 16)).astype(np.float32)
+    candidates[:PAIRS] += sources
+    is_negative = ~np.eye(PAIRS, len(candidates), dtype=bool)
+    return sources, candidates, is_negative, teacher
+
+
+@pytest.mark.parametrize("negatives_of_each", [0, 2])
 @pytest.mark.parametrize("both_directions", [False, True])
-def test_the_softmax_loss(given, both_directions):
-    sources, candidates, negative, _ = pair_vectors(given)
-    options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
-    peer = MultipleNegativesRankingLoss(Peer(), scale=20.0, **(options if both_directions else {}))
-    columns = [torch.from_numpy(sources), *torch.from_numpy(candidates).split(6)]
+def test_the_softmax_loss(negatives_of_each, both_directions):
+    """Ours is the sum over the pairs, theirs the mean."""
+    sources, candidates, is_negative, _ = pair_vectors(negatives_of_each)
+    options = {}
+    if both_directions:
+        options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+    peer = MultipleNegativesRankingLoss(Peer(), scale=20.0, **options)
+    columns = [torch.from_numpy(sources), *torch.from_numpy(candidates).split(PAIRS)]
     expected = peer.compute_loss_from_embeddings(columns, None).item()
-    vectors = map(paddle.to_tensor, (sources, candidates, negative))
+    vectors = map(paddle.to_tensor, (sources, candidates, is_negative))
     total, _ = in_batch_softmax(*vectors, 20.0, both_directions)
     assert expected > 0.1
-    assert total.item() / 6 == pytest.approx(expected, abs=1e-6)
+    assert total.item() / PAIRS == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_loss_of_a_teacher():
-    sources, candidates, negative, teacher = pair_vectors(0)
-    expected = MSELoss(Peer())(
-        [torch.from_numpy(sources), torch.from_numpy(candidates)], torch.from_numpy(teacher)
-    )
-    total, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
-    assert total.item() / 6 == pytest.approx(expected.item(), abs=1e-6)
+    """Ours is the sum over the pairs, theirs the mean."""
+    sources, candidates, is_negative, teacher = pair_vectors(0)
+    vectors = [torch.from_numpy(sources), torch.from_numpy(candidates)]
+    expected = MSELoss(Peer())(vectors, torch.from_numpy(teacher))
+    total, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, is_negative, teacher)))
+    assert total.item() / PAIRS == pytest.approx(expected.item(), abs=1e-6)

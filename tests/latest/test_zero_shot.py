@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import sentencepiece
 import transformers
 
 import convert
 import ernie_m
 from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import train_pieces
 from tests.helpers.toy_models import CONFIG, make_ours
 
 # Words of five languages, of which texts and labels are made; without digits before commas (docs/convert.md).
@@ -32,6 +32,7 @@ INFERENCE_LABELS = ["contradiction", "neutral", "entailment"]
 
 
 def texts_of(language: str) -> list[str]:
+    """Texts of 3 to 19 words of a language."""
     random = np.random.default_rng(sorted(WORDS).index(language))
     words = WORDS[language].split()
     return [" ".join(random.choice(words, random.integers(3, 20))) for _ in range(TEXTS_OF_EACH)]
@@ -41,23 +42,14 @@ def texts_of(language: str) -> list[str]:
 def models(tmp_path_factory):
     """A model of natural language inference with wide random weights, and the pipeline on its conversion."""
     folder = tmp_path_factory.mktemp("models")
-    with open(folder / "piece.model", "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([*WORDS.values(), *LABELS, *TEMPLATES.values()] * 20),
-            model_writer=file,
-            vocab_size=260,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            num_threads=1,
-            normalization_rule_name="nmt_nfkc",
-            minloglevel=2,
-        )
-    tokenizer = Tokenizer(piece_model_path=folder / "piece.model")
+    texts = [*WORDS.values(), *LABELS, *TEMPLATES.values()] * 20
+    pieces = train_pieces(folder / "piece.model", texts, vocab_size=260, normalization_rule_name="nmt_nfkc")
+    tokenizer = Tokenizer(piece_model_path=pieces)
     sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130, "hidden_size": 32}
     make_ours(folder / "plain", "classification", config={**CONFIG, **sizes}, labels=INFERENCE_LABELS)
-    shared = ["--piece_model_path", str(folder / "piece.model")]
-    convert.main([str(folder / "plain"), str(folder / "ours"), "--to", "ernie-m", *shared])
-    convert.main([str(folder / "plain"), str(folder / "peer"), "--to", "xlm-roberta", *shared])
+    flags = ["--piece_model_path", str(pieces)]
+    convert.main([str(folder / "plain"), str(folder / "ours"), "--to", "ernie-m", *flags])
+    convert.main([str(folder / "plain"), str(folder / "peer"), "--to", "xlm-roberta", *flags])
     peer = transformers.pipeline("zero-shot-classification", model=str(folder / "peer"), device="cpu")
     return ernie_m.load(folder / "ours"), peer
 
@@ -65,16 +57,15 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("language", WORDS)
 def test_the_same_probabilities(models, language, several):
+    """`several`: whether more than one label may be right, so that each has a probability of its own."""
     model, peer = models
     texts = texts_of(language)
     template = TEMPLATES[language]
     answers = model.zero_shot(texts, LABELS, template, several=several)
     expected = peer(texts, candidate_labels=LABELS, hypothesis_template=template, multi_label=several)
-    largest = 0.0
     for answer, of_peer in zip(answers, expected, strict=True):
         for label, score in zip(of_peer["labels"], of_peer["scores"], strict=True):
-            largest = max(largest, abs(answer["probabilities"][label] - score))
-    assert largest < 1e-5
+            assert abs(answer["probabilities"][label] - score) < 1e-5
     assert len({answer["label"] for answer in answers}) > 1  # the model tells texts apart
 
 

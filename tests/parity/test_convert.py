@@ -1,4 +1,4 @@
-"""paddlenlp and transformers load what we write, nothing missing or left over, with our numbers; and back."""
+"""PaddleNLP and transformers load what we write, whole and with our numbers; and we load what they write."""
 
 import json
 
@@ -33,8 +33,13 @@ def test_transformers(tmp_path, library, target, head):
     if head == "uie":  # transformers leaves the sigmoid to the caller
         expected = [1 / (1 + np.exp(-value)) for value in expected]
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
-    for safe, name, shard in ((True, "safe", "1GB"), (False, "bin", "1GB"), (False, "parts", "20KB")):
-        peer.save_pretrained(tmp_path / name, safe_serialization=safe, max_shard_size=shard)
+    forms = {
+        "safe": {"safe_serialization": True},
+        "bin": {"safe_serialization": False},
+        "parts": {"safe_serialization": False, "max_shard_size": "20KB"},
+    }
+    for name, options in forms.items():
+        peer.save_pretrained(tmp_path / name, **options)
         checkpoint = open_checkpoint(tmp_path / name)
         task = None if head == "lm" else head
         assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == (library, task, [])
@@ -42,14 +47,16 @@ def test_transformers(tmp_path, library, target, head):
 
 
 def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
+    """The outputs of a model of PaddleNLP. For "choice" the batch is one question with three choices."""
     arguments = {"input_ids": paddle.to_tensor(ids), "attention_mask": paddle.to_tensor(mask)}
     if head == "choice":
         arguments = {name: tensor.unsqueeze(0) for name, tensor in arguments.items()}
     model.eval()
     with paddle.no_grad():
-        out = model(**arguments)
-    out = out if isinstance(out, tuple | list) else [out]
-    return [value.numpy() for value in out]
+        outputs = model(**arguments)
+    if not isinstance(outputs, tuple | list):
+        outputs = [outputs]
+    return [output.numpy() for output in outputs]
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -59,7 +66,7 @@ def test_paddlenlp(tmp_path, head):
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "paddlenlp"])
     model_class = getattr(paddlenlp, tables.CLASSES[tables.PADDLENLP][head].name)
     written = paddle.load(str(tmp_path / "converted/model_state.pdparams"))
-    options = {"num_choices": len(ids)} if head == "choice" else {}  # which no file of PaddleNLP says
+    options = {"num_choices": len(ids)} if head == "choice" else {}  # no file of PaddleNLP says this number
     peer = model_class.from_pretrained(str(tmp_path / "converted"), **options)
     assert set(peer.state_dict()) == set(written)  # nothing missing, nothing left over
     for name, tensor in peer.state_dict().items():
@@ -153,9 +160,10 @@ def test_tokenizers(tmp_path, data_dir):
     for text in ("the quick brown fox", "слово за слово", "नमस्ते दुनिया"):
         ids = tokenizer.build(text)
         assert fast_xlm_r(text)["input_ids"] == slow_xlm_r(text)["input_ids"] == ids
-        pieces = tokenizer.tokenize(text)  # ErnieM cuts words by rules of its own: the ids are compared
+        # ErnieM's tokenizers cut words by rules of their own, so only the ids of our tokens are compared.
+        tokens = ["[CLS]", *tokenizer.tokenize(text), "[SEP]"]
         for peer in (of_transformers, of_paddlenlp):
-            assert peer.convert_tokens_to_ids(["[CLS]", *pieces, "[SEP]"]) == ids
+            assert peer.convert_tokens_to_ids(tokens) == ids
     expected = tokenizer.build("the")
     assert of_transformers("the")["input_ids"] == of_paddlenlp("the")["input_ids"] == expected
     assert fast_xlm_r("the fox", "слово")["input_ids"] == tokenizer.build("the fox", "слово")

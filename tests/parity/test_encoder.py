@@ -1,4 +1,4 @@
-"""The encoder beside its peers, with the same random weights: 3 base layers, a smaller vocabulary."""
+"""The encoder computes what its peers do, with the same random weights: 3 layers of base, fewer words."""
 
 import numpy as np
 import paddle
@@ -13,7 +13,8 @@ from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
 
-VOCABULARY, LABELS = 5000, 3
+VOCABULARY = 5000
+LABELS = 3
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 768,
@@ -24,7 +25,8 @@ SHAPE = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-# transformers' ErnieM doubles the name of the attention for q, k and v only.
+# (part of our names, what stands for it in theirs), one after the other. transformers' ErnieM doubles the
+# name of the attention for q, k and v only.
 HUGGING_FACE = [
     ("self_attn.q_proj", "self_attn.self_attn.q_proj"),
     ("self_attn.k_proj", "self_attn.self_attn.k_proj"),
@@ -53,10 +55,10 @@ def batch():
     """Ids of several lengths, padded to 48, and labels."""
     rng = np.random.default_rng(0)
     input_ids = rng.integers(4, VOCABULARY, [6, 48])
-    input_ids[:, 0] = 0
+    input_ids[:, 0] = 0  # [CLS]
     for row, length in enumerate((48, 3, 20, 47, 33, 2)):
-        input_ids[row, length - 1] = 2
-        input_ids[row, length:] = 1
+        input_ids[row, length - 1] = 2  # [SEP]
+        input_ids[row, length:] = 1  # [PAD]
     return input_ids, rng.integers(0, LABELS, 6)
 
 
@@ -67,32 +69,35 @@ def our_model():
     model = SequenceClassifier(ErnieMConfig(**SHAPE), LABELS)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
-            around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            parameter.set_value(paddle.normal(around, 0.1, parameter.shape))
+            mean = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.set_value(paddle.normal(mean, 0.1, parameter.shape))
     return model
 
 
 @pytest.fixture(scope="module")
 def our_results(our_model, batch):
+    """The states of all layers [B, T, H], the pooled states [B, H], and the gradients of all parameters."""
     input_ids, labels = batch
     inputs = padded_batch(input_ids)
     output = our_model.ernie_m.encode(inputs, output_hidden_states=True)
     pooled = our_model.ernie_m.pooler(paddle.gather(output.sequence, inputs.first_tokens))
     F.cross_entropy(our_model.classifier(pooled), paddle.to_tensor(labels)).backward()
     gradients = {name: p.grad.numpy() for name, p in our_model.named_parameters()}
-    return [inputs.padded(states).numpy() for states in output.hidden_states], pooled.numpy(), gradients
+    states = [inputs.padded(layer).numpy() for layer in output.hidden_states]
+    return states, pooled.numpy(), gradients
 
 
 def is_transposed(name: str, array: np.ndarray) -> bool:
-    """torch's linear weights are [out, in]; ours and Paddle's are [in, out]."""
+    """Whether a tensor is the weight of a linear layer: [out, in] in torch, [in, out] in Paddle."""
     return array.ndim == 2 and "_embeddings." not in name
 
 
 def to_torch(model, names: list[tuple[str, str]]) -> dict[str, tuple[str, np.ndarray]]:
-    """Our name -> their name and value."""
+    """Our name -> the name and the value of the same tensor in torch. `names`: what is replaced in names."""
     mapped = {}
     for name, parameter in model.named_parameters():
-        array, peer_name = parameter.numpy(), name
+        array = parameter.numpy()
+        peer_name = name
         for pattern, replacement in names:
             peer_name = peer_name.replace(pattern, replacement)
         mapped[name] = (peer_name, array.T if is_transposed(name, array) else array)
@@ -100,21 +105,25 @@ def to_torch(model, names: list[tuple[str, str]]) -> dict[str, tuple[str, np.nda
 
 
 def load_torch(peer: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
+    """Fill a model of torch. It may lack its table of position numbers, which is no parameter."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
     missing, unexpected = peer.load_state_dict(tensors, strict=False)
     assert not unexpected and all("position_ids" in name for name in missing)
 
 
-def assert_states_agree(states: list[np.ndarray], peer_states: list[np.ndarray], real: np.ndarray) -> None:
+def assert_states_agree(states: list[np.ndarray], peer_states: list[np.ndarray], is_real: np.ndarray) -> None:
+    """The states of all layers agree within 1e-4 where there are no pads."""
     assert len(states) == len(peer_states) == SHAPE["num_hidden_layers"] + 1
-    for a, b in zip(states, peer_states):
-        assert np.abs(a[real] - b[real]).max() < 1e-4
+    for layer, peer_layer in zip(states, peer_states):
+        assert np.abs(layer[is_real] - peer_layer[is_real]).max() < 1e-4
 
 
 def assert_gradients_agree(gradients: dict[str, np.ndarray], peer_gradients: dict[str, np.ndarray]) -> None:
+    """The gradients agree within 0.1 % of the largest number of each."""
     assert gradients.keys() == peer_gradients.keys()
     for name, gradient in gradients.items():
         # A bias of the keys shifts all scores of a row alike: its gradient is 0, and noise in any program.
+        # The noise is compared with the gradient of the queries' bias.
         scale = np.abs(gradients[name.replace("k_proj.bias", "q_proj.bias")]).max()
         assert scale > 1e-6, name
         assert np.abs(gradient - peer_gradients[name]).max() / scale < 1e-3, name
@@ -178,7 +187,8 @@ def test_hugging_face_xlm_r(our_model, our_results, batch):
 
 def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
     """Ours are absolute. Theirs are 2 less, and transformers adds the 2 to the caller's own tensor."""
-    input_ids = batch[0]
+    input_ids, _ = batch
+    states, _, _ = our_results
     positions = absolute_positions(paddle.to_tensor(input_ids), 1).numpy()
     peer_positions = torch.from_numpy(np.maximum(positions - 2, 0))
     peer = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
@@ -187,19 +197,23 @@ def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
     with torch.no_grad():
         mask = torch.from_numpy((input_ids != 1).astype("int64"))
         output = peer(torch.from_numpy(input_ids), peer_positions, mask)
-    real = input_ids != 1
-    assert np.abs(output.last_hidden_state.numpy()[real] - our_results[0][-1][real]).max() < 1e-4
-    assert np.array_equal(peer_positions.numpy()[real], positions[real])
+    is_real = input_ids != 1
+    assert np.abs(output.last_hidden_state.numpy()[is_real] - states[-1][is_real]).max() < 1e-4
+    assert np.array_equal(peer_positions.numpy()[is_real], positions[is_real])
 
 
 def torch_gradients(peer, mapped: dict[str, tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The gradients of a model of torch under our names, transposed as ours are.
+
+    `mapped`: from `to_torch`.
+    """
     peer_gradients = {
         name: parameter.grad.numpy()
         for name, parameter in peer.named_parameters()
         if parameter.grad is not None
     }
     gradients = {}
-    for name, (their_name, _) in mapped.items():
-        gradient = peer_gradients[their_name]
+    for name, (peer_name, _) in mapped.items():
+        gradient = peer_gradients[peer_name]
         gradients[name] = gradient.T if is_transposed(name, gradient) else gradient
     return gradients

@@ -12,6 +12,7 @@ TAGS = [*PARTS_OF_SPEECH, "O", "B-PER", "I-PER", ".", "-"]
 
 
 def sentences(rng: np.random.Generator, tags: list[str], lengths: np.ndarray) -> list[list[str]]:
+    """Random tags for sentences of these lengths."""
     return [[str(tag) for tag in rng.choice(tags, length)] for length in lengths]
 
 
@@ -24,10 +25,13 @@ def test_equals_seqeval(seed):
     lengths = rng.integers(1, 30, 50)
     gold = sentences(rng, tags, lengths)
     predicted = sentences(rng, tags, lengths)
-    for row, other in zip(gold, predicted):
-        kept = rng.random(len(row)) < 0.7
-        other[:] = [a if same else b for a, b, same in zip(row, other, kept)]
-    joined = [tag for row in gold for tag in (*row, "O")]
+    for gold_tags, predicted_tags in zip(gold, predicted):
+        is_right = rng.random(len(gold_tags)) < 0.7
+        for place in np.flatnonzero(is_right):
+            predicted_tags[place] = gold_tags[place]
+    joined = []
+    for tags_of_sentence in gold:
+        joined += [*tags_of_sentence, "O"]  # seqeval puts an O behind each sentence, too
     assert seqeval_chunks(joined) == set(get_entities(gold))
     scores = seqeval_scores(gold, predicted)
     assert scores.precision == pytest.approx(100 * precision_score(gold, predicted), abs=1e-10)

@@ -1,4 +1,4 @@
-"""`scripts/verify_weights.py` reproduces PaddleNLP's default mask (random weights)."""
+"""`scripts/verify_weights.py` reproduces PaddleNLP's default mask; random weights are enough to see that."""
 
 import numpy as np
 import paddle
@@ -30,6 +30,7 @@ def model():
 
 
 def test_paddlenlp_hides_position_0(model):
+    """Its numbers are those of `masked=1`, with the first token masked, and not those without a mask."""
     peer = PaddleNLPModel(PaddleNLPConfig(**CONFIG))
     peer.eval()
     peer.set_state_dict({name: paddle.to_tensor(array) for name, array in model_weights(model).items()})
