@@ -7,7 +7,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LONGEST_WAIT = 5  # seconds until a request must have arrived whole
-_CONNECTION = "connection"  # the key of a request's state
+_CONNECTION = "connection"  # the key of the connection in a request's state
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -22,14 +22,17 @@ class TimedConnection(asyncio.Protocol):
     """
 
     def __init__(self, app_state: dict[str, Any], **options: Any):
+        # uvicorn gives this state to the application in `scope["state"]`, where `watch_requests` reads it.
         self._protocol = H11Protocol(app_state={**app_state, _CONNECTION: self}, **options)
         self._timer: asyncio.TimerHandle | None = None
 
-    def await_request(self) -> None:
-        self.request_arrived()  # a timer for an earlier request must not go on
+    def start_timer(self) -> None:
+        """Close the connection in `LONGEST_WAIT` seconds, unless a whole request arrives before."""
+        self.stop_timer()  # a timer for an earlier request must not go on
         self._timer = asyncio.get_running_loop().call_later(LONGEST_WAIT, self._transport.abort)
 
-    def request_arrived(self) -> None:
+    def stop_timer(self) -> None:
+        """Keep the connection open: its request has arrived, or the connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -37,10 +40,10 @@ class TimedConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._protocol.connection_made(transport)
-        self.await_request()
+        self.start_timer()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.request_arrived()
+        self.stop_timer()
         self._protocol.connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
@@ -68,17 +71,18 @@ def watch_requests(app: App) -> App:
         async def watched_receive() -> Message:
             message = await receive()
             if not message.get("more_body"):
-                connection.request_arrived()
+                connection.stop_timer()
             return message
 
-        if not _has_body(scope):  # then nobody may receive anything
-            connection.request_arrived()
+        if not _has_body(scope):  # then the application may never call `receive`
+            connection.stop_timer()
         await app(scope, watched_receive, send)
-        connection.await_request()
+        connection.start_timer()
 
     return watched
 
 
 def _has_body(scope: Scope) -> bool:
+    """Whether the headers announce a body. Those of "content-length: 0" do not."""
     names = [name for name, value in scope["headers"] if value != b"0"]
     return b"content-length" in names or b"transfer-encoding" in names

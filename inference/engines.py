@@ -17,7 +17,7 @@ WEIGHTS_FILES = {
     "onnx-int8": "model.int8.onnx.data",
 }
 # ONNX Runtime's name of a device -> its options; the first one that is there is used.
-_PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}
+_PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}  # no TF32: full float32
 _LOG_ERRORS_ONLY = 3  # ONNX Runtime's number for it
 # The largest weight of model.int8.onnx: in 8 bits; in 7 bits, for CPUs without VNNI, where sums of 8-bit
 # products saturate.
@@ -48,7 +48,7 @@ class PaddleEngine:
         graph = folder / FILES["paddle"]
         config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
         device, _, card = paddle.device.get_device().partition(":")
-        if device == "gpu":  # export.py sets the CPU
+        if device == "gpu":  # not in export.py, which has set the CPU
             precision = inference.PrecisionType.Half if amp == "fp16" else inference.PrecisionType.Float32
             config.enable_use_gpu(_GPU_POOL_MB, int(card), precision)
         elif amp != "none":

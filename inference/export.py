@@ -43,8 +43,8 @@ from utils.files import as_json, atomic_dir
 if TYPE_CHECKING:
     from inference.graph import ExportedGraph
 
-TOLERANCE = 1e-4
-BATCH_TOKENS = 2048
+TOLERANCE = 1e-4  # the largest difference between a float32 graph and the checkpoint
+BATCH_TOKENS = 2048  # of a batch, with pads
 GENERATED_TEXTS = 64  # that are compared without --check_set
 MOST_CHECKED = 1000  # texts of --check_set
 Outputs = list[dict[str, np.ndarray]]  # of each input: output name -> array, without pads
@@ -98,10 +98,12 @@ class ExportReport:
 
 
 def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet:
-    """Read the texts of a TSV file (of a classifier perhaps with labels) or of plain lines.
+    """Read the texts that graphs are compared on, at most `MOST_CHECKED`.
 
     Args:
-        path: None: texts are made up.
+        task: what is exported.
+        path: a TSV file with a header, whose labels are read if a classifier is exported, or a text file with
+            a text on each line. None: texts are made up.
     """
     tokenizer = loaded.tokenizer
     if path is None:
@@ -110,13 +112,13 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
         return CheckSet(f"{GENERATED_TEXTS} made-up sentences", rows)
     labels = None
     if path.endswith(".tsv"):
-        ids = None
+        label_ids = None
         header = read_all(Path(path)).partition(b"\n")[0].split()
         is_labelled = task == CLASSIFICATION and b"label" in header
         if is_labelled:
-            ids = {label: id_ for id_, label in enumerate(loaded.labels)}
-        examples = islice(read_classification(path, ids, labels=is_labelled), MOST_CHECKED)
-        # Words to tag are joined by a character of their own.
+            label_ids = {label: id_ for id_, label in enumerate(loaded.labels)}
+        examples = islice(read_classification(path, label_ids, labels=is_labelled), MOST_CHECKED)
+        # A file of a tagging task joins its words with a character of their own.
         texts = [example._replace(text_a=example.text_a.replace(JOINT, " ")) for example in examples]
         if is_labelled:
             labels = [example.label for example in texts]
@@ -132,8 +134,9 @@ def random_rows(
 ) -> list[list[int]]:
     """Rows of random ids. Most are short; the last one has the greatest length."""
     random = np.random.default_rng(seed)
-    lengths = np.clip(random.lognormal(3.0, 0.8, count), 1, longest - 2).astype(int)
-    lengths[-1] = longest - 2
+    most = longest - 2  # without [CLS] and [SEP]
+    lengths = np.clip(random.lognormal(3.0, 0.8, count), 1, most).astype(int)  # the median is e^3 = 20
+    lengths[-1] = most
     return [[cls_id, *random.choice(ordinary_ids, length).tolist(), sep_id] for length in lengths]
 
 
@@ -176,7 +179,7 @@ def export(
         if name == "onnx-int8":
             report.int8.update(agreement(task, check_set, expected, outputs))
             logger.info("onnx-int8: %s", in_words(report.int8))
-        elif not difference <= TOLERANCE:
+        elif not difference <= TOLERANCE:  # true also for nan
             raise UserError(
                 f"{name}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
                 f"{TOLERANCE:.0e}; nothing was written"
@@ -204,7 +207,7 @@ def _save_paddle(graph: "ExportedGraph", path: Path) -> None:
 
     ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
     paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
-    # The file has these parameters and those of the head.
+    # The file has these parameters and those of the head: it must be larger than these.
     parameters = list(graph.encoder.embeddings.parameters())
     for layer in graph.layers:
         parameters += layer.parameters()
@@ -283,10 +286,11 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
     equal = np.concatenate([a == b for a, b in zip(decisions_before, decisions_after)])
     change: dict[str, Any] = {"decisions": float(equal.mean())}
     if check_set.labels is not None:
-        change["accuracy"] = tuple(
-            100 * float(np.mean(np.concatenate(decisions) == check_set.labels))
-            for decisions in (decisions_before, decisions_after)
-        )
+        accuracies = []
+        for decisions in (decisions_before, decisions_after):
+            is_correct = np.concatenate(decisions) == check_set.labels
+            accuracies.append(100 * float(np.mean(is_correct)))
+        change["accuracy"] = tuple(accuracies)
     return change
 
 
@@ -297,7 +301,7 @@ def _unit_means(outputs: Outputs) -> np.ndarray:
 
 
 def _decisions(task: str, outputs: Outputs) -> list[np.ndarray]:
-    """The likeliest classes, tags or places of each input."""
+    """The decisions for each input: the class, the tags of the tokens, or start and end of the answer."""
     decisions = []
     for row in outputs:
         likeliest = [row[name].argmax(axis=-1) for name in TASKS[task].outputs]

@@ -60,7 +60,7 @@ class ExportedGraph(nn.Layer):
         """Ids, int64 [B, T], padded on the right -> the outputs."""
         sequence = self._encode(input_ids)  # [B, T, H]
         if self.task == ENCODING:
-            if len(self.outputs) == 1:
+            if len(self.outputs) == 1:  # below the top layer there is no pooled output
                 return (sequence,)
             return sequence, self.encoder.pooler(sequence[:, 0])
         if TASKS[self.task].head_reads == POOLED:
@@ -75,7 +75,8 @@ class ExportedGraph(nn.Layer):
         x = self.encoder.embeddings(input_ids, absolute_positions(input_ids, pad_token_id))  # [B, T, H]
         is_real = input_ids != pad_token_id  # [B, T]
         # Pads are hidden from all rows but their own, so that no row is empty.
-        is_seen = is_real.unsqueeze(2) & is_real.unsqueeze(1) | paddle.eye(input_ids.shape[1]).astype("bool")
+        is_itself = paddle.eye(input_ids.shape[1]).astype("bool")  # [T, T]
+        is_seen = (is_real.unsqueeze(2) & is_real.unsqueeze(1)) | is_itself  # [B, T, T]
         mask = BiasMask(((1.0 - is_seen.astype(x.dtype)) * MASK_VALUE).unsqueeze(1))
         for layer in self.layers:
             x = layer(x, mask)
@@ -85,4 +86,5 @@ class ExportedGraph(nn.Layer):
 def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
     """[B, T] ids -> [B, T] positions: 2, 3, ... over the real tokens, 1 at pads."""
     is_real = (input_ids != pad_token_id).astype("int64")
-    return (is_real.cumsum(axis=1) + FIRST_POSITION - 1 - PAD_POSITION) * is_real + PAD_POSITION
+    positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # of the real tokens
+    return (positions - PAD_POSITION) * is_real + PAD_POSITION

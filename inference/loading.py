@@ -68,7 +68,7 @@ class LoadedModel:
     @property
     def longest(self) -> int:
         """The longest input in tokens, special tokens included."""
-        return self.config["max_position_embeddings"] - 2
+        return self.config["max_position_embeddings"] - 2  # positions begin at 2
 
     @property
     def num_layers(self) -> int:
@@ -127,7 +127,9 @@ class LoadedModel:
 
     def _part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""
-        return getattr(self.model, "ernie_m", self.model) if task == ENCODING else self.model
+        if task == ENCODING and hasattr(self.model, "ernie_m"):
+            return self.model.ernie_m
+        return self.model
 
     def check_task(self, task: str, layer: int | None = None) -> None:
         """Check that the model is for a task, and that an exported encoder ends at the layer.
@@ -137,7 +139,7 @@ class LoadedModel:
         """
         if self.exported_layer is not None:
             self._check_export(task, layer)
-        elif task not in (ENCODING, self.task):
+        elif task not in (ENCODING, self.task):  # every model has an encoder
             raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
 
     def description_of_head(self) -> str:
@@ -211,7 +213,8 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     if engine not in available:
         names = ", ".join(available) or "none"
         raise UserError(f"{folder}: engine {engine} is not in this folder, which has {names}")
-    if amp != "none" and (engine, amp) != ("paddle", "fp16"):
+    is_float16_in_paddle = engine == "paddle" and amp == "fp16"
+    if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
     check_model(folder, unused=_files_of_other_engines(engine))
     export = config_json["export"]
@@ -231,9 +234,9 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
 
 
 def _files_of_other_engines(engine: str) -> set[str]:
-    """They are not checked: each engine has a copy of all weights."""
-    others = [name for name in FILES if name != engine]
-    return {FILES[name] for name in others} | {WEIGHTS_FILES[name] for name in others}
+    """The files that only other engines read. They are not checked: each engine has a copy of all weights."""
+    other_engines = [name for name in FILES if name != engine]
+    return {FILES[name] for name in other_engines} | {WEIGHTS_FILES[name] for name in other_engines}
 
 
 def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> LoadedModel:

@@ -48,6 +48,10 @@ class _EncoderGraph:
         task: one of `model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
         largest: None: float32; else int8 with weights up to this.
+
+    Attributes:
+        number, first, to_heads, from_heads, bias: names of arrays of indices, and of the mask, which
+            `_tokens` describes.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class _EncoderGraph:
     def stored(self, name: str, array: np.ndarray) -> str:
         """Add an array to the data file; returns its name."""
         array = np.ascontiguousarray(array)
-        self.data.write(bytes(-self.data.tell() % _ALIGNED))
+        self.data.write(bytes(-self.data.tell() % _ALIGNED))  # zeros up to the next multiple
         tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
         place = {"location": Path(self.data.name).name, "offset": self.data.tell(), "length": array.nbytes}
@@ -104,6 +108,7 @@ class _EncoderGraph:
         return outputs
 
     def weight(self, name: str) -> str:
+        """Add a weight of the model to the data file; returns its name."""
         return self.stored(name, self.weights[name])
 
     def write(self) -> None:
@@ -133,7 +138,10 @@ class _EncoderGraph:
         self._head(x)
 
     def _tokens(self, heads: int) -> tuple[str, str]:
-        """Ids and positions of the n tokens, [n] each. Sets the indices that move tokens to rows and back."""
+        """Write the nodes of the ids and positions of the n tokens, and return their names; [n] each.
+
+        Sets the names of the indices that move tokens to rows and back, and of the mask.
+        """
         node = self.node
         constant = self.constant
         is_real = node("Not", node("Equal", "input_ids", "pad_id"))
@@ -154,6 +162,7 @@ class _EncoderGraph:
         constant("each_head", np.arange(heads)[:, None], np.int64)
         self.to_heads = node("Add", row, "each_head")  # [B, N, T]
         length = node("Gather", shape, "one")
+        # The place of a token is b * T + t, so its row (b * N + h) * T + t is place + (b * (N - 1) + h) * T.
         sentence = node("Unsqueeze", node("Div", places, length), "one")  # [n, 1], b
         rows_before = node("Mul", sentence, constant("other_heads", heads - 1, np.int64))
         rows_before = node("Add", rows_before, constant("every_head", np.arange(heads), np.int64))
@@ -229,6 +238,7 @@ class _EncoderGraph:
         return self.node("Add", product, self.weight(f"{name}.bias"))
 
     def _int8_product(self, factor: tuple[str, ...], name: str) -> str:
+        """The product of x, as (uint8, scale, zero point), with a weight in int8; float32."""
         x, x_scale, x_zero = factor
         integers, scale = quantised(self.weights[name], axis=0, largest=self.largest)
         weight = self.stored(name, integers)
@@ -267,7 +277,15 @@ class _EncoderGraph:
 
 
 def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """weight [I, O] -> int8 [I, O] and its float32 scales along the other axis; `axis` has size 1 in them."""
+    """Quantise a weight [I, O].
+
+    Args:
+        axis: the numbers along it have one scale: 0 for a scale for each column, 1 for each row.
+        largest: the largest absolute integer.
+
+    Returns:
+        int8 [I, O], and the float32 scales by which they are multiplied, [1, O] or [I, 1].
+    """
     scale = np.abs(weight).max(axis=axis, keepdims=True) / np.float32(largest)
     scale[scale == 0] = 1.0
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)

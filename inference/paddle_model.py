@@ -102,7 +102,7 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
     """
     if task == MASKED_LM:
         return _build_masked_lm(checkpoint, config)
-    optional = ("pooler.",)
+    optional = ("pooler.",)  # the prefix of weights that may be missing
     if task is None:
         model: nn.Layer = ErnieMModel(config)
     else:
@@ -111,21 +111,23 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
             model = make_model(config, checkpoint.tensors.shape(CLASSIFIER)[1])
         else:
             model = make_model(config)
-        if TASKS[task].head_reads == POOLED:
+        if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes
             optional = ()
     load_from(model, checkpoint, optional)
     return model.eval(), []
 
 
 def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.Layer, list[str]]:
+    """`build` for a model with a masked-LM head."""
     settings = checkpoint.settings
     languages: list[str] = []
     # Only with language_embedding "masks" does the table say in which language to predict.
-    of_masks = settings.get(READING, {}).get("language_embedding", "masks") == "masks"
-    if of_masks and LANGUAGE_TABLE in checkpoint.tensors:
+    reading = settings.get(READING, {})
+    is_table_of_masks = reading.get("language_embedding", "masks") == "masks"
+    if is_table_of_masks and LANGUAGE_TABLE in checkpoint.tensors:
         languages = list(settings.get("languages", []))
     ignored = () if languages else (LANGUAGE_TABLE,)
     # A table has at least one row; without languages nothing reads it.
     model = heads.PreTrainingModel(config, languages or ["none"])
-    load_from(model, checkpoint, ("pooler.",), ignored)
+    load_from(model, checkpoint, optional=("pooler.",), ignore=ignored)
     return model.eval(), languages

@@ -23,7 +23,9 @@ LONGEST_BODY = 64 << 10  # bytes
 MOST_DISCARDED = 16 << 20  # bytes; a body that is too long, but below this, is read and thrown away
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
-LIMITED_WORDS = ("search", "translate-probe", "zero-shot")  # on the command line, they cut, or run for long
+# Their requests are refused if they are too long. On the command line, a long text is cut instead, and many
+# labels may take their time.
+LIMITED_WORDS = ("search", "translate-probe", "zero-shot")
 PAGE = Path(__file__).with_name("page.html")
 # With this policy, a browser loads nothing from other sites and does not show the page in a frame.
 POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
@@ -44,7 +46,8 @@ def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
     predictions = []
     if model.task is not None:
         predictions += TASKS[model.task].predictions
-    if model.exported_layer is None or model.task is None:
+    is_export_with_head = model.exported_layer is not None and model.task is not None
+    if not is_export_with_head:  # whose outputs are those of the head alone
         predictions += TASKS[ENCODING].predictions
     predictions += OF_ANY_MODEL
     unavailable = {"encode"}  # which only programs need, and they have predict.py
@@ -131,7 +134,7 @@ def _limit_requests(app: "FastAPI") -> None:
         size = int(request.headers.get("content-length", 0))
         if "transfer-encoding" not in request.headers and size <= LONGEST_BODY:
             return await answer(request)
-        if 0 < size < MOST_DISCARDED:  # a browser reads the answer only once it has sent everything
+        if 0 < size < MOST_DISCARDED:  # a browser reads the answer only when it has sent everything
             async for _ in request.stream():
                 pass
         detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
@@ -149,7 +152,7 @@ def _add_endpoint(app: "FastAPI", word: str, answerer: Answerer) -> None:
     from fastapi import HTTPException
     from pydantic import ConfigDict, create_model
 
-    class_name = "".join(map(str.title, [*word.split("-"), "request"]))
+    class_name = "".join(map(str.title, [*word.split("-"), "request"]))  # "zero-shot": "ZeroShotRequest"
     # Strict: without it, true would be taken as the number 1.
     request_class = create_model(class_name, __config__=ConfigDict(strict=True), **answerer.fields)
 

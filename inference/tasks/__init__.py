@@ -14,9 +14,9 @@ from inference.loading import LoadedModel
 from model.tasks import PREDICTIONS
 from utils.errors import UserError
 
-# The keys of a request to the server -> (type, default) of each.
+# The keys of a request to the server -> (type, default) of each, as pydantic takes them.
 Fields = dict[str, tuple[Any, Any]]
-REQUIRED_TEXT = (str, ...)
+REQUIRED_TEXT = (str, ...)  # the ellipsis: there is no default
 OPTIONAL_TEXT = (str | None, None)
 
 
@@ -137,8 +137,11 @@ def flag_of(request: dict, key: str, default: bool) -> bool:
 def check_length(key: str, count: int, most: int) -> None:
     """Refuse the text of a key that has more than `most` tokens.
 
+    Args:
+        count: the number of its tokens.
+
     Raises:
-        UserError: it has.
+        UserError: there are more.
     """
     if count > most:
         raise UserError(f"'{key}' has {count} tokens, at most {most} fit; shorten it")

@@ -31,7 +31,8 @@ class EncodeTexts:
         means: of the languages, which are subtracted from vectors; None: vectors are plain.
 
     Raises:
-        UserError: the model has no such layer, the pooling is of another layer, or there are no means.
+        UserError: the model has no such layer, the pooling is that of another layer, or there are no means
+            although `centre` is true.
     """
 
     fields: ClassVar[Fields | None] = None
@@ -111,7 +112,7 @@ class EncodeTexts:
 
 
 def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
-    """Whether searches are centred if nobody says it: if the model has means, and they fit its pooling."""
+    """Whether searches are centred unless a request says it: if the model has means that fit its pooling."""
     return model.language_means_path is not None and pooling_of(model, options) == MEANS_POOLING
 
 
@@ -125,7 +126,7 @@ def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id
     if pooling == "pooled":
         return outputs["pooled"]
     weights = mean_weights(ids, pad_id, pooling == "specials").astype(np.float32)  # [B, T]
-    return (weights[:, None] @ outputs["sequence"])[:, 0]
+    return (weights[:, None] @ outputs["sequence"])[:, 0]  # [B, 1, T] @ [B, T, H]
 
 
 class ExportedEncoder:

@@ -24,12 +24,12 @@ from reader.tagging import JOINT, Sentence, is_tag
 from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
-RANKED = 20  # the softmax is over this many candidates, as in run_mrc.py, or over top_k if that is more
+RANKED = 20  # a softmax over so many candidates gives the probabilities, as in run_mrc.py; or top_k, if more
 _NO_TYPE = "_"  # the type of an entity whose tags are bare ids
 
 
 class FineTunedTask:
-    """The base of all: a training task, whose features and decoding are used, and an engine for its head."""
+    """The base of the classes below: a training task, which makes features and decodes, and an engine."""
 
     def __init__(self, model: LoadedModel, task: SupervisedTask):
         self.task = task
@@ -46,8 +46,8 @@ class FineTunedTask:
     def batches(self, features: Sequence[Any]) -> Iterator[tuple[np.ndarray, Any, dict[str, np.ndarray]]]:
         """Yield the numbers of some features, their batch, and the outputs of the model for it."""
         for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
-            of_batch = [features[number] for number in numbers]
-            batch = self.task.encode.collate(of_batch, numbers, count=len(numbers))
+            features_of_batch = [features[number] for number in numbers]
+            batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
             yield numbers, batch, self._run(batch.input_ids)
 
     def _run(self, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,7 +99,7 @@ class ClassifyTexts(FineTunedTask):
 
 
 class Words(NamedTuple):
-    """Words to tag; with the text that they are of, unless the user gave the words."""
+    """Words to tag, and the text that was split into them; None: the user gave words."""
 
     words: list[str]
     text: str | None = None
@@ -140,10 +140,13 @@ class TagWords(FineTunedTask):
 
 
 def _check_words(words: Any, key: str) -> None:
-    """Refuse what is no list of words.
+    """Refuse what is not a list of words.
+
+    Args:
+        key: the key of the request that they come from.
 
     Raises:
-        UserError: it is none, it is empty, or a word is; names the key of the request.
+        UserError: they are no list, the list is empty, or something in it is no word.
     """
     if not isinstance(words, list) or not words:
         raise UserError("'words' must be a list of strings that is not empty")
@@ -155,11 +158,14 @@ def _check_words(words: Any, key: str) -> None:
 
 
 def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
-    """The entities of a sentence in their order, with their places: in characters if there is a text."""
+    """The entities of a sentence in their order, with their places.
+
+    A place is in characters if there is a text, otherwise in words. Its end is behind the entity.
+    """
     spans = [match.span() for match in re.finditer(r"\S+", sentence.text or "")]  # of each word in the text
-    in_order = sorted(entities(tags), key=lambda entity: (entity[1], entity[2], entity[0]))
+    places = [(first, last, kind) for kind, first, last in entities(tags)]
     answers = []
-    for kind, first, last in in_order:
+    for first, last, kind in sorted(places):
         if kind == _NO_TYPE or not is_tag(tags[first]):  # bare ids, or parts of speech
             continue
         if sentence.text is None:
@@ -195,9 +201,10 @@ class AnswerQuestions(FineTunedTask):
         questions = []
         contexts = []
         for number, (question, context) in enumerate(requests):
-            questions.append(Question(str(number), question, number, (), None))
+            questions.append(Question(id=str(number), text=question, context=number, answers=(), span=None))
             contexts.append(context)
-        windows = make_windows(QuestionFile(None, contexts, questions), self.task.tokenizer, self.task.cut)
+        file = QuestionFile(path=None, contexts=contexts, questions=questions)
+        windows = make_windows(file, self.task.tokenizer, self.task.cut)
         spans = self.predictions(self.task.encode(windows))
         return [_as_json(ranked[: self.top_k]) for ranked in self.task.rank(windows, spans)]
 

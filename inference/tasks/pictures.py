@@ -19,7 +19,10 @@ _OF_ONE_TEXT = ("mmlm", "btmlm")  # objectives that need no translation
 
 
 def texts_of(request: dict, tokenizer: Tokenizer, longest: int, optional: bool = False) -> list[str]:
-    """The texts of "text_a" and of "text_b", which may be optional.
+    """The texts of "text_a" and "text_b".
+
+    Args:
+        optional: whether "text_b" may be absent; then only one text is returned.
 
     Raises:
         UserError: one is missing or has more than `longest` tokens.
@@ -98,16 +101,17 @@ def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarra
     """The tokens of a text and their states [T, H], centred and of length 1."""
     tokenizer = encode.model.tokenizer
     ids, spans = tokenizer.encode_with_offsets(text)
-    places = [place for place, (start, end) in enumerate(spans) if end > start]  # without lone "▁"
+    # A lone "▁" stands for no character.
+    places = [place for place, (start, end) in enumerate(spans) if end > start]
     if not places:
         raise UserError(f"'{text[:20]}' has no token")
     row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
-    states = encode.engine(row)["sequence"][0, 1:-1][places]
+    states = encode.engine(row)["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
     tokens = []
     for place in places:
         start, end = spans[place]
         tokens.append({"text": text[start:end], "start": start, "end": end})
-    if len(places) > 1:
+    if len(places) > 1:  # a single state minus its mean would be 0
         states = states - states.mean(axis=0)
     return tokens, unit(states)
 

@@ -62,6 +62,11 @@ class SearchInput(NamedTuple):
     each: bool
     centre: bool
 
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """What requests that are searched at once have in common."""
+        return self.layer, self.each, self.centre
+
 
 class Hit(NamedTuple):
     """A sentence that a search found: its number in the corpus, and its cosine with the query."""
@@ -94,13 +99,13 @@ class SearchCorpus:
         self.centre = centres_by_default(model, options) if options.centre is None else options.centre
         self.sentences = read_corpus(options.corpus)
         self.top_k = min(options.top_k, len(self.sentences))
-        # language -> the numbers of its sentences
         languages = np.array([sentence.language for sentence in self.sentences])
-        in_order = dict.fromkeys(languages.tolist())
+        in_order = dict.fromkeys(languages.tolist())  # each language once, in the order of the corpus
+        # language -> the numbers of its sentences
         self.members = {language: np.flatnonzero(languages == language) for language in in_order}
         self.plain_vectors_at = cache(self._encode_corpus)
         self.unit_vectors_at = cache(self._unit_vectors)
-        self.unit_vectors_at(self.encode.layer, self.centre)
+        self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus before the first request
 
     @property
     def corpus_languages(self) -> list[str]:
@@ -151,11 +156,9 @@ class SearchCorpus:
 
     def answer(self, requests: list[SearchInput]) -> list[dict]:
         answers: list[dict] = [{} for _ in requests]
-        # Requests of one kind are searched at once.
-        kinds = {(request.layer, request.each, request.centre) for request in requests}
-        for kind in sorted(kinds):
+        for kind in sorted({request.kind for request in requests}):
             layer, each, centre = kind
-            rows = [row for row, request in enumerate(requests) if request[1:] == kind]
+            rows = [row for row, request in enumerate(requests) if request.kind == kind]
             queries = self._queries([requests[row].text for row in rows], layer, centre)
             for row, hits in zip(rows, self._search(queries, self.unit_vectors_at(layer, centre), each)):
                 answers[row]["found"] = [self._as_json(hit) for hit in hits]

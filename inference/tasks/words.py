@@ -81,7 +81,7 @@ class MaskedLmTask:
 
     def likeliest(self, hidden: Tensor) -> list[list[dict]]:
         """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
-        bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V], -inf: never predicted
+        bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V]; -inf: never predicted
         bias[self.vocabulary.special_ids] = -np.inf
         bias[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
         tokens_of_rows = []
@@ -166,8 +166,9 @@ class ProbeTranslation(MaskedLmTask):
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         super().__init__(model, options)
-        pseudo = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
-        self.objectives = Objectives(ObjectiveConfig(**pseudo), self.vocabulary, self.max_seq_len)
+        # As in training: their number, and the positions that they get.
+        recorded = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
+        self.objectives = Objectives(ObjectiveConfig(**recorded), self.vocabulary, self.max_seq_len)
 
     def parse(self, request: dict) -> MaskedText:
         language = self.language_of(request)
@@ -182,14 +183,16 @@ class ProbeTranslation(MaskedLmTask):
         Raises:
             UserError: it would be.
         """
-        count_that_fits, _ = self.objectives.pseudo_lengths(Text(np.asarray(request.ids), 0))
+        text = Text(np.asarray(request.ids), request.language)
+        count_that_fits, _ = self.objectives.pseudo_lengths(text)
         check_length("text", len(request.ids), count_that_fits)
 
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
         languages = [request.language for request in requests]
         texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
-        rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
+        # The objective takes one for each text, to mask it in the second stage, which is not used here.
+        rngs = [generator(0, 0, number) for number in range(len(texts))]
         batch = self.objectives.batch("btmlm", texts, rngs, languages)
         with self.autocast():
             (on_device,) = to_device([batch])

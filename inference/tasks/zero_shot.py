@@ -28,7 +28,7 @@ class InferenceLabels(NamedTuple):
     @classmethod
     def of(cls, labels: list[str]) -> "InferenceLabels":
         """Find them by their names, which begin with "entail" and "contra"."""
-        ids: dict[str, int] = {}
+        ids: dict[str, int] = {}  # the first six letters of a name -> the first label with them
         for id_, label in enumerate(labels):
             ids.setdefault(label.lower()[:6], id_)
         return cls(ids.get("entail"), ids.get("contra"))
@@ -144,7 +144,10 @@ class ClassifyByLabels(FineTunedTask):
 
 
 def _is_by_contradiction(request: LabelRequest) -> bool:
-    """Whether each label stands for itself. A softmax over a single label would always give 1."""
+    """Whether each label is compared with its contradiction: if several can be true, or there is only one.
+
+    A softmax over a single label would always give 1.
+    """
     return request.several or len(request.labels) == 1
 
 
