@@ -3,8 +3,8 @@
     sh scripts/demo.sh
     DEMO=output/demo .venv/bin/python -m pytest tests/inference/trained_demo.py
 
-The examples are read from the page in a browser, and asked of the server that the demo names. The masks are left
-out: no model draws them.
+The examples are read from the page in a browser, and asked of the server that the demo names. The masks are
+left out: no model draws them.
 """
 
 import base64
@@ -40,18 +40,19 @@ FITTING = {
     "Der Mann [MASK] auf dem Markt ein Buch.": {"kauft", "verkauft", "findet", "verliert"},
     "L'homme achète un [MASK] au marché.": {"livre", "chien", "chat", "jouet", "animal"},
 }
+# An example of classification -> the label that its sentences have.
 LABELS = {
     ("The man buys a book at the market.", "The man buys a book at school."): "contradiction",
     ("Der Mann kauft auf dem Markt ein Buch.", "Eine Person kauft ein Buch."): "entailment",
     ("يشتري الرجل كتابا في السوق.", "يشتري الرجل كتابا أحمر."): "neutral",  # a red book
 }
+# The labels of an example of zero-shot classification -> the one that is right.
 OWN_LABELS = {"at the market, at school, in the garden": "at the market", "buys, sells": "buys"}
+# The translation of each example of translate-probe, by its language.
 SENTENCES = {
     "en": "The man buys a book at the market.",
     "de": "Der Mann kauft auf dem Markt ein Buch.",
 }
-
-
 # picture of docs/images -> width, whether the page is dark, tab, number of the example
 PICTURES = {
     "page.png": (1000, False, "search", 1),
@@ -100,6 +101,7 @@ def test_search_finds_the_translation_in_every_language(page):
     paths = {"en": retrieval / "de-en.en"} | {code: retrieval / f"{code}-en.{code}" for code in CODES[1:]}
     sentences = {code: path.read_text(encoding="utf-8").splitlines() for code, path in paths.items()}
     for example, answer in answers(page, "search"):
+        # Translations are in the same line of every file.
         (line,) = {lines.index(example["text"]) for lines in sentences.values() if example["text"] in lines}
         for hit in answer["found"]:
             assert hit["text"] == sentences[hit["language"]][line], example["text"]
@@ -114,7 +116,7 @@ def test_nouns_are_nearest_to_their_translations(page):
                 nearest = answer["tokens_b"][cosines.index(max(cosines))]["text"]
                 assert nearest in TRANSLATIONS[token["text"]], example
                 checked += 1
-        assert checked == 3
+        assert checked == 3  # man, book and market
 
 
 def test_the_class_is_right(page):
