@@ -16,13 +16,15 @@ from utils.errors import UserError
 
 LINES = sentences(500)
 TEXT = "".join(f"{line}\n" for line in LINES).encode()
+# The ends of file names, and what packs such a file; "" is plain text.
 PACKERS = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 ARCHIVES = [end for end in PACKERS if end]
 
 
-def units_of(path, unit_bytes=1000, blank_lines=False, number=0):
+def units_of(path, unit_bytes=1000):
+    """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
-    return list(read_units(0, number, stream.sources[0], unit_bytes, blank_lines))
+    return list(read_units(0, 0, stream.sources[0], unit_bytes))
 
 
 class AllLines(NamedTuple):
@@ -35,30 +37,31 @@ class AllLines(NamedTuple):
 
 
 def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> AllLines:
-    """All lines of the only stream."""
+    """All lines of the only stream. The options are those of `TextFormat`."""
     (stream,) = resolve(mono or {}, parallel or {})
     form = TextFormat(**options)
-    units = []
+    sides = [[] for _ in stream.languages]
+    documents = []
+    empty = 0
+    score = 0
     for source in stream.sources:
         for unit in read_units(0, 0, source, unit_bytes, form.documents == "blank"):
-            units.append(read_lines(unit, source, stream.languages, form))
-    sides = []
-    for side in range(len(stream.languages)):
-        sides.append([line for lines in units for line in lines.sides[side]])
-    return AllLines(
-        sides,
-        [count for lines in units for count in lines.documents.tolist()],
-        sum(lines.empty for lines in units),
-        sum(lines.score for lines in units),
-    )
+            lines = read_lines(unit, source, stream.languages, form)
+            for side, lines_of_side in zip(sides, lines.sides):
+                side += lines_of_side
+            documents += lines.documents.tolist()
+            empty += lines.empty
+            score += lines.score
+    return AllLines(sides, documents, empty, score)
 
 
 def test_repeated_flags_become_one_mapping():
     words = ["--mono", "en<=a.txt,b.txt.gz", "--output", "o", "--mono=de<=c", "--mono", "en<=d"]
-    assert gather_notation([*words, "--parallel", "en-de<=x.en,x.de"]) == [
-        *("--output", "o", "--mono", '{"en": ["a.txt", "b.txt.gz", "d"], "de": ["c"]}'),
-        *("--parallel", '{"en-de": ["x.en,x.de"]}'),
-    ]
+    words += ["--parallel", "en-de<=x.en,x.de"]
+    gathered = ["--output", "o", "--mono", '{"en": ["a.txt", "b.txt.gz", "d"], "de": ["c"]}']
+    gathered += ["--parallel", '{"en-de": ["x.en,x.de"]}']
+    assert gather_notation(words) == gathered
+    # A mapping stays as it is.
     assert gather_notation(["--mono", '{"en": "a"}']) == ["--mono", '{"en": "a"}']
     for wrong in ("en=a.txt", "<=a.txt", "en<="):
         with pytest.raises(UserError, match=f"'{wrong}'.*language<=path"):
@@ -70,13 +73,13 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
     for name in ("b.txt", "a.txt", "more/c.txt", "more/d.txt", "more/.hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x\n")
-    paths = {
+    names_by_path = {
         "$TEXT/b.txt": ["b.txt"],
         "${TEXT}/*.txt": ["a.txt", "b.txt"],
         f"{tmp_path}/more": ["more/c.txt", "more/d.txt"],
         f"{tmp_path}/**/*.txt": ["a.txt", "b.txt", "more/c.txt", "more/d.txt"],
     }
-    for path, names in paths.items():
+    for path, names in names_by_path.items():
         (stream,) = resolve({"en": path}, {})
         assert [source.paths[0] for source in stream.sources] == [str(tmp_path / name) for name in names]
 
@@ -102,16 +105,17 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
     ],
 )
 def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
+    """{folder} in a path is a folder with a .csv and a .tsv file."""
     for name in ("pairs.csv", "x.tsv"):
         write_lines(tmp_path / name, ["a,b"])
 
-    def fill(value):
-        if isinstance(value, list):
-            return [fill(part) for part in value]
-        return value.format(folder=tmp_path) if isinstance(value, str) else value
+    def with_folder(paths):
+        if isinstance(paths, list):
+            return [with_folder(path) for path in paths]
+        return paths.format(folder=tmp_path) if isinstance(paths, str) else paths
 
-    mono = {label: fill(path) for label, path in mono.items()}
-    parallel = {label: fill(path) for label, path in parallel.items()}
+    mono = {label: with_folder(paths) for label, paths in mono.items()}
+    parallel = {label: with_folder(paths) for label, paths in parallel.items()}
     with pytest.raises(UserError, match=message):
         resolve(mono, parallel)
 
@@ -119,6 +123,7 @@ def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
 @pytest.mark.parametrize("unit_bytes", [1, 300, 5000, 1 << 20])
 @pytest.mark.parametrize("end", PACKERS)
 def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
+    """Together the units are the text. Each ends with a line. A packed file has those of the plain one."""
     path = tmp_path / f"text{end}"
     path.write_bytes(PACKERS[end](TEXT))
     units = units_of(path, unit_bytes)
@@ -126,7 +131,7 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
     assert b"".join(texts) == TEXT
     assert [unit.number for unit in units] == list(range(len(units)))
     assert [unit.last for unit in units] == [False] * (len(units) - 1) + [True]
-    longest = max(len(line.encode()) + 1 for line in LINES)
+    longest = max(len(line.encode()) + 1 for line in LINES)  # bytes of a line with its line end
     for text in texts:
         assert text.endswith(b"\n") and len(text) <= max(unit_bytes, longest)
     first_lines = np.cumsum([1] + [text.count(b"\n") for text in texts[:-1]])
@@ -139,6 +144,7 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
 
 @pytest.mark.parametrize("end", ARCHIVES)
 def test_members_of_an_archive(tmp_path, end):
+    """A file may be several archives, one after the other; a line goes on from one to the next."""
     path = tmp_path / f"text{end}"
     pack = PACKERS[end]
     path.write_bytes(pack(b"one\ntw") + pack(b"o\nthree\n"))
@@ -148,14 +154,16 @@ def test_members_of_an_archive(tmp_path, end):
 @pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
 def test_units_end_with_documents(tmp_path, unit_bytes):
     documents = [LINES[start : start + 3] for start in range(0, 300, 3)]
-    path = write_lines(tmp_path / "text", [line for document in documents for line in [*document, "", ""]])
+    lines = [line for document in documents for line in [*document, "", ""]]  # two blank lines between them
+    path = write_lines(tmp_path / "text", lines)
     text = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
     assert text.sides == [LINES[:300]] and text.documents == [3] * 100
 
 
 @pytest.mark.parametrize(
-    "data, documents, lines, lengths, left_out",
+    "data, documents, lines, lengths, empty",
     [
+        # Documents of a b, of c, and of d e; a line of white space is blank, also of an ideographic space.
         (b"\n \t\na\nb\r\n\r\n\xe3\x80\x80\nc\n\nd\ne", "blank", ["a", "b", "c", "d", "e"], [2, 1, 2], 0),
         # Byte order mark, \r\n, no last line end; U+2028 and \x0b end no line.
         (
@@ -167,10 +175,11 @@ def test_units_end_with_documents(tmp_path, unit_bytes):
         ),
     ],
 )
-def test_lines_are_lines(tmp_path, data, documents, lines, lengths, left_out):
+def test_lines_are_lines(tmp_path, data, documents, lines, lengths, empty):
+    """`lengths`: the lines of each document; `empty`: the blank lines that are counted as left out."""
     (tmp_path / "text").write_bytes(data)
     text = lines_of({"en": str(tmp_path / "text")}, documents=documents)
-    assert text == ([lines], lengths, left_out, 0)
+    assert text == AllLines(sides=[lines], documents=lengths, empty=empty, score=0)
 
 
 @pytest.mark.parametrize("end", ARCHIVES)
@@ -178,13 +187,16 @@ def test_archives_cut_short_damaged_or_misnamed(tmp_path, end):
     packed = PACKERS[end](TEXT)
     path = tmp_path / f"text{end}"
     middle = len(packed) // 2
-    damaged = bytes(byte ^ 0xFF for byte in packed[middle : middle + 40])
-    for data, message in {
+    flipped = bytes(byte ^ 0xFF for byte in packed[middle : middle + 40])
+    damaged = packed[:middle] + flipped + packed[middle + 40 :]
+    foreign_end = packed + b"x" * 100_000
+    messages = {
         packed[:-9]: r"text\.\w+: cannot be read: Compressed file ended before the end-of-stream marker",
-        packed[:middle] + damaged + packed[middle + 40 :]: r"text\.\w+: (cannot be read: .*; fetch it|not)",
-        TEXT: r"text\.\w+: cannot be read: .*; fetch it again if it is damaged",
-        packed + b"x" * 100_000: r"text\.\w+: (damaged after line|cannot be read: .*; fetch it)",
-    }.items():
+        damaged: r"text\.\w+: (cannot be read: .*; fetch it|not)",
+        TEXT: r"text\.\w+: cannot be read: .*; fetch it again if it is damaged",  # plain text named .gz
+        foreign_end: r"text\.\w+: (damaged after line|cannot be read: .*; fetch it)",
+    }
+    for data, message in messages.items():
         path.write_bytes(data)
         with pytest.raises(UserError, match=message):
             units_of(path)
@@ -210,18 +222,21 @@ def test_bytes_that_are_not_utf8(tmp_path):
 
 @pytest.mark.parametrize("unit_bytes", [1000, 4 << 20])
 def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
+    """Whether it is longer than a unit, and read in pieces, or not."""
     monkeypatch.setattr(corpus_text, "LONGEST_LINE", 1 << 20)
-    (tmp_path / "text").write_bytes(b"one\n" + b"a b " * (1 << 18) + b"c\nthree\n")
+    long_line = b"a b " * (1 << 18) + b"c\n"  # 1 MiB and two bytes
+    (tmp_path / "text").write_bytes(b"one\n" + long_line + b"three\n")
     with pytest.raises(UserError, match=r"text: line 2: longer than 1 MiB; is this text"):
         lines_of({"en": str(tmp_path / "text")}, unit_bytes=unit_bytes)
 
 
 def test_two_aligned_files_and_moses(tmp_path):
-    pairs = list(zip(LINES, reversed(LINES)))
+    """Pairs with an empty side are left out. The sides come in the stream's order: German, English."""
+    pairs = list(zip(LINES, reversed(LINES)))  # English, German
     pairs[3] = ("alone", " ")
     pairs[7] = ("", "")
-    write_lines(tmp_path / "x.en", [pair[0] for pair in pairs])
-    (tmp_path / "x.de.gz").write_bytes(gzip.compress("\n".join(pair[1] for pair in pairs).encode()))
+    write_lines(tmp_path / "x.en", [english for english, _ in pairs])
+    (tmp_path / "x.de.gz").write_bytes(gzip.compress("\n".join(german for _, german in pairs).encode()))
     full = [pair for number, pair in enumerate(pairs) if number not in (3, 7)]
     files = [f"{tmp_path}/x.en", f"{tmp_path}/x.de.gz"]
     for path in (",".join(files), f"{tmp_path}/x", [files]):
@@ -231,20 +246,27 @@ def test_two_aligned_files_and_moses(tmp_path):
             assert text.empty == 2
 
 
-@pytest.mark.parametrize("counts, shorter, lines", [((500, 499), 1, 499), ((20, 500), 0, 20), ((1, 0), 1, 0)])
-def test_misaligned_files_are_named(tmp_path, counts, shorter, lines):
-    first = write_lines(tmp_path / "x.0", LINES[: counts[0]])
-    second = write_lines(tmp_path / "x.1", LINES[: counts[1]])
-    with pytest.raises(UserError, match=rf"x\.1: \S*x\.{shorter} has {lines} lines, the other more: not ali"):
-        lines_of(parallel={"en-de": f"{first},{second}"})
+@pytest.mark.parametrize("english_lines, german_lines", [(500, 499), (20, 500), (1, 0)])
+def test_misaligned_files_are_named(tmp_path, english_lines, german_lines):
+    english = write_lines(tmp_path / "x.en", LINES[:english_lines])
+    german = write_lines(tmp_path / "x.de", LINES[:german_lines])
+    shorter = "en" if english_lines < german_lines else "de"
+    lines = min(english_lines, german_lines)
+    with pytest.raises(
+        UserError, match=rf"x\.de: \S*x\.{shorter} has {lines} lines, the other more: not ali"
+    ):
+        lines_of(parallel={"en-de": f"{english},{german}"})
 
 
 def test_columns(tmp_path):
-    path = write_lines(tmp_path / "x.tsv", ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"])
+    """Named columns may be any two of at least so many; without names a line has exactly two."""
+    rows = ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"]  # the last has no English
+    path = write_lines(tmp_path / "x.tsv", rows)
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 3 columns between tabs, expected 2"):
         lines_of(parallel={"en-de": path})
     text = lines_of(parallel={"en-de": path}, tsv_columns=(2, 3))
-    assert text.sides == [["gut", "schlecht"], ["good", "bad"]] and text.empty == 1
+    assert text.sides == [["gut", "schlecht"], ["good", "bad"]]
+    assert text.empty == 1
     with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):
         lines_of(parallel={"en-de": path}, tsv_columns=(2, 4))
 
@@ -252,12 +274,13 @@ def test_columns(tmp_path):
 def test_scores(tmp_path):
     """As in WikiMatrix: the score comes first. Pairs below the limit or with NaN are left out."""
     rows = ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
-    path = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
+    parallel = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
     options = {"tsv_columns": (2, 3), "min_score": 1.04}
-    text = lines_of(parallel=path, score_column=1, **options)
+    text = lines_of(parallel=parallel, score_column=1, **options)
     assert text.sides == [["gut", "neu"], ["good", "new"]]
-    assert (text.score, text.empty) == (2, 0)
+    assert text.score == 2
+    assert text.empty == 0
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 'good' is no score; .*--score_column"):
-        lines_of(parallel=path, score_column=2, **options)
+        lines_of(parallel=parallel, score_column=2, **options)
     with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):
-        lines_of(parallel=path, score_column=4, **options)
+        lines_of(parallel=parallel, score_column=4, **options)

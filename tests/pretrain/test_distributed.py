@@ -33,39 +33,42 @@ def straight(tiny_corpus, tmp_path_factory):
     return pretrain(tiny_corpus, tmp_path_factory.mktemp("whole") / "out", **EXACT)
 
 
-def assert_same_run(output, expected, steps: int = 40, tolerance: float = 1e-9) -> None:
-    assert len(losses(output)) == len(losses(expected)) == steps
-    assert losses(output) == pytest.approx(losses(expected), abs=tolerance, rel=0)
-    assert tokens(output) == tokens(expected)  # no sample is lost or read twice
+def assert_same_run(output, expected_output) -> None:
+    """The runs have the same losses, but for rounding, at every step, and have read the same tokens."""
+    assert len(losses(output)) == len(losses(expected_output)) == EXACT["optimizer__steps"]
+    assert losses(output) == pytest.approx(losses(expected_output), abs=1e-9, rel=0)
+    assert tokens(output) == tokens(expected_output)  # no sample is lost or read twice
 
 
 def tokens(output) -> list[float]:
+    """The number of tokens trained since the first step, after every step."""
     return [record["tokens"] for record in records(output) if "loss" in record]
 
 
-def assert_same_state(output, expected_output, step: int = 40, tolerance: float = 1e-7) -> None:
-    arrays = checkpoint(output, step)
-    expected = checkpoint(expected_output, step)
+def assert_same_state(output, expected_output) -> None:
+    """The runs end with the same weights and optimizer state, but for rounding."""
+    last_step = EXACT["optimizer__steps"]
+    arrays = checkpoint(output, last_step)
+    expected = checkpoint(expected_output, last_step)
     for name, value in expected.items():
-        np.testing.assert_allclose(arrays[name], value, rtol=0, atol=tolerance, err_msg=name)
-    # fleet's stage 1 makes moments for the pooler, too, which no objective uses
+        np.testing.assert_allclose(arrays[name], value, rtol=0, atol=1e-7, err_msg=name)
+    # fleet's stage 1 makes moments for the pooler, too, which no objective uses.
     more = arrays.keys() - expected.keys()
     assert all(name.startswith("state/engine/optimizer/ernie_m.pooler.") for name in more)
 
 
-def processes(corpus, output, **changes) -> subprocess.CompletedProcess:
+def pretrain_with_two_processes(corpus, output, **changes) -> None:
     completed = launch([ROOT / "run_pretrain.py", *flags(corpus, output, **changes)], output.parent)
     assert completed.returncode == 0, completed.stderr
-    return completed
 
 
 @pytest.mark.slow
 def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
     out = pretrain(tiny_corpus, tmp_path / "out", **EXACT, run__stop_after_steps=10)
-    processes(tiny_corpus, out, **EXACT)
+    pretrain_with_two_processes(tiny_corpus, out, **EXACT)
     assert_same_run(out, straight)
     assert_same_state(out, straight)
-    # the evaluation at the end is shared by the processes
+    # The processes share the work of the evaluation at the end.
     scores = records(out)[-1]["held_out"]
     expected = records(straight)[-1]["held_out"]
     assert scores.keys() == expected.keys() == {"mmlm", "tlm", "camlm", "btmlm", "retrieval"}
@@ -79,12 +82,12 @@ def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sharding_stage", "number", "code"), [(1, signal.SIGTERM, 0), (0, signal.SIGINT, 130)]
+    ("sharding_stage", "stop_signal", "exit_code"), [(1, signal.SIGTERM, 0), (0, signal.SIGINT, 130)]
 )
 def test_one_process_goes_on_from_two_that_were_asked_to_stop(
-    straight, tiny_corpus, tmp_path, sharding_stage, number, code
+    straight, tiny_corpus, tmp_path, sharding_stage, stop_signal, exit_code
 ):
-    """With stage 1 each has its part of Adam's state. Ctrl-C reaches all of launch.py's group."""
+    """With stage 1 each process has its part of Adam's state. The signal reaches all of launch.py's group."""
     out = tmp_path / "out"
     changes = EXACT | {"run__sharding_stage": sharding_stage}
     script = [ROOT / "run_pretrain.py", *flags(tiny_corpus, out, **changes)]
@@ -96,20 +99,21 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        end = time.monotonic() + 120
+        deadline = time.monotonic() + 120
         while not (out / "metrics.jsonl").exists() or len(losses_so_far(out)) < 20:
-            assert process.poll() is None and time.monotonic() < end
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
-        os.killpg(process.pid, number)
-        assert process.wait(30) == code
+        os.killpg(process.pid, stop_signal)
+        assert process.wait(30) == exit_code
     for rank in range(2):
         assert "; the same command goes on from there" in (tmp_path / f"log/job.log.{rank}").read_text()
-    (saved,) = (int(path.name.removeprefix("step_")) for path in (out / "checkpoints").iterdir())
-    assert 20 <= saved < 40, "the run was over before the signal"
+    (saved_step,) = (int(path.name.removeprefix("step_")) for path in (out / "checkpoints").iterdir())
+    assert 20 <= saved_step < 40, "the run was over before the signal"
     pretrain(tiny_corpus, out, **EXACT)
     assert_same_run(out, straight)
     assert_same_state(out, straight)
 
 
 def losses_so_far(output) -> list[str]:
+    """The losses in a metrics.jsonl whose last line may still be incomplete."""
     return re.findall(r'"loss": \S+, "grad_norm"', (output / "metrics.jsonl").read_text())

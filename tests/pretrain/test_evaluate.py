@@ -16,7 +16,7 @@ from pretrain.reader import TrainingText
 from pretrain.task import Pretraining
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.pretrain.tiny_run import checkpoint, config, losses, records
+from tests.pretrain.tiny_run import STEPS, checkpoint, config, losses, records
 from training.guard import StopSignal
 
 
@@ -33,15 +33,18 @@ class HeldOutRun:
         self.model = self.engine.model
         self.evaluator = Evaluator(settings, text, self.tokenizer, task.pseudo_tokens)
 
-    def run(self, stop=None):
-        return self.evaluator.run(self.engine, StopSignal() if stop is None else stop)
+    def run(self):
+        """The scores of an evaluation."""
+        return self.evaluator.run(self.engine, StopSignal())
 
-    def always(self, token: int) -> None:
-        """The model's answer is this token, whatever the question; all others are equally likely."""
+    def predict_always(self, token: int) -> None:
+        """Let the model predict this token everywhere with probability 1/2, all others equally likely."""
         with paddle.no_grad():
             self.model.lm_head.word_embeddings.weight.zero_()
             self.model.lm_head.bias.zero_()
-            self.model.lm_head.bias[token] = math.log(self.tokenizer.vocab_size - 1)  # probability 1/2
+            self.model.lm_head.bias[token] = math.log(
+                self.tokenizer.vocab_size - 1
+            )  # as likely as all others
 
 
 @pytest.fixture
@@ -50,6 +53,7 @@ def held_out(tiny_corpus):
 
 
 def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
+    """It always predicts the most frequent masked token, so its perplexity follows from its accuracy."""
     masked_ids = []
 
     def loss(model, batch, **options):
@@ -57,23 +61,24 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
         return masked_lm_loss(model, batch, **options)
 
     monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
-    held_out.run()
-    held_out.always(max(set(masked_ids), key=masked_ids.count))
+    held_out.run()  # collects the masked tokens
+    held_out.predict_always(max(set(masked_ids), key=masked_ids.count))
     result = held_out.run()
-    pieces = held_out.tokenizer.vocab_size
+    loss_of_hit = math.log(2)
+    loss_of_miss = math.log(2 * (held_out.tokenizer.vocab_size - 1))
+    accuracies = []
     for kind in ("mmlm", "tlm", "camlm"):
         for name, scores in result[kind].items():
-            loss_of_hit = math.log(2)
-            loss_of_miss = math.log(2 * (pieces - 1))
-            loss = scores["accuracy"] * loss_of_hit + (1 - scores["accuracy"]) * loss_of_miss
+            accuracy = scores["accuracy"]
+            loss = accuracy * loss_of_hit + (1 - accuracy) * loss_of_miss
             assert scores["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5), (kind, name)
-    kinds = ("mmlm", "tlm", "camlm")
-    assert any(scores["accuracy"] for kind in kinds for scores in result[kind].values())
+            accuracies.append(accuracy)
+    assert any(accuracies)
 
 
 def test_the_masks_are_those_of_no_run(tiny_corpus, monkeypatch):
     """Runs of different seeds are compared on the same masked tokens."""
-    masked: dict[int, list[list[int]]] = {1: [], 2: []}
+    masked: dict[int, list[list[int]]] = {1: [], 2: []}  # seed -> the masked places of each batch
 
     def loss(model, batch, **options):
         masked[seed].append(batch.targets.positions.tolist())
@@ -91,15 +96,17 @@ def test_every_stream_has_its_numbers(held_out):
     assert list(result["mmlm"]) == ["de", "en", "fr"]
     for kind in ("tlm", "camlm", "btmlm", "retrieval"):
         assert list(result[kind]) == ["de-en", "en-fr"]
+    # "en: an English sentence | fr: its pseudo-tokens"; every second pair is the other way round.
     samples = result["btmlm"]["en-fr"]["samples"]
-    assert [sample.split(": ")[0] for sample in samples] == ["en", "fr"] and " | fr: " in samples[0]
-    first = sentences_of(held_out, ("en", "fr"))[0][0]
-    assert samples[0].startswith(f"en: {held_out.tokenizer.decode(first)} | fr: ")
+    assert [sample.split(": ")[0] for sample in samples] == ["en", "fr"]
+    english, _ = sentences_of(held_out, ("en", "fr"))
+    assert samples[0].startswith(f"en: {held_out.tokenizer.decode(english[0])} | fr: ")
     assert held_out.run() == result  # the masks are the same at every evaluation
-    assert {len(layers) for layers in result["retrieval"].values()} == {3}
+    assert {len(layers) for layers in result["retrieval"].values()} == {3}  # the embeddings and two layers
 
 
 def sentences_of(held_out, pair) -> tuple[list, list]:
+    """The ids of the held-out sentences of each side of a pair."""
     stream = held_out.corpus.held_out_parallel[pair]
     return tuple([stream[i][side] for i in range(len(stream))] for side in (0, 1))
 
@@ -110,29 +117,34 @@ def test_retrieval_is_of_the_mean_vectors(held_out):
     vectors = []
     for side in sentences_of(held_out, ("en", "fr")):
         vectors.append(encode(held_out.model.ernie_m, [np.array([cls_id, *ids, sep_id]) for ids in side]))
-    a, b = vectors  # [L + 1, N, H]
-    expected = [(hits(x, y).mean() + hits(y, x).mean()) / 2 for x, y in zip(a, b)]
+    english, french = vectors  # [L + 1, N, H]
+    expected = []  # at each layer, the mean of both directions
+    for en, fr in zip(english, french):
+        expected.append((hits(en, fr).mean() + hits(fr, en).mean()) / 2)
     assert held_out.run()["retrieval"]["en-fr"] == pytest.approx(expected)
 
 
 def test_pseudo_tokens_against_the_real_translation(held_out, monkeypatch):
-    """The longest piece of the translation is always found; every second pair is the other way round."""
-    a, b = sentences_of(held_out, ("de", "en"))
-    targets = [x if i % 2 else y for i, (x, y) in enumerate(zip(a, b))]
-    earlier: list[int] = []  # one for each sentence of the earlier batches
+    """A model that always predicts the longest piece of the real translation has a precision of 1."""
+    german, english = sentences_of(held_out, ("de", "en"))
+    # Every second pair is read the other way round.
+    translations = [de if i % 2 else en for i, (de, en) in enumerate(zip(german, english))]
+    remaining = list(translations)  # those of the batches to come
     pieces = held_out.tokenizer.convert_ids_to_tokens(range(held_out.tokenizer.vocab_size))
 
     def predict(model, stage1):
         sentences = stage1.slot_sentences.numpy()
-        rows = sentences + len(earlier)
-        earlier.extend(range(sentences.max() + 1))
-        longest = [max(targets[row].tolist(), key=lambda number: len(pieces[number])) for row in rows]
-        return paddle.to_tensor(longest)
+        longest_ids = []
+        for sentence in sentences:
+            longest_ids.append(max(remaining[sentence].tolist(), key=lambda id_: len(pieces[id_])))
+        del remaining[: sentences.max() + 1]
+        return paddle.to_tensor(longest_ids)
 
     monkeypatch.setattr(held_out.evaluator.pseudo_tokens, "_pseudo_ids", predict)
     scores = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
-    assert scores["precision"] == 1.0 and 0.0 < scores["frequent_precision"] < 1.0
-    earlier.clear()
+    assert scores["precision"] == 1.0
+    assert 0.0 < scores["frequent_precision"] < 1.0
+    remaining[:] = translations
     # Special tokens are no guesses, because no pseudo-token is one.
     held_out.evaluator._piece_counts[:, held_out.tokenizer.special_ids] = 1 << 40
     again = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
@@ -140,40 +152,43 @@ def test_pseudo_tokens_against_the_real_translation(held_out, monkeypatch):
 
 
 def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
-    batches = []
-    totals = []
+    """The perplexities with and without pseudo-tokens are of the same tokens, and follow from the losses."""
+    masked_ids: dict[bool, list[int]] = {True: [], False: []}  # with pseudo-tokens, and without
+    losses: dict[bool, float] = {True: 0.0, False: 0.0}  # their sums
 
     def loss(model, batch, **options):
-        batches.append(batch)
-        totals.append(masked_lm_loss(model, batch, **options))
-        return totals[-1]
+        result = masked_lm_loss(model, batch, **options)
+        has_pseudo_tokens = batch.stage1 is not None
+        masked_ids[has_pseudo_tokens] += batch.targets.ids.tolist()
+        losses[has_pseudo_tokens] += float(result.total)
+        return result
 
     monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
     scores = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
-    with_pseudo = [number for number, batch in enumerate(batches) if batch.stage1]
-    without = [number for number, batch in enumerate(batches) if not batch.stage1]
-    masked = [np.concatenate([batches[i].targets.ids for i in part]) for part in (with_pseudo, without)]
-    assert np.array_equal(*masked)
-    mean = [sum(float(totals[i].total) for i in part) / len(masked[0]) for part in (with_pseudo, without)]
-    assert [scores["perplexity"], scores["perplexity_without"]] == pytest.approx(np.exp(mean).tolist())
+    assert masked_ids[True] == masked_ids[False]
+    count = len(masked_ids[True])
+    assert scores["perplexity"] == pytest.approx(math.exp(losses[True] / count))
+    assert scores["perplexity_without"] == pytest.approx(math.exp(losses[False] / count))
     assert scores["perplexity"] != scores["perplexity_without"]
 
 
 def test_when_it_is_due(tiny_corpus):
-    every = HeldOutRun(tiny_corpus, run__eval_steps=5).evaluator
-    assert every.steps(12) == [5, 10, 12] and every.steps(10) == [5, 10]
-    end = HeldOutRun(tiny_corpus).evaluator
-    assert end.steps(12) == [12]
+    every_fifth = HeldOutRun(tiny_corpus, run__eval_steps=5).evaluator
+    assert every_fifth.steps(12) == [5, 10, 12]
+    assert every_fifth.steps(10) == [5, 10]
+    at_the_end = HeldOutRun(tiny_corpus).evaluator
+    assert at_the_end.steps(12) == [12]
     never = HeldOutRun(tiny_corpus, run__eval_steps=5, run__eval_sequences=0).evaluator
     assert never.steps(12) == []
 
 
 def test_training_does_not_notice(pretrain):
-    quiet = pretrain(run__eval_sequences=0, objectives__pseudo_choice="sample")
+    """A run that is evaluated after every step ends with the bits of one that is never evaluated."""
+    never = pretrain(run__eval_sequences=0, objectives__pseudo_choice="sample")
     often = pretrain("often", run__eval_steps=1, objectives__pseudo_choice="sample")
-    of_often = checkpoint(often, 12)
-    for name, value in checkpoint(quiet, 12).items():
-        assert (value == of_often[name]).all(), name
-    assert losses(quiet) == losses(often)
-    assert not any("held_out" in record for record in records(quiet))
-    assert sum("held_out" in record for record in records(often)) == 12
+    often_arrays = checkpoint(often, STEPS)
+    for name, value in checkpoint(never, STEPS).items():
+        assert (value == often_arrays[name]).all(), name
+    assert losses(never) == losses(often)
+    assert not any("held_out" in record for record in records(never))
+    assert sum("held_out" in record for record in records(often)) == STEPS

@@ -18,6 +18,7 @@ from tests.helpers.small_corpus import ROOT, build, sentences, write_lines
 from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.pretrain.tiny_run import checkpoint, pretrain, records
 
+# The model of `tiny_run`.
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 WORDS = "embeddings.word_embeddings.weight"
 
@@ -34,6 +35,7 @@ def trained(tiny_corpus, tmp_path_factory):
 
 
 def make_model(tokenizer, languages=("de", "en", "fr")) -> PreTrainingModel:
+    """A new model, always with the same weights."""
     paddle.seed(3)
     return PreTrainingModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE), list(languages))
 
@@ -46,6 +48,7 @@ def started(tokenizer, languages=("de", "en", "fr"), **init) -> dict[str, np.nda
 
 
 def same(weights: dict, expected: dict, *prefixes: str) -> bool:
+    """Whether all weights whose names begin with one of the prefixes are equal."""
     names = [name for name in weights if name.startswith(prefixes)]
     assert names
     return all((weights[name] == expected[name]).all() for name in names)
@@ -55,28 +58,39 @@ ENCODER = ("embeddings.", "encoder.")
 
 
 def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
+    """What is loaded is that of the trained model; the rest is that of a fresh one."""
     full = load_file(trained / "full" / "model.safetensors")
     fresh = started(tokenizer)
+    # The encoder alone.
     encoder = started(tokenizer, encoder=trained / "full")
     assert same(encoder, full, *ENCODER, "pooler.", "language_embeddings.")
-    assert same(encoder, fresh, "lm_head.") and not same(encoder, full, "lm_head.")
+    assert same(encoder, fresh, "lm_head.")
+    assert not same(encoder, full, "lm_head.")
+    # Both: "" is the beginning of every name.
     assert same(started(tokenizer, encoder=trained / "full", lm_head="encoder"), full, "")
+    # The head alone.
     head = started(tokenizer, lm_head=trained / "full")
-    assert same(head, full, "lm_head.") and same(head, fresh, *ENCODER)
+    assert same(head, full, "lm_head.")
+    assert same(head, fresh, *ENCODER)
 
 
 def test_language_embeddings_go_by_name(tokenizer, trained):
-    table = load_file(trained / "full" / "model.safetensors")["language_embeddings.weight"]
-    assert table.any(axis=1).all()
-    weights = started(tokenizer, ("en", "fi", "fr"), encoder=trained / "full")  # from de, en, fr
-    rows = weights["language_embeddings.weight"]
-    np.testing.assert_array_equal(rows[[0, 2]], table[[1, 2]])
-    assert not rows[1].any()
-    # the encoder for fine-tuning brings none
+    """A model of en, fi and fr takes the rows of en and fr from one of de, en and fr."""
+    trained_de, trained_en, trained_fr = load_file(trained / "full" / "model.safetensors")[
+        "language_embeddings.weight"
+    ]
+    assert trained_de.any() and trained_en.any() and trained_fr.any()
+    weights = started(tokenizer, ("en", "fi", "fr"), encoder=trained / "full")
+    en, fi, fr = weights["language_embeddings.weight"]
+    np.testing.assert_array_equal(en, trained_en)
+    np.testing.assert_array_equal(fr, trained_fr)
+    assert not fi.any()
+    # The encoder for fine-tuning has no language embeddings.
     assert not started(tokenizer, encoder=trained / "encoder")["language_embeddings.weight"].any()
 
 
 def test_from_xlm_r(tokenizer, tmp_path):
+    """Its linear layers are transposed, and it has no pooler, so that stays fresh."""
     xlm_r = make_xlm_r(tmp_path, vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
     weights = started(tokenizer, encoder=tmp_path, lm_head="encoder")
     np.testing.assert_array_equal(weights["lm_head.dense.weight"], xlm_r["lm_head.dense.weight"].T)
@@ -98,13 +112,13 @@ def test_a_vocabulary_of_another_size(refused, tmp_path, tokenizer):
 
 def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
     """Two tokens have changed places: no shape tells."""
-    folder = tmp_path / "other"
+    folder = tmp_path / "swapped"
     folder.mkdir()
     save_file(load_file(trained / "full" / "model.safetensors"), folder / "model.safetensors")
     for name in ("config.json", "piece.model"):
         (folder / name).write_bytes((trained / "full" / name).read_bytes())
-    first, second = (tokenizer.convert_ids_to_tokens([id_])[0] for id_ in (10, 11))
-    write_vocab({**tokenizer.vocab, first: 11, second: 10}, folder / "vocab.txt")
+    token_10, token_11 = tokenizer.convert_ids_to_tokens([10, 11])
+    write_vocab({**tokenizer.vocab, token_10: 11, token_11: 10}, folder / "vocab.txt")
     for key in ("init__encoder", "init__lm_head"):
         line = refused(**{key: str(folder)})
         assert f"{folder} has another vocabulary than the corpus (other tokens)" in line
@@ -115,9 +129,9 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
     """The official directory has neither head nor language embeddings; configs/pretrain/continue.yaml."""
     config = official_config("tiny", vocab_size=tokenizer.vocab_size, **SHAPE)
     make_official_weights(tmp_path / "released", config, seed=5, pooler=False)
-    new = write_lines(tmp_path / "sw.txt", sentences(1000, seed=31))
+    swahili = write_lines(tmp_path / "sw.txt", sentences(1000, seed=31))
     corpus = tmp_path / "corpus"
-    build(corpus, tokenizer.piece_model_path, mono={"sw": new}, held_out=10)
+    build(corpus, tokenizer.piece_model_path, mono={"sw": swahili}, held_out=10)
     out = pretrain(
         corpus,
         tmp_path / "out",
@@ -128,15 +142,17 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         run__save_steps=4,
         run__keep_checkpoints=3,
     )
+    # While the head is trained alone, the encoder stays that of the release; later it changes.
     released = open_checkpoint(tmp_path / "released").tensors
     head_only = checkpoint(out, 4)
-    last = checkpoint(out, 12)
     for name in released:
         np.testing.assert_array_equal(head_only[name], released[name], err_msg=name)
+    last = checkpoint(out, 12)
     assert (last[WORDS] != released[WORDS]).any()
-    assert last["language_embeddings.weight"].shape == (1, 16) and last["language_embeddings.weight"].any()
+    language_embeddings = last["language_embeddings.weight"]
+    assert language_embeddings.shape == (1, 16) and language_embeddings.any()
     assert "sw" in records(out)[-1]["held_out"]["mmlm"]
-    # and once more, from what came out, now with a head and with a language that it knows
+    # Once more, from the model that came out: it has a head, and is trained on other languages.
     again = pretrain(
         tiny_corpus,
         tmp_path / "again",

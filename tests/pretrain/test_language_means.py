@@ -42,9 +42,11 @@ def test_the_means_of_an_export(pretrain, corpus, tmp_path):
         text = corpus.held_out_parallel[pair]
         english += [text[number][pair.index("en")] for number in range(len(text))]
     vectors = encode(model, tokenizer.sentences(english, 32))  # [L + 1, N, H]
-    np.testing.assert_allclose(means.vectors[1], vectors.mean(axis=1), atol=1e-6)
-    assert (means.vectors[0] != means.vectors[1]).any()
+    mean_of_de, mean_of_en, _ = means.vectors  # [L + 1, H] each
+    np.testing.assert_allclose(mean_of_en, vectors.mean(axis=1), atol=1e-6)
+    assert (mean_of_de != mean_of_en).any()
 
+    # Conversion copies the file.
     convert.main([str(out / "encoder"), str(tmp_path / "ours"), "--to", "ernie-m"])
     copied = open_checkpoint(tmp_path / "ours").language_means_path
     assert copied.read_bytes() == checkpoint.language_means_path.read_bytes()
@@ -58,6 +60,7 @@ def test_a_format_without_a_place_for_them(pretrain, tmp_path, capsys):
 
 
 def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
+    """5 sentences of English, in two pairs, are 3 of each, rounded up."""
     monkeypatch.setattr(language_means, "SENTENCES", 5)
     assert len(language_means.held_out_sentences(corpus, "en")) == 3 + 3
     german = language_means.held_out_sentences(corpus, "de")
@@ -82,7 +85,7 @@ def test_no_held_out_text_gives_no_means(pretrain, tmp_path):
 def test_damaged_means_are_one_line(pretrain):
     path = pretrain() / "full" / LANGUAGE_MEANS
     content = path.read_bytes()
-    path.write_bytes(content[:-4])
+    path.write_bytes(content[:-4])  # the last number is gone
     with pytest.raises(UserError, match="language_means.safetensors: damaged"):
         LanguageMeans.read(path, (3, 32))  # the damage is found before the shape
     with pytest.raises(UserError, match="language_means.safetensors: damaged, .* bytes instead of"):

@@ -38,16 +38,22 @@ def model():
 
 
 def reach(model, batch, tokens, target_ids=None) -> list[np.ndarray]:
-    """For each of these tokens: whether each token's input reaches its prediction, bool [N]."""
-    if target_ids is None:  # nothing to predict: any function of the prediction will do
+    """For each of these tokens: whether each token's input reaches its prediction, bool [N].
+
+    Args:
+        tokens: indices into the N tokens of a packed batch.
+        target_ids: of each token, the id that is to be predicted there; None: any id will do.
+    """
+    if target_ids is None:
         target_ids = np.full(len(tokens), 7)
-    # Alone: `paddle.grad` with respect to some inputs wants no gradient for anything else (model/cpu/).
+    # Nothing else has a gradient: for a custom `PyLayer` (model/cpu/) Paddle refuses `paddle.grad` with
+    # respect to only some of its inputs.
     for parameter in model.parameters():
         parameter.stop_gradient = True
-    inputs = paddle.zeros([batch.tokens, 16])  # added to each embedding
+    inputs = paddle.zeros([batch.tokens, 16])  # [N, H], added to the embeddings
     inputs.stop_gradient = False
     on_device = packed_batch(batch.input_ids, batch.layout, position_ids=batch.position_ids)
-    hidden = model.ernie_m.encode(on_device, input_bias=inputs).sequence
+    hidden = model.ernie_m.encode(on_device, input_bias=inputs).sequence  # [N, H]
     reached = []
     for token, target in zip(tokens.tolist(), target_ids.tolist()):
         loss = model.lm_head.loss(hidden[token : token + 1], paddle.to_tensor([target])).total
@@ -59,20 +65,34 @@ def reach(model, batch, tokens, target_ids=None) -> list[np.ndarray]:
 
 
 def pair_of(batch, token: int) -> np.ndarray:
-    """The tokens of the CAMLM pair that a token belongs to, in the order of the pair."""
+    """The tokens of the CAMLM pair that a token belongs to, in the order of the pair.
+
+    A pair is two sequences. The first one begins with [CLS], the second one with the second [SEP].
+    """
     ends = batch.lengths.cumsum()
-    number = int(np.searchsorted(ends, token, side="right"))
-    if batch.input_ids[ends[number] - batch.lengths[number]] != VOCABULARY.cls_id:
-        number -= 1  # the second half begins with Y's [SEP]
-    pair = np.arange(ends[number] - batch.lengths[number], ends[number + 1])
+    starts = ends - batch.lengths
+    number = int(np.searchsorted(ends, token, side="right"))  # of the token's sequence
+    if batch.input_ids[starts[number]] != VOCABULARY.cls_id:
+        number -= 1
+    pair = np.arange(starts[number], ends[number + 1])
     return pair[np.argsort(batch.position_ids[pair])]
 
 
+def is_source(batch, pair: np.ndarray) -> np.ndarray:
+    """Whether each token of a CAMLM pair is of the source: up to the first [SEP]."""
+    first_separator = np.flatnonzero(batch.input_ids[pair] == SEP)[0]
+    return np.arange(len(pair)) <= first_separator
+
+
 def test_all_objectives_in_one_batch(model):
+    """What reaches the prediction of each masked token, with pseudo-tokens in the slots of BTMLM."""
     batch = filled(model, of_all_four(objectives(mask_rate=0.3))).batch
     assert not np.isin(batch.stage1.slots, batch.targets).any()
     assert (batch.input_ids[batch.stage1.slots] != MASK).all()
-    sides = set()
+    sides = set()  # of the masked tokens of CAMLM: whether they are of the source
+    sequences = np.repeat(
+        np.arange(len(batch.lengths)), batch.lengths
+    )  # of each token, the number of its own
     reached_by_target = reach(model, batch, batch.targets, batch.target_ids)
     for token, objective, reached in zip(batch.targets, batch.target_objectives, reached_by_target):
         expected = np.zeros(batch.tokens, bool)
@@ -80,18 +100,18 @@ def test_all_objectives_in_one_batch(model):
             # The other side's unmasked tokens and the mask's own symbol; no token of its own side, no other
             # mask, no other sequence.
             pair = pair_of(batch, token)
-            is_source = np.arange(len(pair)) <= np.flatnonzero(batch.input_ids[pair] == SEP)[0]
+            in_source = is_source(batch, pair)
+            token_in_source = bool(in_source[pair == token])
             is_unmasked = ~np.isin(pair, batch.targets)
-            in_source = bool(is_source[pair == token])
-            expected[pair[(is_source != in_source) & is_unmasked]] = True
+            expected[pair[(in_source != token_in_source) & is_unmasked]] = True
             expected[token] = True
             assert batch.input_ids[token] == MASK
-            sides.add(in_source)
+            sides.add(token_in_source)
         else:  # all tokens of its own sequence
-            sequences = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
             expected[sequences == sequences[token]] = True
         assert np.array_equal(reached, expected), (OBJECTIVES[objective], token)
-    assert sides == {True, False} and (batch.masked > 0).all()
+    assert sides == {True, False}
+    assert (batch.masked > 0).all()
 
 
 def test_unmasked_tokens_stay_on_their_side_in_camlm(model):
@@ -99,8 +119,8 @@ def test_unmasked_tokens_stay_on_their_side_in_camlm(model):
     unmasked = np.setdiff1d(np.arange(batch.tokens), batch.targets)
     for token, reached in zip(unmasked, reach(model, batch, unmasked)):
         pair = pair_of(batch, token)
-        is_source = np.arange(len(pair)) <= np.flatnonzero(batch.input_ids[pair] == SEP)[0]
-        on_its_side = is_source == is_source[pair == token]
+        in_source = is_source(batch, pair)
+        on_its_side = in_source == in_source[pair == token]
         expected = pair[on_its_side & ~np.isin(pair, batch.targets)]
         assert np.flatnonzero(reached).tolist() == sorted(expected.tolist())
 

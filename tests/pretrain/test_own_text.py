@@ -40,6 +40,7 @@ def texts(tmp_path_factory):
     ],
 )
 def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
+    """A corpus with these kinds of text is trained with these objectives, and evaluated on its text."""
     inputs = {"mono": {"en": f"{texts}/en.txt"}, "parallel": {"en-de": f"{texts}/en-de.tsv"}}
     build(tmp_path / "corpus", texts / "piece.model", held_out=8, **{kind: inputs[kind] for kind in kinds})
     output = pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
@@ -49,17 +50,19 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     scores = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
     assert ("mmlm" in scores) == ("mono" in kinds)
     assert ("retrieval" in scores) == ("parallel" in kinds)
-    # The same command finds its own run, although the folder has the objectives that were left.
+    # The same command goes on, although the saved configuration has fewer objectives than the file.
     pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
 
 
 def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, caplog):
+    """The warning comes from fine-tuning, and only for models that were trained from random weights."""
     build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, optimizer__steps=2)
     checkpoint = open_checkpoint(scratch / "encoder")
     tokenizer = Tokenizer.from_folder(scratch / "encoder")
 
     def warnings(length: int, start: Checkpoint) -> list[str]:
+        """What fine-tuning with `--max_seq_len length` warns of."""
         caplog.clear()
         flags = SimpleNamespace(ernie_config_path=None, max_seq_len=length)
         with caplog.at_level(logging.WARNING, logger="ernie_m"):
@@ -69,7 +72,7 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
     assert warnings(32, checkpoint) == []  # tiny_run trains with data.max_seq_len 32
     (message,) = warnings(33, checkpoint)
     assert "--max_seq_len 33: the positions above 32" in message
-    # What the first run did not train, the weights that it started from may have.
+    # The weights that a run starts from may have been trained on longer inputs.
     start = {"init__encoder": str(scratch / "full"), "init__lm_head": "encoder"}
     continued = pretrain(tmp_path / "corpus", tmp_path / "continued", config=OWN, optimizer__steps=2, **start)
     assert warnings(33, open_checkpoint(continued / "encoder")) == []
@@ -78,15 +81,22 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
 def test_the_objectives_with_text_keep_their_proportions():
     config = ObjectiveConfig(shares={"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}, same_pairs=True)
     assert with_text(config, monolingual=True, parallel=True) == config
-    pairs = with_text(config, monolingual=False, parallel=True)
-    assert (pairs.active, pairs.shares, pairs.same_pairs) == (["tlm", "camlm"], {"tlm": 2, "camlm": 4}, True)
-    text = with_text(config, monolingual=True, parallel=False)
-    assert (text.active, text.shares, text.same_pairs) == (["mmlm"], {"mmlm": 1}, False)
-    of_default = with_text(ObjectiveConfig(), monolingual=False, parallel=True)
-    assert (of_default.active, of_default.shares) == (["tlm", "camlm"], {})
+    pairs_only = with_text(config, monolingual=False, parallel=True)
+    assert pairs_only.active == ["tlm", "camlm"]
+    assert pairs_only.shares == {"tlm": 2, "camlm": 4}
+    assert pairs_only.same_pairs
+    text_only = with_text(config, monolingual=True, parallel=False)
+    assert text_only.active == ["mmlm"]
+    assert text_only.shares == {"mmlm": 1}
+    assert not text_only.same_pairs
+    # Without `shares`, `default_shares` divides among the active objectives.
+    default_pairs_only = with_text(ObjectiveConfig(), monolingual=False, parallel=True)
+    assert default_pairs_only.active == ["tlm", "camlm"]
+    assert default_pairs_only.shares == {}
 
 
 def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
+    """objectives.fit_corpus, which own.yaml sets, cannot leave out all. Without it, all must have text."""
     build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     with pytest.raises(UserError, match="has camlm, but .* holds no parallel text of en$"):
         pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, objectives__shares={"camlm": 1})

@@ -6,17 +6,20 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain import pseudo_translations
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.objectives import SecondLanguage, Text
+from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, first_pass, objectives, rngs, texts
 from utils.errors import UserError
 
+# The pieces that may be produced, for each of the three languages.
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
+SECOND_LANGUAGES = [2, 1, 1, 0, 2, 1]  # of the six sentences of `btmlm_batch`
 
 
 @pytest.fixture
 def model():
+    """A model with much dropout, so that a pass with dropout would give other results each time."""
     paddle.seed(2)
     config = ErnieMConfig(
         vocab_size=100,
@@ -35,28 +38,28 @@ def model():
     return model
 
 
-def btmlm_batch(seed: int = 1, **choices):
-    return objectives(**choices).batch(
-        "btmlm", texts([20, 13, 31, 7, 25, 16]), rngs(6, seed=seed), [2, 1, 1, 0, 2, 1]
-    )
+def btmlm_batch():
+    """Six sentences, each with pseudo-tokens of one of the three languages."""
+    return objectives().batch("btmlm", texts([20, 13, 31, 7, 25, 16]), rngs(6), SECOND_LANGUAGES)
 
 
 def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     batch = btmlm_batch()
     after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids))
-    sentences = batch.stage1.slot_sentences
     model.eval()
-    logits = model.lm_head(first_pass(model, batch)).numpy()
-    for row, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
-        assert chosen == max(ALLOWED[language], key=lambda piece: row[piece])
-    assert len(set(pseudo_ids.tolist())) > 3
+    logits = model.lm_head(first_pass(model, batch)).numpy()  # [P, V]
+    for logits_of_slot, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
+        assert chosen == max(ALLOWED[language], key=lambda piece: logits_of_slot[piece])
+    assert len(set(pseudo_ids.tolist())) > 3  # the model does not choose the same everywhere
     # Each sentence's slots take its own predictions, whatever the order of languages.
-    for number, language in enumerate([2, 1, 1, 0, 2, 1]):
-        slots = np.sort(batch.stage1.slots[sentences == number])
-        assert (np.searchsorted(batch.lengths.cumsum(), slots, side="right") == number).all()
+    slot_sentences = batch.stage1.slot_sentences
+    for sentence, language in enumerate(SECOND_LANGUAGES):
+        slots = np.sort(batch.stage1.slots[slot_sentences == sentence])
+        sequence_of_slots = np.searchsorted(batch.lengths.cumsum(), slots, side="right")
+        assert (sequence_of_slots == sentence).all()
         ids = after.input_ids[slots]
         assert len(ids) and np.isin(ids, ALLOWED[language]).all()
-        assert np.array_equal(ids, pseudo_ids[sentences == number])
+        assert np.array_equal(ids, pseudo_ids[slot_sentences == sentence])
     # The batch itself is untouched.
     assert (batch.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
 
@@ -65,8 +68,8 @@ def test_all_pieces_without_specials(model):
     with paddle.no_grad():
         model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
     pseudo_ids = filled(model, btmlm_batch()).pseudo_ids
-    of_listed = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids)
-    assert np.array_equal(pseudo_ids, filled(model, btmlm_batch(), of_listed).pseudo_ids)
+    ordinary_pieces = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids)
+    assert np.array_equal(pseudo_ids, filled(model, btmlm_batch(), ordinary_pieces).pseudo_ids)
     assert not np.isin(pseudo_ids, VOCABULARY.special_ids).any()
 
 
@@ -74,45 +77,57 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     batch = btmlm_batch()
     generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for training in (True, False):
-        model.train() if training else model.eval()
+        if training:
+            model.train()
+        else:
+            model.eval()
         first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
-        assert np.array_equal(first, second)  # dropout is 0.5 in this model
+        assert np.array_equal(first, second)
         assert all(layer.training is training for layer in model.sublayers(include_self=True))
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_sampling_follows_the_softmax(model):
+    """With draws at evenly spaced quantiles, each piece comes as often as its probability says."""
     temperature = 1.5
     times = 3000
     batch = btmlm_batch()
     generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids, temperature)
     first, second = (filled(model, batch, generator).pseudo_ids for _ in range(2))
     assert np.array_equal(first, second)  # the draws are the batch's
+    # The probabilities of one position.
     model.eval()
-    hidden = first_pass(model, batch)[:1]
+    hidden = first_pass(model, batch)[:1]  # [1, H]
     pieces = ALLOWED[1]
     logits = model.lm_head(hidden).numpy()[0][pieces].astype(np.float64) / temperature
     expected = np.exp(logits - logits.max())
     expected /= expected.sum()
-    draws = (np.arange(times) + 0.5) / times  # every quantile once: frequencies are the probabilities
+    # The same position many times, each with another draw.
+    draws = paddle.to_tensor((np.arange(times) + 0.5) / times)
     rows = model.lm_head.transform(hidden).expand([times, -1])
     words = model.lm_head.word_embeddings.weight[pieces]
     bias = model.lm_head.bias[pieces]
-    counts = np.bincount(generator.choose(rows, words, bias, paddle.to_tensor(draws)), minlength=len(pieces))
-    assert counts.sum() == times and np.abs(counts / times - expected).max() < 1.5 / times
+    counts = np.bincount(generator.choose(rows, words, bias, draws), minlength=len(pieces))
+    assert counts.sum() == times
+    assert np.abs(counts / times - expected).max() < 1.5 / times  # off by one draw, and rounding
 
 
 def test_second_language_by_pairs():
-    choice = SecondLanguage(["en", "de", "fr", "sw"], {(0, 1): 1000, (1, 0): 24, (0, 2): 1, (2, 1): 0})
-    weights = np.array([1024.0**0.7, 1.0])
-    assert choice.probabilities[0] == pytest.approx([0, *(weights / weights.sum()), 0])
-    assert choice.probabilities[1] == pytest.approx([1, 0, 0, 0])
+    """1024 pairs of English and German, one of English and French, none of Swahili."""
+    pairs = {(0, 1): 1000, (1, 0): 24, (0, 2): 1, (2, 1): 0}
+    choice = SecondLanguage(["en", "de", "fr", "sw"], pairs)
+    of_english, of_german, _, of_swahili = choice.probabilities
+    weights = np.array([1024.0, 1.0]) ** 0.7
+    assert of_english == pytest.approx([0, *(weights / weights.sum()), 0])
+    assert of_german == pytest.approx([1, 0, 0, 0])
     # Swahili has no parallel data: any language that has, by all its pairs.
     weights = np.array([1025.0, 1024.0, 1.0]) ** 0.7
-    assert choice.probabilities[3] == pytest.approx([*(weights / weights.sum()), 0])
+    assert of_swahili == pytest.approx([*(weights / weights.sum()), 0])
+    # The draws follow the probabilities; 0.015 is four standard deviations of the frequencies.
     rng = np.random.default_rng(0)
-    counts = np.bincount([choice.draw(3, rng) for _ in range(20_000)], minlength=4) / 20_000
-    assert np.abs(counts - choice.probabilities[3]).max() < 0.015
+    drawn = [choice.draw(3, rng) for _ in range(20_000)]
+    frequencies = np.bincount(drawn, minlength=4) / 20_000
+    assert np.abs(frequencies - of_swahili).max() < 0.015
 
 
 def test_second_language_uniform_or_without_any_pairs():
@@ -123,13 +138,15 @@ def test_second_language_uniform_or_without_any_pairs():
 
 
 def test_allowed_pieces():
+    """Pieces that occur at least 5 times; in the second language none does, and the third has no text."""
     counts = np.zeros((3, 100))
-    counts[0, [0, 3, 7, 8, 9, 99]] = [90, 90, 5, 4, 6, 90]
+    counts[0, [0, 3, 99]] = 90  # special ids
+    counts[0, [7, 8, 9]] = [5, 4, 6]
     counts[1, [11, 12]] = [1, 2]
-    allowed = allowed_pieces(counts, 5, VOCABULARY)
-    assert allowed[0].tolist() == [7, 9]  # no special one, and five times is enough
-    assert allowed[1].tolist() == [11, 12]  # none reaches five: those that occur
-    assert np.array_equal(allowed[2], VOCABULARY.ordinary_ids)  # no text at all
+    first, second, third = allowed_pieces(counts, 5, VOCABULARY)
+    assert first.tolist() == [7, 9]
+    assert second.tolist() == [11, 12]
+    assert np.array_equal(third, VOCABULARY.ordinary_ids)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +160,7 @@ def test_allowed_pieces():
     ],
 )
 def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeated):
+    """A sentence of the ids 10 to 29 has 4 pseudo-tokens, one of the ids 30 to 42 has 3."""
     sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
     batch = objectives().batch("btmlm", sentences, rngs(2), [1, 1])
     generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
@@ -151,25 +169,27 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
 
 
 def test_found_in_translation_by_hand():
+    """Two sentences with two pseudo-tokens each, of languages 1 and 0; slots are ordered by language."""
     batch = objectives().batch("btmlm", texts([10, 10]), rngs(2), second_languages=[1, 0])
-    stage1 = batch.stage1  # two slots a sentence; language 0 first, so the second row's slots come first
+    stage1 = batch.stage1
     assert stage1.slot_sentences.tolist() == [1, 1, 0, 0]
     translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
-    for pseudo_ids, ignored, found_and_all in (
-        ([50, 40, 40, 42], [], (3, 4)),  # all but the second: 40 is in the translation of the other sentence
-        ([50, 9, 40, 77], [9], (2, 3)),
-    ):
-        counts = pseudo_translations.found_in_translation(
-            stage1, np.array(pseudo_ids), translations, np.array(ignored)
-        )
-        assert counts == found_and_all
-    counts = np.zeros((2, 100), dtype=np.int64)
-    counts[0, [9, 50, 60]] = [99, 5, 7]  # 9 is punctuation: the guesses are 60 and 50
-    counts[1, [40, 41, 60]] = [5, 7, 1]
-    guesses = pseudo_translations.most_frequent(stage1, counts, np.array([9]))
-    assert pseudo_translations.found_in_translation(stage1, guesses, translations, np.array([9])) == (3, 4)
+    # All but the second of four: 40 is in the translation of the other sentence.
+    counts = found_in_translation(stage1, np.array([50, 40, 40, 42]), translations, np.array([]))
+    assert counts == (3, 4)
+    # 9 is punctuation and not looked for, and 77 is nowhere.
+    counts = found_in_translation(stage1, np.array([50, 9, 40, 77]), translations, np.array([9]))
+    assert counts == (2, 3)
+    # The most frequent pieces are 60 and 50 in language 0, and 41 and 40 in language 1. All but 60 are found.
+    piece_counts = np.zeros((2, 100), dtype=np.int64)
+    piece_counts[0, [9, 50, 60]] = [99, 5, 7]
+    piece_counts[1, [40, 41, 60]] = [5, 7, 1]
+    guesses = most_frequent(stage1, piece_counts, np.array([9]))
+    assert found_in_translation(stage1, guesses, translations, np.array([9])) == (3, 4)
 
 
 def test_punctuation():
-    pieces = ["▁", ".", "▁,", "▁the", "。", "1", "ि", "►", "a.", "和"]
-    assert pseudo_translations.punctuation_ids(pieces).tolist() == [0, 1, 2, 4, 7]
+    """Pieces without a letter, mark or digit; "ि" is a vowel sign of Devanagari."""
+    words = ["▁the", "1", "ि", "a.", "和"]
+    punctuation = ["▁", ".", "▁,", "。", "►"]
+    assert punctuation_ids(words + punctuation).tolist() == [5, 6, 7, 8, 9]

@@ -1,5 +1,6 @@
 """However a run is stopped or damaged, the same command again ends with the bits of an uninterrupted run."""
 
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from training.run_folder import RunFolder
 from utils.errors import run
 from utils.files import sha256_of
 
-# So that the lines of the log, the evaluations and the checkpoints end at different steps.
+# So that evaluations (after 5, 10, 12 steps), lines of the log (every 3) and checkpoints (every 4) fall apart.
 USUAL = {"run__eval_steps": 5}
 
 
@@ -40,13 +41,22 @@ def log_of(output: Path) -> str:
 
 
 def flip(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
     path.write_bytes(content)
 
 
 def test_what_a_run_writes(straight):
-    assert [record["step"] for record in records(straight)] == [3, 5, 6, 9, 10, 12, 12]
+    assert [record["step"] for record in records(straight)] == [
+        3,
+        5,
+        6,
+        9,
+        10,
+        12,
+        12,
+    ]  # 5, 10, 12: evaluations
     assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == ["step_12", "step_8"]
     assert "learning_rate: 0.01" in (straight / "config.yaml").read_text()
     card = (straight / "full" / "README.md").read_text()
@@ -60,7 +70,7 @@ def test_what_a_run_writes(straight):
 def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     """The corpus may move in the meantime."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
-    assert [path.name for path in (out / "checkpoints").iterdir()][-1] == f"step_{step}"
+    assert (out / "checkpoints" / f"step_{step}").is_dir()
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
     assert_equal_runs(straight, out)
@@ -70,7 +80,8 @@ def as_version_1_0_wrote_it(step: Path) -> None:
     """Give a training state the form that it had in version 1.0, without an option that came later."""
     folder = step / "training_state"
     saved = json.loads((folder / "state.json").read_text())
-    config, state = saved["run"], saved["state"]
+    config = saved["run"]
+    state = saved["state"]
     digests = config.pop("digests")
     del config["objectives"]["shares"]
     window = {"sums": state["window"], "trained_tokens": state["tokens"]}
@@ -81,6 +92,7 @@ def as_version_1_0_wrote_it(step: Path) -> None:
 
 
 def test_a_run_of_version_1_0_goes_on(straight, tiny_corpus, tmp_path, refused):
+    """The option that the run did not have counts as its default: another value is refused."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=5, **USUAL)
     as_version_1_0_wrote_it(out / "checkpoints/step_5")
     line = refused(objectives__shares={"mmlm": 1}, objectives__active=None, **USUAL)
@@ -92,6 +104,7 @@ def test_a_run_of_version_1_0_goes_on(straight, tiny_corpus, tmp_path, refused):
 # Configuration, three checkpoints, the removal of one and two exports are renames, in this order.
 @pytest.mark.parametrize("write", [1, 3, 4, 6])
 def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch, write):
+    """`write`: the number of the rename that does not take place, from 0."""
     with monkeypatch.context() as patched:
         stop_at(patched, write)
         with pytest.raises(Stopped):
@@ -101,13 +114,15 @@ def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch,
 
 
 def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
-    """From step 6 on nothing can be written: neither the log nor the record of that step."""
-    train, full = Engine.step, disk_full_after(2500)
+    """From step 6 on there is no space: the run ends with one line, and goes on when there is space again."""
+    original_step = Engine.step
+    # The largest size of a file, in bytes. The log is larger by then.
+    full_disk = disk_full_after(2500)
 
     def step(self, *arguments):
         if self.steps == 5:
-            full.__enter__()
-        return train(self, *arguments)
+            full_disk.__enter__()
+        return original_step(self, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(Engine, "step", step)
@@ -115,7 +130,7 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
             with pytest.raises(SystemExit) as ended:
                 run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
         finally:
-            full.__exit__(None, None, None)
+            full_disk.__exit__(None, None, None)
     assert ended.value.code == 2
     errors = capsys.readouterr().err.splitlines()
     assert "no space left to write it" in errors[-1] and errors[-1].startswith("error: ")
@@ -125,7 +140,7 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "number, owner, name, code, step",
+    "stop_signal, owner, name, exit_code, saved_step",
     [
         (signal.SIGTERM, Engine, "step", 0, 1),
         (signal.SIGTERM, RunFolder, "save_step", 0, 8),
@@ -133,27 +148,28 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_a_signal_saves_and_ends(
-    straight, tiny_corpus, tmp_path, monkeypatch, number, owner, name, code, step
+    straight, tiny_corpus, tmp_path, monkeypatch, stop_signal, owner, name, exit_code, saved_step
 ):
-    """It comes at the second call of a method."""
-    out, original, calls = tmp_path / "out", getattr(owner, name), []
+    """It comes at the second call of the method `owner.name`: in a step, a checkpoint or an evaluation."""
+    out = tmp_path / "out"
+    original_method = getattr(owner, name)
+    calls = itertools.count(1)
 
     def method(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), number)
-        return original(*args, **kwargs)
+        if next(calls) == 2:
+            os.kill(os.getpid(), stop_signal)
+        return original_method(*args, **kwargs)
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, method)
         try:
             run(lambda: pretrain(tiny_corpus, out, **USUAL))
-            ended = 0
-        except SystemExit as exited:
-            ended = exited.code
-    assert ended == code
-    assert checkpoint(out, step)
-    assert f"stopped at step {step} of 12; the same command goes on" in log_of(out)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+    assert code == exit_code
+    assert checkpoint(out, saved_step)
+    assert f"stopped at step {saved_step} of 12; the same command goes on" in log_of(out)
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
 
@@ -164,8 +180,8 @@ def test_a_signal_saves_and_ends(
 @pytest.mark.parametrize(
     "lost, message",
     [
-        (["full"], "for fine-tuning: "),
-        (["checkpoints", "full", "encoder"], "the 7 records of metrics.jsonl are dropped"),
+        (["full"], "for fine-tuning: "),  # the log of an export
+        (["checkpoints", "full", "encoder"], "the 7 records of metrics.jsonl are dropped"),  # it begins anew
     ],
 )
 def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
@@ -178,6 +194,7 @@ def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training_state/arrays.safetensors"])
 def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file):
+    """The run goes on from the checkpoint before it, and the damaged one is put aside."""
     flip(out / "checkpoints/step_12" / file)
     (out / "full/old").touch()
     pretrain(tiny_corpus, out, **USUAL)
@@ -190,6 +207,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
 
 
 def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus, out):
+    """A process that was killed had given it another name, which ends with the number of the process."""
     shutil.rmtree(out / "checkpoints/step_8")
     (out / "checkpoints/step_12").rename(out / "checkpoints/.step_12.old-999999999")
     pretrain(tiny_corpus, out, **USUAL)
@@ -210,7 +228,8 @@ def test_no_whole_checkpoint_is_no_reason_to_begin_anew(straight, out, refused):
 
 
 def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
-    corpus, name = shutil.copytree(tiny_corpus, tmp_path / "corpus"), "mono/en/train-00000.ids.npy"
+    corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    name = "mono/en/train-00000.ids.npy"
     flip(corpus / name)
     assert f"{name}: its SHA-256" in refused(corpus=corpus, data__verify=True, **USUAL)
 
@@ -220,23 +239,34 @@ def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
 
 def files_of(folder: Path) -> dict[str, int]:
     """Every file but the lock and the log, with the time of its last change."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "log" not in path.parts[-2:])
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files if path.name != ".lock"}
+    times = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != ".lock" and path.parent.name != "log":
+            times[str(path.relative_to(folder))] = path.stat().st_mtime_ns
+    return times
+
+
+def held_out_lines(output: Path) -> list[str]:
+    """The lines of the log about evaluations, without their time."""
+    return [line.split("[held-out]")[1] for line in log_of(output).splitlines() if "[held-out]" in line]
 
 
 def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, out):
-    report = [line.split("[held-out]")[1] for line in log_of(out).splitlines() if "[held-out]" in line]
+    """It repeats the last evaluation in the log, and trains and exports nothing."""
+    report = held_out_lines(out)
     before = files_of(out)
     (out / "log/job.log.0").unlink()
     pretrain(tiny_corpus, out, **USUAL)
     changed = {name for name, time_ in files_of(out).items() if time_ != before.get(name)}
-    assert changed <= {"config.yaml", "metrics.jsonl"} and records(out) == records(straight)
+    assert changed <= {"config.yaml", "metrics.jsonl"}
+    assert records(out) == records(straight)
     assert "the run is finished: all 12 steps are done" in log_of(out)
-    repeated = [line.split("[held-out]")[1] for line in log_of(out).splitlines() if "[held-out]" in line]
+    repeated = held_out_lines(out)
     assert repeated == report[-len(repeated) :] != []
 
 
 def test_another_configuration_is_named(straight, out, refused):
+    """run.eval_steps may change, so only the other two are named."""
     line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7)
     assert "step_12 was made with another configuration (" in line
     assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
@@ -244,31 +274,33 @@ def test_another_configuration_is_named(straight, out, refused):
 
 
 def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pretrain, refused):
+    """The message advises so; a new run with the same seed warns that it reads the same text again."""
     line = refused(optimizer__steps=20, **USUAL)
     assert "(optimizer.steps: 12 -> 20): go on with that one" in line
     assert f"--init.encoder {out / 'full'} --init.lm_head encoder, and another run.seed" in line
     start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1}
-    for seed, warnings in ((1, 1), (2, 0)):
+    for seed in (1, 2):
         log = log_of(pretrain(f"further-{seed}", run__seed=seed, **start))
-        assert log.count("draws the same items again: change run.seed") == warnings
-        assert "not used" not in log  # the head and the language embeddings are
+        is_seed_of_first_run = seed == 1
+        assert ("draws the same items again: change run.seed" in log) == is_seed_of_first_run
+        assert "not used" not in log  # the head and the language embeddings are used, too
 
 
-def other_corpus(folder: Path) -> Path:
-    """Equal counts and vocabulary, but two tokens of the text are swapped."""
-    ids = folder / "mono/en/train-00000.ids.npy"
-    content = np.load(ids)
-    place = next(i for i in range(1, len(content)) if content[i] != content[0])
-    content[[0, place]] = content[[place, 0]]
-    np.save(ids, content)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["mono/en/train-00000.ids.npy"]["sha256"] = sha256_of(ids)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+def swap_two_tokens(corpus: Path) -> None:
+    """Make another corpus of this one, with equal counts and vocabulary and a valid manifest."""
+    name = "mono/en/train-00000.ids.npy"
+    ids = np.load(corpus / name)
+    place = np.flatnonzero(ids != ids[0])[0]
+    ids[[0, place]] = ids[[place, 0]]
+    np.save(corpus / name, ids)
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    manifest["files"][name]["sha256"] = sha256_of(corpus / name)
+    (corpus / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused):
-    corpus = other_corpus(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
+    corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    swap_two_tokens(corpus)
     line = refused(corpus=corpus, **USUAL)
     assert "step_12 was made with another configuration (digests.corpus: " in line
     assert str(tiny_corpus) in line and str(corpus) in line and "begin anew with --run.overwrite true" in line
@@ -296,11 +328,14 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
 
 
 def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
+    """From step 8 on the run goes on with other options of the section `run`, to the same weights."""
     for name in ("checkpoints/step_12", "full", "encoder"):
         shutil.rmtree(out / name)
-    changed = {"run__save_steps": 3, "run__keep_checkpoints": 1, "run__max_bad_steps": 3}
-    pretrain(tiny_corpus, out, **USUAL, **changed)
+    changes = {"run__save_steps": 3, "run__keep_checkpoints": 1, "run__max_bad_steps": 3}
+    pretrain(tiny_corpus, out, **USUAL, **changes)
     resumed = checkpoint(out, STEPS)
-    assert all((value == resumed[name]).all() for name, value in checkpoint(straight, STEPS).items())
+    for name, value in checkpoint(straight, STEPS).items():
+        assert (value == resumed[name]).all(), name
     saved = json.loads((out / "checkpoints/step_12/training_state/state.json").read_text())
-    assert saved["run"]["run"]["save_steps"] == 3
+    identity = saved["run"]
+    assert identity["run"]["save_steps"] == 3

@@ -18,15 +18,22 @@ from utils.command_line import load_config
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
-STEPS = 6  # of ten, so that BTMLM begins among them
+TOTAL_STEPS = 10
+STEPS = 6  # the first ones, whose batches are compared; BTMLM begins among them, after 30 % of all
 ARRAYS = ("input_ids", "position_ids", "language_ids", "lengths", "contexts")
 OF_BATCH = (*ARRAYS, "targets", "target_ids", "target_languages", "target_objectives")
 OF_STAGE1 = (*ARRAYS, "placeholders", "slots", "slot_sentences", "slot_languages", "draws")
 
 
 def write_stream(folder, name, line_lengths, lines_per_document):
-    """Write one shard of made-up ids, and return its entry in the manifest."""
-    ids = 3 + np.arange(line_lengths.sum()) * 7919 % 96  # from [UNK], 3, to 98
+    """Write one shard of made-up ids, and return its entry in the manifest.
+
+    Args:
+        name: "mono/en" or "parallel/de-en".
+        line_lengths: tokens of each line; a pair is two lines.
+        lines_per_document: 0 for pairs.
+    """
+    ids = 3 + np.arange(line_lengths.sum()) * 7919 % 96  # all ids from [UNK], 3, to 98 in turn
     arrays = {"ids": ids.astype("<u2"), "lines": np.cumsum([0, *line_lengths]).astype("<u4")}
     if lines_per_document:
         documents = [*range(0, len(line_lengths), lines_per_document), len(line_lengths)]
@@ -40,7 +47,7 @@ def write_stream(folder, name, line_lengths, lines_per_document):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Fifteen languages, each paired with English; no two streams have the same size."""
+    """Fifteen languages, each paired with English. No two streams have the same size; all is arithmetic."""
     folder = tmp_path_factory.mktemp("corpus")
     manifest = {
         "format": FORMAT,
@@ -62,17 +69,17 @@ def corpus(tmp_path_factory):
 
 
 def digest_of_run(corpus, name, *flags):
-    """A digest of the first steps of a run of ten, of its samplers' positions, and of its number of steps."""
+    """A digest of the batches and positions of a run's first steps, and of its steps if they are computed."""
     path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
     config = load_config(PretrainConfig, ["--config", str(path), *flags])
     config.optimizer.batch_size = min(config.optimizer.batch_size, 96)
     text = TrainingText.of(corpus, VOCABULARY, config)
-    reader = StepReader(config, text, total_steps=10)
+    reader = StepReader(config, text, total_steps=TOTAL_STEPS)
     digest = hashlib.sha256()
     for _ in range(STEPS):
-        work = reader.next()
-        digest.update(json.dumps([work.share, work.masked, work.position]).encode())
-        for batch in work.micro_batches:
+        step = reader.next()
+        digest.update(json.dumps([step.share, step.masked, step.position]).encode())
+        for batch in step.micro_batches:
             arrays = [getattr(batch, field) for field in OF_BATCH]
             if batch.stage1 is not None:
                 arrays += [getattr(batch.stage1, field) for field in OF_STAGE1]
@@ -99,7 +106,7 @@ DIGESTS = {
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_the_batches_of_a_shipped_configuration(corpus, name, monkeypatch):
-    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)
+    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)  # instead of 8192, to be quick
     assert digest_of_run(corpus, name) == DIGESTS[name]
 
 

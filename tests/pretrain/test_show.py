@@ -16,6 +16,7 @@ JAPANESE = "小さな 赤い 家は 丘の 上に 立って います"
 
 
 def panels(*arguments: str) -> list[Panel]:
+    """The panels of a command line."""
     return show.panels_of(show.parse_arguments(arguments))
 
 
@@ -25,7 +26,8 @@ def test_the_text_holds_the_matrix(objective):
         title, header, *lines = as_text(panel).split("\n")
         begin = header.index("attends to")
         end = header.index("input")
-        assert title == panel.title and len({line[begin:end].index("|") for line in lines}) == 1
+        assert title == panel.title
+        assert len({line[begin:end].index("|") for line in lines}) == 1  # one below the other
         matrix = [[cell == "1" for cell in line[begin:end] if cell in "1."] for line in lines]
         assert np.array_equal(matrix, panel.mask)
         assert [line[end:].split()[0] for line in lines] == panel.tokens
@@ -37,21 +39,27 @@ def test_camlm_panel_is_the_definition():
     masked = np.array([token == "[MASK]" for token in panel.tokens])
     assert np.array_equal(panel.mask, attention_mask.camlm(side, masked))
     assert [bool(predicted) for predicted in panel.predicted] == masked.tolist()
-    language = np.where(side == 0, "en", "ja")
-    assert panel.languages == np.where(masked, language, "").tolist()
+    languages = np.where(side == 0, "en", "ja")
+    assert panel.languages == np.where(masked, languages, "").tolist()
     restored = [predicted or token for token, predicted in zip(panel.tokens, panel.predicted)]
     assert restored == ["[CLS]", *ENGLISH.split(), "[SEP]", "[SEP]", *JAPANESE.split(), "[SEP]"]
     assert panel.positions == list(range(2, 2 + len(restored)))
+    # Another seed, which may be negative, draws other masks. CAMLM is the default.
     (with_other_seed,) = panels(ENGLISH, JAPANESE, "--languages", "en,ja", "--seed", "-1")
     assert with_other_seed.tokens != panel.tokens
 
 
 def test_btmlm_panels():
-    first, second = panels(ENGLISH, "--objective", "btmlm", "--languages", "en,de")
-    assert np.array_equal(first.mask, attention_mask.compact(10, 2)) and first.boundary == 10
-    assert first.languages[-2:] == ["de", "de"] and first.predicted[-2:] == ["h1", "h2"]
-    assert first.positions[-2:] == [13, 14] and second.positions == list(range(2, 16))
-    assert second.tokens[-4:] == ["[SEP]", "h1", "h2", "[SEP]"] and second.mask.all()
+    """Eight words with [CLS] and [SEP] are ten tokens, and 20 % of eight are two pseudo-tokens."""
+    stage1, stage2 = panels(ENGLISH, "--objective", "btmlm", "--languages", "en,de")
+    assert np.array_equal(stage1.mask, attention_mask.compact(10, 2))
+    assert stage1.boundary == 10
+    assert stage1.languages[-2:] == ["de", "de"]
+    assert stage1.predicted[-2:] == ["h1", "h2"]
+    assert stage1.positions[-2:] == [13, 14]  # 12 is that of the second [SEP]
+    assert stage2.positions == list(range(2, 16))
+    assert stage2.tokens[-4:] == ["[SEP]", "h1", "h2", "[SEP]"]
+    assert stage2.mask.all()
 
 
 @pytest.mark.parametrize(
@@ -80,4 +88,5 @@ def test_command_with_a_piece_model(tmp_path):
     command = [sys.executable, "-c", code, *sentences, *flags]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
-    assert "CAMLM (Figure 2 c)" in process.stdout and "▁" in process.stdout
+    assert "CAMLM (Figure 2 c)" in process.stdout
+    assert "▁" in process.stdout  # with which sentencepiece marks the beginning of a word

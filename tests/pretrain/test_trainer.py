@@ -12,34 +12,48 @@ from model.checkpoint.read import open_checkpoint
 from model.heads import SequenceClassifier
 from pretrain.reader import StepBatches
 from pretrain.task import Pretraining
-from tests.pretrain.tiny_run import checkpoint, config, losses, records
+from tests.pretrain.tiny_run import STEPS, checkpoint, config, losses, records
 
 
 def encoder_of(weights: dict) -> dict:
-    return {n: v for n, v in weights.items() if n.startswith(("embeddings.", "encoder.", "pooler."))}
+    """The tensors of the encoder."""
+    prefixes = ("embeddings.", "encoder.", "pooler.")
+    return {name: value for name, value in weights.items() if name.startswith(prefixes)}
 
 
 def test_a_fresh_head_is_trained_alone_first(pretrain, monkeypatch):
+    """For four steps: checkpoints after 2, 4 and 6 steps tell what has changed."""
     warm_up = {"init__lm_head_warmup_steps": 4, "init__lm_head_learning_rate": 0.02}
     out = pretrain(**warm_up, run__save_steps=2, run__keep_checkpoints=9, run__log_steps=1)
-    two, four, six = (checkpoint(out, step) for step in (2, 4, 6))
-    assert all((value == encoder_of(four)[name]).all() for name, value in encoder_of(two).items())
-    changed = {name for name, value in encoder_of(six).items() if (value != four[name]).any()}
-    assert len(changed) == len(encoder_of(four)) - 2  # the pooler has no part in pre-training
+    after_2 = checkpoint(out, 2)
+    after_4 = checkpoint(out, 4)
+    after_6 = checkpoint(out, 6)
+
+    # Until step 4 only the head and the language embeddings change, and Adam has no state of the encoder.
+    for name, value in encoder_of(after_2).items():
+        assert (value == after_4[name]).all(), name
     for name in ("lm_head.dense.weight", "lm_head.bias", "language_embeddings.weight"):
-        assert (two[name] != four[name]).any(), name
-    assert not any(name.startswith("state/engine/optimizer/ernie_m") for name in four)
+        assert (after_2[name] != after_4[name]).any(), name
+    assert not any(name.startswith("state/engine/optimizer/ernie_m") for name in after_4)
+
+    # Then all of the encoder changes, but not the pooler's weight and bias: no objective uses them.
+    changed = {name for name, value in encoder_of(after_6).items() if (value != after_4[name]).any()}
+    assert len(changed) == len(encoder_of(after_4)) - 2
     # Steps 5 and 6 have updated the encoder: the power of Adam's beta1, 0.98, is 1 + the number of updates.
-    encoder_state = {name: value for name, value in six.items() if "/optimizer/ernie_m." in name}
+    encoder_state = {name: value for name, value in after_6.items() if "/optimizer/ernie_m." in name}
     powers = [value for name, value in encoder_state.items() if name.endswith("beta1_pow_acc")]
     assert powers and np.concatenate(powers) == pytest.approx(0.98**3)
+
+    # The rate of the head, and then the warm-up of three steps to 0.01.
     rates = [record["lr"] for record in records(out) if "lr" in record]
     assert rates[:7] == pytest.approx([0.02] * 4 + [0.0, 0.01 / 3, 0.02 / 3])
-    # and a run that was stopped half way through it
+
+    # A run that is stopped while the head is trained alone ends with the same bits.
     again = pretrain("again", **warm_up, run__stop_after_steps=3)
     pretrain("again", **warm_up)
-    resumed = checkpoint(again, 12)
-    assert all((value == resumed[name]).all() for name, value in checkpoint(out, 12).items())
+    resumed = checkpoint(again, STEPS)
+    for name, value in checkpoint(out, STEPS).items():
+        assert (value == resumed[name]).all(), name
 
 
 def test_the_encoder_is_what_fine_tuning_takes(pretrain):
@@ -49,15 +63,18 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain):
     encoder = open_checkpoint(out / "encoder")
     assert "languages" not in encoder.settings
     assert encoder.vocab_path or encoder.piece_model_path
+    # A classifier finds everything there but its own head.
     model = SequenceClassifier(encoder.config, 3)
-    fresh = load_from(model, open_checkpoint(out / "encoder"), optional=("pooler.", "classifier."))
-    assert fresh == ["classifier.weight", "classifier.bias"]
+    initialised = load_from(model, open_checkpoint(out / "encoder"), optional=("pooler.", "classifier."))
+    assert initialised == ["classifier.weight", "classifier.bias"]
     full = load_file(out / "full" / "model.safetensors")
-    word = "embeddings.word_embeddings.weight"
-    np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), full[word])
+    words = full["embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), words)
+    # The other export, for more pre-training, has the language embeddings and says how inputs were made.
     assert full["language_embeddings.weight"].shape == (3, 16)
-    extra = open_checkpoint(out / "full").settings
-    assert extra["languages"] == ["de", "en", "fr"] and extra["reading"] == {
+    settings = open_checkpoint(out / "full").settings
+    assert settings["languages"] == ["de", "en", "fr"]
+    assert settings["reading"] == {
         "language_embedding": "masks",
         "pseudo_proportion": 0.2,
         "pseudo_positions": "first",
@@ -67,21 +84,26 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain):
 def test_only_the_objectives_that_are_active(pretrain):
     out = pretrain(objectives__active=["mmlm"], run__log_steps=12)
     record = records(out)[0]
-    assert "mmlm" in record and not {"tlm", "camlm", "btmlm"} & set(record)
+    assert "mmlm" in record
+    assert not {"tlm", "camlm", "btmlm"} & set(record)
     held_out = records(out)[-1]["held_out"]
-    # what it was not trained on is evaluated all the same, so that runs can be compared
+    # What it was not trained on is evaluated all the same, so that runs can be compared.
     assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval"}
 
 
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
+    """Without micro-batches, it counts as a step of loss 0."""
     task = Pretraining(config(tiny_corpus))
     engine = task.begin(1, None)
-    nothing = task.send(engine.model, StepBatches([], {"camlm": 1.0}, [0] * 4, {"step": 1}))
-    step = engine.step(nothing, partial(task.loss, engine.model))
-    assert step.loss == 0.0 and not step.skipped and engine.steps == 1
+    data = StepBatches(micro_batches=[], share={"camlm": 1.0}, masked=[0] * 4, position={"step": 1})
+    step = engine.step(task.send(engine.model, data), partial(task.loss, engine.model))
+    assert step.loss == 0.0
+    assert not step.skipped
+    assert engine.steps == 1
 
 
 def test_options_that_change_nothing_but_memory(pretrain):
+    """Recomputing activations, and micro-batches of another size, in float64 without dropout."""
     options = {
         "model__hidden_dropout_prob": 0.0,
         "model__attention_probs_dropout_prob": 0.0,
@@ -94,6 +116,7 @@ def test_options_that_change_nothing_but_memory(pretrain):
 
 
 def test_it_learns(pretrain):
+    """The loss falls, and a line of the log says so. It begins near log(200) = 5.3 for 200 pieces."""
     out = pretrain(optimizer__steps=60, run__log_steps=10, run__save_steps=60)
     log = (out / "log" / "job.log.0").read_text()
     assert losses(out)[-1] < losses(out)[0] - 0.1
