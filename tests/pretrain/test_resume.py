@@ -20,7 +20,7 @@ from training.run_folder import RunFolder
 from utils.errors import run
 from utils.files import sha256_of
 
-# So that evaluations (after 5, 10, 12 steps), lines of the log (every 3) and checkpoints (every 4) fall apart.
+# Evaluations after 5, 10 and 12 steps; lines of the log come every 3 steps, checkpoints every 4.
 USUAL = {"run__eval_steps": 5}
 
 

@@ -30,9 +30,9 @@ def make_corpus(folder: Path, mono_languages: tuple[str, ...] = LANGUAGES, **opt
     lines = {language: sentences(150, seed) for seed, language in enumerate(LANGUAGES)}
     mono = {name: write_lines(folder / f"{name}.txt", lines[name]) for name in mono_languages}
     parallel = {}
-    for other, count in (("de", 120), ("fr", 80)):
-        rows = [f"{a}\t{b}" for a, b in zip(lines["en"][:count], lines[other])]
-        parallel[f"en-{other}"] = write_lines(folder / f"en-{other}.tsv", rows)
+    for language, count in (("de", 120), ("fr", 80)):
+        rows = [f"{a}\t{b}" for a, b in zip(lines["en"][:count], lines[language])]
+        parallel[f"en-{language}"] = write_lines(folder / f"en-{language}.tsv", rows)
     build(folder / "corpus", pieces, mono=mono, parallel=parallel, **({"held_out": 8} | options))
     return folder / "corpus"
 
