@@ -202,7 +202,8 @@ class Batches:
         Windows that are skipped are not tokenized.
         """
         for number in range(epoch, epochs):
-            yield from self._epoch(number, index if number == epoch else 0)
+            start = index if number == epoch else 0  # later epochs are complete
+            yield from self._epoch(number, start)
 
     def _epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
         """The global batches of an epoch from number `start` on."""

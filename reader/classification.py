@@ -119,6 +119,11 @@ def read_classification(
 
 
 def _check_number(label: str, place: str) -> None:
+    """Check a label of a regression.
+
+    Raises:
+        UserError: it is no finite number; begins with `place`.
+    """
     try:
         is_finite = math.isfinite(float(label))
     except ValueError:
@@ -128,6 +133,11 @@ def _check_number(label: str, place: str) -> None:
 
 
 def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: int | None, place: str) -> None:
+    """Check a label of a classification.
+
+    Raises:
+        UserError: the label map does not have it, or without a map it is no id; begins with `place`.
+    """
     if label_map is not None:
         if label not in label_map:
             raise UserError(f"{place}: unknown label '{label}'; the label map has {', '.join(label_map)}")

@@ -90,17 +90,18 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
         "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
     )
     counts = _count_pieces(tokenizer, texts)
-    # Pieces have numbers in the piece model, which are not the ids of the vocabulary.
+    # The pieces that stay, by their numbers in the piece model, which are not the ids of the vocabulary.
     numbers = {number for number, count in counts.items() if count >= min_count}
     tokens = _needed_by_rule_5(tokenizer, model, numbers)
-    # Pieces of other types (unknown, control, user-defined, bytes) all stay.
+    # Only normal pieces can go: unknown, control, user-defined pieces and bytes all stay.
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
+    # The characters of all pieces of the text stay, also of those that are less often in it than `min_count`.
     characters: set[str] = set()
     for number in counts.keys() & set(normal):
         characters.update(model.pieces[number].piece)
     _keep_pieces(model, normal, numbers, tokens | characters)
 
-    tokens |= {piece.piece for piece in model.pieces}  # now the smaller model
+    tokens |= {piece.piece for piece in model.pieces}  # of the model, which is smaller now
     tokens |= set(SPECIAL_TOKENS)
     tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
 

@@ -112,7 +112,8 @@ def _attach(handlers: list[logging.Handler]) -> None:
             old.close()  # again for each logger that had it, which does no harm
         for handler in handlers:
             log.addHandler(handler)
-        log.propagate = not handlers  # to the root logger, which would print each line a second time
+        # A line that is handled here is not passed on to the root logger, which would print it a second time.
+        log.propagate = not handlers
         log.setLevel(logging.INFO)
 
 

@@ -147,7 +147,7 @@ def small(server, monkeypatch):
     parts = {}
     for name, part in get_data.PARTS.items():
         path = part.folder.split("/", 3)[3]  # https://host/path
-        path = path.removeprefix("repository/xmlui/bitstream/handle/11234/")  # that of the treebanks is long
+        path = path.removeprefix("repository/xmlui/bitstream/handle/11234/")  # `releases` leaves this out
         parts[name] = part._replace(folder=f"{server.url}/{path}")
     monkeypatch.setattr(get_data, "PARTS", parts)
     server.files = {f"/{path}": content for path, content in releases().items()}
