@@ -9,8 +9,8 @@ from reader.tokenizer_files import UNK
 from utils.logging import logger
 
 _TEXTS = 200  # texts that are looked at
-# The greatest parts of all tokens that a suited vocabulary leaves unknown or as single letters. A vocabulary of
-# 32,000 pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 % (Vietnamese) of 200 lines of NTREX.
+# The greatest parts of all tokens that a suited vocabulary leaves unknown or as single letters. One of 32,000
+# pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 % (Vietnamese) of 200 lines of NTREX.
 _MOST_UNKNOWN = 0.05
 _MOST_LETTERS = 0.4
 # Code points of scripts without spaces between words, which have short tokens in any vocabulary.
