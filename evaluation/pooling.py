@@ -33,7 +33,7 @@ def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
 
     Args:
         ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
-        specials: give weight to these two as well. A sentence of nothing else always does.
+        specials: give weight to these two as well. In a sentence without words they always have weight.
     """
     is_real = ids != pad_id  # [B, T]
     counts = is_real

@@ -111,7 +111,7 @@ def _best_by_margin(
     """
     means = (around_query[:, None] + around_target[candidates]) / 2  # [N, k]
     has_ratios = (means > 0).all(axis=1, keepdims=True)  # [N, 1], of each query
-    ratios = cosines / np.where(has_ratios, means, 1)
+    ratios = cosines / np.where(has_ratios, means, 1)  # 1: these ratios are not used
     differences = cosines - means
     margins = np.where(has_ratios, ratios, differences)
     best = margins.argmax(axis=1)[:, None]  # [N, 1]

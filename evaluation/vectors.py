@@ -47,8 +47,8 @@ class ArrayFile:
     def __enter__(self) -> "ArrayFile":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        if kind is None:
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        if error is None:
             self._write_header()
         self._file.close()
 

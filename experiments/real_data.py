@@ -27,7 +27,7 @@ def prepare_corpus(name: str, data: Path, output: Path) -> None:
     config = STUDIES.parent / "corpus" / f"{name}.yaml"
     for file in named_files(read_yaml(config)):
         lower_case(data / file, output / "text" / file)
-    command = ["sh", "scripts/data/real_corpus.sh", name, str(output)]
+    command = ["sh", "scripts/data/real_corpus.sh", name, str(output)]  # does what is not done yet
     finished = subprocess.run(command, env={**os.environ, "DATA": str(output / "text")})
     if finished.returncode:
         raise UserError(f"{output / 'corpus'}: not built; the lines above say why")

@@ -94,7 +94,8 @@ class AdamW(paddle.optimizer.AdamW):
 
     def _create_param_lr(self, param_and_grad):
         # Paddle would multiply rate and ratio for each parameter; here equal ratios share the product.
-        ratio = param_and_grad[0].optimize_attr["learning_rate"]
+        parameter, _ = param_and_grad
+        ratio = parameter.optimize_attr["learning_rate"]
         if ratio not in self._rates:
             self._rates[ratio] = super()._create_param_lr(param_and_grad)
         return self._rates[ratio]
@@ -144,9 +145,11 @@ class AdamW(paddle.optimizer.AdamW):
                 self._get_accumulator_master(self._beta1_pow_acc_str, parameter),
                 self._get_accumulator_master(self._beta2_pow_acc_str, parameter),
             )
+            ratio = parameter.optimize_attr["learning_rate"]
             power = self._beta1_powers.get(name, self._beta1)
             decay = self._coefficient(parameter) if self._apply_decay_param_fun(name) else 0.0
-            states.append(((parameter.optimize_attr["learning_rate"], power), decay, state))
+            key = (ratio, power)
+            states.append((key, decay, state))
         return grouped(states)
 
     def _coefficient(self, parameter: Tensor) -> float:
@@ -273,16 +276,16 @@ def _gather(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return part
 
 
-# The work of one thread: the places of a slice.
-
-
 def _scale(table: np.ndarray, factor: float, places: slice) -> None:
+    """The work on one slice: multiply some rows of a table by `factor`."""
     table[places] *= factor
 
 
 def _take(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) -> None:
+    """The work on one slice: copy some of the `rows` of a table to their places in `part`."""
     part[places] = table[rows[places]]
 
 
 def _put(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) -> None:
+    """The work on one slice: copy some rows of `part` back to the table."""
     table[rows[places]] = part[places]

@@ -290,12 +290,12 @@ class Engine:
 
     def _squared_norm(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
-        if device.uses_gpu_kernels():
+        if device.uses_gpu_kernels():  # in few kernels
             return gradients.squared_norm([parameter.grad for parameter in self._own_with_gradient()])
         squares = []
         for parameter in self._own_with_gradient():
             table = self.optimizer.tables.get(parameter.name)
-            if table is not None:
+            if table is not None:  # a word table: only some of its rows have a gradient
                 squares.append(table.squared_norm())
             else:
                 squares.append(paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64"))

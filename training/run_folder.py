@@ -180,7 +180,8 @@ class RunFolder:
         for key, default in self.rules.defaults.items():
             if key in new_values:
                 stored_values.setdefault(key, default)
-        return {line.partition(":")[0]: line for line in differences(stored_values, new_values)}
+        lines = differences(stored_values, new_values)  # "<key>: <value> -> <value>"
+        return {line.partition(":")[0]: line for line in lines}
 
     def remove_old_run(self) -> None:
         """With `overwrite`, remove the run in the folder, once.

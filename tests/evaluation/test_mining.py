@@ -137,8 +137,13 @@ def test_the_threshold_is_the_best_of_all_cuts():
 
 def test_precision_recall_and_f1_by_hand():
     """Of the 3 pairs above 0.5, 2 are among the 4 gold pairs."""
-    result = quality(np.array([0.9, 0.8, 0.6, 0.4]), np.array([True, False, True, True]), 4, 0.5)
-    assert result == (0.5, pytest.approx(200 / 3), 50.0, pytest.approx(400 / 7))
+    scores = np.array([0.9, 0.8, 0.6, 0.4])
+    is_correct = np.array([True, False, True, True])
+    result = quality(scores, is_correct, gold_count=4, threshold=0.5)
+    assert result.precision == pytest.approx(200 / 3)
+    assert result.recall == 50.0
+    assert result.f1 == pytest.approx(400 / 7)
+    assert result.threshold == 0.5
 
 
 def test_pairs_of_at_least_a_score():

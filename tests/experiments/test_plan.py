@@ -46,6 +46,7 @@ SEQUENCES = {
 
 
 def test_the_sequences_of_the_mixes(tmp_path, monkeypatch):
+    """They are the same in each of the last ten steps. Earlier steps may have other shares of objectives."""
     # For `steps_as` it would read a corpus, which is not there.
     monkeypatch.setattr(StudyPlan, "steps", lambda self, name, seed: 7000)
     study = Study.read("mix")

@@ -126,7 +126,7 @@ def figures_of_three_ways():
 
 @pytest.fixture
 def contrasted(study):
-    """A study with the contrast (b - a) - (d - c)."""
+    """A study with the contrast (b - a) - (d - c), and with two lines, from a to b and from c to d."""
     models = {name: TrainedModel(name) for name in THREE_WAYS}
     lines = {"low": {"1/4": "a", "all": "b"}, "high": {"1/4": "c", "all": "d"}}
     contrasts = {"more": [["b", "a"], ["d", "c"]]}

@@ -45,6 +45,7 @@ def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ZeroDivisionError()])
 def test_a_failed_part_leaves_nothing_behind(tmp_path, monkeypatch, error):
+    """A full disk becomes a user error; an error of the program stays what it is."""
     write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
 
     def fail(*_):

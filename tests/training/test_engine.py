@@ -164,6 +164,7 @@ def test_bad_steps_are_skipped_and_end_the_run():
 
 
 def test_a_resumed_run_counts_bad_steps_on():
+    """Steps 3 and 4 are bad before the run stops, and step 5 after it has gone on: three in a row."""
     first = make()
     for step in range(5):
         first.step(micro_batches_of(step, 2), loss_that_fails(first, {1, 3, 4}))

@@ -155,7 +155,7 @@ def test_the_kernels_of_norm_clipping_and_update(monkeypatch):
     config = ErnieMConfig(vocab_size=60, hidden_size=4, num_hidden_layers=12, num_attention_heads=2)
     use_gpu_kernels(monkeypatch)
     run = ToyRun(config=config, clip_norm=1e-9)
-    run.train(5, 7)
+    run.train(5, 7)  # the classifier is no longer frozen
     operations = recorded_operations(monkeypatch)
     sum_gradients = run.engine._sum_gradients
 

@@ -115,7 +115,10 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def start(tmp_path):
-    """start(work, body): the entry point, in a session of its own."""
+    """A function that starts the entry point in a session of its own.
+
+    Its arguments: the generator of `prefetch_work` that the worker runs, and what `main` does with `items`.
+    """
 
     def started(work: str, body: str) -> subprocess.Popen:
         (tmp_path / "heavy.py").write_text("print('!', flush=True)\n")

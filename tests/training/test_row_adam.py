@@ -102,7 +102,8 @@ def test_the_gradient_between_backward_and_update(monkeypatch):
     table.row_gradient.merge()
     assert table.weight.grad is None
     table(paddle.to_tensor([6])).sum().backward()
-    assert table.row_gradient.rows.tolist() == [6] and table.weight.grad.tolist() == [[1, 1]]
+    assert table.row_gradient.rows.tolist() == [6]
+    assert table.weight.grad.tolist() == [[1, 1]]
 
 
 def test_a_table_with_a_head_has_a_dense_gradient(monkeypatch):
@@ -111,7 +112,8 @@ def test_a_table_with_a_head_has_a_dense_gradient(monkeypatch):
     assert table.row_gradient.is_in_use()
     table.row_gradient.turn_off()
     table(paddle.to_tensor([3])).sum().backward()
-    assert table.weight.grad.shape == [7, 2] and table.row_gradient.rows is None
+    assert table.weight.grad.shape == [7, 2]
+    assert table.row_gradient.rows is None
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])

@@ -49,10 +49,12 @@ class Events(list):
 
 @pytest.fixture
 def events(monkeypatch) -> Events:
+    """The events from the call of `begin` on."""
     events = Events(monkeypatch)
     running: list[str] = []  # the events that have begun and not ended
 
     def record(owner, name: str, event: str) -> None:
+        """From now on each call of this function of a class or module is an event."""
         original = getattr(owner, name)
 
         def call(*args, **options):
@@ -91,7 +93,8 @@ def two_micro_batches() -> StepBatches:
     """A step with two micro-batches of all objectives."""
     batches = [of_all_four(objectives(), seed) for seed in (1, 2)]
     masked = sum(batch.masked for batch in batches).tolist()
-    return StepBatches(batches, dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), 0.25), masked, {})
+    share = dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), 0.25)
+    return StepBatches(batches, share, masked, position={})
 
 
 @pytest.mark.parametrize("allowed", [None, ALLOWED])  # None: pseudo-tokens of any language
@@ -189,6 +192,6 @@ def test_fine_tuning_reads_when_all_is_on_its_way(events):
     labels = np.array([0, 2])
     numbers = np.arange(2)
     events.begin()
-    batches = [TaskBatch(ids, labels, numbers, 4) for ids in micro_batches]
+    batches = [TaskBatch(ids, labels, numbers, count=4) for ids in micro_batches]
     engine.step(task.send_batches(model, batches), partial(task.loss, model))
     assert events == ["upload", "backward", "backward", "norm", "read", "update"]
