@@ -7,6 +7,7 @@ from safetensors.numpy import load_file
 import run_retrieval
 from finetune import search
 from tests.finetune import toy
+from tests.helpers.small_corpus import write_lines
 from tests.launching import as_flags, call_main
 from utils.errors import UserError
 
@@ -21,9 +22,8 @@ def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
     classify(cpu_bf16="true", **options)
     start = tmp_path / "out" / "step_10"
     classify(out="again", init_checkpoint=start, cpu_bf16="true", **options)
-    straight, resumed = (
-        load_file(tmp_path / folder / "step_24" / "model.safetensors") for folder in ("out", "again")
-    )
+    straight = load_file(tmp_path / "out" / "step_24" / "model.safetensors")
+    resumed = load_file(tmp_path / "again" / "step_24" / "model.safetensors")
     for name, value in straight.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
     with pytest.raises(UserError, match="cpu_bf16: True -> False"):
@@ -31,20 +31,24 @@ def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
 
 
 def test_retrieval_compares_such_vectors(random_encoder, tmp_path, monkeypatch, cpu_with_bf16):
+    """The vectors of the English sentences differ a little from those of float32."""
     pairs = tmp_path / "pairs"
     pairs.mkdir()
-    sentences = list(dict.fromkeys(row[1] for row in toy.rows(20, seed=1)))
+    sentences = list(dict.fromkeys(row.text_a for row in toy.rows(20, seed=1)))  # each once
     for side in ("de", "en"):
-        (pairs / f"de-en.{side}").write_text("".join(f"{sentence}\n" for sentence in sentences))
-    search_both, vectors = search.search_both, []
+        write_lines(pairs / f"de-en.{side}", sentences)
+    search_both = search.search_both
+    searched: list[np.ndarray] = []
 
-    def search_vectors(queries, targets, score):
-        vectors.append(queries)
-        return search_both(queries, targets, score)
+    def record_and_search(english, foreign, score):
+        searched.append(english)
+        return search_both(english, foreign, score)
 
-    monkeypatch.setattr(search, "search_both", search_vectors)
+    monkeypatch.setattr(search, "search_both", record_and_search)
     monkeypatch.chdir(tmp_path)
+    vectors = {}  # --cpu_bf16 -> the first vectors that the command searches with
     for cpu_bf16 in ("false", "true"):
+        searched.clear()
         flags = {
             "init_pretraining_params": random_encoder,
             "pairs": pairs,
@@ -53,5 +57,6 @@ def test_retrieval_compares_such_vectors(random_encoder, tmp_path, monkeypatch, 
             "cpu_bf16": cpu_bf16,
         }
         call_main(run_retrieval, as_flags(flags))
-    float32, bfloat16 = vectors[0], vectors[len(vectors) // 2]  # the first that each run searches with
-    assert 1e-4 < np.linalg.norm(bfloat16 - float32) / np.linalg.norm(float32) < 0.02
+        vectors[cpu_bf16] = searched[0]
+    difference = np.linalg.norm(vectors["true"] - vectors["false"]) / np.linalg.norm(vectors["false"])
+    assert 1e-4 < difference < 0.02  # bfloat16 has 8 bits: 2^-8 is 0.004

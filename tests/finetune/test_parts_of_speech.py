@@ -6,15 +6,18 @@ import re
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import predict
 import run_sequence_labeling
+from finetune.conll import read_conll
 from finetune.metrics import seqeval_scores
 from tests.finetune import tagging_toy
 from tests.launching import as_flags, call_main
 
-NAMES = {"B-PER": "PROPN", "I-PER": "SYM", "B-LOC": "NOUN", "I-LOC": "X", "O": "SCONJ"}
+# The toy's tags -> parts of speech.
+PARTS_OF_SPEECH = {"B-PER": "PROPN", "I-PER": "SYM", "B-LOC": "NOUN", "I-LOC": "X", "O": "SCONJ"}
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +26,11 @@ def folder(tmp_path_factory):
     folder = tagging_toy.make(tmp_path_factory.mktemp("toy"))
     for path in [*folder.glob("*.tsv"), folder / "label_map.json"]:
         text = path.read_text(encoding="utf-8")
-        for tag, name in NAMES.items():
-            text = re.sub(rf'(?<=[\t\x02"]){tag}(?=[\n\x02"])', name, text)
+        for tag, part_of_speech in PARTS_OF_SPEECH.items():
+            # A tag stands between two of these characters: tab, U+0002, line end, quotation mark.
+            text = re.sub(rf'(?<=[\t\x02"]){tag}(?=[\n\x02"])', part_of_speech, text)
         path.write_text(text, encoding="utf-8")
     return folder
-
-
-def columns(path) -> list[list[str]]:
-    """Sentences of the predicted file, each its gold and predicted tags."""
-    sentences = path.read_text(encoding="utf-8").strip().split("\n\n")
-    return [list(zip(*(line.split()[1:] for line in sentence.split("\n")))) for sentence in sentences]
 
 
 def test_train_score_and_predict(folder, tmp_path):
@@ -50,15 +48,22 @@ def test_train_score_and_predict(folder, tmp_path):
     f1, accuracy = (table["seeds"]["1"] for table in report["tables"])
     for language in tagging_toy.LANGUAGES:
         (path,) = tmp_path.glob(f"{language}.*")
-        gold, predicted = zip(*columns(path))
+        sentences = read_conll(path)
+        gold = [sentence.gold for sentence in sentences]
+        predicted = [sentence.predicted for sentence in sentences]
         assert f1[language] == seqeval_scores(gold, predicted).f1
-        pairs = [pair for rows in zip(gold, predicted) for pair in zip(*rows)]
-        assert accuracy[language] == pytest.approx(100 * sum(a == b for a, b in pairs) / len(pairs))
-        assert {tag for tag, _ in pairs} <= set(NAMES.values())
+        is_correct = np.concatenate(gold) == np.concatenate(predicted)
+        assert accuracy[language] == pytest.approx(100 * is_correct.mean())
+        assert set(np.concatenate(gold)) <= set(PARTS_OF_SPEECH.values())
 
     # The selected step, scored by a command of its own, as for the languages that have only a test file.
-    flags = {"do_train": "false", "do_test": "false", "init_checkpoint": tmp_path / "out/best"}
-    flags |= {"chunk_scheme": "NONE", "train_set": None}
+    flags = {
+        "do_train": "false",
+        "do_test": "false",
+        "init_checkpoint": tmp_path / "out/best",
+        "chunk_scheme": "NONE",
+        "train_set": None,
+    }
     call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / "again", **flags))
     again = json.loads((tmp_path / "again/evaluation.json").read_text())
     assert again["tables"][0]["mean"] == pytest.approx(report["tables"][0]["mean"])
@@ -72,7 +77,7 @@ def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request)))
     call_main(predict, as_flags({"task": "tag", "model": tmp_path / "out/best"}))
     answer = json.loads(capsys.readouterr().out)
-    assert set(answer["tags"]) <= set(NAMES.values()) and answer["entities"] == []
+    assert set(answer["tags"]) <= set(PARTS_OF_SPEECH.values()) and answer["entities"] == []
 
 
 def test_such_tags_need_the_scheme(folder, tmp_path, refusal):

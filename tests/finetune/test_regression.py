@@ -27,15 +27,21 @@ SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
 def folder(tmp_path_factory):
     """The toy's texts, with a number for each class."""
     folder = tmp_path_factory.mktemp("scored")
-    toy.write_model(folder, [text for row in toy.rows(400, seed=9) for text in row[1:3]], ["en", "de"], {})
+    toy.write_model(folder, toy.texts_of(toy.rows(400, seed=9)), ["en", "de"], {})
     for name, count, seed in (("train", 96, 1), ("dev.en", 31, 20), ("dev.de", 31, 21)):
-        rows = [(*row[:3], SCORES[row[3]]) for row in toy.rows(count, seed)]
-        toy.write_tsv(folder / f"{name}.tsv", rows)
+        toy.write_tsv(folder / f"{name}.tsv", scored_rows(count, seed))
     return folder
+
+
+def scored_rows(count, seed):
+    """The toy's rows, whose labels are numbers."""
+    return [row._replace(label=SCORES[row.label]) for row in toy.rows(count, seed)]
 
 
 @pytest.fixture
 def regress(runner, folder):
+    """regress(**flags): run_classifier.py --is_regression true; returns results.json."""
+
     def flags(folder, out, **changes):
         fixed = {"is_regression": "true", "label_map_config": None, "num_labels": None}
         return toy.flags(folder, out, **(fixed | changes))
@@ -49,7 +55,8 @@ def test_correlations():
     x = rng.normal(size=50)
     y = x + rng.normal(size=50)
     assert pearson(x, y) == pytest.approx(100 * np.corrcoef(x, y)[0, 1], abs=1e-10)
-    # Ranks 1, 2.5, 2.5, 4 and 1, 2, 3, 4: sums of products of deviations 4.5, 4.5 and 5.
+    # The ranks are 1, 2.5, 2.5, 4 and 1, 2, 3, 4. Of their deviations from 2.5, the sum of the products is
+    # 4.5, and those of the squares are 4.5 and 5.
     assert spearman([0, 1, 1, 9], [1, 2, 3, 50]) == pytest.approx(100 * 4.5 / np.sqrt(4.5 * 5))
     assert spearman(x, np.exp(x)) == pytest.approx(100)
     assert (pearson([1, 1], [0, 1]), spearman([1, 1], [0, 1])) == (0.0, 0.0)
@@ -61,7 +68,7 @@ def test_the_loss_is_the_mean_squared_error(folder):
     features = task.encode([Example("ab", None, -1.5), Example("c", "d", 2.25)])
     batch = task.encode.collate(features, np.arange(2), 2)
     assert batch.labels.dtype == np.float32
-    targets = paddle.to_tensor(batch.labels)
+    targets = paddle.to_tensor(batch.labels)  # -1.5 and 2.25
     logits = paddle.to_tensor([[1.0], [2.0]])
     total, _, count = task.losses(LabelledBatch(None, targets), {"logits": logits})
     assert (float(total), count) == (2.5**2 + 0.25**2, 2)
@@ -83,8 +90,9 @@ def test_it_learns_and_predicts(regress, folder, tmp_path, monkeypatch, capsys):
         assert table["mean"]["avg"] > 70
     assert "root mean squared error: " in capsys.readouterr().out
 
-    first = toy.rows(31, 20)[0]
-    request = json.dumps({"text_a": first[1], "text_b": first[2]}).encode()
+    # predict.py, with the first row of dev.en.tsv.
+    row = toy.rows(31, seed=20)[0]
+    request = json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request)))
     call_main(predict, as_flags({"task": "classify", "model": tmp_path / "out/best"}))
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -93,13 +101,12 @@ def test_it_learns_and_predicts(regress, folder, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("number", ["tall", "", "nan", "inf"])
 def test_labels_must_be_numbers(regress, refusal, tmp_path, number):
-    rows = [(*row[:3], SCORES[row[3]]) for row in toy.rows(3, 1)]
-    rows[1] = (*rows[1][:3], number)
+    rows = scored_rows(3, seed=1)
+    rows[1] = rows[1]._replace(label=number)
     toy.write_tsv(tmp_path / "bad.tsv", rows)
     line = refusal(regress, train_set=tmp_path / "bad.tsv")
-    assert (
-        f"bad.tsv, line 3: the label '{number}' is no number, and --is_regression true needs numbers" in line
-    )
+    fault = f"the label '{number}' is no number, and --is_regression true needs numbers"
+    assert f"bad.tsv, line 3: {fault}" in line
 
 
 def test_a_label_map_is_refused(regress, refusal):

@@ -7,56 +7,67 @@ import pytest
 from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from finetune.sentence_pairs import negatives
 
-SCALE, OFFSET = 5.0, 0.3
+SCALE = 5.0
+OFFSET = 0.3
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
 def by_hand(sources, translations, negative):
-    """-2 log m(pair) - log(1 - m(hardest other translation)) - log(1 - m(hardest other source)), summed."""
+    """-2 log m(pair) - log(1 - m(hardest other translation)) - log(1 - m(hardest other source)), summed.
+
+    Returns:
+        The loss, and the number of pairs that beat all their negatives.
+    """
 
     def match(a, b):
-        cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-        return 1 / (1 + np.exp(-SCALE * (cosine - OFFSET)))
+        return 1 / (1 + np.exp(-SCALE * (cosine(a, b) - OFFSET)))
 
-    total, won = 0.0, 0
+    loss = 0.0
+    beating = 0
     count = len(sources)
     for i in range(count):
-        matched = match(sources[i], translations[i])
-        other_translations = [match(sources[i], translations[j]) for j in range(count) if negative[i, j]]
-        other_sources = [match(sources[j], translations[i]) for j in range(count) if negative[j, i]]
-        total -= 2 * np.log(matched)
-        total -= sum(np.log(1 - max(matches)) for matches in (other_translations, other_sources) if matches)
-        won += matched > max([0.0, *other_translations, *other_sources])
-    return total, won
+        of_pair = match(sources[i], translations[i])
+        of_translations = [match(sources[i], translations[j]) for j in range(count) if negative[i, j]]
+        of_sources = [match(sources[j], translations[i]) for j in range(count) if negative[j, i]]
+        loss -= 2 * np.log(of_pair) + np.log(1 - max(of_translations)) + np.log(1 - max(of_sources))
+        beating += of_pair > max(of_translations + of_sources)
+    return loss, beating
 
 
 def vectors(count, seed=0):
+    """Sources [count, 6], and translations that are near them."""
     rng = np.random.default_rng(seed)
     sources = rng.normal(size=(count, 6))
     return sources, sources + rng.normal(scale=0.7, size=sources.shape)
 
 
-@pytest.mark.parametrize("drop", [[], [(0, 1), (1, 0), (2, 4)]])
-def test_the_value(drop):
+@pytest.mark.parametrize("no_negatives", [[], [(0, 1), (1, 0), (2, 4)]])
+def test_the_value(no_negatives):
     sources, translations = vectors(7)
     negative = ~np.eye(7, dtype=bool)
-    for place in drop:
+    for place in no_negatives:
         negative[place] = False
-    expected, expected_won = by_hand(sources, translations, negative)
-    loss, won = hardest_negative_bce(*map(paddle.to_tensor, (sources, translations, negative)), SCALE, OFFSET)
+    expected, expected_beating = by_hand(sources, translations, negative)
+    vectors_and_mask = map(paddle.to_tensor, (sources, translations, negative))
+    loss, beating = hardest_negative_bce(*vectors_and_mask, SCALE, OFFSET)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
-    assert won.item() == expected_won and expected_won > 0
+    assert beating.item() == expected_beating > 0
 
 
 def test_pairs_with_a_common_sentence_are_no_negatives():
     """Pairs 0 and 2 have a source in common, 1 and 2 a translation; 0's source is 3's translation."""
     sources = [np.array(ids) for ids in ([0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 7, 8, 2])]
     translations = [np.array(ids) for ids in ([0, 4, 2], [0, 5, 2], [0, 5, 2], [0, 7, 2])]
+    # Left are 0 and 1, and 1 and 3.
     expected = np.array([[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
     np.testing.assert_array_equal(negatives(sources, translations), expected)
 
 
 def with_given_negatives(count=6, negative_count=3):
-    """Sources, candidates (their translations, then given negatives), and which of them are negatives."""
+    """Sources [count, 6], candidates (translations, then given negatives), and which pairs are negatives."""
     sources, translations = vectors(count)
     candidates = np.concatenate([translations, np.random.default_rng(5).normal(size=(negative_count, 6))])
     negative = ~np.eye(count, count + negative_count, dtype=bool)
@@ -64,24 +75,23 @@ def with_given_negatives(count=6, negative_count=3):
     return sources, candidates, negative
 
 
-def cosine(a, b):
-    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-
-
 def test_a_given_negative_can_be_the_hardest():
+    """The last candidate, a given negative, is equal to source 2."""
     sources, candidates, negative = with_given_negatives()
     candidates[-1] = sources[2]
-    loss, _ = hardest_negative_bce(*map(paddle.to_tensor, (sources, candidates, negative)), SCALE, OFFSET)
+    vectors_and_mask = map(paddle.to_tensor, (sources, candidates, negative))
+    loss, _ = hardest_negative_bce(*vectors_and_mask, SCALE, OFFSET)
     expected = 0.0
     for i in range(6):
         logits = [SCALE * (cosine(sources[i], candidate) - OFFSET) for candidate in candidates]
-        askers = [SCALE * (cosine(sources[j], candidates[i]) - OFFSET) for j in range(6) if negative[j, i]]
-        others = [logits[j] for j in range(9) if negative[i, j]]
+        of_candidates = [logit for j, logit in enumerate(logits) if negative[i, j]]
+        cosines_of_sources = [cosine(sources[j], candidates[i]) for j in range(6) if negative[j, i]]
+        hardest_source = SCALE * (max(cosines_of_sources) - OFFSET)
+        # - log m = log(1 + exp(-logit)), and - log(1 - m) = log(1 + exp(logit))
         expected += 2 * np.log1p(np.exp(-logits[i]))
-        expected += np.log1p(np.exp(max(others))) + np.log1p(np.exp(max(askers)))
-    assert max(cosine(sources[2], candidate) for candidate in candidates) == cosine(
-        sources[2], candidates[-1]
-    )
+        expected += np.log1p(np.exp(max(of_candidates))) + np.log1p(np.exp(hardest_source))
+    cosines = [cosine(sources[2], candidate) for candidate in candidates]
+    assert max(cosines) == cosines[-1]
     assert loss.item() == pytest.approx(expected, abs=1e-9)
 
 
@@ -89,7 +99,7 @@ def test_a_given_negative_can_be_the_hardest():
 def test_softmax_over_all_negatives(both_directions):
     sources, candidates, negative = with_given_negatives()
     expected = 0.0
-    beaten = 0
+    expected_beating = 0
     for i in range(6):
         scores = [SCALE * cosine(sources[i], candidate) for candidate in candidates]
         forward_scores = [score for j, score in enumerate(scores) if negative[i, j] or i == j]
@@ -99,11 +109,11 @@ def test_softmax_over_all_negatives(both_directions):
         forward_loss = np.log(np.exp(forward_scores).sum()) - scores[i]
         backward_loss = np.log(np.exp(backward_scores).sum()) - scores[i]
         expected += (forward_loss + backward_loss) / 2 if both_directions else forward_loss
-        beaten += scores[i] == max(forward_scores) == max(backward_scores)
+        expected_beating += scores[i] == max(forward_scores) == max(backward_scores)
     vectors_and_mask = map(paddle.to_tensor, (sources, candidates, negative))
-    loss, won = in_batch_softmax(*vectors_and_mask, SCALE, both_directions)
+    loss, beating = in_batch_softmax(*vectors_and_mask, SCALE, both_directions)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
-    assert won.item() == beaten > 0
+    assert beating.item() == expected_beating > 0
 
 
 def test_the_teacher_is_learned_by_both_sides():
