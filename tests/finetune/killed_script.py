@@ -1,6 +1,8 @@
-"""run_classifier.py, killed as often as KILLS says (what and at which call), then run to its end.
+"""run_classifier.py, killed as often as KILLS says, then run to its end.
 
-Each run is a fork of this process, so that Paddle is imported once. Each evaluation is better than the last.
+KILLS is like "step 2,best 1": the first run is killed in its second step, the next one at its first best
+model; see `arm`. Each run is a fork of this process, so that Paddle is imported once. Each evaluation is
+better than the one before.
 """
 
 import dataclasses
@@ -15,7 +17,13 @@ from utils.runtime import prepare
 
 
 def arm(event: str, number: int) -> None:
-    """Kill this process with call `number` (from 1) of a step, a prediction, a checkpoint or a best model."""
+    """Prepare the kill of this process.
+
+    Args:
+        event: "step"; "evaluation", of one batch; "checkpoint", when it is written but not yet renamed; or
+            "best", when the old best model is renamed but not the new one.
+        number: at which of these events, from 1.
+    """
     from finetune.classification import Classification
     from training.engine import Engine
     from utils import files
@@ -68,20 +76,21 @@ def main() -> None:
         return dataclasses.replace(evaluate(self, engine, stop), selected_by=float(engine.steps))
 
     SupervisedTask.evaluate = better
-    for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:
-        if process := os.fork():
-            _, status = os.waitpid(process, 0)
-            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-            print(f"{kill}: {'killed' if killed else os.waitstatus_to_exitcode(status)}", flush=True)
-            if bool(kill) != killed:
-                sys.exit(1)
-        else:
+    kills = [kill for kill in os.environ["KILLS"].split(",") if kill]
+    for kill in [*kills, ""]:  # the last run is not killed
+        child = os.fork()
+        if child == 0:
             if kill:
                 event, number = kill.split()
                 arm(event, int(number))
             run_classifier.main()
             sys.stdout.flush()
             os._exit(0)
+        _, status = os.waitpid(child, 0)
+        is_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        print(f"{kill}: {'killed' if is_killed else os.waitstatus_to_exitcode(status)}", flush=True)
+        if is_killed != bool(kill):
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Whose folder it is, where the same command goes on, what is refused and what begins anew."""
 
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from tests.launching import ROOT, run_script
 from training.engine import Engine
 from training.guard import StopSignal
 
+# 6 steps, evaluated after 3 and 6, saved after 2, 4 and 6.
 FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoints": 9}
 
 
@@ -42,21 +44,24 @@ def trained(folder: Path) -> dict[str, bytes]:
 
 
 def interrupt(monkeypatch, owner, method: str, number: int, received=signal.SIGINT) -> None:
-    """The signal comes with call `number` of a method, from 0."""
-    original, calls = getattr(owner, method), []
+    """This process gets the signal `received` in call `number`, from 0, of a method of a class."""
+    original = getattr(owner, method)
+    calls = itertools.count()
 
-    def signalled(self, *arguments, **named):
-        calls.append(method)
-        if len(calls) == number + 1:
+    def signalled(self, *arguments, **keywords):
+        if next(calls) == number:
             os.kill(os.getpid(), received)
-        return original(self, *arguments, **named)
+        return original(self, *arguments, **keywords)
 
     monkeypatch.setattr(owner, method, signalled)
 
 
 @pytest.fixture
 def stopped(classify, tmp_path, monkeypatch):
-    """stopped(owner, method, number, **flags): a run that a signal ends; returns its exit code."""
+    """stopped(owner, method, number, received, **flags): a run that a signal ends; returns its exit code.
+
+    For the first arguments see `interrupt`.
+    """
 
     def call(owner, method, number, received=signal.SIGINT, **flags):
         with monkeypatch.context() as patch:
@@ -74,7 +79,8 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
     """The evaluation is broken off, taken up again, and everything is what it is without the interruption."""
     flags = {"random_seed": "1,2", **FAST}
     straight = classify(**flags)
-    # A seed is evaluated twice, on 3 files of 4 batches.
+    # A seed is evaluated twice, on 3 files of 4 batches, which makes 24 calls. So call 40 is in the second
+    # evaluation of seed 2.
     assert stopped(Classification, "predict", 40, out="broken", **flags) == 130
     steps = sorted(path.name for path in (tmp_path / "broken" / "seed_2").glob("step_*"))
     assert steps == ["step_2", "step_4", "step_6"] and not (tmp_path / "broken" / "results.json").exists()
@@ -90,17 +96,21 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
 def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
     """It would have selected its step: the next command must not take it as done."""
     evaluate = SupervisedTask.evaluate
+    selected_by = {3: 90.0, 6: 80.0}  # step -> the score that its evaluation is given
 
     def evaluation(self, engine, stop):
-        if engine.steps == 3 and interrupts.pop():
+        if engine.steps == 3 and is_first_command:
             os.kill(os.getpid(), signal.SIGTERM)
         evaluated = evaluate(self, engine, stop)
-        return evaluated and replace(evaluated, selected_by={3: 90.0, 6: 80.0}[engine.steps])
+        if evaluated is None:
+            return None
+        return replace(evaluated, selected_by=selected_by[engine.steps])
 
     monkeypatch.setattr(SupervisedTask, "evaluate", evaluation)
-    interrupts = [False, True]
+    is_first_command = True
     assert classify(**FAST) is None
     assert "stopped at step 3 of 6" in (tmp_path / "log" / "job.log.0").read_text()
+    is_first_command = False
     assert classify(**FAST)["selected"]["1"]["step"] == 3
 
 
@@ -115,20 +125,24 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
 def test_a_signal_in_a_step(classify, stopped, tmp_path):
     """The step is given up: the next command makes it."""
     classify(**FAST)
-    for step, received, code in ((2, signal.SIGTERM, 0), (3, signal.SIGINT, 130)):
-        assert stopped(Engine, "step", step if step == 2 else 1, received, out="broken", **FAST) == code
-        assert (tmp_path / "broken" / f"step_{step}").is_dir()
+    # The third step of the first command, and the second one of the next, are given up.
+    assert stopped(Engine, "step", 2, signal.SIGTERM, out="broken", **FAST) == 0
+    assert (tmp_path / "broken" / "step_2").is_dir()
+    assert stopped(Engine, "step", 1, signal.SIGINT, out="broken", **FAST) == 130
+    assert (tmp_path / "broken" / "step_3").is_dir()
     classify(out="broken", **FAST)
-    interrupted, straight = (trained(tmp_path / name) for name in ("broken", "out"))
+    straight = trained(tmp_path / "out")
+    interrupted = trained(tmp_path / "broken")  # it has step_3, too
     assert {name: interrupted[name] for name in straight} == straight
 
 
 def test_a_finished_run_prints_its_report_again(classify, toy_folder, tmp_path, monkeypatch, capsys):
+    """It neither trains nor evaluates. With --do_test it predicts, without any step folder."""
     first = classify(**FAST)
     (tmp_path / "out" / "results.json").unlink()
     before = contents(tmp_path / "out")
     capsys.readouterr()
-    monkeypatch.setattr(Engine, "step", None)
+    monkeypatch.setattr(Engine, "step", None)  # a call would fail
     with monkeypatch.context() as patch:
         patch.setattr(Classification, "predict", None)
         assert classify(**FAST) == first
@@ -154,10 +168,11 @@ def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):
     assert again["tables"][0]["seeds"] == straight["tables"][0]["seeds"]
 
 
-def copied(toy_folder: Path, name: str, tmp_path: Path, change=lambda lines: lines) -> Path:
-    head, *lines = (toy_folder / name).read_text().splitlines()
-    (tmp_path / name).write_text("\n".join([head, *change(lines)]) + "\n")
-    return tmp_path / name
+def backwards(path: Path, target: Path) -> Path:
+    """Write a TSV file with its rows in the other order, as many bytes, to `target`, which is returned."""
+    header, *rows = path.read_text().splitlines()
+    target.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    return target
 
 
 def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folder, tmp_path):
@@ -173,8 +188,7 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
         ({"dev_set": f"{toy_folder}/heldout.%s.tsv"}, "dev_set: "),
         ({"init_pretraining_params": source / "step_2"}, "weights: "),
         ({"init_pretraining_params": None}, "-> random"),
-        # The rows of the training file in another order: as many bytes.
-        ({"train_set": copied(toy_folder, "train.tsv", tmp_path, lambda lines: lines[::-1])}, "train_set: "),
+        ({"train_set": backwards(toy_folder / "train.tsv", tmp_path / "train.tsv")}, "train_set: "),
     ):
         line = refused(**{**weights, **changes})
         assert "out holds another run (" in line and difference in line, changes
@@ -233,7 +247,7 @@ def test_a_damaged_evaluation_is_one_line(finished, refused, tmp_path, change):
 
 def test_overwrite_begins_anew(classify, refused, tmp_path):
     classify(random_seed="1,2", **FAST)
-    (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / "notes.txt").write_text("a file of the user")
     (tmp_path / "out" / "predictions").mkdir()
     for name in ("retrieval.md", "sweep.json", "test_result.0.6", "predictions/en.tsv"):
         (tmp_path / "out" / name).write_text("of the earlier run")
@@ -259,7 +273,8 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     classify(out="broken", **named)
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "step_2 is not used: " in log and "going on from" in log and "broken/step_4: " in log
-    interrupted, straight = (trained(tmp_path / name) for name in ("broken", "out"))
+    straight = trained(tmp_path / "out")
+    interrupted = trained(tmp_path / "broken")
     for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
         assert interrupted[name] == straight[name]
 
@@ -270,11 +285,12 @@ SCRIPT = Path(__file__).with_name("killed_script.py")
 def test_kill_five_times(toy_folder, tmp_path):
     """In steps, an evaluation, a checkpoint, between the two renames of best: the same bits at the end."""
     flags = {**FAST, "max_steps": 9, "keep_checkpoints": 2}
-    for name, kills in (("straight", ""), ("out", "step 2,step 4,evaluation 4,checkpoint 2,best 1")):
+    kills = ["step 2", "step 4", "evaluation 4", "checkpoint 2", "best 1"]
+    for name, kills_of_run in (("straight", []), ("out", kills)):
         line = toy.flags(toy_folder, tmp_path / name, **flags)
-        completed = run_script([SCRIPT, *line], tmp_path, KILLS=kills)
+        completed = run_script([SCRIPT, *line], tmp_path, KILLS=",".join(kills_of_run))
         assert completed.returncode == 0, completed.stdout + completed.stderr
-        assert completed.stdout.count(": killed") == len(kills.split(",")) * bool(kills)
+        assert completed.stdout.count(": killed") == len(kills_of_run)
     assert trained(tmp_path / "out") == trained(tmp_path / "straight")
     assert "best: put back" in completed.stdout
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]

@@ -32,11 +32,11 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
         r"elapsed time: \d+\.\d+ s file: \S*dev\.(\w+)\.tsv, epoch: (\d+), steps: (\d+)$",
         re.M,
     )
-    evaluations = line.findall(log)
-    languages = [(language, file) for language, _, file, _, _ in evaluations]
+    evaluations = line.findall(log)  # of each file after each epoch
+    languages = [(language, language_of_file) for language, _, language_of_file, _, _ in evaluations]
     assert languages == [(language, language) for language in toy.LANGUAGES] * 10
-    steps = [(int(epoch), int(step)) for *_, epoch, step in evaluations[::3]]
-    assert steps == [(i, 12 * i + 12) for i in range(10)]
+    ends_of_epochs = [(int(epoch), int(step)) for _, _, _, epoch, step in evaluations[:: len(toy.LANGUAGES)]]
+    assert ends_of_epochs == [(epoch, 12 * (epoch + 1)) for epoch in range(10)]  # 96 examples in batches of 8
     progress = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: "
     assert re.search(progress, log)
     assert "training starts from random weights" in log
@@ -48,7 +48,8 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])
 
 
-# What each evaluation finds: English alone is best at step 4, the mean of dev at 8, the second pattern at 12.
+# step -> pattern -> language -> accuracy, for evaluations that do not look at the model. On dev, English
+# alone is best at step 4 and the mean at step 8; the second pattern is best at step 12.
 SCRIPTED = {
     4: {"dev": {"en": 90.0, "de": 40.0, "fr": 41.0}, "heldout": {"en": 10.0, "de": 11.0, "fr": 12.0}},
     8: {"dev": {"en": 80.0, "de": 70.0, "fr": 71.0}, "heldout": {"en": 20.0, "de": 21.0, "fr": 22.0}},
@@ -56,6 +57,7 @@ SCRIPTED = {
 }
 
 
+@pytest.fixture
 def scripted(monkeypatch):
     """Evaluations find what SCRIPTED says."""
 
@@ -71,9 +73,8 @@ def scripted(monkeypatch):
 
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])
 def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
-    classify, toy_folder, tmp_path, monkeypatch, select_on, step
+    classify, scripted, toy_folder, tmp_path, select_on, step
 ):
-    scripted(monkeypatch)
     patterns = f"{toy_folder}/dev.%s.tsv,{toy_folder}/heldout.%s.tsv"
     results = classify(
         dev_set=patterns, epoch=1, validation_steps=4, save_steps=4, keep_checkpoints=5, select_on=select_on
@@ -82,11 +83,12 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     dev, heldout = results["tables"]
     assert dev["title"] == f"acc, {toy_folder}/dev.%s.tsv"
     for table, name in ((dev, "dev"), (heldout, "heldout")):
-        assert {lang: table["mean"][lang] for lang in toy.LANGUAGES} == SCRIPTED[step][name]
+        assert {language: table["mean"][language] for language in toy.LANGUAGES} == SCRIPTED[step][name]
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / f"step_{step}")
-    last = (tmp_path / "out" / "step_12" / "README.md").read_text()  # its own scores, the best or not
-    assert "| 80.00 | 70.00 | 71.00 |" in last and "| 99.00 | 98.00 | 97.00 |" in last
-    assert "Languages: en, de, fr" in last and "train.tsv" in last and "--select_on" in last
+    # The card of a step has the scores of that step, the best or not.
+    card = (tmp_path / "out" / "step_12" / "README.md").read_text()
+    assert "| 80.00 | 70.00 | 71.00 |" in card and "| 99.00 | 98.00 | 97.00 |" in card
+    assert "Languages: en, de, fr" in card and "train.tsv" in card and "--select_on" in card
 
 
 def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
@@ -99,7 +101,7 @@ def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
 
 
 def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, tmp_path):
-    """Each seed has predictions of its own."""
+    """Each seed has predictions of its own, and the table has their mean and deviation."""
     tested = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "t.%s.tsv"}
     results = classify(random_seed="3,4", epoch=3, **tested)
     alone = classify(out="alone", random_seed=4, epoch=3)
@@ -109,19 +111,20 @@ def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, t
     table = results["tables"][0]
     assert list(table["seeds"]) == ["3", "4"]
     assert table["seeds"]["4"] == alone["tables"][0]["seeds"]["4"]
-    values = [table["seeds"][seed]["avg"] for seed in ("3", "4")]
-    assert table["mean"]["avg"] == pytest.approx(np.mean(values))
-    assert table["deviation"]["avg"] == pytest.approx(np.std(values, ddof=1))
+    averages = [table["seeds"][seed]["avg"] for seed in ("3", "4")]
+    assert table["mean"]["avg"] == pytest.approx(np.mean(averages))
+    assert table["deviation"]["avg"] == pytest.approx(np.std(averages, ddof=1))
 
 
 @pytest.mark.parametrize("in_tokens", ["false", "true"])
 def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
-    """Dropout on; 10 of 24 steps lie in the first of two epochs' 12. The second run starts from step 10."""
+    """Dropout is on. The second run goes on from step 10, which lies within an epoch of 12 steps."""
     options = {"save_steps": 10, "validation_steps": 6, "keep_checkpoints": 9, "in_tokens": in_tokens}
-    options |= {"batch_size": 100, "max_seq_len": 40} if in_tokens == "true" else {}
+    if in_tokens == "true":
+        options |= {"batch_size": 100, "max_seq_len": 40}
     straight = classify(**options)
     folder = tmp_path / "out"
-    last = max(folder.glob("step_*"), key=lambda path: int(path.name[5:])).name
+    last = max(folder.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_"))).name
     resumed = classify(out="again", init_checkpoint=folder / "step_10", **options)
     assert not (tmp_path / "again" / "step_10").exists()
     assert_same_weights(folder / last, tmp_path / "again" / last)
@@ -131,23 +134,29 @@ def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
     assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
 
 
-def test_the_selected_weights_come_along_to_another_folder(classify, toy_folder, tmp_path, monkeypatch):
-    """The best step lies before the one resumed from; the test files are predicted with it."""
-    scripted(monkeypatch)
-    options = {"epoch": 1, "validation_steps": 4, "save_steps": 8, "keep_checkpoints": 5, "select_on": "en"}
-    options |= {"dev_set": f"{toy_folder}/dev.%s.tsv", "do_test": "true"}
-    options |= {"test_set": f"{toy_folder}/test.%s.tsv"}
+def test_the_selected_weights_come_along_to_another_folder(classify, scripted, toy_folder, tmp_path):
+    """The best step, 4, lies before the one resumed from, 8; the test files are predicted with it."""
+    options = {
+        "epoch": 1,
+        "validation_steps": 4,
+        "save_steps": 8,
+        "keep_checkpoints": 5,
+        "select_on": "en",
+        "dev_set": f"{toy_folder}/dev.%s.tsv",
+        "do_test": "true",
+        "test_set": f"{toy_folder}/test.%s.tsv",
+    }
     classify(test_save="first.%s", **options)
     classify(out="again", test_save="again.%s", init_checkpoint=tmp_path / "out" / "step_8", **options)
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "again" / "best")
     for language in toy.LANGUAGES:
-        first, again = (tmp_path / f"{name}.{language}.0.4" for name in ("first", "again"))
+        first = tmp_path / f"first.{language}.0.4"  # of epoch 0, step 4
+        again = tmp_path / f"again.{language}.0.4"
         assert first.read_bytes() == again.read_bytes()
 
 
-def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, refused, tmp_path, monkeypatch):
+def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, scripted, refused, tmp_path):
     """Without it the run would select another step. One of a later step is what a kill leaves behind."""
-    scripted(monkeypatch)
     options = {"epoch": 1, "validation_steps": 4, "save_steps": 4, "keep_checkpoints": 5}
     straight = classify(**options)
     assert straight["selected"]["1"]["step"] == 8
@@ -175,22 +184,26 @@ def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, refused,
 
 
 def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):
-    classify(max_steps=6, skip_steps=1, warmup_proportion=0.5)
+    """Of 6 steps 3 warm up. Step i, from 0, has i/3 of the peak, and then 1 - i/6 of it."""
+    peak = 5e-3
+    classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak)
     log = (tmp_path / "log" / "job.log.0").read_text()
     rates = [float(rate) for rate in re.findall(r"lr: (\S+),", log)]
-    assert rates == pytest.approx([0, 5e-3 / 3, 1e-2 / 3, 2.5e-3, 5e-3 / 3, 5e-3 / 6], rel=1e-3)
+    expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
+    assert rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits
     assert (tmp_path / "out" / "step_6").is_dir()
 
 
 def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_path):
-    """float64, no dropout: 8 x 1 and 2 x 4 are the same 8 examples a step."""
+    """In float64 without dropout, a batch of 8 gives the same weights as 4 micro-batches of 2."""
     config = json.loads((toy_folder / "ernie_config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (tmp_path / "config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 10}
     classify(**options)
     classify(out="cut", batch_size=2, gradient_accumulation_steps=4, predict_batch_size=8, **options)
-    at_once, accumulated = weights(tmp_path / "out" / "step_10"), weights(tmp_path / "cut" / "step_10")
+    at_once = weights(tmp_path / "out" / "step_10")
+    accumulated = weights(tmp_path / "cut" / "step_10")
     assert at_once["classifier.weight"].dtype == np.float64
     for name, value in at_once.items():
         np.testing.assert_allclose(value, accumulated[name], rtol=0, atol=1e-9, err_msg=name)
