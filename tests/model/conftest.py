@@ -1,4 +1,4 @@
-"""For the tests of the network."""
+"""A fixture for the tests of the network."""
 
 import paddle
 import pytest

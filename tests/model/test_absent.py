@@ -26,6 +26,7 @@ def outputs(tmp_path, monkeypatch):
 
 
 def refusal_of(path):
+    """The message with which a path is refused."""
     with pytest.raises(UserError) as error:
         open_checkpoint(path)
     return str(error.value)
@@ -88,7 +89,8 @@ def test_a_model_that_is_half_written_is_not_named(outputs):
 
 
 def test_the_search_ends(outputs, monkeypatch):
-    monkeypatch.setattr(absent, "_MOST_SEARCHED", 4)  # the current folder, output, run, best
+    # Four folders are searched: the current one, output, run and best.
+    monkeypatch.setattr(absent, "_MOST_SEARCHED", 4)
     assert refusal_of("nowhere") == "nowhere: no such folder; models are in output/run/best"
 
 

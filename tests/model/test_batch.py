@@ -15,15 +15,23 @@ from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 
 @dataclass(frozen=True)
 class Example(Uploadable):
+    """Something with arrays at several depths: `more` may be an array, a container or another example."""
+
     name: str
     array: paddle.Tensor
     more: object
 
 
 def test_an_upload_is_one_copy_of_all_arrays(monkeypatch):
+    """Numbers come with their kind's type, integers or floats; what has no arrays stays on the host."""
     to_tensor = paddle.to_tensor
     copies = []
-    monkeypatch.setattr(paddle, "to_tensor", lambda array: copies.append(array) or to_tensor(array))
+
+    def recorded_to_tensor(array):
+        copies.append(array)
+        return to_tensor(array)
+
+    monkeypatch.setattr(paddle, "to_tensor", recorded_to_tensor)
     host_only = Layout([3, 2])
     tree = [
         Example("a", np.arange(6).reshape(2, 3), {"deep": [np.array([0.5, -2.0]), None]}),
@@ -46,11 +54,12 @@ def test_an_upload_of_nothing():
 
 
 def test_an_array_with_pads_becomes_a_row_of_tokens():
+    """[CLS] is 0, [SEP] 2, and the pad 1. Positions count from 2."""
     batch = padded_batch([[0, 7, 8, 2], [0, 2, 1, 1], [0, 9, 2, 1]])
     assert batch.input_ids.tolist() == [0, 7, 8, 2, 0, 2, 0, 9, 2]
     assert batch.position_ids.tolist() == [2, 3, 4, 5, 2, 3, 2, 3, 4]
     assert batch.first_tokens.tolist() == [0, 4, 6]
-    assert batch.cells.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]
+    assert batch.cells.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]  # 9: a pad
     assert (batch.tokens, batch.last_position, batch.language_ids) == (9, 5, None)
     assert batch.is_pad().tolist() == [[False] * 4, [False, False, True, True], [False] * 3 + [True]]
     states = paddle.arange(18.0).reshape([9, 2])

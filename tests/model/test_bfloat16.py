@@ -14,7 +14,13 @@ from model.device import upload
 from model.heads import PreTrainingModel, SequenceClassifier
 
 CONFIG = ErnieMConfig(
-    300, 32, 3, 4, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.1
+    vocab_size=300,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    initializer_range=0.1,
 )
 
 try:
@@ -24,17 +30,18 @@ except (OSError, AttributeError) as error:
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
-    """The nearest numbers that bfloat16 has, in float64."""
+    """The nearest numbers that bfloat16 has, as float64."""
     bits = onednn.to_bfloat16(np.ascontiguousarray(x, np.float32).reshape([len(x), -1]))
     return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64).reshape(x.shape)
 
 
 def distance(x: np.ndarray, y: np.ndarray) -> float:
-    """In the relative Frobenius norm."""
+    """The norm of the difference, divided by the norm of y."""
     return np.linalg.norm(x - y) / np.linalg.norm(y)
 
 
 def random(*shape: int) -> paddle.Tensor:
+    """Random numbers that get a gradient."""
     x = paddle.randn(shape)
     x.stop_gradient = False
     return x
@@ -47,6 +54,7 @@ def seed():
 
 @pytest.fixture
 def batch() -> TokenBatch:
+    """Four sequences of 12, 7, 12 and 3 tokens."""
     ids = np.random.default_rng(0).integers(4, 300, [4, 12])
     ids[1, 7:] = ids[3, 3:] = CONFIG.pad_token_id
     return upload(TokenBatch.from_padded(ids, CONFIG.pad_token_id))
@@ -54,18 +62,19 @@ def batch() -> TokenBatch:
 
 def test_linear_layers_of_one_input():
     """Each product has rounded factors; sums and biases are float32. x is rounded once for all layers."""
-    some = [layers.Linear(24, 16), layers.Linear(24, 40)]
-    for layer in some:
+    linear_layers = [layers.Linear(24, 16), layers.Linear(24, 40)]
+    for layer in linear_layers:
         layer.use_bfloat16()
         layer.bias.set_value(paddle.randn(layer.bias.shape))
     x = random(3, 5, 24)
     grads = [paddle.randn([3, 5, 16]), paddle.randn([3, 5, 40])]
-    results = layers.linear_layers(x, some)
+    results = layers.linear_layers(x, linear_layers)
     paddle.autograd.backward(list(results), grads)
     rows = rounded(x.numpy().reshape([-1, 24]))
     grad_x = 0.0
-    for layer, y, grad in zip(some, results, grads):
-        weight, grad_rows = rounded(layer.weight.numpy()), grad.numpy().reshape([-1, grad.shape[-1]])
+    for layer, y, grad in zip(linear_layers, results, grads):
+        weight = rounded(layer.weight.numpy())
+        grad_rows = grad.numpy().reshape([-1, grad.shape[-1]])
         assert distance(y.numpy().reshape(grad_rows.shape), rows @ weight + layer.bias.numpy()) < 1e-6
         assert distance(layer.weight.grad.numpy(), rows.T @ rounded(grad_rows)) < 1e-6
         assert distance(layer.bias.grad.numpy(), grad_rows.sum(0)) < 1e-6
@@ -88,8 +97,11 @@ def test_what_is_frozen_gets_no_gradient():
 
 
 def test_a_cross_entropy(monkeypatch):
-    """In blocks of words and chunks of positions, for two micro-batches."""
-    monkeypatch.setattr(bfloat16, "_WORDS", 64)
+    """In blocks of words and chunks of positions.
+
+    Two backward passes add up, as those of two micro-batches do.
+    """
+    monkeypatch.setattr(bfloat16, "_WORDS", 64)  # of a block
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 300 * 4)  # three positions; the last chunk has one
     table = word_table.WordEmbeddings(300, 32)
     table.use_bfloat16()
@@ -100,7 +112,9 @@ def test_a_cross_entropy(monkeypatch):
     for _ in range(2):
         loss = masked_loss.cross_entropy(x, table, bias, labels, weights)
         loss.total.backward()
-    words, rows, factors = rounded(table.weight.numpy()), rounded(x.numpy()), weights.numpy()[:, None]
+    words = rounded(table.weight.numpy())  # [V, H]
+    rows = rounded(x.numpy())  # [positions, H]
+    factors = weights.numpy()[:, None]  # [positions, 1]
     scores = rows @ words.T + bias.numpy()
     probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     expected = -np.log(probabilities[range(7), labels.numpy()])
@@ -109,7 +123,8 @@ def test_a_cross_entropy(monkeypatch):
     assert distance(loss.losses.numpy(), expected) < 1e-6
     assert loss.total.item() == pytest.approx((expected * weights.numpy()).sum(), rel=1e-6)
     assert distance(bias.grad.numpy(), 2 * (grad_logits * factors).sum(0)) < 1e-5
-    grad_logits = rounded(grad_logits)  # not always as there, where they come from float32
+    # There the numbers to be rounded come from float32, so a few are rounded to the neighbour: hence 1e-4.
+    grad_logits = rounded(grad_logits)
     assert distance(x.grad.numpy(), 2 * (grad_logits @ words) * factors) < 1e-4
     grad_table = grad_logits.T @ rounded(x.numpy() * factors)
     assert distance(table.weight.grad.numpy(), 2 * grad_table) < 1e-4
@@ -119,7 +134,7 @@ def test_a_cross_entropy(monkeypatch):
 
 
 class Pretraining:
-    """A small model with its masked-LM loss."""
+    """A small model, and a batch of which some positions are predicted."""
 
     def __init__(self, batch: TokenBatch):
         paddle.seed(0)
@@ -129,6 +144,7 @@ class Pretraining:
         self.labels = paddle.to_tensor([5, 80, 5, 299, 100, 4])
 
     def gradients(self) -> dict[str, np.ndarray]:
+        """The gradients of the masked-LM loss by parameter, which the model does not keep."""
         hidden = self.model.encode(self.batch, self.positions)
         self.model.lm_head.loss(hidden, self.labels).total.backward()
         parameters = self.model.named_parameters()
@@ -155,17 +171,24 @@ def test_gradients_of_a_model_against_float32(batch, recompute):
 
 
 def test_a_model_that_only_predicts_has_weights_in_bfloat16_alone(batch, monkeypatch):
+    """So that only inputs of products are rounded, and no weights."""
     model = SequenceClassifier(CONFIG, 3).eval()
     layers.use_bfloat16(model)
     with paddle.no_grad():
         expected = model(batch).numpy()
     layers.freeze_in_bfloat16(model)
     shapes = []
-    monkeypatch.setattr(bfloat16, "to_bfloat16", lambda x: shapes.append(x.shape) or onednn.to_bfloat16(x))
+
+    def recorded_to_bfloat16(x):
+        shapes.append(x.shape)
+        return onednn.to_bfloat16(x)
+
+    monkeypatch.setattr(bfloat16, "to_bfloat16", recorded_to_bfloat16)
     with paddle.no_grad():
         assert np.array_equal(model(batch).numpy(), expected)
     tokens = int((batch.cells < batch.tokens).sum())
-    # In each layer the inputs of: query, key and value; output; linear1; linear2.
+    # In each layer the inputs of: query, key and value; output; linear1; linear2. In the last layer, of the
+    # first token of each sequence from the output on; then pooler and classifier.
     of_a_layer = [(tokens, 32), (tokens, 32), (tokens, 32), (tokens, 128)]
     of_the_last = [(tokens, 32), (4, 32), (4, 32), (4, 128)]
     assert shapes == [*of_a_layer, *of_a_layer, *of_the_last, (4, 32), (4, 32)]

@@ -46,7 +46,10 @@ def test_the_whole_card():
     ],
 )
 def test_metadata_for_hubs(facts, pipeline):
-    """YAML reads the code of Norwegian, "no", as a string and not as false."""
+    """The block of YAML before the text.
+
+    "no", the code of Norwegian, must be a string in it, and not false.
+    """
     block = model_card({**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom"]}).split("---\n")[1]
     assert yaml.safe_load(block) == {
         "license": "unknown",

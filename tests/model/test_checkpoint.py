@@ -25,10 +25,12 @@ SHAPE = ErnieMConfig.from_dict(CONFIG)
 
 
 def classifier(labels=3):
+    """A classifier with new random weights."""
     return SequenceClassifier(SHAPE, labels)
 
 
 def same_weights(model, loaded_model):
+    """Whether two models have the same parameters, with the same types and bits."""
     arrays = model_weights(model)
     loaded_arrays = model_weights(loaded_model)
     if arrays.keys() != loaded_arrays.keys():
@@ -40,6 +42,7 @@ def same_weights(model, loaded_model):
 
 
 def bytes_of_files(folder):
+    """The content of each file of a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -51,23 +54,23 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         loaded_model = classifier()
     finally:
         paddle.set_default_dtype("float32")
-    (tmp_path / "v").write_text("[CLS]\n")
-    (tmp_path / "p").write_bytes(b"pieces")
+    (tmp_path / "words").write_text("[CLS]\n")
+    (tmp_path / "pieces").write_bytes(b"pieces")
     settings = {"task": "classify", "labels": ["a", "b", "c"]}
     save_model(
-        tmp_path / "c",
+        tmp_path / "saved",
         model,
         SHAPE,
-        vocab_path=tmp_path / "v",
-        piece_model_path=tmp_path / "p",
+        vocab_path=tmp_path / "words",
+        piece_model_path=tmp_path / "pieces",
         settings=settings,
         facts={"languages": ["en"], "steps": 7},
     )
     files = ["README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt"]
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == files
-    assert "- Steps: 7" in (tmp_path / "c" / "README.md").read_text()
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == files
+    assert "- Steps: 7" in (tmp_path / "saved" / "README.md").read_text()
 
-    checkpoint = open_checkpoint(tmp_path / "c")
+    checkpoint = open_checkpoint(tmp_path / "saved")
     assert checkpoint.config == SHAPE
     assert checkpoint.settings == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **settings}
     assert (checkpoint.task, checkpoint.labels) == ("classification", ["a", "b", "c"])
@@ -86,13 +89,13 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         ({"task": "seq_label"}, "tagging"),  # an official word
         ({"task": "retrieval"}, "retrieval"),
         ({"task": "tagging", "head": "choice"}, "choice"),  # convert.py was told so
-        ({"task": "sorting"}, "classification"),
+        ({"task": "sorting"}, "classification"),  # an unknown word: by its class again
         ({"task": ["tagging"]}, "classification"),
     ],
 )
 def test_one_rule_says_what_a_model_is_for(tmp_path, settings, task):
-    save_model(tmp_path / "c", classifier(), SHAPE, settings=settings)
-    assert open_checkpoint(tmp_path / "c").task == task
+    save_model(tmp_path / "saved", classifier(), SHAPE, settings=settings)
+    assert open_checkpoint(tmp_path / "saved").task == task
 
 
 def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):
@@ -110,8 +113,8 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     arrays = model_weights(model)
     rounded = {name: paddle.to_tensor(array).astype("bfloat16") for name, array in arrays.items()}
     model.to(dtype="bfloat16")
-    save_model(tmp_path / "c", model, SHAPE)
-    checkpoint = open_checkpoint(tmp_path / "c")
+    save_model(tmp_path / "saved", model, SHAPE)
+    checkpoint = open_checkpoint(tmp_path / "saved")
     for name, array in checkpoint.tensors.items():
         assert array.dtype == np.float32
         assert np.array_equal(array, rounded[name].astype("float32").numpy())
@@ -139,6 +142,7 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     assert json.loads((tmp_path / "second/ernie_config.json").read_text()) == CONFIG
     files = bytes_of_files(tmp_path / "second/params")
     assert files == bytes_of_files(params)
+    # Two tables and a norm, two layers, the pooler, and the head.
     assert len(files) == 4 + 2 * 16 + 2 + 2
 
 
@@ -168,15 +172,16 @@ def test_values_land_under_the_right_names(tmp_path):
             assert np.array_equal(array, fluid.read(file))
 
 
-@pytest.mark.parametrize("opened", ["params", "."])
-def test_config_is_found_beside_params(tmp_path, opened):
+@pytest.mark.parametrize("folder", ["params", "."])
+def test_config_is_found_beside_params(tmp_path, folder):
+    """Whether the user names `params` or the folder above it."""
     make_official_weights(tmp_path, CONFIG, seed=0)
-    checkpoint = open_checkpoint(tmp_path / opened)
+    checkpoint = open_checkpoint(tmp_path / folder)
     assert checkpoint.format == "official"
     assert checkpoint.config == SHAPE
     assert checkpoint.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
     (tmp_path / "ernie_config.json").unlink()
-    assert open_checkpoint(tmp_path / opened).config is None
+    assert open_checkpoint(tmp_path / folder).config is None
 
 
 def test_models_of_two_sizes_share_the_tokenizer_above_them(tmp_path):
@@ -232,11 +237,12 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
 @pytest.mark.parametrize("step", ["step_1", "step_2"])
 @pytest.mark.parametrize("size", [100, 20_000])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
+    """Also if step_1 is saved again. 100 bytes are too few for config.json, 20,000 for the weights."""
     model = classifier()
     newer_model = classifier()
-    (tmp_path / "v").write_text("words" * 5000)
+    (tmp_path / "words").write_text("words" * 5000)
     save_model(tmp_path / "run/step_1", model, SHAPE, training_state={"step": 1})
-    options = {"vocab_path": tmp_path / "v", "training_state": {"step": 2}}
+    options = {"vocab_path": tmp_path / "words", "training_state": {"step": 2}}
     with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
         save_model(tmp_path / "run" / step, newer_model, SHAPE, **options)
     assert load_newest(tmp_path / "run") == (tmp_path / "run/step_1", {"step": 1}, [])
@@ -257,8 +263,8 @@ def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     """The folder of a classifier."""
-    (tmp_path / "v").write_text("[CLS]\n")
-    save_model(tmp_path / "best", classifier(), SHAPE, vocab_path=tmp_path / "v")
+    (tmp_path / "words").write_text("[CLS]\n")
+    save_model(tmp_path / "best", classifier(), SHAPE, vocab_path=tmp_path / "words")
     return tmp_path / "best"
 
 
@@ -326,5 +332,5 @@ def test_a_damaged_file_without_a_manifest_is_named(saved):
 
 def test_nothing_is_written_if_a_tokenizer_file_is_missing(tmp_path):
     with pytest.raises(UserError, match="vocab.txt: no such file"):
-        save_model(tmp_path / "c", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt")
-    assert not (tmp_path / "c").exists()
+        save_model(tmp_path / "saved", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt")
+    assert not (tmp_path / "saved").exists()

@@ -1,6 +1,7 @@
-"""The masked-LM loss of a GPU, computed by a CPU: its definition, half precision, and the bytes it moves."""
+"""The masked-LM loss of a GPU, computed by a CPU: it is right, in half precision too, and moves few bytes."""
 
 import inspect
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,10 @@ def _as_on_a_gpu(monkeypatch):
 
 
 class Example:
-    """States, table, bias and labels with what `cross_entropy` and its definition make of them."""
+    """States, table, bias, labels and weights; their loss by `cross_entropy`, and by its definition.
+
+    A third of the labels are those with the highest logit.
+    """
 
     def __init__(self, dtype: str):
         paddle.seed(0)
@@ -35,6 +39,7 @@ class Example:
         self.weights = paddle.linspace(-1.0, 3.0, COUNT).astype(dtype)
 
     def trained(self, tensor: paddle.Tensor) -> paddle.Tensor:
+        """The tensor, which gets a gradient from now on."""
         tensor.stop_gradient = False
         return tensor
 
@@ -49,7 +54,7 @@ class Example:
         return masked_loss.MaskedLoss((losses * self.weights).sum(), losses, logits.argmax(1) == self.labels)
 
     def arrays(self, loss: masked_loss.MaskedLoss, factor: float = 1.0) -> list[np.ndarray]:
-        """Total, losses, hits, and the gradients of states, table and bias."""
+        """Total, losses, which are correct; the gradients of `factor` x total by states, table and bias."""
         (loss.total * factor).backward()
         arrays = [np.asarray(value.numpy()) for value in loss]
         for tensor in (self.x, self.weight, self.bias):
@@ -60,9 +65,10 @@ class Example:
 
 @pytest.mark.parametrize("chunk", [1, 50, COUNT])
 def test_it_equals_its_definition(monkeypatch, chunk):
+    """In chunks of so many positions, of 192 logits of 8 bytes each."""
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", chunk * 192 * 8)
     example = Example("float64")
-    assert len(masked_loss.logit_chunks(COUNT, 192, 8)) == -(-COUNT // chunk)
+    assert len(masked_loss.logit_chunks(COUNT, 192, 8)) == math.ceil(COUNT / chunk)
     expected = example.arrays(example.definition())
     for array, plain in zip(example.arrays(example.loss()), expected, strict=True):
         assert array.shape == plain.shape
@@ -80,13 +86,17 @@ def test_evaluation_computes_the_same_losses():
 
 @pytest.mark.parametrize(("gigabytes", "positions"), [(0, 1073), (24, 1073), (40, 4294), (80, 4294)])
 def test_chunks_are_as_large_as_the_card_allows(monkeypatch, gigabytes, positions):
-    """Base: 250,048 padded words in half precision. A card says a little less than it is sold with."""
+    """Base: 250,048 padded words in half precision.
+
+    A card reports a little less memory than it is sold with.
+    """
     monkeypatch.setattr(device, "memory", lambda: int(gigabytes * 0.98 * (1 << 30)))
     first, *_, last = masked_loss.logit_chunks(10_000, 250_048, 2)
     assert (first, last.stop) == (slice(0, positions), 10_000)
 
 
 def test_more_memory_never_makes_too_many_logits(monkeypatch):
+    """Fewer than 2^31, the largest index of a 32-bit integer."""
     monkeypatch.setattr(device, "memory", lambda: 1 << 40)
     monkeypatch.setattr(masked_loss, "MANY_LOGITS_BYTES", 1 << 40)
     first = masked_loss.logit_chunks(100_000, 250_048, 2)[0]
@@ -99,7 +109,7 @@ def in_float16(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def round_to_float16(monkeypatch) -> None:
-    """From now on the inputs and results of products and of the fused operations are rounded."""
+    """From now on the inputs and results of products and of the fused operations are rounded to float16."""
     softmax = paddle._C_ops.cross_entropy_with_softmax_
     gradient = paddle._C_ops.cross_entropy_with_softmax_grad_
     matmul = paddle.matmul
@@ -127,7 +137,7 @@ def test_small_weights_survive_float16(monkeypatch):
     expected = example.arrays(example.definition(), 65536.0)
     round_to_float16(monkeypatch)
     arrays = example.arrays(example.loss(), 65536.0)
-    for array, plain in zip(arrays[3:], expected[3:], strict=True):
+    for array, plain in zip(arrays[3:], expected[3:], strict=True):  # the gradients
         assert 0 < np.abs(array - plain).max() < 0.02 * np.abs(plain).max()
 
 
@@ -147,7 +157,7 @@ def test_a_logit_is_moved_in_24_bytes(monkeypatch, operations):
 
 
 def test_the_table_is_cast_once(monkeypatch, operations):
-    """In three chunks. Autocast adds no cast of its own: it is off, and what is not would be of one type."""
+    """Though the loss is computed in three chunks."""
     monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float32)
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 50 * 192 * 4)
     example = Example("float64")
@@ -159,7 +169,7 @@ def test_the_table_is_cast_once(monkeypatch, operations):
 
 
 def test_the_operations_of_paddle():
-    """In place, and with the arguments that Paddle's own function passes."""
+    """They compute in place, and take the arguments that Paddle's own function passes."""
     logits = paddle.randn([3, 5])
     column = paddle.to_tensor([[1], [0], [4]])
     softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *fused_loss._OPTIONS)

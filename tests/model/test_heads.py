@@ -1,3 +1,7 @@
+"""The heads of the tasks, and the masked-LM head with its loss."""
+
+from dataclasses import replace
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -19,7 +23,11 @@ CONFIG = ErnieMConfig(
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
 )
+# A pair of sentences, and one sentence with pads: [CLS] is 0, [SEP] 2, [PAD] 1.
 IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
+# The same without pads, one sequence after the other.
+TOKENS = np.concatenate([IDS[0], IDS[1, :3]])
+LAYOUT = Layout([8, 3])
 
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -27,8 +35,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 @pytest.mark.parametrize("classifier", [SequenceClassifier, TokenClassifier, SpanClassifier])
 def test_dropout_before_the_classifier(classifier):
-    """The official tagger has none."""
-    config = ErnieMConfig(**CONFIG.to_dict() | {"hidden_dropout_prob": 0.5})
+    """There is dropout in training, except in the official tagger. The encoder has none here."""
+    config = replace(CONFIG, hidden_dropout_prob=0.5)
     model = classifier(config) if classifier is SpanClassifier else classifier(config, 3)
     model.ernie_m.eval()
     batch = padded_batch(IDS)
@@ -41,6 +49,7 @@ def test_dropout_before_the_classifier(classifier):
 
 @pytest.fixture
 def pretraining():
+    """A pre-training model whose masked-LM head has random biases."""
     model = PreTrainingModel(CONFIG, ["en", "de", "zh"])
     model.lm_head.bias.set_value(paddle.randn([40]))
     return model
@@ -67,6 +76,7 @@ def test_lm_head_is_tied_and_named_once(pretraining):
 
 
 def loss_and_gradients(head: LMHead, hidden, loss_of):
+    """The loss, and the gradients of 3 x the loss by hidden states, word table and weights of the head."""
     hidden = hidden.clone().detach()
     hidden.stop_gradient = False
     total = loss_of(hidden)
@@ -81,6 +91,7 @@ def loss_and_gradients(head: LMHead, hidden, loss_of):
 @pytest.mark.parametrize("rows", [1, 3, 7, 1 << 20])
 @pytest.mark.parametrize("on_cpu", [True, False])  # the second is what a GPU takes
 def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretraining, rows, on_cpu, monkeypatch):
+    """Memory allows the logits of so many `rows` at a time. Two of the labels are the best words."""
     head = pretraining.lm_head
     hidden = paddle.randn([7, 12])
     logits = head(hidden).numpy()
@@ -117,10 +128,6 @@ def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
     result = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
     assert result.losses.shape == result.correct.shape == [0] and float(result.total) == 0
     result.total.backward()
-
-
-TOKENS = np.concatenate([IDS[0], IDS[1, :3]])
-LAYOUT = Layout([8, 3])
 
 
 def test_language_embeddings_touch_only_the_tokens_that_carry_a_language(pretraining):

@@ -1,4 +1,4 @@
-"""Weights into a model: what may be absent, what may not, and how a misfit is reported."""
+"""Filling a model with weights: what may be absent, what may not, and how a misfit is reported."""
 
 import logging
 from dataclasses import replace
@@ -74,6 +74,7 @@ def test_two_heads_are_refused(tmp_path):
         official_checkpoint(tmp_path, heads={"classification": 3, "question_answering": 2})
 
 
+# What differs in the config of the model, and the message.
 MISFITS = [
     (
         {"vocab_size": 60},

@@ -25,20 +25,22 @@ except (OSError, AttributeError) as error:
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    """Random float32 numbers."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape, np.float32)
 
 
 def widen(bits: np.ndarray) -> np.ndarray:
-    """bfloat16 is the upper half of a float32."""
+    """The bits of bfloat16 numbers as float32, of which they are the upper half."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def distance(x: np.ndarray, y: np.ndarray) -> float:
-    """In the relative Frobenius norm."""
+    """The norm of the difference, divided by the norm of y."""
     return np.linalg.norm(x - y) / np.linalg.norm(y)
 
 
 def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The product by oneDNN of two arrays of bfloat16 bits, in float32."""
     out = np.full([len(x), y.shape[1]], np.nan, np.float32)
     onednn.multiply(x, y, out)
     return out
@@ -51,14 +53,18 @@ def has_avx512() -> bool:
 
 @pytest.mark.parametrize("rows", [1, 2, 37, 500])
 def test_a_linear_layer_and_its_gradients(rows):
-    x, weight, gradient = map(onednn.to_bfloat16, (numbers(rows, 96), numbers(96, 160), numbers(rows, 160)))
-    for factor, right in ((x, weight), (gradient, weight.T), (x.T, gradient)):
-        expected = widen(factor).astype(np.float64) @ widen(right).astype(np.float64)
-        assert distance(product(factor, right), expected) < 1e-6
+    x = onednn.to_bfloat16(numbers(rows, 96))
+    weight = onednn.to_bfloat16(numbers(96, 160))
+    gradient = onednn.to_bfloat16(numbers(rows, 160))
+    for left, right in ((x, weight), (gradient, weight.T), (x.T, gradient)):
+        expected = widen(left).astype(np.float64) @ widen(right).astype(np.float64)
+        assert distance(product(left, right), expected) < 1e-6
 
 
 def test_blocks_of_larger_arrays():
-    x, table = onednn.to_bfloat16(numbers(20, 64)), onednn.to_bfloat16(numbers(300, 64))
+    """Factors and results may be parts of arrays; what lies beside a result stays as it was."""
+    x = onednn.to_bfloat16(numbers(20, 64))
+    table = onednn.to_bfloat16(numbers(300, 64))
     expected = widen(x).astype(np.float64) @ widen(table).astype(np.float64).T
     logits = np.full([20, 301], 7.0, np.float32)
     for words in (slice(0, 128), slice(128, 300)):
@@ -73,7 +79,8 @@ def test_blocks_of_larger_arrays():
 
 @pytest.mark.skipif(not has_avx512(), reason="on AVX2 oneDNN adds the terms of a sum one after the other")
 def test_a_long_sum():
-    x, y = onednn.to_bfloat16(numbers(3, 50_000)), onednn.to_bfloat16(numbers(50_000, 2))
+    x = onednn.to_bfloat16(numbers(3, 50_000))
+    y = onednn.to_bfloat16(numbers(50_000, 2))
     assert distance(product(x, y), widen(x).astype(np.float64) @ widen(y).astype(np.float64)) < 1e-6
 
 
@@ -89,10 +96,12 @@ def test_rounding_is_to_the_nearest_and_of_ties_to_even():
     random = np.random.default_rng(0).integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32)
     random = random[np.isfinite(random) & (np.abs(random) > 1e-37)]  # a CPU may round what is smaller to 0
     special = np.array([0.0, 1.0, np.inf, -np.inf, 3.4e38], np.float32)
+    # In the middle between two numbers of bfloat16: the lower half is 0x8000.
     ties = (np.arange(0x3F80_8000, 0x3F90_8000, 0x1_0000, np.uint32)).view(np.float32)
     x = np.concatenate([random, special, ties])[None]
     bits = x.view(np.uint32)
-    expected = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    is_odd = (bits >> 16) & 1  # of the upper half
+    expected = (bits + 0x7FFF + is_odd) >> 16
     assert np.array_equal(onednn.to_bfloat16(x), expected)
     assert np.isnan(widen(onednn.to_bfloat16(np.array([[np.nan]], np.float32)))).all()
 
@@ -105,7 +114,9 @@ def test_rows_that_lie_apart_are_rounded():
 
 
 def test_equal_inputs_give_equal_bits_wherever_they_lie():
-    x, y = onednn.to_bfloat16(numbers(61, 200)), onednn.to_bfloat16(numbers(200, 77))
+    """At every offset from an aligned address, with another product in between."""
+    x = onednn.to_bfloat16(numbers(61, 200))
+    y = onednn.to_bfloat16(numbers(200, 77))
     first = product(x, y)
     for offset in range(1, 8):
         elsewhere = np.empty(x.size + offset, np.uint16)[offset:].reshape(x.shape)
@@ -136,9 +147,13 @@ def test_threads_do_not_disturb_each_other():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_is_bounded_over_thousands_of_shapes():
-    x, weight, out = numbers(4000, 16), onednn.to_bfloat16(numbers(16, 16)), np.empty([4000, 16], np.float32)
+    """It grows by less than 2 MiB while 2,000 shapes are multiplied, of which each comes once."""
+    x = numbers(4000, 16)
+    weight = onednn.to_bfloat16(numbers(16, 16))
+    out = np.empty([4000, 16], np.float32)
 
     def pages_after(row_counts: range) -> int:
+        """The pages of memory in use after products of so many rows."""
         for rows in row_counts:
             onednn.multiply(onednn.to_bfloat16(x[:rows]), weight, out[:rows])
         return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
@@ -150,7 +165,8 @@ def test_memory_is_bounded_over_thousands_of_shapes():
 
 
 def test_wrong_arrays_are_refused():
-    bits, out = onednn.to_bfloat16(numbers(4, 4)), np.empty([4, 4], np.float32)
+    bits = onednn.to_bfloat16(numbers(4, 4))
+    out = np.empty([4, 4], np.float32)
     with pytest.raises(ValueError, match="float64"):
         onednn.to_bfloat16(np.ones([2, 2]))
     with pytest.raises(ValueError, match="side by side"):
@@ -174,6 +190,7 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
     onednn._functions.cache_clear()
 
 
+# Prints whether a product is right, how many threads it has started, and what is missing.
 OTHER_CPU = """
 import os
 import numpy as np

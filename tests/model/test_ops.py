@@ -1,4 +1,4 @@
-"""Every layer of `model/cpu/` against plain Paddle, in float64, within 1e-9: values and gradients."""
+"""Every layer of `model/cpu/` has the values and gradients of plain Paddle, within 1e-9 in float64."""
 
 import numpy as np
 import paddle
@@ -18,7 +18,10 @@ TOLERANCE = 1e-9
 
 @pytest.fixture(autouse=True, params=[1, 3])
 def float64(request, monkeypatch):
-    """With so many threads, which have several blocks each."""
+    """New tensors are float64.
+
+    The layers compute with 1 or 3 threads, which have several blocks of rows each.
+    """
     monkeypatch.setattr(rows, "thread_count", lambda: request.param)
     monkeypatch.setattr(rows, "BLOCK", 16)
     rows._pool.cache_clear()
@@ -29,7 +32,7 @@ def float64(request, monkeypatch):
 
 
 def value_and_gradients(function, x, weight, *parameters) -> list[np.ndarray]:
-    """f(x), and the gradients of sum(weight x f(x)) with respect to x and the parameters."""
+    """f(x), and the gradients of the sum of weight * f(x) by x and by each of the parameters."""
     x = x.clone().detach()
     x.stop_gradient = False
     y = function(x)
@@ -48,6 +51,7 @@ def assert_same(plain: list[np.ndarray], arrays: list[np.ndarray]) -> None:
 
 
 def test_all_rows_once_and_a_fault_comes_out():
+    """50 rows with a block of 5; an exception in a thread is raised in the caller."""
     visits = np.zeros(50, int)
 
     def work(part: slice) -> None:
@@ -86,7 +90,7 @@ def test_layer_norm(spread):
     weight = paddle.randn([3, 5, 8])
     expected = value_and_gradients(plain, x, weight, plain.weight, plain.bias)
     arrays = value_and_gradients(layer, x, weight, layer.weight, layer.bias)
-    # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon).
+    # The gradient of x, which comes after the value, grows as 1 / spread, up to 1 / sqrt(epsilon).
     scale = max(1.0, np.abs(expected[1]).max())
     expected[1] /= scale
     arrays[1] /= scale
@@ -105,13 +109,13 @@ def test_dropout_is_unbiased_and_scales():
     for probability in (0.1, 0.5):
         y = layers.dropout(x, probability, training=True).numpy()
         stays = y != 0
-        # five standard deviations
         deviation = np.sqrt(probability * (1 - probability) / y.size)
         assert abs(stays.mean() - (1 - probability)) < 5 * deviation
         assert y[stays] == pytest.approx(np.full(stays.sum(), 2 / (1 - probability)), rel=1e-5)
-        # neighbours in a row and in a column are independent
-        for a, b in ((stays[:, 1:], stays[:, :-1]), (stays[1:], stays[:-1])):
-            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / 300
+        # Neighbours in a row and in a column are independent: 1 / 300 is the deviation of their correlation.
+        for numbers, neighbours in ((stays[:, 1:], stays[:, :-1]), (stays[1:], stays[:-1])):
+            correlation = np.corrcoef(numbers.ravel(), neighbours.ravel())[0, 1]
+            assert abs(correlation) < 5 / 300
 
 
 def test_dropout_edges():
@@ -144,7 +148,7 @@ def test_dropout_adds_the_residual():
 
 
 def test_each_part_of_a_large_tensor_has_its_own_dropout(monkeypatch):
-    monkeypatch.setattr("model.cpu.dropout.DRAWN", 100)
+    monkeypatch.setattr("model.cpu.dropout.DRAWN", 100)  # numbers of a part
     first, second = draw_dropout_mask([2, 100], 0.5).stays
     assert not np.array_equal(first, second)
 
@@ -168,10 +172,14 @@ LAYOUT = Layout([9, 7, 8], [9, 4, 8])
 
 
 def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:
-    """x [N, 3H] -> [N, H], with scores of all tokens by all tokens.
+    """Attention of the sequences of LAYOUT, with the scores of all tokens by all tokens.
 
     Args:
-        dropout: [heads, N, N], the factor of each weight.
+        x: queries, keys and values, [N, 3 H].
+        dropout: the factor of each weight, [heads, N, N].
+
+    Returns:
+        [N, H].
     """
     q, k, v = x.reshape([-1, 3, HEADS, HEAD_SIZE]).transpose([1, 2, 0, 3])  # [heads, N, D] each
     masked = paddle.to_tensor(np.where(LAYOUT.dense(), 0.0, -np.inf))
@@ -206,7 +214,7 @@ def test_attention(dropout_rate):
 
 
 class Block(nn.Layer):
-    """One of each."""
+    """A linear layer, gelu, dropout and a norm."""
 
     def __init__(self):
         super().__init__()
@@ -230,20 +238,21 @@ def test_recompute_draws_the_same_dropout():
 
 
 def test_frozen_parameters_and_partial_gradients():
+    """The gradients of the other tensors are those that they have without frozen ones."""
     block = Block()
     x = paddle.randn([4, 8])
     weight = paddle.randn([4, 8])
     block.eval()
-    expected = value_and_gradients(block, x, weight, *block.parameters())
+    _, grad_x, _, _, grad_norm_weight, _ = value_and_gradients(block, x, weight, *block.parameters())
     x.stop_gradient = False
     for parameter in block.parameters():  # what paddle.grad is not asked for
         parameter.stop_gradient = True
     (partial,) = paddle.grad((block(x) * weight).sum(), [x])
-    assert np.array_equal(partial.numpy(), expected[1])
+    assert np.array_equal(partial.numpy(), grad_x)
     for parameter in block.parameters():
         parameter.stop_gradient = False
     block.linear.weight.stop_gradient = block.norm.bias.stop_gradient = True
     (block(x) * weight).sum().backward()
-    assert np.array_equal(x.grad.numpy(), expected[1])
+    assert np.array_equal(x.grad.numpy(), grad_x)
     assert not block.linear.weight.grad.numpy().any() and not block.norm.bias.grad.numpy().any()
-    assert np.array_equal(block.norm.weight.grad.numpy(), expected[4])
+    assert np.array_equal(block.norm.weight.grad.numpy(), grad_norm_weight)

@@ -26,7 +26,7 @@ CONFIG = ErnieMConfig(
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
 )
-# Lengths and contexts: one sequence alone, one token, all lengths, with and without placeholders.
+# Lengths and contexts of the sequences; None: all context, without placeholders.
 LAYOUTS = {
     "one token": ([1], None),
     "alone": ([9], None),
@@ -51,11 +51,13 @@ def mask(request, monkeypatch):
 
 
 def layout_and_ids(name: str) -> tuple[Layout, np.ndarray]:
+    """One of LAYOUTS, and random ids for it, [N]."""
     lengths, contexts = LAYOUTS[name]
     return Layout(lengths, contexts), np.random.default_rng(1).integers(4, 40, sum(lengths))
 
 
 def gradients(model, value) -> dict[str, np.ndarray]:
+    """The gradients of a value by parameter, which the model does not keep."""
     value.backward()
     arrays = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
     for parameter in model.parameters():
@@ -89,13 +91,14 @@ def test_all_hidden_states_and_gradients(mask, name):
     assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
     weights = random(layout.tokens, 12)
     our_gradients = gradients(model, (output.sequence * weights).mean() + pooled.mean())
-    assert len(our_gradients) == 4 + 16 * 2 + 2
+    assert len(our_gradients) == 4 + 16 * 2 + 2  # two tables and a norm, two layers, the pooler
     value = (expected.sequence * weights).mean() + expected.pooled.mean()
     assert_equal_gradients(our_gradients, gradients(plain, value))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_one_array_for_a_small_batch(monkeypatch, name):
+    """Padded attention gives the same in one array as in groups of similar length."""
     compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(CONFIG)
     layout, ids = layout_and_ids(name)
@@ -105,26 +108,27 @@ def test_one_array_for_a_small_batch(monkeypatch, name):
         batch = packed_batch(ids, layout)
         sequence = model.encode(batch).sequence
         outputs.append([sequence.numpy(), *gradients(model, sequence.square().mean()).values()])
-    several, one = outputs
+    in_groups, in_one_array = outputs
     assert len(batch.mask.groups) == 1 and list(batch.mask.groups[0]._biases) == [paddle.float64]
-    for a, b in zip(several, one, strict=True):
-        assert np.abs(a - b).max() < 1e-12
+    for array, expected in zip(in_one_array, in_groups, strict=True):
+        assert np.abs(array - expected).max() < 1e-12
 
 
 def test_a_large_batch_is_divided_into_groups():
-    lengths = np.repeat([512, 3], [13, 2])
+    """2^22 scores for each head are too many: 15 x 512^2 are less, 16 x 512^2 are not."""
+    lengths = [512] * 13 + [3] * 2
     assert len(PaddedMask.of(Layout(lengths)).groups) == 1
-    assert len(PaddedMask.of(Layout(np.append(lengths, 512))).groups) == 2
+    assert len(PaddedMask.of(Layout([*lengths, 512])).groups) == 2
 
 
-@pytest.mark.parametrize("layers", [None, 0])
-@pytest.mark.parametrize("again", [False, True])
-def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, again):
+@pytest.mark.parametrize("layers", [None, 0])  # all, or the embeddings alone
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, recompute):
     model = ErnieMModel(CONFIG)
-    model.use_recompute(again)
+    model.use_recompute(recompute)
     layout, ids = layout_and_ids("placeholders in some")
     batch = packed_batch(ids, layout)
-    positions = paddle.to_tensor([1, 4, 5, 80, 324])
+    positions = paddle.to_tensor([1, 4, 5, 80, 324])  # of 325 tokens
     weights = random(5, 12)
     everywhere = paddle.gather(model.encode(batch, layers=layers).sequence, positions)
     expected = gradients(model, (everywhere * weights).sum())
@@ -136,7 +140,7 @@ def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, a
 @pytest.mark.parametrize("head", [SequenceClassifier, TokenClassifier, SpanClassifier])
 @pytest.mark.parametrize("name", ["alone", "1 to 512"])
 def test_the_heads_of_the_tasks(head, name):
-    """On arrays with pads, whose states are 0."""
+    """Logits and gradients on arrays with pads, whose states are 0."""
     model = head(CONFIG) if head is SpanClassifier else head(CONFIG, 5)
     plain = PlainErnieM(CONFIG)
     plain.set_state_dict(model.ernie_m.state_dict())
@@ -190,6 +194,7 @@ def test_the_gpus_row_indices_show_what_the_mask_shows(name):
 
 
 def test_groups_are_of_similar_length():
+    """No sequence is shorter than SIMILAR x the longest of its group, and there are few pads."""
     layout = Layout(np.random.default_rng(0).integers(1, 129, 64))
     tokens = np.concatenate([group.tokens for group in layout.groups])
     assert sorted(tokens) == list(range(layout.tokens))
@@ -200,6 +205,7 @@ def test_groups_are_of_similar_length():
 
 
 def test_dropout_on_the_weights_keeps_the_mean():
+    """The mean of 600 draws is within six of its deviations; and a seed gives the same draw again."""
     layer = SelfAttention(12, 3, dropout=0.3)
     cpu_mask = CpuMask.of(Layout([5, 7], [3, 7]))
     x = random(12, 12)
@@ -207,7 +213,9 @@ def test_dropout_on_the_weights_keeps_the_mean():
     exact = layer(x, cpu_mask).numpy()
     layer.train()
     draws = np.stack([layer(x, cpu_mask).numpy() for _ in range(600)])
-    assert draws.std(0).min() > 0 and np.abs(draws.mean(0) - exact).max() < 6 * draws.std(0).max() / 600**0.5
+    deviations = draws.std(0)
+    assert deviations.min() > 0
+    assert np.abs(draws.mean(0) - exact).max() < 6 * deviations.max() / 600**0.5
     paddle.seed(3)
     first = layer(x, cpu_mask).numpy()
     paddle.seed(3)

@@ -1,4 +1,4 @@
-"""Pickles that would run code, or lie, are refused by every reader of them, and nothing of them runs."""
+"""Every reader of pickles refuses those that would run code or that lie, and runs nothing of them."""
 
 import collections
 import importlib
@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 
 class Runs:
-    """Pickled, a call of a function."""
+    """An object whose pickle calls a function when it is loaded."""
 
     def __init__(self, function, *arguments):
         self.function = function
@@ -30,12 +30,13 @@ class Runs:
 
 
 class Sets:
-    """Pickled, an object of a class and a state for it."""
+    """An object whose pickle sets the class of an OrderedDict, and calls a function for that."""
 
     def __reduce__(self):
         return collections.OrderedDict, (), {"__class__": Runs(os.system, "touch harm")}
 
 
+# The name that must be in the message -> an object whose pickle would call it.
 CALLS = {
     "posix.system": Runs(os.system, "touch harm"),
     "subprocess.check_call": Runs(subprocess.check_call, ["touch", "harm"]),
@@ -56,7 +57,7 @@ def text(value: bytes) -> bytes:
 
 
 TWICE = b")" + b"2\x86" * 60  # a pair of a pair of ... : nothing in memory, and no end when it is printed
-DEEP = b")" + b"\x85" * 200_000
+DEEP = b")" + b"\x85" * 200_000  # a tuple in a tuple in a tuple ...
 
 RAW = {
     "a global of protocol 0": b"cos\nsystem\n(S'touch harm'\ntR.",
@@ -82,6 +83,7 @@ RAW = {
     b"(K\x01\x8a\x10" + b"\xff" * 15 + b"\x7f\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tbs.",
     "no end": b"\x80\x04}",
 }
+# File of a model -> what makes its content of a pickle.
 FILES = {
     "model_state.pdparams": lambda pickled: pickled,
     "pytorch_model.bin": zip_bytes,
@@ -91,7 +93,7 @@ FILES = {
 
 @pytest.fixture(params=FILES)
 def refused(request, tmp_path, monkeypatch):
-    """Put a pickle where a reader finds it; the message that it is refused with."""
+    """refused(pickled): put a pickle where a reader finds it, and return the message that refuses it."""
     monkeypatch.chdir(tmp_path)
 
     def read(pickled: bytes) -> str:
@@ -107,10 +109,12 @@ def refused(request, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_code_is_refused_by_name(refused, name):
+    """In protocol 2 some objects are made by a call of another function, which is then refused first."""
     for protocol in (2, 4):
         message = refused(pickle.dumps({"b": [CALLS[name]]}, protocol))
-        named = message.split(", and only arrays and plain containers are read here")[0].split(".")[-1]
-        assert named in (name.split(".")[-1], "_reconstructor", "__newobj__")
+        before, _, _ = message.partition(", and only arrays and plain containers are read here")
+        refused_name = before.split(".")[-1]
+        assert refused_name in (name.split(".")[-1], "_reconstructor", "__newobj__")
 
 
 @pytest.mark.parametrize("case", RAW)
@@ -128,6 +132,7 @@ def test_nothing_of_torch_or_paddle_is_imported():
 
 
 SHARED = [1]
+# Values without code, which are read.
 PLAIN = [
     [1, -1, 255, 65535, 1 << 40, -(1 << 70), True, False, None, 1.5],
     ["text", "é" * 300, b"bytes", b""],
@@ -160,12 +165,13 @@ def test_arrays_come_back(protocol, tmp_path):
 
 
 def test_a_pdparams_cut_short_and_one_that_lies(tmp_path):
+    """The lie: 50 x 61 numbers, where there are 50 x 60."""
     content = pickle.dumps({"embeddings.word_embeddings.weight": np.ones((50, 60), np.float32)}, 4)
     file = tmp_path / "model_state.pdparams"
     for length in (0, len(content) // 4, len(content) - 9):
         file.write_bytes(content[:length])
         with pytest.raises(UserError, match="model_state.pdparams: damaged, cut short or not a file of pad"):
             open_checkpoint(tmp_path)
-    file.write_bytes(content.replace(b"K2K<\x86", b"K2K=\x86"))  # its shape
+    file.write_bytes(content.replace(b"K2K<\x86", b"K2K=\x86"))  # the pair of "2", 50, and "<", 60
     with pytest.raises(UserError, match=r"12000 bytes for an array of shape \[50, 61\]"):
         open_checkpoint(tmp_path)

@@ -22,6 +22,7 @@ def names_in(folder):
 
 
 def make_step(folder, step):
+    """Write a complete step folder, and return its path."""
     path = folder / f"step_{step}"
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(b"w" * step)
@@ -55,6 +56,7 @@ def flip_last_bit(path):
     path.write_bytes(content)
 
 
+# Each damages a step folder.
 DAMAGES = [
     lambda path: (path / "training_state/manifest.json").unlink(),
     lambda path: (path / "training_state/arrays.safetensors").write_bytes(b"half"),
@@ -83,15 +85,19 @@ def test_a_damaged_step_is_set_aside_with_all_its_files(tmp_path, damage):
     step = make_step(tmp_path, 2)
     damage(step)
     files = sorted(file.relative_to(step) for file in step.rglob("*"))
-    set_aside(load_newest(tmp_path)[2])
+    _, _, damaged = load_newest(tmp_path)
+    set_aside(damaged)
     assert step_folders(tmp_path) == [(1, tmp_path / "step_1")]
     aside = tmp_path / "step_2.damaged"
     assert sorted(file.relative_to(aside) for file in aside.rglob("*")) == files
-    damage(make_step(tmp_path, 2))  # the next one replaces it
-    set_aside(load_newest(tmp_path)[2])
+    # The next damaged one takes its place.
+    damage(make_step(tmp_path, 2))
+    _, _, damaged = load_newest(tmp_path)
+    set_aside(damaged)
     assert names_in(tmp_path) == ["step_1", "step_2.damaged"]
 
 
+# Saves a step folder, but kills itself when a file is synced after so many.
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -114,12 +120,14 @@ with utils.files.atomic_dir(Path(sys.argv[1]) / "step_2") as folder:
 
 
 def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
+    """Killed after 0, 1, 2 ... syncs, until a save is not killed any more."""
     make_step(tmp_path, 1)
     outcomes = set()
     for allowed_syncs in range(12):
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(allowed_syncs)]
-        status = subprocess.run(command, cwd=ROOT, check=False).returncode
-        outcomes.add((status, load_newest(tmp_path)[0].name))
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode  # -9: killed
+        newest, _, _ = load_newest(tmp_path)
+        outcomes.add((status, newest.name))
         if status == 0:
             break
     assert {(-9, "step_1"), (0, "step_2")} <= outcomes
@@ -130,12 +138,14 @@ def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
     assert names_in(tmp_path) == ["step_2"]
 
 
-@pytest.fixture(params=["of another process", "of this one's namesake in a container"])
+@pytest.fixture(params=["another process", "one with the id of this one"])
 def ended_process(request):
-    """The number of a process that does not run any more."""
+    """The id of a process that does not run any more. In containers, it is often that of this process."""
+    if request.param == "one with the id of this one":
+        return os.getpid()
     process = subprocess.Popen(["true"])
     process.wait()
-    return process.pid if "another" in request.param else os.getpid()
+    return process.pid
 
 
 def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended_process):

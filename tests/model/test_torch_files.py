@@ -17,6 +17,7 @@ ONE_NUMBER_AS_A_LARGE_TENSOR = (
     b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
     b"K\x00J\x00\x00\x10\x00J\x00\x00\x10\x00\x86K\x00K\x00\x86\x89}tRs."
 )
+# The storage "0".
 ONE_NUMBER = {"0": np.zeros(1, np.float32)}
 
 

@@ -1,4 +1,4 @@
-"""The comparison with published numbers agrees only where they do; that needs no real weights."""
+"""The comparison with published numbers fails if one of them differs. That is tested without real weights."""
 
 import sys
 
@@ -16,6 +16,7 @@ from utils.errors import UserError
 
 @pytest.mark.parametrize(("factor", "agree"), [(0.0, True), (0.9, True), (-1.1, False), (np.nan, False)])
 def test_one_number_off_is_enough(factor, agree, capsys):
+    """A number is off by `factor` times the tolerance."""
     numbers = np.array(EXPECTED)
     numbers[2, 1] += factor * TOLERANCE
     assert agrees(numbers) == agree
@@ -31,6 +32,7 @@ def model():
 
 
 def test_the_states_are_those_of_a_plain_model(model):
+    """Positions 2, 3 and 4, and every token sees all, also the pad (1)."""
     ids = [0, 1, 7]
     plain_model = PlainErnieM(model.config)
     plain_model.set_state_dict(model.state_dict())
@@ -50,7 +52,7 @@ def test_a_masked_position_reaches_no_other(model):
 @pytest.mark.parametrize("off", [0.0, 1.0])
 def test_exit_code(off, monkeypatch, capsys):
     states = np.full((11, 8), 99.0)
-    states[1:4, 1:4] = np.array(EXPECTED) + off
+    states[1:4, 1:4] = np.array(EXPECTED) + off  # the published part of the states
     monkeypatch.setattr(verify_weights, "load_base", lambda path: None)
     monkeypatch.setattr(verify_weights, "hidden_states", lambda *_, **__: states)
     monkeypatch.setattr(sys, "argv", ["verify_weights", "."])

@@ -1,4 +1,4 @@
-"""The word table and the masked-LM loss against plain Paddle, in float64, within 1e-9."""
+"""The word table and the masked-LM loss have the numbers of plain Paddle, within 1e-9 in float64."""
 
 import numpy as np
 import paddle
@@ -9,8 +9,8 @@ from model import device, masked_loss, word_table
 
 TOLERANCE = 1e-9
 WORDS = 23
-SIZE = 6
-COUNT = 9
+SIZE = 6  # of a word's vector
+COUNT = 9  # positions that are predicted
 
 
 @pytest.fixture(autouse=True)
@@ -18,19 +18,23 @@ def float64(monkeypatch):
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 4 * WORDS * 8)  # four rows; the last chunk has one
-    monkeypatch.setattr("model.cpu.word_table._WORDS", 5)
+    monkeypatch.setattr("model.cpu.word_table._WORDS", 5)  # of a block
     yield
     paddle.set_default_dtype("float32")
 
 
 def plain_cross_entropy(x, table, bias, labels, weights):
+    """`masked_loss.cross_entropy` in plain Paddle."""
     scores = paddle.matmul(x, table.weight, transpose_y=True) + bias
     losses = F.cross_entropy(scores, labels, reduction="none").flatten()
     return masked_loss.MaskedLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)
 
 
 class Tied:
-    """Words looked up, changed a little, and predicted from."""
+    """A word table that is used twice: words are looked up, and words are predicted from their states.
+
+    In between is a linear layer.
+    """
 
     def __init__(self):
         self.table = word_table.WordEmbeddings(WORDS, SIZE)
@@ -44,6 +48,7 @@ class Tied:
         self.weights = paddle.linspace(-1.0, 3.0, COUNT)
 
     def losses(self, look_up, cross_entropy):
+        """The losses with these two functions of the table."""
         x = paddle.matmul(look_up(self.ids).reshape([-1, SIZE]), self.dense)
         return cross_entropy(x[self.positions], self.table, self.bias, self.labels, self.weights)
 
@@ -67,7 +72,7 @@ class Tied:
 
 @pytest.fixture(params=["cpu", "gpu", "plain"])
 def form(request, monkeypatch):
-    """As on a CPU, as on a GPU, with Paddle's calls alone, which a CPU can do too, or with plain kernels."""
+    """The kernels of a CPU, the operations of a GPU, which a CPU has, too, or plain kernels."""
     if request.param == "gpu":
         monkeypatch.setattr(device, "on_cpu", lambda x: False)
     if request.param == "plain":
@@ -76,14 +81,16 @@ def form(request, monkeypatch):
 
 
 def assert_same(plain, fast):
-    for a, b in zip(plain, fast, strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        assert np.abs(a - b).max() < TOLERANCE < np.abs(a).max()
+    """The arrays agree within TOLERANCE, and are not all 0."""
+    for expected, array in zip(plain, fast, strict=True):
+        assert expected.shape == array.shape and expected.dtype == array.dtype
+        assert np.abs(expected - array).max() < TOLERANCE < np.abs(expected).max()
 
 
 @pytest.mark.parametrize("rows", [1, 4, COUNT])
 @pytest.mark.parametrize("times", [1, 3])
 def test_both_uses_add_to_one_gradient(monkeypatch, form, rows, times):
+    """In one or several backward passes. Memory allows the logits of so many `rows` at a time."""
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", rows * WORDS * 8)
     tied = Tied()
     assert_same(tied.gradients(tied.plain, times), tied.gradients(tied.fast, times))
@@ -91,10 +98,11 @@ def test_both_uses_add_to_one_gradient(monkeypatch, form, rows, times):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_several_losses_before_their_backward_passes(form, order):
-    """The first takes the kept memory, the others their own."""
+    """The first loss takes the memory that is reused between steps, the others take new memory."""
     tied = Tied()
-    expected = [4.5 * gradient for gradient in tied.gradients(tied.plain)[1:]]
-    tied.gradients(tied.fast)  # there is a kept memory, with numbers in it
+    _, *gradients = tied.gradients(tied.plain)
+    expected = [(0.5 + 1.5 + 2.5) * gradient for gradient in gradients]
+    tied.gradients(tied.fast)  # from now on there is memory to be reused, with numbers in it
     losses = [tied.fast() for _ in order]
     for number in order:
         (losses[number].total * (number + 0.5)).backward()
@@ -119,7 +127,10 @@ def test_what_is_frozen_gets_no_gradient(frozen, form):
 
 
 def test_far_apart_logits(form):
-    """The highest comes late, and the others vanish beside it. Paddle's own loss on a CPU ends at 64."""
+    """The highest logit comes late, and the others vanish beside it.
+
+    Paddle's own loss on a CPU ends at 64.
+    """
     tied = Tied()
     tied.bias.set_value(paddle.arange(WORDS, dtype="float64") * 40)
     losses, table, _ = tied.gradients(tied.fast)
@@ -142,7 +153,7 @@ def test_numbers_that_are_not_finite_are_passed_on(recwarn):
 
 def test_a_gradient_that_is_there_is_added_to_in_place():
     tied = Tied()
-    expected = tied.gradients(tied.fast)[1]
+    _, expected, _ = tied.gradients(tied.fast)
     tied.table.weight.grad = paddle.ones([WORDS, SIZE])
     address = tied.table.weight.grad.data_ptr()
     tied.fast().total.backward()

@@ -1,4 +1,4 @@
-"""XLM-R's files: names, transposes and folds; parts of a file."""
+"""XLM-R's files are read: tensors get our names and orientation, and may be in several files."""
 
 import json
 
@@ -82,7 +82,7 @@ def test_parts_and_their_index(tmp_path):
 
     with_missing = file_of | {"missing": "model-0.safetensors"}
     with_outside = file_of | {"x": "../model-0.safetensors"}
-    for wrong in (with_missing, with_outside, None):
+    for wrong in (with_missing, with_outside, None):  # a tensor that is not there, a file elsewhere, no map
         index.write_text(json.dumps({"weight_map": wrong}))
         with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
             open_checkpoint(tmp_path)
