@@ -49,7 +49,7 @@ FINE_TUNING = {
     "do_val": "true",
     "do_test": "false",
     "predict_batch_size": 200,
-    "validation_steps": 100_000,
+    "validation_steps": 100_000,  # more than there are: only the last step is evaluated and saved
     "save_steps": 100_000,
     "skip_steps": 500,
 }
@@ -159,31 +159,33 @@ def show(seconds: float) -> None:
     both directions.
     """
     zero_shot: dict[str, dict[str, float]] = {}
-    found: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
+    searches: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
     for start in COLOURS:
-        (accuracy,) = read(OUTPUT / f"{start}-nli" / "results.json")["tables"]
+        (accuracy,) = read(OUTPUT / f"{start}-nli" / "results.json")[
+            "tables"
+        ]  # "mean": over the seeds, here one
         zero_shot[start] = {code: accuracy["mean"][code] for code in CODES}
         sweep = read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
         for search, row in SEARCHES.items():
             if row in sweep:
-                found[search][start] = {code: sweep[row][code] for code in CODES[1:]}
+                searches[search][start] = {code: sweep[row][code] for code in CODES[1:]}
     print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
-    print(f"\ntranslations found, per cent\n{table(found['retrieval'])}")
-    print(f"\ntranslations found with centred vectors, per cent\n{table(found['retrieval_centred'])}")
-    print(f"\nthe same, by margin\n{table(found['retrieval_centred_margin'])}")
-    draw(zero_shot, found["retrieval"], found["retrieval_centred"], OUTPUT / "demo.png")
+    print(f"\ntranslations found, per cent\n{table(searches['retrieval'])}")
+    print(f"\ntranslations found with centred vectors, per cent\n{table(searches['retrieval_centred'])}")
+    print(f"\nthe same, by margin\n{table(searches['retrieval_centred_margin'])}")
+    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], OUTPUT / "demo.png")
     print(f"\npicture: {OUTPUT / 'demo.png'}")
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{serving_command()}")
     result = {
         "zero_shot": {start: mean(row) for start, row in zero_shot.items()},
-        **{search: {start: mean(row) for start, row in rows.items()} for search, rows in found.items()},
+        **{search: {start: mean(row) for start, row in rows.items()} for search, rows in searches.items()},
         "seconds": round(seconds, 1),
     }
     print(json.dumps(result))
 
 
 def serving_command() -> str:
-    """The command that serves the models of the full strategy, and searches sentences of all languages."""
+    """The command that serves both models of the full strategy, and searches sentences of all languages."""
     folder = SAMPLE / "retrieval"
     texts = [f"en<={folder}/de-en.en"]
     texts += [f"{code}<={folder}/{code}-en.{code}" for code in (*OTHER_SCRIPTS, *OTHER_LATIN)]
@@ -199,7 +201,8 @@ def mean(row: Mapping[str, float]) -> float:
 
 def table(rows: Rows) -> str:
     """A line for each start, a column for each language, then the mean over those that are not English."""
-    lines = [["", *next(iter(rows.values())), "mean"]]
+    languages = next(iter(rows.values()))  # those of the first start; all have the same
+    lines = [["", *languages, "mean"]]
     for start, row in rows.items():
         lines.append([start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))])
     return in_columns(lines)
@@ -211,7 +214,7 @@ def draw(zero_shot: Rows, plain: Rows, centred: Rows, path: Path) -> None:
 
     figure = Figure(figsize=(9, 8), layout="constrained")
     upper, middle, lower = figure.subplots(3)
-    shifts = dict(zip(COLOURS, (-0.27, 0, 0.27)))
+    shifts = dict(zip(COLOURS, (-0.27, 0, 0.27)))  # start -> where its bar stands beside the language's place
     for axis, rows in ((upper, zero_shot), (middle, plain), (lower, centred)):
         for start, row in rows.items():
             middles = np.arange(len(row)) + shifts[start]

@@ -41,6 +41,7 @@ class Job:
     after: Path | None = None
 
     def finished(self) -> bool:
+        """Whether the job has a result, and it is there."""
         return self.result is not None and self.result.is_file()
 
 
@@ -80,10 +81,10 @@ class _Crew:
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
-        self.stopped_by: int | None = None  # a signal
-        self.failure = ""
+        self.stopped_by: int | None = None  # the first signal that came
+        self.failure = ""  # why a job failed, for the user
         self.processes: list[subprocess.Popen] = []
-        self.starting = threading.Lock()
+        self.starting = threading.Lock()  # held while a job is started
 
     def stop_at(self, number: int, frame: object) -> None:
         """Handle a signal."""
@@ -104,10 +105,12 @@ class _Crew:
                 self.run(job)
 
     def wait_for_what_it_needs(self, job: Job) -> None:
+        """Wait for the file `after`, which a job of another chain writes."""
         while job.after and not job.after.is_file() and not self.stopping.is_set():
             time.sleep(1)
 
     def run(self, job: Job) -> None:
+        """Run a job to its end, print its progress, and ask all to stop if it fails."""
         process = self.start(job)
         if process is None:
             return

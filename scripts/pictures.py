@@ -92,7 +92,7 @@ def matrices() -> list[Matrix]:
     """The matrices of docs/objectives.md. M is a [MASK] or placeholder, h a pseudo-token."""
     pair = ["x1", "M2", "x3", "y4", "M5", "M6", "y7"]
     pair_kinds = [SOURCE, MASKED, SOURCE, TARGET, MASKED, MASKED, TARGET]
-    side = np.array([0, 0, 0, 1, 1, 1, 1])
+    side = np.array([0, 0, 0, 1, 1, 1, 1])  # 0: the source, 1: the target
     masked = np.array([kind == MASKED for kind in pair_kinds])
     stage1 = ["x1", "x2", "x3", "x4", "M5", "M6", "M7"]
     stage2 = ["x1", "M2", "x3", "x4", "h5", "h6", "h7"]
@@ -122,7 +122,7 @@ def masks() -> str:
     for kind, meaning in LEGEND.items():
         parts.append(rectangle(place, height + MARGIN, 14, 14, COLOURS[kind]))
         parts.append(text(place + 20, height + MARGIN + 12, meaning, size=12, anchor="start"))
-        place += 44 + 7 * len(meaning)
+        place += 44 + 7 * len(meaning)  # a letter of this size has about 7 pixels
     return svg(max(left, place), height + 2 * MARGIN + 14, parts)
 
 
@@ -179,7 +179,7 @@ def draw_tokens(words: Iterable[str], kinds: Iterable[str], first: int, top: int
 
 
 def token_middle(place: int) -> int:
-    """The middle of a box in pixels. The second language stands apart."""
+    """The middle of a box in pixels. The second language, from the place 4 on, stands apart."""
     return MARGIN + 36 + 80 * place + (24 if place >= 4 else 0)
 
 
@@ -198,8 +198,8 @@ def ratios(rows: Mapping[str, Mapping[str, Any]]) -> str:
         parts.append(rectangle(BAR_LEFT, top, end - BAR_LEFT, 20, COLOURS[SOURCE]))
         parts.append(text(end + 8, top + 15, f"{ratio:.2f} times {peer}", size=12, anchor="start"))
         top += 30
-    one = BAR_LEFT + BAR_UNIT
-    parts.append(f"<path d='M{one} {MARGIN} L{one} {top}' stroke='{INK}' stroke-dasharray='4 3'/>")
+    line = BAR_LEFT + BAR_UNIT  # where a bar of 1 ends
+    parts.append(f"<path d='M{line} {MARGIN} L{line} {top}' stroke='{INK}' stroke-dasharray='4 3'/>")
     return svg(BAR_LEFT + 5 * BAR_UNIT + 320, top + MARGIN, parts)
 
 

@@ -15,7 +15,7 @@ import yaml
 from scripts.sample.scenes import NAMES, SIZES, Scene, is_animal
 
 Lexicon = Mapping[str, Mapping[str, Any]]  # subjects, nouns, attributes, verbs, places, days
-# The order of the parts of a sentence.
+# The order of the parts of a sentence. "first" is the place or the day, if it comes first.
 STANDARD = "first who verb what place day"
 ORDERS = {
     "de": "first verb who day place what",
@@ -54,6 +54,7 @@ def say(code: str, scene: Scene) -> str:
     place = words["places"].get(scene.place)
     day = words["days"].get(scene.day)
     parts = {"first": None, "who": who, "verb": words["verbs"][scene.verb], "place": place, "day": day}
+    # The last digit of the number decides the split, so the others decide the order.
     comes_first = {1: "place", 2: "day"}.get(scene.number // 10 % 3)
     if comes_first:
         parts["first"] = parts[comes_first]
@@ -95,9 +96,9 @@ def agree(code: str, verb: str, gender: str | None, parts: dict[str, str | None]
         article = "η" if is_feminine else "ο"
         parts["who"] = f"{article} {parts['who']}"
     elif code == "ar" and is_feminine:
-        parts["verb"] = "ت" + parts["verb"][1:]
+        parts["verb"] = "ت" + parts["verb"][1:]  # the prefix of the third person, "ي" for masculine
     elif code == "hi":
-        parts["verb"] = f"{inflect(parts['verb'], gender, False, 'hi')} है"
+        parts["verb"] = f"{inflect(parts['verb'], gender, is_plural=False, code='hi')} है"
     elif code == "zh" and gender:  # spaces around names
         parts["who"] = f" {parts['who']} " if parts["first"] else f"{parts['who']} "
 
@@ -116,7 +117,7 @@ def say_thing(code: str, scene: Scene) -> str:
     if code == "tr":
         return phrase(number, adjective, noun) if is_plural else phrase(adjective, "bir", noun)
     *genders, singular, plural = noun
-    gender = genders[0] if genders else None
+    gender = genders[0] if genders else None  # English nouns have none
     if code == "ar" and is_plural:  # plurals of things are feminine
         gender = "f"
     if gender and adjective:
@@ -139,12 +140,17 @@ def chinese_thing(scene: Scene, measure_word: str, noun: str, adjective: str | N
 
 
 def inflect(entry: str | Mapping[str, Any], gender: str, is_plural: bool, code: str) -> str:
-    """The form of a word for a gender, and for one or several; see `lexicons.yaml`."""
+    """The form of a word for a gender, and for one or several.
+
+    Args:
+        entry: a stem, whose "-" is replaced by an ending; or gender -> a stem, or [singular, plural].
+    """
+    number = 1 if is_plural else 0  # the place in [singular, plural]
     form = entry if isinstance(entry, str) else entry[gender]
     if not isinstance(form, str):
-        return form[is_plural]
+        return form[number]
     if "-" in form:
-        return form.replace("-", lexicon(code)["endings"][gender][is_plural])
+        return form.replace("-", lexicon(code)["endings"][gender][number])
     return form
 
 
@@ -153,16 +159,26 @@ def russian_thing(scene: Scene, noun: Sequence[str], forms: Sequence[str] | None
 
     Args:
         noun: gender, accusative, genitive, genitive of the plural.
-        forms: of the adjective: for m, f and n, for several feminine things, for several others.
+        forms: of the adjective: for m, f and n, for several feminine things, for several others; None: the
+            scene names no attribute.
     """
     gender, accusative, genitive, genitive_plural = noun
     if scene.count == 1:
-        return phrase(forms and forms["mfn".index(gender)], accusative)
-    if scene.count > 4 or is_animal(scene.noun):  # the accusative of 3 animals is their genitive
-        return phrase(str(scene.count), forms and forms[4], genitive_plural)
-    return phrase(str(scene.count), forms and forms[3 if gender == "f" else 4], genitive)
+        number = None
+        place_of_form = "mfn".index(gender)
+        noun_in_case = accusative
+    elif scene.count > 4 or is_animal(scene.noun):  # the accusative of 3 animals is their genitive
+        number = str(scene.count)
+        place_of_form = 4
+        noun_in_case = genitive_plural
+    else:
+        number = str(scene.count)
+        place_of_form = 3 if gender == "f" else 4
+        noun_in_case = genitive
+    adjective = forms[place_of_form] if forms else None
+    return phrase(number, adjective, noun_in_case)
 
 
 def phrase(*parts: str | None) -> str:
-    """The parts that there are, with a space between them."""
+    """The parts that are not None or empty, with a space between them."""
     return " ".join(filter(None, parts))

@@ -61,9 +61,9 @@ class Scene(NamedTuple):
     @property
     def number(self) -> int:
         """A number that depends only on the meaning."""
-        thing = self.noun and (self.noun, self.count, self.attribute)
+        thing = (self.noun, self.count, self.attribute) if self.noun else None
         meaning = (self.subject, self.verb, thing, self.place, self.day)
-        # The hash of Python differs from process to process.
+        # Not Python's hash, which differs from process to process.
         digest = hashlib.blake2b(repr(meaning).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
@@ -82,7 +82,7 @@ def random_stream(seed: int, *index: int) -> np.random.Generator:
 
 
 def pick(rng: np.random.Generator, options: Sequence[T], other_than: T | None = None) -> T:
-    """One of the options, but not `other_than`."""
+    """One of the options with equal probabilities, but not `other_than`."""
     options = [option for option in options if option != other_than]
     return options[int(rng.integers(len(options)))]
 
@@ -110,6 +110,7 @@ def attributes(noun: str) -> Sequence[str]:
 
 
 def random_subject(rng: np.random.Generator) -> str:
+    """A subject of a random kind; `SUBJECTS` has the probabilities."""
     draw = rng.random()
     for limit, subjects in SUBJECTS:
         if draw < limit:
@@ -126,7 +127,8 @@ def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: s
     """
     while True:
         subject = random_subject(rng)
-        is_transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
+        share_with_object = 0.4 if is_animal(subject) else 0.65
+        is_transitive = rng.random() < share_with_object
         verb = pick(rng, verbs(subject, is_transitive))
         noun = None
         count = 1
@@ -215,7 +217,7 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
 
 def _changed(rng: np.random.Generator, scene: Scene, changes: dict[str, object]) -> Scene:
     """The scene after one or more of the changes."""
-    number = 1 + int(rng.binomial(len(changes) - 1, 0.5))
+    number = 1 + int(rng.binomial(len(changes) - 1, 0.5))  # at least one; each other change with 1/2
     keys = list(changes)
     chosen = [keys[i] for i in rng.permutation(len(changes))[:number]]
     return scene._replace(**{key: changes[key] for key in chosen})
@@ -250,8 +252,8 @@ def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]
         changes["count"] = pick(rng, NUMBERS, hypothesis.count)
     if hypothesis.attribute:
         family = SIZES if hypothesis.attribute in SIZES else COLOURS
-        alike = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
-        changes["attribute"] = pick(rng, alike, hypothesis.attribute)
+        possible = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
+        changes["attribute"] = pick(rng, possible, hypothesis.attribute)
     if hypothesis.noun in KIND_OF:
         changes["noun"] = pick(rng, KINDS[KIND_OF[hypothesis.noun]], hypothesis.noun)
     if not changes or rng.random() < 0.5:

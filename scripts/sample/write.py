@@ -25,8 +25,8 @@ from scripts.sample.scenes import CODES, LABELS
 from utils.files import atomic_dir
 from utils.logging import logger, progress
 
-TRANSLATIONS = 300
-BOUNDARY = "\t"  # no sentence has it
+TRANSLATIONS = 300  # sentences to find, in each language
+BOUNDARY = "\t"  # stands around a Chinese word; no sentence has it
 
 
 def write_sample(
@@ -59,6 +59,7 @@ def write_inferences(folder: Path, seed: int, hypotheses: int) -> None:
 
 def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
     """Documents, sentence pairs with English, and translations to find, which all languages share."""
+    # Twice as many draws as are needed, because some scenes are drawn twice.
     drawn = (scenes.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
     translations = list(dict.fromkeys(drawn))[:TRANSLATIONS]  # all different
     for code in progress(CODES, "writing sentences", unit="languages"):
@@ -100,7 +101,7 @@ def train_vocabulary(folder: Path, pieces: int) -> None:
         model_writer=bpe,
         model_type="bpe",
         vocab_size=pieces,
-        hard_vocab_limit=False,
+        hard_vocab_limit=False,  # fewer pieces, if so few words have no more
         character_coverage=1.0,
         unk_id=0,
         bos_id=1,
