@@ -122,9 +122,9 @@ UPDATE_BYTES = sum({"norm": 4, "clipping": 8, "AdamW reads": 16, "and writes": 1
 # included (tests/helpers/kernel_calls.py). The update has the norm and clipping, too.
 CALLS = {"forward": 255, "backward": 249, "update": 163}
 COUNTED_LAYERS = 12
-# In a micro-batch with more tokens autocast makes the casts (model/half_weights.py): one call for each of 144
-# weights and biases, instead of 15 for all, and as many for the gradients.
-FEW_TOKENS = 4096
+# In a micro-batch with a larger N x H^2 autocast makes the casts (model/half_weights.py): one call for each
+# of 144 weights and biases, instead of 15 for all, and as many for the gradients.
+SMALL_BATCH = 1 << 30
 FURTHER_CALLS = 2 * (144 - 15)
 # The calls that cast together take and return 576 tensors. Seconds that the host needs for this and for the
 # grouping, beyond the calls; measured on a CPU.
@@ -268,7 +268,7 @@ def fine_tuning_seconds(
         micro_batches: of the step, one after the other.
     """
     calls = CALLS["forward"] + CALLS["backward"]
-    if tokens <= micro_batches * FEW_TOKENS:
+    if tokens / micro_batches * shape.hidden**2 <= SMALL_BATCH:
         seconds_of_passes = CALL_SECONDS * calls + CASTING_TOGETHER
         cast_bytes = TOGETHER_BYTES
     else:

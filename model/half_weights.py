@@ -19,9 +19,10 @@ from paddle import Tensor, nn
 from model import device
 from model.layers import Linear
 
-# With more tokens the products take a card longer than the kernels take the host (benchmarks/estimate.py).
-# The stacks, which read and write 20 bytes for each weight, would then cost time.
-FEW_TOKENS = 4096
+# By the estimate (benchmarks/estimate.py) an A100 waits for the host up to twice this N x H^2, which is 1,820
+# tokens of base and 1,024 of large. In a larger batch the stacks would cost time: they read and write 20 bytes
+# for each weight.
+SMALL_BATCH = 1 << 30
 
 
 @contextmanager
@@ -47,7 +48,8 @@ def half_weights(stack: Sequence[nn.Layer], x: Tensor) -> Iterator[None]:
 
 def _layers_to_cast(stack: Sequence[nn.Layer], x: Tensor) -> list[Linear]:
     """The linear layers of a stack if their weights should be cast together, otherwise none."""
-    if not device.uses_gpu_kernels() or x.shape[0] > FEW_TOKENS:
+    tokens, size = x.shape
+    if not device.uses_gpu_kernels() or tokens * size**2 > SMALL_BATCH:
         return []
     sublayers = [sublayer for layer in stack for sublayer in layer.sublayers()]
     layers = [sublayer for sublayer in sublayers if isinstance(sublayer, Linear)]

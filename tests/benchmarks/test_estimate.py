@@ -47,7 +47,7 @@ def test_a_step_of_xnli():
     two = estimate.fine_tuning_seconds(BASE, tokens, estimate.XNLI_LENGTH, CARDS["A100"], micro_batches=2)
     assert two - seconds == pytest.approx(20e-6 * (255 + 249) + 0.7e-3)
     # In a larger micro-batch autocast casts each weight by itself.
-    larger = estimate.fine_tuning_seconds(BASE, 4097, 37, CARDS["H100"])
+    larger = estimate.fine_tuning_seconds(BASE, 2048, 37, CARDS["H100"])
     assert larger == pytest.approx(20e-6 * (255 + 249 + 163 + 258))
     # A large batch keeps the card busy for longer than the host.
     large_batch = 20 * tokens
@@ -57,10 +57,10 @@ def test_a_step_of_xnli():
 @pytest.mark.parametrize("together", [True, False])
 def test_the_calls_are_those_of_the_model(monkeypatch, together):
     """With the weights cast together, and by autocast alone."""
-    assert estimate.FEW_TOKENS == half_weights.FEW_TOKENS
+    assert estimate.SMALL_BATCH == half_weights.SMALL_BATCH
     further_calls = 0
     if not together:
-        monkeypatch.setattr(half_weights, "FEW_TOKENS", 0)
+        monkeypatch.setattr(half_weights, "SMALL_BATCH", 0)
         further_calls = estimate.FURTHER_CALLS // 2
     counts = {phase: sum(calls.values()) for phase, calls in xnli_calls(monkeypatch).items()}
     assert counts["forward"] == estimate.CALLS["forward"] + further_calls

@@ -83,7 +83,7 @@ def trained(loss) -> dict[str, bytes]:
 @pytest.mark.parametrize("loss", [classify, encode_twice])
 def test_gradients_are_those_of_autocast(monkeypatch, loss):
     together = trained(loss)
-    monkeypatch.setattr(half_weights, "FEW_TOKENS", 0)
+    monkeypatch.setattr(half_weights, "SMALL_BATCH", 0)
     alone = trained(loss)
     assert together == alone
     assert sum(name.startswith("gradient of") for name in together) > 20
@@ -123,7 +123,7 @@ def use_recompute(monkeypatch, model):
 
 
 def make_a_large_batch(monkeypatch, model):
-    monkeypatch.setattr(half_weights, "FEW_TOKENS", 35)
+    monkeypatch.setattr(half_weights, "SMALL_BATCH", 63 * 8**2)
 
 
 def turn_autocast_off(monkeypatch, model):
