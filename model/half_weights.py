@@ -20,8 +20,8 @@ from model import device
 from model.layers import Linear
 
 # By the estimate (benchmarks/estimate.py) an A100 waits for the host up to twice this N x H^2, which is 1,820
-# tokens of base and 1,024 of large. In a larger batch the stacks would cost time: they read and write 20 bytes
-# for each weight.
+# tokens of base and 1,024 of large. In a larger batch the stacks would cost time, because they read and write
+# 20 bytes for each weight.
 SMALL_BATCH = 1 << 30
 
 
