@@ -36,7 +36,7 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
         open_log(folder)
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
-        save_settings(task.config, folder)
+        save_settings(task.config, folder)  # without the objectives for which the corpus has no text
         is_finished = trainer.run(stop)
         if is_finished:
             finish(task, trainer, folder)

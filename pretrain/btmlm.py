@@ -121,7 +121,7 @@ class PseudoTokenGenerator:
 
 
 def _language_slices(languages: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Each language of an ascending sequence, and where it stands there."""
+    """Each language of an ascending sequence, with the slice of its places."""
     start = 0
     for language, equal_languages in groupby(languages):
         stop = start + len(list(equal_languages))

@@ -340,7 +340,7 @@ class PretrainConfig:
         if not self.data.corpus:
             raise UserError("data.corpus is empty: give the folder that pretrain.build_corpus wrote")
         max_seq_len = self.data.max_seq_len
-        longest = self.model.max_position_embeddings - 2
+        longest = self.model.max_position_embeddings - 2  # two rows of the table are reserved
         if not 8 <= max_seq_len <= longest:  # in 8 tokens, a pair has 4 besides the special ones
             raise UserError(
                 f"data.max_seq_len {max_seq_len} is outside 8 to {longest}, model.max_position_embeddings - 2"

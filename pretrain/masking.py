@@ -26,11 +26,11 @@ class Vocabulary:
     def of(cls, tokenizer) -> "Vocabulary":
         """From any object with these attributes and `vocab_size`."""
         return cls(
-            int(tokenizer.cls_id),
-            int(tokenizer.pad_id),
-            int(tokenizer.sep_id),
-            int(tokenizer.unk_id),
-            int(tokenizer.mask_id),
+            cls_id=int(tokenizer.cls_id),
+            pad_id=int(tokenizer.pad_id),
+            sep_id=int(tokenizer.sep_id),
+            unk_id=int(tokenizer.unk_id),
+            mask_id=int(tokenizer.mask_id),
             size=int(tokenizer.vocab_size),
         )
 
@@ -53,7 +53,7 @@ def generator(seed: int, step: int, index: int) -> np.random.Generator:
     micro-batches.
     """
     key = np.array([seed, _STREAM], dtype=np.uint64)
-    counter = np.array([0, 0, index, step], dtype=np.uint64)
+    counter = np.array([0, 0, index, step], dtype=np.uint64)  # the draws count up the first two words
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 

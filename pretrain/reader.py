@@ -237,14 +237,22 @@ class StepReader:
             self.blocks[name] = Blocks(self.text.corpus.mono[name], longest, one_line=not data.pack_lines)
         counts = {name: len(blocks) for name, blocks in self.blocks.items()}
         self.samplers["mono"] = Sampler(
-            counts, self.text.mono, data.language_alpha, self.config.run.seed, "mono"
+            items=counts,
+            amounts=self.text.mono,
+            alpha=data.language_alpha,
+            seed=self.config.run.seed,
+            purpose="mono",
         )
 
     def _open_parallel_text(self) -> None:
         self.languages_of = {"-".join(pair): pair for pair in self.text.pairs}  # "de-en" -> ("de", "en")
         counts = {"-".join(pair): len(pairs) for pair, pairs in self.text.pairs.items()}
         self.samplers["parallel"] = Sampler(
-            counts, counts, self.config.data.pair_alpha, self.config.run.seed, "parallel"
+            items=counts,
+            amounts=counts,
+            alpha=self.config.data.pair_alpha,
+            seed=self.config.run.seed,
+            purpose="parallel",
         )
 
     def __iter__(self) -> Iterator[StepBatches]:

@@ -68,8 +68,8 @@ def find_duplicates(work: StreamWork, part: int) -> None:
     order = np.argsort(keys, kind="stable")
     sorted_keys = keys[order]
     equals_previous = sorted_keys[1:] == sorted_keys[:-1]
-    repeated = order[1:][equals_previous]
-    repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]  # in reading order
+    repeated = order[1:][equals_previous]  # indices into `keys`
+    repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]  # by unit, then by line
     counts = np.bincount(units[repeated], minlength=len(keys_of_units))  # of each unit
     offsets = np.concatenate([[0], np.cumsum(counts)])
     with atomic_file(part_file(work, part)) as file:

@@ -177,7 +177,11 @@ class _TextFile:
         self.raw.close()
 
     def fill(self, size: int) -> bool:
-        """Read until the buffer has more than `size` bytes and a line end. Whether the file has ended."""
+        """Read until the buffer has more than `size` bytes and a line end.
+
+        Returns:
+            Whether the file has ended.
+        """
         with _faults_named(self.path):
             missing = max(size + 1 - len(self.buffer), 0)
             more = self._file.read(missing)

@@ -51,9 +51,7 @@ def stop(*_):
 def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
     english_shards = [name for name in reference if name.startswith("mono/en/train") and ".ids" in name]
     assert len(english_shards) > 1
-    assert not [
-        name for name in reference if ".build" in name or ".tmp" in name
-    ]  # nothing is left of the work
+    assert not [name for name in reference if ".build" in name or ".tmp" in name]  # no traces of the work
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
     assert files_of(tmp_path / "corpus") == reference
 
@@ -200,6 +198,7 @@ def test_at_most_a_twentieth_is_held_out(tmp_path, pieces, held_out, low, high):
 
 
 def test_documents_are_held_out_whole(tmp_path, pieces):
+    """Each of 500 documents of four lines is either in the train text or in the held-out text."""
     lines = sentences(2000, 1)
     documents = [lines[start : start + 4] for start in range(0, 2000, 4)]
     path = write_lines(tmp_path / "x", [line for document in documents for line in [*document, ""]])
@@ -364,7 +363,8 @@ def test_command_line(tmp_path, pieces):
     assert line.startswith(f"error: {english} and {german}: {fault}")
     process = run_command([*words, "--overwrite", "true"])
     assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines()[-1].split()[:2] == ["en", "50"]
+    language, lines, *_ = process.stdout.splitlines()[-1].split()  # the last row of the table
+    assert (language, lines) == ("en", "50")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def pretrain_with_two_processes(corpus, output, **changes) -> None:
 
 @pytest.mark.slow
 def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
+    """They go on after 10 of 40 steps, and end with the run of one process, and with its scores."""
     out = pretrain(tiny_corpus, tmp_path / "out", **EXACT, run__stop_after_steps=10)
     pretrain_with_two_processes(tiny_corpus, out, **EXACT)
     assert_same_run(out, straight)

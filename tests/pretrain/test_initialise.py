@@ -76,9 +76,8 @@ def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
 
 def test_language_embeddings_go_by_name(tokenizer, trained):
     """A model of en, fi and fr takes the rows of en and fr from one of de, en and fr."""
-    trained_de, trained_en, trained_fr = load_file(trained / "full" / "model.safetensors")[
-        "language_embeddings.weight"
-    ]
+    full = load_file(trained / "full" / "model.safetensors")
+    trained_de, trained_en, trained_fr = full["language_embeddings.weight"]
     assert trained_de.any() and trained_en.any() and trained_fr.any()
     weights = started(tokenizer, ("en", "fi", "fr"), encoder=trained / "full")
     en, fi, fr = weights["language_embeddings.weight"]

@@ -115,6 +115,7 @@ def test_all_objectives_in_one_batch(model):
 
 
 def test_unmasked_tokens_stay_on_their_side_in_camlm(model):
+    """They are reached by the unmasked tokens of their own side, and by no others."""
     batch = objectives(mask_rate=0.3).batch("camlm", pairs([(13, 9), (5, 14)]), rngs(2))
     unmasked = np.setdiff1d(np.arange(batch.tokens), batch.targets)
     for token, reached in zip(unmasked, reach(model, batch, unmasked)):

@@ -77,15 +77,15 @@ class Oracle(paddle.nn.Layer):
     def hidden(self, batch):
         """The states of a packed batch's tokens, [N, H], from padded whole pairs with dense matrices."""
         padded = dense(batch)
-        languages = paddle.to_tensor(padded.language_ids)
-        has_language = (languages >= 0).astype("float64").unsqueeze(-1)
-        bias = self.language_embeddings(languages.clip(min=0)) * has_language
+        languages = paddle.to_tensor(padded.language_ids)  # [B, T], negative for a token without one
+        has_language = (languages >= 0).astype("float64").unsqueeze(-1)  # [B, T, 1]
+        bias = self.language_embeddings(languages.clip(min=0)) * has_language  # [B, T, H]
         states = self.ernie_m(
             paddle.to_tensor(padded.input_ids),
             paddle.to_tensor(padded.position_ids),
             paddle.to_tensor(padded.visible),
             bias,
-        ).sequence
+        ).sequence  # [B, T, H]
         return paddle.gather(states.reshape([-1, 16]), paddle.to_tensor(padded.cells))
 
     def logits(self, hidden):
@@ -151,6 +151,7 @@ def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
 
 
 def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
+    """The hidden states of the placeholders are those of the oracle."""
     batch = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4))
     hidden = first_pass(model, batch)
     states = Oracle(model).hidden(batch.stage1)

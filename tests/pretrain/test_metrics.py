@@ -95,7 +95,8 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": number, "loss": 0.1 * number}) + "\n" for number in (2, 4, 4, 6)]
     path.write_text("".join(lines) + tail)
-    assert Records(path).cut_back(4, -1) == 1 + bool(tail.strip())
+    dropped = 1 + bool(tail.strip())  # that of step 6, and the tail unless it is blank
+    assert Records(path).cut_back(4, -1) == dropped  # -1: the checkpoint knows of no evaluation
     assert path.read_text() == "".join(lines[:3])
     assert Records(tmp_path / "none.jsonl").cut_back(4, -1) == 0
     assert not (tmp_path / "none.jsonl").exists()

@@ -139,7 +139,7 @@ def test_second_language_uniform_or_without_any_pairs():
 
 def test_allowed_pieces():
     """Pieces that occur at least 5 times; in the second language none does, and the third has no text."""
-    counts = np.zeros((3, 100))
+    counts = np.zeros((3, 100))  # [languages, V]
     counts[0, [0, 3, 99]] = 90  # special ids
     counts[0, [7, 8, 9]] = [5, 4, 6]
     counts[1, [11, 12]] = [1, 2]

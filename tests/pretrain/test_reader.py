@@ -96,7 +96,7 @@ def test_micro_batches_hold_no_more_tokens_than_asked(source, budget):
 
 @pytest.mark.parametrize(("processes", "budget"), [(1, 2048), (8, 2048), (8, 4096), (3, 700)])
 def test_micro_batches_are_of_equal_size(processes, budget):
-    """The step of a run on 8 cards: lengths as of real text, specials included."""
+    """A step of 2048 sequences, with lengths spread as in real text: 30 tokens is the median."""
     rng = np.random.default_rng(1)
     tokens = np.clip(rng.lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
     divided = cut_by_tokens(tokens, budget, processes)
@@ -165,8 +165,9 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     if "tlm" in active:
         expected = ["tlm", *expected]
     assert [objective for objective, _ in examples] == expected
+    # The first two examples are of TLM and CAMLM, or both of CAMLM, which makes two sequences of a pair.
     batch = reader._batch(examples, [0, 1])
-    assert len(batch.lengths) == (3 if "tlm" in active else 4)  # a pair of CAMLM is two sequences
+    assert len(batch.lengths) == (1 + 2 if "tlm" in active else 2 + 2)
     assert batch.masked[OBJECTIVES.index(expected[0])] > 0
 
 
@@ -258,7 +259,7 @@ def test_the_papers_ablations(name):
 
 
 def test_shares_are_divided_by_their_sum_and_change_once():
-    """At 20 % of the steps; BTMLM begins at 30 %."""
+    """The later shares begin at 20 % of the steps, and BTMLM at 30 %."""
     config = ObjectiveConfig(
         shares={"tlm": 7, "mmlm": 3},
         later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70, "tlm": 0},
@@ -294,7 +295,7 @@ def test_largest_remainder(batch_size):
 
 def test_equal_remainders_take_turns():
     """Four objectives of equal shares divide 6 sequences: after four steps each had 6."""
-    share = shares(ObjectiveConfig(), 9, 10)
+    share = shares(ObjectiveConfig(), 9, 10)  # in step 9 of 10, when BTMLM has begun
     totals = dict.fromkeys(share, 0)
     for step in range(4):
         for name, count in allocate(share, 6, step).items():

@@ -22,6 +22,7 @@ def panels(*arguments: str) -> list[Panel]:
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
 def test_the_text_holds_the_matrix(objective):
+    """Below the title and the header there is a line for each token, with its row and then the token."""
     for panel in panels(ENGLISH, JAPANESE, "--objective", objective, "--languages", "en,ja"):
         title, header, *lines = as_text(panel).split("\n")
         begin = header.index("attends to")

@@ -58,7 +58,7 @@ def wait(nodes: list[subprocess.Popen], seconds: float) -> list[int]:
 
 
 def worker_of(folder: Path, rank: int) -> int:
-    """The process that trains: the launcher has no rank."""
+    """The id of the process that trains as this rank. The launchers on the way to it have no rank."""
     for pid, environment, words in marked(folder):
         if environment.get("PADDLE_TRAINER_ID") == str(rank) and "run_pretrain.py" in words:
             return pid
