@@ -64,6 +64,7 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
 
 
 def _init_fleet(gpu: bool, sharding_stage: int) -> None:
+    """Join the other processes, without the lines that fleet would print."""
     from paddle.distributed import fleet
     from paddle.distributed.fleet.utils.log_util import set_log_level
 
@@ -179,7 +180,7 @@ def on_main(work: Callable[[], T]) -> T:
             result = work()
         except UserError as error:
             fault = str(error)
-    result, fault = gather((result, fault))[0]
+    result, fault = gather((result, fault))[0]  # those of the main process
     if fault is not None:
         raise UserError(fault)
     return result

@@ -42,7 +42,7 @@ class prefetch(Generic[T]):
     """
 
     def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8):
-        self._done = False
+        self._is_closed = False
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
@@ -70,7 +70,7 @@ class prefetch(Generic[T]):
         Raises:
             StopIteration: there are no more items.
         """
-        while not self._done:
+        while not self._is_closed:
             try:
                 kind, value = self._items.get(timeout=_POLL_SECONDS)
             except queue.Empty:
@@ -96,7 +96,7 @@ class prefetch(Generic[T]):
 
     def close(self) -> None:
         """End the worker. You can call it at any time, and more than once."""
-        self._done = True
+        self._is_closed = True
         self._finalizer()
 
     def __enter__(self) -> Self:

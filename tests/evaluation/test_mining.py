@@ -118,6 +118,7 @@ def test_texts_of_different_lengths():
 
 
 def test_the_threshold_is_the_best_of_all_cuts():
+    """It lies in the middle between two scores, or at the lowest score if all pairs are taken."""
     rng = np.random.default_rng(0)
     for count in (1, 2, 9, 40):
         scores = np.sort(rng.integers(0, 12, count) / 4.0)[::-1]  # some are equal

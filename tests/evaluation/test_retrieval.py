@@ -81,6 +81,7 @@ def tiny_model():
 
 
 def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
+    """Sentences of different lengths share batches, and are compared with each sentence alone."""
     model = tiny_model()
     model.train()
     rng = np.random.default_rng(4)

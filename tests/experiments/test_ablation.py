@@ -36,6 +36,7 @@ def started(tmp_path):
 
 
 def test_the_command_lines(started, monkeypatch):
+    """First XLM-R is converted, then each model is pre-trained and fine-tuned; the table comes last."""
     monkeypatch.chdir(ROOT)
     assert started[0] == [
         "convert.py",

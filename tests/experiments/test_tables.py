@@ -151,6 +151,7 @@ def test_a_contrast_is_a_difference_of_differences(contrasted):
 
 
 def test_tables_of_three_ways(contrasted):
+    """d is above c plain and by margin, but not centred; there are no figures of XNLI and PAN-X."""
     figures = figures_of_three_ways()
     text = tables.as_text(contrasted, figures)
     summary = text.split("**Differences, paired by seed (bold: more than two standard errors)**")[1]

@@ -73,6 +73,7 @@ def test_the_means_come_from_other_pairs(held_out):
 
 
 def test_a_language_direction_hides_translations_until_it_is_removed(held_out):
+    """German has such a direction, in the held-out pairs and in the bitexts."""
     accuracies = held_out.accuracies()  # way -> [L + 1]
     for way in ("centred", "centred margin"):
         assert accuracies[way][1] > accuracies["plain"][1] + 0.2

@@ -146,6 +146,7 @@ def loss_that_fails(engine: Engine, bad_steps: set[int]):
 
 
 def test_bad_steps_are_skipped_and_end_the_run():
+    """Steps 1, 3, 4 and 5 are bad. Step 2 begins the count again; step 5 is the third in a row."""
     engine = make(max_bad_steps=3)
     loss = loss_that_fails(engine, {1, 3, 4, 5})
     for step in range(5):

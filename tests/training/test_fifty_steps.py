@@ -110,6 +110,7 @@ def assert_same_losses(plain: list[float], losses: list[float]) -> None:
 
 
 def test_fine_tuning():
+    """A classifier of three labels."""
     model = SequenceClassifier(CONFIG, 3)
     plain = Plain(3)
     plain.set_state_dict(model.state_dict())
@@ -132,6 +133,7 @@ def test_fine_tuning():
 
 
 def test_masked_language_modelling():
+    """MMLM, whose loss our model computes from packed sequences and the plain one from padded ones."""
     model = PreTrainingModel(CONFIG, LANGUAGES)
     plain = Plain(3)
     plain.set_state_dict(model.state_dict())

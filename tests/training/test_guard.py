@@ -97,6 +97,7 @@ def send(number: signal.Signals) -> None:
 
 
 def test_stop_requests():
+    """The first signal counts. Afterwards the old handlers are back, but that of SIGTERM after a request."""
     term_handler = signal.getsignal(signal.SIGTERM)
     interrupt_handler = signal.getsignal(signal.SIGINT)
     with StopSignal() as stop:

@@ -112,6 +112,7 @@ def test_a_killed_process_is_one_line_to_the_other(data_parallel):
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_two_processes_equal_one(straight_run, data_parallel, sharded, stage):
+    """Losses, norms, sums, weights and moments of a training without (0) and with (1) sharding."""
     trained = end(sharded if stage == 1 else data_parallel, "whole")
     steps, final_weights, state = straight_run
     for name in ("loss", "grad_norm"):
