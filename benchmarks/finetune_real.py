@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.side_by_side import OURS, PARITY, Contender, compare, tell
 from benchmarks.training_steps import (
+    HEAD_SIZE,
     PAD,
     WARM_UP,
     our_step,
@@ -155,7 +156,7 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     if amp is None:
         amp = args.amp
     labels = read_batches(folder)["labels"]
-    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64)
+    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // HEAD_SIZE)
     model = SequenceClassifier(config, len(labels))
 
     def loss_of_arrays(input_ids, targets):
@@ -198,7 +199,7 @@ def paddlenlp_peer(folder: Path, args: Namespace, order: str = "padded") -> None
         num_hidden_layers=args.layers,
         num_labels=len(read_batches(folder)["labels"]),
         hidden_size=args.hidden,
-        num_attention_heads=args.hidden // 64,
+        num_attention_heads=args.hidden // HEAD_SIZE,
         intermediate_size=4 * args.hidden,
     )
     model = ErnieMForSequenceClassification(config)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.side_by_side import OURS, Contender, compare, tell
 from benchmarks.training_steps import (
+    HEAD_SIZE,
     PAD,
     WARM_UP,
     loss_of_transformers,
@@ -67,6 +68,7 @@ def tokens_of(args: Namespace, folder: Path) -> int:
 
 
 def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
+    """A step of MMLM of this project."""
     from utils.runtime import prepare
 
     prepare(quiet=True)
@@ -74,7 +76,7 @@ def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
     from model.heads import PreTrainingModel
     from pretrain.loss import masked_lm_loss, to_device
 
-    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64)
+    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // HEAD_SIZE)
     model = PreTrainingModel(config, ["en"])
 
     def loss_of(batch):
@@ -91,6 +93,7 @@ def torch_peer(folder: Path, args: Namespace, gathered: bool = False, **options:
 
 
 def time_batches(args: Namespace, step: Callable[..., None], batches: Iterator[tuple]) -> None:
+    """Time a step on the first --steps batches after those of the warm-up, and tell the seconds of each."""
     tell(time_steps(step, islice(batches, WARM_UP + args.steps)))
 
 

@@ -39,6 +39,7 @@ def write_vectors(folder: Path, args: Namespace) -> None:
 
 
 def ours(folder: Path, args: Namespace) -> None:
+    """The search of run_retrieval.py."""
     prepare(quiet=True)
     from evaluation.search import nearest
 
@@ -50,6 +51,7 @@ def ours(folder: Path, args: Namespace) -> None:
 
 
 def sentence_transformers(folder: Path, args: Namespace) -> None:
+    """Its exact search, with all queries at a time."""
     import torch
     from sentence_transformers import util
 
@@ -67,6 +69,8 @@ def sentence_transformers(folder: Path, args: Namespace) -> None:
 
 
 def with_numpy(folder: Path, args: Namespace) -> None:
+    """Inner products of all queries with a slice of the targets at a time."""
+
     def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
         products_of_slices = []  # [Q, k] each: the largest inner products
         numbers_of_slices = []  # [Q, k] each: their targets

@@ -9,6 +9,7 @@ from benchmarks.side_by_side import LATEST, PARITY, Contender, wait_for_turn
 
 WARM_UP = 2  # the first steps touch fresh memory
 PAD = 1  # the id of the pad token
+HEAD_SIZE = 64  # of attention, in base and large
 
 
 def transformers_contenders(work: Callable[..., None], takes_turns: bool) -> dict[str, Contender]:
@@ -124,7 +125,7 @@ def hf_config(layers: int, vocabulary: int, hidden_size: int = 768, **more: Any)
         "vocab_size": vocabulary,
         "num_hidden_layers": layers,
         "hidden_size": hidden_size,
-        "num_attention_heads": hidden_size // 64,
+        "num_attention_heads": hidden_size // HEAD_SIZE,
         "intermediate_size": 4 * hidden_size,
         "max_position_embeddings": 514,
         "type_vocab_size": 1,

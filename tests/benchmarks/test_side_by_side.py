@@ -61,7 +61,7 @@ def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
     checkout()
     absent = dataclasses.replace(PEER, environment=".venv-absent")
     runs = run_rounds(CONTENDERS_HERE | {"absent": absent}, 2, [])
-    of_a_round = {"seconds": [4] * 3, "peak": 1}
+    of_a_round = {"seconds": [4] * 3, "peak": 1}  # "ours" and "peer" have four letters
     assert runs == {"ours": [of_a_round] * 2, "peer": [of_a_round] * 2}
     first_round = "ours0 ours1 ours2 peer0 peer1 peer2 broken0 broken1"
     second_round = "ours0 ours1 ours2 peer0 peer1 peer2"

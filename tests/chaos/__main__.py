@@ -115,17 +115,17 @@ def strike(training: Training, fault: Fault, draw: random.Random) -> bool:
     Raises:
         Failed: the training did not continue as it must.
     """
-    moment = draw.randrange(SAVE_STEPS, fault.before)
+    first_step = draw.randrange(SAVE_STEPS, fault.before)  # at which it may strike
     training.start()
     training.until(
-        lambda: training.last_step() >= moment and len(training.checkpoints()) >= fault.checkpoints
+        lambda: training.last_step() >= first_step and len(training.checkpoints()) >= fault.checkpoints
     )
     time.sleep(draw.uniform(0, 0.1))
     training.struck_at = training.last_step()
     if training.process.poll() is not None or not fault.strike(training, draw):
         return False
     code = training.wait()
-    if code == 0 and training.last_step() == STEPS:
+    if code == 0 and training.last_step() == STEPS:  # it was not stopped any more
         return False
     # With several processes the exit code is that of the first one that ended, which may not be the one that
     # was struck.

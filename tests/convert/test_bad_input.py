@@ -89,6 +89,7 @@ def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
 
 @pytest.mark.parametrize("shape", [(50, 16), ()])
 def test_a_fused_tensor_of_no_thirds(tmp_path, refused, shape):
+    """q, k and v of 16 rows each would be 48 rows."""
     state = fairseq_state(weights(lm_head=True, pooler=False), fused=True)
     name = "decoder.sentence_encoder.layers.1.self_attn.in_proj_weight"
     state[name] = np.ones(shape, np.float32)

@@ -81,7 +81,7 @@ def test_there_and_back(tmp_path, kind, first, capsys):
     weights = without_lost(first, kind, weights)
     assert_same_bits(checkpoint.tensors, weights)
     for second in TARGETS:
-        capsys.readouterr()
+        capsys.readouterr()  # forgets earlier reports
         converted(second, tmp_path / "first", tmp_path / second, *head_flag(first, kind))
         report = capsys.readouterr().out
         weights_in_second = without_lost(second, kind, weights)

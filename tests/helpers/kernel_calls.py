@@ -43,11 +43,12 @@ class OneKernel(PyLayer):
 
 
 def flashmask(query, key, value, startend_row_indices, dropout=0.0):
+    """Takes the place of `paddle.nn.functional.flashmask_attention`."""
     return OneKernel.apply(query, key, value)
 
 
 def linear(x, weight, bias, name=None):
-    """On the white list. On a GPU the product and the sum are one kernel."""
+    """Takes the place of `F.linear`, which is on the white list. On a GPU product and sum are one kernel."""
     return paddle._C_ops.linear_v2(x, weight.astype(x.dtype), bias.astype(x.dtype), False)
 
 
@@ -91,6 +92,7 @@ def xnli_calls(monkeypatch) -> dict[str, Counter[str]]:
     def loss() -> paddle.Tensor:
         return F.cross_entropy(model(batch).astype("float32"), labels)  # on the black list
 
+    # The first step also makes what later ones use again: the arrays of the mask, the moments.
     engine.step([batch], lambda batch: (loss(), {}))
 
     norms = NormInHalf()
@@ -98,7 +100,7 @@ def xnli_calls(monkeypatch) -> dict[str, Counter[str]]:
     monkeypatch.setattr(LayerNorm, "forward", lambda layer, x: norms.forward(layer, x))
     monkeypatch.setattr(F, "linear", linear)
     monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float64)
-    losses = []
+    losses = []  # the one of the counted step
     calls = {
         "forward": calls_of(lambda: losses.append(loss())),
         "backward": calls_of(lambda: losses[0].backward()),

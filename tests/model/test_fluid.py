@@ -22,7 +22,8 @@ def file_bytes(description, data=DATA, version=0, levels=0, length=None):
     """
     if length is None:
         length = len(description)
-    return struct.pack("<IQIi", version, levels, 0, length) + description + data
+    version_of_tensor = 0
+    return struct.pack("<IQIi", version, levels, version_of_tensor, length) + description + data
 
 
 FLOAT_3_2 = bytes.fromhex("08051003 1002")  # field 1, the dtype: 5; field 2, the axes: 3, and 2

@@ -156,7 +156,8 @@ def test_memory_is_bounded_over_thousands_of_shapes():
         """The pages of memory in use after products of so many rows."""
         for rows in row_counts:
             onednn.multiply(onednn.to_bfloat16(x[:rows]), weight, out[:rows])
-        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        _, resident, *_ = Path("/proc/self/statm").read_text(encoding="utf-8").split()
+        return int(resident)
 
     # oneDNN itself keeps the code of the last 1,024 shapes.
     before = pages_after(range(1, 2000))

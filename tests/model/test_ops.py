@@ -124,6 +124,7 @@ def test_dropout_edges():
     assert layers.dropout(x, 0.0, training=True) is x
     assert not layers.dropout(x, 1.0, training=True).numpy().any()
     assert layers.dropout(x.astype("float32"), 0.1, training=True).dtype == paddle.float32
+    # A probability is rounded to 1/65536, and this one to 0.
     assert np.array_equal(layers.dropout(x, 1e-6, training=True).numpy(), x.numpy())
     assert layers.dropout(x[:0], 0.1, training=True).shape == [0, 3]
 

@@ -159,6 +159,7 @@ def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended_process):
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path, ended_process):
     cleared = [f".best.tmp-{ended_process}", f".best.old-{ended_process}", f".step_3.gone-{ended_process}"]
     with subprocess.Popen(["sleep", "60"]) as running:
+        # The first one belongs to a process that runs; the others have no temporary names of ours.
         stays = [f".best.tmp-{running.pid}", ".hidden", ".x.tmp-y", "best", "x.tmp-1"]
         cleared.append(f".x.tmp-{running.pid}-elsewhere-0a")  # its process ran on another machine
         for name in (*stays, *cleared):

@@ -43,6 +43,7 @@ def test_the_states_are_those_of_a_plain_model(model):
 
 
 def test_a_masked_position_reaches_no_other(model):
+    """With masked=1, the first token may be any other: only its own state changes."""
     states = hidden_states(model, [0, 7, 8, 9], masked=1)
     with_another_token = hidden_states(model, [5, 7, 8, 9], masked=1)
     assert np.array_equal(states[1:], with_another_token[1:])
