@@ -15,7 +15,7 @@ SECONDS = 60
 
 
 def find() -> str | None:
-    """The program, if there is one."""
+    """The path of a Chromium on this machine, if there is one."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
@@ -23,7 +23,7 @@ class Browser:
     """One page; use it in a `with` statement.
 
     Args:
-        profile: an empty folder.
+        profile: an empty folder for the browser's own files.
     """
 
     def __init__(self, profile: Path, width: int = 900, height: int = 620):
@@ -47,7 +47,7 @@ class Browser:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
             pages = [target for target in json.load(reply) if target["type"] == "page"]
         self.socket = connect(pages[0]["webSocketDebuggerUrl"], max_size=None)
-        self.numbers = itertools.count(1)
+        self.numbers = itertools.count(1)  # of messages to the browser
 
     def __enter__(self) -> "Browser":
         return self
@@ -58,22 +58,23 @@ class Browser:
         self.process.wait(20)
 
     def call(self, method: str, **parameters) -> dict:
+        """Call a method of the protocol, wait for its reply, and return the result."""
         number = next(self.numbers)
         self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             message = json.loads(self.socket.recv(SECONDS))
-            if message.get("id") == number:
+            if message.get("id") == number:  # others are events
                 assert "error" not in message, message
                 return message["result"]
 
     def value(self, expression: str):
-        """Of a JavaScript expression."""
+        """Evaluate a JavaScript expression, and return its value."""
         reply = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in reply, reply
         return reply["result"].get("value")
 
     def wait_for(self, expression: str):
-        """Until it is true."""
+        """Wait until a JavaScript expression is true, and return its value."""
         return wait(lambda: self.value(expression))
 
     def open(self, address: str) -> None:
@@ -81,7 +82,7 @@ class Browser:
         self.wait_for("document.readyState === 'complete'")
 
     def click(self, selector: str) -> None:
-        """A press of the mouse in the middle of an element."""
+        """Press the mouse in the middle of an element."""
         box = self.value(
             f"(() => {{ const element = document.querySelector({selector!r}); "
             "element.scrollIntoView({block: 'center'}); const box = element.getBoundingClientRect(); "
@@ -91,19 +92,23 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
     def type(self, selector: str, text: str) -> None:
-        """Into an element, as a keyboard does."""
+        """Enter text into an element, as a keyboard does."""
         self.click(selector)
         self.call("Input.insertText", text=text)
 
     def press(self, key: str, modifiers: int = 0) -> None:
-        """A key such as "Enter" or "ArrowRight"; modifiers: 2 for Ctrl."""
+        """Press a key such as "Enter" or "ArrowRight".
+
+        Args:
+            modifiers: 2 if Ctrl is held down.
+        """
         codes = {"Enter": 13, "Home": 36, "End": 35, "ArrowLeft": 37, "ArrowRight": 39}
         event = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key], "modifiers": modifiers}
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, **event)
 
     def look(self, width: int, height: int = 800, dark: bool = False) -> None:
-        """The size of the window in pixels, and whether the user prefers dark colours."""
+        """Set the size of the window in pixels, and whether the user prefers dark colours."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -111,7 +116,7 @@ class Browser:
 
 
 def wait(condition):
-    """Its value, once that is true."""
+    """Call a function until its value is true, and return that value."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         if value := condition():

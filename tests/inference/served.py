@@ -17,7 +17,7 @@ from tests.launching import ROOT
 
 @contextlib.contextmanager
 def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Start a server with these flags; its address and its process."""
+    """Start a server with these flags; gives its address and its process. It is ended afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "predict.py"), "--serve", *flags]
@@ -25,7 +25,7 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     try:
         for line in process.stdout:
-            if line.startswith("serving"):
+            if line.startswith("serving"):  # "serving on http://127.0.0.1:8000, Ctrl-C ends it"
                 address = line.split()[2].rstrip(",")
                 break
         else:
@@ -38,6 +38,7 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
 
 
 def answers(address: str) -> bool:
+    """Whether the server answers requests."""
     try:
         return ask(f"{address}/api/info")[0] == 200
     except urllib.error.URLError:
@@ -45,7 +46,11 @@ def answers(address: str) -> bool:
 
 
 def ask(address: str, body=None, headers=None) -> tuple[int, dict]:
-    """Status and JSON of a request; bytes are sent as they are."""
+    """Send a request, and return the status and the JSON of its answer.
+
+    Args:
+        body: a JSON value, or bytes, which are sent as they are; None: the method is GET.
+    """
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"} | (headers or {}))
     try:

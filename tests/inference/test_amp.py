@@ -81,10 +81,11 @@ def test_what_is_refused(models, exported, refused, monkeypatch):
 def autocasts(monkeypatch) -> list[dict]:
     """The options of each `paddle.amp.auto_cast`, on what Paddle takes for a GPU.
 
-    A CPU has no products in half precision, so only what leaves the encoder is rounded.
+    A CPU has no products in half precision, so only what leaves the encoder is rounded. The encoder must run
+    within such a context.
     """
     calls: list[dict] = []
-    running: list[bool] = []
+    running: list[bool] = []  # whether each context that is open now is enabled, the innermost last
 
     @contextlib.contextmanager
     def auto_cast(enable=True, **options):
@@ -124,7 +125,7 @@ def test_half_precision_on_a_gpu(models, autocasts, tmp_path, ask):
     call_main(encode_vector, as_flags(flags))
     assert np.load(tmp_path / "vectors" / "vectors.npy").dtype == np.float32
     options = {"level": "O1", "dtype": "float16", "custom_white_list": {"layer_norm", "softmax"}}
-    assert autocasts == [options] * 3
+    assert autocasts == [options] * 3  # each of the three has one batch
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -135,7 +136,11 @@ def test_results_leave_the_device_in_full_precision(dtype):
 
 
 class GraphConfig:
-    """A stand-in for `paddle.inference.Config`, which keeps how the GPU is used."""
+    """A stand-in for `paddle.inference.Config`, which keeps how the GPU is used.
+
+    Attributes:
+        chosen: the card and the precision of each call of `enable_use_gpu`.
+    """
 
     chosen: ClassVar[list] = []
 
@@ -146,6 +151,7 @@ class GraphConfig:
         self.chosen.append((device_id, precision_mode))
 
     def __getattr__(self, name: str):
+        """Accept all other settings."""
         return lambda *args: None
 
 
@@ -154,6 +160,7 @@ def test_an_exported_graph_in_float16_on_any_card(monkeypatch, exported, refused
     folder = exported / "encode"
     with pytest.raises(UserError, match="encode: amp fp16 of an exported folder needs a GPU"):
         PaddleEngine(folder, ["sequence"], "fp16")
+    # The real method has the parameters of the stand-in.
     documentation = paddle.inference.Config.enable_use_gpu.__doc__
     assert "memory_pool_init_size_mb: int, device_id: int = 0, precision_mode" in documentation
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:3")

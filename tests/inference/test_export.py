@@ -49,7 +49,7 @@ def rows_of(model, count=200):
 
 
 def directly(models, kind, rows):
-    """The model's own outputs, a row at a time, without anything of `inference`."""
+    """Yield the outputs of the model itself for each row, without engines."""
     model = toy_models.model(kind, toy_models.config(load(models / kind).config["vocab_size"]))
     load_from(model, open_checkpoint(models / kind))
     with paddle.no_grad():
@@ -57,7 +57,7 @@ def directly(models, kind, rows):
             inputs = padded_batch([row])
             if kind == "encode":
                 states = model.encode(inputs).sequence
-                outputs = (states.unsqueeze(0), model.pooler(states[:1]))
+                outputs = (states.unsqueeze(0), model.pooler(states[:1]))  # [1, T, H], [1, H]
             else:
                 outputs = model(inputs)
             if not isinstance(outputs, tuple):
@@ -73,7 +73,7 @@ def test_every_engine_equals_the_model(models, exported, kind, engine):
     expected = list(directly(models, kind, rows))
     batches = 0
     task = task_named(kind)
-    for numbers, ids in padded_batches(rows, 1, 512):
+    for numbers, ids in padded_batches(rows, toy_models.PAD_ID, batch_tokens=512):
         outputs = model.engine(task)(ids)
         assert tuple(outputs) == tuple(TASKS[task].outputs)
         batches += 1
@@ -101,8 +101,8 @@ def test_encode_vector_writes_the_same_files(models, exported, tmp_path, engine,
 
 
 def test_settings_and_report(exported):
-    sizes = [(exported / f"encode/{name}.data").stat().st_size for name in ("model.int8.onnx", "model.onnx")]
-    assert sizes[0] < sizes[1]
+    int8_weights = exported / "encode/model.int8.onnx.data"
+    assert int8_weights.stat().st_size < (exported / "encode/model.onnx.data").stat().st_size
     names = ["README.md", "config.json", "inference.json", "inference.pdiparams", "manifest.json"]
     names += ["model.int8.onnx", "model.int8.onnx.data", "model.onnx", "model.onnx.data"]
     names += ["piece.model", "vocab.txt"]
@@ -112,7 +112,7 @@ def test_settings_and_report(exported):
     assert (report["task"], report["layer"], report["outputs"]) == ("classification", 2, ["logits"])
     assert settings["labels"] == toy_models.LABELS and report["checked_on"] == "64 made-up sentences"
     assert report["engines"]["paddle"] < 1e-4 and report["engines"]["onnx"] < 1e-4
-    assert 1e-4 < report["engines"]["onnx-int8"] < 1.0  # it is another model
+    assert 1e-4 < report["engines"]["onnx-int8"] < 1.0  # more than float32 graphs, but near
     assert 0.9 < report["int8"]["decisions"] <= 1.0
     assert "Largest difference: paddle" in (exported / "classify/README.md").read_text()
     int8 = json.loads((exported / "encode/config.json").read_text())["export"]["int8"]
@@ -163,23 +163,25 @@ def test_quantised():
     random = np.random.default_rng(0).standard_normal((50, 30)).astype(np.float32)
     integers, scale = quantised(random, axis=1, largest=63)
     assert scale.shape == (50, 1) and np.abs(integers).max() == 63
-    assert (np.abs(integers * scale - random) <= scale / 2 + 1e-7).all()
+    assert (np.abs(integers * scale - random) <= scale / 2 + 1e-7).all()  # rounded to the nearest
 
 
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("engine", ["onnx", "onnx-int8"])
 def test_pads_change_nothing(exported, kind, engine):
-    """Nor do they widen the range that int8 quantises: its rows would move by a hundredth."""
+    """Nor do they widen the range that int8 quantises: then outputs would change by about 0.01."""
     model = load(exported / kind, engine=engine)
     rows = rows_of(model)[-9:]
     task = task_named(kind)
     run = model.engine(task)
 
     def wide(ids):
-        """The same with 7 more columns of pads."""
-        return run(np.pad(ids, ((0, 0), (0, 7)), constant_values=1))
+        """The outputs for ids with 7 more columns of pads."""
+        return run(np.pad(ids, ((0, 0), (0, 7)), constant_values=toy_models.PAD_ID))
 
-    assert largest_difference(run_all(task, run, rows, 1), run_all(task, wide, rows, 1)) < 1e-5
+    narrow_outputs = run_all(task, run, rows, toy_models.PAD_ID)
+    wide_outputs = run_all(task, wide, rows, toy_models.PAD_ID)
+    assert largest_difference(narrow_outputs, wide_outputs) < 1e-5
 
 
 @pytest.mark.parametrize(("reduce_range", "flags", "largest"), [
@@ -187,8 +189,10 @@ def test_pads_change_nothing(exported, kind, engine):
     ("true", {"avx_vnni"}, 63),
 ])  # fmt: skip
 def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, reduce_range, flags, largest):
-    """Without VNNI the weights have 7 bits, unless the user says otherwise."""
-    monkeypatch.setattr(runtime, "read_cpu", lambda: runtime.Cpu("", frozenset(flags), 1, 0))
+    """Without VNNI the weights have 7 bits, up to 63, unless --reduce_range says otherwise."""
+    monkeypatch.setattr(
+        runtime, "read_cpu", lambda: runtime.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
+    )
     monkeypatch.setattr(runtime, "prepare", lambda: None)
     settings = run_export(models / "classify", tmp_path / "out", int8="true", reduce_range=reduce_range)
     tensors = onnx.load(str(tmp_path / "out/model.int8.onnx")).graph.initializer
@@ -212,19 +216,19 @@ def test_encoder_up_to_a_layer(models, tmp_path):
     graph = onnx.load(str(tmp_path / "out/model.onnx"), load_external_data=False).graph
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
     checkpoint = load(models / "classify")
-    ids = pad(rows_of(checkpoint, 40)[:5], 1)
+    ids = pad(rows_of(checkpoint, 40)[:5], toy_models.PAD_ID)
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for engine in ("paddle", "onnx"):
         sequence = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]
-        is_real = ids != 1
+        is_real = ids != toy_models.PAD_ID
         np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
     with pytest.raises(UserError, match="exported for encoding up to layer 1; .* --task encoding --layer 2"):
         load(tmp_path / "out").engine("encoding", 2)
 
 
 def test_the_encoder_of_a_pretrained_model(models, tmp_path, monkeypatch):
-    devices = []
+    devices = []  # those that are chosen
     monkeypatch.setattr(paddle, "set_device", devices.append)
     settings = run_export(models / "full", tmp_path / "out")
     assert devices == ["cpu"]  # where there is a GPU too
@@ -279,7 +283,7 @@ def test_a_damaged_file_is_named(exported, tmp_path, refused, name):
     """Other weights of the same size would give other predictions."""
     folder = shutil.copytree(exported / "classify", tmp_path / "copy")
     contents = bytearray((folder / name).read_bytes())
-    contents[len(contents) // 2] ^= 1
+    contents[len(contents) // 2] ^= 1  # one bit
     (folder / name).write_bytes(contents)
     engine = "paddle" if name.startswith("inference") else "onnx"
     flags = {"task": "classify", "model": folder, "engine": engine}

@@ -13,13 +13,14 @@ from tests.launching import ROOT
 from utils.errors import UserError
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
+# The page's blocks of Python, and its command lines: (text for standard input, flags).
 PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGE, re.MULTILINE)
 
 
 @pytest.fixture
 def places(models, exported, tmp_path, monkeypatch):
-    """The folders that the page speaks of."""
+    """The folders and files that the page names, in the current folder."""
     for name, folder in {
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
@@ -35,7 +36,7 @@ def places(models, exported, tmp_path, monkeypatch):
 
 
 def test_python_blocks(places, capsys):
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 4  # blocks on the page
     names: dict = {}
     for block in PYTHON:
         exec(compile(block, "docs/predict.md", "exec"), names)
@@ -70,11 +71,13 @@ def test_similarity_and_search(models):
 
 
 def test_command_lines(places, ask):
-    assert len(LINES) == 8
+    assert len(LINES) == 8  # on the page
     for text, flags in LINES:
         words = shlex.split(flags)
         names = [word.removeprefix("--") for word in words[::2]]
-        (answer,) = ask(shlex.split(text)[0].encode(), **dict(zip(names, words[1::2], strict=True)))
+        values = words[1::2]
+        printed = shlex.split(text)[0]  # what `echo` prints: the text without its quotes
+        (answer,) = ask(printed.encode(), **dict(zip(names, values, strict=True)))
         assert answer
 
 
@@ -181,7 +184,7 @@ def test_what_a_model_is_called(models):
 
 
 def test_the_progress_of_many_texts(models, monkeypatch):
-    """They are answered some at a time, in their order."""
+    """Many texts are answered some at a time, in their order."""
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", "tan ga lo"]
     answers = model.classify(texts)

@@ -4,13 +4,14 @@ import importlib.util
 import json
 import random
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 import mine_pairs
 from evaluation.mining import Neighbours, mine
-from evaluation.search import nearest, unit
+from evaluation.search import NEIGHBOURS, nearest, unit
 from inference import mining
 from model.checkpoint.formats import safetensors
 from model.checkpoint.manifest import MANIFEST
@@ -21,6 +22,16 @@ from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError
 
 PAIRS = 40
+
+
+class MinedRow(NamedTuple):
+    """A pair of pairs.tsv, with what scores.tsv says of it. Lines are counted from 1."""
+
+    source: str
+    translation: str
+    score: float
+    source_line: int
+    target_line: int
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +57,7 @@ def texts(tmp_path_factory):
 
 @pytest.fixture
 def run_mining(texts, models, tmp_path, monkeypatch):
-    """run_mining(**flags) -> rows of (source, translation, score, line, line), and mining.json."""
+    """run_mining(output, **flags): mine_pairs.py -> its pairs as `MinedRow`s, and mining.json."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
     mining.open_encoder.cache_clear()
@@ -60,11 +71,14 @@ def run_mining(texts, models, tmp_path, monkeypatch):
         } | flags
         call_main(mine_pairs, as_flags(flags))
         rows = []
-        for name in ("pairs", "scores"):
-            text = (tmp_path / output / f"{name}.tsv").read_text(encoding="utf-8")
-            rows.append([line.split("\t") for line in text.splitlines()])
+        pairs = lines_of(tmp_path / output / "pairs.tsv")
+        scores = lines_of(tmp_path / output / "scores.tsv")
+        for pair, score_line in zip(pairs, scores, strict=True):
+            source, translation = pair.split("\t")
+            score, source_line, target_line = score_line.split("\t")
+            rows.append(MinedRow(source, translation, float(score), int(source_line), int(target_line)))
         facts = json.loads((tmp_path / output / "mining.json").read_text())
-        return [(a, b, float(score), int(i), int(j)) for (a, b), (score, i, j) in zip(*rows)], facts
+        return rows, facts
 
     return call
 
@@ -74,20 +88,27 @@ def lines_of(path):
 
 
 def vectors_of(folder, name):
+    """The vectors of a side, "source" or "target", that the work in a folder has left, [lines, H]."""
     return np.concatenate([np.load(path) for path in sorted((folder / ".work" / name).glob("*.npy"))])
 
 
 def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
     rows, facts = run_mining()
     source, target = (unit(vectors_of(tmp_path / "mined", name)) for name in ("source", "target"))
-    expected = mine(Neighbours(*nearest(source, target, 4)), Neighbours(*nearest(target, source, 4)))
-    distinct = [number for number in range(104) if number not in (100, 101, 102)]  # blank, equal, equal
-    assert [row[3] - 1 for row in rows] == [distinct[number] for number in expected.sources]
-    assert [row[4] - 1 for row in rows] == expected.targets.tolist()
-    np.testing.assert_allclose([row[2] for row in rows], expected.scores, atol=1e-6)
-    source_lines, target_lines = lines_of(texts / "de.txt"), lines_of(texts / "en.txt")
-    for a, b, _, i, j in rows:
-        assert (a, b) == (source_lines[i - 1].replace("\t", " "), target_lines[j - 1])
+    forward = Neighbours(*nearest(source, target, NEIGHBOURS))
+    backward = Neighbours(*nearest(target, source, NEIGHBOURS))
+    expected = mine(forward, backward)
+    # Of the 104 lines of de.txt, 100 is blank, and 101 and 102 are equal to earlier ones.
+    distinct = [number for number in range(104) if number not in (100, 101, 102)]
+    assert [row.source_line - 1 for row in rows] == [distinct[number] for number in expected.sources]
+    assert [row.target_line - 1 for row in rows] == expected.targets.tolist()
+    np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
+    source_lines = lines_of(texts / "de.txt")
+    target_lines = lines_of(texts / "en.txt")
+    for row in rows:
+        assert row.source == source_lines[row.source_line - 1].replace("\t", " ")
+        assert row.translation == target_lines[row.target_line - 1]
+    # path -> all lines, and distinct ones
     assert facts["lines"] == {str(texts / "de.txt"): [104, 101], str(texts / "en.txt"): [120, 120]}
     assert facts["pairs"] == facts["candidates"] == len(rows) > PAIRS and not facts["centred"]
 
@@ -96,14 +117,14 @@ def test_the_threshold_is_chosen_on_gold_pairs(run_mining, texts):
     every_row, _ = run_mining()
     rows, facts = run_mining(gold=texts / "gold.tsv")
     gold = {tuple(line.split("\t")) for line in lines_of(texts / "gold.tsv")}
-    correct = sum(row[:2] in gold for row in rows)
+    correct = sum((row.source, row.translation) in gold for row in rows)
     assert correct > PAIRS / 2 and 0 < len(rows) < len(every_row)
     assert rows == every_row[: len(rows)]
     assert facts["precision"] == pytest.approx(100 * correct / len(rows))
     assert facts["recall"] == pytest.approx(100 * correct / PAIRS)
     again, facts_again = run_mining(gold=texts / "gold.tsv", threshold=facts["threshold"])
     assert again == rows and facts_again == facts
-    above = [row for row in every_row if row[2] >= 1.05]
+    above = [row for row in every_row if row.score >= 1.05]
     assert run_mining(threshold=1.05)[0] == above and 0 < len(above) < len(rows)
 
 
@@ -121,9 +142,9 @@ def test_other_pairs_by_other_margins_and_directions(run_mining):
         )
     }
     assert len({str(rows) for rows in results.values()}) == len(results)
-    assert (
-        len(results['{"retrieval": "forward"}']) == 101 and len(results['{"retrieval": "backward"}']) == 120
-    )
+    # A pair for each distinct line of de.txt, and for each of en.txt.
+    assert len(results['{"retrieval": "forward"}']) == 101
+    assert len(results['{"retrieval": "backward"}']) == 120
 
 
 def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
@@ -149,7 +170,7 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in written} == written
     monkeypatch.setattr(mining, "load", lambda *_: pytest.fail("nothing is left to encode"))
     searched = sorted((tmp_path / "mined").glob(".work/forward-*/*.npz"))
-    assert len(searched) == 4
+    assert len(searched) == 4  # parts of at most 32 of 101 lines
     before = [path.stat().st_mtime_ns for path in searched]
     searched[2].unlink()
     mining.open_encoder.cache_clear()
@@ -169,9 +190,11 @@ def test_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models,
     source, target = (vectors_of(tmp_path / "beside", name) for name in ("source", "target"))
     np.testing.assert_allclose(vectors_of(tmp_path / "mined", "source"), source, atol=1e-6)
     source, target = unit(source - means["de"][2]), unit(target - means["en"][2])  # of the top layer
-    expected = mine(Neighbours(*nearest(source, target, 4)), Neighbours(*nearest(target, source, 4)))
+    forward = Neighbours(*nearest(source, target, NEIGHBOURS))
+    backward = Neighbours(*nearest(target, source, NEIGHBOURS))
+    expected = mine(forward, backward)
     assert facts["centred"] and rows != plain
-    np.testing.assert_allclose([row[2] for row in rows], expected.scores, atol=1e-6)
+    np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
 
     for file in ("de.txt", "en.txt"):
         shutil.copy(texts / file, tmp_path)
@@ -203,9 +226,9 @@ def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
     }
     process = run_script([ROOT / "mine_pairs.py", *as_flags(flags)], tmp_path)
     assert process.returncode == 0, process.stderr
-    assert lines_of(tmp_path / "ray/pairs.tsv") == [f"{row[0]}\t{row[1]}" for row in rows]
+    assert lines_of(tmp_path / "ray/pairs.tsv") == [f"{row.source}\t{row.translation}" for row in rows]
     scores = [float(line.split("\t")[0]) for line in lines_of(tmp_path / "ray/scores.tsv")]
-    np.testing.assert_allclose(scores, [row[2] for row in rows], atol=5e-6)  # batches are of another size
+    np.testing.assert_allclose(scores, [row.score for row in rows], atol=5e-6)  # batches are of another size
 
 
 def test_another_text_is_other_work(run_mining, texts, tmp_path):

@@ -18,22 +18,23 @@ TABS = ["search", "align", "masks", "classify", "zero-shot", "tag", "answer", "f
 # The least ratio of luminances of every visible text and what is behind it (WCAG 2).
 CONTRAST = """(() => {
   const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
-  const light = colour => numbers(colour).slice(0, 3).map(one => one / 255)
-    .map(one => one <= .03928 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4)
-    .reduce((sum, one, i) => sum + one * [.2126, .7152, .0722][i], 0);
-  const behind = element => {
-    for (let one = element; one; one = one.parentElement) {
-      const back = numbers(getComputedStyle(one).backgroundColor);
-      if (back[3] !== 0) return getComputedStyle(one).backgroundColor;
+  const luminance = colour => numbers(colour).slice(0, 3).map(value => value / 255)
+    .map(value => value <= .03928 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4)
+    .reduce((sum, value, i) => sum + value * [.2126, .7152, .0722][i], 0);
+  const colourBehind = element => {
+    for (let parent = element; parent; parent = parent.parentElement) {
+      const colour = getComputedStyle(parent).backgroundColor;
+      if (numbers(colour)[3] !== 0) return colour;  // it is not transparent
     }
   };
-  const texts = [...document.querySelectorAll("body *")].filter(one => one.checkVisibility()
-    && one.tagName !== "OPTION"
-    && (one.tagName === "TEXTAREA"
-        || [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim())));
-  return Math.min(...texts.map(one => {
-    const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => x - y);
-    return (b + .05) / (a + .05);
+  const hasText = element => element.tagName === "TEXTAREA"
+    || [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+  const texts = [...document.querySelectorAll("body *")].filter(element =>
+    element.checkVisibility() && element.tagName !== "OPTION" && hasText(element));
+  return Math.min(...texts.map(element => {
+    const colours = [getComputedStyle(element).color, colourBehind(element)];
+    const [dark, light] = colours.map(luminance).sort((x, y) => x - y);
+    return (light + .05) / (dark + .05);
   }));
 })()"""
 
@@ -79,11 +80,13 @@ def ask_page(page, task: str, **fields: str) -> None:
 
 
 def answered(page, task: str) -> None:
+    """Wait until the panel of a task shows an answer."""
     page.wait_for(f"document.querySelector('#panel-{task} .answer').dataset.done === {task!r}")
 
 
 def texts_of(page, selector: str) -> list[str]:
-    return page.value(f"[...document.querySelectorAll({selector!r})].map(one => one.textContent)")
+    """The texts of the elements that a selector chooses."""
+    return page.value(f"[...document.querySelectorAll({selector!r})].map(element => element.textContent)")
 
 
 @pytest.mark.parametrize("task", TABS)
@@ -94,15 +97,16 @@ def test_every_example_is_answered(page, task):
         page.value(f"void delete document.querySelector('#panel-{task} .answer').dataset.done")
         page.click(f"#panel-{task} .examples button:nth-of-type({number + 1})")
         answered(page, task)
-        said = page.value(f"document.querySelector('#panel-{task} .answer').textContent")
-        assert said and ("shorten" in said or not texts_of(page, f"#panel-{task} .error")), said
+        answer = page.value(f"document.querySelector('#panel-{task} .answer').textContent")
+        # An example may be too long for so small a model.
+        assert answer and ("shorten" in answer or not texts_of(page, f"#panel-{task} .error")), answer
     assert count >= 2
 
 
 def test_the_page_opens_with_an_answered_example_of_the_corpus(page):
     answered(page, "search")
     examples = page.value(
-        "[...document.querySelectorAll('#panel-search .examples button')].map(one => one.title)"
+        "[...document.querySelectorAll('#panel-search .examples button')].map(element => element.title)"
     )
     assert examples == [TEXTS[0], TEXTS[15]]  # the first line of each language
     assert page.value("document.querySelector('#search-text').value") == TEXTS[0]
@@ -116,8 +120,8 @@ def test_heads_of_columns(page):
     """Chinese heads are not turned upside down; the head under the pointer lights up."""
     ask_page(page, "align", text_a=TEXTS[0], text_b=f"市 {TEXTS[1]}")
     heads = "[...document.querySelectorAll('#panel-align thead span')]"
-    transforms = page.value(f"{heads}.map(one => getComputedStyle(one).transform)")
-    assert "none" in transforms and any(one != "none" for one in transforms)
+    transforms = page.value(f"{heads}.map(element => getComputedStyle(element).transform)")
+    assert "none" in transforms and any(transform != "none" for transform in transforms)
     page.value(
         "void document.querySelector('#panel-align tbody td').dispatchEvent("
         "new MouseEvent('mouseover', {bubbles: true}))"
@@ -171,7 +175,9 @@ def test_heat_map(page):
     assert rows == [token["text"] for token in answer["tokens_a"]]
     cells = "#panel-align tbody td"
     assert page.value(f"document.querySelectorAll('{cells}').length") == len(rows) * len(answer["tokens_b"])
-    shades = page.value(f"[...document.querySelectorAll('{cells}')].map(one => one.style.backgroundColor)")
+    shades = page.value(
+        f"[...document.querySelectorAll('{cells}')].map(element => element.style.backgroundColor)"
+    )
     assert len(set(shades)) > 5
     assert page.value(f"document.querySelectorAll('{cells}.best').length") >= len(rows)
 
@@ -199,11 +205,11 @@ def test_masks_are_filled_in_the_sentence(page):
 @pytest.mark.parametrize("width", [390, 1000])
 def test_text_from_right_to_left(page, width):
     def directions(selector: str) -> list[str]:
-        """Of the elements with Arabic text."""
-        arabic = r"one => /[\u0600-\u06ff]/.test(one.value ?? one.textContent)"
+        """The directions of the elements with Arabic text."""
+        arabic = r"element => /[\u0600-\u06ff]/.test(element.value ?? element.textContent)"
         elements = f"[...document.querySelectorAll('{selector}')].filter({arabic})"
         assert page.value("document.documentElement.scrollWidth") <= width
-        return page.value(f"{elements}.map(one => getComputedStyle(one).direction)")
+        return page.value(f"{elements}.map(element => getComputedStyle(element).direction)")
 
     page.look(width)
     ask_page(page, "search", text=ARABIC)
@@ -214,8 +220,8 @@ def test_text_from_right_to_left(page, width):
     ask_page(page, "tag", text=ARABIC)
     assert directions("#panel-tag p.result") == ["rtl"]
     ask_page(page, "align", text_a=ARABIC, text_b=TEXTS[0])
-    words = "[...document.querySelectorAll('#panel-align tbody th')].map(one => [one.firstChild, one])"
-    edges = f"{words}.map(pair => pair.map(one => one.getBoundingClientRect().right))"
+    words = "[...document.querySelectorAll('#panel-align tbody th')].map(head => [head.firstChild, head])"
+    edges = f"{words}.map(pair => pair.map(element => element.getBoundingClientRect().right))"
     assert all(0 <= cell - word <= 12 for word, cell in page.value(edges))  # beside their row of the grid
 
 

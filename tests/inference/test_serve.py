@@ -23,6 +23,7 @@ from tests.launching import ROOT
 
 TEXTS = sentences(30, seed=6)
 TASKS = ["classify", "zero-shot", "search", "align", "masks", "fill", "translate-probe"]
+# The head of a request whose body has 9 bytes.
 HEAD = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
 
@@ -59,6 +60,7 @@ def test_answers_are_those_of_the_model(server, models):
 
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
 def test_search_at_a_layer(server, layer):
+    # Texts 0 to 9 are lines 1 to 10 of "de", and text 10 is line 1 of "fr".
     for number, place in ((4, {"line": 5, "language": "de"}), (12, {"line": 3, "language": "fr"})):
         request = {"text": TEXTS[number]} | ({} if layer is None else {"layer": layer})
         status, answer = ask(f"{server}/api/search", request)
@@ -97,7 +99,7 @@ def test_tokens_of_two_texts_are_compared(server, models):
 
 @pytest.mark.parametrize(("objective", "panels"), [("mmlm", 1), ("tlm", 1), ("camlm", 1), ("btmlm", 2)])
 def test_masks_of_a_pair(server, objective, panels):
-    texts = {"text_a": TEXTS[0], "text_b": f"--{TEXTS[1]}"}  # no flag
+    texts = {"text_a": TEXTS[0], "text_b": f"--{TEXTS[1]}"}  # a text, although it begins like a flag
     status, answer = ask(f"{server}/api/masks", texts | {"objective": objective})
     assert status == 200 and len(answer["panels"]) == panels
     for panel in answer["panels"]:
@@ -158,13 +160,13 @@ def test_a_body_of_unknown_length(server):
         assert b" 413 " in connection.recv(4096)
 
 
-@pytest.mark.parametrize("half", [b"", HEAD + b"{"])
-def test_ctrl_c_ends_it_while_a_browser_is_connected(models, half):
+@pytest.mark.parametrize("half_request", [b"", HEAD + b"{"])
+def test_ctrl_c_ends_it_while_a_browser_is_connected(models, half_request):
     with serving("--model", str(models / "classify")) as (address, process):
         with socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1]))) as connection:
             connection.sendall(b"GET /api/info HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(4096)
-            connection.sendall(half)
+            connection.sendall(half_request)
             assert ask(f"{address}/api/info")[0] == 200
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
@@ -176,7 +178,7 @@ def test_silent_connections_keep_nobody_waiting(server):
     address = "127.0.0.1", int(server.rsplit(":", 1)[1])
     with ExitStack() as stack:
         silent = []
-        for beginning in (b"", HEAD[:20], HEAD + b"{"):
+        for beginning in (b"", HEAD[:20], HEAD + b"{"):  # nothing, half a head, and half a body
             for _ in range(30):
                 silent.append(stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 5)))
                 silent[-1].sendall(beginning)

@@ -22,7 +22,7 @@ CONTRADICTION = toy_models.LABELS.index("contradiction")
 
 
 def exponentials(models, text, label):
-    """exp(logits) of the model itself for a text and a label, by class."""
+    """exp(logits) of the model itself for a text and a label: [C], by class."""
     model = load(models / "classify")
     ids = model.tokenizer.build(text, TEMPLATE.replace("{}", label))
     return np.exp(model.model(padded_batch([ids]))[0].numpy().astype(np.float64))
@@ -65,11 +65,11 @@ def test_on_the_command_line(models, exported, ask):
     assert set(answers[1]["probabilities"]) == {"tan", "lera"}
     assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
     assert [answer.get("cut") for answer in answers] == [None, None, None, True]
-    of_export = ask(requests, model=exported / "classify", **flags)
-    for here, there in zip(answers, of_export, strict=True):
-        assert here["probabilities"] == pytest.approx(there["probabilities"], abs=1e-4)
-    (every,) = ask(requests[:1], model=models / "classify", several="true", **flags)
-    assert every["probabilities"] == pytest.approx(answers[2]["probabilities"], abs=2e-6)
+    answers_of_export = ask(requests, model=exported / "classify", **flags)
+    for answer, answer_of_export in zip(answers, answers_of_export, strict=True):
+        assert answer["probabilities"] == pytest.approx(answer_of_export["probabilities"], abs=1e-4)
+    (answer_to_flag,) = ask(requests[:1], model=models / "classify", several="true", **flags)
+    assert answer_to_flag["probabilities"] == pytest.approx(answers[2]["probabilities"], abs=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ LANGUAGES = ["de", "en", "fr"]
 LAYERS = 2
 HIDDEN_SIZE = 32
 LONGEST = 62  # tokens
+PAD_ID = 1
+# kind of model -> what its config.json also says
 EXTRA = {
     "classify": {"task": "classification", "labels": LABELS},
     "tag": {"task": "tagging", "labels": TAGS},
@@ -30,7 +32,7 @@ EXTRA = {
 
 
 def config(vocab_size: int, **changes) -> ErnieMConfig:
-    """Weights are wide, so that different inputs have clearly different outputs."""
+    """A tiny shape. Weights vary more than usual, so that different inputs have clearly different outputs."""
     sizes = {"hidden_size": HIDDEN_SIZE, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
     sizes |= {"max_position_embeddings": LONGEST + 2, "initializer_range": 0.2}
     return ErnieMConfig(vocab_size, **(sizes | changes))
@@ -39,22 +41,23 @@ def config(vocab_size: int, **changes) -> ErnieMConfig:
 def model(kind: str, shape: ErnieMConfig) -> paddle.nn.Layer:
     """A fresh model, its biases, norms and language table away from their initial values."""
     paddle.seed(7)
-    made = {
+    makers = {
         "classify": lambda: SequenceClassifier(shape, len(LABELS)),
         "tag": lambda: TokenClassifier(shape, len(TAGS)),
         "answer": lambda: SpanClassifier(shape),
         "encode": lambda: ErnieMModel(shape),
         "full": lambda: PreTrainingModel(shape, LANGUAGES),
-    }[kind]()
+    }
+    new_model = makers[kind]()
     with paddle.no_grad():
-        for name, parameter in made.named_parameters():
+        for name, parameter in new_model.named_parameters():
             if parameter.ndim == 1 or "language_embeddings" in name:
                 parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
-    return made.eval()
+    return new_model.eval()
 
 
 def make(folder: Path) -> Path:
-    """A folder per kind in `folder`, and piece.model."""
+    """Write a model of each kind of `EXTRA` to a folder of its name, and piece.model beside them."""
     pieces = train_pieces(folder / "piece.model")
     shape = config(Tokenizer(None, pieces).vocab_size)
     for kind, extra in EXTRA.items():
