@@ -28,15 +28,16 @@ KINDS = {
 def lost_names(target: str, kind: str, weights: dict[str, np.ndarray]) -> tuple[str, ...]:
     """The prefixes of the tensors of `weights` for which a format has no place."""
     lost = []
-    if target != "ernie-m":
+    if target != "ernie-m":  # only our own models have languages
         lost.append("language_embeddings.")
-    if target in ("paddlenlp", "huggingface"):
+    if target in ("paddlenlp", "huggingface"):  # no class of theirs has a masked-LM head
         lost.append("lm_head.")
+    # Classes that predict tokens have no pooler.
     if target == "xlm-roberta" and "lm_head.bias" in weights:
         lost.append("pooler.")
     if target in ("huggingface", "xlm-roberta") and kind in ("tagging", "question_answering"):
         lost.append("pooler.")
-    if target in ("fluid", "xlm-roberta"):
+    if target in ("fluid", "xlm-roberta"):  # they have no UIE
         lost.append("linear_")
     return tuple(lost)
 

@@ -44,7 +44,7 @@ def test_files_of_each_format(tmp_path, target, files):
 def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_path):
     model = make_model(tmp_path / "in")
     tokens = list(Tokenizer(None, model / "piece.model").vocab)
-    reordered = [*tokens[:4], *reversed(tokens[4:])]
+    reordered = [*tokens[:4], *reversed(tokens[4:])]  # special tokens, then the pieces the other way round
     lines = [f"{token}\t{id_}\n" for id_, token in enumerate(reordered)]
     (tmp_path / "named.txt").write_text("".join(lines), encoding="utf-8")
     Tokenizer(None, model / "piece.model").write_vocab(model / "vocab.txt")

@@ -31,7 +31,7 @@ EXAMPLES = settings(
 
 @contextmanager
 def bounded_memory() -> Iterator[None]:
-    """An allocation above the limit raises MemoryError."""
+    """In this context the process can get MEMORY more bytes; an allocation beyond them raises MemoryError."""
     pages, *_ = Path("/proc/self/statm").read_text().split()
     used = int(pages) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -14,8 +14,9 @@ class Letters:
     vocab = {"▁": 4}  # noqa: RUF012
 
     def encode_batch(self, words: list[str]) -> list[list[int]]:
-        pieces = []
+        """The ids of each word."""
+        rows = []
         for word in words:
-            letters = [self.vocab["▁"] if letter == "_" else ord(letter) for letter in word]
-            pieces.append([] if word == "-" else letters)
-        return pieces
+            ids = [self.vocab["▁"] if letter == "_" else ord(letter) for letter in word]
+            rows.append([] if word == "-" else ids)
+        return rows

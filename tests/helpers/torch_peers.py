@@ -52,7 +52,7 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
         load_from(model, checkpoint, optional)
     else:  # its encoder alone
         model = models["lm"]()
-        load_from(model, checkpoint, optional, skip=("lm_head.", "linear_"))
+        load_from(model, checkpoint, optional, ignore=("lm_head.", "linear_"))
     model.eval()
     inputs = padded_batch(ids)
     with paddle.no_grad():

@@ -93,7 +93,9 @@ def test_parts_are_merged(tmp_path):
     write_two_parts(tmp_path / "s")
     loaded = load_training_state(tmp_path / "s")
     assert loaded["step"] == 7
-    assert {name: array.tolist() for name, array in loaded["moments"].items()} == {"a": [0] * 3, "b": [1] * 3}
+    assert loaded["moments"].keys() == {"a", "b"}
+    assert loaded["moments"]["a"].tolist() == [0, 0, 0]
+    assert loaded["moments"]["b"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["arrays-1-of-2.safetensors", "state-1-of-2.json", "manifest-1-of-2.json"])

@@ -29,7 +29,8 @@ def peer():
     config = XLMRobertaConfig(**SHAPE, type_vocab_size=1, layer_norm_eps=1e-5, initializer_range=0.3)
     model = XLMRobertaForMaskedLM(config).eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # nothing may be zero or one by chance of initialisation
+        # New biases are all 0, and scales of norms all 1: if they were mixed up, no number would change.
+        for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
