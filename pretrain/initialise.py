@@ -100,14 +100,14 @@ def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     name = f"{_LANGUAGES}weight"
     if name not in checkpoint.tensors:
         return
-    numbers = {language: number for number, language in enumerate(checkpoint.settings.get("languages", ()))}
-    saved_rows = checkpoint.tensors[name]  # [languages of the checkpoint, H]
+    saved_languages = checkpoint.settings.get("languages", [])
+    saved_rows = checkpoint.tensors[name]  # [saved languages, H]
     table = model.language_embeddings.weight
     rows = table.numpy()  # [languages, H]
     shared = []
     for number, language in enumerate(model.languages):
-        if language in numbers:
-            rows[number] = saved_rows[numbers[language]]
+        if language in saved_languages:
+            rows[number] = saved_rows[saved_languages.index(language)]
             shared.append(language)
     table.set_value(rows)
     logger.info("language embeddings: %s", ", ".join(sorted(shared)) or "none")

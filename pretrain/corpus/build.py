@@ -262,9 +262,8 @@ def _interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Uni
     """The units of many sources, of which `threads` are read at a time."""
     waiting = iter(sources)  # those that no thread has begun to read
     with ThreadPoolExecutor(threads, "reader") as pool:
-        pending: dict[
-            Future, Iterator[Unit]
-        ] = {}  # the next unit of a source (None at its end) -> the source
+        # The next unit of a source, or None at its end -> the source.
+        pending: dict[Future, Iterator[Unit]] = {}
         for source in itertools.islice(waiting, threads):
             pending[pool.submit(next, source, None)] = source
         while pending:

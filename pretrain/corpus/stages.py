@@ -310,7 +310,7 @@ def _tokenizer(piece_model_path: str, vocab_path: str) -> Tokenizer:
 
 
 def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:
-    """An array of each unit.
+    """The array `name` in the file of each unit.
 
     Raises:
         UserError: the file of a unit is damaged.

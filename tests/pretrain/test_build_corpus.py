@@ -224,6 +224,7 @@ def test_shards_are_as_large_as_allowed(reference):
 
 
 def test_the_table_and_the_warning(tmp_path, pieces):
+    """Georgian has letters that the piece model does not know, so it gets the warning."""
     mono = {
         "en": write_lines(tmp_path / "en", ["baba dodo"] * 3),
         "ka": write_lines(tmp_path / "ka", ["ბაბა დოდო"]),

@@ -114,7 +114,7 @@ def test_the_papers_table_11():
 
 
 def test_the_papers_table_6():
-    """exp1 to exp5 train on these objectives, in 15 languages."""
+    """exp1 to exp5 train on these objectives; the paper's 15 languages are in a file of their own."""
     rows = ("mmlm", "mmlm tlm", "mmlm camlm", "mmlm btmlm camlm", "mmlm btmlm camlm tlm")
     for number, row in enumerate(rows, 1):
         active = load(ROOT / f"configs/pretrain/exp{number}.yaml").objectives.active

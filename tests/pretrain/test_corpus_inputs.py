@@ -259,7 +259,7 @@ def test_misaligned_files_are_named(tmp_path, english_lines, german_lines):
 
 
 def test_columns(tmp_path):
-    """Named columns may be any two of at least so many; without names a line has exactly two."""
+    """A line has exactly two columns. If the two are named, it may have more."""
     rows = ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"]  # the last has no English
     path = write_lines(tmp_path / "x.tsv", rows)
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 3 columns between tabs, expected 2"):

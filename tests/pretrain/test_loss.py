@@ -66,12 +66,13 @@ class Oracle(paddle.nn.Layer):
 
     def __init__(self, model):
         super().__init__()
+        hidden_size = CONFIG.hidden_size
         self.ernie_m = PlainErnieM(CONFIG)
         self.lm_head = paddle.nn.Layer()
-        self.lm_head.dense = paddle.nn.Linear(16, 16)
-        self.lm_head.layer_norm = paddle.nn.LayerNorm(16)
-        self.lm_head.bias = self.lm_head.create_parameter([100], is_bias=True)
-        self.language_embeddings = paddle.nn.Embedding(3, 16)
+        self.lm_head.dense = paddle.nn.Linear(hidden_size, hidden_size)
+        self.lm_head.layer_norm = paddle.nn.LayerNorm(hidden_size)
+        self.lm_head.bias = self.lm_head.create_parameter([CONFIG.vocab_size], is_bias=True)
+        self.language_embeddings = paddle.nn.Embedding(len(LANGUAGES), hidden_size)
         self.set_state_dict(model.state_dict())
 
     def hidden(self, batch):
@@ -86,7 +87,7 @@ class Oracle(paddle.nn.Layer):
             paddle.to_tensor(padded.visible),
             bias,
         ).sequence  # [B, T, H]
-        return paddle.gather(states.reshape([-1, 16]), paddle.to_tensor(padded.cells))
+        return paddle.gather(states.reshape([-1, CONFIG.hidden_size]), paddle.to_tensor(padded.cells))
 
     def logits(self, hidden):
         """[M, H] -> [M, V]."""

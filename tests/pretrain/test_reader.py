@@ -172,7 +172,7 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
 
 
 def test_each_drawn_pair_serves_tlm_and_camlm(source):
-    """With objectives.same_pairs, with masks of its own for each."""
+    """With objectives.same_pairs. The masks are drawn anew for each objective."""
     reader = source.reader(objectives__active=["tlm", "camlm"], objectives__same_pairs=True)
     sampler = reader.samplers["parallel"]
     step = reader.next()
@@ -204,6 +204,7 @@ def test_a_smaller_share_of_the_pairs_is_part_of_a_larger_one(source):
     """Whatever the seed of the run; the pairs of a share come in the same order."""
 
     def pairs_of(share, **changes):
+        """The pairs of each two languages. Sides are bytes, because a set takes no arrays."""
         text = source.text(source.config(data__parallel_share=share, **changes))
         pairs_by_languages = {}
         for languages, pairs in text.pairs.items():

@@ -95,16 +95,18 @@ def test_a_run_of_version_1_0_goes_on(straight, tiny_corpus, tmp_path, refused):
     """The option that the run did not have counts as its default: another value is refused."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=5, **USUAL)
     as_version_1_0_wrote_it(out / "checkpoints/step_5")
-    line = refused(objectives__shares={"mmlm": 1}, objectives__active=None, **USUAL)
+    line = refused(objectives__shares={"mmlm": 1}, **USUAL)
     assert "step_5 was made with another configuration (" in line and "objectives.shares" in line
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
 
 
-# Configuration, three checkpoints, the removal of one and two exports are renames, in this order.
 @pytest.mark.parametrize("write", [1, 3, 4, 6])
 def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch, write):
-    """`write`: the number of the rename that does not take place, from 0."""
+    """The run is stopped instead of rename number `write`.
+
+    The renames are, from 0: the configuration, three checkpoints, the removal of one, and two exports.
+    """
     with monkeypatch.context() as patched:
         stop_at(patched, write)
         with pytest.raises(Stopped):
@@ -142,9 +144,9 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "stop_signal, owner, name, exit_code, saved_step",
     [
-        (signal.SIGTERM, Engine, "step", 0, 1),
-        (signal.SIGTERM, RunFolder, "save_step", 0, 8),
-        (signal.SIGINT, Evaluator, "_btmlm", 130, 5),
+        (signal.SIGTERM, Engine, "step", 0, 1),  # step 2 is given up
+        (signal.SIGTERM, RunFolder, "save_step", 0, 8),  # checkpoints come after 4 and 8 steps
+        (signal.SIGINT, Evaluator, "_btmlm", 130, 5),  # the first evaluation, of the second pair of languages
     ],
 )
 def test_a_signal_saves_and_ends(
