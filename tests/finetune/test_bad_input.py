@@ -58,12 +58,14 @@ def test_configs(refused, tmp_path, change, expected):
 
 
 def test_vocabularies(refused, random_encoder, toy_folder, tmp_path):
+    """A vocabulary without a special token, and one of another piece model."""
     path = tmp_path / "vocab.txt"
     Tokenizer(None, toy_folder / "piece.model").write_vocab(path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "[MASK]" not in line))
-    for more in ({}, {"piece_model_path": None, "init_pretraining_params": random_encoder}):
-        assert f"{path}: no [MASK] among" in refused(vocab_path=path, **more)
+    assert f"{path}: no [MASK] among" in refused(vocab_path=path)
+    pieces_of_folder = {"piece_model_path": None, "init_pretraining_params": random_encoder}
+    assert f"{path}: no [MASK] among" in refused(vocab_path=path, **pieces_of_folder)
     specials = [line for line in lines if line.startswith("[")]
     path.write_text("".join(specials) + "".join(f"word{i}\t{i}\n" for i in range(100, 140)))
     line = refused(vocab_path=path)
@@ -71,27 +73,30 @@ def test_vocabularies(refused, random_encoder, toy_folder, tmp_path):
 
 
 def test_official_parameters(refused, tmp_path):
+    """Pre-trained weights that are named as fine-tuned ones, and weights of which a file is missing."""
     config = official_config("tiny", vocab_size=60)
     params = make_official_weights(tmp_path, config, seed=1)
     (tmp_path / "ernie_config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
-    line = refused(**options | {"init_pretraining_params": None, "init_checkpoint": params})
+    line = refused(**(options | {"init_pretraining_params": None, "init_checkpoint": params}))
     assert "not fine-tuned, there is no classifier in it" in line
     (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
     assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path):
+    """The disk is full within the weights of step 12."""
     classify(epoch=1, save_steps=6, do_val="false")
     shutil.rmtree(tmp_path / "out" / "step_12")
     before = (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes()
-    with disk_full_after(len(before) // 2):
+    with disk_full_after(len(before) // 2):  # bytes
         assert "step_12: no space left to write it" in refused(epoch=1, do_val="false")
     assert [path.name for path in (tmp_path / "out").glob("*step_*")] == ["step_6"]
     assert (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes() == before
 
 
 def test_checkpoints(classify, refused, tmp_path):
+    """A step folder of other settings, another seed, another program, another shape, and a damaged one."""
     classify(epoch=1, save_steps=6)
     step = tmp_path / "out" / "step_6"
     line = refused(out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)

@@ -34,14 +34,15 @@ def run_encode(random_encoder, tmp_path):
             "max_seq_len": 64,
         } | flags
         call_main(encode_vector, as_flags(flags))
-        assert sorted(path.suffix for path in (tmp_path / output).iterdir()) in ([".npy"], [".npy"] * 2)
-        return {path.stem: np.load(path) for path in (tmp_path / output).iterdir()}
+        paths = list((tmp_path / output).iterdir())
+        assert 1 <= len(paths) <= 2 and all(path.suffix == ".npy" for path in paths)
+        return {path.stem: np.load(path) for path in paths}
 
     return call
 
 
 def expected(weights, inputs):
-    """Of the model itself, one input at a time: pooled [H], hidden states L + 1 x [T, H]."""
+    """Yield for each input what the model itself returns: pooled [H], and L + 1 hidden states [T, H]."""
     model = ErnieMModel(ErnieMConfig.from_json(weights / "config.json"))
     load_from(model, open_checkpoint(weights))
     model.eval()
@@ -53,26 +54,30 @@ def expected(weights, inputs):
 
 
 def test_the_official_two_files(run_encode, random_encoder, toy_folder):
-    # an empty value counts as not given
-    undone = {"vocab_path": "", "piece_model_path": ""}
-    arrays = run_encode(toy_folder / "dev.en.tsv", batch_size=2, use_cuda=0, **undone)
-    rows = [line.split("\t") for line in (toy_folder / "dev.en.tsv").read_text().splitlines()[1:]]
+    """cls_emb has the pooled first token of each row, and top_layer_emb all tokens of all rows."""
+    path = toy_folder / "dev.en.tsv"
+    empty = {"vocab_path": "", "piece_model_path": ""}  # they count as not given
+    arrays = run_encode(path, batch_size=2, use_cuda=0, **empty)
     tokenizer = Tokenizer.from_folder(random_encoder)
-    inputs = [tokenizer.build(row[1], row[2], 64) for row in rows]
+    inputs = []
+    for line in path.read_text().splitlines()[1:]:  # behind the header
+        _, text_a, text_b, _ = line.split("\t")
+        inputs.append(tokenizer.build(text_a, text_b, 64))
     pooled, states = zip(*expected(random_encoder, inputs))
     assert sorted(arrays) == ["cls_emb", "top_layer_emb"]
     np.testing.assert_allclose(arrays["cls_emb"], np.stack(pooled), atol=1e-5)
-    tokens = np.concatenate([layers[-1] for layers in states])
-    assert tokens.shape == (sum(map(len, inputs)), 16)
+    tokens = np.concatenate([layers[-1] for layers in states])  # [tokens of all rows, H]
+    assert tokens.shape == (sum(len(ids) for ids in inputs), 16)
     np.testing.assert_allclose(arrays["top_layer_emb"], tokens, atol=1e-5)
     assert {array.dtype.name for array in arrays.values()} == {"float32"}
 
 
 def test_windows_change_nothing(random_encoder, toy_folder, tmp_path):
+    """The vectors of 31 texts, encoded at once and 7 at a time, so that the last window is short."""
     encoder = PaddleEncoder(ErnieMModel(ErnieMConfig.from_json(random_encoder / "config.json")))
     encode = EncodePairs(Tokenizer.from_folder(random_encoder), 64)
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
-    for folder, window in (("whole", 1000), ("parts", 7)):  # 31 texts: the last window is short
+    for folder, window in (("whole", 1000), ("parts", 7)):
         (tmp_path / folder).mkdir()
         writer = VectorWriter(encoder, texts, encode, tmp_path / folder, window=window)
         writer.official()
@@ -82,24 +87,29 @@ def test_windows_change_nothing(random_encoder, toy_folder, tmp_path):
         np.testing.assert_allclose(parts, np.load(path), atol=1e-5, err_msg=path.name)
 
 
+WITHOUT_SPECIALS = slice(1, -1)
+ALL_TOKENS = slice(None)
+
+
 @pytest.mark.parametrize(
-    ("flags", "layer", "inner"),
+    ("flags", "layer", "tokens"),
     [
-        ({"vectors": "mean", "layer": "middle"}, 1, slice(1, -1)),
-        ({"vectors": "mean", "layer": 0}, 0, slice(1, -1)),
-        ({"vectors": "specials"}, 2, slice(None)),
-        ({"vectors": "mean", "dtype": "float16"}, 2, slice(1, -1)),
+        ({"vectors": "mean", "layer": "middle"}, 1, WITHOUT_SPECIALS),
+        ({"vectors": "mean", "layer": 0}, 0, WITHOUT_SPECIALS),
+        ({"vectors": "specials"}, 2, ALL_TOKENS),
+        ({"vectors": "mean", "dtype": "float16"}, 2, WITHOUT_SPECIALS),
     ],
 )
-def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, flags, layer, inner):
+def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, flags, layer, tokens):
     lines = ["the old cat is here", "a dog", "now the red hen was there then is here and there"] * 3
     (tmp_path / "in.txt").write_text("\n".join(lines))
     arrays = run_encode(tmp_path / "in.txt", data_format="text", **flags)
     inputs = map(Tokenizer.from_folder(random_encoder).build, lines)
-    means = [states[layer][inner].mean(axis=0) for _, states in expected(random_encoder, inputs)]
-    half = flags.get("dtype") == "float16"
-    assert list(arrays) == ["vectors"] and arrays["vectors"].dtype == ("float16" if half else "float32")
-    np.testing.assert_allclose(arrays["vectors"], np.stack(means), atol=2e-3 if half else 1e-5)
+    means = [states[layer][tokens].mean(axis=0) for _, states in expected(random_encoder, inputs)]
+    dtype = flags.get("dtype", "float32")
+    assert list(arrays) == ["vectors"] and arrays["vectors"].dtype == dtype
+    tolerance = {"float16": 2e-3, "float32": 1e-5}[dtype]
+    np.testing.assert_allclose(arrays["vectors"], np.stack(means), atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from finetune.conll import read_conll
-from finetune.metrics import entity_scores, seqeval_chunks
+from finetune.metrics import EntityCounts, entity_scores, seqeval_chunks
 from finetune.tagging import Tagging
 from reader.tagging import Sentence
 from tests.helpers.letters import Letters
 
 
-def scores(gold: str, predicted: str):
+def scores(gold: str, predicted: str) -> EntityCounts:
     """Scores of tags that are separated by spaces, in sentences that are separated by "/"."""
     gold_tags = [sentence.split() for sentence in gold.split("/")]
     predicted_tags = [sentence.split() for sentence in predicted.split("/")]
@@ -22,6 +22,7 @@ def scores(gold: str, predicted: str):
 @pytest.mark.parametrize(
     ("gold", "predicted", "counts"),
     [
+        # gold tags, predicted tags, (gold, predicted, correct) entities
         ("B-A I-A O B-B", "B-A I-A O B-B", (2, 2, 2)),
         ("I-A I-A O I-B", "B-A I-A O B-B", (2, 2, 2)),  # an I- that continues nothing begins an entity
         ("B-A I-A O", "B-A O O", (1, 1, 0)),  # too short
@@ -68,11 +69,12 @@ def test_conlleval_on_600_sequences(data_dir):
     assert f"; FB1: {computed.f1:6.2f}" in totals
 
 
-def test_the_form(tmp_path):
+def test_the_form_of_predictions(tmp_path):
+    """A word, its gold tag if there is one, and its predicted tag in a line; no white space within a word."""
     tags = ["B-MISC", "I-MISC", "B-LOC", "I-LOC", "O"]
-    task = Tagging(Letters(), tags, 64)
+    task = Tagging(Letters(), tags, max_seq_len=64)
     rows = [Sentence("El\x02Niño", (4, 0)), Sentence("前\x02a b\x02\xa0", (2, 3, 4))]
-    predictions = [np.array([4, 4]), np.array([2, 3, 4])]
+    predictions = [np.array([4, 4]), np.array([2, 3, 4])]  # ids of the words
     task.write(tmp_path / "a.txt", rows, predictions)
     text = "El O O\nNiño B-MISC O\n\n前 B-LOC B-LOC\na_b I-LOC I-LOC\n_ O O\n\n"
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == text

@@ -45,14 +45,23 @@ def test_defaults_are_the_official_ones():
 def test_every_official_flag_is_accepted(name):
     kind = FLAGS[name].kind
     text = "9"
+    value = "9"
     if kind is bool:
         text = "true"
+        value = True
+    elif kind is int:
+        value = 9
     elif kind is float:
-        text = "2.5" if name in ("init_loss_scaling", "incr_ratio") else "0.5"
+        above_1 = name in ("init_loss_scaling", "incr_ratio")
+        text = "2.5" if above_1 else "0.5"
+        value = float(text)
     elif get_origin(kind) is Literal:
         text = get_args(kind)[0]
+        value = text
+    elif name == "random_seed":
+        value = (9,)
     args = parse([f"--{name}", text])
-    assert str(getattr(args, name)).lower().strip("(),") in (text.lower(), f"{text}.0")
+    assert getattr(args, name) == value
     assert args.on_command_line == (name,)
 
 
@@ -71,8 +80,13 @@ def test_values():
     assert parse(["--learning_rate", "4e-4"]).learning_rate == 4e-4
     assert parse(["--use_fp16", "true", "--amp", "bf16"]).amp == "bf16"
     assert parse(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # a script's "$@" wins
-    undone = ("checkpoints", "max_steps", "random_seed", "learning_rate", "do_test", "amp")
-    assert parse(["--max_steps", "9", "--test_save", "", *(f"--{name}=" for name in undone)]) == parse([])
+
+
+def test_an_empty_value_is_the_default():
+    """It also takes back a value that stands before it."""
+    names = ("checkpoints", "max_steps", "random_seed", "learning_rate", "do_test", "amp")
+    empty = [f"--{name}=" for name in names]
+    assert parse(["--max_steps", "9", "--test_save", "", *empty]) == parse([])
 
 
 def test_the_official_ways_to_write_booleans():

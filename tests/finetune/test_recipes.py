@@ -19,7 +19,10 @@ from tests.launching import ROOT, call_main, clean_environment, stand_in_for_lau
 from utils.command_line import parse_args
 
 SIZES = ("small", "base", "large")
-TRANSFER, ALL, CONLL = "cross_lingual_transfer", "translate-train_all", "conll_finetune_on_all_dataset"
+TRANSFER = "cross_lingual_transfer"
+ALL = "translate-train_all"
+CONLL = "conll_finetune_on_all_dataset"
+# The columns of the rows below. "batch" is the total batch, over all devices.
 TOTALS = ("batch", "learning_rate", "layerwise_lr_decay", "weight_decay", "epoch")
 # Tables 12 (small and base) and 13 (large); warm-up is 10 % everywhere.
 SMALL = {
@@ -47,7 +50,8 @@ OTHERS |= {f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10)}
 # XTREME's values (scripts/train_udpos.sh, train_qa.sh).
 OTHERS |= {f"{size}/udpos_{TRANSFER}": (32, 2e-5, 1.0, 0, 10) for size in ("base", "large")}
 OTHERS |= {f"{size}/tydiqa_{TRANSFER}": (32, 3e-5, 1.0, 0.0001, 3) for size in ("base", "large")}
-TASKS = {  # task -> script, labels, longest input, steps between evaluations
+# task -> script, labels, longest input, steps between evaluations (None: not checked)
+TASKS = {
     "xnli": ("run_classifier.py", 3, 256, 1000),
     "pawsx": ("run_classifier.py", 2, None, None),
     "mlqa": ("run_mrc.py", 2, 384, 100),
@@ -56,6 +60,7 @@ TASKS = {  # task -> script, labels, longest input, steps between evaluations
     "udpos": ("run_sequence_labeling.py", 17, 128, 500),
     "tydiqa": ("run_mrc.py", 2, 384, 1000),
 }
+# The number of devices of a recipe, but for XNLI with all training data: 8.
 DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1, "udpos": 1, "tydiqa": 1}
 
 
@@ -88,6 +93,7 @@ def arguments(folder):
 
 @pytest.mark.parametrize("recipe", [*PAPER, *OTHERS])
 def test_values(arguments, recipe):
+    """The flags of each recipe, whose name is <size>/<task>_<what it is trained on>."""
     line = arguments(recipe)
     size, name = recipe.split("/")
     task = name.split("_")[0]
@@ -96,11 +102,14 @@ def test_values(arguments, recipe):
     assert line[:3] == ["--recipe_devices", str(devices), script]
     args = parse_args(FinetuneFlags, line[3:])
     values = {**vars(args), "batch": devices * args.batch_size}
-    assert tuple(values[name] for name in TOTALS) == {**PAPER, **OTHERS}[recipe]
+    assert tuple(values[column] for column in TOTALS) == (PAPER | OTHERS)[recipe]
     assert (args.warmup_proportion, args.lr_scheduler) == (0.1, "linear_warmup_decay")
-    assert (args.random_seed, args.official_compat) == ((1,) if task != "pawsx" else args.random_seed, False)
+    assert args.official_compat is False
+    if task != "pawsx":
+        assert args.random_seed == (1,)
     assert (args.do_train, args.do_val, args.do_test) == (True, True, False)
-    assert longest is None or (args.max_seq_len, args.validation_steps) == (longest, validation)
+    if longest is not None:
+        assert (args.max_seq_len, args.validation_steps) == (longest, validation)
     train = "en" if TRANSFER in name else "all"
     ending = "json" if script == "run_mrc.py" else "tsv"
     data = f"./data/{task}"
@@ -180,7 +189,8 @@ FINE_TUNING = MODEL + (
     "--lr_scheduler linear_warmup_decay {more}"
 )
 LABELS = "--label_map_config ./data/{task}/label_map.json "
-OFFICIAL = {  # script, its own flags, ending, devices, batch, weight decay, longest input, validation steps
+# task -> script, its own flags, ending, devices, batch, weight decay, longest input, validation steps
+OFFICIAL = {
     "xnli": ("run_classifier", LABELS + "--num_labels 3", "tsv", 2, 16, 0.0, 256, 1000),
     "conll": (
         "run_sequence_labeling",
@@ -203,7 +213,8 @@ OFFICIAL = {  # script, its own flags, ending, devices, batch, weight decay, lon
         100,
     ),
 }
-VALUES = {  # epochs, learning rate, layer-wise decay
+# recipe -> epochs, learning rate, layer-wise decay
+VALUES = {
     f"base/xnli_{TRANSFER}": (5, "5e-5", 0.8),
     f"base/xnli_{ALL}": (2, "5e-5", 0.8),
     f"base/conll_{TRANSFER}": (10, "4e-4", 0.8),
@@ -218,7 +229,7 @@ VALUES = {  # epochs, learning rate, layer-wise decay
 
 
 def official_line(name: str) -> tuple[list[str], str, list[str]]:
-    """Flags of the launcher, the script and its flags."""
+    """Flags of the launcher, the script and its flags, of a key of `VALUES` or <size>/encode_vector."""
     size, recipe = name.split("/")
     if recipe == "encode_vector":
         flags = (
@@ -262,9 +273,10 @@ def official(tmp_path_factory):
             source = f"train.{ending}" if part == "train" else f"dev.{language}.{ending}"
             shutil.copy(data / source, data / part / f"{name}.{ending}")
         (data / "lang_map.json").write_text('{"en": 0, "de": 1}')
-    answers = {"data": answering_toy.squad(8, seed=1)["data"]}
-    (folder / "data/mlqa/train/train.en.json").write_text(json.dumps(answers))
-    tags = [f"{letter}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for letter in "BI"]
+    # The toy's own training file has each question 300 times.
+    (folder / "data/mlqa/train/train.en.json").write_text(json.dumps(answering_toy.squad(8, seed=1)))
+    # CoNLL's 9 labels, which the official command line says, and not the toy's 5.
+    tags = [f"{letter}-{type_}" for type_ in ("PER", "ORG", "LOC", "MISC") for letter in "BI"]
     label_map = {tag: number for number, tag in enumerate([*tags, "O"])}
     (folder / "data/conll/label_map.json").write_text(json.dumps(label_map))
     shutil.copy(folder / "data/xnli/train.tsv", folder / "data/test.tsv")

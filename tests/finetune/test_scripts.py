@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.finetune import tagging_toy, toy
+from tests.helpers.small_corpus import write_lines
 from tests.launching import ROOT, clean_environment
 
 XNLI = "xnli_cross_lingual_transfer.sh"
@@ -28,13 +29,14 @@ def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
 
 
 def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.CompletedProcess:
-    """Run a script of the repository itself; its logs go to `cwd/log`."""
+    """Run a script of the repository itself with flags `more`; its logs go to `cwd/log`."""
     environment = clean_environment(LOG_DIR=str(cwd / "log"), **environment)
     command = ["sh", str(ROOT / "scripts" / script), *map(str, more)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
+    """The total batch of 8 is printed before the run and in its log."""
     few = {"batch_size": 4, "max_steps": 3, "init_pretraining_params": ""}
     overrides = toy.flags(toy_folder, tmp_path / "out", **few)
     completed = sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2")
@@ -58,8 +60,10 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
 
 
 def test_recipes_in_one_folder(toy_folder, tmp_path):
-    """XNLI; PAN-X is refused in the same ./checkpoints; Tatoeba takes XNLI's best."""
-    folder, tagging, pairs = (tmp_path / name for name in ("repository", "tagging", "pairs"))
+    """XNLI is trained; PAN-X is refused in the same ./checkpoints; Tatoeba takes XNLI's best."""
+    folder = tmp_path / "repository"
+    tagging = tmp_path / "tagging"
+    pairs = tmp_path / "pairs"
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     for name in ("launch.py", "run_classifier.py", "run_sequence_labeling.py", "run_retrieval.py", ".venv"):
         (folder / name).symlink_to(ROOT / name)
@@ -67,7 +71,7 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     tagging_toy.make(tagging)
     pairs.mkdir()
     for side in ("de", "en"):
-        (pairs / f"de-en.{side}").write_text("".join(f"{row[1]}\n" for row in toy.rows(9, 3)))
+        write_lines(pairs / f"de-en.{side}", [row.text_a for row in toy.rows(9, seed=3)])
 
     def recipe(name: str, *flags) -> subprocess.CompletedProcess:
         command = ["sh", f"scripts/small/{name}.sh", *map(str, flags)]

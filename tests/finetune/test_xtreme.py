@@ -20,8 +20,18 @@ from scripts.data.treebank import PARTS_OF_SPEECH
 from tests.helpers.letters import Letters
 from utils.errors import UserError
 
-LANGUAGES = {"xnli": 15, "pawsx": 7, "udpos": 33, "panx": 40, "xquad": 11, "mlqa": 7, "tydiqa": 9}
-LANGUAGES |= {"bucc2018": 4, "tatoeba": 36}
+# task -> the number of its languages in XTREME
+LANGUAGES = {
+    "xnli": 15,
+    "pawsx": 7,
+    "udpos": 33,
+    "panx": 40,
+    "xquad": 11,
+    "mlqa": 7,
+    "tydiqa": 9,
+    "bucc2018": 4,
+    "tatoeba": 36,
+}
 LABELS = {
     "xnli": ["contradiction", "entailment", "neutral"],
     "pawsx": ["0", "1"],
@@ -32,52 +42,59 @@ WORDS = ["red", "green", "blue", "north", "south", "old", "new", "big"]
 
 
 def write(path, text: str):
+    """Write a file and the folders above it; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def number_names(task: str) -> str:
-    return json.dumps({name: number for number, name in enumerate(LABELS[task])})
+def write_label_map(data, name: str) -> dict[str, int]:
+    label_map = {label: number for number, label in enumerate(LABELS[name])}
+    write(data / name / "label_map.json", json.dumps(label_map))
+    return label_map
 
 
-def make_classes(data, runs, task, draw) -> None:
-    write(data / task / "label_map.json", number_names(task))
-    labels = LABELS[task]
-    for language in TASKS[task].languages.split():
+# Each function writes the gold files of a task to `data`, as prepare.py does, and random predictions to
+# `runs`/<task>, as the command of the task does. The names of predictions end with epoch 3 and step 120.
+
+
+def make_classes(data, runs, name, draw) -> None:
+    """9 rows for each language."""
+    label_map = write_label_map(data, name)
+    labels = LABELS[name]
+    task = Classification(Letters(), labels, max_seq_len=16)
+    for language in TASKS[name].languages.split():
         rows = "".join(f"a\tb\t{draw.choice(labels)}\n" for _ in range(9))
-        gold = write(data / f"{task}/test/test.{language}.tsv", "text_a\ttext_b\tlabel\n" + rows)
+        gold = write(data / f"{name}/test/test.{language}.tsv", "text_a\ttext_b\tlabel\n" + rows)
         probabilities = [np.array([draw.random() for _ in labels]) for _ in range(9)]
-        ids = {label: number for number, label in enumerate(labels)}
-        task_ = Classification(Letters(), labels, 16)
-        task_.write(runs / task / f"test.{language}.tsv.3.120", read_classification(gold, ids), probabilities)
+        examples = read_classification(gold, label_map)
+        task.write(runs / name / f"test.{language}.tsv.3.120", examples, probabilities)
 
 
-def make_tags(data, runs, task, draw) -> None:
-    write(data / task / "label_map.json", number_names(task))
-    labels = LABELS[task]
-    scheme = "NONE" if task == "udpos" else "IOB"
-    ids = {label: number for number, label in enumerate(labels)}
-    for language in TASKS[task].languages.split():
+def make_tags(data, runs, name, draw) -> None:
+    """5 sentences for each language. Three tags in five are correct, and some others by chance."""
+    label_map = write_label_map(data, name)
+    labels = LABELS[name]
+    scheme = "NONE" if name == "udpos" else "IOB"
+    task = Tagging(Letters(), labels, max_seq_len=16, scheme=scheme)
+    for language in TASKS[name].languages.split():
         lines = ["text_a\tlabel"]
         for _ in range(5):
             length = draw.randint(1, 7)
             tags = draw.choices(labels, k=length)
             lines.append(f"{JOINT.join(draw.choices(WORDS, k=length))}\t{JOINT.join(tags)}")
-        gold = write(data / f"{task}/test/test.{language}.tsv", "\n".join(lines) + "\n")
-        sentences = read_tagged(gold, ids, scheme)
+        gold = write(data / f"{name}/test/test.{language}.tsv", "\n".join(lines) + "\n")
+        sentences = read_tagged(gold, label_map, scheme)
         predicted = []
         for sentence in sentences:
-            row = [tag if draw.random() < 0.6 else draw.randrange(len(labels)) for tag in sentence.labels]
-            predicted.append(np.array(row))
-        task_ = Tagging(Letters(), labels, 16, scheme=scheme)
-        task_.write(runs / task / f"test.{language}.tsv.3.120", sentences, predicted)
+            ids = [id_ if draw.random() < 0.6 else draw.randrange(len(labels)) for id_ in sentence.labels]
+            predicted.append(np.array(ids))
+        task.write(runs / name / f"test.{language}.tsv.3.120", sentences, predicted)
 
 
-def make_answers(data, runs, task, draw) -> None:
-    """Answers of plain words, on which all rules of normalisation agree."""
-    place = {"xquad": "mlqa/xquad/xquad", "mlqa": "mlqa/test/test", "tydiqa": "tydiqa/dev/dev"}[task]
-    for language in TASKS[task].languages.split():
+def make_answers(data, runs, name, draw) -> None:
+    """6 questions for each language. Their answers are plain words, on which all rules agree."""
+    for language in TASKS[name].languages.split():
         questions = []
         answers = {}
         for number in range(6):
@@ -88,12 +105,14 @@ def make_answers(data, runs, task, draw) -> None:
             qas = [{"id": f"q{number}", "question": "?", "answers": [gold]}]
             questions.append({"paragraphs": [{"context": context, "qas": qas}]})
             answers[f"q{number}"] = " ".join(draw.sample(context.split(), draw.randint(1, 3)))
-        write(data / f"{place}.{language}.json", json.dumps({"data": questions}))
-        write(runs / task / f"test.{language}.json.3.120", json.dumps(answers))
-        write(runs / task / f"nbest_test.{language}.json.3.120", "{}")
+        place, _ = DEFINITIONS[name]
+        write(data / place.format(language), json.dumps({"data": questions}))
+        write(runs / name / f"test.{language}.json.3.120", json.dumps(answers))
+        write(runs / name / f"nbest_test.{language}.json.3.120", "{}")
 
 
 def make_tatoeba(data, runs, draw) -> None:
+    """Bitexts of 8 sentences; the predictions are lines by chance."""
     english = [f"{word} {number % 2}" for number, word in enumerate(WORDS)]
     draw.shuffle(english)
     for language, code in TATOEBA.items():
@@ -105,14 +124,22 @@ def make_tatoeba(data, runs, draw) -> None:
 
 
 def make_bucc(data, runs, draw) -> None:
+    """Texts of 9 sentences. Every other one has a translation: sentence n, from 0, is translated by 8 - n.
+
+    Mined are pairs of all sentences, with scores by chance.
+    """
     for language in TASKS["bucc2018"].languages.split():
-        place = data / f"bucc/test/{language}-en"
+        folder = data / "bucc/test"
         for side in (language, "en"):
-            write(place.with_name(f"{language}-en.{side}.ids"), "".join(f"{side}-{n}\n" for n in range(9)))
+            write(folder / f"{language}-en.{side}.ids", "".join(f"{side}-{n}\n" for n in range(9)))
         gold = "".join(f"{language}-{n}\ten-{8 - n}\n" for n in range(0, 9, 2))
-        write(place.with_name(f"{language}-en.gold.ids.tsv"), gold)
-        rows = [(draw.random(), n + 1, 9 - n if draw.random() < 0.8 else 1) for n in range(9)]
-        write(runs / f"bucc/{language}/test/scores.tsv", "".join(f"{s:.6f}\t{a}\t{b}\n" for s, a, b in rows))
+        write(folder / f"{language}-en.gold.ids.tsv", gold)
+        lines = []
+        for n in range(9):
+            score = draw.random()
+            translation = 8 - n if draw.random() < 0.8 else 0
+            lines.append(f"{score:.6f}\t{n + 1}\t{translation + 1}\n")  # lines are counted from 1
+        write(runs / f"bucc/{language}/test/scores.tsv", "".join(lines))
         write(runs / f"bucc/{language}/dev/mining.json", '{"threshold": 0.4}')
 
 
@@ -135,12 +162,14 @@ def finished(tmp_path_factory):
 
 
 def collect(finished, output, tasks=tuple(TASKS)) -> dict:
+    """Call the command on runs of these tasks; return scores.json."""
     runs = [f"{task}={finished / 'runs' / task.removesuffix('2018')}" for task in tasks]
     xtreme.main([*runs, "--data", str(finished / "data"), "--output", str(output)])
     return json.loads((output / "scores.json").read_text())
 
 
-# The definitions of XTREME's evaluate.py, on its submission files.
+# The definitions of XTREME's evaluate.py, on its submission files. `text` is that of a submission's file, and
+# `gold` or `english` that of the gold file.
 
 
 def chunks(tags: list[str]) -> set:
@@ -210,8 +239,9 @@ def mean_of_f1_and_matches(text: str, gold: str) -> float:
 
 
 def accuracy_of_matches(text: str, english: str) -> float:
-    lines = sorted((line, number) for number, line in enumerate(english.splitlines()))
-    return 100 * np.mean([int(cell) == number for cell, (_, number) in zip(text.split(), lines, strict=True)])
+    lines = english.splitlines()
+    labels = sorted(range(len(lines)), key=lambda number: lines[number])
+    return 100 * np.mean([int(cell) == label for cell, label in zip(text.split(), labels, strict=True)])
 
 
 def f1_of_mined_pairs(text: str, gold: str) -> float:
@@ -240,7 +270,7 @@ def expected_scores(data, submission) -> dict[str, float]:
     for task, (place, score_of) in DEFINITIONS.items():
         of_languages = []
         for path in sorted((submission / task).iterdir()):
-            language = path.name.split("-")[1].split(".")[0]
+            language = path.stem.removeprefix("test-")
             code = TATOEBA[language] if task == "tatoeba" else language
             gold = (data / place.format(code)).read_text(encoding="utf-8")
             of_languages.append(score_of(path.read_text(encoding="utf-8"), gold))
@@ -302,7 +332,7 @@ def test_means_need_all_tasks_and_all_languages(finished, tmp_path, capsys):
 
 XNLI = "runs/xnli/test.ar.tsv.3.120"
 MLQA = "runs/mlqa/test.en.json.3.120"
-# The run, the files that are changed, the message.
+# The argument of the command, the files that are changed and their new text, the message.
 CASES = [
     ("xnli", {}, "xnli: give task=folder, with one of the tasks xnli, pawsx, udpos"),
     ("xlni=runs/xnli", {}, "xlni=runs/xnli: give task=folder"),
