@@ -59,7 +59,10 @@ class Classification(SupervisedTask):
         return examples
 
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
-        """Return logits and probabilities. NumPy's softmax could differ from Paddle's in the last digit."""
+        """Return logits and probabilities.
+
+        They are computed here because NumPy's softmax could differ from Paddle's in the last digit.
+        """
         import paddle
         import paddle.nn.functional as F
 

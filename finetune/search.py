@@ -64,32 +64,59 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
         for start in starts.values():
             check_task(start, flags.init_task)
     if flags.do_train:
-        task = Retrieval(flags, starts)
-        with run_folder(flags, task.identity) as folder:
-            results = {}
-            for seed in flags.seeds:
-                seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
-                model = train_seed(task, seed, seed_folder, stop)
-                if model is None:
-                    return
-                if flags.cpu_bf16:
-                    use_cpu_bf16(model)
-                means = means_of_sentences(sentences, flags, model, task.tokenizer)
-                results[seed] = search(flags, seed, model, task.tokenizer, bitexts, means)
-            report_seeds(flags, results)
+        train_and_search_seeds(flags, starts, bitexts, sentences, stop)
     else:
-        results = {}
+        search_seeds(flags, starts, bitexts, sentences)
+
+
+def train_and_search_seeds(
+    flags: RetrievalFlags,
+    starts: Mapping[int, Checkpoint | None],
+    bitexts: list[Bitext],
+    sentences: Mapping[str, list[str]],
+    stop: StopSignal,
+) -> None:
+    """Train each seed, and search with its best model; then write the report.
+
+    Args:
+        starts: seed -> the weights that it starts from; None: random ones.
+        sentences: language -> the sentences of --centre_on.
+    """
+    task = Retrieval(flags, starts)
+    results = {}
+    with run_folder(flags, task.identity) as folder:
         for seed in flags.seeds:
-            model, tokenizer = open_encoder(flags, starts[seed], flags.dtype, seed)
-            precision = in_words(flags.dtype, flags.cpu_bf16)
-            logger.info("%s", summary(precision, distributed.world_size()))
+            seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
+            model = train_seed(task, seed, seed_folder, stop)
+            if model is None:
+                return
             if flags.cpu_bf16:
                 use_cpu_bf16(model)
-            means = means_of_sentences(sentences, flags, model, tokenizer)
-            if not sentences:
-                means = means_of_checkpoint(starts[seed], flags, model, bitexts)
-            results[seed] = search(flags, seed, model, tokenizer, bitexts, means)
+            means = means_of_sentences(sentences, flags, model, task.tokenizer)
+            results[seed] = search(flags, seed, model, task.tokenizer, bitexts, means)
         report_seeds(flags, results)
+
+
+def search_seeds(
+    flags: RetrievalFlags,
+    starts: Mapping[int, Checkpoint | None],
+    bitexts: list[Bitext],
+    sentences: Mapping[str, list[str]],
+) -> None:
+    """Search with the weights of each seed, and write the report. Arguments: see `train_and_search_seeds`."""
+    results = {}
+    for seed in flags.seeds:
+        model, tokenizer = open_encoder(flags, starts[seed], flags.dtype, seed)
+        precision = in_words(flags.dtype, flags.cpu_bf16)
+        logger.info("%s", summary(precision, distributed.world_size()))
+        if flags.cpu_bf16:
+            use_cpu_bf16(model)
+        if sentences:
+            means = means_of_sentences(sentences, flags, model, tokenizer)
+        else:
+            means = means_of_checkpoint(starts[seed], flags, model, bitexts)
+        results[seed] = search(flags, seed, model, tokenizer, bitexts, means)
+    report_seeds(flags, results)
 
 
 def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
@@ -280,6 +307,7 @@ def _divided(bitexts: list[Bitext], search_one: Callable[[Bitext], T]) -> dict[s
     results: dict[str, T] = {}
     for part in distributed.gather(own_results):
         results |= part
+    # In the order of the bitexts, on every process.
     return {bitext.language: results[bitext.language] for bitext in bitexts}
 
 

@@ -46,7 +46,8 @@ class XtremeTask(NamedTuple):
         group: the kind of the task. The mean of each group is shown, too.
         languages: of the test set, separated by spaces.
         gold: the gold file of a language below --data, with %s for the language.
-        read: (predictions, gold file, language) -> `ScoredFile`.
+        read: (predictions, gold file, language) -> `ScoredFile`. All such functions take the language, though
+            only some need it.
         ending: of the submission's files.
         predictions: the predictions of a language in the folder of a run, with %s for the language; "": they
             are named as --test_save says.
@@ -135,7 +136,7 @@ def collect(name: str, folder: Path, data: Path, output: Path) -> TaskScore:
             by_language.setdefault(metric, {})[language] = value
     if not by_language:
         raise UserError(f"{folder}: no predictions of {name} there; run with --do_test true (docs/xtreme.md)")
-    means = {metric: average(values) for metric, values in by_language.items()}
+    means = {metric: average(values) for metric, values in by_language.items()}  # one metric, or F1 and em
     return TaskScore(by_language, average(means), missing)
 
 

@@ -15,6 +15,7 @@ XNLI = "xnli_cross_lingual_transfer.sh"
 
 def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    # The script finds a python3 without the project's packages: one that fails.
     python = tmp_path / "python3"
     python.write_text("#!/bin/sh\nexit 1\n")
     python.chmod(0o755)

@@ -147,8 +147,8 @@ def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
     # g is in column 7 of the first window and column 1 of the second, h in columns 8 and 2.
     tags_of_g_and_h = [(0, 7, "B-A", 5), (0, 8, "B-B", 5), (1, 1, "I-B", 5), (1, 2, "I-A", 5)]
     tag_of_z = (3, 1, "I-B", 5)
-    others = [(window, column, "O", 1) for window in range(4) for column in range(10)]
-    model = model_for(batch, *tags_of_g_and_h, tag_of_z, *others)
+    outside = [(window, column, "O", 1) for window in range(4) for column in range(10)]
+    model = model_for(batch, *tags_of_g_and_h, tag_of_z, *outside)
     predictions, loss = task.predict(model, batch, labelled=False)
     assert task.tags(predictions[0]) == [*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"] and loss == 0.0
     assert task.tags(predictions[1]) == ["I-B"]

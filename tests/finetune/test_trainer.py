@@ -64,7 +64,8 @@ def scripted(monkeypatch):
     def evaluate_files(task, engine, files, *_):
         scores = {}
         for file in files:
-            accuracies = SCRIPTED[engine.steps]["heldout" if "heldout" in file.pattern else "dev"]
+            name = "heldout" if "heldout" in file.pattern else "dev"
+            accuracies = SCRIPTED[engine.steps][name]
             scores[file.pattern] = {language: {"acc": accuracy} for language, accuracy in accuracies.items()}
         return scores
 
