@@ -66,6 +66,7 @@ def legacy(request):
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("prefix, new_norm", [("decoder.", False), ("encoder.", True)])
 def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
+    """With each of the names that fairseq has used; `fused`: q, k and v are one tensor."""
     expected = weights(lm_head=True, pooler=False)
     state = fairseq_state(expected, prefix, fused, new_norm)
     (tmp_path / "xlmr").mkdir()

@@ -308,7 +308,7 @@ def test_bad_input(toy, tmp_path):
     keep = ["--keep_pieces_of", str(toy.path)]
     fallback = ["--fallback_of", str(toy.path)]
     with_bpe = [*keep, "--piece_model_path", str(bpe)]
-    cases = [
+    cases = [  # model, flags, message
         (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
         (source, [*keep, "--fallback_of", "other.txt"], "other.txt: cannot be read"),
         (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),

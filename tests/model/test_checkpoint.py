@@ -219,6 +219,7 @@ def test_adam_state_and_other_files_are_passed_over(tmp_path):
 
 
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
+    """ERNIE-M's released files have no such head; other models of the ERNIE family call it mask_lm."""
     model = PreTrainingModel(SHAPE, ["en", "fr"])
     assert write_fluid(tmp_path, model_weights(model)) == ["language_embeddings.weight"]
     assert {path.name for path in (tmp_path / "params").glob("mask_lm*")} == {

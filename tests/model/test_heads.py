@@ -71,8 +71,10 @@ def test_lm_head_is_tied_and_named_once(pretraining):
     x = F.layer_norm(F.gelu(F.linear(hidden, head.dense.weight, head.dense.bias)), [12])
     expected = paddle.matmul(x, table, transpose_y=True) + head.bias
     assert np.abs((head(hidden) - expected).numpy()).max() < 1e-9
+    # With twice the word table, the products are twice as large.
     pretraining.ernie_m.embeddings.word_embeddings.weight.set_value(table * 2)
-    assert np.abs((head(hidden) - head.bias - 2 * (expected - head.bias)).numpy()).max() < 1e-9
+    products = head(hidden) - head.bias
+    assert np.abs((products - 2 * (expected - head.bias)).numpy()).max() < 1e-9
 
 
 def loss_and_gradients(head: LMHead, hidden, loss_of):
@@ -132,7 +134,8 @@ def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
 
 def test_language_embeddings_touch_only_the_tokens_that_carry_a_language(pretraining):
     batch = packed_batch(TOKENS, LAYOUT)
-    languages = np.full(11, -1)
+    """Three tokens of the first sequence have a language, those of the second have none."""
+    languages = np.full(11, -1)  # none
     languages[[1, 3, 6]] = [0, 2, 1]
     in_languages = packed_batch(TOKENS, LAYOUT, language_ids=languages)
     plain = pretraining.encode(batch).numpy()

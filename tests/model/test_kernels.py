@@ -136,17 +136,17 @@ def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     model = SequenceClassifier(CONFIG, 3)
     engine = Engine(model, build_optimizer(model, 1e-3))
-    calls = []
+    shapes = []
     adamw = paddle._C_ops.adamw_
 
     def recorded_adamw(parameter, *rest):
-        calls.append(parameter.shape)
+        shapes.append(parameter.shape)
         return adamw(parameter, *rest)
 
     monkeypatch.setattr(paddle._C_ops, "adamw_", recorded_adamw)
     engine.step([packed_batch(np.arange(4, 13), Layout([6, 3]))], lambda batch: (model(batch).sum(), {}))
-    assert len(calls) == len(model.parameters())
-    assert calls[0] == [40, 12]  # the whole word table
+    assert len(shapes) == len(model.parameters())
+    assert shapes[0] == [40, 12]  # the whole word table
 
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):

@@ -100,7 +100,8 @@ def test_rounding_is_to_the_nearest_and_of_ties_to_even():
     ties = (np.arange(0x3F80_8000, 0x3F90_8000, 0x1_0000, np.uint32)).view(np.float32)
     x = np.concatenate([random, special, ties])[None]
     bits = x.view(np.uint32)
-    is_odd = (bits >> 16) & 1  # of the upper half
+    # Just below half of the lower half's range is added, and in ties to an odd upper half one more.
+    is_odd = (bits >> 16) & 1
     expected = (bits + 0x7FFF + is_odd) >> 16
     assert np.array_equal(onednn.to_bfloat16(x), expected)
     assert np.isnan(widen(onednn.to_bfloat16(np.array([[np.nan]], np.float32)))).all()

@@ -79,7 +79,8 @@ def test_paddlenlp(tmp_path, head):
     for name, options in forms.items():
         peer.save_pretrained(str(tmp_path / name), **options)
         checkpoint = open_checkpoint(tmp_path / name)
-        has_our_names = name == "safe" and head is None  # safetensors of a bare encoder, without a prefix
+        # The names in safetensors of a bare encoder have no prefix, so they are those of our own format.
+        has_our_names = name == "safe" and head is None
         assert checkpoint.format == "paddlenlp" or has_our_names
         assert checkpoint.unknown == []
         assert_close(of_ours(tmp_path / name, head, ids), expected, mask)

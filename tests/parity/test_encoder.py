@@ -168,7 +168,7 @@ def test_hugging_face_xlm_r(our_model, our_results, batch):
     )
     mapped = to_torch(our_model, XLM_R)
     state = dict(mapped.values())
-    # Its one token type is added everywhere: what is ours in the position table is the sum of the two.
+    # XLM-R adds its one token type at every position. Our position table has the sum of both tables.
     token_type = np.random.default_rng(1).normal(0, 0.02, [1, 768]).astype("float32")
     state["roberta.embeddings.token_type_embeddings.weight"] = token_type
     state["roberta.embeddings.position_embeddings.weight"] = (
@@ -179,8 +179,8 @@ def test_hugging_face_xlm_r(our_model, our_results, batch):
     mask = (input_ids != 1).long()
     output = peer(input_ids, attention_mask=mask, labels=labels, output_hidden_states=True)
     assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != 1)
-    first = torch.tanh(peer.classifier.dense(output.hidden_states[-1][:, 0])).detach().numpy()
-    assert np.abs(first - pooled).max() < 1e-4
+    peer_pooled = torch.tanh(peer.classifier.dense(output.hidden_states[-1][:, 0])).detach().numpy()
+    assert np.abs(peer_pooled - pooled).max() < 1e-4
     output.loss.backward()
     assert_gradients_agree(gradients, torch_gradients(peer, mapped))
 
