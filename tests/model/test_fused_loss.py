@@ -141,6 +141,14 @@ def test_small_weights_survive_float16(monkeypatch):
         assert 0 < np.abs(array - plain).max() < 0.02 * np.abs(plain).max()
 
 
+def test_gradients_of_chunks_are_added_up_in_full_precision():
+    """In float16, 2048 + 1 is 2048."""
+    total = None
+    for product in (2048.0, 1.0, 1.0):
+        total = fused_loss._add(total, paddle.full([1], product, "float16"), paddle.float32)
+    assert total.item() == 2050.0
+
+
 @pytest.fixture
 def operations(monkeypatch) -> Iterator[Operations]:
     return recorded_operations(monkeypatch)

@@ -132,6 +132,17 @@ def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
         assert np.abs(array - fast[name]).max() < 1e-12, name
 
 
+def test_plain_kernels_count_the_same_hits(monkeypatch):
+    model = PreTrainingModel(CONFIG, ["en"])
+    hidden = paddle.randn([9, 12])
+    labels = model.lm_head(hidden).argmax(1)
+    labels[::3] = (labels[::3] + 1) % 40
+    fast = model.lm_head.loss(hidden, labels)
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    plain = model.lm_head.loss(hidden, labels)
+    assert plain.correct.tolist() == fast.correct.tolist() == [False, True, True] * 3
+
+
 def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     model = SequenceClassifier(CONFIG, 3)
