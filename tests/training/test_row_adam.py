@@ -106,6 +106,16 @@ def test_the_gradient_between_backward_and_update(monkeypatch):
     assert table.weight.grad.tolist() == [[1, 1]]
 
 
+def test_words_of_several_processes_are_exchanged_once(monkeypatch):
+    """Another process has looked up the same words, and has the same gradient."""
+    use_gpu_kernels(monkeypatch)
+    table = WordEmbeddings(7, 2)
+    table(paddle.to_tensor([3, 5, 3])).sum().backward()
+    table.row_gradient.merge(sum_over_processes=lambda tensor: tensor.set_value(2 * tensor))
+    assert table.row_gradient.rows.tolist() == [3, 5]
+    assert table.weight.grad.tolist() == [[4, 4], [2, 2]]
+
+
 def test_a_table_with_a_head_has_a_dense_gradient(monkeypatch):
     use_gpu_kernels(monkeypatch)
     table = WordEmbeddings(7, 2)
@@ -130,6 +140,7 @@ def test_rows_begin_to_move():
     moment1[2] = 2.0
     moment2 = paddle.zeros([5, 2])
     moment2[1] = -3.0
+    moment2[2] = 1.0  # a row with both moments counts once
     moment2[4] = 3.0
     rows = MovingRowsOnGpu(5, moment1, moment2)
     assert rows.add(paddle.to_tensor([0, 4, 5])).item() == 4
