@@ -45,8 +45,8 @@ def test_the_mean_by_hand():
 
 
 def test_the_nearest_mean_names_the_language_of_each_layer():
-    """The two languages have the same means, but at exchanged layers."""
-    x_axis = [1, 0]
+    """The two languages have the same means, but at exchanged layers. A long mean is no nearer."""
+    x_axis = [9, 0]
     y_axis = [0, 1]
     means = LanguageMeans(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
     near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]

@@ -92,6 +92,12 @@ def test_search_is_centred_where_there_are_means(folder, models, means):
     assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(TEXTS[0], TEXTS, top_k=2, centre=False)
 
 
+def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models):
+    """Nobody asked for centred vectors, so it is no error either."""
+    expected = ernie_m.load(models / "encode").search(TEXTS[0], TEXTS, pooling="specials")
+    assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="specials") == expected
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
