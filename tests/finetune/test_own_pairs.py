@@ -62,13 +62,13 @@ def train(train_on_pairs, flags):
     return lambda out, **changes: train_on_pairs(out, **(flags | changes))
 
 
-def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None):
+def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0):
     """The steps that a process reads, of `world_size` processes."""
     rows = PairRows(pairs)
     return StepRows(
         Tokenizer.from_folder(corpus),
         rows,
-        numbers=np.arange(len(rows)),
+        numbers=np.arange(first_row, len(rows)),
         batch_size=BATCH,
         max_seq_len=MAX_SEQ_LEN,
         teacher=teacher,
@@ -111,6 +111,16 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
     assert numbers_read == set(range(ROWS))
 
 
+def test_rows_that_are_held_out_are_not_read(corpus, pairs):
+    first_row = 30
+    rows = rows_as_ids(corpus, pairs)
+    trained_queries = {row[0] for row in rows[first_row:]}
+    queries_read = set()
+    for _, step in zip(range(20), steps_of(corpus, pairs, first_row=first_row)()):
+        queries_read.update(as_tuples(step.sentences[:BATCH]))
+    assert queries_read == trained_queries
+
+
 def test_processes_share_a_step(corpus, pairs, teacher):
     """Of 8 rows they encode 2, 3 and 3: queries, positives, then negatives."""
     steps_of_processes = [steps_of(corpus, pairs, rank, 3, teacher)() for rank in range(3)]
@@ -151,6 +161,15 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
     assert set(range(ROWS)) - set(trained.tolist()) == {0, 20, 40}  # they have the query of row 0
     held_out, trained = divide(rows, validation_pairs=0)
     assert not len(held_out) and len(trained) == ROWS
+
+
+def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
+    """Row 0 is held out. Rows 1, 2 and 3 have its positive: as a positive, as the query, as a negative."""
+    rows = ["q0\tp0", "q1\tp0", "p0\tp2", "q3\tp3\tp0", *(f"q{number}\tp{number}" for number in range(4, 10))]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("\n".join(rows) + "\n")
+    held_out, trained = divide(PairRows(path), validation_pairs=1)
+    assert held_out.tolist() == [0] and trained.tolist() == list(range(4, 10))
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,20 @@ def test_the_report_has_every_measure(retrieve, folder):
         assert by_measure(report)[measure]["de"] == pytest.approx(np.mean(accuracies))
 
 
+def test_the_predictions_are_those_of_the_score(retrieve, folder, tmp_path):
+    """They are in the alphabetical order of the English sentences."""
+    english, foreign = (side[MIDDLE] for side in all_layers(folder, "de"))
+    lines = (folder / "pairs" / "de-en.en").read_text().splitlines()
+    order = sorted(range(len(lines)), key=lambda number: lines[number])
+    predictions = {}
+    for score in ("cosine", "margin"):
+        retrieve(score=score)
+        rows = (tmp_path / "out/predictions/tatoeba/test-de.tsv").read_text().splitlines()
+        predictions[score] = [int(row) for row in rows]
+        assert predictions[score] == search_both(english, foreign, score).forward[order].tolist()
+    assert predictions["cosine"] != predictions["margin"]
+
+
 def test_vectors_centred_on_files(retrieve, folder):
     files = ",".join(f"{language}<={folder}/pairs/de-en.{language}" for language in ("en", "de"))
     report = by_measure(retrieve(centre_on=files, languages="de"))
