@@ -297,6 +297,15 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     assert {"dev/dev.en.json", "train/train.en.json"} < set(files(tmp_path / "data/mlqa"))
 
 
+def test_a_part_with_a_missing_file_is_left_out(small, tmp_path):
+    """One language of XQuAD is not on the server: SQuAD, of the same task, is prepared alone."""
+    small.files.pop("/deepmind/xquad/master/xquad.vi.json")
+    with pytest.raises(UserError, match="not all files could be downloaded"):
+        get(tmp_path, "xquad", "squad")
+    assert (tmp_path / "data/mlqa/train/train.en.json").is_file()
+    assert not (tmp_path / "data/mlqa/xquad").exists()
+
+
 def test_a_part_of_another_version_is_not_gone_on_with(small, tmp_path):
     """After a download that broke off, the server has other versions of all files; they are fetched whole."""
     small.drop_at = 40
