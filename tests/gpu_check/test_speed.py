@@ -8,17 +8,28 @@ from model import device, fused_loss
 from scripts.gpu import export, speed, toys
 
 
-@pytest.mark.parametrize(("name", "tflops"), [("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", 0)])
-def test_the_peak_of_a_card(monkeypatch, name, tflops):
-    """That of its data sheet; for a card that is not in the list (0), the speed of a large product."""
-    monkeypatch.setattr(device, "on_gpu", lambda: bool(tflops))
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("NVIDIA H200", "the H200's 989 TFLOP/s"),
+        ("NVIDIA L4", "the L4's 121 TFLOP/s"),
+        ("NVIDIA L40S", "the speed of a large product"),
+    ],
+)
+def test_the_peak_of_a_card(gpu, monkeypatch, name, source):
+    """That of its data sheet; for a card that is not in the list, the speed of a large product."""
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: name)
-    peak, source = speed.peak_of_the_device()
-    assert peak > 1e8
-    if tflops:
-        assert (peak, source) == (tflops * 1e12, f"the {name.split()[1]}'s {tflops} TFLOP/s")
-    else:
-        assert source == "the speed of a large product"
+    monkeypatch.setattr(speed, "seconds_of", lambda work: 0.5)
+    assert speed.peak_of_the_device()[1] == source
+
+
+def test_the_peak_is_in_operations_per_second(gpu, monkeypatch):
+    """989 TFLOP/s of a data sheet; a product of 768 x 768 numbers in half a second."""
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert speed.peak_of_the_device()[0] == 989e12
+    monkeypatch.setattr(device, "on_gpu", lambda: False)
+    monkeypatch.setattr(speed, "seconds_of", lambda work: 0.5)
+    assert speed.peak_of_the_device()[0] == 4 * 768**3
 
 
 def test_warnings():
