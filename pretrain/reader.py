@@ -358,7 +358,7 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
         processes: among which the step is divided.
 
     Returns:
-        for each process its micro-batches, each the numbers of its sequences in ascending order.
+        The micro-batches of each process. A micro-batch is the numbers of its sequences, ascending.
     """
     longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()
     rounds = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of each process, rounded up

@@ -13,7 +13,7 @@ NO_DROPOUT = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout
 
 
 def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_path):
-    """And its losses are near those of float32."""
+    """The resumed run is the uninterrupted one, and its losses are near those of float32."""
     straight = pretrain(tiny_corpus, tmp_path / "straight", **BFLOAT16)
     resumed = pretrain(tiny_corpus, tmp_path / "resumed", run__stop_after_steps=5, **BFLOAT16)
     pretrain(tiny_corpus, resumed, **BFLOAT16)

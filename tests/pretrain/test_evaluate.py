@@ -39,12 +39,14 @@ class HeldOutRun:
 
     def predict_always(self, token: int) -> None:
         """Let the model predict this token everywhere with probability 1/2, all others equally likely."""
+        head = self.model.lm_head
+        logit_of_half = math.log(
+            self.tokenizer.vocab_size - 1
+        )  # as likely as all others, of logit 0, together
         with paddle.no_grad():
-            self.model.lm_head.word_embeddings.weight.zero_()
-            self.model.lm_head.bias.zero_()
-            self.model.lm_head.bias[token] = math.log(
-                self.tokenizer.vocab_size - 1
-            )  # as likely as all others
+            head.word_embeddings.weight.zero_()
+            head.bias.zero_()
+            head.bias[token] = logit_of_half
 
 
 @pytest.fixture
@@ -91,6 +93,7 @@ def test_the_masks_are_those_of_no_run(tiny_corpus, monkeypatch):
 
 
 def test_every_stream_has_its_numbers(held_out):
+    """A stream is a kind of evaluation and a language or a pair."""
     result = held_out.run()
     assert list(result) == ["mmlm", "tlm", "camlm", "btmlm", "retrieval"]
     assert list(result["mmlm"]) == ["de", "en", "fr"]
@@ -183,7 +186,10 @@ def test_when_it_is_due(tiny_corpus):
 
 
 def test_training_does_not_notice(pretrain):
-    """A run that is evaluated after every step ends with the bits of one that is never evaluated."""
+    """A run that is evaluated after every step ends with the bits of one that is never evaluated.
+
+    Pseudo-tokens are sampled, so evaluations draw random numbers, too.
+    """
     never = pretrain(run__eval_sequences=0, objectives__pseudo_choice="sample")
     often = pretrain("often", run__eval_steps=1, objectives__pseudo_choice="sample")
     often_arrays = checkpoint(often, STEPS)

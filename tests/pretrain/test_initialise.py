@@ -125,7 +125,7 @@ def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
 
 
 def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_corpus):
-    """The official directory has neither head nor language embeddings; configs/pretrain/continue.yaml."""
+    """By configs/pretrain/continue.yaml. A release has neither a head nor language embeddings."""
     config = official_config("tiny", vocab_size=tokenizer.vocab_size, **SHAPE)
     make_official_weights(tmp_path / "released", config, seed=5, pooler=False)
     swahili = write_lines(tmp_path / "sw.txt", sentences(1000, seed=31))

@@ -21,6 +21,7 @@ SEP = VOCABULARY.sep_id
 
 @pytest.fixture(scope="module")
 def model():
+    """A model of four layers in float64, without dropout."""
     paddle.set_default_dtype("float64")
     paddle.seed(1)
     config = ErnieMConfig(

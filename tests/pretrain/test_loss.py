@@ -43,12 +43,13 @@ CONFIG = ErnieMConfig(
 
 @pytest.fixture(scope="module")
 def model():
+    """In float64. The language embeddings and the head's bias, which begin with 0, get values."""
     paddle.set_default_dtype("float64")
     paddle.seed(3)
     model = PreTrainingModel(CONFIG, LANGUAGES)
     with paddle.no_grad():
-        model.language_embeddings.weight.set_value(paddle.randn([3, 16]))
-        model.lm_head.bias.set_value(paddle.randn([100]))
+        model.language_embeddings.weight.set_value(paddle.randn([len(LANGUAGES), CONFIG.hidden_size]))
+        model.lm_head.bias.set_value(paddle.randn([CONFIG.vocab_size]))
     yield model
     paddle.set_default_dtype("float32")
 

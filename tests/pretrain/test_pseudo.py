@@ -74,6 +74,7 @@ def test_all_pieces_without_specials(model):
 
 
 def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
+    """A dropout of 0.5 would give other pseudo-tokens each time."""
     batch = btmlm_batch()
     generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for training in (True, False):
