@@ -70,14 +70,14 @@ def watch_requests(app: App) -> App:
 
         async def watched_receive() -> Message:
             message = await receive()
-            if not message.get("more_body"):
+            if not message.get("more_body"):  # this is the last part of the body
                 connection.stop_timer()
             return message
 
         if not _has_body(scope):  # then the application may never call `receive`
             connection.stop_timer()
         await app(scope, watched_receive, send)
-        connection.start_timer()
+        connection.start_timer()  # for the next request on this connection
 
     return watched
 

@@ -171,11 +171,12 @@ def export(
     report = ExportReport(task, layer, list(graph.outputs), check_set.name)
 
     def compare(name: str, engine: GraphRunner) -> None:
+        """Compare an engine with the checkpoint, and add the result to the report. int8 has no bound."""
         outputs = run_all(task, engine, check_set.rows, pad_id)
         difference = largest_difference(expected, outputs)
         report.engines[name] = difference
-        line = "%s: the largest difference to the checkpoint is %.1e, on %s"
-        logger.info(line, name, difference, check_set.name)
+        message = "%s: the largest difference to the checkpoint is %.1e, on %s"
+        logger.info(message, name, difference, check_set.name)
         if name == "onnx-int8":
             report.int8.update(agreement(task, check_set, expected, outputs))
             logger.info("onnx-int8: %s", in_words(report.int8))

@@ -61,12 +61,14 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
         KeyboardInterrupt: Ctrl-C came.
     """
     crew = _Crew()
-    before = {number: signal.signal(number, crew.stop_at) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers_before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handlers_before[number] = signal.signal(number, crew.stop_at)
     try:
         with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(crew.carry_out, chains))
+            list(pool.map(crew.carry_out, chains))  # a list, so that an error of a thread is raised here
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
     if crew.failure:
         raise UserError(crew.failure)

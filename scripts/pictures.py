@@ -95,17 +95,18 @@ def matrices() -> list[Matrix]:
     side = np.array([0, 0, 0, 1, 1, 1, 1])  # 0: the source, 1: the target
     masked = np.array([kind == MASKED for kind in pair_kinds])
     stage1 = ["x1", "x2", "x3", "x4", "M5", "M6", "M7"]
+    stage1_kinds = [SOURCE, SOURCE, SOURCE, SOURCE, MASKED, MASKED, MASKED]
     stage2 = ["x1", "M2", "x3", "x4", "h5", "h6", "h7"]
     stage2_kinds = [SOURCE, MASKED, SOURCE, SOURCE, PSEUDO, PSEUDO, PSEUDO]
     everything = np.ones((7, 7), bool)
     camlm = attention_mask.camlm(side, masked)
     placeholders = attention_mask.compact(context_length=4, placeholders=3)
     return [
-        Matrix("MMLM", pair[:3], pair_kinds[:3], 3, everything[:3, :3]),
-        Matrix("TLM", pair, pair_kinds, 3, everything),
-        Matrix("CAMLM", pair, pair_kinds, 3, camlm),
-        Matrix("BTMLM, stage 1", stage1, [SOURCE] * 4 + [MASKED] * 3, 4, placeholders),
-        Matrix("BTMLM, stage 2", stage2, stage2_kinds, 4, everything),
+        Matrix("MMLM", pair[:3], pair_kinds[:3], boundary=3, mask=everything[:3, :3]),
+        Matrix("TLM", pair, pair_kinds, boundary=3, mask=everything),
+        Matrix("CAMLM", pair, pair_kinds, boundary=3, mask=camlm),
+        Matrix("BTMLM, stage 1", stage1, stage1_kinds, boundary=4, mask=placeholders),
+        Matrix("BTMLM, stage 2", stage2, stage2_kinds, boundary=4, mask=everything),
     ]
 
 

@@ -102,7 +102,7 @@ class EncodeTexts:
         Args:
             languages: of each text, if vectors are centred; None: the language of the nearest mean.
         """
-        features = self.features([Example(text, None) for text in texts])
+        features = self.features([Example(text, text_b=None) for text in texts])
         rows = [feature.ids for feature in features]
         pad_id = self.model.config["pad_token_id"]
         vectors = np.empty([len(rows), self.model.config["hidden_size"]], np.float32)

@@ -129,7 +129,9 @@ class TagWords(FineTunedTask):
         return words
 
     def answer(self, sentences: list[Words]) -> list[dict]:
-        features = self.task.encode([Sentence(JOINT.join(sentence.words), None) for sentence in sentences])
+        features = self.task.encode(
+            [Sentence(JOINT.join(sentence.words), labels=None) for sentence in sentences]
+        )
         answers = []
         for sentence, label_ids in zip(sentences, self.predictions(features)):
             tags = self.task.tags(label_ids)

@@ -65,10 +65,11 @@ class CompareTokens:
         self.centre = centres_by_default(model, options) if options.centre is None else options.centre
 
     def parse(self, request: dict) -> CompareRequest:
-        texts = texts_of(request, self.encode.model.tokenizer, self.encode.max_seq_len - 2)
+        longest = self.encode.max_seq_len - 2  # without [CLS] and [SEP]
+        texts = texts_of(request, self.encode.model.tokenizer, longest)
         centre = flag_of(request, "centre", self.centre)
         if centre:
-            self.encode.means_of_languages()
+            self.encode.means_of_languages()  # an error here if there are none
         return CompareRequest(texts, self.encode.layer_of(request), centre)
 
     def answer(self, requests: list[CompareRequest]) -> list[dict]:

@@ -142,7 +142,7 @@ class SearchCorpus:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
         centre = flag_of(request, "centre", self.centre)
         if centre:
-            self.encode.means_of_languages()
+            self.encode.means_of_languages()  # an error here if there are none
         return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each, centre)
 
     def check_length(self, request: SearchInput) -> None:
@@ -152,7 +152,7 @@ class SearchCorpus:
             UserError: it would be.
         """
         count = len(self.encode.model.tokenizer.encode(request.text))
-        check_length("text", count, self.encode.max_seq_len - 2)
+        check_length("text", count, self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
     def answer(self, requests: list[SearchInput]) -> list[dict]:
         answers: list[dict] = [{} for _ in requests]
@@ -179,7 +179,7 @@ class SearchCorpus:
         hits: list[list[Hit]] = [[] for _ in queries]
         if each:
             for members in self.members.values():
-                _add_nearest(hits, queries, vectors, members, 1)
+                _add_nearest(hits, queries, vectors, members, count=1)
         else:
             _add_nearest(hits, queries, vectors, np.arange(len(vectors)), self.top_k)
         return [sorted(hits_of_query, key=lambda hit: -hit.cosine) for hits_of_query in hits]

@@ -115,7 +115,7 @@ class FillMasks(MaskedLmTask):
 
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
-        hidden = []
+        hidden = []  # of each request: the states of its masks, [masks, H]
         counts = []  # of masks in each request
         # One by one: there are few requests, and each may need many logits.
         for request in requests:
@@ -129,8 +129,8 @@ class FillMasks(MaskedLmTask):
                 states = self.model.encode(inputs, paddle.to_tensor(np.flatnonzero(is_mask)))
             hidden.append(states.astype("float32"))
             counts.append(int(is_mask.sum()))
-        tokens = iter(self.likeliest(paddle.concat(hidden)))
-        return [{"masks": [next(tokens) for _ in range(count)]} for count in counts]
+        candidates = iter(self.likeliest(paddle.concat(hidden)))  # of each mask of all requests
+        return [{"masks": [next(candidates) for _ in range(count)]} for count in counts]
 
 
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -59,7 +59,8 @@ def _loss_and_gradients(model: paddle.nn.Layer, recompute: bool) -> list[np.ndar
     """The loss of a batch, and the gradients of all parameters as one array. The seed is always the same."""
     model.ernie_m.use_recompute(recompute)
     paddle.seed(7)
-    loss = masked_lm_loss(model, *to_device([toys.batch_of("mmlm", 0)])).total
+    (batch,) = to_device([toys.batch_of("mmlm", step=0)])
+    loss = masked_lm_loss(model, batch).total
     loss.backward()
     gradients = []
     for parameter in model.parameters():

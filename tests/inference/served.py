@@ -58,4 +58,6 @@ def ask(address: str, body=None, headers=None) -> tuple[int, dict]:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         text = error.read()
-        return error.code, json.loads(text) if text.startswith(b"{") else {"detail": text.decode()}
+        if text.startswith(b"{"):
+            return error.code, json.loads(text)
+        return error.code, {"detail": text.decode()}  # such as "Invalid host header"

@@ -261,7 +261,7 @@ def test_bad_flags(models, tmp_path, refused, flags, message):
 
 def test_a_full_disk(models, tmp_path, refused):
     """Paddle writes a part of its weights, and says nothing."""
-    with disk_full_after(20_000):
+    with disk_full_after(20_000):  # bytes, which are fewer than the weights have
         line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
     assert f"{tmp_path / 'out'}: no space left to write it" in line
     assert list(tmp_path.iterdir()) == []

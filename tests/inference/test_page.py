@@ -48,10 +48,10 @@ def page(models, tmp_path_factory):
     centred = folder / "full"
     shutil.copytree(models / "full", centred)
     write_means(centred, ["de", "en"])  # not of the corpus, so that each text is nearest to itself
-    kinds = ",".join(map(str, (centred, models / "classify", models / "tag", models / "answer")))
+    folders = ",".join(map(str, (centred, models / "classify", models / "tag", models / "answer")))
     corpus = f"ar<={folder / 'ar'},fr<={folder / 'fr'}"
     with (
-        serving("--model", kinds, "--corpus", corpus) as (address, _),
+        serving("--model", folders, "--corpus", corpus) as (address, _),
         browser.Browser(tmp_path_factory.mktemp("profile")) as opened,
     ):
         opened.address = address

@@ -53,7 +53,7 @@ def test_on_the_command_line(models, exported, ask):
         {"id": 3, "text": TEXTS[0]},
         {"text": TEXTS[1], "labels": ["tan", "lera"], "template": "{}"},
         {"text": TEXTS[0], "several": True},
-        {"text": "bado " * 90},
+        {"text": "bado " * 90},  # too long, so it is cut
     ]
     flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "template": TEMPLATE}
     answers = ask(requests, model=models / "classify", **flags)
@@ -63,6 +63,7 @@ def test_on_the_command_line(models, exported, ask):
         expected["probabilities"], abs=2e-6
     )
     assert set(answers[1]["probabilities"]) == {"tan", "lera"}
+    # With "several", each label has a probability of its own.
     assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
     assert [answer.get("cut") for answer in answers] == [None, None, None, True]
     answers_of_export = ask(requests, model=exported / "classify", **flags)

@@ -66,8 +66,9 @@ PICTURES = {
 def page(tmp_path_factory):
     """A browser that shows the page of the demo's command; `address` is the server's."""
     words = shlex.split(demo.serving_command().replace(str(demo.OUTPUT), DEMO))
+    flags = words[words.index("--serve") + 1 :]
     with (
-        serving(*words[words.index("--serve") + 1 :]) as (address, _),
+        serving(*flags) as (address, _),
         browser.Browser(tmp_path_factory.mktemp("profile")) as opened,
     ):
         opened.address = address
