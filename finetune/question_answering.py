@@ -200,6 +200,7 @@ class QuestionAnswering(SupervisedTask):
             # The input ends with one [SEP] behind the context; the rest is padding.
             start_logits = self.candidates(outputs["start_logits"][row][: behind_context + 1])
             end_logits = self.candidates(outputs["end_logits"][row][: behind_context + 1])
+            # Copies, because a view would keep the arrays of the whole batch.
             scores = SpanScores(
                 start_logits[first_start:behind_starts].copy(),
                 end_logits[first_start:behind_context].copy(),

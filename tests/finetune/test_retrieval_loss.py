@@ -121,4 +121,4 @@ def test_the_teacher_is_learned_by_both_sides():
     teacher = np.random.default_rng(6).normal(size=sources.shape)
     errors = [(sources - teacher) ** 2, (candidates[:6] - teacher) ** 2]
     loss, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
-    assert loss.item() == pytest.approx(6 * np.mean(errors), abs=1e-9)
+    assert loss.item() == pytest.approx(6 * np.mean(errors), abs=1e-9)  # the sum over 6 pairs

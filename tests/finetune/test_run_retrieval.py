@@ -266,7 +266,7 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     """They are those of the layer that is searched; without one of the languages there are no such rows."""
     weights = tmp_path / "weights"
     shutil.copytree(folder / "weights", weights)
-    (weights / MANIFEST).unlink()
+    (weights / MANIFEST).unlink()  # it does not list the file of means
     rng = np.random.default_rng(0)
     means = {}
     for language in ("de", "en", "xx"):

@@ -161,6 +161,7 @@ def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):
     seeds = {"random_seed": "1,2", **FAST}
     straight = classify(**seeds)
     (tmp_path / "data").symlink_to(toy_folder)
+    # Seed 1 stays finished, and seed 2 is run again.
     for name in ("selected.json", "best", "step_2", "step_4", "step_6"):
         path = tmp_path / "out" / "seed_2" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()

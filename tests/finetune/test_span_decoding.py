@@ -94,7 +94,7 @@ def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
     for answer in answers:
         assert answer.text and text[answer.start :].startswith(answer.text)
     monkeypatch.setattr(task, "text_of", lambda *_: ("same", 0))
-    assert [len(ranked) for ranked in task.rank(data, predictions)] == [0, 1, 0, 0, 0, 0]
+    assert [len(ranked) for ranked in task.rank(data, predictions)] == [0, 1, 0, 0, 0, 0]  # of 6 questions
     assert task.rank(data, predictions)[1][0].start_logit == 3  # the best of equal texts
     monkeypatch.setattr(task, "text_of", lambda *_: ("", 0))
     assert task.rank(data, predictions)[1] == []  # a lone space is no answer

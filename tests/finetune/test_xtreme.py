@@ -321,11 +321,11 @@ def test_means_need_all_tasks_and_all_languages(finished, tmp_path, capsys):
     assert list(values["tasks"]) == ["xnli", "bucc2018", "tatoeba"]
     assert list(values["means"]) == ["retrieval"]
     assert "a mean needs all of its tasks in all languages" in capsys.readouterr().out
-    removed = finished / "runs/bucc/ru/test/scores.tsv"
-    text = removed.read_text()
-    removed.unlink()
+    scores_of_russian = finished / "runs/bucc/ru/test/scores.tsv"
+    text = scores_of_russian.read_text()
+    scores_of_russian.unlink()
     values = collect(finished, tmp_path / "fewer", ("tatoeba", "bucc2018"))
-    removed.write_text(text)
+    scores_of_russian.write_text(text)  # for the other tests
     assert (values["tasks"]["bucc2018"]["missing"], values["means"]) == (["ru"], {})
     assert "3/4" in capsys.readouterr().out
 
