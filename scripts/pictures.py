@@ -201,7 +201,8 @@ def ratios(rows: Mapping[str, Mapping[str, Any]]) -> str:
         top += 30
     line = BAR_LEFT + BAR_UNIT  # where a bar of 1 ends
     parts.append(f"<path d='M{line} {MARGIN} L{line} {top}' stroke='{INK}' stroke-dasharray='4 3'/>")
-    return svg(BAR_LEFT + 5 * BAR_UNIT + 320, top + MARGIN, parts)
+    width = BAR_LEFT + 5 * BAR_UNIT + 320  # room for ratios of up to 5, and for the text behind a bar
+    return svg(width, top + MARGIN, parts)
 
 
 def rectangle(x: int, y: int, width: int, height: int, colour: str) -> str:

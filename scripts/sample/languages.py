@@ -114,7 +114,7 @@ def say_thing(code: str, scene: Scene) -> str:
         return russian_thing(scene, noun, adjective)
     is_plural = scene.count > 1
     number = str(scene.count)
-    if code == "tr":
+    if code == "tr":  # a noun after a numeral has no plural ending; "bir" is the article
         return phrase(number, adjective, noun) if is_plural else phrase(adjective, "bir", noun)
     *genders, singular, plural = noun
     gender = genders[0] if genders else None  # English nouns have none
@@ -124,9 +124,10 @@ def say_thing(code: str, scene: Scene) -> str:
         adjective = inflect(adjective, gender, is_plural, code)
     if not is_plural and code == "en":
         number = "an" if (adjective or singular)[0] in "aeiou" else "a"
-    elif not is_plural:
+    elif not is_plural:  # the article; None where a language has none
         number = words.get("articles", {}).get(gender)
     noun = plural if is_plural else singular
+    # In French only words for sizes stand before the noun.
     is_noun_first = code in ("ar", "es") or (code == "fr" and scene.attribute not in SIZES)
     if is_noun_first:
         return phrase(number, noun, adjective)

@@ -18,6 +18,7 @@ from model.checkpoint.manifest import MANIFEST
 from model.checkpoint.read import LANGUAGE_MEANS
 from reader.corpus import Corpus
 from tests.helpers.small_corpus import build, sentences
+from tests.inference import toy_models
 from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError
 
@@ -184,12 +185,15 @@ def test_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models,
     weights = shutil.copytree(models / "encode", tmp_path / "weights")
     (weights / MANIFEST).unlink()
     rng = np.random.default_rng(0)
-    means = {name: rng.normal(size=(3, 32)).astype(np.float32) for name in ("de", "en")}
+    shape = (toy_models.LAYERS + 1, toy_models.HIDDEN_SIZE)
+    means = {language: rng.normal(size=shape).astype(np.float32) for language in ("de", "en")}
     safetensors.write(weights / LANGUAGE_MEANS, means)
     rows, facts = run_mining("beside", model=weights)
     source, target = (vectors_of(tmp_path / "beside", name) for name in ("source", "target"))
+    # Vectors are kept as they are; only the search takes the means from them.
     np.testing.assert_allclose(vectors_of(tmp_path / "mined", "source"), source, atol=1e-6)
-    source, target = unit(source - means["de"][2]), unit(target - means["en"][2])  # of the top layer
+    source = unit(source - means["de"][toy_models.LAYERS])  # the mean of the top layer
+    target = unit(target - means["en"][toy_models.LAYERS])
     forward = Neighbours(*nearest(source, target, NEIGHBOURS))
     backward = Neighbours(*nearest(target, source, NEIGHBOURS))
     expected = mine(forward, backward)
