@@ -94,7 +94,8 @@ def test_masked_lm_steps():
 def test_the_cost_of_the_full_strategy():
     flags = ["--layers=1", "--vocab=300", "--length=32", "--sequences=4", "--micro=1", "--alternations=2"]
     result = last_line("pretrain_cost.py", *flags)
-    assert result["ratio"] > 0 and result["alternations"] == 2 and len(result["spread"]) == 5
+    assert result["ratio"] > 0 and result["alternations"] == 2
+    assert len(result["spread"]) == 5  # least, three quartiles, most
     assert list(result["tokens_per_second"]) == ["mmlm + tlm", "full"]
 
 

@@ -88,7 +88,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         ({}, "classification"),  # by its class
         ({"task": "seq_label"}, "tagging"),  # an official word
         ({"task": "retrieval"}, "retrieval"),
-        ({"task": "tagging", "head": "choice"}, "choice"),  # convert.py was told so
+        ({"task": "tagging", "head": "choice"}, "choice"),  # as --head of convert.py said
         ({"task": "sorting"}, "classification"),  # an unknown word: by its class again
         ({"task": ["tagging"]}, "classification"),
     ],

@@ -167,7 +167,7 @@ def test_a_logit_is_moved_in_24_bytes(monkeypatch, operations):
 def test_the_table_is_cast_once(monkeypatch, operations):
     """Though the loss is computed in three chunks."""
     monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float32)
-    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 50 * 192 * 4)
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 50 * 192 * 4)  # of 50 of the 140 positions
     example = Example("float64")
     operations.begin()
     loss = example.loss()

@@ -61,6 +61,7 @@ def test_the_first_of_two_names_of_a_tensor_counts(tmp_path):
 
 
 def test_the_vocabulary_derives_from_the_piece_model(tmp_path):
+    """XLM-R has no vocab.txt, so one beside its files is not taken."""
     make_xlm_r(tmp_path)
     for name in ("vocab.txt", "sentencepiece.bpe.model"):
         (tmp_path / name).write_text("")
