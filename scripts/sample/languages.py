@@ -35,7 +35,7 @@ def lexicon(code: str) -> Lexicon:
 def chinese_words() -> set[str]:
     """Every Chinese word: no space separates them, and the pieces of the vocabulary must not span several."""
     lexicon_zh = lexicon("zh")
-    words = {"一"}
+    words = {"一"}  # one, the only numeral that is written in Chinese
     for measure_word, noun in lexicon_zh["nouns"].values():
         words |= {measure_word, noun}
     for kind in ("subjects", "attributes", "verbs", "places", "days"):

@@ -60,6 +60,7 @@ def test_encode_vector(models, tmp_path, cpu_with_bf16):
 
 def test_what_is_refused(models, exported, refused, monkeypatch):
     def call(model):
+        """A call of predict.py in bfloat16, which `refused` makes."""
         return lambda: call_main(predict, as_flags({"task": "encode", "model": model, "amp": "bf16"}))
 
     assert "encode: amp bf16 is for checkpoints; this folder" in refused(call(exported / "encode"))

@@ -256,12 +256,13 @@ def test_keyboard(page):
         assert page.value("document.querySelector('[role=tab][aria-selected=true]').id") == f"tab-{chosen}"
         assert page.value(f"document.querySelector('#panel-{chosen}').checkVisibility()")
     for modifiers in (2, 0):  # Ctrl+Enter; in a search Enter alone
+        text = TEXTS[2 + modifiers]  # another one each time
         page.value("void (document.querySelector('#search-text').value = '')")
-        page.type("#search-text", TEXTS[2 + modifiers])
+        page.type("#search-text", text)
         page.value("void delete document.querySelector('#panel-search .answer').dataset.done")
         page.press("Enter", modifiers)
         answered(page, "search")
-        assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[2 + modifiers]
+        assert texts_of(page, "#panel-search .sentence")[0] == text
 
 
 def test_copy(page):

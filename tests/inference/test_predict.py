@@ -336,6 +336,7 @@ def test_probe(models, ask):
 
 
 def test_files_and_order(models, tmp_path, ask):
+    """A file of Windows, with a byte order mark and blank lines at its end, is answered in its order."""
     lines = [{"id": i, "text": text} for i, text in enumerate(sentences(300, seed=8))]
     source = tmp_path / "in.jsonl"
     target = tmp_path / "out.jsonl"
