@@ -99,11 +99,9 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         logger.info(
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )
-        scores = (
-            folder.records.last_evaluation() if folder.records else None
-        )  # records are on the main process
-        for line in summary(scores or {}):
-            logger.info("%s", line)
+        if folder.records is not None:  # on the main process
+            for line in summary(folder.records.last_evaluation() or {}):
+                logger.info("%s", line)
         return
     stall_watch = StallWatch(trainer.pace.stall_seconds, trainer.pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):

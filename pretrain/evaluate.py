@@ -250,9 +250,8 @@ class Evaluator:
         """Runs of consecutive examples of at most `run.micro_batch_tokens`, and their generators."""
         tokens = np.array([self.objectives.tokens(objective, text) for text in examples], np.int64)
         first = 0
-        while (
-            first < len(examples) and not self.stop
-        ):  # when asked to stop, `run` drops the unfinished result
+        # When it is asked to stop, `run` drops the unfinished result.
+        while first < len(examples) and not self.stop:
             running_sums = np.cumsum(tokens[first:])
             # At least 1: the configuration says that the longest sequence fits.
             count = int(np.searchsorted(running_sums, self.config.run.micro_batch_tokens, "right"))

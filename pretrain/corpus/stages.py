@@ -101,9 +101,7 @@ def _tokenize(
     document = np.repeat(np.arange(len(text.documents)), text.documents)  # int64 [lines]
     is_held_out = text.document_hashes(held_out_side) < np.uint64(held_out_below)  # bool [documents]
     new_lines = itertools.compress(zip(*text.sides), is_new)
-    texts = list(
-        itertools.chain.from_iterable(new_lines)
-    )  # [lines * sides]: both sides of a pair, then the next
+    texts = list(itertools.chain.from_iterable(new_lines))  # both sides of a pair, then of the next one
     ids, lengths = _encode(tokenizer, texts)
     return _TokenizedLines(
         ids=ids,

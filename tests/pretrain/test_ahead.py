@@ -34,7 +34,7 @@ def events(monkeypatch) -> list[str]:
 
 
 def test_the_next_step_is_sent_before_the_update(tiny_corpus, tmp_path, events, monkeypatch):
-    """The same run without sending ahead ends with the same bits."""
+    """A run that does not send ahead ends with the same bits."""
     ahead = pretrain(tiny_corpus, tmp_path / "ahead", **OPTIONS)
     assert events[:5] == ["send 1", "send 2", "update", "send 3", "update"]
     assert events.count("update") == STEPS

@@ -252,9 +252,8 @@ def test_misaligned_files_are_named(tmp_path, english_lines, german_lines):
     german = write_lines(tmp_path / "x.de", LINES[:german_lines])
     shorter = "en" if english_lines < german_lines else "de"
     lines = min(english_lines, german_lines)
-    with pytest.raises(
-        UserError, match=rf"x\.de: \S*x\.{shorter} has {lines} lines, the other more: not ali"
-    ):
+    message = rf"x\.de: \S*x\.{shorter} has {lines} lines, the other more: not ali"
+    with pytest.raises(UserError, match=message):
         lines_of(parallel={"en-de": f"{english},{german}"})
 
 

@@ -40,9 +40,8 @@ class HeldOutRun:
     def predict_always(self, token: int) -> None:
         """Let the model predict this token everywhere with probability 1/2, all others equally likely."""
         head = self.model.lm_head
-        logit_of_half = math.log(
-            self.tokenizer.vocab_size - 1
-        )  # as likely as all others, of logit 0, together
+        # A token with this logit is as likely as all others together, which have a logit of 0.
+        logit_of_half = math.log(self.tokenizer.vocab_size - 1)
         with paddle.no_grad():
             head.word_embeddings.weight.zero_()
             head.bias.zero_()

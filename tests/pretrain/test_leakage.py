@@ -91,9 +91,7 @@ def test_all_objectives_in_one_batch(model):
     assert not np.isin(batch.stage1.slots, batch.targets).any()
     assert (batch.input_ids[batch.stage1.slots] != MASK).all()
     sides = set()  # of the masked tokens of CAMLM: whether they are of the source
-    sequences = np.repeat(
-        np.arange(len(batch.lengths)), batch.lengths
-    )  # of each token, the number of its own
+    sequences = np.repeat(np.arange(len(batch.lengths)), batch.lengths)  # the sequence of each token
     reached_by_target = reach(model, batch, batch.targets, batch.target_ids)
     for token, objective, reached in zip(batch.targets, batch.target_objectives, reached_by_target):
         expected = np.zeros(batch.tokens, bool)

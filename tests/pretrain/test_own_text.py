@@ -100,7 +100,6 @@ def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
     build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     with pytest.raises(UserError, match="has camlm, but .* holds no parallel text of en$"):
         pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, objectives__shares={"camlm": 1})
-    with pytest.raises(
-        UserError, match="no parallel text of en; objectives.fit_corpus true trains the others"
-    ):
+    message = "no parallel text of en; objectives.fit_corpus true trains the others"
+    with pytest.raises(UserError, match=message):
         pretrain(tmp_path / "corpus", tmp_path / "run", objectives__active=["mmlm", "tlm"])

@@ -48,15 +48,8 @@ def flip(path: Path) -> None:
 
 
 def test_what_a_run_writes(straight):
-    assert [record["step"] for record in records(straight)] == [
-        3,
-        5,
-        6,
-        9,
-        10,
-        12,
-        12,
-    ]  # 5, 10, 12: evaluations
+    # Training is recorded after 3, 6, 9 and 12 steps, evaluations after 5, 10 and 12.
+    assert [record["step"] for record in records(straight)] == [3, 5, 6, 9, 10, 12, 12]
     assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == ["step_12", "step_8"]
     assert "learning_rate: 0.01" in (straight / "config.yaml").read_text()
     card = (straight / "full" / "README.md").read_text()

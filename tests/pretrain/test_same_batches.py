@@ -33,7 +33,8 @@ def write_stream(folder, name, line_lengths, lines_per_document):
         line_lengths: tokens of each line; a pair is two lines.
         lines_per_document: 0 for pairs.
     """
-    ids = 3 + np.arange(line_lengths.sum()) * 7919 % 96  # all ids from [UNK], 3, to 98 in turn
+    # 7919 is prime, so all ids from [UNK], 3, to 98 come in turn.
+    ids = 3 + np.arange(line_lengths.sum()) * 7919 % 96
     arrays = {"ids": ids.astype("<u2"), "lines": np.cumsum([0, *line_lengths]).astype("<u4")}
     if lines_per_document:
         documents = [*range(0, len(line_lengths), lines_per_document), len(line_lengths)]
