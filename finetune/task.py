@@ -259,8 +259,8 @@ class SupervisedTask:
             return []
         steps = {self.total_steps}
         if self.flags.select_on != LAST:
-            every = self.flags.validation_steps
-            steps |= {*range(every, self.total_steps, every)}
+            interval = self.flags.validation_steps
+            steps |= {*range(interval, self.total_steps, interval)}
             steps |= {end for end in self._epoch_ends if end < self.total_steps}
         return sorted(steps)
 

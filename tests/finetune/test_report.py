@@ -79,6 +79,7 @@ def test_averages_of_the_paper_agree_with_its_rows(recipe):
             if isinstance(cells, str):
                 *values, average = map(float, cells.split())
                 assert len(values) + 1 == len(columns)
+                # One unit of the last digit of the average, which has one or two, and a little for floats.
                 rounding = 0.011 if average != round(average, 1) else 0.101
                 assert abs(sum(values) / len(values) - average) < rounding, (recipe, size)
 
