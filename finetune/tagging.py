@@ -130,8 +130,8 @@ class Tagging(SupervisedTask):
         predicted_tags = [self.tags(labels) for labels in predicted]
         if self.scheme == "NONE":
             scores = seqeval_scores(gold_tags, predicted_tags)
-            share_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))  # per cent
-            return {self.metric: scores.f1, "acc": share_of_words}
+            accuracy_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
+            return {self.metric: scores.f1, "acc": accuracy_of_words}
         scores = entity_scores(gold_tags, predicted_tags)
         return {self.metric: scores.f1, "precision": scores.precision, "recall": scores.recall}
 

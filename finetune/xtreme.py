@@ -161,7 +161,7 @@ def find_prediction(name: str, folder: Path, language: str) -> Path | None:
 
 
 def read_classes(path: Path, gold: Path, language: str) -> ScoredFile:
-    """A label per line; accuracy."""
+    """Classification: the submission has a label per line, and the score is accuracy."""
     label_map = _label_map_of(gold)
     names = list(label_map)
     labels = [names[example.label] for example in read_classification(gold, label_map)]
@@ -179,7 +179,13 @@ def read_classes(path: Path, gold: Path, language: str) -> ScoredFile:
 
 
 def read_tags(path: Path, gold: Path, language: str, scheme: str) -> ScoredFile:
-    """A tag per line, a blank line behind each sentence; seqeval's F1."""
+    """Tagging: the submission has a tag per line and a blank line behind each sentence.
+
+    The score is seqeval's F1.
+
+    Args:
+        scheme: of the gold file's tags; see `reader.tagging.SCHEMES`.
+    """
     label_map = _label_map_of(gold)
     names = list(label_map)
     gold_tags = []
@@ -195,7 +201,11 @@ def read_tags(path: Path, gold: Path, language: str, scheme: str) -> ScoredFile:
 
 
 def read_answers(path: Path, gold: Path, language: str, rules: str) -> ScoredFile:
-    """{id: answer}; F1 and exact match by the rules of SQuAD or MLQA."""
+    """Question answering: the submission is {id: answer}, and the scores are F1 and exact match.
+
+    Args:
+        rules: "squad" or "mlqa"; see `finetune.metrics`.
+    """
     answers = read_json(path)
     questions = read_squad(gold, "dev").questions
     if not isinstance(answers, dict):
@@ -208,7 +218,10 @@ def read_answers(path: Path, gold: Path, language: str, rules: str) -> ScoredFil
 
 
 def read_matches(path: Path, gold: Path, language: str) -> ScoredFile:
-    """For each English sentence in alphabetical order the line of its translation, from 0; accuracy."""
+    """Tatoeba: the submission has a line number, from 0, for each English sentence in alphabetical order.
+
+    It is that of the translation; the score is accuracy.
+    """
     (bitext,) = read_bitexts(gold, [language])
     labels = [str(number) for number in bitext.alphabetical_order()]
     predicted = [cells[0] for cells in _rows(path)]
@@ -219,7 +232,7 @@ def read_matches(path: Path, gold: Path, language: str) -> ScoredFile:
 
 
 def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
-    """Pairs of ids of the sentences that were mined above the threshold chosen on dev; F1.
+    """BUCC: the submission has the pairs of ids that were mined above the threshold of dev; the score is F1.
 
     Args:
         path: <folder>/<language>/test/scores.tsv; <folder>/<language>/dev/mining.json has the threshold.

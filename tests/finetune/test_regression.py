@@ -72,7 +72,8 @@ def test_the_loss_is_the_mean_squared_error(folder):
     logits = paddle.to_tensor([[1.0], [2.0]])
     total, _, count = task.losses(LabelledBatch(None, targets), {"logits": logits})
     assert (float(total), count) == (2.5**2 + 0.25**2, 2)
-    assert EncodePairs(tokenizer, 16).collate(features, np.arange(2), 2).labels.dtype == np.int64
+    batch_of_classes = EncodePairs(tokenizer, 16).collate(features, np.arange(2), 2)
+    assert batch_of_classes.labels.dtype == np.int64
 
 
 def test_it_learns_and_predicts(regress, folder, tmp_path, monkeypatch, capsys):
