@@ -186,4 +186,5 @@ def _targets(starts: Sequence[int], sequences: Sequence[MaskedSequence]) -> np.n
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """One int64 array."""
     return np.concatenate(arrays).astype(np.int64)

@@ -180,6 +180,7 @@ class ObjectiveConfig:
 
 
 def _check_shares(key: str, shares: dict[str, float]) -> None:
+    """Raise a UserError that names the key, unless these are shares of objectives, or empty."""
     unknown = [name for name in shares if name not in OBJECTIVES]
     if unknown:
         raise UserError(f"{key} has {', '.join(unknown)}: name one or more of {', '.join(OBJECTIVES)}")

@@ -135,6 +135,7 @@ class Evaluator:
         return evaluate[kind](model, stream)
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
+        """Perplexity and accuracy on blocks of text, as they are trained on."""
         data = self.config.data
         blocks = Blocks(self.mono[language], data.max_seq_len - 2, one_line=not data.pack_lines)
         count = min(len(blocks), self.config.run.eval_sequences)
@@ -142,9 +143,11 @@ class Evaluator:
         return self._masked_scores(model, "mmlm", [Text(blocks[i], number) for i in range(count)])
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
+        """Perplexity and accuracy on pairs."""
         return self._masked_scores(model, "tlm", self._examples(pair))
 
     def _camlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
+        """Perplexity and accuracy on the pairs that CAMLM can use."""
         examples = [example for example in self._examples(pair) if self.objectives.serves_camlm(example)]
         return self._masked_scores(model, "camlm", examples)
 

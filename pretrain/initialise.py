@@ -51,6 +51,7 @@ def initialise(
 
 
 def _load_encoder(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Load the encoder and, if there are some, the language embeddings."""
     _check_vocabulary(checkpoint, tokenizer)
     load_from(model.ernie_m, checkpoint, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
     _load_languages(model, checkpoint)
@@ -58,6 +59,11 @@ def _load_encoder(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: To
 
 
 def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Load the masked-LM head.
+
+    Raises:
+        UserError: there is none, or it has another vocabulary.
+    """
     if not any(name.startswith(_HEAD) for name in checkpoint.tensors):
         raise UserError(
             f"init.lm_head: {checkpoint.path} has no masked-LM head (released ERNIE-M weights have none); "

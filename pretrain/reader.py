@@ -230,6 +230,7 @@ class StepReader:
                 sampler.restore(position[name])
 
     def _open_monolingual_text(self) -> None:
+        """Open the blocks of each language, and make their sampler."""
         data = self.config.data
         longest = data.max_seq_len - 2  # without [CLS] and [SEP]
         self.blocks = {}  # language -> its texts for MMLM and BTMLM
@@ -245,6 +246,7 @@ class StepReader:
         )
 
     def _open_parallel_text(self) -> None:
+        """Make the sampler of the pairs."""
         self.languages_of = {"-".join(pair): pair for pair in self.text.pairs}  # "de-en" -> ("de", "en")
         counts = {"-".join(pair): len(pairs) for pair, pairs in self.text.pairs.items()}
         self.samplers["parallel"] = Sampler(

@@ -145,5 +145,6 @@ def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int)
 
 
 def _normalised(mix: Mapping[str, float]) -> dict[str, float]:
+    """Shares in the same proportions that add up to 1."""
     total = sum(mix.values())
     return {name: value / total for name, value in mix.items()}

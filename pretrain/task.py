@@ -69,6 +69,7 @@ class Pretraining(Task):
         self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
         run = self.config.run
         optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
@@ -100,11 +101,13 @@ class Pretraining(Task):
         return engine
 
     def _model_config(self) -> ErnieMConfig:
+        """The shape of the model, for the vocabulary of the corpus."""
         shape = dataclasses.asdict(self.config.model)
         shape.pop("language_embedding")  # which tokens get one is no part of the shape
         return ErnieMConfig(vocab_size=self.tokenizer.vocab_size, pad_token_id=self.tokenizer.pad_id, **shape)
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
+        """`read_steps` with this process's arguments, for the reader process."""
         return partial(
             read_steps,
             self.config,
@@ -132,6 +135,7 @@ class Pretraining(Task):
         return objectives_loss(model, self.pseudo_tokens, micro_batch)
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Evaluate on the held-out text, and log a summary; None if it was broken off."""
         scores = self.evaluator.run(engine, stop)
         if scores is None:
             return None
@@ -146,6 +150,7 @@ class Pretraining(Task):
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
     ) -> ModelFiles:
+        """The files of the whole model, to go on from. They do not hold the evaluation."""
         objectives = self.config.objectives
         reading = {  # how the inputs were made, so that predictions are asked for in the same way
             "language_embedding": self.config.model.language_embedding,

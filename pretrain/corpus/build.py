@@ -171,10 +171,10 @@ class CorpusBuild:
         total_bytes = 0
         waiting: dict[SourceKey, TextSource] = {}
         for work in self.works:
-            for number, source in enumerate(work.stream.sources):
+            for source_number, source in enumerate(work.stream.sources):
                 total_bytes += source.size
-                if not work.counts_file(stage, number).exists():
-                    waiting[work.number, number] = source
+                if not work.counts_file(stage, source_number).exists():
+                    waiting[work.number, source_number] = source
         waiting_bytes = sum(source.size for source in waiting.values())
         # The results of units come in any order. Once those of a source are complete, its counts are written,
         # and a build that is continued does not read it again.
@@ -212,12 +212,14 @@ class _SourceCounts:
         self._total: int | None = None  # units of the source; known once the last one has come
 
     def add(self, unit: Unit, counts: list[int]) -> None:
+        """Note the counts of a unit."""
         self._counts[unit.number] = counts
         if unit.last:
             self._total = unit.number + 1
 
     @property
     def is_complete(self) -> bool:
+        """Whether all units of the source have come."""
         return len(self._counts) == self._total
 
     def in_order(self) -> list[list[int]]:
