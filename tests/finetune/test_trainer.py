@@ -78,7 +78,7 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
 ):
     patterns = f"{toy_folder}/dev.%s.tsv,{toy_folder}/heldout.%s.tsv"
     results = classify(
-        dev_set=patterns, epoch=1, validation_steps=4, save_steps=4, keep_checkpoints=5, select_on=select_on
+        dev_set=patterns, epoch=1, validation_steps=4, save_steps=2, keep_checkpoints=5, select_on=select_on
     )
     assert results["selected"]["1"]["step"] == step
     dev, heldout = results["tables"]
@@ -90,6 +90,8 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     card = (tmp_path / "out" / "step_12" / "README.md").read_text()
     assert "| 80.00 | 70.00 | 71.00 |" in card and "| 99.00 | 98.00 | 97.00 |" in card
     assert "Languages: en, de, fr" in card and "train.tsv" in card and "--select_on" in card
+    # After step 10 there was no evaluation.
+    assert "| 70.00 |" not in (tmp_path / "out" / "step_10" / "README.md").read_text()
 
 
 def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):

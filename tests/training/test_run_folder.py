@@ -221,6 +221,13 @@ def test_seeds_have_folders_of_their_own(folder, save):
     assert seed.selected() == best
 
 
+def test_what_killed_processes_left_in_the_folders_of_seeds_is_cleared(folder):
+    leftover = folder.path / "seed_3" / ".step_2.tmp-999999999"
+    leftover.mkdir(parents=True)
+    with folder.locked():
+        assert not leftover.exists()
+
+
 def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     """The main process alone takes the lock, and tells the others."""
     gathered = []
