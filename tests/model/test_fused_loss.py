@@ -141,6 +141,14 @@ def test_small_weights_survive_float16(monkeypatch):
         assert 0 < np.abs(array - plain).max() < 0.02 * np.abs(plain).max()
 
 
+def test_losses_without_weights_have_a_gradient_of_0():
+    example = Example("float64")
+    example.weights = paddle.zeros([COUNT], "float64")
+    total, _, _, *gradients = example.arrays(example.loss())
+    assert total == 0.0
+    assert all((gradient == 0.0).all() for gradient in gradients)
+
+
 def test_gradients_of_chunks_are_added_up_in_full_precision():
     """In float16, 2048 + 1 is 2048."""
     total = None

@@ -79,6 +79,20 @@ def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
     assert_same_bits(never, always)
 
 
+def test_rows_that_a_whole_update_has_moved_move_on(float64, monkeypatch):
+    """In step 2 any row may have a gradient, so the whole table is updated."""
+    by_rows = ToyRun()
+    by_rows.train(0, STEPS)
+    mixed = ToyRun()
+    mixed.train(0, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(word_table.TableGradient, "touched_rows", lambda *args: None)
+        mixed.train(2, 3)
+    mixed.train(3, STEPS)
+    for name, value in by_rows.state().items():
+        assert np.abs(value - mixed.state()[name]).max() < 1e-9, name
+
+
 def test_resume_from_a_saved_state():
     straight = ToyRun()
     straight.train(0, STEPS)
