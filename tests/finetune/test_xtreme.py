@@ -126,7 +126,7 @@ def make_tatoeba(data, runs, draw) -> None:
 def make_bucc(data, runs, draw) -> None:
     """Texts of 9 sentences. Every other one has a translation: sentence n, from 0, is translated by 8 - n.
 
-    Mined are pairs of all sentences, with scores by chance.
+    Mined are pairs of all sentences, with scores by chance, but that of sentence 0 is the threshold itself.
     """
     for language in TASKS["bucc2018"].languages.split():
         folder = data / "bucc/test"
@@ -136,7 +136,7 @@ def make_bucc(data, runs, draw) -> None:
         write(folder / f"{language}-en.gold.ids.tsv", gold)
         lines = []
         for n in range(9):
-            score = draw.random()
+            score = draw.random() if n > 0 else 0.4
             translation = 8 - n if draw.random() < 0.8 else 0
             lines.append(f"{score:.6f}\t{n + 1}\t{translation + 1}\n")  # lines are counted from 1
         write(runs / f"bucc/{language}/test/scores.tsv", "".join(lines))

@@ -10,6 +10,7 @@ from paddle.nn import functional
 
 from model import attention, device, layout, masked_loss
 from scripts.gpu import kernels
+from scripts.gpu.report import BOUNDS
 from tests.gpu_check.flash import flashmask
 
 
@@ -58,6 +59,8 @@ def test_a_loss_over_padded_words(check, monkeypatch):
     monkeypatch.setattr(masked_loss, "cross_entropy", with_pads)
     code, message = check("loss")
     assert code == 1 and "loss of 48 x 1002 in float64 is off by" in message
+    monkeypatch.setattr(kernels, "bound_of", lambda dtype: BOUNDS["bfloat16"])
+    assert check("loss")[0] == 1  # it is seen in half precision, too
 
 
 def test_a_right_flash_mask(gpu, check, monkeypatch):
