@@ -166,9 +166,11 @@ class _TextFile:
     def __init__(self, path: str):
         self.path = path
         self.line = 1  # number of the first line in the buffer
+        ending = os.path.splitext(path)[1].lower()
+        open_stream = _OPEN.get(ending, io.BufferedReader)  # plain text is only buffered
         with _faults_named(path):
             self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
-            self._file = _OPEN.get(os.path.splitext(path)[1].lower(), io.BufferedReader)(self.raw)
+            self._file = open_stream(self.raw)
             self.buffer = self._file.read(4096).removeprefix(codecs.BOM_UTF8)
         if b"\0" in self.buffer:
             raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? an archive?)")

@@ -61,7 +61,7 @@ def test_what_a_run_writes(straight):
 
 @pytest.mark.parametrize("step", [2, 5])
 def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
-    """The corpus may move in the meantime."""
+    """The same command goes on after that step. The corpus may move in the meantime."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
     assert (out / "checkpoints" / f"step_{step}").is_dir()
     assert not (out / "full").exists()

@@ -48,7 +48,7 @@ def write_stream(folder, name, line_lengths, lines_per_document):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Fifteen languages, each paired with English. No two streams have the same size; all is arithmetic."""
+    """Fifteen languages, each paired with English. No two streams have the same size; nothing is random."""
     folder = tmp_path_factory.mktemp("corpus")
     manifest = {
         "format": FORMAT,
