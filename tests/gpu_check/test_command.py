@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.gpu.report import Failed, run_checks
+from scripts.gpu.report import Failed, compare, difference, run_checks
 from tests.gpu_check.conftest import results
 from tests.launching import ROOT, run_script
 from utils import __version__
@@ -21,6 +21,19 @@ def test_a_cpu_passes(tmp_path):
     assert "% of the speed of a large product" in of_checks["speed"]["message"]
     for fact in (f"ernie-m {__version__}, commit ", "paddlepaddle ", " cores, ", "OMP_NUM_THREADS="):
         assert fact in of_checks["environment"]["message"]
+
+
+def test_the_largest_difference_counts():
+    assert difference([[1.0, 2.5], [100.0]], [[1.0, 2.0], [110.0]]) == 0.25  # of the first array's largest, 2
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_differ_from_all(number):
+    finite = [1.0, 2.0]
+    not_finite = [number, 2.0]
+    for values, exact in ((not_finite, finite), (finite, not_finite), (not_finite, not_finite)):
+        with pytest.raises(Failed, match="the loss is off by inf"):
+            compare("the loss", [values], [exact], bound=1.0, advice="stop")
 
 
 # Checks, as the command runs them.
