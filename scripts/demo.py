@@ -31,9 +31,9 @@ LOGS = OUTPUT / "logs"
 SHAPE = OUTPUT / "ernie_config.json"  # of the encoders
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 OBJECTIVES = {"mmlm": "[mmlm]", "full": "[mmlm, tlm, camlm, btmlm]"}
-# The page offers a sentence of each of the first five languages of its corpus: here one of each script.
-OTHER_SCRIPTS = ("ru", "ar", "hi", "zh", "el")
-OTHER_LATIN = ("de", "fr", "es", "tr")
+# The order of the page's corpus, after English. The page offers a sentence of each of the first five languages,
+# so several scripts come first.
+CORPUS_LANGUAGES = ("ru", "ar", "zh", "es", "de", "fr", "tr", "el", "hi")
 COLOURS = {"scratch": "#bbbbbb", "mmlm": "#ccbb44", "full": "#4477aa"}  # of every start, in this order
 FINE_TUNING = {
     "epoch": 2,
@@ -188,7 +188,7 @@ def serving_command() -> str:
     """The command that serves both models of the full strategy, and searches sentences of all languages."""
     folder = SAMPLE / "retrieval"
     texts = [f"en<={folder}/de-en.en"]
-    texts += [f"{code}<={folder}/{code}-en.{code}" for code in (*OTHER_SCRIPTS, *OTHER_LATIN)]
+    texts += [f"{code}<={folder}/{code}-en.{code}" for code in CORPUS_LANGUAGES]
     models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
     flags = as_line({"model": models, "corpus": ",".join(texts), "top_k": 10})
     return shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])

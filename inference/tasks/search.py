@@ -113,9 +113,12 @@ class SearchCorpus:
         return [language for language in self.members if language]
 
     def examples(self) -> list[str]:
-        """The first sentence of each language, of at most EXAMPLES."""
-        firsts = [self.sentences[members[0]].text for members in self.members.values()]
-        return firsts[:EXAMPLES]
+        """The shortest sentence of each language, of at most EXAMPLES."""
+        shortest = []
+        for members in self.members.values():
+            texts = [self.sentences[number].text for number in members]
+            shortest.append(min(texts, key=len))
+        return shortest[:EXAMPLES]
 
     def _encode_corpus(self, layer: int) -> np.ndarray:
         """The plain vectors of the corpus at a layer, [N, H]."""
