@@ -31,8 +31,8 @@ LOGS = OUTPUT / "logs"
 SHAPE = OUTPUT / "ernie_config.json"  # of the encoders
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 OBJECTIVES = {"mmlm": "[mmlm]", "full": "[mmlm, tlm, camlm, btmlm]"}
-# The order of the page's corpus, after English. The page offers a sentence of each of the first five languages,
-# so several scripts come first.
+# The page offers a sentence of each of the first five languages of its corpus, so several scripts come first.
+# English stands before all of these.
 CORPUS_LANGUAGES = ("ru", "ar", "zh", "es", "de", "fr", "tr", "el", "hi")
 COLOURS = {"scratch": "#bbbbbb", "mmlm": "#ccbb44", "full": "#4477aa"}  # of every start, in this order
 FINE_TUNING = {
