@@ -247,11 +247,16 @@ def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[t
 def vector_settings(options: MiningOptions, source: DistinctLines, target: DistinctLines) -> dict[str, Any]:
     """What decides the vectors, as JSON values."""
     model = Path(options.model)
-    files = [model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()]
+    if model.is_file():
+        digests = {model.name: sha256_of(model)}
+    else:
+        files = sorted(path for path in model.rglob("*") if path.is_file())
+        # Not by their names alone, which files of sub-folders may have, too.
+        digests = {path.relative_to(model).as_posix(): sha256_of(path) for path in files}
     return {
         "source": sha256_of(source.path),
         "target": sha256_of(target.path),
-        "model": {path.name: sha256_of(path) for path in sorted(files)},
+        "model": digests,
         "pooling": options.pooling,
         "layer": options.layer,
         "max_seq_len": options.max_seq_len,

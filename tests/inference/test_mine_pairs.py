@@ -245,6 +245,19 @@ def test_another_text_is_other_work(run_mining, texts, tmp_path):
         run_mining(layer=1)
 
 
+def test_another_model_is_other_work(run_mining, models, tmp_path):
+    """A file of a sub-folder has the name of the one that changes."""
+    weights = shutil.copytree(models / "encode", tmp_path / "weights")
+    (weights / MANIFEST).unlink()
+    config = weights / "config.json"
+    (weights / "notes").mkdir()
+    shutil.copy(config, weights / "notes")
+    run_mining(model=weights)
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(UserError, match=r"its vectors were made with another model.config.json; "):
+        run_mining(model=weights)
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
