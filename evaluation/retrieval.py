@@ -65,8 +65,8 @@ class SplitResult(NamedTuple):
     """A layer and its accuracy, from `choose_on_half`."""
 
     layer: int  # the best one on the even pairs
-    mean: float  # its accuracy on the odd pairs, from 0 to 1, the mean of both directions
-    standard_error: float  # of this mean, from a bootstrap over the odd pairs
+    accuracy: float  # on the odd pairs, from 0 to 1, the mean of both directions
+    standard_error: float  # of this accuracy, from a bootstrap over the odd pairs
 
 
 def choose_on_half(

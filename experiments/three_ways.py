@@ -112,7 +112,7 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
     }
     for language, (src, tgt) in bitexts.items():
         half = choose_on_half(src[:, : COUNTS[0]], tgt[:, : COUNTS[0]])
-        result["half"][language] = [100 * half.mean, 100 * half.standard_error]
+        result["half"][language] = [100 * half.accuracy, 100 * half.standard_error]
         layer = layers[PLAIN]
         for count in COUNTS:
             directions = found_by_cosine(src[layer, :count], tgt[layer, :count])

@@ -74,8 +74,12 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
 
 
 def pace_of(flags: TrainingFlags) -> Pace:
-    """When a run logs, saves and stops."""
-    return Pace(flags.skip_steps, flags.save_steps, stall_ends_seconds=flags.stall_ends_seconds)
+    """How often a run logs and saves, and when a stalled process is ended, as the flags say."""
+    return Pace(
+        log_steps=flags.skip_steps,  # the official name of this flag
+        save_steps=flags.save_steps,
+        stall_ends_seconds=flags.stall_ends_seconds,
+    )
 
 
 def write_report(

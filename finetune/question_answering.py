@@ -151,7 +151,8 @@ class QuestionAnswering(SupervisedTask):
         """Make the task for prediction, with windows of at most `max_seq_len` tokens.
 
         Args:
-            reading: what `reading` wrote to config.json in training; empty: it is not known.
+            reading: what the method `reading` returned in training and config.json kept; empty: unknown, so
+                defaults are taken.
         """
         # A question takes at most half of a window.
         half_window = (max_seq_len - windows.INPUT_SPECIAL_TOKENS) // 2
@@ -327,7 +328,7 @@ class OfficialAnswering(QuestionAnswering):
 def language_of_contexts(language: str) -> str:
     """The language of the contexts, and so of the answers, of an evaluation file.
 
-    `en-question-de` means English contexts with German questions; `zh-cn` is `zh`. Without a language map:
-    English.
+    `en-question-de` means English contexts with German questions; `zh-cn` is `zh`. ALL_LANGUAGES, the name
+    without a language map, means English.
     """
     return "en" if language == ALL_LANGUAGES else language.split("-")[0]

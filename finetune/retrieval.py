@@ -79,7 +79,7 @@ class Retrieval(Task):
     The pairs are the parallel text of a corpus, or the rows of a file.
 
     Args:
-        starts: seed -> the weights that it starts from; None: random ones.
+        start_of_seed: seed -> the weights that it starts from; None: random ones.
 
     Raises:
         UserError: there is no such corpus or file or no pairs in it, no layer of that number, fewer pairs in
@@ -89,15 +89,15 @@ class Retrieval(Task):
     divisible = False  # the loss needs the vectors of every process
     memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
 
-    def __init__(self, flags: RetrievalFlags, starts: Mapping[int, Checkpoint | None]):
+    def __init__(self, flags: RetrievalFlags, start_of_seed: Mapping[int, Checkpoint | None]):
         if flags.init_checkpoint and not has_state(Path(flags.init_checkpoint)):
             raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
         world_size = distributed.world_size()
         if flags.batch_size < world_size:
             raise UserError(f"--batch_size {flags.batch_size} is below the {world_size} processes; raise it")
         self.flags = flags
-        self.starts = starts
-        first_start = starts[flags.seeds[0]]
+        self.start_of_seed = start_of_seed
+        first_start = start_of_seed[flags.seeds[0]]
         self.tokenizer = make_tokenizer(flags, first_start)
         self.config = model_config(flags, first_start, self.tokenizer)
         self.layer = layer_of(flags, self.config.num_hidden_layers)
@@ -115,7 +115,7 @@ class Retrieval(Task):
             check_teacher(flags, self.rows, self.config.hidden_size)
             digests["teacher"] = digest_of_files([flags.teacher])
         self.identity = identity_of(
-            flags, "retrieval", starts.values(), self.config, self.tokenizer, **digests
+            flags, "retrieval", start_of_seed.values(), self.config, self.tokenizer, **digests
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
@@ -127,7 +127,7 @@ class Retrieval(Task):
         if self.held_out and flags.validation_pairs:
             # Also before the first step: training has to beat that score.
             self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
-        weights = open_step(checkpoint, self.starts[seed])
+        weights = open_step(checkpoint, self.start_of_seed[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed)
         model.use_recompute(flags.recompute)
         return make_engine(flags, model, flags.max_steps, seed)

@@ -57,21 +57,21 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     begin(flags)
     bitexts = open_bitexts(flags)
     sentences = sentences_to_centre_on(flags, bitexts)
-    starts = open_starts(flags)
+    start_of_seed = open_starts(flags)
     # The start is a step folder with --init_checkpoint; without any flag the weights are random.
     starts_from_params = flags.init_pretraining_params and not flags.init_checkpoint
     if flags.init_task and starts_from_params:
-        for start in starts.values():
+        for start in start_of_seed.values():
             check_task(start, flags.init_task)
     if flags.do_train:
-        train_and_search_seeds(flags, starts, bitexts, sentences, stop)
+        train_and_search_seeds(flags, start_of_seed, bitexts, sentences, stop)
     else:
-        search_seeds(flags, starts, bitexts, sentences)
+        search_seeds(flags, start_of_seed, bitexts, sentences)
 
 
 def train_and_search_seeds(
     flags: RetrievalFlags,
-    starts: Mapping[int, Checkpoint | None],
+    start_of_seed: Mapping[int, Checkpoint | None],
     bitexts: list[Bitext],
     sentences: Mapping[str, list[str]],
     stop: StopSignal,
@@ -79,10 +79,10 @@ def train_and_search_seeds(
     """Train each seed, and search with its best model; then write the report.
 
     Args:
-        starts: seed -> the weights that it starts from; None: random ones.
+        start_of_seed: seed -> the weights that it starts from; None: random ones.
         sentences: language -> the sentences of --centre_on.
     """
-    task = Retrieval(flags, starts)
+    task = Retrieval(flags, start_of_seed)
     results = {}
     with run_folder(flags, task.identity) as folder:
         for seed in flags.seeds:
@@ -99,14 +99,14 @@ def train_and_search_seeds(
 
 def search_seeds(
     flags: RetrievalFlags,
-    starts: Mapping[int, Checkpoint | None],
+    start_of_seed: Mapping[int, Checkpoint | None],
     bitexts: list[Bitext],
     sentences: Mapping[str, list[str]],
 ) -> None:
     """Search with the weights of each seed, and write the report. Arguments: see `train_and_search_seeds`."""
     results = {}
     for seed in flags.seeds:
-        model, tokenizer = open_encoder(flags, starts[seed], flags.dtype, seed)
+        model, tokenizer = open_encoder(flags, start_of_seed[seed], flags.dtype, seed)
         precision = in_words(flags.dtype, flags.cpu_bf16)
         logger.info("%s", summary(precision, distributed.world_size()))
         if flags.cpu_bf16:
@@ -114,22 +114,22 @@ def search_seeds(
         if sentences:
             means = means_of_sentences(sentences, flags, model, tokenizer)
         else:
-            means = means_of_checkpoint(starts[seed], flags, model, bitexts)
+            means = means_of_checkpoint(start_of_seed[seed], flags, model, bitexts)
         results[seed] = search(flags, seed, model, tokenizer, bitexts, means)
     report_seeds(flags, results)
 
 
 def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
-    """The weights that each seed starts from; None: random ones. A folder that seeds share is opened once."""
+    """Seed -> the weights that it starts from; None: random ones. A shared folder is opened once."""
     opened: dict[str | None, Checkpoint | None] = {}
-    starts = {}
+    start_of_seed = {}
     for seed in flags.seeds:
         flags_of_seed = flags.of_seed(seed)
         path = flags_of_seed.init_pretraining_params
         if path not in opened:
             opened[path] = open_start(flags_of_seed)
-        starts[seed] = opened[path]
-    return starts
+        start_of_seed[seed] = opened[path]
+    return start_of_seed
 
 
 def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:
@@ -264,19 +264,20 @@ def search_layers(
         means: language -> its mean at each layer, [L + 1, H]. With them two rows more are of centred vectors,
             by cosine and by margin, each at its own layer.
     """
-    specials = flags.pooling == "specials"
+    specials = flags.pooling == "specials"  # whether [CLS] and [SEP] are in the mean
 
     def search_one(bitext: Bitext) -> dict[str, float]:
         english = encode(model, _ids(tokenizer, bitext.translations, flags), specials=specials)
         foreign = encode(model, _ids(tokenizer, bitext.sentences, flags), specials=specials)  # [L + 1, N, H]
         accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
         rows = {f"layer {layer}": accuracy for layer, accuracy in enumerate(accuracies)}
-        rows[CHOSEN] = choose_on_half(english, foreign).mean
+        rows[CHOSEN] = choose_on_half(english, foreign).accuracy
         if means:
             english = english - means["en"][:, None]  # the means as [L + 1, 1, H]
             foreign = foreign - means[bitext.language][:, None]
-            rows[f"centred, {CHOSEN}"] = choose_on_half(english, foreign).mean
-            rows[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, found_by_margin).mean
+            rows[f"centred, {CHOSEN}"] = choose_on_half(english, foreign).accuracy
+            by_margin = choose_on_half(english, foreign, found_by_margin)
+            rows[f"centred margin, {CHOSEN}"] = by_margin.accuracy
         return rows
 
     by_language = _divided(bitexts, search_one)

@@ -218,9 +218,10 @@ def read_answers(path: Path, gold: Path, language: str, rules: str) -> ScoredFil
 
 
 def read_matches(path: Path, gold: Path, language: str) -> ScoredFile:
-    """Tatoeba: the submission has a line number, from 0, for each English sentence in alphabetical order.
+    """Tatoeba: each line of the submission says which line translates an English sentence.
 
-    It is that of the translation; the score is accuracy.
+    It is the number of that line, from 0. The English sentences are in alphabetical order. The score is
+    accuracy.
     """
     (bitext,) = read_bitexts(gold, [language])
     labels = [str(number) for number in bitext.alphabetical_order()]

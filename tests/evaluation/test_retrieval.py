@@ -41,11 +41,11 @@ def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
     right_on_odd = np.where(is_even, noise, src)
     result = choose_on_half(np.stack([src, src]), np.stack([right_on_even, right_on_odd]))
     assert result.layer == 0
-    assert result.mean < 0.3
+    assert result.accuracy < 0.3
     exchanged = choose_on_half(np.stack([src, src]), np.stack([right_on_odd, right_on_even]))
     assert exchanged.layer == 1
     perfect = choose_on_half(np.stack([src]), np.stack([src]))
-    assert perfect.mean == 1.0
+    assert perfect.accuracy == 1.0
     assert perfect.standard_error == 0.0
 
 
@@ -63,7 +63,7 @@ def test_the_layer_of_the_margin_is_chosen_by_margin():
     best_layer = int(np.argmax([sum(accuracies(layer, even)) for layer in range(3)]))
     result = choose_on_half(src, tgt, found_by_margin)
     assert result.layer == best_layer
-    assert 100 * result.mean == pytest.approx(np.mean(accuracies(best_layer, odd)))
+    assert 100 * result.accuracy == pytest.approx(np.mean(accuracies(best_layer, odd)))
     assert result.layer != choose_on_half(src, tgt).layer
 
 

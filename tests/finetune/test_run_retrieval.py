@@ -174,7 +174,7 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
             english, foreign = (side[layer] for side in sides)
             accuracies = [percent_found(english, foreign), percent_found(foreign, english)]
             assert swept[f"layer {layer}"][language] == pytest.approx(np.mean(accuracies))
-        assert swept[CHOSEN][language] == pytest.approx(100 * choose_on_half(*sides).mean)
+        assert swept[CHOSEN][language] == pytest.approx(100 * choose_on_half(*sides).accuracy)
     assert swept[f"untrained, {CHOSEN}"] == swept_random[CHOSEN]
     for table, random_table in zip(retrieve()["tables"], retrieve(**random_weights)["tables"], strict=True):
         accuracies = random_table["seeds"]["1"]
@@ -255,8 +255,8 @@ def test_the_sweep_centres_every_layer(retrieve, folder):
     rows = retrieve(layer="sweep", centre_on=files, languages="de", untrained="false")["rows"]
     assert list(rows)[-2:] == [f"centred, {CHOSEN}", f"centred margin, {CHOSEN}"]
     centred = [side - side.mean(axis=1, keepdims=True) for side in all_layers(folder, "de")]  # [L + 1, N, H]
-    by_cosine = choose_on_half(*centred).mean
-    by_margin = choose_on_half(*centred, found_by_margin).mean
+    by_cosine = choose_on_half(*centred).accuracy
+    by_margin = choose_on_half(*centred, found_by_margin).accuracy
     assert rows[f"centred, {CHOSEN}"]["de"] == pytest.approx(100 * by_cosine)
     assert rows[f"centred margin, {CHOSEN}"]["de"] == pytest.approx(100 * by_margin)
     assert rows[f"centred, {CHOSEN}"] != rows[CHOSEN]
@@ -279,7 +279,7 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     swept = retrieve(init_pretraining_params=weights, layer="sweep", languages="de")["rows"]
     english, german = all_layers(folder, "de")
     split_result = choose_on_half(english - means["en"][:, None], german - means["de"][:, None])
-    expected = 100 * split_result.mean
+    expected = 100 * split_result.accuracy
     assert swept[f"centred, {CHOSEN}"]["de"] == pytest.approx(expected)
     assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="specials"))
     means.pop("xx")

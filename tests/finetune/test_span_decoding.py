@@ -111,7 +111,7 @@ def test_the_best_different_texts_are_kept(toy_data, n_best):
         first_start, start_count, end_count = sizes_of(window)
         scores = random_scores(rng, start_count, end_count, first_start)
         context = data.file.questions[question_of(data, number)].context
-        for place in range(start_count):
+        for place in range(start_count):  # both logits begin at the token `first_start`
             start, end = data.spans[context][first_start + place]
             if start == end:  # a lone space
                 scores.start_logits[place] += 9
