@@ -108,16 +108,16 @@ class PaddedGroup(device.Uploadable):
     """b sequences of similar length as an array [b, T] with pads; see `Group`."""
 
     shape: tuple[int, int]  # b, T
-    cells: Tensor  # int64 [b x T], the token in each cell
-    contexts: Tensor  # int64 [b]
+    token_of_cell: Tensor  # int64 [b x T], the index of the token in each cell
+    context_lengths: Tensor  # int64 [b], the number of context tokens of each sequence
 
     @classmethod
     def of(cls, group: Group) -> Self:
-        return cls(group.shape, group.cells().ravel(), group.contexts)
+        return cls(group.shape, group.token_of_cell().ravel(), group.context_lengths)
 
     @cached_property
     def _biases(self) -> dict[paddle.dtype, Tensor]:
-        """What `bias` has computed."""
+        """The results of `bias`, by their dtype."""
         return {}
 
     def bias(self, dtype: paddle.dtype) -> Tensor:
@@ -126,9 +126,10 @@ class PaddedGroup(device.Uploadable):
         Every token sees itself, pads too.
         """
         if dtype not in self._biases:
-            length = self.shape[1]
-            behind_context = paddle.arange(length) >= self.contexts.reshape([-1, 1, 1, 1])  # [b, 1, 1, T]
-            masked = behind_context & ~paddle.eye(length).astype("bool")  # [b, 1, T, T]
+            _, longest = self.shape
+            context_lengths = self.context_lengths.reshape([-1, 1, 1, 1])  # [b, 1, 1, 1]
+            behind_context = paddle.arange(longest) >= context_lengths  # [b, 1, 1, T]
+            masked = behind_context & ~paddle.eye(longest).astype("bool")  # [b, 1, T, T]
             self._biases[dtype] = masked.astype(dtype) * MASK_VALUE
         return self._biases[dtype]
 
@@ -138,7 +139,7 @@ class PaddedMask(AttentionMask):
     """The mask as groups of sequences, each with its bias. Small batches are one group."""
 
     groups: list[PaddedGroup]
-    places: Tensor  # int64 [N], each token's place among the cells of all groups
+    cell_of_token: Tensor  # int64 [N], the index of each token's cell among the cells of all groups
     multiple: ClassVar[int] = 64
 
     @classmethod
@@ -146,30 +147,31 @@ class PaddedMask(AttentionMask):
         longest = int(layout.lengths.max())
         is_small = len(layout.lengths) * longest**2 < SMALL
         groups = [layout.as_one_group()] if is_small else layout.groups
-        places = np.empty(layout.tokens, np.int64)
-        cells_before = 0  # those of earlier groups
+        cell_of_token = np.empty(layout.tokens, np.int64)
+        cells_before = 0  # the number of cells of the groups before this one
         for group in groups:
-            places[group.tokens] = cells_before + np.flatnonzero(group.is_real)
+            cell_of_token[group.token_indices] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size
-        return cls([PaddedGroup.of(group) for group in groups], places)
+        return cls([PaddedGroup.of(group) for group in groups], cell_of_token)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        contexts = []
+        hidden_size = query.shape[-1]
+        outputs = []  # of each group, [b x T, H]
         for group in self.groups:
-            shape = [*group.shape, query.shape[-1]]
-            context = padded_attention(
-                paddle.gather(query, group.cells).reshape(shape),
-                paddle.gather(key, group.cells).reshape(shape),
-                paddle.gather(value, group.cells).reshape(shape),
+            shape = [*group.shape, hidden_size]  # b, T, H
+            output = padded_attention(
+                paddle.gather(query, group.token_of_cell).reshape(shape),
+                paddle.gather(key, group.token_of_cell).reshape(shape),
+                paddle.gather(value, group.token_of_cell).reshape(shape),
                 group.bias(query.dtype),
                 num_heads,
                 dropout_rate,
             )  # [b, T, H]
-            contexts.append(context.reshape([-1, query.shape[-1]]))
-        context = contexts[0] if len(contexts) == 1 else paddle.concat(contexts)
-        return paddle.gather(context, self.places)
+            outputs.append(output.reshape([-1, hidden_size]))
+        output_of_cells = outputs[0] if len(outputs) == 1 else paddle.concat(outputs)  # [cells, H]
+        return paddle.gather(output_of_cells, self.cell_of_token)
 
 
 def padded_attention(

@@ -29,8 +29,8 @@ class TokenBatch(device.Uploadable):
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
         language_ids: int64 [N], NO_LANGUAGE for a token without one; None: no token has one.
         first_tokens: int64 [S], the index of each sequence's first token.
-        cells: int64 [B, T], only of a batch that was an array with pads: the index of the token in each cell,
-            `tokens` for a pad.
+        token_of_cell: int64 [B, T], only of a batch that was an array with pads: the index of the token in
+            each cell. A pad's cell has `tokens`, which is the index of no token.
         mask: who attends to whom.
         tokens: the number of tokens that the caller gave.
         last_position: the greatest of `position_ids`.
@@ -40,7 +40,7 @@ class TokenBatch(device.Uploadable):
     position_ids: Tensor
     language_ids: Tensor | None
     first_tokens: Tensor
-    cells: Tensor | None
+    token_of_cell: Tensor | None
     mask: AttentionMask
     tokens: int
     last_position: int
@@ -52,7 +52,7 @@ class TokenBatch(device.Uploadable):
         layout: Layout,
         position_ids: np.ndarray | None = None,
         language_ids: np.ndarray | None = None,
-        cells: np.ndarray | None = None,
+        token_of_cell: np.ndarray | None = None,
     ) -> Self:
         """A batch of sequences that are one after the other already. The attributes describe the arrays.
 
@@ -61,12 +61,12 @@ class TokenBatch(device.Uploadable):
             position_ids: None: 2, 3, ... in each sequence.
         """
         if position_ids is None:
-            position_ids = FIRST_POSITION + layout.columns()
-        kind = attention.mask_class()
-        padded = layout.padded_to(kind.multiple)
-        missing = padded.tokens - layout.tokens
+            position_ids = FIRST_POSITION + layout.places_in_sequence()
+        mask_class = attention.mask_class()
+        with_filler = layout.padded_to(mask_class.multiple)
+        missing = with_filler.tokens - layout.tokens  # the number of tokens of the filler
         last_position = int(position_ids.max())
-        if missing:  # any token at any position will do
+        if missing:  # nothing reads the filler, so any token at any position will do
             input_ids = np.pad(input_ids, [0, missing])
             position_ids = np.pad(position_ids, [0, missing])
             if language_ids is not None:
@@ -76,8 +76,8 @@ class TokenBatch(device.Uploadable):
             position_ids=position_ids,
             language_ids=language_ids,
             first_tokens=layout.starts,
-            cells=cells,
-            mask=kind.of(padded),
+            token_of_cell=token_of_cell,
+            mask=mask_class.of(with_filler),
             tokens=layout.tokens,
             last_position=last_position,
         )
@@ -87,9 +87,11 @@ class TokenBatch(device.Uploadable):
         """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
         is_real = input_ids != pad_token_id  # [B, T]
         layout = Layout(is_real.sum(axis=1))
-        number = np.cumsum(is_real).reshape(input_ids.shape) - 1  # of each token, from 0
-        cells = np.where(is_real, number, layout.tokens)
-        return cls.from_packed(input_ids[is_real], layout, cells=cells)
+        real_up_to = np.cumsum(is_real).reshape(
+            input_ids.shape
+        )  # [B, T], the number of tokens up to each cell
+        token_of_cell = np.where(is_real, real_up_to - 1, layout.tokens)
+        return cls.from_packed(input_ids[is_real], layout, token_of_cell=token_of_cell)
 
     def without_filler(self, states: Tensor) -> Tensor:
         """The states of the tokens that the caller gave: [N, H] -> [tokens, H]."""
@@ -97,12 +99,13 @@ class TokenBatch(device.Uploadable):
 
     def padded(self, states: Tensor) -> Tensor:
         """The states of the tokens as the array that the batch was: [N, H] -> [B, T, H], 0 at pads."""
-        with_zeros = F.pad(states, [0, 1, 0, 0])  # [N + 1, H]: pads get the last row
-        return paddle.gather(with_zeros, self.cells.flatten()).reshape([*self.cells.shape, -1])
+        with_zeros = F.pad(states, [0, 1, 0, 0])  # [N + 1, H]; the last row is 0 and goes to the pads
+        flat = paddle.gather(with_zeros, self.token_of_cell.flatten())  # [B x T, H]
+        return flat.reshape([*self.token_of_cell.shape, -1])
 
     def is_pad(self) -> Tensor:
-        """The pads of the array that the batch was: bool [B, T]."""
-        return self.cells == self.tokens
+        """Which cells of the array that the batch was are pads: bool [B, T]."""
+        return self.token_of_cell == self.tokens  # the index that stands for a pad
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ class Layout:
 
     A sequence is some context tokens, then placeholders. All of its tokens attend to its context; a
     placeholder attends to itself as well. Nothing attends to another sequence. MMLM, TLM and every task are
-    "all context"; CAMLM and the first stage of BTMLM have placeholders. With lengths 5, 3 and contexts 3, 3:
+    "all context"; CAMLM and the first stage of BTMLM have placeholders. With two sequences of 5 and 3 tokens,
+    of which 3 and 3 are context:
 
                 x1 x2 x3 M4 M5 | y1 y2 y3
         x1       1  1  1  .  . |  .  .  .
@@ -31,43 +32,46 @@ class Layout:
 
     Args:
         lengths: int [S], tokens of each sequence, at least 1.
-        contexts: int [S], how many of them are context, at least 1; None: all.
+        context_lengths: int [S], context tokens of each sequence, at least 1; None: all tokens are context.
 
     Attributes:
-        lengths, contexts: int64 [S].
+        lengths, context_lengths: int64 [S].
         starts: int64 [S], the index of each sequence's first token.
-        tokens: N.
+        tokens: N, the number of all tokens.
     """
 
-    def __init__(self, lengths: np.ndarray, contexts: np.ndarray | None = None):
+    def __init__(self, lengths: np.ndarray, context_lengths: np.ndarray | None = None):
         self.lengths = np.asarray(lengths, np.int64)
-        self.contexts = self.lengths if contexts is None else np.asarray(contexts, np.int64)
+        if context_lengths is None:
+            context_lengths = self.lengths
+        self.context_lengths = np.asarray(context_lengths, np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.tokens = int(self.lengths.sum())
 
     def padded_to(self, multiple: int) -> "Layout":
-        """The layout with a further sequence at the end, if one is needed to make N a multiple."""
-        missing = -self.tokens % multiple
+        """The layout with a further sequence at the end, if one is needed to make N a multiple of this."""
+        missing = -self.tokens % multiple  # up to the next multiple
         if missing == 0:
             return self
-        return Layout(np.append(self.lengths, missing), np.append(self.contexts, missing))
+        return Layout(np.append(self.lengths, missing), np.append(self.context_lengths, missing))
 
-    def columns(self) -> np.ndarray:
+    def places_in_sequence(self) -> np.ndarray:
         """The place of each token in its own sequence, from 0: int64 [N]."""
         return np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
 
     def sequence_numbers(self) -> np.ndarray:
-        """The number of each token's sequence, from 0: int64 [N]."""
+        """The index of each token's sequence, from 0: int64 [N]."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def is_context(self) -> np.ndarray:
         """Whether each token is context: bool [N]."""
-        return self.columns() < np.repeat(self.contexts, self.lengths)
+        return self.places_in_sequence() < np.repeat(self.context_lengths, self.lengths)
 
     def dense(self) -> np.ndarray:
         """The mask as a matrix, bool [N, N]: the definition, for tests and pictures."""
-        number = self.sequence_numbers()
-        same_sequence = number[:, None] == number
+        sequence = self.sequence_numbers()
+        same_sequence = sequence[:, None] == sequence  # [N, N]
+        # A row sees the context of its own sequence, and itself.
         return (same_sequence & self.is_context()) | np.eye(self.tokens, dtype=bool)
 
     @cached_property
@@ -76,18 +80,20 @@ class Layout:
         order = np.argsort(-self.lengths, kind="stable")  # of the sequences, by descending length
         lengths = self.lengths[order]
         groups = []
-        first = 0
+        first = 0  # the place in `order` of the group's first and longest sequence
         for end in range(1, len(order) + 1):
             if end == len(order) or lengths[end] < SIMILAR * lengths[first]:
-                numbers = order[first:end]
-                groups.append(Group(self.starts[numbers], self.lengths[numbers], self.contexts[numbers]))
+                groups.append(self._group_of(order[first:end]))
                 first = end
         return groups
 
     def as_one_group(self) -> "Group":
         """All sequences as one group, however long they are."""
-        order = np.argsort(-self.lengths, kind="stable")  # by descending length
-        return Group(self.starts[order], self.lengths[order], self.contexts[order])
+        return self._group_of(np.argsort(-self.lengths, kind="stable"))  # by descending length
+
+    def _group_of(self, sequences: np.ndarray) -> "Group":
+        """A group of the sequences with these indices, int64 [b], of which the first is the longest."""
+        return Group(self.starts[sequences], self.lengths[sequences], self.context_lengths[sequences])
 
     def row_indices(self) -> np.ndarray:
         """The mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
@@ -108,20 +114,22 @@ class Group:
     """b sequences, which can be padded to an array [b, T].
 
     Attributes:
-        starts, lengths, contexts: int64 [b], as in `Layout`; the longest sequence comes first.
-        shape: b, and T, the greatest length.
+        starts, lengths, context_lengths: int64 [b], as in `Layout`; the longest sequence comes first.
+        longest: T, the greatest length.
+        shape: b, T.
     """
 
-    def __init__(self, starts: np.ndarray, lengths: np.ndarray, contexts: np.ndarray):
+    def __init__(self, starts: np.ndarray, lengths: np.ndarray, context_lengths: np.ndarray):
         self.starts = starts
         self.lengths = lengths
-        self.contexts = contexts
-        self.shape = (len(lengths), int(lengths[0]))
+        self.context_lengths = context_lengths
+        self.longest = int(lengths[0])
+        self.shape = (len(lengths), self.longest)
 
     @cached_property
     def is_real(self) -> np.ndarray:
         """Which cells of the array are tokens and not pads: bool [b, T]."""
-        return np.arange(self.shape[1]) < self.lengths[:, None]
+        return np.arange(self.longest) < self.lengths[:, None]
 
     @cached_property
     def masked(self) -> np.ndarray | None:
@@ -129,21 +137,23 @@ class Group:
 
         None: every row attends to every column.
         """
-        column = np.arange(self.shape[1])
-        if self.contexts.min() == self.shape[1]:  # neither pads nor placeholders
+        if self.context_lengths.min() == self.longest:  # neither pads nor placeholders
             return None
-        behind_context = (column >= self.contexts[:, None])[:, None, None]  # [b, 1, 1, T]
-        if (self.contexts == self.lengths).all():  # pads, which may attend to anything, but no placeholders
-            return behind_context
-        return behind_context & ~np.eye(len(column), dtype=bool)  # a placeholder attends to itself
+        is_behind_context = np.arange(self.longest) >= self.context_lengths[:, None]  # [b, T]
+        is_behind_context = is_behind_context[:, None, None]  # [b, 1, 1, T]
+        if (self.context_lengths == self.lengths).all():  # no placeholders; pads may attend to anything
+            return is_behind_context
+        return is_behind_context & ~np.eye(self.longest, dtype=bool)  # a placeholder attends to itself
 
     @cached_property
-    def tokens(self) -> np.ndarray:
-        """The tokens in the order of the array's real cells, int64 [sum of lengths]."""
-        column = np.arange(self.shape[1])
-        return (self.starts[:, None] + column)[self.is_real]
+    def token_indices(self) -> np.ndarray:
+        """The index among the N tokens of each of the group's tokens, row by row: int64 [sum of lengths]."""
+        return (self.starts[:, None] + np.arange(self.longest))[self.is_real]
 
-    def cells(self) -> np.ndarray:
-        """The token in each cell of the array; in a pad's cell the sequence's first. int64 [b, T]."""
-        column = np.arange(self.shape[1])
-        return np.where(self.is_real, self.starts[:, None] + column, self.starts[:, None])
+    def token_of_cell(self) -> np.ndarray:
+        """The index among the N tokens of the one in each cell: int64 [b, T].
+
+        A pad's cell has the first token of its sequence.
+        """
+        first = self.starts[:, None]  # [b, 1]
+        return np.where(self.is_real, first + np.arange(self.longest), first)

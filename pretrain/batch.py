@@ -51,14 +51,14 @@ class Packed:
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
         language_ids: int64 [N]; `model.config.NO_LANGUAGE` for a token without one.
         lengths: int64 [S], tokens of each sequence.
-        contexts: int64 [S], how many of them are context; the rest are placeholders.
+        context_lengths: int64 [S], how many of them are context; the rest are placeholders.
     """
 
     input_ids: np.ndarray
     position_ids: np.ndarray
     language_ids: np.ndarray
     lengths: np.ndarray
-    contexts: np.ndarray
+    context_lengths: np.ndarray
 
     @property
     def tokens(self) -> int:
@@ -68,7 +68,7 @@ class Packed:
     @property
     def layout(self) -> Layout:
         """Where each sequence lies, and who attends to whom."""
-        return Layout(self.lengths, self.contexts)
+        return Layout(self.lengths, self.context_lengths)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _join(sequences: Sequence[MaskedSequence]) -> Packed:
         position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
         language_ids=_concatenate([sequence.language_ids for sequence in sequences]),
         lengths=np.array([len(sequence.input_ids) for sequence in sequences]),
-        contexts=np.array([sequence.context for sequence in sequences]),
+        context_lengths=np.array([sequence.context for sequence in sequences]),
     )
 
 

@@ -176,7 +176,7 @@ def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text 
 
 def _mask(packed: Packed) -> np.ndarray:
     """The mask of a single sequence, bool [T, T]."""
-    context = int(packed.contexts[0])
+    context = int(packed.context_lengths[0])
     placeholders = int(packed.lengths[0]) - context
     return attention_mask.compact(context, placeholders)
 

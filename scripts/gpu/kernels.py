@@ -186,11 +186,11 @@ def check_attention(quick: bool) -> str:
     hidden = 64
     longest = 64 if quick else 512
     lengths = [length for length in (8, 33, 64, 200, 512, 9) if length <= longest]
-    contexts = [max(1, 3 * length // 4) for length in lengths]  # the other tokens are placeholders
+    context_lengths = [max(1, 3 * length // 4) for length in lengths]  # the other tokens are placeholders
     layouts = {
         "full": Layout([longest, longest]),
         "packed": Layout(lengths),
-        "context": Layout(lengths, contexts),
+        "context": Layout(lengths, context_lengths),
     }
 
     def dense(x: Tensor, layout: Layout) -> Tensor:
@@ -240,8 +240,8 @@ def model_layout(tokens: int, longest: int) -> Layout:
     while sum(lengths) < tokens:
         length = int(rng.integers(8, longest))
         lengths.append(min(length, tokens - sum(lengths)))
-    contexts = [length if rng.random() < 0.67 else max(1, 3 * length // 4) for length in lengths]
-    return Layout(lengths, contexts).padded_to(FlashMask.multiple)
+    context_lengths = [length if rng.random() < 0.67 else max(1, 3 * length // 4) for length in lengths]
+    return Layout(lengths, context_lengths).padded_to(FlashMask.multiple)
 
 
 def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:

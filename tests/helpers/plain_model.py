@@ -80,13 +80,13 @@ def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
     return np.stack([np.pad(part, (0, max(lengths) - len(part)), constant_values=fill) for part in parts])
 
 
-def padded_mask(lengths: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-    """Who sees whom, bool [B, 1, T, T], in sequences that begin with `contexts` tokens of context.
+def padded_mask(lengths: np.ndarray, context_lengths: np.ndarray) -> np.ndarray:
+    """Who sees whom, bool [B, 1, T, T], in sequences that begin with `context_lengths` tokens of context.
 
     All tokens of a sequence see its context. That placeholders see themselves is not in this mask.
     """
     mask = np.zeros([len(lengths), 1, max(lengths), max(lengths)], bool)
-    for number, (length, context) in enumerate(zip(lengths, contexts)):
+    for number, (length, context) in enumerate(zip(lengths, context_lengths)):
         mask[number, 0, :length, :context] = True
     return mask
 
@@ -117,7 +117,7 @@ def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=No
         shape = [rows.size, input_bias.shape[-1]]
         flat_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape)  # [B * T, H]
         input_bias = flat_bias.reshape([*rows.shape, -1])  # [B, T, H]
-    mask = paddle.to_tensor(padded_mask(lengths, layout.contexts))
+    mask = paddle.to_tensor(padded_mask(lengths, layout.context_lengths))
     output = model(rows, positions, mask, input_bias)
     states = tuple(paddle.gather(x.reshape([-1, x.shape[-1]]), cells) for x in output.hidden_states)
     return PlainOutput(states[-1], output.pooled, states)

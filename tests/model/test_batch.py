@@ -59,7 +59,7 @@ def test_an_array_with_pads_becomes_a_row_of_tokens():
     assert batch.input_ids.tolist() == [0, 7, 8, 2, 0, 2, 0, 9, 2]
     assert batch.position_ids.tolist() == [2, 3, 4, 5, 2, 3, 2, 3, 4]
     assert batch.first_tokens.tolist() == [0, 4, 6]
-    assert batch.cells.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]  # 9: a pad
+    assert batch.token_of_cell.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]  # 9: a pad
     assert (batch.tokens, batch.last_position, batch.language_ids) == (9, 5, None)
     assert batch.is_pad().tolist() == [[False] * 4, [False, False, True, True], [False] * 3 + [True]]
     states = paddle.arange(18.0).reshape([9, 2])

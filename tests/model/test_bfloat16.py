@@ -187,7 +187,7 @@ def test_a_model_that_only_predicts_has_weights_in_bfloat16_alone(batch, monkeyp
     monkeypatch.setattr(bfloat16, "to_bfloat16", recorded_to_bfloat16)
     with paddle.no_grad():
         assert np.array_equal(model(batch).numpy(), expected)
-    tokens = int((batch.cells < batch.tokens).sum())
+    tokens = int((batch.token_of_cell < batch.tokens).sum())
     # In each layer the inputs of: query, key and value; output; linear1; linear2. In the last layer, of the
     # first token of each sequence from the output on; then pooler and classifier.
     of_a_layer = [(tokens, 32), (tokens, 32), (tokens, 32), (tokens, 128)]

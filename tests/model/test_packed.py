@@ -26,7 +26,7 @@ CONFIG = ErnieMConfig(
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
 )
-# Lengths and contexts of the sequences; None: all context, without placeholders.
+# Lengths of the sequences and of their contexts; None: all context, without placeholders.
 LAYOUTS = {
     "one token": ([1], None),
     "alone": ([9], None),
@@ -52,8 +52,8 @@ def mask(request, monkeypatch):
 
 def layout_and_ids(name: str) -> tuple[Layout, np.ndarray]:
     """One of LAYOUTS, and random ids for it, [N]."""
-    lengths, contexts = LAYOUTS[name]
-    return Layout(lengths, contexts), np.random.default_rng(1).integers(4, 40, sum(lengths))
+    lengths, context_lengths = LAYOUTS[name]
+    return Layout(lengths, context_lengths), np.random.default_rng(1).integers(4, 40, sum(lengths))
 
 
 def gradients(model, value) -> dict[str, np.ndarray]:
@@ -197,11 +197,11 @@ def test_the_gpus_row_indices_show_what_the_mask_shows(name):
 def test_groups_are_of_similar_length():
     """No sequence is shorter than SIMILAR x the longest of its group, and there are few pads."""
     layout = Layout(np.random.default_rng(0).integers(1, 129, 64))
-    tokens = np.concatenate([group.tokens for group in layout.groups])
+    tokens = np.concatenate([group.token_indices for group in layout.groups])
     assert sorted(tokens) == list(range(layout.tokens))
     for group in layout.groups:
-        assert group.lengths.min() >= SIMILAR * group.shape[1]
-    cells = sum(len(group.lengths) * group.shape[1] ** 2 for group in layout.groups)
+        assert group.lengths.min() >= SIMILAR * group.longest
+    cells = sum(len(group.lengths) * group.longest**2 for group in layout.groups)
     assert cells < 1.5 * (layout.lengths**2).sum()
 
 

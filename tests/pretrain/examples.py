@@ -152,12 +152,12 @@ def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
     matrices = []
     starts = batch.layout.starts.tolist()
     lengths = batch.lengths.tolist()
-    contexts = batch.contexts.tolist()
+    context_lengths = batch.context_lengths.tolist()
     number = 0
     while number < len(lengths):
         start = starts[number]
         length = lengths[number]
-        context = contexts[number]
+        context = context_lengths[number]
         tokens = np.arange(start, start + length)
         if isinstance(batch, Stage1):
             matrices.append((tokens, attention_mask.compact(context, length - context)))

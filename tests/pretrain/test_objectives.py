@@ -29,7 +29,7 @@ def test_mmlm_layout():
     batch = objectives().batch("mmlm", [Text(SOURCE, 1), Text(TARGET, 2)], rngs(2))
     assert split(batch, restored(batch)) == [[CLS, 11, 12, 13, SEP], [CLS, 21, 22, 23, 24, SEP]]
     assert split(batch, batch.position_ids) == [[2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]]
-    assert batch.lengths.tolist() == batch.contexts.tolist() == [5, 6]
+    assert batch.lengths.tolist() == batch.context_lengths.tolist() == [5, 6]
     assert batch.target_languages.tolist() == [1, 2]
     assert batch.masked.tolist() == [2, 0, 0, 0]  # of mmlm, tlm, camlm, btmlm
     assert batch.tokens == 11
@@ -45,7 +45,7 @@ def test_pair_layout():
     assert tlm.target_languages.tolist() == [0, 2]  # one of three, one of four: masks on both sides
     camlm = objectives().batch("camlm", [PAIR], rngs(1))
     # [CLS], two tokens, [SEP] and the target's mask; [SEP], three tokens, [SEP] and the source's mask.
-    assert camlm.lengths.tolist() == [5, 6] and camlm.contexts.tolist() == [4, 5]
+    assert camlm.lengths.tolist() == [5, 6] and camlm.context_lengths.tolist() == [4, 5]
     by_position = sorted(zip(camlm.position_ids, restored(camlm)))
     assert [token for _, token in by_position] == expected
     assert [position for position, _ in by_position] == list(range(2, 13))
@@ -110,7 +110,7 @@ def test_btmlm_by_hand():
     assert stage1.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK]
     # [SEP] of the sentence has position 13, the second [SEP], which is not in this stage, 14.
     assert stage1.position_ids.tolist() == [*range(2, 14), 15, 16]
-    assert stage1.contexts.tolist() == [12]
+    assert stage1.context_lengths.tolist() == [12]
     assert stage1.language_ids.tolist() == [NO_LANGUAGE] * 12 + [1, 1]
     assert stage1.placeholders.tolist() == [12, 13]
     assert stage1.slots.tolist() == [13, 14]
@@ -119,7 +119,7 @@ def test_btmlm_by_hand():
     assert batch.position_ids.tolist() == list(range(2, 18))
     assert (batch.targets > 0).all() and (batch.targets < 11).all()
     assert batch.masked.tolist() == [0, 0, 0, 2]
-    assert batch.contexts.tolist() == [16] and batch.tokens == 16
+    assert batch.context_lengths.tolist() == [16] and batch.tokens == 16
 
 
 def test_btmlm_spread_positions():

@@ -20,7 +20,7 @@ LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
 TOTAL_STEPS = 10
 STEPS = 6  # the first ones, whose batches are compared; BTMLM begins among them, after 30 % of all
-ARRAYS = ("input_ids", "position_ids", "language_ids", "lengths", "contexts")
+ARRAYS = ("input_ids", "position_ids", "language_ids", "lengths", "context_lengths")
 OF_BATCH = (*ARRAYS, "targets", "target_ids", "target_languages", "target_objectives")
 OF_STAGE1 = (*ARRAYS, "placeholders", "slots", "slot_sentences", "slot_languages", "draws")
 
