@@ -1,9 +1,10 @@
-"""AdamW that updates only the moving rows of a word table, and on a GPU many parameters at once.
+"""AdamW that updates only the rows of a word table that have moments, and on a GPU many parameters at once.
 
 On a CPU, AdamW on the whole word table (192 million numbers at base size) takes a twentieth of a step, and a
 fine-tuning batch contains some thousand of 250,002 words. If a row has no gradient and its moments are 0,
-AdamW changes it by weight decay only. Such rows are only decayed here, and the others move; the result equals
-AdamW on the whole table. If more than a share of the rows moves, updating all of them is faster.
+AdamW changes it by weight decay only. Such rows are only decayed here. The others are updated: they have
+moments from this step or an earlier one. The result equals AdamW on the whole table. If more than a share of
+the rows has moments, updating all of them is faster.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +21,9 @@ from model.cpu.rows import as_array, as_tensor, over_rows
 from model.word_rows import RowGradient
 from model.word_table import TableGradient
 from training.grouped_adam import AdamGroup, AdamState, grouped
-from training.row_adam import MovingRowsOnGpu
+from training.row_adam import RowsWithMomentsOnGpu
 
-MOST = 0.4  # the share of moving rows above which the whole word table is updated
+MOST_ROWS = 0.4  # the share of rows with moments above which the whole word table is updated
 
 
 class AdamW(paddle.optimizer.AdamW):
@@ -30,7 +31,7 @@ class AdamW(paddle.optimizer.AdamW):
 
     Args:
         lr_scheduler: the schedule and its position. Call its `step()` after each update.
-        tables: the gradient of each word table on a CPU, by the name of its parameter.
+        table_gradients: the gradient of each word table on a CPU, by the name of its parameter.
         row_gradients: the same on a GPU.
         full_rate_decay: True: decay each weight by rate x coefficient x weight, without its learning-rate
             ratio.
@@ -40,19 +41,20 @@ class AdamW(paddle.optimizer.AdamW):
     def __init__(
         self,
         lr_scheduler: LambdaDecay,
-        tables: Mapping[str, TableGradient],
+        table_gradients: Mapping[str, TableGradient],
         row_gradients: Mapping[str, RowGradient],
         full_rate_decay: bool,
         **options,
     ):
         super().__init__(learning_rate=lr_scheduler, **options)
         self.lr_scheduler = lr_scheduler
-        self.tables = tables
+        self.table_gradients = table_gradients
         self.row_gradients = row_gradients
         self.full_rate_decay = full_rate_decay
-        self._moving_rows: dict[str, MovingRows] = {}
-        self._moving_rows_on_gpu: dict[str, MovingRowsOnGpu] = {}
-        self._moving_counts: dict[str, int] = {}
+        # Of each word table, by the name of its parameter.
+        self._rows_with_moments: dict[str, RowsWithMoments] = {}
+        self._rows_with_moments_on_gpu: dict[str, RowsWithMomentsOnGpu] = {}
+        self._counts_with_moments: dict[str, int] = {}
         self._rates: dict[float, Tensor] = {}  # of this step, by ratio
         # Those that are updated at the end of this step, in groups: name -> (parameter, gradient).
         self._delayed: dict[str, tuple[Tensor, Tensor]] = {}
@@ -63,28 +65,30 @@ class AdamW(paddle.optimizer.AdamW):
 
     def moments_replaced(self) -> None:
         """Call it after you have changed the moments."""
-        self._moving_rows.clear()
-        self._moving_rows_on_gpu.clear()
+        self._rows_with_moments.clear()
+        self._rows_with_moments_on_gpu.clear()
         self._in_groups = []
         powers = self._accumulators[self._beta1_pow_acc_str]
         self._beta1_powers = {name: power.item() for name, power in powers.items()}
 
-    def add_moving_rows(self, parameter: Tensor) -> Tensor:
-        """Let the rows of a table's gradient move. Return the number of all that move, int64 [].
+    def add_rows_with_moments(self, parameter: Tensor) -> Tensor:
+        """On a GPU: add the rows of a word table's gradient, which get moments, to those that have moments.
 
-        Read it, and give it to `set_moving_count` before the update.
+        Returns:
+            The number of rows that have moments then, int64 []. Read it, and give it to
+            `set_count_with_moments` before the update.
         """
         name = parameter.name
-        if name not in self._moving_rows_on_gpu:
+        if name not in self._rows_with_moments_on_gpu:
             # Without an update there are no moments yet.
             kinds = (self._moment1_acc_str, self._moment2_acc_str)
             moments = [self._accumulators[kind][name] for kind in kinds if name in self._accumulators[kind]]
-            self._moving_rows_on_gpu[name] = MovingRowsOnGpu(parameter.shape[0], *moments)
-        return self._moving_rows_on_gpu[name].add(self.row_gradients[name].rows)
+            self._rows_with_moments_on_gpu[name] = RowsWithMomentsOnGpu(parameter.shape[0], *moments)
+        return self._rows_with_moments_on_gpu[name].add(self.row_gradients[name].rows)
 
-    def set_moving_count(self, parameter: Tensor, count: int) -> None:
-        """Say how many rows of a table move; see `add_moving_rows`."""
-        self._moving_counts[parameter.name] = count
+    def set_count_with_moments(self, parameter: Tensor, count: int) -> None:
+        """Set the number of a word table's rows that have moments, as read from `add_rows_with_moments`."""
+        self._counts_with_moments[parameter.name] = count
 
     def _create_optimization_pass(self, parameters_and_grads, param_group_idx=0):
         # Paddle calls this in each step, and the three methods below within it.
@@ -112,13 +116,15 @@ class AdamW(paddle.optimizer.AdamW):
         if device.uses_gpu_kernels() and gradient.dtype == parameter.dtype:
             self._delayed[parameter.name] = (parameter, gradient)
             return None
-        table = self.tables.get(parameter.name)
-        touched = None if table is None else table.touched_rows(gradient)
+        table_gradient = self.table_gradients.get(parameter.name)
+        touched = None  # bool [V], the rows that have a gradient; None: any row may have one
+        if table_gradient is not None:
+            touched = table_gradient.touched_rows(gradient)
         with self._decay_of(parameter):
             if touched is not None:
                 self._update_rows(parameter, gradient, touched)
                 return None
-            self._moving_rows.pop(parameter.name, None)  # now any row may get moments
+            self._rows_with_moments.pop(parameter.name, None)  # any row may get moments now
             return super()._append_optimize_op(block, param_and_grad)
 
     def _finish_update(self, block, parameters_and_grads):
@@ -128,7 +134,7 @@ class AdamW(paddle.optimizer.AdamW):
             self._groups = self._make_groups()
         gradients = {name: gradient for name, (_, gradient) in self._delayed.items()}
         for group in self._groups:
-            first = group.states[0].parameter
+            first = group.states[0].parameter  # all of a group have its rate
             rate = self._create_param_lr((first, gradients[first.name]))
             group.update(gradients, rate, self._beta1, self._beta2, self._epsilon)
         for name in self._in_groups:
@@ -136,24 +142,24 @@ class AdamW(paddle.optimizer.AdamW):
 
     def _make_groups(self) -> list[AdamGroup]:
         """The groups of the delayed parameters: those with equal rates, equal decay and equal powers."""
-        states = []
+        states = []  # (key, coefficient of decay, state) of each parameter
         for name, (parameter, _) in self._delayed.items():
             state = AdamState(
                 parameter,
-                self._get_accumulator_master(self._moment1_acc_str, parameter),
-                self._get_accumulator_master(self._moment2_acc_str, parameter),
-                self._get_accumulator_master(self._beta1_pow_acc_str, parameter),
-                self._get_accumulator_master(self._beta2_pow_acc_str, parameter),
+                moment1=self._get_accumulator_master(self._moment1_acc_str, parameter),
+                moment2=self._get_accumulator_master(self._moment2_acc_str, parameter),
+                beta1_power=self._get_accumulator_master(self._beta1_pow_acc_str, parameter),
+                beta2_power=self._get_accumulator_master(self._beta2_pow_acc_str, parameter),
             )
             ratio = parameter.optimize_attr["learning_rate"]
             power = self._beta1_powers.get(name, self._beta1)
-            decay = self._coefficient(parameter) if self._apply_decay_param_fun(name) else 0.0
+            decay = self._decay_coefficient(parameter) if self._apply_decay_param_fun(name) else 0.0
             key = (ratio, power)
             states.append((key, decay, state))
         return grouped(states)
 
-    def _coefficient(self, parameter: Tensor) -> float:
-        """What Paddle's kernel must take as the coefficient of decay: it multiplies it by rate and ratio."""
+    def _decay_coefficient(self, parameter: Tensor) -> float:
+        """The coefficient of decay for Paddle's kernel, which multiplies it by the rate times its ratio."""
         if self.full_rate_decay:
             return self._weight_decay / parameter.optimize_attr["learning_rate"]
         return self._weight_decay
@@ -166,7 +172,7 @@ class AdamW(paddle.optimizer.AdamW):
         that group.
         """
         coefficient = self._weight_decay
-        self._weight_decay = self._coefficient(parameter)
+        self._weight_decay = self._decay_coefficient(parameter)
         try:
             yield
         finally:
@@ -177,13 +183,13 @@ class AdamW(paddle.optimizer.AdamW):
         moment1 = self._get_accumulator_master(self._moment1_acc_str, parameter)
         moment2 = self._get_accumulator_master(self._moment2_acc_str, parameter)
         rate = self._create_param_lr((parameter, gradient))
-        decay = 1.0
+        decay_factor = 1.0
         if self._apply_decay_param_fun(parameter.name):
-            decay -= rate.item() * self._weight_decay
-        if parameter.name not in self._moving_rows:
-            self._moving_rows[parameter.name] = MovingRows(parameter, moment1, moment2)
+            decay_factor -= rate.item() * self._weight_decay
+        if parameter.name not in self._rows_with_moments:
+            self._rows_with_moments[parameter.name] = RowsWithMoments(parameter, moment1, moment2)
         adam = self._adam_without_decay(parameter, rate)
-        self._moving_rows[parameter.name].update(gradient, touched, adam, decay)
+        self._rows_with_moments[parameter.name].update(gradient, touched, adam, decay_factor)
 
     def _update_rows_on_gpu(self, parameter: Tensor, gradient: Tensor, rows: Tensor) -> None:
         """Update a word table [V, H] with gradients [n, H] of its `rows`, int64 [n]."""
@@ -196,9 +202,9 @@ class AdamW(paddle.optimizer.AdamW):
             coefficient = float(np.float32(self._weight_decay))  # as Paddle's kernels hold it
             parameter.scale_(1.0 - self.get_lr() * ratio * coefficient)
         tables = (parameter, moment1, moment2)
-        count = self._moving_counts[parameter.name]
+        count = self._counts_with_moments[parameter.name]
         adam = self._adam_without_decay(parameter, rate)
-        self._moving_rows_on_gpu[parameter.name].update(tables, gradient, rows, count, adam)
+        self._rows_with_moments_on_gpu[parameter.name].update(tables, gradient, rows, count, adam)
 
     def _adam_without_decay(self, parameter: Tensor, rate: Tensor) -> Callable[..., None]:
         """Return a function that updates some rows of a table in place.
@@ -236,15 +242,17 @@ class AdamW(paddle.optimizer.AdamW):
         return adam
 
 
-class MovingRows:
+class RowsWithMoments:
     """The rows of one word table [V, H] on a CPU whose two moments may differ from 0."""
 
     def __init__(self, weight: Tensor, moment1: Tensor, moment2: Tensor):
         self.tensors = (weight, moment1, moment2)  # [V, H] each
-        self.moving = as_array(moment1).any(1) | as_array(moment2).any(1)  # bool [V]
+        self.has_moments = as_array(moment1).any(1) | as_array(moment2).any(1)  # bool [V]
 
-    def update(self, gradient: Tensor, touched: np.ndarray, adam: Callable[..., None], decay: float) -> None:
-        """Do one step: multiply every weight by `decay`, then update the moving rows.
+    def update(
+        self, gradient: Tensor, touched: np.ndarray, adam: Callable[..., None], decay_factor: float
+    ) -> None:
+        """Do one step: multiply every weight by `decay_factor`, then update the rows that have moments.
 
         Args:
             gradient: [V, H].
@@ -252,15 +260,15 @@ class MovingRows:
             adam: takes weight, both moments and gradient of some rows, [R, H] each, and updates them in
                 place, without decay.
         """
-        self.moving |= touched
+        self.has_moments |= touched
         tables = [as_array(tensor) for tensor in self.tensors]
-        if decay != 1.0:
-            # One loop over all rows, so that bits do not depend on which rows move: a resumed run finds them
-            # by their moments, and takes a row that was touched by gradients of 0 for one that does not move.
+        if decay_factor != 1.0:
+            # One loop over all rows, so that bits do not depend on `has_moments`: a resumed run finds it by
+            # the moments, which are still 0 in a row that was touched by gradients of 0.
             weight = tables[0]
-            over_rows(partial(_scale, weight, decay), *weight.shape)
-        rows = np.flatnonzero(self.moving)  # int64 [R]
-        if len(rows) > MOST * len(self.moving):
+            over_rows(partial(_scale, weight, decay_factor), *weight.shape)
+        rows = np.flatnonzero(self.has_moments)  # int64 [R]
+        if len(rows) > MOST_ROWS * len(self.has_moments):
             adam(*self.tensors, gradient)
             return
         parts = [_gather(table, rows) for table in (*tables, as_array(gradient))]  # [R, H] each

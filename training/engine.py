@@ -33,7 +33,7 @@ from training.totals import Totals
 from utils.errors import UserError
 from utils.logging import logger
 
-LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum
+LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum up
 # Names in the totals of a step, beside those of the sums, the word tables and the parameters.
 LOSS = "loss"
 SQUARED_NORM = "squared norm"
@@ -159,7 +159,7 @@ class Engine:
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
         totals = Totals(
             [LOSS, *self.sums],
-            on_device=[SQUARED_NORM, *(_moving_rows(name) for name in self._row_tables())],
+            on_device=[SQUARED_NORM, *(_count_with_moments(name) for name in self._row_tables())],
             on_host=[STOP, *(_gradients_of(name) for name in self.parameters)],
         )
 
@@ -183,7 +183,7 @@ class Engine:
         if before_update is not None:
             before_update()
         for name, table in self._row_tables().items():
-            self.optimizer.set_moving_count(table, int(values[_moving_rows(name)]))
+            self.optimizer.set_count_with_moments(table, int(values[_count_with_moments(name)]))
 
         # A parameter without a gradient on any process got zeros. AdamW would decay it.
         for name, parameter in self.parameters.items():
@@ -246,9 +246,9 @@ class Engine:
         for name, table in self._row_tables().items():
             if table.grad is None or not self._is_own(table):
                 continue
-            count = self.optimizer.add_moving_rows(table)
+            count = self.optimizer.add_rows_with_moments(table)
             if self.is_sharded or distributed.is_main():
-                totals.add(_moving_rows(name), count)
+                totals.add(_count_with_moments(name), count)
 
     def _exchange_gradients(self) -> None:
         """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
@@ -270,8 +270,8 @@ class Engine:
                 self._sharded.reduce_gradients(trained, self._sharded._hcg)
         else:
             distributed.sum_gradients(trained)
-        for table in self.optimizer.tables.values():
-            table.forget_rows()
+        for table_gradient in self.optimizer.table_gradients.values():
+            table_gradient.forget_rows()
 
     def _row_tables(self) -> dict[str, Tensor]:
         """The word tables whose gradients consist of rows, by name."""
@@ -286,7 +286,8 @@ class Engine:
         """Sum the rows of a word table's gradient over the processes."""
         self.optimizer.row_gradients[table.name].merge(distributed.sum_)
         if self.is_sharded and table.grad is not None:
-            table.grad.scale_(1 / distributed.world_size())  # fleet averages the other gradients
+            # As fleet averages the other gradients: the loss was multiplied by this number for it.
+            table.grad.scale_(1 / distributed.world_size())
 
     def _squared_norm(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
@@ -294,9 +295,9 @@ class Engine:
             return gradients.squared_norm([parameter.grad for parameter in self._own_with_gradient()])
         squares = []
         for parameter in self._own_with_gradient():
-            table = self.optimizer.tables.get(parameter.name)
-            if table is not None:  # a word table: only some of its rows have a gradient
-                squares.append(table.squared_norm())
+            table_gradient = self.optimizer.table_gradients.get(parameter.name)
+            if table_gradient is not None:  # a word table: only some of its rows have a gradient
+                squares.append(table_gradient.squared_norm())
             else:
                 squares.append(paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64"))
         return paddle.add_n(squares).reshape([]) if squares else paddle.zeros([], "float64")
@@ -331,8 +332,8 @@ class Engine:
             return
         for parameter in parameters:
             # A word table's `TableGradient` leaves rows alone that have no gradient.
-            table = self.optimizer.tables.get(parameter.name)
-            gradient = parameter.grad if table is None else table
+            table_gradient = self.optimizer.table_gradients.get(parameter.name)
+            gradient = parameter.grad if table_gradient is None else table_gradient
             gradient.scale_(self.clip_norm / norm)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
@@ -388,9 +389,9 @@ class Engine:
         self.optimizer.lr_scheduler.step(self.steps)
 
 
-def _moving_rows(table: str) -> str:
-    """The name in the totals of the number of a word table's moving rows, on a GPU."""
-    return f"moving rows of {table}"
+def _count_with_moments(table: str) -> str:
+    """The name in the totals of the number of a word table's rows that have moments, on a GPU."""
+    return f"rows with moments of {table}"
 
 
 def _gradients_of(parameter: str) -> str:

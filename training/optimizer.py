@@ -85,7 +85,7 @@ def build_optimizer(
     tables = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
     return AdamW(
         LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
-        tables={table.weight.name: table.gradient for table in tables},
+        table_gradients={table.weight.name: table.gradient for table in tables},
         row_gradients={table.weight.name: table.row_gradient for table in tables},
         full_rate_decay=decay_style == FULL_RATE,
         beta1=betas[0],

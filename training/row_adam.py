@@ -1,7 +1,8 @@
-"""AdamW on the moving rows of a word table, on a GPU, whose gradient is a `model.word_rows.RowGradient`.
+"""AdamW on the rows of a word table that have moments, on a GPU.
 
-The rows are known only to the device. The host must know how many they are, to make tensors of this size: it
-reads the number together with the norm of the gradient.
+The table's gradient is a `model.word_rows.RowGradient`. Which rows have moments is known only to the device.
+The host must know how many they are, to make tensors of this size: it reads the number together with the norm
+of the gradient.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from paddle import Tensor
 from model.word_rows import nonzero
 
 
-class MovingRowsOnGpu:
+class RowsWithMomentsOnGpu:
     """The rows of one word table [V, H] whose two moments may differ from 0.
 
     Args:
@@ -21,26 +22,26 @@ class MovingRowsOnGpu:
     """
 
     def __init__(self, words: int, *moments: Tensor):
-        # [V + 1], 1 for a moving row. V is no word: in a `RowGradient` it marks a row of zeros.
-        self._is_moving = paddle.zeros([words + 1], "int64")
+        # [V + 1], 1 for a row with moments, else 0. V is no word: in a `RowGradient` it marks a row of zeros.
+        self._has_moments = paddle.zeros([words + 1], "int64")
         self._words = words
         for moment in moments:
-            self._is_moving[:words] += (moment != 0).any(1).astype("int64")
-        self._is_moving = self._is_moving.clip(max=1)
-        self._moving_up_to: Tensor | None = None  # [V], the number of moving rows up to each
+            self._has_moments[:words] += (moment != 0).any(1).astype("int64")
+        self._has_moments = self._has_moments.clip(max=1)
+        self._running_count: Tensor | None = None  # [V], how many rows up to each have moments
 
     def add(self, rows: Tensor) -> Tensor:
-        """Let further rows move.
+        """Add rows that get moments in the next update.
 
         Args:
             rows: int64 [n]; V is no row.
 
         Returns:
-            The number of all rows that move, int64 [].
+            The number of all rows that have moments then, int64 [].
         """
-        paddle.scatter_(self._is_moving, rows, paddle.ones_like(rows), overwrite=True)
-        self._moving_up_to = paddle.cumsum(self._is_moving[: self._words])
-        return self._moving_up_to[-1]
+        paddle.scatter_(self._has_moments, rows, paddle.ones_like(rows), overwrite=True)
+        self._running_count = paddle.cumsum(self._has_moments[: self._words])
+        return self._running_count[-1]
 
     def update(
         self,
@@ -50,22 +51,22 @@ class MovingRowsOnGpu:
         count: int,
         adam: Callable[..., None],
     ) -> None:
-        """Update the moving rows.
+        """Update the rows that have moments.
 
         Args:
             tables: weight and both moments, [V, H] each.
             gradient: [n, H], a gradient for each of `rows`.
             rows: int64 [n], those of the last call of `add`.
-            count: R, the number of moving rows that `add` returned.
+            count: R, the number of rows that `add` returned.
             adam: takes weight, both moments and gradient of some rows, [R, H] each, and updates them in
                 place.
         """
-        moving = nonzero(self._moving_up_to, count)  # [R]
-        # The gradient of each moving row, and behind them a row for the gradients of no word.
-        places = paddle.searchsorted(moving, rows)  # [n], 0 .. R
+        updated = nonzero(self._running_count, count)  # [R], the rows that have moments, ascending
+        # The gradient of each of them, and behind them a row for the gradients of no word.
+        places = paddle.searchsorted(updated, rows)  # [n], 0 .. R
         padded = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)  # [R + 1, H]
         paddle.index_add_(padded, places, 0, gradient)
-        parts = [paddle.gather(table, moving) for table in tables]  # [R, H] each
+        parts = [paddle.gather(table, updated) for table in tables]  # [R, H] each
         adam(*parts, padded[:count])
         for table, part in zip(tables, parts, strict=True):
-            paddle.scatter_(table, moving, part, overwrite=True)
+            paddle.scatter_(table, updated, part, overwrite=True)

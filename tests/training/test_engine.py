@@ -78,7 +78,7 @@ def test_clipping_is_by_the_global_norm(monkeypatch):
     sgd = paddle.optimizer.SGD(1.0, parameters=engine.model.parameters())
     # What the engine expects of `training.adamw.AdamW`.
     monkeypatch.setattr(sgd, "lr_scheduler", paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0), False)
-    monkeypatch.setattr(sgd, "tables", {}, False)
+    monkeypatch.setattr(sgd, "table_gradients", {}, False)
     monkeypatch.setattr(sgd, "row_gradients", {}, False)
     monkeypatch.setattr(engine, "optimizer", sgd)
     monkeypatch.setattr(engine, "clip_norm", 0.01)

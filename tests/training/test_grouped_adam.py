@@ -168,7 +168,7 @@ def test_the_kernels_of_norm_clipping_and_update(monkeypatch):
     calls = Counter(call.name for call in operations)
     assert len(run.model.parameters()) == 200
     assert calls["check_finite_and_unscale_"] == 1
-    assert calls["adamw_"] == 1  # of the moving rows of the word table
+    assert calls["adamw_"] == 1  # of the word table's rows that have moments
     # 14 rates: of 12 layers, of the tables below them, and the full one. A multiplication makes each but the
     # full one. With weights and biases apart a rate has two groups; the tables are without biases.
     assert calls["fused_adam_"] == 2 * 14 - 1

@@ -67,10 +67,10 @@ def test_it_equals_adamw_on_the_whole_table(float64, style, monkeypatch):
 
 
 def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
-    """The whole table is updated if more than this share of its rows moves: always, by default, never."""
+    """The whole table is updated if more rows than this share have moments: always, by default, never."""
     states = []
-    for most in (-1.0, adamw.MOST, 2.0):
-        monkeypatch.setattr(adamw, "MOST", most)
+    for most_rows in (-1.0, adamw.MOST_ROWS, 2.0):
+        monkeypatch.setattr(adamw, "MOST_ROWS", most_rows)
         toy_run = ToyRun()
         toy_run.train(0, STEPS)
         states.append(toy_run.state())
@@ -79,7 +79,7 @@ def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
     assert_same_bits(never, always)
 
 
-def test_rows_that_a_whole_update_has_moved_move_on(float64, monkeypatch):
+def test_rows_that_got_moments_in_a_whole_update_are_updated_later(float64, monkeypatch):
     """In step 2 any row may have a gradient, so the whole table is updated."""
     by_rows = ToyRun()
     by_rows.train(0, STEPS)
@@ -102,7 +102,7 @@ def test_resume_from_a_saved_state():
     state = first.engine.state_dict()
     state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
     after_other_words = ToyRun()
-    after_other_words.train(10, 11)  # other rows move, until the state is loaded
+    after_other_words.train(10, 11)  # other rows have moments, until the state is loaded
     for resumed in (ToyRun(), after_other_words):
         resumed.model.set_state_dict(weights)
         resumed.engine.load_state_dict(state)

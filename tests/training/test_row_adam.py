@@ -12,7 +12,7 @@ from model.word_table import WordEmbeddings
 from tests.helpers.operations import recorded_operations
 from tests.launching import launch
 from tests.training.row_toy import CONFIG, STEPS, WORDS, RowToy
-from training.row_adam import MovingRowsOnGpu
+from training.row_adam import RowsWithMomentsOnGpu
 
 SCRIPT = Path(__file__).with_name("row_script.py")
 TABLE = "ernie_m.embeddings.word_embeddings.weight"
@@ -44,8 +44,8 @@ def test_one_process(monkeypatch, dense):
     use_gpu_kernels(monkeypatch)
     toy = RowToy()
     assert_close(toy.train(0, STEPS), toy.weights(), dense)
-    (moving_rows,) = toy.engine.optimizer._moving_counts.values()
-    assert 20 < moving_rows < WORDS, "some rows should move, and some should not"
+    (rows_with_moments,) = toy.engine.optimizer._counts_with_moments.values()
+    assert 20 < rows_with_moments < WORDS, "some rows should have moments, and some should not"
 
 
 @pytest.mark.slow
@@ -134,14 +134,14 @@ def test_weights_in_half_precision_have_a_dense_gradient(monkeypatch, half):
     assert not RowGradient(weight).is_in_use()
 
 
-def test_rows_begin_to_move():
-    """Of 5 words, rows 1, 2 and 4 have moments that are not 0. Row 0 begins to move; 5 is no word."""
+def test_rows_with_a_gradient_get_moments():
+    """Of 5 words, rows 1, 2 and 4 have moments that are not 0. Row 0 gets some; 5 is no word."""
     moment1 = paddle.zeros([5, 2])
     moment1[2] = 2.0
     moment2 = paddle.zeros([5, 2])
     moment2[1] = -3.0
     moment2[2] = 1.0  # a row with both moments counts once
     moment2[4] = 3.0
-    rows = MovingRowsOnGpu(5, moment1, moment2)
+    rows = RowsWithMomentsOnGpu(5, moment1, moment2)
     assert rows.add(paddle.to_tensor([0, 4, 5])).item() == 4
-    assert MovingRowsOnGpu(5).add(paddle.to_tensor([5, 2])).item() == 1
+    assert RowsWithMomentsOnGpu(5).add(paddle.to_tensor([5, 2])).item() == 1
