@@ -87,10 +87,8 @@ class TokenBatch(device.Uploadable):
         """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
         is_real = input_ids != pad_token_id  # [B, T]
         layout = Layout(is_real.sum(axis=1))
-        real_up_to = np.cumsum(is_real).reshape(
-            input_ids.shape
-        )  # [B, T], the number of tokens up to each cell
-        token_of_cell = np.where(is_real, real_up_to - 1, layout.tokens)
+        tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
+        token_of_cell = np.where(is_real, tokens_up_to - 1, layout.tokens)
         return cls.from_packed(input_ids[is_real], layout, token_of_cell=token_of_cell)
 
     def without_filler(self, states: Tensor) -> Tensor:

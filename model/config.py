@@ -37,7 +37,8 @@ class ErnieMConfig:
         """Check the values.
 
         Raises:
-            UserError: a value that cannot be one, or another architecture.
+            UserError: a value has the wrong type or is out of its range, hidden_size is no multiple of
+                num_attention_heads, or the activation is not gelu.
         """
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
@@ -54,10 +55,10 @@ class ErnieMConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "ErnieMConfig":
-        """Take the keys of a config; others are ignored.
+        """Take the keys of a config; others are ignored. A key whose value is None counts as absent.
 
         Raises:
-            UserError: a size without a default is absent, or a value cannot be one.
+            UserError: a size without a default is absent, or a value is wrong.
         """
         names = [field.name for field in fields(cls)]
         arguments = {name: values[name] for name in names if values.get(name) is not None}

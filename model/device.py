@@ -147,8 +147,8 @@ def upload(tree: T) -> T:
         The same tree with tensors of the same shapes: float64 for an array of floats, otherwise int64.
     """
     arrays: list[np.ndarray] = []
-    _replace_arrays(tree, arrays.append)
-    tensors = iter(_copy(arrays))
+    _replace_arrays(tree, arrays.append)  # only collects the arrays
+    tensors = iter(_copy(arrays))  # in the same order
     return _replace_arrays(tree, lambda array: next(tensors))
 
 

@@ -146,7 +146,7 @@ class ErnieMModel(nn.Layer):
             output_hidden_states: also return the embeddings and every layer's output; not with `positions`.
 
         Raises:
-            UserError: a position is past the table.
+            UserError: a position is past the table of position embeddings.
         """
         self._check_length(batch.last_position)
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
@@ -164,7 +164,7 @@ class ErnieMModel(nn.Layer):
                     x = layer(x, batch.mask, only_at)
                 if output_hidden_states:
                     hidden_states.append(x)
-        if not stack:
+        if not stack:  # layers=0: no layer has taken the positions
             x = at_positions(x, positions)
         if positions is None:
             x = batch.without_filler(x)
@@ -173,10 +173,10 @@ class ErnieMModel(nn.Layer):
         return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states])
 
     def _check_length(self, last_position: int) -> None:
-        """Check that the table of positions has a row for the greatest position of a batch.
+        """Check that the table of position embeddings has a row for the greatest position of a batch.
 
         Raises:
-            UserError: it has not.
+            UserError: the position is past the table.
         """
         rows = self.config.max_position_embeddings
         if last_position >= rows:

@@ -25,8 +25,8 @@ from model.cpu.rows import needs_gradient
 
 MULTIPLE = 64
 PAD_BIAS = -1e4
-# soft_label, use_softmax, numeric_stable_mode, ignore_index, axis
-_OPTIONS = (False, True, True, -100, -1)
+# The last arguments of Paddle's operation: soft_label, use_softmax, numeric_stable_mode, ignore_index, axis.
+_SOFTMAX_OPTIONS = (False, True, True, -100, -1)
 
 
 class PaddedTable(NamedTuple):
@@ -59,7 +59,7 @@ def loss_outputs(ctx, chunks: Sequence[ChunkLoss], weights: Tensor) -> tuple[Ten
 
 
 def padded_size(words: int) -> int:
-    """V', the number of words with those of padding."""
+    """V', the number of words with those of padding: the next multiple of MULTIPLE."""
     return words + -words % MULTIPLE
 
 
@@ -80,7 +80,7 @@ def exact_losses(x: Tensor, table: PaddedTable, labels: Tensor) -> ChunkLoss:
     column = labels.unsqueeze(1)  # [m, 1]
     logits = _logits(x, table).astype(device.precise_dtype(x))
     correct = _is_highest(logits, column)
-    _, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *_OPTIONS)
+    _, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *_SOFTMAX_OPTIONS)
     return ChunkLoss(losses.squeeze(1), correct)
 
 
@@ -93,9 +93,9 @@ def losses_and_gradient(x: Tensor, table: PaddedTable, labels: Tensor) -> tuple[
     column = labels.unsqueeze(1)  # [m, 1]
     logits = _logits(x, table)
     correct = _is_highest(logits, column)  # now, because the softmax and then the gradient replace the logits
-    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *_OPTIONS)
+    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *_SOFTMAX_OPTIONS)
     ones = paddle.ones_like(losses)
-    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(column, softmax, ones, *_OPTIONS)
+    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(column, softmax, ones, *_SOFTMAX_OPTIONS)
     return ChunkLoss(losses.squeeze(1).astype(device.precise_dtype(x)), correct), gradient
 
 
@@ -148,6 +148,7 @@ class FusedCrossEntropy(PyLayer):
             for rows in slices:
                 chunk, grad_logits = losses_and_gradient(states[rows], table, labels[rows])
                 chunks.append(chunk)
+                # A weight itself may be too small for float16; `backward` multiplies by `largest`.
                 relative = (weights[rows] / largest).astype(dtype).unsqueeze(1)  # [m, 1]
                 if x_needs:
                     grad_x = paddle.matmul(grad_logits, table.weight)
@@ -175,8 +176,8 @@ class FusedCrossEntropy(PyLayer):
         grad_x = _scaled(ctx.grad_x, grad_total, x_dtype)
         grad_weight = _scaled(ctx.grad_weight, grad_total * ctx.largest, weight_dtype)
         grad_bias = _scaled(ctx.grad_bias, grad_total * ctx.largest, bias_dtype)
-        ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None
-        return grad_x, grad_weight, grad_bias, None, None  # labels and weights are tensors, too
+        ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None  # frees the memory
+        return grad_x, grad_weight, grad_bias, None, None  # labels and weights have no gradient
 
 
 def _add(total: Tensor | None, product: Tensor, dtype: paddle.dtype) -> Tensor:

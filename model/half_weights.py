@@ -36,14 +36,14 @@ def half_weights(stack: Sequence[nn.Layer], x: Tensor) -> Iterator[None]:
     """
     layers = _layers_to_cast(stack, x)
     parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    copies = iter(cast_together(parameters, device.product_dtype(x)))
-    for layer in layers:
-        layer.copies.extend([next(copies), next(copies)])
+    copies = cast_together(parameters, device.product_dtype(x))
+    for layer, weight, bias in zip(layers, copies[::2], copies[1::2]):
+        layer.half_copies.extend([weight, bias])
     try:
         yield
     finally:
         for layer in layers:
-            layer.copies.clear()
+            layer.half_copies.clear()
 
 
 def _layers_to_cast(stack: Sequence[nn.Layer], x: Tensor) -> list[Linear]:
@@ -53,18 +53,18 @@ def _layers_to_cast(stack: Sequence[nn.Layer], x: Tensor) -> list[Linear]:
         return []
     sublayers = [sublayer for layer in stack for sublayer in layer.sublayers()]
     layers = [sublayer for sublayer in sublayers if isinstance(sublayer, Linear)]
-    if not layers or layers[0].weight.dtype == device.product_dtype(x):  # O2, or no autocast
+    if not layers or layers[0].weight.dtype == device.product_dtype(x):  # nothing to cast: O2, or no autocast
         return []
     return layers
 
 
 def cast_together(tensors: Sequence[Tensor], dtype: paddle.dtype) -> list[Tensor]:
     """A copy of each tensor in this type, made by three operations for all tensors of one shape."""
-    places = defaultdict(list)
-    for place, tensor in enumerate(tensors):
-        places[tuple(tensor.shape)].append(place)
-    copies: dict[int, Tensor] = {}
-    for group in places.values():
-        stacked = paddle.stack([tensors[place] for place in group])  # [n, ...]
-        copies.update(zip(group, paddle.unbind(stacked.astype(dtype))))
-    return [copies[place] for place in range(len(tensors))]
+    indices_of_shape = defaultdict(list)
+    for index, tensor in enumerate(tensors):
+        indices_of_shape[tuple(tensor.shape)].append(index)
+    copy_of_index: dict[int, Tensor] = {}
+    for indices in indices_of_shape.values():
+        stacked = paddle.stack([tensors[index] for index in indices])  # [n, ...]
+        copy_of_index.update(zip(indices, paddle.unbind(stacked.astype(dtype))))
+    return [copy_of_index[index] for index in range(len(tensors))]

@@ -86,8 +86,8 @@ class LMHead(nn.Layer):
             weights: float [M], of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
-            losses = hidden.sum(-1)  # [0]; their sum, 0, has a gradient
-            return MaskedLoss(losses.sum(), losses.detach(), losses.detach().astype("bool"))
+            empty = hidden.sum(-1)  # [0]; made of `hidden`, so that backward() works on the total, 0
+            return MaskedLoss(total=empty.sum(), losses=empty.detach(), correct=empty.detach().astype("bool"))
         x = self.transform(hidden)
         return masked_loss.cross_entropy(x, self.word_embeddings, self.bias, labels, weights)
 

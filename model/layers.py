@@ -38,22 +38,24 @@ class Linear(nn.Linear):
 
     Attributes:
         in_bfloat16: whether they are.
-        frozen_weight: [I, O] in bfloat16, if the layer only predicts; then `weight` is None.
-        copies: of weight and bias in another type, which products take within `model.half_weights`; or none.
+        frozen_weight: the weight [I, O] in bfloat16, whose bits are uint16, if the layer only predicts; then
+            `weight` is None.
+        half_copies: copies of weight and bias in half precision, which the product takes within
+            `model.half_weights`; empty outside of that.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
-        self.frozen_weight: np.ndarray | None = None
-        self.copies: list[Tensor] = []
+        self.frozen_weight: np.ndarray | None = None  # of a model that only predicts
+        self.half_copies: list[Tensor] = []  # of weight and bias, within `model.half_weights`
 
     def use_bfloat16(self) -> None:
         """See the function `use_bfloat16` of this module."""
         self.in_bfloat16 = True
 
     def freeze_in_bfloat16(self) -> None:
-        """Round the weight, and free the memory that it had."""
+        """Replace the weight by its bfloat16 form, and free the memory of the float32 numbers."""
         self.frozen_weight = to_bfloat16(as_array(self.weight))
         self.weight = None
 
@@ -61,15 +63,19 @@ class Linear(nn.Linear):
         """[..., I] -> [..., O]."""
         if self.in_bfloat16 and device.on_cpu(x):
             return linear_layers(x, [self])[0]
-        if self.copies:
-            return F.linear(x, *self.copies)
+        if self.half_copies:
+            weight, bias = self.half_copies
+            return F.linear(x, weight, bias)
         if not device.training_on_cpu(x):
             return super().forward(x)
         return LinearOnCpu.apply(x, self.weight, self.bias)
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
-    """The results [..., O] of some linear layers of the same x [..., I]; in bfloat16 x is rounded once."""
+    """The results [..., O] of some linear layers of the same x [..., I]; in bfloat16 x is rounded once.
+
+    Either all of the layers compute in bfloat16, or none; either all of them are frozen, or none.
+    """
     if not (layers[0].in_bfloat16 and device.on_cpu(x)):
         return [layer(x) for layer in layers]
     biases = [layer.bias for layer in layers]
@@ -83,7 +89,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon)
-        # Paddle's kernels take a float32, for numbers in float64, too.
+        # Paddle's kernels take epsilon as a float32, even if x is float64; `LayerNormOnCpu` gets the same.
         self.epsilon = float(np.float32(epsilon))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +117,7 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
 
 
 def add_to(x: Tensor, y: Tensor) -> Tensor:
-    """x + y, for an x that nothing else uses: in training on a CPU the sum takes x's own memory."""
+    """x + y. Nothing else may use x: in training on a CPU the sum takes its memory."""
     return x.add_(y) if device.training_on_cpu(x) else x + y
 
 

@@ -9,7 +9,6 @@ logits at once.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -50,17 +49,17 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
-def logit_chunks(positions: int, words: int, bytes_each: int = 4) -> list[slice]:
+def logit_chunks(position_count: int, vocab_size: int, bytes_per_logit: int = 4) -> list[slice]:
     """Slices of the positions, so that the logits of each fit into the memory for logits.
 
     Args:
-        words: V, the number of logits of a position.
-        bytes_each: of a logit.
+        position_count: M, the number of masked positions.
+        vocab_size: V, the number of logits of a position.
     """
     memory_for_logits = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
-    logits_of_a_slice = min(memory_for_logits // bytes_each, MOST_LOGITS)
-    size = max(1, logits_of_a_slice // words)
-    return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
+    logits_per_slice = min(memory_for_logits // bytes_per_logit, MOST_LOGITS)
+    size = max(1, logits_per_slice // vocab_size)  # positions of a slice
+    return [slice(start, min(start + size, position_count)) for start in range(0, position_count, size)]
 
 
 def cross_entropy(
@@ -96,7 +95,11 @@ def _plain(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Ten
 def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
     """The loss on a GPU; arguments as in `cross_entropy`."""
     dtype = device.product_dtype(x)
-    slices = logit_chunks(x.shape[0], padded_size(weight.shape[0]), device.bytes_of(dtype))
+    slices = logit_chunks(
+        position_count=x.shape[0],
+        vocab_size=padded_size(weight.shape[0]),
+        bytes_per_logit=device.bytes_of(dtype),
+    )
     if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
         return MaskedLoss(*FusedCrossEntropy.apply(x, weight, bias, labels, weights, slices, dtype))
     with paddle.amp.auto_cast(False):
@@ -123,8 +126,8 @@ def _on_cpu(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, weig
 class TableProducts(NamedTuple):
     """The products with the word table on a CPU, in one precision."""
 
-    logits: Callable[[Tensor, Tensor], Tensor]  # `model.cpu.word_table.table_logits`
-    gradients: Callable[[Tensor, Tensor, Tensor, np.ndarray | None, bool], Tensor]  # `table_gradients` there
+    logits: Callable[[Tensor, Tensor], Tensor]  # as `model.cpu.word_table.table_logits`
+    gradients: Callable[..., Tensor]  # as `model.cpu.word_table.table_gradients`
 
 
 IN_FULL_PRECISION = TableProducts(word_table.table_logits, word_table.table_gradients)
@@ -133,7 +136,9 @@ IN_BFLOAT16 = TableProducts(bfloat16.table_logits, bfloat16.table_gradients)
 
 def _chunks_of(x: Tensor, weight: Tensor) -> list[slice]:
     """The positions of x [M, H] in chunks, for logits in the type of x."""
-    return logit_chunks(x.shape[0], weight.shape[0], device.bytes_of(x.dtype))
+    return logit_chunks(
+        position_count=x.shape[0], vocab_size=weight.shape[0], bytes_per_logit=device.bytes_of(x.dtype)
+    )
 
 
 def _chunk_on_cpu(
@@ -144,7 +149,7 @@ def _chunk_on_cpu(
     Without `derive` the second tensor has no meaning.
     """
     logits = products.logits(x, weight)  # [m, V], which the gradient replaces
-    losses, correct = word_table.cross_entropy_(logits, bias, as_array(labels), derive)
+    losses, correct = word_table.cross_entropy_(logits, bias, as_array(labels), derive=derive)
     return ChunkLoss(as_tensor(losses), paddle.to_tensor(correct)), logits
 
 
@@ -180,14 +185,16 @@ class CrossEntropyOnCpu(PyLayer):
         for rows in _chunks_of(x, weight):
             chunk, grad_logits = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=True)
             chunks.append(chunk)
-            factors = weights[rows].unsqueeze(1)  # [m, 1]
+            factors = weights[rows].unsqueeze(1)  # [m, 1], of each loss in the sum
             if bias_needs:
                 product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)  # [1, V] -> [V]
                 grad_bias = product if grad_bias is None else grad_bias + product
             # `grad_logits` is without the weights of the losses: the product for the table gets them with x,
             # and the gradient of x gets them after its product.
-            accumulate = rows.start > 0  # the first chunk overwrites what the borrowed memory holds
-            grad_x = products.gradients(grad_logits, x[rows] * factors, weight, grad_weight, accumulate)
+            is_first = rows.start == 0  # the first chunk overwrites what the borrowed memory holds
+            grad_x = products.gradients(
+                grad_logits, x[rows] * factors, weight, grad_table=grad_weight, accumulate=not is_first
+            )
             grads_x.append(grad_x * factors)
         ctx.grad_x = paddle.concat(grads_x) if x_needs else None
         ctx.grad_weight = grad_weight
@@ -201,5 +208,6 @@ class CrossEntropyOnCpu(PyLayer):
             ctx.table_gradient.add(ctx.grad_weight, grad_total.item())
         grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
         grad_bias = None if ctx.grad_bias is None else ctx.grad_bias * grad_total
-        ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None
-        return grad_x, None, grad_bias, None, None  # the table's gradient is in place already
+        ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None  # frees the memory
+        # The table's gradient is in place already; labels and weights have none.
+        return grad_x, None, grad_bias, None, None

@@ -31,7 +31,7 @@ class RowGradient:
         self._is_only_looked_up = True
 
     def turn_off(self) -> None:
-        """Say that words are also predicted from the table, so that each of them gets a gradient."""
+        """Note that words are also predicted from the table: then each of its rows gets a gradient."""
         self._is_only_looked_up = False
 
     def is_in_use(self) -> bool:
@@ -42,11 +42,11 @@ class RowGradient:
         return self._is_only_looked_up and is_trained and not is_half and device.uses_gpu_kernels()
 
     def add(self, ids: Tensor, values: Tensor) -> None:
-        """Add the gradients [n, H] of the words `ids`, int64 [n]."""
+        """Add the gradients `values` [n, H] of the words `ids`, int64 [n]."""
         if self.weight.grad is not None:
             ids = paddle.concat([self.rows, ids])
             values = paddle.concat([self.weight.grad, values])
-        self._become(ids, values)
+        self._set(ids, values)
 
     def merge(self, sum_over_processes: Callable[[Tensor], None] | None = None) -> None:
         """Add up the gradients of the same word, on all processes.
@@ -55,9 +55,9 @@ class RowGradient:
             sum_over_processes: replaces a tensor with its sum over the processes. All of them must call
                 `merge`, also those without rows. None: there is one process, and the host does not wait.
         """
-        words, size = self.weight.shape
-        ids = None if self.weight.grad is None else self.rows
-        is_touched = paddle.zeros([words], "int64")  # [V], 1 for a word that was looked up
+        vocab_size, hidden_size = self.weight.shape
+        ids = None if self.weight.grad is None else self.rows  # [n]; None: this process looked nothing up
+        is_touched = paddle.zeros([vocab_size], "int64")  # 1 for a word that was looked up
         if ids is not None:
             paddle.scatter_(is_touched, ids, paddle.ones_like(ids), overwrite=True)
         if sum_over_processes is not None:
@@ -71,25 +71,28 @@ class RowGradient:
             count = 0 if ids is None else len(ids)
         if count == 0:
             return
-        merged = paddle.zeros([count, size], self.weight.dtype)
+        merged = paddle.zeros([count, hidden_size], self.weight.dtype)
         if ids is not None:
-            places = paddle.gather(touched_up_to, ids) - 1  # [n], the row of each word in `merged`
-            paddle.index_add_(merged, places, 0, self.weight.grad)
+            rows_in_merged = paddle.gather(touched_up_to, ids) - 1  # [n], where each word's row is added
+            paddle.index_add_(merged, rows_in_merged, 0, self.weight.grad)
         if sum_over_processes is not None:
             sum_over_processes(merged)
-        self._become(nonzero(touched_up_to, count), merged)
+        self._set(nonzero(touched_up_to, count), merged)
 
-    def _become(self, rows: Tensor, gradient: Tensor) -> None:
-        """Replace the gradient by rows [n, H] of the words `rows` [n]."""
-        self.rows = rows
+    def _set(self, words: Tensor, gradient: Tensor) -> None:
+        """Make the gradient consist of the rows `gradient` [n, H] of these words, int64 [n]."""
+        self.rows = words
         self.weight.grad_ = gradient  # `grad_` and not `grad`, which would copy it
 
 
 def nonzero(ones_up_to: Tensor, count: int) -> Tensor:
-    """The places of the first `count` ones among zeros and ones, given their cumulative sum, int64 [V].
+    """The indices of the first `count` ones in an array of zeros and ones: int64 [count].
 
     The k-th one is where the sum reaches k. If there are fewer ones, the rest is V. Paddle's `nonzero` waits
     for the device to know the count.
+
+    Args:
+        ones_up_to: int64 [V], the cumulative sum of the array.
     """
     return paddle.searchsorted(ones_up_to, paddle.arange(1, count + 1))
 

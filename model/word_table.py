@@ -39,7 +39,7 @@ class TableGradient:
         self.touched: np.ndarray | None = None
         self._memory: np.ndarray | None = None  # [V, H]; made at the first use
         # Refers to the array that `borrow` gave, as long as the loss that has it lives.
-        self._loan: weakref.ref | None = None
+        self._borrowed_ref: weakref.ref | None = None
 
     def array(self) -> np.ndarray:
         """`weight.grad` as an array [V, H] to add to; a gradient that begins here begins with zeros."""
@@ -61,17 +61,17 @@ class TableGradient:
         """
         if self.weight.grad is not None or self._is_lent():
             return as_array(paddle.empty_like(self.weight))
-        loan = self._kept_memory()[:]  # an object of its own, which dies with the loss
-        self._loan = weakref.ref(loan)
+        borrowed = self._kept_memory()[:]  # a view, an object of its own that dies with the loss
+        self._borrowed_ref = weakref.ref(borrowed)
         self.touched = None
-        return loan
+        return borrowed
 
     def add(self, gradient: np.ndarray, factor: float) -> None:
         """Add `factor` times what `borrow` gave and the loss has filled."""
-        is_kept_memory = self._loan is not None and self._loan() is gradient
+        is_kept_memory = self._borrowed_ref is not None and self._borrowed_ref() is gradient
         if is_kept_memory:
-            self._loan = None
-        if is_kept_memory and self.weight.grad is None:  # no sum is needed
+            self._borrowed_ref = None  # it is given back
+        if is_kept_memory and self.weight.grad is None:  # no sum is needed: it becomes the gradient
             self.weight.grad_ = as_tensor(self._memory)
             if factor != 1.0:
                 self._memory *= factor
@@ -80,12 +80,18 @@ class TableGradient:
         self.touched = None
 
     def touched_rows(self, gradient: Tensor) -> np.ndarray | None:
-        """The rows, bool [V], where a gradient of the table may differ from 0; None: any row."""
-        is_kept = self._memory is not None and as_array(gradient).ctypes.data == self._memory.ctypes.data
-        return self.touched if is_kept else None
+        """The rows, bool [V], where a gradient of the table may differ from 0; None: any row.
+
+        Args:
+            gradient: [V, H], in the kept memory or elsewhere.
+        """
+        if self._memory is None:
+            return None
+        has_same_address = as_array(gradient).ctypes.data == self._memory.ctypes.data
+        return self.touched if has_same_address else None
 
     def forget_rows(self) -> None:
-        """Say that others have added to the gradient: from now on any row may differ from 0."""
+        """Note that code outside of this class adds to the gradient, so that any row may differ from 0."""
         self.touched = None
 
     def squared_norm(self) -> Tensor:
@@ -125,7 +131,7 @@ class TableGradient:
 
     def _is_lent(self) -> bool:
         """Whether a loss that still lives has borrowed the kept memory and not given it back."""
-        return self._loan is not None and self._loan() is not None
+        return self._borrowed_ref is not None and self._borrowed_ref() is not None
 
 
 class WordEmbeddings(nn.Embedding):
@@ -150,8 +156,8 @@ class WordEmbeddings(nn.Embedding):
         self.in_bfloat16 = True
 
     def _note_paddles_gradient(self, gradient: Tensor | None) -> None:
-        """Note that Paddle is going to add a gradient of the whole table. `LookUpOnCpu` gives it None."""
-        if gradient is not None:
+        """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
+        if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself
             self.gradient.forget_rows()
 
     def forward(self, ids: Tensor) -> Tensor:

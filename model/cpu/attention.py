@@ -19,13 +19,18 @@ class _Saved(NamedTuple):
     query: Tensor  # [b, heads, T, D], times D^-1/2
     key: Tensor  # [b, heads, T, D]
     value: Tensor  # [b, heads, T, D]
-    weights: Tensor  # [b, heads, T, T]
-    dropped: Tensor  # [b, heads, T, T], the weights after dropout
-    mask: DropoutMask | None
+    weights: Tensor  # [b, heads, T, T], before dropout
+    weights_after_dropout: Tensor  # [b, heads, T, T]
+    dropout_mask: DropoutMask | None  # None: no dropout
 
 
 class AttentionOnCpu(PyLayer):
-    """softmax(q k^T / sqrt(D)) v inside each sequence: [N, H] each -> [N, H]."""
+    """softmax(q k^T / sqrt(D)) v inside each sequence: [N, H] each -> [N, H].
+
+    Args:
+        groups: all sequences, in groups of similar length.
+        dropout_rate: the probability with which a weight is dropped; 0 outside of training.
+    """
 
     @staticmethod
     def forward(
@@ -39,7 +44,7 @@ class AttentionOnCpu(PyLayer):
     ) -> Tensor:
         context = paddle.empty_like(query)
         scale = (query.shape[-1] // num_heads) ** -0.5
-        is_trained = not all(x.stop_gradient for x in (query, key, value))
+        needs_backward = not all(x.stop_gradient for x in (query, key, value))
         ctx.groups = groups
         ctx.num_heads = num_heads
         ctx.scale = scale
@@ -49,11 +54,11 @@ class AttentionOnCpu(PyLayer):
             k = _to_padded(key, group, num_heads)
             v = _to_padded(value, group, num_heads)
             weights = paddle.matmul(q, k, transpose_y=True)  # scores at first: [b, heads, T, T]
-            mask = draw_dropout_mask(weights.shape, dropout_rate) if dropout_rate > 0.0 else None
-            dropped = _softmax_(weights, group.masked, mask)
-            _from_padded(paddle.matmul(dropped, v), group, context)
-            if is_trained:
-                ctx.saved.append(_Saved(q, k, v, weights, dropped, mask))
+            dropout_mask = draw_dropout_mask(weights.shape, dropout_rate) if dropout_rate > 0.0 else None
+            weights_after_dropout = _softmax_(weights, group.masked, dropout_mask)
+            _from_padded(paddle.matmul(weights_after_dropout, v), group, context)
+            if needs_backward:
+                ctx.saved.append(_Saved(q, k, v, weights, weights_after_dropout, dropout_mask))
         return context
 
     @staticmethod
@@ -64,10 +69,14 @@ class AttentionOnCpu(PyLayer):
         for group, saved in zip(ctx.groups, ctx.saved):
             grad_output = _to_padded(grad_context, group, ctx.num_heads)  # [b, heads, T, D]
             grad_weights = paddle.matmul(grad_output, saved.value, transpose_y=True)  # [b, heads, T, T]
-            _from_padded(paddle.matmul(saved.dropped, grad_output, transpose_x=True), group, grad_value)
-            _softmax_gradient_(grad_weights, saved.weights, saved.mask)
-            _from_padded(paddle.matmul(grad_weights, saved.key), group, grad_query, ctx.scale)
-            _from_padded(paddle.matmul(grad_weights, saved.query, transpose_x=True), group, grad_key)
+            _from_padded(
+                paddle.matmul(saved.weights_after_dropout, grad_output, transpose_x=True), group, grad_value
+            )
+            _softmax_gradient_(grad_weights, saved.weights, saved.dropout_mask)
+            grad_scores = grad_weights  # what they are now, in place
+            _from_padded(paddle.matmul(grad_scores, saved.key), group, grad_query, ctx.scale)
+            # `saved.query` has the factor `scale` already.
+            _from_padded(paddle.matmul(grad_scores, saved.query, transpose_x=True), group, grad_key)
         return grad_query, grad_key, grad_value
 
 
@@ -80,13 +89,13 @@ def _to_padded(x: Tensor, group: Group, num_heads: int, factor: float = 1.0) -> 
     rows = as_array(x)
 
     def copy(sequences: slice) -> None:
-        for number in range(sequences.start, sequences.stop):
-            length = group.lengths[number]
-            tokens = _tokens(rows, group, number, num_heads)
-            np.multiply(tokens, factor, out=padded[number, :, :length])
-            padded[number, :, length:] = 0.0
+        for sequence in range(sequences.start, sequences.stop):
+            length = group.lengths[sequence]
+            tokens = _tokens_view(rows, group, sequence, num_heads)
+            np.multiply(tokens, factor, out=padded[sequence, :, :length])
+            padded[sequence, :, length:] = 0.0
 
-    over_rows(copy, count, padded[0].size)
+    over_rows(copy, count, width=padded[0].size)
     return result
 
 
@@ -97,18 +106,22 @@ def _from_padded(x: Tensor, group: Group, result: Tensor, factor: float = 1.0) -
     count, num_heads = padded.shape[:2]
 
     def copy(sequences: slice) -> None:
-        for number in range(sequences.start, sequences.stop):
-            length = group.lengths[number]
-            tokens = _tokens(rows, group, number, num_heads)
-            np.multiply(padded[number, :, :length], factor, out=tokens)
+        for sequence in range(sequences.start, sequences.stop):
+            length = group.lengths[sequence]
+            tokens = _tokens_view(rows, group, sequence, num_heads)
+            np.multiply(padded[sequence, :, :length], factor, out=tokens)
 
-    over_rows(copy, count, padded[0].size)
+    over_rows(copy, count, width=padded[0].size)
 
 
-def _tokens(rows: np.ndarray, group: Group, number: int, num_heads: int) -> np.ndarray:
-    """The tokens of one sequence of a group, a view of rows [N, H]: [heads, t, D]."""
-    start = group.starts[number]
-    length = group.lengths[number]
+def _tokens_view(rows: np.ndarray, group: Group, sequence: int, num_heads: int) -> np.ndarray:
+    """The t tokens of one sequence of a group, as a view of `rows` [N, H]: [heads, t, D].
+
+    Args:
+        sequence: its index in the group.
+    """
+    start = group.starts[sequence]
+    length = group.lengths[sequence]
     return rows[start : start + length].reshape([length, num_heads, -1]).swapaxes(0, 1)
 
 
@@ -124,7 +137,7 @@ def _softmax_(scores: Tensor, masked: np.ndarray | None, dropout_mask: DropoutMa
     weights = as_array(scores)
     length = scores.shape[-1]
     result = scores if dropout_mask is None else paddle.empty_like(scores)
-    dropped = as_array(result)
+    after_dropout = as_array(result)
 
     def work(sequences: slice) -> None:
         part = weights[sequences]
@@ -135,17 +148,20 @@ def _softmax_(scores: Tensor, masked: np.ndarray | None, dropout_mask: DropoutMa
         rows = part.reshape([-1, length])  # a view, [rows of all heads, T]
         rows /= row_sums(rows)
         if dropout_mask is not None:
-            np.multiply(part, dropout_mask.stays[sequences], out=dropped[sequences])
-            dropped[sequences] *= dropout_mask.scale
+            np.multiply(part, dropout_mask.stays[sequences], out=after_dropout[sequences])
+            after_dropout[sequences] *= dropout_mask.scale
 
-    over_rows(work, len(weights), weights[0].size)
+    over_rows(work, len(weights), width=weights[0].size)
     return result
 
 
 def _softmax_gradient_(gradient: Tensor, weights: Tensor, dropout_mask: DropoutMask | None) -> None:
-    """Turn the gradient of the dropped weights, [b, heads, T, T], into the gradient of the scores, in place.
+    """Turn the gradient of the weights after dropout into the gradient of the scores, in place.
 
-    With g the gradient of the softmax's result, that is weights x (g - sum(g x weights)).
+    With g the gradient of the weights before dropout, that is weights x (g - sum(g x weights)).
+
+    Args:
+        gradient, weights: [b, heads, T, T]; the weights are those before dropout.
     """
     gradient_rows = as_rows(gradient)
     weight_rows = as_rows(weights)

@@ -16,7 +16,7 @@ from model.cpu.linear import column_sum
 from model.cpu.onednn import multiply, to_bfloat16
 from model.cpu.rows import add, as_array, as_rows, needs_gradient
 
-_WORDS = 1 << 13  # rows of a word table that are rounded at a time
+_BLOCK_WORDS = 1 << 13  # rows of a word table that are rounded at a time
 
 
 class LinearInBfloat16(PyLayer):
@@ -48,17 +48,17 @@ class LinearInBfloat16(PyLayer):
         biases_need = parameters_need[count:]
         grad_x = paddle.empty(ctx.x_shape, "float32") if x_needs else None
         grad_weights = []
-        for number, grad_y in enumerate(grad_results):
-            weight = ctx.saved_tensor()[number]
+        for layer, grad_y in enumerate(grad_results):
+            weight = ctx.saved_tensor()[layer]
             rounded_grad_y = to_bfloat16(as_rows(grad_y))
             if x_needs:
                 rounded_weight = to_bfloat16(as_array(weight))
                 # The first product fills the empty `grad_x`; those of the other layers are added.
-                multiply(rounded_grad_y, rounded_weight.T, as_rows(grad_x), add=number > 0)
+                multiply(rounded_grad_y, rounded_weight.T, out=as_rows(grad_x), add=layer > 0)
             grad_weight = None
-            if weights_need[number]:
+            if weights_need[layer]:
                 grad_weight = paddle.empty_like(weight)
-                multiply(rounded_x.T, rounded_grad_y, as_array(grad_weight))
+                multiply(rounded_x.T, rounded_grad_y, out=as_array(grad_weight))
             grad_weights.append(grad_weight)
         grad_biases = [
             column_sum(grad_y) if needs else None for grad_y, needs in zip(grad_results, biases_need)
@@ -69,33 +69,53 @@ class LinearInBfloat16(PyLayer):
 def frozen_linear_layers(
     x: Tensor, rounded_weights: Sequence[np.ndarray], biases: Sequence[Tensor]
 ) -> list[Tensor]:
-    """As `LinearInBfloat16`, without gradients. The weights [I, O] are in bfloat16."""
+    """The results of linear layers of the same x [..., I], without gradients: for each layer [..., O].
+
+    Args:
+        rounded_weights: the weights [I, O] of the layers in bfloat16.
+    """
     rounded_x = to_bfloat16(as_rows(x))
     return [_linear(rounded_x, weight, bias, x.shape) for weight, bias in zip(rounded_weights, biases)]
 
 
 def _linear(rounded_x: np.ndarray, rounded_weight: np.ndarray, bias: Tensor, x_shape: list[int]) -> Tensor:
-    """One linear layer of an x of this shape, [..., I], of which `rounded_x` has the rows."""
+    """The result of one linear layer: [..., O] in float32.
+
+    Args:
+        rounded_x: the rows of x, [N, I] in bfloat16.
+        rounded_weight: [I, O] in bfloat16.
+        x_shape: [..., I], the shape of x itself.
+    """
     y = paddle.empty([*x_shape[:-1], rounded_weight.shape[1]], "float32")
-    multiply(rounded_x, rounded_weight, as_rows(y))
+    multiply(rounded_x, rounded_weight, out=as_rows(y))
     add(as_rows(y), as_array(bias))
     return y
 
 
 def table_logits(x: Tensor, table: Tensor) -> Tensor:
-    """As `model.cpu.word_table.table_logits`, in bfloat16: [m, H] and [V, H] -> [m, V]."""
+    """x [m, H] times the word table [V, H], with bfloat16 products: [m, V] in float32."""
     result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
     logits = as_array(result)
     rounded_x = to_bfloat16(as_array(x))
     for words, rounded in _rounded_blocks(as_array(table)):
-        multiply(rounded_x, rounded.T, logits[:, words])
+        multiply(rounded_x, rounded.T, out=logits[:, words])
     return result
 
 
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """As `model.cpu.word_table.table_gradients`, in bfloat16."""
+    """The two gradients of `table_logits`, with bfloat16 products.
+
+    Args:
+        grad_logits: [m, V].
+        x: [m, H].
+        grad_table: [V, H], where the gradient of the table is written; None: it is not needed.
+        accumulate: add to `grad_table` instead.
+
+    Returns:
+        The gradient of x, [m, H].
+    """
     result = paddle.empty_like(x)
     grad_x = as_array(result)
     gradient = as_array(grad_logits)
@@ -103,14 +123,14 @@ def table_gradients(
     for words, rounded in _rounded_blocks(as_array(table)):
         rounded_gradient = to_bfloat16(gradient[:, words])
         is_first = words.start == 0  # which fills the empty `grad_x`
-        multiply(rounded_gradient, rounded, grad_x, add=not is_first)
+        multiply(rounded_gradient, rounded, out=grad_x, add=not is_first)
         if grad_table is not None:
-            multiply(rounded_gradient.T, rounded_x, grad_table[words], add=accumulate)
+            multiply(rounded_gradient.T, rounded_x, out=grad_table[words], add=accumulate)
     return result
 
 
 def _rounded_blocks(table: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """The rows of a table [V, H] block by block: which rows, and their values in bfloat16."""
-    for start in range(0, len(table), _WORDS):
-        words = slice(start, min(start + _WORDS, len(table)))
+    for start in range(0, len(table), _BLOCK_WORDS):
+        words = slice(start, min(start + _BLOCK_WORDS, len(table)))
         yield words, to_bfloat16(table[words])

@@ -10,7 +10,7 @@ from paddle.autograd import PyLayer
 
 from model.cpu.rows import as_rows, needs_gradient, over_rows
 
-DRAWN = 1 << 18  # elements for which one stream of random bits is drawn
+PART_SIZE = 1 << 18  # elements of a mask that share one stream of random bits
 LEVELS = 1 << 16  # the values of the 16 random bits of an element
 
 
@@ -28,25 +28,25 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
     The seed is drawn from Paddle's generator, so paddle.seed, its saved state and recompute work as usual.
     """
     threshold = round((1 - probability) * LEVELS)  # an element stays if its bits are below
-    if threshold in (0, LEVELS):
-        return DropoutMask(np.full(shape, threshold > 0), 1.0)
+    if threshold in (0, LEVELS):  # no element stays, or all do
+        return DropoutMask(np.full(shape, threshold == LEVELS), scale=1.0)
     seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").tolist()
     size = math.prod(shape)
     stays = np.empty(size, bool)
-    parts = np.split(stays, range(DRAWN, size, DRAWN))  # views, which the threads fill
+    parts = np.split(stays, range(PART_SIZE, size, PART_SIZE))  # views, which the threads fill
 
-    def draw(numbers: slice) -> None:
-        for number in range(numbers.start, numbers.stop):
+    def draw(part_indices: slice) -> None:
+        for index in range(part_indices.start, part_indices.stop):
             # A stream of its own for each part, so that the bits do not depend on the number of threads. The
             # first part has the stream of the seed itself, as arrays had before they were drawn in parts.
-            key = (number,) if number else ()
+            key = () if index == 0 else (index,)
             source = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key))
-            part = parts[number]
+            part = parts[index]
             words = source.random_raw(math.ceil(len(part) / 4))  # uint64, each for four elements
             bits = words.view(np.uint16)[: len(part)]
             np.less(bits, threshold, out=part)
 
-    over_rows(draw, len(parts), DRAWN)
+    over_rows(draw, len(parts), width=PART_SIZE)
     return DropoutMask(stays.reshape(shape), LEVELS / threshold)
 
 
@@ -79,7 +79,7 @@ def _apply(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tens
 
     def work(rows: slice) -> None:
         part = y_rows[rows]
-        np.copyto(part, stays[rows])  # 1.0 and 0.0
+        np.copyto(part, stays[rows])  # True becomes 1.0 and False 0.0
         part *= mask.scale
         part *= x_rows[rows]
         if residual_rows is not None:

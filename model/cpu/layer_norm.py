@@ -50,7 +50,12 @@ class LayerNormOnCpu(PyLayer):
 
 
 def _grad_x(grad_y: Tensor, normed: Tensor, weight: Tensor, scale: np.ndarray) -> Tensor:
-    """scale x (g - mean(g) - normed x mean(g x normed)), where g = grad_y x weight."""
+    """scale x (g - mean(g) - normed x mean(g x normed)), where g = grad_y x weight: [..., H].
+
+    Args:
+        normed: (x - mean) times scale, [..., H].
+        scale: [N, 1], 1 / sqrt(variance + epsilon) of each row.
+    """
     grad_x = paddle.empty_like(grad_y)
     grad_y_rows = as_rows(grad_y)
     normed_rows = as_rows(normed)
@@ -60,9 +65,9 @@ def _grad_x(grad_y: Tensor, normed: Tensor, weight: Tensor, scale: np.ndarray) -
 
     def derive(rows: slice) -> None:
         part = np.multiply(grad_y_rows[rows], weights, out=grad_x_rows[rows])
-        along_normed = row_dots(part, normed_rows[rows]) / size
+        mean_of_products = row_dots(part, normed_rows[rows]) / size  # mean(g x normed), [rows, 1]
         part -= row_sums(part) / size
-        part -= along_normed * normed_rows[rows]
+        part -= mean_of_products * normed_rows[rows]
         part *= scale[rows]
 
     over_rows(derive, *grad_y_rows.shape)

@@ -65,7 +65,7 @@ def missing() -> str | None:
         instructions = _functions()["get_effective_cpu_isa"]()
     except (OSError, AttributeError):  # no such file, no such symbol
         return f"oneDNN 3 ({_path().name}) in the installed Paddle"
-    if instructions & _AVX512_BF16 != _AVX512_BF16:
+    if (instructions & _AVX512_BF16) != _AVX512_BF16:  # one of its bits is not set
         return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"
     return None
 
@@ -74,14 +74,23 @@ class _Objects(ExitStack):
     """Objects of oneDNN that exist until the end of a `with` block."""
 
     def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
-        """Call a function that makes an object. At the end of the block another one destroys it."""
+        """Make an object, which is destroyed at the end of the block.
+
+        Args:
+            create, destroy: the names in `_SIGNATURES` of the functions that do it.
+            arguments: of `create`, without the place of the new object.
+        """
         result = c_void_p()
         _call(create, result, *arguments)
         self.callback(_call, destroy, result)
         return result
 
     def description(self, matrix: np.ndarray, data_type: int) -> c_void_p:
-        """The shape, type and strides of a matrix."""
+        """oneDNN's description of a matrix: its shape, type and strides.
+
+        Args:
+            data_type: _FLOAT32 or _BFLOAT16.
+        """
         strides = _Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))
         return self.make(
             "memory_desc_create_with_strides",
@@ -93,7 +102,7 @@ class _Objects(ExitStack):
         )
 
     def memory(self, matrix: np.ndarray, description: c_void_p) -> c_void_p:
-        """The memory of a matrix, which is not copied."""
+        """oneDNN's object for the memory of a matrix, which is not copied."""
         return self.make("memory_create", "memory_destroy", description, _engine(), matrix.ctypes.data)
 
 
@@ -184,11 +193,11 @@ def _order(matrix: np.ndarray) -> tuple[bytes, int]:
     Raises:
         ValueError: neither lie side by side.
     """
-    by_row, by_column = (stride // matrix.itemsize for stride in matrix.strides)
-    if by_column == 1:
-        return b"N", max(by_row, matrix.shape[1])
-    if by_row == 1:
-        return b"T", max(by_column, matrix.shape[0])
+    to_next_row, to_next_column = (stride // matrix.itemsize for stride in matrix.strides)
+    if to_next_column == 1:
+        return b"N", max(to_next_row, matrix.shape[1])
+    if to_next_row == 1:
+        return b"T", max(to_next_column, matrix.shape[0])
     raise ValueError(f"neither rows nor columns lie side by side: strides {matrix.strides}")
 
 

@@ -54,20 +54,24 @@ class _Memory:
 
 
 def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
-    """Call `work` for slices of `rows` rows of `width` numbers, several at a time and in no order.
+    """Call `work` for slices of rows that cover all rows, several at a time and in no order.
 
     A slice has a start and a stop. `work` must not call `over_rows`, and each row may depend only on its own
     values, so that the result does not depend on the number of threads. NumPy's floating-point warnings are
     switched off.
+
+    Args:
+        rows: the number of all rows.
+        width: the number of numbers in a row.
     """
     threads = thread_count()
     # A slice has at most BLOCK numbers, and there is a slice for each thread.
-    size = max(1, min(BLOCK // width, math.ceil(rows / threads)))
+    size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     # What each thread does; this thread does the first share.
     shares = [slices[first::threads] for first in range(threads)]
-    futures = [_pool().submit(_each, work, share) for share in shares[1:] if share]
-    _each(work, shares[0])
+    futures = [_pool().submit(_work_on, share, work) for share in shares[1:] if share]
+    _work_on(shares[0], work)
     for future in futures:
         future.result()  # raises what went wrong in that thread
 
@@ -77,7 +81,7 @@ def thread_count() -> int:
     return max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 
-def _each(work: Callable[[slice], None], slices: list[slice]) -> None:
+def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
     """Call `work` for some slices, one after the other."""
     with np.errstate(all="ignore"):
         for rows in slices:

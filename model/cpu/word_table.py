@@ -13,7 +13,7 @@ from model.cpu.rows import add, as_array, as_rows, as_tensor, over_rows, row_sum
 if TYPE_CHECKING:
     from model.word_table import TableGradient
 
-_WORDS = 1 << 14  # rows of a word table whose gradients are added at a time
+_BLOCK_WORDS = 1 << 14  # rows of a word table whose gradients are added at a time
 
 
 class LookUpOnCpu(PyLayer):
@@ -38,7 +38,7 @@ def table_logits(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """The two gradients of `table_logits`: grad_logits^T x of the table, and grad_logits table of x.
+    """The two gradients of `table_logits`: of the table grad_logits^T x, and of x grad_logits table.
 
     Args:
         grad_logits: [m, V].
@@ -53,8 +53,8 @@ def table_gradients(
         paddle.matmul(grad_logits, x, transpose_x=True, out=as_tensor(grad_table))
     elif grad_table is not None:
         # In blocks, because a product takes memory of its own before it is added.
-        for start in range(0, len(grad_table), _WORDS):
-            words = slice(start, start + _WORDS)
+        for start in range(0, len(grad_table), _BLOCK_WORDS):
+            words = slice(start, start + _BLOCK_WORDS)
             product = paddle.matmul(grad_logits[:, words], x, transpose_x=True)
             add(grad_table[words], as_array(product))
     return paddle.matmul(grad_logits, table)
@@ -68,9 +68,11 @@ class Losses(NamedTuple):
 
 
 def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool) -> Losses:
-    """The losses of logits [m, V] to which a bias [V] is still to be added; labels int64 [m].
+    """The losses of logits [m, V] to which a bias [V] is still to be added. The logits are overwritten.
 
-    The logits are lost; with `derive` each loss's gradient with respect to its logits takes their place.
+    Args:
+        labels: int64 [m].
+        derive: leave in the place of the logits the gradient of each loss with respect to its logits.
     """
     values = as_array(logits)
     biases = as_array(bias)
@@ -79,17 +81,17 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
 
     def work(rows: slice) -> None:
         part = values[rows]
-        at_label = (np.arange(len(part)), labels[rows])  # the index of each row's label
+        at_label = (np.arange(len(part)), labels[rows])  # indexes the logit of each row's label
         part += biases
         highest = part.max(1, keepdims=True)  # [rows, 1]
         label_logit = part[at_label][:, None]  # [rows, 1]
         correct[rows] = (label_logit >= highest)[:, 0]
         part -= highest
         np.exp(part, out=part)
-        total = row_sums(part)
-        losses[rows] = (np.log(total) + highest - label_logit)[:, 0]
+        exp_sum = row_sums(part)
+        losses[rows] = (np.log(exp_sum) + highest - label_logit)[:, 0]
         if derive:  # softmax, less 1 at the label
-            part /= total
+            part /= exp_sum
             part[at_label] -= 1.0
 
     over_rows(work, *values.shape)

@@ -101,7 +101,7 @@ def test_a_cross_entropy(monkeypatch):
 
     Two backward passes add up, as those of two micro-batches do.
     """
-    monkeypatch.setattr(bfloat16, "_WORDS", 64)  # of a block
+    monkeypatch.setattr(bfloat16, "_BLOCK_WORDS", 64)  # of a block
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 300 * 4)  # three positions; the last chunk has one
     table = word_table.WordEmbeddings(300, 32)
     table.use_bfloat16()

@@ -188,14 +188,16 @@ def test_the_operations_of_paddle():
     """They compute in place, and take the arguments that Paddle's own function passes."""
     logits = paddle.randn([3, 5])
     column = paddle.to_tensor([[1], [0], [4]])
-    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *fused_loss._OPTIONS)
+    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *fused_loss._SOFTMAX_OPTIONS)
     assert softmax.data_ptr() == logits.data_ptr() and losses.shape == [3, 1]
     ones = paddle.ones_like(losses)
-    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(column, softmax, ones, *fused_loss._OPTIONS)
+    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(
+        column, softmax, ones, *fused_loss._SOFTMAX_OPTIONS
+    )
     assert gradient.data_ptr() == logits.data_ptr()
     header = Path(paddle.__file__).parent / "include/paddle/phi/api/include/api.h"
     (line,) = (line for line in header.read_text().splitlines() if " cross_entropy_with_softmax_(" in line)
     names = ("soft_label", "use_softmax", "numeric_stable_mode", "ignore_index", "axis")
-    for name, value in zip(names, fused_loss._OPTIONS, strict=True):
+    for name, value in zip(names, fused_loss._SOFTMAX_OPTIONS, strict=True):
         assert f"{name} = {str(value).lower()}" in line
     assert "cross_entropy_with_softmax(" in inspect.getsource(paddle.nn.functional.cross_entropy)

@@ -115,7 +115,7 @@ def test_five_shapes(monkeypatch):
     assert casts_together(monkeypatch, model) == 5
     with paddle.no_grad():
         assert casts_together(monkeypatch, model.eval()) == 5
-    assert all(layer.copies == [] for layer in model.sublayers() if isinstance(layer, Linear))
+    assert all(layer.half_copies == [] for layer in model.sublayers() if isinstance(layer, Linear))
 
 
 def use_recompute(monkeypatch, model):
@@ -146,4 +146,4 @@ def test_no_copies_stay_after_an_error(monkeypatch):
     monkeypatch.setattr(LayerNorm, "forward", lambda layer, x: x[1:])
     with pytest.raises(IndexError):
         model(batch_of(0))
-    assert all(layer.copies == [] for layer in model.sublayers() if isinstance(layer, Linear))
+    assert all(layer.half_copies == [] for layer in model.sublayers() if isinstance(layer, Linear))

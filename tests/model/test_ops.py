@@ -149,7 +149,7 @@ def test_dropout_adds_the_residual():
 
 
 def test_each_part_of_a_large_tensor_has_its_own_dropout(monkeypatch):
-    monkeypatch.setattr("model.cpu.dropout.DRAWN", 100)  # numbers of a part
+    monkeypatch.setattr("model.cpu.dropout.PART_SIZE", 100)  # numbers of a part
     first, second = draw_dropout_mask([2, 100], 0.5).stays
     assert not np.array_equal(first, second)
 

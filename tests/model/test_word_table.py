@@ -18,7 +18,7 @@ def float64(monkeypatch):
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 4 * WORDS * 8)  # four rows; the last chunk has one
-    monkeypatch.setattr("model.cpu.word_table._WORDS", 5)  # of a block
+    monkeypatch.setattr("model.cpu.word_table._BLOCK_WORDS", 5)  # of a block
     yield
     paddle.set_default_dtype("float32")
 
