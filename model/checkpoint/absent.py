@@ -25,7 +25,7 @@ def no_model_at(path: Path, holds_model: Callable[[Path], bool], weights_files: 
 
 
 def _advice(path: Path, holds_model: Callable[[Path], bool]) -> str:
-    """What to name instead: the models in the nearest folder that exists, or else in the one above it."""
+    """What the user can name instead: models in the nearest folder that exists, or in the one above it."""
     nearest = _nearest_folder(path)
     for folder in (nearest, nearest.parent):
         models = [below for below in _folders_in(folder) if holds_model(below)]

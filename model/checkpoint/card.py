@@ -8,8 +8,8 @@ import yaml
 
 from model.tasks import ENCODING, TASKS, task_named
 
-# These facts are written in a place of their own; any other is an entry of a list.
-_SECTIONS = ("name", "config", "scores", "command", "parameters")
+# These facts have a place of their own in the card; any other is an entry of a list.
+_NOT_LISTED = ("name", "config", "scores", "command", "parameters")
 # The config's key -> how the first sentence counts it.
 _UNITS = {
     "num_hidden_layers": "layers",
@@ -36,7 +36,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     blocks = [_metadata(facts, config), f"# {title}", _first_sentence(facts, config)]
     other_facts = []
     for key, value in facts.items():
-        if key not in _SECTIONS and value is not None:
+        if key not in _NOT_LISTED and value is not None:
             other_facts.append(f"- {key.replace('_', ' ').capitalize()}: {_plain(value)}")
     if other_facts:
         blocks.append("\n".join(other_facts))
@@ -50,6 +50,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 
 def _first_sentence(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What the model is, with its sizes as far as config and facts say them."""
     sizes = [f"{config[key]:,} {unit}" for key, unit in _UNITS.items() if key in config]
     if facts.get("parameters") is not None:
         sizes.append(f"{facts['parameters']:,} parameters")
@@ -84,6 +85,7 @@ def _table(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _table_line(cells: list[Any]) -> str:
+    """A line of a Markdown table."""
     escaped = [_plain(cell).replace("|", "\\|") for cell in cells]
     return f"| {' | '.join(escaped)} |"
 

@@ -81,8 +81,8 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
     missing = [name for name in row_of if name.startswith(needed) and name not in tensors]
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
-    sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size
-    if "classifier.bias" in tensors:
+    sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size; most axes are keys of the config
+    if "classifier.bias" in tensors:  # [labels], if the shape is right
         sizes[tables.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         _check_shape(checkpoint, name, row_of[name].axes, sizes)
@@ -90,7 +90,11 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
 
 
 def _check_shape(checkpoint: Checkpoint, name: str, axes: tuple[str, ...], sizes: dict[str, int]) -> None:
-    """Compare the shape of a tensor with the sizes of its axes."""
+    """Compare the shape of a tensor with the sizes of its axes.
+
+    Raises:
+        UserError: it has another number of axes, or one of another size.
+    """
     shape = checkpoint.tensors.shape(name)
     # An axis without a known size, such as the languages, may have any.
     expected = [sizes.get(axis, size) for axis, size in zip(axes, shape)]
@@ -181,7 +185,8 @@ def write(
         if checkpoint.language_means_path:
             shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
     elif format_name == OFFICIAL:
-        fluid.write_fluid(folder, tensors, config.to_dict(), class_task or CLASSIFICATION)
+        # Without a class there is no classifier, and it does not matter how one would be named.
+        fluid.write_fluid(folder, tensors, config.to_dict(), head=class_task or CLASSIFICATION)
     else:
         settings = _library_settings(format_name, checkpoint, config, class_task)
         if format_name == PADDLENLP:
@@ -205,9 +210,10 @@ def _finite_only(tensors: Weights) -> Weights:
 
 def _task_of_class(format_name: str, tensors: Weights, task: str | None) -> str | None:
     """The key of `CLASSES[format_name]` for a model; None if the format has no class with its head."""
-    if format_name == OFFICIAL and task == CHOICE:  # the official format has one layer for both
+    if format_name == OFFICIAL and task == CHOICE:  # its layer has the official name of a classifier
         return CLASSIFICATION
-    if format_name == XLM_R and task is None and tables.LM_BIAS in tensors:  # the only one with such a class
+    # Only XLM-R has a class for a masked-LM head.
+    if format_name == XLM_R and task is None and tables.LM_BIAS in tensors:
         return LM
     return task if task in CLASSES[format_name] else None
 
@@ -234,7 +240,7 @@ def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeight
     written = []
     for foreign, to_new in translated.origins.items():
         (canonical,) = to_new.names
-        # The token types of XLM-R have no source.
+        # Only the token types of XLM-R, which are made of zeros, have no origin.
         to_ours = checkpoint.origins.get(canonical, Origin(to_new.names, transposed=False))
         name = f"params/{foreign}" if format_name == OFFICIAL else foreign
         shape = translated.weights.shape(foreign)
@@ -246,7 +252,11 @@ def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeight
 def _write_ours(
     folder: Path, tensors: Weights, config: ErnieMConfig, task: str | None, more_settings: dict[str, Any]
 ) -> None:
-    """Write weights, config and model card of a checkpoint folder of ours."""
+    """Write weights, config and model card of a checkpoint folder of ours.
+
+    Args:
+        more_settings: keys of config.json beside the model's shape; None as a value: not written.
+    """
     if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
         architecture = "PreTrainingModel" if "languages" in more_settings else "ErnieMModel"
     elif task == CHOICE:  # has the same layer as a classifier

@@ -85,8 +85,13 @@ def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
 def _check_attention_heads(
     model: paddle.nn.Layer, checkpoint: Checkpoint, to_fill: Mapping[str, paddle.Tensor]
 ) -> None:
-    """Compare the number of attention heads, which no shape shows."""
-    if checkpoint.config is None or not any(name.startswith("encoder.") for name in to_fill):
+    """Compare the number of attention heads, which no shape shows.
+
+    Raises:
+        UserError: the model has another number than the checkpoint's config.
+    """
+    fills_encoder = any(name.startswith("encoder.") for name in to_fill)
+    if checkpoint.config is None or not fills_encoder:  # there is nothing to compare
         return
     heads_of_model = getattr(model, "ernie_m", model).config.num_attention_heads
     heads_of_weights = checkpoint.config.num_attention_heads
@@ -98,7 +103,14 @@ def _check_attention_heads(
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> None:
-    """Compare shapes of the model, by name, with those of the weights."""
+    """Compare shapes of the model with those of the weights.
+
+    Args:
+        shapes: name -> shape in the model.
+
+    Raises:
+        UserError: a shape differs; the message gives the config keys behind it.
+    """
     wrong = [name for name in shapes if name in tensors and tensors.shape(name) != shapes[name]]
     if not wrong:
         return

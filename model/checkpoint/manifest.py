@@ -63,7 +63,11 @@ def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
 
 
 def _check_file(file: Path, size: int, checksum: str) -> None:
-    """Compare a file with its size in bytes and its SHA-256."""
+    """Compare a file with the size in bytes and the SHA-256 that it should have.
+
+    Raises:
+        UserError: it is missing or differs.
+    """
     if not os.path.isfile(file):  # also False for a name that no file can have
         raise UserError(f"{file}: missing")
     actual_size = file.stat().st_size

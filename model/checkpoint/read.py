@@ -174,17 +174,34 @@ def _open_source(path: Path) -> _Source:
     """
     weights_path = _find_weights(path)
     if weights_path is None:
-        raise no_model_at(path, lambda folder: _find_weights(folder) is not None, ", ".join(_READERS_BY_NAME))
+        raise no_model_at(
+            path,
+            holds_model=lambda near_path: _find_weights(near_path) is not None,
+            weights_files=", ".join(_READERS_BY_NAME),
+        )
     if weights_path.is_dir():
         return _open_official_directory(weights_path)
     read = _READERS[weights_path.suffix]
+    # Without a file of this name, an index names the files of the parts.
     tensors = read(weights_path) if weights_path.is_file() else _read_parts(_index_of(weights_path), read)
     folder = weights_path.parent
-    return _Source(weights_path, tensors, _first_file([folder], _CONFIGS), (folder,))
+    return _Source(
+        path=weights_path,
+        tensors=tensors,
+        config_path=_first_file([folder], _CONFIGS),
+        tokenizer_folders=(folder,),
+    )
 
 
 def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
-    """The tensors of all files that an index names."""
+    """The tensors of all files that an index names.
+
+    Args:
+        read: the reader of one of these files.
+
+    Raises:
+        UserError: the index is damaged, or does not belong to the files beside it.
+    """
     contents = read_json(index)
     try:
         file_of = contents["weight_map"]  # name of a tensor -> name of its file
@@ -199,16 +216,20 @@ def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
 
 def _open_official_directory(params: Path) -> _Source:
     """As `_open_source`, for an official parameter directory."""
-    beside = params.resolve().parent
-    folders = [params]
+    parent = params.resolve().parent
+    tokenizer_folders = [params]
     if params.name == "params":
-        folders.append(beside)
+        tokenizer_folders.append(parent)
     # configs/base and configs/large share the tokenizer in configs/.
-    above = folders[-1].resolve().parent
-    if (above / VOCAB).is_file() and (above / PIECES).is_file():
-        folders.append(above)
-    config_path = _first_file([params, beside], (fluid.CONFIG,))
-    return _Source(params, fluid.read_directory(params), config_path, tuple(folders))
+    shared = tokenizer_folders[-1].resolve().parent
+    if (shared / VOCAB).is_file() and (shared / PIECES).is_file():
+        tokenizer_folders.append(shared)
+    return _Source(
+        path=params,
+        tensors=fluid.read_directory(params),
+        config_path=_first_file([params, parent], (fluid.CONFIG,)),
+        tokenizer_folders=tuple(tokenizer_folders),
+    )
 
 
 def _first_file(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
@@ -237,7 +258,8 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
         is_xlm_r = raw_config.get("model_type") == configs.MODEL_TYPES[XLM_R]
         format_name = XLM_R if is_xlm_r else PADDLENLP
     _check_model_type(format_name, source, raw_config)
-    # Our names are PaddleNLP's without a prefix, which PaddleNLP's encoder lacks, too.
+    # Our names are PaddleNLP's without a prefix, which PaddleNLP's encoder lacks, too. But a safetensors file
+    # of PaddleNLP has a config with the version of PaddleNLP.
     has_our_names = format_name == PADDLENLP and not any(name.startswith("ernie_m.") for name in names)
     if has_our_names and source.path.suffix == ".safetensors" and "paddlenlp_version" not in raw_config:
         return OURS
@@ -267,7 +289,14 @@ def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str
 
 
 def _possible_tasks(format_name: str, source: _Source, raw_config: Mapping[str, Any]) -> list[str]:
-    """What a model of another format may be for, by its class or its tensors: keys of `tables.CLASSES`."""
+    """What a model of another format may be for, by its class or its tensors.
+
+    Returns:
+        Keys of `tables.CLASSES[format_name]`.
+
+    Raises:
+        UserError: an official directory has the heads of several tasks.
+    """
     if format_name == OURS:  # a tensor of ours has the same name in the models of all tasks
         return []
     tasks = tables.tasks_of(format_name, source.tensors, configs.class_of(raw_config))
@@ -283,7 +312,8 @@ def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) 
     """What the model was fine-tuned for; None: nothing, or the files do not say."""
     if format_name != OURS:
         return tasks[0] if len(tasks) == 1 and tasks[0] != tables.LM else None
-    for key in ("head", "task", "architecture"):  # convert.py writes "head"
+    # convert.py writes "head", fine-tuning "task"; the name of a model class tells its task, too.
+    for key in ("head", "task", "architecture"):
         task = task_named(str(raw_config.get(key)))
         if task in tables.TASKS:
             return task
@@ -311,9 +341,12 @@ def _settings_of(
 
 
 def _not_of_the_model(unknown: Iterable[str]) -> dict[str, str]:
-    """The files of an official directory that are not taken, each with the reason.
+    """The files of an official directory that are not taken: name -> the reason.
 
     Fine-tuning leaves Adam's state and counters there. The tokenizer's files are no weights and not listed.
+
+    Args:
+        unknown: the names of all files there that are no variables of the encoder or of a head.
     """
     tokenizer_files = (*_VOCABS, *_PIECES)
     names = sorted(set(unknown).difference(tokenizer_files))

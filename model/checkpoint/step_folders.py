@@ -67,7 +67,7 @@ def set_aside(damaged: Iterable[Path]) -> None:
 
 
 def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> None:
-    """Remove all step folders except the last `count`, at least 1, and those in `keep`."""
+    """Remove all step folders except the last `count`, at least 1, and those whose paths are in `keep`."""
     kept_paths = {Path(path).resolve() for path in keep}
     for _, path in step_folders(folder)[:-count]:
         if path.resolve() not in kept_paths:
@@ -87,11 +87,11 @@ def clear_leftovers(folder: str | os.PathLike) -> None:
         leftover = _LEFTOVER.fullmatch(path.name)
         if leftover is None:  # a hidden file of the user's own
             continue
-        is_of_this_machine = leftover["host"] in (None, host_name())
+        is_of_this_machine = leftover["host"] in (None, host_name())  # None: an earlier form of the names
         if is_of_this_machine and _is_running(int(leftover["process"])):
             continue
         original = path.with_name(leftover["name"])
-        if leftover["kind"] == "old" and not original.exists():
+        if leftover["kind"] == "old" and not original.exists():  # what was to be replaced
             os.replace(path, original)
             log.warning("%s: put back, its replacement was never finished", original)
         elif path.is_dir():

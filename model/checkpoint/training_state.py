@@ -69,7 +69,8 @@ def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
         UserError: no state here, one of another version, or a file that is missing or was altered.
     """
     folder = Path(folder)
-    parts = _check_part(folder, 0, 1)  # says how many there are
+    # The manifest of part 0 says how many parts there are; its name is the same for any number of parts.
+    parts = _check_part(folder, part=0, parts=1)
     for part in range(1, parts):
         _check_part(folder, part, parts)
     state: dict[str, Any] = {}
@@ -107,7 +108,7 @@ def _check_part(folder: Path, part: int, parts: int) -> int:
     is_number = type(number_of_parts) is int and number_of_parts >= 1
     if not is_number or array_file not in files or state_file not in files:
         raise UserError(f"{path}: damaged")
-    if f"../{MANIFEST}" in files:
+    if f"../{MANIFEST}" in files:  # the state belongs to the model in the folder above
         check_manifest(folder.parent / MANIFEST)
     return number_of_parts
 
@@ -121,7 +122,7 @@ def _file_names(part: int, parts: int) -> list[str]:
 
 
 def _merge(state: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Put a part into the state. Dicts with the same place in both are joined."""
+    """Add a part to the state in place. Dicts that have the same place in the two are joined."""
     for key, value in part.items():
         if isinstance(value, dict) and isinstance(state.get(key), dict):
             _merge(state[key], value)
@@ -139,7 +140,12 @@ def _take_arrays(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     """Copy a state with each array moved to `arrays` and a reference in its place.
 
     Args:
-        place: of the value in the state, such as "/optimizer/moment1/0".
+        value: the state, or what lies at `place` in it.
+        place: of the value in the state, such as "/optimizer/moment1/0"; "" for the state itself.
+        arrays: gets the arrays, by their places without the first slash.
+
+    Raises:
+        TypeError: a key is no string, or a value cannot be stored.
     """
     is_plain = isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)
     if value is None or is_plain:  # numpy's float64 is a float, and is not plain
@@ -152,7 +158,9 @@ def _take_arrays(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
         return [_take_arrays(item, f"{place}/{i}", arrays) for i, item in enumerate(value)]
     array = as_numpy(value)
     if array.dtype.name not in safetensors.DTYPES:
-        raise TypeError(f"training state {place}: {type(value).__name__} of dtype {array.dtype} has no form")
+        raise TypeError(
+            f"training state {place}: {type(value).__name__} of dtype {array.dtype} cannot be stored"
+        )
     name = place.removeprefix("/")
     arrays[name] = array
     return {_REFERENCE: name}
@@ -164,7 +172,7 @@ def _escape(key: str) -> str:
 
 
 def _put_arrays(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The state whose arrays `_take_arrays` moved."""
+    """The state that `_take_arrays` copied to `tree`, with its arrays again in their places."""
     if isinstance(tree, list):
         return [_put_arrays(item, arrays) for item in tree]
     if not isinstance(tree, dict):

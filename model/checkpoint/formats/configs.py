@@ -84,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def of_fairseq(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Our config, as far as the flags that fairseq saves with the weights say it."""
+    """The keys of our config that the flags of a fairseq run, saved with the weights, give."""
     return {key: flags[flag] for flag, key in _FAIRSEQ_FLAGS.items() if flag in flags}
 
 
@@ -141,7 +141,7 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
     """The config keys that the shapes show."""
     sizes = {"num_hidden_layers": tables.count_layers(weights)}
     for name in (tables.WORDS, tables.POSITIONS, "encoder.layers.0.linear1.weight"):
-        axes = tables.axes_of(name)  # the keys
+        axes = tables.axes_of(name)  # the config's keys for the sizes
         if name in weights and len(weights.shape(name)) == len(axes):
             sizes |= dict(zip(axes, weights.shape(name)))
     return sizes
@@ -151,6 +151,10 @@ def for_library(
     format_name: str, config: ErnieMConfig, class_name: str, labels: list[str], num_labels: int | None
 ) -> dict[str, Any]:
     """config.json of PaddleNLP, or of ErnieM or XLM-R in transformers.
+
+    Args:
+        labels: the names of the labels. If their number is not `num_labels`, LABEL_0, ... are written.
+        num_labels: the outputs of the classifier; None: the model has no classifier.
 
     Raises:
         UserError: a size that the library cannot have.

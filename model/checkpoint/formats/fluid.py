@@ -60,7 +60,7 @@ _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 class Header(NamedTuple):
     """The header of a file."""
 
-    code: int  # of the dtype, a key of `DTYPES`
+    code: int  # the protobuf's number of the dtype, a key of `DTYPES`
     shape: tuple[int, ...]
     offset: int  # where the data begins, in bytes
 
@@ -189,7 +189,7 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
 
 
 def read_directory(folder: Path) -> Weights:
-    """Open a directory. Headers are read now, the data of a variable when it is accessed.
+    """Open a directory. The headers are read at once, the data of a variable when it is accessed.
 
     Raises:
         UserError: a file is cut short, over-long or foreign.

@@ -330,7 +330,7 @@ def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -
             encoded_name = name.encode("utf-8")
             file.write(pickle.BINUNICODE + struct.pack("<I", len(encoded_name)) + encoded_name)
             file.write(_NEW_ARRAY)
-            # The array's state is the tuple (1, shape, dtype, False, data).
+            # The array's state is the tuple (1, shape, dtype, False, data); False: it is in C order.
             file.write(pickle.MARK + pickle.BININT1 + b"\x01")
             shape = b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", size) for size in array.shape)
             file.write(pickle.MARK + shape + pickle.TUPLE)

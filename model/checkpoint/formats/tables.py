@@ -328,8 +328,8 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
     """The tensors of a model.
 
     Args:
-        task: a key of `CLASSES[format_name]`.
-        prefix: what the encoder's names begin with.
+        task: what the model is for, a key of `CLASSES[format_name]`. None: an encoder, or any model of ours.
+        prefix: what the encoder's names in the format begin with.
     """
     model_class = CLASSES[format_name][task]
     rows = []
@@ -343,14 +343,20 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
             name = prefix + foreign.format(i=i)
             rows += _rows_of_module(format_name, module.canonical.format(i=i), name, module.kind, module.axes)
     for canonical, foreign in (*model_class.head, *BESIDE_ANY_HEAD.get(format_name, ())):
-        rows += _rows_of_module(format_name, canonical, foreign, *HEAD_MODULES[canonical])
+        kind, axes = HEAD_MODULES[canonical]
+        rows += _rows_of_module(format_name, canonical, foreign, kind, axes)
     return rows
 
 
 def _rows_of_module(
     format_name: str, canonical: str, foreign: str, kind: str, weight_axes: tuple[str, ...]
 ) -> list[Row]:
-    """The tensors of one module, under its names here and in the format."""
+    """The tensors of one module, under our names and under those of the format.
+
+    Args:
+        canonical, foreign: the module's name here and in the format.
+        kind: a key of `_ENDINGS`.
+    """
     rows = []
     for official_ending, ending in _ENDINGS[kind]:
         is_weight = ending == ".weight"
@@ -367,7 +373,8 @@ def readable_rows(format_name: str, num_layers: int, task: str | None) -> list[R
     rows = rows_of(format_name, num_layers, task)
     # A file may have a pooler even if its class has none.
     if not any(row.canonical == "pooler.dense.weight" for row in rows):
-        rows += _rows_of_module(format_name, POOLER, POOLER, *HEAD_MODULES[POOLER])
+        kind, axes = HEAD_MODULES[POOLER]
+        rows += _rows_of_module(format_name, POOLER, POOLER, kind, axes)
     if format_name == FAIRSEQ:
         row_of = {row.foreign: row for row in rows}
         rows += [row_of[name]._replace(foreign=alias) for alias, name in _FAIRSEQ_ALIASES.items()]
@@ -380,7 +387,7 @@ def _fused_rows(layer: int) -> list[Row]:
     """q, k and v of a layer, each as a part of a fused tensor of fairseq."""
     rows = []
     for fused, ending in _FAIRSEQ_FUSED.items():
-        for part, letter in enumerate(FUSED_PARTS):
+        for part, letter in enumerate(FUSED_PARTS):  # 0 and "q", 1 and "k", 2 and "v"
             canonical = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
             transposed = ending == "weight"
             # Only reading has fused tensors, and reading needs no axes.
@@ -403,7 +410,12 @@ def format_of_names(names: Iterable[str]) -> str | None:
 
 
 def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> list[str]:
-    """The tasks that a model may be for, by the name of its class, or else by the names of its head."""
+    """The tasks that a model may be for, by the name of its class, or else by the names of its head.
+
+    Args:
+        names: of the tensors in the file.
+        class_name: from the model's config; None: the config names none.
+    """
     names = set(names)
     ending = "_w" if format_name == OFFICIAL else ".weight"
     class_of_task = {}  # of the tasks whose heads are in the file
@@ -447,7 +459,7 @@ def count_layers(names: Iterable[str]) -> int:
 def axes_of(name: str) -> tuple[str, ...]:
     """The axes of one of our tensors; () for a name that is not in the table."""
     in_first_layer = re.sub(r"^encoder\.layers\.\d+\.", "encoder.layers.0.", name)
-    for row in rows_of(OURS, 1):
+    for row in rows_of(OURS, num_layers=1):
         if row.canonical == in_first_layer:
             return row.axes
     return ()

@@ -27,8 +27,8 @@ _LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name
 class _Place(NamedTuple):
     """Where the bytes of a storage are in the file."""
 
-    offset: int
-    length: int
+    offset: int  # bytes from the beginning of the file
+    length: int  # bytes
 
 
 class _Storage(NamedTuple):
@@ -138,12 +138,16 @@ def read(path: Path) -> Weights:
 def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
     """Check that the file holds the storage, and the storage the tensor.
 
+    Args:
+        place: of the storage.
+
     Raises:
         EOFError, ValueError: they are too short.
     """
     if place.offset + place.length > file_bytes:
         raise EOFError("it ends too early")
     elements = place.length // view.storage.dtype.itemsize
+    # A tensor that torch has expanded has more elements than its storage: some of its strides are 0.
     if view.offset + view.span > elements or math.prod(view.shape) > elements + _SPREAD:
         raise ValueError(
             f"a tensor of shape {list(view.shape)} does not fit into its storage of {elements} elements"
@@ -173,6 +177,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
     storages: dict[str, _Storage] = {}  # by key
 
     def remember(reference: Any) -> _Storage:
+        """Resolve a reference, and note the storage; a later reference to it gets the same object."""
         storage = _storage(reference)
         return storages.setdefault(storage.key, storage)
 

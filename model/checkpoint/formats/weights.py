@@ -43,7 +43,7 @@ class Weights(Mapping[str, np.ndarray]):
         if isinstance(arrays, cls):
             return arrays
         shapes = {name: np.shape(array) for name, array in arrays.items()}
-        return cls("the given weights", shapes, arrays.__getitem__)
+        return cls(source="the given weights", shapes=shapes, fetch=arrays.__getitem__)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it.
@@ -101,7 +101,7 @@ def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
 
 
 class Origin(NamedTuple):
-    """The names in the source that a tensor comes from, and whether it is transposed."""
+    """Where a tensor comes from: its names in the source, and whether it is transposed against that."""
 
     names: tuple[str, ...]
     transposed: bool
@@ -129,8 +129,9 @@ class _Recipe(NamedTuple):
     Attributes:
         name: in the file.
         transposed: whether [out, in] becomes [in, out].
-        fused_part: None, or the index in `tables.FUSED_PARTS` of the third that is taken.
-        added: None, or the name of a tensor [1, H] that is added to each row.
+        fused_part: if the tensor in the file is q, k and v in one, the index in `tables.FUSED_PARTS` of the
+            third that is taken; None: it is not.
+        added: the name of a tensor [1, H] in the file that is added to each row; None: there is none.
     """
 
     name: str
@@ -143,7 +144,7 @@ class _Recipe(NamedTuple):
         name = self.name
         if self.fused_part is not None:
             name = f"{name} [{tables.FUSED_PARTS[self.fused_part]}]"
-        names = (name, self.added) if self.added else (name,)
+        names = (name, self.added) if self.added else (name,)  # of all tensors that ours is made of
         return Origin(names, self.transposed)
 
     def shape(self, file: Weights) -> tuple[int, ...]:
@@ -196,7 +197,8 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     """Translate the weights of a file to our names.
 
     Args:
-        task: a key of `tables.CLASSES[format_name]`.
+        task: what the model is for, a key of `tables.CLASSES[format_name]`. None: an encoder, or any model of
+            ours.
 
     Raises:
         UserError: a shape that cannot be split or added; when a tensor is read, that it does not hold
@@ -215,7 +217,7 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
             name = name_in_file[row.foreign]
             recipes[row.canonical] = _Recipe(name, row.transposed, row.fused_part, added)
     dropped: dict[str, str] = {}
-    if format_name == XLM_R and LM_BIAS in recipes:
+    if format_name == XLM_R and LM_BIAS in recipes:  # a masked-LM model, whose pooler was never trained
         for canonical in ("pooler.dense.weight", "pooler.dense.bias"):
             if canonical in recipes:
                 dropped[recipes.pop(canonical).name] = tables.UNTRAINED_POOLER
@@ -238,7 +240,12 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
 
 
 def _reason_to_drop(name: str, names_of_format: set[str]) -> str | None:
-    """Why a tensor that is not used is left out; None: nothing is known about it. The name has no prefix."""
+    """Why a tensor of a file that is not used is dropped; None: the name is not known.
+
+    Args:
+        name: without the prefix of a task model.
+        names_of_format: the names that were looked for.
+    """
     if name in names_of_format:
         return "a second name of a tensor that is taken"
     return tables.reason_to_drop(name)
@@ -264,7 +271,8 @@ def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignW
     """Translate weights to the names of another format.
 
     Args:
-        task: a key of `tables.CLASSES[format_name]`.
+        task: what the model is for, a key of `tables.CLASSES[format_name]`. None: an encoder, or any model of
+            ours.
     """
     prefix = "" if task is None else tables.ENCODER_PREFIX.get(format_name, "")
     rows = tables.rows_of(format_name, tables.count_layers(weights), task, prefix)
