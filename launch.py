@@ -30,7 +30,7 @@ from utils.command_line import log_no_effect, parse_args
 from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
 from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
-from utils.processes import end_with_parent
+from utils.processes import end_with_parent, stop_signals
 from utils.runtime import has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
@@ -278,13 +278,13 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
 
 @contextlib.contextmanager
 def handing_on_signals(processes: list[subprocess.Popen]) -> Iterator[None]:
-    """Within this context, SIGTERM and Ctrl-C reach the processes, which save their state and end."""
+    """Within this context, the signals to stop reach the processes, which save their state and end."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, hand_on) for number in stop_signals()}
     try:
         yield
     finally:

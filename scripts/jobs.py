@@ -14,7 +14,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.logging import LOG_DIR
-from utils.processes import end_with_parent
+from utils.processes import end_with_parent, stop_signals
 
 # Lines that say how far a program is. The other lines go to the log alone.
 PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")
@@ -54,15 +54,15 @@ def as_line(flags: Mapping[str, object]) -> list[str]:
 
 
 def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
-    """Run chains of jobs, `at_once` at a time. A failure, SIGTERM and Ctrl-C ask all jobs to save and end.
+    """Run chains of jobs, `at_once` at a time. A failure or a signal to stop asks all jobs to save and end.
 
     Raises:
-        UserError: a job failed, or SIGTERM came; names the log of the job and quotes its last line.
+        UserError: a job failed, or SIGTERM or SIGHUP came; names the log of the job and quotes its last line.
         KeyboardInterrupt: Ctrl-C came.
     """
     crew = _Crew()
     handlers_before = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         handlers_before[number] = signal.signal(number, crew.stop_at)
     try:
         with ThreadPoolExecutor(at_once) as pool:

@@ -191,7 +191,8 @@ def save(*_):
         pathlib.Path("saved").touch()
     sys.exit(130)
 signal.signal(signal.SIGINT, save)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda *_: sys.exit(0))
 pathlib.Path(f"{rank}.part").write_text(str(os.getpid()))
 os.rename(f"{rank}.part", f"{rank}.pid")
 print("printed by", rank, flush=True)
@@ -260,7 +261,9 @@ def test_the_processes_end_when_their_launcher_is_killed(started):
     wait_until(lambda: not any(lives(pid) for pid in pids))
 
 
-@pytest.mark.parametrize("signal_number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(
+    "signal_number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)]
+)
 def test_a_signal_reaches_all_processes(started, signal_number, exit_code):
     """launch.py ends with the exit code of its processes."""
     process, pids = started("wait")

@@ -20,10 +20,10 @@ from training import distributed
 from utils.errors import UserError
 from utils.files import unwritable_is_a_user_error
 from utils.logging import logger
+from utils.processes import stop_signals
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
 
 
@@ -65,11 +65,13 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
 
 
 class StopSignal:
-    """Turns SIGTERM and Ctrl-C into requests: in its `with` statement they set `received`, and the run stops.
+    """Turns SIGTERM, SIGHUP and Ctrl-C into requests: in its `with` statement they set `received`.
+
+    The run then stops. SIGHUP keeps its effect if it is ignored, as under `nohup`.
 
     A thread acknowledges the first request in the log, and ends the process at a second Ctrl-C. The main
     thread cannot, while it is in one long call, such as a sum over processes that waits for a dead one.
-    SIGTERM may come any number of times, because launchers send it repeatedly.
+    SIGTERM and SIGHUP may come any number of times, because launchers and shells send them repeatedly.
 
     Enter it in the main thread, as early as possible; it does not need Paddle. `utils.runtime.prepare` keeps
     Paddle from installing its own handler of SIGTERM.
@@ -89,12 +91,13 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         if not self.active:
             return self
+        self._signals = stop_signals()
         self._reading_end, self._writing_end = os.pipe()
         os.set_blocking(self._writing_end, False)
         self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
         self._listener.start()
         self._wakeup_before = signal.set_wakeup_fd(self._writing_end, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in self._signals}
         return self
 
     def __exit__(self, *_) -> None:
@@ -108,10 +111,11 @@ class StopSignal:
         os.close(self._reading_end)
         os.close(self._writing_end)
         if self.received:
-            # A further SIGTERM must not change the exit code. Child processes would inherit SIG_IGN, so the
+            # A further one must not change the exit code. Child processes would inherit SIG_IGN, so the
             # handler is a function until Python, at its end, removes handlers that are functions.
-            signal.signal(signal.SIGTERM, lambda *_: None)
-            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, lambda *_: None)
+                atexit.register(signal.signal, number, signal.SIG_IGN)
 
     def __bool__(self) -> bool:
         return self.received is not None
@@ -126,19 +130,20 @@ class StopSignal:
             sys.exit(130)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """The handler of both signals, in the main thread."""
+        """The handler of all these signals, in the main thread."""
         self.received = self.received or signal.Signals(number)
 
     def _listen(self) -> None:
         """The thread: read the signal numbers that Python's handler in C writes to the pipe, up to _END."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the system must deliver them to the main thread
+        # The system must deliver them to the main thread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         requests = 0
         interrupts = 0
         while True:
             (number,) = os.read(self._reading_end, 1)
             if number == _END:
                 return
-            if number not in _SIGNALS:
+            if number not in self._signals:
                 continue
             requests += 1
             if number == signal.SIGINT:
@@ -154,7 +159,8 @@ def _acknowledge(number: int) -> None:
     if number == signal.SIGINT:
         line = "Ctrl-C received: the run saves its state and ends; Ctrl-C again ends it at once"
     else:
-        line = "SIGTERM received: the run saves its state and ends; Ctrl-C twice ends it at once"
+        name = signal.Signals(number).name
+        line = f"{name} received: the run saves its state and ends; Ctrl-C twice ends it at once"
     if logger.handlers:
         logger.warning("%s", line)
     else:  # there is no log yet, and Paddle's import diverts Python's stderr

@@ -108,13 +108,13 @@ class prefetch(Generic[T]):
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process that is started in this context never receives SIGINT and SIGTERM.
+    """A process that is started in this context never receives SIGINT, SIGTERM and SIGHUP.
 
-    Terminals and launchers send both to the whole process group. The parent decides when the worker ends: it
+    Terminals and launchers send them to the whole process group. The parent decides when the worker ends: it
     may want a few more items before it saves and exits.
     """
     resource_tracker.ensure_running()  # it would unblock the signals if it started with the worker
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

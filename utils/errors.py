@@ -41,7 +41,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        with disk_may_be_full():
+        with lines_may_be_lost():
             print(f"error: {error}", file=sys.stderr, flush=True)
         if log.handlers:
             log.error("%s", error, extra={"console": False})  # stderr has it already
@@ -75,10 +75,10 @@ def _discard_stdout() -> None:
 
 
 @contextmanager
-def disk_may_be_full() -> Iterator[None]:
-    """Allow stdout or stderr to be a file on a full disk: a lost line must not end the run."""
+def lines_may_be_lost() -> Iterator[None]:
+    """Allow stdout or stderr to be a file on a full disk, or a terminal that was closed: the run goes on."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in (*FULL, errno.EIO):
             raise

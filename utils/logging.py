@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from utils.errors import UserError, disk_may_be_full
+from utils.errors import UserError, lines_may_be_lost
 from utils.runtime import is_main
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # `utils.errors.run` sets console=False, as `extra`, for an error that stderr already shows.
         if getattr(record, "console", True):
-            with disk_may_be_full():
+            with lines_may_be_lost():
                 tqdm.write(self.format(record), file=sys.stdout)
                 sys.stdout.flush()
 
@@ -68,7 +68,7 @@ class _LogFile(logging.FileHandler):
         if not self.complained:
             self.complained = True
             error = sys.exc_info()[1]  # logging calls this while it handles the error
-            with disk_may_be_full():
+            with lines_may_be_lost():
                 line = f"{self.baseFilename}: lines of the log are missing: {error}"
                 print(line, file=sys.stderr, flush=True)
 

@@ -1,9 +1,21 @@
-"""Child processes that do not outlive their parent."""
+"""Signals that ask a command to end, and child processes that do not outlive their parent."""
 
 import ctypes
+import signal
 import sys
 
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask a command to save its state and end: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
+
+    A terminal or an ssh connection that is closed sends SIGHUP. Under `nohup` it is ignored, and stays so.
+    """
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
 
 
 def end_with_parent(signal_number: int) -> None:

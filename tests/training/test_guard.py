@@ -96,9 +96,17 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_stop_requests():
-    """The first signal counts. Afterwards the old handlers are back, but that of SIGTERM after a request."""
-    term_handler = signal.getsignal(signal.SIGTERM)
+@pytest.fixture
+def handlers_put_back():
+    """After a request the process ignores SIGTERM and SIGHUP."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_stop_requests(handlers_put_back):
+    """The first signal counts. Afterwards the old handler of Ctrl-C is back."""
     interrupt_handler = signal.getsignal(signal.SIGINT)
     with StopSignal() as stop:
         assert not stop and not stop.anywhere()
@@ -112,24 +120,77 @@ def test_stop_requests():
     with StopSignal():
         pass
     assert signal.getsignal(signal.SIGINT) == interrupt_handler
-    signal.signal(signal.SIGTERM, term_handler)  # after a request the process ignores SIGTERM
 
 
-# A second SIGTERM, after the `with` statement, does not end the process; a child can still be ended.
+def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
+    """nohup ignores it, so that a run goes on when the terminal is closed."""
+    with StopSignal() as stop:
+        send(signal.SIGHUP)
+        assert stop.received == signal.SIGHUP
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignal() as stop:
+        send(signal.SIGHUP)
+        assert not stop
+
+
+# The run works on in the terminal that is closed; the file "saved" stands for its checkpoint.
+IN_A_TERMINAL = """
+import os, pathlib, sys, time
+from training.guard import StopSignal
+from utils import logging
+logging.setup()
+with StopSignal() as stop:
+    logging.logger.info("ready")
+    while not stop:
+        time.sleep(0.01)
+    logging.logger.info("saving")
+    pathlib.Path("saved").touch()
+"""
+
+
+def test_a_closed_terminal(tmp_path):
+    """Lines that the terminal cannot show are in the log; the run saves and ends."""
+    reading_end, terminal = os.openpty()
+    environment = clean_environment()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{IN_A_TERMINAL}",
+        ],
+        cwd=tmp_path,
+        env=environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    assert b"ready" in os.read(reading_end, 1000)
+    os.close(reading_end)
+    process.wait(30)
+    assert (tmp_path / "saved").exists()
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert "SIGHUP received: the run saves its state and ends" in log and "saving" in log
+
+
+# A second signal, after the `with` statement, does not end the process; a child can still be ended.
 LATE = """
 import os, signal, subprocess, sys
 from training.guard import StopSignal
+number = int(sys.argv[1])
 with StopSignal() as stop:
-    os.kill(os.getpid(), signal.SIGTERM)
-os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), number)
+os.kill(os.getpid(), number)
 child = subprocess.Popen(["sleep", "60"])
 child.terminate()  # a child does not ignore it
 sys.exit(0 if child.wait(30) == -signal.SIGTERM else 1)
 """
 
 
-def test_a_late_sigterm_does_not_end_a_run_that_is_ending():
-    with start(LATE) as run:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_late_signal_does_not_end_a_run_that_is_ending(number):
+    with start(LATE, int(number)) as run:
         assert run.wait(60) == 0
 
 

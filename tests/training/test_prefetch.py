@@ -168,15 +168,16 @@ def test_the_worker_ends_with_its_parent(start, ending):
     assert errors.count("KeyboardInterrupt") == (ending == "Ctrl-C"), errors
 
 
-def test_the_worker_ignores_sigterm(start):
-    """Launchers send it to every process of a group, even while the worker starts."""
-    body = """
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_the_worker_ignores_signals_to_stop(start, name):
+    """Launchers and terminals send them to every process of a group, even while the worker starts."""
+    body = f"""
     received = []
-    signal.signal(signal.SIGTERM, lambda *_: received.append(1))
-    os.killpg(0, signal.SIGTERM)
+    signal.signal(signal.{name}, lambda *_: received.append(1))
+    os.killpg(0, signal.{name})
     first = next(items)
-    os.killpg(0, signal.SIGTERM)
-    print(len(received), {next(items) for _ in range(100)} == {first}, flush=True)
+    os.killpg(0, signal.{name})
+    print(len(received), {{next(items) for _ in range(100)}} == {{first}}, flush=True)
     items.close()
     """
     with start("pids", body) as parent:
