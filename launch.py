@@ -39,6 +39,7 @@ import paddle
 print(paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0)
 """
 INTERRUPTED = 130  # the exit code after Ctrl-C
+DEFAULT_BATCH = 32  # --batch_size of the scripts
 # Scripts whose --batch_size is for each device.
 PER_DEVICE = ("run_classifier.py", "run_sequence_labeling.py", "run_mrc.py")
 
@@ -163,21 +164,41 @@ def keep_total_batch(
         processes: on all machines.
 
     Returns:
-        The script with the accumulation that it needs, and a line for the log.
+        The script with the accumulation that it needs, and a line for the log. It is a warning if the total
+        batch is not that of the recipe.
     """
-    batch_size = integer_flag(script, "--batch_size") or 32  # the default of the scripts
-    accumulation = integer_flag(script, "--gradient_accumulation_steps")
+    sizes = batch_sizes(script)
+    recipe_size = sizes[0]
+    batch_size = sizes[-1]
+    accumulation = integer_value(script, "--gradient_accumulation_steps")
     if accumulation is None:
         accumulation = math.ceil(recipe_devices / processes)
         script = (*script, "--gradient_accumulation_steps", str(accumulation))
     total = batch_size * accumulation * processes
     line = f"batch: {batch_size} x accumulation {accumulation} x processes {processes} = {total} in all"
-    return tuple(script), f"{line} (the recipe is for {recipe_devices} devices)"
+    recipe_total = recipe_size * recipe_devices
+    if total == recipe_total:
+        return tuple(script), f"{line} (the recipe is for {recipe_devices} devices)"
+    advice = ways_to_total(recipe_size, recipe_devices, batch_size, processes)
+    return tuple(script), f"warning: {line}, but {recipe_total} in the recipe, as with {advice}"
+
+
+def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, processes: int) -> str:
+    """The flags that give the recipe's total batch with these processes, or with the next smaller number."""
+    total = recipe_size * recipe_devices
+    if total % (batch_size * processes) == 0:
+        return f"--gradient_accumulation_steps {total // (batch_size * processes)}"
+    if total % processes == 0:
+        return f"--batch_size {total // processes} --gradient_accumulation_steps 1"
+    while recipe_devices % processes:
+        processes -= 1
+    accumulation = recipe_devices // processes
+    return f"NPROC={processes} and --batch_size {recipe_size} --gradient_accumulation_steps {accumulation}"
 
 
 def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
     """A line for the log: why a recipe leaves GPUs idle, and the flags that use all with the same batch."""
-    batch_size = integer_flag(script, "--batch_size") or 32  # the default of the scripts
+    batch_size = batch_sizes(script)[0]
     reason = f"{recipe_devices} of {gpus} GPUs, because the recipe is for {recipe_devices} devices"
     per_gpu, remainder = divmod(batch_size * recipe_devices, gpus)
     if remainder:  # no batch size of all GPUs gives the same total
@@ -185,15 +206,28 @@ def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
     return f"{reason}; NPROC={gpus} and --batch_size {per_gpu} use all with the same total"
 
 
-def integer_flag(words: Sequence[str], name: str) -> int | None:
-    """The value of the last `name 8` or `name=8`. None: there is none, or one that the script refuses."""
-    text = ""
+def batch_sizes(script: Sequence[str]) -> list[int]:
+    """The values of --batch_size. The recipe gives the first, and the last one counts."""
+    texts = values_of(script, "--batch_size") or [""]
+    # 0 and words that are no number are refused by the script.
+    return [(int(text) if text.isdecimal() else 0) or DEFAULT_BATCH for text in texts]
+
+
+def integer_value(words: Sequence[str], name: str) -> int | None:
+    """The last value of a flag. None: there is none, or one that the script refuses."""
+    texts = values_of(words, name) or [""]
+    return int(texts[-1]) if texts[-1].isdecimal() else None
+
+
+def values_of(words: Sequence[str], name: str) -> list[str]:
+    """The values of a flag, given as `name 8` or `name=8`, in their order."""
+    texts = []
     for word, following in pairwise([*words, ""]):
         if word == name:
-            text = following
+            texts.append(following)
         elif word.startswith(f"{name}="):
-            text = word.partition("=")[2]
-    return int(text) if text.isdecimal() else None
+            texts.append(word.partition("=")[2])
+    return texts
 
 
 def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[dict[str, str]]:

@@ -47,6 +47,7 @@ _PARTS_OF_DATA = {
     "panx": "panx",
     "conll": "conll",
 }
+_BY_HAND = ("panx", "conll")  # get_data.sh cannot fetch them
 
 
 def _check_recipe_data(train_set: Path) -> None:
@@ -57,7 +58,8 @@ def _check_recipe_data(train_set: Path) -> None:
     folder = Path(*train_set.parts[:2])
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
-        raise UserError(f"{folder}: no such folder; sh scripts/data/get_data.sh {parts} fetches the data")
+        does = "says how to get" if parts in _BY_HAND else "fetches"
+        raise UserError(f"{folder}: no such folder; sh scripts/data/get_data.sh {parts} {does} the data")
 
 
 @dataclass

@@ -26,6 +26,8 @@ from utils.errors import UserError
 from utils.logging import logger
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
+# The keys in which the configs of small, base and large differ.
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
 
 
 def open_start(flags: Any) -> Checkpoint | None:
@@ -55,6 +57,8 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
     if flags.ernie_config_path:
         source = flags.ernie_config_path
         config = ErnieMConfig.from_json(source)
+        if checkpoint and checkpoint.config:
+            _check_size(checkpoint, config, source)
     elif checkpoint:
         source = checkpoint.path
         config = checkpoint.config
@@ -80,6 +84,18 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
             checkpoint.path,
         )
     return config
+
+
+def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:
+    """Refuse weights of another size than the config in the file `source`."""
+    for key in SIZES:
+        size = getattr(checkpoint.config, key)
+        expected = getattr(config, key)
+        if size != expected:
+            raise UserError(
+                f"{checkpoint.path}: a model of another size ({key} {size}) "
+                f"than --ernie_config_path {source} ({key} {expected})"
+            )
 
 
 def make_model(

@@ -186,13 +186,16 @@ class SupervisedTask:
     def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
         """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
         languages = None
-        if self.flags.lang_map_config:
-            languages = read_languages(self.flags.lang_map_config)
-        return [
-            TaskFile(pattern, language, path, self.read(path, purpose))
-            for pattern, by_language in expand(patterns, languages, f"--{purpose}_set").items()
-            for language, path in by_language.items()
-        ]
+        language_map = self.flags.lang_map_config
+        if language_map:
+            languages = read_languages(language_map)
+        files = []
+        for pattern, by_language in expand(patterns, languages, f"--{purpose}_set").items():
+            for language, path in by_language.items():
+                if languages and not path.exists():
+                    raise UserError(f"{path}: no such file; add it, or take {language} out of {language_map}")
+                files.append(TaskFile(pattern, language, path, self.read(path, purpose)))
+        return files
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> di
         raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
     if num_labels is not None and len(labels) != num_labels:
         raise UserError(
-            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}"
+            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}; "
+            f"give --num_labels {len(labels)}"
         )
     return labels
 

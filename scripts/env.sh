@@ -1,6 +1,13 @@
 # Environment variables that must be set before Python starts. The scripts that run the model source this. POSIX sh.
 # The rest, which Python can set itself, is in utils/runtime.py; docs/cpu.md says what each setting is worth.
 
+case ${NPROC:-1} in
+    0* | *[!0-9]*)
+        echo "error: NPROC=$NPROC: it is the number of processes, 1 or more" >&2
+        exit 2
+        ;;
+esac
+
 # Make glibc's malloc keep freed memory for the next step: the kernel would zero each returned page again. This is
 # skipped if you have set GLIBC_TUNABLES, with another libc, and if a process may use less than 6 GiB. utils/runtime.py
 # sets the same from inside Python; this covers what runs before or without it.

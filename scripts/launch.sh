@@ -14,7 +14,7 @@ sys.exit(not all(map(find_spec, ("paddle", "sentencepiece", "yaml"))))' 2>/dev/n
 fi
 
 # launch DEVICES SCRIPT FLAGS...: start the script. With fewer processes than the recipe's devices, gradients are
-# accumulated to keep the total batch. If their number does not divide the devices, the total is larger. The total is printed.
+# accumulated to keep the total batch, which is printed. launch.py warns if it is not that of the recipe.
 launch() {
     devices=$1
     shift

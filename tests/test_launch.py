@@ -38,6 +38,27 @@ def test_the_total_batch_is_kept(flags, recipe_devices, processes, accumulation,
 
 
 @pytest.mark.parametrize(
+    ("flags", "recipe_devices", "processes", "advice"),
+    [
+        (["--batch_size", "16"], 2, 4, "--batch_size 8 --gradient_accumulation_steps 1"),
+        (["--batch_size", "16", "--batch_size", "8"], 2, 1, "--gradient_accumulation_steps 4"),
+        (["--batch_size", "16"], 8, 3, "NPROC=2 and --batch_size 16 --gradient_accumulation_steps 4"),
+        (["--batch_size", "16"], 2, 3, "NPROC=2 and --batch_size 16 --gradient_accumulation_steps 1"),
+    ],
+)
+def test_another_total_batch_than_that_of_the_recipe_is_a_warning(flags, recipe_devices, processes, advice):
+    """It ends with the flags that give the recipe's total."""
+    recipe_total = 16 * recipe_devices
+    _, line = launch.keep_total_batch(flags, recipe_devices, processes)
+    assert line.startswith("warning: batch: ")
+    assert line.endswith(f" in all, but {recipe_total} in the recipe, as with {advice}")
+    if advice.startswith("NPROC"):
+        processes = int(advice[len("NPROC=")])
+    _, line = launch.keep_total_batch([*flags, *advice.split()], recipe_devices, processes)
+    assert f"= {recipe_total} in all (the recipe is for {recipe_devices} devices)" in line
+
+
+@pytest.mark.parametrize(
     ("batch_size", "gpus", "advice"),
     [("16", 4, "; NPROC=4 and --batch_size 8 use all with the same total"), ("16", 3, "")],
 )
@@ -46,7 +67,8 @@ def test_a_recipe_that_leaves_gpus_idle_says_so(batch_size, gpus, advice):
     line = launch.idle_gpus(["--batch_size", batch_size], recipe_devices=2, gpus=gpus)
     assert line == f"2 of {gpus} GPUs, because the recipe is for 2 devices{advice}"
     if advice:  # as advised
-        _, line = launch.keep_total_batch(["--batch_size", "8"], recipe_devices=2, processes=4)
+        flags = ["--batch_size", batch_size, "--batch_size", "8"]
+        _, line = launch.keep_total_batch(flags, recipe_devices=2, processes=4)
         assert "8 x accumulation 1 x processes 4 = 32 in all" in line
 
 

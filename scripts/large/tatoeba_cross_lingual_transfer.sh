@@ -1,11 +1,13 @@
 #!/bin/sh
 # Tatoeba, large (paper, section 4.2 and Table 5): the mean of the middle layer of the best XNLI checkpoint, which
-# scripts/large/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. Any flag can be added and wins.
+# scripts/large/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. A model of
+# another size is refused. Any flag can be added and wins.
 set -eu
 cd "$(dirname "$0")/../.."
 . scripts/launch.sh
 
-tatoeba --init_pretraining_params ./checkpoints/best --init_task classification --layer middle --pooling mean \
+tatoeba --init_pretraining_params ./checkpoints/best --ernie_config_path ./configs/large/ernie_config.json \
+    --init_task classification --layer middle --pooling mean \
     --checkpoints ./output/tatoeba \
     --paper tatoeba_cross_lingual_transfer \
     "$@"

@@ -19,6 +19,10 @@ from tests.helpers.official_layout import make_official_weights, official_config
         ({"train_set": "absent.tsv"}, "absent.tsv"),
         ({"dev_set": None}, "--dev_set is needed with --do_val true"),
         ({"dev_set": "dev.en.tsv"}, "no %s in it"),
+        (
+            {"dev_set": "dev.%s.tsv"},
+            f"dev.{toy.LANGUAGES[0]}.tsv: no such file; add it, or take {toy.LANGUAGES[0]} out of ",
+        ),
         ({"lang_map_config": None}, "--lang_map_config"),
         ({"num_labels": 2}, "label_map.json"),
         ({"do_test": "true"}, "--test_set is needed with --do_test true"),
@@ -109,7 +113,8 @@ def test_checkpoints(classify, refused, tmp_path):
     assert "other: the training_state there is of another program or version, so it cannot be resumed" in line
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, "hidden_size": 32}))
     line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
-    assert "hidden_size is 32 in the config and 16 in the weights" in line
+    assert "step_6: a model of another size (hidden_size 16) than --ernie_config_path " in line
+    assert line.endswith("config.json (hidden_size 32)")
     weights = step / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "model.safetensors" in refused(epoch=1, init_checkpoint=step)

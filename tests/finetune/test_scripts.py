@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.finetune import tagging_toy, toy
 from tests.helpers.small_corpus import write_lines
 from tests.launching import ROOT, clean_environment
@@ -45,7 +47,7 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     assert "batch: 4 x accumulation 1 x processes 2 = 8 in all" in completed.stdout
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "8 examples (batch 4 x accumulation 1 x processes 2)" in log
-    assert "batch: 4 x accumulation 1 x processes 2 = 8 in all (the recipe is for 2 devices)" in log
+    assert "warning: batch: 4 x accumulation 1 x processes 2 = 8 in all, but 32 in the recipe" in log
     assert "acc, " in completed.stdout and "seed 1" in completed.stdout
     assert json.loads((tmp_path / "out" / "results.json").read_text())["metric"] == "acc"
 
@@ -60,12 +62,23 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
     assert "Traceback" not in completed.stderr
 
 
+@pytest.mark.parametrize("number", ["x", "0", "2.5"])
+def test_a_number_of_processes_that_is_none(number, tmp_path):
+    completed = sh(f"base/{XNLI}", tmp_path, NPROC=number)
+    assert completed.returncode == 2
+    assert completed.stderr == f"error: NPROC={number}: it is the number of processes, 1 or more\n"
+
+
 def test_recipes_in_one_folder(toy_folder, tmp_path):
-    """XNLI is trained; PAN-X is refused in the same ./checkpoints; Tatoeba takes XNLI's best."""
+    """XNLI is trained; PAN-X is refused in the same ./checkpoints; Tatoeba takes XNLI's best.
+
+    It refuses the best of another size, such as the toy's.
+    """
     folder = tmp_path / "repository"
     tagging = tmp_path / "tagging"
     pairs = tmp_path / "pairs"
     shutil.copytree(ROOT / "scripts", folder / "scripts")
+    (folder / "configs").symlink_to(ROOT / "configs")
     for name in ("launch.py", "run_classifier.py", "run_sequence_labeling.py", "run_retrieval.py", ".venv"):
         (folder / name).symlink_to(ROOT / name)
     tagging.mkdir()
@@ -86,6 +99,11 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     assert refused.returncode == 2
     assert "checkpoints holds another run (task: classification -> " in refused.stderr
     search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]
-    completed = recipe("tatoeba_cross_lingual_transfer", *search)
+    refused = recipe("tatoeba_cross_lingual_transfer", *search)
+    assert refused.returncode == 2
+    size = "error: checkpoints/best: a model of another size (num_hidden_layers 2) than --ernie_config_path "
+    assert refused.stderr == f"{size}./configs/small/ernie_config.json (num_hidden_layers 6)\n"
+    assert not (folder / "output").exists()
+    completed = recipe("tatoeba_cross_lingual_transfer", *search, "--ernie_config_path", "")
     assert completed.returncode == 0, completed.stderr
     assert json.loads((folder / "output" / "tatoeba" / "retrieval.json").read_text())["tables"]

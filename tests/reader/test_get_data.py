@@ -389,16 +389,22 @@ def test_too_large_an_archive(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "task, parts", [("xnli", "xnli"), ("mlqa", "mlqa squad xquad"), ("udpos", "udpos"), ("panx", "panx")]
+    "task, parts, does",
+    [
+        ("xnli", "xnli", "fetches"),
+        ("mlqa", "mlqa squad xquad", "fetches"),
+        ("panx", "panx", "says how to get"),
+        ("conll", "conll", "says how to get"),
+    ],
 )
-def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, parts):
+def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, parts, does):
     monkeypatch.chdir(tmp_path)
     places = {
         "train_set": f"./data/{task}/train/train.en.tsv",
         "init_pretraining_params": "configs/base/params",
     }
     flags = FinetuneFlags(**places, do_val=False, do_test=False)
-    message = f"data/{task}: no such folder; sh scripts/data/get_data.sh {parts} fetches the data"
+    message = f"data/{task}: no such folder; sh scripts/data/get_data.sh {parts} {does} the data"
     with pytest.raises(UserError, match=f"^{message}$"):
         flags.check()
     (tmp_path / "data" / task).mkdir(parents=True)

@@ -114,7 +114,8 @@ def test_label_map(write):
     assert read_label_map(path) == read_label_map(path, 3) == LABELS
     assert read_languages(path) == list(LABELS)
     with pytest.raises(
-        UserError, match=r"label_map.json: 3 labels \(contradiction.*\), but --num_labels is 2"
+        UserError,
+        match=r"label_map.json: 3 labels \(contradiction.*\), but --num_labels is 2; give --num_labels 3",
     ):
         read_label_map(path, 2)
 
