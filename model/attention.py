@@ -82,11 +82,11 @@ class FlashMask(AttentionMask):
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
-        return cls(layout.row_indices()[None, None])
+        return cls(layout.row_indices()[None, None])  # [1, 1, N, 2]
 
     @cached_property
     def startend_row_indices(self) -> Tensor:
-        """int32 [1, 1, N, 2]; computed once for all layers."""
+        """`row_indices` in the type that the kernel takes, int32 [1, 1, N, 2]; made once for all layers."""
         return self.row_indices.astype("int32")
 
     def attend(
@@ -117,7 +117,7 @@ class PaddedGroup(device.Uploadable):
 
     @cached_property
     def _biases(self) -> dict[paddle.dtype, Tensor]:
-        """The results of `bias`, by their dtype."""
+        """What `bias` has computed: dtype -> [b, 1, T, T]; empty at first."""
         return {}
 
     def bias(self, dtype: paddle.dtype) -> Tensor:
@@ -145,6 +145,7 @@ class PaddedMask(AttentionMask):
     @classmethod
     def of(cls, layout: Layout) -> Self:
         longest = int(layout.lengths.max())
+        # One group has more pads than several, but starts fewer kernels, which is faster in a small batch.
         is_small = len(layout.lengths) * longest**2 < SMALL
         groups = [layout.as_one_group()] if is_small else layout.groups
         cell_of_token = np.empty(layout.tokens, np.int64)

@@ -109,6 +109,7 @@ class Pooler(nn.Layer):
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
 
     def forward(self, x: Tensor) -> Tensor:
+        """States of first tokens [S, H] -> [S, H]."""
         return paddle.tanh(self.dense(x))
 
 
@@ -118,7 +119,7 @@ class ErnieMModel(nn.Layer):
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.config = config
-        self.recompute = False
+        self.recompute = False  # see `use_recompute`
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config)

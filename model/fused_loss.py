@@ -77,10 +77,10 @@ def padded_table(weight: Tensor, bias: Tensor, dtype: paddle.dtype) -> PaddedTab
 
 def exact_losses(x: Tensor, table: PaddedTable, labels: Tensor) -> ChunkLoss:
     """The losses of x [m, H], labels int64 [m], with a softmax in float32. Call it with autocast off."""
-    column = labels.unsqueeze(1)  # [m, 1]
+    label_column = labels.unsqueeze(1)  # [m, 1]
     logits = _logits(x, table).astype(device.precise_dtype(x))
-    correct = _is_highest(logits, column)
-    _, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *_SOFTMAX_OPTIONS)
+    correct = _is_highest(logits, label_column)
+    _, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, label_column, *_SOFTMAX_OPTIONS)
     return ChunkLoss(losses.squeeze(1), correct)
 
 
@@ -90,12 +90,13 @@ def losses_and_gradient(x: Tensor, table: PaddedTable, labels: Tensor) -> tuple[
     The logits and their gradient have the type of the table. Call it with autocast off: it would cast the
     logits.
     """
-    column = labels.unsqueeze(1)  # [m, 1]
+    label_column = labels.unsqueeze(1)  # [m, 1]
     logits = _logits(x, table)
-    correct = _is_highest(logits, column)  # now, because the softmax and then the gradient replace the logits
-    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *_SOFTMAX_OPTIONS)
+    # Compared now, because the softmax and then the gradient replace the logits.
+    correct = _is_highest(logits, label_column)
+    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, label_column, *_SOFTMAX_OPTIONS)
     ones = paddle.ones_like(losses)
-    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(column, softmax, ones, *_SOFTMAX_OPTIONS)
+    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(label_column, softmax, ones, *_SOFTMAX_OPTIONS)
     return ChunkLoss(losses.squeeze(1).astype(device.precise_dtype(x)), correct), gradient
 
 
@@ -104,9 +105,9 @@ def _logits(x: Tensor, table: PaddedTable) -> Tensor:
     return paddle.matmul(x, table.weight, transpose_y=True).add_(table.bias)
 
 
-def _is_highest(logits: Tensor, column: Tensor) -> Tensor:
-    """Whether no logit [m, V'] is above the one in this column, int64 [m, 1]: bool [m]."""
-    label_logit = paddle.take_along_axis(logits, column, 1, broadcast=False)  # [m, 1]
+def _is_highest(logits: Tensor, label_column: Tensor) -> Tensor:
+    """Whether no logit [m, V'] is above that in the label's column, int64 [m, 1]: bool [m]."""
+    label_logit = paddle.take_along_axis(logits, label_column, 1, broadcast=False)  # [m, 1]
     return (label_logit >= logits.max(1, keepdim=True)).squeeze(1)
 
 

@@ -112,10 +112,10 @@ class PreTrainingModel(nn.Layer):
 
     def encode(self, batch: TokenBatch, positions: Tensor | None = None) -> Tensor:
         """The last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
-        bias = None
+        input_bias = None  # [N, H]
         if batch.language_ids is not None:
             # A token without a language looks up the first one, and its row is multiplied by 0.
             rows = self.language_embeddings(batch.language_ids.clip(min=0))  # [N, H]
             has_language = (batch.language_ids != NO_LANGUAGE).astype(rows.dtype)
-            bias = rows * has_language.unsqueeze(-1)
-        return self.ernie_m.encode(batch, positions, input_bias=bias).sequence
+            input_bias = rows * has_language.unsqueeze(-1)
+        return self.ernie_m.encode(batch, positions, input_bias=input_bias).sequence

@@ -26,7 +26,7 @@ def use_bfloat16(model: nn.Layer) -> None:
 
 
 def freeze_in_bfloat16(model: nn.Layer) -> None:
-    """As `use_bfloat16`, for a model that only predicts: its linear layers have weights in bfloat16 alone."""
+    """As `use_bfloat16`, for a model that only predicts: its linear layers keep bfloat16 weights only."""
     use_bfloat16(model)
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, Linear):
@@ -51,7 +51,7 @@ class Linear(nn.Linear):
         self.half_copies: list[Tensor] = []  # of weight and bias, within `model.half_weights`
 
     def use_bfloat16(self) -> None:
-        """See the function `use_bfloat16` of this module."""
+        """Compute the product of this layer in bfloat16 on a CPU."""
         self.in_bfloat16 = True
 
     def freeze_in_bfloat16(self) -> None:

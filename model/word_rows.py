@@ -108,4 +108,5 @@ class LookUpRows(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
+        # Returns no gradient: `RowGradient` keeps it.
         ctx.row_gradient.add(ctx.ids, gradient)

@@ -98,13 +98,13 @@ class TableGradient:
         """The sum of the squares of `weight.grad`, float64 []."""
         gradient = self.weight.grad
         rows = self.touched_rows(gradient)
-        if rows is not None:
+        if rows is not None:  # all other rows are 0
             gradient = paddle.to_tensor(as_array(gradient)[rows])
         return paddle._C_ops.squared_l2_norm(gradient).astype("float64")
 
     def scale_(self, factor: float) -> None:
         """Multiply `weight.grad` in place."""
-        rows = self.touched_rows(self.weight.grad)
+        rows = self.touched_rows(self.weight.grad)  # None: any row may differ from 0
         if rows is None:
             self.weight.grad.scale_(factor)
         else:
@@ -145,14 +145,14 @@ class WordEmbeddings(nn.Embedding):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.gradient = TableGradient(self.weight)
-        self.row_gradient = RowGradient(self.weight)
+        self.gradient = TableGradient(self.weight)  # on a CPU
+        self.row_gradient = RowGradient(self.weight)  # on a GPU, if the table is only looked up
         self.in_bfloat16 = False
         if not self.weight.stop_gradient:
             self.weight.register_hook(self._note_paddles_gradient)
 
     def use_bfloat16(self) -> None:
-        """See `model.layers.use_bfloat16`."""
+        """Compute the products of the masked-LM loss with this table in bfloat16 on a CPU."""
         self.in_bfloat16 = True
 
     def _note_paddles_gradient(self, gradient: Tensor | None) -> None:

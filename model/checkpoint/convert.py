@@ -76,6 +76,7 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
         )
     row_of = {row.canonical: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
     our_names = [name for name in tensors if name in row_of]
+    # The parts of which the checkpoint has any tensor; it needs all tensors of these.
     parts = [part for part in _PARTS if any(name.startswith(part) for name in our_names)]
     needed = ("embeddings.", "encoder.", *parts)
     missing = [name for name in row_of if name.startswith(needed) and name not in tensors]
@@ -192,7 +193,8 @@ def write(
         if format_name == PADDLENLP:
             pickles.write_pdparams(folder / "model_state.pdparams", translated.weights)
         else:
-            safetensors.write(folder / WEIGHTS, translated.weights, np.float32, {"format": "pt"})
+            metadata = {"format": "pt"}  # PyTorch: transformers asks for it
+            safetensors.write(folder / WEIGHTS, translated.weights, dtype=np.float32, metadata=metadata)
         (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
         if format_name == XLM_R and class_task in (None, LM):  # an encoder, which has vectors of texts
             pooling_files = sentence_transformers.write(folder, config.hidden_size)
@@ -200,7 +202,7 @@ def write(
     left_out = translated.left_out
     if checkpoint.language_means_path and format_name != OURS:
         left_out = [*left_out, LANGUAGE_MEANS]
-    return Report(written, left_out, absent, pooling_files)
+    return Report(written=written, left_out=left_out, absent=absent, pooling_files=pooling_files)
 
 
 def _finite_only(tensors: Weights) -> Weights:
@@ -209,7 +211,11 @@ def _finite_only(tensors: Weights) -> Weights:
 
 
 def _task_of_class(format_name: str, tensors: Weights, task: str | None) -> str | None:
-    """The key of `CLASSES[format_name]` for a model; None if the format has no class with its head."""
+    """The key of `CLASSES[format_name]` for a model; None if the format has no class with its head.
+
+    Args:
+        task: from `task_to_convert`.
+    """
     if format_name == OFFICIAL and task == CHOICE:  # its layer has the official name of a classifier
         return CLASSIFICATION
     # Only XLM-R has a class for a masked-LM head.
@@ -268,6 +274,6 @@ def _write_ours(
     if task:
         settings["head"] = task
     card = model_card({"config": settings, "parameters": count_parameters(tensors)})
-    safetensors.write(folder / WEIGHTS, tensors, np.float32)
+    safetensors.write(folder / WEIGHTS, tensors, dtype=np.float32)
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")

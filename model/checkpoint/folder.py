@@ -71,6 +71,7 @@ class ModelFiles:
             safetensors.write(folder / LANGUAGE_MEANS, self.language_means)
             names.append(LANGUAGE_MEANS)
         write_manifest(folder / MANIFEST, sorted(names))
+        # The manifest does not cover the card, which people edit.
         (folder / CARD).write_text(self.card, encoding="utf-8")
 
 
@@ -143,6 +144,9 @@ def model_weights(
     """A model's parameters as arrays under canonical names: float64 stays, everything else becomes float32.
 
     On a CPU the arrays share the parameters' memory: use them before the next training step.
+
+    Args:
+        masters: `parameter.name` -> the float32 tensor that is written instead of that parameter.
     """
     weights = {}
     for name, parameter in parameters_of(model).items():

@@ -50,13 +50,13 @@ class AttentionOnCpu(PyLayer):
         ctx.scale = scale
         ctx.saved = []
         for group in groups:
-            q = _to_padded(query, group, num_heads, scale)
+            q = _to_padded(query, group, num_heads, factor=scale)  # [b, heads, T, D]
             k = _to_padded(key, group, num_heads)
             v = _to_padded(value, group, num_heads)
             weights = paddle.matmul(q, k, transpose_y=True)  # scores at first: [b, heads, T, T]
             dropout_mask = draw_dropout_mask(weights.shape, dropout_rate) if dropout_rate > 0.0 else None
             weights_after_dropout = _softmax_(weights, group.masked, dropout_mask)
-            _from_padded(paddle.matmul(weights_after_dropout, v), group, context)
+            _from_padded(paddle.matmul(weights_after_dropout, v), group, result=context)
             if needs_backward:
                 ctx.saved.append(_Saved(q, k, v, weights, weights_after_dropout, dropout_mask))
         return context
@@ -70,13 +70,15 @@ class AttentionOnCpu(PyLayer):
             grad_output = _to_padded(grad_context, group, ctx.num_heads)  # [b, heads, T, D]
             grad_weights = paddle.matmul(grad_output, saved.value, transpose_y=True)  # [b, heads, T, T]
             _from_padded(
-                paddle.matmul(saved.weights_after_dropout, grad_output, transpose_x=True), group, grad_value
+                paddle.matmul(saved.weights_after_dropout, grad_output, transpose_x=True),
+                group,
+                result=grad_value,
             )
             _softmax_gradient_(grad_weights, saved.weights, saved.dropout_mask)
             grad_scores = grad_weights  # what they are now, in place
-            _from_padded(paddle.matmul(grad_scores, saved.key), group, grad_query, ctx.scale)
+            _from_padded(paddle.matmul(grad_scores, saved.key), group, result=grad_query, factor=ctx.scale)
             # `saved.query` has the factor `scale` already.
-            _from_padded(paddle.matmul(grad_scores, saved.query, transpose_x=True), group, grad_key)
+            _from_padded(paddle.matmul(grad_scores, saved.query, transpose_x=True), group, result=grad_key)
         return grad_query, grad_key, grad_value
 
 

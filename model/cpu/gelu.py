@@ -28,9 +28,8 @@ class GeluOnCpu(PyLayer):
             x_part = x_rows[rows]
             slope = derivative_rows[rows]
             scaled = x_part * math.sqrt(0.5)  # x / sqrt(2)
-            cdf = as_array(
-                paddle.erf(as_tensor(scaled)).scale_(0.5, bias=0.5)
-            )  # erf(x / sqrt(2)) / 2 + 1 / 2
+            # erf(x / sqrt(2)) / 2 + 1 / 2
+            cdf = as_array(paddle.erf(as_tensor(scaled)).scale_(0.5, bias=0.5))
             # In place: first the pdf, exp(-x^2 / 2 - log(2 pi) / 2), then cdf + x pdf.
             np.multiply(scaled, scaled, out=slope)
             np.subtract(-0.5 * math.log(2 * math.pi), slope, out=slope)

@@ -228,5 +228,5 @@ def _functions() -> dict[str, Callable[..., int]]:
 def _engine() -> c_void_p:
     """oneDNN's object for the CPU, made once."""
     engine = c_void_p()
-    _call("engine_create", engine, _CPU_ENGINE, 0)
+    _call("engine_create", engine, _CPU_ENGINE, 0)  # 0: the first CPU, the only one
     return engine

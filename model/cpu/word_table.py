@@ -27,6 +27,7 @@ class LookUpOnCpu(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
+        # Returns no gradient: it is added in place.
         ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
 
 

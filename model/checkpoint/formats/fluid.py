@@ -154,7 +154,7 @@ def _varint(value: int) -> bytes:
     """The bytes of a number, as `_varints` reads them."""
     encoded = bytearray()
     while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)  # seven bits, and the bit that says that a byte follows
         value >>= 7
     encoded.append(value)
     return bytes(encoded)

@@ -91,12 +91,18 @@ class _Dtype:
     """A stand-in for a numpy dtype. Its state holds the byte order."""
 
     def __init__(self, code: Any, *_):
+        """Take numpy's code, such as "f4"; `_` takes two flags that are always the same.
+
+        Raises:
+            ValueError: another dtype than of numbers.
+        """
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
             raise ValueError("an array of something else than numbers")
-        self.numpy = np.dtype(code.lstrip("<>|="))
+        self.numpy_dtype = np.dtype(code.lstrip("<>|="))
 
     def set_state(self, state: Any) -> None:
-        self.numpy = self.numpy.newbyteorder(state[1])  # state[0] is a version
+        """Set the byte order."""
+        self.numpy_dtype = self.numpy_dtype.newbyteorder(state[1])  # state[0] is a version
 
 
 class Array:
@@ -106,17 +112,23 @@ class Array:
     """
 
     def __init__(self, *_):
+        """Make an empty array; `_` takes the arguments of numpy's `_reconstruct`, which ask for that."""
         self.shape: tuple[int, ...] = (0,)
         self.dtype = np.dtype("f4")
         self.order = "C"
         self.data: bytes | LongBytes = b""
 
     def set_state(self, state: Any) -> None:
+        """Take shape, dtype and data of the array from its state in the pickle.
+
+        Raises:
+            ValueError: the state does not describe an array of numbers.
+        """
         _version, shape, dtype, is_fortran, data = state
         if not isinstance(data, bytes | LongBytes) or not isinstance(dtype, _Dtype):
             raise ValueError("an array without data")
         self.shape = sizes_of(shape)
-        self.dtype = dtype.numpy
+        self.dtype = dtype.numpy_dtype
         self.order = "F" if is_fortran else "C"
         self.data = data
         check_shape(self.shape, self.dtype)
@@ -173,6 +185,7 @@ class _Stream:
             raise EOFError("it ends too early")
 
     def read(self, count: int) -> bytes:
+        """The next bytes; an EOFError if there are fewer."""
         self.check(count)
         return self.file.read(count)
 
@@ -193,6 +206,11 @@ class _WeightsUnpickler(pickle._Unpickler):
             self.persistent_load = persistent_load
 
     def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name that the pickle refers to.
+
+        Raises:
+            UserError: the name is not allowed.
+        """
         dotted = f"{module}.{name}"
         if dotted not in self.stand_ins:
             raise UserError(
@@ -202,7 +220,8 @@ class _WeightsUnpickler(pickle._Unpickler):
         return self.stand_ins[dotted]
 
     def _skip_frame(self) -> None:
-        self.stream.read(8)  # the base class would read the whole frame into memory
+        """Skip the length of a frame, 8 bytes. The base class would read the whole frame into memory."""
+        self.stream.read(8)
 
     def _bytes(self, form: str) -> None:
         """Put a bytes object on the stack. Its length comes first, in this form of `struct`."""
@@ -245,6 +264,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         self.stack[-1].update(zip(keys, values, strict=True))
 
     def _set_item(self) -> None:
+        """Put the key and the value on the stack into the dict below them."""
         value = self.stack.pop()
         key = self.stack.pop()
         self._set_items([key, value])

@@ -65,7 +65,7 @@ def write(
             "data_offsets": [start, end],
         }
     encoded_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    encoded_header += b" " * (-len(encoded_header) % 8)
+    encoded_header += b" " * (-len(encoded_header) % 8)  # so that the data begins at a multiple of 8
     with open(path, "wb") as file:
         file.write(len(encoded_header).to_bytes(8, "little") + encoded_header)
         for name in order:
@@ -82,6 +82,7 @@ def read(path: str | os.PathLike) -> Weights:
         with safe_open(path, framework="numpy") as opened:  # checks the whole header
             metadata = opened.metadata()
         with open(path, "rb") as file:
+            # The file begins with the number of bytes of the header, in 8 bytes; the data follows the header.
             header_bytes = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(header_bytes))
         header.pop("__metadata__", None)

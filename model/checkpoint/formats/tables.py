@@ -338,7 +338,7 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
         is_absent_pooler = module.canonical == POOLER and not model_class.has_pooler
         if foreign is None or is_absent_pooler:
             continue
-        repeats = num_layers if "{i}" in module.canonical else 1
+        repeats = num_layers if "{i}" in module.canonical else 1  # a module of each layer, or of the encoder
         for i in range(repeats):
             name = prefix + foreign.format(i=i)
             rows += _rows_of_module(format_name, module.canonical.format(i=i), name, module.kind, module.axes)

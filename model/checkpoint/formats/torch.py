@@ -74,7 +74,7 @@ def _storage(reference: Any) -> _Storage:
     Raises:
         ValueError: the tuple is of another kind, or of a part of a storage, as very old files have it.
     """
-    kind, dtype, key, _device, count, *part = reference
+    kind, dtype, key, _device, count, *part = reference  # `part`: in files before torch 1.6, or none
     if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(part):
         raise ValueError("a reference to something that is no storage")
     return _Storage(dtype, key, int(count))
@@ -147,8 +147,10 @@ def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
     if place.offset + place.length > file_bytes:
         raise EOFError("it ends too early")
     elements = place.length // view.storage.dtype.itemsize
+    ends_behind_storage = view.offset + view.span > elements
     # A tensor that torch has expanded has more elements than its storage: some of its strides are 0.
-    if view.offset + view.span > elements or math.prod(view.shape) > elements + _SPREAD:
+    is_expanded_too_far = math.prod(view.shape) > elements + _SPREAD
+    if ends_behind_storage or is_expanded_too_far:
         raise ValueError(
             f"a tensor of shape {list(view.shape)} does not fit into its storage of {elements} elements"
         )

@@ -69,13 +69,15 @@ class Weights(Mapping[str, np.ndarray]):
 
 
 def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarray:
-    """The array itself.
+    """Return the array itself, after a check that all of its values are finite.
 
     Raises:
         UserError: it holds a NaN or an infinity, as after a run that diverged.
     """
-    # min and max pass a NaN on, and make no copy.
-    if array.size and array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+    if array.size == 0 or array.dtype.kind != "f":
+        return array
+    # A NaN makes the minimum and the maximum NaN. Neither needs a copy, as `np.isfinite(array)` would.
+    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
         raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); use others")
     return array
 
@@ -97,7 +99,7 @@ def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
     Raises:
         ValueError: it cannot, even if the array has no elements.
     """
-    np.broadcast_to(np.zeros((), dtype), tuple(shape))
+    np.broadcast_to(np.zeros((), dtype), tuple(shape))  # a view, which takes no memory
 
 
 class Origin(NamedTuple):
