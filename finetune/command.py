@@ -25,8 +25,8 @@ _REPORTS = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions"
 def folder_rules(flags: TrainingFlags) -> FolderRules:
     """How a fine-tuning command uses --checkpoints."""
     return FolderRules(
-        output="--checkpoints",
-        overwrite="--overwrite true",
+        output_option="--checkpoints",
+        overwrite_option="--overwrite true",
         # run.json first: if the removal is interrupted, what remains belongs to no run.
         contents=(RUN, "step_*", BEST, "seed_*", SELECTED, *_REPORTS),
         # A step folder belongs to one seed, and other seeds may be run beside it.
@@ -57,16 +57,16 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         UserError: another command writes there, or the folder holds another run.
     """
     sources = [path for path in (flags.init_checkpoint, flags.init_pretraining_params) if path]
-    first_step = None
+    resume_from = None
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
-        first_step = Path(flags.init_checkpoint)
+        resume_from = Path(flags.init_checkpoint)
     folder = RunFolder(
         Path(flags.checkpoints),
         folder_rules(flags),
-        flags.keep_checkpoints,
-        flags.overwrite,
-        sources,
-        first_step,
+        keep_checkpoints=flags.keep_checkpoints,
+        overwrite=flags.overwrite,
+        sources=sources,
+        resume_from=resume_from,
     )
     with folder.locked():
         folder.claim(identity)

@@ -123,10 +123,10 @@ class Retrieval(Task):
         self.seed = seed
         self.pairs, self.held_out = self._pairs(flags, seed)
         self.total_steps = flags.max_steps
-        self.evaluations: Sequence[int] = []
+        self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
             # Also before the first step: training has to beat that score.
-            self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
+            self.evaluation_steps = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
         weights = open_step(checkpoint, self.start_of_seed[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed)
         model.use_recompute(flags.recompute)

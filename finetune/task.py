@@ -234,7 +234,7 @@ class SupervisedTask:
         self.total_steps = self._epoch_ends[-1]
         if flags.max_steps is not None:
             self.total_steps = min(self.total_steps, flags.max_steps)
-        self.evaluations = self._evaluation_steps()
+        self.evaluation_steps = self._evaluation_steps()
         logger.info(
             "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
             seed,

@@ -49,19 +49,25 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         return ""
 
     rules = FolderRules(
-        output="run.output",
-        overwrite="--run.overwrite true",
+        output_option="run.output",
+        overwrite_option="--run.overwrite true",
         contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
         may_change=free_keys(),
         defaults={key: option.default for key, option in options_of(PretrainConfig).items()},
         advice=advice,
-        steps=CHECKPOINTS,
-        finished=FULL,
-        record=record_of,
+        steps_folder=CHECKPOINTS,
+        finished_folder=FULL,
+        record_of=record_of,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
     sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
-    return RunFolder(output, rules, config.run.keep_checkpoints, config.run.overwrite, sorted(sources))
+    return RunFolder(
+        output,
+        rules,
+        keep_checkpoints=config.run.keep_checkpoints,
+        overwrite=config.run.overwrite,
+        sources=sorted(sources),
+    )
 
 
 def open_log(folder: RunFolder) -> None:

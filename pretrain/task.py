@@ -62,7 +62,7 @@ class Pretraining(Task):
         self.total_steps = total_steps(config, self.text)
         self.pseudo_tokens = make_generator(config.objectives, self.text)
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_tokens)
-        self.evaluations = self.evaluator.steps(self.total_steps)
+        self.evaluation_steps = self.evaluator.steps(self.total_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.identity = dataclasses.asdict(config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.

@@ -51,12 +51,12 @@ class Records:
         ]
         return evaluations[-1] if evaluations else None
 
-    def cut_back(self, step: int, evaluated: int) -> int:
+    def cut_back(self, step: int, evaluated_step: int) -> int:
         """Drop the records that a resumed run will write again, and lines that were cut short.
 
         Args:
             step: drop records of later steps.
-            evaluated: drop evaluations after later steps.
+            evaluated_step: drop evaluations after later steps.
 
         Returns:
             The number of dropped lines.
@@ -66,7 +66,7 @@ class Records:
         for line in lines:
             if line.record is None:
                 continue
-            last_step = evaluated if HELD_OUT in line.record else step
+            last_step = evaluated_step if HELD_OUT in line.record else step
             if line.record["step"] <= last_step:
                 remaining.append(line.text + b"\n")
         if lines:

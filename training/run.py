@@ -35,7 +35,8 @@ class Pace:
         log_steps: the number of steps between two lines of the log.
         save_steps: the number of steps between two checkpoints.
         last_step: save and stop after this step, without changing the schedule; None: run to the end.
-        stall_seconds, stall_ends_seconds: see `training.guard.StallWatch`.
+        stall_seconds: warn when one piece of work, such as a step, takes longer.
+        stall_ends_seconds: with several processes, end this one when a piece of work takes longer; 0: never.
     """
 
     log_steps: int
@@ -63,7 +64,7 @@ class Trainer:
         engine: model and optimizer.
         first_step: the number of steps that were done before this process.
         position: in the training data, as `StepData.position`; None: at the beginning.
-        evaluated: the last step after which the model was evaluated; -1: none.
+        evaluated_step: the last step after which the model was evaluated; -1: none.
         best: the evaluation of the best step so far.
         meter: what the run adds up for its log.
 
@@ -81,31 +82,32 @@ class Trainer:
         # Not earlier, because a run that cannot begin must leave the old one alone.
         folder.remove_old_run()
         self.position: Any = None
-        self.evaluated = -1
+        self.evaluated_step = -1
         self.best: Evaluation | None = None
         self.meter = Meter()
         if saved is not None:
             self._resume(saved)
         self.first_step = self.engine.steps
-        self._saved_at = (self.engine.steps, self.evaluated)  # those of the newest step folder
+        # `engine.steps` and `evaluated_step` in the newest step folder.
+        self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # the last one of this process
-        self._ahead: SentStep | None = None  # the next step, if it was sent during the last one
+        self._sent_ahead: SentStep | None = None  # the next step, if it was sent during the last one
         self._drop_later_records()
 
     def _resume(self, saved: SavedRun) -> None:
-        self.engine.load_state_dict(saved.engine)
-        self.position = saved.state["position"]
-        self.evaluated = saved.state["evaluated"]
-        if saved.state["best"] is not None:
-            self.best = Evaluation(**saved.state["best"])
-        self.meter = Meter(saved.state["window"], saved.state["tokens"])
+        self.engine.load_state_dict(saved.engine_state)
+        self.position = saved.trainer_state["position"]
+        self.evaluated_step = saved.trainer_state["evaluated"]
+        if saved.trainer_state["best"] is not None:
+            self.best = Evaluation(**saved.trainer_state["best"])
+        self.meter = Meter(saved.trainer_state["window"], saved.trainer_state["tokens"])
         logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, self.task.total_steps)
 
     def _state(self) -> dict[str, Any]:
         """What `_resume` reads, as JSON values."""
         return {
             "position": self.position,
-            "evaluated": self.evaluated,
+            "evaluated": self.evaluated_step,
             "best": None if self.best is None else asdict(self.best),
             "window": dict(self.meter.sums),
             "tokens": self.meter.tokens,
@@ -120,9 +122,11 @@ class Trainer:
         engine = self.engine
         task = self.task
         pace = self.pace
-        last = min(task.total_steps, pace.last_step or task.total_steps)
+        last_step = min(task.total_steps, pace.last_step or task.total_steps)
         stopped = False
-        self.progress = Progress(task.total_steps, "training", self.first_step, unit="steps", lines=False)
+        self.progress = Progress(
+            task.total_steps, "training", initial=self.first_step, unit="steps", lines=False
+        )
         with (
             closing(self.progress),
             StallWatch(pace.stall_seconds, pace.stall_ends_seconds) as stalls,
@@ -139,29 +143,29 @@ class Trainer:
 
                 # During the run, each step tells all processes whether one of them was asked to stop. After
                 # the last one they must ask, because what follows the training may take long.
-                if not stopped and engine.steps >= last:
+                if not stopped and engine.steps >= last_step:
                     with stalls.during("the last step"):
                         stopped = stop.anywhere()
-                ends = stopped or engine.steps >= last
+                ends_now = stopped or engine.steps >= last_step
 
                 # Save after the evaluation, so that the checkpoint knows its result.
-                if ends or engine.steps % pace.save_steps == 0:
+                if ends_now or engine.steps % pace.save_steps == 0:
                     with stalls.during(f"the checkpoint of step {engine.steps}"):
                         self._save()
-                if ends:
+                if ends_now:
                     break
 
                 # Read. The reader process runs ahead, so this rarely waits.
                 with stalls.during(f"reading for step {engine.steps + 1}"):
-                    data = self._next(batches, stop)
+                    data = self._next_data(batches, stop)
 
                 # Forward and backward passes, the sum over the processes, and the update.
                 with (
                     stalls.during(f"step {engine.steps + 1}"),
                     out_of_memory_is_a_user_error(task.memory_advice),
                 ):
-                    is_last = engine.steps + 1 >= last
-                    step = self._step(data, stop, None if is_last else batches)
+                    is_last = engine.steps + 1 >= last_step
+                    step = self._step(data, stop, later_batches=None if is_last else batches)
 
                 # A step that was abandoned does not count: the run does it when it goes on.
                 if step is None:
@@ -183,7 +187,7 @@ class Trainer:
     def _evaluation_is_due(self) -> bool:
         """Whether the task evaluates after the present step, and has not done so."""
         steps = self.engine.steps
-        return steps in self.task.evaluations and self.evaluated < steps
+        return steps in self.task.evaluation_steps and self.evaluated_step < steps
 
     def _evaluate(self, stop: StopSignal) -> bool:
         """Evaluate, and save the model if it is the best so far. False: a process was asked to stop."""
@@ -192,7 +196,7 @@ class Trainer:
         if evaluation is None:
             return False
         self._evaluation = evaluation
-        self.evaluated = evaluation.step
+        self.evaluated_step = evaluation.step
         if self.folder.records is not None:
             self.folder.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
         if evaluation.selected_by is not None:
@@ -206,7 +210,7 @@ class Trainer:
     def _save(self) -> None:
         """Write a step folder with everything that a resumed run needs, unless the newest one has it."""
         steps = self.engine.steps
-        if steps == 0 or self._saved_at == (steps, self.evaluated):
+        if steps == 0 or self._saved_at == (steps, self.evaluated_step):
             return
         if self.folder.records is not None:
             self.folder.records.sync()
@@ -217,8 +221,10 @@ class Trainer:
             training_state["state"] = self._state()
         # With sharding, each process writes its own moments; otherwise the main process has all of them.
         parts = distributed.world_size() if self.engine.is_sharded else 1
-        folder = self.folder.save_step(steps, self._files(), training_state, distributed.rank(), parts)
-        self._saved_at = (steps, self.evaluated)
+        folder = self.folder.save_step(
+            steps, self._files(), training_state, part=distributed.rank(), parts=parts
+        )
+        self._saved_at = (steps, self.evaluated_step)
         logger.info("saved %s", folder)
 
     def _files(self) -> ModelFiles | None:
@@ -231,10 +237,10 @@ class Trainer:
             evaluation = None  # it is of an earlier step
         return self.task.files(self.engine, masters, evaluation)
 
-    def _next(self, batches: prefetch[StepData], stop: StopSignal) -> StepData | None:
+    def _next_data(self, batches: prefetch[StepData], stop: StopSignal) -> StepData | None:
         """The data of the next step; None: this process was asked to stop while it waited."""
-        if self._ahead is not None:
-            return self._ahead.data
+        if self._sent_ahead is not None:
+            return self._sent_ahead.data
         # If the task is not divisible, the other processes wait within the step for what this one sends.
         return batches.next_unless(stop if self.task.divisible else None)
 
@@ -245,29 +251,34 @@ class Trainer:
 
     def _send_ahead(self, batches: prefetch[StepData], stop: StopSignal) -> None:
         """Read and send the data of the next step."""
-        data = self._next(batches, stop)
-        self._ahead = None if data is None else self._send(data)
+        data = self._next_data(batches, stop)
+        self._sent_ahead = None if data is None else self._send(data)
 
     def _step(
-        self, data: StepData | None, stop: StopSignal, batches: prefetch[StepData] | None
+        self, data: StepData | None, stop: StopSignal, later_batches: prefetch[StepData] | None
     ) -> Step | None:
         """Do a step. None: a process was asked to stop, and nothing has changed.
 
         Args:
             data: what was read for it; None: this process was asked to stop before.
-            batches: those of the next steps; None: there are none.
+            later_batches: the data of the steps after it; None: it is the last step.
         """
         micro_batches: Sequence[Any] = ()
         if data is not None:
-            sent = self._ahead or self._send(data)
+            sent = self._sent_ahead or self._send(data)
             micro_batches = sent.micro_batches
-        self._ahead = None
+        self._sent_ahead = None
         send_ahead = None
-        if batches is not None and device.uses_gpu_kernels():
+        if later_batches is not None and device.uses_gpu_kernels():
             # An upload waits for the device, which is idle before the update but not after it.
-            send_ahead = partial(self._send_ahead, batches, stop)
-        loss_of = partial(self.task.loss, self.engine.model)
-        return self.engine.step(micro_batches, loss_of, stop, self.task.divisible, send_ahead)
+            send_ahead = partial(self._send_ahead, later_batches, stop)
+        return self.engine.step(
+            micro_batches,
+            loss_of=partial(self.task.loss, self.engine.model),
+            stop=stop,
+            divisible=self.task.divisible,
+            before_update=send_ahead,
+        )
 
     def _log(self, step: Step, data: StepData) -> None:
         """Count a step, and log the interval that ends with it."""
@@ -277,18 +288,23 @@ class Trainer:
         interval_ends = steps % self.pace.log_steps == 0 or steps == self.task.total_steps
         if not interval_ends:
             return
-        evaluations_to_come = len(self.task.evaluations) - bisect_left(self.task.evaluations, steps)
-        remaining = self.progress.eta(evaluations_to_come)
-        interval = self.meter.end_interval(steps, step, data, self.progress.speed(), remaining)
+        evaluations_to_come = len(self.task.evaluation_steps) - bisect_left(self.task.evaluation_steps, steps)
+        interval = self.meter.end_interval(
+            steps,
+            step,
+            data,
+            steps_per_second=self.progress.speed(),
+            remaining=self.progress.eta(evaluations_to_come),
+        )
         logger.info("%s", self.task.line(interval))
         if self.folder.records is not None:
-            self.folder.records.append(self.folder.rules.record(interval))
+            self.folder.records.append(self.folder.rules.record_of(interval))
 
     def _drop_later_records(self) -> None:
         """Drop the records of steps that this process will do again."""
         if self.folder.records is None:
             return
-        dropped = self.folder.records.cut_back(self.first_step, self.evaluated)
+        dropped = self.folder.records.cut_back(self.first_step, self.evaluated_step)
         if dropped and self.first_step == 0:
             logger.warning(
                 "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped",

@@ -49,26 +49,27 @@ class FolderRules:
     """What differs between the run folders of pre-training and of fine-tuning.
 
     Attributes:
-        output: the option that names the folder, for messages: "run.output".
-        overwrite: the option that begins anew: "--run.overwrite true".
+        output_option: the option that names the folder, for messages: "run.output".
+        overwrite_option: the option that begins anew, for messages: "--run.overwrite true".
         contents: patterns of everything that a run leaves, in the order in which overwriting removes it.
         may_change: the keys of the identity that may differ when a run goes on from a step folder.
         defaults: key -> the value of an option, for runs that are older than the option.
         advice: returns what else to do about another run, from its identity and the keys that differ.
-        steps: the sub-folder of the step folders; "" is the folder itself.
-        finished: a folder that only a finished run has; without a checkpoint beside it, the run cannot go on.
-        record: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
+        steps_folder: the sub-folder of the step folders; "" is the folder itself.
+        finished_folder: a sub-folder that only a finished run has; without a checkpoint beside it, the run
+            cannot go on. "": there is none.
+        record_of: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
     """
 
-    output: str
-    overwrite: str
+    output_option: str
+    overwrite_option: str
     contents: Sequence[str]
     may_change: Collection[str]
     defaults: Mapping[str, Any]
     advice: Callable[[Mapping[str, Any], Collection[str]], str]
-    steps: str = ""
-    finished: str = ""
-    record: Callable[[Interval], dict[str, Any]] | None = None
+    steps_folder: str = ""
+    finished_folder: str = ""
+    record_of: Callable[[Interval], dict[str, Any]] | None = None
 
 
 class SavedRun(NamedTuple):
@@ -76,17 +77,17 @@ class SavedRun(NamedTuple):
 
     Attributes:
         folder: the step folder.
-        engine: the state of `training.engine.Engine`.
+        engine_state: the state of `training.engine.Engine`.
         identity: that of the run.
         seed: the seed that was trained.
-        state: where the run stood: see the attributes of `training.run.Trainer`.
+        trainer_state: where the run stood: see the attributes of `training.run.Trainer`.
     """
 
     folder: Path
-    engine: dict[str, Any]
+    engine_state: dict[str, Any]
     identity: dict[str, Any]
     seed: int
-    state: dict[str, Any]
+    trainer_state: dict[str, Any]
 
 
 class RunFolder:
@@ -95,33 +96,34 @@ class RunFolder:
     Args:
         path: made if it is missing.
         rules: those of the command.
-        keep: the number of step folders that are kept.
+        keep_checkpoints: the number of step folders that are kept.
         overwrite: begin anew. The run in the folder is removed when the new one has begun.
         sources: weights that the run starts from. Overwriting must not remove them.
-        first_step: a step folder, perhaps of another run folder, to go on from if there is none here.
+        resume_from: a step folder, perhaps of another run folder, to go on from if there is none here.
     """
 
     def __init__(
         self,
         path: Path,
         rules: FolderRules,
-        keep: int,
+        keep_checkpoints: int,
         overwrite: bool = False,
         sources: Sequence[str] = (),
-        first_step: Path | None = None,
+        resume_from: Path | None = None,
     ):
         self.path = path
         self.rules = rules
-        self.keep = keep
+        self.keep_checkpoints = keep_checkpoints
         self.overwrite = overwrite
         self.sources = sources
-        self.first_step = first_step
-        self.steps = path / rules.steps
-        self.records = Records(path / METRICS) if rules.record and distributed.is_main() else None
+        self.resume_from = resume_from
+        self.steps_folder = path / rules.steps_folder
+        self.records = Records(path / METRICS) if rules.record_of and distributed.is_main() else None
 
     def of_seed(self, seed: int) -> "RunFolder":
         """The folder of one of several seeds."""
-        return RunFolder(self.path / f"seed_{seed}", self.rules, self.keep, first_step=self.first_step)
+        path = self.path / f"seed_{seed}"
+        return RunFolder(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
 
     # Who writes here, and which run the folder holds
 
@@ -137,7 +139,7 @@ class RunFolder:
             def take() -> None:
                 lock.enter_context(only_run_in(self.path))
                 with unwritable_is_a_user_error(self.path):
-                    for folder in {self.path, self.steps, *self.path.glob("seed_*")}:
+                    for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
                         clear_leftovers(folder)
 
             distributed.on_main(take)
@@ -203,27 +205,28 @@ class RunFolder:
         for source in self.sources:
             if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                 raise UserError(
-                    f"{self.rules.overwrite} would remove {source}, which the run starts from; "
-                    f"choose another {self.rules.output}"
+                    f"{self.rules.overwrite_option} would remove {source}, which the run starts from; "
+                    f"choose another {self.rules.output_option}"
                 )
         with unwritable_is_a_user_error(self.path):
             for path in contents:
                 remove(path)
         if contents:
             names = ", ".join(path.name for path in contents)
-            logger.warning("%s: removed the run that was in %s (%s)", self.rules.overwrite, self.path, names)
+            option = self.rules.overwrite_option
+            logger.warning("%s: removed the run that was in %s (%s)", option, self.path, names)
 
     @property
     def _ways_out(self) -> str:
         """The end of a message: what a user can do about another run in the folder."""
-        return f"choose another {self.rules.output}, or begin anew with {self.rules.overwrite}"
+        return f"choose another {self.rules.output_option}, or begin anew with {self.rules.overwrite_option}"
 
     # Where the run goes on
 
     def resume(self, identity: dict[str, Any]) -> SavedRun | None:
         """Find the step folder from which the run goes on. Call it on every process.
 
-        It is the newest whole step folder, or else `first_step`.
+        It is the newest whole step folder, or else `resume_from`.
 
         Returns:
             None if the run begins with its first step.
@@ -232,22 +235,27 @@ class RunFolder:
             UserError: no step folder is whole; the one to go on from belongs to another run (the message says
                 what differs); best/ is not the best step of its run; or there is a finished model alone.
         """
-        newest = None if self.overwrite else newest_checkpoint(self.steps)
+        newest = None if self.overwrite else newest_checkpoint(self.steps_folder)
         if newest is not None:
             saved = _saved_run(*newest)
-            if self.first_step is not None and self.first_step.resolve() != saved.folder.resolve():
-                logger.info("%s is not used: the run goes on from %s", self.first_step, saved.folder)
-        elif self.first_step is not None:
-            saved = read_step(self.first_step)
-        elif self.rules.finished and (self.path / self.rules.finished).exists() and not self.overwrite:
+            if self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
+                logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
+        elif self.resume_from is not None:
+            saved = read_step(self.resume_from)
+        elif self._has_finished_folder() and not self.overwrite:
             raise UserError(
-                f"{self.path} holds a finished model ({self.rules.finished}), but no checkpoint that the run "
-                f"could go on from: put back {self.rules.steps}, {self._ways_out}"
+                f"{self.path} holds a finished model ({self.rules.finished_folder}), but no checkpoint that "
+                f"the run could go on from: put back {self.rules.steps_folder}, {self._ways_out}"
             )
         else:
             return None
         self._check_identity(saved, identity)
-        return saved._replace(state=self._with_best(saved))
+        return saved._replace(trainer_state=self._with_best(saved))
+
+    def _has_finished_folder(self) -> bool:
+        """Whether there is the folder of a finished model."""
+        name = self.rules.finished_folder
+        return name != "" and (self.path / name).exists()
 
     def _check_identity(self, saved: SavedRun, identity: dict[str, Any]) -> None:
         """Raise a UserError if the identities differ in a key that is not in `may_change`."""
@@ -261,30 +269,32 @@ class RunFolder:
             )
 
     def _with_best(self, saved: SavedRun) -> dict[str, Any]:
-        """Copy best/, which is beside the step folder, into this folder. Return the state of the run.
+        """Copy best/, which is beside the step folder, into this folder.
 
-        If best/ is of a step after the last evaluation that the state knows, the run was killed when it had
-        selected that step. It will select it again, so the state is returned without a best step.
+        Returns:
+            The state of the trainer. If best/ is of a step after the last evaluation that the state knows,
+            the run was killed when it had selected that step. It will select it again, so the state is
+            returned without a best step.
 
         Raises:
             UserError: best/ is missing, or was replaced. Another step would be selected without it.
         """
-        if saved.state["best"] is None:
-            return saved.state
+        if saved.trainer_state["best"] is None:
+            return saved.trainer_state
         best = saved.folder.parent / BEST
-        selected = saved.state["best"]["step"]
-        step = distributed.on_main(lambda: _step_of(best))
-        if step is not None and step > saved.state["evaluated"]:
-            logger.info("%s is of step %d: the run goes on from before it", best, step)
-            return saved.state | {"best": None, "evaluated": -1}
-        if step != selected:
-            fault = "is not there" if step is None else f"is of step {step}"
+        selected_step = saved.trainer_state["best"]["step"]
+        step_of_best = distributed.on_main(lambda: _step_of(best))
+        if step_of_best is not None and step_of_best > saved.trainer_state["evaluated"]:
+            logger.info("%s is of step %d: the run goes on from before it", best, step_of_best)
+            return saved.trainer_state | {"best": None, "evaluated": -1}  # -1: no evaluation
+        if step_of_best != selected_step:
+            fault = "is not there" if step_of_best is None else f"is of step {step_of_best}"
             raise UserError(
-                f"{best} {fault}, but the run selected step {selected} before {saved.folder.name}: put "
+                f"{best} {fault}, but the run selected step {selected_step} before {saved.folder.name}: put "
                 f"that model back, {self._ways_out}"
             )
         distributed.on_main(lambda: _copy(best, self.path / BEST))
-        return saved.state
+        return saved.trainer_state
 
     # What a run writes
 
@@ -292,11 +302,12 @@ class RunFolder:
         self, step: int, files: ModelFiles | None, training_state: Mapping[str, Any], part: int, parts: int
     ) -> Path:
         """Write a step folder, and remove the oldest ones. The arguments are those of `write_checkpoint`."""
-        folder = self.steps / f"step_{step}"
+        folder = self.steps_folder / f"step_{step}"
         write_checkpoint(folder, files, training_state, part, parts)
         if distributed.is_main():
-            # `first_step` may be one of them. It stays, so that the same command can be given again.
-            keep_last(self.steps, self.keep, keep=(self.first_step or folder,))
+            # `resume_from` may be one of the oldest. It stays, so that the same command can be given again.
+            always_kept = () if self.resume_from is None else (self.resume_from,)
+            keep_last(self.steps_folder, self.keep_checkpoints, keep=always_kept)
         return folder
 
     def save_best(self, files: ModelFiles | None) -> None:
@@ -354,8 +365,13 @@ def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
             f"{folder}: the training_state there is of another program or version, so it cannot be resumed "
             "here; a new run can start from its weights"
         )
-    state = {"tokens": 0.0} | saved["state"]  # fine-tuning in version 1.0 had no such key
-    return SavedRun(folder, saved["engine"], saved["run"], saved["seed"], state)
+    return SavedRun(
+        folder,
+        engine_state=saved["engine"],
+        identity=saved["run"],
+        seed=saved["seed"],
+        trainer_state={"tokens": 0.0} | saved["state"],  # fine-tuning in version 1.0 had no "tokens"
+    )
 
 
 def _from_version_1_0(saved: dict[str, Any]) -> dict[str, Any]:

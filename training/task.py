@@ -52,14 +52,14 @@ class Task(Protocol):
         divisible: whether a process that is asked to stop may abandon a step between two micro-batches. False
             if the processes exchange values within the loss: the others would wait for this one.
         total_steps: the number of optimizer steps of the seed that `begin` was given.
-        evaluations: steps after which that seed is evaluated, in ascending order.
+        evaluation_steps: the steps after which that seed is evaluated, in ascending order.
         memory_advice: what a user can change so that a step needs less memory of the card.
     """
 
     identity: dict[str, Any]
     divisible: bool
     total_steps: int
-    evaluations: Sequence[int]
+    evaluation_steps: Sequence[int]
     memory_advice: str
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:

@@ -40,6 +40,7 @@ class Totals:
         tensors = [zero if total is None else total for total in self._tensors.values()]
         summed = distributed.sum_and_read(paddle.stack(tensors), list(self._numbers.values()))
         totals = dict.fromkeys([*self._tensors, *self._numbers], 0.0)
+        # A name of values of either kind comes twice.
         for name, value in zip([*self._tensors, *self._numbers], summed, strict=True):
             totals[name] += value
         return totals

@@ -37,9 +37,9 @@ def arm(event: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def counted(function):
-        def call(*arguments):
+        def call(*arguments, **options):
             count()
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return call
 

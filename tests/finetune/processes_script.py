@@ -24,7 +24,7 @@ def main() -> None:
     records = {}  # step -> [[loss, samples], ...], of each time that the step was done
     stop_at = int(os.environ.get("STOP_AT", "0"))
 
-    def recorded(self, micro_batches, *rest):
+    def recorded(self, micro_batches, **options):
         if self.steps + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         samples = []
@@ -33,7 +33,7 @@ def main() -> None:
             if isinstance(micro_batch, tuple):
                 batch, _ = micro_batch
                 samples += batch.indices.tolist()
-        outcome = step(self, micro_batches, *rest)
+        outcome = step(self, micro_batches, **options)
         if outcome is not None:  # else the step was given up
             records.setdefault(str(self.steps), []).append([outcome.loss, samples])
         return outcome

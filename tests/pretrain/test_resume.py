@@ -114,10 +114,10 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     # The largest size of a file, in bytes. The log is larger by then.
     full_disk = disk_full_after(2500)
 
-    def step(self, *arguments):
+    def step(self, *args, **options):
         if self.steps == 5:
             full_disk.__enter__()
-        return original_step(self, *arguments)
+        return original_step(self, *args, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(Engine, "step", step)

@@ -61,7 +61,7 @@ CUDA = "(External) CUDA error(2), out of memory."
 
 @pytest.mark.parametrize("error", [MemoryError(PADDLE), OSError(CUDA)])
 def test_a_full_memory_ends_a_run_with_one_line(monkeypatch, tmp_path, error):
-    def step(*args):
+    def step(*args, **options):
         raise error
 
     monkeypatch.setattr(Engine, "step", step)

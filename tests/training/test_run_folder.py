@@ -19,13 +19,13 @@ from utils.errors import UserError
 
 # The identity of a run: "place" may change, and "younger" is an option that older runs do not have.
 RULES = FolderRules(
-    output="--checkpoints",
-    overwrite="--overwrite true",
+    output_option="--checkpoints",
+    overwrite_option="--overwrite true",
     contents=("run.json", "step_*", "best", "full"),
     may_change=("place",),
     defaults={"younger": 0},
     advice=lambda identity, keys: f"; {', '.join(keys)}: the run had {identity['rate']}",
-    finished="full",
+    finished_folder="full",
 )
 DIGEST = "0123456789ab" + 52 * "0"
 IDENTITY = {"rate": 1, "place": "here", "digest": DIGEST, "younger": 0}
@@ -65,7 +65,7 @@ def files_of(model: ErnieMModel, step: int) -> ModelFiles:
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder(tmp_path / "out", RULES, keep=2)
+    return RunFolder(tmp_path / "out", RULES, keep_checkpoints=2)
 
 
 def refusal(work) -> str:
@@ -82,10 +82,10 @@ def test_the_newest_steps_are_kept_and_the_run_goes_on_from_the_last(folder, sav
     assert sorted(path.name for path in folder.path.iterdir()) == ["step_10", "step_4"]
     saved = folder.resume({**IDENTITY, "place": "there"})
     assert saved.folder.name == "step_10"
-    assert saved.engine["steps"] == 10
+    assert saved.engine_state["steps"] == 10
     assert saved.seed == 1
-    assert saved.state["position"] == [0, 10]
-    assert saved.state["tokens"] == 0.0  # step folders of version 1.0 have no such key
+    assert saved.trainer_state["position"] == [0, 10]
+    assert saved.trainer_state["tokens"] == 0.0  # step folders of version 1.0 have no such key
 
 
 def test_another_identity_is_named(folder, save):
@@ -113,12 +113,12 @@ def test_a_state_of_another_program_is_refused(folder, save, model):
 def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path, caplog):
     save(folder, 2)
     save(folder, 4)
-    second = RunFolder(tmp_path / "second", RULES, keep=1, first_step=folder.path / "step_2")
+    second = RunFolder(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     assert second.resume(IDENTITY).folder == folder.path / "step_2"
     save(second, 6)
     assert second.resume(IDENTITY).folder == second.path / "step_6"
     # If it is in the run's own folder, it is kept beside the newest one.
-    same_folder = RunFolder(folder.path, RULES, keep=1, first_step=folder.path / "step_2")
+    same_folder = RunFolder(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     save(same_folder, 8)
     assert sorted(path.name for path in folder.path.iterdir()) == ["step_2", "step_8"]
 
@@ -128,14 +128,14 @@ def test_a_finished_model_alone_is_not_overwritten(folder):
     line = refusal(lambda: folder.resume(IDENTITY))
     assert f"{folder.path} holds a finished model (full), but no checkpoint" in line
     assert WAYS_OUT in line
-    assert RunFolder(folder.path, RULES, keep=2, overwrite=True).resume(IDENTITY) is None
+    assert RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True).resume(IDENTITY) is None
 
 
 def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
     """A run that goes on from a step of another folder copies that folder's best/."""
     save(folder, 4, best=2, evaluated=4)
     folder.save_best(files_of(model, 2))
-    second = RunFolder(tmp_path / "second", RULES, keep=2, first_step=folder.path / "step_4")
+    second = RunFolder(tmp_path / "second", RULES, keep_checkpoints=2, resume_from=folder.path / "step_4")
     copytree = shutil.copytree
 
     def fail(source, target, **options):
@@ -146,7 +146,7 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
         patched.setattr(shutil, "copytree", fail)
         assert "no space left" in refusal(lambda: second.resume(IDENTITY))
     assert not (second.path / "best").exists()
-    assert second.resume(IDENTITY).state["best"]["step"] == 2
+    assert second.resume(IDENTITY).trainer_state["best"]["step"] == 2
     assert open_checkpoint(second.path / "best").settings["step"] == 2
 
 
@@ -167,11 +167,11 @@ def test_a_best_model_of_another_step(folder, save, model):
     folder.save_best(files_of(model, 4))
     assert_refused("is of step 4")
     folder.save_best(files_of(model, 5))
-    state = folder.resume(IDENTITY).state
+    state = folder.resume(IDENTITY).trainer_state
     assert state["best"] is None
     assert state["evaluated"] == -1
     folder.save_best(files_of(model, 2))
-    state = folder.resume(IDENTITY).state
+    state = folder.resume(IDENTITY).trainer_state
     assert state["best"]["step"] == 2
     assert state["evaluated"] == 4
 
@@ -194,12 +194,12 @@ def test_overwriting(folder, save, model):
         (folder.path / name).write_text("{}")
     (folder.path / ".best.tmp-999999999").mkdir()  # of a process that does not exist
     source = str(folder.path / "step_2")
-    with_source = RunFolder(folder.path, RULES, keep=2, overwrite=True, sources=[source])
+    with_source = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[source])
     line = refusal(lambda: with_source.claim(IDENTITY))
     assert line.startswith(
         f"--overwrite true would remove {source}, which the run starts from; choose another"
     )
-    again = RunFolder(folder.path, RULES, keep=2, overwrite=True)
+    again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.locked():
         assert again.resume(IDENTITY) is None
         again.claim({**IDENTITY, "rate": 2})
