@@ -16,6 +16,7 @@ from reader.classification import Example, Examples, read_classification
 from reader.coverage import warn_if_unsuited
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
+from utils.errors import UserError
 from utils.files import atomic_file
 from utils.logging import logger
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from paddle import Tensor, nn
 
     from model.batch import LabelledBatch
+    from model.checkpoint.read import Checkpoint
 
 
 class Classification(SupervisedTask):
@@ -43,12 +45,18 @@ class Classification(SupervisedTask):
         self.encode = EncodePairs(tokenizer, max_seq_len)
 
     @classmethod
-    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
-        if flags.label_map_config is None:
-            labels = [str(id_) for id_ in range(flags.num_labels)]
-            return cls(tokenizer, labels, flags.max_seq_len, named=False)
-        ids = read_label_map(flags.label_map_config, flags.num_labels)
-        return cls(tokenizer, sorted(ids, key=ids.get), flags.max_seq_len)
+    def from_flags(
+        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
+    ) -> Self:
+        if flags.label_map_config is not None:
+            ids = read_label_map(flags.label_map_config, flags.num_labels)
+            return cls(tokenizer, sorted(ids, key=ids.get), flags.max_seq_len)
+        if flags.init_checkpoint and start and start.labels:
+            _check_num_labels(flags, start)
+            # A model that was trained without a label map has the ids in place of names.
+            named = start.labels != names_of_ids(len(start.labels))
+            return cls(tokenizer, start.labels, flags.max_seq_len, named)
+        return cls(tokenizer, names_of_ids(flags.num_labels), flags.max_seq_len, named=False)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         ids = None
@@ -121,6 +129,21 @@ class Classification(SupervisedTask):
             "probability": round(float(probabilities[best]), 6),
         }
         return {key: value for key, value in values.items() if value is not None}
+
+
+def names_of_ids(count: int) -> list[str]:
+    """The labels of a model without a label map: "0", "1", ..."""
+    return [str(id_) for id_ in range(count)]
+
+
+def _check_num_labels(flags: FinetuneFlags, start: "Checkpoint") -> None:
+    """Refuse a --num_labels on the command line that is not the number of the model's labels."""
+    count = len(start.labels)
+    if "num_labels" in flags.on_command_line and flags.num_labels != count:
+        raise UserError(
+            f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
+            f"({', '.join(start.labels)}); leave the flag out"
+        )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

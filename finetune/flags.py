@@ -233,13 +233,13 @@ class FinetuneFlags(TrainingFlags):
     do_lower_case: bool = option(True, no_effect="the official tokenizer never lower-cases")
 
     label_map_config: str | None = option(None, free=True)
-    """label_map.json: label -> id."""
+    """label_map.json: label -> id. Default: the labels of --init_checkpoint, or else the data has ids."""
 
     lang_map_config: str | None = option(None, free=True)
     """lang_map.json: its keys replace %s."""
 
     num_labels: PositiveInt = 2
-    """The number of classes."""
+    """The number of classes. Default: that of --init_checkpoint, or else 2."""
 
     diagnostic: str | None = option(None, no_effect="give the file to --test_set")
     diagnostic_save: str | None = option(None, no_effect="use --test_save")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
+    from model.checkpoint.read import Checkpoint
 
 # A logit whose probability is 0 in float32 and in float64.
 _MASKED = -1e30
@@ -139,7 +140,9 @@ class QuestionAnswering(SupervisedTask):
         self.encode = EncodeInOrder(tokenizer, cut.max_seq_len) if self.official else EncodeWindows(tokenizer)
 
     @classmethod
-    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+    def from_flags(
+        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
+    ) -> Self:
         split_han = flags.split_han and not cls.official  # the official code never does
         cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
+    from model.checkpoint.read import Checkpoint
     from training.meter import Interval
 
 
@@ -38,7 +39,9 @@ class Regression(Classification):
         self.encode = EncodePairs(tokenizer, max_seq_len, regression=True)
 
     @classmethod
-    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+    def from_flags(
+        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
+    ) -> Self:
         if flags.label_map_config is not None:
             raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
         return cls(tokenizer, flags.max_seq_len)

@@ -9,6 +9,7 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
+from finetune.classification import names_of_ids
 from finetune.flags import FinetuneFlags, TrainingFlags
 from finetune.task import SupervisedTask
 from model.checkpoint.folder import ModelFiles, model_files
@@ -135,8 +136,8 @@ def _check_classifier(flags: FinetuneFlags, task: SupervisedTask, checkpoint: Ch
         )
     labels = task.labels or []
     # The names of its labels say nothing if it has none, or if it was trained without a label map.
-    bare_ids = [str(id_) for id_ in range(len(checkpoint.labels))]
-    if flags.label_map_config and checkpoint.labels not in ([], labels, bare_ids):
+    ids = names_of_ids(len(checkpoint.labels))
+    if flags.label_map_config and checkpoint.labels not in ([], labels, ids):
         raise UserError(
             f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of "
             f"{checkpoint.path} are {', '.join(checkpoint.labels)}; give the label map of its training"

@@ -26,7 +26,7 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     begin(flags)
     start = open_start(flags)
     tokenizer = make_tokenizer(flags, start)
-    task = task_class.from_flags(flags, tokenizer)
+    task = task_class.from_flags(flags, tokenizer, start)
     task.open(flags, start, tokenizer, model_config(flags, start, tokenizer))
     test_paths = prediction_paths(task)
     if not flags.do_train:

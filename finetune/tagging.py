@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
+    from model.checkpoint.read import Checkpoint
 
 
 class Tagging(SupervisedTask):
@@ -56,7 +57,9 @@ class Tagging(SupervisedTask):
         self.encode = encode_class(tokenizer, max_seq_len, self.inside, label_pieces)
 
     @classmethod
-    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+    def from_flags(
+        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
+    ) -> Self:
         if flags.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
         ids = read_label_map(flags.label_map_config, flags.num_labels)

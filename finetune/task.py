@@ -72,8 +72,10 @@ class SupervisedTask:
     # What a task defines
 
     @classmethod
-    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
-        """Make the task from the command line."""
+    def from_flags(
+        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
+    ) -> Self:
+        """Make the task from the command line. `start`: the weights that the flags name."""
         raise NotImplementedError
 
     def reading(self) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: in
     """
     if label_map is not None:
         if label not in label_map:
-            raise UserError(f"{place}: unknown label '{label}'; the label map has {', '.join(label_map)}")
+            raise UserError(f"{place}: unknown label '{label}'; the labels are {', '.join(label_map)}")
         return
     is_id = label.isdecimal() and len(label) < 10  # int() refuses thousands of digits
     if not is_id or (num_labels is not None and int(label) >= num_labels):

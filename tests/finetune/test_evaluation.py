@@ -1,13 +1,17 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from finetune.classification import Classification
+from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
 from model.checkpoint.formats.fluid import write_fluid
 from model.checkpoint.read import open_checkpoint
+from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.launching import ROOT, run_script
 
@@ -69,6 +73,37 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         for line, row, prediction in zip(readable.splitlines(), rows, predictions, strict=True):
             answer = json.loads(line)
             assert answer["text_a"] == row.text_a and toy.LABELS[answer["label"]] == prediction
+
+
+def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, trained, toy_folder, tmp_path):
+    options = {
+        **toy.FOLDER_ALONE,
+        "do_test": "true",
+        "init_checkpoint": trained / "best",
+        "dev_set": f"{toy_folder}/heldout.%s.tsv",
+        "test_set": f"{toy_folder}/test.%s.tsv",
+    }
+    expected = classify(out="a", test_save="a.%s", **options)
+    without = {"label_map_config": None, "num_labels": None}
+    results = classify(out="b", test_save="b.%s", **options, **without)
+    assert results["tables"] == expected["tables"]
+    predicted = (tmp_path / "b.de.0.0.jsonl").read_bytes()
+    assert predicted == (tmp_path / "a.de.0.0.jsonl").read_bytes()
+    assert json.loads(predicted.splitlines()[0])["label"] in toy.LABELS
+
+
+def test_num_labels_must_be_that_of_the_checkpoint(refused, trained):
+    best = trained / "best"
+    line = refused(do_train="false", init_checkpoint=best, label_map_config=None, num_labels=2)
+    assert f"--num_labels 2: {best} has 3 labels (animal, drink, tool); leave the flag out" in line
+
+
+def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):
+    flags = FinetuneFlags(init_checkpoint=str(trained / "best"))
+    tokenizer = Tokenizer(None, trained / "best" / "piece.model")
+    trained_on_ids = replace(open_checkpoint(trained / "best"), labels=["0", "1", "2"])
+    task = Classification.from_flags(flags, tokenizer, trained_on_ids)
+    assert task.labels == ["0", "1", "2"] and not task.named
 
 
 @pytest.mark.parametrize("test_save", ["a.%s,b", "a.%s,a.%s"])

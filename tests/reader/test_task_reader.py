@@ -86,7 +86,7 @@ def test_ids_as_labels_and_no_labels(write):
         ),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\tmaybe\n",
-            "x.tsv, line 3: unknown label 'maybe'; the label map has contradiction, entailment, neutral",
+            "x.tsv, line 3: unknown label 'maybe'; the labels are contradiction, entailment, neutral",
         ),
         (b"text_a\ttext_b\tlabel\na\tb\tneutral\nab\xffc\tb\tneutral\n", "x.tsv, line 3: not UTF-8 (byte 3"),
     ],
