@@ -1,11 +1,11 @@
 """The small files beside the data of a task, label_map.json and lang_map.json, and `%s` in file names."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import read_json, write_json
 
 # The key under which `expand` puts the file of a pattern without %s if there is no language map.
 ALL_LANGUAGES = "all"
@@ -37,6 +37,11 @@ def read_languages(path: str | os.PathLike) -> list[str]:
         UserError: the file has another form.
     """
     return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
+
+
+def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:
+    """Write a label_map.json or lang_map.json that gives each name its place, from 0."""
+    write_json(path, {name: place for place, name in enumerate(names)})
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:

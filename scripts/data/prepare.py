@@ -1,6 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python scripts/data/prepare.py xnli|pawsx|own|conll|panx|udpos|mlqa|tydiqa|bucc SOURCE
+    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|udpos|mlqa|tydiqa|own|bucc SOURCE
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
 docs/qa.md list the names of files that are known, and what is written.
@@ -19,11 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
+from reader.task_files import write_places
 from scripts.data.bucc import prepare_bucc
+from scripts.data.own import prepare_own
 from scripts.data.treebank import PARTS_OF_SPEECH, read_sentences
 from utils.command_line import Parser
 from utils.errors import UserError, run
-from utils.files import as_json, atomic_file, read_bytes, read_json, write_json
+from utils.files import as_json, atomic_file, read_bytes, read_json
 from utils.logging import setup_console
 from utils.tables import in_columns
 
@@ -122,7 +124,7 @@ class DataSet:
 def main(arguments: list[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
     parser = Parser(__doc__)
-    parser.add_argument("task", choices=[*DATA_SETS, "bucc"])
+    parser.add_argument("task", choices=[*DATA_SETS, "own", "bucc"])
     parser.add_argument("sources", nargs="+", type=Path, help="of two files for the same, the first counts")
     parser.add_argument("--output", type=Path, help="folder to write (data/<task>)")
     parser.add_argument("--lower_case", action="store_true", help="conll and panx: words in lower case")
@@ -131,6 +133,9 @@ def main(arguments: list[str] | None = None) -> None:
     output = options.output or Path("data", options.task)
     if options.task == "bucc":
         prepare_bucc(options.sources, output)
+        return
+    if options.task == "own":
+        prepare_own(options.sources, output)
         return
     data_set = DATA_SETS[options.task]
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
@@ -209,16 +214,16 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
         languages[split].append(language)
     evaluated = evaluation_languages(languages["dev"], languages["test"])
     if evaluated:
-        write_numbers(output / "lang_map.json", evaluated)
+        write_places(output / "lang_map.json", evaluated)
     if set(languages["test"]) - set(evaluated):  # languages without dev files
-        write_numbers(output / "test" / "lang_map.json", languages["test"])
+        write_places(output / "test" / "lang_map.json", languages["test"])
     if languages["xquad"]:
-        write_numbers(output / "xquad" / "lang_map.json", languages["xquad"])
+        write_places(output / "xquad" / "lang_map.json", languages["xquad"])
     labels = {label for prepared in written.values() for label in prepared.labels}
     if not labels:
         return
     names = data_set.label_names(labels)
-    write_numbers(output / "label_map.json", names)
+    write_places(output / "label_map.json", names)
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
         headers = [written["train", language].content for language in languages["train"]]
@@ -249,11 +254,6 @@ def join_training_files(folder: Path, languages: Sequence[str], headers: Sequenc
             for line in lines:
                 cells = line.split(b"\t")[:columns]
                 joint.write(b"\t".join(cells) + b"\n")
-
-
-def write_numbers(path: Path, names: Iterable[str]) -> None:
-    """Write a JSON object that gives each name its place, from 0."""
-    write_json(path, {name: number for number, name in enumerate(names)})
 
 
 def read_lines(path: Path, or_latin: bool = False) -> list[str]:
@@ -362,37 +362,6 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
         content = "\n".join(["\t".join(columns), *rows, ""]).encode()
         counts = {label: label_counts[language][label] for label in label_names}
         yield Prepared(language, content, label_names, counts | {"rows": len(rows)})
-
-
-def read_own(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
-    """Texts or pairs of texts with any labels, of the user's own.
-
-    The columns are a text, perhaps a second text, and a label. A header may name them: text_a, text_b, label.
-
-    Raises:
-        UserError: a line has another form; names it.
-    """
-    rows = [line.split("\t") for line in read_lines(file.path)]
-    while rows and rows[-1] == [""]:  # blank lines at the end
-        rows.pop()
-    width = len(rows[0]) if rows else 0
-    columns = COLUMNS if width == len(COLUMNS) else ("text_a", "label")
-    first_line = 1  # the number of the first row's line
-    if rows and tuple(rows[0]) == columns:
-        rows.pop(0)
-        first_line = 2
-    if not rows:
-        raise UserError(f"{file.path}: no rows in it")
-    labels = set()
-    for number, cells in enumerate(rows, first_line):
-        if len(cells) != len(columns) or not all(cell.strip() for cell in cells):
-            raise UserError(
-                f"{file.path}, line {number}: {len(cells)} columns, or an empty one; each line has a text, "
-                "perhaps a second text, and a label, with tabs between"
-            )
-        labels.add(cells[-1])
-    content = "\n".join(["\t".join(columns), *("\t".join(cells) for cells in rows), ""]).encode()
-    yield Prepared(file.language, content, sorted(labels), {"rows": len(rows)})
 
 
 def fault_of_row(row: Mapping[str, str], labels: Iterable[str], no_text: set[str]) -> str:
@@ -594,7 +563,6 @@ DATA_SETS = {
         ),
         read=read_paraphrases,
     ),
-    "own": DataSet(languages=("en",), names=(rf"{SPLIT}[.-]{LANGUAGE}\.tsv",), read=read_own),
     "conll": TAGGED,
     "panx": TAGGED,
     "udpos": DataSet(

@@ -34,7 +34,8 @@ from reader.task_files import read_label_map, read_languages
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from scripts.data.bucc import sentences_by_id
-from scripts.data.prepare import DataFile, read_own, read_parts_of_speech, read_tydiqa
+from scripts.data.own import read_own
+from scripts.data.prepare import DataFile, read_parts_of_speech, read_tydiqa
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
@@ -257,7 +258,7 @@ READERS = {
     "own": Reader(
         "train.en.tsv",
         files=["text_a\tlabel\nA\tyes\n", "a\tb\tno\nc\td\tyes\r\n"],
-        reads=(lambda path: list(read_own(DataFile(path, "train", "en"), False)),),
+        reads=(read_own,),
     ),
     "treebank": Reader(
         "en_a-ud-train.conllu",

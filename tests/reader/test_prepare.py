@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reader.classification import Example, read_classification
+from reader.classification import read_classification
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, read_tagged
 from reader.task_files import read_label_map, read_languages
@@ -156,22 +156,6 @@ def test_pawsx_the_release(tmp_path, capsys):
     assert pairs(out / "train/train.all.tsv") == joint
     assert len(joint) == 3 * 4 - 1  # here it is left out
     assert "left out: 1 without a text" in capsys.readouterr().out
-
-
-def test_own_texts_and_labels(tmp_path):
-    """With a header or without, one text or two; the labels are those of all files."""
-    source = write(tmp_path / "my", **{"train.en.tsv": "text_a\tlabel\nGood.\tnice\nBad.\tnasty\n"})
-    write(source, **{"dev-de.tsv": "Gut.\tnice\r\n\n", "dev.en.tsv": "So so.\tneither\n"})
-    prepare("own", source, "--output", tmp_path / "out")
-    labels = read_label_map(tmp_path / "out/label_map.json", 3)
-    assert labels == {"nasty": 0, "neither": 1, "nice": 2}
-    assert read_languages(tmp_path / "out/lang_map.json") == ["en", "de"]
-    (example,) = read_classification(tmp_path / "out/dev/dev.de.tsv", labels)
-    assert example == Example("Gut.", text_b=None, label=2)
-    write(tmp_path / "pairs", **{"train.en.tsv": "a\tb\tyes: c\n"})
-    prepare("own", tmp_path / "pairs", "--output", tmp_path / "both")
-    (example,) = read_classification(tmp_path / "both/train/train.en.tsv", {"yes: c": 0})
-    assert example == Example("a", "b", label=0)
 
 
 def test_pawsx_flat_files_without_a_header(tmp_path):
@@ -444,14 +428,6 @@ def test_bad_files_of_bucc(tmp_path, change, message):
         ("xnli", "train-en.tsv", "a\tb\n", "train-en.tsv, line 1: 2 columns, which neither name"),
         ("xnli", "train-en.tsv", b"a\tb\tneutral\n\xff\tb\tneutral\n", "-en.tsv, line 2: not UTF-8"),
         ("xnli", "train-en.tsv", "a\tb\tyes\na\tb\tyes\n", "no usable row (2 with the label 'yes')"),
-        ("own", "train.en.tsv", "", "train.en.tsv: no rows in it"),
-        (
-            "own",
-            "train.en.tsv",
-            "a\tyes\n\tno\n",
-            "train.en.tsv, line 2: 2 columns, or an empty one",
-        ),
-        ("own", "train.en.tsv", "text_a\tlabel\na\tb\tc\n", "train.en.tsv, line 2: 3 columns, or an empty"),
         ("conll", "eng.train", "", "eng.train: no sentence in it"),
         ("conll", "eng.train", "a NN O\n\nb O\n", "eng.train, line 3: 2 columns, not 3"),
         ("conll", "eng.train", "a NN O\nb NN PER\n", "eng.train, line 2: 'PER' in the last column is"),

@@ -1,0 +1,125 @@
+"""`prepare.py own`: labelled texts of the user's own."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from reader.classification import Example, read_classification
+from reader.task_files import read_label_map, read_languages
+from scripts.data.own import prepare_own
+from tests.reader.conftest import files
+from utils.errors import UserError
+
+TRAINING = "Good.\tnice\nBad.\tnasty\nFine.\tnice\nAwful.\tnasty\n"
+
+
+@pytest.fixture
+def my(tmp_path):
+    """my(name=text, ...) writes files into the folder `my` and returns it."""
+
+    def write(**contents: str) -> Path:
+        for name, content in contents.items():
+            path = tmp_path / "my" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode())
+        return tmp_path / "my"
+
+    return write
+
+
+def test_texts_with_a_header_or_without(my, tmp_path):
+    source = my(**{"train.en.tsv": f"text_a\tlabel\n{TRAINING}", "dev-de.tsv": "Gut.\tnice\r\n\n"})
+    out = tmp_path / "out"
+    prepare_own([source], out)
+    labels = read_label_map(out / "label_map.json", 2)
+    assert labels == {"nasty": 0, "nice": 1}
+    (example,) = read_classification(out / "dev/dev.de.tsv", labels)
+    assert example == Example("Gut.", text_b=None, label=1)
+    first, *rest = read_classification(out / "train/train.en.tsv", labels)
+    assert first == Example("Good.", text_b=None, label=1) and len(rest) == 3
+
+
+def test_pairs_in_two_languages(my, tmp_path):
+    source = my(**{"train.en.tsv": "a\tb\tyes: c\nd\te\tyes: c\n", "train.de.tsv": "f\tg\tyes: c\n"})
+    prepare_own([source], tmp_path / "out")
+    joint = read_classification(tmp_path / "out/train/train.all.tsv", {"yes: c": 0})
+    assert [example[:3] for example in joint] == [("a", "b", 0), ("d", "e", 0), ("f", "g", 0)]
+
+
+def test_dev_files_alone_decide_which_languages_are_evaluated(my, tmp_path):
+    splits = ("dev.fr", "dev.en", "dev.de", "test.fr", "test.de")
+    source = my(**{f"{name}.tsv": "x\tnice\n" for name in splits}, **{"train.en.tsv": TRAINING})
+    prepare_own([source], tmp_path / "out")
+    assert read_languages(tmp_path / "out/lang_map.json") == ["en", "de", "fr"]
+    assert read_languages(tmp_path / "out/test/lang_map.json") == ["de", "fr"]
+
+
+def test_labels_are_counted_and_other_files_named(my, tmp_path, capsys):
+    source = my(**{"train.en.tsv": TRAINING + "x\tnice\n", "dev.de.tsv": "x\tnasty\n"})
+    my(**{"a/dev.de.tsv": "y\tnice\ny\tnice\n", "train.tsv": "", "xnli-dev-de.tsv": "", "x.csv": ""})
+    prepare_own([source], tmp_path / "out")
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["nasty", "2", "0"] in rows and ["nice", "3", "2"] in rows  # train, and dev of a/
+    assert f"not used: {source}/dev.de.tsv; dev de is {source}/a/dev.de.tsv" in printed
+    assert f"not read: {source}/train.tsv, {source}/x.csv, {source}/xnli-dev-de.tsv\n" in printed
+    assert "no dev file" not in printed
+
+
+def test_many_other_files_are_counted(my, tmp_path, capsys):
+    source = my(**{"train.en.tsv": TRAINING}, **{f"{i}.txt": "" for i in range(10, 22)})
+    prepare_own([source], tmp_path / "out")
+    assert f"{source}/19.txt and 2 more\n" in capsys.readouterr().out
+
+
+def test_without_a_dev_file(my, tmp_path, capsys):
+    """own.sh reads lang_map.json unless it is told --do_val false, and then says which file is missing."""
+    prepare_own([my(**{"train.en.tsv": TRAINING})], tmp_path / "out")
+    assert "no dev file: train with --do_val false" in capsys.readouterr().out
+    assert read_languages(tmp_path / "out/lang_map.json") == ["en"]
+
+
+def test_files_of_an_earlier_call_are_refused(my, tmp_path):
+    out = tmp_path / "out"
+    source = my(**{"train.en.tsv": TRAINING, "train.de.tsv": TRAINING, "test.de.tsv": "x\tnice\n"})
+    prepare_own([source], out)
+    prepare_own([source], out)  # the same files again
+    before = files(out)
+    (source / "train.de.tsv").unlink()
+    (source / "test.de.tsv").unlink()
+    others = [f"{out}/{name}" for name in ("train/train.all.tsv", "train/train.de.tsv", "test/test.de.tsv")]
+    with pytest.raises(UserError, match=f"{', '.join(map(re.escape, others))}: there from earlier, and not"):
+        prepare_own([source], out)
+    assert files(out) == before
+
+
+@pytest.mark.parametrize(
+    "contents, message",
+    [
+        ({"train.en.tsv": ""}, "train.en.tsv: the file is empty"),
+        ({"train.en.tsv": "text_a\tlabel\n"}, "train.en.tsv: no rows in it"),
+        ({"train.en.tsv": "a\tyes\n\tno\n"}, "train.en.tsv, line 2: 2 columns, or an empty one"),
+        ({"train.en.tsv": "text_a\tlabel\na\tb\tc\n"}, "train.en.tsv, line 2: 3 columns, or an empty"),
+        ({"train.en.tsv": "a\n"}, "train.en.tsv, line 1: 1 columns, or an empty one"),
+        ({"train.tsv": TRAINING, "dev.en.tsv": TRAINING}, "my: no training file there, such as train.en.tsv"),
+        ({"train.en.tsv": TRAINING, "dev.de.tsv": "a\tb\tnice\n"}, "dev.de.tsv: 3 columns, but "),
+        (
+            {"train.en.tsv": TRAINING, "dev.de.tsv": "text_a\tlabel\nx\tnice\nx\tNice\n"},
+            "dev.de.tsv, line 3: label 'Nice' is in no training file (nasty, nice)",
+        ),
+        (
+            {"train.en.tsv": "nice\tGood.\nnasty\tBad.\nnice\tFine.\n"},
+            "train.en.tsv: 3 labels in 3 rows; is the last column the label?",
+        ),
+    ],
+)
+def test_bad_files(my, tmp_path, contents, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        prepare_own([my(**contents)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_such_source(tmp_path):
+    with pytest.raises(UserError, match="none: no such file or folder"):
+        prepare_own([tmp_path / "none"], tmp_path / "out")
