@@ -13,7 +13,7 @@ from finetune.task import SupervisedTask
 from model.tasks import CLASSIFICATION
 from reader.batching import EncodePairs, TaskBatch
 from reader.classification import Example, Examples, read_classification
-from reader.coverage import warn_if_unsuited
+from reader.coverage import warn_if_cut, warn_if_unsuited
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -64,6 +64,8 @@ class Classification(SupervisedTask):
             ids = {label: id_ for id_, label in enumerate(self.labels)}
         examples = read_classification(path, ids, len(self.labels), labels=purpose != "test")
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
+        if purpose == "train":
+            warn_if_cut(self.encode, examples, path)
         return examples
 
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:

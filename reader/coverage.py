@@ -1,18 +1,21 @@
-"""Whether a vocabulary suits a text, or turns much of it into unknown tokens and single letters."""
+"""Whether a model can read a text: its vocabulary may leave unknown tokens, and its length cut the rows."""
 
 import os
 from collections.abc import Iterable
 from itertools import islice
 
+from reader.batching import EncodePairs
+from reader.classification import Example
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import UNK
 from utils.logging import logger
 
-_TEXTS = 200  # texts that are looked at
+_TEXTS = 200  # texts, or rows, that are looked at
 # The greatest parts of all tokens that a suited vocabulary leaves unknown or as single letters. One of 32,000
 # pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 % (Vietnamese) of 200 lines of NTREX.
 _MOST_UNKNOWN = 0.05
 _MOST_LETTERS = 0.4
+_MOST_CUT = 0.1  # the greatest part of the rows that is cut without a warning
 # Code points of scripts without spaces between words, which have short tokens in any vocabulary.
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
@@ -34,6 +37,20 @@ def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.
             100 * unknown,
             100 * letters,
             tokenizer.piece_model_path,
+        )
+
+
+def warn_if_cut(encode: EncodePairs, examples: Iterable[Example], path: str | os.PathLike) -> None:
+    """Log a warning if many of the first rows of a file are cut to the length of the inputs."""
+    features = encode(list(islice(examples, _TEXTS)))
+    count = sum(feature.cut for feature in features)
+    if count > _MOST_CUT * len(features):
+        logger.warning(
+            "%s: %d of the first %d rows are longer than --max_seq_len %d and are cut",
+            path,
+            count,
+            len(features),
+            encode.max_seq_len,
         )
 
 

@@ -23,6 +23,13 @@ def assert_same_weights(expected_folder, folder):
         np.testing.assert_array_equal(value, actual[name], err_msg=name)
 
 
+def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path):
+    classify(max_seq_len=8, max_steps=1, epoch=1)
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    (line,) = [line for line in log.splitlines() if "are longer than --max_seq_len 8 and are cut" in line]
+    assert f"{toy_folder / 'train.tsv'}: " in line and "of the first 96 rows" in line
+
+
 def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     results = classify(**toy.LEARNS)
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}

@@ -1,10 +1,12 @@
-"""The warning for text that a vocabulary was not made for."""
+"""The warnings for text that a vocabulary was not made for, and for rows that are too long."""
 
 import logging
 
 import pytest
 
-from reader.coverage import warn_if_unsuited
+from reader.batching import EncodePairs
+from reader.classification import Example
+from reader.coverage import warn_if_cut, warn_if_unsuited
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import sentences, train_pieces
 
@@ -29,3 +31,16 @@ def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
     assert bool(caplog.messages) == is_warned
     for message in caplog.messages:
         assert message.startswith("train.en.tsv: ") and message.endswith("may learn little from this one")
+
+
+@pytest.mark.parametrize("long_rows, is_warned", [(20, False), (21, True)])
+def test_rows_are_cut(tmp_path, caplog, long_rows, is_warned):
+    """A tenth of the first 200 rows may be cut. The 50 rows after them are not looked at."""
+    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
+    short = Example("a", "a")
+    long = Example("a", "a " * 20)
+    examples = [long] * long_rows + [short] * (200 - long_rows) + [long] * 50
+    with caplog.at_level(logging.WARNING):
+        warn_if_cut(EncodePairs(tokenizer, max_seq_len=16), examples, "train.en.tsv")
+    message = "train.en.tsv: 21 of the first 200 rows are longer than --max_seq_len 16 and are cut"
+    assert caplog.messages == ([message] if is_warned else [])
