@@ -117,7 +117,7 @@ SMALLEST = {
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
     "pretrain.build_corpus": "--workers 1",
-    "run_classifier": f"--num_labels 3 {CPU}",
+    "run_classifier": CPU,
     "run_retrieval": f"{CPU} --max_steps 2",
     "encode_vector": CPU,
 }
@@ -230,6 +230,8 @@ def put_texts(folder: Path) -> None:
     rows = [(qid, text_a, text_b, label) for qid, text_a, text_b, _ in toy.rows(12, seed=1)]
     toy.write_tsv(folder / "my/new.tsv", rows, label=False)
     toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
+    toy.write_tsv(folder / "data/own/test/test.de.tsv", rows)
+    (folder / "data/own/test/lang_map.json").write_text('{"de": 0}')
 
 
 @pytest.fixture
@@ -310,16 +312,17 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
 
 
 def test_your_own_data(copy_of_clone, scripts):
-    """docs/finetune.md: the recipe on one's own files, then predictions of the selected step."""
+    """docs/finetune.md: the recipe on one's own files, then predictions and a test of the selected step."""
     page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
     section = page.split("## Your own data")[1].split("\n## ")[0]
-    prepare, train, predict = commands_of(section)
+    prepare, train, predict, test = commands_of(section)
     lines = []
     for _, text_a, text_b, kind in toy.rows(20, seed=1):
         label = "no" if kind == "tool" else "yes"
         lines.append(f"{text_a}\t{text_b}\t{label}")
-    for name in ("train.en", "dev.en", "dev.de"):
+    for name in ("train.en", "dev.en", "dev.de", "test.de"):
         write_lines(Path(f"my/{name}.tsv"), lines)
+    shutil.rmtree("data/own")  # the files of the other commands
     _, program, *arguments = shlex.split(prepare)
     assert program == "scripts/data/prepare.py"
     prepare_data.main(arguments)
@@ -339,3 +342,9 @@ def test_your_own_data(copy_of_clone, scripts):
     _, _, *flags = shlex.split(predict)
     call_main(run_classifier, [*flags, *CPU.split()])
     assert len(Path("my/new.predicted.tsv.0.0").read_text().splitlines()) == 12  # the rows of my/new.tsv
+    readable = [json.loads(line) for line in Path("my/new.predicted.tsv.0.0.jsonl").read_text().splitlines()]
+    assert {answer["label"] for answer in readable} <= {"no", "yes"}
+    _, _, *flags = shlex.split(test)
+    call_main(run_classifier, [*flags, *CPU.split()])
+    (table,) = json.loads(Path("output/own/evaluation.json").read_text())["tables"]
+    assert table["title"] == "acc, ./data/own/test/test.%s.tsv" and "de" in table["mean"]

@@ -25,6 +25,7 @@ def places(models, exported, tmp_path, monkeypatch):
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
         "exported": exported / "encode", "output/demo/full-nli/best": models / "classify",
+        "output/own/best": models / "classify",
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
@@ -46,13 +47,15 @@ def test_python_blocks(places, capsys):
 
 
 def test_the_readme(places):
-    """Its lines of Python, with an encoder in the place of the demo's."""
+    """Its lines of Python, with other models in the places of the demo's and of one's own."""
     for page in ("README.md", "README_zh.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
-        (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        demo, own = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         names: dict = {}
-        exec(compile(block, page, "exec"), names)
+        exec(compile(demo, page, "exec"), names)
         assert names["model"].encode("A man eats.").shape == (1, 32)
+        exec(compile(own, page, "exec"), names)
+        assert names["model"].labels == toy_models.LABELS
 
 
 def test_similarity_and_search(models):
