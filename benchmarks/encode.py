@@ -42,8 +42,8 @@ def write_files(folder: Path, args: Namespace) -> None:
 
     config = model_config(args)
     weights = model_weights(ErnieMModel(config).eval())
-    for engine, largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):
-        write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, largest)
+    for engine, int8_largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):
+        write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, int8_largest)
 
 
 def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
@@ -102,13 +102,21 @@ def sentence_transformers(folder: Path, args: Namespace) -> None:
 def contenders() -> dict[str, Contender]:
     peer = Contender("sentence-transformers", sentence_transformers, environment=PARITY)
     return {
-        OURS: Contender("ours", ours, {"engine": "dygraph"}, is_ours=True),
+        OURS: Contender("ours", ours, options={"engine": "dygraph"}, is_ours=True),
         "ours_bfloat16": Contender(
-            "ours, bfloat16", ours, {"engine": "dygraph", "amp": "bf16"}, is_ours=True, precision="bfloat16"
+            "ours, bfloat16",
+            ours,
+            options={"engine": "dygraph", "amp": "bf16"},
+            is_ours=True,
+            precision="bfloat16",
         ),
-        "ours_onnx": Contender("ours, ONNX Runtime", ours, {"engine": "onnx"}, is_ours=True),
+        "ours_onnx": Contender("ours, ONNX Runtime", ours, options={"engine": "onnx"}, is_ours=True),
         "ours_onnx_int8": Contender(
-            "ours, ONNX Runtime, int8", ours, {"engine": "onnx-int8"}, is_ours=True, precision="int8"
+            "ours, ONNX Runtime, int8",
+            ours,
+            options={"engine": "onnx-int8"},
+            is_ours=True,
+            precision="int8",
         ),
         "st_installed": replace(peer, label="sentence-transformers, as installed", tuned=False),
         "st_best": peer,
@@ -117,4 +125,11 @@ def contenders() -> dict[str, Contender]:
 
 
 if __name__ == "__main__":
-    compare(__doc__, contenders(), SIZES, "sentences/s", tokenise.number_of_sentences, write_files)
+    compare(
+        __doc__,
+        contenders(),
+        SIZES,
+        unit="sentences/s",
+        amount=tokenise.number_of_sentences,
+        prepare=write_files,
+    )

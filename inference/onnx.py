@@ -32,10 +32,10 @@ from inference.engines import INT8_LARGEST
 from model.tasks import ENCODING, POOLED, TASKS, outputs_of
 
 OPSET = 20  # the first opset with Gelu
-IR_VERSION = 9  # of the same time
+IR_VERSION = 9  # the version of ONNX's file format when that opset appeared
 MASKED_SCORE = -1e4  # added to the score of a pad, as in model/attention.py
 FIRST_POSITION_SHIFT = 1  # the n-th token that is no pad, n from 1, has position n + 1
-_ALIGNED = 4096  # so that the file can be mapped
+_ALIGNED = 4096  # bytes; an array begins at a multiple, so that the file can be mapped to memory
 
 
 class _EncoderGraph:
@@ -47,11 +47,16 @@ class _EncoderGraph:
         config: `ErnieMConfig.to_dict()` of the model.
         task: one of `model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
-        largest: None: float32; else int8 with weights up to this.
+        int8_largest: None: float32; else int8 with weights up to this.
+
+    The attributes are names of arrays in the graph, which `_tokens` writes. The n tokens count from 0.
 
     Attributes:
-        number, first, to_heads, from_heads, bias: names of arrays of indices, and of the mask, which
-            `_tokens` describes.
+        token_of_cell: [B, T], the number of the token in each cell of the padded rows.
+        first_tokens: [B], the number of the first token of each row.
+        to_heads: [B, N, T], the rows of [n * N, D] that make [B, N, T, D].
+        from_heads: [n, N], the rows of [B * N * T, D] that make [n, N, D].
+        bias: [B, 1, 1, T], added to the scores: `MASKED_SCORE` at pads, 0 at tokens.
     """
 
     def __init__(
@@ -61,14 +66,14 @@ class _EncoderGraph:
         config: Mapping[str, Any],
         task: str,
         layers: int,
-        largest: int | None,
+        int8_largest: int | None,
     ):
         self.data = data
         self.weights = weights
         self.config = config
         self.task = TASKS[task]
         self.layers = layers
-        self.largest = largest
+        self.int8_largest = int8_largest
         self.outputs = outputs_of(task, at_top_layer=layers == config["num_hidden_layers"])
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -146,19 +151,20 @@ class _EncoderGraph:
         constant = self.constant
         is_real = node("Not", node("Equal", "input_ids", "pad_id"))
         is_real = node("Cast", is_real, to=TensorProto.INT64)  # [B, T], 0 or 1
-        flat = node("Reshape", is_real, "flat")  # [B * T]
-        places = node("Reshape", node("NonZero", flat), "flat")  # [n], 0 to B * T - 1
+        is_real_flat = node("Reshape", is_real, "flat")  # [B * T]
+        places = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n], 0 to B * T - 1
         ids = node("Gather", node("Reshape", "input_ids", "flat"), places)  # [n]
         constant("shift", FIRST_POSITION_SHIFT, np.int64)
         positions = node("Add", node("CumSum", is_real, "one"), "shift")  # [B, T]
         positions = node("Gather", node("Reshape", positions, "flat"), places, name="position_ids")  # [n]
 
         shape = node("Shape", "input_ids")
-        number = node("Sub", node("CumSum", flat, "zero"), "one")
-        self.number = node("Reshape", number, shape)  # [B, T]: which of the n; at a pad the one before it
-        self.first = node("Gather", self.number, "zero", axis=1)  # [B]
+        token_of_place = node("Sub", node("CumSum", is_real_flat, "zero"), "one")  # [B * T]
+        # A cell with a pad has the number of the token before it.
+        self.token_of_cell = node("Reshape", token_of_place, shape)  # [B, T]
+        self.first_tokens = node("Gather", self.token_of_cell, "zero", axis=1)  # [B]
         # Heads are rows of D numbers: row i * N + h of [n, N, D] is row (b * N + h) * T + t of [B, N, T, D].
-        row = node("Unsqueeze", node("Mul", self.number, "heads"), "one")
+        row = node("Unsqueeze", node("Mul", self.token_of_cell, "heads"), "one")
         constant("each_head", np.arange(heads)[:, None], np.int64)
         self.to_heads = node("Add", row, "each_head")  # [B, N, T]
         length = node("Gather", shape, "one")
@@ -186,8 +192,9 @@ class _EncoderGraph:
     def _words(self, ids: str) -> str:
         """The rows of the word table: [n, H]."""
         name = "embeddings.word_embeddings.weight"
-        if self.largest is None:
+        if self.int8_largest is None:
             return self.node("Gather", self.weight(name), ids, axis=0)
+        # A row is read but not multiplied, so its numbers may always have 8 bits.
         table, scale = quantised(self.weights[name], axis=1, largest=INT8_LARGEST)
         rows = self.node("Gather", self.stored(name, table), ids, axis=0)
         scales = self.node("Gather", self.stored(f"{name}.scale", scale), ids, axis=0)
@@ -200,7 +207,7 @@ class _EncoderGraph:
         key = self._heads(self._linear(factor, f"{name}self_attn.k_proj"))  # [B, N, T, D]
         value = self._heads(self._linear(factor, f"{name}self_attn.v_proj"))  # [B, N, T, D]
         if only_first:
-            x = node("Gather", x, self.first, axis=0)
+            x = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
             factor = self._factor(x)
         query = self._linear(factor, f"{name}self_attn.q_proj")
         if only_first:
@@ -225,7 +232,7 @@ class _EncoderGraph:
 
     def _factor(self, x: str) -> tuple[str, ...]:
         """The left factor of a product: (x,), or in int8 x as (uint8, scale, zero point)."""
-        if self.largest is None:
+        if self.int8_largest is None:
             return (x,)
         return tuple(self.node_with_outputs("DynamicQuantizeLinear", x, count=3))
 
@@ -240,7 +247,7 @@ class _EncoderGraph:
     def _int8_product(self, factor: tuple[str, ...], name: str) -> str:
         """The product of x, as (uint8, scale, zero point), with a weight in int8; float32."""
         x, x_scale, x_zero = factor
-        integers, scale = quantised(self.weights[name], axis=0, largest=self.largest)
+        integers, scale = quantised(self.weights[name], axis=0, largest=self.int8_largest)
         weight = self.stored(name, integers)
         weight_scale = self.stored(f"{name}.scale", scale[0])
         weight_zero = self.constant(f"{name}.zero", np.zeros(integers.shape[1]), np.int8)
@@ -254,26 +261,30 @@ class _EncoderGraph:
         return self.node("LayerNormalization", x, *weights, axis=-1, epsilon=epsilon)
 
     def _head(self, x: str) -> None:
-        """Write the nodes whose outputs are those of the graph."""
+        """Write the nodes whose outputs are those of the graph.
+
+        Args:
+            x: the last layer's states, [n, H]; [B, H] if the head reads the first tokens alone.
+        """
         node = self.node
         outputs = self.outputs
         if self.task.name == ENCODING:
-            node("Gather", x, self.number, axis=0, name=outputs[0])
-            if len(outputs) > 1:
-                first = node("Gather", x, self.first, axis=0)  # [B, H]
-                node("Tanh", self._linear((first,), "pooler.dense"), name=outputs[1])
+            node("Gather", x, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, H]
+            if len(outputs) > 1:  # the top layer also has the pooled output
+                first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
+                node("Tanh", self._linear((first_states,), "pooler.dense"), name=outputs[1])
             return
-        if self.task.head_reads == POOLED:  # x has the first tokens alone, [B, H]
+        if self.task.head_reads == POOLED:
             pooled = node("Tanh", self._linear((x,), "pooler.dense"))
             node("Identity", self._linear((pooled,), "classifier"), name=outputs[0])
             return
         logits = self._linear((x,), "classifier")  # [n, labels]
         if len(outputs) == 1:
-            node("Gather", logits, self.number, axis=0, name=outputs[0])
+            node("Gather", logits, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, labels]
             return
-        logits = node("Gather", logits, self.number, axis=0)  # [B, T, 2]
-        for place, output in zip(("zero", "one"), outputs, strict=True):
-            node("Gather", logits, place, axis=2, name=output)
+        logits = node("Gather", logits, self.token_of_cell, axis=0)  # [B, T, 2]
+        for label, output in zip(("zero", "one"), outputs, strict=True):  # the start logits, the end logits
+            node("Gather", logits, label, axis=2, name=output)  # [B, T]
 
 
 def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -297,7 +308,7 @@ def write_onnx(
     config: Mapping[str, Any],
     task: str,
     layers: int,
-    largest: int | None = None,
+    int8_largest: int | None = None,
 ) -> None:
     """Write the graph to `path` and the weights to `path` + ".data", as a graph file is limited to 2 GB.
 
@@ -307,11 +318,11 @@ def write_onnx(
         config: `ErnieMConfig.to_dict()` of the model.
         task: one of `model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
-        largest: None: float32; else int8 with weights up to this, `INT8_LARGEST` or `INT7_LARGEST` of
+        int8_largest: None: float32; else int8 with weights up to this, `INT8_LARGEST` or `INT7_LARGEST` of
             `inference.engines`.
     """
     with open(f"{path}.data", "wb") as data:
-        graph = _EncoderGraph(data, weights, config, task, layers, largest)
+        graph = _EncoderGraph(data, weights, config, task, layers, int8_largest)
         graph.write()
     outputs = []
     for name in graph.outputs:
