@@ -18,9 +18,9 @@ from scripts.gpu.report import BOUNDS, compare
 def check_export(quick: bool) -> str:
     """An exported graph on this device, against the model that it was made of."""
     paddle.seed(1)
-    model = SequenceClassifier(toys.config_of(), 3).eval()
+    model = SequenceClassifier(toys.config_of(), num_labels=3).eval()
     layers = toys.SHAPE["num_hidden_layers"]  # a classifier reads the top layer
-    ids = toys.padded_ids(8, 24, toys.VOCABULARY.mask_id, seed=1)
+    ids = toys.padded_ids(rows=8, longest=24, words=toys.VOCABULARY.mask_id, seed=1)
     dygraph = DygraphEngine(model, CLASSIFICATION, layers)
     exact = dygraph(ids)
     with tempfile.TemporaryDirectory() as folder:
@@ -28,7 +28,9 @@ def check_export(quick: bool) -> str:
         spec = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
         paddle.jit.save(graph, str(Path(folder, FILES["paddle"]).with_suffix("")), input_spec=spec)
         outputs = PaddleEngine(Path(folder), graph.outputs)(ids)
-    values = [outputs[name] for name in exact]
+    values = [outputs[name] for name in exact]  # in the order of the exact ones
     bound = BOUNDS["tf32" if device.on_gpu() else "float32"]  # a GPU may multiply in TF32
-    largest = compare("an exported graph", values, list(exact.values()), bound, "predict with the checkpoint")
+    largest = compare(
+        "an exported graph", values, list(exact.values()), bound=bound, advice="predict with the checkpoint"
+    )
     return f"the exported graph is within {largest:.0e} of its model"

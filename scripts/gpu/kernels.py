@@ -108,7 +108,8 @@ def largest_differences(
                 arrays = [rounded(array, dtype) for array in arrays]
             values = value_and_gradients(operation.function, arrays, dtype, here)
             exact = value_and_gradients(operation.exact, arrays, "float64", "cpu")
-            differences.append(compare(f"{name} in {dtype}", values, exact, bound_of(dtype), advice))
+            case = f"{name} in {dtype}"
+            differences.append(compare(case, values, exact, bound=bound_of(dtype), advice=advice))
         lines.append(f"{dtype} {max(differences):.0e}")
     return f"{', '.join(operations)} against float64: {', '.join(lines)}"
 
@@ -221,10 +222,13 @@ def check_flash_mask(quick: bool, dtype: str = "bfloat16") -> str:
     if not device.uses_flash_mask(half=True):
         raise Skipped("no FlashMask on this device")
     differences = []
+    # Tokens: the first fill FlashMask's blocks of 128 rows, the second need pads.
     sizes = [256, 320] if quick else [8192, 8256]
-    for heads in [2] if quick else [12, 16]:
+    longest = 60 if quick else 512
+    numbers_of_heads = [2] if quick else [12, 16]  # base has 12, large 16
+    for heads in numbers_of_heads:
         for tokens in sizes:
-            layout = model_layout(tokens, longest=60 if quick else 512)
+            layout = model_layout(tokens, longest)
             differences.append(_compare_flash_mask(layout, heads, dtype))
             check_dropout_of(device.upload(FlashMask.of(layout)), layout.tokens, heads, dtype)
     return (
@@ -256,7 +260,7 @@ def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:
     values = value_and_gradients(partial(attend, FlashMask), [x], dtype, here)
     exact = value_and_gradients(partial(attend, PaddedMask), [x], "float32", here)
     name = f"FlashMask with {heads} heads and {layout.tokens} tokens"
-    return compare(name, values, exact, BOUNDS["bfloat16"], "use kernels plain")
+    return compare(name, values, exact, bound=BOUNDS["bfloat16"], advice="use kernels plain")
 
 
 def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -> None:
@@ -269,7 +273,7 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
         Failed: one of these does not hold.
     """
     shape = [tokens, heads * HEAD_SIZE]
-    query, key, value = (paddle.to_tensor(array).astype(dtype) for array in _normal(3, shape))
+    query, key, value = (paddle.to_tensor(array).astype(dtype) for array in _normal(count=3, shape=shape))
 
     def attend(value: Tensor) -> Tensor:
         paddle.seed(7)

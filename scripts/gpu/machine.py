@@ -28,7 +28,7 @@ def check_environment(quick: bool) -> str:
         f"{platform.platform()}, Python {platform.python_version()}",
         f"paddlepaddle {paddle.__version__} for CUDA {paddle.version.cuda()}, numpy {np.__version__}",
         f"{cpu.vendor or platform.machine()}, {cpu.cores} cores, {cpu.memory / 2**30:.1f} GiB",
-        prepare(quiet=True),
+        prepare(quiet=True),  # the settings for this CPU, in words
         output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
     ]
     return "; ".join(facts)
@@ -54,7 +54,7 @@ def check_device(quick: bool) -> str:
         raise Failed(str(error)) from error
     driver = check_driver()
     versions = f"CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}, NCCL {paddle.version.nccl()}"
-    facts = [device.summary("float32", 1), versions, f"driver {driver}", flash_mask()]
+    facts = [device.summary("float32", processes=1), versions, f"driver {driver}", flash_mask()]
     return "; ".join(facts)
 
 

@@ -35,10 +35,10 @@ SUMS = 5  # sums of gradients that are timed
 
 
 def losses_of(stage: int) -> dict[str, list[float]]:
-    """Losses and gradient norms of each objective, in float64."""
+    """Objective -> its losses and gradient norms in float64, with this stage of sharding."""
     losses = {}
     for name in OBJECTIVES:
-        losses[name] = toys.train(toys.engine_of("float64", stage=stage), name, STEPS)
+        losses[name] = toys.train(toys.engine_of("float64", stage=stage), name, last=STEPS)
     return losses
 
 
@@ -101,13 +101,13 @@ def check_processes(quick: bool, script: str | Path = ROOT / "scripts" / "gpu_ch
     """
     if device.on_gpu() and paddle.device.cuda.device_count() < 2:
         raise Skipped("one GPU; NCCL needs two")
-    exact = losses_of(0)
+    exact = losses_of(stage=0)
     speed = ""
     for stage in (0, 1):
         results = run_two(str(script), stage)
         for name, losses in exact.items():
             case = f"{name} on two processes, stage {stage},"
-            compare(case, results["losses"][name], losses, BOUNDS["float64"], ADVICE)
+            compare(case, results["losses"][name], losses, bound=BOUNDS["float64"], advice=ADVICE)
         if results["skipped"] != [False, True, False]:
             raise Failed(
                 f"an overflow on process 1 alone, stage {stage}: process 0 skipped {results['skipped']} of "

@@ -42,15 +42,16 @@ def difference(values: Sequence, exact: Sequence) -> float:
     return largest
 
 
-def compare(name: str, values: Sequence, exact: Sequence, bound: float, advice: str) -> float:
+def compare(name: str, values: Sequence, exact: Sequence, *, bound: float, advice: str) -> float:
     """Return the `difference` of the values from the exact ones.
 
     Args:
         name: of the values, in the message.
-        advice: what to do if they are off.
+        bound: the largest difference that is allowed.
+        advice: what the user should do if it is larger, in the message.
 
     Raises:
-        Failed: it is above the bound.
+        Failed: it is larger.
     """
     largest = difference(values, exact)
     if not largest <= bound:

@@ -55,6 +55,7 @@ def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
     """Masked rows of one length, whose ids are as frequent as words are (Zipf).
 
     Args:
+        count: of the rows.
         words: the size of the vocabulary.
     """
     rng = np.random.default_rng(seed)
@@ -62,7 +63,7 @@ def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
     objectives = Objectives(ObjectiveConfig(), vocabulary, max_seq_len=512)
     ordinary_words = words - 1 - toys.FIRST_WORD  # the last id is [MASK]
     ids = toys.FIRST_WORD + rng.zipf(1.2, [count, length - 2]) % ordinary_words  # without [CLS] and [SEP]
-    generators = [generator(seed, 1, row) for row in range(count)]
+    generators = [generator(seed, step=1, index=row) for row in range(count)]
     return objectives.batch("mmlm", [Text(row, 0) for row in ids], generators)
 
 
@@ -106,7 +107,7 @@ def check_speed(quick: bool) -> str:
     """Steps of base: pre-training with four micro-batches, and XNLI."""
     amp = amps()[0]
     shape = toys.SHAPE if quick else toys.BASE_SHAPE
-    engine = toys.engine_for(toys.make_model("float32", 0.1, shape), Precision(amp))
+    engine = toys.engine_for(toys.make_model("float32", dropout=0.1, shape=shape), Precision(amp))
     rows, length = rows_of_a_micro_batch(quick)
     measurement = measure(engine, rows, length)
     of_loss = loss_seconds(engine, measurement.masked)
@@ -155,11 +156,11 @@ def measure(engine: Engine, rows: int, length: int) -> Measurement:
     seconds = seconds_of(step, repeats=3)
     memory = paddle.device.cuda.max_memory_allocated() if device.on_gpu() else 0.0
     shape = ModelShape(
-        config.hidden_size,
-        config.num_hidden_layers,
-        config.num_attention_heads,
-        config.vocab_size,
-        len(toys.LANGUAGES),
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        vocabulary=config.vocab_size,
+        languages=len(toys.LANGUAGES),
     )
     return Measurement(shape, rows, length, masked, seconds, reading, memory)
 
@@ -187,13 +188,13 @@ def warnings_of(share: float, margin: float, memory: float, aligned: float) -> l
         memory: as a share of what is planned.
         aligned: the time of the loss with a multiple of 64 words, as a share of that with the vocabulary.
     """
-    texts = {
+    is_true = {
         "low: look at nvidia-smi for another program, heat, or a power limit": share < LOW_SHARE,
         "the card will wait for its reader": margin < LOW_MARGIN,
         "more memory than benchmarks/plan.py computes": memory > MUCH_MEMORY,
         f"the loss is slow although its word table is padded; {REPORT}": aligned < LOW_ALIGNED,
     }
-    return [f"warning: {text}" for text, holds in texts.items() if holds]
+    return [f"warning: {text}" for text, holds in is_true.items() if holds]
 
 
 def loss_seconds(engine: Engine, masked: int) -> float:

@@ -60,17 +60,18 @@ def classifier_engine(quick: bool, amp: str) -> Engine:
     """An engine for XNLI."""
     paddle.seed(1)
     shape = toys.SHAPE if quick else toys.BASE_SHAPE
-    return toys.engine_for(SequenceClassifier(toys.config_of(shape, 0.1), 3), Precision(amp))
+    model = SequenceClassifier(toys.config_of(shape, dropout=0.1), num_labels=3)
+    return toys.engine_for(model, Precision(amp))
 
 
 def send_xnli(engine: Engine) -> TokenBatch:
     """A batch as XNLI has it, on the device."""
     words = engine.model.ernie_m.config.vocab_size
-    return toys.send_sentences(engine, XNLI_ROWS, XNLI_LENGTH, words)
+    return toys.send_sentences(engine, rows=XNLI_ROWS, longest=XNLI_LENGTH, words=words)
 
 
 def xnli_loss(engine: Engine, batch: TokenBatch) -> tuple[Tensor, dict]:
-    """The loss of a batch, with labels 0, 1, 2, 0, 1, ..."""
+    """The loss of a batch with labels 0, 1, 2, 0, 1, ..., and no sums to log."""
     labels = paddle.arange(XNLI_ROWS) % 3
     return F.cross_entropy(engine.model(batch).astype("float32"), labels), {}
 
@@ -93,11 +94,11 @@ def check_step(quick: bool) -> str:
         raise Skipped("no GPU, so no kernels and nothing to wait for")
     amp = amps()[0]
     engine = classifier_engine(quick, amp)
-    queries: set[paddle.dtype] = set()  # with which FlashMask is called
+    query_dtypes: set[paddle.dtype] = set()  # of the queries with which FlashMask is called
     flashmask = F.flashmask_attention
 
     def recorded(query: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        queries.add(query.dtype)
+        query_dtypes.add(query.dtype)
         return flashmask(query, *arguments, **options)
 
     with mock.patch.object(F, "flashmask_attention", recorded):
@@ -107,25 +108,25 @@ def check_step(quick: bool) -> str:
     attention = "padded groups"
     if device.uses_flash_mask(half=True):
         attention = "FlashMask in bfloat16"
-        check_flash_ran(queries, kernels)
+        check_flash_ran(query_dtypes, kernels)
     copies = check_copies([name for _, name in events], amp)
     phases = phases_of(engine, kernels_of_step=len(kernels))
     costs = [f"{name} {phase.kernels} and {phase.milliseconds:.1f} ms" for name, phase in phases.items()]
     return f"{attention}; kernels and host time of an XNLI step: {', '.join(costs)}; {copies}"
 
 
-def check_flash_ran(queries: set[paddle.dtype], kernels: list[str]) -> None:
+def check_flash_ran(query_dtypes: set[paddle.dtype], kernels: list[str]) -> None:
     """Check that attention was FlashMask in bfloat16.
 
     Args:
-        queries: the types of the queries that FlashMask was called with.
+        query_dtypes: of the queries that FlashMask was called with.
         kernels: the names of the kernels that ran.
 
     Raises:
         Failed: it was not.
     """
-    if queries != {paddle.bfloat16}:
-        raise Failed(f"the queries of FlashMask are {[*map(str, queries)]}, not bfloat16; {REPORT}")
+    if query_dtypes != {paddle.bfloat16}:
+        raise Failed(f"the queries of FlashMask are {[*map(str, query_dtypes)]}, not bfloat16; {REPORT}")
     if not any("flash" in name for name in kernels):
         raise Failed(f"the profiler shows {len(kernels)} kernels, none of flash attention; {REPORT}")
 
@@ -155,7 +156,8 @@ def phases_of(engine: Engine, kernels_of_step: int) -> dict[str, Phase]:
 
     def forward() -> Tensor:
         with engine.autocast():
-            return xnli_loss(engine, batch)[0]
+            loss, _sums = xnli_loss(engine, batch)
+        return loss
 
     def forward_and_backward() -> None:
         forward().backward()
@@ -208,7 +210,7 @@ def check_kernels(quick: bool) -> str:
     advice = "train with kernels plain"
     plain_losses = losses[device.PLAIN]
     case = "training with fast kernels"
-    largest = compare(case, losses[device.FAST], plain_losses, TRAINING_BOUND, advice)
+    largest = compare(case, losses[device.FAST], plain_losses, bound=TRAINING_BOUND, advice=advice)
     speed_up = seconds[device.PLAIN] / seconds[device.FAST]
     # Tiny shapes say nothing about speed, and the times of equal code differ by some per cent.
     better = "plain" if speed_up < 0.95 and not quick else "fast"

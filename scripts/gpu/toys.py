@@ -29,7 +29,7 @@ from training.precision import Precision
 from training.schedules import linear_warmup_decay
 
 LANGUAGES = ["en", "de", "fr"]
-STEPS = 20
+STEPS = 20  # of a training
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
 FIRST_WORD = 4  # the ids of words are 4 to 98, between [UNK] and [MASK]
 SHAPE = {
@@ -78,17 +78,18 @@ def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Ba
     rng = np.random.default_rng([OBJECTIVES.index(objective), step])
     # 8 pairs of English and German and 1 of English and French: BTMLM draws German more often.
     second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
-    objectives = Objectives(ObjectiveConfig(), VOCABULARY, 512, "masks", second)
+    objectives = Objectives(ObjectiveConfig(), VOCABULARY, max_seq_len=512, second_language=second)
 
     def text(language: int) -> Text:
         length = rng.integers(longest // 2, longest)
         return Text(rng.integers(FIRST_WORD, VOCABULARY.mask_id, length), language)
 
     if objective in MONOLINGUAL:
-        examples: list[Text | Pair] = [text(0) for _ in range(count)]
+        examples: list[Text | Pair] = [text(language=0) for _ in range(count)]
     else:
-        examples = [Pair(text(0), text(1)) for _ in range(count)]
-    return objectives.batch(objective, examples, [generator(1, step, number) for number in range(count)])
+        examples = [Pair(text(language=0), text(language=1)) for _ in range(count)]
+    generators = [generator(1, step, number) for number in range(count)]  # with seed 1
+    return objectives.batch(objective, examples, generators)
 
 
 def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
@@ -108,15 +109,16 @@ def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0, **
     """An engine for a model of `make_model`.
 
     Args:
-        options: of `make_model`.
+        options: the dropout and the shape for `make_model`.
     """
     return engine_for(make_model(dtype, **options), precision, stage)
 
 
 def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
     """An engine for this model."""
-    schedule = linear_warmup_decay(4, 2 * STEPS)  # after STEPS steps the rate is still far from 0
-    optimizer = build_optimizer(model, 1e-3, schedule)
+    # After STEPS steps the rate is still far from 0.
+    schedule = linear_warmup_decay(warmup_steps=4, total_steps=2 * STEPS)
+    optimizer = build_optimizer(model, peak_lr=1e-3, schedule=schedule)
     return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=SUMS)
 
 
@@ -171,4 +173,4 @@ def _distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dic
         outputs = [outputs]
     precise = "float64" if model.classifier.weight.dtype == paddle.float64 else "float32"
     squares = [(output.astype(precise) - 1.0).square().mean() for output in outputs]
-    return paddle.add_n(squares), {}
+    return paddle.add_n(squares), {}  # no sums to log

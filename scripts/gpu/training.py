@@ -43,15 +43,16 @@ def check_dropout(quick: bool) -> str:
     """Dropout keeps the mean and repeats itself, and recompute drops the same."""
     advice = "train without dropout (0.0 in the configuration)"
     mean = float(layers.dropout(paddle.ones([100_000]), 0.1, training=True).mean())
-    compare("the mean of ones after dropout", [mean], [1.0], 1e-2, advice)
+    compare("the mean of ones after dropout", [mean], [1.0], bound=1e-2, advice=advice)
     model = toys.make_model("float32", dropout=0.1)
     model.train()
     first = _loss_and_gradients(model, recompute=False)
     again = _loss_and_gradients(model, recompute=False)
     recomputed = _loss_and_gradients(model, recompute=True)
     # A GPU adds the gradients of a repeated token in an order that changes.
-    compare("a second pass with the same seed", again, first, 1e-5 if device.on_gpu() else 0.0, advice)
-    compare("recompute", recomputed, first, 1e-5, "train without run.recompute")
+    bound = 1e-5 if device.on_gpu() else 0.0
+    compare("a second pass with the same seed", again, first, bound=bound, advice=advice)
+    compare("recompute", recomputed, first, bound=1e-5, advice="train without run.recompute")
     return f"mean {mean:.3f}, the same seed drops the same, recompute is equal"
 
 
@@ -89,7 +90,7 @@ def check_objectives(quick: bool) -> str:
         for name in names:
             values = results_of(name, toys.engine_of("float32", Precision(amp)))
             case = f"{name} with amp {amp}"
-            differences.append(compare(case, values, exact[name], TRAINING_BOUND, advice))
+            differences.append(compare(case, values, exact[name], bound=TRAINING_BOUND, advice=advice))
         lines.append(f"amp {amp} within {max(differences):.0e} of {exact_dtype()}")
     return f"{toys.STEPS} steps of each objective, and vectors: {'; '.join(lines)}"
 
@@ -98,7 +99,7 @@ def check_tasks(quick: bool) -> str:
     """Steps of each fine-tuning task, and a step of pre-training without masked tokens."""
 
     def results_of(dtype: str, amp: str) -> dict[str, list[float]]:
-        """Model -> its losses and gradient norms."""
+        """The name of each model -> its losses and gradient norms."""
         models = toys.task_models(dtype)
         return {
             name: toys.train_task(toys.engine_for(model, Precision(amp))) for name, model in models.items()
@@ -110,7 +111,7 @@ def check_tasks(quick: bool) -> str:
         advice = f"fine-tune without amp {amp}"
         for name, values in results_of("float32", amp).items():
             case = f"{name} with amp {amp}"
-            differences.append(compare(case, values, exact[name], TRAINING_BOUND, advice))
+            differences.append(compare(case, values, exact[name], bound=TRAINING_BOUND, advice=advice))
         check_nothing_masked(toys.engine_of("float32", Precision(amp)))
     precisions = " and ".join(f"amp {amp}" for amp in amps())
     return (
@@ -127,7 +128,7 @@ def check_nothing_masked(engine: Engine) -> None:
     """
     no_tokens = np.zeros(0, np.int64)
     batch = dataclasses.replace(
-        toys.batch_of("mmlm", 0), targets=no_tokens, target_ids=no_tokens, target_objectives=no_tokens
+        toys.batch_of("mmlm", step=0), targets=no_tokens, target_ids=no_tokens, target_objectives=no_tokens
     )
     with engine.autocast():
         sent = to_device([batch])
@@ -143,7 +144,7 @@ def check_options(quick: bool) -> str:
     recomputed.model.ernie_m.use_recompute(True)
     exact = toys.train(plain, "camlm", parts=3)
     values = toys.train(recomputed, "camlm", parts=3)
-    compare("recompute with dropout", values, exact, 1e-4, "train without run.recompute")
+    compare("recompute with dropout", values, exact, bound=1e-4, advice="train without run.recompute")
     lines.append("recompute with dropout equal")
 
     if device.on_gpu():
@@ -152,29 +153,31 @@ def check_options(quick: bool) -> str:
             engine = toys.engine_of("float32", Precision(amp, "O2"))
             engine.model.ernie_m.use_recompute(True)
             values = toys.train(engine, "mmlm", parts=3)
-            compare(f"{amp} O2", values, exact, TRAINING_BOUND, "train with run.amp_level O1")
+            advice = "train with run.amp_level O1"
+            compare(f"{amp} O2", values, exact, bound=TRAINING_BOUND, advice=advice)
         lines.append("O2 within 1 %")
 
     values, exact = resumed()
     # A GPU adds some gradients in an order that changes.
-    compare("a resumed run", values, exact, 1e-4 if device.on_gpu() else 0.0, "do not stop a run")
+    bound = 1e-4 if device.on_gpu() else 0.0
+    compare("a resumed run", values, exact, bound=bound, advice="do not stop a run")
     lines.append("resumed through files: equal")
     return "; ".join(lines)
 
 
 def resumed() -> tuple[list[float], list[float]]:
     """Losses and gradient norms of a run's second half: resumed from files, and without a stop."""
-    straight, again = (toys.engine_of("float32") for _ in range(2))
-    toys.train(straight, "mmlm", toys.STEPS // 2)
+    straight, restarted = (toys.engine_of("float32") for _ in range(2))
+    toys.train(straight, "mmlm", last=toys.STEPS // 2)
     weights = {name: tensor.numpy() for name, tensor in straight.model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "training_state")
         save_training_state(path, {"weights": weights, "engine": straight.state_dict()})
         saved = load_training_state(path)
-    again.model.set_state_dict(saved["weights"])
-    again.load_state_dict(saved["engine"])
-    after = toys.train(straight, "mmlm")
-    return toys.train(again, "mmlm"), after
+    restarted.model.set_state_dict(saved["weights"])
+    restarted.load_state_dict(saved["engine"])
+    without_stop = toys.train(straight, "mmlm")
+    return toys.train(restarted, "mmlm"), without_stop
 
 
 def check_overflow(quick: bool) -> str:

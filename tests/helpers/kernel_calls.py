@@ -55,26 +55,31 @@ def linear(x, weight, bias, name=None):
 class NormInHalf:
     """Layer norm, which is on our white list. On a GPU its weights stay in float32.
 
-    A CPU needs weights in the type of the input, so there are other ones here, of that type.
+    A CPU needs weights in the type of the input, so each layer gets a second scale and bias of that type.
     """
 
     def __init__(self):
-        self.weights: dict[LayerNorm, list[paddle.Tensor]] = {}
+        self.weights_of_layer: dict[LayerNorm, list[paddle.Tensor]] = {}
 
     def prepare(self, model: nn.Layer) -> None:
-        """Make the weights."""
+        """Make a scale and a bias in half precision for each layer norm of the model."""
         for layer in model.sublayers():
             if isinstance(layer, LayerNorm):
-                self.weights[layer] = [paddle.ones(layer.weight.shape, HALF) for _ in range(2)]
-                for weight in self.weights[layer]:
+                scale_and_bias = [paddle.ones(layer.weight.shape, HALF) for _ in range(2)]
+                for weight in scale_and_bias:
                     weight.stop_gradient = False
+                self.weights_of_layer[layer] = scale_and_bias
 
     def forward(self, layer: LayerNorm, x: paddle.Tensor) -> paddle.Tensor:
-        return F.layer_norm(x.astype(HALF), layer.weight.shape, *self.weights[layer], layer.epsilon)
+        scale, bias = self.weights_of_layer[layer]
+        return F.layer_norm(x.astype(HALF), layer.weight.shape, scale, bias, layer.epsilon)
 
-    def hand_over(self) -> None:
-        """Give gradients to the parameters."""
-        for layer in self.weights:
+    def set_gradients(self) -> None:
+        """Give each layer norm's own scale and bias a gradient of ones, which the update then counts.
+
+        The backward pass does not reach them, because `forward` uses others.
+        """
+        for layer in self.weights_of_layer:
             layer.weight.grad = paddle.ones_like(layer.weight)
             layer.bias.grad = paddle.ones_like(layer.bias)
 
@@ -105,7 +110,7 @@ def xnli_calls(monkeypatch) -> dict[str, Counter[str]]:
         "forward": calls_of(lambda: losses.append(loss())),
         "backward": calls_of(lambda: losses[0].backward()),
     }
-    norms.hand_over()
+    norms.set_gradients()
     # A step whose loss is there already: what is profiled of it begins after its backward pass.
     monkeypatch.setattr(engine, "_backward", lambda batch, loss_of, totals: totals.add("loss", losses[0]))
     calls["update"] = calls_of(lambda: engine.step([batch], None))
