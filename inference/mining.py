@@ -97,6 +97,9 @@ class MiningOptions:
 class DistinctLines:
     """The lines of a text file that are neither blank nor equal to an earlier one.
 
+    Args:
+        file: the path of the file, or "language<=path".
+
     Attributes:
         language: of the file; "" if it was not named.
         numbers: int64 [N], the number of each line in the file, from 0.
@@ -180,8 +183,12 @@ def mine_pairs(options: MiningOptions) -> None:
         key = search_key(options.neighbours, means)
         forward_paths = part_paths(work / f"forward-{key}", source, "npz")
         backward_paths = part_paths(work / f"backward-{key}", target, "npz")
-        forward = find_neighbours(sources, targets, len(target), options.neighbours, forward_paths)
-        backward = find_neighbours(targets, sources, len(source), options.neighbours, backward_paths)
+        forward = find_neighbours(
+            sources, targets, target_count=len(target), neighbours=options.neighbours, paths=forward_paths
+        )
+        backward = find_neighbours(
+            targets, sources, target_count=len(source), neighbours=options.neighbours, paths=backward_paths
+        )
 
         candidates = mine(forward, backward, options.margin, options.retrieval)
         pairs, threshold_facts = above_threshold(candidates, options.threshold, gold)
@@ -321,7 +328,7 @@ def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> No
 def workers_of(options: MiningOptions) -> AbstractContextManager:
     """What runs `encode_part`: this process alone, or the CPUs of a Ray cluster."""
     if options.ray is None:
-        return LocalWorkers(1)
+        return LocalWorkers(number=1)
     return RayWorkers(number=0, address=options.ray)  # 0: one for each core of the cluster
 
 

@@ -84,6 +84,7 @@ def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | No
     if task == CHOICE:  # its choices are scored by a classifier of one label
         return CLASSIFICATION
     if task not in SUPERVISED_TASKS:
+        # A user names a task by the word of its prediction, such as "classify".
         words = ", ".join(TASKS[name].predictions[0].word for name in SUPERVISED_TASKS)
         raise UserError(
             f"{tensors.source}: it has a classifier, and no file says what it is for; name its task ({words})"

@@ -23,8 +23,8 @@ LONGEST_BODY = 64 << 10  # bytes
 MOST_DISCARDED = 16 << 20  # bytes; a body that is too long, but below this, is read and thrown away
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
-# Their requests are refused if they are too long. On the command line, a long text is cut instead, and many
-# labels may take their time.
+# The predictions whose requests are refused if they are too long. On the command line, a long text is cut
+# instead, and many labels may take their time.
 LIMITED_WORDS = ("search", "translate-probe", "zero-shot")
 PAGE = Path(__file__).with_name("page.html")
 # With this policy, a browser loads nothing from other sites and does not show the page in a frame.
@@ -42,7 +42,7 @@ def answerers_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, A
 
 
 def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
-    """What the server offers of a model."""
+    """The words of the predictions that the server offers on a model."""
     predictions = []
     if model.task is not None:
         predictions += TASKS[model.task].predictions
@@ -138,13 +138,13 @@ def _limit_requests(app: "FastAPI") -> None:
             async for _ in request.stream():
                 pass
         detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
-        return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
+        return JSONResponse({"detail": detail}, status_code=413, headers={"Connection": "close"})
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         # Without the input, which may be nothing that JSON can hold.
         details = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
-        return JSONResponse({"detail": details}, 422)
+        return JSONResponse({"detail": details}, status_code=422)
 
 
 def _add_endpoint(app: "FastAPI", word: str, answerer: Answerer) -> None:
@@ -195,7 +195,7 @@ def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int)
         ws="none",
         proxy_headers=False,
         timeout_keep_alive=2,
-        timeout_graceful_shutdown=LONGEST_WAIT + 1,  # until then, half a request has been given up
+        timeout_graceful_shutdown=LONGEST_WAIT + 1,  # by then, a request that came in part was given up
         limit_concurrency=MOST_CONNECTIONS,
         headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
     )

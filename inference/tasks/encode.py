@@ -125,7 +125,7 @@ def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id
     """Pool the outputs of an encoder for ids [B, T] to one vector for each row, [B, H]."""
     if pooling == "pooled":
         return outputs["pooled"]
-    weights = mean_weights(ids, pad_id, pooling == "specials").astype(np.float32)  # [B, T]
+    weights = mean_weights(ids, pad_id, specials=pooling == "specials").astype(np.float32)  # [B, T]
     return (weights[:, None] @ outputs["sequence"])[:, 0]  # [B, 1, T] @ [B, T, H]
 
 

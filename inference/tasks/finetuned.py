@@ -24,7 +24,9 @@ from reader.tagging import JOINT, Sentence, is_tag
 from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
-RANKED = 20  # a softmax over so many candidates gives the probabilities, as in run_mrc.py; or top_k, if more
+# The probabilities of answers are a softmax over so many candidates, as in run_mrc.py, or over top_k if that
+# is more.
+RANKED = 20
 _NO_TYPE = "_"  # the type of an entity whose tags are bare ids
 
 

@@ -31,7 +31,7 @@ def texts_of(request: dict, tokenizer: Tokenizer, longest: int, optional: bool =
     for key, may_be_absent in (("text_a", False), ("text_b", optional)):
         text = text_of(request, key, may_be_absent)
         if text:
-            check_length(key, len(tokenizer.encode(text)), min(LONGEST, longest))
+            check_length(key, count=len(tokenizer.encode(text)), most=min(LONGEST, longest))
             texts.append(text)
     return texts
 
@@ -147,6 +147,7 @@ class DrawMasks:
 
     def parse(self, request: dict) -> MaskRequest:
         objective = text_of(request, "objective", choices=OBJECTIVES)
+        # A pair has four special tokens, so each text has half of the input without two of them.
         longest = self.model.longest // 2 - 2
         texts = texts_of(request, self.model.tokenizer, longest, optional=objective in _OF_ONE_TEXT)
         return MaskRequest(objective, texts)

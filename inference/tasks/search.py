@@ -100,9 +100,9 @@ class SearchCorpus:
         self.sentences = read_corpus(options.corpus)
         self.top_k = min(options.top_k, len(self.sentences))
         languages = np.array([sentence.language for sentence in self.sentences])
-        in_order = dict.fromkeys(languages.tolist())  # each language once, in the order of the corpus
+        distinct_languages = dict.fromkeys(languages.tolist())  # in the order of the corpus
         # language -> the numbers of its sentences
-        self.members = {language: np.flatnonzero(languages == language) for language in in_order}
+        self.members = {language: np.flatnonzero(languages == language) for language in distinct_languages}
         self.plain_vectors_at = cache(self._encode_corpus)
         self.unit_vectors_at = cache(self._unit_vectors)
         self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus before the first request
@@ -155,7 +155,7 @@ class SearchCorpus:
             UserError: it would be.
         """
         count = len(self.encode.model.tokenizer.encode(request.text))
-        check_length("text", count, self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
+        check_length("text", count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
     def answer(self, requests: list[SearchInput]) -> list[dict]:
         answers: list[dict] = [{} for _ in requests]
@@ -181,7 +181,7 @@ class SearchCorpus:
         """The sentences found for each query of [N, H], the nearest first."""
         hits: list[list[Hit]] = [[] for _ in queries]
         if each:
-            for members in self.members.values():
+            for members in self.members.values():  # of each language
                 _add_nearest(hits, queries, vectors, members, count=1)
         else:
             _add_nearest(hits, queries, vectors, np.arange(len(vectors)), self.top_k)

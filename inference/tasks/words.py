@@ -110,7 +110,7 @@ class FillMasks(MaskedLmTask):
             raise UserError(f"'text' has no {MASK} to fill")
         language = None if request.get("language") is None else self.language_of(request)
         ids = masked_ids(self.tokenizer, text)
-        check_length("text", len(ids), self.max_seq_len)
+        check_length("text", count=len(ids), most=self.max_seq_len)
         return MaskedText(ids, language)
 
     @paddle.no_grad()
@@ -184,15 +184,15 @@ class ProbeTranslation(MaskedLmTask):
             UserError: it would be.
         """
         text = Text(np.asarray(request.ids), request.language)
-        count_that_fits, _ = self.objectives.pseudo_lengths(text)
-        check_length("text", len(request.ids), count_that_fits)
+        most_tokens, _pseudo_tokens = self.objectives.pseudo_lengths(text)
+        check_length("text", count=len(request.ids), most=most_tokens)
 
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
         languages = [request.language for request in requests]
         texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
-        # The objective takes one for each text, to mask it in the second stage, which is not used here.
-        rngs = [generator(0, 0, number) for number in range(len(texts))]
+        # The objective takes a generator for each text, to mask it in the second stage, which is not run.
+        rngs = [generator(seed=0, step=0, index=number) for number in range(len(texts))]
         batch = self.objectives.batch("btmlm", texts, rngs, languages)
         with self.autocast():
             (on_device,) = to_device([batch])
