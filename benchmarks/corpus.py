@@ -116,9 +116,9 @@ def megabytes(args: Namespace, folder: Path) -> float:
 
 def contenders() -> dict[str, Contender]:
     return {
-        OURS: Contender("ours", ours, {"deduplicate": "false"}, is_ours=True),
+        OURS: Contender("ours", ours, options={"deduplicate": "false"}, is_ours=True),
         "ours_deduplicated": Contender(
-            "ours, duplicates removed", ours, {"deduplicate": "true"}, is_ours=True
+            "ours, duplicates removed", ours, options={"deduplicate": "true"}, is_ours=True
         ),
         "hf_latest_processes": Contender("newest tokenizers, processes", tokenizers, environment=LATEST),
     }
@@ -126,7 +126,7 @@ def contenders() -> dict[str, Contender]:
 
 def main() -> None:
     sizes = {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))}
-    compare(__doc__, contenders(), sizes, "MB/s", megabytes, write_text)
+    compare(__doc__, contenders(), sizes, unit="MB/s", amount=megabytes, prepare=write_text)
 
 
 if __name__ == "__main__":

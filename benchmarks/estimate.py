@@ -177,7 +177,7 @@ class Work(NamedTuple):
 
     products: float = 0.0  # operations
     attention: float = 0.0  # operations
-    moved: float = 0.0  # bytes
+    moved: float = 0.0  # bytes that are read and written
 
     def seconds(self, card: Card) -> float:
         """The time on a card."""
@@ -247,7 +247,7 @@ def pretraining_speed(shape: ModelShape, length: int, micro_batch: int, card: Ca
 
     The time in which the cards sum their gradients is left out.
     """
-    parts = pretraining_parts(shape, length, micro_batch, RECIPE_TOKENS, card.fused)
+    parts = pretraining_parts(shape, length, micro_batch, tokens=RECIPE_TOKENS, fused=card.fused)
     seconds = {name: work.seconds(card) for name, work in parts.items()}
     total = sum(seconds.values())
     share_of_peak = operations(shape, length) * RECIPE_TOKENS / total / (card.tflops * 1e12)
@@ -260,7 +260,8 @@ def fine_tuning_seconds(
 ) -> float:
     """Seconds of a fine-tuning step: of the host or of the card, whichever takes longer.
 
-    Of the word table only the rows of the step's words move, at most a few per cent, which are left out.
+    Of the word table only the rows of the step's words are read and updated. They are at most a few per cent
+    of the table, and are left out.
 
     Args:
         tokens: of the step, without pads.
@@ -278,7 +279,7 @@ def fine_tuning_seconds(
     # The passes are those of `pretraining_parts`, without stage 1 and recompute.
     layers = Work(
         products=3 * 2 * shape.matrices,
-        attention=(1 + 5 / 2) * scores(shape, length),
+        attention=(1 + 5 / 2) * scores(shape, length),  # with FlashMask
         moved=HALF * LAYER_NUMBERS * shape.layers * shape.hidden,
     )
     casts = Work(moved=cast_bytes * shape.matrices).times(micro_batches)

@@ -156,7 +156,8 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     if amp is None:
         amp = args.amp
     labels = read_batches(folder)["labels"]
-    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // HEAD_SIZE)
+    heads = args.hidden // HEAD_SIZE
+    config = ErnieMConfig(args.vocab, args.hidden, args.layers, num_attention_heads=heads)
     model = SequenceClassifier(config, len(labels))
 
     def loss_of_arrays(input_ids, targets):
@@ -175,7 +176,8 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
         return (micro_batch,)
 
     def loss_of(micro_batch):
-        loss, _ = task.loss(model, *task.send_batches(model, [micro_batch]))
+        (sent,) = task.send_batches(model, [micro_batch])
+        loss, _sums = task.loss(model, sent)
         return loss
 
     time_all(folder, args, our_step(model, loss_of, amp), collate)
@@ -227,7 +229,7 @@ def time_all(folder: Path, args: Namespace, step: Callable, collate: Callable, o
     """
     drawn = read_batches(folder)
     batches = [collate(batch) for batch in drawn[order]]
-    warm_up = [batches[0]] * WARM_UP  # `time_steps` does not count these
+    warm_up = [batches[0]] * WARM_UP  # steps that `time_steps` does not time
     seconds = time_steps(step, warm_up + batches)
     tell(seconds if args.length else sum(seconds), check=drawn["tokens"])
 
@@ -276,7 +278,7 @@ def contenders() -> dict[str, Contender]:
 
 
 def main() -> None:
-    compare(__doc__, contenders(), SIZES, "tokens/s", tokens_of, draw)
+    compare(__doc__, contenders(), SIZES, unit="tokens/s", amount=tokens_of, prepare=draw)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,10 @@ SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 1
 
 
 def mmlm_batches(args: Namespace) -> Iterator[tuple]:
-    """Endless batches of `args.batch` random texts of full length, each as a tuple with one element."""
+    """Endless batches of `args.batch` random texts of full length.
+
+    A tuple holds the arguments of one step, which here are the batch alone.
+    """
     import numpy as np
 
     from pretrain.config import ObjectiveConfig
@@ -47,7 +50,7 @@ def mmlm_batches(args: Namespace) -> Iterator[tuple]:
         for _ in range(args.batch):
             ids = rng.choice(vocabulary.ordinary_ids, args.length - 2)  # [CLS] and [SEP] are added
             texts.append(Text(ids, language=0))
-        generators = [generator(0, step, i) for i in range(args.batch)]
+        generators = [generator(seed=0, step=step, index=i) for i in range(args.batch)]
         yield (objectives.batch("mmlm", texts, generators),)
 
 
@@ -76,11 +79,13 @@ def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
     from model.heads import PreTrainingModel
     from pretrain.loss import masked_lm_loss, to_device
 
-    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // HEAD_SIZE)
+    heads = args.hidden // HEAD_SIZE
+    config = ErnieMConfig(args.vocab, args.hidden, args.layers, num_attention_heads=heads)
     model = PreTrainingModel(config, ["en"])
 
     def loss_of(batch):
-        return masked_lm_loss(model, *to_device([batch])).total / len(batch.targets)
+        (sent,) = to_device([batch])
+        return masked_lm_loss(model, sent).total / len(batch.targets)
 
     step = our_step(model, loss_of, amp)
     time_batches(args, step, mmlm_batches(args))
@@ -128,4 +133,4 @@ def contenders() -> dict[str, Contender]:
 
 
 if __name__ == "__main__":
-    compare(__doc__, contenders(), SIZES, "tokens/s", tokens_of)
+    compare(__doc__, contenders(), SIZES, unit="tokens/s", amount=tokens_of)

@@ -225,10 +225,11 @@ def strategies(result: Mapping[str, Any]) -> str:
     """What benchmarks/pretrain_cost.py measured: a table of the strategies, and their ratio."""
     lines = [["", "tokens/s"]]
     lines += [[name, f"{speed:,g}"] for name, speed in result["tokens_per_second"].items()]
+    least, *_quartiles, most = result["spread"]
     return (
         f"{in_markdown(lines)}\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
-        f"(median of {result['alternations']} alternations, {result['spread'][0]:.3f} to "
-        f"{result['spread'][-1]:.3f}). Peak memory {result['peak_gb']:.1f} GB."
+        f"(median of {result['alternations']} alternations, {least:.3f} to {most:.3f}). "
+        f"Peak memory {result['peak_gb']:.1f} GB."
     )
 
 

@@ -44,8 +44,8 @@ RUNTIME = 2 * GB  # of CUDA, NCCL and Paddle
 CARDS_OF_A_MACHINE = 8
 BETWEEN_MACHINES = 25  # GB/s
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
-BASE = ModelShape(768, 12, 12, 250_002)
-LARGE = ModelShape(1024, 24, 16, 250_002)
+BASE = ModelShape(hidden=768, layers=12, heads=12, vocabulary=250_002)
+LARGE = ModelShape(hidden=1024, layers=24, heads=16, vocabulary=250_002)
 # With these, base and large leave a sixth of the card's memory free; large needs recompute on cards of 32 GB
 # or less.
 MICRO_BATCH_TOKENS = {"V100": 8192, "4090": 8192, "A100": 32768, "H100": 32768, "H200": 65536}
@@ -123,6 +123,7 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
         activations = inputs + layer
     else:
         activations = (shape.layers - 1) * layer + last_layer
+    # The number of weights whose moments are on this card.
     in_optimizer = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
     chunk = min(run.logits, sizes.product * MASKED * tokens * shape.vocabulary)
     return {
@@ -141,7 +142,14 @@ def row(shape: ModelShape, run: PlannedRun, stage: int, cards: int, card: Card) 
     """GB by part and in all, GB sent, seconds of a step, tokens per second and days, as text."""
     parts = memory(shape, run, stage, cards)
     tokens = run.batch * run.length
-    work = pretraining_parts(shape, run.length, run.micro_batch, tokens / cards, run.fused, run.recompute)
+    work = pretraining_parts(
+        shape,
+        length=run.length,
+        micro_batch=run.micro_batch,
+        tokens=tokens / cards,
+        fused=run.fused,
+        recompute=run.recompute,
+    )
     seconds = sum(part.seconds(card) for part in work.values())
     # In a ring, a reduce-scatter of the gradients and an all-gather of their sums (stage 1: of the
     # parameters) send all but one of `cards` parts each.
@@ -160,12 +168,13 @@ def speed_table() -> list[list[str]]:
     lines: list[list[str]] = []
     for name, micro_batch in MICRO_BATCH_TOKENS.items():
         card = CARDS[name]
-        speed = pretraining_speed(BASE, 512, micro_batch, card)
+        speed = pretraining_speed(BASE, length=512, micro_batch=micro_batch, card=card)
         if not lines:
             lines.append(["card", "micro-batch", "tokens/s", "of the peak", *speed.shares, "XNLI, ms a step"])
         shares = [f"{share:.0%}" for share in speed.shares.values()]
         cells = [name, f"{micro_batch:,}", f"{speed.tokens_per_second:,.0f}", f"{speed.share_of_peak:.0%}"]
-        milliseconds = 1e3 * fine_tuning_seconds(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card)
+        tokens = XNLI_ROWS * XNLI_LENGTH
+        milliseconds = 1e3 * fine_tuning_seconds(BASE, tokens, XNLI_LENGTH, card)
         # The kernel calls were counted with FlashMask.
         xnli = f"{milliseconds:.0f}" if card.fused else ""
         lines.append([*cells, *shares, xnli])
@@ -198,7 +207,7 @@ def recipe_table(card: Card) -> list[list[str]]:
         for shape, epochs in ((BASE, recipe.epochs), (LARGE, recipe.large_epochs)):
             seconds = fine_tuning_seconds(shape, tokens, recipe.length, card, micro_batches=recipe.devices)
             minutes = epochs * recipe.steps_of_an_epoch * seconds / 60
-            gigabytes = fine_tuning_memory(shape, recipe.batch * recipe.max_seq_len) / GB
+            gigabytes = fine_tuning_memory(shape, tokens=recipe.batch * recipe.max_seq_len) / GB
             cells += [f"{minutes:.0f}", f"{gigabytes:.0f}"]
         lines.append(cells)
     return lines
@@ -208,7 +217,12 @@ def read_run(path: str, vocabulary: int, options: list[str], card: Card) -> tupl
     """Read a configuration of run_pretrain.py, with options that change it."""
     config = load_config(PretrainConfig, ["--config", path, *options])
     model = config.model
-    shape = ModelShape(model.hidden_size, model.num_hidden_layers, model.num_attention_heads, vocabulary)
+    shape = ModelShape(
+        hidden=model.hidden_size,
+        layers=model.num_hidden_layers,
+        heads=model.num_attention_heads,
+        vocabulary=vocabulary,
+    )
     precision = "float32" if config.run.amp == "none" else config.run.amp_level
     run = PlannedRun(
         batch=config.optimizer.batch_size,

@@ -77,7 +77,7 @@ def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args: Namespac
                 examples = [Pair(text(), text()) for _ in range(count)]
             for start in range(0, count, args.micro):
                 part = examples[start : start + args.micro]
-                rngs = [generator(0, step, number + i) for i in range(len(part))]
+                rngs = [generator(seed=0, step=step, index=number + i) for i in range(len(part))]
                 batches.append(objectives.batch(name, part, rngs))
                 number += len(part)
         masked = sum(batch.masked for batch in batches)  # [objectives]
@@ -99,7 +99,7 @@ def time_alternations(args: Namespace) -> dict[str, list[float]]:
     steps = {name: random_steps(strategy, vocabulary, args) for name, strategy in STRATEGIES.items()}
     config = ErnieMConfig(args.vocab, hidden_size=768, num_hidden_layers=args.layers, num_attention_heads=12)
     model = PreTrainingModel(config, LANGUAGES)
-    engine = Engine(model, build_optimizer(model, 5e-5), sums=SUMS)
+    engine = Engine(model, build_optimizer(model, peak_lr=5e-5), sums=SUMS)
     rng = np.random.default_rng(1)
     # The pieces of each language, from which its pseudo-tokens are chosen.
     count = vocabulary.size // WORDS_OF_ALL
@@ -108,7 +108,8 @@ def time_alternations(args: Namespace) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(args.alternations + WARM_UP):
         # The order changes, so that neither strategy always follows the other.
-        for name in [BASE, FULL] if number % 2 else [FULL, BASE]:
+        order = [BASE, FULL] if number % 2 else [FULL, BASE]
+        for name in order:
             step_batches = next(steps[name])
             start = time.perf_counter()
             result = engine.step(send_step(step_batches), partial(objectives_loss, model, pseudo_tokens))

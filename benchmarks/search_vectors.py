@@ -31,9 +31,10 @@ def write_vectors(folder: Path, args: Namespace) -> None:
     """Write random vectors of length 1, one slice at a time."""
     rng = np.random.default_rng(0)
     for name, count in ((TARGETS, args.vectors), (QUERIES, args.queries)):
-        file = np.lib.format.open_memmap(folder / name, "w+", np.float32, (count, args.width))
+        shape = (count, args.width)
+        file = np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.float32, shape=shape)
         for start in range(0, count, SLICE):
-            part = rng.standard_normal([min(SLICE, count - start), args.width], np.float32)
+            part = rng.standard_normal([min(SLICE, count - start), args.width], dtype=np.float32)
             file[start : start + SLICE] = part / np.linalg.norm(part, axis=1, keepdims=True)
         file.flush()
 
@@ -124,4 +125,4 @@ def contenders() -> dict[str, Contender]:
 
 
 if __name__ == "__main__":
-    compare(__doc__, contenders(), SIZES, "queries/s", number_of_queries, write_vectors)
+    compare(__doc__, contenders(), SIZES, unit="queries/s", amount=number_of_queries, prepare=write_vectors)

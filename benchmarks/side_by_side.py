@@ -155,14 +155,16 @@ def run_rounds(
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):
         for name in list(runs):
-            names = [name]
+            names = [name]  # of the contenders that run together
             if contenders[name].takes_turns and name != OURS and OURS in contenders:
                 names = [OURS, name]
             results = run_together({member: contenders[member] for member in names}, flags)
             if results is None:
                 del runs[name]
                 continue
-            medians = [f"{member} {median(each['seconds']):.3g} s" for member, each in results.items()]
+            medians = []
+            for member, result in results.items():
+                medians.append(f"{member} {median(result['seconds']):.3g} s")
             print(f"round {number}: {', '.join(medians)}", flush=True)
             result = results[name]
             if len(names) > 1:

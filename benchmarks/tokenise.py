@@ -152,4 +152,5 @@ def contenders() -> dict[str, Contender]:
 
 
 if __name__ == "__main__":
-    compare(__doc__, contenders(), {"sentences": 50_000}, "sentences/s", number_of_sentences, write_files)
+    sizes = {"sentences": 50_000}
+    compare(__doc__, contenders(), sizes, unit="sentences/s", amount=number_of_sentences, prepare=write_files)

@@ -58,7 +58,7 @@ def our_step(model: Any, loss_of: Callable, amp: str = "none") -> Callable[..., 
     from training.optimizer import build_optimizer
     from training.precision import Precision
 
-    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01)
+    optimizer = build_optimizer(model, peak_lr=5e-5, weight_decay=0.01)
     engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp, cpu_bf16=amp == "bf16"))
 
     def step(*batch: Any) -> None:
@@ -100,7 +100,7 @@ def torch_step(
     shape = hf_config(args.layers, args.vocab, args.hidden, attn_implementation=attention, **config)
     model = getattr(transformers, f"XLMRoberta{head}")(shape).to(device).train()
     # None leaves the choice to torch, as in a program that does not name it.
-    optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=fused or None)
 
     def step(*arrays: Any) -> None:
         input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
