@@ -161,9 +161,9 @@ def show(seconds: float) -> None:
     zero_shot: dict[str, dict[str, float]] = {}
     searches: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
     for start in COLOURS:
-        (accuracy,) = read(OUTPUT / f"{start}-nli" / "results.json")[
-            "tables"
-        ]  # "mean": over the seeds, here one
+        results = read(OUTPUT / f"{start}-nli" / "results.json")
+        (accuracy,) = results["tables"]
+        # "mean" is over the seeds, of which there is one.
         zero_shot[start] = {code: accuracy["mean"][code] for code in CODES}
         sweep = read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
         for search, row in SEARCHES.items():
@@ -216,11 +216,12 @@ def draw(zero_shot: Rows, plain: Rows, centred: Rows, path: Path) -> None:
     upper, middle, lower = figure.subplots(3)
     shifts = dict(zip(COLOURS, (-0.27, 0, 0.27)))  # start -> where its bar stands beside the language's place
     for axis, rows in ((upper, zero_shot), (middle, plain), (lower, centred)):
+        languages = list(next(iter(rows.values())))  # those of the first start; all have the same
         for start, row in rows.items():
             middles = np.arange(len(row)) + shifts[start]
             bars = axis.bar(middles, list(row.values()), width=0.26, color=COLOURS[start], label=start)
             axis.bar_label(bars, fmt="%.0f", fontsize=7)
-        axis.set_xticks(np.arange(len(row)), list(row))
+        axis.set_xticks(np.arange(len(languages)), languages)
         axis.set(ylabel="per cent", ylim=(0, 108))
     upper.axhline(100 / 3, color="#cc6677", linewidth=1, label="chance")
     upper.set_title("Accuracy after fine-tuning on English only")

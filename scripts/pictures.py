@@ -116,15 +116,15 @@ def masks() -> str:
     left = MARGIN
     height = 0
     for matrix in matrices():
-        parts += draw_matrix(matrix, left, MARGIN)
+        parts += draw_matrix(matrix, left, top=MARGIN)
         left += LABELS + matrix.size + MARGIN
         height = max(height, MARGIN + TITLE + LABELS + matrix.size)
-    place = MARGIN
+    x = MARGIN  # where the next entry of the legend begins
     for kind, meaning in LEGEND.items():
-        parts.append(rectangle(place, height + MARGIN, 14, 14, COLOURS[kind]))
-        parts.append(text(place + 20, height + MARGIN + 12, meaning, size=12, anchor="start"))
-        place += 44 + 7 * len(meaning)  # a letter of this size has about 7 pixels
-    return svg(max(left, place), height + 2 * MARGIN + 14, parts)
+        parts.append(rectangle(x, height + MARGIN, width=14, height=14, colour=COLOURS[kind]))
+        parts.append(text(x + 20, height + MARGIN + 12, meaning, size=12, anchor="start"))
+        x += 44 + 7 * len(meaning)  # a letter of this size has about 7 pixels
+    return svg(max(left, x), height + 2 * MARGIN + 14, parts)
 
 
 def draw_matrix(matrix: Matrix, left: int, top: int) -> list[str]:
@@ -141,7 +141,7 @@ def draw_matrix(matrix: Matrix, left: int, top: int) -> list[str]:
             colour = COLOURS[kind if matrix.mask[query, key] else HIDDEN]
             x = first_column + matrix.offset(key)
             y = first_row + matrix.offset(query)
-            parts.append(rectangle(x, y, CELL - 2, CELL - 2, colour))
+            parts.append(rectangle(x, y, width=CELL - 2, height=CELL - 2, colour=colour))
     return parts
 
 
@@ -151,8 +151,8 @@ def btmlm() -> str:
     pseudo_tokens = ["das", "rote", "Haus"]
     masked_sentence = ["the", "[MASK]", "house", "stands"]
     parts = [text(MARGIN, 26, "Stage 1: make pseudo-tokens, without gradient", size=14, anchor="start")]
-    parts += draw_tokens(sentence, [SOURCE] * 4, 0, top=86)
-    parts += draw_tokens(["[MASK]"] * 3, [MASKED] * 3, 4, top=86)
+    parts += draw_tokens(sentence, [SOURCE] * 4, first=0, top=86)
+    parts += draw_tokens(["[MASK]"] * 3, [MASKED] * 3, first=4, top=86)
     for number, word in enumerate(pseudo_tokens):
         parts.append(arrow(token_middle(4 + number), 84, token_middle(4 + number), 66))
         parts.append(text(token_middle(4 + number), 58, word, colour=COLOURS[PSEUDO], size=14))
@@ -161,8 +161,8 @@ def btmlm() -> str:
     parts.append(text(MARGIN, 136, note, size=12, anchor="start"))
     parts.append(text(MARGIN, 184, "Stage 2: learn from them", size=14, anchor="start"))
     kinds = [SOURCE, MASKED, SOURCE, SOURCE]
-    parts += draw_tokens(masked_sentence, kinds, 0, top=236)
-    parts += draw_tokens(pseudo_tokens, [PSEUDO] * 3, 4, top=236)
+    parts += draw_tokens(masked_sentence, kinds, first=0, top=236)
+    parts += draw_tokens(pseudo_tokens, [PSEUDO] * 3, first=4, top=236)
     parts.append(arrow(token_middle(1), 234, token_middle(1), 216))
     parts.append(text(token_middle(1), 208, "red", colour=COLOURS[SOURCE], size=14))
     note = "all tokens see all tokens; the loss is on the masked word of the sentence"
@@ -174,7 +174,8 @@ def draw_tokens(words: Iterable[str], kinds: Iterable[str], first: int, top: int
     """Boxes with words, from the place `first` on."""
     parts = []
     for place, (word, kind) in enumerate(zip(words, kinds), first):
-        parts.append(rectangle(token_middle(place) - 36, top, 72, 28, COLOURS[kind]))
+        left = token_middle(place) - 36
+        parts.append(rectangle(left, top, width=72, height=28, colour=COLOURS[kind]))
         parts.append(text(token_middle(place), top + 19, word, colour="#ffffff"))
     return parts
 
@@ -196,7 +197,7 @@ def ratios(rows: Mapping[str, Mapping[str, Any]]) -> str:
         ratio = result["ratio"]
         end = BAR_LEFT + round(BAR_UNIT * ratio)
         parts.append(text(BAR_LEFT - 10, top + 15, row["title"], anchor="end"))
-        parts.append(rectangle(BAR_LEFT, top, end - BAR_LEFT, 20, COLOURS[SOURCE]))
+        parts.append(rectangle(BAR_LEFT, top, width=end - BAR_LEFT, height=20, colour=COLOURS[SOURCE]))
         parts.append(text(end + 8, top + 15, f"{ratio:.2f} times {peer}", size=12, anchor="start"))
         top += 30
     line = BAR_LEFT + BAR_UNIT  # where a bar of 1 ends

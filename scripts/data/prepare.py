@@ -383,6 +383,7 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """
     lines = read_lines(file.path, or_latin=True)
     form = "a word, what else is known of it, and its tag, with spaces or tabs between"
+    # Of each sentence, the number of its first line, and the cells of its lines.
     sentences = list(read_columns(lines, file.path, _cells, form))
     for first_line, rows in sentences:
         for line, cells in enumerate(rows, first_line):
@@ -395,7 +396,7 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
 
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()
-    written = ["text_a\tlabel"]
+    output_lines = ["text_a\tlabel"]
     for _, rows in sentences:
         words, tags = words_and_tags(rows, prefix)
         if not words:
@@ -403,16 +404,16 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
         if lower_case:
             words = [word.lower() for word in words]
         iob2 = to_iob2(tags)
-        entities.update(start.tag[2:] for start in entity_starts(iob2))
+        entities.update(start.tag.removeprefix("B-") for start in entity_starts(iob2))
         counts["sentences"] += 1
         counts["words"] += len(words)
         counts["tags rewritten"] += sum(old != new for old, new in zip(tags, iob2))
-        written.append(f"{JOINT.join(words)}\t{JOINT.join(iob2)}")
+        output_lines.append(f"{JOINT.join(words)}\t{JOINT.join(iob2)}")
     if not counts:
         raise UserError(f"{file.path}: no sentence in it")
     types = sorted(entities, key=_place_of_type)
     of_types = {type_: entities[type_] for type_ in types}
-    content = "\n".join([*written, ""]).encode()
+    content = "\n".join([*output_lines, ""]).encode()
     yield Prepared(file.language, content, types, of_types | counts)
 
 
@@ -460,14 +461,15 @@ def read_parts_of_speech(file: DataFile, lower_case: bool) -> Iterator[Prepared]
         UserError: as `scripts.data.treebank.read_sentences`.
     """
     counts: Counter[str] = Counter()
-    written = ["text_a\tlabel"]
+    output_lines = ["text_a\tlabel"]
     for sentence in read_sentences(read_lines(file.path), file.path):
         words, tags = words_and_tags(sentence, prefix="")
         if words:
             counts["sentences"] += 1
             counts["words"] += len(words)
-            written.append(f"{JOINT.join(words)}\t{JOINT.join(tags)}")
-    yield Prepared(file.language, "\n".join([*written, ""]).encode(), PARTS_OF_SPEECH, counts)
+            output_lines.append(f"{JOINT.join(words)}\t{JOINT.join(tags)}")
+    content = "\n".join([*output_lines, ""]).encode()
+    yield Prepared(file.language, content, PARTS_OF_SPEECH, counts)
 
 
 def read_tydiqa(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
@@ -479,7 +481,7 @@ def read_tydiqa(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     if file.language is not None:
         yield from read_questions(file, lower_case)
         return
-    read_squad(file.path, "train")  # checks the form
+    read_squad(file.path, purpose="train")  # checks the form
     texts: Counter[str] = Counter()  # language -> number of paragraphs
     questions: Counter[str] = Counter()  # language -> number of questions
     articles: dict[str, list] = defaultdict(list)  # language -> articles in SQuAD's form
@@ -512,7 +514,7 @@ def read_questions(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
         UserError: as `read_squad`.
     """
     # Ids may repeat in training files; in dev and test every answer needs its own.
-    content = read_squad(file.path, "train" if file.split == "train" else "dev")
+    content = read_squad(file.path, purpose="train" if file.split == "train" else "dev")
     unanswered = sum(question.span is None for question in content.questions)
     counts = {"texts": len(content.contexts), "questions": len(content.questions), "unanswered": unanswered}
     yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
@@ -520,12 +522,14 @@ def read_questions(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
 
 def read_paraphrases(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """The pairs of PAWS-X. Label 1 is a paraphrase."""
-    return read_pairs(file, {"0": "0", "1": "1"}, paraphrases=True)
+    return read_pairs(file, labels={"0": "0", "1": "1"}, paraphrases=True)
 
 
 def read_inferences(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """The pairs of XNLI, whose training files write "contradictory" for contradiction."""
-    return read_pairs(file, {label: label for label in NLI} | {"contradictory": "contradiction"})
+    labels = {label: label for label in NLI}
+    labels["contradictory"] = "contradiction"
+    return read_pairs(file, labels)
 
 
 SPLIT = "(?P<split>train|dev|test)"

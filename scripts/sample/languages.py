@@ -109,7 +109,8 @@ def say_thing(code: str, scene: Scene) -> str:
     noun = words["nouns"][scene.noun]
     adjective = words["attributes"].get(scene.attribute)
     if code == "zh":
-        return chinese_thing(scene, *noun, adjective)
+        measure_word, chinese_noun = noun
+        return chinese_thing(scene, measure_word, chinese_noun, adjective)
     if code == "ru":
         return russian_thing(scene, noun, adjective)
     is_plural = scene.count > 1
@@ -135,7 +136,7 @@ def say_thing(code: str, scene: Scene) -> str:
 
 
 def chinese_thing(scene: Scene, measure_word: str, noun: str, adjective: str | None) -> str:
-    """With a measure word. Spaces stand only around numerals."""
+    """A numeral, a measure word, the adjective and the noun. Spaces stand only around numerals in digits."""
     number = f" {scene.count} " if scene.count > 1 else "一"
     return number + measure_word + (adjective or "") + noun
 
@@ -156,7 +157,9 @@ def inflect(entry: str | Mapping[str, Any], gender: str, is_plural: bool, code: 
 
 
 def russian_thing(scene: Scene, noun: Sequence[str], forms: Sequence[str] | None) -> str:
-    """No articles; the accusative, or the genitive after a numeral. Animals have other forms.
+    """A thing in Russian: without an article, in the accusative, or in the genitive after a numeral.
+
+    Animals have other forms.
 
     Args:
         noun: gender, accusative, genitive, genitive of the plural.

@@ -34,7 +34,8 @@ NUMBERS = (3, 4, 5)
 # How often a random scene says what it can leave out.
 RICH = {"attribute": 0.4, "place": 0.5, "day": 0.3}
 PLAIN = {"attribute": 0.35, "place": 0.4, "day": 0.25}
-# With an object or without. Nobody does an action and its opposite at the same moment; who sits may laugh.
+# True: with an object; False: without. Nobody does an action and its opposite at the same moment, but who
+# sits may laugh.
 VERBS = {True: ("buy", "sell", "find", "lose"), False: ("sit", "stand", "laugh", "cry")}
 ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}
 OPPOSITES = {"buy": "sell", "find": "lose", "sit": "stand", "laugh": "cry"}
@@ -129,7 +130,7 @@ def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: s
         subject = random_subject(rng)
         share_with_object = 0.4 if is_animal(subject) else 0.65
         is_transitive = rng.random() < share_with_object
-        verb = pick(rng, verbs(subject, is_transitive))
+        verb = pick(rng, verbs(subject, transitive=is_transitive))
         noun = None
         count = 1
         attribute = None
@@ -205,7 +206,8 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
         elif label == "neutral":
             premise = _changed(rng, premise, _openings(rng, hypothesis))
         # Two changes may not fit together (a dog that laughs; a conflict about somebody else).
-        is_possible = premise.verb in (*verbs(premise.subject, True), *verbs(premise.subject, False))
+        subject = premise.subject
+        is_possible = premise.verb in (*verbs(subject, transitive=True), *verbs(subject, transitive=False))
         is_usable = is_possible and premise != hypothesis and premise.split == split
         if is_usable and relation(premise, hypothesis) == label:
             return premise
@@ -242,17 +244,18 @@ def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]
     """Changes of an entailing premise, each of which the hypothesis contradicts."""
     changes: dict[str, object] = {}
     if hypothesis.place:
-        changes["place"] = pick(rng, PLACES, hypothesis.place)
+        changes["place"] = pick(rng, PLACES, other_than=hypothesis.place)
     if hypothesis.day:
-        changes["day"] = pick(rng, DAYS, hypothesis.day)
+        changes["day"] = pick(rng, DAYS, other_than=hypothesis.day)
     if hypothesis.count > 1:
-        changes["count"] = pick(rng, NUMBERS, hypothesis.count)
+        changes["count"] = pick(rng, NUMBERS, other_than=hypothesis.count)
     if hypothesis.attribute:
         family = SIZES if hypothesis.attribute in SIZES else COLOURS
         possible = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
-        changes["attribute"] = pick(rng, possible, hypothesis.attribute)
+        changes["attribute"] = pick(rng, possible, other_than=hypothesis.attribute)
     if hypothesis.noun in KIND_OF:
-        changes["noun"] = pick(rng, KINDS[KIND_OF[hypothesis.noun]], hypothesis.noun)
+        same_kind = KINDS[KIND_OF[hypothesis.noun]]
+        changes["noun"] = pick(rng, same_kind, other_than=hypothesis.noun)
     if not changes or rng.random() < 0.5:
         changes["verb"] = OPPOSITES[hypothesis.verb]
     return changes
@@ -266,7 +269,7 @@ def _openings(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
     if hypothesis.day:
         changes["day"] = None
     if not hypothesis.noun:
-        changes["verb"] = pick(rng, verbs(hypothesis.subject, False))
+        changes["verb"] = pick(rng, verbs(hypothesis.subject, transitive=False))
     if hypothesis.noun in KIND_OF:
         changes["noun"] = KIND_OF[hypothesis.noun]
     if hypothesis.attribute:
@@ -286,7 +289,7 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
     A sentence says what else the subject does, or repeats an earlier one with less detail.
     """
     rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
-    first = random_scene(rng, RICH, "train")
+    first = random_scene(rng, RICH, split="train")
     scenes = [first]
     length = int(rng.integers(2, 4))
     while len(scenes) < length:
@@ -312,12 +315,13 @@ def _with_less_detail(rng: np.random.Generator, scene: Scene) -> Scene:
 
 def pair(seed: int, language: str, index: int) -> Scene:
     """The scene that a sentence pair of English and `language` describes."""
-    return random_scene(random_stream(seed, PAIR, CODES.index(language), index), RICH, "train")
+    rng = random_stream(seed, PAIR, CODES.index(language), index)
+    return random_scene(rng, RICH, split="train")
 
 
 def retrieval(seed: int, index: int) -> Scene:
     """A scene of the test split, said in every language to test finding a translation."""
-    return random_scene(random_stream(seed, RETRIEVAL, index), RICH, "test")
+    return random_scene(random_stream(seed, RETRIEVAL, index), RICH, split="test")
 
 
 def inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scene, str]]:

@@ -46,8 +46,9 @@ def write_sample(
 def write_inferences(folder: Path, seed: int, hypotheses: int) -> None:
     """Training pairs in English; dev and test, the same in every language."""
     for split, count in {"train": hypotheses, "dev": 100, "test": 200}.items():
-        rows = scenes.inferences(seed, split, count)
-        for code in ("en",) if split == "train" else CODES:
+        rows = scenes.inferences(seed, split, hypotheses=count)
+        codes = ("en",) if split == "train" else CODES
+        for code in codes:
             lines = ["text_a\ttext_b\tlabel"]
             for premise, hypothesis, label in rows:
                 lines.append(f"{say(code, premise)}\t{say(code, hypothesis)}\t{label}")
