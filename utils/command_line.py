@@ -25,7 +25,7 @@ from utils.logging import logger
 from utils.options import Option, explanations, options_of, sections_of
 
 T = TypeVar("T")
-CONFIG = Option("config", str, MISSING)  # --config is a flag, but no field of a dataclass
+CONFIG = Option(key="config", kind=str, default=MISSING)  # --config is a flag, but no field of a dataclass
 YAML_NULLS = ("null", "Null", "NULL", "~")
 HELP_WIDTH = 110  # characters
 # How the official scripts write booleans. The official code takes any other text for false, also a mistyped

@@ -78,8 +78,8 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         place = Path(error.filename2 or error.filename or path)  # filename2: the target of a rename
-        # Under /proc the folders of a path cannot be made. A file that is missing elsewhere is no mistake of
-        # the user.
+        # "No such file" is also the error of a folder that cannot be made, as under /proc. The user can name
+        # another place then. If a file elsewhere is missing, that is no mistake of the user.
         has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)
         if error.errno in _REFUSED or has_no_folder:
             raise UserError(f"{place}: {error.strerror}; choose another place") from error
