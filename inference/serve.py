@@ -162,7 +162,8 @@ def _add_endpoint(app: "FastAPI", word: str, answerer: Answerer) -> None:
             content = answerer.parse(request.model_dump(exclude_none=True))
             if word in LIMITED_WORDS:
                 answerer.check_length(content)
-            return answerer.answer([content])[0]
+            (answer,) = answerer.answer([content])
+            return answer
         except UserError as error:
             raise HTTPException(422, str(error)) from error
 

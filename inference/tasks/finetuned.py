@@ -84,7 +84,7 @@ class ClassifyTexts(FineTunedTask):
         answers = []
         for feature, prediction in zip(features, self.predictions(features)):
             answer = self._as_json(prediction)
-            if feature.cut:
+            if feature.cut:  # the text was longer than the limit
                 answer["cut"] = True
             answers.append(answer)
         return answers

@@ -29,7 +29,7 @@ def texts_of(request: dict, tokenizer: Tokenizer, longest: int, optional: bool =
     """
     texts = []
     for key, may_be_absent in (("text_a", False), ("text_b", optional)):
-        text = text_of(request, key, may_be_absent)
+        text = text_of(request, key, optional=may_be_absent)
         if text:
             check_length(key, count=len(tokenizer.encode(text)), most=min(LONGEST, longest))
             texts.append(text)

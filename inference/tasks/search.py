@@ -101,8 +101,9 @@ class SearchCorpus:
         self.top_k = min(options.top_k, len(self.sentences))
         languages = np.array([sentence.language for sentence in self.sentences])
         distinct_languages = dict.fromkeys(languages.tolist())  # in the order of the corpus
-        # language -> the numbers of its sentences
-        self.members = {language: np.flatnonzero(languages == language) for language in distinct_languages}
+        self.numbers_of_language: dict[str, np.ndarray] = {}  # language -> the numbers of its sentences
+        for language in distinct_languages:
+            self.numbers_of_language[language] = np.flatnonzero(languages == language)
         self.plain_vectors_at = cache(self._encode_corpus)
         self.unit_vectors_at = cache(self._unit_vectors)
         self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus before the first request
@@ -110,13 +111,13 @@ class SearchCorpus:
     @property
     def corpus_languages(self) -> list[str]:
         """The languages that the corpus names."""
-        return [language for language in self.members if language]
+        return [language for language in self.numbers_of_language if language]
 
     def examples(self) -> list[str]:
         """The shortest sentence of each language, of at most EXAMPLES."""
         shortest = []
-        for members in self.members.values():
-            texts = [self.sentences[number].text for number in members]
+        for numbers in self.numbers_of_language.values():
+            texts = [self.sentences[number].text for number in numbers]
             shortest.append(min(texts, key=len))
         return shortest[:EXAMPLES]
 
@@ -134,13 +135,14 @@ class SearchCorpus:
         if centre:
             means = self.encode.at(layer).means_of_languages()
             vectors = vectors.copy()
-            for language, members in self.members.items():
-                languages = [language] * len(members) if language in means.languages else None
-                vectors[members] = means.centred(vectors[members], languages)
+            for language, numbers in self.numbers_of_language.items():
+                # None: each vector loses the mean that is nearest to it.
+                languages = [language] * len(numbers) if language in means.languages else None
+                vectors[numbers] = means.centred(vectors[numbers], languages)
         return unit(vectors)
 
     def parse(self, request: dict) -> SearchInput:
-        each = flag_of(request, "each", False)
+        each = flag_of(request, "each", default=False)
         if each and not self.corpus_languages:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
         centre = flag_of(request, "centre", self.centre)
@@ -170,7 +172,11 @@ class SearchCorpus:
         return answers
 
     def _queries(self, texts: list[str], layer: int, centre: bool) -> np.ndarray:
-        """The vectors of texts with length 1, [N, H]. Their languages are those of the nearest means."""
+        """The vectors of texts with length 1, [N, H].
+
+        Args:
+            centre: whether each vector loses the mean of a language that is nearest to it.
+        """
         encode = self.encode.at(layer)
         vectors = encode.vectors(texts)
         if centre:
@@ -181,10 +187,10 @@ class SearchCorpus:
         """The sentences found for each query of [N, H], the nearest first."""
         hits: list[list[Hit]] = [[] for _ in queries]
         if each:
-            for members in self.members.values():  # of each language
-                _add_nearest(hits, queries, vectors, members, count=1)
+            for numbers in self.numbers_of_language.values():
+                _add_nearest(hits, queries, vectors, numbers, count=1)
         else:
-            _add_nearest(hits, queries, vectors, np.arange(len(vectors)), self.top_k)
+            _add_nearest(hits, queries, vectors, np.arange(len(vectors)), count=self.top_k)
         return [sorted(hits_of_query, key=lambda hit: -hit.cosine) for hits_of_query in hits]
 
     def _as_json(self, hit: Hit) -> dict:
@@ -196,10 +202,17 @@ class SearchCorpus:
 
 
 def _add_nearest(
-    hits: list[list[Hit]], queries: np.ndarray, vectors: np.ndarray, members: np.ndarray, count: int
+    hits: list[list[Hit]], queries: np.ndarray, vectors: np.ndarray, numbers: np.ndarray, count: int
 ) -> None:
-    """Add the `count` nearest of the sentences `members` to the hits of each query."""
-    cosines, places = nearest(queries, vectors[members], count)  # [N, count] each
-    for hits_of_query, cosines_of_query, numbers in zip(hits, cosines.tolist(), members[places].tolist()):
-        for number, cosine in zip(numbers, cosines_of_query):
+    """Add the nearest sentences to the hits of each query.
+
+    Args:
+        vectors: of the whole corpus.
+        numbers: of the sentences that are searched.
+        count: how many are added for each query.
+    """
+    cosines, places = nearest(queries, vectors[numbers], count)  # [N, count] each
+    nearest_numbers = numbers[places]  # [N, count]
+    for query, hits_of_query in enumerate(hits):
+        for number, cosine in zip(nearest_numbers[query].tolist(), cosines[query].tolist()):
             hits_of_query.append(Hit(number, cosine))

@@ -142,7 +142,7 @@ def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     ids = [tokenizer.cls_id]
     for number, part in enumerate(text.split(MASK)):
         pieces = tokenizer.encode(part)
-        if number:
+        if number > 0:  # a mask stands before every part but the first
             ids.append(tokenizer.mask_id)
             if pieces and not part[0].isspace():
                 (token,) = tokenizer.convert_ids_to_tokens(pieces[:1])

@@ -44,7 +44,7 @@ class Part(NamedTuple):
     files: Sequence[str]
 
 
-TATOEBA_CODES = list(TATOEBA.values())  # "deu" for German
+TATOEBA_CODES = tuple(TATOEBA.values())  # "deu" for German
 PARTS = {
     "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
     "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
