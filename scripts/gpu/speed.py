@@ -64,7 +64,7 @@ def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
     ordinary_words = words - 1 - toys.FIRST_WORD  # the last id is [MASK]
     ids = toys.FIRST_WORD + rng.zipf(1.2, [count, length - 2]) % ordinary_words  # without [CLS] and [SEP]
     generators = [generator(seed, step=1, index=row) for row in range(count)]
-    return objectives.batch("mmlm", [Text(row, 0) for row in ids], generators)
+    return objectives.batch("mmlm", [Text(row, language=0) for row in ids], generators)
 
 
 class Measurement(NamedTuple):

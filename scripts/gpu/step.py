@@ -119,7 +119,7 @@ def check_flash_ran(query_dtypes: set[paddle.dtype], kernels: list[str]) -> None
     """Check that attention was FlashMask in bfloat16.
 
     Args:
-        query_dtypes: of the queries that FlashMask was called with.
+        query_dtypes: the types of the queries that FlashMask was called with.
         kernels: the names of the kernels that ran.
 
     Raises:

@@ -60,10 +60,10 @@ def make_model(dtype: str, dropout: float = 0.0, shape: dict[str, int] = SHAPE) 
 def task_models(dtype: str) -> dict[str, nn.Layer]:
     """A model of each fine-tuning task, with the outputs of XNLI, PAWS-X, CoNLL, PAN-X and MLQA."""
     makers: dict[str, Callable[[], nn.Layer]] = {
-        "classifier of 3": lambda: SequenceClassifier(config_of(), 3),
-        "classifier of 2": lambda: SequenceClassifier(config_of(), 2),
-        "tagger of 9": lambda: TokenClassifier(config_of(), 9),
-        "tagger of 7": lambda: TokenClassifier(config_of(), 7),
+        "classifier of 3": lambda: SequenceClassifier(config_of(), num_labels=3),
+        "classifier of 2": lambda: SequenceClassifier(config_of(), num_labels=2),
+        "tagger of 9": lambda: TokenClassifier(config_of(), num_labels=9),
+        "tagger of 7": lambda: TokenClassifier(config_of(), num_labels=7),
         "spans": lambda: SpanClassifier(config_of()),
     }
     models = {}
@@ -122,27 +122,37 @@ def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int =
     return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=SUMS)
 
 
-def train(engine: Engine, objective: str, last: int = STEPS, parts: int = 2) -> list[float]:
-    """Train up to step `last` on one objective, with `parts` micro-batches in each step.
+def train(engine: Engine, objective: str, last: int = STEPS, micro_batches: int = 2) -> list[float]:
+    """Train up to step `last` on one objective.
+
+    Args:
+        micro_batches: of each step, on all processes together.
 
     Returns:
         The loss of each step, then the norm of its gradient, because AdamW hides a gradient of a wrong size.
     """
     steps = []
-    pseudo_tokens = PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    pseudo_tokens = PseudoTokenGenerator(allowed=None, special_ids=VOCABULARY.special_ids)
     while engine.steps < last:
-        micro_batches = send_micro_batches(engine, objective, parts)
-        steps.append(engine.step(micro_batches, partial(objectives_loss, engine.model, pseudo_tokens)))
+        batches = send_micro_batches(engine, objective, micro_batches)
+        steps.append(engine.step(batches, partial(objectives_loss, engine.model, pseudo_tokens)))
     return losses_and_norms(steps)
 
 
-def send_micro_batches(engine: Engine, objective: str, parts: int = 2) -> list[DeviceBatch]:
-    """The micro-batches of the engine's next step on the device; the processes share the `parts` of them."""
-    batches = [batch_of(objective, parts * engine.steps + part, count=4) for part in range(parts)]
+def send_micro_batches(engine: Engine, objective: str, count: int = 2) -> list[DeviceBatch]:
+    """This process's micro-batches of the engine's next step, on the device.
+
+    Args:
+        count: of the step's micro-batches, which the processes share.
+    """
+    first = count * engine.steps  # earlier steps had the numbers below it
+    batches = [batch_of(objective, first + number, count=4) for number in range(count)]
     masked = sum(batch.masked for batch in batches).tolist()  # of each objective, over all processes
     batches_of_this_process = batches[distributed.rank() :: distributed.world_size()]
     with engine.autocast():
-        return send_step(StepBatches(batches_of_this_process, {objective: 1.0}, masked, position={}))
+        return send_step(
+            StepBatches(batches_of_this_process, share={objective: 1.0}, masked=masked, position={})
+        )
 
 
 def train_task(engine: Engine, last: int = 3) -> list[float]:

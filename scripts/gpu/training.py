@@ -142,17 +142,17 @@ def check_options(quick: bool) -> str:
     lines = []
     plain, recomputed = (toys.engine_of("float32", dropout=0.1) for _ in range(2))
     recomputed.model.ernie_m.use_recompute(True)
-    exact = toys.train(plain, "camlm", parts=3)
-    values = toys.train(recomputed, "camlm", parts=3)
+    exact = toys.train(plain, "camlm", micro_batches=3)
+    values = toys.train(recomputed, "camlm", micro_batches=3)
     compare("recompute with dropout", values, exact, bound=1e-4, advice="train without run.recompute")
     lines.append("recompute with dropout equal")
 
     if device.on_gpu():
-        exact = toys.train(toys.engine_of("float32"), "mmlm", parts=3)
+        exact = toys.train(toys.engine_of("float32"), "mmlm", micro_batches=3)
         for amp in amps():
             engine = toys.engine_of("float32", Precision(amp, "O2"))
             engine.model.ernie_m.use_recompute(True)
-            values = toys.train(engine, "mmlm", parts=3)
+            values = toys.train(engine, "mmlm", micro_batches=3)
             advice = "train with run.amp_level O1"
             compare(f"{amp} O2", values, exact, bound=TRAINING_BOUND, advice=advice)
         lines.append("O2 within 1 %")
