@@ -237,7 +237,7 @@ def print_sizes(before: "Checkpoint", after: "Checkpoint") -> None:
 
 
 def print_fallback(fallback: "Fallback", path: str) -> None:
-    """Print how much of another text is cut otherwise after trimming."""
+    """Print how many lines of another text have other tokens after trimming."""
     changed = fallback.changed_lines
     percent = 100 * changed / fallback.lines
     print(f"{path}: {changed:,} of {fallback.lines:,} lines ({percent:.1f} %) have other tokens now")

@@ -68,7 +68,8 @@ def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
         from inference.tasks.encode import ExportedEncoder
 
         encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), HIDDEN_SIZE, config.pad_token_id)
-    encode_texts = EncodePairs(Tokenizer(None, folder / tokenise.PIECE_MODEL), MAX_SEQ_LEN)
+    tokenizer = Tokenizer(piece_model_path=folder / tokenise.PIECE_MODEL)
+    encode_texts = EncodePairs(tokenizer, MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
         texts = Sentences(folder / tokenise.TEXTS)

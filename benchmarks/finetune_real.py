@@ -97,8 +97,8 @@ def draw_real(args: Namespace) -> tuple[list[str], list[list]]:
 
     rows = read_pairs(args)
     labels = sorted({label for _, _, label in rows})
-    examples = [Example(a, b, labels.index(label), None) for a, b, label in rows]
-    task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
+    examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
+    task = Classification(Tokenizer(piece_model_path=args.piece_model_path), labels, args.max_seq_len)
     steps = Batches(examples, task.encode, args.batch, seed=1).stream()
     batches = []
     for step in itertools.islice(steps, args.steps):
@@ -167,7 +167,7 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     if args.length:
         time_all(folder, args, our_step(model, loss_of_arrays, amp), to_arrays)
         return
-    task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
+    task = Classification(Tokenizer(piece_model_path=args.piece_model_path), labels, args.max_seq_len)
 
     def collate(pairs: list) -> tuple:
         """The arguments of a step: the micro-batch that the reader of a training would make."""

@@ -63,7 +63,7 @@ def write_files(folder: Path, args: Namespace) -> None:
         )
     for name in (XLM_R, ERNIE_M):
         (folder / name).mkdir()
-    tokenizer = Tokenizer(None, folder / PIECE_MODEL)
+    tokenizer = Tokenizer(piece_model_path=folder / PIECE_MODEL)
     write_ernie_m(folder / ERNIE_M, tokenizer)
     # transformers makes its own fast tokenizer from the piece model.
     (folder / XLM_R / XLM_R_PIECES).write_bytes((folder / PIECE_MODEL).read_bytes())
@@ -101,7 +101,7 @@ def read_texts(folder: Path) -> list[str]:
 def ours(folder: Path, args: Namespace) -> None:
     from reader.tokenization import Tokenizer
 
-    tokenizer = Tokenizer(None, folder / PIECE_MODEL)
+    tokenizer = Tokenizer(piece_model_path=folder / PIECE_MODEL)
     time_tokenizer(folder, partial(tokenizer.encode_batch, threads=read_cpu().cores))
 
 

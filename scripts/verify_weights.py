@@ -28,7 +28,7 @@ def main() -> None:
         raise UserError("give the folder of the weights: sh scripts/verify_weights.sh configs/base")
     prepare()
     last_layer = hidden_states(load_base(sys.argv[1]), IDS, masked=1)
-    if not agrees(last_layer[1:4, 1:4]):
+    if not agrees(last_layer[1:4, 1:4]):  # the part that `EXPECTED` has
         print("verify: FAILED, these weights do not give the published numbers")
         sys.exit(1)
     print("verify: all numbers agree")

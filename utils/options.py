@@ -263,7 +263,8 @@ def explanations(cls: type) -> dict[str, str]:
         statements = class_definition.body
         for statement, below in pairwise(statements):
             if isinstance(statement, ast.AnnAssign) and _is_string(below):
-                texts[statement.target.id] = " ".join(below.value.value.split())
+                text = below.value.value
+                texts[statement.target.id] = " ".join(text.split())
     return texts
 
 

@@ -193,17 +193,17 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
         paths = [source]
         if source.is_dir():
             paths = sorted(path for path in source.rglob("*") if path.is_file())
-        of_source = []
+        files_of_source = []
         for path in paths:
             file = data_set.recognise(path)
             is_output = output.resolve() in path.resolve().parents
             if file is not None and not is_output:
-                of_source.append(file)
-        if not of_source:
+                files_of_source.append(file)
+        if not files_of_source:
             raise UserError(
                 f"{source}: no file there has a known name; docs/data_layout.md, ner.md, qa.md list them"
             )
-        files += of_source
+        files += files_of_source
     return files
 
 
