@@ -97,7 +97,8 @@ def _check_number(name: str, value: object, is_real: bool) -> None:
     Raises:
         UserError: it is no number, or out of its range.
     """
-    is_number = isinstance(value, Real if is_real else Integral) and not isinstance(value, bool)
+    number_type = Real if is_real else Integral
+    is_number = isinstance(value, number_type) and not isinstance(value, bool)  # True is an Integral
     may_be_zero = name in _MAY_BE_ZERO
     is_too_small = is_number and (value < 0 or (value == 0 and not may_be_zero))
     is_too_large = is_number and name.endswith("_prob") and value > 1

@@ -154,7 +154,7 @@ class ErnieMModel(nn.Layer):
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
         recomputes = self.recompute and self.training
-        # With recompute the backward pass calls the layers again, when there are no copies any more.
+        # With recompute the backward pass calls the layers again, when the half-precision copies are gone.
         with nullcontext() if recomputes else half_weights(stack, x):
             for layer in stack:
                 # The last layer is computed only where it is read.

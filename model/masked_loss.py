@@ -180,7 +180,7 @@ class CrossEntropyOnCpu(PyLayer):
         x_needs, weight_needs, bias_needs = needs_gradient(x, weight, bias)
         chunks = []
         grads_x = []  # [m, H] each
-        grad_weight = table_gradient.borrow() if weight_needs else None  # array [V, H]
+        grad_weight = table_gradient.borrow() if weight_needs else None  # array [V, H] with any content
         grad_bias = None  # [V]
         for rows in _chunks_of(x, weight):
             chunk, grad_logits = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=True)
@@ -205,7 +205,7 @@ class CrossEntropyOnCpu(PyLayer):
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         if ctx.grad_weight is not None:
-            ctx.table_gradient.add(ctx.grad_weight, grad_total.item())
+            ctx.table_gradient.add_borrowed(ctx.grad_weight, factor=grad_total.item())
         grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
         grad_bias = None if ctx.grad_bias is None else ctx.grad_bias * grad_total
         ctx.grad_x = ctx.grad_weight = ctx.grad_bias = None  # frees the memory

@@ -55,7 +55,7 @@ class TableGradient:
         add_rows(table, ids, values)
 
     def borrow(self) -> np.ndarray:
-        """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add`.
+        """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add_borrowed`.
 
         It is the kept memory where that is free: then the loss's gradient becomes `weight.grad` as it is.
         """
@@ -66,8 +66,8 @@ class TableGradient:
         self.touched = None
         return borrowed
 
-    def add(self, gradient: np.ndarray, factor: float) -> None:
-        """Add `factor` times what `borrow` gave and the loss has filled."""
+    def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
+        """Add `factor` times `gradient` [V, H], which is what `borrow` returned and the loss has filled."""
         is_kept_memory = self._borrowed_ref is not None and self._borrowed_ref() is gradient
         if is_kept_memory:
             self._borrowed_ref = None  # it is given back

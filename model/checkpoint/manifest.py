@@ -81,7 +81,7 @@ def check_model(folder: Path, unused: Container[str] = ()) -> None:
     """Compare a model's files with its manifest, if it has one.
 
     Args:
-        unused: see `check_manifest`.
+        unused: the names of files that are not compared, because nobody is going to read them.
 
     Raises:
         UserError: a file differs from what was written.

@@ -91,7 +91,7 @@ def clear_leftovers(folder: str | os.PathLike) -> None:
         if is_of_this_machine and _is_running(int(leftover["process"])):
             continue
         original = path.with_name(leftover["name"])
-        if leftover["kind"] == "old" and not original.exists():  # what was to be replaced
+        if leftover["kind"] == "old" and not original.exists():  # "old": what was being replaced
             os.replace(path, original)
             log.warning("%s: put back, its replacement was never finished", original)
         elif path.is_dir():

@@ -54,7 +54,7 @@ def write_part(
     The other arguments are those of `save_training_state`. The parts' dicts are merged when they are read.
     """
     arrays: dict[str, np.ndarray] = {}
-    tree = _take_arrays(state, "", arrays)
+    tree = _take_arrays(state, place="", arrays=arrays)
     array_file, state_file, manifest = _file_names(part, parts)
     safetensors.write(folder / array_file, arrays)
     (folder / state_file).write_text(json.dumps(tree), encoding="utf-8")
@@ -99,6 +99,9 @@ def _check_part(folder: Path, part: int, parts: int) -> int:
 
     The manifest of part 0 says how many parts there are. It is read first, when this is not known yet: its
     name is the same for any number of parts.
+
+    Raises:
+        UserError: a file is missing or damaged.
     """
     array_file, state_file, manifest_file = _file_names(part, parts)
     path = folder / manifest_file

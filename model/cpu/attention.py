@@ -75,7 +75,7 @@ class AttentionOnCpu(PyLayer):
                 result=grad_value,
             )
             _softmax_gradient_(grad_weights, saved.weights, saved.dropout_mask)
-            grad_scores = grad_weights  # what they are now, in place
+            grad_scores = grad_weights  # which the call before has replaced by them
             _from_padded(paddle.matmul(grad_scores, saved.key), group, result=grad_query, factor=ctx.scale)
             # `saved.query` has the factor `scale` already.
             _from_padded(paddle.matmul(grad_scores, saved.query, transpose_x=True), group, result=grad_key)

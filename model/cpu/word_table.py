@@ -39,7 +39,7 @@ def table_logits(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """The two gradients of `table_logits`: of the table grad_logits^T x, and of x grad_logits table.
+    """The two gradients of `table_logits`: grad_logits^T x is that of the table, grad_logits table that of x.
 
     Args:
         grad_logits: [m, V].

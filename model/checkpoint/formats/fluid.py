@@ -145,7 +145,7 @@ def _varints(data: bytes) -> list[int]:
             numbers.append(value)
             value = 0
             shift = 0
-    if shift:
+    if shift:  # the last byte says that another one follows
         raise ValueError("a broken tensor description")
     return numbers
 
@@ -176,7 +176,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
 def write(path: str | os.PathLike, array: np.ndarray) -> None:
     """Write one variable, byte for byte what `paddle.save(tensor, path, use_binary_format=True)` writes."""
     data = np.asarray(array)
-    data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")
+    data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
     code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)
     description = bytes([_DTYPE_TAG]) + _varint(code)
     for dim in data.shape:

@@ -389,9 +389,10 @@ def _fused_rows(layer: int) -> list[Row]:
     for fused, ending in _FAIRSEQ_FUSED.items():
         for part, letter in enumerate(FUSED_PARTS):  # 0 and "q", 1 and "k", 2 and "v"
             canonical = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
-            transposed = ending == "weight"
+            foreign = f"layers.{layer}.{fused}"
+            is_weight = ending == "weight"
             # Only reading has fused tensors, and reading needs no axes.
-            rows.append(Row(canonical, f"layers.{layer}.{fused}", (), transposed, fused_part=part))
+            rows.append(Row(canonical, foreign, axes=(), transposed=is_weight, fused_part=part))
     return rows
 
 
@@ -420,7 +421,7 @@ def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> 
     ending = "_w" if format_name == OFFICIAL else ".weight"
     class_of_task = {}  # of the tasks whose heads are in the file
     for task, model_class in CLASSES[format_name].items():
-        modules = dict(model_class.head)
+        modules = dict(model_class.head)  # our name -> the name there
         modules.pop("lm_head", None)  # it has only a bias: its weight is the word table
         if modules and {foreign + ending for foreign in modules.values()} <= names:
             class_of_task[task] = model_class.name

@@ -64,7 +64,7 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
     check_shape(pickles.sizes_of(shape), storage.dtype)
-    (checked_offset,) = pickles.sizes_of((offset,))
+    (checked_offset,) = pickles.sizes_of((offset,))  # checked as a size is
     return _View(storage, checked_offset, shape, pickles.sizes_of(strides))
 
 
