@@ -75,7 +75,7 @@ COMMANDS = {
     r"fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
-    r"(NPROC=\d )?sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
+    r"([A-Z_]+=\S+ )*sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r"sh scripts/(base|large)/(conll|panx|udpos|mlqa|tydiqa)_[\w-]+\.sh.*": RECIPE,
     r".*python run_classifier\.py --is_regression .*":
         "finetune/test_regression.py::test_it_learns_and_predicts",
