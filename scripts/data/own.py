@@ -80,7 +80,9 @@ def prepare_own(sources: Sequence[Path], output: Path) -> None:
     print("", table_of_files(tables), "", table_of_labels(tables, labels), "", sep="\n")
     print(f"--num_labels is {len(labels)}", f"written to {output}", sep="\n")
     if not any(file.split == "dev" for file in files):
-        print("no dev file: train with --do_val false; the model is then the last step, step_<n>")
+        print(
+            "no dev file: add --do_val false to sh scripts/base/own.sh; the model is then output/own/step_<n>"
+        )
 
 
 def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
@@ -94,33 +96,41 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
     files: dict[tuple[str, str], OwnFile] = {}  # (split, language) -> file
     unread = []
     for source in sources:
-        if not source.exists():
-            raise UserError(f"{source}: no such file or folder")
-        paths = [source]
-        if source.is_dir():
-            paths = sorted(path for path in source.rglob("*") if path.is_file())
-        for path in paths:
+        for path in _paths_in(source):
             if output.resolve() in path.resolve().parents:
                 continue
             match = _FILE_NAME.fullmatch(path.name)
             if not match:
                 unread.append(str(path))
                 continue
-            key = (match["split"], match["language"])
-            if key in files:
-                print(f"not used: {path}; {' '.join(key)} is {files[key].path}")
-                continue
-            files[key] = OwnFile(path, *key)
+            file = OwnFile(path, match["split"], match["language"])
+            first_file = files.setdefault((file.split, file.language), file)
+            if first_file is not file:
+                print(f"not used: {path}; {file.split} {file.language} is {first_file.path}")
     if unread:
         names = ", ".join(unread[:_MOST_NAMES])
-        rest = len(unread) - _MOST_NAMES
-        print(f"not read: {names}" + (f" and {rest:,} more" if rest > 0 else ""))
+        if len(unread) > _MOST_NAMES:
+            names += f" and {len(unread) - _MOST_NAMES:,} more"
+        print(f"not read: {names}")
     if not any(split == "train" for split, _ in files):
         raise UserError(
             f"{', '.join(map(str, sources))}: no training file there, such as train.en.tsv; "
             "docs/data_layout.md lists the names under Your own labels"
         )
     return sorted(files.values(), key=_order)
+
+
+def _paths_in(source: Path) -> list[Path]:
+    """The files in a folder and its sub-folders, in alphabetical order; or the one file that is the source.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    if source.is_file():
+        return [source]
+    return sorted(path for path in source.rglob("*") if path.is_file())
 
 
 def _order(file: OwnFile) -> tuple[int, bool, str]:
@@ -137,12 +147,14 @@ def refuse_earlier_files(output: Path, files: Sequence[OwnFile]) -> None:
     written = {file.target(output) for file in files}
     if sum(file.split == "train" for file in files) > 1:
         written.add(output / "train" / "train.all.tsv")
-    earlier = [path for split in SPLITS for path in sorted((output / split).glob(f"{split}.*.tsv"))]
-    others = [str(path) for path in earlier if path not in written]
-    if others:
+    leftovers = []
+    for split in SPLITS:
+        paths = sorted((output / split).glob(f"{split}.*.tsv"))
+        leftovers += [str(path) for path in paths if path not in written]
+    if leftovers:
         raise UserError(
-            f"{', '.join(others)}: there from earlier, and not among these files; remove {output}, or choose "
-            "another folder with --output"
+            f"{', '.join(leftovers)}: written by an earlier call, and not by this one; remove {output}, or "
+            "choose another folder with --output"
         )
 
 

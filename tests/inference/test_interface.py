@@ -50,11 +50,11 @@ def test_the_readme(places):
     """Its lines of Python, with other models in the places of the demo's and of one's own."""
     for page in ("README.md", "README_zh.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
-        demo, own = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        demo_block, own_block = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         names: dict = {}
-        exec(compile(demo, page, "exec"), names)
+        exec(compile(demo_block, page, "exec"), names)
         assert names["model"].encode("A man eats.").shape == (1, 32)
-        exec(compile(own, page, "exec"), names)
+        exec(compile(own_block, page, "exec"), names)
         assert names["model"].labels == toy_models.LABELS
 
 

@@ -15,8 +15,8 @@ TRAINING = "Good.\tnice\nBad.\tnasty\nFine.\tnice\nAwful.\tnasty\n"
 
 
 @pytest.fixture
-def my(tmp_path):
-    """my(name=text, ...) writes files into the folder `my` and returns it."""
+def folder_with(tmp_path):
+    """folder_with(name=text, ...) writes files into the folder `my` and returns it."""
 
     def write(**contents: str) -> Path:
         for name, content in contents.items():
@@ -28,36 +28,36 @@ def my(tmp_path):
     return write
 
 
-def test_texts_with_a_header_or_without(my, tmp_path):
-    source = my(**{"train.en.tsv": f"text_a\tlabel\n{TRAINING}", "dev-de.tsv": "Gut.\tnice\r\n\n"})
+def test_texts_with_a_header_or_without(folder_with, tmp_path):
+    source = folder_with(**{"train.en.tsv": f"text_a\tlabel\n{TRAINING}", "dev-de.tsv": "Gut.\tnice\r\n\n"})
     out = tmp_path / "out"
     prepare_own([source], out)
     labels = read_label_map(out / "label_map.json", 2)
     assert labels == {"nasty": 0, "nice": 1}
     (example,) = read_classification(out / "dev/dev.de.tsv", labels)
     assert example == Example("Gut.", text_b=None, label=1)
-    first, *rest = read_classification(out / "train/train.en.tsv", labels)
-    assert first == Example("Good.", text_b=None, label=1) and len(rest) == 3
+    training = read_classification(out / "train/train.en.tsv", labels)
+    assert training[0] == Example("Good.", text_b=None, label=1) and len(training) == 4
 
 
-def test_pairs_in_two_languages(my, tmp_path):
-    source = my(**{"train.en.tsv": "a\tb\tyes: c\nd\te\tyes: c\n", "train.de.tsv": "f\tg\tyes: c\n"})
+def test_pairs_in_two_languages(folder_with, tmp_path):
+    source = folder_with(**{"train.en.tsv": "a\tb\tyes: c\nd\te\tyes: c\n", "train.de.tsv": "f\tg\tyes: c\n"})
     prepare_own([source], tmp_path / "out")
     joint = read_classification(tmp_path / "out/train/train.all.tsv", {"yes: c": 0})
     assert [example[:3] for example in joint] == [("a", "b", 0), ("d", "e", 0), ("f", "g", 0)]
 
 
-def test_dev_files_alone_decide_which_languages_are_evaluated(my, tmp_path):
+def test_dev_files_alone_decide_which_languages_are_evaluated(folder_with, tmp_path):
     splits = ("dev.fr", "dev.en", "dev.de", "test.fr", "test.de")
-    source = my(**{f"{name}.tsv": "x\tnice\n" for name in splits}, **{"train.en.tsv": TRAINING})
+    source = folder_with(**{f"{name}.tsv": "x\tnice\n" for name in splits}, **{"train.en.tsv": TRAINING})
     prepare_own([source], tmp_path / "out")
     assert read_languages(tmp_path / "out/lang_map.json") == ["en", "de", "fr"]
     assert read_languages(tmp_path / "out/test/lang_map.json") == ["de", "fr"]
 
 
-def test_labels_are_counted_and_other_files_named(my, tmp_path, capsys):
-    source = my(**{"train.en.tsv": TRAINING + "x\tnice\n", "dev.de.tsv": "x\tnasty\n"})
-    my(**{"a/dev.de.tsv": "y\tnice\ny\tnice\n", "train.tsv": "", "xnli-dev-de.tsv": "", "x.csv": ""})
+def test_labels_are_counted_and_other_files_named(folder_with, tmp_path, capsys):
+    source = folder_with(**{"train.en.tsv": TRAINING + "x\tnice\n", "dev.de.tsv": "x\tnasty\n"})
+    folder_with(**{"a/dev.de.tsv": "y\tnice\ny\tnice\n", "train.tsv": "", "xnli-dev-de.tsv": "", "x.csv": ""})
     prepare_own([source], tmp_path / "out")
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines()]
@@ -67,29 +67,33 @@ def test_labels_are_counted_and_other_files_named(my, tmp_path, capsys):
     assert "no dev file" not in printed
 
 
-def test_many_other_files_are_counted(my, tmp_path, capsys):
-    source = my(**{"train.en.tsv": TRAINING}, **{f"{i}.txt": "" for i in range(10, 22)})
+def test_many_other_files_are_counted(folder_with, tmp_path, capsys):
+    source = folder_with(**{"train.en.tsv": TRAINING}, **{f"{i}.txt": "" for i in range(10, 22)})
     prepare_own([source], tmp_path / "out")
     assert f"{source}/19.txt and 2 more\n" in capsys.readouterr().out
 
 
-def test_without_a_dev_file(my, tmp_path, capsys):
+def test_without_a_dev_file(folder_with, tmp_path, capsys):
     """own.sh reads lang_map.json unless it is told --do_val false, and then says which file is missing."""
-    prepare_own([my(**{"train.en.tsv": TRAINING})], tmp_path / "out")
-    assert "no dev file: train with --do_val false" in capsys.readouterr().out
+    prepare_own([folder_with(**{"train.en.tsv": TRAINING})], tmp_path / "out")
+    assert "no dev file: add --do_val false" in capsys.readouterr().out
     assert read_languages(tmp_path / "out/lang_map.json") == ["en"]
 
 
-def test_files_of_an_earlier_call_are_refused(my, tmp_path):
+def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
     out = tmp_path / "out"
-    source = my(**{"train.en.tsv": TRAINING, "train.de.tsv": TRAINING, "test.de.tsv": "x\tnice\n"})
+    source = folder_with(**{"train.en.tsv": TRAINING, "train.de.tsv": TRAINING, "test.de.tsv": "x\tnice\n"})
     prepare_own([source], out)
     prepare_own([source], out)  # the same files again
     before = files(out)
     (source / "train.de.tsv").unlink()
     (source / "test.de.tsv").unlink()
-    others = [f"{out}/{name}" for name in ("train/train.all.tsv", "train/train.de.tsv", "test/test.de.tsv")]
-    with pytest.raises(UserError, match=f"{', '.join(map(re.escape, others))}: there from earlier, and not"):
+    leftovers = [
+        f"{out}/{name}" for name in ("train/train.all.tsv", "train/train.de.tsv", "test/test.de.tsv")
+    ]
+    with pytest.raises(
+        UserError, match=f"{', '.join(map(re.escape, leftovers))}: written by an earlier call, and not"
+    ):
         prepare_own([source], out)
     assert files(out) == before
 
@@ -114,9 +118,9 @@ def test_files_of_an_earlier_call_are_refused(my, tmp_path):
         ),
     ],
 )
-def test_bad_files(my, tmp_path, contents, message):
+def test_bad_files(folder_with, tmp_path, contents, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        prepare_own([my(**contents)], tmp_path / "out")
+        prepare_own([folder_with(**contents)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
