@@ -151,6 +151,7 @@ class LoadedModel:
         return f"its head is for {self.task}"
 
     def _check_export(self, task: str, layer: int | None) -> None:
+        """`check_task` for an exported folder."""
         exported_task = self.task or ENCODING
         if task != exported_task or layer not in (None, self.exported_layer):
             up_to = "" if layer is None else f" --layer {layer}"
@@ -160,6 +161,7 @@ class LoadedModel:
             )
 
     def _start(self, task: str, layer: int) -> GraphRunner:
+        """Make the engine of this model for a task and a layer."""
         if self.engine_name == "dygraph":
             from inference.paddle_model import DygraphEngine
 
@@ -207,6 +209,7 @@ def exported_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: str) -> LoadedModel:
+    """`load` for an exported folder with this config.json."""
     available = [name for name, file in FILES.items() if (folder / file).is_file()]
     if engine == "auto" and available:
         engine = available[0]
@@ -240,6 +243,7 @@ def _files_of_other_engines(engine: str) -> set[str]:
 
 
 def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> LoadedModel:
+    """`load` for a checkpoint."""
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
@@ -279,7 +283,7 @@ def _labels_of(checkpoint: "Checkpoint", task: str | None) -> list[str]:
     """The labels of a head: their names, or else their ids."""
     if task is None or not TASKS[task].has_labels:
         return []
-    count = checkpoint.tensors.shape("classifier.weight")[1]
+    count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
     labels = checkpoint.labels or [str(number) for number in range(count)]
     if len(labels) != count:
         raise UserError(

@@ -340,6 +340,9 @@ def part_paths(folder: Path, side: DistinctLines, suffix: str) -> list[Path]:
 def language_means(options: MiningOptions, source: str, target: str) -> dict[str, np.ndarray]:
     """Language -> its mean vector, [H], for the languages of the two texts; empty: the vectors stay plain.
 
+    Args:
+        source, target: the languages of the texts; "": not named.
+
     Raises:
         UserError: --centre_on has no file of a language, or the languages of the texts were not named.
     """

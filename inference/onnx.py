@@ -237,9 +237,14 @@ class _EncoderGraph:
         return tuple(self.node_with_outputs("DynamicQuantizeLinear", x, count=3))
 
     def _linear(self, factor: tuple[str, ...], name: str) -> str:
-        """The product with a weight, and the bias."""
-        if len(factor) == 1:
-            product = self.node("MatMul", factor[0], self.weight(f"{name}.weight"))
+        """The product with a weight, and the bias.
+
+        Args:
+            factor: from `_factor`, or (x,) for a product in float32.
+        """
+        if len(factor) == 1:  # float32
+            (x,) = factor
+            product = self.node("MatMul", x, self.weight(f"{name}.weight"))
         else:
             product = self._int8_product(factor, f"{name}.weight")
         return self.node("Add", product, self.weight(f"{name}.bias"))
@@ -256,9 +261,10 @@ class _EncoderGraph:
         return self.node("Mul", sums, self.node("Mul", x_scale, weight_scale))
 
     def _norm(self, x: str, name: str) -> str:
-        weights = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        scale = self.weight(f"{name}.weight")
+        bias = self.weight(f"{name}.bias")
         epsilon = float(self.config.get("layer_norm_eps", 1e-5))
-        return self.node("LayerNormalization", x, *weights, axis=-1, epsilon=epsilon)
+        return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
     def _head(self, x: str) -> None:
         """Write the nodes whose outputs are those of the graph.

@@ -109,7 +109,8 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
     else:
         make_model = getattr(heads, TASKS[task].model_class)
         if TASKS[task].has_labels:
-            model = make_model(config, checkpoint.tensors.shape(CLASSIFIER)[1])
+            num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
+            model = make_model(config, num_labels)
         else:
             model = make_model(config)
         if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes

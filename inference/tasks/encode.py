@@ -70,7 +70,7 @@ class EncodeTexts:
         return self.model.language_means.at(self.layer)
 
     def at(self, layer: int | None) -> "EncodeTexts":
-        """The same at another layer; None: at its own.
+        """An encoder with the same options at another layer; None: this one.
 
         Raises:
             UserError: an exported folder ends at another layer.
@@ -138,7 +138,7 @@ class ExportedEncoder:
         self.pad_id = pad_id
 
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """[B, H]; the layer is that of the export."""
+        """The vectors of ids [B, T]: [B, H]. Their layer is that of the export, whatever `layer` says."""
         return pooled(ids, self.engine(ids), pooling, self.pad_id)
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -130,7 +130,11 @@ class SearchCorpus:
         return np.concatenate([encode.vectors(part) for part in parts_with_bar])
 
     def _unit_vectors(self, layer: int, centre: bool) -> np.ndarray:
-        """The vectors of the corpus with length 1, [N, H]; centred ones with the languages that it names."""
+        """The vectors of the corpus with length 1, [N, H].
+
+        Args:
+            centre: whether each vector loses the mean of the language that the corpus names for it.
+        """
         vectors = self.plain_vectors_at(layer)
         if centre:
             means = self.encode.at(layer).means_of_languages()
@@ -184,7 +188,11 @@ class SearchCorpus:
         return unit(vectors)
 
     def _search(self, queries: np.ndarray, vectors: np.ndarray, each: bool) -> list[list[Hit]]:
-        """The sentences found for each query of [N, H], the nearest first."""
+        """The sentences found for each query of [N, H], the nearest first.
+
+        Args:
+            each: whether to find the best sentence of each language, instead of the `top_k` best of all.
+        """
         hits: list[list[Hit]] = [[] for _ in queries]
         if each:
             for numbers in self.numbers_of_language.values():

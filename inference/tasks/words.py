@@ -200,6 +200,7 @@ class ProbeTranslation(MaskedLmTask):
             states = self.model.encode(stage1.inputs, stage1.placeholders)
         tokens_of_slots = self.likeliest(states.astype("float32"))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
-        for number, tokens in zip(batch.stage1.slot_sentences.tolist(), tokens_of_slots):
-            answers[number]["slots"].append(tokens)
+        # A slot is a placeholder; `slot_sentences` has the number of its text.
+        for text_number, tokens in zip(batch.stage1.slot_sentences.tolist(), tokens_of_slots):
+            answers[text_number]["slots"].append(tokens)
         return answers

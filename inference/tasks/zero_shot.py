@@ -70,8 +70,8 @@ class ClassifyByLabels(FineTunedTask):
         limit = model.limit(options.max_seq_len, model.longest)
         super().__init__(model, Classification(model.tokenizer, model.labels, limit))
         self.options = options
-        self.inference = InferenceLabels.of(model.labels)
-        if self.inference.entailment is None:
+        self.inference_labels = InferenceLabels.of(model.labels)
+        if self.inference_labels.entailment is None:
             raise UserError(
                 f"{model.folder}: zero-shot needs a model of natural language inference, with a label named "
                 f"entailment; this one has {', '.join(model.labels)}. If these are ids, write the names into "
@@ -87,7 +87,7 @@ class ClassifyByLabels(FineTunedTask):
             raise UserError(f"template '{template}': it needs one {PLACE}, where the label goes")
         several = flag_of(request, "several", self.options.several)
         parsed = LabelRequest(text_of(request, "text"), parse_labels(labels), template, several)
-        if _is_by_contradiction(parsed) and self.inference.contradiction is None:
+        if _is_by_contradiction(parsed) and self.inference_labels.contradiction is None:
             raise UserError(
                 "a single label, or several that can be true, need a model with a label named contradiction"
             )
@@ -130,10 +130,10 @@ class ClassifyByLabels(FineTunedTask):
     def _answer(self, request: LabelRequest, logits: np.ndarray) -> dict[str, Any]:
         """The answer from the logits for each label, [labels, C]."""
         if _is_by_contradiction(request):
-            compared = logits[:, [self.inference.contradiction, self.inference.entailment]]  # [labels, 2]
-            probabilities = softmax(compared)[:, 1]  # [labels]
+            columns = [self.inference_labels.contradiction, self.inference_labels.entailment]
+            probabilities = softmax(logits[:, columns])[:, 1]  # [labels]
         else:
-            probabilities = softmax(logits[:, self.inference.entailment])  # [labels]
+            probabilities = softmax(logits[:, self.inference_labels.entailment])  # [labels]
         best_first = np.argsort(-probabilities, kind="stable")
         return {
             "label": request.labels[best_first[0]],
