@@ -50,7 +50,7 @@ def write_text(folder: Path, args: Namespace) -> None:
         for number, line in enumerate(itertools.cycle(lines)):
             if file.tell() >= args.gigabytes * 1e9:
                 break
-            file.write(b"%d %s\n" % (number, line))
+            file.write(b"%d %s\n" % (number, line))  # the number makes every line a different one
     python = ROOT / PARITY / "bin/python"
     if python.exists():
         subprocess.run([python, "-c", SAVE_TOKENIZER, data_folder() / MODEL, folder / TOKENIZER], check=True)

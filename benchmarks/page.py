@@ -169,6 +169,7 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
+    """A sentence that says on which machine a row was measured."""
     return (
         f"Measured on {machine['cores']} cores of {cpu_of(machine)} ({', '.join(machine['instructions'])}), "
         f"{machine['memory_gb']:.0f} GB, {machine['system']}."

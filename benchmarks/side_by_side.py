@@ -273,7 +273,10 @@ def start(name: str, contender: Contender, flags: Sequence[str], in_turns: bool)
 def check_same_work(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """End the program if two workers told different "check" values or ran on different devices."""
     for key in ("device", "check"):
-        values = {name: results[0][key] for name, results in runs.items() if results and key in results[0]}
+        values = {}
+        for name, results in runs.items():
+            if results and key in results[0]:  # of the first round; the others do the same work
+                values[name] = results[0][key]
         if len({json.dumps(value) for value in values.values()}) > 1:
             sys.exit(f"the contenders did not do the same work, {key}: {values}")
 

@@ -121,7 +121,10 @@ def make_sample(seed: int) -> None:
 
 
 def jobs_of(start: str, seed: int) -> list[Job]:
-    """Pre-training, fine-tuning on English, search; the starts differ in the objectives alone."""
+    """The jobs of a start, one after the other: pre-training, fine-tuning on English, search.
+
+    The starts differ in the objectives alone. Random weights have no pre-training.
+    """
     chain = []
     model = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
     if start in OBJECTIVES:

@@ -34,7 +34,7 @@ def prepare_bucc(sources: Sequence[Path], output: Path) -> None:
         for name, split in SPLITS.items():
             stem = f"{language}-en.{name}"
             paths = [path for source in sources for path in sorted(source.rglob(f"{stem}.{language}"))]
-            if paths:
+            if paths:  # of several, the first counts
                 counts = _prepare_pair(paths[0], language, output / split / f"{language}-en")
                 rows.append([split, language, *(f"{count:,}" for count in counts)])
     if len(rows) == 1:  # the header alone
@@ -73,7 +73,7 @@ def _prepare_pair(path: Path, language: str, target: Path) -> tuple[int, int, in
 
 
 def sentences_by_id(path: Path) -> dict[str, str]:
-    """id -> sentence of a file.
+    """Read the sentences of a file: id -> sentence.
 
     Raises:
         UserError: the file is missing or malformed, or an id occurs twice.

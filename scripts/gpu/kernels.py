@@ -138,7 +138,7 @@ def check_operations(quick: bool) -> str:
         arrays = [x, rng.normal(size=[hidden, outputs]), rng.normal(size=[outputs])]
         operations[f"head of {outputs}"] = (F.linear, arrays)
     cases = {name: Operation(function, function, arrays) for name, (function, arrays) in operations.items()}
-    return largest_differences(cases, "do not train here")
+    return largest_differences(cases, advice="do not train here")
 
 
 def check_loss(quick: bool) -> str:
@@ -172,7 +172,7 @@ def check_loss(quick: bool) -> str:
     dtypes = dtypes_here()
     if device.on_gpu():  # float64 takes long there
         dtypes.remove("float64")
-    return largest_differences(operation, "do not pre-train here", dtypes)
+    return largest_differences(operation, advice="do not pre-train here", dtypes=dtypes)
 
 
 def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def check_attention(quick: bool) -> str:
         layout = layout.padded_to(FlashMask.multiple)
         x = np.random.default_rng(4).normal(size=[layout.tokens, 3 * hidden])
         cases[name] = Operation(partial(packed, layout=layout), partial(dense, layout=layout), [x])
-    line = largest_differences(cases, "train in float32 only")
+    line = largest_differences(cases, advice="train in float32 only")
     return f"{line}; lengths 8 to {longest}"
 
 

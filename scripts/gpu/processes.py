@@ -63,9 +63,8 @@ def overflow_on_process_1(stage: int) -> list[bool]:
     skipped = []
     for number in range(3):
         factor = float("inf") if number == 1 and not distributed.is_main() else 1.0
-        step = engine.step(
-            toys.send_micro_batches(engine, "mmlm"), partial(_scaled_loss, engine.model, factor)
-        )
+        micro_batches = toys.send_micro_batches(engine, "mmlm")
+        step = engine.step(micro_batches, partial(_scaled_loss, engine.model, factor))
         skipped.append(step.skipped)
     return skipped
 
@@ -135,7 +134,7 @@ def run_two(script: str, stage: int) -> dict[str, Any]:
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as launcher:
             try:
-                errors = launcher.communicate(timeout=TIME_LIMIT)[1]
+                _no_output, errors = launcher.communicate(timeout=TIME_LIMIT)
             except subprocess.TimeoutExpired:
                 launcher.terminate()  # it hands the signal on to both
                 raise Failed(f"two processes of stage {stage} do not end; {ADVICE}") from None

@@ -102,7 +102,7 @@ def check_step(quick: bool) -> str:
         return flashmask(query, *arguments, **options)
 
     with mock.patch.object(F, "flashmask_attention", recorded):
-        xnli_step(engine)
+        xnli_step(engine)  # the first step also makes the moments
         events = profiled(partial(xnli_step, engine))
     kernels = [name.lower() for category, name in events if category == "Kernel"]
     attention = "padded groups"
@@ -199,6 +199,7 @@ def check_kernels(quick: bool) -> str:
     try:
         for kind in (device.PLAIN, device.FAST):
             device.use_kernels(kind)
+            # Of pre-training, then of fine-tuning.
             losses[kind] = toys.train(toys.engine_of("float32", Precision(amp)), "camlm")
             classifier = toys.task_models("float32")["classifier of 3"]
             losses[kind] += toys.train_task(toys.engine_for(classifier, Precision(amp)))

@@ -28,7 +28,7 @@ MOST_SKIPS = 12
 
 
 def amps() -> list[str]:
-    """The mixed precisions of this device."""
+    """The mixed precisions of this device, the one that models are usually trained in first."""
     if not device.on_gpu():
         return ["none"]
     return ["bf16", "fp16"] if device.has_bf16() else ["fp16"]

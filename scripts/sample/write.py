@@ -44,7 +44,7 @@ def write_sample(
 
 
 def write_inferences(folder: Path, seed: int, hypotheses: int) -> None:
-    """Training pairs in English; dev and test, the same in every language."""
+    """Write inference pairs: for training in English, for dev and test the same pairs in every language."""
     for split, count in {"train": hypotheses, "dev": 100, "test": 200}.items():
         rows = scenes.inferences(seed, split, hypotheses=count)
         codes = ("en",) if split == "train" else CODES
@@ -59,7 +59,7 @@ def write_inferences(folder: Path, seed: int, hypotheses: int) -> None:
 
 
 def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
-    """Documents, sentence pairs with English, and translations to find, which all languages share."""
+    """Write documents, sentence pairs with English, and translations to find, which all languages share."""
     # Twice as many draws as are needed, because some scenes are drawn twice.
     drawn = (scenes.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
     translations = list(dict.fromkeys(drawn))[:TRANSLATIONS]  # all different
