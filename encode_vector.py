@@ -138,7 +138,7 @@ def main() -> None:
         if flags.vectors == "official":
             writer.official()
         else:
-            writer.vectors(opened.layer, flags.vectors)
+            writer.vectors(opened.layer, pooling=flags.vectors)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
@@ -146,8 +146,8 @@ class OpenedEncoder(NamedTuple):
     """An encoder that is ready to encode.
 
     Attributes:
-        layer: the number of the layer that vectors are made of.
-        num_layers: of the model.
+        layer: the number of the layer that the vectors are made of.
+        num_layers: L, the number of the model's layers.
     """
 
     encoder: "PaddleEncoder | ExportedEncoder"
@@ -157,10 +157,10 @@ class OpenedEncoder(NamedTuple):
 
 
 def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "LayerMeans":
-    """The means of --centre_on at the layer of the vectors.
+    """The mean vector of each language that --centre_on names, at the layer of the vectors.
 
     Raises:
-        UserError: the model has none, or a file cannot be read.
+        UserError: there are no means beside the model, or a file cannot be read.
     """
     from evaluation.centring import LanguageMeans, LayerMeans
     from evaluation.vectors import vectors_of
@@ -179,7 +179,7 @@ def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "Layer
     vectors = {}
     for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
         ids = opened.tokenizer.sentences(opened.tokenizer.encode_batch(sentences), flags.max_seq_len)
-        vectors[language] = vectors_of(opened.encoder, ids, opened.layer, flags.vectors)
+        vectors[language] = vectors_of(opened.encoder, ids, opened.layer, pooling=flags.vectors)
     return LayerMeans.of(vectors)
 
 
@@ -203,7 +203,8 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     model, tokenizer = open_encoder(flags, open_start(flags), optional=optional)
     encoder = PaddleEncoder(model, prepare_for_prediction(model, flags.amp))
     num_layers = model.config.num_hidden_layers
-    return OpenedEncoder(encoder, tokenizer, layer_number(flags.layer, num_layers), num_layers)
+    layer = layer_number(flags.layer, num_layers)
+    return OpenedEncoder(encoder, tokenizer, layer, num_layers)
 
 
 def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:

@@ -92,7 +92,7 @@ def choose_threshold(scores: np.ndarray, is_correct: np.ndarray, gold_count: int
     f1 = 2 * correct / (mined + gold_count)
     # A threshold can lie below a pair only if the next score is lower.
     can_cut = np.append(scores[:-1] > scores[1:], True)
-    last = int(np.where(can_cut, f1, -1).argmax())
+    last = int(np.where(can_cut, f1, -1).argmax())  # the last pair above the best threshold
     next_pair = min(last + 1, len(scores) - 1)
     threshold = float(scores[last] + scores[next_pair]) / 2
     return quality(scores, is_correct, gold_count, threshold)

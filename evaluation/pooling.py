@@ -17,9 +17,9 @@ def layer_number(name: str | int, num_layers: int) -> int:
     Raises:
         UserError: there is no such layer.
     """
-    named = {"middle": num_layers // 2, "top": num_layers}
-    if name in named:
-        return named[name]
+    number_of = {"middle": num_layers // 2, "top": num_layers}
+    if name in number_of:
+        return number_of[name]
     if str(name).isdecimal() and int(name) <= num_layers:
         return int(name)
     raise UserError(
@@ -36,11 +36,11 @@ def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
         specials: give weight to these two as well. In a sentence without words they always have weight.
     """
     is_real = ids != pad_id  # [B, T]
-    counts = is_real
+    has_weight = is_real
     if not specials:
         cls_id = ids[:, :1]  # [B, 1]
         sep_id = np.take_along_axis(ids, is_real.sum(axis=1, keepdims=True) - 1, axis=1)  # [B, 1]
         is_word = is_real & (ids != cls_id) & (ids != sep_id)
         has_words = is_word.any(axis=1, keepdims=True)  # [B, 1]
-        counts = np.where(has_words, is_word, is_real)
-    return counts / counts.sum(axis=1, keepdims=True)
+        has_weight = np.where(has_words, is_word, is_real)
+    return has_weight / has_weight.sum(axis=1, keepdims=True)

@@ -84,9 +84,10 @@ def choose_on_half(
         find: `found_by_cosine` or `found_by_margin`.
     """
     even_pairs = zip(src[:, ::2], tgt[:, ::2], strict=True)
-    counts = [find(src_layer, tgt_layer).sum() for src_layer, tgt_layer in even_pairs]
-    layer = int(np.argmax(counts))
+    found_counts = [find(src_layer, tgt_layer).sum() for src_layer, tgt_layer in even_pairs]  # by layer
+    layer = int(np.argmax(found_counts))
     scores = find(src[layer, 1::2], tgt[layer, 1::2]) / 2  # 0, 0.5 or 1 of each odd pair, [N / 2]
-    rows = np.random.default_rng(0).integers(len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
-    sample_means = scores[rows].mean(axis=1)  # [_BOOTSTRAP_SAMPLES]
-    return SplitResult(layer, scores.mean(), sample_means.std())
+    # Each bootstrap sample draws as many odd pairs as there are: [_BOOTSTRAP_SAMPLES, N / 2].
+    drawn_pairs = np.random.default_rng(0).integers(len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
+    sample_means = scores[drawn_pairs].mean(axis=1)  # [_BOOTSTRAP_SAMPLES]
+    return SplitResult(layer, accuracy=scores.mean(), standard_error=sample_means.std())

@@ -38,7 +38,8 @@ class ArrayFile:
         # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
         if hasattr(os, "posix_fallocate"):  # macOS has none
             os.posix_fallocate(self._file.fileno(), start, self._end() - start)
-        return np.memmap(self._file, self.dtype, "r+", start, (rows, self.width)).view(np.ndarray)
+        shape = (rows, self.width)
+        return np.memmap(self._file, self.dtype, mode="r+", offset=start, shape=shape).view(np.ndarray)
 
     def _end(self) -> int:
         """The number of bytes of the header and of all rows."""

@@ -20,7 +20,7 @@ NOT_DRAWN_BESIDE_CENTRED = ("retrieval 1000", "retrieval 1000 centred", "retriev
 
 
 def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) -> None:
-    """Draw a panel for each measure of `titles` (or for each of `CURVES`) into a PNG file.
+    """Draw a panel for each measure of `titles`, or for each of `CURVES` if the study has curves, as PNG.
 
     Args:
         titles: measure -> title.

@@ -65,7 +65,7 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
     """Encode held-out pairs and bitexts, and measure as in experiments/three_ways.py.
 
     Args:
-        folder: the weights.
+        folder: of the weights, the model's shape and the tokenizer.
         pairs: files de-en.de and de-en.en for each language of the corpus, in any case; line i of one
             translates line i of the other.
         untrained: take random weights of this seed instead.
@@ -112,7 +112,7 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
 
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:
-    """Language -> [parts, wholes], from the files of predictions and the gold labels of the same rows."""
+    """Language -> [parts, wholes] of its examples: 1 if the prediction is correct, otherwise 0; and 1."""
     from reader.classification import read_classification
     from reader.task_files import read_label_map
 
@@ -128,7 +128,10 @@ def xnli(layout: Path, predictions: Path) -> dict[str, list]:
 
 
 def ner(predictions: Path) -> dict[str, list]:
-    """Language -> [parts, wholes], from the files of predictions, which have the gold labels, too."""
+    """Language -> [parts, wholes] of its sentences, whose F1 is the sum of the parts over that of the wholes.
+
+    The files of predictions have the gold labels, too.
+    """
     from finetune.conll import read_conll
     from finetune.metrics import entity_scores
 

@@ -108,7 +108,8 @@ class StudyPlan:
                 jobs.append(self.measuring(model, seed, result))
         if not model.start and "retrieval" in self.study.measures:
             # Random weights in the shape of this model, for comparison.
-            jobs.append(self.measuring(model, seed, self.result(UNTRAINED, seed), "--untrained", seed))
+            untrained_result = self.result(UNTRAINED, seed)
+            jobs.append(self.measuring(model, seed, untrained_result, "--untrained", seed))
         return jobs
 
     def check_weights(self, model: TrainedModel, seed: int) -> None:

@@ -24,7 +24,14 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     study = Study.read(args.study)
     check(args, study)
-    plan = StudyPlan(study, args.output, Path(os.environ["DATA"]), tables.RESULTS, args.seeds, args.models)
+    plan = StudyPlan(
+        study,
+        output=args.output,
+        data=Path(os.environ["DATA"]),
+        results=tables.RESULTS,
+        seeds=args.seeds,
+        models=args.models,
+    )
     chains = plan.chains()
     print_plan(chains, args.at_once)
     if args.dry:

@@ -73,6 +73,7 @@ class Scores:
         if self.models:
             first_model = self.cells[self.models[0]]
             languages = list(next(iter(first_model.values())))  # every model and seed has the same ones
+        # False sorts before True, so English is the first.
         self.languages = sorted(languages, key=lambda language: (language != "en", language))
         self.averaged = [language for language in self.languages if language != "en"]
 

@@ -52,6 +52,7 @@ PERPLEXITIES = {
     "btmlm": ("btmlm", "perplexity"),
     "btmlm without pseudo-tokens": ("btmlm", "perplexity_without"),
 }
+# The same for the columns of BTMLM's pseudo-tokens.
 RATES = {
     "in the translation": ("btmlm", "precision"),
     "the most frequent words instead": ("btmlm", "frequent_precision"),
@@ -191,7 +192,11 @@ def layer_table(figures: Figures) -> str:
 
 
 def named_table(figures: Figures) -> str:
-    """A row for each model: the mean over languages and seeds at each layer, 0 to L."""
+    """A row for each model, and a column for each layer, 0 to L, of `three_ways.named_languages`.
+
+    A cell has the share of sentences that are nearest to the mean of their language, averaged over languages
+    and seeds.
+    """
     lines = []
     for model, by_seed in figures.items():
         shares = []  # of each seed and language, [L + 1]
@@ -206,7 +211,10 @@ def named_table(figures: Figures) -> str:
 
 
 def half_table(figures: Figures) -> str:
-    """A row for each model and seed: 150 candidates in the half that was not used to choose the layer."""
+    """A row for each model and seed, from the key "half" of `three_ways.retrieval`.
+
+    A cell has the accuracy on the half of the pairs that did not choose the layer, among 150 candidates.
+    """
     lines = []
     languages: list[str] = []
     for model, by_seed in figures.items():
@@ -224,7 +232,7 @@ def half_table(figures: Figures) -> str:
 
 
 def held_out_table(figures: Figures) -> str:
-    """A row for each model: perplexities (geometric means over seeds) and what BTMLM's pseudo-tokens are."""
+    """A row for each model: perplexities (geometric means over seeds) and shares of BTMLM's pseudo-tokens."""
     lines = [["model", *PERPLEXITIES, *RATES]]
     for model, by_seed in figures.items():
         # The last evaluation of each seed.

@@ -113,9 +113,9 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
     for language, (src, tgt) in bitexts.items():
         half = choose_on_half(src[:, : COUNTS[0]], tgt[:, : COUNTS[0]])
         result["half"][language] = [100 * half.accuracy, 100 * half.standard_error]
-        layer = layers[PLAIN]
+        plain_layer = layers[PLAIN]
         for count in COUNTS:
-            directions = found_by_cosine(src[layer, :count], tgt[layer, :count])
+            directions = found_by_cosine(src[plain_layer, :count], tgt[plain_layer, :count])
             result.setdefault(f"retrieval {count}", {})[language] = _cells(directions)
         centred_src = means.subtract(src, language)
         centred_tgt = means.subtract(tgt, "en")
@@ -139,8 +139,8 @@ def named_languages(
     sentences["en"] = np.concatenate([tgt for _, tgt in bitexts.values()], axis=1)
     result = {}
     for language, vectors in sorted(sentences.items()):
-        right = means.nearest(vectors) == means.languages.index(language)  # [L + 1, N]
-        result[language] = {"right": right.sum(axis=1).tolist(), "sentences": vectors.shape[1]}
+        is_correct = means.nearest(vectors) == means.languages.index(language)  # [L + 1, N]
+        result[language] = {"right": is_correct.sum(axis=1).tolist(), "sentences": vectors.shape[1]}
     return result
 
 

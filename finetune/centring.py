@@ -41,7 +41,7 @@ def means_of_sentences(
         else:
             layer = layer_of(flags, model.config.num_hidden_layers)
             vectors = encode_layer(model, ids, layer, flags.pooling)  # [N, H]
-        means[language] = vectors.mean(axis=-2, dtype=np.float64)
+        means[language] = vectors.mean(axis=-2, dtype=np.float64)  # over the N sentences
     return means
 
 

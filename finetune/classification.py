@@ -71,13 +71,14 @@ class Classification(SupervisedTask):
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Return logits and probabilities.
 
-        They are computed here because NumPy's softmax could differ from Paddle's in the last digit.
+        The probabilities are computed here because NumPy's softmax could differ from Paddle's in the last
+        digit.
         """
         import paddle
         import paddle.nn.functional as F
 
         outputs = super().outputs(model, sent)
-        with paddle.amp.auto_cast(False):  # otherwise half precision rounds them
+        with paddle.amp.auto_cast(enable=False):  # otherwise half precision rounds them
             probabilities = F.softmax(outputs["logits"].astype(paddle.get_default_dtype()))
         return {**outputs, "probabilities": probabilities}
 

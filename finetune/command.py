@@ -32,12 +32,13 @@ def folder_rules(flags: TrainingFlags) -> FolderRules:
         # A step folder belongs to one seed, and other seeds may be run beside it.
         may_change=("random_seed",),
         defaults={key: option.default for key, option in options_of(type(flags)).items()},
+        # The end of the error for a folder that holds another run.
         advice=lambda identity, keys: "; to start a new run from its weights, use --init_pretraining_params",
     )
 
 
 def begin(flags: TrainingFlags) -> None:
-    """Start a command: join the other processes, open the log, and log the command."""
+    """Start a command: join the other processes, open the log, and log the command line."""
     distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
     setup(rank=distributed.rank())
@@ -57,7 +58,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         UserError: another command writes there, or the folder holds another run.
     """
     sources = [path for path in (flags.init_checkpoint, flags.init_pretraining_params) if path]
-    resume_from = None
+    resume_from = None  # a step folder of another run folder, to go on from
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
         resume_from = Path(flags.init_checkpoint)
     folder = RunFolder(

@@ -42,6 +42,7 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     form = "a word, its gold tag if it is known, and its predicted tag"
     sentences = []
     for _, rows in read_columns(lines, path, str.split, form):
-        words, *gold, predicted = zip(*rows)  # the columns; there may be none of gold tags
-        sentences.append(TaggedSentence(words, gold[-1] if gold else None, predicted))
+        words, *between, predicted = zip(*rows)  # the columns
+        gold = between[-1] if between else None
+        sentences.append(TaggedSentence(words, gold, predicted))
     return sentences

@@ -26,6 +26,7 @@ TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, "retrieval")
 # Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
 MEAN = "mean"
 LAST = "last"
+# The commands that read a flag, for `option(only=...)`. The --help of the others omits it.
 MRC = ("run_mrc",)
 TAGGER = ("run_sequence_labeling",)
 CLASSIFIER = ("run_classifier",)
@@ -55,7 +56,7 @@ def _check_recipe_data(train_set: Path) -> None:
 
     If another file is missing, its reader says so.
     """
-    folder = Path(*train_set.parts[:2])
+    folder = Path(*train_set.parts[:2])  # data/xnli of data/xnli/train/train.en.tsv
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
         does = "says how to get" if parts in _BY_HAND else "fetches"
@@ -437,5 +438,7 @@ class RetrievalFlags(TrainingFlags):
 
     def of_seed(self, seed: int) -> "RetrievalFlags":
         """The flags of one seed, with the seed in the name of the weights."""
-        weights = self.init_pretraining_params and self.init_pretraining_params.replace("%d", str(seed))
+        weights = self.init_pretraining_params
+        if weights is not None:
+            weights = weights.replace("%d", str(seed))
         return dataclasses.replace(self, random_seed=(seed,), init_pretraining_params=weights)

@@ -34,7 +34,7 @@ def identity_of(
     """
     return {
         "task": task,
-        **deciding(flags),
+        **deciding(flags),  # the flags that decide what is learned
         "random_seed": list(flags.seeds),
         **more,
         "weights": _weights_of(flags, starts),
@@ -44,7 +44,9 @@ def identity_of(
 
 
 def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
-    """The digests of the weights that the seeds start from, or "random"; of a step folder those of its run.
+    """The digests of the weights that the seeds start from, or "random".
+
+    If --init_checkpoint is a step folder, these are the weights that its run started from.
 
     Raises:
         UserError: the flags name a step folder of another seed, or several seeds.

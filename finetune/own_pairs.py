@@ -13,7 +13,7 @@ from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
-_MOST_DRAWS = 100  # per pair of a step; then the rows have too many texts in common
+_MOST_DRAWS = 100  # for each row of a step; after more the rows have too many texts in common
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class StepRows:
     def __call__(self) -> Iterator[PairStep]:
         """Yield this process's share of one step after the other, without end."""
         sizes = {"rows": len(self.numbers)}
-        sampler = Sampler(sizes, sizes, 1.0, self.seed, "own pairs")  # of one stream
+        # There is one stream, so its amount and alpha do not matter.
+        sampler = Sampler(items=sizes, amounts=sizes, alpha=1.0, seed=self.seed, purpose="own pairs")
         if self.position is not None:
             sampler.restore(self.position)
         teacher = None if self.teacher is None else np.load(self.teacher, mmap_mode="r")
@@ -54,9 +55,9 @@ class StepRows:
         while True:
             numbers = self._draw(sampler)
             rows = [self.rows[number] for number in numbers]
-            given_negatives = sum(len(row) - 2 for row in rows)  # behind query and positive
+            given_count = sum(len(row) - 2 for row in rows)  # the negatives behind query and positive
             # The rows have no text in common, so all candidates but its positive are negatives of a query.
-            negative = ~np.eye(self.batch_size, self.batch_size + given_negatives, dtype=bool)
+            negative = ~np.eye(self.batch_size, self.batch_size + given_count, dtype=bool)  # [B, C]
             own_rows = rows[share]
             texts = [row[0] for row in own_rows] + [row[1] for row in own_rows]
             for row in own_rows:
@@ -106,7 +107,10 @@ def divide(rows: PairRows, validation_pairs: int) -> tuple[np.ndarray, np.ndarra
     """
     count = min(validation_pairs, len(rows) // 10)
     held_out = np.arange(count) * len(rows) // max(count, 1)  # `count` may be 0
-    texts = {text for number in held_out.tolist() for text in rows[number][:2]}
+    texts: set[str] = set()  # the queries and positives that are held out
+    for number in held_out.tolist():
+        query, positive, *_ = rows[number]
+        texts |= {query, positive}
     trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row)]
     if not trained:
         raise UserError(f"{rows.path}: all rows have a text in common with a held-out row")

@@ -54,7 +54,8 @@ def in_batch_softmax(
     """
     logits = scale * _cosines(sources, candidates)  # [B, C]
     of_pairs = logits.diagonal()  # [B]
-    is_in_sum = negative | paddle.eye(*logits.shape).astype("bool")  # [B, C]
+    is_translation = paddle.eye(*logits.shape).astype("bool")  # [B, C]: candidate i of source i
+    is_in_sum = negative | is_translation  # [B, C]
     summed = paddle.where(is_in_sum, logits, paddle.full_like(logits, _EXCLUDED))
     loss = paddle.logsumexp(summed, axis=1) - of_pairs  # [B]
     if both_directions:

@@ -56,9 +56,9 @@ def predict_files(
         Batches(
             file.data,
             task.encode,
-            size * world_size,
-            size,
-            flags.in_tokens,
+            batch_size=size * world_size,
+            micro_batch_size=size,
+            in_tokens=flags.in_tokens,
             shuffle=False,
             rank=distributed.rank(),
             world_size=world_size,
@@ -67,7 +67,7 @@ def predict_files(
     ]
     # Of each file, what this process predicts: (number of the item, its prediction).
     rows: list[list[tuple[int, Any]]] = [[] for _ in files]
-    losses = [0.0] * len(files)
+    losses = [0.0] * len(files)  # summed over the items of each file
     seconds = [0.0] * len(files)
     engine.model.eval()
     progress = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
@@ -89,8 +89,8 @@ def predict_files(
     progress.close()
     losses = distributed.all_sum(losses)
     return [
-        FilePredictions(file, _in_order(rows[i]), losses[i] / len(file.data), seconds[i])
-        for i, file in enumerate(files)
+        FilePredictions(file, _in_order(rows[number]), losses[number] / len(file.data), seconds[number])
+        for number, file in enumerate(files)
     ]
 
 

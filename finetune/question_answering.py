@@ -87,7 +87,7 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     best = np.arange(len(sums))  # places in `sums`
     if count < len(sums):
         best = np.argpartition(-sums, count - 1)[:count]
-    best = best[np.isfinite(sums[best])]
+    best = best[np.isfinite(sums[best])]  # without spans that end behind the last token
     best = best[np.lexsort((best, -sums[best]))]  # the largest sum first, of equal ones the first span
     start = best // max_length
     end = start + best % max_length
@@ -99,9 +99,9 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     )
 
 
-def best_spans_of_all(windows: Sequence[SpanScores], max_length: int, count: int) -> Spans:
+def best_spans_of_all(scores_of_windows: Sequence[SpanScores], max_length: int, count: int) -> Spans:
     """The `count` best spans of all windows of one question; fewer if they have no more."""
-    spans = [best_spans(scores, max_length, count) for scores in windows]
+    spans = [best_spans(scores, max_length, count) for scores in scores_of_windows]
     # One array for each field of `Spans`, with the spans of all windows.
     first, last, start_logits, end_logits = map(np.concatenate, zip(*spans))
     order = np.argsort(-(start_logits + end_logits), kind="stable")[:count]
@@ -208,7 +208,7 @@ class QuestionAnswering(SupervisedTask):
             scores = SpanScores(
                 start_logits[first_start:behind_starts].copy(),
                 end_logits[first_start:behind_context].copy(),
-                first_start + int(batch.shift[row]),
+                first_token=first_start + int(batch.shift[row]),  # its number in the context
             )
             predictions.append(scores)
         return predictions
@@ -254,19 +254,21 @@ class QuestionAnswering(SupervisedTask):
         """
         answers = []
         for question in range(len(data.file.questions)):
-            windows_of_question = [predictions[window] for window in data.of_question(question)]
-            answers.append(self._rank_question(data, question, windows_of_question))
+            scores_of_windows = [predictions[window] for window in data.of_question(question)]
+            answers.append(self._rank_question(data, question, scores_of_windows))
         return answers
 
-    def _rank_question(self, data: AnswerWindows, question: int, windows: list[SpanScores]) -> list[Answer]:
+    def _rank_question(
+        self, data: AnswerWindows, question: int, scores_of_windows: list[SpanScores]
+    ) -> list[Answer]:
         """The `n_best` best answers to one question, by its number, from the scores of its windows."""
-        if not windows:
+        if not scores_of_windows:
             return []
         # Several spans can have one text, and some have none (a lone space). So look at more spans than
         # answers, until there are enough texts or no more spans.
         count = 4 * self.n_best
         while True:
-            spans = best_spans_of_all(windows, self.max_answer_length, count)
+            spans = best_spans_of_all(scores_of_windows, self.max_answer_length, count)
             answers = self._different_answers(data, question, spans)
             if len(answers) == self.n_best or len(spans.first) < count:
                 break

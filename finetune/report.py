@@ -186,4 +186,4 @@ def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mappin
         with atomic_file(folder / f"{name}.{ending}", "w") as file:
             file.write(f"{content}\n")
     endings = ",".join(contents)
-    logger.info("wrote %s", folder / f"{name}.{{{endings}}}")
+    logger.info("wrote %s", folder / f"{name}.{{{endings}}}")  # results.{txt,md,json}

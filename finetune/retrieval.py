@@ -102,7 +102,7 @@ class Retrieval(Task):
         self.config = model_config(flags, first_start, self.tokenizer)
         self.layer = layer_of(flags, self.config.num_hidden_layers)
         digests = {}
-        if Path(flags.train_set).is_file():
+        if Path(flags.train_set).is_file():  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set)
             self.languages: list[str] = []
             digests["train_set"] = digest_of_files([flags.train_set])
@@ -130,7 +130,7 @@ class Retrieval(Task):
         weights = open_step(checkpoint, self.start_of_seed[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed)
         model.use_recompute(flags.recompute)
-        return make_engine(flags, model, flags.max_steps, seed)
+        return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
     def _pairs(self, flags: RetrievalFlags, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
         """The training steps of a seed, and the held-out pairs as ids.
@@ -149,7 +149,8 @@ class Retrieval(Task):
         }
         if self.rows is None:
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
-            return steps, steps.open().held_out_parallel
+            corpus = steps.open()
+            return steps, corpus.held_out_parallel
         held_out, trained = divide(self.rows, flags.validation_pairs)
         teacher = Path(flags.teacher) if flags.teacher else None
         steps = StepRows(rows=self.rows, numbers=trained, teacher=teacher, **shared)
@@ -157,7 +158,9 @@ class Retrieval(Task):
         for number in held_out.tolist():
             query, positive, *_ = self.rows[number]
             held_out_ids.append(self.tokenizer.encode_batch([query, positive]))
-        return steps, {(self.rows.path.name,): held_out_ids} if held_out_ids else {}
+        if not held_out_ids:
+            return steps, {}
+        return steps, {(self.rows.path.name,): held_out_ids}
 
     def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
         return dataclasses.replace(self.pairs, position=position)
@@ -170,7 +173,7 @@ class Retrieval(Task):
         for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
             groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
             numbers_in_groups += numbers
-        order = np.argsort(numbers_in_groups)
+        order = np.argsort(numbers_in_groups)  # the place of each sentence in the groups
         return [upload(PairBatch(groups, order, data.negative, data.pair_count, data.teacher))]
 
     def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -180,14 +183,15 @@ class Retrieval(Task):
         with respect to its own vectors; the engine adds the gradients up.
         """
         world_size = distributed.world_size()
-        groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
-        vectors = paddle.index_select(paddle.concat(groups), batch.order, axis=0)  # [2b + n, H]
+        vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
+        vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
         own_part = split_pairs(vectors, batch.pair_count)
         parts = [own_part]  # of all processes
         if world_size > 1:
-            everywhere = distributed.gather((vectors.detach().numpy(), batch.pair_count))
-            parts = [split_pairs(paddle.to_tensor(array), count) for array, count in everywhere]
-            parts[distributed.rank()] = own_part  # it has a gradient
+            # Of each process its vectors and its number of pairs.
+            gathered = distributed.gather((vectors.detach().numpy(), batch.pair_count))
+            parts = [split_pairs(paddle.to_tensor(array), pair_count) for array, pair_count in gathered]
+            parts[distributed.rank()] = own_part  # this one has a gradient
         sources = paddle.concat([part.sources for part in parts])  # [B, H]
         candidates = [part.translations for part in parts]
         candidates += [part.given_negatives for part in parts if len(part.given_negatives)]
@@ -236,7 +240,7 @@ class Retrieval(Task):
         listed = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
         logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, listed)
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
-        return Evaluation(engine.steps, 0, mean, {"held-out pairs": by_name})
+        return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
 
     def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
         """Per cent of up to --validation_pairs pairs (source ids, translation ids) that are found.
@@ -254,7 +258,7 @@ class Retrieval(Task):
         translations = vectors(translation_ids)
         forward = hits(sources, translations).mean()
         backward = hits(translations, sources).mean()
-        return float(50.0 * (forward + backward))
+        return float(50.0 * (forward + backward))  # per cent, the mean of both
 
     def line(self, interval: Interval) -> str:
         measure = f"pairs that beat their negatives: {share(interval):.1f} %"
@@ -275,9 +279,9 @@ class Retrieval(Task):
         return files_of_checkpoint(self, engine, masters, evaluation, settings, facts)
 
 
-def layer_of(flags: RetrievalFlags, layers: int) -> int:
-    """The layer that is trained and searched. The pooled [CLS] is of the top one."""
-    return layers if flags.pooling == "pooled" else layer_number(flags.layer, layers)
+def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
+    """The number of the layer that is trained and searched. The pooled [CLS] is of the top layer."""
+    return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> PairVectors:

@@ -163,7 +163,7 @@ def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) 
             return None
         if trainer.best is None:  # without held-out pairs nothing selects a step
             return trainer.engine.model
-        # The model and its moments go before those of the next one are made.
+        # Free the model and its moments before the next model is made.
         del trainer
         gc.collect()
     return make_encoder(task.config, open_checkpoint(folder.path / BEST), task.flags.dtype, seed)
@@ -241,7 +241,7 @@ def search_layer(
             results["centred margin"] = search_both(english, foreign, "margin")
         return results
 
-    by_language = _divided(bitexts, search_one)
+    by_language = _search_all(bitexts, search_one)
     by_measure: dict[str, dict[str, Matches]] = {}
     for language, results in by_language.items():
         for measure, matches in results.items():
@@ -280,7 +280,7 @@ def search_layers(
             rows[f"centred margin, {CHOSEN}"] = by_margin.accuracy
         return rows
 
-    by_language = _divided(bitexts, search_one)
+    by_language = _search_all(bitexts, search_one)
     by_row: dict[str, dict[str, float]] = {}
     for language, rows in by_language.items():
         for name, accuracy in rows.items():
@@ -293,7 +293,7 @@ def _ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[
     return tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
 
 
-def _divided(bitexts: list[Bitext], search_one: Callable[[Bitext], T]) -> dict[str, T]:
+def _search_all(bitexts: list[Bitext], search_one: Callable[[Bitext], T]) -> dict[str, T]:
     """language -> what `search_one` returns for its bitext.
 
     The processes divide the bitexts, and every process gets all results.
@@ -342,26 +342,28 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
     """Write a table for each direction, then one for each measure with the mean of both directions.
 
     Args:
-        results: seed -> its result; None: it has none, as `search` says.
+        results: seed -> its result; None: nothing was searched, or --layer sweep wrote its own report.
     """
     searched = {seed: result for seed, result in results.items() if result is not None}
     if not searched:
         return
     layers = {str(seed): result.layer for seed, result in searched.items()}
     distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
-    vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"
+    kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
     first = next(iter(searched.values()))  # it has the search with random weights, if there was one
     languages = list(first.trained[flags.score])
     tables = []
     for number, direction in enumerate(DIRECTIONS):
-        rows = {seed: _accuracies(result.trained[flags.score], number) for seed, result in searched.items()}
+        rows = {}
+        for seed, result in searched.items():
+            rows[seed] = _accuracies(result.trained[flags.score], direction=number)
         paper = report.figures(flags.paper, direction, languages)
-        untrained = _accuracies(first.untrained.get(flags.score, {}), number)
-        tables.append(report.Table(f"{direction}, {flags.score}, {vectors}", rows, paper, untrained))
+        untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
+        tables.append(report.Table(f"{direction}, {flags.score}, {kind_of_vectors}", rows, paper, untrained))
     for measure in first.trained:
         rows = {seed: _both_directions(result.trained[measure]) for seed, result in searched.items()}
         untrained = _both_directions(first.untrained.get(measure, {}))
-        title = f"mean of both directions, {measure}, {vectors}"
+        title = f"mean of both directions, {measure}, {kind_of_vectors}"
         tables.append(report.Table(title, rows, untrained=untrained))
     facts: dict[str, Any] = {
         "task": "retrieval",

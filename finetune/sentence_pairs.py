@@ -77,7 +77,7 @@ class StepPairs:
         """Yield this process's share of one step after the other, without end."""
         streams = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in streams.items()}
-        sampler = Sampler(sizes, sizes, self.alpha, self.seed, "retrieval")
+        sampler = Sampler(items=sizes, amounts=sizes, alpha=self.alpha, seed=self.seed, purpose="retrieval")
         if self.position is not None:
             sampler.restore(self.position)
         share = share_of_step(self.batch_size, self.rank, self.world_size)

@@ -110,8 +110,8 @@ def make_model(
     """Make the task's model in --dtype, identical on every process, and load its weights.
 
     Args:
-        checkpoint: None: the weights stay random.
-        fine_tuned: the checkpoint is one of this task, and not of pre-training.
+        checkpoint: the weights; None: they stay random.
+        fine_tuned: whether the checkpoint is one of this task, and not of pre-training.
     """
     paddle.seed(seed)
     paddle.set_default_dtype(flags.dtype)
@@ -154,7 +154,7 @@ def make_encoder(
     """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
 
     Args:
-        checkpoint: None: the weights stay random.
+        checkpoint: the weights; None: they stay random.
         optional: prefixes of tensors that may be missing and are then random.
     """
     paddle.seed(seed)
@@ -189,7 +189,7 @@ def open_encoder(
 
 
 def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, seed: int) -> Engine:
-    """Make optimizer, schedule and engine. run_retrieval.py has fewer flags: what it lacks has defaults."""
+    """Make optimizer, schedule and engine. Flags that run_retrieval.py does not have take their defaults."""
     warmup_steps = int(total_steps * flags.warmup_proportion)
     if getattr(flags, "lr_scheduler", None) == "noam_decay":
         schedule = noam_decay(warmup_steps)

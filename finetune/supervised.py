@@ -45,7 +45,7 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
             if task.dev_files:
                 evaluations[seed] = seed_folder.selected()
         if evaluations:
-            report_seeds(task, evaluations, "results")
+            report_seeds(task, evaluations, name="results")
 
 
 def run_seed(
@@ -70,7 +70,7 @@ def run_seed(
             return predict_tests(task, trainer.engine, test_paths, task.epoch_of(step), step, stop)
         best = trainer.best
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
-        # The model and its moments go before those of the next one are made.
+        # Free the model and its moments before the next model is made.
         del trainer
         gc.collect()
     if not test_paths:
@@ -87,12 +87,13 @@ def evaluate_and_predict(task: SupervisedTask, test_paths: list[str]) -> None:
     if task.dev_files:
         scores = evaluate_files(task, engine, task.dev_files)
         evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores)
-        report_seeds(task, {0: evaluation}, "evaluation")  # the seed of the training is not known
+        # The seed of the training is not known.
+        report_seeds(task, {0: evaluation}, name="evaluation")
 
 
 def trained_engine(task: SupervisedTask, checkpoint: Checkpoint) -> Engine:
     """An engine that predicts with a fine-tuned model. No step is done with it."""
-    model = make_model(task.flags, task, task.config, 0, checkpoint, fine_tuned=True)
+    model = make_model(task.flags, task, task.config, seed=0, checkpoint=checkpoint, fine_tuned=True)
     return make_engine(task.flags, model, total_steps=1, seed=0)
 
 
@@ -133,6 +134,7 @@ def predict_tests(
     if not task.test_files:
         return True
     pace = pace_of(task.flags)
+    # It warns of a prediction that takes long, and ends a process that waits too long for another.
     watch = StallWatch(pace.stall_seconds, pace.stall_ends_seconds)
     with watch, watch.during("the prediction of --test_set"):
         predictions_of_files = predict_files(task, engine, task.test_files, labelled=False, stop=stop)
@@ -156,7 +158,8 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
     """
     flags = task.flags
     first_scores = next(iter(evaluations.values())).scores
-    # By place: seeds that an earlier command evaluated may have the same files under another pattern.
+    # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
+    # pattern.
     scores_by_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables = []
     for place, (pattern, by_language) in enumerate(first_scores.items()):

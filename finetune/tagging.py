@@ -52,9 +52,9 @@ class Tagging(SupervisedTask):
         self.labels = list(labels)
         self.max_seq_len = max_seq_len
         self.scheme = scheme
-        self.inside = tagging.inside(self.labels)
+        self.inside_label = tagging.inside_labels(self.labels)
         encode_class = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
-        self.encode = encode_class(tokenizer, max_seq_len, self.inside, label_pieces)
+        self.encode = encode_class(tokenizer, max_seq_len, self.inside_label, label_pieces)
 
     @classmethod
     def from_flags(
@@ -110,8 +110,8 @@ class Tagging(SupervisedTask):
         is_labelled = batch.labels != tagging.IGNORED  # [R, T]
         labels = np.where(is_labelled, batch.labels, 0)[..., None]  # [R, T, 1]; an ignored one may be any
         losses = -np.take_along_axis(log_probabilities, labels, -1)[..., 0] * is_labelled  # [R, T]
-        sums = np.bincount(batch.sentences, losses.sum(1))  # [B]
-        counts = np.bincount(batch.sentences, is_labelled.sum(1))  # [B]
+        sums = np.bincount(batch.sentences, weights=losses.sum(1))  # [B]
+        counts = np.bincount(batch.sentences, weights=is_labelled.sum(1))  # [B]
         return float((sums / counts).sum())
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -120,8 +120,9 @@ class Tagging(SupervisedTask):
         If several pieces of a word are labelled, the word gets the tag whose expansion (B-X I-X I-X ...) is
         the most likely one.
         """
-        logits = outputs["logits"].astype(np.float64)  # [R, T, C]; `word_scores` sums along T
-        scores = tagging.word_scores(logits, batch.words, self.inside)  # [W, C]
+        # [R, T, C], in float64 because `word_scores` sums along T.
+        logits = outputs["logits"].astype(np.float64)
+        scores = tagging.word_scores(logits, batch.words, self.inside_label)  # [W, C]
         return _by_sentence(scores.argmax(-1), batch)
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
@@ -173,9 +174,9 @@ class OfficialTagging(Tagging):
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialPrediction]:
         """A word gets the tag of its first piece, or O if it has no piece."""
         piece_labels = outputs["logits"].argmax(-1)  # [R, T]; one window for each sentence
-        window, first_piece, pieces = batch.words.T  # [W] each
+        window, first_piece, piece_count = batch.words.T  # [W] each
         outside = len(self.labels) - 1  # O has the last id
-        word_labels = np.where(pieces > 0, piece_labels[window, first_piece], outside)  # [W]
+        word_labels = np.where(piece_count > 0, piece_labels[window, first_piece], outside)  # [W]
         labels_of_sentences = _by_sentence(word_labels, batch)
         lengths = (batch.labels != tagging.IGNORED).sum(1)  # [R]; only pads are ignored
         return [

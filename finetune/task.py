@@ -116,11 +116,13 @@ class SupervisedTask:
         """Make a new model with the layers `.ernie_m` and `.classifier`."""
         from model import heads
 
-        sizes = [len(self.labels)] if self.labels else []
-        return getattr(heads, TASKS[self.name].model_class)(config, *sizes)
+        model_class = getattr(heads, TASKS[self.name].model_class)
+        if not self.labels:
+            return model_class(config)
+        return model_class(config, len(self.labels))
 
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
-        """Send batches to the device in one copy; return each with what was sent."""
+        """Send batches to the device in one copy. Return (batch, what was sent) for each of them."""
         from model.batch import LabelledBatch, TokenBatch
         from model.device import upload
 
@@ -151,7 +153,7 @@ class SupervisedTask:
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
-        _, sent = self.send_batches(model, [batch])[0]
+        ((_, sent),) = self.send_batches(model, [batch])  # one batch
         outputs = self.outputs(model, sent)
         loss = self.evaluation_loss(batch, outputs, sent) if labelled else 0.0
         arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
@@ -166,7 +168,7 @@ class SupervisedTask:
         tokenizer: Tokenizer,
         config: ErnieMConfig,
     ) -> None:
-        """Read and check the files that the flags name. Prediction of single inputs needs none.
+        """Read and check the files that the flags name. A task that predicts single inputs is not opened.
 
         Args:
             start: the weights that the flags name; None: random ones.
@@ -192,8 +194,8 @@ class SupervisedTask:
         if language_map:
             languages = read_languages(language_map)
         files = []
-        for pattern, by_language in expand(patterns, languages, f"--{purpose}_set").items():
-            for language, path in by_language.items():
+        for pattern, path_of_language in expand(patterns, languages, f"--{purpose}_set").items():
+            for language, path in path_of_language.items():
                 if languages and not path.exists():
                     raise UserError(f"{path}: no such file; add it, or take {language} out of {language_map}")
                 files.append(TaskFile(pattern, language, path, self.read(path, purpose)))
@@ -223,13 +225,13 @@ class SupervisedTask:
         self._batches = Batches(
             self.train_set,
             self.encode,
-            global_batch(flags),
-            flags.batch_size,
-            flags.in_tokens,
-            flags.shuffle,
-            seed,
-            rank(),
-            world_size(),
+            batch_size=global_batch(flags),
+            micro_batch_size=flags.batch_size,
+            in_tokens=flags.in_tokens,
+            shuffle=flags.shuffle,
+            seed=seed,
+            rank=rank(),
+            world_size=world_size(),
         )
         self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
         self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the number of the last step of each
@@ -252,7 +254,7 @@ class SupervisedTask:
         fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
         weights = open_step(checkpoint, self.start)
         model = make_model(flags, self, self.config, seed, weights, fine_tuned)
-        return make_engine(flags, model, self.total_steps, seed)
+        return make_engine(flags, model, total_steps=self.total_steps, seed=seed)
 
     def _evaluation_steps(self) -> list[int]:
         """The steps after which the dev files are scored, in ascending order.
@@ -270,8 +272,8 @@ class SupervisedTask:
         return sorted(steps)
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
-        epoch, index = position or (0, 0)
-        return partial(self._batches.stream, self.flags.epoch, epoch, index)
+        epoch, index = position or (0, 0)  # `GlobalBatch.position`
+        return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)
 
     def send(self, model: "nn.Layer", data: GlobalBatch) -> list[tuple[Any, "LabelledBatch"]]:
         return self.send_batches(model, data.micro_batches)

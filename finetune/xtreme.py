@@ -90,7 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     scores = {}
     for task, folder in folders_of(options.runs).items():
         scores[task] = collect(task, folder, options.data, options.output / "predictions" / task)
-    means = group_means({task: score.score for task, score in scores.items() if not score.missing})
+    # A task without all of its languages does not count in a mean.
+    complete = {task: score.score for task, score in scores.items() if not score.missing}
+    means = group_means(complete)
     values = {"tasks": {task: score._asdict() for task, score in scores.items()}, "means": means}
     write_json(options.output / "scores.json", values)
     print(table(scores, means), "", f"written to {options.output}", sep="\n")
@@ -340,7 +342,7 @@ TASKS = {
         "en es de el ru tr ar vi th zh hi",
         "mlqa/xquad/xquad.%s.json",
         partial(read_answers, rules="squad"),
-        "json",
+        ending="json",
     ),
     "mlqa": XtremeTask(
         "MLQA",
@@ -348,7 +350,7 @@ TASKS = {
         "en es de ar hi vi zh",
         "mlqa/test/test.%s.json",
         partial(read_answers, rules="mlqa"),
-        "json",
+        ending="json",
     ),
     "tydiqa": XtremeTask(
         "TyDi QA",
@@ -356,7 +358,7 @@ TASKS = {
         "en ar bn fi id ko ru sw te",
         "tydiqa/dev/dev.%s.json",
         partial(read_answers, rules="squad"),
-        "json",
+        ending="json",
     ),
     "bucc2018": XtremeTask(
         "BUCC",

@@ -25,11 +25,11 @@ WINDOW_EXAMPLES = 2048  # examples that are tokenized at a time, rounded up to w
 
 
 class Feature(NamedTuple):
-    """One model input: its ids with special tokens, its label id, and whether its texts were cut to fit."""
+    """One model input."""
 
-    ids: list[int]
-    label: int
-    cut: bool = False
+    ids: list[int]  # with special tokens
+    label: int  # the label id; in a regression the number to predict
+    cut: bool = False  # whether the texts were cut to fit
 
 
 class EncodeExamples(Protocol):
@@ -260,7 +260,7 @@ class Batches:
         longest = 0
         for number, length in enumerate(lengths.tolist()):
             longest = max(longest, length)
-            examples = number + 1 - bounds[-1]
+            examples = number + 1 - bounds[-1]  # in the batch, with this one
             # A batch is padded to its longest example. One that is longer than `size` is alone.
             if examples > 1 and examples * longest > size:
                 bounds.append(number)

@@ -91,7 +91,7 @@ def read_classification(
     path = Path(path)
     required = ["text_a", "label"] if labels else ["text_a"]
     checked_labels: set[str] = set()  # a label is checked where it occurs first
-    starts = array("q")
+    starts = array("q")  # the byte at which each row begins
     with open_lines(path) as (file, version):  # the version shows later whether the file was changed
         first_line = file.readline()
         header = parse_header(first_line, path, required, _FORM)

@@ -61,6 +61,7 @@ class Corpus:
             raise UserError(f"{self.path / MANIFEST}: damaged ({error!r}); {_REPAIR}") from error
 
     def _open(self, expected_digest: str | None, verify: bool) -> None:
+        """Set the attributes from the manifest; see the class."""
         vocabulary = self.manifest["vocabulary"]
         if expected_digest is not None and vocabulary["digest"] != expected_digest:
             raise UserError(

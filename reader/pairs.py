@@ -20,7 +20,7 @@ class PairRows(FileLines, Sequence[list[str]]):
 
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
-        starts = array("q", [0])
+        starts = array("q", [0])  # the byte at which each row begins; at last the end of the rows
         with open_lines(path) as (file, version):
             for number, line in enumerate(without_blank_end(file), 1):
                 _texts(line, path, number)  # only for its errors

@@ -101,7 +101,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
 def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
     """The texts of the answers to a question, and the characters of the first that is at its offset.
 
-    Answers that are not are added to `misplaced`.
+    A description of each answer that is not is added to `misplaced`.
     """
     texts = []
     span = None
@@ -221,7 +221,7 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
     Returns:
         (piece, number of characters of `source` for which it stands), in order.
     """
-    parts = _PARTS.findall(source)
+    parts = _PARTS.findall(source)  # Han characters, and the text between them
     pieces: list[tuple[str, int]] = []
     if after_space:
         # The space before the text joins its first part if there is such a piece; else it is a piece itself.
@@ -305,7 +305,8 @@ class AnswerWindows(Sequence[ContextWindow]):
         return len(self._windows)
 
     def __getitem__(self, index: int) -> ContextWindow:
-        question, context, start, end, first_start, last_start, *answer = self._windows[index].tolist()
+        row = self._windows[index].tolist()  # the columns of `windows`; the last two are the answer
+        question, context, start, end, first_start, last_start, *answer = row
         return ContextWindow(
             self._question_ids[question],
             self._context_ids[context][start:end],
@@ -315,8 +316,8 @@ class AnswerWindows(Sequence[ContextWindow]):
         )
 
     def of_question(self, number: int) -> range:
-        """The windows of a question of the file."""
-        questions = self._windows[:, 0]
+        """The numbers of the windows of a question of the file, by its number."""
+        questions = self._windows[:, 0]  # [windows], ascending: the question of each window
         first = np.searchsorted(questions, number)
         return range(first, np.searchsorted(questions, number, side="right"))
 
@@ -336,7 +337,7 @@ def read_windows(
         UserError: as `read_squad`, or there is nothing to train on or to predict.
     """
     file = read_squad(path, purpose)
-    windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")
+    windows = make_windows(file, tokenizer, cut, keep_all=keep_all or purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
     if not windows or (purpose == "train" and not with_answer):
         raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
@@ -401,9 +402,10 @@ class ContextPart(NamedTuple):
 
 
 def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
-    """The windows of a context of `length` tokens.
+    """The windows of a context.
 
     Args:
+        length: the number of its tokens.
         room: tokens of the context that fit into a window.
         stride: tokens between the starts of two windows; at most `room` are taken.
     """
@@ -463,7 +465,7 @@ class AnswerBatch:
 class EncodeWindows:
     """`reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
 
-    absent = NO_ANSWER  # the place of an answer that is not in the window
+    place_without_answer = NO_ANSWER  # the target of a window that does not hold the answer
 
     def __init__(self, tokenizer: Tokenizer):
         self.cls_id = tokenizer.cls_id
@@ -491,7 +493,7 @@ class EncodeWindows:
         start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
-        answers[has_no_answer] = self.absent
+        answers[has_no_answer] = self.place_without_answer
         # The [SEP] behind the context is the last token; what follows is the padding of `EncodeInOrder`.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
@@ -512,7 +514,7 @@ class EncodeInOrder(EncodeWindows):
     takes the padding off again.
     """
 
-    absent = 0
+    place_without_answer = 0
 
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
         super().__init__(tokenizer)

@@ -91,7 +91,7 @@ class Sampler:
     def __init__(
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
-        temperature(items, 1.0)  # for its error if a stream is empty
+        temperature(items, alpha=1.0)  # only for its error if a stream is empty
         probabilities = temperature(amounts, alpha)
         self.names = list(items)
         self.sizes = np.array([items[name] for name in self.names], np.int64)
@@ -111,7 +111,8 @@ class Sampler:
         words = philox.random_raw(4 * count).reshape(count, 4)
         uniform = (words[:, 0] >> np.uint64(11)) * 2.0**-53  # in [0, 1), with 53 random bits
         stream = np.searchsorted(self._thresholds, uniform, side="right")
-        position = self.positions[stream] + _earlier_equals(stream)
+        # The position of a draw in its stream: after the draws before this call and the earlier ones of it.
+        position = self.positions[stream] + _count_earlier_equals(stream)
         item = permuted(position, self.sizes[stream], self._stream_keys[stream])
         reverse = (words[:, 1] >> np.uint64(63)).astype(bool)  # its highest bit
         self.positions += np.bincount(stream, minlength=len(self.names))
@@ -133,8 +134,8 @@ def _key_words(seed: int, purpose: str) -> np.ndarray:
     return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
 
 
-def _earlier_equals(values: np.ndarray) -> np.ndarray:
-    """For each element the number of equal elements before it."""
+def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
+    """The number of equal elements before each element, int64 [n]."""
     order = np.argsort(values, kind="stable")
     counts = np.empty(len(values), np.int64)
     counts[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])

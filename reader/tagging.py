@@ -66,7 +66,7 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return iob2
 
 
-def inside(labels: Sequence[str]) -> list[int]:
+def inside_labels(labels: Sequence[str]) -> list[int]:
     """Label id of a word -> label id of its second and further pieces: I-X for B-X and I-X, else the same.
 
     Args:
@@ -136,7 +136,7 @@ def read_columns(
         if cells:
             width = width or len(cells)  # the first line decides
             if len(cells) != width or width < 2:
-                fault = f"{len(cells)} columns, not {max(width, 2)}"
+                fault = f"{len(cells)} columns, not {max(width, 2)}"  # there must be two at least
                 raise UserError(f"{path}, line {number}: {fault}; a line is {form}")
             rows.append(cells)
         elif rows:
@@ -178,19 +178,19 @@ def read_tagged(
 
 
 def _label_ids(
-    tags: list[str], words: int, label_map: Mapping[str, int], scheme: str, place: str
+    tags: list[str], word_count: int, label_map: Mapping[str, int], scheme: str, place: str
 ) -> tuple[int, ...]:
     """The label ids of a sentence.
 
     Args:
-        words: number of words.
+        word_count: the number of words.
         place: the file and the line, the beginning of an error.
 
     Raises:
         UserError: there is not one tag for each word, or a tag is empty or unknown.
     """
-    if len(tags) != words:
-        raise UserError(f"{place}: {words} tokens but {len(tags)} tags; U+0002 joins both")
+    if len(tags) != word_count:
+        raise UserError(f"{place}: {word_count} tokens but {len(tags)} tags; U+0002 joins both")
     if "" in tags:
         raise UserError(f"{place}: the tag of token {tags.index('') + 1} is empty")
     names = tags if scheme == "NONE" else to_iob2(tags)
@@ -231,17 +231,17 @@ class EncodeTagged:
 
     Args:
         max_seq_len: of a window, special tokens included.
-        inside: label -> the label of a further piece of a word that has it: B-X and I-X -> I-X, O -> O.
+        inside_label: label id of a word -> that of its further pieces, I-X for B-X; see `inside_labels`.
         label_pieces: "first": a word's first piece is labelled (a "▁" that stands alone before it is passed
-            over); "leading": its first piece, whatever that is; "all": every piece, by `inside`.
+            over); "leading": its first piece, whatever that is; "all": every piece, by `inside_label`.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first"
+        self, tokenizer: Tokenizer, max_seq_len: int, inside_label: Sequence[int], label_pieces: str = "first"
     ):
         self.tokenizer = tokenizer
         self.room = max_seq_len - 2  # beside [CLS] and [SEP]
-        self.inside = list(inside)
+        self.inside_label = list(inside_label)
         self.label_pieces = label_pieces
         self._space = tokenizer.vocab.get("▁")
 
@@ -258,8 +258,8 @@ class EncodeTagged:
         return features
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
-        """Labelled pieces."""
-        return sum(pieces for feature in features for _, pieces in feature.words)
+        """The number of labelled pieces."""
+        return sum(piece_count for feature in features for _, piece_count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
         ids: list[list[int]] = []  # of each window
@@ -267,10 +267,10 @@ class EncodeTagged:
         words: list[np.ndarray] = []
         for feature in features:
             bounds = np.cumsum([0, *feature.widths])  # [windows + 1]
-            starts, pieces = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
+            starts, piece_counts = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
             window = np.searchsorted(bounds, starts, side="right") - 1  # [words], in this sentence
             windows_before = len(ids)  # of the sentences before
-            columns = [windows_before + window, starts - bounds[window], pieces]
+            columns = [windows_before + window, starts - bounds[window], piece_counts]
             words.append(np.stack(columns, axis=1))  # [words, 3]
             for begin, end in pairwise(bounds):
                 ids.append(feature.ids[begin:end])
@@ -311,7 +311,7 @@ class EncodeTagged:
             widths.append(len(ids) - start)
         targets = [IGNORED] * len(ids)
         for (start, count), label in zip(words, labels or ()):
-            targets[start : start + count] = expanded(label, count, self.inside)
+            targets[start : start + count] = expanded(label, count, self.inside_label)
         return TaggedFeature(ids, targets, widths, words)
 
     def _labelled(self, word: list[int], start: int) -> tuple[int, int]:
@@ -328,27 +328,28 @@ class EncodeTagged:
         return start, 1
 
 
-def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
-    """The label ids of the `count` pieces of a word: B-X I-X I-X ... `inside` is as in `EncodeTagged`."""
+def expanded(label: int, count: int, inside_label: Sequence[int]) -> list[int]:
+    """The label ids of the `count` pieces of a word: B-X I-X I-X ...; `inside_label` as in `EncodeTagged`."""
     if not count:
         return []
-    return [label] + [inside[label]] * (count - 1)
+    return [label] + [inside_label[label]] * (count - 1)
 
 
-def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) -> np.ndarray:
+def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[int]) -> np.ndarray:
     """The score of each tag for each word: that of its expansion B-X I-X I-X ... over all pieces of the word.
 
     Args:
         scores: [R, T, C], logits or log probabilities, in float64, so that sums along T stay exact.
         words: [W, 3], as in `TaggedBatch`.
-        inside: as in `EncodeTagged`.
+        inside_label: as in `EncodeTagged`.
 
     Returns:
         [W, C].
     """
-    row, start, pieces = words.T  # each [W]
-    running = scores[:, :, inside].cumsum(1)  # [R, T, C]: sums of the scores of I-X up to each piece
-    further = running[row, start + pieces - 1] - running[row, start]  # [W, C]: of all pieces but the first
+    row, start, piece_counts = words.T  # each [W]
+    last = start + piece_counts - 1
+    running = scores[:, :, inside_label].cumsum(1)  # [R, T, C]: sums of the scores of I-X up to each piece
+    further = running[row, last] - running[row, start]  # [W, C]: of all pieces but the first
     return scores[row, start] + further
 
 
@@ -389,8 +390,8 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
     middles = []
     for (_, last), (next_first, _) in pairwise(spans):
         middles.append(_middle(sizes, next_first, last))
-    tagged = pairwise([0, *middles, len(sizes)])
-    return [SentenceWindow(*span, *bounds) for span, bounds in zip(spans, tagged)]
+    tagged_ranges = pairwise([0, *middles, len(sizes)])  # (first, last) as in `spans`
+    return [SentenceWindow(*span, *tagged_range) for span, tagged_range in zip(spans, tagged_ranges)]
 
 
 def _middle(sizes: Sequence[int], first: int, last: int) -> int:
@@ -416,12 +417,12 @@ class EncodeTaggedOfficially(EncodeTagged):
     """
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
-        """B x T of the whole step."""
+        """B x T of the whole step, padding included."""
         return len(features) * max(len(feature.ids) for feature in features)
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         """A sentence as one window, with O in the place of labels that are not known."""
-        outside = len(self.inside) - 1  # O has the last id
+        outside = len(self.inside_label) - 1  # O has the last id
         if labels is None:
             labels = (outside,) * len(pieces)
         ids = [self.tokenizer.cls_id]
@@ -432,7 +433,7 @@ class EncodeTaggedOfficially(EncodeTagged):
             part = word[:room]
             words.append((len(ids) if part else 0, len(part)))
             ids += part
-            targets += expanded(label, len(part), self.inside)
+            targets += expanded(label, len(part), self.inside_label)
         ids.append(self.tokenizer.sep_id)
         targets.append(outside)
         return TaggedFeature(ids, targets, [len(ids)], words)

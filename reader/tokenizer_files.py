@@ -48,11 +48,11 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     lines = read_bytes(path, "; see --vocab_path").removesuffix(b"\n").split(b"\n")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
-    for number, raw in enumerate(lines):
+    for number, line_bytes in enumerate(lines):
         place = f"{path}, line {number + 1}"
         try:
             # A byte order mark may stand before the first line.
-            line = raw.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
+            line = line_bytes.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
         token, tab, id_text = line.rpartition("\t")
@@ -60,7 +60,8 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
             token = line
             id_text = str(number)
         id_text = id_text.strip()
-        if not (id_text.isdecimal() and len(id_text) < 10 and int(id_text) < _MAX_IDS):
+        is_short_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
+        if not (is_short_number and int(id_text) < _MAX_IDS):
             raise UserError(f"{place}: '{id_text}' is no id below {_MAX_IDS:,} (token<TAB>id)")
         if token in vocab or int(id_text) in ids:
             raise UserError(f"{place}: the token '{token}' or its id {id_text} occurs twice")
@@ -266,7 +267,11 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 
 def _template(form: str) -> list[dict[str, Any]]:
-    """The parts of an input, such as "[CLS] A [SEP]": texts and special tokens."""
+    """An input as tokenizer.json describes it.
+
+    Args:
+        form: its parts, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
+    """
     parts = []
     for name in form.split():
         if name in ("A", "B"):  # the first and the second text

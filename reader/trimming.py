@@ -99,7 +99,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
     characters: set[str] = set()
     for number in counts.keys() & set(normal):
         characters.update(model.pieces[number].piece)
-    _keep_pieces(model, normal, numbers, tokens | characters)
+    _keep_pieces(model, normal, numbers, texts=tokens | characters)
 
     tokens |= {piece.piece for piece in model.pieces}  # of the model, which is smaller now
     tokens |= set(SPECIAL_TOKENS)
