@@ -46,7 +46,8 @@ class EncodeVectorFlags:
     """The sentencepiece model. Default: the one beside the weights."""
 
     max_seq_len: int = 512
-    """The longest input in tokens, special tokens included. Longer inputs are cut."""
+    """The longest input in tokens, special tokens included. Longer inputs are cut. Default: 512, or less
+    if the model has room for less."""
 
     batch_size: PositiveInt = 32
     """The number of texts of max_seq_len tokens in a batch. A batch holds more of shorter texts."""
@@ -132,8 +133,8 @@ def main() -> None:
         encoder = opened.encoder
         if flags.centre_on:
             encoder = CentredEncoder(encoder, means_to_subtract(flags, opened))
-        encode = EncodePairs(opened.tokenizer, flags.max_seq_len)
-        batch_tokens = flags.batch_size * flags.max_seq_len
+        encode = EncodePairs(opened.tokenizer, opened.max_seq_len)
+        batch_tokens = flags.batch_size * opened.max_seq_len
         writer = VectorWriter(encoder, texts, encode, folder, flags.dtype, batch_tokens)
         if flags.vectors == "official":
             writer.official()
@@ -148,12 +149,14 @@ class OpenedEncoder(NamedTuple):
     Attributes:
         layer: the number of the layer that the vectors are made of.
         num_layers: L, the number of the model's layers.
+        max_seq_len: the longest input in tokens.
     """
 
     encoder: "PaddleEncoder | ExportedEncoder"
     tokenizer: "Tokenizer"
     layer: int
     num_layers: int
+    max_seq_len: int
 
 
 def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "LayerMeans":
@@ -178,7 +181,7 @@ def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "Layer
         return LanguageMeans.read(path, shape).at(opened.layer)
     vectors = {}
     for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
-        ids = opened.tokenizer.sentences(opened.tokenizer.encode_batch(sentences), flags.max_seq_len)
+        ids = opened.tokenizer.sentences(opened.tokenizer.encode_batch(sentences), opened.max_seq_len)
         vectors[language] = vectors_of(opened.encoder, ids, opened.layer, pooling=flags.vectors)
     return LayerMeans.of(vectors)
 
@@ -187,7 +190,7 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     """Open the encoder of a checkpoint."""
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
-    from finetune.setup import open_encoder, open_start
+    from finetune.setup import fit_length, open_encoder, open_start
     from training import distributed
     from training.precision import prepare_for_prediction
 
@@ -200,11 +203,13 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     # The weights may lack a pooler only if none is needed: a random one would give meaningless vectors.
     needs_pooler = flags.vectors in ("official", "pooled")
     optional = () if needs_pooler else ("pooler.",)
-    model, tokenizer = open_encoder(flags, open_start(flags), optional=optional)
+    start = open_start(flags)
+    flags = fit_length(flags, start)
+    model, tokenizer = open_encoder(flags, start, optional=optional)
     encoder = PaddleEncoder(model, prepare_for_prediction(model, flags.amp))
     num_layers = model.config.num_hidden_layers
     layer = layer_number(flags.layer, num_layers)
-    return OpenedEncoder(encoder, tokenizer, layer, num_layers)
+    return OpenedEncoder(encoder, tokenizer, layer, num_layers, flags.max_seq_len)
 
 
 def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
@@ -218,11 +223,14 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
     loaded = load(flags.init_pretraining_params, engine=flags.engine, amp=flags.amp)
     layer = layer_number(flags.layer, loaded.num_layers)
-    if flags.max_seq_len > loaded.longest:
-        raise UserError(f"--max_seq_len {flags.max_seq_len}: the model takes at most {loaded.longest} tokens")
+    max_seq_len = flags.max_seq_len
+    if "max_seq_len" not in flags.on_command_line:
+        max_seq_len = min(max_seq_len, loaded.longest)
+    if max_seq_len > loaded.longest:
+        raise UserError(f"--max_seq_len {max_seq_len}: the model takes at most {loaded.longest} tokens")
     engine = loaded.engine(ENCODING, layer)
     encoder = ExportedEncoder(engine, loaded.config["hidden_size"], loaded.config["pad_token_id"])
-    return OpenedEncoder(encoder, loaded.tokenizer, layer, loaded.num_layers)
+    return OpenedEncoder(encoder, loaded.tokenizer, layer, loaded.num_layers, max_seq_len)
 
 
 if __name__ == "__main__":

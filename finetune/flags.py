@@ -110,7 +110,8 @@ class TrainingFlags:
     """The sentencepiece model. Default: the one beside the weights."""
 
     max_seq_len: SequenceLength = 512
-    """The longest input in tokens, special tokens included."""
+    """The longest input in tokens, special tokens included. Default: 512, or less if the model has room for
+    less."""
 
     batch_size: PositiveInt = option(32, free=True)
     """The sequences of a micro-batch on one device; with --in_tokens its tokens."""
@@ -355,10 +356,12 @@ class RetrievalFlags(TrainingFlags):
     """Codes of XTREME, separated by commas. Default: all languages in the folder."""
 
     layer: str = "middle"
-    """The layer of the vectors: a number, middle or top. sweep: a table of all layers."""
+    """The layer of the vectors: a number, middle or top. sweep: a table of all layers. Default of a search
+    with a model that was trained for retrieval: the layer of that training."""
 
     pooling: Literal["mean", "specials", "pooled"] = "mean"
-    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS]."""
+    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS].
+    Default of a search with a model that was trained for retrieval: the pooling of that training."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)
     """cosine, or margin: the ratio of the cosine to the mean of the 4 nearest neighbours."""

@@ -1,5 +1,6 @@
 """The command run_retrieval.py: fine-tune each seed if asked to, then search bitexts with its vectors."""
 
+import dataclasses
 import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +17,8 @@ from finetune.centring import means_of_checkpoint, means_of_sentences, sentences
 from finetune.command import begin, pace_of, run_folder, write_report
 from finetune.flags import RetrievalFlags
 from finetune.retrieval import Retrieval, layer_of
-from finetune.setup import make_encoder, open_encoder, open_start
-from model.checkpoint.read import Checkpoint, open_checkpoint
+from finetune.setup import fit_length, make_encoder, open_encoder, open_start
+from model.checkpoint.read import READING, Checkpoint, open_checkpoint
 from model.device import summary
 from model.ernie_m import ErnieMModel
 from reader.bitext import Bitext, read_bitexts
@@ -58,6 +59,10 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     bitexts = open_bitexts(flags)
     sentences = sentences_to_centre_on(flags, bitexts)
     start_of_seed = open_starts(flags)
+    first_start = start_of_seed[flags.seeds[0]]
+    flags = fit_length(flags, first_start)
+    if not flags.do_train:
+        flags = vectors_as_trained(flags, first_start)
     # The start is a step folder with --init_checkpoint; without any flag the weights are random.
     starts_from_params = flags.init_pretraining_params and not flags.init_checkpoint
     if flags.init_task and starts_from_params:
@@ -130,6 +135,16 @@ def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
             opened[path] = open_start(flags_of_seed)
         start_of_seed[seed] = opened[path]
     return start_of_seed
+
+
+def vectors_as_trained(flags: RetrievalFlags, checkpoint: Checkpoint | None) -> RetrievalFlags:
+    """Take --pooling and --layer from the model's training for retrieval, if there was one.
+
+    A flag that was given stays.
+    """
+    reading = checkpoint.settings.get(READING, {}) if checkpoint else {}
+    names = [name for name in ("pooling", "layer") if name in reading and name not in flags.on_command_line]
+    return dataclasses.replace(flags, **{name: str(reading[name]) for name in names})
 
 
 def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:

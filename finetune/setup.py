@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import paddle
 from paddle import Tensor
@@ -26,6 +26,7 @@ from utils.command_line import without_overridden
 from utils.errors import UserError
 from utils.logging import logger
 
+Flags = TypeVar("Flags")
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
 # The keys in which the configs of small, base and large differ.
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
@@ -53,29 +54,51 @@ def make_tokenizer(flags: Any, checkpoint: Checkpoint | None) -> Tokenizer:
     raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
 
 
-def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> ErnieMConfig:
-    """Read the model's shape from --ernie_config_path or from the folder of the weights, and check it."""
+def read_config(flags: Any, checkpoint: Checkpoint | None) -> ErnieMConfig:
+    """Read the model's shape from --ernie_config_path or from the folder of the weights."""
     if flags.ernie_config_path:
-        source = flags.ernie_config_path
-        config = ErnieMConfig.from_json(source)
+        config = ErnieMConfig.from_json(flags.ernie_config_path)
         if checkpoint and checkpoint.config:
-            _check_size(checkpoint, config, source)
-    elif checkpoint:
-        source = checkpoint.path
-        config = checkpoint.config
-    else:
+            _check_size(checkpoint, config, flags.ernie_config_path)
+        return config
+    if checkpoint is None:
         raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
-    if config is None:
-        raise UserError(f"{source}: no config.json or ernie_config.json there; give --ernie_config_path")
+    if checkpoint.config is None:
+        raise UserError(
+            f"{checkpoint.path}: no config.json or ernie_config.json there; give --ernie_config_path"
+        )
+    return checkpoint.config
+
+
+def longest_input(config: ErnieMConfig) -> int:
+    """The longest input that a model has room for, in tokens, special tokens included."""
+    return config.max_position_embeddings - 2  # positions begin with 2
+
+
+def fit_length(flags: Flags, checkpoint: Checkpoint | None) -> Flags:
+    """Lower the default of --max_seq_len to what the model has room for; a value that was given stays."""
+    if "max_seq_len" in flags.on_command_line:
+        return flags
+    room = longest_input(read_config(flags, checkpoint))
+    return replace(flags, max_seq_len=min(flags.max_seq_len, room))
+
+
+def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> ErnieMConfig:
+    """Read the model's shape, and check that the vocabulary and --max_seq_len fit it."""
+    config = read_config(flags, checkpoint)
+    source = flags.ernie_config_path or checkpoint.path
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{source}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
         )
     if tokenizer.pad_id != config.pad_token_id:
         raise UserError(f"{source}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
-    longest = config.max_position_embeddings - 2  # positions begin with 2
-    if flags.max_seq_len > longest:
-        raise UserError(f"--max_seq_len {flags.max_seq_len}: {source} has room for {longest} tokens")
+    room = longest_input(config)
+    if flags.max_seq_len > room:
+        raise UserError(
+            f"--max_seq_len {flags.max_seq_len}: {source} has room for {room} tokens; give --max_seq_len "
+            f"{room} or less"
+        )
     trained_length = checkpoint.settings.get(TRAINED_LENGTH) if checkpoint else None
     if isinstance(trained_length, int) and flags.max_seq_len > trained_length:
         logger.warning(

@@ -7,7 +7,7 @@ from finetune import report
 from finetune.command import begin, pace_of, run_folder, write_report
 from finetune.flags import FinetuneFlags
 from finetune.prediction import evaluate_files, predict_files
-from finetune.setup import make_engine, make_model, make_tokenizer, model_config, open_start
+from finetune.setup import fit_length, make_engine, make_model, make_tokenizer, model_config, open_start
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from training import distributed
@@ -26,6 +26,7 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     begin(flags)
     start = open_start(flags)
     tokenizer = make_tokenizer(flags, start)
+    flags = fit_length(flags, start)
     task = task_class.from_flags(flags, tokenizer, start)
     task.open(flags, start, tokenizer, model_config(flags, start, tokenizer))
     test_paths = prediction_paths(task)

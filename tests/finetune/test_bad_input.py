@@ -52,7 +52,7 @@ def test_all_missing_flags_are_named_at_once(refused):
     [
         ({"vocab_size": 20}, "vocab_size is 20"),
         ({"hidden_size": 15}, "hidden_size 15"),
-        ({"max_position_embeddings": 34}, "room for 32 tokens"),
+        ({"max_position_embeddings": 34}, "room for 32 tokens; give --max_seq_len 32 or less"),
         ({"pad_token_id": 0}, "pad_token_id is 0"),
     ],
 )

@@ -1,5 +1,6 @@
 """encode_vector.py: the official two files against the model itself, other vectors, order, and bad input."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import encode_vector
 from evaluation.encode import PaddleEncoder
 from evaluation.vectors import VectorWriter
+from model.checkpoint.folder import save_model
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
@@ -131,6 +133,24 @@ def test_bad_input(run_encode, tmp_path, content, flags, message):
     with pytest.raises(UserError, match=message):
         run_encode(tmp_path / "in.tsv", **flags)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tsv"]  # nothing half done is left
+
+
+def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_path):
+    """A text of more tokens than a model has room for is cut to its room without --max_seq_len."""
+    paddle.seed(1)
+    config = ErnieMConfig.from_json(random_encoder / "config.json")
+    short = dataclasses.replace(config, max_position_embeddings=10)
+    weights = tmp_path / "short"
+    save_model(weights, ErnieMModel(short), short, piece_model_path=random_encoder / "piece.model")
+    (tmp_path / "in.txt").write_text("the old cat is here and there and now\n")
+    options = {"data_format": "text", "vectors": "mean", "init_pretraining_params": weights}
+    by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)
+    cut = run_encode(tmp_path / "in.txt", max_seq_len=8, output="cut", **options)
+    np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
+    with pytest.raises(
+        UserError, match="--max_seq_len 9: .*short has room for 8 tokens; give --max_seq_len 8"
+    ):
+        run_encode(tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
 
 
 def test_weights_without_a_pooler(random_encoder, run_encode, toy_folder, tmp_path):

@@ -1,5 +1,6 @@
 """run_retrieval.py as a search: layouts, tables, predictions in XTREME's form, layers, bad input."""
 
+import dataclasses
 import json
 import shutil
 
@@ -193,6 +194,39 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     # The pooled [CLS] is of the top layer, whatever --layer says.
     layer_of_seed = {"1": LAYERS if report["pooling"] == "pooled" else MIDDLE}
     assert report["layers"] == layer_of_seed
+
+
+def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_path):
+    """The layer and the pooling are those of its training, unless a flag names another."""
+    weights = tmp_path / "weights"
+    shutil.copytree(folder / "weights", weights)
+    config = json.loads((weights / "config.json").read_text())
+    reading = {"layer": LAYERS, "pooling": "specials"}
+    (weights / "config.json").write_text(json.dumps({**config, "reading": reading}))
+    (weights / MANIFEST).unlink()
+    as_trained = retrieve(init_pretraining_params=weights)
+    assert as_trained["pooling"] == "specials" and as_trained["layers"] == {"1": LAYERS}
+    with_flags = retrieve(pooling="specials", layer="top")
+    assert by_direction(as_trained) == by_direction(with_flags)
+    assert by_direction(as_trained) != by_direction(retrieve())
+    with_layer = retrieve(init_pretraining_params=weights, layer="middle")
+    assert with_layer["pooling"] == "specials" and with_layer["layers"] == {"1": MIDDLE}
+
+
+def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path):
+    """A model with room for 30 tokens takes them without --max_seq_len, and refuses a longer one."""
+    paddle.seed(1)
+    config = ErnieMConfig.from_json(folder / "weights" / "config.json")
+    short = dataclasses.replace(config, max_position_embeddings=32)
+    weights = tmp_path / "short"
+    pieces = folder / "weights" / "piece.model"
+    save_model(weights, ErnieMModel(short), short, piece_model_path=pieces)
+    by_default = retrieve(init_pretraining_params=weights, max_seq_len="")
+    assert by_direction(by_default) == by_direction(retrieve(init_pretraining_params=weights, max_seq_len=30))
+    with pytest.raises(
+        UserError, match="--max_seq_len 64: .*short has room for 30 tokens; give --max_seq_len 30 or"
+    ):
+        retrieve(init_pretraining_params=weights)
 
 
 def by_measure(report):
