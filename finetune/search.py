@@ -53,6 +53,18 @@ class SearchResult(NamedTuple):
     untrained: dict[str, dict[str, Matches]]
 
 
+class Sweep(NamedTuple):
+    """What a search with the vectors of every layer finds.
+
+    Attributes:
+        rows: row -> language -> per cent, mean of both directions.
+        layers: of the rows that choose a layer: row -> language -> its number.
+    """
+
+    rows: dict[str, dict[str, float]]
+    layers: dict[str, dict[str, int]]
+
+
 def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     """Run the command. It returns early if the training is asked to stop; the same command then goes on."""
     begin(flags)
@@ -217,12 +229,13 @@ def search(
         if flags.cpu_bf16:
             use_cpu_bf16(random_model)
     if flags.layer == "sweep":
-        rows = search_layers(flags, model, tokenizer, bitexts, means)
+        sweep = search_layers(flags, model, tokenizer, bitexts, means)
         if random_model is not None:
-            untrained_rows = search_layers(flags, random_model, tokenizer, bitexts, means={})
-            rows[f"untrained, {CHOSEN}"] = untrained_rows[CHOSEN]
+            untrained_sweep = search_layers(flags, random_model, tokenizer, bitexts, means={})
+            sweep.rows[f"untrained, {CHOSEN}"] = untrained_sweep.rows[CHOSEN]
+            sweep.layers[f"untrained, {CHOSEN}"] = untrained_sweep.layers[CHOSEN]
         if distributed.is_main():
-            write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", rows)
+            write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", sweep)
         return None
     layer = layer_of(flags, model.config.num_hidden_layers)
     trained = search_layer(flags, model, tokenizer, layer, bitexts, means)
@@ -270,8 +283,8 @@ def search_layers(
     tokenizer: Tokenizer,
     bitexts: list[Bitext],
     means: Mapping[str, np.ndarray],
-) -> dict[str, dict[str, float]]:
-    """Row -> language -> per cent, mean of both directions.
+) -> Sweep:
+    """Search with the vectors of every layer.
 
     The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
 
@@ -281,26 +294,29 @@ def search_layers(
     """
     specials = flags.pooling == "specials"  # whether [CLS] and [SEP] are in the mean
 
-    def search_one(bitext: Bitext) -> dict[str, float]:
+    def search_one(bitext: Bitext) -> tuple[dict[str, float], dict[str, int]]:
         english = encode(model, _ids(tokenizer, bitext.translations, flags), specials=specials)
         foreign = encode(model, _ids(tokenizer, bitext.sentences, flags), specials=specials)  # [L + 1, N, H]
         accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
         rows = {f"layer {layer}": accuracy for layer, accuracy in enumerate(accuracies)}
-        rows[CHOSEN] = choose_on_half(english, foreign).accuracy
+        splits = {CHOSEN: choose_on_half(english, foreign)}
         if means:
             english = english - means["en"][:, None]  # the means as [L + 1, 1, H]
             foreign = foreign - means[bitext.language][:, None]
-            rows[f"centred, {CHOSEN}"] = choose_on_half(english, foreign).accuracy
-            by_margin = choose_on_half(english, foreign, found_by_margin)
-            rows[f"centred margin, {CHOSEN}"] = by_margin.accuracy
-        return rows
+            splits[f"centred, {CHOSEN}"] = choose_on_half(english, foreign)
+            splits[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, found_by_margin)
+        rows |= {name: split.accuracy for name, split in splits.items()}
+        layers = {name: split.layer for name, split in splits.items()}
+        return rows, layers
 
     by_language = _search_all(bitexts, search_one)
-    by_row: dict[str, dict[str, float]] = {}
-    for language, rows in by_language.items():
+    sweep = Sweep(rows={}, layers={})
+    for language, (rows, layers) in by_language.items():
         for name, accuracy in rows.items():
-            by_row.setdefault(name, {})[language] = 100 * float(accuracy)
-    return by_row
+            sweep.rows.setdefault(name, {})[language] = 100 * float(accuracy)
+        for name, layer in layers.items():
+            sweep.layers.setdefault(name, {})[language] = layer
+    return sweep
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[np.ndarray]:
@@ -342,15 +358,21 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
                 file.write(f"{translation_of[number]}\n")
 
 
-def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """Log and write sweep.json: row -> language -> per cent."""
-    first_row = next(iter(rows.values()))  # every row has the same languages
+def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
+    """Log and write sweep.json: row -> language -> per cent, and row -> language -> the chosen layer."""
+    first_row = next(iter(sweep.rows.values()))  # every row has the same languages
     lines = [["", *first_row, report.AVERAGE]]
-    for name, row in rows.items():
+    for name, row in sweep.rows.items():
         percents = [*row.values(), report.average(row)]
         lines.append([name, *(f"{percent:.2f}" for percent in percents)])
     logger.info("%s\n%s", title, in_columns(lines))
-    write_json(folder / "sweep.json", {"title": title, "rows": rows})
+    layer_lines = [["", *first_row]]
+    for name, layer_of_language in sweep.layers.items():
+        layer_lines.append([name, *map(str, layer_of_language.values())])
+    logger.info("layers that the even pairs chose\n%s", in_columns(layer_lines))
+    path = folder / "sweep.json"
+    write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
+    logger.info("%s; rows of odd pairs search half of the pairs, so they are higher than the others", path)
 
 
 def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | None]) -> None:

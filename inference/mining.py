@@ -12,6 +12,7 @@ Each part is one file, which appears whole or not at all, so the same command go
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -279,7 +280,8 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
     path = work / "settings.json"
     changed = differences(read_json(path), settings) if path.exists() else []
     if changed:
-        names = ", ".join(line.partition(":")[0] for line in changed)  # "layer: 1 -> 2" names the layer
+        # "layer: 1 -> 2" and "model.config.json: ..." name the layer and the model, each once.
+        names = ", ".join(dict.fromkeys(re.split("[:.]", line)[0] for line in changed))
         raise UserError(f"{work.parent}: its vectors were made with another {names}; give another --output")
     write_json(path, settings)
 

@@ -418,7 +418,8 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     check_batch_size(config.objectives, optimizer.batch_size, steps)
     if optimizer.warmup_steps >= steps - head_steps:
         logger.warning(
-            "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak",
+            "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak; give "
+            "--optimizer.warmup_steps a lower number",
             optimizer.warmup_steps,
             steps,
         )

@@ -124,6 +124,7 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     folder = Path(folder)
     files = _find_bitexts(folder)
     if not files:
+        _refuse_reversed_names(folder)
         raise UserError(
             f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; sh "
             "scripts/data/get_data.sh tatoeba fetches those of Tatoeba to data/tatoeba"
@@ -132,6 +133,17 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     if absent:
         raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(files)}")
     return [read_bitext(language, *files[language]) for language in languages or files]
+
+
+def _refuse_reversed_names(folder: Path) -> None:
+    """Raise a UserError if a file has English first in its name, as in en-de.de."""
+    for path in sorted(folder.glob("en-*.*")):
+        language = path.stem.removeprefix("en-")
+        if path.name == f"en-{language}.{language}":
+            raise UserError(
+                f"{path}: the other language comes first in the names; rename the files to {language}-en."
+                f"{language} and {language}-en.en"
+            )
 
 
 def _find_bitexts(folder: Path) -> dict[str, tuple[Path, Path]]:

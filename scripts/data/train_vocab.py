@@ -6,6 +6,7 @@ twice and never kept in memory: first to count the lines, then to sample them.
 """
 
 import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -107,10 +108,14 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(
-            f"sentencepiece: {' '.join(str(error).split())}; for too many pieces lower --vocab_size or give "
-            "more text"
-        ) from error
+        message = " ".join(str(error).split())
+        too_many = re.search(r"Vocabulary size too high .* <= (\d+)", message)
+        if too_many:
+            raise UserError(
+                f"--vocab_size {options.vocab_size}: the text has too few words for it; give "
+                f"--vocab_size {too_many[1]} or less, or more text"
+            ) from error
+        raise UserError(f"sentencepiece: {message}") from error
     with atomic_file(model_path) as file:
         file.write(model.getvalue())
     tokenizer = Tokenizer(piece_model_path=model_path)

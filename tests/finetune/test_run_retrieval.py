@@ -157,6 +157,17 @@ def test_several_seeds(retrieve, folder, tmp_path):
     assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
 
 
+def test_the_sweep_names_the_chosen_layers(retrieve, folder, tmp_path, capsys):
+    swept = retrieve(layer="sweep")
+    assert list(swept["layers"]) == [CHOSEN, f"untrained, {CHOSEN}"]
+    chosen = {language: choose_on_half(*all_layers(folder, language)).layer for language in ("de", "xx")}
+    assert swept["layers"][CHOSEN] == chosen
+    lines = capsys.readouterr().out.split("layers that the even pairs chose")[1].splitlines()
+    assert lines[1].split() == ["de", "xx"]
+    assert lines[2].split() == [*CHOSEN.split(), *map(str, chosen.values())]
+    assert f"{tmp_path / 'out' / 'sweep.json'}; rows of odd pairs search half of the pairs" in lines[-1]
+
+
 def test_the_sweep_and_the_untrained_model(retrieve, folder):
     """A search with random weights alone has no "untrained" beside it."""
     random_weights = {
@@ -325,6 +336,15 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     safetensors.write(weights / LANGUAGE_MEANS, without_top_layer)
     with pytest.raises(UserError, match=f"{LANGUAGE_MEANS}: it belongs to a model of another shape"):
         retrieve(init_pretraining_params=weights, languages="de")
+
+
+def test_names_with_english_first(retrieve, tmp_path):
+    (tmp_path / "reversed").mkdir()
+    for side in ("de", "en"):
+        write_lines(tmp_path / "reversed" / f"en-de.{side}", ["the cat"])
+    message = "en-de.de: .*; rename the files to de-en.de and de-en.en"
+    with pytest.raises(UserError, match=message):
+        retrieve(pairs=tmp_path / "reversed")
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_another_model_is_other_work(run_mining, models, tmp_path):
     shutil.copy(config, weights / "notes")
     run_mining(model=weights)
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(UserError, match=r"its vectors were made with another model.config.json; "):
+    with pytest.raises(UserError, match=r"its vectors were made with another model; give"):
         run_mining(model=weights)
 
 

@@ -355,6 +355,13 @@ def test_equal_compute_divides_the_steps(source):
     assert source.steps(**tokens, run__compute_ratio=2.0) == pytest.approx(source.steps(**tokens) / 2, abs=1)
 
 
+def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):
+    with caplog.at_level("WARNING", logger="ernie_m"):
+        source.steps(optimizer__steps=10, optimizer__warmup_steps=10)
+    (message,) = caplog.messages
+    assert message.endswith("; give --optimizer.warmup_steps a lower number")
+
+
 def test_the_head_has_a_rate_of_its_own_first(source):
     """10 steps at half the peak; then the schedule of the other 100: up in 10 steps, down in 90."""
     settings = source.config(
