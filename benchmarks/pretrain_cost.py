@@ -80,7 +80,7 @@ def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args: Namespac
                 rngs = [generator(seed=0, step=step, index=number + i) for i in range(len(part))]
                 batches.append(objectives.batch(name, part, rngs))
                 number += len(part)
-        masked = sum(batch.masked for batch in batches)  # [objectives]
+        masked = sum(batch.masked_counts for batch in batches)  # [objectives]
         yield StepBatches(batches, share, masked.tolist(), position={})
 
 

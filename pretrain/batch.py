@@ -111,8 +111,8 @@ class Batch(Packed):
     stage1: Stage1 | None = None
 
     @property
-    def masked(self) -> np.ndarray:
-        """The tokens to predict of each objective, int64 [4], in the order of `OBJECTIVES`."""
+    def masked_counts(self) -> np.ndarray:
+        """The number of tokens to predict of each objective, int64 [4], in the order of `OBJECTIVES`."""
         return np.bincount(self.target_objectives, minlength=len(OBJECTIVES))
 
 
@@ -121,14 +121,14 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
     sequences = [sequence for example in examples for sequence in example.sequences]
     packed = _join(sequences)
     starts = packed.layout.starts  # [S]
-    objectives = []  # of each sequence
+    objectives = []  # of each sequence, as a place in `OBJECTIVES`
     stage1_sequences = []
     first_tokens = []  # of each BTMLM sequence, in this batch
     for example in examples:
         if example.stage1 is not None:
-            number = len(objectives)  # of its sequence; `objectives` has one for each sequence before it
+            sequences_before = len(objectives)  # `objectives` has an item for each of them
             stage1_sequences.append(example.stage1)
-            first_tokens.append(starts[number])
+            first_tokens.append(starts[sequences_before])
         objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
@@ -151,7 +151,7 @@ def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[i
     """
     sequences = [stage1.sequence for stage1 in stage1_sequences]
     packed = _join(sequences)
-    slots = [first + stage1.slots for first, stage1 in zip(first_tokens, stage1_sequences)]
+    slots = [first_token + stage1.slots for first_token, stage1 in zip(first_tokens, stage1_sequences)]
     slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
     languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
     order = np.argsort(languages, kind="stable")  # of all slots, by language

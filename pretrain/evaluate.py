@@ -40,7 +40,7 @@ class Evaluator:
 
     Args:
         text: what the run trains on.
-        pseudo_tokens: BTMLM's stage 1; None if BTMLM is not active.
+        pseudo_token_generator: BTMLM's stage 1; None if BTMLM is not active.
 
     Attributes:
         mono: language -> its held-out text.
@@ -55,12 +55,12 @@ class Evaluator:
         config: PretrainConfig,
         text: TrainingText,
         tokenizer: Tokenizer,
-        pseudo_tokens: PseudoTokenGenerator | None,
+        pseudo_token_generator: PseudoTokenGenerator | None,
     ):
         self.config = config
         self.text = text
         self.tokenizer = tokenizer
-        self.pseudo_tokens = pseudo_tokens
+        self.pseudo_token_generator = pseudo_token_generator
         self.stop: StopSignal | None = None
         self.objectives = make_objectives(config, text)
         languages = set(text.languages)
@@ -85,7 +85,7 @@ class Evaluator:
         """Evaluate. The processes share the streams, and the result is the same on all.
 
         Args:
-            stop: breaks it off, on all processes alike.
+            stop: a request, on any process, breaks the evaluation off on all.
 
         Returns:
             mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
@@ -98,7 +98,7 @@ class Evaluator:
         streams: list[tuple[str, Any]] = [("mmlm", language) for language in self.mono]
         for pair in self.pairs:
             streams += [("tlm", pair), ("camlm", pair)]
-            if self.pseudo_tokens:
+            if self.pseudo_token_generator:
                 streams.append(("btmlm", pair))
             streams.append(("retrieval", pair))
         model = engine.model
@@ -139,8 +139,8 @@ class Evaluator:
         data = self.config.data
         blocks = Blocks(self.mono[language], data.max_seq_len - 2, one_line=not data.pack_lines)
         count = min(len(blocks), self.config.run.eval_sequences)
-        number = self.text.number[language]
-        return self._masked_scores(model, "mmlm", [Text(blocks[i], number) for i in range(count)])
+        language_number = self.text.language_number[language]
+        return self._masked_scores(model, "mmlm", [Text(blocks[i], language_number) for i in range(count)])
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
         """Perplexity and accuracy on pairs."""
@@ -160,22 +160,23 @@ class Evaluator:
         for chunk, rngs in self._chunks("btmlm", sources):
             targets = [example.target for example in examples[chunk]]
             languages = [target.language for target in targets]  # of the pseudo-tokens
-            batch = self.objectives.batch("btmlm", sources[chunk], rngs, languages)
+            batch = self.objectives.batch("btmlm", sources[chunk], rngs, second_languages=languages)
             (device_batch,) = to_device([batch])
-            device_batch, counts = self.pseudo_tokens.fill(model, device_batch)
+            device_batch, counts = self.pseudo_token_generator.fill(model, device_batch)
             sums.update(counts)
             sums.update(loss=float(masked_lm_loss(model, device_batch).total), masked=len(batch.targets))
             pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]
-            sums.update(self._translated(batch.stage1, pseudo_ids, targets))
+            sums.update(self._translation_counts(batch.stage1, pseudo_ids, targets))
             # The first sentences of all, with their pseudo-tokens, are the samples.
             for number, source in enumerate(sources[chunk][: _SAMPLES - len(samples)]):
                 pseudo = Text(pseudo_ids[batch.stage1.slot_sentences == number], languages[number])
                 samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
-        without = self._masked_scores(model, "mmlm", [self._shortened(source) for source in sources])
+        shortened_sources = [self._shortened(source) for source in sources]
+        scores_without = self._masked_scores(model, "mmlm", shortened_sources)  # without pseudo-tokens
         result: dict[str, Any] = {}
-        if without:  # None: no sentence has a token that can be predicted
+        if scores_without:  # None: no sentence has a token that can be predicted
             result["perplexity"] = perplexity(sums["loss"] / sums["masked"])
-            result["perplexity_without"] = without["perplexity"]
+            result["perplexity_without"] = scores_without["perplexity"]
         return result | {
             "precision": sums["pseudo_found"] / max(sums["pseudo_sought"], 1),
             "frequent_precision": sums["frequent_found"] / max(sums["frequent_sought"], 1),
@@ -184,8 +185,15 @@ class Evaluator:
             "samples": samples,
         }
 
-    def _translated(self, stage1: Stage1, pseudo_ids: np.ndarray, targets: Sequence[Text]) -> dict[str, int]:
-        """How many pseudo-tokens, and how many frequent words instead, are in the real translations."""
+    def _translation_counts(
+        self, stage1: Stage1, pseudo_ids: np.ndarray, targets: Sequence[Text]
+    ) -> dict[str, int]:
+        """Count how many pseudo-tokens, and how many frequent words instead, are in the real translations.
+
+        Args:
+            pseudo_ids: int64 [P], in the order of `stage1.slots`.
+            targets: the real translation of each sentence.
+        """
         translations = [target.ids for target in targets]
         guesses = most_frequent(stage1, self._piece_counts, self._ignored)
         pseudo_found, pseudo_sought = found_in_translation(stage1, pseudo_ids, translations, self._ignored)
@@ -220,7 +228,7 @@ class Evaluator:
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one the other way round."""
         stream = self.pairs[pair]
-        number_a, number_b = (self.text.number[language] for language in pair)
+        number_a, number_b = (self.text.language_number[language] for language in pair)
         examples = []
         for i in range(min(len(stream), self.config.run.eval_sequences)):
             ids_a, ids_b = stream[i]
@@ -250,8 +258,8 @@ class Evaluator:
     def _chunks(
         self, objective: str, examples: Sequence
     ) -> Iterator[tuple[slice, list[np.random.Generator]]]:
-        """Runs of consecutive examples of at most `run.micro_batch_tokens`, and their generators."""
-        tokens = np.array([self.objectives.tokens(objective, text) for text in examples], np.int64)
+        """Slices of at most `run.micro_batch_tokens`, and a generator for each example in them."""
+        tokens = np.array([self.objectives.count_tokens(objective, text) for text in examples], np.int64)
         first = 0
         # When it is asked to stop, `run` drops the unfinished result.
         while first < len(examples) and not self.stop:

@@ -20,14 +20,17 @@ _WORD_TABLE = "embeddings.word_embeddings.weight"
 
 
 def initialise(
-    model: PreTrainingModel, config: InitConfig, tokenizer: Tokenizer, drawn: Mapping[str, Any] | None = None
+    model: PreTrainingModel,
+    config: InitConfig,
+    tokenizer: Tokenizer,
+    corpus_and_seed: Mapping[str, Any] | None = None,
 ) -> None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
     Args:
         tokenizer: of the corpus. If a folder has a vocabulary, it must be the same.
-        drawn: digest of the corpus and seed of this run. If the encoder was trained with the same, it has
-            seen the items that the run begins with; a warning says so.
+        corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
+            the same, it has seen the items that the run begins with; a warning says so.
 
     Raises:
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
@@ -35,12 +38,12 @@ def initialise(
     encoder = None if config.encoder == SCRATCH else open_checkpoint(config.encoder)
     if encoder is not None:
         _load_encoder(model, encoder, tokenizer)
-        if drawn and encoder.settings.get("drawn") == drawn:
+        if corpus_and_seed and encoder.settings.get("drawn") == corpus_and_seed:
             logger.warning(
                 "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "
                 "change run.seed",
                 encoder.path,
-                drawn["seed"],
+                corpus_and_seed["seed"],
             )
     if config.lm_head == FRESH:
         return

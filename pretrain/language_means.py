@@ -36,8 +36,8 @@ def language_means(
 def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
     """Up to `SENTENCES` sentences of a language, ids without specials.
 
-    They are sides of its pairs, as many of each language pair, because these are sentences; without pairs
-    they are lines of its monolingual text.
+    They come from its sentence pairs, equally many from each language pair, because a line of monolingual
+    text may be a document. A language without pairs has lines of its monolingual text instead.
     """
     held_out_pairs = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
     sentences = []

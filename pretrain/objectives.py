@@ -38,12 +38,12 @@ class Pair(NamedTuple):
 class SecondLanguage:
     """Draws the language of BTMLM's pseudo-tokens.
 
-    "parallel": in proportion to pairs^0.7 among the languages with parallel data with the sentence's own
-    (CAMLM taught only these directions); where it has none, in proportion to (all their pairs)^0.7 among
-    languages with any; where no language has any, uniformly. "uniform": uniformly from all other languages.
-
     Args:
         pairs: number of sentence pairs by two indices into `languages`; (a, b) and (b, a) are added.
+        mode: "parallel": in proportion to pairs^0.7 among the languages that have sentence pairs with the
+            sentence's own, because CAMLM taught only these directions. Where there is no such language, each
+            other language has the weight (number of all its pairs)^0.7; where no language has pairs, all have
+            the same. "uniform": all other languages have the same.
 
     Raises:
         UserError: there is only one language.
@@ -145,7 +145,7 @@ class Objectives:
         make_sequences = {"mmlm": self.mmlm, "tlm": self.tlm, "camlm": self.camlm}[objective]
         return MaskedExample(objective, make_sequences(example, rng))
 
-    def tokens(self, objective: str, example: Text | Pair) -> int:
+    def count_tokens(self, objective: str, example: Text | Pair) -> int:
         """The tokens that an example takes in a micro-batch, without BTMLM's first stage."""
         if objective == "mmlm":
             return min(len(example.ids) + 2, self.max_seq_len)  # [CLS] X [SEP]
@@ -155,7 +155,7 @@ class Objectives:
             lengths = [len(ids) for ids in self._truncated(example)]
         return sum(lengths) + 4  # [CLS] S [SEP] [SEP] Y [SEP]; the two sequences of CAMLM divide them
 
-    def masked(self, objective: str, example: Text | Pair) -> int:
+    def count_masked(self, objective: str, example: Text | Pair) -> int:
         """How many tokens of an example are predicted. It depends on the example alone, not on a draw."""
         if objective == "mmlm":
             sides = [example.ids[: self.max_seq_len - 2]]

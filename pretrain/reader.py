@@ -118,7 +118,7 @@ class TrainingText:
     pairs: dict[tuple[str, str], Pairs | PartOfPairs]
 
     @cached_property
-    def number(self) -> dict[str, int]:
+    def language_number(self) -> dict[str, int]:
         """Language -> its number."""
         return {language: i for i, language in enumerate(self.languages)}
 
@@ -159,7 +159,8 @@ def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
     """The objectives of a run, for training and for evaluation."""
     second_language = None
     if "btmlm" in config.objectives.active:
-        counts = {(text.number[a], text.number[b]): len(pairs) for (a, b), pairs in text.pairs.items()}
+        number = text.language_number
+        counts = {(number[a], number[b]): len(pairs) for (a, b), pairs in text.pairs.items()}
         second_language = SecondLanguage(text.languages, counts, config.objectives.second_language)
     return Objectives(
         config.objectives,
@@ -177,14 +178,14 @@ class StepBatches:
     Attributes:
         micro_batches: of all the step's objectives; there may be none.
         share: objective -> its weight in the step's loss.
-        masked: tokens to predict of each objective, in the order of `OBJECTIVES`, in the whole step, over all
-            processes.
+        masked_counts: the number of tokens to predict of each objective, in the order of `OBJECTIVES`, in the
+            whole step, over all processes.
         position: the step's number, from 1, and the samplers' positions after it, JSON values.
     """
 
     micro_batches: list[Batch]
     share: dict[str, float]
-    masked: list[int]
+    masked_counts: list[int]
     position: dict[str, Any]
 
 
@@ -268,19 +269,21 @@ class StepReader:
         batch_size = self.config.optimizer.batch_size
         counts = examples_of_step(self.config.objectives, share, batch_size, self.step)
         examples = self._examples(counts)
-        tokens = [self.objectives.tokens(objective, example) for objective, example in examples]
-        divided = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
+        tokens = [self.objectives.count_tokens(objective, example) for objective, example in examples]
+        numbers_by_process = cut_by_tokens(
+            tokens, budget=self.config.run.micro_batch_tokens, processes=self.world_size
+        )
 
         # Mask the examples of this process alone.
-        micro_batches = [self._batch(examples, numbers) for numbers in divided[self.rank]]
+        micro_batches = [self._batch(examples, numbers) for numbers in numbers_by_process[self.rank]]
 
         # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
-        masked = dict.fromkeys(OBJECTIVES, 0)
+        masked_counts = dict.fromkeys(OBJECTIVES, 0)
         for objective, example in examples:
-            masked[objective] += self.objectives.masked(objective, example)
+            masked_counts[objective] += self.objectives.count_masked(objective, example)
         self.step += 1
         position = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
-        return StepBatches(micro_batches, share, list(masked.values()), position)
+        return StepBatches(micro_batches, share, list(masked_counts.values()), position)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
         """The texts and pairs of the whole step, each with its objective.
@@ -322,7 +325,7 @@ class StepReader:
         """The text or pair of draw `i`."""
         stream = self.samplers[kind].names[draws.stream[i]]  # "de", or "de-en"
         item = int(draws.item[i])
-        language_number = self.text.number
+        language_number = self.text.language_number
         if kind == "mono":
             return Text(self.blocks[stream][item], language_number[stream])
         languages = self.languages_of[stream]

@@ -60,13 +60,13 @@ class Pretraining(Task):
         self.config = config
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
         self.total_steps = total_steps(config, self.text)
-        self.pseudo_tokens = make_generator(config.objectives, self.text)
-        self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_tokens)
+        self.pseudo_token_generator = make_generator(config.objectives, self.text)
+        self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.identity = dataclasses.asdict(config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
-        self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
+        self.corpus_and_seed = {"corpus": corpus.digest, "seed": config.run.seed}
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
@@ -95,7 +95,7 @@ class Pretraining(Task):
             sums=SUMS,
         )
         if checkpoint is None:
-            initialise(model, self.config.init, self.tokenizer, self.drawn)
+            initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
         else:
             load_from(model, open_checkpoint(checkpoint), optional=())  # no weight may be absent
         return engine
@@ -132,7 +132,7 @@ class Pretraining(Task):
     def loss(
         self, model: PreTrainingModel, micro_batch: DeviceBatch
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        return objectives_loss(model, self.pseudo_tokens, micro_batch)
+        return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Evaluate on the held-out text, and log a summary; None if it was broken off."""
@@ -157,7 +157,7 @@ class Pretraining(Task):
             "pseudo_proportion": objectives.pseudo_proportion,
             "pseudo_positions": objectives.pseudo_positions,
         }
-        settings = {"languages": self.text.languages, "reading": reading, "drawn": self.drawn}
+        settings = {"languages": self.text.languages, "reading": reading, "drawn": self.corpus_and_seed}
         return self._model_files(engine, masters, settings)
 
     def encoder_files(self, engine: Engine, masters: Mapping[str, Tensor]) -> ModelFiles:
@@ -203,21 +203,23 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
     """Send the micro-batches of a step to the device. Call it within autocast."""
     # An objective's loss is the mean over its masked tokens in the whole step, so each of them has the
     # objective's share divided by their number. An objective without masked tokens adds nothing.
-    weights = [data.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, data.masked)]
+    weights = []
+    for objective, masked_count in zip(OBJECTIVES, data.masked_counts):
+        weights.append(data.share.get(objective, 0.0) / max(masked_count, 1))
     return to_device(data.micro_batches, weights)
 
 
 def objectives_loss(
-    model: PreTrainingModel, pseudo_tokens: PseudoTokenGenerator | None, batch: DeviceBatch
+    model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator | None, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The loss of a micro-batch of any objectives, and its `pretrain.report.SUMS`.
 
     Args:
-        pseudo_tokens: for BTMLM: fills the slots of the batch first.
+        pseudo_token_generator: for BTMLM: fills the slots of the batch first.
     """
     sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
     if batch.stage1 is not None:
-        batch, counts = pseudo_tokens.fill(model, batch)
+        batch, counts = pseudo_token_generator.fill(model, batch)
         sums |= counts
     total, losses, correct = masked_lm_loss(model, batch)  # scalar, [M], [M]
     for objective, targets in batch.targets.by_objective.items():  # indices into the M masked tokens

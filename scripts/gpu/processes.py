@@ -71,7 +71,7 @@ def overflow_on_process_1(stage: int) -> list[bool]:
 
 def _scaled_loss(model: PreTrainingModel, factor: float, batch: DeviceBatch) -> tuple[Tensor, dict]:
     """The loss of a micro-batch of MMLM times a factor."""
-    total, sums = objectives_loss(model, pseudo_tokens=None, batch=batch)
+    total, sums = objectives_loss(model, pseudo_token_generator=None, batch=batch)
     return total * factor, sums
 
 

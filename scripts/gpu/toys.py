@@ -147,12 +147,14 @@ def send_micro_batches(engine: Engine, objective: str, count: int = 2) -> list[D
     """
     first = count * engine.steps  # earlier steps had the numbers below it
     batches = [batch_of(objective, first + number, count=4) for number in range(count)]
-    masked = sum(batch.masked for batch in batches).tolist()  # of each objective, over all processes
+    # Of each objective, over all processes.
+    masked_counts = sum(batch.masked_counts for batch in batches).tolist()
     batches_of_this_process = batches[distributed.rank() :: distributed.world_size()]
     with engine.autocast():
-        return send_step(
-            StepBatches(batches_of_this_process, share={objective: 1.0}, masked=masked, position={})
+        step_batches = StepBatches(
+            batches_of_this_process, share={objective: 1.0}, masked_counts=masked_counts, position={}
         )
+        return send_step(step_batches)
 
 
 def train_task(engine: Engine, last: int = 3) -> list[float]:

@@ -31,7 +31,7 @@ class HeldOutRun:
         task = Pretraining(settings)
         self.engine = task.begin(settings.run.seed, None)
         self.model = self.engine.model
-        self.evaluator = Evaluator(settings, text, self.tokenizer, task.pseudo_tokens)
+        self.evaluator = Evaluator(settings, text, self.tokenizer, task.pseudo_token_generator)
 
     def run(self):
         """The scores of an evaluation."""
@@ -142,7 +142,7 @@ def test_pseudo_tokens_against_the_real_translation(held_out, monkeypatch):
         del remaining[: sentences.max() + 1]
         return paddle.to_tensor(longest_ids)
 
-    monkeypatch.setattr(held_out.evaluator.pseudo_tokens, "_pseudo_ids", predict)
+    monkeypatch.setattr(held_out.evaluator.pseudo_token_generator, "_pseudo_ids", predict)
     scores = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
     assert scores["precision"] == 1.0
     assert 0.0 < scores["frequent_precision"] < 1.0

@@ -110,7 +110,7 @@ def test_all_objectives_in_one_batch(model):
             expected[sequences == sequences[token]] = True
         assert np.array_equal(reached, expected), (OBJECTIVES[objective], token)
     assert sides == {True, False}
-    assert (batch.masked > 0).all()
+    assert (batch.masked_counts > 0).all()
 
 
 def test_unmasked_tokens_stay_on_their_side_in_camlm(model):

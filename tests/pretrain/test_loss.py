@@ -101,14 +101,14 @@ def batch_of(model, objective: str) -> Batch:
     """A batch of one objective or of "all", with its pseudo-tokens."""
     if objective == "all":
         batch = of_all_four(objectives())
-        assert (batch.masked > 0).all()
+        assert (batch.masked_counts > 0).all()
         assert batch.lengths.min() < 10 and batch.lengths.max() == 64  # short ones, and the longest
     else:
         examples = pairs([(20, 9), (7, 15), (8, 8)])
         if objective in ("mmlm", "btmlm"):
             examples = texts([20, 9, 15], language=2)
         batch = objectives().batch(objective, examples, rngs(3))
-        (masked_objectives,) = batch.masked.nonzero()
+        (masked_objectives,) = batch.masked_counts.nonzero()
         assert masked_objectives.tolist() == [OBJECTIVES.index(objective)]
     return batch if batch.stage1 is None else filled(model, batch).batch
 

@@ -31,7 +31,7 @@ def test_mmlm_layout():
     assert split(batch, batch.position_ids) == [[2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]]
     assert batch.lengths.tolist() == batch.context_lengths.tolist() == [5, 6]
     assert batch.target_languages.tolist() == [1, 2]
-    assert batch.masked.tolist() == [2, 0, 0, 0]  # of mmlm, tlm, camlm, btmlm
+    assert batch.masked_counts.tolist() == [2, 0, 0, 0]  # of mmlm, tlm, camlm, btmlm
     assert batch.tokens == 11
     assert batch.input_ids.dtype == batch.targets.dtype == np.int64
 
@@ -52,7 +52,7 @@ def test_pair_layout():
     assert camlm.targets.tolist() == [4, 10]  # the last token of each sequence
     assert (camlm.input_ids[camlm.targets] == MASK).all()
     assert camlm.target_languages.tolist() == [2, 0]
-    assert camlm.masked.tolist() == [0, 0, 2, 0]
+    assert camlm.masked_counts.tolist() == [0, 0, 2, 0]
 
 
 @pytest.mark.parametrize("rate", [0.15, 1.0])
@@ -118,7 +118,7 @@ def test_btmlm_by_hand():
     assert restored(batch).tolist() == [CLS, *range(11, 21), SEP, SEP, MASK, MASK, SEP]
     assert batch.position_ids.tolist() == list(range(2, 18))
     assert (batch.targets > 0).all() and (batch.targets < 11).all()
-    assert batch.masked.tolist() == [0, 0, 0, 2]
+    assert batch.masked_counts.tolist() == [0, 0, 0, 2]
     assert batch.context_lengths.tolist() == [16] and batch.tokens == 16
 
 
@@ -162,7 +162,7 @@ def test_long_examples_are_cut(objective, limit):
     maker = objectives(max_seq_len=limit)
     for example in examples:
         batch = maker.batch(objective, [example], rngs(1))
-        assert batch.tokens == maker.tokens(objective, example) <= limit
+        assert batch.tokens == maker.count_tokens(objective, example) <= limit
         assert batch.position_ids.max() == batch.tokens + 1  # positions begin with 2
         if limit < 600:
             assert batch.tokens == limit

@@ -74,11 +74,11 @@ def test_processes_tile_a_step(source, world_size):
         step = single.next()
         parts = [reader.next() for reader in readers]
         assert sequences_of(*parts) == sequences_of(step)
-        masked = np.sum([batch.masked for part in parts for batch in part.micro_batches], axis=0)
-        assert step.masked == masked.tolist()
+        masked = np.sum([batch.masked_counts for part in parts for batch in part.micro_batches], axis=0)
+        assert step.masked_counts == masked.tolist()
         for part in parts:
             assert part.position == step.position
-            assert part.masked == step.masked
+            assert part.masked_counts == step.masked_counts
 
 
 @pytest.mark.parametrize("budget", [32, 50, 4096])
@@ -92,7 +92,7 @@ def test_micro_batches_hold_no_more_tokens_than_asked(source, budget):
         assert max(batch.tokens for batch in divided_step.micro_batches) <= budget
         assert sequences_of(divided_step) == sequences_of(step)
         (whole_step,) = step.micro_batches
-    assert (whole_step.masked > 0).all()  # after BTMLM has begun, all objectives share a pass
+    assert (whole_step.masked_counts > 0).all()  # after BTMLM has begun, all objectives share a pass
 
 
 @pytest.mark.parametrize(("processes", "budget"), [(1, 2048), (8, 2048), (8, 4096), (3, 700)])
@@ -142,7 +142,7 @@ def test_pairs_are_read_in_both_orders(source):
     for _ in range(20):
         for _, pair in reader._examples({"tlm": 12}):
             language = language_of[tuple(pair.source.ids.tolist())]
-            assert reader.text.number[language] == pair.source.language
+            assert reader.text.language_number[language] == pair.source.language
             source_languages[language] += 1
     assert source_languages["de"] > 60
     assert source_languages["en"] > 60
@@ -169,7 +169,7 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     # The first two examples are of TLM and CAMLM, or both of CAMLM, which makes two sequences of a pair.
     batch = reader._batch(examples, [0, 1])
     assert len(batch.lengths) == (1 + 2 if "tlm" in active else 2 + 2)
-    assert batch.masked[OBJECTIVES.index(expected[0])] > 0
+    assert batch.masked_counts[OBJECTIVES.index(expected[0])] > 0
 
 
 def test_each_drawn_pair_serves_tlm_and_camlm(source):
@@ -191,7 +191,7 @@ def test_each_drawn_pair_serves_tlm_and_camlm(source):
     camlm_ids = batch.target_ids[batch.target_objectives == camlm]
     assert len(tlm_ids) == len(camlm_ids)
     assert sorted(tlm_ids) != sorted(camlm_ids)
-    assert step.masked[tlm] == step.masked[camlm] > 0
+    assert step.masked_counts[tlm] == step.masked_counts[camlm] > 0
 
 
 def test_a_pair_of_both_that_camlm_cannot_use_serves_tlm_once(source, monkeypatch):

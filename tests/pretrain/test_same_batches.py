@@ -79,7 +79,7 @@ def digest_of_run(corpus, name, *flags):
     digest = hashlib.sha256()
     for _ in range(STEPS):
         step = reader.next()
-        digest.update(json.dumps([step.share, step.masked, step.position]).encode())
+        digest.update(json.dumps([step.share, step.masked_counts, step.position]).encode())
         for batch in step.micro_batches:
             arrays = [getattr(batch, field) for field in OF_BATCH]
             if batch.stage1 is not None:

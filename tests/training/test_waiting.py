@@ -92,7 +92,7 @@ def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches
 def two_micro_batches() -> StepBatches:
     """A step with two micro-batches of all objectives."""
     batches = [of_all_four(objectives(), seed) for seed in (1, 2)]
-    masked = sum(batch.masked for batch in batches).tolist()
+    masked = sum(batch.masked_counts for batch in batches).tolist()
     share = dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), 0.25)
     return StepBatches(batches, share, masked, position={})
 
@@ -108,7 +108,7 @@ def test_pre_training_uploads_once_and_reads_once(events, allowed):
         events.begin()
         step = train_step(engine, pseudo_tokens, step_batches)
         assert events == ["upload", "backward", "backward", "norm", "read", "update"]
-    assert step.sums["btmlm.count"] == step_batches.masked[3]
+    assert step.sums["btmlm.count"] == step_batches.masked_counts[3]
     assert step.sums["btmlm.loss"] > 0
 
 
