@@ -58,7 +58,7 @@ def build_corpus(options: BuildOptions) -> dict:
     with claim(output, plan | {"modified": modified}), workers:
         works = []
         for number, stream in enumerate(streams):
-            works.append(StreamWork(number, stream, output, options, tokenizer.vocab_size))
+            works.append(StreamWork(number, stream, output, options, vocab_size=tokenizer.vocab_size))
         build = CorpusBuild(options, works, workers, tokenizer)
         build.scan()
         build.find_duplicates()

@@ -72,15 +72,15 @@ class CorpusBuild:
             counts_of_sources = work.counts(SCAN)
             counts_of_units = itertools.chain.from_iterable(counts_of_sources)  # [lines, documents] of each
             lines, documents = (sum(column) for column in zip(*counts_of_units))
-            share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
+            held_out_share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             # The language that is in the most pairs decides, so that a sentence in several pairs tends to be
             # held out in all or in none.
             in_pairs = [pair_counts[language] for language in work.stream.languages]
             self.works[number] = replace(
                 work,
-                units=[len(counts) for counts in counts_of_sources],
+                units_per_source=[len(counts) for counts in counts_of_sources],
                 lines=lines,
-                held_out_below=int(share * (1 << 64)),  # the hashes are spread evenly over 64 bits
+                held_out_below=int(held_out_share * (1 << 64)),  # the hashes are spread evenly over 64 bits
                 held_out_side=in_pairs.index(max(in_pairs)),
             )
 
@@ -182,7 +182,7 @@ class CorpusBuild:
         progress = Progress(total_bytes, description, initial=total_bytes - waiting_bytes, unit="bytes")
         with closing(progress):
             for unit, unit_counts in self.workers.run(function, self._unit_tasks(waiting)):
-                progress.update(unit.weight)
+                progress.update(unit.bytes_read)
                 key = (unit.stream, unit.source)
                 counts[key].add(unit, unit_counts)
                 if counts[key].is_complete:
@@ -200,7 +200,7 @@ class CorpusBuild:
             read_units(stream_number, source_number, source, unit_bytes, blank_lines)
             for (stream_number, source_number), source in sources.items()
         )
-        for unit in _interleave(readers, min(_READERS, self.workers.number)):
+        for unit in _interleave(readers, min(_READERS, self.workers.num_workers)):
             yield unit, self.works[unit.stream]
 
 

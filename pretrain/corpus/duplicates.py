@@ -34,7 +34,7 @@ def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None
 
 def read_counts(path: Path) -> list[int]:
     """Lines and documents of a unit."""
-    return np.fromfile(path, "<u8", 2).tolist()
+    return np.fromfile(path, "<u8", count=2).tolist()
 
 
 def number_of_parts(work: StreamWork) -> int:
@@ -83,9 +83,9 @@ def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:
     for part in range(number_of_parts(work)):
         path = part_file(work, part)
         # Two consecutive offsets say which of the lines behind the offsets are of this unit.
-        first, end = np.fromfile(path, "<u8", 2, offset=8 * unit).tolist()
-        offsets_bytes = 8 * (sum(work.units) + 1)
-        repeated = np.fromfile(path, "<u4", end - first, offset=offsets_bytes + 4 * first)
+        first, end = np.fromfile(path, "<u8", count=2, offset=8 * unit).tolist()
+        offsets_bytes = 8 * (sum(work.units_per_source) + 1)
+        repeated = np.fromfile(path, "<u4", count=end - first, offset=offsets_bytes + 4 * first)
         is_repeated[repeated] = True
     return is_repeated
 
@@ -95,9 +95,10 @@ def _read_range(path: Path, low: int, high: int) -> tuple[np.ndarray, np.ndarray
     lines = (path.stat().st_size - _COUNTS_BYTES) // _LINE_BYTES
     if not lines:  # an empty array cannot be mapped
         return np.zeros(0, np.uint64), np.zeros(0, np.uint32)
-    keys = np.memmap(path, "<u8", "r", _COUNTS_BYTES, lines)
+    keys = np.memmap(path, "<u8", mode="r", offset=_COUNTS_BYTES, shape=lines)
     first = int(np.searchsorted(keys, np.uint64(low)))
     end = int(np.searchsorted(keys, np.uint64(high - 1), side="right"))  # `high` itself may be 2^64
     keys_bytes = 8 * lines
-    numbers = np.fromfile(path, "<u4", end - first, offset=_COUNTS_BYTES + keys_bytes + 4 * first)
+    offset = _COUNTS_BYTES + keys_bytes + 4 * first
+    numbers = np.fromfile(path, "<u4", count=end - first, offset=offset)
     return np.array(keys[first:end]), numbers

@@ -20,7 +20,7 @@ from typing import Any
 
 from utils.errors import UserError
 
-_PACKED = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
+_ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 _NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 
@@ -183,7 +183,7 @@ def file_status(path: str) -> os.stat_result:
 
 def _has_columns(name: str) -> bool:
     """Whether it is the name of a .tsv file, plain or compressed."""
-    return name.lower().endswith(tuple(f".tsv{end}" for end in _PACKED))
+    return name.lower().endswith(tuple(f".tsv{end}" for end in _ENDINGS))
 
 
 def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -233,7 +233,7 @@ def _moses_files(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...] | N
     """`prefix.en` and `prefix.de`, plain or compressed; None if one is missing."""
     files = []
     for language in languages:
-        names = [f"{prefix}.{language}{end}" for end in _PACKED]
+        names = [f"{prefix}.{language}{end}" for end in _ENDINGS]
         file = next((name for name in names if os.path.isfile(name)), None)
         if file is None:
             return None

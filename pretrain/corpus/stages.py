@@ -50,25 +50,26 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     # Duplicates are dropped before the text is cut into ids, empty and uneven lines after that.
     text = _read(unit, work)
     lines = len(text.sides[0])  # a pair counts as one line here
-    number_in_stream = sum(work.units[: unit.source]) + unit.number
+    number_in_stream = sum(work.units_per_source[: unit.source]) + unit.number
     is_new = ~is_duplicate(work, number_in_stream, lines)
     tokenizer = _tokenizer(*(str(work.output / name) for name in VOCABULARY_FILES))
     tokenized = _tokenize(text, is_new, work.held_out_below, work.held_out_side, tokenizer)
 
-    fewest = tokenized.lengths.min(axis=1)  # ids of the shorter side, [lines]
-    most = tokenized.lengths.max(axis=1)
-    is_empty = fewest == 0  # a line of control characters has no ids
-    is_uneven = np.zeros(len(fewest), bool)
+    # The number of ids of the shorter and of the longer side of a pair; of a text both are the same. [lines]
+    shorter = tokenized.lengths.min(axis=1)
+    longer = tokenized.lengths.max(axis=1)
+    is_empty = shorter == 0  # a line of control characters has no ids
+    is_uneven = np.zeros(len(shorter), bool)
     if work.options.max_ratio:
-        is_uneven = ~is_empty & (most > work.options.max_ratio * fewest)
+        is_uneven = ~is_empty & (longer > work.options.max_ratio * shorter)
     is_usable = ~is_empty & ~is_uneven
     train, held_out = SPLITS
     arrays = _arrays_of_split(train, tokenized, is_usable & ~tokenized.is_held_out, tokenizer.unk_id)
     arrays |= _arrays_of_split(held_out, tokenized, is_usable & tokenized.is_held_out, tokenizer.unk_id)
 
     dropped = {
-        "empty": text.empty + int(is_empty.sum()),
-        "score": text.score,  # left out when the lines were read
+        "empty": text.empty_count + int(is_empty.sum()),
+        "score": text.low_score_count,  # left out when the lines were read
         "duplicate": int((~is_new).sum()),
         "ratio": int(is_uneven.sum()),
     }

@@ -37,7 +37,7 @@ class Unit(NamedTuple):
         number: number of the unit in its source.
         texts: whole lines as bytes; for aligned files two texts with equally many lines.
         first_line: number of its first line in the file, from 1.
-        weight: bytes on disk that were read for it.
+        bytes_read: the number of bytes on disk that were read for it.
         last: whether it is the last of its source.
     """
 
@@ -46,7 +46,7 @@ class Unit(NamedTuple):
     number: int
     texts: tuple[bytes, ...]
     first_line: int
-    weight: int
+    bytes_read: int
     last: bool = False
 
 
@@ -66,14 +66,14 @@ class Lines(NamedTuple):
     Args:
         sides: one list of lines, or two lists of equal length in the order of the stream's languages.
         documents: number of lines of each document, int64 [documents]; each pair is a document.
-        empty: number of blank lines, or of pairs with an empty side.
-        score: number of pairs that were left out for their score.
+        empty_count: number of blank lines, or of pairs with an empty side.
+        low_score_count: number of pairs that were left out for their score.
     """
 
     sides: tuple[list[str], ...]
     documents: np.ndarray
-    empty: int
-    score: int = 0
+    empty_count: int
+    low_score_count: int = 0
 
     def hashes(self) -> np.ndarray:
         """A 64-bit hash of each line or pair. uint64 [lines]."""
@@ -113,9 +113,11 @@ def read_units(
                 break
             if unit is not None:
                 yield unit
-            bytes_read = sum(file.raw.tell() for file in files)
-            unit = Unit(stream, number, unit_number, texts, first_line, weight=bytes_read - bytes_before)
-            bytes_before = bytes_read
+            bytes_so_far = sum(file.raw.tell() for file in files)
+            unit = Unit(
+                stream, number, unit_number, texts, first_line, bytes_read=bytes_so_far - bytes_before
+            )
+            bytes_before = bytes_so_far
     if unit is None:
         raise UserError(f"{source}: empty: no text in it; leave it out")
     yield unit._replace(last=True)
@@ -146,9 +148,10 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
         sides = sides[::-1]
     if len(languages) == 1 and form.documents == "blank":
         # Blank lines separate documents, and are not counted as left out.
-        return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), empty=0)
+        return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), empty_count=0)
     documents = np.ones(len(full), np.int64)  # each line or pair is a document
-    return Lines(sides, documents, empty=len(stripped) - len(full), score=low_scores)
+    empty_count = len(stripped) - len(full)
+    return Lines(sides, documents, empty_count, low_score_count=low_scores)
 
 
 def _lines_of_documents(is_text: list[bool]) -> np.ndarray:

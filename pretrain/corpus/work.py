@@ -40,7 +40,7 @@ class StreamWork:
         number: of the stream.
         output: folder of the corpus; absolute, because workers may run in another folder.
         vocab_size: V.
-        units: number of units of each source. This and the following are known after the scan.
+        units_per_source: number of units of each source. This and the following are known after the scan.
         lines: number of lines or pairs of the stream.
         held_out_below: a document or pair with a smaller hash is held out.
         held_out_side: the side of a pair that is hashed for it.
@@ -51,7 +51,7 @@ class StreamWork:
     output: Path
     options: BuildOptions
     vocab_size: int
-    units: list[int] = field(default_factory=list)
+    units_per_source: list[int] = field(default_factory=list)
     lines: int = 0
     held_out_below: int = 0
     held_out_side: int = 0
@@ -68,7 +68,7 @@ class StreamWork:
         """The results of all units in reading order."""
         return [
             self.unit_path(stage, source, number)
-            for source, count in enumerate(self.units)
+            for source, count in enumerate(self.units_per_source)
             for number in range(count)
         ]
 

@@ -33,13 +33,13 @@ class LocalWorkers:
     """
 
     def __init__(self, number: int):
-        self.number = number or len(os.sched_getaffinity(0))
+        self.num_workers = number or len(os.sched_getaffinity(0))
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        if self.number > 1:
+        if self.num_workers > 1:
             context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.number, context, _follow_parent)
+            self.pool = ProcessPoolExecutor(self.num_workers, context, _follow_parent)
         return self
 
     def __exit__(self, *_) -> None:
@@ -60,7 +60,7 @@ class LocalWorkers:
         Raises:
             UserError: a task raised it, or a worker died.
         """
-        most = self.number + min(self.number, _SPARE_TASKS)  # tasks that run or wait at a time
+        most = self.num_workers + min(self.num_workers, _SPARE_TASKS)  # tasks that run or wait at a time
         tasks = iter(tasks)
         running: set[Future] = set()
         try:
@@ -91,7 +91,7 @@ class RayWorkers(LocalWorkers):
     """
 
     def __init__(self, number: int, address: str | None):
-        self.number = number
+        self.num_workers = number
         self.address = address
         self.remote: dict[Callable, Any] = {}  # function -> its form on the cluster
 
@@ -103,7 +103,7 @@ class RayWorkers(LocalWorkers):
             raise UserError("Ray is not installed: pip install -r requirements-ray.txt") from error
         cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:  # a new cluster on this machine
-            cluster = {"address": "local", "num_cpus": self.number or len(os.sched_getaffinity(0))}
+            cluster = {"address": "local", "num_cpus": self.num_workers or len(os.sched_getaffinity(0))}
         root = Path(__file__).resolve().parents[2]  # of the project
         try:
             ray.init(
@@ -115,7 +115,8 @@ class RayWorkers(LocalWorkers):
             )
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error
-        self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))  # one per core
+        if self.num_workers == 0:  # one for each core of the cluster
+            self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         return self
 
     def __exit__(self, *_) -> None:

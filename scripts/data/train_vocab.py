@@ -165,7 +165,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
                     for side, (language, lines) in enumerate(zip(stream.languages, sides)):
                         key = (stream_number, source_number, unit.number, side)
                         yield SideOfUnit(language, lines, key)
-                    progress.update(unit.weight)
+                    progress.update(unit.bytes_read)
 
 
 def main() -> None:

@@ -50,8 +50,8 @@ def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> AllLines:
             for side, lines_of_side in zip(sides, lines.sides):
                 side += lines_of_side
             documents += lines.documents.tolist()
-            empty += lines.empty
-            score += lines.score
+            empty += lines.empty_count
+            score += lines.low_score_count
     return AllLines(sides, documents, empty, score)
 
 
@@ -137,7 +137,7 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
     first_lines = np.cumsum([1] + [text.count(b"\n") for text in texts[:-1]])
     assert [unit.first_line for unit in units] == first_lines.tolist()
     # The whole file was read, and the progress adds up to it.
-    assert sum(unit.weight for unit in units) == path.stat().st_size
+    assert sum(unit.bytes_read for unit in units) == path.stat().st_size
     (tmp_path / "plain").write_bytes(TEXT)
     assert [unit.texts[0] for unit in units_of(tmp_path / "plain", unit_bytes)] == texts
 
