@@ -136,7 +136,7 @@ def predict_tests(
         return True
     pace = pace_of(task.flags)
     # It warns of a prediction that takes long, and ends a process that waits too long for another.
-    watch = StallWatch(pace.stall_seconds, pace.stall_ends_seconds)
+    watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
     with watch, watch.during("the prediction of --test_set"):
         predictions_of_files = predict_files(task, engine, task.test_files, labelled=False, stop=stop)
     if predictions_of_files is None:

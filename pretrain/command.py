@@ -109,7 +109,8 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
             for line in summary(folder.records.last_evaluation() or {}):
                 logger.info("%s", line)
         return
-    stall_watch = StallWatch(trainer.pace.stall_seconds, trainer.pace.stall_ends_seconds)
+    pace = trainer.pace
+    stall_watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):
         _export(task, trainer.engine, folder)
 

@@ -177,18 +177,19 @@ class _Work(NamedTuple):
 class StallWatch:
     """Warns in the log when a piece of work takes longer than `seconds`, again after twice this time, ...
 
-    In a run of several processes, it ends this one when the work has taken `ends` seconds: exit code 1, one
+    In a run of several processes, it ends this one when the work has taken `end_seconds`: exit code 1, one
     line. It would otherwise wait for a dead process on another machine for ever. Each process has its own
     watch and its own log (log/job.log.<rank>). If all wait for one of them, its log alone has no warning.
 
     Args:
         seconds: the time after which it warns first.
-        ends: the time after which it ends the process; 0: never.
+        end_seconds: the time after which it ends the process; 0: never.
     """
 
-    def __init__(self, seconds: float, ends: float = 0.0):
+    def __init__(self, seconds: float, end_seconds: float = 0.0):
         self.seconds = seconds
-        self.ends = ends if ends and distributed.world_size() > 1 else math.inf
+        may_end = end_seconds > 0 and distributed.world_size() > 1
+        self.end_seconds = end_seconds if may_end else math.inf
         self._work: _Work | None = None
         self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
         self._end = threading.Event()
@@ -215,7 +216,7 @@ class StallWatch:
 
     def _look(self) -> None:
         """The thread: look at the work again and again, until the watch ends."""
-        interval = min(self.seconds / 4, self.ends / 4, 5.0)
+        interval = min(self.seconds / 4, self.end_seconds / 4, 5.0)
         while not self._end.wait(interval):
             work = self._work
             if work is None:
@@ -223,7 +224,7 @@ class StallWatch:
             seconds = time.monotonic() - work.began
             if work is not self._work:  # it has just ended
                 continue
-            if seconds >= self.ends:
+            if seconds >= self.end_seconds:
                 _end_process(work, seconds)
             if seconds >= max(self.seconds, 2 * self._warned_after):
                 self._warned_after = seconds

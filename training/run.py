@@ -129,7 +129,7 @@ class Trainer:
         )
         with (
             closing(self.progress),
-            StallWatch(pace.stall_seconds, pace.stall_ends_seconds) as stalls,
+            StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds) as stalls,
             prefetch(task.batches(self.position)) as batches,
         ):
             while True:

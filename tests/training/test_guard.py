@@ -302,7 +302,7 @@ STALLED = """
 import os, time
 os.environ["PADDLE_TRAINERS_NUM"] = "2"
 from training.guard import StallWatch
-with StallWatch(seconds=0.1, ends=0.4) as watch, watch.during("step 7"):
+with StallWatch(seconds=0.1, end_seconds=0.4) as watch, watch.during("step 7"):
     time.sleep(60)
 """
 
