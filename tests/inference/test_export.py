@@ -318,3 +318,16 @@ def test_engines_that_are_not_there(models, exported, tmp_path):
         load(models / "tag", engine="onnx")
     with pytest.raises(UserError, match="exported for tagging .* --task classification"):
         load(folder).engine("classification")
+
+
+def test_the_default_length_is_the_room_of_the_export(exported, tmp_path):
+    """encode_vector.py cuts a text of more tokens to those that the model has room for."""
+    (tmp_path / "long.txt").write_text("bado kani " * 99 + "\n")
+    flags = {"data_set": tmp_path / "long.txt", "data_format": "text", "vectors": "mean"}
+    flags |= {"init_pretraining_params": exported / "encode", "use_cuda": "false"}
+    lengths = {"default": "", "longest": toy_models.LONGEST}
+    vectors = {}
+    for name, length in lengths.items():
+        call_main(encode_vector, as_flags(flags | {"output_dir": tmp_path / name, "max_seq_len": length}))
+        vectors[name] = np.load(tmp_path / name / "vectors.npy")
+    np.testing.assert_array_equal(vectors["default"], vectors["longest"])
