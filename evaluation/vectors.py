@@ -56,6 +56,7 @@ class ArrayFile:
     def _write_header(self) -> None:
         description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
         self._file.seek(0)
+        # numpy pads the header to _HEADER_BYTES for any number of rows.
         np.lib.format.write_array_header_1_0(self._file, description)
 
 

@@ -41,7 +41,7 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
         elif study.lines:
             draw_lines(axis, study.lines, scores[panel])
         else:
-            draw_bars(axis, scores[panel], list(figures))
+            draw_bars(axis, scores[panel], {model: label_of(study, model) for model in figures})
         if panel in scores and "en" in scores[panel].languages:
             title += ", without en"  # `Scores.mean` leaves English out
         axis.set_title(title, fontsize=9)
@@ -61,13 +61,26 @@ def scores_to_draw(figures: Figures, titles: Mapping[str, str]) -> dict[str, Sco
     return {measure: of_measure for measure, of_measure in scores.items() if of_measure.models}
 
 
-def draw_bars(axis: "Axes", scores: Scores, models: list[str]) -> None:
-    """A bar with its error for each model that has the measure, the first model at the top."""
-    for number, model in enumerate(models):
+def label_of(study: Study, model: str) -> str:
+    """The model's name, after its objectives if it is named by the paper: "MMLM, CAMLM (exp3)"."""
+    plan = study.models.get(model)  # None: random weights, which no study trains
+    if plan is None or "objectives.active" not in plan.flags:
+        return model
+    objectives = plan.flags["objectives.active"]
+    return f"{', '.join(objectives).upper()} ({model})"
+
+
+def draw_bars(axis: "Axes", scores: Scores, labels: Mapping[str, str]) -> None:
+    """A bar with its error for each model that has the measure, the first model at the top.
+
+    Args:
+        labels: model -> what stands beside its bar.
+    """
+    for number, model in enumerate(labels):
         if model in scores.cells:
             axis.barh(number, _mean(scores, model), xerr=scores.error(model), capsize=3, color=f"C{number}")
-    axis.set_yticks(range(len(models)), models)
-    axis.set_ylim(len(models) - 0.5, -0.5)  # from the bottom to the top
+    axis.set_yticks(range(len(labels)), list(labels.values()))
+    axis.set_ylim(len(labels) - 0.5, -0.5)  # from the bottom to the top
 
 
 def draw_lines(axis: "Axes", lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:

@@ -261,7 +261,8 @@ class Retrieval(Task):
         return float(50.0 * (forward + backward))  # per cent, the mean of both
 
     def line(self, interval: Interval) -> str:
-        measure = f"pairs that beat their negatives: {share(interval):.1f} %"
+        per_cent = share(interval)  # `loss` counts each such pair as 100
+        measure = f"pairs that beat their negatives: {per_cent:.1f} %"
         return official_line(interval, self.total_steps, measure)
 
     def files(

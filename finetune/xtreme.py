@@ -245,13 +245,13 @@ def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
     threshold = read_json(dev).get("threshold")
     if threshold is None:
         raise UserError(f"{dev}: no threshold in it; mine dev with --gold {gold.name}.gold.tsv")
-    sources = Sentences(f"{gold}.{language}.ids").texts()
-    translations = Sentences(f"{gold}.en.ids").texts()
+    source_ids = Sentences(f"{gold}.{language}.ids").texts()
+    translation_ids = Sentences(f"{gold}.en.ids").texts()
     pairs = set()
     try:
-        for score, source, translation in _rows(path):  # the two texts by their line numbers, from 1
+        for score, source_line, translation_line in _rows(path):  # lines are counted from 1
             if float(score) >= threshold:
-                pairs.add((sources[int(source) - 1], translations[int(translation) - 1]))
+                pairs.add((source_ids[int(source_line) - 1], translation_ids[int(translation_line) - 1]))
     except (ValueError, IndexError) as error:
         raise UserError(f"{path}: not of mine_pairs.py with {gold}.{language} and .en; mine again") from error
     gold_pairs = {tuple(cells) for cells in _rows(Path(f"{gold}.gold.ids.tsv"))}

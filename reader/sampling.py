@@ -48,7 +48,9 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
     keys = _mix(keys + _mix(epochs + np.uint64(1)))
     # The bits of the greatest item, at least one for each half. frexp gives them exactly below 2^53, where
     # float64 holds every integer; a stream has fewer items.
-    bits = np.maximum(np.frexp((sizes - np.uint64(1)).astype(np.float64))[1], 2).astype(np.uint64)
+    greatest = (sizes - np.uint64(1)).astype(np.float64)
+    _, bits = np.frexp(greatest)
+    bits = np.maximum(bits, 2).astype(np.uint64)
     values = _feistel(values, keys, bits)
     outside = np.flatnonzero(values >= sizes)
     while outside.size:

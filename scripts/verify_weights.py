@@ -40,6 +40,7 @@ def agrees(numbers: np.ndarray) -> bool:
     for (row, column), number in np.ndenumerate(numbers):
         verdict = "ok" if is_close[row, column] else "OFF"
         expected = f"expected {EXPECTED[row][column]: .8f}"
+        # `numbers` is [0, 1:4, 1:4] of the published array.
         print(f"  [0, {row + 1}, {column + 1}]  {number: .8f}  {expected}  {verdict}")
     return bool(is_close.all())
 

@@ -62,12 +62,16 @@ class _LogFile(logging.FileHandler):
         try:
             super().close()
         except OSError:  # while it writes buffered lines
-            self.handleError(None)
+            self._complain()
 
-    def handleError(self, record: logging.LogRecord | None) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:
+        self._complain()
+
+    def _complain(self) -> None:
+        """Say once that lines are missing, within the handling of the error."""
         if not self.complained:
             self.complained = True
-            error = sys.exc_info()[1]  # logging calls this while it handles the error
+            error = sys.exc_info()[1]
             with lines_may_be_lost():
                 line = f"{self.baseFilename}: lines of the log are missing: {error}"
                 print(line, file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ import paddle
 
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import safetensors
-from model.checkpoint.load import EXACT_DTYPES, parameters_of
+from model.checkpoint.load import STORED_DTYPES, parameters_of
 from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB, WEIGHTS
 from model.checkpoint.training_state import as_numpy, save_training_state
@@ -151,7 +151,7 @@ def model_weights(
     weights = {}
     for name, parameter in parameters_of(model).items():
         tensor = masters.get(parameter.name, parameter)
-        if tensor.dtype not in EXACT_DTYPES:
+        if tensor.dtype not in STORED_DTYPES:
             tensor = tensor.detach().astype("float32")
         weights[name] = as_numpy(tensor)
     return weights

@@ -11,7 +11,7 @@ from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.read import Checkpoint
 from utils.errors import UserError
 
-EXACT_DTYPES = (paddle.float32, paddle.float64)  # the dtypes that numpy has, too
+STORED_DTYPES = (paddle.float32, paddle.float64)  # of weights in a checkpoint
 _ENCODER_PREFIX = "ernie_m."  # of the encoder's parameters within a task model
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def load_from(
 
 def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
     """Give a parameter its values, converted to its dtype."""
-    if parameter.dtype in EXACT_DTYPES:
+    if parameter.dtype in STORED_DTYPES:
         # Directly from numpy: a tensor in between would hold the largest table in memory a second time.
         parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
     else:

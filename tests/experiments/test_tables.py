@@ -140,8 +140,9 @@ def test_a_contrast_is_a_difference_of_differences(contrasted):
     first, second, contrast = scores.differences(tables.rows_of(contrasted))
     assert contrast.label == "more" and contrast.verdict == "lower"
     assert contrast.mean == pytest.approx(first.mean - second.mean)
-    a, b, c, d = (np.array([scores.mean(model, seed) for seed in (1, 2, 3)]) for model in "abcd")
-    assert contrast.mean == pytest.approx(((b - a) - (d - c)).mean())
+    of_model = {model: np.array([scores.mean(model, seed) for seed in (1, 2, 3)]) for model in THREE_WAYS}
+    expected = (of_model["b"] - of_model["a"]) - (of_model["d"] - of_model["c"])  # see `contrasted`
+    assert contrast.mean == pytest.approx(expected.mean())
     # The four models answer independently here, so the variances over the examples add up.
     variance = sum(scores.example_error({model: 1}) ** 2 for model in THREE_WAYS)
     assert scores.example_error(contrast.weights) == pytest.approx(math.sqrt(variance), rel=0.1)
@@ -175,3 +176,12 @@ def test_charts_of_three_ways(contrasted, has_lines, tmp_path):
         contrasted = replace(contrasted, lines={})
     charts.draw(contrasted, figures_of_three_ways(), tables.TITLES, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bars_of_the_papers_models_have_their_objectives(study):
+    models = {
+        "exp3": TrainedModel("exp3", flags={"objectives.active": ["mmlm", "camlm"]}),
+        "a": TrainedModel("a"),
+    }
+    labels = [charts.label_of(replace(study, models=models), model) for model in ("exp3", "a", "untrained")]
+    assert labels == ["MMLM, CAMLM (exp3)", "a", "untrained"]

@@ -44,7 +44,7 @@ def test_items_in_order_and_the_end():
 
 def test_a_stop_request_does_not_wait_for_an_item():
     with prefetch(one_then_wait) as items:
-        assert items.next_unless(False) == items._process.pid
+        assert items.next_unless(False) == items._process.pid  # the one item; then the process waits
         began = time.monotonic()
         assert items.next_unless(True) is None
         assert time.monotonic() - began < 5
