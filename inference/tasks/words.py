@@ -117,7 +117,7 @@ class FillMasks(MaskedLmTask):
     def answer(self, requests: list[MaskedText]) -> list[dict]:
         hidden = []  # of each request: the states of its masks, [masks, H]
         counts = []  # of masks in each request
-        # The texts are encoded one by one, for there are few. The logits of all masks are made together below.
+        # The texts are few and are encoded one by one. The logits of all masks are made together below.
         for request in requests:
             ids = np.asarray(request.ids, np.int64)
             is_mask = ids == self.tokenizer.mask_id
