@@ -225,6 +225,7 @@ def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO
     for part in parts:
         answers = answerer.answer([request.content for request in part])
         for request, answer in zip(part, answers, strict=True):
+            # `request.id` is {"id": ...}, or empty if the request had none.
             file.write(json.dumps(request.id | answer, ensure_ascii=False) + "\n")
         file.flush()
 

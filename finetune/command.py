@@ -39,10 +39,12 @@ def folder_rules(flags: TrainingFlags) -> FolderRules:
 
 def begin(flags: TrainingFlags) -> None:
     """Start a command: join the other processes, open the log, and log the command line."""
-    distributed.init(flags.use_cuda)
+    device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
     setup(rank=distributed.rank())
     logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
+    if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
+        logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
     # launch.py prints how it divides the total batch of a recipe. job.log gets the same line.
     total_batch = os.environ.get(RECIPE_BATCH)
     if total_batch:

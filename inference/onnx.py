@@ -254,7 +254,7 @@ class _EncoderGraph:
         x, x_scale, x_zero = factor
         integers, scale = quantised(self.weights[name], axis=0, largest=self.int8_largest)
         weight = self.stored(name, integers)
-        weight_scale = self.stored(f"{name}.scale", scale[0])
+        weight_scale = self.stored(f"{name}.scale", scale[0])  # [1, O] -> [O]
         weight_zero = self.constant(f"{name}.zero", np.zeros(integers.shape[1]), np.int8)
         sums = self.node("MatMulInteger", x, weight, x_zero, weight_zero)
         sums = self.node("Cast", sums, to=TensorProto.FLOAT)

@@ -78,7 +78,7 @@ class Evaluator:
         """The steps after which a run of `last` steps is evaluated, in ascending order."""
         if not self.config.run.eval_sequences or not (self.mono or self.pairs):
             return []
-        every = self.config.run.eval_steps or last
+        every = self.config.run.eval_steps or last  # eval_steps 0: only after the last step
         return [*range(every, last, every), last]
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:

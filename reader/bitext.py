@@ -40,6 +40,7 @@ class Sentences(FileLines, Sequence[Example]):
 
     def __init__(self, path: str | os.PathLike):
         starts = array("q", [0])  # the byte at which each line begins; at last the end of the file
+        # The version is kept, so that a change of the file while it is in use is noticed.
         with open_lines(Path(path)) as (file, version):
             for line in file:
                 starts.append(starts[-1] + len(line))

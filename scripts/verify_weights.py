@@ -85,7 +85,7 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     # A masked position is a placeholder, which nothing else sees. Placeholders come last, so the first
     # positions move to the end.
     order = np.roll(np.arange(len(ids)), -masked)
-    layout = Layout([len(ids)], contexts=[len(ids) - masked])
+    layout = Layout([len(ids)], context_lengths=[len(ids) - masked])
     position_ids = np.arange(2, len(ids) + 2)[order]  # positions begin at 2
     batch = upload(TokenBatch.from_packed(np.asarray(ids)[order], layout, position_ids))
     with paddle.no_grad():

@@ -296,7 +296,7 @@ class Engine:
         squares = []
         for parameter in self._own_with_gradient():
             table_gradient = self.optimizer.table_gradients.get(parameter.name)
-            if table_gradient is not None:  # a word table: only some of its rows have a gradient
+            if table_gradient is not None:  # of a word table on a CPU: only some of its rows have a gradient
                 squares.append(table_gradient.squared_norm())
             else:
                 squares.append(paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64"))

@@ -173,7 +173,8 @@ def test_the_table(capsys, monkeypatch):
     assert len(rows) == 3 * 2 * 2
     names = cells_of(heads)
     base = [dict(zip(names, cells_of(row))) for row in rows if "| base |" in row]
-    # Twice seven eighths of the gradients, 4 bytes each; the table rounds to 0.1 GB.
+    # In a ring of 8 cards each sends seven eighths of the gradients twice, 4 bytes each. The table rounds to
+    # 0.1 GB.
     sent = 2 * 7 / 8 * 4 * BASE.trained
     assert float(base[0]["sent a step"]) == pytest.approx(sent / plan.GB, abs=0.05)
     for row in base:

@@ -23,6 +23,7 @@ from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.helpers.small_corpus import write_lines
 from tests.launching import as_flags, call_main
+from training import distributed
 from utils.errors import UserError
 
 LAYERS = 2  # of the model of `random_encoder`
@@ -133,6 +134,15 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
     markdown = (tmp_path / "out" / "retrieval.md").read_text()
     assert "|  | de | xx | avg |" in markdown and f"| {name} | 98.80 |  | 98.80 |" in markdown
     assert (tmp_path / "out" / "retrieval.txt").read_text().strip() in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_not_there_is_missed(retrieve, monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "init", lambda use_gpu: "cpu")
+    missing = "--use_cuda true: Paddle sees no GPU"
+    retrieve(use_cuda="true")
+    assert missing in capsys.readouterr().out
+    retrieve(use_cuda="false")
+    assert missing not in capsys.readouterr().out
 
 
 def test_several_seeds(retrieve, folder, tmp_path):

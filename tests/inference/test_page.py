@@ -247,7 +247,7 @@ def test_a_request_that_is_refused(page):
     answered(page, "search")
     assert f"the request is longer than {LONGEST_BODY} bytes" in texts_of(page, "#panel-search .error")[0]
     ask_page(page, "fill", text="no mask")
-    assert "'text' has no [MASK] to fill" in texts_of(page, "#panel-fill .error")[0]
+    assert "“Text with [MASK]” has no [MASK] to fill" in texts_of(page, "#panel-fill .error")[0]
 
 
 def test_keyboard(page):
