@@ -1,4 +1,7 @@
-"""A toy of question answering in the official layout: where is who, in text that normalisation changes."""
+"""A toy of question answering in the official layout: in which place a person is.
+
+The tokenizer normalises the texts, so an answer must be found again in the original text.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +12,8 @@ import numpy as np
 from tests.finetune import toy
 
 PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
-# Curly quotes, a dropped character, a double space, a full-width letter: no answer is its joined pieces.
+# Curly quotes, a character that is dropped, a double space, a full-width letter: the pieces of a place, put
+# together, are never the place itself.
 PLACES = ["“old”  rome", "new\u200b oslo", "ｂig lima", "‘red’ bern", "the  port"]
 FILLERS = ["and then", "but now", "they say that"]
 CONFIG = {
@@ -31,7 +35,7 @@ class Fact(NamedTuple):
 
 
 def context(rng: np.random.Generator, number: int, count: int) -> tuple[str, list[Fact]]:
-    """A text of `count` facts, and these facts. `number`: of the text; texts take the places in turn."""
+    """Text number `number`, which has `count` facts, and these facts. The texts take the places in turn."""
     text = ""
     facts = []
     people = [PEOPLE[i] for i in rng.permutation(len(PEOPLE))[:count]]
@@ -44,7 +48,7 @@ def context(rng: np.random.Generator, number: int, count: int) -> tuple[str, lis
 
 
 def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
-    """SQuAD v1.1 JSON of so many paragraphs, each with so many facts and a question on every fact."""
+    """SQuAD v1.1 JSON of `paragraphs` texts, each with `facts` facts and a question on every fact."""
     rng = np.random.default_rng(seed)
     json_paragraphs = []
     for number in range(paragraphs):

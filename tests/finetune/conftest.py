@@ -1,4 +1,4 @@
-"""The toy task, and run_classifier.py called as a function."""
+"""Toys and random weights, and the commands of fine-tuning called as functions."""
 
 import json
 from functools import partial
@@ -17,6 +17,7 @@ from tests.pretrain import tiny_run
 
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory):
+    """The data, vocabulary and config of `toy.make`."""
     return toy.make(tmp_path_factory.mktemp("toy"))
 
 
@@ -63,9 +64,10 @@ def train_on_pairs(corpus, tmp_path, monkeypatch):
 
 @pytest.fixture
 def runner(tmp_path, monkeypatch):
-    """runner(command, flags_of, data) -> a function of flags; it runs the command in `tmp_path`.
+    """runner(command, flags_of, data) -> run, and run(out="out", **flags) runs the command in `tmp_path`.
 
-    Checkpoints go to `out`; results.json (evaluation.json without training), or None, is returned.
+    Checkpoints go to `tmp_path/out`. What is returned is results.json (evaluation.json without training), or
+    None if the command wrote none.
 
     Args:
         command: a script as a module, such as `run_classifier`.
@@ -74,27 +76,31 @@ def runner(tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
 
-    def call(command, flags_of, data, out: str = "out", **changes) -> dict | None:
-        call_main(command, flags_of(data, tmp_path / out, **changes))
-        name = "evaluation" if changes.get("do_train") == "false" else "results"
-        results = tmp_path / out / f"{name}.json"
-        return json.loads(results.read_text()) if results.exists() else None
+    def make_run(command, flags_of, data):
+        def run(out: str = "out", **changes) -> dict | None:
+            call_main(command, flags_of(data, tmp_path / out, **changes))
+            name = "evaluation" if changes.get("do_train") == "false" else "results"
+            results = tmp_path / out / f"{name}.json"
+            return json.loads(results.read_text()) if results.exists() else None
 
-    return lambda command, flags_of, data: partial(call, command, flags_of, data)
+        return run
+
+    return make_run
 
 
 @pytest.fixture
 def classify(runner, toy_folder):
+    """classify(out="out", **flags) runs run_classifier.py on the toy task; see `runner`."""
     return runner(run_classifier, toy.flags, toy_folder)
 
 
 @pytest.fixture
 def refusal(capsys):
-    """refusal(command, **flags): see `one_error`."""
+    """refusal(command, **flags) -> the one line of error with which command(**flags) ends."""
     return lambda command, **flags: one_error(lambda: command(**flags), capsys)
 
 
 @pytest.fixture
 def refused(classify, refusal):
-    """refused(**flags): the refusal of run_classifier.py."""
+    """refused(**flags) -> the one line of error with which run_classifier.py ends."""
     return partial(refusal, classify)

@@ -43,20 +43,21 @@ def arm(event: str, number: int) -> None:
 
         return call
 
-    replace = os.replace
-
-    def replace_after_count(source, target) -> None:
-        if is_next(Path(source), Path(target)):
-            count()
-        replace(source, target)
-
-    def is_next(source: Path, target: Path) -> bool:
-        """Whether a checkpoint is written but not yet renamed, or only the old best model is renamed."""
+    def is_the_event(source: Path, target: Path) -> bool:
+        """Whether the event is there just before `source` is renamed to `target`."""
         if event == "checkpoint":
             return source.name.startswith(".step_") and ".tmp-" in source.name
+        # The new best model is to take the place of the old one, which is already renamed.
         if ".best.tmp" not in str(source) or target.exists():
             return False
         return any(path.name.startswith(".best.old") for path in target.parent.iterdir())
+
+    replace = os.replace
+
+    def replace_after_count(source, target) -> None:
+        if is_the_event(Path(source), Path(target)):
+            count()
+        replace(source, target)
 
     if event == "step":
         Engine.step = counted(Engine.step)
@@ -72,10 +73,11 @@ def main() -> None:
 
     evaluate = SupervisedTask.evaluate
 
-    def better(self, engine, stop):
+    def evaluate_as_better(self, engine, stop):
+        """Evaluate, and let the score that selects be the number of the step, so that it always rises."""
         return dataclasses.replace(evaluate(self, engine, stop), selected_by=float(engine.steps))
 
-    SupervisedTask.evaluate = better
+    SupervisedTask.evaluate = evaluate_as_better
     kills = [kill for kill in os.environ["KILLS"].split(",") if kill]
     for kill in [*kills, ""]:  # the last run is not killed
         child = os.fork()

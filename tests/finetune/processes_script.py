@@ -29,7 +29,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         samples = []
         for micro_batch in micro_batches:
-            # (batch, what was sent of it); a `PairBatch` of retrieval has no numbers of samples.
+            # (batch, its tensors on the device); but a training for retrieval has no tuples, and no samples.
             if isinstance(micro_batch, tuple):
                 batch, _ = micro_batch
                 samples += batch.indices.tolist()
@@ -42,9 +42,9 @@ def main() -> None:
     for script, folder, line in json.loads(Path(sys.argv[1]).read_text()):
         os.chdir(folder)
         path = Path(f"steps.{os.environ.get('PADDLE_TRAINER_ID', '0')}.json")
-        # A command that goes on adds to what an earlier one recorded in the same folder.
         records.clear()
-        records.update(json.loads(path.read_text()) if path.exists() else {})
+        if path.exists():  # a command that goes on adds to what an earlier one recorded in the same folder
+            records.update(json.loads(path.read_text()))
         try:
             call_main(importlib.import_module(script), line)
         finally:

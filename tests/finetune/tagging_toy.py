@@ -24,10 +24,10 @@ class Row(NamedTuple):
 
 
 def sentence(rng: np.random.Generator, parts: int) -> Row:
-    """A sentence of so many persons, places and other words."""
+    """A sentence of `parts` persons, places and other words."""
     words = []
     tags = []
-    for kind in rng.choice(["person", "place", "word", "word"], parts):
+    for kind in rng.choice(["person", "place", "word", "word"], parts):  # half of the parts are other words
         if kind == "person":
             first_name = str(rng.choice(FIRST_NAMES))
             last_name = str(rng.choice(LAST_NAMES))
@@ -47,13 +47,13 @@ def sentence(rng: np.random.Generator, parts: int) -> Row:
 
 
 def rows(count: int, seed: int, parts: tuple[int, int] = (2, 7)) -> list[Row]:
-    """Sentences of parts[0] to parts[1] - 1 parts; see `sentence`."""
+    """`count` sentences of parts[0] to parts[1] - 1 parts; see `sentence`."""
     rng = np.random.default_rng(seed)
     return [sentence(rng, int(rng.integers(*parts))) for _ in range(count)]
 
 
 def rows_of_test_file(language_number: int) -> list[Row]:
-    """The rows of the test file of a language, a place in `LANGUAGES`: 15, then 3 long ones."""
+    """The rows of the test file of LANGUAGES[language_number]: 15, then 3 long ones."""
     long_rows = rows(3, seed=40 + language_number, parts=(30, 40))
     return rows(15, seed=30 + language_number) + long_rows
 

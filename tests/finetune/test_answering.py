@@ -1,4 +1,4 @@
-"""run_mrc.py from start to end: a toy is learned, answers are characters of the text, pairs of languages."""
+"""run_mrc.py from start to end: it learns a toy, its answers are parts of the text, pairs of languages."""
 
 import json
 import sys
@@ -46,7 +46,7 @@ def read_json(path):
 
 
 def test_a_few_questions_are_learned(trained):
-    """F1 and exact match 100 on the training questions, and f1 is what selects."""
+    """F1 and exact match are 100 on the training questions, and f1 selects the best step."""
     results = read_json(trained / "out" / "results.json")
     assert results["metric"] == "f1"
     assert [table["title"].split(",")[0] for table in results["tables"]] == ["f1", "em"]
@@ -54,8 +54,8 @@ def test_a_few_questions_are_learned(trained):
     assert results["selected"]["1"]["selected_by"] == 100.0
 
 
-def test_predictions(answer, trained, folder, tmp_path):
-    """Every answer and every candidate is found in its text, letter for letter; the best is the gold one."""
+def test_answers_and_candidates_stand_in_the_text(answer, trained, folder, tmp_path):
+    """They are there letter for letter. The best answer to a question that the model knows is the gold one."""
     answer(
         do_train="false",
         do_val="false",
@@ -66,12 +66,14 @@ def test_predictions(answer, trained, folder, tmp_path):
     )
     for language in toy.LANGUAGES:
         questions = toy.questions(read_json(folder / f"dev.{language}.json"))
+        # The names end with epoch 0 and step 0, because nothing was trained.
         texts = read_json(tmp_path / "predicted" / f"{language}.json.0.0")
         candidates = read_json(tmp_path / "predicted" / f"nbest_{language}.json.0.0")
         assert list(texts) == list(candidates) == [qa["id"] for _, qa in questions]
         for context, qa in questions:
             answers = candidates[qa["id"]]
-            assert 1 < len(answers) <= 20 and answers[0]["text"] == texts[qa["id"]]
+            assert 1 < len(answers) <= FinetuneFlags().n_best_size
+            assert answers[0]["text"] == texts[qa["id"]]
             for candidate in answers:
                 assert candidate["text"]
                 assert context[candidate["answer_start"] :].startswith(candidate["text"])
@@ -88,7 +90,7 @@ def make_task(folder, task_class=QuestionAnswering, **changes) -> QuestionAnswer
 
 
 def one_batch(task, path, purpose):
-    """All windows of a file, of which there are at most 100, as one batch."""
+    """All windows of a file as one batch. There must be at most 100."""
     (global_batch,) = Batches(task.read(path, purpose), task.encode, 100, shuffle=False).stream()
     (batch,) = global_batch.micro_batches
     return batch
@@ -105,9 +107,10 @@ def test_the_loss_by_hand(folder, model):
     task = make_task(folder, max_seq_len=40, max_query_length=8, doc_stride=12)
     model.eval()
     batch = one_batch(task, folder / "dev.de.json", "dev")
-    assert 0 < (batch.answers[:, 0] == NO_ANSWER).sum() < len(batch.answers)
+    without_answer = batch.answers[:, 0] == NO_ANSWER
+    assert without_answer.any() and not without_answer.all()
     lengths = batch.ends + 1  # with the [SEP] behind the context
-    assert lengths.min() < lengths.max()
+    assert lengths.min() < lengths.max()  # so some windows have pads
     with paddle.no_grad():
         logits = [tensor.numpy().astype(np.float64) for tensor in model(padded_batch(batch.input_ids))]
         loss, sums = task.loss(model, *task.send_batches(model, [batch]))
@@ -115,21 +118,24 @@ def test_the_loss_by_hand(folder, model):
     expected = 0.0
     correct = 0
     for row, length in enumerate(lengths):
-        if batch.answers[row, 0] == NO_ANSWER:
+        if without_answer[row]:
             continue
-        best = []
-        for end_logits, place in zip(logits, batch.answers[row]):  # of starts, then of ends
-            row_logits = end_logits[row, :length]
-            expected += (np.log(np.exp(row_logits).sum()) - row_logits[place]) / 2
-            best.append(row_logits.argmax())
-        correct += best == batch.answers[row].tolist()
+        likeliest = []
+        # The logits [R, T] of the starts with the first token of the answer, then those of the ends.
+        for window_logits, gold in zip(logits, batch.answers[row], strict=True):
+            row_logits = window_logits[row, :length]
+            expected += (np.log(np.exp(row_logits).sum()) - row_logits[gold]) / 2
+            likeliest.append(row_logits.argmax())
+        correct += likeliest == batch.answers[row].tolist()
     assert evaluated == pytest.approx(expected, rel=1e-5)
+    # The mean is over all windows, those without the answer too.
+    assert batch.count == len(lengths)
     assert loss.item() == pytest.approx(expected / batch.count, rel=1e-5)
     assert (int(sums["correct"]), sums["count"]) == (correct, len(lengths))
 
 
-def test_what_official_compat_trains(folder, model):
-    """Windows without the answer are trained to (0, 0), in the order of the file. Else they are left out."""
+def test_official_compat_trains_windows_without_the_answer(folder, model):
+    """Their target is (0, 0), and all windows are in the order of the file. Else they are left out."""
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12}
     task = make_task(folder, **flags)
     official_task = make_task(folder, OfficialAnswering, **flags)
@@ -143,11 +149,11 @@ def test_what_official_compat_trains(folder, model):
     with paddle.no_grad():
         _, official_loss = official_task.predict(model, official_batch, labelled=True)
         _, loss = task.predict(model, batch, labelled=True)
-    assert official_loss > loss
+    assert official_loss > loss  # both are sums, and the official one has more windows
 
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder):
-    calls = []
+    calls = []  # (--official_compat, --shuffle, the class of the task)
 
     def fine_tune(task_class, flags, stop):
         calls.append((flags.official_compat, flags.shuffle, task_class))
@@ -183,6 +189,7 @@ def test_bad_flags(answer, refusal):
 
 
 def test_the_language_is_that_of_the_contexts():
+    # "all" is the key without --lang_map_config.
     expected = {"zh": "zh", "zh-de": "zh", "en-zh": "en", "all": "en"}
     for key, language in expected.items():
         assert language_of_contexts(key) == language

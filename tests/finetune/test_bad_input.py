@@ -1,4 +1,4 @@
-"""Everything a user can get wrong on the command line is one line and exit code 2."""
+"""Mistakes of a user of run_classifier.py end with one line of error and exit code 2."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ from tests.helpers.official_layout import make_official_weights, official_config
         ({"in_tokens": "true", "batch_size": 8}, "--batch_size 8"),
     ],
 )
-def test_flags(refused, changes, expected):
+def test_a_bad_flag_is_named(refused, changes, expected):
     assert expected in refused(**changes)
 
 
@@ -56,40 +56,42 @@ def test_all_missing_flags_are_named_at_once(refused):
         ({"pad_token_id": 0}, "pad_token_id is 0"),
     ],
 )
-def test_configs(refused, tmp_path, change, expected):
+def test_a_config_that_does_not_fit_is_refused(refused, tmp_path, change, expected):
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, **change}))
     assert expected in refused(ernie_config_path=tmp_path / "config.json")
 
 
-def test_vocabularies(refused, random_encoder, toy_folder, tmp_path):
+def test_bad_vocabularies_are_refused(refused, random_encoder, toy_folder, tmp_path):
     """A vocabulary without a special token, and one of another piece model."""
     path = tmp_path / "vocab.txt"
     Tokenizer(None, toy_folder / "piece.model").write_vocab(path)
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text().splitlines(keepends=True)  # each is piece, tab, id
     path.write_text("".join(line for line in lines if "[MASK]" not in line))
     assert f"{path}: no [MASK] among" in refused(vocab_path=path)
     pieces_of_folder = {"piece_model_path": None, "init_pretraining_params": random_encoder}
     assert f"{path}: no [MASK] among" in refused(vocab_path=path, **pieces_of_folder)
+    # The special tokens, but none of the pieces.
     specials = [line for line in lines if line.startswith("[")]
     path.write_text("".join(specials) + "".join(f"word{i}\t{i}\n" for i in range(100, 140)))
     line = refused(vocab_path=path)
     assert "vocab.txt" in line and "piece.model" in line and "do not belong together" in line
 
 
-def test_official_parameters(refused, tmp_path):
+def test_bad_official_parameters_are_refused(refused, tmp_path):
     """Pre-trained weights that are named as fine-tuned ones, and weights of which a file is missing."""
     config = official_config("tiny", vocab_size=60)
     params = make_official_weights(tmp_path, config, seed=1)
     (tmp_path / "ernie_config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
-    line = refused(**(options | {"init_pretraining_params": None, "init_checkpoint": params}))
+    as_fine_tuned = {"init_pretraining_params": None, "init_checkpoint": params}
+    line = refused(**(options | as_fine_tuned))
     assert "not fine-tuned, there is no classifier in it" in line
     (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
     assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path):
-    """The disk is full within the weights of step 12."""
+    """The run has 12 steps, of 8 of the 96 rows. The disk is full within the weights of the last one."""
     classify(epoch=1, save_steps=6, do_val="false")
     shutil.rmtree(tmp_path / "out" / "step_12")
     before = (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes()
@@ -99,8 +101,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path)
     assert (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes() == before
 
 
-def test_checkpoints(classify, refused, tmp_path):
-    """A step folder of other settings, another seed, another program, another shape, and a damaged one."""
+def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
+    """A step folder of other settings, of another seed, program or model size, and a damaged one."""
     classify(epoch=1, save_steps=6)
     step = tmp_path / "out" / "step_6"
     line = refused(out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)

@@ -1,4 +1,4 @@
-"""Fine-tuning whose products are in bfloat16: it learns, resumes exactly, and searches with such vectors."""
+"""Fine-tuning with --cpu_bf16: it learns, resumes exactly, and searches with vectors made in bfloat16."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,9 @@ def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
         classify(out="float32", init_checkpoint=start, **options)
 
 
-def test_retrieval_compares_such_vectors(random_encoder, tmp_path, monkeypatch, cpu_with_bf16):
+def test_retrieval_searches_with_vectors_made_in_bfloat16(
+    random_encoder, tmp_path, monkeypatch, cpu_with_bf16
+):
     """The vectors of the English sentences differ a little from those of float32."""
     pairs = tmp_path / "pairs"
     pairs.mkdir()
@@ -38,7 +40,7 @@ def test_retrieval_compares_such_vectors(random_encoder, tmp_path, monkeypatch, 
     for side in ("de", "en"):
         write_lines(pairs / f"de-en.{side}", sentences)
     search_both = search.search_both
-    searched: list[np.ndarray] = []
+    searched: list[np.ndarray] = []  # the English vectors of each search
 
     def record_and_search(english, foreign, score):
         searched.append(english)
@@ -59,4 +61,4 @@ def test_retrieval_compares_such_vectors(random_encoder, tmp_path, monkeypatch, 
         call_main(run_retrieval, as_flags(flags))
         vectors[cpu_bf16] = searched[0]
     difference = np.linalg.norm(vectors["true"] - vectors["false"]) / np.linalg.norm(vectors["false"])
-    assert 1e-4 < difference < 0.02  # bfloat16 has 8 bits: 2^-8 is 0.004
+    assert 1e-4 < difference < 0.02  # bfloat16 has 8 significant bits, and 2^-8 is 0.004

@@ -1,4 +1,4 @@
-"""encode_vector.py: the official two files against the model itself, other vectors, order, and bad input."""
+"""encode_vector.py: the two official files and other vectors are those of the model itself; bad input."""
 
 import dataclasses
 import shutil
@@ -25,7 +25,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def run_encode(random_encoder, tmp_path):
-    """run_encode(data, **flags) -> the arrays that were written, by name."""
+    """run_encode(data, output="out", **flags) -> the arrays that were written: name of the file -> array."""
 
     def call(data, output="out", **flags):
         flags = {
@@ -65,17 +65,17 @@ def test_the_official_two_files(run_encode, random_encoder, toy_folder):
     for line in path.read_text().splitlines()[1:]:  # behind the header
         _, text_a, text_b, _ = line.split("\t")
         inputs.append(tokenizer.build(text_a, text_b, 64))
-    pooled, states = zip(*expected(random_encoder, inputs))
+    pooled, states = zip(*expected(random_encoder, inputs))  # one of each for each row
     assert sorted(arrays) == ["cls_emb", "top_layer_emb"]
     np.testing.assert_allclose(arrays["cls_emb"], np.stack(pooled), atol=1e-5)
-    tokens = np.concatenate([layers[-1] for layers in states])  # [tokens of all rows, H]
+    tokens = np.concatenate([layers[-1] for layers in states])  # of the top layer: [tokens of all rows, H]
     assert tokens.shape == (sum(len(ids) for ids in inputs), 16)
     np.testing.assert_allclose(arrays["top_layer_emb"], tokens, atol=1e-5)
     assert {array.dtype.name for array in arrays.values()} == {"float32"}
 
 
-def test_windows_change_nothing(random_encoder, toy_folder, tmp_path):
-    """The vectors of 31 texts, encoded at once and 7 at a time, so that the last window is short."""
+def test_texts_encoded_in_parts_have_the_same_vectors(random_encoder, toy_folder, tmp_path):
+    """31 texts are encoded at once, and 7 at a time, so that the last part has only 3."""
     encoder = PaddleEncoder(ErnieMModel(ErnieMConfig.from_json(random_encoder / "config.json")))
     encode = EncodePairs(Tokenizer.from_folder(random_encoder), 64)
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
@@ -89,6 +89,7 @@ def test_windows_change_nothing(random_encoder, toy_folder, tmp_path):
         np.testing.assert_allclose(parts, np.load(path), atol=1e-5, err_msg=path.name)
 
 
+# The tokens of a sentence over which the mean is taken.
 WITHOUT_SPECIALS = slice(1, -1)
 ALL_TOKENS = slice(None)
 
@@ -139,12 +140,12 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     """A text of more tokens than a model has room for is cut to its room without --max_seq_len."""
     paddle.seed(1)
     config = ErnieMConfig.from_json(random_encoder / "config.json")
-    short = dataclasses.replace(config, max_position_embeddings=10)
+    short = dataclasses.replace(config, max_position_embeddings=10)  # two positions are never used
     weights = tmp_path / "short"
     save_model(weights, ErnieMModel(short), short, piece_model_path=random_encoder / "piece.model")
     (tmp_path / "in.txt").write_text("the old cat is here and there and now\n")
     options = {"data_format": "text", "vectors": "mean", "init_pretraining_params": weights}
-    by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)
+    by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)  # "" counts as not given
     cut = run_encode(tmp_path / "in.txt", max_seq_len=8, output="cut", **options)
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
     with pytest.raises(
@@ -153,8 +154,8 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
         run_encode(tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
 
 
-def test_weights_without_a_pooler(random_encoder, run_encode, toy_folder, tmp_path):
-    """There is no cls_emb.npy, but there are mean vectors."""
+def test_weights_without_a_pooler_give_mean_vectors_only(random_encoder, run_encode, toy_folder, tmp_path):
+    """cls_emb.npy would need the pooler."""
     folder = shutil.copytree(random_encoder, tmp_path / "copy")
     tensors = dict(safetensors.read(random_encoder / "model.safetensors"))
     without_pooler = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}

@@ -1,4 +1,4 @@
-"""Entity scores are conlleval's, to the last digit."""
+"""Entity scores are those of conlleval, chunks of parts of speech those of seqeval; files of predictions."""
 
 import re
 
@@ -28,14 +28,14 @@ def scores(gold: str, predicted: str) -> EntityCounts:
         ("B-A I-A O", "B-A O O", (1, 1, 0)),  # too short
         ("B-A I-A O", "B-A I-A I-A", (1, 1, 0)),  # too long
         ("B-A I-A", "B-A I-B", (1, 2, 0)),  # another type begins another entity
-        ("B-A I-A", "B-B I-B", (1, 1, 0)),
-        ("B-A B-A", "B-A I-A", (2, 1, 0)),
+        ("B-A I-A", "B-B I-B", (1, 1, 0)),  # the type is wrong
+        ("B-A B-A", "B-A I-A", (2, 1, 0)),  # B- begins an entity where I- continues one
         ("I-A B-A", "B-A B-A", (2, 2, 2)),
         ("O I-A / I-A", "O I-A / I-A", (2, 2, 2)),  # none goes on in the next sentence
         ("O O", "O O", (0, 0, 0)),
     ],
 )
-def test_entities(gold, predicted, counts):
+def test_counts_of_entities(gold, predicted, counts):
     assert scores(gold, predicted) == counts
 
 
@@ -51,7 +51,10 @@ def test_entities(gold, predicted, counts):
     ],
 )
 def test_chunks_of_parts_of_speech(tags, chunks):
-    """Worked out by hand from seqeval's rules; compared with seqeval itself in tests/parity."""
+    """Sets of (type, first place, last place), worked by hand; tests/parity compares with seqeval itself.
+
+    seqeval takes the first letter of a tag for its prefix, as B is that of B-PER, and the rest for the type.
+    """
     assert seqeval_chunks([*tags.split(), "O"]) == chunks
 
 
@@ -70,17 +73,22 @@ def test_conlleval_on_600_sequences(data_dir):
 
 
 def test_the_form_of_predictions(tmp_path):
-    """A word, its gold tag if there is one, and its predicted tag in a line; no white space within a word."""
+    """A word, its gold tag if there is one, and its predicted tag in a line; no white space within a word.
+
+    In the text U+0002 separates the words.
+    """
     tags = ["B-MISC", "I-MISC", "B-LOC", "I-LOC", "O"]
     task = Tagging(Letters(), tags, max_seq_len=64)
     rows = [Sentence("El\x02Niño", (4, 0)), Sentence("前\x02a b\x02\xa0", (2, 3, 4))]
-    predictions = [np.array([4, 4]), np.array([2, 3, 4])]  # ids of the words
+    predictions = [np.array([4, 4]), np.array([2, 3, 4])]  # the id of each word's tag
     task.write(tmp_path / "a.txt", rows, predictions)
     text = "El O O\nNiño B-MISC O\n\n前 B-LOC B-LOC\na_b I-LOC I-LOC\n_ O O\n\n"
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == text
     read = read_conll(tmp_path / "a.txt")
     assert [list(sentence.words) for sentence in read] == [["El", "Niño"], ["前", "a_b", "_"]]
     assert [list(sentence.gold) for sentence in read] == [["O", "B-MISC"], ["B-LOC", "I-LOC", "O"]]
-    task.write(tmp_path / "b.txt", [sentence._replace(labels=None) for sentence in rows], predictions)
+    without_gold = [sentence._replace(labels=None) for sentence in rows]
+    task.write(tmp_path / "b.txt", without_gold, predictions)
     assert (tmp_path / "b.txt").read_text(encoding="utf-8").startswith("El O\nNiño O\n\n前 B-LOC\n")
-    assert read_conll(tmp_path / "b.txt")[0] == (("El", "Niño"), None, ("O", "O"))
+    first = read_conll(tmp_path / "b.txt")[0]
+    assert (first.words, first.gold, first.predicted) == (("El", "Niño"), None, ("O", "O"))

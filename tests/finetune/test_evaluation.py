@@ -32,7 +32,7 @@ def cells_of(path) -> list[list[str]]:
 
 
 def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
-    """Not the last one's: at a rate of 0 nothing changes, so the first of equal evaluations is selected."""
+    """They are not of the last step: at a rate of 0 all evaluations are equal, so the first one selects."""
     results = classify(
         do_test="true",
         test_set=f"{toy_folder}/test.%s.tsv",
@@ -43,7 +43,8 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
     assert results["selected"]["1"]["step"] == 7
     for language in toy.LANGUAGES:
         rows = cells_of(tmp_path / "predicted" / f"test.{language}.tsv.0.7")  # epoch 0, step 7
-        assert [qid for qid, *_ in rows] == [str(100 + i) for i in range(33)]  # in the file's order
+        # All 33 rows of a test file, in its order.
+        assert [qid for qid, *_ in rows] == [str(100 + i) for i in range(33)]
         for _, label, *cells in rows:
             probabilities = [float(cell) for cell in cells]
             assert sum(probabilities) == pytest.approx(1.0, abs=2e-6)  # of three that are rounded to 1e-6
@@ -51,7 +52,7 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
 
 
 def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):
-    """From best/ alone: tokenizer, config and head are there. The report of the training stays."""
+    """Tokenizer, config and head are all in best/. The report of the training is not touched."""
     before = (trained / "results.json").read_bytes()
     results = classify(
         **toy.FOLDER_ALONE,
@@ -108,7 +109,7 @@ def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):
 
 @pytest.mark.parametrize("test_save", ["a.%s,b", "a.%s,a.%s"])
 def test_predictions_need_different_names(refused, toy_folder, test_save):
-    """In the first case the languages of the second pattern have one name, in the other the two patterns."""
+    """b would be the name in every language; and a.%s that of both test sets."""
     test_set = f"{toy_folder}/test.%s.tsv,{toy_folder}/heldout.%s.tsv"
     line = refused(do_test="true", test_set=test_set, test_save=test_save)
     assert "several test files would get the same name" in line
@@ -123,7 +124,7 @@ def test_a_label_map_in_another_order_is_refused(refused, trained, tmp_path):
 
 
 def test_the_papers_figures_stand_beside_the_last_pattern(classify, trained, toy_folder):
-    """They are of test sets, which --dev_set names after the development sets."""
+    """The paper's figures are of test sets, which the recipes' --dev_set names behind the dev sets."""
     results = classify(
         do_train="false",
         init_checkpoint=trained / "best",
@@ -137,15 +138,15 @@ def test_the_papers_figures_stand_beside_the_last_pattern(classify, trained, toy
 def test_batch_size_changes_no_score(classify, trained):
     options = {"do_train": "false", "init_checkpoint": trained / "best"}
     single = classify(out="a", predict_batch_size=1, **options)
-    many = classify(out="b", predict_batch_size=64, **options)
+    many = classify(out="b", predict_batch_size=64, **options)  # of 31 rows: all at once
     by_tokens = classify(out="c", predict_batch_size=90, in_tokens="true", batch_size=64, **options)
     assert single["tables"] == many["tables"] == by_tokens["tables"]
 
 
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
-    """A directory of official parameters, with a classifier, can be evaluated and trained on.
+    """A directory of official parameters, with a classifier, is evaluated, and begins a new training.
 
-    It is named step_9, as a folder of this project would be.
+    Its name, step_9, is that of a step folder, from which a run would be resumed.
     """
     checkpoint = open_checkpoint(trained / "best")
     write_fluid(tmp_path / "official", checkpoint.tensors, checkpoint.config.to_dict(), head="classification")

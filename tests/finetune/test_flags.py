@@ -1,4 +1,4 @@
-"""Every official flag with its type and default; every mistake one line."""
+"""Every official flag is there, with its type and default; every mistake is one line of error."""
 
 import logging
 from functools import partial
@@ -38,22 +38,25 @@ OFFICIAL = {
 def test_defaults_are_the_official_ones():
     args = parse([])
     assert {name: getattr(args, name) for name in OFFICIAL} == OFFICIAL
+    # The types, too: in Python 0 == False and 1 == 1.0.
     assert all(type(getattr(args, name)) is type(value) for name, value in OFFICIAL.items())
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_every_official_flag_is_accepted(name):
+    """A text of the flag's type gives the value of that type."""
     kind = FLAGS[name].kind
-    text = "9"
-    value = "9"
+    text = "9"  # on the command line
+    value = "9"  # for a flag that is a string; other types follow
     if kind is bool:
         text = "true"
         value = True
     elif kind is int:
         value = 9
     elif kind is float:
-        above_1 = name in ("init_loss_scaling", "incr_ratio")
-        text = "2.5" if above_1 else "0.5"
+        # These two must be above 1, and some other flags below it.
+        must_be_above_1 = name in ("init_loss_scaling", "incr_ratio")
+        text = "2.5" if must_be_above_1 else "0.5"
         value = float(text)
     elif get_origin(kind) is Literal:
         text = get_args(kind)[0]
@@ -73,13 +76,13 @@ def test_flags_without_a_meaning_say_so_once_each(caplog):
     assert flags == ["--use_fast_executor", "--task_id", "--for_cn"]
 
 
-def test_values():
+def test_values_of_some_flags():
     args = parse(["--random_seed", "1,2,3", "--use_fp16", "true", "--do_test", "False", "--max_steps=7"])
     assert args.random_seed == (1, 2, 3)
     assert (args.amp, args.do_test, args.max_steps) == ("fp16", False, 7)
     assert parse(["--learning_rate", "4e-4"]).learning_rate == 4e-4
     assert parse(["--use_fp16", "true", "--amp", "bf16"]).amp == "bf16"
-    assert parse(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # a script's "$@" wins
+    assert parse(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # the last one wins
 
 
 def test_an_empty_value_is_the_default():
@@ -120,6 +123,6 @@ def test_help_lists_every_flag_without_paddle():
     help_of_mrc = run_script(["-X", "importtime", "run_mrc.py", "--help"], ROOT)
     assert help_of_mrc.returncode == 0
     for name, flag in FLAGS.items():
-        is_read = not flag.only or "run_mrc" in flag.only
+        is_read = not flag.only or "run_mrc" in flag.only  # `only`: the commands that read it; empty: all
         assert (f"--{name} " in help_of_mrc.stdout) is is_read
     assert " paddle" not in help_of_mrc.stderr

@@ -1,7 +1,8 @@
-"""Sentence vectors from a file of pairs: steps, losses, held-out rows, resume, two processes, bad input."""
+"""run_retrieval.py with a file of pairs: what a step reads, learning, resume, two processes, bad input."""
 
 import json
 import re
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,10 @@ def train(train_on_pairs, flags):
 
 
 def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0):
-    """The steps that a process reads, of `world_size` processes."""
+    """The steps that process `rank` of `world_size` reads of the rows from `first_row` on.
+
+    What is returned is a function without arguments; it returns an endless iterator.
+    """
     rows = PairRows(pairs)
     return StepRows(
         Tokenizer.from_folder(corpus),
@@ -79,7 +83,7 @@ def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0):
 
 
 def rows_as_ids(corpus, pairs):
-    """Of each row of the file the model inputs of its texts: query, positive, negatives. They are tuples."""
+    """For each row of the file the ids of its texts as tuples: query, positive, negatives."""
     tokenizer = Tokenizer.from_folder(corpus)
     rows = []
     for line in pairs.read_text().splitlines():
@@ -89,6 +93,7 @@ def rows_as_ids(corpus, pairs):
 
 
 def as_tuples(sentences_of_step):
+    """Arrays of ids as tuples, which can be compared and be keys."""
     return [tuple(ids.tolist()) for ids in sentences_of_step]
 
 
@@ -96,8 +101,8 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
     rows = rows_as_ids(corpus, pairs)
     number_of_pair = {(query, positive): number for number, (query, positive, *_) in enumerate(rows)}
     numbers_read = set()
-    for _, step in zip(range(20), steps_of(corpus, pairs)()):
-        inputs = as_tuples(step.sentences)
+    for step in islice(steps_of(corpus, pairs)(), 20):
+        inputs = as_tuples(step.sentences)  # 8 queries, 8 positives, then the negatives of all 8 rows
         assert len(set(inputs)) == len(inputs)
         negatives = []
         for query, positive in zip(inputs[:BATCH], inputs[BATCH : 2 * BATCH]):
@@ -116,15 +121,16 @@ def test_rows_that_are_held_out_are_not_read(corpus, pairs):
     rows = rows_as_ids(corpus, pairs)
     trained_queries = {row[0] for row in rows[first_row:]}
     queries_read = set()
-    for _, step in zip(range(20), steps_of(corpus, pairs, first_row=first_row)()):
+    for step in islice(steps_of(corpus, pairs, first_row=first_row)(), 20):
         queries_read.update(as_tuples(step.sentences[:BATCH]))
     assert queries_read == trained_queries
 
 
 def test_processes_share_a_step(corpus, pairs, teacher):
-    """Of 8 rows they encode 2, 3 and 3: queries, positives, then negatives."""
+    """Of 8 rows the three processes encode 2, 3 and 3: queries, positives, then negatives."""
     steps_of_processes = [steps_of(corpus, pairs, rank, 3, teacher)() for rank in range(3)]
-    for _, step, *shares in zip(range(3), steps_of(corpus, pairs, teacher=teacher)(), *steps_of_processes):
+    whole_steps = islice(steps_of(corpus, pairs, teacher=teacher)(), 3)
+    for step, *shares in zip(whole_steps, *steps_of_processes):
         assert [share.pair_count for share in shares] == [2, 3, 3]
         queries = []
         positives = []
@@ -153,7 +159,7 @@ def test_the_teachers_rows_are_those_of_the_queries(corpus, pairs, teacher):
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
     rows = PairRows(pairs)
     held_out, trained = divide(rows, validation_pairs=500)
-    assert held_out.tolist() == [0, 10, 20, 30, 40, 50]  # at most a tenth
+    assert held_out.tolist() == [0, 10, 20, 30, 40, 50]  # at most a tenth, however many are asked for
     texts = {text for number in held_out for text in rows[number][:2]}
     assert len(trained) == 54 and all(texts.isdisjoint(rows[number]) for number in trained.tolist())
     held_out, trained = divide(rows, validation_pairs=1)
@@ -173,10 +179,10 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "loss", [{}, {"both_directions": "true"}, {"loss": "hardest"}, {"teacher": "teacher.npy"}]
+    "flags_of_loss", [{}, {"both_directions": "true"}, {"loss": "hardest"}, {"teacher": "teacher.npy"}]
 )
-def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, loss):
-    log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **loss)
+def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, flags_of_loss):
+    log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert losses[-1] < 0.8 * losses[0]
     evaluated_steps = re.findall(r"found at step (\d+): mean [\d.]+; pairs.tsv", log)
@@ -184,7 +190,7 @@ def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, loss):
     config = json.loads((tmp_path / "out/best/config.json").read_text())
     assert config["reading"] == {"layer": 1, "pooling": "mean"}
     # The run is finished: the same command trains no further.
-    log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **loss)
+    log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "ave loss" not in log
 
 
@@ -203,6 +209,7 @@ def test_resume_bit_for_bit(train, tmp_path):
 def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
     """The same losses and weights, with the softmax in both directions and with a teacher."""
     losses = {"softmax": {"both_directions": "true"}, "teacher": {"teacher": teacher}}
+    # The batch is that of all processes: of 9 rows two processes encode 4 and 5.
     exact = {"dtype": "float64", "batch_size": 9, "max_steps": 3, "learning_rate": 1e-3}
     for processes in (1, 2):
         commands = []
@@ -219,15 +226,20 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
         single = tmp_path / "1" / name
         double = tmp_path / "2" / name
         weights = load_file(double / "out/step_3/model.safetensors")
-        for key, value in load_file(single / "out/step_3/model.safetensors").items():
-            np.testing.assert_allclose(weights[key], value, rtol=0, atol=1e-9, err_msg=key)
+        expected_weights = load_file(single / "out/step_3/model.safetensors")
+        for key, expected in expected_weights.items():
+            np.testing.assert_allclose(weights[key], expected, rtol=0, atol=1e-9, err_msg=key)
         assert losses_of_steps(double) == pytest.approx(losses_of_steps(single), abs=1e-9)
 
 
 def losses_of_steps(place):
-    """The losses that process 0 recorded in a folder; see processes_script.py. Each step was done once."""
+    """The losses that process 0 recorded in a folder; see processes_script.py."""
     runs_by_step = json.loads((place / "steps.0.json").read_text())
-    return [loss for [[loss, _]] in runs_by_step.values()]
+    losses = []
+    for runs in runs_by_step.values():
+        ((loss, _),) = runs  # each step was done once; of retrieval no samples are recorded
+        losses.append(loss)
+    return losses
 
 
 @pytest.mark.parametrize(
@@ -260,7 +272,7 @@ def test_bad_input(train, tmp_path, content, flags, message):
         train("out", **{"train_set": "in.tsv"} | flags)
 
 
-def test_a_corpus_has_no_teacher(train, corpus, tmp_path):
+def test_a_corpus_has_no_teacher_but_any_loss(train, corpus, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, HIDDEN)))
     message = "--teacher has a vector for each row of a file: give a .tsv file as --train_set"
     with pytest.raises(UserError, match=message):

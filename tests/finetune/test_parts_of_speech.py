@@ -22,7 +22,7 @@ PARTS_OF_SPEECH = {"B-PER": "PROPN", "I-PER": "SYM", "B-LOC": "NOUN", "I-LOC": "
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The toy's words, with parts of speech for its tags."""
+    """The toy's files, with parts of speech in place of its tags."""
     folder = tagging_toy.make(tmp_path_factory.mktemp("toy"))
     for path in [*folder.glob("*.tsv"), folder / "label_map.json"]:
         text = path.read_text(encoding="utf-8")
@@ -45,7 +45,9 @@ def test_train_score_and_predict(folder, tmp_path):
     report = json.loads((tmp_path / "out/results.json").read_text())
     titles = [table["title"].split(",")[0] for table in report["tables"]]
     assert (report["metric"], titles) == ("f1", ["f1", "acc"])
-    f1, accuracy = (table["seeds"]["1"] for table in report["tables"])
+    table_of_f1, table_of_accuracy = report["tables"]
+    f1 = table_of_f1["seeds"]["1"]  # language -> per cent
+    accuracy = table_of_accuracy["seeds"]["1"]
     for language in tagging_toy.LANGUAGES:
         (path,) = tmp_path.glob(f"{language}.*")
         sentences = read_conll(path)
@@ -56,7 +58,7 @@ def test_train_score_and_predict(folder, tmp_path):
         assert accuracy[language] == pytest.approx(100 * is_correct.mean())
         assert set(np.concatenate(gold)) <= set(PARTS_OF_SPEECH.values())
 
-    # The selected step, scored by a command of its own, as for the languages that have only a test file.
+    # The best step is scored again by a command that does not train, as one does for further languages.
     flags = {
         "do_train": "false",
         "do_test": "false",

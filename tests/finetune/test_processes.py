@@ -1,4 +1,4 @@
-"""Two processes and one, the same global batch: the same losses, tables, weights and predictions."""
+"""Two processes and one, with the same global batch, have equal losses, tables, weights and predictions."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def losses(folder, rank=0):
 
 
 def dev_losses(folder):
-    """The mean loss of each evaluated file, in the order of the log."""
+    """The mean loss of each evaluated dev file, in the order of the log."""
     log = (folder / "log" / "job.log.0").read_text()
     return [float(loss) for loss in re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", log)]
 
@@ -165,6 +165,7 @@ def test_every_task(tmp_path, corpus):
     double = tmp_path / "2"
     for task in ("classify", "tag", "answer", "train"):
         assert losses(single / task) == pytest.approx(losses(double / task), abs=1e-9, rel=0), task
+        # A process knows the loss of the whole step, not only that of its share.
         assert losses(double / task) == losses(double / task, rank=1), task
         (path,) = (single / task / "out").glob("step_*/model.safetensors")
         assert_close(path, double / path.relative_to(single))
@@ -185,11 +186,15 @@ def test_every_task(tmp_path, corpus):
 
 
 def test_two_processes_then_one_then_two(toy_folder, tmp_path):
-    """No sample is lost and none is repeated; SIGTERM ends each part with 0."""
+    """No sample is lost and none is repeated; SIGTERM ends each part with exit code 0.
+
+    An epoch of 41 rows has 5 whole batches of 8 and a batch of 1, so the 10 steps are of two epochs.
+    """
     (tmp_path / "config.json").write_text(json.dumps(WITHOUT_DROPOUT))
     toy.write_tsv(tmp_path / "train.tsv", toy.rows(41, seed=1))
     # The run "one" is not interrupted. "mixed" is stopped in steps 4 and 7, and goes on with other processes.
-    for name, processes, stop_at in (("one", 1, 0), ("mixed", 2, 4), ("mixed", 1, 7), ("mixed", 2, 0)):
+    parts = [("one", 1, 0), ("mixed", 2, 4), ("mixed", 1, 7), ("mixed", 2, 0)]
+    for name, processes, stop_at in parts:
         (tmp_path / name).mkdir(exist_ok=True)
         line = toy.flags(
             toy_folder,
@@ -211,7 +216,8 @@ def test_two_processes_then_one_then_two(toy_folder, tmp_path):
                     samples[name].setdefault(step, []).extend(indices)
         for indices in samples[name].values():
             indices.sort()
-    assert samples["mixed"] == samples["one"] and sorted(samples["one"]) == list(range(1, 11))
+    assert sorted(samples["one"]) == list(range(1, 11))
+    assert samples["mixed"] == samples["one"]
     assert losses(tmp_path / "mixed") == pytest.approx(losses(tmp_path / "one"), abs=1e-9, rel=0)
     weights = "out/step_10/model.safetensors"
     assert_close(tmp_path / "one" / weights, tmp_path / "mixed" / weights)

@@ -1,4 +1,4 @@
-"""The table that a user sees, against one written by hand; the paper's figures beside it."""
+"""The tables of a report are those written by hand here; the paper's figures stand beside them."""
 
 import json
 
@@ -11,7 +11,8 @@ TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.
 ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})
 
 
-def test_text():
+def test_the_table_that_is_printed():
+    """The deviations divide by n - 1: that of 80 and 84 is the root of (2^2 + 2^2) / 1."""
     assert to_text([TWO_SEEDS]) == (
         "acc, dev.%s.tsv\n"
         "               en      de     avg     gap\n"
@@ -48,6 +49,7 @@ def test_json_holds_full_precision():
 
 
 def test_the_papers_rows_stand_below():
+    """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
     table = Table("f1", scores, figures("conll_cross_lingual_transfer", "f1", list(scores[1])))
     assert in_markdown(table.cells()).splitlines()[2:] == [
@@ -76,15 +78,16 @@ def test_averages_of_the_paper_agree_with_its_rows(recipe):
     assert columns[-1] == "avg" and len(set(columns)) == len(columns)
     for rows in recipe_figures["figures"].values():
         for size, cells in rows.items():
-            if isinstance(cells, str):
-                *values, average = map(float, cells.split())
+            if isinstance(cells, str):  # a whole row, and not an average alone
+                *values, printed_average = map(float, cells.split())
                 assert len(values) + 1 == len(columns)
-                # One unit of the last digit of the average, which has one or two, and a little for floats.
-                rounding = 0.011 if average != round(average, 1) else 0.101
-                assert abs(sum(values) / len(values) - average) < rounding, (recipe, size)
+                # The paper prints one or two decimals. A unit of the last is allowed, and a little for floats.
+                has_one_decimal = printed_average == round(printed_average, 1)
+                tolerance = 0.101 if has_one_decimal else 0.011
+                assert abs(sum(values) / len(values) - printed_average) < tolerance, (recipe, size)
 
 
-def test_files(tmp_path):
+def test_the_report_is_written_as_json_markdown_and_text(tmp_path):
     paper = {"paper, base": {"en": 81.0, "avg": 81.0}, "paper, small": {"avg": 50.0}}
     tables = [Table("acc", TWO_SEEDS.rows, paper), Table("em", ONE_SEED.rows)]
     write_report(tmp_path, "results", tables, {"task": "x"})

@@ -1,4 +1,4 @@
-"""The hardest-negative loss against numbers worked out with loops, its gradient, and what is no negative."""
+"""The losses of sentence pairs are those worked out with loops; which sentences are no negatives."""
 
 import numpy as np
 import paddle
@@ -18,6 +18,9 @@ def cosine(a, b):
 def by_hand(sources, translations, negative):
     """-2 log m(pair) - log(1 - m(hardest other translation)) - log(1 - m(hardest other source)), summed.
 
+    Args:
+        negative: [n, n] bool: whether source i and translation j are a negative.
+
     Returns:
         The loss, and the number of pairs that beat all their negatives.
     """
@@ -32,8 +35,10 @@ def by_hand(sources, translations, negative):
         of_pair = match(sources[i], translations[i])
         of_translations = [match(sources[i], translations[j]) for j in range(count) if negative[i, j]]
         of_sources = [match(sources[j], translations[i]) for j in range(count) if negative[j, i]]
-        loss -= 2 * np.log(of_pair) + np.log(1 - max(of_translations)) + np.log(1 - max(of_sources))
-        beating += of_pair > max(of_translations + of_sources)
+        hardest_translation = max(of_translations)
+        hardest_source = max(of_sources)
+        loss -= 2 * np.log(of_pair) + np.log(1 - hardest_translation) + np.log(1 - hardest_source)
+        beating += of_pair > max(hardest_translation, hardest_source)
     return loss, beating
 
 
@@ -44,8 +49,9 @@ def vectors(count, seed=0):
     return sources, sources + rng.normal(scale=0.7, size=sources.shape)
 
 
+# Pairs (source, translation) that are no negatives of each other, beside those of a pair itself.
 @pytest.mark.parametrize("no_negatives", [[], [(0, 1), (1, 0), (2, 4)]])
-def test_the_value(no_negatives):
+def test_the_hardest_negative_loss_is_the_one_by_hand(no_negatives):
     sources, translations = vectors(7)
     negative = ~np.eye(7, dtype=bool)
     for place in no_negatives:
@@ -58,20 +64,24 @@ def test_the_value(no_negatives):
 
 
 def test_pairs_with_a_common_sentence_are_no_negatives():
-    """Pairs 0 and 2 have a source in common, 1 and 2 a translation; 0's source is 3's translation."""
+    """Pairs 0 and 2 have a source in common, which is the translation of 3; 1 and 2 have a translation."""
     sources = [np.array(ids) for ids in ([0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 7, 8, 2])]
     translations = [np.array(ids) for ids in ([0, 4, 2], [0, 5, 2], [0, 5, 2], [0, 7, 2])]
-    # Left are 0 and 1, and 1 and 3.
+    # So 0 and 1 are negatives of each other, and 1 and 3.
     expected = np.array([[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
     np.testing.assert_array_equal(negatives(sources, translations), expected)
 
 
 def with_given_negatives(count=6, negative_count=3):
-    """Sources [count, 6], candidates (translations, then given negatives), and which pairs are negatives."""
+    """Sources [count, 6], candidates [count + negative_count, 6], and which of them are negatives (bool).
+
+    The candidates are the translations of the sources, then the given negatives.
+    """
     sources, translations = vectors(count)
     candidates = np.concatenate([translations, np.random.default_rng(5).normal(size=(negative_count, 6))])
     negative = ~np.eye(count, count + negative_count, dtype=bool)
-    negative[0, 1] = negative[1, 0] = False  # these two pairs have a sentence in common
+    for place in ((0, 1), (1, 0)):  # as if these two pairs had a sentence in common
+        negative[place] = False
     return sources, candidates, negative
 
 
@@ -84,12 +94,12 @@ def test_a_given_negative_can_be_the_hardest():
     expected = 0.0
     for i in range(6):
         logits = [SCALE * (cosine(sources[i], candidate) - OFFSET) for candidate in candidates]
-        of_candidates = [logit for j, logit in enumerate(logits) if negative[i, j]]
+        hardest_candidate = max(logit for j, logit in enumerate(logits) if negative[i, j])
         cosines_of_sources = [cosine(sources[j], candidates[i]) for j in range(6) if negative[j, i]]
         hardest_source = SCALE * (max(cosines_of_sources) - OFFSET)
         # - log m = log(1 + exp(-logit)), and - log(1 - m) = log(1 + exp(logit))
         expected += 2 * np.log1p(np.exp(-logits[i]))
-        expected += np.log1p(np.exp(max(of_candidates))) + np.log1p(np.exp(hardest_source))
+        expected += np.log1p(np.exp(hardest_candidate)) + np.log1p(np.exp(hardest_source))
     cosines = [cosine(sources[2], candidate) for candidate in candidates]
     assert max(cosines) == cosines[-1]
     assert loss.item() == pytest.approx(expected, abs=1e-9)
@@ -97,6 +107,7 @@ def test_a_given_negative_can_be_the_hardest():
 
 @pytest.mark.parametrize("both_directions", [False, True])
 def test_softmax_over_all_negatives(both_directions):
+    """Backwards only the sources are candidates, because a given negative has no source."""
     sources, candidates, negative = with_given_negatives()
     expected = 0.0
     expected_beating = 0
@@ -119,6 +130,6 @@ def test_softmax_over_all_negatives(both_directions):
 def test_the_teacher_is_learned_by_both_sides():
     sources, candidates, negative = with_given_negatives()
     teacher = np.random.default_rng(6).normal(size=sources.shape)
-    errors = [(sources - teacher) ** 2, (candidates[:6] - teacher) ** 2]
+    errors = [(sources - teacher) ** 2, (candidates[:6] - teacher) ** 2]  # of sources and translations
     loss, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
-    assert loss.item() == pytest.approx(6 * np.mean(errors), abs=1e-9)  # the sum over 6 pairs
+    assert loss.item() == pytest.approx(6 * np.mean(errors), abs=1e-9)  # the mean of a pair, summed over 6

@@ -1,8 +1,9 @@
-"""Fine-tuning for retrieval: what a step reads, that it learns, resume bit for bit, two processes as one."""
+"""run_retrieval.py with a corpus: what a step reads, learning, resume bit for bit, bad flags."""
 
 import json
 import re
 import shutil
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def arrays(step):
 
 
 def steps_of(corpus, rank=0, world_size=1):
-    """The steps of 8 pairs that a process reads, of `world_size` processes."""
+    """The steps of 8 pairs that process `rank` of `world_size` reads: a function that returns an iterator."""
     return StepPairs(
         Tokenizer.from_folder(corpus),
         str(corpus),
@@ -50,7 +51,7 @@ def test_a_step_has_pairs_of_the_corpus_in_both_directions(corpus):
             forward.add((tuple(source.tolist()), tuple(target.tolist())))
     backward = {(target, source) for source, target in forward}
     directions = set()
-    for _, step in zip(range(4), steps_of(corpus)()):
+    for step in islice(steps_of(corpus)(), 4):
         for source, translation in zip(step.sentences[:8], step.sentences[8:], strict=True):
             assert (source[0], source[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
             pair = (without_specials(source), without_specials(translation))
@@ -62,7 +63,7 @@ def test_a_step_has_pairs_of_the_corpus_in_both_directions(corpus):
 def test_three_processes_share_a_step(corpus):
     """Of 8 pairs they encode 2, 3 and 3, and all have the negatives of the whole step."""
     steps_of_processes = [steps_of(corpus, rank, world_size=3)() for rank in range(3)]
-    for _, step, *shares in zip(range(4), steps_of(corpus)(), *steps_of_processes):
+    for step, *shares in zip(islice(steps_of(corpus)(), 4), *steps_of_processes):
         assert [share.pair_count for share in shares] == [2, 3, 3]
         sources = []
         translations = []
@@ -85,11 +86,12 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
         "validation_pairs": 8,
     }
     log = train_on_pairs("out", **flags)
-    correct = [float(share) for share in re.findall(r"beat their negatives: ([\d.]+) %", log)]
+    per_cents = [float(number) for number in re.findall(r"beat their negatives: ([\d.]+) %", log)]
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
-    assert len(correct) == 3 and correct[-1] > 1.5 * correct[0] and losses[-1] < 0.8 * losses[0]
+    assert len(per_cents) == 3 and per_cents[-1] > 1.5 * per_cents[0]
+    assert losses[-1] < 0.8 * losses[0]
     evaluations = re.findall(r"found at step (\d+): mean ([\d.]+)", log)
-    means = {int(step): float(mean) for step, mean in evaluations}
+    means = {int(step): float(mean) for step, mean in evaluations}  # step -> per cent found
     assert list(means) == [0, 20, 40, 60]
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     best = max(means, key=means.get)  # the first of equal means
@@ -108,7 +110,7 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
 
 
 def test_resume_bit_for_bit(train_on_pairs, tmp_path):
-    """Weights, moments and position of 6 steps, and of 3 that another command goes on from."""
+    """Weights, moments and position are those of 6 steps, if another command goes on after 3 of them."""
     train_on_pairs("straight")
     log = train_on_pairs("resumed", init_checkpoint=tmp_path / "straight" / "step_3")
     assert "going on from" in log and "step 3 of 6" in log

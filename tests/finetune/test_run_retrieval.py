@@ -56,7 +56,7 @@ def retrieve(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(**changes):
-        call_main(run_retrieval, line(folder, tmp_path / "out", **changes))
+        call_main(run_retrieval, command_line(folder, tmp_path / "out", **changes))
         name = "sweep" if changes.get("layer") == "sweep" else "retrieval"
         return json.loads((tmp_path / "out" / f"{name}.json").read_text())
 
@@ -69,7 +69,8 @@ def by_direction(report):
     return {table["title"].split(",")[0]: table["seeds"]["1"] for table in tables}
 
 
-def line(folder, output, **changes):
+def command_line(folder, output, **changes):
+    """A command line for run_retrieval.py, which searches in `folder/pairs`; None leaves a flag out."""
     values = {
         "init_pretraining_params": folder / "weights",
         "pairs": folder / "pairs",
@@ -81,16 +82,22 @@ def line(folder, output, **changes):
 
 
 def all_layers(folder, language):
-    """Vectors of the English sentences of a bitext and of the others, [L + 1, N, H] each."""
+    """Vectors of the English sentences of a bitext, and of the foreign ones, [L + 1, N, H] each."""
     model = ErnieMModel(ErnieMConfig.from_json(folder / "weights" / "config.json"))
     load_from(model, open_checkpoint(folder / "weights"))
     tokenizer = Tokenizer.from_folder(folder / "weights")
     paths = [folder / "pairs" / f"{language}-en.{side}" for side in (language, "en")]
     bitext = read_bitext(language, *paths)
     vectors = []
-    for texts in (bitext.translations, bitext.sentences):
+    for texts in (bitext.translations, bitext.sentences):  # the translations are the English sentences
         vectors.append(encode(model, [np.array(tokenizer.build(text)) for text in texts]))
     return vectors
+
+
+def order_of_english(folder, language):
+    """The line numbers of a bitext's English sentences, from 0, in the order that sorts their texts."""
+    lines = (folder / "pairs" / f"{language}-en.en").read_text().splitlines()
+    return sorted(range(len(lines)), key=lambda number: lines[number])
 
 
 def nearest(queries, targets):
@@ -107,8 +114,7 @@ def percent_found(queries, targets):
 
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
     report = retrieve(paper="tatoeba_cross_lingual_transfer")
-    seed = "1"
-    assert report["layers"] == {seed: MIDDLE}
+    assert report["layers"] == {"1": MIDDLE}  # seed -> layer
     assert (report["pooling"], report["score"]) == ("mean", "cosine")
     titles = [table["title"].split(",")[0] for table in report["tables"]]
     assert titles == ["en -> xx", "xx -> en", "mean of both directions", "mean of both directions"]
@@ -119,9 +125,8 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
         assert 0 < accuracy < 100
         assert accuracies[language] == pytest.approx(accuracy)
         assert by_direction(report)["xx -> en"][language] == pytest.approx(percent_found(foreign, english))
-        # XTREME's own scoring: English sorted by text, the label of each the line that it came from.
-        lines = (folder / "pairs" / f"{language}-en.en").read_text().splitlines()
-        labels = sorted(range(len(lines)), key=lambda number: lines[number])
+        # XTREME's own scoring sorts the English sentences by text. The label of each is its line in the file.
+        labels = order_of_english(folder, language)
         path = tmp_path / "out" / "predictions" / "tatoeba" / f"test-{language}.tsv"
         predictions = [int(row) for row in path.read_text().splitlines()]
         is_correct = [prediction == label for prediction, label in zip(predictions, labels, strict=True)]
@@ -153,9 +158,9 @@ def test_several_seeds(retrieve, folder, tmp_path):
         path = tmp_path / f"seed_{seed}" / "best"
         save_model(path, ErnieMModel(config), config, piece_model_path=folder / "weights" / "piece.model")
     report = retrieve(init_pretraining_params=f"{tmp_path}/seed_%d/best", random_seed="1,2")
-    reports_of_one = {
-        seed: retrieve(init_pretraining_params=tmp_path / f"seed_{seed}/best") for seed in (1, 2)
-    }
+    reports_of_one = {}
+    for seed in (1, 2):
+        reports_of_one[seed] = retrieve(init_pretraining_params=tmp_path / f"seed_{seed}/best")
     for number, table in enumerate(report["tables"]):
         for seed, report_of_one in reports_of_one.items():
             # A search with these weights alone is one with the default seed, 1.
@@ -198,7 +203,9 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
             assert swept[f"layer {layer}"][language] == pytest.approx(np.mean(accuracies))
         assert swept[CHOSEN][language] == pytest.approx(100 * choose_on_half(*sides).accuracy)
     assert swept[f"untrained, {CHOSEN}"] == swept_random[CHOSEN]
-    for table, random_table in zip(retrieve()["tables"], retrieve(**random_weights)["tables"], strict=True):
+    tables = retrieve()["tables"]
+    random_tables = retrieve(**random_weights)["tables"]
+    for table, random_table in zip(tables, random_tables, strict=True):
         accuracies = random_table["seeds"]["1"]
         assert table["untrained"] == {language: accuracies[language] for language in ("de", "xx")}
         assert "untrained" not in random_table
@@ -238,7 +245,7 @@ def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path):
     """A model with room for 30 tokens takes them without --max_seq_len, and refuses a longer one."""
     paddle.seed(1)
     config = ErnieMConfig.from_json(folder / "weights" / "config.json")
-    short = dataclasses.replace(config, max_position_embeddings=32)
+    short = dataclasses.replace(config, max_position_embeddings=32)  # two positions are never used
     weights = tmp_path / "short"
     pieces = folder / "weights" / "piece.model"
     save_model(weights, ErnieMModel(short), short, piece_model_path=pieces)
@@ -251,7 +258,7 @@ def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path):
 
 
 def by_measure(report):
-    """measure -> language -> per cent, the mean of both directions."""
+    """measure (such as "margin") -> language -> per cent, the mean of both directions."""
     tables = {}
     for table in report["tables"]:
         direction, measure = table["title"].split(", ")[:2]
@@ -261,7 +268,7 @@ def by_measure(report):
 
 
 def centred_by_hand(folder, language, english_mean, foreign_mean, score="cosine"):
-    """Per cent found in both directions after these means are taken off, at the middle layer."""
+    """Per cent found, the mean of both directions, by vectors of the middle layer less these means [H]."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
     matches = search_both(english - english_mean, foreign - foreign_mean, score)
     return sum(matches.accuracies()) / 2
@@ -280,8 +287,7 @@ def test_the_report_has_every_measure(retrieve, folder):
 def test_the_predictions_are_those_of_the_score(retrieve, folder, tmp_path):
     """They are in the alphabetical order of the English sentences."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, "de"))
-    lines = (folder / "pairs" / "de-en.en").read_text().splitlines()
-    order = sorted(range(len(lines)), key=lambda number: lines[number])
+    order = order_of_english(folder, "de")
     predictions = {}
     for score in ("cosine", "margin"):
         retrieve(score=score)
@@ -305,7 +311,7 @@ def test_vectors_centred_on_files(retrieve, folder):
 
 
 def test_the_sweep_centres_every_layer(retrieve, folder):
-    """The rows of centred vectors choose layers of their own: their means are those of every layer."""
+    """Each layer is centred on its own means, so the rows of centred vectors can choose other layers."""
     files = ",".join(f"{language}<={folder}/pairs/de-en.{language}" for language in ("en", "de"))
     rows = retrieve(layer="sweep", centre_on=files, languages="de", untrained="false")["rows"]
     assert list(rows)[-2:] == [f"centred, {CHOSEN}", f"centred margin, {CHOSEN}"]
@@ -333,6 +339,7 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
         assert report["centred"][language] == pytest.approx(expected)
     swept = retrieve(init_pretraining_params=weights, layer="sweep", languages="de")["rows"]
     english, german = all_layers(folder, "de")
+    # The vectors are [L + 1, N, H], and the means [L + 1, H].
     split_result = choose_on_half(english - means["en"][:, None], german - means["de"][:, None])
     expected = 100 * split_result.accuracy
     assert swept[f"centred, {CHOSEN}"]["de"] == pytest.approx(expected)
@@ -348,7 +355,7 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
         retrieve(init_pretraining_params=weights, languages="de")
 
 
-def test_names_with_english_first(retrieve, tmp_path):
+def test_files_named_with_english_first_are_refused(retrieve, tmp_path):
     (tmp_path / "reversed").mkdir()
     for side in ("de", "en"):
         write_lines(tmp_path / "reversed" / f"en-de.{side}", ["the cat"])

@@ -1,4 +1,4 @@
-"""Whose folder it is, where the same command goes on, what is refused and what begins anew."""
+"""The folder of a run: where the same command goes on, which commands are refused, what begins anew."""
 
 import itertools
 import json
@@ -38,13 +38,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def trained(folder: Path) -> dict[str, bytes]:
-    """What training made: weights, moments, state, the selected evaluations."""
+    """The files that must not depend on interruptions: weights, moments, state, the selected evaluations."""
     endings = (".safetensors", "state.json", "selected.json")
     return {name: data for name, data in contents(folder).items() if name.endswith(endings)}
 
 
 def interrupt(monkeypatch, owner, method: str, number: int, received=signal.SIGINT) -> None:
-    """This process gets the signal `received` in call `number`, from 0, of a method of a class."""
+    """Let this process get the signal `received` in call `number`, from 0, of a method of class `owner`."""
     original = getattr(owner, method)
     calls = itertools.count()
 
@@ -58,9 +58,9 @@ def interrupt(monkeypatch, owner, method: str, number: int, received=signal.SIGI
 
 @pytest.fixture
 def stopped(classify, tmp_path, monkeypatch):
-    """stopped(owner, method, number, received, **flags): a run that a signal ends; returns its exit code.
+    """stopped(owner, method, number, received, **flags) runs the command; returns its exit code.
 
-    For the first arguments see `interrupt`.
+    A signal ends the run. For the first four arguments see `interrupt`.
     """
 
     def call(owner, method, number, received=signal.SIGINT, **flags):
@@ -76,25 +76,26 @@ def stopped(classify, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path):
-    """The evaluation is broken off, taken up again, and everything is what it is without the interruption."""
+    """The next command repeats the evaluation, and then everything is as without the interruption."""
     flags = {"random_seed": "1,2", **FAST}
     straight = classify(**flags)
-    # A seed is evaluated twice, on 3 files of 4 batches, which makes 24 calls. So call 40 is in the second
-    # evaluation of seed 2.
+    # A seed is evaluated twice, on 3 files of 4 batches, which makes 24 calls: 0 to 23 are of seed 1, 24 to
+    # 35 are the first evaluation of seed 2, and 36 to 47 the second.
     assert stopped(Classification, "predict", 40, out="broken", **flags) == 130
     steps = sorted(path.name for path in (tmp_path / "broken" / "seed_2").glob("step_*"))
-    assert steps == ["step_2", "step_4", "step_6"] and not (tmp_path / "broken" / "results.json").exists()
+    assert steps == ["step_2", "step_4", "step_6"]
+    assert not (tmp_path / "broken" / "results.json").exists()
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "Ctrl-C received" in log and "the same command goes on from there" in log
-    first = contents(tmp_path / "broken" / "seed_1")
+    seed_1 = contents(tmp_path / "broken" / "seed_1")
     again = classify(out="broken", **flags)
-    assert contents(tmp_path / "broken" / "seed_1") == first
+    assert contents(tmp_path / "broken" / "seed_1") == seed_1
     assert trained(tmp_path / "broken") == trained(tmp_path / "out")
     assert again["tables"] == straight["tables"] and again["selected"] == straight["selected"]
 
 
 def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
-    """It would have selected its step: the next command must not take it as done."""
+    """The evaluation of step 3, which selects, is interrupted: the next command must not take it as done."""
     evaluate = SupervisedTask.evaluate
     selected_by = {3: 90.0, 6: 80.0}  # step -> the score that its evaluation is given
 
@@ -102,20 +103,20 @@ def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
         if engine.steps == 3 and is_first_command:
             os.kill(os.getpid(), signal.SIGTERM)
         evaluated = evaluate(self, engine, stop)
-        if evaluated is None:
+        if evaluated is None:  # it was interrupted
             return None
         return replace(evaluated, selected_by=selected_by[engine.steps])
 
     monkeypatch.setattr(SupervisedTask, "evaluate", evaluation)
     is_first_command = True
-    assert classify(**FAST) is None
+    assert classify(**FAST) is None  # no results.json
     assert "stopped at step 3 of 6" in (tmp_path / "log" / "job.log.0").read_text()
-    is_first_command = False
+    is_first_command = False  # `evaluation` reads it
     assert classify(**FAST)["selected"]["1"]["step"] == 3
 
 
 def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, monkeypatch):
-    """All processes leave together, or they would wait for each other."""
+    """All processes stop if one of them gets a signal, or they would wait for each other."""
     monkeypatch.setattr(StopSignal, "anywhere", lambda self: True)
     assert classify(**FAST) is None
     log = (tmp_path / "log" / "job.log.0").read_text()
@@ -125,9 +126,10 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
 def test_a_signal_in_a_step(classify, stopped, tmp_path):
     """The step is given up: the next command makes it."""
     classify(**FAST)
-    # The third step of the first command, and the second one of the next, are given up.
+    # The first command gives up its third step, and is saved after two.
     assert stopped(Engine, "step", 2, signal.SIGTERM, out="broken", **FAST) == 0
     assert (tmp_path / "broken" / "step_2").is_dir()
+    # The next one does step 3, and gives up its second step, 4.
     assert stopped(Engine, "step", 1, signal.SIGINT, out="broken", **FAST) == 130
     assert (tmp_path / "broken" / "step_3").is_dir()
     classify(out="broken", **FAST)
@@ -157,7 +159,7 @@ def test_a_finished_run_prints_its_report_again(classify, toy_folder, tmp_path, 
 
 
 def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):
-    """They are the same files, so the run is the same, and one table has both seeds."""
+    """Under another path they are the same files, so the run is the same, and one table has both seeds."""
     seeds = {"random_seed": "1,2", **FAST}
     straight = classify(**seeds)
     (tmp_path / "data").symlink_to(toy_folder)
@@ -170,7 +172,7 @@ def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):
 
 
 def backwards(path: Path, target: Path) -> Path:
-    """Write a TSV file with its rows in the other order, as many bytes, to `target`, which is returned."""
+    """Write the rows of a TSV file, the last one first, to `target`, which is returned; the size is equal."""
     header, *rows = path.read_text().splitlines()
     target.write_text("\n".join([header, *reversed(rows)]) + "\n")
     return target
@@ -182,7 +184,7 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
     weights = {"init_pretraining_params": source / "best", **FAST}
     classify(**weights)
     before = contents(tmp_path / "out")
-    for changes, difference in (
+    cases = [
         ({"learning_rate": 1e-3}, "learning_rate: 0.005 -> 0.001"),
         ({"batch_size": 4}, "global_batch: 8 -> 4"),
         ({"random_seed": 2}, "random_seed: [1] -> [2]"),
@@ -190,7 +192,8 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
         ({"init_pretraining_params": source / "step_2"}, "weights: "),
         ({"init_pretraining_params": None}, "-> random"),
         ({"train_set": backwards(toy_folder / "train.tsv", tmp_path / "train.tsv")}, "train_set: "),
-    ):
+    ]
+    for changes, difference in cases:
         line = refused(**{**weights, **changes})
         assert "out holds another run (" in line and difference in line, changes
         assert "--overwrite true" in line and "another --checkpoints" in line
@@ -209,7 +212,7 @@ def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp
     classify(**FAST)
     (tmp_path / "out" / "run.json").write_text("no")
     assert "run.json" in refused(**FAST)
-    shutil.rmtree(tmp_path / "out" / "best")
+    shutil.rmtree(tmp_path / "out" / "best")  # the folder is refused without checkpoints, too
     assert "run.json" in refused(**FAST)
 
 
@@ -265,12 +268,12 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
 
 def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):
     classify(**FAST)
-    stopped(Engine, "step", 3, out="broken", **FAST)
+    stopped(Engine, "step", 3, out="broken", **FAST)  # in step 4; steps 2 and 3 are saved
     named = {**FAST, "init_checkpoint": tmp_path / "broken" / "step_2"}
-    # It goes on from step_3, does step 4 and is stopped in step 5.
+    # This command goes on from step_3, does step 4 and is stopped in step 5.
     stopped(Engine, "step", 1, out="broken", **{**named, "keep_checkpoints": 1})
     steps = sorted(path.name for path in (tmp_path / "broken").glob("step_*"))
-    assert steps == ["step_2", "step_4"]  # the named one stays, so that the same command still finds it
+    assert steps == ["step_2", "step_4"]  # step_2 stays, so that the same command still finds it
     classify(out="broken", **named)
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "step_2 is not used: " in log and "going on from" in log and "broken/step_4: " in log
@@ -284,7 +287,7 @@ SCRIPT = Path(__file__).with_name("killed_script.py")
 
 
 def test_kill_five_times(toy_folder, tmp_path):
-    """In steps, an evaluation, a checkpoint, between the two renames of best: the same bits at the end."""
+    """Killed in two steps, an evaluation, a checkpoint, and a change of best, it ends with the same bits."""
     flags = {**FAST, "max_steps": 9, "keep_checkpoints": 2}
     kills = ["step 2", "step 4", "evaluation 4", "checkpoint 2", "best 1"]
     for name, kills_of_run in (("straight", []), ("out", kills)):
@@ -294,4 +297,5 @@ def test_kill_five_times(toy_folder, tmp_path):
         assert completed.stdout.count(": killed") == len(kills_of_run)
     assert trained(tmp_path / "out") == trained(tmp_path / "straight")
     assert "best: put back" in completed.stdout
+    # No unfinished file or folder is left; their names begin with a point.
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]

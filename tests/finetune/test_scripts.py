@@ -1,4 +1,4 @@
-"""The recipes as scripts: overrides, the total batch on fewer devices, and real runs."""
+"""The recipes run as scripts: overrides, the total batch on fewer devices, mistakes, several in a folder."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
 
 def test_a_mistake_ends_a_recipe_with_2(tmp_path):
     (tmp_path / "log/workers").mkdir(parents=True)
-    for rank in range(3):  # of an earlier run
+    for rank in range(3):  # logs of an earlier run
         (tmp_path / f"log/workers/workerlog.{rank}").write_text("error: an old one\n")
     completed = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
     assert completed.returncode == 2 and "error: an old one" not in completed.stderr
@@ -70,9 +70,9 @@ def test_a_number_of_processes_that_is_none(number, tmp_path):
 
 
 def test_recipes_in_one_folder(toy_folder, tmp_path):
-    """XNLI is trained; PAN-X is refused in the same ./checkpoints; Tatoeba takes XNLI's best.
+    """XNLI is trained; PAN-X is refused in the same ./checkpoints; Tatoeba searches with XNLI's best model.
 
-    It refuses the best of another size, such as the toy's.
+    Tatoeba refuses a best model of another size than the recipe's, such as the toy's.
     """
     folder = tmp_path / "repository"
     tagging = tmp_path / "tagging"
@@ -101,8 +101,10 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]
     refused = recipe("tatoeba_cross_lingual_transfer", *search)
     assert refused.returncode == 2
-    size = "error: checkpoints/best: a model of another size (num_hidden_layers 2) than --ernie_config_path "
-    assert refused.stderr == f"{size}./configs/small/ernie_config.json (num_hidden_layers 6)\n"
+    assert refused.stderr == (
+        "error: checkpoints/best: a model of another size (num_hidden_layers 2) than --ernie_config_path "
+        "./configs/small/ernie_config.json (num_hidden_layers 6)\n"
+    )
     assert not (folder / "output").exists()
     completed = recipe("tatoeba_cross_lingual_transfer", *search, "--ernie_config_path", "")
     assert completed.returncode == 0, completed.stderr

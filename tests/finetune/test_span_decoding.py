@@ -1,4 +1,4 @@
-"""From logits to ranked answers: against brute force, over windows, and the gold span through everything."""
+"""From logits to ranked answers: the best spans are those of brute force; gold spans become gold answers."""
 
 import numpy as np
 import pytest
@@ -17,10 +17,11 @@ def random_scores(rng: np.random.Generator, starts: int, ends: int, first_token:
 
 
 def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int]]:
-    """(sum of logits, first, last) of every span of a window, one by one."""
+    """(sum of logits, first token, last token) of every span of at most `max_length` tokens of a window."""
     spans = []
     for start, start_logit in enumerate(scores.start_logits):
-        for end in range(start, min(start + max_length, len(scores.end_logits))):
+        behind = min(start + max_length, len(scores.end_logits))  # behind the last possible end
+        for end in range(start, behind):
             total = start_logit + scores.end_logits[end]
             spans.append((total, start + scores.first_token, end + scores.first_token))
     return spans
@@ -30,10 +31,12 @@ def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int
     "starts, ends, max_length, count", [(6, 12, 4, 5), (12, 12, 30, 20), (1, 1, 3, 20), (9, 10, 4, 1)]
 )
 def test_best_spans_against_brute_force(starts, ends, max_length, count):
+    """`count` spans of at most `max_length` tokens, in a window of so many starts and ends."""
     scores = random_scores(np.random.default_rng(starts), starts, ends, first_token=100)
     expected = sorted(all_spans(scores, max_length), reverse=True)[:count]
     spans = best_spans(scores, max_length, count)
     assert list(zip(spans.first, spans.last)) == [(first, last) for _, first, last in expected]
+    # The logits of token t are at the place t - 100.
     assert np.array_equal(spans.start_logits, scores.start_logits[spans.first - 100])
     assert np.array_equal(spans.end_logits, scores.end_logits[spans.last - 100])
 
@@ -60,7 +63,7 @@ def impossible(data: AnswerWindows) -> list[SpanScores]:
 
 
 def sizes_of(window: ContextWindow) -> tuple[int, int, int]:
-    """The `first_token` of a window's `SpanScores`, and the numbers S and E of its start and end logits."""
+    """The `first_token` of a window's `SpanScores`, the number of start logits, the number of end logits."""
     first_start, behind_starts = window.start_range
     behind_context = window.start + len(window.context_ids)
     return first_start, behind_starts - first_start, behind_context - first_start
@@ -73,13 +76,14 @@ def allow(scores: SpanScores, first: int, last: int, start_logit: float, end_log
 
 
 def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
-    """Three spans in two windows of question 1, which is not the first one, are possible; no others are."""
+    """Of question 1, the second one, three spans in two windows are possible; no other span is."""
     task, data = toy_data
     predictions = impossible(data)
     context = data.file.questions[1].context
     first_window, second_window = data.of_question(1)[:2]
+    # The tokens that are no lone spaces; the span of a lone space is empty.
     visible = [token for token, (start, end) in enumerate(data.spans[context]) if start < end]
-    # In each window the first two tokens that are no lone spaces.
+    # The first two of them in each window.
     a, b = [token for token in visible if token >= data[first_window].start_range[0]][:2]
     c, d = [token for token in visible if token >= data[second_window].start_range[0]][:2]
     allow(predictions[first_window], a, b, 1.0, 0.5)
@@ -93,16 +97,18 @@ def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
     text = data.file.contexts[context]
     for answer in answers:
         assert answer.text and text[answer.start :].startswith(answer.text)
+    # Of spans with equal texts only the best is an answer. Only question 1 of the 6 has possible spans.
     monkeypatch.setattr(task, "text_of", lambda *_: ("same", 0))
-    assert [len(ranked) for ranked in task.rank(data, predictions)] == [0, 1, 0, 0, 0, 0]  # of 6 questions
-    assert task.rank(data, predictions)[1][0].start_logit == 3  # the best of equal texts
+    ranked = task.rank(data, predictions)
+    assert [len(answers) for answers in ranked] == [0, 1, 0, 0, 0, 0]
+    assert ranked[1][0].start_logit == 3
     monkeypatch.setattr(task, "text_of", lambda *_: ("", 0))
     assert task.rank(data, predictions)[1] == []  # a lone space is no answer
 
 
 @pytest.mark.parametrize("n_best", [1, 3, 20, 10_000])
 def test_the_best_different_texts_are_kept(toy_data, n_best):
-    """Against all spans of all windows, where the best are lone spaces and one text has many spans."""
+    """Compared with all spans of all windows. The best spans are lone spaces; a text can have many spans."""
     task, data = toy_data
     task.n_best = n_best
     rng = np.random.default_rng(1)
@@ -132,7 +138,7 @@ def test_the_best_different_texts_are_kept(toy_data, n_best):
 
 
 def question_of(data: AnswerWindows, window: int) -> int:
-    """The number of the question of a window, by its number."""
+    """The number of the question of window number `window`."""
     (question,) = [n for n in range(len(data.file.questions)) if window in data.of_question(n)]
     return question
 
@@ -146,7 +152,7 @@ def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
         end_logits = np.zeros(end_count, np.float32)
         first, last = window.answer
         if first != NO_ANSWER:
-            # An answer may begin or end in the part of a window that belongs to its neighbour.
+            # An answer can begin or end outside the tokens that this window has logits of; another has them.
             if first_start <= first < first_start + start_count:
                 start_logits[first - first_start] = 10
             if first_start <= last:
@@ -159,7 +165,9 @@ def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
 def test_the_gold_span_survives_tokens_and_windows(data_dir):
     """With the recipe's windows, in every language of XQuAD and MLQA dev: at least 99 % exact match."""
     tokenizer = Tokenizer(None, data_dir / "vocab/xnli15-32k.model")
-    files = {path: path.name.split(".")[1] for path in (data_dir / "qa").glob("xquad.*.json")}
+    files = {}  # path -> language
+    for path in (data_dir / "qa").glob("xquad.*.json"):
+        files[path] = path.name.split(".")[1]
     for language in ("en", "es", "de", "hi", "zh"):
         files[data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"] = language
     assert len(files) == 9

@@ -1,4 +1,4 @@
-"""run_sequence_labeling.py from end to end on the toy task, and its bad input."""
+"""run_sequence_labeling.py from start to end on the toy task, and its bad input."""
 
 import json
 import re
@@ -51,7 +51,10 @@ def trained(folder, tmp_path_factory):
 
 def means(results: dict, metric: str) -> dict[str, float]:
     """Language, "avg" and "gap" -> mean over the seeds, from the first table of a metric."""
-    return next(table["mean"] for table in results["tables"] if table["title"].startswith(f"{metric}, "))
+    for table in results["tables"]:
+        if table["title"].startswith(f"{metric}, "):
+            return table["mean"]
+    raise AssertionError(f"no table of {metric}")
 
 
 def test_it_learns_the_toy_task(trained):
@@ -82,7 +85,7 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
 
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
-    """Without a column of tags there is none in the predictions."""
+    """The file to predict has no column of tags, so there are no gold tags in the predictions."""
     reading = open_checkpoint(trained / "best").settings["reading"]
     assert reading == {"max_seq_len": 24, "label_pieces": "first", "official_compat": False}
     rows = tagging_toy.rows(9, seed=50)
@@ -107,7 +110,7 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):
-    """It scores pieces of text that was cut; what was cut off is O in the predictions."""
+    """With --official_compat long text is cut, and what was cut off is O in the predictions."""
     results = tag(
         official_compat="true",
         max_seq_len=16,

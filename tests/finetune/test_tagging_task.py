@@ -1,4 +1,4 @@
-"""Loss, prediction and score of a batch, with logits that are given: worked by hand."""
+"""Loss, predictions and scores of a batch, worked by hand from given logits."""
 
 import argparse
 import json
@@ -60,6 +60,7 @@ def sentence(text: str, *tags: str) -> Sentence:
 
 
 def batch_of(task, *sentences):
+    """The windows of sentences as one batch, which is the whole step."""
     features = task.encode(sentences)
     return task.encode.collate(features, np.arange(len(features)), task.encode.count(features))
 
@@ -76,7 +77,11 @@ def random_model(batch):
 
 @pytest.mark.parametrize(("pieces", "labelled"), [("first", 5), ("all", 13)])
 def test_only_words_have_a_loss(make, pieces, labelled):
-    """Not the special tokens, not the pads, and with "first" no further pieces: their gradient is 0."""
+    """The gradient is 0 at special tokens, pads and, with "first", all pieces of a word but the first.
+
+    Args:
+        labelled: the number of labelled pieces of the 5 words, which have 3 + 1 and 4 + 3 + 2 pieces.
+    """
     task = make(label_pieces=pieces)
     batch = batch_of(task, *SENTENCES)
     assert batch.count == labelled
@@ -88,16 +93,16 @@ def test_only_words_have_a_loss(make, pieces, labelled):
     gradient = np.abs(model.logits.grad.numpy()).sum(-1)  # [R, T]
     assert (gradient[is_labelled] > 0).all() and (gradient[~is_labelled] == 0).all()
     log_probabilities = F.log_softmax(model.logits).numpy()[is_labelled]  # [labelled, 5]
-    by_hand = -log_probabilities[np.arange(labelled), batch.labels[is_labelled]].mean()
-    assert loss.item() == pytest.approx(by_hand, abs=1e-12)
+    of_labels = log_probabilities[np.arange(labelled), batch.labels[is_labelled]]  # [labelled]
+    assert loss.item() == pytest.approx(-of_labels.mean(), abs=1e-12)
 
 
-def model_for(batch, *logits):
-    """A model with these logits, each (window, column, tag, logit), and 0 elsewhere."""
-    values = np.zeros([*batch.input_ids.shape, len(TAGS)])
-    for window, column, tag, logit in logits:
-        values[window, column, TAGS.index(tag)] = logit
-    return ModelOfLogits(values)
+def model_for(batch, *places):
+    """A model with the logits of these places, each (window, column, tag, logit), and 0 elsewhere."""
+    logits = np.zeros([*batch.input_ids.shape, len(TAGS)])
+    for window, column, tag, logit in places:
+        logits[window, column, TAGS.index(tag)] = logit
+    return ModelOfLogits(logits)
 
 
 def test_a_word_has_the_tag_of_its_first_piece(make):
@@ -106,7 +111,7 @@ def test_a_word_has_the_tag_of_its_first_piece(make):
     model = model_for(
         batch,
         (0, 1, "B-A", 5),
-        (0, 2, "B-B", 9),
+        (0, 2, "B-B", 9),  # the second piece of abc
         (0, 4, "O", 1),
         (1, 1, "I-B", 5),
         (1, 5, "O", 5),
@@ -116,13 +121,18 @@ def test_a_word_has_the_tag_of_its_first_piece(make):
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["I-B", "O", "B-A"]]
     log_probabilities = F.log_softmax(model.logits).numpy()  # [window, column, tag]
     b_a, _, b_b, i_b, outside = range(len(TAGS))
-    first = log_probabilities[0, [1, 4], [b_a, outside]]  # of the gold tags of the words
+    # Those of the gold tags, at the first pieces of the words of each sentence.
+    first = log_probabilities[0, [1, 4], [b_a, outside]]
     second = log_probabilities[1, [1, 5, 8], [outside, b_b, i_b]]
+    # The mean over the words of each sentence, summed over the sentences.
     assert loss == pytest.approx(-first.mean() - second.mean(), abs=1e-12)
 
 
 def test_a_word_has_the_tag_that_all_its_pieces_find_likeliest(make):
-    """The first piece of abc says B-B, but only a little, and the others say I-A: so abc is B-A."""
+    """The first piece of abc says B-B, and B-A is only a little less likely; the others say I-A.
+
+    So abc is B-A.
+    """
     task = make(label_pieces="all")
     batch = batch_of(task, *SENTENCES)
     logits_of_abc = [(0, 1, "B-B", 1.5), (0, 1, "B-A", 1), (0, 2, "I-A", 2), (0, 3, "I-A", 2)]
@@ -133,7 +143,10 @@ def test_a_word_has_the_tag_that_all_its_pieces_find_likeliest(make):
 
 
 def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
-    """Windows a-h, g-n, m-p: in the overlap g counts in the first, h in the second window."""
+    """10 tokens hold 8 words: the windows are a-h, g-n and m-p. z is a sentence of its own, in window 3.
+
+    Of the words in two windows g has its tag from the first one, and h from the second.
+    """
     task = make(max_seq_len=10)
     batch = batch_of(task, sentence("a b c d e f g h i j k l m n o p"), sentence("z"))
     # g is in column 7 of the first window and column 1 of the second, h in columns 8 and 2.
@@ -147,7 +160,7 @@ def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
 
 
 def test_official_loss_is_a_mean_over_all_of_the_batch(make):
-    """Pads count in the divisor and add nothing; [CLS] and [SEP] are learned as O."""
+    """Pads add nothing to the sum but count in the divisor; [CLS] and [SEP] are learned as O."""
     task = make(OfficialTagging)
     batch = batch_of(task, *SENTENCES)
     labels_of_first = [TAGS[label] for label in batch.labels[0, :6]]
@@ -161,7 +174,7 @@ def test_official_loss_is_a_mean_over_all_of_the_batch(make):
 
 
 def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path):
-    """Room for 6 pieces: "ij" and the entity after it are gone, for the recall as well."""
+    """There is room for 6 pieces: "ij" and "kl" are cut off, and their tags count neither way."""
     task = make(OfficialTagging, max_seq_len=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]
     batch = batch_of(task, *data)
@@ -173,7 +186,8 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path):
     task.write(tmp_path / "x.txt", data, predictions)
     lines = (tmp_path / "x.txt").read_text().splitlines()
     assert lines == ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
-    # [CLS] is taken for an entity, and the second of the two entities is too short.
+    # [CLS] is taken for an entity, and the second of the two gold entities is too short. So 1 of 3 predicted
+    # entities is correct, and 1 of 2 gold ones is found.
     wrong_tags = ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"]
     errs_twice = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(wrong_tags)))
     predictions, _ = task.predict(errs_twice, batch, labelled=True)

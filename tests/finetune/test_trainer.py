@@ -1,4 +1,4 @@
-"""The loop: it learns, selects the right step, runs several seeds, resumes exactly."""
+"""The training loop of run_classifier.py: it learns, selects a step, runs several seeds, resumes exactly."""
 
 import json
 import re
@@ -17,7 +17,8 @@ def weights(folder):
 
 
 def assert_same_weights(expected_folder, folder):
-    expected, actual = weights(expected_folder), weights(folder)
+    expected = weights(expected_folder)
+    actual = weights(folder)
     assert expected.keys() == actual.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(value, actual[name], err_msg=name)
@@ -39,7 +40,8 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
         r"elapsed time: \d+\.\d+ s file: \S*dev\.(\w+)\.tsv, epoch: (\d+), steps: (\d+)$",
         re.M,
     )
-    evaluations = line.findall(log)  # of each file after each epoch
+    # (language, accuracy, language of the file, epoch, step), for each file after each of 10 epochs
+    evaluations = line.findall(log)
     languages = [(language, language_of_file) for language, _, language_of_file, _, _ in evaluations]
     assert languages == [(language, language) for language in toy.LANGUAGES] * 10
     ends_of_epochs = [(int(epoch), int(step)) for _, _, _, epoch, step in evaluations[:: len(toy.LANGUAGES)]]
@@ -66,7 +68,7 @@ SCRIPTED = {
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Evaluations find what SCRIPTED says."""
+    """Let evaluations have the scores of SCRIPTED."""
 
     def evaluate_files(task, engine, files, *_):
         scores = {}
@@ -97,7 +99,7 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     card = (tmp_path / "out" / "step_12" / "README.md").read_text()
     assert "| 80.00 | 70.00 | 71.00 |" in card and "| 99.00 | 98.00 | 97.00 |" in card
     assert "Languages: en, de, fr" in card and "train.tsv" in card and "--select_on" in card
-    # After step 10 there was no evaluation.
+    # After step 10 there was no evaluation, so its card has no scores.
     assert "| 70.00 |" not in (tmp_path / "out" / "step_10" / "README.md").read_text()
 
 
@@ -166,12 +168,16 @@ def test_the_selected_weights_come_along_to_another_folder(classify, scripted, t
 
 
 def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, scripted, refused, tmp_path):
-    """Without it the run would select another step. One of a later step is what a kill leaves behind."""
+    """Without it the run would select another step. A model of a later step is accepted.
+
+    A command that was killed between an evaluation and its next checkpoint leaves such a model behind.
+    """
     options = {"epoch": 1, "validation_steps": 4, "save_steps": 4, "keep_checkpoints": 5}
     straight = classify(**options)
     assert straight["selected"]["1"]["step"] == 8
     out = tmp_path / "out"
     shutil.copytree(out / "step_12", tmp_path / "later")
+    # As if the run had ended after step 8, and its best model had been moved away.
     for name in ("selected.json", "results.json", "results.md", "results.txt"):
         (out / name).unlink()
     shutil.rmtree(out / "step_12")
@@ -183,12 +189,13 @@ def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, scripted
     assert f"{out}/best is of step 4, but the run selected step 8" in refused(**options)
     named = {"out": "again", "init_checkpoint": out / "step_8"}
     assert f"{out}/best is of step 4, but the run selected step 8" in refused(**named, **options)
-    for best in ("later", "best"):
+    for put_back in ("later", "best"):
         shutil.rmtree(out / "best")
-        shutil.copytree(tmp_path / best, out / "best")
+        shutil.copytree(tmp_path / put_back, out / "best")
         results = classify(**options)
         assert results["selected"] == straight["selected"]
-        assert_same_weights(out / "best", tmp_path / "best")
+        assert_same_weights(tmp_path / "best", out / "best")
+        # As before the command, for the next one.
         (out / "selected.json").unlink()
         shutil.rmtree(out / "step_12")
 

@@ -1,4 +1,4 @@
-"""python -m finetune.xtreme: columns, means and submission of toy predictions, computed a second time."""
+"""python -m finetune.xtreme: its scores and means are those computed here from the submission; bad input."""
 
 import json
 import random
@@ -39,6 +39,7 @@ LABELS = {
     "panx": ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"],
 }
 WORDS = ["red", "green", "blue", "north", "south", "old", "new", "big"]
+THRESHOLD = 0.4  # the lowest score of a mined pair that is submitted
 
 
 def write(path, text: str):
@@ -72,7 +73,7 @@ def make_classes(data, runs, name, draw) -> None:
 
 
 def make_tags(data, runs, name, draw) -> None:
-    """5 sentences for each language. Three tags in five are correct, and some others by chance."""
+    """5 sentences for each language. A tag is the gold one with probability 0.6, else drawn from all."""
     label_map = write_label_map(data, name)
     labels = LABELS[name]
     scheme = "NONE" if name == "udpos" else "IOB"
@@ -93,7 +94,7 @@ def make_tags(data, runs, name, draw) -> None:
 
 
 def make_answers(data, runs, name, draw) -> None:
-    """6 questions for each language. Their answers are plain words, on which all rules agree."""
+    """6 questions for each language. Their answers are plain words, which all rules leave as they are."""
     for language in TASKS[name].languages.split():
         questions = []
         answers = {}
@@ -112,7 +113,7 @@ def make_answers(data, runs, name, draw) -> None:
 
 
 def make_tatoeba(data, runs, draw) -> None:
-    """Bitexts of 8 sentences; the predictions are lines by chance."""
+    """Bitexts of 8 sentences, with random lines as predictions."""
     english = [f"{word} {number % 2}" for number, word in enumerate(WORDS)]
     draw.shuffle(english)
     for language, code in TATOEBA.items():
@@ -126,7 +127,7 @@ def make_tatoeba(data, runs, draw) -> None:
 def make_bucc(data, runs, draw) -> None:
     """Texts of 9 sentences. Every other one has a translation: sentence n, from 0, is translated by 8 - n.
 
-    Mined are pairs of all sentences, with scores by chance, but that of sentence 0 is the threshold itself.
+    A pair is mined for every sentence, with a random score, but that of sentence 0 is the threshold itself.
     """
     for language in TASKS["bucc2018"].languages.split():
         folder = data / "bucc/test"
@@ -136,11 +137,11 @@ def make_bucc(data, runs, draw) -> None:
         write(folder / f"{language}-en.gold.ids.tsv", gold)
         lines = []
         for n in range(9):
-            score = draw.random() if n > 0 else 0.4
+            score = draw.random() if n > 0 else THRESHOLD
             translation = 8 - n if draw.random() < 0.8 else 0
             lines.append(f"{score:.6f}\t{n + 1}\t{translation + 1}\n")  # lines are counted from 1
         write(runs / f"bucc/{language}/test/scores.tsv", "".join(lines))
-        write(runs / f"bucc/{language}/dev/mining.json", '{"threshold": 0.4}')
+        write(runs / f"bucc/{language}/dev/mining.json", json.dumps({"threshold": THRESHOLD}))
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,7 @@ def chunks(tags: list[str]) -> set:
 
 
 def f1_of(correct: int, predicted: int, gold: int) -> float:
+    """F1 in per cent, from numbers of entities, words or pairs."""
     if not correct:
         return 0.0
     precision = correct / predicted
@@ -214,11 +216,23 @@ def accuracy_of_classes(text: str, gold: str) -> float:
     return 100 * np.mean([name == label for name, label in zip(text.split(), labels, strict=True)])
 
 
+def as_iob2(tags: list[str]) -> list[str]:
+    """The tags of a sentence as `read_tagged` reads them: an I- that continues no entity becomes a B-."""
+    rewritten = []
+    for before, tag in zip(["O", *tags], tags):
+        continues = tag[0] == "I" and before[2:] == tag[2:]  # [2:]: the type
+        rewritten.append(tag if tag == "O" or continues else f"B-{tag[2:]}")
+    return rewritten
+
+
 def f1_of_tags(text: str, gold: str) -> float:
-    gold_rows = [row.split("\t")[1].split(JOINT) for row in gold.split("\n")[1:-1]]
+    """`gold` has a sentence and its tags in a line, below a header; `text` a tag in a line."""
+    gold_lines = gold.rstrip("\n").split("\n")[1:]
+    gold_rows = [line.split("\t")[1].split(JOINT) for line in gold_lines]
     rows = [sentence.split("\n") for sentence in text.rstrip("\n").split("\n\n")]
-    if "B-PER" in gold:
+    if "B-PER" in gold:  # PAN-X; parts of speech stay as they are
         gold_rows = [as_iob2(tags) for tags in gold_rows]
+    # An O behind each sentence, so that no chunk goes on in the next one.
     gold_chunks = chunks([tag for tags in gold_rows for tag in (*tags, "O")])
     predicted_chunks = chunks([tag for tags in rows for tag in (*tags, "O")])
     return f1_of(len(gold_chunks & predicted_chunks), len(predicted_chunks), len(gold_chunks))
@@ -234,11 +248,12 @@ def mean_of_f1_and_matches(text: str, gold: str) -> float:
         gold_words = question["answers"][0]["text"].split()
         shared = (Counter(words) & Counter(gold_words)).total()
         f1.append(f1_of(shared, len(words), len(gold_words)))
-        matches.append(100.0 * (words == gold_words))
+        matches.append(100.0 if words == gold_words else 0.0)
     return (np.mean(f1) + np.mean(matches)) / 2
 
 
 def accuracy_of_matches(text: str, english: str) -> float:
+    """The predictions are in the order that sorts the English sentences; the label of one is its line."""
     lines = english.splitlines()
     labels = sorted(range(len(lines)), key=lambda number: lines[number])
     return 100 * np.mean([int(cell) == label for cell, label in zip(text.split(), labels, strict=True)])
@@ -269,7 +284,7 @@ def expected_scores(data, submission) -> dict[str, float]:
     scores = {}
     for task, (place, score_of) in DEFINITIONS.items():
         of_languages = []
-        for path in sorted((submission / task).iterdir()):
+        for path in sorted((submission / task).iterdir()):  # test-<language>.<ending>
             language = path.stem.removeprefix("test-")
             code = TATOEBA[language] if task == "tatoeba" else language
             gold = (data / place.format(code)).read_text(encoding="utf-8")
@@ -277,15 +292,6 @@ def expected_scores(data, submission) -> dict[str, float]:
         assert len(of_languages) == LANGUAGES[task]
         scores[task] = float(np.mean(of_languages))
     return scores
-
-
-def as_iob2(tags: list[str]) -> list[str]:
-    """The gold file as `read_tagged` reads it: an I- that continues nothing becomes a B-."""
-    rewritten = []
-    for before, tag in zip(["O", *tags], tags):
-        continues = tag[0] == "I" and before[2:] == tag[2:]
-        rewritten.append(tag if tag == "O" or continues else f"B-{tag[2:]}")
-    return rewritten
 
 
 def test_the_scores_are_those_of_the_definitions(finished, tmp_path, capsys):
@@ -303,13 +309,13 @@ def test_the_scores_are_those_of_the_definitions(finished, tmp_path, capsys):
     assert "15/15" in printed and f"mean of all: {values['means']['all']:.1f}" in printed
 
 
-def test_only_pairs_above_the_threshold_of_dev_are_submitted(finished, tmp_path):
+def test_only_pairs_from_the_threshold_of_dev_on_are_submitted(finished, tmp_path):
     collect(finished, tmp_path, ("bucc2018",))
     for language in ("de", "zh"):
         rows = (finished / f"runs/bucc/{language}/test/scores.tsv").read_text().splitlines()
         pairs = []
         for score, source, translation in (row.split("\t") for row in rows):
-            if float(score) >= 0.4:
+            if float(score) >= THRESHOLD:
                 pairs.append(f"{language}-{int(source) - 1}\ten-{int(translation) - 1}")
         submission = (tmp_path / f"predictions/bucc2018/test-{language}.tsv").read_text().splitlines()
         assert submission == sorted(pairs)

@@ -22,7 +22,7 @@ CONFIG = {
     "max_position_embeddings": 514,
     "initializer_range": 0.1,
 }
-# Flags with which the task is learned, with more seeds than at a higher rate, though not with all.
+# Flags with which the task is learned from most seeds; at a higher rate it is learned from fewer.
 LEARNS = {"epoch": 10, "learning_rate": 5e-3}
 # Flags for a command without training. Everything else is in the folder that --init_checkpoint names.
 FOLDER_ALONE = {
@@ -51,7 +51,7 @@ def sentence(rng: np.random.Generator, noun: str) -> str:
 
 
 def rows(count: int, seed: int) -> list[Row]:
-    """Rows with the qids 100, 101, ..."""
+    """Rows with the qids 100, 101, ... The second text has no noun, so it says nothing of the label."""
     rng = np.random.default_rng(seed)
     kinds = list(NOUNS)
     drawn = []
@@ -64,10 +64,10 @@ def rows(count: int, seed: int) -> list[Row]:
 
 def write_tsv(path: Path, examples: list, label: bool = True) -> Path:
     """Write rows (qid, text_a, text_b, label), below a header; with `label=False` without the last column."""
-    columns = list(Row._fields)
-    if not label:
-        columns.remove("label")
-    lines = ["\t".join(row[: len(columns)]) for row in [columns, *examples]]
+    lines = []
+    for row in [Row._fields, *examples]:
+        cells = row if label else row[:-1]
+        lines.append("\t".join(cells))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
