@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tatoeba, base (paper, section 4.2 and Table 5): the mean of the middle layer of the best XNLI checkpoint, which
-# scripts/base/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. A model of
-# another size is refused. Any flag can be added and wins.
+# scripts/base/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. A model of another size is refused. Any flag
+# can be added and wins.
 set -eu
 cd "$(dirname "$0")/../.."
 . scripts/launch.sh

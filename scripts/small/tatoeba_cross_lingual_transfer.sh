@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tatoeba, small (paper, section 4.2 and Table 5): the mean of the middle layer of the best XNLI checkpoint, which
-# scripts/small/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. A model of
-# another size is refused. Any flag can be added and wins.
+# scripts/small/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. A model of another size is refused. Any flag
+# can be added and wins.
 set -eu
 cd "$(dirname "$0")/../.."
 . scripts/launch.sh
