@@ -185,6 +185,7 @@ def padded_attention(
         dropout_rate: the probability with which a weight is dropped; 0 outside of training.
     """
     head_size = query.shape[-1] // num_heads
+    # In `reshape`, 0 keeps the size of an axis.
     query = query.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])  # [B, heads, T, D]
     key = key.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
     value = value.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
@@ -207,10 +208,10 @@ def mask_class() -> type[AttentionMask]:
 class SelfAttention(nn.Layer):
     """Multi-head self-attention: softmax(q k^T / sqrt(D)) v inside each sequence, dropout on the weights."""
 
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float, weight_attr=None):
+    def __init__(self, hidden_size: int, num_heads: int, dropout_rate: float, weight_attr=None):
         super().__init__()
         self.num_heads = num_heads
-        self.dropout = dropout
+        self.dropout_rate = dropout_rate
         self.q_proj = Linear(hidden_size, hidden_size, weight_attr)
         self.k_proj = Linear(hidden_size, hidden_size, weight_attr)
         self.v_proj = Linear(hidden_size, hidden_size, weight_attr)
@@ -219,6 +220,6 @@ class SelfAttention(nn.Layer):
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
         """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
         query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj])
-        dropout_rate = self.dropout if self.training else 0.0
+        dropout_rate = self.dropout_rate if self.training else 0.0
         context = mask.attend(query, key, value, self.num_heads, dropout_rate)
         return self.out_proj(at_positions(context, positions))

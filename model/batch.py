@@ -97,7 +97,9 @@ class TokenBatch(device.Uploadable):
 
     def padded(self, states: Tensor) -> Tensor:
         """The states of the tokens as the array that the batch was: [N, H] -> [B, T, H], 0 at pads."""
-        with_zeros = F.pad(states, [0, 1, 0, 0])  # [N + 1, H]; the last row is 0 and goes to the pads
+        # Nothing before and one row after the first axis, nothing around the second: [N + 1, H]. The last row
+        # is 0 and goes to the pads.
+        with_zeros = F.pad(states, [0, 1, 0, 0])
         flat = paddle.gather(with_zeros, self.token_of_cell.flatten())  # [B x T, H]
         return flat.reshape([*self.token_of_cell.shape, -1])
 

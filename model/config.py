@@ -8,7 +8,8 @@ from utils.files import read_json
 
 FIRST_POSITION = 2  # of a sequence's first token
 PAD_POSITION = 1
-NO_LANGUAGE = -1  # in place of the number of a language
+NO_LANGUAGE = -1  # the language id of a token without a language
+# All other numbers of a config must be above 0.
 _MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -41,9 +42,10 @@ class ErnieMConfig:
                 num_attention_heads, or the activation is not gelu.
         """
         if self.intermediate_size is None:
+            _check_number("hidden_size", self.hidden_size, is_real=False)
             self.intermediate_size = 4 * self.hidden_size
         for field in fields(self):
-            if field.type is not str:
+            if field.type is not str:  # every field but `hidden_act`
                 _check_number(field.name, getattr(self, field.name), is_real=field.type is float)
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
@@ -92,17 +94,18 @@ def _check_number(name: str, value: object, is_real: bool) -> None:
     """Check a value of the config.
 
     Args:
-        is_real: whether it may be a fraction.
+        name: the config's key.
+        is_real: whether the value may be a fraction.
 
     Raises:
-        UserError: it is no number, or out of its range.
+        UserError: the value is no number, or out of the range of its key.
     """
     number_type = Real if is_real else Integral
     is_number = isinstance(value, number_type) and not isinstance(value, bool)  # True is an Integral
     may_be_zero = name in _MAY_BE_ZERO
-    is_too_small = is_number and (value < 0 or (value == 0 and not may_be_zero))
+    is_large_enough = is_number and (value > 0 or (value == 0 and may_be_zero))  # False for NaN
     is_too_large = is_number and name.endswith("_prob") and value > 1
-    if is_number and not is_too_small and not is_too_large:
+    if is_large_enough and not is_too_large:
         return
     kind = "number" if is_real else "whole number"
     limits = "from 0" if may_be_zero else "above 0"

@@ -15,7 +15,7 @@ Paddle's AdamW, parameter by parameter. Numbers that differ by more than roundin
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -169,6 +169,7 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     """The arrays as tensors, copied as one array of float64, which is divided on the device."""
     not_empty = [array for array in arrays if array.size]
+    parts: Iterator[Tensor] = iter(())  # of each array that is not empty
     if not_empty:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in not_empty])
         parts = iter(paddle.split(paddle.to_tensor(numbers), [array.size for array in not_empty]))

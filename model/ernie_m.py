@@ -51,7 +51,7 @@ class Embeddings(nn.Layer):
             config.max_position_embeddings, config.hidden_size, weight_attr=attr
         )
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = config.hidden_dropout_prob
+        self.dropout_rate = config.hidden_dropout_prob
         with paddle.no_grad():
             self.word_embeddings.weight[config.pad_token_id] = 0.0
             self.position_embeddings.weight[PAD_POSITION] = 0.0
@@ -61,7 +61,7 @@ class Embeddings(nn.Layer):
         x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [N, H]
         if input_bias is not None:
             x = add_to(x, input_bias)
-        return dropout(self.layer_norm(x), self.dropout, self.training)
+        return dropout(self.layer_norm(x), self.dropout_rate, self.training)
 
 
 class EncoderLayer(nn.Layer):
@@ -77,12 +77,13 @@ class EncoderLayer(nn.Layer):
         self.linear2 = Linear(config.intermediate_size, config.hidden_size, attr)
         self.norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = config.hidden_dropout_prob
+        self.dropout_rate = config.hidden_dropout_prob
 
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
         """[N, H] -> [N, H].
 
-        With `positions`, int64 [M], all tokens are attended to, and the rest is computed there only: [M, H].
+        With `positions`, int64 [M], the result is computed only for the tokens there, [M, H]; these still
+        attend to all tokens of their sequences.
         """
         attended = self.self_attn(x, mask, positions)
         x = self.norm1(self._add(at_positions(x, positions), attended))
@@ -90,7 +91,7 @@ class EncoderLayer(nn.Layer):
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
         """x + dropout(branch)."""
-        return dropout(branch, self.dropout, self.training, residual=x)
+        return dropout(branch, self.dropout_rate, self.training, residual=x)
 
 
 class Encoder(nn.Layer):
@@ -155,7 +156,8 @@ class ErnieMModel(nn.Layer):
         stack = list(self.encoder.layers)[:layers]
         recomputes = self.recompute and self.training
         # With recompute the backward pass calls the layers again, when the half-precision copies are gone.
-        with nullcontext() if recomputes else half_weights(stack, x):
+        weight_copies = nullcontext() if recomputes else half_weights(stack, x)
+        with weight_copies:
             for layer in stack:
                 # The last layer is computed only where it is read.
                 only_at = positions if layer is stack[-1] else None

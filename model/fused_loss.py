@@ -13,6 +13,7 @@ The fused operation (paddle/phi/kernels/gpu/cross_entropy_kernel.cu) computes in
 the logits is, and reads each logit before it writes there, so it may work in place.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,8 +60,8 @@ def loss_outputs(ctx, chunks: Sequence[ChunkLoss], weights: Tensor) -> tuple[Ten
 
 
 def padded_size(words: int) -> int:
-    """V', the number of words with those of padding: the next multiple of MULTIPLE."""
-    return words + -words % MULTIPLE
+    """V', the number of words with those of padding: `words`, rounded up to a multiple of MULTIPLE."""
+    return math.ceil(words / MULTIPLE) * MULTIPLE
 
 
 def padded_table(weight: Tensor, bias: Tensor, dtype: paddle.dtype) -> PaddedTable:
@@ -182,7 +183,13 @@ class FusedCrossEntropy(PyLayer):
 
 
 def _add(total: Tensor | None, product: Tensor, dtype: paddle.dtype) -> Tensor:
-    """The total with a further product; the first product is the total, in its own type, without a copy."""
+    """The sum of products, with a further one.
+
+    Args:
+        total: the sum so far; None: `product` is the first one, and is returned in its own type, without a
+            copy.
+        dtype: of a sum of several products.
+    """
     if total is None:
         return product
     return total.astype(dtype).add_(product.astype(dtype))

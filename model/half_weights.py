@@ -19,9 +19,9 @@ from paddle import Tensor, nn
 from model import device
 from model.layers import Linear
 
-# By the estimate (benchmarks/estimate.py) an A100 waits for the host up to twice this N x H^2, which is 1,820
-# tokens of base and 1,024 of large. In a larger batch the stacks would cost time, because they read and write
-# 20 bytes for each weight.
+# The greatest N x H^2 of a small batch, which is 1,820 tokens of base and 1,024 of large. By the estimate
+# (benchmarks/estimate.py) an A100 waits for the host up to twice as many tokens. In a larger batch the stacks
+# would cost time, because they read and write 20 bytes for each weight.
 SMALL_BATCH = 1 << 30
 
 
@@ -35,9 +35,10 @@ def half_weights(stack: Sequence[nn.Layer], x: Tensor) -> Iterator[None]:
         x: [N, H], the input of the stack.
     """
     layers = _layers_to_cast(stack, x)
-    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    copies = cast_together(parameters, device.product_dtype(x))
-    for layer, weight, bias in zip(layers, copies[::2], copies[1::2]):
+    dtype = device.product_dtype(x)
+    weights = cast_together([layer.weight for layer in layers], dtype)
+    biases = cast_together([layer.bias for layer in layers], dtype)
+    for layer, weight, bias in zip(layers, weights, biases):
         layer.half_copies.extend([weight, bias])
     try:
         yield

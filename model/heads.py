@@ -58,7 +58,8 @@ class SpanClassifier(TaskModel):
 class LMHead(nn.Layer):
     """The masked-LM head of XLM-R: layer_norm(gelu(dense(h))) times the word embeddings, plus a bias.
 
-    Only the M masked positions are projected; all of a batch's would be 16 GB of logits at 32 x 512.
+    Only the M masked positions are projected. The logits of all positions of a batch of 32 x 512 tokens would
+    take 16 GB.
     """
 
     def __init__(self, config: ErnieMConfig, word_embeddings: WordEmbeddings):
@@ -67,7 +68,8 @@ class LMHead(nn.Layer):
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
         word_embeddings.row_gradient.turn_off()  # the loss gives every row of the table a gradient
-        # Past Layer.__setattr__: the table belongs to the encoder and must not get a second name here.
+        # The table belongs to the encoder. `self.word_embeddings = ...` would make it a sublayer of this layer
+        # as well, and its weight would have a second name.
         object.__setattr__(self, "word_embeddings", word_embeddings)
 
     def transform(self, hidden: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class LMHead(nn.Layer):
 
         Args:
             labels: int64 [M].
-            weights: float [M], of each loss in the sum; None: 1.
+            weights: float [M], the factor of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
             empty = hidden.sum(-1)  # [0]; made of `hidden`, so that backward() works on the total, 0

@@ -37,18 +37,18 @@ class Linear(nn.Linear):
     """paddle.nn.Linear with I inputs and O outputs, whose products on a CPU can be in bfloat16.
 
     Attributes:
-        in_bfloat16: whether they are.
-        frozen_weight: the weight [I, O] in bfloat16, whose bits are uint16, if the layer only predicts; then
-            `weight` is None.
-        half_copies: copies of weight and bias in half precision, which the product takes within
+        in_bfloat16: whether its products on a CPU are in bfloat16.
+        frozen_weight: the bits of the weight [I, O] in bfloat16, as uint16, if the layer only predicts. Then
+            `weight` is None. Otherwise None.
+        half_copies: copies of weight and bias in half precision, with which the layer computes within
             `model.half_weights`; empty outside of that.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
-        self.frozen_weight: np.ndarray | None = None  # of a model that only predicts
-        self.half_copies: list[Tensor] = []  # of weight and bias, within `model.half_weights`
+        self.frozen_weight: np.ndarray | None = None
+        self.half_copies: list[Tensor] = []
 
     def use_bfloat16(self) -> None:
         """Compute the product of this layer in bfloat16 on a CPU."""
@@ -62,7 +62,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
         if self.in_bfloat16 and device.on_cpu(x):
-            return linear_layers(x, [self])[0]
+            (y,) = _linear_layers_in_bfloat16(x, [self])
+            return y
         if self.half_copies:
             weight, bias = self.half_copies
             return F.linear(x, weight, bias)
@@ -72,12 +73,17 @@ class Linear(nn.Linear):
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
-    """The results [..., O] of some linear layers of the same x [..., I]; in bfloat16 x is rounded once.
+    """The results of some linear layers of the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
 
     Either all of the layers compute in bfloat16, or none; either all of them are frozen, or none.
     """
-    if not (layers[0].in_bfloat16 and device.on_cpu(x)):
-        return [layer(x) for layer in layers]
+    if layers[0].in_bfloat16 and device.on_cpu(x):
+        return _linear_layers_in_bfloat16(x, layers)
+    return [layer(x) for layer in layers]
+
+
+def _linear_layers_in_bfloat16(x: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+    """As `linear_layers`, with products in bfloat16 on a CPU."""
     biases = [layer.bias for layer in layers]
     if layers[0].frozen_weight is not None:
         return frozen_linear_layers(x, [layer.frozen_weight for layer in layers], biases)

@@ -81,10 +81,11 @@ class Layout:
         lengths = self.lengths[order]
         groups = []
         first = 0  # the place in `order` of the group's first and longest sequence
-        for end in range(1, len(order) + 1):
-            if end == len(order) or lengths[end] < SIMILAR * lengths[first]:
-                groups.append(self._group_of(order[first:end]))
-                first = end
+        for following in range(1, len(order) + 1):
+            # The group ends where the following sequence is too short for it, or where there is none.
+            if following == len(order) or lengths[following] < SIMILAR * lengths[first]:
+                groups.append(self._group_of(order[first:following]))
+                first = following
         return groups
 
     def as_one_group(self) -> "Group":
@@ -139,8 +140,8 @@ class Group:
         """
         if self.context_lengths.min() == self.longest:  # neither pads nor placeholders
             return None
-        is_behind_context = np.arange(self.longest) >= self.context_lengths[:, None]  # [b, T]
-        is_behind_context = is_behind_context[:, None, None]  # [b, 1, 1, T]
+        context_lengths = self.context_lengths.reshape([-1, 1, 1, 1])  # [b, 1, 1, 1]
+        is_behind_context = np.arange(self.longest) >= context_lengths  # [b, 1, 1, T]
         if (self.context_lengths == self.lengths).all():  # no placeholders; pads may attend to anything
             return is_behind_context
         return is_behind_context & ~np.eye(self.longest, dtype=bool)  # a placeholder attends to itself

@@ -131,9 +131,9 @@ OF_ANY_MODEL = (Prediction("masks", "pictures.DrawMasks", on_command_line=False)
 PREDICTIONS = {prediction.word: prediction for task in _ALL_TASKS for prediction in task.predictions}
 PREDICTIONS |= {prediction.word: prediction for prediction in OF_ANY_MODEL}
 COMMAND_WORDS = tuple(word for word, prediction in PREDICTIONS.items() if prediction.on_command_line)
-# The tasks that are fine-tuned on labelled files, whose model has a layer named "classifier"; and those that
-# export.py writes.
+# The tasks that are fine-tuned on labelled files: their models have a layer named "classifier".
 SUPERVISED_TASKS = tuple(task.name for task in _ALL_TASKS if task.head_reads)
+# The tasks whose models export.py writes.
 EXPORTED_TASKS = tuple(task.name for task in _ALL_TASKS if task.outputs)
 
 _NAME_OF = {name: task.name for task in _ALL_TASKS for name in task.names}

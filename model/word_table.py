@@ -72,9 +72,9 @@ class TableGradient:
         if is_kept_memory:
             self._borrowed_ref = None  # it is given back
         if is_kept_memory and self.weight.grad is None:  # no sum is needed: it becomes the gradient
-            self.weight.grad_ = as_tensor(self._memory)
             if factor != 1.0:
                 self._memory *= factor
+            self.weight.grad_ = as_tensor(self._memory)
             return
         add(self.array(), gradient, factor)
         self.touched = None

@@ -9,7 +9,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from model.cpu.dropout import DropoutMask, draw_dropout_mask
-from model.cpu.rows import as_array, as_rows, over_rows, row_dots, row_sums
+from model.cpu.rows import as_array, as_rows, needs_gradient, over_rows, row_dots, row_sums
 from model.layout import Group
 
 
@@ -44,7 +44,7 @@ class AttentionOnCpu(PyLayer):
     ) -> Tensor:
         context = paddle.empty_like(query)
         scale = (query.shape[-1] // num_heads) ** -0.5
-        needs_backward = not all(x.stop_gradient for x in (query, key, value))
+        needs_backward = any(needs_gradient(query, key, value))
         ctx.groups = groups
         ctx.num_heads = num_heads
         ctx.scale = scale
@@ -53,9 +53,10 @@ class AttentionOnCpu(PyLayer):
             q = _to_padded(query, group, num_heads, factor=scale)  # [b, heads, T, D]
             k = _to_padded(key, group, num_heads)
             v = _to_padded(value, group, num_heads)
-            weights = paddle.matmul(q, k, transpose_y=True)  # scores at first: [b, heads, T, T]
-            dropout_mask = draw_dropout_mask(weights.shape, dropout_rate) if dropout_rate > 0.0 else None
-            weights_after_dropout = _softmax_(weights, group.masked, dropout_mask)
+            scores = paddle.matmul(q, k, transpose_y=True)  # [b, heads, T, T]
+            dropout_mask = draw_dropout_mask(scores.shape, dropout_rate) if dropout_rate > 0.0 else None
+            weights_after_dropout = _softmax_(scores, group.masked, dropout_mask)
+            weights = scores  # which the call before has replaced by them
             _from_padded(paddle.matmul(weights_after_dropout, v), group, result=context)
             if needs_backward:
                 ctx.saved.append(_Saved(q, k, v, weights, weights_after_dropout, dropout_mask))
@@ -134,7 +135,7 @@ def _softmax_(scores: Tensor, masked: np.ndarray | None, dropout_mask: DropoutMa
         masked: bool [b, 1, 1 or T, T], where the result is exactly 0; None: nowhere.
 
     Returns:
-        The softmax after dropout; without dropout, `scores` itself.
+        The softmax after dropout; without a dropout mask, `scores` itself.
     """
     weights = as_array(scores)
     length = scores.shape[-1]
@@ -160,7 +161,7 @@ def _softmax_(scores: Tensor, masked: np.ndarray | None, dropout_mask: DropoutMa
 def _softmax_gradient_(gradient: Tensor, weights: Tensor, dropout_mask: DropoutMask | None) -> None:
     """Turn the gradient of the weights after dropout into the gradient of the scores, in place.
 
-    With g the gradient of the weights before dropout, that is weights x (g - sum(g x weights)).
+    With g the gradient of the weights before dropout, that is weights * (g - sum(g * weights)).
 
     Args:
         gradient, weights: [b, heads, T, T]; the weights are those before dropout.

@@ -47,9 +47,10 @@ class LinearInBfloat16(PyLayer):
         weights_need = parameters_need[:count]
         biases_need = parameters_need[count:]
         grad_x = paddle.empty(ctx.x_shape, "float32") if x_needs else None
+        weights = ctx.saved_tensor()[:count]  # the biases follow
         grad_weights = []
         for layer, grad_y in enumerate(grad_results):
-            weight = ctx.saved_tensor()[layer]
+            weight = weights[layer]
             rounded_grad_y = to_bfloat16(as_rows(grad_y))
             if x_needs:
                 rounded_weight = to_bfloat16(as_array(weight))

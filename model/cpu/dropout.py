@@ -64,9 +64,12 @@ class DropoutOnCpu(PyLayer):
 
     @staticmethod
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        x_needs, *residual_needs = ctx.needs_gradient  # the second is empty without a residual
+        x_needs, *residual_needs = ctx.needs_gradient
         grad_x = _apply(ctx.mask, grad_y) if x_needs else None
-        return grad_x, *(grad_y if needs else None for needs in residual_needs)
+        if not residual_needs:  # there is no residual
+            return (grad_x,)
+        grad_residual = grad_y if residual_needs[0] else None
+        return grad_x, grad_residual
 
 
 def _apply(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tensor:

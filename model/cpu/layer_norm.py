@@ -50,10 +50,11 @@ class LayerNormOnCpu(PyLayer):
 
 
 def _grad_x(grad_y: Tensor, normed: Tensor, weight: Tensor, scale: np.ndarray) -> Tensor:
-    """scale x (g - mean(g) - normed x mean(g x normed)), where g = grad_y x weight: [..., H].
+    """The gradient of x: scale * (g - mean(g) - normed * mean(g * normed)), where g = grad_y * weight.
 
     Args:
-        normed: (x - mean) times scale, [..., H].
+        grad_y: [..., H]; the result has its shape.
+        normed: (x - mean) * scale, [..., H].
         scale: [N, 1], 1 / sqrt(variance + epsilon) of each row.
     """
     grad_x = paddle.empty_like(grad_y)
@@ -64,9 +65,9 @@ def _grad_x(grad_y: Tensor, normed: Tensor, weight: Tensor, scale: np.ndarray) -
     size = grad_y.shape[-1]
 
     def derive(rows: slice) -> None:
-        part = np.multiply(grad_y_rows[rows], weights, out=grad_x_rows[rows])
-        mean_of_products = row_dots(part, normed_rows[rows]) / size  # mean(g x normed), [rows, 1]
-        part -= row_sums(part) / size
+        part = np.multiply(grad_y_rows[rows], weights, out=grad_x_rows[rows])  # g at first
+        mean_of_products = row_dots(part, normed_rows[rows]) / size  # mean(g * normed), [rows, 1]
+        part -= row_sums(part) / size  # mean(g)
         part -= mean_of_products * normed_rows[rows]
         part *= scale[rows]
 

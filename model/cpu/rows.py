@@ -90,7 +90,7 @@ def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """Threads for all shares but this thread's, made once."""
+    """The threads that work beside the one that calls `over_rows`; made once."""
     return ThreadPoolExecutor(thread_count(), "rows")
 
 

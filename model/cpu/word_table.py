@@ -39,7 +39,7 @@ def table_logits(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """The two gradients of `table_logits`: grad_logits^T x is that of the table, grad_logits table that of x.
+    """The gradients of `table_logits`: grad_logits.T @ x that of the table, grad_logits @ table that of x.
 
     Args:
         grad_logits: [m, V].
@@ -52,7 +52,7 @@ def table_gradients(
     """
     if grad_table is not None and not accumulate:
         paddle.matmul(grad_logits, x, transpose_x=True, out=as_tensor(grad_table))
-    elif grad_table is not None:
+    elif grad_table is not None:  # accumulate
         # In blocks, because a product takes memory of its own before it is added.
         for start in range(0, len(grad_table), _BLOCK_WORDS):
             words = slice(start, start + _BLOCK_WORDS)

@@ -1,6 +1,7 @@
 """The encoder: its numbers, positions, dropout and initial weights, and its config."""
 
 import json
+import math
 
 import numpy as np
 import paddle
@@ -180,6 +181,8 @@ def test_config_from_json(tmp_path):
         (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),
         (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: hidden_act 'swish' is not supported"),
+        (json.dumps(SIZES | {"hidden_size": {}}), "json: hidden_size is {}; it must be a whole number"),
+        (json.dumps(SIZES | {"hidden_dropout_prob": math.nan}), "hidden_dropout_prob is nan; it must be"),
     ],
 )
 def test_bad_config(tmp_path, text, message):

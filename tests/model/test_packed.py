@@ -207,7 +207,7 @@ def test_groups_are_of_similar_length():
 
 def test_dropout_on_the_weights_keeps_the_mean():
     """The mean of 600 draws is within six of its deviations; and a seed gives the same draw again."""
-    layer = SelfAttention(12, 3, dropout=0.3)
+    layer = SelfAttention(12, 3, dropout_rate=0.3)
     cpu_mask = CpuMask.of(Layout([5, 7], [3, 7]))
     x = random(12, 12)
     layer.eval()
