@@ -151,6 +151,7 @@ class PaddedMask(AttentionMask):
         cell_of_token = np.empty(layout.tokens, np.int64)
         cells_before = 0  # the number of cells of the groups before this one
         for group in groups:
+            # The tokens of the group, and the indices of their cells, both row by row.
             cell_of_token[group.token_indices] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size
         return cls([PaddedGroup.of(group) for group in groups], cell_of_token)

@@ -54,7 +54,8 @@ def _layers_to_cast(stack: Sequence[nn.Layer], x: Tensor) -> list[Linear]:
         return []
     sublayers = [sublayer for layer in stack for sublayer in layer.sublayers()]
     layers = [sublayer for sublayer in sublayers if isinstance(sublayer, Linear)]
-    if not layers or layers[0].weight.dtype == device.product_dtype(x):  # nothing to cast: O2, or no autocast
+    # Without autocast, or with weights that are in half precision themselves (O2), there is nothing to cast.
+    if not layers or layers[0].weight.dtype == device.product_dtype(x):
         return []
     return layers
 

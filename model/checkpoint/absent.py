@@ -29,12 +29,12 @@ def _advice(path: Path, holds_model: Callable[[Path], bool]) -> str:
     nearest = _nearest_folder(path)
     for folder in (nearest, nearest.parent):
         models = [below for below in _folders_in(folder) if holds_model(below)]
-        # configs/base holds a model because configs/base/params does: it is named once.
-        models = sorted(str(model) for model in models if model.parent not in models)
-        if len(models) > _MOST_LISTED:
-            return f"models are in {', '.join(models[:_MOST_LISTED])} and others"
-        if models:
-            return f"models are in {', '.join(models)}"
+        # configs/base holds a model because configs/base/params does: only the upper one is named.
+        names = sorted(str(model) for model in models if model.parent not in models)
+        if len(names) > _MOST_LISTED:
+            return f"models are in {', '.join(names[:_MOST_LISTED])} and others"
+        if names:
+            return f"models are in {', '.join(names)}"
     if "configs" in path.parts:  # where the released weights would be
         return _FETCH
     return "name the folder of a checkpoint, such as best or step_N of a run"

@@ -113,14 +113,15 @@ def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> C
         pad_token_id: the new id of [PAD].
     """
     tensors = checkpoint.tensors
-    by_token = {name for name in tensors if tables.axes_of(name)[:1] == (tables.VOCAB,)}  # [V, ...]
+    # The tensors with a row for each token: the word table [V, H] and the bias of the masked-LM head [V].
+    with_token_rows = {name for name in tensors if tables.VOCAB in tables.axes_of(name)}
     shapes = {}
     for name in tensors:
         shape = tensors.shape(name)
-        shapes[name] = (len(ids), *shape[1:]) if name in by_token else shape
+        shapes[name] = (len(ids), *shape[1:]) if name in with_token_rows else shape
 
     def fetch(name: str) -> np.ndarray:
-        return tensors[name][ids] if name in by_token else tensors[name]
+        return tensors[name][ids] if name in with_token_rows else tensors[name]
 
     config = replace(checkpoint.config, vocab_size=len(ids), pad_token_id=pad_token_id)
     return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config)

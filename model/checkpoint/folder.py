@@ -41,7 +41,7 @@ class ModelFiles:
     """The contents of a model's checkpoint folder, ready to be written.
 
     Attributes:
-        weights: canonical name -> array; on a CPU the parameters' own memory.
+        weights: our name -> array; on a CPU the parameters' own memory.
         config_json: the contents of config.json.
         card: the contents of README.md.
         copies: file name -> the file to copy.
@@ -95,7 +95,7 @@ def model_files(
         vocab_path, piece_model_path: copied as vocab.txt and piece.model; None: unknown.
         settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
         facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
-        leave_out: prefixes of canonical names that are not written ("lm_head.", "language_embeddings.").
+        leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
         masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
         language_means: language -> its mean sentence vector at each layer, [L + 1, H].
     """
@@ -141,7 +141,7 @@ def save_model(
 def model_weights(
     model: paddle.nn.Layer, masters: Mapping[str, paddle.Tensor] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
-    """A model's parameters as arrays under canonical names: float64 stays, everything else becomes float32.
+    """A model's parameters as arrays under our names: float64 stays, everything else becomes float32.
 
     On a CPU the arrays share the parameters' memory: use them before the next training step.
 

@@ -218,7 +218,7 @@ def _open_official_directory(params: Path) -> _Source:
     """As `_open_source`, for an official parameter directory."""
     parent = params.resolve().parent
     tokenizer_folders = [params]
-    if params.name == "params":
+    if params.name == "params":  # then the folder of the checkpoint is the one above
         tokenizer_folders.append(parent)
     # configs/base and configs/large share the tokenizer in configs/.
     shared = tokenizer_folders[-1].resolve().parent

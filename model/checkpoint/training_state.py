@@ -78,7 +78,9 @@ def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
         array_file, state_file, _manifest = _file_names(part, parts)
         path = folder / state_file
         try:
-            _merge(state, _put_arrays(read_json(path), safetensors.read(folder / array_file)))
+            tree = read_json(path)
+            arrays = safetensors.read(folder / array_file)
+            _merge(state, _put_arrays(tree, arrays))
         except (TypeError, LookupError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}: not as this program wrote it ({error!r})") from error
     return state

@@ -156,7 +156,7 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
         raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
     if not (x.dtype == y.dtype == np.uint16 and out.dtype == np.float32):
         raise ValueError(f"types {x.dtype} x {y.dtype} -> {out.dtype}")
-    if not (x.size and y.size):
+    if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
         if not add:
             out[:] = 0.0
         return

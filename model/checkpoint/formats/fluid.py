@@ -111,7 +111,7 @@ def _parse_header(file: IO[bytes]) -> Header:
         raise ValueError(f"a tensor description of {length} bytes")
     (description,) = take(f"{length}s")
     dtype_tag, code, *rest = _varints(description)
-    if rest[:1] == [_PACKED_DIMS_TAG]:  # then the number of bytes of all dims, and the dims
+    if rest and rest[0] == _PACKED_DIMS_TAG:  # then the number of bytes of all dims, and the dims
         dims = rest[2:]
         dim_tags = []
     else:  # a tag and a dim, a tag and a dim, ...
@@ -154,7 +154,7 @@ def _varint(value: int) -> bytes:
     """The bytes of a number, as `_varints` reads them."""
     encoded = bytearray()
     while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)  # seven bits, and the bit that says that a byte follows
+        encoded.append((value & 0x7F) | 0x80)  # seven bits, and the bit that says that a byte follows
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
@@ -206,10 +206,10 @@ def write_fluid(
     config: dict | None = None,
     head: str = CLASSIFICATION,
 ) -> list[str]:
-    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; older ones go.
+    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; replace older ones.
 
     Args:
-        weights: canonical name -> array.
+        weights: our name -> array.
         config: the keys of our config; those that the official code reads are written.
         head: a task of `model.tasks`. `classifier.*` gets the official name of its head, such as `cls_out`.
 

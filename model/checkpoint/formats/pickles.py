@@ -38,6 +38,7 @@ BROKEN = (
     zipfile.BadZipFile,
 )
 _LONG = 4096  # bytes objects of at least this length stay in the file
+_TOO_LARGE = 1 << 62  # sizes and strides of an array are below this
 _KEY_TYPES = (str, int, float, bool, bytes, type(None))
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
@@ -152,7 +153,8 @@ def sizes_of(axes: Any) -> tuple[int, ...]:
     Raises:
         ValueError: it is neither.
     """
-    if not isinstance(axes, tuple) or not all(type(size) is int and 0 <= size < 1 << 62 for size in axes):
+    is_valid = isinstance(axes, tuple) and all(type(size) is int and 0 <= size < _TOO_LARGE for size in axes)
+    if not is_valid:
         raise ValueError("an array without a shape, or with a negative or very large size")
     return axes
 
@@ -176,12 +178,13 @@ class _Stream:
         file.seek(position)
 
     def check(self, count: int) -> None:
-        """Check that at least so many bytes follow.
+        """Check that at least `count` bytes follow.
 
         Raises:
-            EOFError: there are fewer.
+            EOFError: there are fewer, or `count` is negative.
         """
-        if not 0 <= count <= self.size - self.file.tell():
+        remaining = self.size - self.file.tell()
+        if count < 0 or count > remaining:
             raise EOFError("it ends too early")
 
     def read(self, count: int) -> bytes:
@@ -269,7 +272,8 @@ class _WeightsUnpickler(pickle._Unpickler):
         key = self.stack.pop()
         self._set_items([key, value])
 
-    # Opcode -> the method that executes it.
+    # Opcode -> the method that executes it. `pickle` has each opcode as a bytes object of one byte; [0] is
+    # the byte as a number.
     dispatch = pickle._Unpickler.dispatch | {
         pickle.FRAME[0]: _skip_frame,
         pickle.BINBYTES[0]: lambda self: self._bytes("<I"),

@@ -55,7 +55,7 @@ class _View(NamedTuple):
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
 
-def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
+def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     """The stand-in for torch's functions that rebuild a tensor; `_` takes what concerns gradients.
 
     Raises:
@@ -68,7 +68,7 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     return _View(storage, checked_offset, shape, pickles.sizes_of(strides))
 
 
-def _storage(reference: Any) -> _Storage:
+def _referenced_storage(reference: Any) -> _Storage:
     """The storage that the pickle refers to by a tuple.
 
     Raises:
@@ -93,8 +93,8 @@ _DTYPES = {
     "Bool": "?",
 }
 _STAND_INS: dict[str, Any] = {
-    "torch._utils._rebuild_tensor": _view,
-    "torch._utils._rebuild_tensor_v2": _view,
+    "torch._utils._rebuild_tensor": _rebuilt_view,
+    "torch._utils._rebuild_tensor_v2": _rebuilt_view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": lambda sizes: pickles.sizes_of(sizes),
     "argparse.Namespace": lambda: pickles.Attributes(),  # fairseq keeps the flags of a run beside its weights
@@ -170,8 +170,9 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
             key = entry.filename.rpartition("/data/")[2]  # other entries get a key that nothing refers to
             places[key] = _Place(offset, entry.file_size)
-        (pickled,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
-        return _load_dict(io.BytesIO(archive.read(pickled)), path, _storage), places
+        (pickle_entry,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
+        contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _referenced_storage)
+    return contents, places
 
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
@@ -180,10 +181,11 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
     def remember(reference: Any) -> _Storage:
         """Resolve a reference, and note the storage; a later reference to it gets the same object."""
-        storage = _storage(reference)
+        storage = _referenced_storage(reference)
         return storages.setdefault(storage.key, storage)
 
     with open(path, "rb") as file:
+        # Each call reads the next pickle of the file.
         if pickles.load(file, path) != _MAGIC or pickles.load(file, path) != _VERSION:
             raise ValueError("another format")
         pickles.load(file, path)  # the system, which is not needed

@@ -103,10 +103,10 @@ def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
 
 
 class Origin(NamedTuple):
-    """Where a tensor comes from: its names in the source, and whether it is transposed against that."""
+    """Where a tensor comes from."""
 
-    names: tuple[str, ...]
-    transposed: bool
+    names: tuple[str, ...]  # of the tensors in the source that it is made of; nearly always one
+    transposed: bool  # whether its axes are reversed against the source
 
 
 class CanonicalWeights(NamedTuple):
@@ -222,13 +222,17 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     if format_name == XLM_R and LM_BIAS in recipes:  # a masked-LM model, whose pooler was never trained
         for canonical in ("pooler.dense.weight", "pooler.dense.bias"):
             if canonical in recipes:
-                dropped[recipes.pop(canonical).name] = tables.UNTRAINED_POOLER
+                untrained = recipes.pop(canonical)
+                dropped[untrained.name] = tables.UNTRAINED_POOLER
 
     shapes = {canonical: recipe.shape(file) for canonical, recipe in recipes.items()}
     weights = Weights(file.source, shapes, lambda canonical: recipes[canonical].read(file))
     origins = {canonical: recipe.origin() for canonical, recipe in recipes.items()}
 
-    used = {recipe.name for recipe in recipes.values()} | {token_types} | dropped.keys()
+    used = {recipe.name for recipe in recipes.values()} | dropped.keys()
+    if token_types is not None:
+        used.add(token_types)
+    # Every other tensor of the file is dropped, if there is a known reason, or unknown.
     names_of_format = {row.foreign for row in rows}
     unknown = list(file.other_names)
     for name in file:
