@@ -11,16 +11,22 @@ from pathlib import Path
 from websockets.sync.client import connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SECONDS = 60
+SECONDS = 60  # the longest wait
 
 
 def find() -> str | None:
     """The path of a Chromium on this machine, if there is one."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+    for name in NAMES:
+        path = shutil.which(name)
+        if path:
+            return path
+    return None
 
 
 class Browser:
     """One page; use it in a `with` statement.
+
+    A Python string is put into JavaScript by its `repr`, whose quotation marks JavaScript understands.
 
     Args:
         profile: an empty folder for the browser's own files.
@@ -42,7 +48,7 @@ class Browser:
         self.process = subprocess.Popen(
             [find(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        port_file = profile / "DevToolsActivePort"
+        port_file = profile / "DevToolsActivePort"  # its first line is the port that the browser chose
         port = wait(lambda: port_file.is_file() and port_file.read_text().split("\n")[0])
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
             pages = [target for target in json.load(reply) if target["type"] == "page"]
@@ -74,7 +80,7 @@ class Browser:
         return reply["result"].get("value")
 
     def wait_for(self, expression: str):
-        """Wait until a JavaScript expression is true, and return its value."""
+        """Wait until the value of a JavaScript expression is true, and return it."""
         return wait(lambda: self.value(expression))
 
     def open(self, address: str) -> None:

@@ -21,9 +21,10 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(models, tmp_path_factory):
-    """A folder with what export.py makes of each, int8 too: classify, tag, answer, encode.
+    """A folder with what export.py makes of each model with one task: classify, tag, answer, encode.
 
-    Weights of 7 bits, whose products are exact on every CPU: those of 8 bits saturate on one without VNNI.
+    The int8 graph has weights of 7 bits, whose products are exact on every CPU. Those of 8 bits saturate on a
+    CPU without VNNI.
     """
     folder = tmp_path_factory.mktemp("exported")
     for kind in ("classify", "tag", "answer", "encode"):
@@ -32,18 +33,22 @@ def exported(models, tmp_path_factory):
 
 
 def run_export(model, output, **flags):
-    """export.py in this process; returns the settings that it wrote."""
+    """Run export.py in this process, and return the settings that it wrote."""
     call_main(export, as_flags({"model": model, "output": output} | flags))
     return json.loads((output / "config.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def ask(monkeypatch, capsys):
-    """ask(requests, **flags): predict.py on standard input -> the answers. Bytes are taken as they are."""
+    """ask(requests, **flags) gives predict.py requests on standard input, and returns the answers.
+
+    The requests are JSON values, or bytes that are given as they are.
+    """
 
     def call(requests, **flags):
-        text = requests
-        if not isinstance(requests, bytes):
+        if isinstance(requests, bytes):
+            text = requests
+        else:
             text = "\n".join(map(json.dumps, requests)).encode()
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
         capsys.readouterr()
@@ -55,5 +60,5 @@ def ask(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(capsys):
-    """refused(main): see `one_error`."""
+    """refused(main) -> the one line of error with which main() ends; see `one_error`."""
     return lambda main: one_error(main, capsys)

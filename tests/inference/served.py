@@ -18,23 +18,26 @@ from tests.launching import ROOT
 @contextlib.contextmanager
 def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start a server with these flags; gives its address and its process. It is ended afterwards."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server(("127.0.0.1", 0)) as free:  # 0: the system chooses a port that nobody uses
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "predict.py"), "--serve", *flags]
     command += ["--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     try:
-        for line in process.stdout:
-            if line.startswith("serving"):  # "serving on http://127.0.0.1:8000, Ctrl-C ends it"
-                address = line.split()[2].rstrip(",")
-                break
-        else:
-            pytest.fail(f"the server ended with {process.wait()}")
+        address = read_address(process)
         browser.wait(lambda: answers(address))
         yield address, process
     finally:
         process.terminate()
         process.wait(20)
+
+
+def read_address(process: subprocess.Popen) -> str:
+    """Read what a server prints until it names its address."""
+    for line in process.stdout:
+        if line.startswith("serving"):  # "serving on http://127.0.0.1:8000, Ctrl-C ends it"
+            return line.split()[2].rstrip(",")
+    pytest.fail(f"the server ended with {process.wait()}")
 
 
 def answers(address: str) -> bool:
@@ -51,7 +54,9 @@ def ask(address: str, body=None, headers=None) -> tuple[int, dict]:
     Args:
         body: a JSON value, or bytes, which are sent as they are; None: the method is GET.
     """
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    data = body
+    if body is not None and not isinstance(body, bytes):
+        data = json.dumps(body).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"} | (headers or {}))
     try:
         with urllib.request.urlopen(request, timeout=60) as reply:

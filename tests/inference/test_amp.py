@@ -1,4 +1,4 @@
-"""Predictions in half precision: in bfloat16 on a CPU near those in float32; on a GPU by stand-ins."""
+"""Predictions in half precision: on a CPU they are near those in float32; for a GPU there are stand-ins."""
 
 import contextlib
 from typing import ClassVar
@@ -22,7 +22,7 @@ from utils.errors import UserError
 TEXTS = ["the old cat", "a red saw is here", "the milk"]
 
 
-def test_from_python(models, cpu_with_bf16):
+def test_bfloat16_from_python(models, cpu_with_bf16):
     in_float32 = ernie_m.load(models / "classify").classify(TEXTS)
     in_bfloat16 = ernie_m.load(models / "classify", amp="bf16").classify(TEXTS)
     assert in_bfloat16 != in_float32
@@ -30,7 +30,7 @@ def test_from_python(models, cpu_with_bf16):
         assert rounded["probabilities"] == pytest.approx(exact["probabilities"], abs=0.01)
 
 
-def test_predict(models, ask, cpu_with_bf16):
+def test_bfloat16_by_predict(models, ask, cpu_with_bf16):
     requests = [{"text": text} for text in TEXTS]
     in_float32 = ask(requests, task="encode", model=models / "encode")
     in_bfloat16 = ask(requests, task="encode", model=models / "encode", amp="bf16")
@@ -39,7 +39,7 @@ def test_predict(models, ask, cpu_with_bf16):
         assert rounded["vector"] == pytest.approx(exact["vector"], abs=0.05)
 
 
-def test_encode_vector(models, tmp_path, cpu_with_bf16):
+def test_bfloat16_by_encode_vector(models, tmp_path, cpu_with_bf16):
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     vectors = {}
     for amp in ("none", "bf16"):
@@ -58,7 +58,7 @@ def test_encode_vector(models, tmp_path, cpu_with_bf16):
     assert np.linalg.norm(vectors["bf16"] - vectors["none"]) < 0.02 * np.linalg.norm(vectors["none"])
 
 
-def test_what_is_refused(models, exported, refused, monkeypatch):
+def test_precisions_that_are_refused(models, exported, refused, monkeypatch):
     def call(model):
         """A call of predict.py in bfloat16, which `refused` makes."""
         return lambda: call_main(predict, as_flags({"task": "encode", "model": model, "amp": "bf16"}))
@@ -80,27 +80,27 @@ def test_what_is_refused(models, exported, refused, monkeypatch):
 
 @pytest.fixture
 def autocasts(monkeypatch) -> list[dict]:
-    """The options of each `paddle.amp.auto_cast`, on what Paddle takes for a GPU.
+    """Let Paddle take this machine for a GPU. The list gets the options of each enabled `auto_cast`.
 
-    A CPU has no products in half precision, so only what leaves the encoder is rounded. The encoder must run
+    The CPU still computes in float32, and what leaves the encoder is rounded to float16. The encoder must run
     within such a context.
     """
     calls: list[dict] = []
-    running: list[bool] = []  # whether each context that is open now is enabled, the innermost last
+    are_enabled: list[bool] = []  # of each context that is open now, the innermost last
 
     @contextlib.contextmanager
     def auto_cast(enable=True, **options):
         if enable:
             calls.append(options)
-        running.append(enable)
+        are_enabled.append(enable)
         yield
-        running.pop()
+        are_enabled.pop()
 
     encode = ErnieMModel.encode
 
     def encode_in_half(*args, **options):
         output = encode(*args, **options)
-        assert running[-1]
+        assert are_enabled[-1]
         return output._replace(sequence=output.sequence.astype("float16").astype("float32"))
 
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
@@ -110,7 +110,7 @@ def autocasts(monkeypatch) -> list[dict]:
 
 
 def test_half_precision_on_a_gpu(models, autocasts, tmp_path, ask):
-    """From Python, by predict.py and by encode_vector.py: each forward pass is in the context."""
+    """From Python, by predict.py and by encode_vector.py each forward pass is in an `auto_cast`."""
     ernie_m.load(models / "classify", amp="fp16").classify(TEXTS)
     ask([{"text": text} for text in TEXTS], task="encode", model=models / "encode", amp="fp16")
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
@@ -137,10 +137,10 @@ def test_results_leave_the_device_in_full_precision(dtype):
 
 
 class GraphConfig:
-    """A stand-in for `paddle.inference.Config`, which keeps how the GPU is used.
+    """A stand-in for `paddle.inference.Config`.
 
     Attributes:
-        chosen: the card and the precision of each call of `enable_use_gpu`.
+        chosen: (number of the card, precision) of each call of `enable_use_gpu`.
     """
 
     chosen: ClassVar[list] = []
@@ -157,7 +157,7 @@ class GraphConfig:
 
 
 def test_an_exported_graph_in_float16_on_any_card(monkeypatch, exported, refused):
-    """Only the choice is shown: the graph itself needs the GPU."""
+    """The right card and precision are chosen. To run the graph in float16 would need the GPU."""
     folder = exported / "encode"
     with pytest.raises(UserError, match="encode: amp fp16 of an exported folder needs a GPU"):
         PaddleEngine(folder, ["sequence"], "fp16")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ LANGUAGES = toy_models.LANGUAGES
 
 @pytest.fixture(scope="module")
 def folder(models, tmp_path_factory):
-    """An encoder with made-up means of three languages, which change who is nearest to whom."""
+    """An encoder with made-up means of three languages, which change which texts are near each other."""
     folder = tmp_path_factory.mktemp("centred") / "model"
     shutil.copytree(models / "encode", folder)
     toy_models.write_means(folder, LANGUAGES)
@@ -50,7 +51,8 @@ def nearest(vectors, means):
     return (unit(vectors) @ unit(means).T).argmax(axis=1)
 
 
-def test_encode(folder, means):
+def test_encode_takes_off_the_means_of_the_languages(folder, means):
+    """One language for all texts, one for each, the nearest mean (True), and the means of another layer."""
     model = ernie_m.load(folder)
     plain = model.encode(TEXTS)
     np.testing.assert_array_equal(plain, ernie_m.load(folder).encode(TEXTS, centre=False))
@@ -69,7 +71,7 @@ def test_encode(folder, means):
 
 
 def test_languages_of_many_texts(folder, monkeypatch):
-    """They stay with their texts when these are encoded some at a time."""
+    """Each text keeps its own language where texts are encoded five at a time."""
     model = ernie_m.load(folder)
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
     expected = model.encode(TEXTS, centre=languages)
@@ -82,18 +84,20 @@ def test_search_is_centred_where_there_are_means(folder, models, means):
     plain = model.encode(TEXTS)
     centred = plain - means[nearest(plain, means)]
     for centre, vectors in ((None, centred), (True, centred), (False, plain)):
-        cosines = unit(vectors)[1:] @ unit(vectors)[0]
+        unit_vectors = unit(vectors)
+        cosines = unit_vectors[1:] @ unit_vectors[0]  # of the first text with all others
         hits = model.search(TEXTS[0], TEXTS[1:], top_k=3, centre=centre)
         best = np.argsort(-cosines)[:3]
         assert [hit["text"] for hit in hits] == [TEXTS[1:][number] for number in best]
         np.testing.assert_allclose([hit["cosine"] for hit in hits], cosines[best], atol=1e-5)
     assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(TEXTS[0], TEXTS, top_k=2, centre=False)
-    without = ernie_m.load(models / "encode")  # nor is it an error
+    # A model without means searches with plain vectors, which is no error.
+    without = ernie_m.load(models / "encode")
     assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(TEXTS[0], TEXTS, top_k=2, centre=False)
 
 
 def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models):
-    """Nobody asked for centred vectors, so it is no error either."""
+    """It is no error, because nobody asked for centred vectors."""
     expected = ernie_m.load(models / "encode").search(TEXTS[0], TEXTS, pooling="specials")
     assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="specials") == expected
 
@@ -124,14 +128,16 @@ def test_means_of_another_model(models, tmp_path):
         ernie_m.load(folder).encode(TEXTS, centre=True)
 
 
-def test_predict(folder, ask, tmp_path, means):
+def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
+    """The corpus has a file of a language with a mean, and one of a language without."""
     for language, texts in (("de", TEXTS[:6]), ("xx", TEXTS[6:])):
         (tmp_path / language).write_text("\n".join(texts) + "\n")
     corpus = f"de<={tmp_path / 'de'},xx<={tmp_path / 'xx'}"
     flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
     (answer,) = ask([{"text": TEXTS[0]}], **flags)
     assert answer["centred"] is True
-    # By hand: "de" is named, "xx" has no mean, and nobody names the language of the query.
+    # By hand: the texts of "de" lose its mean. "xx" has none, and nobody names the language of the query, so
+    # these lose the nearest mean.
     plain = ernie_m.load(folder).encode(TEXTS)
     vectors = plain - means[nearest(plain, means)]
     vectors[:6] = plain[:6] - means[LANGUAGES.index("de")]
@@ -155,7 +161,7 @@ def test_an_export_keeps_the_means(folder, tmp_path):
     np.testing.assert_allclose(ernie_m.load(tmp_path / "out").encode(TEXTS, centre=True), expected, atol=1e-4)
 
 
-def test_encode_vector(folder, models, tmp_path, means, refused):
+def test_encode_vector_centres_on_the_model_or_on_files(folder, models, tmp_path, means, refused):
     (tmp_path / "texts").write_text("\n".join(TEXTS) + "\n")
     for language, texts in (("de", TEXTS[:5]), ("en", TEXTS[5:])):
         (tmp_path / language).write_text("\n".join(texts) + "\n")
@@ -168,22 +174,22 @@ def test_encode_vector(folder, models, tmp_path, means, refused):
     files = f"de<={tmp_path / 'de'},en<={tmp_path / 'en'}"
     of_files = {"init_pretraining_params": models / "encode", "centre_on": files}
     call_main(encode_vector, as_flags(flags | of_files | {"output_dir": tmp_path / "of_files"}))
-    file_means = np.stack([plain[:5].mean(0), plain[5:].mean(0)])
+    file_means = np.stack([plain[:5].mean(axis=0), plain[5:].mean(axis=0)])  # of de and en: [2, H]
     vectors = np.load(tmp_path / "of_files/vectors.npy")
     np.testing.assert_allclose(vectors, plain - file_means[nearest(plain, file_means)], atol=1e-5)
     out = {"output_dir": tmp_path / "out"}
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
-    for wrong_flags, message in (
+    mistakes = [
         ({"vectors": "official"}, "--centre_on needs one vector per text"),
         ({"vectors": "specials"}, "--centre_on model needs --vectors mean"),
         ({"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
         ({"init_pretraining_params": models / "encode"}, f"{LANGUAGE_MEANS}: no such file; run_pretrain.py"),
         ({"init_pretraining_params": other_shape}, "it belongs to a model of another shape"),
-    ):
+    ]
+    for wrong_flags, message in mistakes:
         all_flags = as_flags(flags | of_model | out | wrong_flags)
-        line = refused(lambda all_flags=all_flags: call_main(encode_vector, all_flags))
-        assert message in line
+        assert message in refused(partial(call_main, encode_vector, all_flags))
 
 
 def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):

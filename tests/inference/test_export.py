@@ -1,4 +1,4 @@
-"""export.py: every graph equals the model on sentences of mixed length; int8; what cannot be exported."""
+"""export.py: every graph equals the model on rows of mixed length; int8; refused models and folders."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ HEADS = ("encode", "classify", "tag", "answer")
 
 
 def rows_of(model, count=200):
-    """Rows of 3 to the greatest number of tokens."""
+    """`count` rows of random ids, of 3 tokens to as many as the model has room for."""
     tokenizer = model.tokenizer
     ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
     rows = random_rows(count, model.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id, seed=3)
@@ -49,7 +49,7 @@ def rows_of(model, count=200):
 
 
 def directly(models, kind, rows):
-    """Yield the outputs of the model itself for each row, without engines."""
+    """Yield for each row the outputs of the Paddle model itself, as a list of arrays."""
     model = toy_models.model(kind, toy_models.config(load(models / kind).config["vocab_size"]))
     load_from(model, open_checkpoint(models / kind))
     with paddle.no_grad():
@@ -100,7 +100,7 @@ def test_encode_vector_writes_the_same_files(models, exported, tmp_path, engine,
         np.testing.assert_allclose(np.load(tmp_path / "export" / name), array, atol=1e-4, err_msg=name)
 
 
-def test_settings_and_report(exported):
+def test_the_files_and_the_report_of_an_export(exported):
     int8_weights = exported / "encode/model.int8.onnx.data"
     assert int8_weights.stat().st_size < (exported / "encode/model.onnx.data").stat().st_size
     names = ["README.md", "config.json", "inference.json", "inference.pdiparams", "manifest.json"]
@@ -141,6 +141,7 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
 
 
 def test_agreement_by_hand():
+    # Of two texts with the labels 0 and 1: before, both are classified rightly; after, both as 0.
     before = [{"logits": np.array([1.0, 0.0])}, {"logits": np.array([0.0, 2.0])}]
     after = [{"logits": np.array([0.9, 0.0])}, {"logits": np.array([3.0, 2.0])}]
     change = agreement("classification", CheckSet("two", [[], []], [0, 1]), before, after)
@@ -148,6 +149,7 @@ def test_agreement_by_hand():
     assert (
         in_words(change) == "50.00 % of the decisions are the same; accuracy 100.00 % before, 50.00 % after"
     )
+    # A text of two tokens. The means of their vectors are (1, 0) and (1, 1), whose cosine is 1 / sqrt(2).
     before = [{"sequence": np.array([[1.0, 0.0], [1.0, 0.0]])}]
     after = [{"sequence": np.array([[0.0, 1.0], [2.0, 1.0]])}]
     change = agreement("encoding", CheckSet("one", [[]]), before, after)
@@ -155,7 +157,8 @@ def test_agreement_by_hand():
     assert in_words(change).endswith("before and after is 0.7071")
 
 
-def test_quantised():
+def test_quantised_weights_by_hand():
+    # The largest number of a column becomes 127, so the scales are 1.27 / 127, and 1 for a column of zeros.
     weight = np.array([[1.27, 0.0], [-0.5, 0.0]], np.float32)
     integers, scale = quantised(weight, axis=0, largest=127)
     assert integers.dtype == np.int8 and integers.tolist() == [[127, 0], [-50, 0]]
@@ -169,7 +172,7 @@ def test_quantised():
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("engine", ["onnx", "onnx-int8"])
 def test_pads_change_nothing(exported, kind, engine):
-    """Nor do they widen the range that int8 quantises: then outputs would change by about 0.01."""
+    """They do not widen the range that int8 quantises either: that would change outputs by about 0.01."""
     model = load(exported / kind, engine=engine)
     rows = rows_of(model)[-9:]
     task = task_named(kind)
@@ -189,17 +192,18 @@ def test_pads_change_nothing(exported, kind, engine):
     ("true", {"avx_vnni"}, 63),
 ])  # fmt: skip
 def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, reduce_range, flags, largest):
-    """Without VNNI the weights have 7 bits, up to 63, unless --reduce_range says otherwise."""
+    """Without VNNI the largest weight is 63, which is 7 bits, unless --reduce_range says otherwise."""
     monkeypatch.setattr(
         runtime, "read_cpu", lambda: runtime.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
     )
     monkeypatch.setattr(runtime, "prepare", lambda: None)
     settings = run_export(models / "classify", tmp_path / "out", int8="true", reduce_range=reduce_range)
     tensors = onnx.load(str(tmp_path / "out/model.int8.onnx")).graph.initializer
-    weights = [
-        onnx.numpy_helper.to_array(tensor) for tensor in tensors if tensor.name.endswith("linear1.weight")
-    ]
-    assert {np.abs(weight).max() for weight in weights} == {largest}
+    largest_of_layers = set()
+    for tensor in tensors:
+        if tensor.name.endswith("linear1.weight"):
+            largest_of_layers.add(np.abs(onnx.numpy_helper.to_array(tensor)).max())
+    assert largest_of_layers == {largest}
     if largest == 63:  # the products are exact on every CPU
         assert settings["export"]["int8"]["decisions"] >= 0.95
 
@@ -210,7 +214,7 @@ def test_paddles_warnings_do_not_reach_the_user(models, tmp_path):
     assert (completed.returncode, completed.stderr) == (0, "")
 
 
-def test_encoder_up_to_a_layer(models, tmp_path):
+def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     settings = run_export(models / "classify", tmp_path / "out", task="encoding", layer=1)
     assert settings["export"]["outputs"] == ["sequence"]
     graph = onnx.load(str(tmp_path / "out/model.onnx"), load_external_data=False).graph
@@ -220,23 +224,23 @@ def test_encoder_up_to_a_layer(models, tmp_path):
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for engine in ("paddle", "onnx"):
-        sequence = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]
-        is_real = ids != toy_models.PAD_ID
+        sequence = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]  # [5, T, H]
+        is_real = ids != toy_models.PAD_ID  # [5, T]; hidden states are those of the real tokens alone
         np.testing.assert_allclose(sequence[is_real], output.hidden_states[1].numpy(), atol=1e-4)
     with pytest.raises(UserError, match="exported for encoding up to layer 1; .* --task encoding --layer 2"):
         load(tmp_path / "out").engine("encoding", 2)
 
 
-def test_the_encoder_of_a_pretrained_model(models, tmp_path, monkeypatch):
-    devices = []  # those that are chosen
+def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypatch):
+    devices = []  # the arguments of paddle.set_device
     monkeypatch.setattr(paddle, "set_device", devices.append)
     settings = run_export(models / "full", tmp_path / "out")
-    assert devices == ["cpu"]  # where there is a GPU too
+    assert devices == ["cpu"]  # even where there is a GPU
     assert settings["export"]["task"] == "encoding" and "languages" not in settings
 
 
 def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused):
-    monkeypatch.setattr(onnx_graph, "MASKED_SCORE", 0.0)  # pads are seen
+    monkeypatch.setattr(onnx_graph, "MASKED_SCORE", 0.0)  # so tokens attend to pads
     line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
     assert line.startswith("error: onnx: the exported model differs from the checkpoint by ")
     assert line.endswith("allowed are 1e-04; nothing was written")
@@ -244,7 +248,7 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("changes", "message"),
     [
         ({"task": "tagging"}, "this model is not for tagging: its head is for classification"),
         ({"layer": "1"}, "--layer 1: only --task encoding can end below the top layer"),
@@ -252,15 +256,16 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
         ({"model": "nowhere"}, "nowhere: "),
     ],
 )
-def test_bad_flags(models, tmp_path, refused, flags, message):
-    flags = {"model": models / "classify"} | flags
-    line = refused(lambda: run_export(flags.pop("model"), tmp_path / "out", **flags))
+def test_bad_flags(models, tmp_path, refused, changes, message):
+    flags = {"model": models / "classify"} | changes
+    model = flags.pop("model")
+    line = refused(lambda: run_export(model, tmp_path / "out", **flags))
     assert message in line
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk(models, tmp_path, refused):
-    """Paddle writes a part of its weights, and says nothing."""
+    """Paddle writes only a part of its weights and reports no error, but export.py notices it."""
     with disk_full_after(20_000):  # bytes, which are fewer than the weights have
         line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
     assert f"{tmp_path / 'out'}: no space left to write it" in line
@@ -280,10 +285,10 @@ GRAPH_FILES = ["model.onnx", "model.onnx.data", "inference.pdiparams", "inferenc
 
 @pytest.mark.parametrize("name", [*GRAPH_FILES, "vocab.txt", "piece.model"])
 def test_a_damaged_file_is_named(exported, tmp_path, refused, name):
-    """Other weights of the same size would give other predictions."""
+    """One bit is changed. Without the checksums it could go unnoticed, and change the predictions."""
     folder = shutil.copytree(exported / "classify", tmp_path / "copy")
     contents = bytearray((folder / name).read_bytes())
-    contents[len(contents) // 2] ^= 1  # one bit
+    contents[len(contents) // 2] ^= 1
     (folder / name).write_bytes(contents)
     engine = "paddle" if name.startswith("inference") else "onnx"
     flags = {"task": "classify", "model": folder, "engine": engine}

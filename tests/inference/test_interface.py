@@ -1,4 +1,4 @@
-"""The documentation's examples run as they stand, on models of random weights."""
+"""ernie_m.py: the documentation's examples run as they stand, and wrong inputs are named."""
 
 import re
 import shlex
@@ -36,7 +36,7 @@ def places(models, exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_python_blocks(places, capsys):
+def test_the_python_of_the_page(places, capsys):
     assert len(PYTHON) == 4  # blocks on the page
     names: dict = {}
     for block in PYTHON:
@@ -85,7 +85,7 @@ def test_similarity_and_search(models):
     assert model.search("mo", []) == []
 
 
-def test_command_lines(places, ask):
+def test_the_command_lines_of_the_page(places, ask):
     assert len(LINES) == 8  # on the page
     for text, flags in LINES:
         words = shlex.split(flags)
@@ -96,7 +96,7 @@ def test_command_lines(places, ask):
         assert answer
 
 
-def test_the_same_as_predict(places, ask):
+def test_answers_are_those_of_predict(places, ask):
     model = ernie_m.load("checkpoints/best")
     pairs = [("bado kani", "lera"), "mo"]
     requests = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
@@ -198,8 +198,8 @@ def test_what_a_model_is_called(models):
     assert ", an encoder, " in repr(ernie_m.load(models / "encode"))
 
 
-def test_the_progress_of_many_texts(models, monkeypatch):
-    """Many texts are answered some at a time, in their order."""
+def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
+    """The answers are the same, in the order of the texts."""
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", "tan ga lo"]
     answers = model.classify(texts)

@@ -26,7 +26,7 @@ PAIRS = 40
 
 
 class MinedRow(NamedTuple):
-    """A pair of pairs.tsv, with what scores.tsv says of it. Lines are counted from 1."""
+    """A line of pairs.tsv, and the same line of scores.tsv. The lines of the texts are counted from 1."""
 
     source: str
     translation: str
@@ -37,12 +37,13 @@ class MinedRow(NamedTuple):
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """de.txt and en.txt: pairs whose sentences differ in one word, among other lines; and gold.tsv.
+    """A folder with de.txt, en.txt and the pairs that are hidden in them, gold.tsv.
 
-    A random encoder finds such pairs. de.txt also has a blank line, equal lines and a line with a tab.
+    The sentences of a pair differ in one word, so that a random encoder finds them. de.txt has 100 lines and
+    then a blank one, two that are equal to earlier ones, and one with a tab; en.txt has 120 lines.
     """
     folder = tmp_path_factory.mktemp("texts")
-    lines = list(dict.fromkeys(sentences(400, seed=3)))
+    lines = list(dict.fromkeys(sentences(400, seed=3)))  # each once
     pairs = [(f"{line} the", f"{line} a") for line in lines[:PAIRS]]
     source = [line for line, _ in pairs] + lines[PAIRS:100]
     target = [line for _, line in pairs] + lines[100:180]
@@ -58,7 +59,7 @@ def texts(tmp_path_factory):
 
 @pytest.fixture
 def run_mining(texts, models, tmp_path, monkeypatch):
-    """run_mining(output, **flags): mine_pairs.py -> its pairs as `MinedRow`s, and mining.json."""
+    """run_mining(output="mined", **flags) runs mine_pairs.py; returns its `MinedRow`s, and mining.json."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
     mining.open_encoder.cache_clear()
@@ -93,13 +94,21 @@ def vectors_of(folder, name):
     return np.concatenate([np.load(path) for path in sorted((folder / ".work" / name).glob("*.npy"))])
 
 
-def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
-    rows, facts = run_mining()
-    source, target = (unit(vectors_of(tmp_path / "mined", name)) for name in ("source", "target"))
+def mined_from(source, target):
+    """The pairs that `mine` makes of the vectors of the two sides, [lines, H] each."""
+    source = unit(source)
+    target = unit(target)
     forward = Neighbours(*nearest(source, target, NEIGHBOURS))
     backward = Neighbours(*nearest(target, source, NEIGHBOURS))
-    expected = mine(forward, backward)
-    # Of the 104 lines of de.txt, 100 is blank, and 101 and 102 are equal to earlier ones.
+    return mine(forward, backward)
+
+
+def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
+    rows, facts = run_mining()
+    work = tmp_path / "mined"
+    expected = mined_from(vectors_of(work, "source"), vectors_of(work, "target"))
+    # Of the 104 lines of de.txt, from 0, line 100 is blank, and 101 and 102 are equal to earlier ones. They
+    # have no vectors.
     distinct = [number for number in range(104) if number not in (100, 101, 102)]
     assert [row.source_line - 1 for row in rows] == [distinct[number] for number in expected.sources]
     assert [row.target_line - 1 for row in rows] == expected.targets.tolist()
@@ -130,37 +139,38 @@ def test_the_threshold_is_chosen_on_gold_pairs(run_mining, texts):
 
 
 def test_other_pairs_by_other_margins_and_directions(run_mining):
-    results = {
-        json.dumps(flags): run_mining(**flags)[0]
-        for flags in (
-            {},
-            {"margin": "distance"},
-            {"margin": "absolute"},
-            {"retrieval": "intersect"},
-            {"retrieval": "forward"},
-            {"retrieval": "backward"},
-            {"neighbours": 1},
-        )
+    cases = {
+        "default": {},
+        "distance": {"margin": "distance"},
+        "absolute": {"margin": "absolute"},
+        "intersect": {"retrieval": "intersect"},
+        "forward": {"retrieval": "forward"},
+        "backward": {"retrieval": "backward"},
+        "one neighbour": {"neighbours": 1},
     }
-    assert len({str(rows) for rows in results.values()}) == len(results)
+    results = {}
+    for name, flags in cases.items():
+        results[name], _ = run_mining(**flags)
+    different_results = {str(rows) for rows in results.values()}
+    assert len(different_results) == len(results)
     # A pair for each distinct line of de.txt, and for each of en.txt.
-    assert len(results['{"retrieval": "forward"}']) == 101
-    assert len(results['{"retrieval": "backward"}']) == 120
+    assert len(results["forward"]) == 101
+    assert len(results["backward"]) == 120
 
 
 def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     """Parts that are there are neither encoded nor searched again."""
     expected, _ = run_mining("whole")
-    encoded = []
+    encoded = []  # the paths of the parts
     encode_part = mining.encode_part
 
-    def encode_three(options, texts, path):
+    def encode_three_parts(options, texts, path):
         if len(encoded) == 3:
             raise KeyboardInterrupt
         encoded.append(path)
         return encode_part(options, texts, path)
 
-    monkeypatch.setattr(mining, "encode_part", encode_three)
+    monkeypatch.setattr(mining, "encode_part", encode_three_parts)
     with pytest.raises(KeyboardInterrupt):
         run_mining()
     monkeypatch.setattr(mining, "encode_part", encode_part)
@@ -169,6 +179,7 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     rows, _ = run_mining()
     assert rows == expected
     assert {path: path.stat().st_mtime_ns for path in written} == written
+    # Now one part of the search is missing: only that one is made again, and nothing is encoded.
     monkeypatch.setattr(mining, "load", lambda *_: pytest.fail("nothing is left to encode"))
     searched = sorted((tmp_path / "mined").glob(".work/forward-*/*.npz"))
     assert len(searched) == 4  # parts of at most 32 of 101 lines
@@ -177,10 +188,11 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     mining.open_encoder.cache_clear()
     assert run_mining()[0] == expected
     after = [path.stat().st_mtime_ns for path in searched]
-    assert [a == b for a, b in zip(after, before)] == [True, True, False, True]
+    is_unchanged = [a == b for a, b in zip(after, before)]
+    assert is_unchanged == [True, True, False, True]
 
 
-def test_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models, texts, tmp_path):
+def test_mining_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models, texts, tmp_path):
     plain, _ = run_mining()
     weights = shutil.copytree(models / "encode", tmp_path / "weights")
     (weights / MANIFEST).unlink()
@@ -189,14 +201,12 @@ def test_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models,
     means = {language: rng.normal(size=shape).astype(np.float32) for language in ("de", "en")}
     safetensors.write(weights / LANGUAGE_MEANS, means)
     rows, facts = run_mining("beside", model=weights)
-    source, target = (vectors_of(tmp_path / "beside", name) for name in ("source", "target"))
+    source = vectors_of(tmp_path / "beside", "source")
+    target = vectors_of(tmp_path / "beside", "target")
     # Vectors are kept as they are; only the search takes the means from them.
     np.testing.assert_allclose(vectors_of(tmp_path / "mined", "source"), source, atol=1e-6)
-    source = unit(source - means["de"][toy_models.LAYERS])  # the mean of the top layer
-    target = unit(target - means["en"][toy_models.LAYERS])
-    forward = Neighbours(*nearest(source, target, NEIGHBOURS))
-    backward = Neighbours(*nearest(target, source, NEIGHBOURS))
-    expected = mine(forward, backward)
+    top = toy_models.LAYERS
+    expected = mined_from(source - means["de"][top], target - means["en"][top])
     assert facts["centred"] and rows != plain
     np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
 
@@ -205,11 +215,12 @@ def test_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models,
     rows, facts = run_mining("files", centre_on="de<=de.txt,en<=en.txt")
     assert facts["centred"] and rows != plain
     assert run_mining("beside", model=weights, centre_on="de<=de.txt,en<=en.txt")[0] == rows  # searched again
+    # Without the languages of the texts the means are not used.
     unnamed, facts = run_mining("plain", model=weights, source=texts / "de.txt", target=texts / "en.txt")
     assert unnamed == plain and not facts["centred"]
 
 
-def test_the_pairs_are_parallel_text(run_mining, models, tmp_path):
+def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
     rows, _ = run_mining()
     parallel = {"de-en": str(tmp_path / "mined/pairs.tsv")}
     build(tmp_path / "corpus", models / "encode/piece.model", parallel=parallel)
@@ -246,7 +257,7 @@ def test_another_text_is_other_work(run_mining, texts, tmp_path):
 
 
 def test_another_model_is_other_work(run_mining, models, tmp_path):
-    """A file of a sub-folder has the name of the one that changes."""
+    """A copy of config.json in a sub-folder must not hide that config.json itself has changed."""
     weights = shutil.copytree(models / "encode", tmp_path / "weights")
     (weights / MANIFEST).unlink()
     config = weights / "config.json"

@@ -60,6 +60,7 @@ def page(models, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fresh(page):
+    """Each test begins with the page as it is when it is opened."""
     page.look(1000)
     page.open("about:blank")
     page.open(page.address)
@@ -67,7 +68,7 @@ def fresh(page):
 
 
 def ask_page(page, task: str, **fields: str) -> None:
-    """Type into a form and press its button."""
+    """Choose a tab, fill in its form, press its button, and wait for the answer."""
     page.click(f"#tab-{task}")
     for name, text in fields.items():
         if page.value(f"document.querySelector('#{task}-{name}').tagName") == "SELECT":
@@ -122,7 +123,7 @@ def test_the_page_opens_with_an_answered_example_of_the_corpus(page):
 
 
 def test_heads_of_columns(page):
-    """Chinese heads are not turned upside down; the head under the pointer lights up."""
+    """Latin heads are turned, Chinese ones are not; under the pointer those of row and column light up."""
     ask_page(page, "align", text_a=TEXTS[0], text_b=f"市 {TEXTS[1]}")
     heads = "[...document.querySelectorAll('#panel-align thead span')]"
     transforms = page.value(f"{heads}.map(element => getComputedStyle(element).transform)")
@@ -147,7 +148,7 @@ def test_search_names_the_languages(page):
 
 
 def test_vectors_without_the_language(page):
-    """The switch is there because the model has means."""
+    """The form has the choice "centre", because the model has means."""
     request = {"text": TEXTS[17], "each": True}
     ask_page(page, "search", text=TEXTS[17])
     centred = ask(f"{page.address}/api/search", request)[1]
@@ -173,7 +174,7 @@ def test_labels_of_ones_own(page):
     assert texts_of(page, "#panel-zero-shot .number") != one_is_true
 
 
-def test_heat_map(page):
+def test_the_heat_map_of_an_alignment(page):
     ask_page(page, "align", text_a=TEXTS[0], text_b=TEXTS[1], layer="1")
     _, answer = ask(f"{page.address}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[1], "layer": 1})
     rows = texts_of(page, "#panel-align tbody th")
@@ -191,11 +192,14 @@ def test_marks_in_the_text(page):
     ask_page(page, "tag", text=TEXTS[0])
     entities = ask(f"{page.address}/api/tag", {"text": TEXTS[0]})[1]["entities"]
     marks = [entity["text"] + entity["type"] for entity in entities]
-    assert texts_of(page, "#panel-tag mark") == marks != []
-    question = {"question": TEXTS[1], "context": f"😀 {TEXTS[0]}"}  # two units of UTF-16, one character
+    assert marks
+    assert texts_of(page, "#panel-tag mark") == marks
+    # 😀 is one character of Python, but two units of JavaScript's strings.
+    question = {"question": TEXTS[1], "context": f"😀 {TEXTS[0]}"}
     ask_page(page, "answer", **question)
     answer = ask(f"{page.address}/api/answer", question)[1]
-    assert texts_of(page, "#panel-answer mark") == [answer["answer"]] != [""]
+    assert answer["answer"]
+    assert texts_of(page, "#panel-answer mark") == [answer["answer"]]
 
 
 def test_masks_are_filled_in_the_sentence(page):
@@ -210,7 +214,7 @@ def test_masks_are_filled_in_the_sentence(page):
 @pytest.mark.parametrize("width", [390, 1000])
 def test_text_from_right_to_left(page, width):
     def directions(selector: str) -> list[str]:
-        """The directions of the elements with Arabic text."""
+        """The directions of the elements with Arabic text, on a page that is no wider than the window."""
         arabic = r"element => /[\u0600-\u06ff]/.test(element.value ?? element.textContent)"
         elements = f"[...document.querySelectorAll('{selector}')].filter({arabic})"
         assert page.value("document.documentElement.scrollWidth") <= width
@@ -226,8 +230,9 @@ def test_text_from_right_to_left(page, width):
     assert directions("#panel-tag p.result") == ["rtl"]
     ask_page(page, "align", text_a=ARABIC, text_b=TEXTS[0])
     words = "[...document.querySelectorAll('#panel-align tbody th')].map(head => [head.firstChild, head])"
-    edges = f"{words}.map(pair => pair.map(element => element.getBoundingClientRect().right))"
-    assert all(0 <= cell - word <= 12 for word, cell in page.value(edges))  # beside their row of the grid
+    right_edges = f"{words}.map(pair => pair.map(element => element.getBoundingClientRect().right))"
+    # The word ends, within 12 pixels, at the right edge of its head, beside its row of the grid.
+    assert all(0 <= head - word <= 12 for word, head in page.value(right_edges))
 
 
 def test_an_empty_text_is_asked_for(page):
@@ -250,7 +255,7 @@ def test_a_request_that_is_refused(page):
     assert "“Text with [MASK]” has no [MASK] to fill" in texts_of(page, "#panel-fill .error")[0]
 
 
-def test_keyboard(page):
+def test_the_keyboard_chooses_tabs_and_sends(page):
     page.value("void document.querySelector('#tab-search').focus()")
     for key, chosen in (
         ("ArrowRight", "align"), ("ArrowLeft", "search"), ("ArrowLeft", TABS[-1]), ("ArrowRight", "search"),
@@ -270,7 +275,7 @@ def test_keyboard(page):
         assert texts_of(page, "#panel-search .sentence")[0] == text
 
 
-def test_copy(page):
+def test_an_answer_is_copied(page):
     page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
     ask_page(page, "search", text=TEXTS[2])
     page.click("#panel-search .copy")
@@ -281,7 +286,8 @@ def test_copy(page):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1000])
-def test_phone_and_dark(page, width, dark):
+def test_a_phone_and_dark_colours(page, width, dark):
+    """No panel is wider than the window, and every text has enough contrast."""
     page.look(width, dark=dark)
     long_words = f"{TEXTS[0]} {'x' * 300}"
     for task, fields in {
@@ -297,5 +303,6 @@ def test_phone_and_dark(page, width, dark):
         assert page.value(CONTRAST) >= 4.5, task
     ask_page(page, "fill", text="no mask")
     assert page.value(CONTRAST) >= 4.5
-    back = page.value("getComputedStyle(document.body).backgroundColor")
-    assert (back != "rgb(255, 255, 255)") is dark
+    background = page.value("getComputedStyle(document.body).backgroundColor")
+    is_white = background == "rgb(255, 255, 255)"
+    assert is_white is not dark

@@ -1,4 +1,4 @@
-"""predict.py: every task on every engine, against the model itself; requests that are wrong."""
+"""predict.py: the answers of every task on every engine are those of the model itself; wrong requests."""
 
 import json
 import shutil
@@ -37,6 +37,7 @@ TEXTS = sentences(9, seed=4)
 
 
 def folder_of(models, exported, kind, engine):
+    """The folder of a kind of model that an engine runs: the checkpoint, or what was exported of it."""
     return models / kind if engine == "dygraph" else exported / kind
 
 
@@ -45,14 +46,17 @@ def test_classify(models, exported, ask, engine):
     requests = [
         {"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]},
         {"text": TEXTS[2]},
-        {"text_a": "bado " * 90},
+        {"text_a": "bado " * 90},  # too long, so it is cut
     ]
     folder = folder_of(models, exported, "classify", engine)
     answers = ask(requests, task="classify", model=folder, engine=engine)
     model = load(models / "classify")
     tokenizer = model.tokenizer
-    rows = [tokenizer.build(TEXTS[0], TEXTS[1]), tokenizer.build(TEXTS[2])]
-    rows.append(tokenizer.build("bado " * 90, None, 62))
+    rows = [
+        tokenizer.build(TEXTS[0], TEXTS[1]),
+        tokenizer.build(TEXTS[2]),
+        tokenizer.build("bado " * 90, None, toy_models.LONGEST),
+    ]
     for answer, row in zip(answers, rows, strict=True):
         with paddle.no_grad():
             probabilities = F.softmax(model.model(padded_batch([row]))[0]).numpy()
@@ -71,7 +75,7 @@ def test_tag(models, exported, ask, tmp_path, engine):
     assert [answer["words"] for answer in answers] == [TEXTS[0].split(), TEXTS[1].split(), long_text.split()]
     assert all(len(answer["tags"]) == len(answer["words"]) for answer in answers)
     assert {tag for answer in answers for tag in answer["tags"]} <= set(toy_models.TAGS)
-    if engine == "onnx-int8":
+    if engine == "onnx-int8":  # its decisions can differ
         return
     model = load(models / "tag")
     reading = {"label_pieces": "first"}
@@ -85,41 +89,44 @@ def test_tag(models, exported, ask, tmp_path, engine):
 )
 def test_tags_as_in_training(models, tmp_path, reading):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
-    sentences = [text.split() for text in TEXTS]
-    sentences.append([f"漢{word}" for word in sentences[0]])  # their first piece is a "▁" alone
+    word_lists = [text.split() for text in TEXTS]
+    word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first piece is a "▁" alone
     extra = toy_models.EXTRA["tag"] | {"reading": {"max_seq_len": 62, **reading}}
     shape = toy_models.config(load(models / "tag").config["vocab_size"])
     model = toy_models.model("tag", shape)
     save_model(tmp_path / "tag", model, shape, piece_model_path=models / "piece.model", settings=extra)
-    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, sentences, reading)
+    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, reading)
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
-        assert tags_of(make("tag", load(tmp_path / folder)), sentences) == expected
-    tags_without_reading = tags_of(make("tag", load(models / "tag")), sentences)
-    assert (tags_without_reading == expected) == (reading == {"label_pieces": "first"})
+        assert tags_of(make("tag", load(tmp_path / folder)), word_lists) == expected
+    # The same weights without a "reading" in config.json decide by the default, "first".
+    tags_by_default = tags_of(make("tag", load(models / "tag")), word_lists)
+    is_default = reading == {"label_pieces": "first"}
+    assert (tags_by_default == expected) is is_default
 
 
-def tags_of(task, sentences):
-    """The tags of sentences, lists of words."""
-    answers = task.answer([task.parse({"words": words}) for words in sentences])
+def tags_of(task, word_lists):
+    """The tags of sentences, each a list of words."""
+    answers = task.answer([task.parse({"words": words}) for words in word_lists])
     return [answer["tags"] for answer in answers]
 
 
-def tags_by_training(model, tokenizer, folder, sentences, reading):
-    """The tags of the trainer's own code."""
+def tags_by_training(model, tokenizer, folder, word_lists, reading):
+    """The tags of sentences, each a list of words, by the trainer's own code."""
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
     args = parse_args(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
-    kind = OfficialTagging if reading.get("official_compat") else Tagging
-    task = kind.from_flags(args, tokenizer)
-    data = [Sentence(JOINT.join(words), None) for words in sentences]
-    batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)
+    task_class = OfficialTagging if reading.get("official_compat") else Tagging
+    task = task_class.from_flags(args, tokenizer)
+    data = [Sentence(JOINT.join(words), None) for words in word_lists]
+    batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)  # 1: divides the loss
     with paddle.no_grad():
         predictions, _ = task.predict(model, batch, labelled=False)
     return [sentence.predicted for sentence in task.tagged(data, predictions)]
 
 
 def test_windows_as_in_training(models):
+    """The lengths are those of the settings beside the weights, and without settings those of the defaults."""
     loaded = load(models / "answer")
     task = make("answer", loaded).task
     assert (task.cut, task.max_answer_length) == (
@@ -145,7 +152,7 @@ def test_windows_as_in_training(models):
 
 
 def test_a_context_of_nothing(models):
-    """Characters that the tokenizer leaves out: no traceback, no answer; others are answered."""
+    """A context of characters that the tokenizer leaves out has no answer; other requests are answered."""
     task = make("answer", load(models / "answer"))
     requests = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
@@ -154,14 +161,15 @@ def test_a_context_of_nothing(models):
     assert first == no_answer and [second] == task.answer(requests[1:])
 
 
-def test_entities(models):
+def test_words_of_entities(models):
     task = make("tag", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # ids of B-PER I-PER O I-LOC B-LOC
     requests = [task.parse({"words": [*"abcde"]})]
     (answer,) = task.answer(requests)
+    # The word "last" is the one behind the entity. I-LOC behind O begins an entity.
     places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
     assert places == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
-    task.task.labels = [*"01234"]  # of a model without names for them
+    task.task.labels = [*"01234"]  # a model without a label map has ids as labels
     (answer,) = task.answer(requests)
     assert answer["entities"] == []
 
@@ -193,7 +201,7 @@ def test_answer(models, exported, ask, engine):
 
 
 def start_by_training(models, request):
-    """Where the best answer of the trainer's own code begins, from a SQuAD file."""
+    """The character at which the best answer begins, by the trainer's own code, from a SQuAD file."""
     model = load(models / "answer")
     line = ["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"]
     task = QuestionAnswering.from_flags(parse_args(FinetuneFlags, line), model.tokenizer)
@@ -247,7 +255,7 @@ def test_search(models, exported, ask, tmp_path, engine):
     corpus.write_text("\n".join([" ", *sentences(40, seed=5), *TEXTS]) + "\n")
     folder = folder_of(models, exported, "encode", engine)
     flags = {"task": "search", "model": folder, "corpus": corpus}
-    assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # not the blank one
+    assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
     if engine != "dygraph":
         with pytest.raises(UserError, match="line 1: .*: exported for encoding up to layer 2; export "):
             ask([{"text": TEXTS[2], "layer": 1}], **flags)
@@ -258,8 +266,9 @@ def test_search(models, exported, ask, tmp_path, engine):
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
     model = make("encode", load(models / "encode"))
     vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert [hit["line"] for hit in hits] == (2 + np.argsort(-(vectors[1:] @ vectors[0]))[:4]).tolist()
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # the query's, then those of lines 2, 3, ...
+    nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:4]
+    assert [hit["line"] for hit in hits] == (2 + nearest).tolist()
 
 
 @pytest.mark.parametrize("language", [None, "fr"])
@@ -274,7 +283,8 @@ def test_fill(models, ask, language):
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
-    bias = np.zeros([len(ids), 32], np.float32)
+    # What is added to the input of each token: [T, H].
+    bias = np.zeros([len(ids), toy_models.HIDDEN_SIZE], np.float32)
     if language:
         bias[masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
     with paddle.no_grad():
@@ -284,7 +294,12 @@ def test_fill(models, ask, language):
 
 
 def check_likeliest(loaded, hidden, candidates, top_k):
-    """The candidates are the likeliest ordinary tokens of the head's softmax over them."""
+    """The candidates of each state are the likeliest tokens of the head, by its softmax over ordinary tokens.
+
+    Args:
+        hidden: states of the encoder, [K, H].
+        candidates: K lists of `top_k` candidates.
+    """
     logits = loaded.model.lm_head(paddle.to_tensor(hidden)).numpy().astype(np.float64)
     logits[:, list(loaded.tokenizer.special_ids)] = -np.inf
     probabilities = np.exp(logits - logits.max(-1, keepdims=True))
@@ -301,13 +316,16 @@ def test_masks_join_what_stands_behind_them(models):
     tokenizer = load(models / "full").tokenizer
 
     def tokens(text):
+        """The tokens of a text, between [CLS] and [SEP]."""
         return tokenizer.convert_ids_to_tokens(masked_ids(tokenizer, text))[1:-1]
 
-    apart, joined = tokens("[MASK] bado"), tokens("[MASK]bado")
+    apart = tokens("[MASK] bado")
+    joined = tokens("[MASK]bado")
     assert apart[0] == joined[0] == "[MASK]"
     assert apart[1].startswith("▁") and not joined[1].startswith("▁")
     assert "".join(joined[1:]) == "".join(apart[1:]).lstrip("▁")
     assert tokens("[MASK][MASK]") == ["[MASK]"] * 2
+    # A piece that exists only with the ▁ keeps it behind a mask.
     beginnings = [token for token in tokenizer.vocab if token.startswith("▁") and len(token) > 1]
     only_beginning = next(token for token in beginnings if token[1:] not in tokenizer.vocab)
     assert tokens(f"[MASK]{only_beginning[1:]}") == ["[MASK]", only_beginning]
@@ -321,17 +339,20 @@ def test_probe(models, ask):
     model = loaded.model
     for request, answer in zip(requests, answers, strict=True):
         sentence = tokenizer.encode(request["text"])
-        n = len(sentence)
-        p = max(1, round(0.2 * n))  # pseudo-tokens, at the default of 20 %
-        ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id, *[tokenizer.mask_id] * p]
-        positions = [*range(2, n + 4), *range(2 + n + 3, 2 + n + 3 + p)]  # as behind [CLS] X [SEP] [SEP]
+        real_ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id]
+        real = len(real_ids)
+        pseudo = max(1, round(0.2 * len(sentence)))  # the number of pseudo-tokens, at the default of 20 %
+        ids = real_ids + [tokenizer.mask_id] * pseudo
+        # Positions begin at 2. Those of the pseudo-tokens are as if another [SEP] stood before them.
+        first_pseudo = 2 + real + 1
+        positions = [*range(2, 2 + real), *range(first_pseudo, first_pseudo + pseudo)]
         language = toy_models.LANGUAGES.index(request["language"])
+        languages = [-1] * real + [language] * pseudo  # -1: no language embedding
         with paddle.no_grad():
-            layout = Layout([len(ids)], [n + 2])
-            languages = [-1] * (n + 2) + [language] * p
+            layout = Layout([len(ids)], [real])
             arrays = {"position_ids": np.array(positions), "language_ids": np.array(languages)}
             hidden = model.encode(packed_batch(ids, layout, **arrays))
-            check_likeliest(loaded, hidden[n + 2 :].numpy(), answer["slots"], 2)
+            check_likeliest(loaded, hidden[real:].numpy(), answer["slots"], 2)
         assert answer["language"] == request["language"]
 
 
@@ -348,6 +369,7 @@ def test_files_and_order(models, tmp_path, ask):
 
 
 def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, monkeypatch):
+    """Answers that were written before an interruption stay in out.jsonl.part."""
     lines = [json.dumps({"text": text}) for text in TEXTS[:4]]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines[:2], "no JSON", lines[2], '{"txt": 1}', lines[3]]))
     flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.jsonl"}
@@ -360,11 +382,11 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
     assert len(out.read_text().splitlines()) == 4 and not part.exists()
     out.unlink()
 
-    def interrupted(task, parts, file):
+    def write_one_answer(task, parts, file):
         file.write("answered\n")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict, "write_answers", interrupted)
+    monkeypatch.setattr(predict, "write_answers", write_one_answer)
     with pytest.raises(KeyboardInterrupt):
         ask([], output=out, on_error="skip", **flags)
     assert not out.exists() and part.read_text() == "answered\n"
@@ -414,7 +436,7 @@ def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, tas
 @pytest.mark.parametrize("language_embedding", [None, "none", "all"])
 def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     shape = toy_models.config(load(models / "full").config["vocab_size"])
-    if language_embedding is None:
+    if language_embedding is None:  # there is no table in the checkpoint
         options = {"leave_out": ("language_embeddings.",)}
     else:  # the table was trained, but not to say in which language a mask is predicted
         reading = {"reading": {"language_embedding": language_embedding}}
@@ -460,7 +482,7 @@ def test_bad_flags(models, ask, refused, flags, message):
 
 
 def test_onnx_needs_no_paddle(exported):
-    """Nor what trains, nor what serves: it would cost a second of every start."""
+    """It needs neither what trains nor what serves; their imports would cost a second of every start."""
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -479,7 +501,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 def test_a_long_text_is_run_in_parts(models, monkeypatch):
     """Its windows are one item of the task, but the engine is never given more than BATCH_TOKENS."""
     task = make("tag", load(models / "tag"))
-    sizes = []
+    sizes = []  # tokens of each call of the engine, with pads
     engine = task.engine
 
     def measured(ids):

@@ -27,6 +27,11 @@ TASKS = ["classify", "zero-shot", "search", "align", "masks", "fill", "translate
 HEAD = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
 
+def port_of(address: str) -> int:
+    """The port of an address such as http://127.0.0.1:8000."""
+    return int(address.rsplit(":", 1)[1])
+
+
 @pytest.fixture(scope="module")
 def server(models, tmp_path_factory):
     """The address of a server with a classifier, a pre-trained model and a corpus of two languages."""
@@ -41,8 +46,8 @@ def server(models, tmp_path_factory):
 def test_what_is_served(server):
     _, info = ask(f"{server}/api/info")
     assert info["tasks"] == TASKS
-    sizes = {"layers": toy_models.LAYERS, "hidden_size": toy_models.HIDDEN_SIZE}
-    assert [model.items() >= sizes.items() for model in info["models"]] == [True, True]
+    sizes = [(model["layers"], model["hidden_size"]) for model in info["models"]]
+    assert sizes == [(toy_models.LAYERS, toy_models.HIDDEN_SIZE)] * 2
     assert info["layers"] == toy_models.LAYERS
     assert info["languages"] == dict.fromkeys(["fill", "translate-probe"], toy_models.LANGUAGES)
 
@@ -54,18 +59,22 @@ def test_answers_are_those_of_the_model(server, models):
         "translate-probe": {"text": TEXTS[0], "language": "de"},
     }
     for name, request in requests.items():
-        task = make(name, load(models / ("classify" if name == "classify" else "full")))
+        kind = "classify" if name == "classify" else "full"
+        task = make(name, load(models / kind))
         assert ask(f"{server}/api/{name}", request) == (200, task.answer([task.parse(request)])[0])
 
 
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
 def test_search_at_a_layer(server, layer):
     # Texts 0 to 9 are lines 1 to 10 of "de", and text 10 is line 1 of "fr".
-    for number, place in ((4, {"line": 5, "language": "de"}), (12, {"line": 3, "language": "fr"})):
-        request = {"text": TEXTS[number]} | ({} if layer is None else {"layer": layer})
+    for number, line, language in ((4, 5, "de"), (12, 3, "fr")):
+        request = {"text": TEXTS[number]}
+        if layer is not None:
+            request["layer"] = layer
         status, answer = ask(f"{server}/api/search", request)
         assert status == 200 and len(answer["found"]) == 5
-        assert answer["found"][0].items() >= ({"text": TEXTS[number]} | place).items()
+        nearest = answer["found"][0]
+        assert (nearest["text"], nearest["line"], nearest["language"]) == (TEXTS[number], line, language)
 
 
 def test_search_in_each_language(server):
@@ -81,15 +90,16 @@ def test_tokens_of_two_texts_are_compared(server, models):
     assert status == 200 and answer["layer"] == 1
     for key in ("a", "b"):
         for token in answer[f"tokens_{key}"]:
-            assert token["text"] == texts[f"text_{key}"][token["start"] : token["end"]] != ""
-    # By hand: the states of the first layer, without [CLS], [SEP] and lone spaces, minus their mean.
+            assert token["text"]
+            assert token["text"] == texts[f"text_{key}"][token["start"] : token["end"]]
+    # By hand: the cosines of the states of layer 1, without [CLS], [SEP] and lone spaces, less their mean.
     model = load(models / "classify")
     states = []
     for text in texts.values():
         ids, spans = model.tokenizer.encode_with_offsets(text)
         row = np.array([[model.tokenizer.cls_id, *ids, model.tokenizer.sep_id]])
-        sequence = model.engine("encoding", 1)(row)["sequence"][0, 1:-1]
-        tokens = sequence[[end > start for start, end in spans]]
+        sequence = model.engine("encoding", 1)(row)["sequence"][0, 1:-1]  # [T, H]
+        tokens = sequence[[end > start for start, end in spans]]  # the span of a lone space is empty
         centred = tokens - tokens.mean(axis=0)
         states.append(centred / np.linalg.norm(centred, axis=1, keepdims=True))
     np.testing.assert_allclose(answer["similarity"], states[0] @ states[1].T, atol=2e-4)
@@ -105,7 +115,7 @@ def test_masks_of_a_pair(server, objective, panels):
     for panel in answer["panels"]:
         count = len(panel["tokens"])
         assert np.shape(panel["seen"]) == (count, count) and len(panel["predicted"]) == count
-        has_two_sides = 0 < panel["boundary"] < count
+        has_two_sides = 0 < panel["boundary"] < count  # a sequence of MMLM has one text
         assert has_two_sides == (objective != "mmlm")
         assert any(panel["predicted"])
         assert set(np.ravel(panel["seen"])) <= {0, 1}
@@ -115,7 +125,7 @@ def test_masks_of_a_pair(server, objective, panels):
     ("name", "request_", "message"),
     [
         ("search", {"text": "a", "layer": 3}, "'layer' is 3; this model has the layers 0"),
-        ("search", {"text": "a", "layer": True}, "int_type"),
+        ("search", {"text": "a", "layer": True}, "int_type"),  # pydantic's word for: no integer
         ("search", {"text": "a", "each": 1}, "bool_type"),
         ("align", {"text_a": "a", "text_b": "b " * 200}, "'text_b' has"),
         ("masks", {"text_a": "a " * 200, "text_b": "b", "objective": "tlm"}, "'text_a' has"),
@@ -157,7 +167,7 @@ def test_bodies_that_are_refused(server, body, status, message):
 
 def test_a_body_of_unknown_length(server):
     head = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", int(server.rsplit(":", 1)[1]))) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(server))) as connection:
         connection.sendall(head)
         assert b" 413 " in connection.recv(4096)
 
@@ -165,7 +175,7 @@ def test_a_body_of_unknown_length(server):
 @pytest.mark.parametrize("half_request", [b"", HEAD + b"{"])
 def test_ctrl_c_ends_it_while_a_browser_is_connected(models, half_request):
     with serving("--model", str(models / "classify")) as (address, process):
-        with socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1]))) as connection:
+        with socket.create_connection(("127.0.0.1", port_of(address))) as connection:
             connection.sendall(b"GET /api/info HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(4096)
             connection.sendall(half_request)
@@ -176,38 +186,40 @@ def test_ctrl_c_ends_it_while_a_browser_is_connected(models, half_request):
 
 
 def test_silent_connections_keep_nobody_waiting(server):
-    """Nor those that stop in the middle of a head or of a body. They are closed."""
-    address = "127.0.0.1", int(server.rsplit(":", 1)[1])
+    """Connections that send nothing, half a head or half a body are closed after a while."""
+    address = ("127.0.0.1", port_of(server))
     with ExitStack() as stack:
         silent = []
-        for beginning in (b"", HEAD[:20], HEAD + b"{"):  # nothing, half a head, and half a body
+        for beginning in (b"", HEAD[:20], HEAD + b"{"):
             for _ in range(30):
-                silent.append(stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 5)))
-                silent[-1].sendall(beginning)
+                connection = stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 5))
+                connection.sendall(beginning)
+                silent.append(connection)
         assert ask(f"{server}/api/classify", {"text_a": "bado"})[0] == 200
         for connection in silent:
             with suppress(ConnectionResetError):
-                assert connection.recv(4096) == b""
+                assert connection.recv(4096) == b""  # the server has closed it
 
 
-def test_another_host(models):
+def test_it_listens_on_the_host_that_is_named(models):
     with serving("--model", str(models / "classify"), "--host", "::1") as (address, _):
         assert address.startswith("http://[::1]:") and ask(f"{address}/api/info")[0] == 200
 
 
 def test_requests_under_another_name_are_refused(server):
-    """A page of another site that made its name stand for this machine."""
+    """Such requests come from a page of another site, if its name is made to stand for this machine."""
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example"):
         assert ask(f"{server}/api/info", headers={"Host": host})[0] == 400
     assert ask(f"{server}/api/info", headers={"Host": "localhost:1"})[0] == 200
 
 
 def test_nothing_is_loaded_from_elsewhere(server):
-    """FastAPI's own pages would."""
+    """The pages that FastAPI makes by itself would load files from elsewhere, so they are not served."""
     with urllib.request.urlopen(server) as reply:
         policy = reply.headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
-    assert ask(f"{server}/docs")[0] == ask(f"{server}/redoc")[0] == 404
+    for name in ("docs", "redoc"):
+        assert ask(f"{server}/{name}")[0] == 404
     assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", PAGE.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Labels of one's own: probabilities by their definition, and what cannot be asked."""
+"""Zero-shot classification: probabilities by their definition, and requests that are refused."""
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ def exponentials(models, text, label):
 
 
 def test_one_label_is_true(models):
+    """The probabilities are a softmax of the labels' logits of entailment."""
     answers = ernie_m.load(models / "classify").zero_shot(TEXTS, LABELS, TEMPLATE)
     for text, answer in zip(TEXTS, answers, strict=True):
         entailed = np.array([exponentials(models, text, label)[ENTAILMENT] for label in LABELS])
@@ -40,6 +41,7 @@ def test_one_label_is_true(models):
 
 @pytest.mark.parametrize(("labels", "several"), [(LABELS, True), (LABELS[:1], False)])
 def test_each_label_for_itself(models, labels, several):
+    """With `several`, or one label, a probability is a softmax of entailment and contradiction."""
     answers = ernie_m.load(models / "classify").zero_shot(TEXTS, labels, TEMPLATE, several=several)
     for text, answer in zip(TEXTS, answers, strict=True):
         for label in labels:
@@ -59,9 +61,8 @@ def test_on_the_command_line(models, exported, ask):
     answers = ask(requests, model=models / "classify", **flags)
     model = ernie_m.load(models / "classify")
     (expected,) = model.zero_shot(TEXTS[0], LABELS, TEMPLATE)
-    assert answers[0]["id"] == 3 and answers[0]["probabilities"] == pytest.approx(
-        expected["probabilities"], abs=2e-6
-    )
+    assert answers[0]["id"] == 3
+    assert answers[0]["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
     assert set(answers[1]["probabilities"]) == {"tan", "lera"}
     # With "several", each label has a probability of its own.
     assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)

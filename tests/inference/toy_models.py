@@ -1,4 +1,4 @@
-"""Models of random weights with a tokenizer, one of each head, saved as the scripts leave them."""
+"""Models of random weights with a tokenizer, one for each head, saved as a training would save them."""
 
 from collections.abc import Sequence
 from pathlib import Path
