@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from evaluation.centring import MEANS_POOLING, LanguageMeans
-from evaluation.encode import encode, encode_layer
 from finetune.flags import RetrievalFlags
-from finetune.retrieval import layer_of
+from finetune.retrieval import encode_texts, layer_of
 from model.checkpoint.read import Checkpoint
 from model.ernie_m import ErnieMModel
 from reader.bitext import Bitext, sentences_by_language
@@ -23,7 +22,7 @@ def sentences_to_centre_on(flags: RetrievalFlags, bitexts: list[Bitext]) -> dict
     """
     if not flags.centre_on:
         return {}
-    return sentences_by_language(flags.centre_on, "--centre_on", _languages(bitexts))
+    return sentences_by_language(flags.centre_on, "--centre_on", languages=_languages(bitexts))
 
 
 def means_of_sentences(
@@ -35,12 +34,7 @@ def means_of_sentences(
     """
     means = {}
     for language, texts in sentences.items():
-        ids = tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
-        if flags.layer == "sweep":
-            vectors = encode(model, ids, specials=flags.pooling == "specials")  # [L + 1, N, H]
-        else:
-            layer = layer_of(flags, model.config.num_hidden_layers)
-            vectors = encode_layer(model, ids, layer, flags.pooling)  # [N, H]
+        vectors = encode_texts(texts, flags, model, tokenizer)  # [N, H], or [L + 1, N, H]
         means[language] = vectors.mean(axis=-2, dtype=np.float64)  # over the N sentences
     return means
 
@@ -67,10 +61,11 @@ def means_of_checkpoint(
             ", ".join(missing),
         )
         return {}
+    mean_of_language = means.by_language()  # [L + 1, H] each
     if flags.layer == "sweep":
-        return means.by_language()
+        return mean_of_language
     layer = layer_of(flags, model.config.num_hidden_layers)
-    return {language: vectors[layer] for language, vectors in means.by_language().items()}
+    return {language: mean[layer] for language, mean in mean_of_language.items()}
 
 
 def _languages(bitexts: list[Bitext]) -> list[str]:

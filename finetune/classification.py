@@ -79,7 +79,7 @@ class Classification(SupervisedTask):
 
         outputs = super().outputs(model, sent)
         with paddle.amp.auto_cast(enable=False):  # otherwise half precision rounds them
-            probabilities = F.softmax(outputs["logits"].astype(paddle.get_default_dtype()))
+            probabilities = F.softmax(outputs["logits"])
         return {**outputs, "probabilities": probabilities}
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:

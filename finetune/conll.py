@@ -41,8 +41,8 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     lines = decode(read_all(Path(path)), path, 1).split("\n")
     form = "a word, its gold tag if it is known, and its predicted tag"
     sentences = []
-    for _, rows in read_columns(lines, path, str.split, form):
+    for _first_line, rows in read_columns(lines, path, str.split, form):
         words, *between, predicted = zip(*rows)  # the columns
-        gold = between[-1] if between else None
+        gold = between[-1] if between else None  # conlleval, too, reads the last two columns
         sentences.append(TaggedSentence(words, gold, predicted))
     return sentences

@@ -59,8 +59,8 @@ def _check_recipe_data(train_set: Path) -> None:
     folder = Path(*train_set.parts[:2])  # data/xnli of data/xnli/train/train.en.tsv
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
-        does = "says how to get" if parts in _BY_HAND else "fetches"
-        raise UserError(f"{folder}: no such folder; sh scripts/data/get_data.sh {parts} {does} the data")
+        verb = "says how to get" if parts in _BY_HAND else "fetches"
+        raise UserError(f"{folder}: no such folder; sh scripts/data/get_data.sh {parts} {verb} the data")
 
 
 @dataclass
@@ -318,9 +318,9 @@ class FinetuneFlags(TrainingFlags):
         missing = []
         if not (self.do_train or self.init_checkpoint):
             missing.append("--init_checkpoint is needed with --do_train false: the fine-tuned model")
-        for phase, file in (("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")):
-            if getattr(self, phase) and not getattr(self, file):
-                missing.append(f"--{file} is needed with --{phase} true")
+        for phase, data in (("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")):
+            if getattr(self, phase) and not getattr(self, data):
+                missing.append(f"--{data} is needed with --{phase} true")
         has_weights = self.init_checkpoint or self.init_pretraining_params
         if not has_weights and not self.piece_model_path:
             missing.append("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")

@@ -49,7 +49,7 @@ def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> st
     If --init_checkpoint is a step folder, these are the weights that its run started from.
 
     Raises:
-        UserError: the flags name a step folder of another seed, or several seeds.
+        UserError: --init_checkpoint is a step folder, and --random_seed is not its seed alone.
     """
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
         saved = read_step(Path(flags.init_checkpoint))

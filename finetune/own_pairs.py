@@ -106,7 +106,7 @@ def divide(rows: PairRows, validation_pairs: int) -> tuple[np.ndarray, np.ndarra
         UserError: no rows are left to train on.
     """
     count = min(validation_pairs, len(rows) // 10)
-    held_out = np.arange(count) * len(rows) // max(count, 1)  # `count` may be 0
+    held_out = (np.arange(count) * len(rows)) // max(count, 1)  # `count` may be 0
     texts: set[str] = set()  # the queries and positives that are held out
     for number in held_out.tolist():
         query, positive, *_ = rows[number]

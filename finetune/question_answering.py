@@ -83,14 +83,14 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     end_logits = np.concatenate([scores.end_logits, behind_the_last])  # [E + max_length - 1]
     # In column k the end logit of the span that has this start and k + 1 tokens: [S, max_length]
     ends_of_starts = np.lib.stride_tricks.sliding_window_view(end_logits, max_length)[:start_count]
-    sums = (scores.start_logits[:, None] + ends_of_starts).ravel()  # [S max_length]
+    sums = (scores.start_logits[:, None] + ends_of_starts).ravel()  # [S * max_length]
     best = np.arange(len(sums))  # places in `sums`
     if count < len(sums):
-        best = np.argpartition(-sums, count - 1)[:count]
+        best = np.argpartition(-sums, count - 1)[:count]  # those of the largest sums, in any order
     best = best[np.isfinite(sums[best])]  # without spans that end behind the last token
     best = best[np.lexsort((best, -sums[best]))]  # the largest sum first, of equal ones the first span
-    start = best // max_length
-    end = start + best % max_length
+    start, column = np.divmod(best, max_length)  # the row and the column of each place
+    end = start + column
     return Spans(
         (start + scores.first_token).astype(np.int32),
         (end + scores.first_token).astype(np.int32),
@@ -284,7 +284,8 @@ class QuestionAnswering(SupervisedTask):
     def _different_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
         """The first `n_best` different texts of spans, with the best span of each; no probabilities yet."""
         answers: dict[str, Answer] = {}
-        for first, last, start_logit, end_logit in zip(*(column.tolist() for column in spans)):
+        columns = [array.tolist() for array in spans]  # the four fields of `Spans`
+        for first, last, start_logit, end_logit in zip(*columns):
             text, start = self.text_of(data, question, first, last)
             if text and text not in answers:
                 answers[text] = Answer(text, start, 0.0, start_logit, end_logit)

@@ -59,7 +59,7 @@ class Regression(Classification):
         return errors.square().sum(), 0.0, len(scores)
 
     def line(self, interval: "Interval") -> str:
-        error = math.nan
+        error = math.nan  # if all steps of the interval were skipped
         if interval.sums["steps"]:
             error = math.sqrt(interval.sums["loss"] / interval.sums["steps"])
         return official_line(interval, self.total_steps, f"root mean squared error: {error:f}")

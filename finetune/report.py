@@ -75,10 +75,12 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     columns = recipe_figures["columns"].split()
     same_languages = set(languages) == set(columns) - {AVERAGE}
     rows = {}
-    for size, cells in recipe_figures["figures"].get(metric, {}).items():
-        if isinstance(cells, str):  # a whole row of the recipe's table
-            numbers = [float(number) for number in cells.split()]
+    for size, printed in recipe_figures["figures"].get(metric, {}).items():
+        if isinstance(printed, str):  # a whole row of the recipe's table
+            numbers = [float(number) for number in printed.split()]
             cells = {"table": recipe_figures["table"], **dict(zip(columns, numbers, strict=True))}
+        else:
+            cells = printed
         row = {language: cells[language] for language in languages if language in cells}
         if same_languages:
             row[AVERAGE] = cells[AVERAGE]
@@ -129,7 +131,8 @@ class Table:
         summary = {}
         for column in rows[0]:
             scores = [row[column] for row in rows]
-            summary[column] = (fmean(scores), stdev(scores) if len(scores) > 1 else 0.0)
+            deviation = stdev(scores) if len(scores) > 1 else 0.0
+            summary[column] = (fmean(scores), deviation)
         return summary
 
     def cells(self) -> list[list[str]]:
@@ -137,7 +140,9 @@ class Table:
         summary = self.summary()
 
         def line(name: str, row: Mapping[str, float]) -> list[str]:
-            return [name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)]
+            """A line of the table. Rows of the paper may lack a column."""
+            cells = [f"{row[column]:.2f}" if column in row else "" for column in summary]
+            return [name, *cells]
 
         lines = [["", *summary]]
         lines += [line(f"seed {seed}", row) for seed, row in self.full_rows().items()]

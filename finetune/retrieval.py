@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from evaluation.encode import SentenceBatch, encode_layer, sentence_vectors
+from evaluation.encode import SentenceBatch, encode, encode_layer, sentence_vectors
 from evaluation.pooling import layer_number
 from evaluation.retrieval import hits
 from finetune.flags import RetrievalFlags
@@ -30,9 +30,11 @@ from model.checkpoint.folder import ModelFiles
 from model.checkpoint.read import Checkpoint
 from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
+from model.tasks import RETRIEVAL
 from reader.batching import padded_batches
 from reader.corpus import MANIFEST, Corpus
 from reader.pairs import PairRows
+from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -115,7 +117,7 @@ class Retrieval(Task):
             check_teacher(flags, self.rows, self.config.hidden_size)
             digests["teacher"] = digest_of_files([flags.teacher])
         self.identity = identity_of(
-            flags, "retrieval", start_of_seed.values(), self.config, self.tokenizer, **digests
+            flags, RETRIEVAL, start_of_seed.values(), self.config, self.tokenizer, **digests
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
@@ -269,10 +271,10 @@ class Retrieval(Task):
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
         flags = self.flags.of_seed(self.seed)
-        settings = {"task": "retrieval", "reading": {"layer": self.layer, "pooling": flags.pooling}}
+        settings = {"task": RETRIEVAL, "reading": {"layer": self.layer, "pooling": flags.pooling}}
         facts = {
             "name": "ERNIE-M, retrieval",
-            "task": "retrieval",
+            "task": RETRIEVAL,
             "data": flags.train_set,
             "languages": self.languages,
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
@@ -283,6 +285,20 @@ class Retrieval(Task):
 def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
     """The number of the layer that is trained and searched. The pooled [CLS] is of the top layer."""
     return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
+
+
+def encode_texts(
+    texts: Sequence[str], flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer
+) -> np.ndarray:
+    """The vectors of texts at the layer that is searched, [N, H].
+
+    With --layer sweep, those at each layer, [L + 1, N, H].
+    """
+    sentences = tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)  # [CLS] S [SEP] each
+    if flags.layer == "sweep":
+        return encode(model, sentences, specials=flags.pooling == "specials")
+    layer = layer_of(flags, model.config.num_hidden_layers)
+    return encode_layer(model, sentences, layer, flags.pooling)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> PairVectors:

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import paddle
 
-from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin
 from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.centring import means_of_checkpoint, means_of_sentences, sentences_to_centre_on
 from finetune.command import begin, pace_of, run_folder, write_report
 from finetune.flags import RetrievalFlags
-from finetune.retrieval import Retrieval, layer_of
+from finetune.retrieval import Retrieval, encode_texts, layer_of
 from finetune.setup import fit_length, make_encoder, open_encoder, open_start
 from model.checkpoint.read import READING, Checkpoint, open_checkpoint
 from model.device import summary
@@ -75,32 +74,14 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     flags = fit_length(flags, first_start)
     if not flags.do_train:
         flags = vectors_as_trained(flags, first_start)
-    # The start is a step folder with --init_checkpoint; without any flag the weights are random.
-    starts_from_params = flags.init_pretraining_params and not flags.init_checkpoint
-    if flags.init_task and starts_from_params:
-        for start in start_of_seed.values():
-            check_task(start, flags.init_task)
-    if flags.do_train:
-        train_and_search_seeds(flags, start_of_seed, bitexts, sentences, stop)
-    else:
-        search_seeds(flags, start_of_seed, bitexts, sentences)
-
-
-def train_and_search_seeds(
-    flags: RetrievalFlags,
-    start_of_seed: Mapping[int, Checkpoint | None],
-    bitexts: list[Bitext],
-    sentences: Mapping[str, list[str]],
-    stop: StopSignal,
-) -> None:
-    """Train each seed, and search with its best model; then write the report.
-
-    Args:
-        start_of_seed: seed -> the weights that it starts from; None: random ones.
-        sentences: language -> the sentences of --centre_on.
-    """
-    task = Retrieval(flags, start_of_seed)
+    check_starts(flags, start_of_seed)
     results = {}
+    if not flags.do_train:
+        for seed, start in start_of_seed.items():
+            results[seed] = search_start(flags, seed, start, bitexts, sentences)
+        report_seeds(flags, results)
+        return
+    task = Retrieval(flags, start_of_seed)
     with run_folder(flags, task.identity) as folder:
         for seed in flags.seeds:
             seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
@@ -114,26 +95,29 @@ def train_and_search_seeds(
         report_seeds(flags, results)
 
 
-def search_seeds(
+def search_start(
     flags: RetrievalFlags,
-    start_of_seed: Mapping[int, Checkpoint | None],
+    seed: int,
+    start: Checkpoint | None,
     bitexts: list[Bitext],
     sentences: Mapping[str, list[str]],
-) -> None:
-    """Search with the weights of each seed, and write the report. Arguments: see `train_and_search_seeds`."""
-    results = {}
-    for seed in flags.seeds:
-        model, tokenizer = open_encoder(flags, start_of_seed[seed], flags.dtype, seed)
-        precision = in_words(flags.dtype, flags.cpu_bf16)
-        logger.info("%s", summary(precision, distributed.world_size()))
-        if flags.cpu_bf16:
-            use_cpu_bf16(model)
-        if sentences:
-            means = means_of_sentences(sentences, flags, model, tokenizer)
-        else:
-            means = means_of_checkpoint(start_of_seed[seed], flags, model, bitexts)
-        results[seed] = search(flags, seed, model, tokenizer, bitexts, means)
-    report_seeds(flags, results)
+) -> SearchResult | None:
+    """Search with the weights of a seed, without training.
+
+    Args:
+        start: the weights; None: random ones.
+        sentences: language -> the sentences of --centre_on; empty: the means beside the weights are taken.
+    """
+    model, tokenizer = open_encoder(flags, start, flags.dtype, seed)
+    precision = in_words(flags.dtype, flags.cpu_bf16)
+    logger.info("%s", summary(precision, distributed.world_size()))
+    if flags.cpu_bf16:
+        use_cpu_bf16(model)
+    if sentences:
+        means = means_of_sentences(sentences, flags, model, tokenizer)
+    else:
+        means = means_of_checkpoint(start, flags, model, bitexts)
+    return search(flags, seed, model, tokenizer, bitexts, means)
 
 
 def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
@@ -154,9 +138,14 @@ def vectors_as_trained(flags: RetrievalFlags, checkpoint: Checkpoint | None) -> 
 
     A flag that was given stays.
     """
-    reading = checkpoint.settings.get(READING, {}) if checkpoint else {}
-    names = [name for name in ("pooling", "layer") if name in reading and name not in flags.on_command_line]
-    return dataclasses.replace(flags, **{name: str(reading[name]) for name in names})
+    if checkpoint is None:
+        return flags
+    reading = checkpoint.settings.get(READING, {})
+    recorded = {}
+    for name in ("pooling", "layer"):
+        if name in reading and name not in flags.on_command_line:
+            recorded[name] = str(reading[name])  # a layer is recorded as a number
+    return dataclasses.replace(flags, **recorded)
 
 
 def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:
@@ -174,12 +163,17 @@ def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:
     return bitexts
 
 
-def check_task(checkpoint: Checkpoint, init_task: str) -> None:
-    """Refuse weights that were not fine-tuned for the task of --init_task."""
-    if checkpoint.task == init_task:
+def check_starts(flags: RetrievalFlags, start_of_seed: Mapping[int, Checkpoint | None]) -> None:
+    """Refuse weights of --init_pretraining_params that were not fine-tuned for the task of --init_task."""
+    # With --init_checkpoint the starts are its step folder instead.
+    if not flags.init_task or not flags.init_pretraining_params or flags.init_checkpoint:
         return
-    fact = f"were fine-tuned for {checkpoint.task}" if checkpoint.task else "were not fine-tuned"
-    raise UserError(f'{checkpoint.path}: its weights {fact}, and --init_task wants {init_task} ("": any)')
+    for start in start_of_seed.values():
+        if start.task != flags.init_task:
+            fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
+            raise UserError(
+                f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
+            )
 
 
 def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:
@@ -222,8 +216,9 @@ def search(
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
     random_model = None
-    is_trained = flags.do_train or flags.init_pretraining_params
-    if flags.untrained and is_trained and seed == flags.seeds[0]:  # one random model for all seeds
+    is_model_random = not flags.do_train and not flags.init_pretraining_params
+    is_first_seed = seed == flags.seeds[0]  # one random model is searched for all seeds
+    if flags.untrained and is_first_seed and not is_model_random:
         paddle.seed(seed)
         random_model = ErnieMModel(model.config)
         if flags.cpu_bf16:
@@ -238,10 +233,10 @@ def search(
             write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", sweep)
         return None
     layer = layer_of(flags, model.config.num_hidden_layers)
-    trained = search_layer(flags, model, tokenizer, layer, bitexts, means)
+    trained = search_layer(flags, model, tokenizer, bitexts, means)
     untrained = {}
     if random_model is not None:
-        untrained = search_layer(flags, random_model, tokenizer, layer, bitexts, means={})
+        untrained = search_layer(flags, random_model, tokenizer, bitexts, means={})
     if distributed.is_main():
         write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
     return SearchResult(layer, trained, untrained)
@@ -251,16 +246,18 @@ def search_layer(
     flags: RetrievalFlags,
     model: ErnieMModel,
     tokenizer: Tokenizer,
-    layer: int,
     bitexts: list[Bitext],
     means: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, Matches]]:
-    """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches."""
+    """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches.
+
+    Args:
+        means: language -> its mean at this layer, [H]; empty: no search has centred vectors.
+    """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
-        # [N, H] each
-        english = encode_layer(model, _ids(tokenizer, bitext.translations, flags), layer, flags.pooling)
-        foreign = encode_layer(model, _ids(tokenizer, bitext.sentences, flags), layer, flags.pooling)
+        english = encode_texts(bitext.translations, flags, model, tokenizer)  # [N, H]
+        foreign = encode_texts(bitext.sentences, flags, model, tokenizer)  # [N, H]
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
         if means:
             english = english - means["en"]
@@ -292,11 +289,11 @@ def search_layers(
         means: language -> its mean at each layer, [L + 1, H]. With them two rows more are of centred vectors,
             by cosine and by margin, each at its own layer.
     """
-    specials = flags.pooling == "specials"  # whether [CLS] and [SEP] are in the mean
 
     def search_one(bitext: Bitext) -> tuple[dict[str, float], dict[str, int]]:
-        english = encode(model, _ids(tokenizer, bitext.translations, flags), specials=specials)
-        foreign = encode(model, _ids(tokenizer, bitext.sentences, flags), specials=specials)  # [L + 1, N, H]
+        """Row -> the share of sentences found, and row -> layer for the rows that choose one."""
+        english = encode_texts(bitext.translations, flags, model, tokenizer)  # [L + 1, N, H]
+        foreign = encode_texts(bitext.sentences, flags, model, tokenizer)  # [L + 1, N, H]
         accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
         rows = {f"layer {layer}": accuracy for layer, accuracy in enumerate(accuracies)}
         splits = {CHOSEN: choose_on_half(english, foreign)}
@@ -304,7 +301,7 @@ def search_layers(
             english = english - means["en"][:, None]  # the means as [L + 1, 1, H]
             foreign = foreign - means[bitext.language][:, None]
             splits[f"centred, {CHOSEN}"] = choose_on_half(english, foreign)
-            splits[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, found_by_margin)
+            splits[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, find=found_by_margin)
         rows |= {name: split.accuracy for name, split in splits.items()}
         layers = {name: split.layer for name, split in splits.items()}
         return rows, layers
@@ -317,11 +314,6 @@ def search_layers(
         for name, layer in layers.items():
             sweep.layers.setdefault(name, {})[language] = layer
     return sweep
-
-
-def _ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[np.ndarray]:
-    """[CLS] S [SEP] of each text."""
-    return tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
 
 
 def _search_all(bitexts: list[Bitext], search_one: Callable[[Bitext], T]) -> dict[str, T]:

@@ -15,7 +15,8 @@ from finetune.task import SupervisedTask
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
 from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.config import FIRST_POSITION, ErnieMConfig
+from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
 from training.engine import Engine
 from training.optimizer import FULL_RATE, build_optimizer
@@ -72,7 +73,7 @@ def read_config(flags: Any, checkpoint: Checkpoint | None) -> ErnieMConfig:
 
 def longest_input(config: ErnieMConfig) -> int:
     """The longest input that a model has room for, in tokens, special tokens included."""
-    return config.max_position_embeddings - 2  # positions begin with 2
+    return config.max_position_embeddings - FIRST_POSITION
 
 
 def fit_length(flags: Flags, checkpoint: Checkpoint | None) -> Flags:
@@ -186,7 +187,8 @@ def make_encoder(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: the weights are random")
     else:
-        load_from(model, checkpoint, optional, ignore=("classifier.", "lm_head.", "language_embeddings."))
+        heads = ("classifier.", "lm_head.", "language_embeddings.")
+        load_from(model, checkpoint, optional=optional, ignore=heads)
     return model
 
 

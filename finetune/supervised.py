@@ -76,9 +76,9 @@ def run_seed(
         gc.collect()
     if not test_paths:
         return True
-    best = folder.selected()
+    selected = folder.selected()
     engine = trained_engine(task, open_checkpoint(folder.path / BEST))
-    return predict_tests(task, engine, test_paths, best.epoch, best.step, stop)
+    return predict_tests(task, engine, test_paths, selected.epoch, selected.step, stop)
 
 
 def evaluate_and_predict(task: SupervisedTask, test_paths: list[str]) -> None:
@@ -161,7 +161,7 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
     first_scores = next(iter(evaluations.values())).scores
     # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
     # pattern.
-    scores_by_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
+    scores_by_place = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables = []
     for place, (pattern, by_language) in enumerate(first_scores.items()):
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
@@ -169,7 +169,7 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
         metrics = next(iter(by_language.values()))  # every language has the same
         for metric in metrics:
             rows = {}
-            for seed, scores in scores_by_seed.items():
+            for seed, scores in scores_by_place.items():
                 rows[seed] = {language: values[metric] for language, values in scores[place].items()}
             figures = report.figures(recipe, metric, list(by_language))
             tables.append(report.Table(f"{metric}, {pattern}", rows, figures))

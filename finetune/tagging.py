@@ -75,7 +75,7 @@ class Tagging(SupervisedTask):
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
         label_pieces = reading.get("label_pieces", "first")
         if reading.get("official_compat"):
-            label_pieces = "leading"  # `OfficialTagging.decode` reads the tag of a word there
+            label_pieces = "leading"  # the pieces at which `OfficialTagging.decode` reads the tags of words
         return cls(tokenizer, labels, max_seq_len, label_pieces)
 
     def reading(self) -> dict[str, Any]:
@@ -109,7 +109,8 @@ class Tagging(SupervisedTask):
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         is_labelled = batch.labels != tagging.IGNORED  # [R, T]
         labels = np.where(is_labelled, batch.labels, 0)[..., None]  # [R, T, 1]; an ignored one may be any
-        losses = -np.take_along_axis(log_probabilities, labels, -1)[..., 0] * is_labelled  # [R, T]
+        log_likelihoods = np.take_along_axis(log_probabilities, labels, -1)[..., 0]  # [R, T]
+        losses = -log_likelihoods * is_labelled  # [R, T]
         sums = np.bincount(batch.sentences, weights=losses.sum(1))  # [B]
         counts = np.bincount(batch.sentences, weights=is_labelled.sum(1))  # [B]
         return float((sums / counts).sum())

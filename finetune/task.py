@@ -153,7 +153,7 @@ class SupervisedTask:
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
-        ((_, sent),) = self.send_batches(model, [batch])  # one batch
+        _, sent = self.send_batches(model, [batch])[0]
         outputs = self.outputs(model, sent)
         loss = self.evaluation_loss(batch, outputs, sent) if labelled else 0.0
         arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
@@ -305,7 +305,7 @@ class SupervisedTask:
 
     def epoch_of(self, step: int) -> int:
         """The epoch, from 0, of an optimizer step, from 1."""
-        return bisect_left(self._epoch_ends, step)
+        return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
     def line(self, interval: "Interval") -> str:
         batch: GlobalBatch = interval.data

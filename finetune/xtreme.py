@@ -226,6 +226,7 @@ def read_matches(path: Path, gold: Path, language: str) -> ScoredFile:
     accuracy.
     """
     (bitext,) = read_bitexts(gold, [language])
+    # Line n of one side translates line n of the other, so the answer to English sentence n should be n.
     labels = [str(number) for number in bitext.alphabetical_order()]
     predicted = [cells[0] for cells in _rows(path)]
     if len(predicted) != len(labels):
