@@ -88,7 +88,7 @@ class Model:
             pair = text if isinstance(text, list | tuple) else [text]
             if not 1 <= len(pair) <= 2:
                 raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
-            requests.append(dict(zip(("text_a", "text_b"), pair)))
+            requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
         return self._answer("classify", requests)
 
     def zero_shot(
@@ -150,9 +150,10 @@ class Model:
         answerer = self._answerer("encode", pooling=pooling, layer=layer, centre=centred)
         inputs = [answerer.parse({"text": text}) for text in sentences]
         vectors = [answerer.vectors([])]  # [0, H], the result if there are no texts
-        for part in _in_parts(range(len(inputs)), "encoding"):
-            part_languages = None if languages is None else [languages[number] for number in part]
-            vectors.append(answerer.vectors([inputs[number] for number in part], part_languages))
+        for numbers in _in_parts(range(len(inputs)), "encoding"):
+            part = [inputs[number] for number in numbers]
+            part_languages = None if languages is None else [languages[number] for number in numbers]
+            vectors.append(answerer.vectors(part, part_languages))
         return np.concatenate(vectors)
 
     def similarity(

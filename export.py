@@ -61,8 +61,9 @@ def main() -> None:
 
     setup_console()
     output = Path(flags.output)
-    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not is_free and exported_settings(output) is None:
+    is_empty_folder = output.is_dir() and not any(output.iterdir())
+    holds_something = output.exists() and not is_empty_folder
+    if holds_something and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
@@ -70,9 +71,12 @@ def main() -> None:
     if task == MASKED_LM:
         task = ENCODING
         logger.info("the encoder is exported, without the masked-LM head and the language table")
-    layer_name = flags.layer
-    if layer_name is None:  # for an encoder, the layer that it was trained to make vectors of
-        layer_name = loaded.reading.get("layer", "top") if task == ENCODING else "top"
+    if flags.layer is not None:
+        layer_name = flags.layer
+    elif task == ENCODING:
+        layer_name = loaded.reading.get("layer", "top")  # that of the training for retrieval
+    else:
+        layer_name = "top"
     layer = layer_number(layer_name, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")

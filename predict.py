@@ -130,11 +130,11 @@ class Request(NamedTuple):
     """A request that was read.
 
     Attributes:
-        id: its "id", which is returned with the answer; empty if it has none.
+        id_entry: {"id": its id}, which is returned in the answer; {} if it has none.
         content: what the answerer's `parse` made of it.
     """
 
-    id: dict
+    id_entry: dict
     content: Any
 
 
@@ -157,8 +157,8 @@ def read_requests(path: str, parse: Callable[[dict], Any], skip_wrong: bool = Fa
             continue
         try:
             values = parse_object(line)
-            id_ = {"id": values["id"]} if "id" in values else {}
-            requests.append(Request(id_, parse(values)))
+            id_entry = {"id": values["id"]} if "id" in values else {}
+            requests.append(Request(id_entry, parse(values)))
         except UserError as error:
             line_error = UserError(f"{name}, line {number}: {error}")
             if not skip_wrong:
@@ -225,8 +225,7 @@ def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO
     for part in parts:
         answers = answerer.answer([request.content for request in part])
         for request, answer in zip(part, answers, strict=True):
-            # `request.id` is {"id": ...}, or empty if the request had none.
-            file.write(json.dumps(request.id | answer, ensure_ascii=False) + "\n")
+            file.write(json.dumps(request.id_entry | answer, ensure_ascii=False) + "\n")
         file.flush()
 
 

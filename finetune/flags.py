@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from finetune.report import check_recipe
-from model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
+from model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 from utils.errors import UserError
 from utils.options import (
     NonNegativeFloat,
@@ -22,7 +22,7 @@ from utils.options import (
     option,
 )
 
-TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, "retrieval")
+FINE_TUNED_TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, RETRIEVAL)
 # Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
 MEAN = "mean"
 LAST = "last"
@@ -343,7 +343,7 @@ class RetrievalFlags(TrainingFlags):
     init_pretraining_params: str | None = option(None, free=True)
     """The weights; %d is replaced by the seed, as in checkpoints/seed_%d/best. Default: random weights."""
 
-    init_task: Literal[TASKS] | None = option(None, free=True)
+    init_task: Literal[FINE_TUNED_TASKS] | None = option(None, free=True)
     """The task for which the weights must have been fine-tuned; others are refused."""
 
     init_checkpoint: str | None = option(None, free=True)

@@ -20,6 +20,7 @@ from finetune.setup import fit_length, make_encoder, open_encoder, open_start
 from model.checkpoint.read import READING, Checkpoint, open_checkpoint
 from model.device import summary
 from model.ernie_m import ErnieMModel
+from model.tasks import RETRIEVAL
 from reader.bitext import Bitext, read_bitexts
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -395,7 +396,7 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         title = f"mean of both directions, {measure}, {kind_of_vectors}"
         tables.append(report.Table(title, rows, untrained=untrained))
     facts: dict[str, Any] = {
-        "task": "retrieval",
+        "task": RETRIEVAL,
         "pooling": flags.pooling,
         "score": flags.score,
         "layers": layers,

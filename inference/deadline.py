@@ -32,7 +32,7 @@ class TimedConnection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(LONGEST_WAIT, self._transport.abort)
 
     def stop_timer(self) -> None:
-        """Keep the connection open: its request has arrived, or the connection is closed."""
+        """Stop waiting: the whole request has arrived, or the connection was closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -83,6 +83,6 @@ def watch_requests(app: App) -> App:
 
 
 def _has_body(scope: Scope) -> bool:
-    """Whether the headers announce a body. Those of "content-length: 0" do not."""
-    names = [name for name, value in scope["headers"] if value != b"0"]
-    return b"content-length" in names or b"transfer-encoding" in names
+    """Whether the headers announce a body."""
+    headers = dict(scope["headers"])  # the names are in lower case
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"

@@ -15,6 +15,7 @@ paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so inference/onnx.py wri
 import errno
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -117,14 +118,15 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
         is_labelled = task == CLASSIFICATION and b"label" in header
         if is_labelled:
             label_ids = {label: id_ for id_, label in enumerate(loaded.labels)}
-        examples = islice(read_classification(path, label_ids, labels=is_labelled), MOST_CHECKED)
-        # A file of a tagging task joins its words with a character of their own.
-        texts = [example._replace(text_a=example.text_a.replace(JOINT, " ")) for example in examples]
+        examples = []
+        for example in islice(read_classification(path, label_ids, labels=is_labelled), MOST_CHECKED):
+            # A file of a tagging task joins its words with a character of their own.
+            examples.append(example._replace(text_a=example.text_a.replace(JOINT, " ")))
         if is_labelled:
-            labels = [example.label for example in texts]
+            labels = [example.label for example in examples]
     else:
-        texts = list(islice(Sentences(path), MOST_CHECKED))
-    features = EncodePairs(tokenizer, loaded.longest)(texts)
+        examples = list(islice(Sentences(path), MOST_CHECKED))
+    features = EncodePairs(tokenizer, loaded.longest)(examples)
     rows = [feature.ids for feature in features]
     return CheckSet(f"{len(rows)} texts of {Path(path).name}", rows, labels)
 
@@ -180,7 +182,7 @@ def export(
         if name == "onnx-int8":
             report.int8.update(agreement(task, check_set, expected, outputs))
             logger.info("onnx-int8: %s", in_words(report.int8))
-        elif not difference <= TOLERANCE:  # true also for nan
+        elif difference > TOLERANCE or math.isnan(difference):
             raise UserError(
                 f"{name}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
                 f"{TOLERANCE:.0e}; nothing was written"
@@ -208,7 +210,7 @@ def _save_paddle(graph: "ExportedGraph", path: Path) -> None:
 
     ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
     paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
-    # The file has these parameters and those of the head: it must be larger than these.
+    # The file has these parameters and those of the head, so it must be at least as large as these.
     parameters = list(graph.encoder.embeddings.parameters())
     for layer in graph.layers:
         parameters += layer.parameters()
@@ -257,7 +259,7 @@ def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_i
     outputs_of_rows: Outputs = [{} for _ in rows]
     for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
         for name, values in engine(ids).items():
-            is_per_token = "length" in TASKS[task].outputs[name]
+            is_per_token = "length" in TASKS[task].outputs[name]  # among the axes of the output
             for number, value in zip(numbers, values):
                 outputs_of_rows[number][name] = value[: len(rows[number])] if is_per_token else value
     return outputs_of_rows
@@ -284,6 +286,7 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
         return {"cosine": float((vectors_before * vectors_after).sum(axis=1).mean())}
     decisions_before = _decisions(task, before)
     decisions_after = _decisions(task, after)
+    # All decisions of an input, one after the other: a text has as many tags as tokens.
     equal = np.concatenate([a == b for a, b in zip(decisions_before, decisions_after)])
     change: dict[str, Any] = {"decisions": float(equal.mean())}
     if check_set.labels is not None:

@@ -77,7 +77,8 @@ class ExportedGraph(nn.Layer):
         # Pads are hidden from all rows but their own, so that no row is empty.
         is_itself = paddle.eye(input_ids.shape[1]).astype("bool")  # [T, T]
         is_seen = (is_real.unsqueeze(2) & is_real.unsqueeze(1)) | is_itself  # [B, T, T]
-        mask = BiasMask(((1.0 - is_seen.astype(x.dtype)) * MASK_VALUE).unsqueeze(1))
+        bias = (1.0 - is_seen.astype(x.dtype)) * MASK_VALUE  # [B, T, T]
+        mask = BiasMask(bias.unsqueeze(1))
         for layer in self.layers:
             x = layer(x, mask)
         return x
@@ -87,4 +88,4 @@ def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
     """[B, T] ids -> [B, T] positions: 2, 3, ... over the real tokens, 1 at pads."""
     is_real = (input_ids != pad_token_id).astype("int64")
     positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # of the real tokens
-    return (positions - PAD_POSITION) * is_real + PAD_POSITION
+    return (positions - PAD_POSITION) * is_real + PAD_POSITION  # at a pad the product is 0

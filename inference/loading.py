@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.centring import LanguageMeans
+from finetune.classification import names_of_ids
 from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
 from model.checkpoint.manifest import check_model
-from model.checkpoint.read import LANGUAGE_MEANS
-from model.config import ErnieMConfig
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING
+from model.config import FIRST_POSITION, ErnieMConfig
 from model.tasks import ENCODING, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -68,7 +69,7 @@ class LoadedModel:
     @property
     def longest(self) -> int:
         """The longest input in tokens, special tokens included."""
-        return self.config["max_position_embeddings"] - 2  # positions begin at 2
+        return self.config["max_position_embeddings"] - FIRST_POSITION
 
     @property
     def num_layers(self) -> int:
@@ -203,7 +204,7 @@ def load(
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
     """The config.json of an exported folder; None for other folders."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     config_json = read_json(path) if path.is_file() else {}
     return config_json if "export" in config_json else None
 
@@ -230,7 +231,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         labels=config_json.get("labels", []),
         engine_name=engine,
         amp=amp,
-        reading=config_json.get("reading", {}),
+        reading=config_json.get(READING, {}),
         exported_layer=export["layer"],
         language_means_path=means_path if means_path.is_file() else None,
     )
@@ -271,7 +272,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
         tokenizer=tokenizer,
         labels=_labels_of(checkpoint, task),
         engine_name="dygraph",
-        reading=checkpoint.settings.get("reading", {}),
+        reading=checkpoint.settings.get(READING, {}),
         model=model,
         autocast=autocast,
         languages=languages,
@@ -284,7 +285,7 @@ def _labels_of(checkpoint: "Checkpoint", task: str | None) -> list[str]:
     if task is None or not TASKS[task].has_labels:
         return []
     count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
-    labels = checkpoint.labels or [str(number) for number in range(count)]
+    labels = checkpoint.labels or names_of_ids(count)
     if len(labels) != count:
         raise UserError(
             f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json"

@@ -366,7 +366,8 @@ def means_of_checkpoint(options: MiningOptions, languages: tuple[str, str]) -> d
         return {}  # without opening the model, which a run that goes on may not need
     encoder = encoder_of(options)
     means = encoder.model.language_means
-    if encoder.pooling != MEANS_POOLING or not set(languages) <= set(means.languages):
+    has_both = set(means.languages).issuperset(languages)
+    if encoder.pooling != MEANS_POOLING or not has_both:
         return {}
     by_language = means.by_language()
     return {language: by_language[language][encoder.layer] for language in languages}
@@ -388,8 +389,8 @@ def find_neighbours(
     if missing:
         logger.info("indexing %s vectors", f"{target_count:,}")
         index = index_of(targets, target_count)
-        initial = len(paths) - len(missing)
-        progress = Progress(len(paths), "searching", initial=initial, unit="parts")
+        searched_before = len(paths) - len(missing)
+        progress = Progress(len(paths), "searching", initial=searched_before, unit="parts")
         for number in missing:
             cosines, numbers = index.search(queries[number], min(neighbours, target_count))
             with atomic_file(paths[number]) as file:

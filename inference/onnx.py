@@ -29,12 +29,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from inference.engines import INT8_LARGEST
+from model.config import FIRST_POSITION
 from model.tasks import ENCODING, POOLED, TASKS, outputs_of
 
 OPSET = 20  # the first opset with Gelu
 IR_VERSION = 9  # the version of ONNX's file format when that opset appeared
 MASKED_SCORE = -1e4  # added to the score of a pad, as in model/attention.py
-FIRST_POSITION_SHIFT = 1  # the n-th token that is no pad, n from 1, has position n + 1
 _ALIGNED = 4096  # bytes; an array begins at a multiple, so that the file can be mapped to memory
 
 
@@ -87,7 +87,8 @@ class _EncoderGraph:
     def stored(self, name: str, array: np.ndarray) -> str:
         """Add an array to the data file; returns its name."""
         array = np.ascontiguousarray(array)
-        self.data.write(bytes(-self.data.tell() % _ALIGNED))  # zeros up to the next multiple
+        padding = (-self.data.tell()) % _ALIGNED  # the number of bytes up to the next multiple
+        self.data.write(bytes(padding))  # zeros
         tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
         place = {"location": Path(self.data.name).name, "offset": self.data.tell(), "length": array.nbytes}
@@ -149,24 +150,29 @@ class _EncoderGraph:
         """
         node = self.node
         constant = self.constant
-        is_real = node("Not", node("Equal", "input_ids", "pad_id"))
-        is_real = node("Cast", is_real, to=TensorProto.INT64)  # [B, T], 0 or 1
+        is_token = node("Not", node("Equal", "input_ids", "pad_id"))  # [B, T], bool
+        is_real = node("Cast", is_token, to=TensorProto.INT64)  # [B, T], 0 or 1
         is_real_flat = node("Reshape", is_real, "flat")  # [B * T]
         places = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n], 0 to B * T - 1
         ids = node("Gather", node("Reshape", "input_ids", "flat"), places)  # [n]
-        constant("shift", FIRST_POSITION_SHIFT, np.int64)
-        positions = node("Add", node("CumSum", is_real, "one"), "shift")  # [B, T]
-        positions = node("Gather", node("Reshape", positions, "flat"), places, name="position_ids")  # [n]
+        # The n-th token of a row, n from 1, has position FIRST_POSITION + n - 1.
+        shift = constant("shift", FIRST_POSITION - 1, np.int64)
+        token_numbers = node("CumSum", is_real, "one")  # [B, T]; the input "one" is the axis
+        padded_positions = node("Add", token_numbers, shift)  # [B, T]
+        positions = node(
+            "Gather", node("Reshape", padded_positions, "flat"), places, name="position_ids"
+        )  # [n]
 
         shape = node("Shape", "input_ids")
-        token_of_place = node("Sub", node("CumSum", is_real_flat, "zero"), "one")  # [B * T]
+        tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
+        token_of_place = node("Sub", tokens_so_far, "one")  # [B * T]
         # A cell with a pad has the number of the token before it.
         self.token_of_cell = node("Reshape", token_of_place, shape)  # [B, T]
         self.first_tokens = node("Gather", self.token_of_cell, "zero", axis=1)  # [B]
         # Heads are rows of D numbers: row i * N + h of [n, N, D] is row (b * N + h) * T + t of [B, N, T, D].
-        row = node("Unsqueeze", node("Mul", self.token_of_cell, "heads"), "one")
-        constant("each_head", np.arange(heads)[:, None], np.int64)
-        self.to_heads = node("Add", row, "each_head")  # [B, N, T]
+        first_row = node("Unsqueeze", node("Mul", self.token_of_cell, "heads"), "one")  # [B, 1, T]
+        each_head = constant("each_head", np.arange(heads)[:, None], np.int64)  # [N, 1]
+        self.to_heads = node("Add", first_row, each_head)  # [B, N, T]
         length = node("Gather", shape, "one")
         # The place of a token is b * T + t, so its row (b * N + h) * T + t is place + (b * (N - 1) + h) * T.
         sentence = node("Unsqueeze", node("Div", places, length), "one")  # [n, 1], b
@@ -304,7 +310,7 @@ def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, 
         int8 [I, O], and the float32 scales by which they are multiplied, [1, O] or [I, 1].
     """
     scale = np.abs(weight).max(axis=axis, keepdims=True) / np.float32(largest)
-    scale[scale == 0] = 1.0
+    scale[scale == 0] = 1.0  # all its numbers are 0, and stay 0
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 

@@ -46,8 +46,9 @@ def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
     predictions = []
     if model.task is not None:
         predictions += TASKS[model.task].predictions
+    # An exported folder with a head has no vectors: its outputs are those of the head alone.
     is_export_with_head = model.exported_layer is not None and model.task is not None
-    if not is_export_with_head:  # whose outputs are those of the head alone
+    if not is_export_with_head:
         predictions += TASKS[ENCODING].predictions
     predictions += OF_ANY_MODEL
     unavailable = {"encode"}  # which only programs need, and they have predict.py
@@ -75,9 +76,9 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
     centred = False
     if "align" in answerers:
         centred = answerers["align"].centre
-        encoder = answerers["align"].encode.model
-        if encoder.exported_layer is None:  # an exported folder has one layer
-            layers = encoder.num_layers
+        loaded = answerers["align"].encode.model
+        if loaded.exported_layer is None:  # an exported folder has one layer, so there is nothing to choose
+            layers = loaded.num_layers
     return {
         "tasks": list(answerers),
         "languages": languages,

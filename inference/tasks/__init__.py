@@ -71,6 +71,8 @@ class TaskOptions:
 class Answerer(Protocol):
     """One prediction on one model: it parses requests one by one and answers many at once.
 
+    The classes for `inference.serve.LIMITED_WORDS` also have a method `check_length`.
+
     Attributes:
         fields: None: the server does not offer it.
     """

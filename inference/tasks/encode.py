@@ -91,7 +91,7 @@ class EncodeTexts:
         layer = request.get("layer", self.layer)
         if not is_whole(layer) or not 0 <= layer <= self.model.num_layers:
             raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
-        return self.at(layer).layer
+        return self.at(layer).layer  # `at` refuses a layer that an exported folder does not have
 
     def answer(self, texts: list[str]) -> list[dict]:
         return [{"vector": [round(float(x), 6) for x in vector]} for vector in self.vectors(texts)]

@@ -209,8 +209,8 @@ class AnswerQuestions(FineTunedTask):
             contexts.append(context)
         file = QuestionFile(path=None, contexts=contexts, questions=questions)
         windows = make_windows(file, self.task.tokenizer, self.task.cut)
-        spans = self.predictions(self.task.encode(windows))
-        return [_as_json(ranked[: self.top_k]) for ranked in self.task.rank(windows, spans)]
+        scores = self.predictions(self.task.encode(windows))  # `SpanScores` of each window
+        return [_as_json(ranked[: self.top_k]) for ranked in self.task.rank(windows, scores)]
 
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class FillMasks(MaskedLmTask):
                 languages = np.where(is_mask, request.language, NO_LANGUAGE)
             with self.autocast():
                 inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
-                states = self.model.encode(inputs, paddle.to_tensor(np.flatnonzero(is_mask)))
+                states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
             hidden.append(states.astype("float32"))
             counts.append(int(is_mask.sum()))
         candidates = iter(self.likeliest(paddle.concat(hidden)))  # of each mask of all requests
@@ -197,7 +197,7 @@ class ProbeTranslation(MaskedLmTask):
         with self.autocast():
             (on_device,) = to_device([batch])
             stage1 = on_device.stage1
-            states = self.model.encode(stage1.inputs, stage1.placeholders)
+            states = self.model.encode(stage1.inputs, positions=stage1.placeholders)
         tokens_of_slots = self.likeliest(states.astype("float32"))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
         # A slot is a placeholder; `slot_sentences` has the number of its text.

@@ -131,9 +131,9 @@ class ClassifyByLabels(FineTunedTask):
         """The answer from the logits for each label, [labels, C]."""
         if _is_by_contradiction(request):
             columns = [self.inference_labels.contradiction, self.inference_labels.entailment]
-            probabilities = softmax(logits[:, columns])[:, 1]  # [labels]
+            probabilities = softmax(logits[:, columns])[:, 1]  # [labels], of entailment
         else:
-            probabilities = softmax(logits[:, self.inference_labels.entailment])  # [labels]
+            probabilities = softmax(logits[:, self.inference_labels.entailment])  # over the labels, [labels]
         best_first = np.argsort(-probabilities, kind="stable")
         return {
             "label": request.labels[best_first[0]],
