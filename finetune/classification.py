@@ -59,10 +59,10 @@ class Classification(SupervisedTask):
         return cls(tokenizer, names_of_ids(flags.num_labels), flags.max_seq_len, named=False)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
-        ids = None
+        label_map = None  # the label column holds ids
         if self.named:
-            ids = {label: id_ for id_, label in enumerate(self.labels)}
-        examples = read_classification(path, ids, len(self.labels), labels=purpose != "test")
+            label_map = {label: id_ for id_, label in enumerate(self.labels)}
+        examples = read_classification(path, label_map, num_labels=len(self.labels), labels=purpose != "test")
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
         if purpose == "train":
             warn_if_cut(self.encode, examples, path)

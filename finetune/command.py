@@ -59,6 +59,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     Raises:
         UserError: another command writes there, or the folder holds another run.
     """
+    # Overwriting must not remove the weights that the run starts from.
     sources = [path for path in (flags.init_checkpoint, flags.init_pretraining_params) if path]
     resume_from = None  # a step folder of another run folder, to go on from
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):

@@ -117,7 +117,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
         if not continues:
             if last_prefix != "O":
                 spans.add((last_type, first, place - 1))
-            first = place
+            first = place  # of the next entity, unless this tag is O, too
         last_prefix = prefix
         last_type = type_
     return spans
@@ -145,7 +145,7 @@ def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     last_type = ""
     for place, tag in enumerate([*tags, "O"]):  # the last O ends a chunk at the end
         prefix = tag[0]
-        type_ = tag[1:].split("-", 1)[-1] or "_"
+        type_ = tag[1:].split("-", 1)[-1] or "_"  # what is behind the first "-", if there is one
         other_type = type_ != last_type
         # seqeval has two prefixes outside of chunks, "O" and ".".
         ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")

@@ -33,7 +33,7 @@ def hardest_negative_bce(
     hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
     # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
     loss = 2 * F.softplus(-of_pairs) + F.softplus(hardest_candidate) + F.softplus(hardest_source)
-    return loss.sum(), _count_winners(logits, negative)
+    return loss.sum(), _count_winners(of_pairs, hardest_candidate, hardest_source)
 
 
 def in_batch_softmax(
@@ -61,7 +61,8 @@ def in_batch_softmax(
     if both_directions:
         of_translations = summed[:, : len(of_pairs)]  # [B, B], without given negatives
         loss = (loss + paddle.logsumexp(of_translations, axis=0) - of_pairs) / 2
-    return loss.sum(), _count_winners(logits, negative)
+    hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
+    return loss.sum(), _count_winners(of_pairs, hardest_candidate, hardest_source)
 
 
 def teacher_mse(
@@ -81,7 +82,10 @@ def teacher_mse(
     teacher = teacher.astype(sources.dtype)
     translations = candidates[: len(sources)]  # [B, H]
     loss = (F.mse_loss(sources, teacher, "none") + F.mse_loss(translations, teacher, "none")) / 2  # [B, H]
-    return loss.mean(axis=1).sum(), _count_winners(_cosines(sources, candidates), negative)
+    cosines = _cosines(sources, candidates)  # [B, C]
+    hardest_candidate, hardest_source = _hardest(cosines, negative)  # [B] each
+    winners = _count_winners(cosines.diagonal(), hardest_candidate, hardest_source)
+    return loss.mean(axis=1).sum(), winners
 
 
 def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
@@ -103,8 +107,6 @@ def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     return of_negatives.max(axis=1), of_translations.max(axis=0)
 
 
-def _count_winners(logits: Tensor, negative: Tensor) -> Tensor:
-    """The number of pairs that beat all their negatives."""
-    of_pairs = logits.diagonal()
-    hardest_candidate, hardest_source = _hardest(logits, negative)
+def _count_winners(of_pairs: Tensor, hardest_candidate: Tensor, hardest_source: Tensor) -> Tensor:
+    """The number of pairs that beat all their negatives, from the logits of the pairs and of `_hardest`."""
     return ((of_pairs > hardest_candidate) & (of_pairs > hardest_source)).astype("int64").sum()

@@ -136,7 +136,11 @@ class Table:
         return summary
 
     def cells(self) -> list[list[str]]:
-        """Header, a line per seed, mean and deviation of several, untrained, the paper; two decimals."""
+        """The lines of the table, with two decimals.
+
+        They are the header, the seeds, the mean and the deviation of several seeds, the untrained model, and
+        the paper's rows.
+        """
         summary = self.summary()
 
         def line(name: str, row: Mapping[str, float]) -> list[str]:
@@ -190,5 +194,4 @@ def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mappin
     for ending, content in contents.items():
         with atomic_file(folder / f"{name}.{ending}", "w") as file:
             file.write(f"{content}\n")
-    endings = ",".join(contents)
-    logger.info("wrote %s", folder / f"{name}.{{{endings}}}")  # results.{txt,md,json}
+    logger.info("wrote %s.{%s}", folder / name, ",".join(contents))  # results.{txt,md,json}

@@ -263,7 +263,7 @@ def search_layer(
         if means:
             english = english - means["en"]
             foreign = foreign - means[bitext.language]
-            results["centred"] = search_both(english, foreign)
+            results["centred"] = search_both(english, foreign, "cosine")
             results["centred margin"] = search_both(english, foreign, "margin")
         return results
 

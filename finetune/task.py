@@ -94,6 +94,7 @@ class SupervisedTask:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
 
         Args:
+            sent: the batch on the device, with what `targets` returned.
             outputs: those of the model, by the names in `model.tasks`.
         """
         raise NotImplementedError
@@ -250,7 +251,7 @@ class SupervisedTask:
             flags.gradient_accumulation_steps,
             world_size(),
         )
-        # --init_pretraining_params has no classifier for this task.
+        # Step folders and --init_checkpoint have this task's classifier; --init_pretraining_params has none.
         fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
         weights = open_step(checkpoint, self.start)
         model = make_model(flags, self, self.config, seed, weights, fine_tuned)

@@ -259,7 +259,7 @@ def vector_settings(options: MiningOptions, source: DistinctLines, target: Disti
         digests = {model.name: sha256_of(model)}
     else:
         files = sorted(path for path in model.rglob("*") if path.is_file())
-        # Not by their names alone, which files of sub-folders may have, too.
+        # By their paths in the folder, because files of two sub-folders may have one name.
         digests = {path.relative_to(model).as_posix(): sha256_of(path) for path in files}
     return {
         "source": sha256_of(source.path),

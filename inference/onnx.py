@@ -159,9 +159,8 @@ class _EncoderGraph:
         shift = constant("shift", FIRST_POSITION - 1, np.int64)
         token_numbers = node("CumSum", is_real, "one")  # [B, T]; the input "one" is the axis
         padded_positions = node("Add", token_numbers, shift)  # [B, T]
-        positions = node(
-            "Gather", node("Reshape", padded_positions, "flat"), places, name="position_ids"
-        )  # [n]
+        flat_positions = node("Reshape", padded_positions, "flat")  # [B * T]
+        positions = node("Gather", flat_positions, places, name="position_ids")  # [n]
 
         shape = node("Shape", "input_ids")
         tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
@@ -176,16 +175,17 @@ class _EncoderGraph:
         length = node("Gather", shape, "one")
         # The place of a token is b * T + t, so its row (b * N + h) * T + t is place + (b * (N - 1) + h) * T.
         sentence = node("Unsqueeze", node("Div", places, length), "one")  # [n, 1], b
-        rows_before = node("Mul", sentence, constant("other_heads", heads - 1, np.int64))
-        rows_before = node("Add", rows_before, constant("every_head", np.arange(heads), np.int64))
-        self.from_heads = node(
-            "Add", node("Unsqueeze", places, "one"), node("Mul", rows_before, length)
-        )  # [n, N]
+        other_heads = constant("other_heads", heads - 1, np.int64)
+        rows_of_sentences = node("Mul", sentence, other_heads)  # [n, 1], b * (N - 1)
+        every_head = constant("every_head", np.arange(heads), np.int64)  # [N], h
+        rows_before = node("Add", rows_of_sentences, every_head)  # [n, N]
+        place_column = node("Unsqueeze", places, "one")  # [n, 1]
+        self.from_heads = node("Add", place_column, node("Mul", rows_before, length))  # [n, N]
 
         inner_axes = constant("inner_axes", [1, 2], np.int64)
-        mask = node("Cast", node("Unsqueeze", is_real, inner_axes), to=TensorProto.FLOAT)  # [B, 1, 1, T]
-        is_pad = node("Sub", constant("float_one", 1.0), mask)
-        self.bias = node("Mul", is_pad, constant("masked_score", MASKED_SCORE))  # added to the scores
+        is_key = node("Cast", node("Unsqueeze", is_real, inner_axes), to=TensorProto.FLOAT)  # [B, 1, 1, T]
+        is_pad = node("Sub", constant("float_one", 1.0), is_key)
+        self.bias = node("Mul", is_pad, constant("masked_score", MASKED_SCORE))
         return ids, positions
 
     def _embeddings(self, ids: str, positions: str) -> str:

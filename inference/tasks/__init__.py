@@ -100,8 +100,8 @@ def make(word: str, model: LoadedModel, options: TaskOptions = TaskOptions()) ->
         UserError: the model is not for this, or an option is out of range.
     """
     file, name = PREDICTIONS[word].answerer.split(".")
-    answerer = getattr(importlib.import_module(f"inference.tasks.{file}"), name)
-    return answerer(model, options)
+    answerer_class = getattr(importlib.import_module(f"inference.tasks.{file}"), name)
+    return answerer_class(model, options)
 
 
 def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:

@@ -8,9 +8,10 @@ import numpy as np
 
 from evaluation.centring import MEANS_POOLING, LayerMeans
 from evaluation.pooling import layer_number, mean_weights
+from evaluation.search import unit
 from inference.engines import GraphRunner
 from inference.loading import LoadedModel
-from inference.tasks import Fields, TaskOptions, is_whole, text_of
+from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of
 from model.tasks import ENCODING
 from reader.batching import EncodePairs, padded_batches
 from reader.classification import Example
@@ -93,6 +94,17 @@ class EncodeTexts:
             raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
         return self.at(layer).layer  # `at` refuses a layer that an exported folder does not have
 
+    def centre_of(self, request: dict, default: bool) -> bool:
+        """The "centre" of a request: whether its vectors are centred.
+
+        Raises:
+            UserError: they are, but the model has no means for its pooling.
+        """
+        centre = flag_of(request, "centre", default)
+        if centre:
+            self.means_of_languages()  # raises the error
+        return centre
+
     def answer(self, texts: list[str]) -> list[dict]:
         return [{"vector": [round(float(x), 6) for x in vector]} for vector in self.vectors(texts)]
 
@@ -110,9 +122,25 @@ class EncodeTexts:
             vectors[numbers] = pooled(ids, self.engine(ids), self.pooling, pad_id)
         return vectors if self.means is None else self.means.centred(vectors, languages)
 
+    def unit_vectors(self, texts: Sequence[str], centre: bool) -> np.ndarray:
+        """The vectors of texts with length 1, [N, H].
+
+        Args:
+            centre: whether each vector loses the mean of a language that is nearest to it.
+        """
+        vectors = self.vectors(texts)
+        if centre:
+            vectors = self.means_of_languages().centred(vectors)
+        return unit(vectors)
+
 
 def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
-    """Whether searches are centred unless a request says it: if the model has means that fit its pooling."""
+    """Whether the vectors of a request are centred that does not say it.
+
+    Without the option `centre`, they are if the model has means that fit its pooling.
+    """
+    if options.centre is not None:
+        return options.centre
     return model.language_means_path is not None and pooling_of(model, options) == MEANS_POOLING
 
 

@@ -45,7 +45,7 @@ class FineTunedTask:
                 predictions[number] = prediction
         return predictions
 
-    def batches(self, features: Sequence[Any]) -> Iterator[tuple[np.ndarray, Any, dict[str, np.ndarray]]]:
+    def batches(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
         """Yield the numbers of some features, their batch, and the outputs of the model for it."""
         for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
             features_of_batch = [features[number] for number in numbers]
@@ -203,7 +203,7 @@ class AnswerQuestions(FineTunedTask):
 
     def answer(self, requests: list[tuple[str, str]]) -> list[dict]:
         questions = []
-        contexts = []
+        contexts = []  # one for each question
         for number, (question, context) in enumerate(requests):
             questions.append(Question(id=str(number), text=question, context=number, answers=(), span=None))
             contexts.append(context)

@@ -7,7 +7,7 @@ import numpy as np
 
 from evaluation.search import unit
 from inference.loading import LoadedModel
-from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, check_length, flag_of, text_of
+from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, check_length, text_of
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.panels import Panel, draw_panels
@@ -62,14 +62,12 @@ class CompareTokens:
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.encode = EncodeTexts(model, replace(options, centre=False))
-        self.centre = centres_by_default(model, options) if options.centre is None else options.centre
+        self.centre = centres_by_default(model, options)
 
     def parse(self, request: dict) -> CompareRequest:
         longest = self.encode.max_seq_len - 2  # without [CLS] and [SEP]
         texts = texts_of(request, self.encode.model.tokenizer, longest)
-        centre = flag_of(request, "centre", self.centre)
-        if centre:
-            self.encode.means_of_languages()  # an error here if there are none
+        centre = self.encode.centre_of(request, self.centre)
         return CompareRequest(texts, self.encode.layer_of(request), centre)
 
     def answer(self, requests: list[CompareRequest]) -> list[dict]:
@@ -82,10 +80,7 @@ class CompareTokens:
         tokens_a, states_a = _token_states(encode, text_a)
         tokens_b, states_b = _token_states(encode, text_b)
         similarity = states_a @ states_b.T  # [tokens of a, tokens of b]
-        vectors = encode.vectors(texts)
-        if request.centre:
-            vectors = encode.means_of_languages().centred(vectors)
-        vector_a, vector_b = unit(vectors)
+        vector_a, vector_b = encode.unit_vectors(texts, request.centre)  # [H] each
         answer = {
             "tokens_a": tokens_a,
             "tokens_b": tokens_b,
@@ -161,11 +156,10 @@ class DrawMasks:
 
 
 def _as_json(panel: Panel) -> dict:
-    mask = np.asarray(panel.mask, int).tolist()
     return {
         "title": panel.title,
         "tokens": panel.tokens,
         "predicted": panel.predicted,
         "boundary": panel.boundary,
-        "seen": mask,
+        "seen": np.asarray(panel.mask, int).tolist(),  # 0 and 1
     }

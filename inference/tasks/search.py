@@ -96,7 +96,7 @@ class SearchCorpus:
         if options.corpus is None:
             raise UserError("--task search needs --corpus: a text file with a sentence on each line")
         self.encode = EncodeTexts(model, replace(options, centre=False))
-        self.centre = centres_by_default(model, options) if options.centre is None else options.centre
+        self.centre = centres_by_default(model, options)
         self.sentences = read_corpus(options.corpus)
         self.top_k = min(options.top_k, len(self.sentences))
         languages = np.array([sentence.language for sentence in self.sentences])
@@ -149,9 +149,7 @@ class SearchCorpus:
         each = flag_of(request, "each", default=False)
         if each and not self.corpus_languages:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
-        centre = flag_of(request, "centre", self.centre)
-        if centre:
-            self.encode.means_of_languages()  # an error here if there are none
+        centre = self.encode.centre_of(request, self.centre)
         return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each, centre)
 
     def check_length(self, request: SearchInput) -> None:
@@ -168,24 +166,14 @@ class SearchCorpus:
         for kind in sorted({request.kind for request in requests}):
             layer, each, centre = kind
             rows = [row for row, request in enumerate(requests) if request.kind == kind]
-            queries = self._queries([requests[row].text for row in rows], layer, centre)
-            for row, hits in zip(rows, self._search(queries, self.unit_vectors_at(layer, centre), each)):
+            texts = [requests[row].text for row in rows]
+            queries = self.encode.at(layer).unit_vectors(texts, centre)
+            found = self._search(queries, self.unit_vectors_at(layer, centre), each)
+            for row, hits in zip(rows, found):
                 answers[row]["found"] = [self._as_json(hit) for hit in hits]
                 if centre:
                     answers[row]["centred"] = True
         return answers
-
-    def _queries(self, texts: list[str], layer: int, centre: bool) -> np.ndarray:
-        """The vectors of texts with length 1, [N, H].
-
-        Args:
-            centre: whether each vector loses the mean of a language that is nearest to it.
-        """
-        encode = self.encode.at(layer)
-        vectors = encode.vectors(texts)
-        if centre:
-            vectors = encode.means_of_languages().centred(vectors)
-        return unit(vectors)
 
     def _search(self, queries: np.ndarray, vectors: np.ndarray, each: bool) -> list[list[Hit]]:
         """The sentences found for each query of [N, H], the nearest first.
@@ -221,6 +209,6 @@ def _add_nearest(
     """
     cosines, places = nearest(queries, vectors[numbers], count)  # [N, count] each
     nearest_numbers = numbers[places]  # [N, count]
-    for query, hits_of_query in enumerate(hits):
-        for number, cosine in zip(nearest_numbers[query].tolist(), cosines[query].tolist()):
-            hits_of_query.append(Hit(number, cosine))
+    rows = zip(hits, nearest_numbers.tolist(), cosines.tolist())  # a row for each query
+    for hits_of_query, numbers_of_query, cosines_of_query in rows:
+        hits_of_query += map(Hit, numbers_of_query, cosines_of_query)

@@ -89,13 +89,12 @@ class MaskedLmTask:
             logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(bias)
             probabilities, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
             for ids_of_row, probabilities_of_row in zip(ids.tolist(), probabilities.tolist()):
-                tokens = self.tokenizer.convert_ids_to_tokens(ids_of_row)
-                tokens_of_rows.append(
-                    [
-                        {"token": token, "probability": round(probability, 6)}
-                        for token, probability in zip(tokens, probabilities_of_row)
-                    ]
-                )
+                names = self.tokenizer.convert_ids_to_tokens(ids_of_row)
+                tokens = [
+                    {"token": name, "probability": round(probability, 6)}
+                    for name, probability in zip(names, probabilities_of_row)
+                ]
+                tokens_of_rows.append(tokens)
         return tokens_of_rows
 
 
