@@ -48,7 +48,7 @@ COMMANDS = {
     r"sh scripts/gpu_check\.sh": "gpu_check/test_command.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
-    r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
+    r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
         DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
     r"sh scripts/verify_weights\.sh .*":
@@ -60,12 +60,12 @@ COMMANDS = {
     r".*build_corpus --engine ray \.\.\.": "pretrain/test_corpus_ray.py::test_the_same_bytes",
     r".*build_corpus --engine ray --ray_address .*":
         "needs a cluster; pretrain/test_corpus_ray.py::test_no_cluster_there",
-    r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
+    r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_the_same_ids_and_bytes",
     r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
-    r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
+    r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*prepare\.py own .*|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
-    r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
+    r".*prepare\.py panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
     r".*prepare\.py udpos .*": "reader/test_prepare.py::test_udpos_the_treebanks_of_a_language_are_joined",
     r".*prepare\.py tydiqa .*": "reader/test_prepare.py::test_tydiqa_by_language",
     r".*build_corpus --output .*": HERE,
@@ -83,7 +83,7 @@ COMMANDS = {
     r".*run_sequence_labeling\.py .* --chunk_scheme NONE .*":
         "finetune/test_parts_of_speech.py::test_train_score_and_predict",
     r".*run_mrc\.py .* --answer_rules .*":
-        "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english",
+        "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english_in_every_language",
     r".*mine_pairs\.py .*data/bucc.*":
         "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
     r".*-m finetune\.xtreme .*": "finetune/test_xtreme.py::test_the_scores_are_those_of_the_definitions",
@@ -92,7 +92,7 @@ COMMANDS = {
     r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
     r".*predict\.py --task classify --model exported.*": HERE,
     r".*predict\.py --task (?!classify --model exported).*":
-        "inference/test_interface.py::test_command_lines",
+        "inference/test_interface.py::test_the_command_lines_of_the_page",
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*pretrain\.show .*": HERE,
     r".*benchmarks/plan\.py .*": HERE,

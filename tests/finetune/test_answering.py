@@ -55,7 +55,7 @@ def test_a_few_questions_are_learned(trained):
 
 
 def test_answers_and_candidates_stand_in_the_text(answer, trained, folder, tmp_path):
-    """They are there letter for letter. The best answer to a question that the model knows is the gold one."""
+    """They are there letter for letter. To a question that the model knows the best one is the gold one."""
     answer(
         do_train="false",
         do_val="false",

@@ -81,7 +81,7 @@ def test_averages_of_the_paper_agree_with_its_rows(recipe):
             if isinstance(cells, str):  # a whole row, and not an average alone
                 *values, printed_average = map(float, cells.split())
                 assert len(values) + 1 == len(columns)
-                # The paper prints one or two decimals. A unit of the last is allowed, and a little for floats.
+                # The paper prints one or two decimals. One unit of the last is allowed, and a bit more.
                 has_one_decimal = printed_average == round(printed_average, 1)
                 tolerance = 0.101 if has_one_decimal else 0.011
                 assert abs(sum(values) / len(values) - printed_average) < tolerance, (recipe, size)

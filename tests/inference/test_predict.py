@@ -126,7 +126,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, reading):
 
 
 def test_windows_as_in_training(models):
-    """The lengths are those of the settings beside the weights, and without settings those of the defaults."""
+    """The lengths are those of the settings beside the weights, else the defaults."""
     loaded = load(models / "answer")
     task = make("answer", loaded).task
     assert (task.cut, task.max_answer_length) == (

@@ -1,4 +1,4 @@
-"""A small piece model trained on ten scripts, with pieces that the digit-comma rule touches."""
+"""A small piece model of many scripts, its tokenizer, and a server of files."""
 
 import http.server
 import threading
@@ -26,6 +26,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="session")
 def piece_model(tmp_path_factory):
+    """A model trained on SENTENCES, with two pieces that the rule for digits before commas cuts."""
     options = {"normalization_rule_name": "nmt_nfkc", "user_defined_symbols": ["0,", "▁25,"]}
     path = tmp_path_factory.mktemp("pieces") / "piece.model"
     return train_pieces(path, SENTENCES * 20, vocab_size=400, **options)
@@ -63,7 +64,10 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers the requests to a `Server`."""
+
     def do_GET(self):
+        """Send a file, or what it has from the byte on that the header Range names."""
         byte_range = self.headers["Range"]
         self.server.requests.append((self.path, byte_range))
         if self.path not in self.server.files:

@@ -30,9 +30,10 @@ class Tokenizer(NamedTuple):
 
 
 class Encode(EncodePairs):
-    """Item i -> ids of its length, of which the second is 100 + i; the label is i % 3.
+    """Makes features: item i has as many ids as its length says; the second is 100 + i. Its label is i % 3.
 
-    `encoded` lists the numbers of all items so far.
+    Attributes:
+        encoded: the numbers of all items so far.
     """
 
     def __init__(self):
@@ -61,10 +62,11 @@ def batches(count: int = 203, batch_size: int = 8, **options) -> Batches:
 
 def numbers(global_batch) -> list[int]:
     """The numbers of the items in this process's part of a global batch."""
-    return [number for micro in global_batch.micro_batches for number in micro.indices.tolist()]
+    return [number for micro_batch in global_batch.micro_batches for number in micro_batch.indices.tolist()]
 
 
 def all_numbers(global_batches) -> list[int]:
+    """The numbers of the items in several global batches, or in several parts of one."""
     return [number for global_batch in global_batches for number in numbers(global_batch)]
 
 
@@ -74,8 +76,8 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(batching, "WINDOW_EXAMPLES", 32)
 
 
-def test_arrays():
-    """Types and shapes of a micro-batch; every row has its own item's ids, label and length."""
+def test_the_arrays_of_micro_batches():
+    """Types and shapes; every row has the ids, the label and the length of its own item."""
     examples = items(203)
     for step in batches(micro_batch_size=4).stream():
         for micro in step.micro_batches:
@@ -196,9 +198,9 @@ def test_the_same_batches_from_a_process_of_their_own(tokenizer, tmp_path):
 
 
 def test_batches_by_length():
-    """The numbers of the rows, by hand: a batch has at most so many tokens, padded to its longest row."""
+    """Rows are sorted by length. A batch, padded to its longest row, has at most 9 tokens, or one row."""
     lengths = [5, 1, 3, 20, 3]
-    assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]
+    assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]  # 3 rows of 3 tokens are 9
     assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
     assert batches_by_length([3, 3, 3, 3], 9) == [[0, 1, 2], [3]]
     assert batches_by_length([], 9) == []

@@ -30,7 +30,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def path(folder, tokenizer):
-    """Documents of English, and pairs given as English, German; several shards of each."""
+    """A corpus of DOCUMENTS in English and of PAIRS given as English, German; several shards of each."""
     blank_lines = [line for document in DOCUMENTS for line in [*document, ""]]
     build(
         folder / "corpus",
@@ -46,7 +46,7 @@ def path(folder, tokenizer):
 
 @pytest.fixture
 def copy(path, tmp_path):
-    """A corpus that may be damaged."""
+    """A copy of the corpus, which a test may damage."""
     shutil.copytree(path, tmp_path / "corpus")
     return tmp_path / "corpus"
 
@@ -95,8 +95,9 @@ def test_ids_are_mapped_not_read_and_as_narrow_as_the_vocabulary_allows(path):
 
 
 def test_another_vocabulary_is_refused(path, tokenizer):
-    assert pickle.loads(pickle.dumps(Corpus(path, tokenizer.digest))).languages == ["de", "en"]
-    Corpus(path, Tokenizer.from_folder(path).digest)  # its own
+    corpus = Corpus(path, tokenizer.digest)
+    assert pickle.loads(pickle.dumps(corpus)).languages == ["de", "en"]  # as in another process
+    Corpus(path, Tokenizer.from_folder(path).digest)  # the vocabulary that lies in the corpus
     with pytest.raises(UserError, match="made with another vocabulary"):
         Corpus(path, "0" * 64)
 
@@ -105,7 +106,7 @@ def test_another_vocabulary_is_refused(path, tokenizer):
     "manifest, message",
     [("{", "not JSON"), ('{"format": 7}', "version 7, this"), ('{"format": 1, "files": {}}', "damaged")],
 )
-def test_what_is_no_corpus(copy, tmp_path, manifest, message):
+def test_folders_that_are_no_corpus_are_refused(copy, tmp_path, manifest, message):
     (copy / MANIFEST).write_text(manifest)
     with pytest.raises(UserError, match=f"{MANIFEST}.*{message}"):
         Corpus(copy)
@@ -116,7 +117,7 @@ def test_what_is_no_corpus(copy, tmp_path, manifest, message):
 @pytest.mark.parametrize(
     "name", ["mono/en/train-00001.ids.npy", "parallel/de-en/train-00000.lines.npy", "pieces/de.npy"]
 )
-def test_a_file_cut_short_gone_or_altered(copy, name):
+def test_a_file_that_is_cut_altered_or_missing(copy, name):
     file = copy / name
     content = file.read_bytes()
     file.write_bytes(content[:-1])
@@ -135,7 +136,7 @@ def test_a_file_cut_short_gone_or_altered(copy, name):
 
 @pytest.mark.parametrize("kind", ["lines", "documents"])
 def test_offsets_outside_of_the_shard(copy, kind):
-    """Files of the right size with wrong numbers: one line, whoever reads them, and never other text."""
+    """Files of the right size with wrong numbers give an error, and never other text."""
     file = copy / f"mono/en/train-00000.{kind}.npy"
     size = file.stat().st_size
     header = file.read_bytes()[:128]  # of the .npy format
@@ -160,7 +161,7 @@ def pack_one_by_one(lengths, lines_per_document, limit):
         limit: tokens of the longest block.
 
     Returns:
-        the first token of each block, and the one behind it.
+        (first token, the token behind the last one) of each block.
     """
     blocks = []
     end = 0  # of the lines so far
@@ -168,7 +169,7 @@ def pack_one_by_one(lengths, lines_per_document, limit):
     for count in lines_per_document:
         begin = end  # of the block
         for length in lengths[first_line : first_line + count]:
-            if end + length - begin > limit and end > begin:
+            if end + length - begin > limit and end > begin:  # the line does not fit into a block with lines
                 blocks.append((begin, end))
                 begin = end
             end += length
@@ -187,7 +188,7 @@ def offsets(counts):
 
 
 @pytest.mark.parametrize("limit", [1, 5, 17, 1000])
-def test_equals_the_definition(limit):
+def test_pack_lines_equals_the_definition(limit):
     rng = np.random.default_rng(limit)
     lines_per_document = rng.integers(1, 9, 50)
     lengths = rng.integers(1, 40, lines_per_document.sum())

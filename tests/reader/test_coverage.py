@@ -23,7 +23,10 @@ from tests.helpers.small_corpus import sentences, train_pieces
     ids=["suited", "unknown", "letters", "han", "empty"],
 )
 def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
-    """The vocabulary is trained on made-up words, which have no q, w or v, and on some Chinese."""
+    """The vocabulary is trained on made-up words, which have no q, w or v, and on some Chinese.
+
+    In "unknown" all letters are unknown, and in "letters" each word is a single letter.
+    """
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
     tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model", training, vocab_size=220))
     with caplog.at_level(logging.WARNING):
@@ -34,8 +37,8 @@ def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
 
 
 @pytest.mark.parametrize("long_rows, is_warned", [(20, False), (21, True)])
-def test_rows_are_cut(tmp_path, caplog, long_rows, is_warned):
-    """A tenth of the first 200 rows may be cut. The 50 rows after them are not looked at."""
+def test_a_file_is_warned_of_if_over_a_tenth_of_its_rows_is_cut(tmp_path, caplog, long_rows, is_warned):
+    """20 of the first 200 rows may be cut without a warning. The 50 rows after them are not looked at."""
     tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
     short = Example("a", "a")
     long = Example("a", "a " * 20)

@@ -36,11 +36,9 @@ def table(columns: str, rows: list) -> str:
 def nli_release() -> dict[str, str]:
     """XNLI-1.0 and XNLI-MT-1.0, two archives, as name -> content."""
     labels = ["entailment", "neutral", "contradiction"] * 4
-    rows = [
-        [language, label, text, text]
-        for language in ("en", "fr")
-        for text, label in zip(TEXTS, labels, strict=True)
-    ]
+    rows = []
+    for language in ("en", "fr"):
+        rows += [[language, label, text, text] for text, label in zip(TEXTS, labels, strict=True)]
     evaluated = table("language gold_label sentence1 sentence2", rows)
     trained = table("premise hypo label", [[text, text, label] for text, label in zip(TEXTS, labels)])
     return {
@@ -143,7 +141,7 @@ def releases() -> dict[str, bytes]:
 
 @pytest.fixture
 def small(server, monkeypatch):
-    """The server has the releases, and get_data asks it instead of the real ones."""
+    """The local server has small copies of all releases, and get_data asks it instead of the real servers."""
     parts = {}
     for name, part in get_data.PARTS.items():
         path = part.folder.split("/", 3)[3]  # https://host/path
@@ -192,8 +190,8 @@ def test_every_task_ends_in_files_that_its_recipe_trains_on(small, tmp_path, mon
     ]
     assert not list(data.rglob("*.unpacked"))
     requests = len(small.requests)
-    get(tmp_path, "xnli")  # again: nothing is fetched
-    assert len(small.requests) == requests
+    get(tmp_path, "xnli")
+    assert len(small.requests) == requests  # what is there is not fetched again
 
     make_model(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -330,7 +328,7 @@ def test_a_part_of_another_version_is_not_gone_on_with(small, tmp_path):
     ],
 )
 @pytest.mark.parametrize("damage", ["cut", "page"])
-def test_damaged_files(small, tmp_path, part, path, message, damage):
+def test_damaged_files_are_named(small, tmp_path, part, path, message, damage):
     """A file that the server has only a part of, and a page in its place."""
     whole = small.files[path]
     small.files[path] = whole[: len(whole) // 2] if damage == "cut" else b"<html>log in</html>"
@@ -341,7 +339,7 @@ def test_damaged_files(small, tmp_path, part, path, message, damage):
     assert not list(tmp_path.rglob("*.unpacked"))
 
 
-def test_files_of_tatoeba_that_do_not_belong_together(small, tmp_path):
+def test_files_of_tatoeba_with_other_numbers_of_lines_are_refused(small, tmp_path):
     small.files["/facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.deu-eng.deu"] = b"eins\n"
     with pytest.raises(
         UserError, match=r"line i of one must translate .*; if a download is damaged, delete it"
@@ -380,7 +378,7 @@ def test_parts_that_are_fetched_by_hand(tmp_path, part, message):
     assert message in str(error.value)
 
 
-def test_too_large_an_archive(tmp_path, monkeypatch):
+def test_too_large_an_archive_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(get_data, "LARGEST_ARCHIVE", 10)
     (tmp_path / "a.zip").write_bytes(zipped({"a": "x" * 11}))
     with pytest.raises(UserError, match=r"a.zip: over 0 GiB when unpacked; delete it"):

@@ -1,4 +1,4 @@
-"""The released weights: laid out, checked, resumed; and without a network, what to do by hand."""
+"""get_weights.py: the released weights are laid out and checked, downloads go on, errors name the files."""
 
 import io
 import shutil
@@ -19,7 +19,7 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.reader.conftest import files
 from utils.errors import UserError
 
-# The discard port: nobody answers. A test leaves one of the two fields of the address.
+# Nobody answers at this port. The address of the weights has the field {size}, that of a vocabulary {name}.
 NOWHERE = "http://127.0.0.1:9/{size}{name}"
 
 
@@ -65,7 +65,7 @@ def get(configs: Path, *arguments) -> None:
     get_weights.main([*map(str, arguments), "--configs", str(configs)])
 
 
-def test_everything(small, tokenizer, tmp_path, capsys):
+def test_all_are_laid_out(small, tokenizer, tmp_path, capsys):
     configs = tmp_path / "configs"
     get(configs)
     assert files(tmp_path) == [
@@ -79,8 +79,8 @@ def test_everything(small, tokenizer, tmp_path, capsys):
     assert fluid.read(configs / "base/params/word_embedding").shape == (tokenizer.vocab_size, 4)
     assert Tokenizer.from_folder(configs).digest == tokenizer.digest
     requests = len(small.requests)
-    get(configs)  # again: nothing is fetched
-    assert len(small.requests) == requests
+    get(configs)
+    assert len(small.requests) == requests  # what is there is not fetched again
     assert "is there already" in capsys.readouterr().out
 
 
@@ -107,7 +107,7 @@ def test_two_versions_are_never_mixed(server, tmp_path):
     assert (tmp_path / "x").read_bytes() == b"0123456789"
 
 
-def test_an_archive_that_would_fill_the_disk(monkeypatch, tmp_path):
+def test_too_large_an_archive_is_not_unpacked(monkeypatch, tmp_path):
     monkeypatch.setattr(get_weights, "LARGEST_ARCHIVE", 1 << 20)
     (tmp_path / "a.tar.gz").write_bytes(archive(vocab_size=1 << 17, hidden=4))  # 2 MiB of float32
     with pytest.raises(UserError, match="when unpacked; not ERNIE-M"):
@@ -127,8 +127,8 @@ def test_without_a_network(monkeypatch, tmp_path, capsys):
     assert files(tmp_path) == []
 
 
-def test_another_size_of_vocabulary(tokenizer, tmp_path):
-    """Nothing is patched here: the released vocabulary has 250,002 ids."""
+def test_a_vocabulary_of_another_size_is_refused(tokenizer, tmp_path):
+    """The released vocabulary has 250,002 ids, and this one is smaller."""
     tokenizer.write_vocab(tmp_path / "vocab.txt")
     (tmp_path / "piece.model").write_bytes(tokenizer.piece_model_path.read_bytes())
     with pytest.raises(UserError, match=r"vocab.txt: .* have 250,002; move .* away"):

@@ -15,10 +15,9 @@ from reader.question_answering import read_squad
 from reader.tagging import JOINT, read_tagged
 from reader.task_files import read_label_map, read_languages
 from scripts.data.prepare import DATA_SETS, NLI, main
+from tests.launching import ROOT
 from tests.reader.conftest import files
 from utils.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare(task: str, *arguments) -> None:
@@ -61,13 +60,16 @@ def write(folder: Path, **contents: str) -> Path:
         ("tydiqa", "tydiqa-goldp-dev-swahili.json", ("dev", "sw")),
     ],
 )
-def test_names(task, path, expected):
+def test_names_of_files(task, path, expected):
     """The split and the language that a file's name tells; None: the file is not used."""
     file = DATA_SETS[task].recognise(Path(path))
-    assert (file and (file.split, file.language)) == expected
+    if expected is None:
+        assert file is None
+    else:
+        assert (file.split, file.language) == expected
 
 
-def test_xnli_both_releases(tmp_path, capsys):
+def test_xnli_from_both_releases(tmp_path, capsys):
     """XNLI-1.0 has one table for all languages, XNLI-MT-1.0 translated training pairs."""
     source = tmp_path / "in"
     out = tmp_path / "out"
@@ -189,11 +191,13 @@ DUTCH = "-DOCSTART- -DOCSTART- O\nDe Art O\nheer N O\nJansen N B-PER\n\nGent N B
 def tagged(path: Path, labels: dict[str, int]) -> list[str]:
     """Each sentence of a prepared file as `word/tag word/tag`; its tags must be IOB2 already."""
     names = sorted(labels, key=labels.get)
-    rows = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    rows = path.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]  # without the header
     sentences = []
     for row, sentence in zip(rows, read_tagged(path, labels), strict=True):
-        words, tags = (cell.split(JOINT) for cell in row.split("\t"))
+        cell_of_words, cell_of_tags = row.split("\t")
+        tags = cell_of_tags.split(JOINT)
         assert tags == [names[label] for label in sentence.labels]
+        words = cell_of_words.split(JOINT)
         sentences.append(" ".join(f"{word}/{tag}" for word, tag in zip(words, tags)))
     return sentences
 
@@ -229,6 +233,7 @@ def test_conll_the_shared_tasks(tmp_path, capsys):
     joint = [*sentences["en"], *sentences["nl"], *sentences["es"], *sentences["de"]]
     assert tagged(out / "train/train.all.tsv", labels) == joint  # all splits have the same sentences
     printed = capsys.readouterr().out
+    # In ENGLISH the tags of EU, German, Peter and BRUSSELS, which begin entities, are I- and become B-.
     assert counts(printed, "train", "en") == {
         "PER": 2,
         "ORG": 1,
@@ -242,7 +247,7 @@ def test_conll_the_shared_tasks(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["dev-zh.tsv", "zh/dev"])
-def test_conll_panx(tmp_path, name):
+def test_panx_in_both_forms(tmp_path, name):
     """XTREME's form and WikiANN's, which has the language before each word. Only tabs separate columns."""
     text = "前\tB-LOC\n鎮\tI-LOC\n\n\xa0\tO\na b\tB-PER\n"
     if name == "zh/dev":
@@ -253,7 +258,7 @@ def test_conll_panx(tmp_path, name):
     assert list(read_label_map(out / "label_map.json")) == ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
 
 
-def test_conll_tags_are_read_as_conlleval_does(tmp_path):
+def test_tags_are_read_as_conlleval_does(tmp_path):
     """A line without a word is left out. Words can be put in lower case, and tags stay."""
     text = "A B-PER\nb O\nc B-LOC\n\nd O\ne I-PER\nf I-LOC\n\ng\tO\n\tB-PER\nÑ\tI-PER\n"
     source = write(tmp_path / "in", **{"dev-en.txt": text})
@@ -272,7 +277,7 @@ def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:
     return folder
 
 
-def test_mlqa_all_releases(tmp_path, capsys):
+def test_mlqa_from_all_releases(tmp_path, capsys):
     """Of MLQA's files those with context and question in one language are used. SQuAD is for training."""
     source = tmp_path / "MLQA_V1"
     out = tmp_path / "out"
@@ -378,12 +383,12 @@ def bucc(folder: Path, split: str) -> Path:
     return write(folder, **{f"{name}.gold": "de-1\ten-8\n"})
 
 
-def test_bucc(tmp_path, capsys):
+def test_bucc_the_splits_get_other_names(tmp_path, capsys):
     bucc(tmp_path / "bucc2018", "sample")
     bucc(tmp_path / "bucc2018", "training")
     prepare("bucc", tmp_path / "bucc2018", "--output", tmp_path / "out")
     endings = ["de", "de.ids", "en", "en.ids", "gold.ids.tsv", "gold.tsv"]
-    # BUCC calls them sample and training.
+    # BUCC calls dev "sample", and test "training".
     names = [f"{split}/de-en.{ending}" for split in ("dev", "test") for ending in endings]
     assert files(tmp_path / "out") == names
     assert (tmp_path / "out/test/de-en.de").read_text() == "Eins.\nZwei drei.\n"

@@ -69,7 +69,7 @@ def write(tmp_path):
     return write
 
 
-def test_what_is_read(write, caplog):
+def test_contexts_and_questions_of_a_file(write, caplog):
     """The first of question 2's answers is not at its offset; question 4 has only a blank answer."""
     articles = [
         article(qa("1"), qa("2", [answer("Oslo", 49), answer("Oslo", 50), answer("Oslo.", 50)])),
@@ -78,6 +78,7 @@ def test_what_is_read(write, caplog):
     file = read_squad(write(articles), "dev")
     assert file.contexts == [TEXT, "In Ｒome."]
     first, second, third, fourth = file.questions
+    # (id, question, number of the context, answers, characters of the first answer)
     assert first == ("1", "Where does Anna live?", 0, ("Rome",), (14, 18))
     assert (second.context, second.answers, second.span) == (0, ("Oslo", "Oslo", "Oslo."), (50, 54))
     assert (third.id, third.context, third.span) == ("3", 1, (3, 7))
@@ -87,7 +88,7 @@ def test_what_is_read(write, caplog):
     assert "qas[1].answers[0]: 'Oslo' at 49, where the context has ' Osl'" in record.message
 
 
-def test_what_other_purposes_allow(write):
+def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
     """A file to be predicted has no answers; a training file may repeat ids, as TyDi QA's does."""
     (question,) = read_squad(write([article({"id": 7, "question": "Who?"})]), "test").questions
     assert (question.id, question.answers, question.span) == ("7", (), None)
@@ -118,7 +119,11 @@ def test_faults_are_one_line_with_their_place(write, tmp_path, content, expected
 
 
 def test_windows_by_hand():
-    """A window is (start, end, first_start, last_start); the last two say where its answers may begin."""
+    """A window is (start, end, first_start, last_start), in tokens.
+
+    It has the tokens from start to end - 1, and its answers begin at the tokens from first_start to
+    last_start - 1.
+    """
     assert cut_windows(0, room=10, stride=4) == []
     assert cut_windows(10, room=10, stride=4) == [(0, 10, 0, 10)]
     # The overlap, tokens 4 to 9, is divided in its middle, 7.
@@ -155,7 +160,7 @@ def test_an_answer_that_begins_at_a_token_is_of_one_window(room, stride):
 @pytest.mark.parametrize(
     "text", [*SENTENCES, "“他说”，２０２５年\u200b的 ½ 书　ｏｋ\ufeff \n㍿　　end \u200b", "", " \u200b "]
 )
-def test_spans_are_of_the_source(tokenizer, text, split_han):
+def test_spans_cover_the_source(tokenizer, text, split_han):
     """Starts and ends ascend, and the spans cover all that is visible. A Han character begins a token."""
     ids, spans = encode_for_answers(tokenizer, text, split_han)
     assert len(ids) == len(spans)
@@ -176,7 +181,7 @@ def test_spans_are_of_the_source(tokenizer, text, split_han):
 
 
 def test_find_tokens():
-    """(first, last) token of some characters. Token 1 is a space alone; 3 and 4 have the same characters."""
+    """First and last token of characters. Token 1 is a space alone; 3 and 4 have the same characters."""
     spans = np.asarray([(0, 3), (4, 4), (4, 6), (6, 9), (6, 9), (10, 12)], np.int32)
     text = "abc defgh ij"
     assert find_tokens(spans, text, (0, 3)) == (0, 0)
@@ -201,12 +206,12 @@ def test_answers_in_windows(write, tokenizer):
             length = len(window.question_ids) + len(window.context_ids) + INPUT_SPECIAL_TOKENS
             assert length <= SMALL.max_seq_len
         start = context.index(text)
-        first, last = find_tokens(data.spans[0], context, (start, start + len(text)))
+        spans = data.spans[0]  # of the only context
+        first, last = find_tokens(spans, context, (start, start + len(text)))
         for window in windows:
             end = window.start + len(window.context_ids)
             has_answer = window.start <= first and last < end
             assert window.answer == ((first, last) if has_answer else (NO_ANSWER, NO_ANSWER))
-        spans = data.spans[0]  # of the only context
         covered = context[spans[first, 0] : spans[last, 1]]
         assert text in covered and len(covered.split()) == len(text.split())  # no word more
 
@@ -227,8 +232,8 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
         read_windows(write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL)
 
 
-def test_a_question_leaves_room(write, tokenizer):
-    """Of 67 tokens a question of 64 and 3 special tokens leave none; of 68 they leave one in each window."""
+def test_a_question_leaves_room_for_the_context(write, tokenizer):
+    """Of 67 tokens a question of 64 and 3 special tokens leave none for a context, and of 68 one."""
     with pytest.raises(UserError, match="67 leaves no room for a context beside --max_query_length 64"):
         Cut(max_seq_len=67, max_query_length=64, doc_stride=128)
     path = write({"quick fox": [("1", "Who? " * 99, "fox")]})
@@ -237,7 +242,7 @@ def test_a_question_leaves_room(write, tokenizer):
     assert [len(window.context_ids) for window in data] == [1] * len(tokenizer.encode("quick fox"))
 
 
-def test_inputs(write, tokenizer):
+def test_the_rows_of_a_batch(write, tokenizer):
     """A batch of all windows in reverse order: each row has its own ids and places."""
     context = SENTENCES[0]
     path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
@@ -260,7 +265,8 @@ def test_inputs(write, tokenizer):
             assert batch.answers[row].tolist() == [NO_ANSWER, NO_ANSWER]
         else:
             assert tuple(batch.answers[row] + batch.shift[row]) == window.answer
-    assert {NO_ANSWER} < set(batch.answers[:, 0].tolist())  # some windows have the answer, and some do not
+    # Some windows do not have the answer, and some do.
+    assert {NO_ANSWER} < set(batch.answers[:, 0].tolist())
 
 
 def test_the_official_order_and_targets(write, tokenizer):

@@ -10,6 +10,7 @@ import pytest
 from reader.sampling import Draws, Sampler, permuted, temperature
 from utils.errors import UserError
 
+# stream -> how many items it has, and the amount of text by which it is weighed against the others
 ITEMS = {"en": 1000, "de": 333, "sw": 7}
 AMOUNTS = {"en": 50_000, "de": 20_000, "sw": 300}
 
@@ -34,14 +35,14 @@ def joined(parts: list[Draws]) -> Draws:
 
 
 def items_at(positions, size, key=5):
-    """The items at some positions of one stream."""
+    """The items at some positions of one stream, which has `size` items; `key` decides their order."""
     count = len(positions)
     return permuted(np.asarray(positions), np.full(count, size), np.full(count, key, np.uint64))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 4097])
 def test_each_epoch_has_every_item_once_in_another_order(size):
-    epochs = items_at(np.arange(4 * size), size).reshape(4, size)
+    epochs = items_at(np.arange(4 * size), size).reshape(4, size)  # a row for each of four epochs
     assert (np.sort(epochs, axis=1) == np.arange(size)).all()
     if size >= 63:  # a few items have only a few orders
         for first, second in itertools.combinations(epochs, 2):

@@ -1,4 +1,4 @@
-"""Lines of text files, bitexts in both layouts."""
+"""Lines of text files, and bitexts under XTREME's names and public ones."""
 
 import pickle
 
@@ -14,7 +14,7 @@ def write(folder, files: dict[str, list[str]]) -> None:
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_lines_as_they_stand(tmp_path):
+def test_lines_are_read_as_they_stand(tmp_path):
     # U+2028 and U+0085 end a line for str.splitlines, not in a file.
     (tmp_path / "a").write_bytes("\ufeffeins\r\n\nzwei\u2028\u0085 drei\nlast".encode())
     lines = Sentences(tmp_path / "a")
@@ -41,7 +41,7 @@ def test_xtreme_names_and_public_names(tmp_path):
     assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
 
 
-def test_bad_bitexts(tmp_path):
+def test_bad_bitexts_are_refused(tmp_path):
     write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A"], "fr-en.fr": ["a"]})
     with pytest.raises(UserError, match=r"de-en.de has 2 lines and .*de-en.en 1: line i of one must"):
         read_bitexts(tmp_path, ["de"])

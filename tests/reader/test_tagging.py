@@ -23,6 +23,7 @@ from utils.errors import UserError
 
 LABELS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}
 INSIDE = [1, 1, 3, 3, 4]  # label of a word -> label of its further pieces
+# As labels of words and pieces:
 O = 4  # noqa: E741
 X = IGNORED
 
@@ -38,7 +39,7 @@ X = IGNORED
         ("IOBES", "B-PER I-PER E-PER S-PER O S-LOC", "B-PER I-PER I-PER B-PER O B-LOC"),
     ],
 )
-def test_schemes(write, scheme, tags, iob2):
+def test_tags_of_every_scheme_become_iob2(write, scheme, tags, iob2):
     assert to_iob2(tags.split()) == iob2.split()
     assert to_iob2(iob2.split()) == iob2.split()
     words = ["word"] * len(tags.split())
@@ -55,7 +56,7 @@ def test_schemes(write, scheme, tags, iob2):
         ({"PER": 0, "O": 1}, "m.json: the label 'PER': there must be"),
     ],
 )
-def test_maps_that_are_none(labels, message):
+def test_label_maps_that_are_refused(labels, message):
     check_tag_map(LABELS, "m.json")
     with pytest.raises(UserError, match=re.escape(message)):
         check_tag_map(labels, "m.json")
@@ -73,7 +74,7 @@ def write(tmp_path):
     return write
 
 
-def test_rows(write):
+def test_rows_of_a_file(write):
     path = write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n")
     sentences = read_tagged(path, LABELS)
     assert sentences == [Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)), Sentence("前", (4,))]
@@ -96,7 +97,7 @@ def test_rows(write):
         (b"text_a\tlabel\na\tO\n\xff\tO\n", "line 3: not UTF-8"),
     ],
 )
-def test_faults(write, content, message):
+def test_faults_of_a_file(write, content, message):
     with pytest.raises(UserError, match=re.escape(message)):
         read_tagged(write(content), LABELS)
 
@@ -122,6 +123,7 @@ def ids(text: str) -> list[int]:
     return [{"<": 0, ">": 2, "_": 4, "?": 3}.get(c, ord(c)) for c in text]
 
 
+# Words, their labels, --label_pieces; the ids (see `ids`), and the labels of the pieces.
 @pytest.mark.parametrize(
     "text, labels, pieces, expected_ids, expected",
     [
@@ -142,7 +144,7 @@ def test_labelled_pieces(text, labels, pieces, expected_ids, expected):
 
 
 def test_windows():
-    """Room for 8 pieces, so overlaps of 2 words: one is labelled in each of the two windows."""
+    """There is room for 8 pieces, so windows overlap by 2 words. Each of the two labels one of them."""
     labels = [0, 1, 2, 3, *[O] * 12]
     feature = encode("a b c d e f g h i j k l m n o p", *labels, size=10)
     assert feature.ids == ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>")
@@ -155,14 +157,14 @@ def test_windows():
 
 
 def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
-    """Room for 12 pieces, so an overlap of 3: words 9, 10 and 11. Every word has one piece."""
+    """There is room for 12 pieces, so the overlap has 3: words 9, 10 and 11. Every word has one piece."""
     first, second = cut_windows([1] * 20, room=12)
     assert (first.last, second.first) == (12, 9)
-    assert (first.tagged_last, second.tagged_first) == (11, 11)
+    assert (first.tagged_last, second.tagged_first) == (11, 11)  # the first word of the second window is 11
 
 
 def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
-    """Room for 8 pieces; the word has 11."""
+    """There is room for 8 pieces, and the word has 11."""
     feature = encode("a bcdefghijkl m", O, 2, O, size=10, pieces="all")
     assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")
     assert feature.labels == [X, O, X, X, 2, *[3] * 7, X, X, O, X]
@@ -195,7 +197,7 @@ def test_windows_of_random_sentences(seed):
                 assert before >= after
 
 
-def test_batch():
+def test_the_arrays_of_a_batch():
     """Three sentences, the second in two windows; every piece is labelled."""
     task = EncodeTagged(Letters(), 10, INSIDE, "all")
     sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
@@ -203,7 +205,7 @@ def test_batch():
     assert task.count(features) == 3 + 9 + 1  # pieces
     batch = task.collate(features, np.array([5, 3, 8]), count=13)
     rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
-    assert batch.input_ids.tolist() == [row + [1] * (10 - len(row)) for row in rows]
+    assert batch.input_ids.tolist() == [row + [Letters.pad_id] * (10 - len(row)) for row in rows]
     assert batch.labels[0].tolist() == [X, 0, 1, O, *[X] * 6]
     assert (batch.labels != X).sum() == 13
     assert batch.sentences.tolist() == [0, 1, 1, 2]
@@ -215,8 +217,8 @@ def test_batch():
     assert batch.indices.tolist() == [5, 3, 8] and batch.count == 13
 
 
-def test_official():
-    """Room for 6 pieces: "g" and "h" are cut off. "-" has no pieces, and the third sentence no labels."""
+def test_official_labels():
+    """There is room for 6 pieces: "g" and "h" are cut off. "-" has no pieces, and sentence 3 no labels."""
     task = EncodeTaggedOfficially(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
     assert features[0].ids == ids("<abcdef>")

@@ -57,7 +57,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("content, expected", ROWS.values(), ids=ROWS.keys())
-def test_rows(write, content, expected):
+def test_rows_of_a_file(write, content, expected):
     examples = read_classification(write(content), LABELS)
     assert list(examples) == expected
     assert len(examples) == len(expected) and pickle.loads(pickle.dumps(examples))[-1] == expected[-1]
@@ -91,7 +91,7 @@ def test_ids_as_labels_and_no_labels(write):
         (b"text_a\ttext_b\tlabel\na\tb\tneutral\nab\xffc\tb\tneutral\n", "x.tsv, line 3: not UTF-8 (byte 3"),
     ],
 )
-def test_faults(write, content, message):
+def test_faults_of_a_file(write, content, message):
     with pytest.raises(UserError, match=re.escape(message)):
         read_classification(write(content), LABELS)
 
@@ -109,7 +109,7 @@ def test_labels_without_a_map(write, label, message):
         read_classification(write(f"text_a\tlabel\na\t{label}\n"), num_labels=3)
 
 
-def test_label_map(write):
+def test_a_label_map_must_have_num_labels(write):
     path = write(json.dumps(LABELS), "label_map.json")
     assert read_label_map(path) == read_label_map(path, 3) == LABELS
     assert read_languages(path) == list(LABELS)
@@ -136,7 +136,7 @@ def test_bad_label_maps(write, content, message):
         read_label_map(write(content, "m.json"))
 
 
-def test_patterns():
+def test_patterns_with_languages():
     """The files of --dev_set: pattern -> language -> path; "all" is the key without a language map."""
     files = expand("dev/dev.%s.tsv,test/test.%s.tsv", ["en", "zh"], "--dev_set")
     assert files == {
@@ -158,11 +158,10 @@ def test_bad_patterns():
         expand(" ,", ["en"], "--dev_set")
 
 
-def test_features(write, tokenizer):
+def test_features_of_rows(write, tokenizer):
     """Many rows at once have the ids of `Tokenizer.build`; an empty text_b is as none."""
-    pairs = read_classification(
-        write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n"), LABELS
-    )
+    path = write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n")
+    pairs = read_classification(path, LABELS)
     encode = EncodePairs(tokenizer, max_seq_len=8)
     features = encode(list(pairs))
     assert features[0].ids == tokenizer.build("the fox", "the dog", 8) and features[0].label == 2
@@ -173,10 +172,9 @@ def test_features(write, tokenizer):
 
 @pytest.mark.parametrize("text_b", ["the dog", ""])
 def test_texts_that_just_fit_are_not_cut(write, tokenizer, text_b):
-    """With one token less, they are."""
-    examples = list(
-        read_classification(write(f"text_a\ttext_b\tlabel\nthe fox\t{text_b}\tneutral\n"), LABELS)
-    )
+    """They are cut if --max_seq_len is one token less."""
+    path = write(f"text_a\ttext_b\tlabel\nthe fox\t{text_b}\tneutral\n")
+    examples = list(read_classification(path, LABELS))
     size = len(tokenizer.build("the fox", text_b))
     for max_seq_len, is_cut in ((size, False), (size - 1, True)):
         (feature,) = EncodePairs(tokenizer, max_seq_len)(examples)

@@ -1,4 +1,4 @@
-"""The tokenizer: official rules by hand-worked examples, offsets by properties in many scripts, bad files."""
+"""The tokenizer: official rules in examples worked by hand, spans of tokens in many scripts, bad files."""
 
 import itertools
 import pickle
@@ -45,7 +45,7 @@ def random_texts(count: int = 400) -> list[str]:
     return texts
 
 
-TEXTS = ["", " ", "\u200b", "\u200b a", "a\u200b", " ", *ALPHABETS.values(), *SENTENCES, *random_texts()]
+TEXTS = ["", " ", "\u200b", "\u200b a", "a\u200b", *ALPHABETS.values(), *SENTENCES, *random_texts()]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ TEXTS = ["", " ", "\u200b", "\u200b a", "a\u200b", " ", *ALPHABETS.values(), *SE
         ("\ud800x", "\ufffdx"),
     ],
 )
-def test_normalize(text, expected):
+def test_normalize_by_hand(text, expected):
     assert normalize(text) == expected
 
 
@@ -118,7 +118,7 @@ def test_every_way_to_encode_agrees(tokenizer):
 
 
 def characters(text: str) -> Counter:
-    """What a text is made of, marks, ligatures and syllables taken apart, in no order."""
+    """How often each character is in a text, with marks, ligatures and syllables taken apart."""
     return Counter(unicodedata.normalize("NFKD", normalize(text)))
 
 
@@ -133,7 +133,7 @@ def test_a_model_that_spells_in_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-def test_offset_properties(tokenizer, text):
+def test_spans_of_tokens(tokenizer, text):
     """Spans ascend, cover all that is visible, and hold the characters of their tokens."""
     _, spans = tokenizer.encode_with_offsets(text)
     starts = [start for start, _ in spans]
@@ -142,15 +142,16 @@ def test_offset_properties(tokenizer, text):
     assert all(0 <= start <= end <= len(text) for start, end in spans)
     covered = {place for start, end in spans for place in range(start, end)}
     for place, character in enumerate(text):
-        visible = normalize(character).replace("▁", " ").strip()  # "" if the character is dropped or a space
-        assert not visible or place in covered, (place, character)
+        is_visible = normalize(character).replace("▁", " ").strip() != ""  # neither dropped nor a space
+        if is_visible:
+            assert place in covered, (place, character)
     for token, (start, end) in zip(tokenizer.tokenize(text), spans, strict=True):
         source = text[start:end]
         assert source == source.strip(), "white space at the ends of a span"
         assert characters(token.strip("▁")) <= characters(source), (token, source)
 
 
-def test_single_and_pair_layouts(tokenizer):
+def test_the_inputs_of_a_text_and_of_a_pair(tokenizer):
     a = tokenizer.encode("the fox")
     b = tokenizer.encode("the lazy dog")
     cls = tokenizer.cls_id
@@ -217,19 +218,19 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
         (b"[CLS]\nab\xff\n", r"vocab.txt, line 2: not UTF-8 \(byte 3 of the line\)"),
     ],
 )
-def test_bad_vocab(piece_model, tmp_path, content, message):
+def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
     (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
         Tokenizer(tmp_path / "vocab.txt", piece_model)
 
 
-def test_bad_piece_model(tmp_path, piece_model, tokenizer):
+def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     with pytest.raises(UserError, match="no such piece model"):
         Tokenizer(None, tmp_path / "none.model")
     (tmp_path / "bad.model").write_bytes(b"this is text")
     with pytest.raises(UserError, match="bad.model: not a sentencepiece model"):
         Tokenizer(None, tmp_path / "bad.model")
-    # A piece of 5 bytes becomes 5 bytes that are no UTF-8, or the name of a special token.
+    # A piece of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
     piece = next(piece.encode() for piece in tokenizer.ordinary_pieces() if len(piece.encode()) == 5)
     for replacement, message in (
         (b"\xe2\x28\xa1xx", "not a sentencepiece model, or damaged"),
@@ -244,7 +245,7 @@ def test_bad_piece_model(tmp_path, piece_model, tokenizer):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_from_folder_and_pickle(tokenizer, piece_model, tmp_path):
+def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
     alone = Tokenizer.from_folder(tmp_path)  # its vocabulary is derived
     tokenizer.write_vocab(tmp_path / "vocab.txt")
@@ -266,4 +267,4 @@ def test_real_text_in_fifteen_languages(data_dir):
         for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
             ids_with_offsets, _ = tokenizer.encode_with_offsets(line)
             assert ids == ids_with_offsets == tokenizer.encode(line)
-            test_offset_properties(tokenizer, line)
+            test_spans_of_tokens(tokenizer, line)

@@ -1,4 +1,4 @@
-"""Training a vocabulary: the right ids, the same bytes, languages in the shares that were asked for."""
+"""train_vocab.py: the right ids, the same bytes each time, the right share of each language, bad input."""
 
 import collections
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def options(output, texts, **changed):
     return VocabOptions(output=str(output), **texts, **(small | changed))
 
 
-def test_ids_files_and_bytes(tmp_path, texts, capfd):
+def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     tokenizer = train_vocab(options(tmp_path / "one", texts))
     printed = capfd.readouterr().err  # without sentencepiece's own lines
     assert "trainer_interface" not in printed and "WARNING" not in printed
@@ -49,7 +49,7 @@ def test_ids_files_and_bytes(tmp_path, texts, capfd):
 
 
 def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
-    """Of 900 lines each language has as many as the root of its number of lines says, within four deviations.
+    """With alpha 0.5 a language has a share in proportion to the root of its lines, within four deviations.
 
     Instead of training a model, the trainer only lists the lines that it receives.
     """
@@ -65,7 +65,7 @@ def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
         return "de" if line == "guten Tag" else "en"
 
     counts = collections.Counter(map(language_of, sampled))
-    roots = {"en": 1650**0.5, "ru": 100**0.5, "de": 50**0.5}  # alpha 0.5: n^0.5
+    roots = {"en": 1650**0.5, "ru": 100**0.5, "de": 50**0.5}  # English has 1600 lines and those of 50 pairs
     for language, root in roots.items():
         expected = 900 * root / sum(roots.values())
         assert abs(counts[language] - expected) < 4 * expected**0.5

@@ -19,8 +19,8 @@ ROWS = "a man\t0\na dog\t1\na cat\t2\n"
 COMPRESS = {"gunzip": gzip.compress, "bunzip2": bz2.compress, "unxz": lzma.compress}
 
 
-def other_time() -> None:
-    """Wait until the clock of the file system has gone on."""
+def wait_for_another_time() -> None:
+    """Wait until a file that is written gets another time than those before."""
     time.sleep(0.02)
 
 
@@ -42,7 +42,7 @@ def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
     sentences = Sentences(path)
     assert examples[0].text_a == "a man"
     in_other_process = pickle.dumps(examples)
-    other_time()
+    wait_for_another_time()
     path.write_text(content)
     for lines in (examples, sentences, pickle.loads(in_other_process)):
         with pytest.raises(UserError, match=r"train\.tsv was changed while it was in use; start again"):
@@ -56,7 +56,7 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path):
     examples = read_classification(path)
     assert examples[0].label == 0
     in_other_process = pickle.dumps(examples)
-    other_time()
+    wait_for_another_time()
     (tmp_path / "new.tsv").write_text(HEADER + ROWS.replace("man", "cow"))
     os.replace(tmp_path / "new.tsv", path)
     assert examples[1].text_a == "a dog"
@@ -68,7 +68,7 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path):
 
 
 @pytest.mark.parametrize("program", COMPRESS)
-def test_compressed_files(tmp_path, program):
+def test_compressed_files_are_named_as_such(tmp_path, program):
     path = tmp_path / "train.tsv.gz"
     path.write_bytes(COMPRESS[program]((HEADER + ROWS).encode()))
     message = rf"train\.tsv\.gz: the file is compressed; unpack it first with {program}"
