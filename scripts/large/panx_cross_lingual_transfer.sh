@@ -1,6 +1,7 @@
 #!/bin/sh
 # PAN-X, cross-lingual transfer, large: fine-tune on English, evaluate in every language. The paper has no PAN-X: these
-# are its values for CoNLL, but that dev is scored every 500 steps. --batch_size is per device. Any flag can be added.
+# are its values for CoNLL, except that dev is scored every 500 steps. --batch_size is per device. Any flag can be
+# added.
 set -eu
 cd "$(dirname "$0")/../.."
 . scripts/launch.sh

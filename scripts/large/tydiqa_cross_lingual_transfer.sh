@@ -1,6 +1,6 @@
 #!/bin/sh
 # TyDi QA GoldP, cross-lingual transfer, large: fine-tune on English, evaluate in every language. The paper has no TyDi QA:
-# these are XTREME's values, without layer-wise decay; like there, the last step counts, because GoldP's dev files are the
+# these are XTREME's values, without layer-wise decay; as there, the last step counts, because GoldP's dev files are the
 # test. --batch_size is per device. Any flag can be added.
 set -eu
 cd "$(dirname "$0")/../.."
