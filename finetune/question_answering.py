@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from finetune.classification import softmax
 from finetune.flags import FinetuneFlags
 from finetune.metrics import answer_scores
 from finetune.task import SupervisedTask
@@ -273,9 +274,10 @@ class QuestionAnswering(SupervisedTask):
             if len(answers) == self.n_best or len(spans.first) < count:
                 break
             count *= 4
-        sums = np.asarray([answer.start_logit + answer.end_logit for answer in answers])
-        exponentials = np.exp(sums - sums.max(initial=-np.inf))  # there may be no answers
-        probabilities = (exponentials / exponentials.sum()).tolist()
+        if not answers:
+            return []
+        sums = np.array([answer.start_logit + answer.end_logit for answer in answers])
+        probabilities = softmax(sums).tolist()
         return [
             answer._replace(probability=probability)
             for answer, probability in zip(answers, probabilities, strict=True)

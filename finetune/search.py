@@ -18,6 +18,7 @@ from finetune.flags import RetrievalFlags
 from finetune.retrieval import Retrieval, encode_texts, layer_of
 from finetune.setup import fit_length, make_encoder, open_encoder, open_start
 from model.checkpoint.read import READING, Checkpoint, open_checkpoint
+from model.config import ErnieMConfig
 from model.device import summary
 from model.ernie_m import ErnieMModel
 from model.tasks import RETRIEVAL
@@ -216,14 +217,7 @@ def search(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    random_model = None
-    is_model_random = not flags.do_train and not flags.init_pretraining_params
-    is_first_seed = seed == flags.seeds[0]  # one random model is searched for all seeds
-    if flags.untrained and is_first_seed and not is_model_random:
-        paddle.seed(seed)
-        random_model = ErnieMModel(model.config)
-        if flags.cpu_bf16:
-            use_cpu_bf16(random_model)
+    random_model = random_model_of(flags, seed, model.config)
     if flags.layer == "sweep":
         sweep = search_layers(flags, model, tokenizer, bitexts, means)
         if random_model is not None:
@@ -241,6 +235,21 @@ def search(
     if distributed.is_main():
         write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
     return SearchResult(layer, trained, untrained)
+
+
+def random_model_of(flags: RetrievalFlags, seed: int, config: ErnieMConfig) -> ErnieMModel | None:
+    """A model with random weights, which is searched, too; None: it is not wanted.
+
+    It is searched once, with the first seed, and not if the weights of the seeds are random themselves.
+    """
+    has_weights = flags.do_train or flags.init_pretraining_params
+    if not flags.untrained or not has_weights or seed != flags.seeds[0]:
+        return None
+    paddle.seed(seed)
+    model = ErnieMModel(config)
+    if flags.cpu_bf16:
+        use_cpu_bf16(model)
+    return model
 
 
 def search_layer(

@@ -303,7 +303,7 @@ def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, 
     """Quantise a weight [I, O].
 
     Args:
-        axis: the numbers along it have one scale: 0 for a scale for each column, 1 for each row.
+        axis: 0: each column has a scale of its own; 1: each row has.
         largest: the largest absolute integer.
 
     Returns:

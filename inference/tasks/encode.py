@@ -98,7 +98,7 @@ class EncodeTexts:
         """The "centre" of a request: whether its vectors are centred.
 
         Raises:
-            UserError: they are, but the model has no means for its pooling.
+            UserError: it is neither true nor false, or it is true and the model has no means for its pooling.
         """
         centre = flag_of(request, "centre", default)
         if centre:

@@ -114,8 +114,7 @@ class FillMasks(MaskedLmTask):
 
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
-        hidden = []  # of each request: the states of its masks, [masks, H]
-        counts = []  # of masks in each request
+        states_of_requests = []  # of each request: the states of its masks, [masks, H]
         # The texts are few and are encoded one by one. The logits of all masks are made together below.
         for request in requests:
             ids = np.asarray(request.ids, np.int64)
@@ -126,10 +125,15 @@ class FillMasks(MaskedLmTask):
             with self.autocast():
                 inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
                 states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
-            hidden.append(states.astype("float32"))
-            counts.append(int(is_mask.sum()))
-        candidates = iter(self.likeliest(paddle.concat(hidden)))  # of each mask of all requests
-        return [{"masks": [next(candidates) for _ in range(count)]} for count in counts]
+            states_of_requests.append(states.astype("float32"))
+        candidates = self.likeliest(paddle.concat(states_of_requests))  # of each mask of all requests
+        answers = []
+        first = 0
+        for states in states_of_requests:
+            last = first + len(states)
+            answers.append({"masks": candidates[first:last]})
+            first = last
+        return answers
 
 
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
