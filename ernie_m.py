@@ -146,7 +146,7 @@ class Model:
 
         sentences = _as_list(texts, "texts")
         languages = _languages_of(centre, len(sentences))
-        centred = centre is not False
+        centred = centre is not False  # languages ask for it, too
         answerer = self._answerer("encode", pooling=pooling, layer=layer, centre=centred)
         inputs = [answerer.parse({"text": text}) for text in sentences]
         vectors = [answerer.vectors([])]  # [0, H], the result if there are no texts

@@ -46,9 +46,9 @@ def begin(flags: TrainingFlags) -> None:
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
     # launch.py prints how it divides the total batch of a recipe. job.log gets the same line.
-    total_batch = os.environ.get(RECIPE_BATCH)
-    if total_batch:
-        logger.info("%s", total_batch)
+    line = os.environ.get(RECIPE_BATCH)
+    if line:
+        logger.info("%s", line)
     log_no_effect(flags)
 
 

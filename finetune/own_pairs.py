@@ -59,9 +59,10 @@ class StepRows:
             # The rows have no text in common, so all candidates but its positive are negatives of a query.
             negative = ~np.eye(self.batch_size, self.batch_size + given_count, dtype=bool)  # [B, C]
             own_rows = rows[share]
-            texts = [row[0] for row in own_rows] + [row[1] for row in own_rows]
-            for row in own_rows:
-                texts += row[2:]
+            queries = [row[0] for row in own_rows]
+            positives = [row[1] for row in own_rows]
+            given_negatives = [text for row in own_rows for text in row[2:]]
+            texts = queries + positives + given_negatives
             yield PairStep(
                 sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
                 negative=negative,

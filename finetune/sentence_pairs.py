@@ -115,7 +115,11 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
     number_of: dict[bytes, int] = {}  # the ids of a sentence -> its number; equal sentences have the same one
 
     def numbers(sentences: list[np.ndarray]) -> np.ndarray:
-        return np.array([number_of.setdefault(ids.tobytes(), len(number_of)) for ids in sentences])  # [B]
+        """The number of each sentence, [B]."""
+        keys = [ids.tobytes() for ids in sentences]
+        for key in keys:
+            number_of.setdefault(key, len(number_of))  # a new sentence gets the next number
+        return np.array([number_of[key] for key in keys])
 
     source = numbers(sources)
     translation = numbers(translations)

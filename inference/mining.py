@@ -306,7 +306,11 @@ def encode_part(options: MiningOptions, texts: list[str], path: Path) -> int:
 
 
 def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> None:
-    """Encode the parts that are missing: folder -> its text."""
+    """Encode the parts that are missing.
+
+    Args:
+        sides: the folder for the vectors of a text -> the text.
+    """
     missing = []
     encoded_before = 0  # lines
     for folder, side in sides.items():

@@ -39,7 +39,7 @@ def read_corpus(corpus: str) -> list[CorpusSentence]:
     """
     sentences = []
     for item in corpus.split(","):
-        language, _, path = item.rpartition("<=")
+        language, _, path = item.rpartition("<=")  # the language is "" if it is not named
         for line, text in enumerate(Sentences(path).texts(), 1):
             if text.strip():
                 sentences.append(CorpusSentence(text, line, language))

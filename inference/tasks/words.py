@@ -130,9 +130,9 @@ class FillMasks(MaskedLmTask):
         answers = []
         first = 0
         for states in states_of_requests:
-            last = first + len(states)
-            answers.append({"masks": candidates[first:last]})
-            first = last
+            end = first + len(states)
+            answers.append({"masks": candidates[first:end]})
+            first = end
         return answers
 
 

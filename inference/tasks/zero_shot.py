@@ -103,7 +103,7 @@ class ClassifyByLabels(FineTunedTask):
             raise UserError(f"'labels' has {len(request.labels)} labels, at most {MOST_LABELS} fit")
 
     def answer(self, requests: list[LabelRequest]) -> list[dict]:
-        pairs = []
+        pairs = []  # a text with each of its labels, of all requests one after the other
         for request in requests:
             for label in request.labels:
                 pairs.append(Example(request.text, request.template.replace(PLACE, label)))
@@ -112,12 +112,12 @@ class ClassifyByLabels(FineTunedTask):
         answers = []
         first = 0
         for request in requests:
-            last = first + len(request.labels)
-            answer = self._answer(request, logits[first:last])
-            if any(feature.cut for feature in features[first:last]):
+            end = first + len(request.labels)
+            answer = self._answer(request, logits[first:end])
+            if any(feature.cut for feature in features[first:end]):
                 answer["cut"] = True
             answers.append(answer)
-            first = last
+            first = end
         return answers
 
     def logits(self, features: list[Any]) -> np.ndarray:
