@@ -1,10 +1,24 @@
-"""The tests here write many small folders. To sync these to the disk is slow, and tested elsewhere."""
+"""What the tests of conversion share: files that are not synced, and a comparison of tensors."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import pytest
 
 from utils import files
 
 
+def assert_same_bits(tensors: Mapping[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """The tensors of a checkpoint have the names, shapes and bits of `expected`, in float32."""
+    assert set(tensors) == set(expected)
+    for name, expected_array in expected.items():
+        array = tensors[name]
+        assert array.dtype == np.float32
+        assert array.shape == expected_array.shape == tensors.shape(name)
+        assert array.tobytes() == expected_array.tobytes(), name
+
+
 @pytest.fixture(autouse=True)
 def no_syncing(monkeypatch):
+    """The tests write many small folders. To sync these to the disk is slow, and tested elsewhere."""
     monkeypatch.setattr(files, "sync_file", lambda path: None)

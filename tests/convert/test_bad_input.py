@@ -49,6 +49,7 @@ def change_config(folder, **changes) -> None:
 
 
 def full(*shape: int, value: float = 1.0, dtype: type = np.float32) -> np.ndarray:
+    """An array that has the same value everywhere."""
     return np.full(shape, value, dtype)
 
 
@@ -59,7 +60,7 @@ CHANGES = [
     ("classifier.bias", None, "1 tensors missing: classifier.bias"),
     ("strange", full(3), "1 tensors unknown: strange"),
     ("encoder.layers.1.linear1.weight", full(16, 32), "has shape [16, 32], [16, 64] is expected"),
-    # 16 of each of the layers 2 to 98, and 15 of layer 99.
+    # 16 of each of the layers 2 to 98, and 15 of layer 99: 16 x 97 + 15.
     ("encoder.layers.99.norm1.bias", full(16), "1567 tensors missing: "),
     ("pooler.dense.bias", full(1, 16), "pooler.dense.bias has shape [1, 16]"),
     ("pooler.dense.bias", full(16, value=np.nan), "pooler.dense.bias holds values that are not finite"),
@@ -70,7 +71,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "array", "message"), CHANGES)
-def test_tensors(tmp_path, refused, name, array, message):
+def test_bad_tensors_are_named(tmp_path, refused, name, array, message):
     make_ours(tmp_path / "in", head="classification")
     set_tensor(tmp_path / "in", name, array)
     line = refused(tmp_path / "in")
@@ -134,7 +135,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
         ({"hidden_dropout_prob": 10}, "hidden_dropout_prob is 10; it must be a number from 0 to 1"),
     ],
 )
-def test_configs(tmp_path, refused, change, message):
+def test_bad_configs_are_named(tmp_path, refused, change, message):
     make_paddlenlp(tmp_path / "in")
     change_config(tmp_path / "in", **change)
     to = "xlm-roberta" if "pad_token_id" in change else "huggingface"
@@ -179,7 +180,7 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
 
 
 def test_a_report_that_nobody_reads(tmp_path):
-    """As in `convert.py ... | head -n 1`. It ends without a traceback, and the folder is complete."""
+    """`convert.py ... | head -n 1` ends without a traceback, and the folder is complete."""
     make_ours(tmp_path / "in")
     command = [sys.executable, ROOT / "convert.py", "in", "out", "--to", "fluid"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

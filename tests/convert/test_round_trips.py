@@ -10,6 +10,7 @@ import convert
 from model.checkpoint.convert import TARGETS
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
+from tests.convert.conftest import assert_same_bits
 from tests.helpers.toy_models import make_ours
 
 # Kind of model -> the arguments of `make_ours`.
@@ -54,15 +55,6 @@ def converted(target: str, source, folder, *flags: str):
     return open_checkpoint(folder)
 
 
-def assert_same_bits(tensors, expected: dict[str, np.ndarray]) -> None:
-    assert set(tensors) == set(expected)
-    for name, expected_array in expected.items():
-        array = tensors[name]
-        assert array.dtype == np.float32
-        assert array.shape == expected_array.shape == tensors.shape(name)
-        assert array.tobytes() == expected_array.tobytes(), name
-
-
 def head_flag(source: str, kind: str) -> tuple[str, ...]:
     """The flag that names the head where the files of `source` do not.
 
@@ -77,9 +69,9 @@ def head_flag(source: str, kind: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("first", TARGETS)
 def test_there_and_back(tmp_path, kind, first, capsys):
     """From the first format to each other one and back. What a format has no place for is reported."""
-    weights = make_ours(tmp_path / "made", **KINDS[kind])
+    made = make_ours(tmp_path / "made", **KINDS[kind])
     checkpoint = converted(first, tmp_path / "made", tmp_path / "first")
-    weights = without_lost(first, kind, weights)
+    weights = without_lost(first, kind, made)
     assert_same_bits(checkpoint.tensors, weights)
     for second in TARGETS:
         capsys.readouterr()  # forgets earlier reports

@@ -13,21 +13,16 @@ import convert
 from model.checkpoint.formats import pickles
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
+from tests.convert.conftest import assert_same_bits
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.toy_models import fairseq_args, fairseq_state, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from utils.errors import UserError
 
 
-def assert_same_bits(tensors, expected) -> None:
-    assert set(tensors) == set(expected)
-    for name, array in expected.items():
-        assert tensors[name].tobytes() == array.tobytes(), name
-
-
 @pytest.mark.parametrize("task", [None, "classification", "tagging", "question_answering", "choice", "uie"])
 @pytest.mark.parametrize("old_names", [False, True])
-def test_paddlenlp(tmp_path, task, old_names, caplog):
+def test_a_folder_of_paddlenlp(tmp_path, task, old_names, caplog):
     expected = make_paddlenlp(tmp_path / "pn", task, old_names=old_names)
     checkpoint = open_checkpoint(tmp_path / "pn")
     assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("paddlenlp", task, [])

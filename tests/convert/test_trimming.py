@@ -85,6 +85,7 @@ def filled(kind: str, folder):
 
 
 def tokenizer_in(folder) -> Tokenizer:
+    """The tokenizer beside the weights of a folder."""
     checkpoint = open_checkpoint(folder)
     return Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
 
@@ -124,23 +125,24 @@ def assert_same_outputs(whole, trimmed, text: list[str]) -> None:
     classifiers = [filled("classify", folder / "classify") for folder in (whole, trimmed)]
     word_models = [filled("full", folder / "full") for folder in (whole, trimmed)]
     whole_vocab = tokenizer_in(whole / "full").vocab
+    # The id of each token of the trimmed model in the vocabulary of the whole one.
     old_ids = [whole_vocab[token] for token in tokenizer_in(trimmed / "full").vocab]
-    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):  # of the whole and of the trimmed model
-        logits = [model(batch).numpy() for model, batch in zip(classifiers, batches)]
+    # Each pair of batches has the same lines, as ids of the whole and of the trimmed model.
+    for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
+        logits, trimmed_logits = [model(batch).numpy() for model, batch in zip(classifiers, batches)]
+        assert logits.tobytes() == trimmed_logits.tobytes()
         states = [model.encode(batch) for model, batch in zip(word_models, batches)]
-        assert logits[0].tobytes() == logits[1].tobytes()
         assert states[0].numpy().tobytes() == states[1].numpy().tobytes()
-        word_logits, trimmed_logits = [
-            # 200 of the tokens: with all, the logits would take much memory.
-            model.lm_head(state[:200]).numpy()
-            for model, state in zip(word_models, states)
-        ]
-        difference = np.abs(word_logits[:, old_ids] - trimmed_logits).max()
+        # Of 200 tokens: with all, the logits would take much memory.
+        whole_model, trimmed_model = word_models
+        word_logits = whole_model.lm_head(states[0][:200]).numpy()
+        trimmed_word_logits = trimmed_model.lm_head(states[1][:200]).numpy()
+        difference = np.abs(word_logits[:, old_ids] - trimmed_word_logits).max()
         assert difference <= 1e-5 * np.abs(word_logits).max()
 
 
 def test_toy_text_gives_the_same(toy, tmp_path, capsys):
-    """And the report says the number of tokens and parameters, and the megabytes, of both models."""
+    """The report says how many tokens, parameters and megabytes both models have."""
     assert_trimmed_model_computes_the_same(toy, tmp_path)
     report = capsys.readouterr().out
     row = re.compile(r"^ *(?:before|after) +([\d,]+) +([\d,]+) +([\d,.]+)$", re.MULTILINE)
@@ -169,7 +171,7 @@ def assert_trimmed_model_computes_the_same(sample: Sample, folder) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_format(toy, tmp_path, target):
+def test_every_format_is_trimmed(toy, tmp_path, target):
     """A folder of each format is trimmed to the same format. All tensors but two keep their size."""
     make_models(tmp_path / "made", toy.pieces)
     for kind in ("classify", "full"):
@@ -182,8 +184,8 @@ def test_every_format(toy, tmp_path, target):
     trimmed_rows = rows_of(tokenizer_in(tmp_path / "trimmed/classify"), toy.text)
     models = [filled("classify", tmp_path / name / "classify") for name in ("whole", "trimmed")]
     for batches in zip(batches_of(rows), batches_of(trimmed_rows)):
-        logits = [model(batch).numpy().tobytes() for model, batch in zip(models, batches)]
-        assert logits[0] == logits[1]
+        logits, trimmed_logits = [model(batch).numpy() for model, batch in zip(models, batches)]
+        assert logits.tobytes() == trimmed_logits.tobytes()
     whole = open_checkpoint(tmp_path / "whole/full").tensors
     trimmed = open_checkpoint(tmp_path / "trimmed/full").tensors
     assert set(whole) == set(trimmed)
@@ -193,8 +195,8 @@ def test_every_format(toy, tmp_path, target):
         assert (trimmed.shape(name)[0] == vocab_size) == has_a_row_per_token
 
 
-def test_through_onnx(toy, tmp_path):
-    """A trimmed model that is exported gives the logits of the whole one, within 1e-6."""
+def test_an_exported_trimmed_model(toy, tmp_path):
+    """It gives the logits of the whole one, within 1e-6."""
     make_models(tmp_path / "whole", toy.pieces)
     source = tmp_path / "whole/classify"
     convert.main([str(source), str(tmp_path / "trimmed"), "--keep_pieces_of", str(toy.path)])
@@ -249,7 +251,8 @@ def write_pieces(path: Path, scores: dict[str, float]) -> Path:
 # A text may be cut otherwise if a piece goes that it does not contain. Case -> the scores of a piece model,
 # the text, and the pieces that go.
 NEEDED = {
-    # "ab" and "cd" have -30 together. Without "zz", an unknown "a" would cost -25, and -27 with "bcd".
+    # An unknown character has the lowest score of a piece less 10. "ab" and "cd" have -30 together. Without
+    # "zz" an unknown "a" would have -25, and with "bcd" -27, which is higher. So "zz" stays.
     "the lowest score": ({"ab": -15, "cd": -15, "bcd": -2, "▁": -1, "zz": -30, "y": -3}, "abcd bcd", {"y"}),
     "digits before a comma": ({"▁12,": -1, "▁12": -5, "12": -9, ",": -9.5}, "12,", {"12"}),
     "digits in a word": ({"12,": -1, "▁12": -1, "12": -9, "▁a": -2, ",": -1, "▁12,": -9.5}, "a12,", set()),
@@ -269,7 +272,7 @@ def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
 
 
 def test_rare_pieces_go_and_their_characters_stay(tmp_path):
-    """With min_count=2, "▁cd", which comes once, goes."""
+    """With min_count=2, "▁cd", which comes once, goes. "x" stays because it has the lowest score."""
     scores = {"▁ab": -0.5, "▁cd": -1, "▁xx": -2, **dict.fromkeys("▁abcde", -5), "x": -9}
     whole = Tokenizer(None, write_pieces(tmp_path / "whole.model", scores))
     text = Path(write_lines(tmp_path / "text.txt", ["ab cd ab", "ab"]))
@@ -295,7 +298,8 @@ def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
     config = {**CONFIG, "vocab_size": whole.vocab_size, "pad_token_id": whole.pad_id}
     make_ours(tmp_path / "model", config=config)
     smaller = with_tokens(open_checkpoint(tmp_path / "model"), trimmed.old_ids, trimmed.tokenizer.pad_id)
-    assert smaller.config.pad_token_id == trimmed.tokenizer.vocab["[PAD]"] != whole.pad_id
+    assert smaller.config.pad_token_id == trimmed.tokenizer.vocab["[PAD]"]
+    assert smaller.config.pad_token_id != whole.pad_id
 
 
 def test_bad_input(toy, tmp_path):

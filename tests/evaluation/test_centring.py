@@ -9,11 +9,12 @@ from evaluation.retrieval import hits
 
 @pytest.fixture
 def sentences():
-    """Language -> [L + 1, N, H]: the same vectors, moved by a direction of the language at each layer."""
+    """Language -> [L + 1, N, H]: both have the same vectors, moved by directions of their own."""
     rng = np.random.default_rng(0)
     common = rng.normal(size=(2, 40, 6))  # [L + 1, N, H]
     de_direction = np.array([[9, 0, 0, 0, 0, 0], [-9, 0, 0, 0, 0, 0]])  # [L + 1, H]
     en_direction = np.array([[0, 0, 0, 0, 0, 0], [0, 5, 0, 0, 0, 0]])
+    # A direction is [L + 1, 1, H] here, so that it moves all sentences of its layer.
     return {"de": common + de_direction[:, None], "en": common + en_direction[:, None]}
 
 
@@ -45,10 +46,10 @@ def test_the_mean_by_hand():
 
 
 def test_the_nearest_mean_names_the_language_of_each_layer():
-    """The two languages have the same means, but at exchanged layers. A long mean is no nearer."""
+    """The two languages have exchanged means at the two layers. The longer mean is not preferred."""
     x_axis = [9, 0]
     y_axis = [0, 1]
     means = LanguageMeans(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
     near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]
     vectors = np.array([near_x_near_y, near_x_near_y])  # [L + 1, N, H]
-    assert means.nearest(vectors).tolist() == [[0, 1], [1, 0]]
+    assert means.nearest(vectors).tolist() == [[0, 1], [1, 0]]  # [L + 1, N]: the number of a language

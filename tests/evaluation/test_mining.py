@@ -16,7 +16,9 @@ def texts(count, width=24, noise=0.8, seed=0):
     source = rng.normal(size=(count, width)) + 0.4  # cosines of one sign, as of real sentences
     target = rng.normal(size=(count, width)) + 0.4
     half = count // 2
-    target[rng.permutation(count)[:half]] = source[:half] + rng.normal(scale=noise, size=(half, width))
+    copies = source[:half] + rng.normal(scale=noise, size=(half, width))
+    places = rng.permutation(count)[:half]
+    target[places] = copies
     return unit(source), unit(target)
 
 
@@ -68,6 +70,7 @@ def by_laser(source, target, margin, retrieval):
     if retrieval == "intersect":
         backward_pairs = {pair for _, pair in backward}
         return {pair: value for value, pair in forward if pair in backward_pairs}
+    # "max": the best pairs of both directions, of which each sentence is in one at most.
     sources_taken = set()
     targets_taken = set()
     pairs = {}
@@ -81,7 +84,10 @@ def by_laser(source, target, margin, retrieval):
 
 def as_dict(pairs):
     """(source, target) -> score, as `by_laser` returns."""
-    return dict(zip(zip(pairs.sources.tolist(), pairs.targets.tolist()), pairs.scores.tolist()))
+    scores = {}
+    for source, target, score in zip(pairs.sources.tolist(), pairs.targets.tolist(), pairs.scores.tolist()):
+        scores[source, target] = score
+    return scores
 
 
 def assert_equal(pairs, expected):
@@ -137,13 +143,13 @@ def test_the_threshold_is_the_best_of_all_cuts():
 
 
 def test_precision_recall_and_f1_by_hand():
-    """Of the 3 pairs above 0.5, 2 are among the 4 gold pairs."""
+    """Of the 3 pairs above 0.5, 2 are among the 4 gold pairs: P = 2 / 3, R = 2 / 4, F1 = 2 P R / (P + R)."""
     scores = np.array([0.9, 0.8, 0.6, 0.4])
     is_correct = np.array([True, False, True, True])
     result = quality(scores, is_correct, gold_count=4, threshold=0.5)
-    assert result.precision == pytest.approx(200 / 3)
+    assert result.precision == pytest.approx(100 * 2 / 3)
     assert result.recall == 50.0
-    assert result.f1 == pytest.approx(400 / 7)
+    assert result.f1 == pytest.approx(100 * 2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4))
     assert result.threshold == 0.5
 
 
@@ -157,7 +163,10 @@ def test_pairs_of_at_least_a_score():
 
 
 def test_a_large_index_finds_most_neighbours(monkeypatch):
-    """Of more than EXACT_UP_TO vectors only 16 of 179 cells, round(4 sqrt(2000)), are searched."""
+    """More than EXACT_UP_TO vectors are divided into cells, of which 16 are searched.
+
+    2000 vectors have 179 cells, which is 4 times the root of 2000.
+    """
     source, target = texts(2000, noise=0.3)
     blocks = np.array_split(target, 3)
     exact_cosines, exact_numbers = nearest(source, target, K)
@@ -168,4 +177,5 @@ def test_a_large_index_finds_most_neighbours(monkeypatch):
     cosines, numbers = index_of(blocks, len(target)).search(source, K)
     shared = [len(set(row) & set(exact_row)) for row, exact_row in zip(numbers, exact_numbers)]
     assert 0.8 < np.mean(shared) / K < 1
+    # The cosines themselves are exact.
     np.testing.assert_allclose(cosines[:, 0], (source * target[numbers[:, 0]]).sum(axis=1), atol=1e-6)

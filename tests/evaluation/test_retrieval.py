@@ -1,4 +1,4 @@
-"""Retrieval against a search written out, and the mean over tokens against numpy."""
+"""Retrieval is that of a search written out, and vectors are means over tokens."""
 
 import numpy as np
 import paddle
@@ -75,6 +75,7 @@ def test_both_directions_are_reported():
 
 
 def tiny_model():
+    """A model of two layers with random weights."""
     paddle.seed(3)
     config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
     return ErnieMModel(config)
@@ -94,7 +95,7 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
     for row, sentence in enumerate(sentences):
         hidden_states = model.encode(padded_batch(sentence[None]), output_hidden_states=True).hidden_states
         has_words = len(sentence) > 2
-        counted = slice(1, len(sentence) - 1) if has_words else slice(0, 2)
+        counted = slice(1, len(sentence) - 1) if has_words else slice(0, 2)  # without words [CLS] and [SEP]
         for layer, states in enumerate(hidden_states):
             assert np.abs(vectors[layer, row] - states.numpy()[counted].mean(axis=0)).max() < 1e-5
     with_specials = encode(model, sentences, specials=True)

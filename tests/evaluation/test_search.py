@@ -1,4 +1,4 @@
-"""faiss against searches written out in numpy, by cosine and by margin."""
+"""A search by cosine or by margin finds what one that is written out in numpy finds."""
 
 import numpy as np
 import pytest

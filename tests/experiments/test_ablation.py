@@ -76,5 +76,6 @@ def test_the_table(tmp_path):
     test = {"title": "acc, data/test/test.%s.tsv", "mean": {"avg": 75.5}, "deviation": {"avg": 0.25}}
     (tmp_path / "exp0" / "xnli" / "results.json").write_text(json.dumps({"tables": [dev, test]}))
     lines = at_paper_size(Study.read("table6"), tmp_path).splitlines()
+    # A row: XNLI here, XNLI in the paper, CoNLL here, CoNLL in the paper.
     assert lines[2] == "| exp0 | 75.50 ± 0.25 | 75.7 |  | 79.2 |"
     assert lines[-1] == "| exp5 |  | 76.9 |  | 79.6 |"

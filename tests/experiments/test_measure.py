@@ -8,14 +8,15 @@ from utils.errors import UserError
 
 
 def test_the_f1_of_named_entities_from_prediction_files(tmp_path):
-    """The first sentence has one of two entities right, the second one predicts an entity that is none."""
+    """In the first sentence one of two entities is predicted, in the second one an entity that is wrong."""
     sentences = [
         TaggedSentence(["Anna", "lebt", "in", "Rom"], ["B-PER", "O", "O", "B-LOC"], ["B-PER", "O", "O", "O"]),
         TaggedSentence(["Gut"], ["O"], ["B-ORG"]),
     ]
     write_conll(tmp_path / "test.de.tsv.3.120", sentences)
-    parts = [2, 0]  # twice the correct entities
-    wholes = [3, 1]  # the predicted and the gold ones
+    # F1 is 2 x correct / (predicted + gold), here for each sentence.
+    parts = [2 * 1, 2 * 0]
+    wholes = [1 + 2, 1 + 0]
     assert measure.ner(tmp_path) == {"de": [parts, wholes]}
 
 

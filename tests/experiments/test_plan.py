@@ -12,10 +12,11 @@ from utils.errors import UserError
 
 
 def test_a_stopped_study_goes_on(study, tmp_path):
-    """Models b and c start from a. It is trained again as long as the figures of one of them are missing."""
+    """Models b and c start from a, so a is trained again as long as the figures of b or c are missing."""
     planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1])
 
     def remaining():
+        """The names of the jobs of each chain."""
         return [[job.name for job in jobs] for jobs in planned.chains()]
 
     all_of_a = ["a-1", "a-1 xnli", "a-1 figures"]
@@ -46,7 +47,7 @@ SEQUENCES = {
 
 
 def test_the_sequences_of_the_mixes(tmp_path, monkeypatch):
-    """They are the same in each of the last ten steps. Earlier steps may have other shares of objectives."""
+    """The last ten steps have these sequences. Earlier steps may have other shares of objectives."""
     # For `steps_as` it would read a corpus, which is not there.
     monkeypatch.setattr(StudyPlan, "steps", lambda self, name, seed: 7000)
     study = Study.read("mix")
@@ -65,7 +66,7 @@ def test_models_of_another_study(study, tmp_path):
     """Model d starts from weights of another study; g was trained there and is only measured."""
     study.models["d"] = TrainedModel("d", start="other/e f")
     study.models["g"] = TrainedModel("g", trained_in="other/e f")
-    study.measures[:] = ["retrieval"]
+    study = replace(study, measures=["retrieval"])
     planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["d", "g"])
     weights = tmp_path / "other" / "e-f-1" / "full"
     with pytest.raises(

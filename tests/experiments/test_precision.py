@@ -12,7 +12,7 @@ from utils.command_line import parse_args
 
 
 def test_the_command_lines(tmp_path):
-    """Both trainings of a chain have the same seed and precision; 3 seeds, each without and with bfloat16."""
+    """The two trainings of a chain have one seed and one precision. Each of 3 seeds has both precisions."""
     chains = precision.chains(tmp_path, tmp_path / "corpus")
     assert len(chains) == 6
     cpu_bf16 = []
@@ -27,7 +27,7 @@ def test_the_command_lines(tmp_path):
     assert cpu_bf16 == [False, True] * 3
 
 
-def test_what_is_read_from_fine_tuning(tmp_path):
+def test_the_curve_of_a_fine_tuning(tmp_path):
     folder = tmp_path / "fine-tuning-float32-1"
     folder.mkdir()
     scores = {"tables": [{"mean": {"en": 64.0, "de": 50.0, "avg": 57.0}}]}
@@ -42,7 +42,7 @@ def test_what_is_read_from_fine_tuning(tmp_path):
     assert curve["final"]["accuracy, ten languages"] == 57.0
 
 
-def test_what_is_read_from_pre_training(tmp_path):
+def test_the_curve_of_a_pre_training(tmp_path):
     records = [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0}]
     perplexities = {"de": {"perplexity": 4.0}, "en": {"perplexity": 9.0}}
     held_out = dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), perplexities)
@@ -51,7 +51,7 @@ def test_what_is_read_from_pre_training(tmp_path):
     curve = precision.read_pre_training(tmp_path)
     assert curve["steps"] == [10, 20]
     assert curve["losses"] == [3.0, 2.0]
-    assert curve["final"][precision.LOSS] == 2.5
+    assert curve["final"][precision.LOSS] == 2.5  # the mean of both
     assert curve["final"]["perplexity, tlm"] == pytest.approx(6.0)  # the geometric mean of 4 and 9
 
 
@@ -59,13 +59,13 @@ def test_the_published_table_is_that_of_the_figures():
     curves = json.loads((ROOT / precision.FIGURES).read_text(encoding="utf-8"))
     table = precision.table(curves)
     assert table in (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")
-    for of_training in curves.values():
-        for of_precision in of_training.values():
-            assert len(of_precision) == len(precision.SEEDS)
+    for by_precision in curves.values():  # training -> precision -> seed -> curve
+        for by_seed in by_precision.values():
+            assert len(by_seed) == len(precision.SEEDS)
 
 
-def test_a_picture(tmp_path):
-    of_run = {"steps": [10, 20], "losses": [3.0, 2.0], "final": {}}
-    of_training = {name: {"1": of_run, "2": of_run} for name in precision.PRECISIONS}
-    precision.draw({"fine-tuning": of_training, "pre-training": of_training}, tmp_path / "precision.png")
+def test_a_picture_is_drawn(tmp_path):
+    curve = {"steps": [10, 20], "losses": [3.0, 2.0], "final": {}}
+    by_precision = {name: {"1": curve, "2": curve} for name in precision.PRECISIONS}
+    precision.draw({"fine-tuning": by_precision, "pre-training": by_precision}, tmp_path / "precision.png")
     assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")

@@ -20,7 +20,7 @@ NAMES = sorted(path.stem for path in STUDIES.glob("*.yaml"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path, monkeypatch):
-    """Their command lines give configurations that run_pretrain.py takes, with the flags of each model."""
+    """The command line of each model gives a configuration of run_pretrain.py, with the model's flags."""
     # For `steps_as` it would read a corpus, which is not there.
     monkeypatch.setattr(StudyPlan, "steps", lambda self, name, seed: 7000 + seed)
     study = Study.read(name)
@@ -128,6 +128,7 @@ def make_data(folder):
 
 
 def write_compressed(path, lines):
+    """Write lines to a .gz file, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
 
@@ -161,7 +162,7 @@ run.main(sys.argv[4:])
 
 @pytest.mark.slow
 def test_a_study_from_text_to_tables(tmp_path):
-    """The driver is killed when model a is finished. Its jobs end with it, and the same command goes on."""
+    """The command is killed when model a is finished. Its jobs end with it, and the same command goes on."""
     results = tmp_path / "results"
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "tiny.yaml").write_text(json.dumps(STUDY))

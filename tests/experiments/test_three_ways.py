@@ -1,4 +1,4 @@
-"""Retrieval measured three ways: against searches by hand, and the means from other pairs."""
+"""Retrieval measured three ways is that of searches by hand, with means that come from other pairs."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def margin_by_hand(queries, targets):
     return np.array(is_correct)
 
 
-def test_found_in_both_directions():
+def test_pairs_are_counted_in_both_directions():
     src_layers, tgt_layers = made_up(60, seed=1)
     src = src_layers[1]
     tgt = tgt_layers[1]
@@ -66,7 +66,7 @@ def test_the_means_come_from_other_pairs(held_out):
     _, fr = held_out.pairs["en", "fr"]
     assert held_out.means().languages == ["de", "en", "fr"]
     before = held_out.means(ODD).vectors.copy()
-    de[:, EVEN] += 100
+    de[:, EVEN] += 100  # the array of `held_out` itself
     assert (held_out.means(ODD).vectors == before).all()
     mean_of_fr = held_out.means(ODD).vectors[2]  # [L + 1, H]
     np.testing.assert_allclose(mean_of_fr, fr[:, 1::2].mean(axis=1), atol=1e-5)
@@ -75,7 +75,7 @@ def test_the_means_come_from_other_pairs(held_out):
 def test_a_language_direction_hides_translations_until_it_is_removed(held_out):
     """German has such a direction, in the held-out pairs and in the bitexts."""
     accuracies = held_out.accuracies()  # way -> [L + 1]
-    for way in ("centred", "centred margin"):
+    for way in ("centred", "centred margin"):  # at layer 1
         assert accuracies[way][1] > accuracies["plain"][1] + 0.2
     bitexts = {"de": made_up(320, seed=4, direction=30.0), "fr": made_up(200, seed=5)}
     result = retrieval(held_out, bitexts)
@@ -96,6 +96,7 @@ def test_a_language_direction_hides_translations_until_it_is_removed(held_out):
     assert result["retrieval 300 centred"]["de"] == [centred.tolist(), [2] * 300]
     directions, _ = result["retrieval 1000"]["de"]
     assert len(directions) == 320, "all pairs, because there are fewer than 1000"
+    # The nearest mean names the language of all German sentences, at both layers.
     assert result["named"]["de"] == {"right": [320, 320], "sentences": 320}
     assert result["named"]["en"]["sentences"] == 320 + 200
 
