@@ -34,8 +34,8 @@ from utils.command_line import load_config, parse_args
 
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
 HERE = "here"
-# `test_the_flags_of_a_recipe` reads the flags that the script gives to launch.py; tests in tests/finetune
-# train.
+# `test_the_flags_of_a_recipe` reads the flags that the script gives to launch.py. Tests in tests/finetune
+# train with such flags.
 RECIPE = "its flags here"
 # Why no test runs the command. The rest of the row names a test of the code that it runs.
 ITSELF = "installs, or runs these tests"
@@ -138,7 +138,11 @@ def rows_of(command: str) -> list[str]:
 
 def commands_run(by: str) -> list[str]:
     """The commands whose row says `by`, which is HERE or RECIPE."""
-    return [command for command in all_commands() if by in map(COMMANDS.get, rows_of(command))]
+    commands = []
+    for command in all_commands():
+        if by in [COMMANDS[pattern] for pattern in rows_of(command)]:
+            commands.append(command)
+    return commands
 
 
 def test_every_command_has_a_row_and_every_row_a_command():
@@ -245,10 +249,7 @@ def copy_of_clone(clone, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("line", commands_run(by=HERE))
 def test_a_command_runs(copy_of_clone, monkeypatch, line):
-    """It runs in this process.
-
-    If the line has a |, the shell runs what stands before it, which is the input.
-    """
+    """It runs in this process. If the line has a |, the shell runs what is before it and makes the input."""
     before_pipe, pipe, after_pipe = line.partition(" | ")
     command = line
     if pipe:
@@ -269,13 +270,14 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     flags += shlex.split(SMALLEST.get(name, ""))
     module = importlib.import_module(name)
     if "--help" in flags:
-        with pytest.raises(SystemExit, match="0"):
+        with pytest.raises(SystemExit, match="0"):  # the exit code
             call_main(module, flags)
     else:
         call_main(module, flags)
 
 
 def value_of(flag: str, words: list[str]) -> str:
+    """The value of a flag in the words of a command line."""
     return words[words.index(flag) + 1]
 
 

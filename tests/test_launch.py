@@ -1,4 +1,4 @@
-"""launch.py: the place of each process, and what becomes of the others when one, or launch.py, ends."""
+"""launch.py: the total batch, the place of each process, and the end of all when one, or launch.py, ends."""
 
 import os
 import re
@@ -32,6 +32,7 @@ from utils.errors import UserError
 def test_the_total_batch_is_kept(flags, recipe_devices, processes, accumulation, total):
     new_flags, line = launch.keep_total_batch(flags, recipe_devices, processes)
     assert list(new_flags[: len(flags)]) == flags
+    # The accumulation is added, unless the user gave it.
     assert new_flags[len(flags) :] in ((), ("--gradient_accumulation_steps", str(accumulation)))
     assert f"= {total} in all" in line
     assert parse_args(FinetuneFlags, new_flags).gradient_accumulation_steps == accumulation
@@ -52,29 +53,30 @@ def test_another_total_batch_than_that_of_the_recipe_is_a_warning(flags, recipe_
     _, line = launch.keep_total_batch(flags, recipe_devices, processes)
     assert line.startswith("warning: batch: ")
     assert line.endswith(f" in all, but {recipe_total} in the recipe, as with {advice}")
-    if advice.startswith("NPROC"):
-        processes = int(advice[len("NPROC=")])
-    _, line = launch.keep_total_batch([*flags, *advice.split()], recipe_devices, processes)
+    advised_flags = advice
+    if advice.startswith("NPROC="):
+        number, advised_flags = advice.removeprefix("NPROC=").split(" and ")
+        processes = int(number)
+    _, line = launch.keep_total_batch([*flags, *advised_flags.split()], recipe_devices, processes)
     assert f"= {recipe_total} in all (the recipe is for {recipe_devices} devices)" in line
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "gpus", "advice"),
-    [("16", 4, "; NPROC=4 and --batch_size 8 use all with the same total"), ("16", 3, "")],
+    ("gpus", "advice"), [(4, "; NPROC=4 and --batch_size 8 use all with the same total"), (3, "")]
 )
-def test_a_recipe_that_leaves_gpus_idle_says_so(batch_size, gpus, advice):
+def test_a_recipe_that_leaves_gpus_idle_says_so(gpus, advice):
     """It advises a batch size for all GPUs, if one gives the recipe's total of 2 x 16."""
-    line = launch.idle_gpus(["--batch_size", batch_size], recipe_devices=2, gpus=gpus)
+    line = launch.idle_gpus(["--batch_size", "16"], recipe_devices=2, gpus=gpus)
     assert line == f"2 of {gpus} GPUs, because the recipe is for 2 devices{advice}"
     if advice:  # as advised
-        flags = ["--batch_size", batch_size, "--batch_size", "8"]
+        flags = ["--batch_size", "16", "--batch_size", "8"]
         _, line = launch.keep_total_batch(flags, recipe_devices=2, processes=4)
         assert "8 x accumulation 1 x processes 4 = 32 in all" in line
 
 
 @pytest.fixture
 def printed(tmp_path, monkeypatch, capsys):
-    """printed(gpus, *flags): what launch.py prints before it starts run_classifier.py, on so many GPUs."""
+    """printed(gpus, *flags) -> what launch.py prints before it starts run_classifier.py on so many GPUs."""
     monkeypatch.chdir(tmp_path)
     Path("run_classifier.py").write_text("")
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
@@ -131,6 +133,7 @@ def test_processes_follow_the_gpus():
         processes_on(["0"], "--nproc_per_node", "2")
 
 
+# A process without OMP_NUM_THREADS, in which launch.py asks Paddle for the number of GPUs.
 COUNTING = """
 import os
 os.environ.pop("OMP_NUM_THREADS")
@@ -155,7 +158,7 @@ def test_counting_gpus_changes_no_environment(tmp_path):
         (["run_nothing.py"], "run_nothing.py: no such file"),
     ],
 )
-def test_mistakes_of_the_launcher(line, message):
+def test_mistakes_in_the_flags_of_the_launcher(line, message):
     with pytest.raises(UserError, match=re.escape(message)):
         launch_flags(*line)
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A folder imports from itself and from these.
+# A folder imports only from itself and from these.
 BELOW = {
     "utils": set(),
     "model": {"utils"},
@@ -28,6 +28,7 @@ OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "experiments", "tests"}
 
 
 def python_files(folder: str) -> list[Path]:
+    """The Python files in a folder, and in those below it."""
     return sorted((ROOT / folder).rglob("*.py"))
 
 
@@ -104,7 +105,7 @@ for name in {names}:
     assert list(tmp_path.iterdir()) == []
 
 
-# Calls that may make a constant, as may those of a class, whose name begins with a capital.
+# Functions that may be called to make a constant. So may a class, whose name begins with a capital.
 DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len", "values"}
 
 
@@ -117,9 +118,12 @@ def works_at_import(statement: ast.stmt) -> bool:
         names = {function.split(".")[-1] for function in called}
         return any(name not in DEFINING and not name[0].isupper() for name in names)
     source = ast.unparse(statement)
-    if isinstance(statement, ast.Expr):  # a docstring, or how a script below scripts/ finds the root
-        return not isinstance(statement.value, ast.Constant) and not source.startswith("sys.path.insert(0, ")
-    return not source.startswith(("if __name__ == '__main__':", "if TYPE_CHECKING:"))
+    if isinstance(statement, ast.Expr):
+        is_docstring = isinstance(statement.value, ast.Constant)
+        adds_root = source.startswith("sys.path.insert(0, ")  # so a script below scripts/ finds the project
+        return not (is_docstring or adds_root)
+    is_known_condition = source.startswith(("if __name__ == '__main__':", "if TYPE_CHECKING:"))
+    return not is_known_condition
 
 
 def test_what_a_user_starts_does_nothing_when_imported():
@@ -183,7 +187,8 @@ def test_public_class_names_are_unique():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 files[node.name].append(str(path.relative_to(ROOT)))
-    assert {name for name, places in files.items() if len(places) > 1} == set(), files
+    names_used_twice = {name for name, places in files.items() if len(places) > 1}
+    assert names_used_twice == set(), files
 
 
 def tracked_files() -> list[Path]:

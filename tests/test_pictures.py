@@ -27,5 +27,6 @@ def test_a_cell_has_the_colour_of_the_token_that_is_seen():
     colours = [cell.get("fill") for cell in root.iter(f"{{{NAMESPACE}}}rect")]
     assert len(colours) == 7 * 7
     counts = {kind: colours.count(colour) for kind, colour in pictures.COLOURS.items()}
-    # x1, x3, M5 and M6 see x1 and x3; y4, y7 and M2 see y4 and y7; three masks see themselves.
+    # x1, x3, M5 and M6 see x1 and x3, which is 4 x 2 cells; y4, y7 and M2 see y4 and y7, 3 x 2; the three
+    # masks see themselves. The others of the 49 cells are hidden.
     assert counts == {"source": 8, "target": 6, "masked": 3, "pseudo": 0, "hidden": 32}

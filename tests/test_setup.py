@@ -1,4 +1,4 @@
-"""scripts/setup.sh: what it says about the Python that PYTHON names."""
+"""scripts/setup.sh refuses a Python that is missing or too old, which PYTHON names."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ from tests.launching import ROOT, clean_environment
     ],
 )
 def test_another_python_is_refused(tmp_path, version, message):
-    """`version`: what the Python says; None: there is no such file."""
+    """`version` is what the Python that PYTHON names prints; None: there is no such file."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
     for path in ROOT.glob("requirements*.txt"):

@@ -43,7 +43,8 @@ def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple
 
     Args:
         edit: makes half of the changes; the others are changes of bytes.
-        words: what the format is made of; they are written into a file as often as the general `WORDS`.
+        words: what the format is made of. Half of the bytes that are written into a file are of these, and
+            half of `WORDS["bytes"]`.
     """
     data = draw(st.sampled_from(files))
     random = draw(st.randoms(use_true_random=False))
@@ -57,7 +58,7 @@ def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple
 
 
 def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...]) -> bytes:
-    """Flip a bit of a few bytes, remove, repeat or move them, cut the file, insert a piece or overwrite."""
+    """Make one change at a random place: flip a bit, cut the file, or remove, repeat, move or write bytes."""
     start = random.randint(0, len(data))
     end = min(len(data), start + random.choice((1, 4, 16, 1024)))
     span = data[start:end]
@@ -65,7 +66,7 @@ def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...]) -> byte
     piece = random.choice(pieces)
     flipped = bytes(byte ^ (1 << random.randrange(8)) for byte in span[:1])  # empty at the end of the data
     repeated = span * random.choice((2, 300, 60_000 // max(len(span), 1)))
-    changed = (
+    changed = (  # what follows data[:start]
         flipped + span[1:] + rest,
         b"",  # cut
         rest,  # without the span
@@ -78,7 +79,7 @@ def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...]) -> byte
 
 
 def edit_json(random: Random, data: bytes) -> bytes:
-    """Remove, swap, rename or replace one value of a JSON text, also by one that is nested too deeply."""
+    """Remove, swap, rename or replace one value of a JSON text, perhaps by one that is nested too deeply."""
     try:
         # In a list, so that the outermost value has a place, too.
         tree = [json.loads(data.decode("utf-8-sig"))]

@@ -103,7 +103,10 @@ def vocabularies(folder: Path) -> list[bytes]:
 def read_vocabulary(path: Path) -> None:
     """Open a piece model, or a vocab.txt beside one, and tokenize difficult texts."""
     is_model = path.suffix == ".model"
-    tokenizer = Tokenizer(None, path) if is_model else Tokenizer(path, path.with_name("piece.model"))
+    if is_model:
+        tokenizer = Tokenizer(None, path)
+    else:
+        tokenizer = Tokenizer(path, path.with_name("piece.model"))
     texts = ["", "0,1 ½ \u200bx", "नमस्ते दुनिया", "\ud800x", "e\u0301" * 40, *sentences(3)]
     for text in texts:
         tokenizer.encode_with_offsets(text)
@@ -179,7 +182,7 @@ def read_torch_pickle(wrap: Callable, path: Path) -> None:
 
 
 def safetensors_files(folder: Path) -> list[bytes]:
-    """A file with metadata, one of whose arrays has no elements."""
+    """A file with metadata, in which one array has no elements."""
     safe.write(folder / "x", ARRAYS | {"none": np.zeros([0, 3], "f8")}, metadata={"format": "pt"})
     return [(folder / "x").read_bytes()]
 
@@ -191,7 +194,7 @@ def means_files(folder: Path) -> list[bytes]:
 
 
 def split_weights(folder: Path) -> list[bytes]:
-    """The index of weights in several files; and beside it the one file of which all are."""
+    """The index of weights in several files. It names one file for all of them, which is beside it."""
     weights = make_ours(folder / "made", config=TINY)
     shutil.copy(folder / "made/config.json", folder)
     (folder / "made/model.safetensors").rename(folder / "model-1.safetensors")
@@ -206,10 +209,7 @@ def state_files(file: str, folder: Path) -> list[bytes]:
 
 
 def read_state(path: Path) -> None:
-    """Read a run's state.
-
-    If state.json is damaged, the manifest has its new checksum, or it would refuse it.
-    """
+    """Read a run's state. A damaged state.json gets a new checksum in the manifest, which would refuse it."""
     if path.name == "state.json":
         write_manifest(path.with_name("manifest.json"), ("arrays.safetensors", "state.json"), parts=1)
     load_training_state(path.parent)
@@ -236,7 +236,8 @@ def of_tensors(file: str, files: Callable, read: Callable, edit: Edit | None = N
 
 def of_training_state(file: str) -> Reader:
     """The reader of a file of a run's state."""
-    return Reader(f"training_state/{file}", functools.partial(state_files, file), (read_state,), edit_json)
+    files = functools.partial(state_files, file)
+    return Reader(f"training_state/{file}", files, reads=(read_state,), edit=edit_json)
 
 
 READERS = {
@@ -263,13 +264,13 @@ READERS = {
     "treebank": Reader(
         "en_a-ud-train.conllu",
         files=[TREEBANK],
-        reads=(lambda path: list(read_parts_of_speech(DataFile(path, "train", "en"), False)),),
+        reads=(lambda path: list(read_parts_of_speech(DataFile(path, "train", "en"), lower_case=False)),),
         words=(b"1-2", b"8.1", b"_", b"NOUN"),
     ),
     "tydiqa": Reader(
         "tydiqa-goldp-v1.1-train.json",
         files=[json.dumps(SQUAD).replace("q1", "english-1-0")],
-        reads=(lambda path: list(read_tydiqa(DataFile(path, "train", None), False)),),
+        reads=(lambda path: list(read_tydiqa(DataFile(path, "train", None), lower_case=False)),),
         edit=edit_json,
     ),
     "bucc": Reader("de-en.sample.de", files=["de-1\tEins.\nde-2\tZwei\n"], reads=(sentences_by_id,)),
@@ -356,12 +357,14 @@ READERS = {
     "safetensors": of_tensors("x.safetensors", safetensors_files, safe.read, edit_safetensors),
     "language_means": Reader(
         "language_means.safetensors",
-        means_files,
-        (functools.partial(LanguageMeans.read, shape=ARRAYS["a.weight"].shape),),
-        edit_safetensors,
-        NAMES,
+        files=means_files,
+        reads=(functools.partial(LanguageMeans.read, shape=ARRAYS["a.weight"].shape),),
+        edit=edit_safetensors,
+        words=NAMES,
     ),
-    "index": Reader("model.safetensors.index.json", split_weights, (read_folder,), edit_json),
+    "index": Reader(
+        "model.safetensors.index.json", files=split_weights, reads=(read_folder,), edit=edit_json
+    ),
     "state_index": of_training_state("manifest.json"),
     "state": of_training_state("state.json"),
     "text": of_text("en.txt", [TEXT, "one line"], "en"),

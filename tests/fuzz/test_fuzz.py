@@ -1,4 +1,4 @@
-"""A damaged file is read, or refused by one line that names it, in memory that its size bounds.
+"""A damaged file is read, or refused by one line that names it, within 256 MiB of memory.
 
 The environment variable FUZZ_EXAMPLES gives the number of damaged files for each reader, drawn anew in each
 run; without it they are few and always the same.
@@ -31,7 +31,7 @@ EXAMPLES = settings(
 
 @contextmanager
 def bounded_memory() -> Iterator[None]:
-    """In this context the process can get MEMORY more bytes; an allocation beyond them raises MemoryError."""
+    """Within this context the process can get MEMORY more bytes; beyond them there is a MemoryError."""
     pages, *_ = Path("/proc/self/statm").read_text().split()
     used = int(pages) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -35,7 +35,7 @@ def test_it_is_the_newest():
 
 
 @pytest.mark.parametrize("head", XLM_R_HEADS)
-def test_every_class(tmp_path, head):
+def test_every_class_computes_our_numbers(tmp_path, head):
     """A conversion computes our numbers there; and what transformers saves of it computes them here again."""
     ids, mask = batch()
     make(tmp_path / "ours", head)
@@ -80,7 +80,7 @@ def test_the_tokenizer_gives_our_ids(converted):
     assert peer("a <mask> b")["input_ids"].count(tokenizer.mask_id) == 1
 
 
-def test_sentence_transformers(converted):
+def test_sentence_transformers_computes_our_vectors(converted):
     """The pooling that we write is read: the vectors are those of "specials" at the top layer."""
     folder, tokenizer = converted
     peer = SentenceTransformer(str(folder / "converted"), device="cpu")
@@ -113,7 +113,7 @@ def pair_vectors(negatives_of_each):
         negative of a source [PAIRS, C]; and the vectors of a teacher for the sources.
     """
     rng = np.random.default_rng(negatives_of_each)
-    sources, teacher = rng.normal(size=(2, PAIRS, 16)).astype(np.float32)
+    sources, teacher = rng.normal(size=(2, PAIRS, 16)).astype(np.float32)  # [PAIRS, 16] each
     candidates = rng.normal(size=(PAIRS + PAIRS * negatives_of_each, 16)).astype(np.float32)
     candidates[:PAIRS] += sources
     is_negative = ~np.eye(PAIRS, len(candidates), dtype=bool)
@@ -122,7 +122,7 @@ def pair_vectors(negatives_of_each):
 
 @pytest.mark.parametrize("negatives_of_each", [0, 2])
 @pytest.mark.parametrize("both_directions", [False, True])
-def test_the_softmax_loss(negatives_of_each, both_directions):
+def test_the_softmax_loss_is_theirs(negatives_of_each, both_directions):
     """Ours is the sum over the pairs, theirs the mean."""
     sources, candidates, is_negative, _ = pair_vectors(negatives_of_each)
     options = {}
@@ -137,7 +137,7 @@ def test_the_softmax_loss(negatives_of_each, both_directions):
     assert total.item() / PAIRS == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_loss_of_a_teacher():
+def test_the_loss_of_a_teacher_is_theirs():
     """Ours is the sum over the pairs, theirs the mean."""
     sources, candidates, is_negative, teacher = pair_vectors(0)
     vectors = [torch.from_numpy(sources), torch.from_numpy(candidates)]

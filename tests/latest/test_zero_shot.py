@@ -1,4 +1,4 @@
-"""Zero-shot classification gives the probabilities of the pipeline of the newest transformers."""
+"""Zero-shot classification gives the same probabilities as the pipeline of the newest transformers."""
 
 import numpy as np
 import pytest

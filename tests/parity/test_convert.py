@@ -24,7 +24,7 @@ HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie
     [(tables.HUGGING_FACE, "huggingface", head) for head in HEADS]
     + [(tables.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
 )
-def test_transformers(tmp_path, library, target, head):
+def test_transformers_computes_our_numbers(tmp_path, library, target, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", target])
@@ -60,7 +60,7 @@ def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_paddlenlp(tmp_path, head):
+def test_paddlenlp_computes_our_numbers(tmp_path, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "paddlenlp"])
@@ -110,7 +110,7 @@ def test_a_file_of_paddle_save(tmp_path):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("fused", [True, False])
-def test_fairseq_of_torch(tmp_path, zipped, fused):
+def test_a_file_of_fairseq_that_torch_saved(tmp_path, zipped, fused):
     expected = weights(lm_head=True, pooler=False)
     state = {name: torch.tensor(array) for name, array in fairseq_state(expected, fused=fused).items()}
     contents = {
@@ -146,7 +146,7 @@ def test_views_and_shared_storages_of_torch(tmp_path):
             np.testing.assert_array_equal(tensors[name], view.detach().numpy())
 
 
-def test_tokenizers(tmp_path, data_dir):
+def test_the_tokenizers_have_our_ids(tmp_path, data_dir):
     """The files are taken by the tokenizers of both libraries, with our ids for pieces and special tokens."""
     from reader.tokenization import Tokenizer
 

@@ -15,6 +15,7 @@ from tests.helpers.batches import padded_batch
 
 VOCABULARY = 5000
 LABELS = 3
+PAD_ID = 1
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 768,
@@ -25,8 +26,8 @@ SHAPE = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-# (part of our names, what stands for it in theirs), one after the other. transformers' ErnieM doubles the
-# name of the attention for q, k and v only.
+# (part of our names, what stands for it in theirs), replaced one after the other. transformers' ErnieM has
+# the name of the attention twice, but only for q, k and v.
 HUGGING_FACE = [
     ("self_attn.q_proj", "self_attn.self_attn.q_proj"),
     ("self_attn.k_proj", "self_attn.self_attn.k_proj"),
@@ -58,7 +59,7 @@ def batch():
     input_ids[:, 0] = 0  # [CLS]
     for row, length in enumerate((48, 3, 20, 47, 33, 2)):
         input_ids[row, length - 1] = 2  # [SEP]
-        input_ids[row, length:] = 1  # [PAD]
+        input_ids[row, length:] = PAD_ID
     return input_ids, rng.integers(0, LABELS, 6)
 
 
@@ -129,22 +130,22 @@ def assert_gradients_agree(gradients: dict[str, np.ndarray], peer_gradients: dic
         assert np.abs(gradient - peer_gradients[name]).max() / scale < 1e-3, name
 
 
-def test_paddlenlp(our_model, our_results, batch):
+def test_paddlenlp_computes_the_same(our_model, our_results, batch):
     states, pooled, gradients = our_results
     peer = paddlenlp.ErnieMForSequenceClassification(paddlenlp.ErnieMConfig(**SHAPE, num_labels=LABELS))
     names = {name for name, _ in our_model.named_parameters()}
     assert {name for name, _ in peer.named_parameters()} == names
     peer.set_state_dict(our_model.state_dict())
     input_ids, labels = (paddle.to_tensor(array) for array in batch)
-    mask = (input_ids != 1).astype("int64")
+    mask = (input_ids != PAD_ID).astype("int64")
     output = peer.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True, return_dict=True)
-    assert_states_agree(states, [h.numpy() for h in output.hidden_states], batch[0] != 1)
+    assert_states_agree(states, [h.numpy() for h in output.hidden_states], batch[0] != PAD_ID)
     assert np.abs(output.pooler_output.numpy() - pooled).max() < 1e-4
     F.cross_entropy(peer(input_ids, attention_mask=mask), labels).backward()
     assert_gradients_agree(gradients, {name: p.grad.numpy() for name, p in peer.named_parameters()})
 
 
-def test_hugging_face_ernie_m(our_model, our_results, batch):
+def test_ernie_m_of_transformers_computes_the_same(our_model, our_results, batch):
     states, pooled, gradients = our_results
     peer = transformers.ErnieMForSequenceClassification(
         transformers.ErnieMConfig(**SHAPE, num_labels=LABELS, classifier_dropout=0.0)
@@ -152,17 +153,17 @@ def test_hugging_face_ernie_m(our_model, our_results, batch):
     mapped = to_torch(our_model, HUGGING_FACE)
     load_torch(peer, dict(mapped.values()))
     input_ids, labels = (torch.from_numpy(array) for array in batch)
-    mask = (input_ids != 1).long()
+    mask = (input_ids != PAD_ID).long()
     output = peer.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True)
-    assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != 1)
+    assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != PAD_ID)
     assert np.abs(output.pooler_output.detach().numpy() - pooled).max() < 1e-4
     peer(input_ids, attention_mask=mask, labels=labels).loss.backward()
     assert_gradients_agree(gradients, torch_gradients(peer, mapped))
 
 
-def test_hugging_face_xlm_r(our_model, our_results, batch):
+def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
     states, pooled, gradients = our_results
-    shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
+    shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": PAD_ID}
     peer = transformers.XLMRobertaForSequenceClassification(
         transformers.XLMRobertaConfig(**shape, num_labels=LABELS, classifier_dropout=0.0)
     )
@@ -176,9 +177,9 @@ def test_hugging_face_xlm_r(our_model, our_results, batch):
     )
     load_torch(peer, state)
     input_ids, labels = (torch.from_numpy(array) for array in batch)
-    mask = (input_ids != 1).long()
+    mask = (input_ids != PAD_ID).long()
     output = peer(input_ids, attention_mask=mask, labels=labels, output_hidden_states=True)
-    assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != 1)
+    assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != PAD_ID)
     peer_pooled = torch.tanh(peer.classifier.dense(output.hidden_states[-1][:, 0])).detach().numpy()
     assert np.abs(peer_pooled - pooled).max() < 1e-4
     output.loss.backward()
@@ -186,18 +187,18 @@ def test_hugging_face_xlm_r(our_model, our_results, batch):
 
 
 def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
-    """Ours are absolute. Theirs are 2 less, and transformers adds the 2 to the caller's own tensor."""
+    """Ours begin at 2. transformers adds 2 to those that it is given, in the caller's own tensor."""
     input_ids, _ = batch
     states, _, _ = our_results
-    positions = absolute_positions(paddle.to_tensor(input_ids), 1).numpy()
+    positions = absolute_positions(paddle.to_tensor(input_ids), PAD_ID).numpy()
     peer_positions = torch.from_numpy(np.maximum(positions - 2, 0))
     peer = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
     mapped = to_torch(our_model.ernie_m, HUGGING_FACE)
     load_torch(peer, dict(mapped.values()))
     with torch.no_grad():
-        mask = torch.from_numpy((input_ids != 1).astype("int64"))
+        mask = torch.from_numpy((input_ids != PAD_ID).astype("int64"))
         output = peer(torch.from_numpy(input_ids), peer_positions, mask)
-    is_real = input_ids != 1
+    is_real = input_ids != PAD_ID
     assert np.abs(output.last_hidden_state.numpy()[is_real] - states[-1][is_real]).max() < 1e-4
     assert np.array_equal(peer_positions.numpy()[is_real], positions[is_real])
 

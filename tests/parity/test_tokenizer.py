@@ -1,4 +1,4 @@
-"""Token ids against Hugging Face's slow XLM-R tokenizer with the same piece model."""
+"""Token ids are those of Hugging Face's slow XLM-R tokenizer with the same piece model."""
 
 import gzip
 import os
@@ -57,7 +57,7 @@ def test_special_ids(tokenizers):
 
 
 def test_ids_of_fifteen_languages(tokenizers, lines):
-    """Equal, but for lines in which XLM-R has a piece of digits and a comma: ours cuts off the comma."""
+    """They are equal, but where XLM-R has a piece that ends in digit and comma: ours cuts the comma off."""
     tokenizer, peer = tokenizers
     assert len(lines) == LINES
     lines_with_such_pieces = 0
@@ -73,7 +73,7 @@ def test_ids_of_fifteen_languages(tokenizers, lines):
     assert lines_with_such_pieces < LINES // 20
 
 
-def test_pair_and_single_layout(tokenizers, lines):
+def test_the_inputs_of_a_text_and_of_a_pair(tokenizers, lines):
     tokenizer, peer = tokenizers
     for text_a, text_b in zip(lines[::50], lines[25::50]):
         ids_a = tokenizer.encode(text_a)

@@ -1,4 +1,4 @@
-"""The demo: its whole way at a tiny size, its jobs, its tables."""
+"""The demo: the whole of it at a tiny size, its jobs, its tables."""
 
 import json
 import shlex
@@ -51,11 +51,11 @@ def test_the_whole_way(tiny, monkeypatch, capfd):
         assert name in printed
     assert (tiny / "demo.png").is_file()
     assert not (tiny / "full" / "checkpoints" / "step_7").exists()
-    tokens = {}  # that a model was trained on
+    tokens = {}  # model -> how many tokens it was trained on
     for name in ("mmlm", "full"):
         last_line = (tiny / name / "metrics.jsonl").read_text().splitlines()[-1]
         tokens[name] = json.loads(last_line)["tokens"]
-    # Equal but for a step more or less, of some 12.
+    # They are equal but for a step more or less, of about 12 steps.
     assert tokens["full"] == pytest.approx(tokens["mmlm"], rel=0.2)
 
     command, result_line = printed.splitlines()[-2:]
@@ -81,7 +81,7 @@ def test_the_whole_way(tiny, monkeypatch, capfd):
     scores = json.loads((tiny / "full-nli" / "results.json").read_text())["tables"][0]["mean"]
     zero_shot = [scores[code] for code in CODES if code != "en"]
     mean = sum(zero_shot) / len(zero_shot)
-    assert result["zero_shot"]["full"] == pytest.approx(mean, abs=0.006)  # has two decimals
+    assert result["zero_shot"]["full"] == pytest.approx(mean, abs=0.006)  # it is printed with two decimals
 
 
 def test_an_earlier_demo_is_not_deleted_unasked(tiny, capsys):
@@ -131,6 +131,7 @@ def test_ctrl_c_ends_the_jobs_and_what_follows():
 
 
 def test_means_leave_english_out():
+    """50.5 is the mean of 50 and 51."""
     row = {"en": 90.0, "de": 50.0, "zh": 51.0}
     assert demo.mean(row) == 50.5
     assert demo.table({"full": row}).splitlines()[1].split() == ["full", "90.0", "50.0", "51.0", "50.5"]

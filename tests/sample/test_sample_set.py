@@ -109,7 +109,8 @@ def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
     for _, hypothesis, label in rows:
         labels_of.setdefault(hypothesis, Counter())[label] += 1
     for counts in labels_of.values():
-        assert set(counts) == set(LABELS) and len(set(counts.values())) == 1  # all labels equally often
+        assert set(counts) == set(LABELS)
+        assert len(set(counts.values())) == 1  # all labels are equally frequent
 
 
 @pytest.mark.parametrize(
@@ -124,8 +125,8 @@ def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
         (Scene("woman", "buy", "ball", 3), "neutral"),
     ],
 )
-def test_the_reading_of_a_scene(hypothesis, label):
-    """The premise: the man buys 3 red balls in the garden."""
+def test_the_label_of_a_hypothesis(hypothesis, label):
+    """The premise is: the man buys 3 red balls in the garden."""
     premise = Scene("man", "buy", "ball", 3, "red", place="garden")
     assert relation(premise, hypothesis) == label
 
@@ -169,7 +170,9 @@ def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path):
         assert tokenizer.unk_id not in tokenizer.encode(examples[0].text_a)
     # No piece of several Han characters goes beyond a word.
     chinese = [piece for piece in tokenizer.vocab if re.fullmatch(r"[\u4e00-\u9fff]{2,}", piece)]
-    assert chinese and all(any(piece in word for word in chinese_words()) for piece in chinese)
+    assert chinese
+    for piece in chinese:
+        assert any(piece in word for word in chinese_words())
     assert model_type_of(files["piece.model"]) == TrainerSpec.UNIGRAM
     pairs = files["parallel/en-hi.tsv"].decode().splitlines()
     pair_scenes = [scenes.pair(seed=2, language="hi", index=index) for index in range(40)]
