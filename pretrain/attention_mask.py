@@ -31,13 +31,14 @@ def camlm(side: np.ndarray, masked: np.ndarray) -> np.ndarray:
         bool [T, T].
     """
     same_side = side[:, None] == side[None, :]  # [T, T]
-    # Only unmasked tokens are seen: by unmasked rows on the same side, by masked rows on the other side.
-    visible = ~masked[None, :] & (same_side ^ masked[:, None])
-    return visible | np.eye(len(side), dtype=bool)
+    # A masked row sees the other side, an unmasked row its own side, and both only the unmasked tokens there.
+    seen_side = np.where(masked[:, None], ~same_side, same_side)  # [T, T]
+    visible = seen_side & ~masked[None, :]
+    return visible | np.eye(len(side), dtype=bool)  # every row sees itself
 
 
 def compact(context_length: int, placeholders: int) -> np.ndarray:
-    """C context tokens, then P placeholders, which see the context and themselves. bool [C+P, C+P].
+    """C context tokens, then P placeholders, each of which sees the context and itself. bool [C+P, C+P].
 
     This is CAMLM's matrix with nothing masked in the source and placeholders as the target. BTMLM stage 1
     (paper Figure 4) is one such sequence:
@@ -65,4 +66,5 @@ def compact(context_length: int, placeholders: int) -> np.ndarray:
             M2    1  1 |  1
     """
     is_placeholder = np.arange(context_length + placeholders) >= context_length
-    return camlm(is_placeholder.astype(np.int64), is_placeholder)
+    # The context is the source, and the placeholders are the target, in which every token is masked.
+    return camlm(side=is_placeholder.astype(np.int64), masked=is_placeholder)

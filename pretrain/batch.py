@@ -30,8 +30,8 @@ class Stage1Sequence(NamedTuple):
     """The first stage of a BTMLM sequence with p pseudo-tokens."""
 
     sequence: MaskedSequence  # the sentence, then p placeholders, which are its targets
-    slots: np.ndarray  # int64 [p], the tokens of the second stage that the predictions replace
-    draws: np.ndarray  # float64 [p], uniform in [0, 1)
+    slots: np.ndarray  # int64 [p], which tokens of the second stage's sequence the predictions replace
+    draws: np.ndarray  # float64 [p], uniform in [0, 1), for pseudo-tokens that are sampled
 
 
 class MaskedExample(NamedTuple):
@@ -73,16 +73,17 @@ class Packed:
 
 @dataclass(frozen=True)
 class Stage1(Packed):
-    """BTMLM's first pass: S sentences, each with its placeholders; P predictions, and where they go.
+    """BTMLM's first pass: S sentences, each with its placeholders. It predicts P pseudo-tokens.
 
-    Slots are ordered by language, so that one language's slots are one slice.
+    A slot is the token of the second pass that a prediction replaces. The slots, and with them the other
+    arrays [P], are ordered by language, so that one language's slots are one slice.
 
     Attributes:
-        placeholders: indices into N, int64 [P].
-        slots: indices into the N of the second pass, int64 [P].
-        slot_sentences: the sentence of each slot, from 0, int64 [P].
-        slot_languages: the language to produce, int64 [P].
-        draws: uniform in [0, 1), float64 [P]; used where pseudo-tokens are sampled.
+        placeholders: int64 [P], indices into N: the token that predicts each slot.
+        slots: int64 [P], indices into the N of the second pass.
+        slot_sentences: int64 [P], the sentence of each slot, from 0.
+        slot_languages: int64 [P], the language to produce.
+        draws: float64 [P], uniform in [0, 1), for pseudo-tokens that are sampled.
     """
 
     placeholders: np.ndarray
@@ -124,12 +125,13 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
     objectives = []  # of each sequence, as a place in `OBJECTIVES`
     stage1_sequences = []
     first_tokens = []  # of each BTMLM sequence, in this batch
+    first_sequence = 0  # of the example, as an index into `sequences`
     for example in examples:
         if example.stage1 is not None:
-            sequences_before = len(objectives)  # `objectives` has an item for each of them
             stage1_sequences.append(example.stage1)
-            first_tokens.append(starts[sequences_before])
+            first_tokens.append(starts[first_sequence])
         objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
+        first_sequence += len(example.sequences)
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     order = np.argsort(targets, kind="stable")  # the targets of a sequence need not come in order
@@ -147,7 +149,7 @@ def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[i
     """The first pass of BTMLM sequences.
 
     Args:
-        first_tokens: where the second pass of each begins in its batch.
+        first_tokens: the index of each sequence's first token in the batch of the second pass.
     """
     sequences = [stage1.sequence for stage1 in stage1_sequences]
     packed = _join(sequences)
@@ -186,5 +188,5 @@ def _targets(starts: Sequence[int], sequences: Sequence[MaskedSequence]) -> np.n
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """One int64 array."""
+    """The arrays one after the other, as one int64 array."""
     return np.concatenate(arrays).astype(np.int64)

@@ -24,8 +24,8 @@ class PseudoTokenGenerator:
     Args:
         allowed: per language, the ids that may be produced (`allowed_pieces`); None: all but the specials.
         special_ids: never produced.
-        temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), by the batch's
-            own draws.
+        temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), with the draws
+            of the batch.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PseudoTokenGenerator:
             penalties = paddle.full([len(self.special_ids)], MASK_VALUE, hidden.dtype)
             bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), penalties)  # [V]
             return self.choose(hidden, table, bias, stage1.draws)
-        pseudo_ids = []
+        pseudo_ids = []  # of each language in turn; the slots are ordered by language, too
         for language, slots in _language_slices(stage1.slot_languages):
             pieces = self.allowed[language]  # [n]
             rows = paddle.gather(table, pieces)  # [n, H]
@@ -92,21 +92,24 @@ class PseudoTokenGenerator:
             chosen.append(self._choose_columns(logits(hidden[part], table, bias), draws[part]))
         return paddle.concat(chosen)
 
-    def _choose_columns(self, logits: Tensor, draws: Tensor) -> Tensor:
-        """A column of each row: logits [p, n] and draws [p] -> int64 [p]."""
-        if not self.temperature:
-            return logits.argmax(-1)
-        # The first column at which the cumulative probability reaches the draw. The last one's, 1 but for
-        # rounding, scales the draw, so that no draw falls beyond it.
-        cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [p, n]
-        is_below = cumulative < draws.unsqueeze(-1) * cumulative[:, -1:]
+    def _choose_columns(self, piece_logits: Tensor, draws: Tensor) -> Tensor:
+        """A column of each row: piece_logits [p, n] and draws [p] -> int64 [p]."""
+        if self.temperature == 0:
+            return piece_logits.argmax(-1)
+        probabilities = F.softmax(piece_logits.astype("float64") / self.temperature, axis=-1)  # [p, n]
+        cumulative = probabilities.cumsum(-1)  # [p, n]
+        # Choose the first column at which the cumulative probability reaches the draw: its number is that of
+        # the columns below the draw. The last cumulative probability is 1 but for rounding; the draw is
+        # scaled by it, so that it never falls beyond the last column.
+        total = cumulative[:, -1:]  # [p, 1]
+        is_below = cumulative < draws.unsqueeze(-1) * total  # [p, n]
         return is_below.astype("int64").sum(-1)
 
     def _statistics(
         self, model: PreTrainingModel, stage1: DeviceStage1, pseudo_ids: Tensor
     ) -> dict[str, Tensor | int]:
         """The counts that `fill` returns."""
-        # One number stands for a sentence and an id in it.
+        # One number stands for a sentence and an id together, so ids are compared within a sentence only.
         vocab_size = model.lm_head.bias.shape[0]
         produced = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
         context = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
@@ -141,7 +144,7 @@ def allowed_pieces(
     """
     ordinary = vocabulary.ordinary_ids
     allowed = []
-    for counts in piece_counts:
+    for counts in piece_counts:  # [V], of each language
         for least in (min_count, 1, 0):  # 0 allows all pieces
             pieces = ordinary[counts[ordinary] >= least]
             if len(pieces):

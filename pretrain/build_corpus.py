@@ -38,7 +38,8 @@ def build_corpus(options: BuildOptions) -> dict:
     output = Path(options.output).absolute()
     streams = resolve(options.mono, options.parallel)
     tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
-    plan = plan_of(options, streams, {"digest": tokenizer.digest, "size": tokenizer.vocab_size})
+    vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
+    plan = plan_of(options, streams, vocabulary)
     if options.overwrite:
         delete_corpus(output)
 
@@ -46,11 +47,11 @@ def build_corpus(options: BuildOptions) -> dict:
     manifest = finished_manifest(output, plan)
     if manifest is not None:
         logger.info("%s: built already; comparing its checksums", output)
-        shutil.rmtree(output / WORK, ignore_errors=True)
+        shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
         check_files(output, manifest["files"], checksums=True)
         return manifest
 
-    # Each stage does what is missing of it.
+    # Otherwise each stage of the build does what an earlier, stopped build has not done.
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)

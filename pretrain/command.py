@@ -99,7 +99,7 @@ def pace_of(config: PretrainConfig) -> Pace:
 
 
 def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
-    """Write the finished models. If nothing was left to do, repeat the last evaluation instead."""
+    """Write the finished models. If an earlier run wrote them, only log the last evaluation again."""
     was_finished_before = trainer.first_step == task.total_steps
     if was_finished_before and _is_exported(folder):
         logger.info(
@@ -134,7 +134,7 @@ def _export(task: Pretraining, engine: Engine, folder: RunFolder) -> None:
     masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision
     full = None
     encoder = None
-    if distributed.is_main():  # the others only take part in `write_checkpoint`
+    if distributed.is_main():  # the other processes only take part in `write_checkpoint`
         means = language_means(
             engine.model.ernie_m,
             task.text.corpus,

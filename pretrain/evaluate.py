@@ -28,8 +28,8 @@ from training.guard import StopSignal
 from utils.errors import UserError
 from utils.logging import progress
 
-# The seed and the step of held-out masks. No run reaches this step, so they differ from training masks, and
-# they are equal in all runs.
+# The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so
+# no training masks are equal to them.
 _SEED = 0
 _STEP = (1 << 40) - 1
 _SAMPLES = 2  # sentences of a pair whose pseudo-tokens are recorded
@@ -89,10 +89,13 @@ class Evaluator:
 
         Returns:
             mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
-            {perplexity, perplexity_without, precision, frequent_precision, copy_rate, repeat_rate, samples}:
-            perplexity_without is that of the same masked tokens without pseudo-tokens, and samples are
-            sentences with their pseudo-tokens; retrieval: "a-b" -> accuracy of each layer, mean of both
-            directions. None if it was broken off.
+            {perplexity, perplexity_without, precision, frequent_precision, copy_rate, repeat_rate, samples};
+            retrieval: "a-b" -> accuracy of each layer, mean of both directions. None if it was broken off.
+
+            In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens,
+            precision is the share of pseudo-tokens that are in the real translation, frequent_precision is
+            the same for the most frequent pieces of the language, and samples are sentences with their
+            pseudo-tokens.
         """
         # What to evaluate: the kind, and a language or a pair of languages.
         streams: list[tuple[str, Any]] = [("mmlm", language) for language in self.mono]
@@ -108,7 +111,8 @@ class Evaluator:
         world_size = distributed.world_size()
         own_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
         with paddle.no_grad(), engine.autocast():
-            # Each process evaluates one of `world_size` streams at a time; then all ask whether to stop.
+            # The processes evaluate `world_size` streams at a time, one on each. In between, all ask whether
+            # to stop.
             for first in progress(range(0, len(streams), world_size), "held-out evaluation", unit="streams"):
                 if first + rank < len(streams):  # the last time there may be fewer streams than processes
                     kind, stream = streams[first + rank]
@@ -124,7 +128,7 @@ class Evaluator:
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _evaluate(self, kind: str, model: PreTrainingModel, stream: Any) -> Any:
-        """The result of one stream; None or nothing if the stream has no token that can be predicted."""
+        """The result of one stream; None if the stream has no token that can be predicted."""
         evaluate = {
             "mmlm": self._mmlm,
             "tlm": self._tlm,
@@ -152,7 +156,7 @@ class Evaluator:
         return self._masked_scores(model, "camlm", examples)
 
     def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
-        """Pseudo-tokens of one side's sentence against the other side, its real translation."""
+        """BTMLM on the sources of pairs, whose targets are the real translations for its pseudo-tokens."""
         samples: list[str] = []
         sums: Counter[str] = Counter()
         examples = self._examples(pair)
@@ -163,13 +167,16 @@ class Evaluator:
             batch = self.objectives.batch("btmlm", sources[chunk], rngs, second_languages=languages)
             (device_batch,) = to_device([batch])
             device_batch, counts = self.pseudo_token_generator.fill(model, device_batch)
-            sums.update(counts)
+            # `update` of a Counter adds.
+            sums.update({name: int(count) for name, count in counts.items()})
             sums.update(loss=float(masked_lm_loss(model, device_batch).total), masked=len(batch.targets))
-            pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]
+            pseudo_ids = device_batch.inputs.input_ids.numpy()[batch.stage1.slots]  # int64 [P]
             sums.update(self._translation_counts(batch.stage1, pseudo_ids, targets))
             # The first sentences of all, with their pseudo-tokens, are the samples.
-            for number, source in enumerate(sources[chunk][: _SAMPLES - len(samples)]):
-                pseudo = Text(pseudo_ids[batch.stage1.slot_sentences == number], languages[number])
+            missing_samples = _SAMPLES - len(samples)
+            for number, source in enumerate(sources[chunk][:missing_samples]):
+                is_of_sentence = batch.stage1.slot_sentences == number  # bool [P]
+                pseudo = Text(pseudo_ids[is_of_sentence], languages[number])
                 samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
         shortened_sources = [self._shortened(source) for source in sources]
         scores_without = self._masked_scores(model, "mmlm", shortened_sources)  # without pseudo-tokens
@@ -180,8 +187,8 @@ class Evaluator:
         return result | {
             "precision": sums["pseudo_found"] / max(sums["pseudo_sought"], 1),
             "frequent_precision": sums["frequent_found"] / max(sums["frequent_sought"], 1),
-            "copy_rate": int(sums["copied"]) / max(sums["pseudo"], 1),  # "copied" is a tensor
-            "repeat_rate": int(sums["repeated"]) / max(sums["pseudo"], 1),
+            "copy_rate": sums["copied"] / max(sums["pseudo"], 1),
+            "repeat_rate": sums["repeated"] / max(sums["pseudo"], 1),
             "samples": samples,
         }
 
@@ -206,7 +213,7 @@ class Evaluator:
         }
 
     def _shortened(self, source: Text) -> Text:
-        """A sentence, cut as much as BTMLM cuts it. As MMLM it has the same masks, by the same generator."""
+        """A sentence as BTMLM cuts it. Read by MMLM, it gets the same masks: its generator is the same."""
         length, _ = self.objectives.pseudo_lengths(source)
         return source._replace(ids=source.ids[:length])
 
@@ -218,7 +225,9 @@ class Evaluator:
         """The accuracy at each layer, the mean of both directions."""
         stream = self.pairs[pair]
         count = min(len(stream), self.config.run.eval_sequences)
-        src, tgt = zip(*(stream[i] for i in range(count)))
+        pairs = [stream[i] for i in range(count)]
+        src = [src_ids for src_ids, _ in pairs]
+        tgt = [tgt_ids for _, tgt_ids in pairs]
         max_seq_len = self.config.data.max_seq_len
         src_vectors = encode(model.ernie_m, self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
         tgt_vectors = encode(model.ernie_m, self.tokenizer.sentences(tgt, max_seq_len))
@@ -226,7 +235,7 @@ class Evaluator:
         return accuracy.mean(axis=1).tolist()
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
-        """Held-out pairs, every second one the other way round."""
+        """Held-out pairs, every second one with its sides exchanged."""
         stream = self.pairs[pair]
         number_a, number_b = (self.text.language_number[language] for language in pair)
         examples = []
@@ -234,7 +243,7 @@ class Evaluator:
             ids_a, ids_b = stream[i]
             a = Text(ids_a, number_a)
             b = Text(ids_b, number_b)
-            examples.append(Pair(b, a) if i % 2 else Pair(a, b))
+            examples.append(Pair(a, b) if i % 2 == 0 else Pair(b, a))
         return examples
 
     def _masked_scores(
@@ -259,14 +268,16 @@ class Evaluator:
         self, objective: str, examples: Sequence
     ) -> Iterator[tuple[slice, list[np.random.Generator]]]:
         """Slices of at most `run.micro_batch_tokens`, and a generator for each example in them."""
-        tokens = np.array([self.objectives.count_tokens(objective, text) for text in examples], np.int64)
+        tokens = [self.objectives.count_tokens(objective, example) for example in examples]
+        budget = self.config.run.micro_batch_tokens  # the configuration says that the longest sequence fits
         first = 0
-        # When it is asked to stop, `run` drops the unfinished result.
+        # A request to stop ends the loop early; `run` drops the unfinished result.
         while first < len(examples) and not self.stop:
-            running_sums = np.cumsum(tokens[first:])
-            # At least 1: the configuration says that the longest sequence fits.
-            count = int(np.searchsorted(running_sums, self.config.run.micro_batch_tokens, "right"))
-            end = min(first + count, len(examples))
+            end = first
+            chunk_tokens = 0
+            while end < len(examples) and chunk_tokens + tokens[end] <= budget:
+                chunk_tokens += tokens[end]
+                end += 1
             yield slice(first, end), [generator(_SEED, _STEP, i) for i in range(first, end)]
             first = end
 

@@ -48,7 +48,7 @@ def initialise(
     if config.lm_head == FRESH:
         return
     if encoder is not None and config.lm_head in (FROM_ENCODER, config.encoder):
-        _load_head(model, encoder, tokenizer)
+        _load_head(model, encoder, tokenizer)  # the same folder, which is open already
     else:
         _load_head(model, open_checkpoint(config.lm_head), tokenizer)
 
@@ -95,7 +95,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
 
 
 def _another_vocabulary(checkpoint: Checkpoint, difference: str) -> UserError:
-    """The error, with the flags of the corpus build that take the vocabulary of the weights."""
+    """The error, with the flags of `pretrain.build_corpus` that take the vocabulary of the weights."""
     paths = {"--piece_model_path": checkpoint.piece_model_path, "--vocab_path": checkpoint.vocab_path}
     flags = [f"{flag} {path}" for flag, path in paths.items() if path]
     advice = "build the corpus with that of the weights"

@@ -21,10 +21,10 @@ class MaskedTargets(Uploadable):
 
     Attributes:
         count: M.
-        positions: int64 [M], indices into the N tokens, ascending. If M is 0: one index, of any token.
+        positions: int64 [M], indices into the N tokens, ascending. If M is 0, one index of any token.
         ids: int64 [M].
         weights: float64 [M], of each loss in the sum; None: 1.
-        by_objective: objective -> which of the M tokens serve it, int64; without objectives that have none.
+        by_objective: objective -> int64, which of the M tokens serve it. Objectives without any are absent.
     """
 
     count: int
@@ -79,8 +79,8 @@ def to_device(batches: Sequence[Batch], weights: Sequence[float] | None = None) 
 
     Args:
         weights: [4], the factor of each objective's losses in `masked_lm_loss`, in the order of `OBJECTIVES`;
-            None: 1. With an objective's share divided by its number of masked tokens in the whole step, the
-            sum of the step has the share times the mean loss.
+            None: 1. In training it is the objective's share divided by the number of its masked tokens in the
+            whole step, so that the losses of the step add up to the share times their mean.
     """
     device_batches = []
     for batch in batches:

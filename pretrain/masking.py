@@ -46,14 +46,14 @@ class Vocabulary:
 
 
 def generator(seed: int, step: int, index: int) -> np.random.Generator:
-    """The generator of one sequence: `index` is its number within the optimiser step's whole batch.
+    """The generator of one example: `index` is its number within the optimizer step's whole batch.
 
-    Streams of different (seed, step, index) never overlap (Philox: seed is the key, step and index are
-    counter words of their own), so masks do not depend on how a step is divided over processes and
-    micro-batches.
+    Streams of different (seed, step, index) never overlap, so masks do not depend on how a step is divided
+    over processes and micro-batches.
     """
     key = np.array([seed, _STREAM], dtype=np.uint64)
-    counter = np.array([0, 0, index, step], dtype=np.uint64)  # the draws count up the first two words
+    # The draws of a Philox generator count up the first two of its four counter words.
+    counter = np.array([0, 0, index, step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
@@ -63,7 +63,7 @@ def number_chosen(n: int, rate: float) -> int:
 
 
 def choose(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """The positions chosen from 0 .. n - 1, int64 [m], ascending. Every set of m is equally likely."""
+    """m positions chosen from 0 .. n - 1, int64 [m], ascending. Every set of m is equally likely."""
     chosen = rng.permutation(n)[: number_chosen(n, rate)]
     chosen.sort()
     return chosen

@@ -62,7 +62,8 @@ class SecondLanguage:
         # All weights are [languages, languages]: a row for the sentence's language, with 0 for itself.
         uniform = 1.0 - np.eye(len(languages))
         by_pairs = counts**_PAIR_EXPONENT
-        by_all_pairs = uniform * counts.sum(0) ** _PAIR_EXPONENT
+        pairs_of_language = counts.sum(0)  # [languages], with any other language
+        by_all_pairs = uniform * pairs_of_language**_PAIR_EXPONENT
         weights = uniform if mode == "uniform" else by_pairs
         for fallback in (by_all_pairs, uniform):  # for the rows that are still 0
             has_weights = weights.sum(1, keepdims=True) > 0
@@ -73,7 +74,7 @@ class SecondLanguage:
 
     def draw(self, language: int, rng: np.random.Generator) -> int:
         """A language other than `language`."""
-        # side="right": a draw of exactly 0 does not fall on a language of probability 0 in front.
+        # side="right": a draw of exactly 0 does not fall on a first language whose probability is 0.
         return int(np.searchsorted(self._cumulative[language], rng.random(), side="right"))
 
 
@@ -83,11 +84,11 @@ class Objectives:
     Args:
         config: the choices that the paper leaves open.
         vocabulary: special ids and V.
-        max_seq_len: longest sequence, specials included. Longer texts are cut at the end, pairs longest side
-            first.
-        language_embedding: "masks": [MASK] and placeholders carry their side's language; "all": every token
-            does; "none".
-        second_language: BTMLM only; draws the pseudo-tokens' language.
+        max_seq_len: longest sequence, specials included. Longer texts are cut at the end. In a pair that is
+            too long, the longer side is cut first.
+        language_embedding: which tokens carry the language of their side: "masks": [MASK] and placeholders;
+            "all": every token; "none": no token.
+        second_language: draws the language of BTMLM's pseudo-tokens; None where it is not drawn.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Objectives:
             objective: mmlm and btmlm take `Text`s, tlm and camlm `Pair`s.
             examples: at least one. For camlm each must pass `serves_camlm`.
             rngs: one generator for each example (`masking.generator`).
-            second_languages: BTMLM: given languages instead of drawn ones, to evaluate on held-out pairs.
+            second_languages: BTMLM: the language of each example's pseudo-tokens; None: they are drawn.
         """
         languages = second_languages or [None] * len(examples)
         masked = []
@@ -207,35 +208,38 @@ class Objectives:
         if second_language is None:
             second_language = self.second_language.draw(text.language, rng)
         n, p = self.pseudo_lengths(text)
-        offsets = np.arange(p)  # of the pseudo-tokens' positions, from the first position after [SEP] [SEP]
+        # The positions of the pseudo-tokens, as offsets from the first position after [CLS] X [SEP] [SEP].
+        offsets = np.arange(p)
         if self.config.pseudo_positions == "spread":
             span = max(p, min(n, self.max_seq_len - 4 - n))  # as long as X, if there is room
-            offsets = (2 * offsets + 1) * span // (2 * p)  # the middles of p equal parts of it
-        slot_positions = FIRST_POSITION + n + 3 + offsets  # [p]; [CLS] X [SEP] [SEP] take the first n + 3
+            offsets = (2 * offsets + 1) * span // (2 * p)  # the middles of p equal parts of the span
+        slot_positions = FIRST_POSITION + n + 3 + offsets  # [p]
         context = np.concatenate([self._cls, text.ids[:n], self._sep])  # [n + 2]
         placeholders = np.full(p, self.vocabulary.mask_id)
 
-        # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, and the placeholders follow. Nothing
-        # is known of their ids, so they are [MASK] as targets, too.
+        # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, and the placeholders follow. What
+        # they will predict is not known, so their target ids are [MASK], too.
         stage1 = self._sequence(
             ids=np.concatenate([context, placeholders]),
             languages=np.repeat([text.language, second_language], [n + 2, p]),
             chosen=n + 2 + np.arange(p),
             replacements=self.vocabulary.mask_id,
         )
-        positions = np.concatenate([self._positions[: n + 2], slot_positions])
-        stage1 = stage1._replace(position_ids=positions, context=n + 2)
+        stage1_positions = np.concatenate([self._positions[: n + 2], slot_positions])
+        stage1 = stage1._replace(position_ids=stage1_positions, context=n + 2)
 
-        # The second stage. Its last [SEP] follows the last pseudo-token's position.
+        # The second stage: all tokens are context.
         ids = np.concatenate([context, self._sep, placeholders, self._sep])
         languages = np.repeat([text.language, second_language], [n + 2, p + 2])
         chosen = 1 + self._choose(text.ids[:n], rng)  # X begins in column 1
         stage2 = self._replaced(ids, languages, chosen, rng)
-        positions = np.concatenate([self._positions[: n + 3], slot_positions, slot_positions[-1:] + 1])
+        last_position = slot_positions[-1:] + 1  # of the last [SEP], [1]
+        stage2_positions = np.concatenate([self._positions[: n + 3], slot_positions, last_position])
         slots = n + 3 + np.arange(p)  # columns, after [CLS] X [SEP] [SEP]
-        if self.language_embedding == "masks":  # [MASK] is there only until the pseudo-tokens are
+        if self.language_embedding == "masks":
+            # [MASK] stands in the slots only until the pseudo-tokens are known, which carry no language.
             stage2.language_ids[slots] = NO_LANGUAGE
-        stage2 = stage2._replace(position_ids=positions)
+        stage2 = stage2._replace(position_ids=stage2_positions)
         draws = rng.random(p)  # for pseudo-tokens that are sampled
         return MaskedExample("btmlm", [stage2], Stage1Sequence(stage1, slots, draws))
 
@@ -247,10 +251,13 @@ class Objectives:
         """
         proportion = self.config.pseudo_proportion
         longest = self.max_seq_len - 4
-        n = min(len(text.ids), int(longest / (1 + proportion)) + 1)  # at least the result; then count down
-        while n > 0 and n + max(1, round(proportion * n)) > longest:
+        # Begin with at least the result, and count down to it: n + proportion x n is about `longest`.
+        n = min(len(text.ids), int(longest / (1 + proportion)) + 1)
+        p = max(1, round(proportion * n))
+        while n > 0 and n + p > longest:
             n -= 1
-        return n, max(1, round(proportion * n))
+            p = max(1, round(proportion * n))
+        return n, p
 
     def _truncated(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """The ids of both sides, so short that they fit into `max_seq_len` with the 4 special tokens."""
@@ -268,14 +275,14 @@ class Objectives:
         """
         source, target = self._truncated(pair)
         ids = np.concatenate([self._cls, source, self._sep, self._sep, target, self._sep])
-        side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # each side has two special tokens
+        side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])  # [CLS] S [SEP] and [SEP] Y [SEP]
         languages = np.array([pair.source.language, pair.target.language])[side]
-        chosen_in_source = 1 + self._choose(source, rng)
-        chosen_in_target = len(source) + 3 + self._choose(target, rng)
+        chosen_in_source = 1 + self._choose(source, rng)  # S begins in column 1
+        chosen_in_target = len(source) + 3 + self._choose(target, rng)  # Y begins after [CLS] S [SEP] [SEP]
         return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
 
     def _predictable(self, ids: np.ndarray) -> np.ndarray:
-        """Places of the tokens that may be predicted. [UNK] is special, so it is never one of them."""
+        """Places of the tokens that may be predicted, int64 [n]: all but [UNK], which is a special token."""
         return np.flatnonzero(ids != self.vocabulary.unk_id)
 
     def _choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -319,14 +326,15 @@ class Objectives:
 def _half(pair: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSequence:
     """Half of a masked pair: one side's unmasked tokens, then the other's masks as placeholders.
 
-    Positions, languages and targets go along, so both halves together have the whole pair's loss.
+    Each token keeps its position and language, and each mask its target. So both halves together have the
+    whole pair's loss.
 
     Args:
         pair: the whole masked pair, as one sequence of t tokens.
         side: [t], 0 or 1.
         context_side: the side whose unmasked tokens are the context.
     """
-    context = np.setdiff1d(np.flatnonzero(side == context_side), pair.targets)
+    context = np.setdiff1d(np.flatnonzero(side == context_side), pair.targets)  # columns, ascending
     is_placeholder = side[pair.targets] != context_side  # [m]
     columns = np.concatenate([context, pair.targets[is_placeholder]])
     return MaskedSequence(

@@ -45,7 +45,7 @@ class Panel(NamedTuple):
     predicted: list[str]  # the token that the model must predict there, or ""
     positions: list[int]
     languages: list[str]  # the language whose embedding is added, or ""
-    boundary: int  # number of tokens before the second side or the placeholders; T if there are none
+    boundary: int  # number of tokens before the second side or the placeholders; T if there are neither
     mask: np.ndarray  # bool [T, T], row i: the tokens that token i may attend to
 
 
@@ -79,7 +79,7 @@ def draw_panels(
     check_values(config)
     objectives = Objectives(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding)
     example = _example(texts, objective, objectives)
-    second_languages = [1] if objective == "btmlm" else None  # the second of `languages`
+    second_languages = [1] if objective == "btmlm" else None  # for the one example: the second of `languages`
     rng = generator(seed % (1 << 64), 0, 0)  # a generator takes no negative seed
     batch = objectives.batch(objective, [example], [rng], second_languages)
 
@@ -106,7 +106,7 @@ def draw_panels(
 
 def as_text(panel: Panel) -> str:
     """A panel as lines: position, what the token may attend to, input, language, prediction."""
-    width = 2 * len(panel.tokens) + 2  # of a cell and a space for each token, and of "|" with a space
+    width = 2 * len(panel.tokens) + 2  # of a cell and a space for each token, and of "|" and a space
     lines = [panel.title, f" pos  {'attends to':<{width}}  input"]
     for position, row, token, language, predicted in zip(
         panel.positions, panel.mask, panel.tokens, panel.languages, panel.predicted
@@ -175,16 +175,18 @@ def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text 
 
 
 def _mask(packed: Packed) -> np.ndarray:
-    """The mask of a single sequence, bool [T, T]."""
+    """The mask of tokens that are one sequence, bool [T, T]."""
     context = int(packed.context_lengths[0])
     placeholders = int(packed.lengths[0]) - context
     return attention_mask.compact(context, placeholders)
 
 
 def _whole_pair(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """The two sequences of a CAMLM pair as one: the order of its columns, int64 [T], and the mask [T, T]."""
-    order = np.argsort(batch.position_ids)
+    """The two sequences of a CAMLM pair as one: the order of its tokens, int64 [T], and the mask [T, T]."""
+    order = np.argsort(batch.position_ids)  # a token's position is that in the pair
     masked = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]
-    # Each sequence has the unmasked tokens of one side and the masked tokens of the other side.
-    side = np.repeat([0, 1], batch.lengths) ^ masked
+    # The first sequence has the unmasked tokens of side 0 and the masked tokens of side 1; the second one has
+    # the others.
+    context_side = np.repeat([0, 1], batch.lengths)  # [T]
+    side = np.where(masked, 1 - context_side, context_side)
     return order, attention_mask.camlm(side[order], masked[order])

@@ -22,12 +22,14 @@ def found_in_translation(
         The number of pseudo-tokens that were found, and of those that were looked for.
     """
     is_sought = ~np.isin(pseudo_ids, ignored)  # [P]
-    pieces = [set(translation.tolist()) for translation in translations]
-    count = 0
-    for piece, sentence in zip(pseudo_ids[is_sought].tolist(), stage1.slot_sentences[is_sought].tolist()):
-        if piece in pieces[sentence]:
-            count += 1
-    return count, int(is_sought.sum())
+    sought_ids = pseudo_ids[is_sought].tolist()
+    sentences = stage1.slot_sentences[is_sought].tolist()  # that of each pseudo-token
+    ids_of_translations = [set(translation.tolist()) for translation in translations]
+    found = 0
+    for id_, sentence in zip(sought_ids, sentences):
+        if id_ in ids_of_translations[sentence]:
+            found += 1
+    return found, len(sought_ids)
 
 
 def most_frequent(stage1: Stage1, piece_counts: np.ndarray, ignored: np.ndarray) -> np.ndarray:
@@ -42,8 +44,8 @@ def most_frequent(stage1: Stage1, piece_counts: np.ndarray, ignored: np.ndarray)
     """
     guesses = np.empty_like(stage1.slots)
     for language in np.unique(stage1.slot_languages):
-        counts = piece_counts[language].copy()
-        counts[ignored] = -1
+        counts = piece_counts[language].copy()  # [V]
+        counts[ignored] = -1  # behind all others
         most_frequent_first = np.argsort(-counts, kind="stable")
         for sentence in np.unique(stage1.slot_sentences[stage1.slot_languages == language]):
             in_sentence = stage1.slot_sentences == sentence  # bool [P]

@@ -34,8 +34,8 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
-_PROBE_SEQUENCES = 8192  # sequences on which `mean_tokens` measures the tokens of a step
-_PROBE_STEPS = 1 << 30  # steps of the run that it assumes: more than any run has, so that each part is long
+_PROBE_SEQUENCES = 8192  # from which `mean_tokens` measures the tokens of a step
+_ASSUMED_STEPS = 1 << 30  # of the run, for `mean_tokens`; so many that each part of the run is long
 _PART_SEED = 12015674  # any fixed number; it selects the pairs of data.parallel_share
 
 
@@ -143,11 +143,11 @@ class TrainingText:
             pairs = {pair: PartOfPairs(stream, share, "-".join(pair)) for pair, stream in pairs.items()}
         active = set(config.objectives.active)
         for kind, objectives, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
-            without_text = active & set(objectives)
+            without_text = active & set(objectives)  # if there is no text of this kind
             if without_text and not text:
                 key = "shares" if config.objectives.shares else "active"
-                with_text = active - without_text
-                advice = "; objectives.fit_corpus true trains the others alone" if with_text else ""
+                others = active - without_text
+                advice = "; objectives.fit_corpus true trains the others alone" if others else ""
                 raise UserError(
                     f"objectives.{key} has {', '.join(sorted(without_text))}, but {corpus.path} holds no "
                     f"{kind} text of {', '.join(languages)}{advice}"
@@ -294,17 +294,17 @@ class StepReader:
         Args:
             counts: the number of examples of each objective.
         """
-        objectives = _repeated(MONOLINGUAL, counts)  # of each text
-        examples = list(zip(objectives, self._draw("mono", len(objectives))))
+        of_texts = _repeated(MONOLINGUAL, counts)  # the objective of each text
+        examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
 
-        objectives = _repeated(PARALLEL, counts)  # of each pair
-        same_pairs = self.config.objectives.same_pairs and "tlm" in objectives and "camlm" in objectives
+        of_pairs = _repeated(PARALLEL, counts)  # the objective of each pair; those of TLM come first
+        same_pairs = self.config.objectives.same_pairs and "tlm" in of_pairs and "camlm" in of_pairs
         if same_pairs:
-            pairs = self._draw("parallel", counts["tlm"])  # CAMLM's count is the same
-            pairs = pairs + pairs  # for TLM, then for CAMLM
+            drawn_pairs = self._draw("parallel", counts["tlm"])  # CAMLM's count is the same
+            pairs = drawn_pairs + drawn_pairs  # for TLM, then for CAMLM
         else:
-            pairs = self._draw("parallel", len(objectives))
-        for objective, pair in zip(objectives, pairs, strict=True):
+            pairs = self._draw("parallel", len(of_pairs))
+        for objective, pair in zip(of_pairs, pairs, strict=True):
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
                 # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
                 # if TLM has it already (same pairs) or is not trained.
@@ -345,7 +345,7 @@ class StepReader:
 
 
 def _repeated(objectives: Sequence[str], counts: Mapping[str, int]) -> list[str]:
-    """Each objective as often as `counts` says."""
+    """Each of the objectives in turn, as often as `counts` says."""
     repeated = []
     for objective in objectives:
         repeated += [objective] * counts.get(objective, 0)
@@ -356,6 +356,7 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     """Divide a step's sequences into micro-batches with about equal sums of tokens.
 
     Every process gets the same number of micro-batches, unless there are fewer sequences than micro-batches.
+    None of these is empty, so a process may get none.
 
     Args:
         tokens: of each sequence.
@@ -365,22 +366,36 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     Returns:
         The micro-batches of each process. A micro-batch is the numbers of its sequences, ascending.
     """
-    longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()
-    rounds = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of each process, rounded up
-    while True:
-        # Each sequence goes to the micro-batch that has the fewest tokens so far.
-        heap = [(0, part) for part in range(rounds * processes)]  # (tokens, number) of each micro-batch
-        parts: list[list[int]] = [[] for _ in heap]  # the sequences of each micro-batch
-        for number in longest_first:
-            total, part = heap[0]
-            parts[part].append(number)
-            heapq.heapreplace(heap, (total + tokens[number], part))
-        most_tokens, _ = max(heap)
-        if most_tokens <= budget:
-            break
-        rounds += 1  # too many: divide all anew among more micro-batches
-    # Process `rank` has every `processes`-th micro-batch.
-    return [[sorted(part) for part in parts[rank::processes] if part] for rank in range(processes)]
+    longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()  # the numbers of the sequences
+    per_process = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of a process, rounded up
+    micro_batches = _divide_evenly(tokens, longest_first, count=per_process * processes)
+    while max(sum(tokens[number] for number in numbers) for numbers in micro_batches) > budget:
+        per_process += 1  # divide all anew among more micro-batches
+        micro_batches = _divide_evenly(tokens, longest_first, count=per_process * processes)
+    by_process = []
+    for rank in range(processes):
+        own_micro_batches = micro_batches[rank::processes]  # every `processes`-th one, from `rank` on
+        by_process.append([sorted(numbers) for numbers in own_micro_batches if numbers])
+    return by_process
+
+
+def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
+    """Put each sequence, in this order, into the one of `count` micro-batches that has the fewest tokens.
+
+    Args:
+        tokens: of each sequence.
+        order: the numbers of the sequences.
+
+    Returns:
+        The numbers of the sequences of each micro-batch.
+    """
+    micro_batches: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, place) for place in range(count)]  # tokens so far, and place in `micro_batches`
+    for number in order:
+        fewest_tokens, place = heap[0]
+        micro_batches[place].append(number)
+        heapq.heapreplace(heap, (fewest_tokens + tokens[number], place))
+    return micro_batches
 
 
 def read_steps(
@@ -431,18 +446,18 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
 
 def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
     """The mean number of trained tokens per step of the run, measured in each part with its own shares."""
-    probe_steps = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)  # steps that are read of each part
-    total_steps = _PROBE_STEPS + probe_steps
+    steps_to_read = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)  # of each part
+    assumed_steps = _ASSUMED_STEPS + steps_to_read
     mean = 0.0
     for number, (start, end) in enumerate(parts_of_run(config.objectives)):
         if start == end:
             continue
         # All steps of a part have the same shares. Read the first ones of the run, and the last ones of every
         # later part.
-        first_step = 0 if number == 0 else round(end * total_steps) - probe_steps
-        reader = StepReader(config, text, total_steps=total_steps, step=first_step)
+        first_step = 0 if number == 0 else round(end * assumed_steps) - steps_to_read
+        reader = StepReader(config, text, total_steps=assumed_steps, step=first_step)
         tokens = 0
-        for _ in range(probe_steps):
+        for _ in range(steps_to_read):
             tokens += sum(batch.tokens for batch in reader.next().micro_batches)
-        mean += (end - start) * tokens / probe_steps
+        mean += (end - start) * tokens / steps_to_read
     return mean

@@ -28,7 +28,7 @@ def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, fl
         result = default_shares(config)
     if "btmlm" in result and step < round(config.btmlm_start * total_steps):
         result["mmlm"] = result.get("mmlm", 0.0) + result.pop("btmlm")
-    # In the order of `OBJECTIVES`, without those of share 0.
+    # In the order of `OBJECTIVES`, without those whose share is 0.
     return {name: result[name] for name in OBJECTIVES if result.get(name, 0.0) > 0.0}
 
 
@@ -42,8 +42,10 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
     parallel = [name for name in PARALLEL if name in config.active]
     if monolingual and parallel:
         monolingual_share = config.monolingual_share
+    elif monolingual:
+        monolingual_share = 1.0
     else:
-        monolingual_share = 1.0 if monolingual else 0.0
+        monolingual_share = 0.0
     result = {name: monolingual_share / len(monolingual) for name in monolingual}
     return result | {name: (1.0 - monolingual_share) / len(parallel) for name in parallel}
 
@@ -78,7 +80,7 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
 
 
 def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
-    """The parts of a run within which the shares stay the same: (start, end) as shares of all steps.
+    """The parts of a run within which the shares stay the same: (start, end), as fractions of all steps.
 
     A part is empty where two changes fall together, or where BTMLM begins with the run.
     """
@@ -99,12 +101,14 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     # Rounded, so that a quota which is a whole number stays one: 0.29 * 100 is below 29 in floating point.
     quotas = {name: round(value * batch_size, 9) for name, value in share.items()}
     counts = {name: int(quota) for name, quota in quotas.items()}
+    remainders = {name: quotas[name] - counts[name] for name in share}
     names = list(share)
     first = step % len(names)
     by_turn = names[first:] + names[:first]
-    by_remainder = sorted(by_turn, key=lambda name: counts[name] - quotas[name])  # largest first; stable
+    # Among equal remainders `sorted` keeps the order of `by_turn`.
+    largest_remainder_first = sorted(by_turn, key=lambda name: remainders[name], reverse=True)
     missing = batch_size - sum(counts.values())
-    for name in by_remainder[:missing]:
+    for name in largest_remainder_first[:missing]:
         counts[name] += 1
     return counts
 
@@ -133,7 +137,7 @@ def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int)
             continue
         first_step = min(round(start * total_steps), total_steps - 1)
         share = shares(config, first_step, total_steps)
-        # Objectives take turns at what remains of a step, and after one step for each all had their turn.
+        # Objectives of equal remainders take turns, so after as many steps as objectives each had its turn.
         counts_of_steps = [examples_of_step(config, share, batch_size, step) for step in range(len(share))]
         for name in share:
             if not any(counts[name] for counts in counts_of_steps):

@@ -54,7 +54,7 @@ def panels_of(options: argparse.Namespace) -> list[Panel]:
 class WordTokenizer:
     """Numbers the words of sentences in the order in which they occur."""
 
-    cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIAL_TOKENS))
+    cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIAL_TOKENS))  # in the order of that tuple
 
     def __init__(self, sentences: Sequence[str]):
         words = dict.fromkeys(" ".join(sentences).split())

@@ -125,7 +125,7 @@ class Pretraining(Task):
         if head_steps:
             steps_before = data.position["step"] - 1  # the position is that after the step
             is_frozen = steps_before < head_steps
-            for parameter in model.ernie_m.parameters():  # the head's word table is among them
+            for parameter in model.ernie_m.parameters():  # among them the word table, which the head shares
                 parameter.stop_gradient = is_frozen
         return send_step(data)
 
@@ -221,7 +221,7 @@ def objectives_loss(
     if batch.stage1 is not None:
         batch, counts = pseudo_token_generator.fill(model, batch)
         sums |= counts
-    total, losses, correct = masked_lm_loss(model, batch)  # scalar, [M], [M]
+    total, losses, correct = masked_lm_loss(model, batch)  # scalar, [M], bool [M]
     for objective, targets in batch.targets.by_objective.items():  # indices into the M masked tokens
         sums[f"{objective}.loss"] = paddle.gather(losses.astype("float64"), targets).sum()
         sums[f"{objective}.correct"] = paddle.gather(correct.astype("float64"), targets).sum()
@@ -230,7 +230,13 @@ def objectives_loss(
 
 
 def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
-    """Step -> ratio to `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
+    """Step -> ratio of its learning rate to `optimizer.learning_rate`.
+
+    While the head is trained alone, it has its own rate. The schedule of `optimizer` begins after that.
+
+    Args:
+        steps: of the whole run.
+    """
     optimizer = config.optimizer
     head_steps = config.init.lm_head_warmup_steps
     head_ratio = config.init.lm_head_learning_rate / optimizer.learning_rate

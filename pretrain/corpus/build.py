@@ -70,8 +70,9 @@ class CorpusBuild:
                 pair_counts.update(work.stream.languages)
         for number, work in enumerate(self.works):
             counts_of_sources = work.counts(SCAN)
-            counts_of_units = itertools.chain.from_iterable(counts_of_sources)  # [lines, documents] of each
-            lines, documents = (sum(column) for column in zip(*counts_of_units))
+            counts_of_units = list(itertools.chain.from_iterable(counts_of_sources))
+            lines = sum(unit_lines for unit_lines, _ in counts_of_units)
+            documents = sum(unit_documents for _, unit_documents in counts_of_units)
             held_out_share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             # The language that is in the most pairs decides, so that a sentence in several pairs tends to be
             # held out in all or in none.
@@ -96,10 +97,11 @@ class CorpusBuild:
     def tokenize(self) -> None:
         """Read all text again and cut every unit into ids."""
         # Workers read the vocabulary from the corpus, and so does training later.
-        model, vocab = (self.works[0].output / name for name in VOCABULARY_FILES)
-        with atomic_file(model) as file:
+        output = self.works[0].output
+        model_name, vocab_name = VOCABULARY_FILES
+        with atomic_file(output / model_name) as file:
             file.write(self.tokenizer.piece_model_path.read_bytes())
-        self.tokenizer.write_vocab(vocab)
+        self.tokenizer.write_vocab(output / vocab_name)
         self._run_units(TOKENS, "tokenizing", tokenize_unit)
 
     def write_shards(self) -> None:
@@ -110,9 +112,9 @@ class CorpusBuild:
         for work in self.works:
             paths = work.unit_paths(TOKENS)
             counts_of_units = list(itertools.chain.from_iterable(work.counts(TOKENS)))
-            for column, split in enumerate(SPLITS):  # the counts begin with the ids of each split
+            for column, split in enumerate(SPLITS):  # the counts of a unit begin with the ids of each split
                 tokens = [counts[column] for counts in counts_of_units]
-                for shard, units in enumerate(group_units(tokens, shard_tokens)):
+                for shard, units in enumerate(group_units(tokens, shard_tokens)):  # `units` is a slice
                     tasks.append((work, split, shard, paths[units]))
         self._run("writing shards", write_shard, tasks)
 
@@ -155,7 +157,7 @@ class CorpusBuild:
         return manifest
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> None:
-        """Call a function that returns nothing with the arguments of every task."""
+        """Call a function, which returns nothing, with the arguments of every task."""
         with closing(Progress(len(tasks), description, unit="parts")) as progress:
             for _ in self.workers.run(function, tasks):
                 progress.update()
@@ -233,9 +235,9 @@ def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray
     Raises:
         UserError: the filters left nothing of it.
     """
-    counts_of_units = itertools.chain.from_iterable(work.counts(TOKENS))
-    totals = [sum(column) for column in zip(*counts_of_units)]  # see `UnitResult`
-    dropped = totals[len(SPLITS) :]  # after the ids of each split
+    counts_of_units = list(itertools.chain.from_iterable(work.counts(TOKENS)))
+    totals = np.sum(counts_of_units, axis=0).tolist()  # the ids of each split, then the dropped lines
+    dropped = totals[len(SPLITS) :]  # for each of the reasons
     entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, dropped))}
     for split in SPLITS:
         records = [read_json(path) for path in sorted(work.folder("shards").glob(f"{split}-*.json"))]
@@ -243,8 +245,8 @@ def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray
         for record in records:
             files |= record["files"]
             if split == "train":
-                counts = np.load(pieces_file(work, record["name"]))  # int64 [languages, V]
-                for language, counts_of_language in zip(work.stream.languages, counts):
+                piece_counts = np.load(pieces_file(work, record["name"]))  # int64 [languages, V]
+                for language, counts_of_language in zip(work.stream.languages, piece_counts):
                     pieces[language] += counts_of_language
     if not entry["train"]["shards"]:
         name = "-".join(work.stream.languages)
@@ -256,15 +258,19 @@ def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray
 
 
 def left_out(entry: Mapping[str, Any]) -> str:
-    """What was left out of a language or pair of the manifest, and why."""
+    """What was left out of a language or pair, and why, from its entry in the manifest."""
     return ", ".join(f"{count:,} {reason}" for reason, count in entry["dropped"].items() if count)
 
 
 def _interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit]:
-    """The units of many sources, of which `threads` are read at a time."""
+    """The units of many sources, of which `threads` are read at a time.
+
+    Args:
+        sources: the units of each source, in order.
+    """
     waiting = iter(sources)  # those that no thread has begun to read
     with ThreadPoolExecutor(threads, "reader") as pool:
-        # The next unit of a source, or None at its end -> the source.
+        # Future of the next unit of a source, or of None at its end -> the source.
         pending: dict[Future, Iterator[Unit]] = {}
         for source in itertools.islice(waiting, threads):
             pending[pool.submit(next, source, None)] = source

@@ -41,7 +41,7 @@ def number_of_parts(work: StreamWork) -> int:
     """The number of ranges in which the keys of a stream are compared."""
     if not work.options.deduplicate:
         return 0
-    return -(-work.lines // KEYS_IN_MEMORY)
+    return -(-work.lines // KEYS_IN_MEMORY)  # rounded up
 
 
 def part_file(work: StreamWork, part: int) -> Path:
@@ -52,6 +52,7 @@ def part_file(work: StreamWork, part: int) -> Path:
 def find_duplicates(work: StreamWork, part: int) -> None:
     """Write the file of a part: uint64 [units + 1] offsets, then the uint32 lines to drop of each unit."""
     parts = number_of_parts(work)
+    # The keys of this part: low <= key < high.
     low = part * (1 << 64) // parts
     high = (part + 1) * (1 << 64) // parts
     keys_of_units = []
@@ -60,16 +61,17 @@ def find_duplicates(work: StreamWork, part: int) -> None:
         unit_keys, unit_lines = _read_range(path, low, high)
         keys_of_units.append(unit_keys)
         lines_of_units.append(unit_lines)
-    # One element for each line in the range. The keys of a unit ascend.
+    # The arrays have an element for each line in the range. The keys of a unit ascend.
     keys = np.concatenate(keys_of_units)
     lines = np.concatenate(lines_of_units)  # the number of the line in its unit
     units = np.repeat(np.arange(len(keys_of_units)), [len(unit_keys) for unit_keys in keys_of_units])
     # Units are in reading order, and so are the equal keys of a unit: a stable sort keeps the first in front.
     order = np.argsort(keys, kind="stable")
     sorted_keys = keys[order]
-    equals_previous = sorted_keys[1:] == sorted_keys[:-1]
+    equals_previous = sorted_keys[1:] == sorted_keys[:-1]  # of each key but the first
     repeated = order[1:][equals_previous]  # indices into `keys`
-    repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]  # by unit, then by line
+    # By unit, then by line: `lexsort` sorts by its last key first.
+    repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]
     counts = np.bincount(units[repeated], minlength=len(keys_of_units))  # of each unit
     offsets = np.concatenate([[0], np.cumsum(counts)])
     with atomic_file(part_file(work, part)) as file:
@@ -82,7 +84,8 @@ def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:
     is_repeated = np.zeros(lines, bool)
     for part in range(number_of_parts(work)):
         path = part_file(work, part)
-        # Two consecutive offsets say which of the lines behind the offsets are of this unit.
+        # Offsets of 8 bytes, then line numbers of 4 bytes. The lines of this unit lie between its offset and
+        # the next one.
         first, end = np.fromfile(path, "<u8", count=2, offset=8 * unit).tolist()
         offsets_bytes = 8 * (sum(work.units_per_source) + 1)
         repeated = np.fromfile(path, "<u4", count=end - first, offset=offsets_bytes + 4 * first)

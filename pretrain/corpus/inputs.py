@@ -99,7 +99,8 @@ def gather_notation(arguments: list[str]) -> list[str]:
         label, arrow, path = value.partition("<=")
         if not (label and arrow and path):
             raise UserError(f"'{value}': no 'language<=path'; {_NOTATION}")
-        # A comma separates files of one language, or the two aligned files of a pair.
+        # A comma separates several files of one language. In a pair it separates the two aligned files, which
+        # belong together; `_find_pairs` splits these.
         paths = [path] if "-" in label else path.split(",")
         entries[flag].setdefault(label, []).extend(paths)
     for flag, mapping in entries.items():
@@ -126,7 +127,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     for label, paths in parallel.items():
         languages = _languages(label, 2)
         for path in paths if isinstance(paths, list) else [paths]:
-            # en-de and de-en are one stream; each source has the order of its own label.
+            # en-de and de-en are one stream; each source keeps the order of its own label.
             stream_sources = sources[tuple(sorted(languages))]
             stream_sources += [TextSource(files, languages) for files in _find_pairs(path, languages)]
     if not sources:
@@ -140,7 +141,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
 
 
 def _languages(label: Any, count: int) -> tuple[str, ...]:
-    """The one or two languages of a label, in its order.
+    """The languages of a label such as "en" or "en-de", in its order.
 
     Raises:
         UserError: it does not name `count` languages.

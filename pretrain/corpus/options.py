@@ -75,7 +75,8 @@ class BuildOptions:
         if not self.piece_model_path:
             raise UserError("no piece model; give --piece_model_path (scripts/data/train_vocab.sh makes one)")
         self.piece_model_path = expand(self.piece_model_path)
-        self.vocab_path = self.vocab_path and expand(self.vocab_path)
+        if self.vocab_path:
+            self.vocab_path = expand(self.vocab_path)
         if self.tsv_columns and (len(set(self.tsv_columns)) != 2 or min(self.tsv_columns) < 1):
             raise UserError(
                 f"tsv_columns: {self.tsv_columns} is not two different column numbers from 1, such as [1, 2]"

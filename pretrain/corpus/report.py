@@ -32,18 +32,20 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     for name, entry in [*manifest["mono"].items(), *manifest["parallel"].items()]:
         languages = entry["train"]["by_language"]
         # The manifest counts the two sides of a pair as two lines.
-        lines, held_out = (entry[split]["lines"] // len(languages) for split in SPLITS)
+        train, held_out = SPLITS
+        train_lines = entry[train]["lines"] // len(languages)
+        held_out_lines = entry[held_out]["lines"] // len(languages)
         dropped = left_out(entry)
         for language, counts in languages.items():
             tokens = counts["tokens"]
             rows.append(
                 (
                     name if len(languages) == 1 else f"{name}: {language}",
-                    f"{lines:,}",
+                    f"{train_lines:,}",
                     f"{tokens:,}",
                     f"{counts['unknown'] / tokens:.2%}",
-                    f"{tokens / lines:.1f}",
-                    f"{held_out:,}",
+                    f"{tokens / train_lines:.1f}",
+                    f"{held_out_lines:,}",
                     dropped,
                 )
             )
@@ -100,8 +102,10 @@ def _compare_sides(pairs: Pairs) -> tuple[int, int]:
     places = min(_PLACES, len(pairs) // size)
     misfits = 0
     for start in np.linspace(0, len(pairs) - size, places, dtype=int).tolist():
-        first, second = zip(*(pairs[number] for number in range(start, start + size)))
-        if not fit(first, second):
+        consecutive_pairs = [pairs[number] for number in range(start, start + size)]
+        first_side = [first for first, _ in consecutive_pairs]
+        second_side = [second for _, second in consecutive_pairs]
+        if not fit(first_side, second_side):
             misfits += 1
     return places, misfits
 
@@ -115,8 +119,10 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
     # Lengths are compared by their logarithms, so that a long pair does not outweigh all others.
     lengths = np.log([[len(a), len(b)] for a, b in zip(first, second)])  # [N, 2]
     have_spread = (lengths.std(axis=0) > 0).all()  # lengths that are all equal have no correlation
-    if have_spread and np.corrcoef(lengths.T)[0, 1] > _LEAST_CORRELATION:
-        return True
+    if have_spread:
+        correlation = np.corrcoef(lengths.T)[0, 1]  # of the first side with the second
+        if correlation > _LEAST_CORRELATION:
+            return True
     first_pieces = [set(line.tolist()) for line in first]
     second_pieces = [set(line.tolist()) for line in second]
     shifted = second_pieces[1:] + second_pieces[:1]  # beside each line stands the translation of the next
@@ -127,6 +133,7 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
 
 def _rarity(first: Sequence[set[int]], second: Sequence[set[int]]) -> dict[int, float]:
     """A weight for each piece that both sides have: 0 for a piece of every line, more for a rare one."""
+    # Piece -> number of lines that have it.
     first_counts = Counter(piece for line in first for piece in line)
     second_counts = Counter(piece for line in second for piece in line)
     rarity = {}
@@ -137,4 +144,7 @@ def _rarity(first: Sequence[set[int]], second: Sequence[set[int]]) -> dict[int, 
 
 def _shared(first: Sequence[set[int]], second: Sequence[set[int]], rarity: Mapping[int, float]) -> float:
     """How much the lines of two sides have in common: the sum of the weights of their common pieces."""
-    return sum(rarity[piece] for a, b in zip(first, second) for piece in a & b)
+    weights = []
+    for first_line, second_line in zip(first, second):
+        weights += [rarity[piece] for piece in first_line & second_line]
+    return sum(weights)

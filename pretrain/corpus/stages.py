@@ -18,11 +18,11 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import atomic_file, sha256_of, write_json
 
-DROPPED = ("empty", "score", "duplicate", "ratio")
+DROPPED = ("empty", "score", "duplicate", "ratio")  # why lines are left out
 _BATCH = 2048  # lines given to sentencepiece at a time
 
-# A unit without its text, and its counts: of the first pass, lines and documents; of the second, the ids of
-# each split and the dropped lines for each reason.
+# A unit without its text, and its counts. `scan_unit` counts lines and documents. `tokenize_unit` counts the
+# ids of each of SPLITS, then the dropped lines for each reason of DROPPED.
 UnitResult = tuple[Unit, list[int]]
 
 
@@ -47,7 +47,8 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     if path.exists():
         (counts,) = _arrays([path], "counts")
         return _without_text(unit), counts.tolist()
-    # Duplicates are dropped before the text is cut into ids, empty and uneven lines after that.
+    # Duplicates are dropped before the text is cut into ids. Lines without ids and uneven pairs are dropped
+    # after that.
     text = _read(unit, work)
     lines = len(text.sides[0])  # a pair counts as one line here
     number_in_stream = sum(work.units_per_source[: unit.source]) + unit.number
@@ -95,7 +96,7 @@ def _tokenize(
     """Cut the new lines of a unit into ids.
 
     Args:
-        is_new: bool [lines].
+        is_new: bool [lines]; False for a duplicate.
         held_out_below: a document with a smaller hash is held out.
         held_out_side: the side of a pair that is hashed for it.
     """
@@ -119,7 +120,8 @@ def _arrays_of_split(
     is_chosen_token = np.repeat(is_chosen, lines.lengths.sum(axis=1))
     ids = lines.ids[is_chosen_token]
     lengths = lines.lengths[is_chosen]
-    lines_of_documents = np.bincount(lines.document[is_chosen])  # 0 for a document without chosen lines
+    # The chosen lines of each document; the file has no entry for a document without any.
+    lines_of_documents = np.bincount(lines.document[is_chosen])
     sides_of_unknown = _side_of_tokens(lengths)[ids == unk_id]
     return {
         f"{split}.ids": ids,
@@ -200,11 +202,11 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     pieces = _count_pieces(_arrays(units, f"{split}.ids"), line_lengths, len(languages), work.vocab_size)
     with atomic_file(pieces_file(work, name)) as file:
         np.save(file, pieces)
-    unknown = sum(_arrays(units, f"{split}.unknown"))  # int64 [sides]
+    unknown = sum(_arrays(units, f"{split}.unknown"))  # over the units, int64 [sides]
     by_language = {}
     for side, language in enumerate(languages):
         by_language[language] = {"tokens": int(pieces[side].sum()), "unknown": int(unknown[side])}
-    # The digest of the shard stands for all its files.
+    # One digest stands for all files of the shard.
     digests = "".join(file["sha256"] for file in files.values())
     record = {
         "name": name,
@@ -325,7 +327,7 @@ def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:
 
 
 def _offsets(counts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """0, and then the running sum of all counts, in the same blocks."""
+    """0, and then the running sums over all counts, in blocks like those of `counts`."""
     total = 0
     yield np.zeros(1, np.int64)
     for block in counts:

@@ -109,7 +109,7 @@ def read_units(
                 texts = _cut_aligned(files, unit_bytes)
             else:
                 texts = (_cut(files[0], unit_bytes, blank_lines),)
-            if not any(texts):
+            if not any(texts):  # the files have ended
                 break
             if unit is not None:
                 yield unit
@@ -133,14 +133,14 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     Raises:
         UserError: bytes that are not UTF-8, a wrong number of columns or a missing score; with file and line.
     """
-    # The lines of each file, and then rows with a cell for each side.
+    # The lines of each file, and from them rows with a cell for each side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
     low_scores = 0
     if source.has_columns:
         rows, low_scores = _columns(decoded[0], unit.first_line, source.paths[0], form)
     else:
         rows = list(zip(*decoded))
-    # White space at both ends goes, and then what is empty.
+    # White space at both ends of a cell is removed, and then rows with an empty cell are.
     stripped = [tuple(cell.strip() for cell in row) for row in rows]
     full = [row for row in stripped if all(row)]
     sides = tuple([row[side] for row in full] for side in range(len(languages)))
@@ -159,16 +159,22 @@ def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
     is_text = np.array(is_text, bool)
     follows_text = np.concatenate([[False], is_text[:-1]])
     begins_document = is_text & ~follows_text
-    document = np.cumsum(begins_document)[is_text] - 1  # of each line of text, the number of its document
+    document = np.cumsum(begins_document)[is_text] - 1  # of each line of text: the number of its document
     return np.bincount(document)
 
 
 class _TextFile:
-    """The bytes of a plain or compressed file, taken from the front. The last line always has a line end."""
+    """The bytes of a plain or compressed file, taken from the front. The last line always has a line end.
+
+    Attributes:
+        line: the number of the first line in the buffer, from 1.
+        raw: the file as it is on disk; how far it has been read says how many bytes were used.
+        buffer: bytes that were read, and decompressed, but not taken.
+    """
 
     def __init__(self, path: str):
         self.path = path
-        self.line = 1  # number of the first line in the buffer
+        self.line = 1
         ending = os.path.splitext(path)[1].lower()
         open_stream = _OPEN.get(ending, io.BufferedReader)  # plain text is only buffered
         with _faults_named(path):
@@ -318,7 +324,7 @@ def _columns(
     low_scores = 0
     for number, line in enumerate(lines, first_line):
         cells = line.split("\t")
-        has_too_many = len(cells) > 2 and not form.tsv_columns
+        has_too_many = len(cells) > 2 and not form.tsv_columns  # which columns hold the pair is not known
         if len(cells) < fewest or has_too_many:
             if not line.strip():
                 continue
@@ -327,10 +333,12 @@ def _columns(
                 f"{path}: line {number}: {len(cells)} columns between tabs, expected {expected}; name the "
                 "columns that hold the pair with --tsv_columns, as in [2, 3]"
             )
-        if score >= 0 and not _score(cells[score], path, number) >= form.min_score:  # NaN is too low
-            low_scores += 1
-        else:
+        # A score of NaN is too low, too: it is not at least `min_score`.
+        is_good_enough = score < 0 or _score(cells[score], path, number) >= form.min_score
+        if is_good_enough:
             rows.append((cells[first], cells[second]))
+        else:
+            low_scores += 1
     return rows, low_scores
 
 
