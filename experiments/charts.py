@@ -28,8 +28,9 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
     from matplotlib.figure import Figure
 
     scores: dict[str, Scores] = {}
-    panels = CURVES
-    if not study.curves:
+    if study.curves:
+        panels = CURVES
+    else:
         scores = scores_to_draw(figures, titles)
         panels = {measure: titles[measure] for measure in scores}
     has_bars = not study.curves and not study.lines
@@ -43,7 +44,7 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
         else:
             draw_bars(axis, scores[panel], {model: label_of(study, model) for model in figures})
         if panel in scores and "en" in scores[panel].languages:
-            title += ", without en"  # `Scores.mean` leaves English out
+            title += ", without en"  # the mean that is drawn leaves English out
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=8)
         if not has_bars:
@@ -54,19 +55,23 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
 
 def scores_to_draw(figures: Figures, titles: Mapping[str, str]) -> dict[str, Scores]:
     """Measure -> its scores, for the measures that some model has."""
-    scores = {measure: Scores(figures, measure) for measure in titles}
-    if scores["retrieval 300 centred"].models:
+    scores = {}
+    for measure in titles:
+        of_measure = Scores(figures, measure)
+        if of_measure.models:
+            scores[measure] = of_measure
+    if "retrieval 300 centred" in scores:
         for measure in NOT_DRAWN_BESIDE_CENTRED:
-            scores.pop(measure)
-    return {measure: of_measure for measure, of_measure in scores.items() if of_measure.models}
+            scores.pop(measure, None)
+    return scores
 
 
 def label_of(study: Study, model: str) -> str:
-    """The model's name, after its objectives if it is named by the paper: "MMLM, CAMLM (exp3)"."""
-    plan = study.models.get(model)  # None: random weights, which no study trains
-    if plan is None or "objectives.active" not in plan.flags:
+    """The model's name, behind its objectives if the study names these: "MMLM, CAMLM (exp3)"."""
+    trained = study.models.get(model)  # None: random weights, which no study trains
+    if trained is None or "objectives.active" not in trained.flags:
         return model
-    objectives = plan.flags["objectives.active"]
+    objectives = trained.flags["objectives.active"]
     return f"{', '.join(objectives).upper()} ({model})"
 
 
@@ -80,7 +85,7 @@ def draw_bars(axis: "Axes", scores: Scores, labels: Mapping[str, str]) -> None:
         if model in scores.cells:
             axis.barh(number, _mean(scores, model), xerr=scores.error(model), capsize=3, color=f"C{number}")
     axis.set_yticks(range(len(labels)), list(labels.values()))
-    axis.set_ylim(len(labels) - 0.5, -0.5)  # from the bottom to the top
+    axis.set_ylim(len(labels) - 0.5, -0.5)  # bottom and top: the numbers grow downwards
 
 
 def draw_lines(axis: "Axes", lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:

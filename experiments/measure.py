@@ -83,7 +83,7 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
 
     checkpoint = open_checkpoint(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    paddle.seed(untrained or 0)
+    paddle.seed(untrained or 0)  # a trained model gets no random weights
     model = ErnieMModel(checkpoint.config)
     if untrained is None:
         load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
@@ -122,8 +122,9 @@ def xnli(layout: Path, predictions: Path) -> dict[str, list]:
         examples = read_classification(layout / "dev" / f"dev.{language}.tsv", label_map)
         lines = path.read_text(encoding="utf-8").splitlines()
         predicted = [int(line.split("\t")[0]) for line in lines]  # the probabilities stand behind the label
-        correct = [int(label == example.label) for label, example in zip(predicted, examples, strict=True)]
-        cells[language] = [correct, [1] * len(correct)]
+        parts = [int(label == example.label) for label, example in zip(predicted, examples, strict=True)]
+        wholes = [1] * len(parts)
+        cells[language] = [parts, wholes]
     return cells
 
 
@@ -157,18 +158,19 @@ def prediction_files(folder: Path) -> dict[str, Path]:
 
 
 def held_out(metrics: Path) -> list[dict]:
-    """The held-out evaluations of a run, from its metrics.jsonl: the step, and objective -> figures.
+    """The held-out evaluations of a run, from its metrics.jsonl: each the step, and objective -> figures.
 
     BTMLM's figures have samples of text, which are left out.
     """
     evaluations = []
     for line in metrics.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        if "held_out" in record:
-            evaluations.append({"step": record["step"], **record["held_out"]})
-    for evaluation in evaluations:
-        for figures in evaluation.get("btmlm", {}).values():
-            figures.pop("samples", None)
+        if "held_out" not in record:
+            continue
+        evaluation = {"step": record["step"], **record["held_out"]}
+        for figures_of_pair in evaluation.get("btmlm", {}).values():
+            figures_of_pair.pop("samples", None)
+        evaluations.append(evaluation)
     return evaluations
 
 

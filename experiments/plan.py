@@ -107,7 +107,8 @@ class StudyPlan:
                 jobs += [self.fine_tuning(task, model, seed) for task in TASKS if task in self.study.measures]
                 jobs.append(self.measuring(model, seed, result))
         if not model.start and "retrieval" in self.study.measures:
-            # Random weights in the shape of this model, for comparison.
+            # Random weights in the shape of this model, for comparison. All models of a study have one shape,
+            # so the first of these jobs writes the figures, and the others are finished then.
             untrained_result = self.result(UNTRAINED, seed)
             jobs.append(self.measuring(model, seed, untrained_result, "--untrained", seed))
         return jobs
@@ -131,8 +132,8 @@ class StudyPlan:
 
     def folder(self, name: str, seed: int) -> Path:
         """The output of a model's training. A model of another study is named <study>/<model>."""
-        study, _, name = name.rpartition("/")
-        return self.output / (study or self.study.name) / f"{name.replace(' ', '-')}-{seed}"
+        study, _, model_name = name.rpartition("/")  # study: "" without a slash
+        return self.output / (study or self.study.name) / f"{model_name.replace(' ', '-')}-{seed}"
 
     def pretraining(self, model: TrainedModel, seed: int) -> Job:
         """The job that trains a model; it waits for the weights of its start."""
@@ -142,7 +143,7 @@ class StudyPlan:
         if model.start:
             start = self.folder(model.start, seed)
             after = start / "encoder" / "model.safetensors"
-            # Another seed than that of the start, which would draw the text that the start has seen.
+            # Not the seed of the start: with that the model would read the same text again.
             flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
         for key, value in model.flags.items():
             flags[key] = json.dumps(value) if isinstance(value, list | dict) else value
@@ -153,7 +154,7 @@ class StudyPlan:
         return replace(job, after=after)
 
     def steps(self, name: str, seed: int) -> int:
-        """The number of optimizer steps of a model, as run_pretrain.py works it out.
+        """The number of optimizer steps of the model `name`, as run_pretrain.py works it out.
 
         Raises:
             UserError: the corpus of the study has not been built.
@@ -217,7 +218,8 @@ def minutes(job: Job) -> float:
     config = config_of(job)
     tokens = config.optimizer.tokens
     if not tokens:
-        last_shares = shares(config.objectives, step=1, total_steps=1)  # those at the end of the run
+        # After step 1 of 1 the run is at its end, so these are the shares that hold there.
+        last_shares = shares(config.objectives, step=1, total_steps=1)
         examples = examples_of_step(config.objectives, last_shares, config.optimizer.batch_size, step=1)
         tokens = config.optimizer.steps * sum(examples.values()) * TOKENS_PER_SEQUENCE
     return tokens / 1e6 * MINUTES["million tokens"]

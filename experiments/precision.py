@@ -19,6 +19,7 @@ import numpy as np
 
 from experiments.measure import held_out
 from experiments.scores import perplexity
+from pretrain.config import OBJECTIVES
 from scripts import demo
 from scripts.jobs import Job, as_line, carry_out_chains
 from utils.errors import UserError, run
@@ -65,12 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def chains(output: Path, corpus: Path) -> list[list[Job]]:
     """For each seed and precision a chain of two jobs: fine-tuning and pre-training."""
-    result = []
+    all_chains = []
     for seed in SEEDS:
         for precision in PRECISIONS:
-            jobs = [fine_tuning(output, seed, precision), pre_training(output, corpus, seed, precision)]
-            result.append(jobs)
-    return result
+            chain = [fine_tuning(output, seed, precision), pre_training(output, corpus, seed, precision)]
+            all_chains.append(chain)
+    return all_chains
 
 
 def folder_of(output: Path, training: str, seed: int, precision: str) -> Path:
@@ -81,14 +82,14 @@ def folder_of(output: Path, training: str, seed: int, precision: str) -> Path:
 def fine_tuning(output: Path, seed: int, precision: str) -> Job:
     """The demo's fine-tuning on English inference pairs, tested in all languages."""
     folder = folder_of(output, FINE_TUNING, seed, precision)
-    _, demo_job, _ = demo.jobs_of("full", seed)  # pre-training, fine-tuning, search
+    _pre_training, demo_job, _search = demo.jobs_of("full", seed)
     flags = {
         "max_steps": STEPS[FINE_TUNING],
         "skip_steps": LOG_STEPS,
         "cpu_bf16": _true_or_false(precision),
         "checkpoints": folder,
     }
-    command = [*demo_job.command, *as_line(flags)]  # of a flag that is there twice the last value counts
+    command = [*demo_job.command, *as_line(flags)]  # these come last, so they replace the demo's
     return Job(folder.name, command, folder / "results.json", output=folder.with_suffix(".log"))
 
 
@@ -129,8 +130,9 @@ def read_fine_tuning(folder: Path) -> dict[str, Any]:
     """The `curve` of a fine-tuning run, from its log and its results."""
     log = folder.with_suffix(".log").read_text(encoding="utf-8")
     losses = {int(step): float(loss) for step, loss in LOGGED.findall(log)}
-    (accuracy_table,) = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"]
-    scores = accuracy_table["mean"]
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    (accuracy_table,) = results["tables"]
+    scores = accuracy_table["mean"]  # over the seeds of the run, of which there is one
     return curve(losses, {"accuracy, English": scores["en"], "accuracy, ten languages": scores["avg"]})
 
 
@@ -141,8 +143,7 @@ def read_pre_training(folder: Path) -> dict[str, Any]:
     # The other records are those of held-out evaluations.
     losses = {record["step"]: round(record["loss"], 4) for record in records if "loss" in record}
     evaluation = held_out(metrics)[-1]
-    objectives = ("mmlm", "tlm", "camlm", "btmlm")
-    return curve(losses, {f"perplexity, {name}": perplexity(evaluation, name) for name in objectives})
+    return curve(losses, {f"perplexity, {name}": perplexity(evaluation, name) for name in OBJECTIVES})
 
 
 def curve(losses: Mapping[int, float], final: Mapping[str, float]) -> dict[str, Any]:
@@ -152,11 +153,11 @@ def curve(losses: Mapping[int, float], final: Mapping[str, float]) -> dict[str, 
         losses: step -> the mean training loss of the LOG_STEPS steps that end with it.
         final: name -> value at the end of the run.
     """
+    logged_losses = list(losses.values())
     count = LAST_STEPS // LOG_STEPS
-    last_means = list(losses.values())[-count:]
-    figures = {LOSS: float(np.mean(last_means)), **final}
+    figures = {LOSS: float(np.mean(logged_losses[-count:])), **final}
     with_six_digits = {name: float(f"{value:.6g}") for name, value in figures.items()}
-    return {"steps": list(losses), "losses": list(losses.values()), "final": with_six_digits}
+    return {"steps": list(losses), "losses": logged_losses, "final": with_six_digits}
 
 
 def table(curves: Curves) -> str:
@@ -180,7 +181,7 @@ def final_values(by_seed: Mapping[str, Mapping[str, Any]], name: str) -> np.ndar
 
 
 def draw(curves: Curves, path: Path) -> None:
-    """Draw a panel for each training, with a line for each run."""
+    """Draw a panel for each training, with a line for each run, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")

@@ -41,13 +41,15 @@ def named_files(config: Any) -> list[str]:
     """
     if isinstance(config, str) and config.startswith("$DATA/"):
         return [config.removeprefix("$DATA/")]
-    values: Iterable[Any] = []
+    values: Iterable[Any] = []  # other text and numbers hold no values
     if isinstance(config, dict):
         values = config.values()
     elif isinstance(config, list):
         values = config
-    paths = [path for value in values for path in named_files(value)]
-    return list(dict.fromkeys(paths))
+    paths: list[str] = []
+    for value in values:
+        paths += named_files(value)
+    return list(dict.fromkeys(paths))  # each once, in order
 
 
 def lower_case(source: Path, target: Path) -> None:
@@ -62,15 +64,16 @@ def lower_case(source: Path, target: Path) -> None:
         raise UserError(f"{source}: no such file; DATA names the folder of real data")
     data = source.read_bytes()
     if source.suffix == ".gz":
-        data = gzip.compress(gzip.decompress(data).decode("utf-8").lower().encode(), mtime=0)
+        text = gzip.decompress(data).decode("utf-8")
+        copy = gzip.compress(text.lower().encode(), mtime=0)  # without a time: the same bytes at every run
     else:
-        data = data.decode("utf-8").lower().encode()
+        copy = data.decode("utf-8").lower().encode()
     with atomic_file(target) as file:
-        file.write(data)
+        file.write(copy)
 
 
 def prepare_xnli(data: Path, output: Path, corpus: Path) -> None:
-    """English pairs to train on, and XNLI's development sets of the corpus' languages."""
+    """Prepare English pairs to train on, and XNLI's development sets of the corpus' languages."""
     source = output.parent / "nli"
     for path in _files_of(data / "nli", corpus):
         lower_case(path, source / path.name)
@@ -78,7 +81,7 @@ def prepare_xnli(data: Path, output: Path, corpus: Path) -> None:
 
 
 def prepare_ner(data: Path, output: Path, corpus: Path) -> None:
-    """PAN-X: English sentences to train on, and the development sets of the corpus' languages."""
+    """Prepare PAN-X: English sentences to train on, and the development sets of the corpus' languages."""
     files = _files_of(data / "ner" / "panx", corpus)
     prepare.main(["panx", *map(str, files), "--output", str(output), "--lower_case"])
 

@@ -68,13 +68,13 @@ def check(args: argparse.Namespace, study: Study) -> None:
 
 def print_plan(chains: list[list[Job]], at_once: int) -> None:
     """Print the unfinished jobs of each chain, and about how long they take."""
-    total = 0.0
+    total_minutes = 0.0
     for chain in chains:
         jobs = [job for job in chain if not job.finished()]
         chain_minutes = sum(minutes(job) for job in jobs)
         print(f"{chain_minutes:6.1f} minutes: {', '.join(job.name for job in jobs)}")
-        total += chain_minutes
-    hours = total / 60 / at_once
+        total_minutes += chain_minutes
+    hours = total_minutes / 60 / at_once
     print(f"{len(chains)} runs, about {hours:.1f} hours with {at_once} at a time", flush=True)
 
 

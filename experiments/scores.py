@@ -69,13 +69,12 @@ class Scores:
             if of_model:
                 self.cells[model] = of_model
         self.models = list(self.cells)
-        languages: Sequence[str] = ()
+        languages: Sequence[str] = ()  # in any order
         if self.models:
             first_model = self.cells[self.models[0]]
             languages = list(next(iter(first_model.values())))  # every model and seed has the same ones
-        # False sorts before True, so English is the first.
-        self.languages = sorted(languages, key=lambda language: (language != "en", language))
-        self.averaged = [language for language in self.languages if language != "en"]
+        self.averaged = sorted(language for language in languages if language != "en")
+        self.languages = ["en", *self.averaged] if "en" in languages else self.averaged
 
     def score(self, model: str, seed: int, language: str) -> float:
         """The score of one language in per cent."""
@@ -88,7 +87,8 @@ class Scores:
 
     def common_seeds(self, models: Sequence[str]) -> list[int]:
         """The seeds that all models have."""
-        seeds = list(self.cells.get(models[0], ()))
+        first_model = models[0]
+        seeds = list(self.cells.get(first_model, ()))  # models without the measure have none
         return [seed for seed in seeds if all(seed in self.cells.get(model, ()) for model in models)]
 
     def influence(self, weights: Weights, language: str) -> np.ndarray:
@@ -97,12 +97,14 @@ class Scores:
         The sum of its squares is the variance over draws of the examples (delta method).
         """
         seeds = self.common_seeds(list(weights))
-        total = 0.0
+        total = np.zeros(1)  # becomes [N] with the first summand
         for model, weight in weights.items():
             for seed in seeds:
                 cells = self.cells[model][seed][language]
                 parts = np.array(cells[0], float)  # [N]
                 wholes = np.array(cells[1], float)  # [N]
+                # The score is sum(parts) / sum(wholes). An example moves it by what its part is above the
+                # part that the score lets expect of its whole.
                 ratio = self.score(model, seed, language) / 100
                 of_seed = 100 * (parts - ratio * wholes) / max(wholes.sum(), 1)  # [N]
                 total = total + weight * of_seed / len(seeds)
@@ -114,6 +116,7 @@ class Scores:
         if self.measure in SHARED_ROWS:
             # The same sentence is drawn in all languages at once, so they do not vary independently.
             influences = [np.sum(influences, axis=0)]
+        # The variance of the sum over the languages, and from it the error of the mean over them.
         variance = sum(float((influence**2).sum()) for influence in influences)
         return math.sqrt(variance) / len(self.averaged)
 
@@ -131,7 +134,7 @@ class Scores:
         return math.hypot(self.example_error({model: 1}), seed_error)
 
     def differences(self, rows: Mapping[str, Weights]) -> list[Difference]:
-        """The difference of each row that has a common seed of its models.
+        """The difference of each row whose models have a seed in common.
 
         Args:
             rows: label -> weights.
@@ -142,12 +145,12 @@ class Scores:
             if seeds:
                 values[label] = [self._weighted(weights, seed) for seed in seeds]
         deviation = pooled_deviation(list(values.values()))
-        result = []
+        differences = []
         for label, of_seeds in values.items():
             seed_error = deviation / math.sqrt(len(of_seeds))
             error = math.hypot(self.example_error(rows[label]), seed_error)
-            result.append(Difference(label, rows[label], float(np.mean(of_seeds)), error))
-        return result
+            differences.append(Difference(label, rows[label], float(np.mean(of_seeds)), error))
+        return differences
 
     def _weighted(self, weights: Weights, seed: int) -> float:
         """The weighted sum of the models' mean scores with one seed."""
@@ -155,7 +158,7 @@ class Scores:
 
 
 def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
-    """The standard deviation within the rows, whose means differ; nan if no row has two values."""
+    """The standard deviation of values from the mean of their row, over all rows; nan if no row has two."""
     repeated = [np.array(row) for row in rows if len(row) > 1]
     squares = sum(float(np.sum((row - row.mean()) ** 2)) for row in repeated)
     degrees_of_freedom = sum(len(row) - 1 for row in repeated)

@@ -3,6 +3,7 @@
 A file of configs/experiments describes one; configs/experiments/table6.yaml is an example.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,27 +84,32 @@ class Study:
         values = read_yaml(path)
         required = {"title", "corpus", "pretrain", "seeds", "models"}
         allowed = required | {"measures", "compare", "contrasts", "paper", "curves", "lines"}
-        wrong = sorted(required - values.keys()) + sorted(values.keys() - allowed)
+        missing = sorted(required - values.keys())
+        unknown = sorted(values.keys() - allowed)
+        wrong = missing + unknown
         if wrong:
             raise UserError(f"{path}: the key {wrong[0]!r} is missing or unknown")
         models: dict[str, TrainedModel] = {}
-        for row, settings in values.pop("models").items():
-            models[row] = _read_model(path, row, settings or {}, models)
+        for row, settings in values.pop("models").items():  # a model without settings has None
+            models[row] = _read_model(path, row, settings or {}, above=models)
         study = cls(name, models=models, **values)
         for measure in study.measures:
             if measure not in MEASURES:
                 raise UserError(f"{path}: measures: {measure} is not one of {', '.join(MEASURES)}")
-        compared = [name for pair in study.compare for name in pair]
-        contrasted = [name for pairs in study.contrasts.values() for pair in pairs for name in pair]
-        drawn = [name for line in study.lines.values() for name in line.values()]
-        for key, names in (("compare", compared), ("contrasts", contrasted), ("lines", drawn)):
-            for name in names:
-                if name not in models:
-                    raise UserError(f"{path}: {key}: {name} is no model of the study")
+        pairs_of_contrasts = itertools.chain.from_iterable(study.contrasts.values())
+        references = {  # key -> the models that it names
+            "compare": itertools.chain.from_iterable(study.compare),
+            "contrasts": itertools.chain.from_iterable(pairs_of_contrasts),
+            "lines": itertools.chain.from_iterable(line.values() for line in study.lines.values()),
+        }
+        for key, names in references.items():
+            for model_name in names:
+                if model_name not in models:
+                    raise UserError(f"{path}: {key}: {model_name} is no model of the study")
         return study
 
     def runs(self) -> list[tuple[TrainedModel, int]]:
-        """All (model, seed). A model comes after the one that it starts from."""
+        """All (model, seed), in the order of the file: a model comes after the one that it starts from."""
         return [(model, seed) for model in self.models.values() for seed in self.seeds]
 
 
@@ -117,7 +123,12 @@ def _file_of(name: str) -> Path:
 
 
 def _read_model(path: Path, row: str, settings: Mapping, above: Mapping[str, TrainedModel]) -> TrainedModel:
-    """Check one entry of `models`. `above` are the entries before it.
+    """The model of one entry of `models`.
+
+    Args:
+        path: the file of the study.
+        row: the key of the entry.
+        above: the models of the entries before it.
 
     Raises:
         UserError: a key is unknown, or a name in it is that of no model.

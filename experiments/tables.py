@@ -97,7 +97,8 @@ def as_text(study: Study, figures: Figures) -> str:
         sections += [f"**{title}**", score_table(scores)]
         differences = scores.differences(rows_of(study))
         if differences:
-            sections.append(difference_table(differences, measure, study.paper.get(measure, {})))
+            paper_scores = study.paper.get(measure, {})  # model -> score; none of most measures
+            sections.append(difference_table(differences, measure, paper_scores))
     if measured_three_ways:
         sections.append("**Layers chosen on held-out pairs, by seed**")
         sections.append(layer_table(figures))
@@ -206,7 +207,8 @@ def named_table(figures: Figures) -> str:
         if shares:
             means = np.mean(shares, axis=0)  # [L + 1]
             lines.append([model, *(f"{100 * share:.1f}" for share in means)])
-    layers = [str(layer) for layer in range(len(lines[0]) - 1)]
+    columns = len(lines[0]) - 1  # without that of the model
+    layers = [str(layer) for layer in range(columns)]
     return in_markdown([["model", *layers], *lines])
 
 
@@ -222,17 +224,17 @@ def half_table(figures: Figures) -> str:
             if "half" not in values:
                 continue
             half = values["half"]  # language -> [score, standard error]
-            languages = list(half)
+            languages = list(half)  # the same in all rows
             cells = [with_error(f"{score:.1f}", error) for score, error in half.values()]
             mean = np.mean([score for score, _ in half.values()])
-            error = math.sqrt(sum(error**2 for _, error in half.values())) / len(half)
-            cells.append(with_error(f"{mean:.1f}", error))
+            error_of_mean = math.sqrt(sum(error**2 for _, error in half.values())) / len(half)
+            cells.append(with_error(f"{mean:.1f}", error_of_mean))
             lines.append([f"{model}, seed {seed}", *cells, str(values["layer"])])
     return in_markdown([["model", *languages, "mean", "layer of the tables above"], *lines])
 
 
 def held_out_table(figures: Figures) -> str:
-    """A row for each model: perplexities (geometric means over seeds) and shares of BTMLM's pseudo-tokens."""
+    """A row for each model: perplexities (geometric means over seeds), and rates of BTMLM's pseudo-tokens."""
     lines = [["model", *PERPLEXITIES, *RATES]]
     for model, by_seed in figures.items():
         # The last evaluation of each seed.
@@ -244,7 +246,7 @@ def held_out_table(figures: Figures) -> str:
             logs = [math.log(perplexity(evaluation, objective, key)) for evaluation in evaluations]
             line.append(_or_empty(math.exp(np.mean(logs))))
         for objective, key in RATES.values():
-            rates = []
+            rates = []  # of each seed and language pair
             for evaluation in evaluations:
                 rates += [of_pair[key] for of_pair in evaluation.get(objective, {}).values()]
             line.append(_or_empty(100 * np.mean(rates) if rates else math.nan))
@@ -258,7 +260,7 @@ def with_error(mean: str, error: float) -> str:
 
 
 def _or_empty(value: float) -> str:
-    """The text of a cell; nan is an empty one."""
+    """The text of a cell; "" for nan."""
     return "" if math.isnan(value) else f"{value:.1f}"
 
 

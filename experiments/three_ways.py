@@ -18,10 +18,11 @@ from evaluation.centring import LanguageMeans
 from evaluation.retrieval import choose_on_half, found_by_cosine, found_by_margin
 
 COUNTS = (300, 1000)  # pairs of a language that are searched
-PLAIN = "plain"
-EVEN = slice(0, None, 2)
+EVEN = slice(0, None, 2)  # every second row from row 0 on
 ODD = slice(1, None, 2)
-
+PLAIN = "plain"
+# Way -> the function that searches two sides [N, H] for each other. It returns the number of directions in
+# which each pair is found, 0 to 2, int [N].
 CENTRED_WAYS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "centred": found_by_cosine,
     "centred margin": found_by_margin,

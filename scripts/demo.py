@@ -54,7 +54,8 @@ FINE_TUNING = {
     "skip_steps": 500,
 }
 
-# How the translations are searched -> the row of sweep.json. Random weights have no means to centre on.
+# How the translations are searched -> the row of sweep.json. Random weights have no means to centre on, so
+# they have the first row only.
 SEARCHES = {
     "retrieval": "chosen, odd pairs",
     "retrieval_centred": "centred, chosen, odd pairs",
@@ -112,12 +113,13 @@ def make_sample(seed: int) -> None:
     command += as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
     for code in CODES:
         command += ["--mono", f"{code}<={SAMPLE}/mono/{code}.txt"]
-    for code in CODES[1:]:
+    for code in CODES[1:]:  # all but English
         command += ["--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv"]
     carry_out_chains([[Job("corpus", command, output=LOGS / "corpus.log")]], at_once=1)
-    size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    vocab_size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    SHAPE.write_text(json.dumps({"vocab_size": size} | config["model"], indent=2) + "\n", encoding="utf-8")
+    shape = {"vocab_size": vocab_size} | config["model"]
+    SHAPE.write_text(json.dumps(shape, indent=2) + "\n", encoding="utf-8")
 
 
 def jobs_of(start: str, seed: int) -> list[Job]:
@@ -134,7 +136,7 @@ def jobs_of(start: str, seed: int) -> list[Job]:
     inference = SAMPLE / "xnli"
     data = {
         "train_set": inference / "train/train.en.tsv",
-        "dev_set": inference / "test/test.%s.tsv",
+        "dev_set": inference / "test/test.%s.tsv",  # only the last step is evaluated: nothing is chosen by it
         "label_map_config": inference / "label_map.json",
         "lang_map_config": inference / "lang_map.json",
         "checkpoints": OUTPUT / f"{start}-nli",
@@ -165,9 +167,9 @@ def show(seconds: float) -> None:
     searches: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
     for start in COLOURS:
         results = read(OUTPUT / f"{start}-nli" / "results.json")
-        (accuracy,) = results["tables"]
-        # "mean" is over the seeds, of which there is one.
-        zero_shot[start] = {code: accuracy["mean"][code] for code in CODES}
+        (accuracy_table,) = results["tables"]
+        scores = accuracy_table["mean"]  # over the seeds, of which there is one
+        zero_shot[start] = {code: scores[code] for code in CODES}
         sweep = read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
         for search, row in SEARCHES.items():
             if row in sweep:
@@ -179,11 +181,10 @@ def show(seconds: float) -> None:
     draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], OUTPUT / "demo.png")
     print(f"\npicture: {OUTPUT / 'demo.png'}")
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{serving_command()}")
-    result = {
-        "zero_shot": {start: mean(row) for start, row in zero_shot.items()},
-        **{search: {start: mean(row) for start, row in rows.items()} for search, rows in searches.items()},
-        "seconds": round(seconds, 1),
-    }
+    result: dict[str, object] = {}
+    for measure, rows in {"zero_shot": zero_shot, **searches}.items():
+        result[measure] = {start: mean(row) for start, row in rows.items()}
+    result["seconds"] = round(seconds, 1)
     print(json.dumps(result))
 
 

@@ -98,7 +98,7 @@ def matrices() -> list[Matrix]:
     stage1_kinds = [SOURCE, SOURCE, SOURCE, SOURCE, MASKED, MASKED, MASKED]
     stage2 = ["x1", "M2", "x3", "x4", "h5", "h6", "h7"]
     stage2_kinds = [SOURCE, MASKED, SOURCE, SOURCE, PSEUDO, PSEUDO, PSEUDO]
-    everything = np.ones((7, 7), bool)
+    everything = np.ones((7, 7), bool)  # all tokens see all tokens
     camlm = attention_mask.camlm(side, masked)
     placeholders = attention_mask.compact(context_length=4, placeholders=3)
     return [
@@ -216,8 +216,8 @@ def text(x: int, y: int, words: str, colour: str = INK, size: int = 13, anchor: 
 
 
 def arrow(x1: int, y1: int, x2: int, y2: int, colour: str = INK) -> str:
-    """A vertical line with a head at its end."""
-    direction = 1 if y2 > y1 else -1
+    """A vertical line with a head at its end, (x2, y2)."""
+    direction = 1 if y2 > y1 else -1  # downwards or upwards
     head = f"M{x2 - 4} {y2 - 6 * direction} L{x2} {y2} L{x2 + 4} {y2 - 6 * direction}"
     return f"<path d='M{x1} {y1} L{x2} {y2} {head}' stroke='{colour}' stroke-width='1.5' fill='none'/>"
 

@@ -79,6 +79,7 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     import paddle
 
     from model.batch import TokenBatch
+    from model.config import FIRST_POSITION
     from model.device import upload
     from model.layout import Layout
 
@@ -86,11 +87,11 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     # positions move to the end.
     order = np.roll(np.arange(len(ids)), -masked)
     layout = Layout([len(ids)], context_lengths=[len(ids) - masked])
-    position_ids = np.arange(2, len(ids) + 2)[order]  # positions begin at 2
+    position_ids = FIRST_POSITION + order
     batch = upload(TokenBatch.from_packed(np.asarray(ids)[order], layout, position_ids))
     with paddle.no_grad():
         states = model.encode(batch).sequence
-    return states.numpy()[np.argsort(order)]
+    return states.numpy()[np.argsort(order)]  # in the order of `ids` again
 
 
 if __name__ == "__main__":

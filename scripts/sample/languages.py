@@ -54,16 +54,17 @@ def say(code: str, scene: Scene) -> str:
     place = words["places"].get(scene.place)
     day = words["days"].get(scene.day)
     parts = {"first": None, "who": who, "verb": words["verbs"][scene.verb], "place": place, "day": day}
-    # The last digit of the number decides the split, so the others decide the order.
-    comes_first = {1: "place", 2: "day"}.get(scene.number // 10 % 3)
+    # The last digit of the number decides the split, so the other digits decide the order.
+    other_digits = scene.number // 10
+    comes_first = {0: None, 1: "place", 2: "day"}[other_digits % 3]
     if comes_first:
-        parts["first"] = parts[comes_first]
+        parts["first"] = parts[comes_first]  # None if the scene does not say it
         parts[comes_first] = None
     if scene.noun:
         parts["what"] = say_thing(code, scene)
     agree(code, scene.verb, gender, parts)
     order = ORDERS.get(code, STANDARD)
-    if code == "de" and not parts["first"]:  # the verb is the second part
+    if code == "de" and not parts["first"]:  # in German the verb is always the second part
         order = "who verb day place what"
     present = [parts[name] for name in order.split() if parts.get(name)]
     text = ("" if code == "zh" else " ").join(present)
@@ -83,7 +84,7 @@ def say_subject(code: str, subject: str) -> tuple[str, str | None]:
 
 
 def agree(code: str, verb: str, gender: str | None, parts: dict[str, str | None]) -> None:
-    """Put in the agreement in gender, the articles of names and the marks of a language."""
+    """Change the parts as the language asks for: agreement in gender, articles of names, comma, spaces."""
     is_feminine = gender == "f"
     if code == "fr":
         if parts["first"]:
@@ -92,14 +93,14 @@ def agree(code: str, verb: str, gender: str | None, parts: dict[str, str | None]
             parts["verb"] += "e"
     elif code == "es" and verb == "sit" and is_feminine:
         parts["verb"] = "está sentada"
-    elif code == "el" and gender:
+    elif code == "el" and gender:  # a name; other subjects have their article in the lexicon, and no gender
         article = "η" if is_feminine else "ο"
         parts["who"] = f"{article} {parts['who']}"
     elif code == "ar" and is_feminine:
         parts["verb"] = "ت" + parts["verb"][1:]  # the prefix of the third person, "ي" for masculine
     elif code == "hi":
         parts["verb"] = f"{inflect(parts['verb'], gender, is_plural=False, code='hi')} है"
-    elif code == "zh" and gender:  # spaces around names
+    elif code == "zh" and gender:  # a name, which has spaces around it, but none at the beginning
         parts["who"] = f" {parts['who']} " if parts["first"] else f"{parts['who']} "
 
 
@@ -114,25 +115,28 @@ def say_thing(code: str, scene: Scene) -> str:
     if code == "ru":
         return russian_thing(scene, noun, adjective)
     is_plural = scene.count > 1
-    number = str(scene.count)
     if code == "tr":  # a noun after a numeral has no plural ending; "bir" is the article
-        return phrase(number, adjective, noun) if is_plural else phrase(adjective, "bir", noun)
-    *genders, singular, plural = noun
-    gender = genders[0] if genders else None  # English nouns have none
+        return phrase(str(scene.count), adjective, noun) if is_plural else phrase(adjective, "bir", noun)
+    *genders, singular, plural = noun  # one gender, or none in English
+    gender = genders[0] if genders else None
     if code == "ar" and is_plural:  # plurals of things are feminine
         gender = "f"
     if gender and adjective:
         adjective = inflect(adjective, gender, is_plural, code)
-    if not is_plural and code == "en":
-        number = "an" if (adjective or singular)[0] in "aeiou" else "a"
-    elif not is_plural:  # the article; None where a language has none
-        number = words.get("articles", {}).get(gender)
-    noun = plural if is_plural else singular
+    # A numeral, or an article; None where a language has no article.
+    if is_plural:
+        determiner = str(scene.count)
+    elif code == "en":
+        next_word = adjective or singular
+        determiner = "an" if next_word[0] in "aeiou" else "a"
+    else:
+        determiner = words.get("articles", {}).get(gender)
+    inflected_noun = plural if is_plural else singular
     # In French only words for sizes stand before the noun.
     is_noun_first = code in ("ar", "es") or (code == "fr" and scene.attribute not in SIZES)
     if is_noun_first:
-        return phrase(number, noun, adjective)
-    return phrase(number, adjective, noun)
+        return phrase(determiner, inflected_noun, adjective)
+    return phrase(determiner, adjective, inflected_noun)
 
 
 def chinese_thing(scene: Scene, measure_word: str, noun: str, adjective: str | None) -> str:
@@ -145,14 +149,16 @@ def inflect(entry: str | Mapping[str, Any], gender: str, is_plural: bool, code: 
     """The form of a word for a gender, and for one or several.
 
     Args:
-        entry: a stem, whose "-" is replaced by an ending; or gender -> a stem, or [singular, plural].
+        entry: a form, or gender -> a form. A form is a word, a stem whose "-" is replaced by an ending, or
+            [singular, plural].
     """
     number = 1 if is_plural else 0  # the place in [singular, plural]
     form = entry if isinstance(entry, str) else entry[gender]
     if not isinstance(form, str):
         return form[number]
     if "-" in form:
-        return form.replace("-", lexicon(code)["endings"][gender][number])
+        ending = lexicon(code)["endings"][gender][number]
+        return form.replace("-", ending)
     return form
 
 
@@ -169,7 +175,7 @@ def russian_thing(scene: Scene, noun: Sequence[str], forms: Sequence[str] | None
     gender, accusative, genitive, genitive_plural = noun
     if scene.count == 1:
         number = None
-        place_of_form = "mfn".index(gender)
+        place_of_form = {"m": 0, "f": 1, "n": 2}[gender]
         noun_in_case = accusative
     elif scene.count > 4 or is_animal(scene.noun):  # the accusative of 3 animals is their genitive
         number = str(scene.count)

@@ -34,8 +34,8 @@ NUMBERS = (3, 4, 5)
 # How often a random scene says what it can leave out.
 RICH = {"attribute": 0.4, "place": 0.5, "day": 0.3}
 PLAIN = {"attribute": 0.35, "place": 0.4, "day": 0.25}
-# True: with an object; False: without. Nobody does an action and its opposite at the same moment, but who
-# sits may laugh.
+# Whether the action has an object -> the verbs. Nobody does an action and its opposite at the same moment,
+# but who sits may laugh.
 VERBS = {True: ("buy", "sell", "find", "lose"), False: ("sit", "stand", "laugh", "cry")}
 ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}
 OPPOSITES = {"buy": "sell", "find": "lose", "sit": "stand", "laugh": "cry"}
@@ -74,7 +74,8 @@ class Scene(NamedTuple):
 
         Of 10 meanings 8 are for training.
         """
-        return {0: "dev", 1: "test"}.get(self.number % 10, "train")
+        last_digit = self.number % 10
+        return {0: "dev", 1: "test"}.get(last_digit, "train")
 
 
 def random_stream(seed: int, *index: int) -> np.random.Generator:
@@ -183,12 +184,12 @@ def _relations_of_things(premise: Scene, hypothesis: Scene) -> set[str]:
 
 
 def _covers(general: str, special: str) -> bool:
-    """Whether everything that is `special` is `general`."""
+    """Whether everything that is a `special` is a `general`, too: an animal covers a dog, and itself."""
     return general == special or KIND_OF.get(special) == general
 
 
 def _detail(premise: str | None, hypothesis: str | None) -> str:
-    """The relation of one detail; None: it is left open."""
+    """The relation of one detail, such as the place; None: the scene leaves it open."""
     if hypothesis is None or premise == hypothesis:
         return "entailment"
     return "neutral" if premise is None else "contradiction"
@@ -205,7 +206,7 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
             premise = _changed(rng, premise, _conflicts(rng, hypothesis))
         elif label == "neutral":
             premise = _changed(rng, premise, _openings(rng, hypothesis))
-        # Two changes may not fit together (a dog that laughs; a conflict about somebody else).
+        # Several changes may not fit together (a dog that laughs; a conflict about somebody else).
         subject = premise.subject
         is_possible = premise.verb in (*verbs(subject, transitive=True), *verbs(subject, transitive=False))
         is_usable = is_possible and premise != hypothesis and premise.split == split
@@ -216,7 +217,8 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
 
 def _changed(rng: np.random.Generator, scene: Scene, changes: dict[str, object]) -> Scene:
     """The scene after one or more of the changes."""
-    number = 1 + int(rng.binomial(len(changes) - 1, 0.5))  # at least one; each other change with 1/2
+    # How many: one, and each of the others with probability 1/2.
+    number = 1 + int(rng.binomial(len(changes) - 1, 0.5))
     keys = list(changes)
     chosen = [keys[i] for i in rng.permutation(len(changes))[:number]]
     return scene._replace(**{key: changes[key] for key in chosen})
@@ -230,14 +232,15 @@ def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
             return pick(rng, KINDS[concept])
         return concept
 
-    subject, verb, noun, count, attribute, place, day = scene
-    subject = member(subject)
+    subject = member(scene.subject)
+    noun = scene.noun
+    attribute = scene.attribute
     if noun:
         noun = member(noun)
         attribute = attribute or maybe(rng, RICH["attribute"], attributes(noun))
-    place = place or maybe(rng, RICH["place"], PLACES)
-    day = day or maybe(rng, RICH["day"], DAYS)
-    return Scene(subject, verb, noun, count, attribute, place, day)
+    place = scene.place or maybe(rng, RICH["place"], PLACES)
+    day = scene.day or maybe(rng, RICH["day"], DAYS)
+    return scene._replace(subject=subject, noun=noun, attribute=attribute, place=place, day=day)
 
 
 def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
@@ -293,14 +296,15 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
     scenes = [first]
     length = int(rng.integers(2, 4))
     while len(scenes) < length:
-        scene = pick(rng, scenes)
+        earlier = pick(rng, scenes)
         if rng.random() < 0.5:
-            scene = _with_less_detail(rng, scene)
+            scene = _with_less_detail(rng, earlier)
         else:
-            scene = random_scene(rng, PLAIN)
-            while is_animal(scene.subject) != is_animal(first.subject):
-                scene = random_scene(rng, PLAIN)
-            scene = scene._replace(subject=first.subject, place=first.place, day=first.day)
+            # What the subject of another scene does, if this subject can do it, too.
+            other = random_scene(rng, PLAIN)
+            while is_animal(other.subject) != is_animal(first.subject):
+                other = random_scene(rng, PLAIN)
+            scene = other._replace(subject=first.subject, place=first.place, day=first.day)
         if scene.split == "train":
             scenes.append(scene)
     return scenes
