@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.scores import Figures, Scores, perplexity
+from experiments.scores import Figures, Scores, mean_perplexity
 from experiments.study import Study
 from utils.files import atomic_file
 
@@ -110,7 +110,7 @@ def draw_curves(axis: "Axes", figures: Figures, key: str) -> None:
     for number, (model, by_seed) in enumerate(figures.items()):
         for seed, values in by_seed.items():
             steps = [evaluation["step"] for evaluation in values["held_out"]]
-            perplexities = [perplexity(evaluation, "btmlm", key) for evaluation in values["held_out"]]
+            perplexities = [mean_perplexity(evaluation, "btmlm", key) for evaluation in values["held_out"]]
             has_btmlm = not np.isnan(perplexities[-1])
             is_first_seed = seed == min(by_seed)
             label = model if has_btmlm and is_first_seed else None  # one line of the legend for each model

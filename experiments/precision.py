@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from experiments.measure import held_out
-from experiments.scores import perplexity
+from experiments.scores import mean_perplexity
 from pretrain.config import OBJECTIVES
 from scripts import demo
 from scripts.jobs import Job, as_line, carry_out_chains
 from utils.errors import UserError, run
-from utils.files import atomic_file
+from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
 
 FIGURES = Path("docs/results/precision.json")
@@ -130,8 +130,7 @@ def read_fine_tuning(folder: Path) -> dict[str, Any]:
     """The `curve` of a fine-tuning run, from its log and its results."""
     log = folder.with_suffix(".log").read_text(encoding="utf-8")
     losses = {int(step): float(loss) for step, loss in LOGGED.findall(log)}
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    (accuracy_table,) = results["tables"]
+    (accuracy_table,) = read_json(folder / "results.json")["tables"]
     scores = accuracy_table["mean"]  # over the seeds of the run, of which there is one
     return curve(losses, {"accuracy, English": scores["en"], "accuracy, ten languages": scores["avg"]})
 
@@ -143,7 +142,7 @@ def read_pre_training(folder: Path) -> dict[str, Any]:
     # The other records are those of held-out evaluations.
     losses = {record["step"]: round(record["loss"], 4) for record in records if "loss" in record}
     evaluation = held_out(metrics)[-1]
-    return curve(losses, {f"perplexity, {name}": perplexity(evaluation, name) for name in OBJECTIVES})
+    return curve(losses, {f"perplexity, {name}": mean_perplexity(evaluation, name) for name in OBJECTIVES})
 
 
 def curve(losses: Mapping[int, float], final: Mapping[str, float]) -> dict[str, Any]:

@@ -180,11 +180,11 @@ def contrast_of(label: str, minuend: Sequence[str], subtrahend: Sequence[str]) -
     return {label: weights}
 
 
-def perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
-    """The geometric mean over languages or pairs of a held-out evaluation; nan if none has the key.
+def mean_perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
+    """The geometric mean of an objective's perplexities, over languages or pairs; nan if there are none.
 
     Args:
-        evaluation: objective -> language or pair -> figures.
+        evaluation: a held-out one: objective -> language or pair -> figures.
         key: of a perplexity in the figures.
     """
     by_text = evaluation.get(objective, {})

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import charts
-from experiments.scores import Difference, Figures, Scores, contrast_of, difference_of, perplexity
+from experiments.scores import Difference, Figures, Scores, contrast_of, difference_of, mean_perplexity
 from experiments.study import UNTRAINED, Study
 from experiments.three_ways import CENTRED_WAYS, PLAIN
 from utils.errors import UserError, run
@@ -243,7 +243,7 @@ def held_out_table(figures: Figures) -> str:
             continue
         line = [model]
         for objective, key in PERPLEXITIES.values():
-            logs = [math.log(perplexity(evaluation, objective, key)) for evaluation in evaluations]
+            logs = [math.log(mean_perplexity(evaluation, objective, key)) for evaluation in evaluations]
             line.append(_or_empty(math.exp(np.mean(logs))))
         for objective, key in RATES.values():
             rates = []  # of each seed and language pair

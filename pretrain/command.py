@@ -34,7 +34,12 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
     output = Path(config.run.output)
 
     def advice(identity: Mapping[str, Any], keys: Collection[str]) -> str:
-        """What to do if the folder holds another run: its identity, and the keys in which it differs."""
+        """What to do if the folder holds another run, for the end of the error message.
+
+        Args:
+            identity: of the run in the folder.
+            keys: those in which it differs from this run.
+        """
         if "digests.corpus" in keys:
             return (
                 f"; the run was trained on the corpus of {identity['data']['corpus']}, and that of "

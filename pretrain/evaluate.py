@@ -61,7 +61,7 @@ class Evaluator:
         self.text = text
         self.tokenizer = tokenizer
         self.pseudo_token_generator = pseudo_token_generator
-        self.stop: StopSignal | None = None
+        self.stop: StopSignal | None = None  # of the evaluation in progress
         self.objectives = make_objectives(config, text)
         languages = set(text.languages)
         self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}

@@ -38,6 +38,7 @@ def initialise(
     encoder = None if config.encoder == SCRATCH else open_checkpoint(config.encoder)
     if encoder is not None:
         _load_encoder(model, encoder, tokenizer)
+        # `Pretraining.files` writes the setting "drawn".
         if corpus_and_seed and encoder.settings.get("drawn") == corpus_and_seed:
             logger.warning(
                 "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
 from scripts.sample.write import write_sample
 from utils.command_line import Parser
+from utils.config import read_yaml
 from utils.errors import UserError, run
+from utils.files import read_json, write_json
 from utils.logging import setup_console
 from utils.tables import in_columns
 
@@ -103,6 +104,7 @@ def job(name: str, program: str, flags: Mapping[str, object]) -> Job:
 
 
 def vocabulary() -> dict[str, object]:
+    """The flags that name the vocabulary of the sample set."""
     return {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
 
 
@@ -117,9 +119,7 @@ def make_sample(seed: int) -> None:
         command += ["--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv"]
     carry_out_chains([[Job("corpus", command, output=LOGS / "corpus.log")]], at_once=1)
     vocab_size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    shape = {"vocab_size": vocab_size} | config["model"]
-    SHAPE.write_text(json.dumps(shape, indent=2) + "\n", encoding="utf-8")
+    write_json(SHAPE, {"vocab_size": vocab_size} | read_yaml(CONFIG)["model"])
 
 
 def jobs_of(start: str, seed: int) -> list[Job]:
@@ -153,10 +153,6 @@ def jobs_of(start: str, seed: int) -> list[Job]:
     return chain
 
 
-def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def show(seconds: float) -> None:
     """Print tables and, as JSON, the means over the languages that are not English; draw a picture.
 
@@ -166,11 +162,10 @@ def show(seconds: float) -> None:
     zero_shot: dict[str, dict[str, float]] = {}
     searches: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
     for start in COLOURS:
-        results = read(OUTPUT / f"{start}-nli" / "results.json")
-        (accuracy_table,) = results["tables"]
+        (accuracy_table,) = read_json(OUTPUT / f"{start}-nli" / "results.json")["tables"]
         scores = accuracy_table["mean"]  # over the seeds, of which there is one
         zero_shot[start] = {code: scores[code] for code in CODES}
-        sweep = read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
+        sweep = read_json(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
         for search, row in SEARCHES.items():
             if row in sweep:
                 searches[search][start] = {code: sweep[row][code] for code in CODES[1:]}

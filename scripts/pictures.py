@@ -6,7 +6,6 @@ The masks are those of `pretrain.attention_mask`, which training uses; the ratio
 docs/performance.json. The SVG files are the same on every machine.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from pretrain import attention_mask
 from utils.command_line import Parser
 from utils.errors import run
-from utils.files import atomic_file
+from utils.files import atomic_file, read_json
 
 PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.json"
 CELL = 22  # pixels
@@ -81,7 +80,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("output", type=Path, help="the folder of the pictures")
     folder = parser.parse_args().output
-    rows = json.loads(PERFORMANCE.read_text(encoding="utf-8"))
+    rows = read_json(PERFORMANCE)
     pictures = {"masks.svg": masks(), "btmlm.svg": btmlm(), "performance.svg": ratios(rows)}
     for name, picture in pictures.items():
         with atomic_file(folder / name, "w") as file:

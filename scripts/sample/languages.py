@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scripts.sample.scenes import NAMES, SIZES, Scene, is_animal
+from utils.config import read_yaml
 
 Lexicon = Mapping[str, Mapping[str, Any]]  # subjects, nouns, attributes, verbs, places, days
 # The order of the parts of a sentence. "first" is the place or the day, if it comes first.
@@ -29,7 +28,7 @@ ORDERS = {
 @functools.cache
 def lexicon(code: str) -> Lexicon:
     """The words of a language."""
-    return yaml.safe_load(Path(__file__).with_name("lexicons.yaml").read_text(encoding="utf-8"))[code]
+    return read_yaml(Path(__file__).with_name("lexicons.yaml"))[code]
 
 
 def chinese_words() -> set[str]:

@@ -68,7 +68,7 @@ def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
         for index in range(documents):
             lines += [say(code, scene) for scene in scenes.document(seed, code, index)]
             lines.append("")
-        write_lines(folder / "mono" / f"{code}.txt", lines[:-1])
+        write_lines(folder / "mono" / f"{code}.txt", lines[:-1])  # without the empty line at the end
         if code == "en":
             continue
         pair_scenes = [scenes.pair(seed, code, index) for index in range(pairs)]
@@ -120,8 +120,8 @@ def train_vocabulary(folder: Path, pieces: int) -> None:
 def as_unigram(bpe: bytes, sentences: Iterable[str]) -> bytes:
     """A BPE model as a unigram model with the same pieces.
 
-    The score of a piece is the logarithm of its share of all pieces, where BPE cuts the sentences. A piece
-    that does not occur counts half, so that the pieces which do occur are preferred.
+    The score of a piece is the logarithm of its share of all pieces into which BPE cuts the sentences. A
+    piece that does not occur counts half, so that the pieces which do occur are preferred.
     """
     processor = sentencepiece.SentencePieceProcessor(model_proto=bpe)
     counts: Counter[int] = Counter()
@@ -132,7 +132,7 @@ def as_unigram(bpe: bytes, sentences: Iterable[str]) -> bytes:
     for number, piece in enumerate(model.pieces):
         if piece.type == piece.NORMAL:
             score = math.log(max(counts[number], 0.5) / counts.total())
-            piece.MergeFrom(ModelProto.SentencePiece(score=score))
+            piece.MergeFrom(ModelProto.SentencePiece(score=score))  # replaces the score alone
     return model.SerializeToString(deterministic=True)
 
 
