@@ -16,7 +16,9 @@ SENTENCES = 300  # of a language; more sentences change the means, and so retrie
 def language_means(
     model: ErnieMModel, corpus: Corpus, tokenizer: Tokenizer, languages: Sequence[str], max_seq_len: int
 ) -> LanguageMeans | None:
-    """The means over the tokens of up to `SENTENCES` held-out sentences of each language.
+    """The mean vector of up to `SENTENCES` held-out sentences of each language, at every layer.
+
+    The vector of a sentence is the mean over its tokens.
 
     Args:
         languages: the languages to take; those without held-out text are left out.

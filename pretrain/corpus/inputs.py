@@ -69,16 +69,20 @@ class Stream:
 
     @property
     def is_parallel(self) -> bool:
+        """Whether it is the text of a pair of languages."""
         return len(self.languages) == 2
 
     @property
     def folder(self) -> str:
         """Its folder in the corpus: mono/en, parallel/de-en."""
-        return f"{'parallel' if self.is_parallel else 'mono'}/{'-'.join(self.languages)}"
+        kind = "parallel" if self.is_parallel else "mono"
+        return f"{kind}/{'-'.join(self.languages)}"
 
 
 def gather_notation(arguments: list[str]) -> list[str]:
     """Join all `--mono x --mono y` of a command line into one mapping, as the parser expects it.
+
+    The mapping is JSON: language -> paths. `--parallel` is joined in the same way, and all other words stay.
 
     Raises:
         UserError: a value is not `language<=path`.
@@ -91,7 +95,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
         if flag not in entries:
             rest.append(word)
             continue
-        if not equals:  # `--mono x`, not `--mono=x`
+        if not equals:  # `--mono x`, not `--mono=x`: the next word is the value
             value = next(words, "")
         if value.startswith("{"):  # already a mapping
             rest += [flag, value]
