@@ -86,7 +86,7 @@ def pace_of(flags: TrainingFlags) -> Pace:
     )
 
 
-def write_report(
+def log_and_write_report(
     flags: TrainingFlags, name: str, tables: Sequence[report.Table], facts: Mapping[str, Any]
 ) -> None:
     """Log the tables, and write them as <name>.txt, .md and .json into --checkpoints."""

@@ -13,7 +13,7 @@ from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_mar
 from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.centring import means_of_checkpoint, means_of_sentences, sentences_to_centre_on
-from finetune.command import begin, pace_of, run_folder, write_report
+from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import RetrievalFlags
 from finetune.retrieval import Retrieval, encode_texts, layer_of
 from finetune.setup import fit_length, make_encoder, open_encoder, open_start
@@ -410,7 +410,7 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         "score": flags.score,
         "layers": layers,
     }
-    write_report(flags, "retrieval", tables, facts)
+    log_and_write_report(flags, "retrieval", tables, facts)
 
 
 def _accuracies(results: Mapping[str, Matches], direction: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ import gc
 from typing import Any
 
 from finetune import report
-from finetune.command import begin, pace_of, run_folder, write_report
+from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import FinetuneFlags
 from finetune.prediction import evaluate_files, predict_files
 from finetune.setup import fit_length, make_engine, make_model, make_tokenizer, model_config, open_start
@@ -187,4 +187,4 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
         "select_on": flags.select_on,
         "selected": selected,
     }
-    write_report(flags, name, tables, facts)
+    log_and_write_report(flags, name, tables, facts)
