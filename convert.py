@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Convert or trim what the command line names.
+
+    Args:
+        arguments: the command line; None: that of this process.
+    """
     # numpy is imported only when there is something to do, so that --help is fast.
     from model.checkpoint import convert as conversion
     from model.checkpoint.read import open_checkpoint
@@ -73,7 +78,12 @@ def write(
     task: str | None,
     tokenizer: "Tokenizer | None",
 ) -> None:
-    """Write the new folder, and print what is in it."""
+    """Write the new folder, and print what is in it.
+
+    Args:
+        task: what the model's head is for; None: it has no head.
+        tokenizer: None: there is no piece model.
+    """
     from model.checkpoint import convert as conversion
     from model.config import FIRST_POSITION
     from utils.files import atomic_dir
@@ -194,8 +204,11 @@ def print_report(report: "Report", checkpoint: "Checkpoint", flags: argparse.Nam
     """Print every tensor that was written, and every one that was not."""
     width = max(len(tensor.name) for tensor in report.written)
     for tensor in report.written:
-        line = f"{tensor.name:{width}}  {list(tensor.shape)!s:16}  <- {' + '.join(tensor.sources)}"
-        print(f"{line}  (transposed)" if tensor.transposed else line)
+        shape = str(list(tensor.shape))
+        line = f"{tensor.name:{width}}  {shape:16}  <- {' + '.join(tensor.sources)}"
+        if tensor.transposed:
+            line += "  (transposed)"
+        print(line)
     for name, reason in checkpoint.dropped.items():
         print(f"not taken: {name} ({reason})")
     for name in checkpoint.unknown:
@@ -241,9 +254,10 @@ def print_fallback(fallback: "Fallback", path: str) -> None:
     changed = fallback.changed_lines
     percent = 100 * changed / fallback.lines
     print(f"{path}: {changed:,} of {fallback.lines:,} lines ({percent:.1f} %) have other tokens now")
-    for name, counts in (("tokens", fallback.tokens), ("unknown tokens", fallback.unknown)):
-        before, after = counts
-        print(f"{path}: {before:,} {name} before, {after:,} after")
+    before = fallback.before
+    after = fallback.after
+    print(f"{path}: {before.tokens:,} tokens before, {after.tokens:,} after")
+    print(f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after")
 
 
 def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:

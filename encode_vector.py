@@ -114,7 +114,8 @@ def main() -> None:
     is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
     if not is_exported:  # what export.py wrote runs without Paddle
         prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+    # These imports are not at the top: Paddle reads its CPU settings when it is imported, and the reader
+    # process, which needs no Paddle, imports this file again.
     from evaluation.vectors import CentredEncoder, VectorWriter
     from reader.batching import EncodePairs
     from reader.bitext import Sentences
@@ -149,7 +150,7 @@ class OpenedEncoder(NamedTuple):
     Attributes:
         layer: the number of the layer that the vectors are made of.
         num_layers: L, the number of the model's layers.
-        max_seq_len: the longest input in tokens.
+        max_seq_len: the longest input in tokens, for which the model has room.
     """
 
     encoder: "PaddleEncoder | ExportedEncoder"
@@ -160,7 +161,7 @@ class OpenedEncoder(NamedTuple):
 
 
 def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "LayerMeans":
-    """The mean vector of each language that --centre_on names, at the layer of the vectors.
+    """The mean vector of each language that --centre_on names, at `opened.layer`.
 
     Raises:
         UserError: there are no means beside the model, or a file cannot be read.
@@ -187,7 +188,11 @@ def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> "Layer
 
 
 def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
-    """Open the encoder of a checkpoint."""
+    """Open the encoder of a checkpoint.
+
+    Raises:
+        UserError: --engine is for an exported folder, or the files cannot be used.
+    """
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
     from finetune.setup import fit_length, open_encoder, open_start
@@ -204,7 +209,7 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     needs_pooler = flags.vectors in ("official", "pooled")
     optional = () if needs_pooler else ("pooler.",)
     start = open_start(flags)
-    flags = fit_length(flags, start)
+    flags = fit_length(flags, start)  # lowers the default of --max_seq_len to the model's room
     model, tokenizer = open_encoder(flags, start, optional=optional)
     encoder = PaddleEncoder(model, prepare_for_prediction(model, flags.amp))
     num_layers = model.config.num_hidden_layers
@@ -213,7 +218,11 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
 
 
 def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
-    """Open what export.py wrote."""
+    """Open the encoder of a folder that export.py wrote.
+
+    Raises:
+        UserError: the model has no such layer, takes shorter inputs, or is not for encoding.
+    """
     from evaluation.pooling import layer_number
     from inference.loading import load
     from inference.tasks.encode import ExportedEncoder
@@ -224,7 +233,7 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
     loaded = load(flags.init_pretraining_params, engine=flags.engine, amp=flags.amp)
     layer = layer_number(flags.layer, loaded.num_layers)
     max_seq_len = flags.max_seq_len
-    if "max_seq_len" not in flags.on_command_line:
+    if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
         max_seq_len = min(max_seq_len, loaded.longest)
     if max_seq_len > loaded.longest:
         raise UserError(f"--max_seq_len {max_seq_len}: the model takes at most {loaded.longest} tokens")

@@ -32,7 +32,11 @@ class LanguageMeans:
 
     @classmethod
     def of(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageMeans":
-        """The means of sentences that `evaluation.encode.encode` made: language -> [L + 1, N, H]."""
+        """The means of sentence vectors.
+
+        Args:
+            sentences: language -> the vectors that `evaluation.encode.encode` makes, [L + 1, N, H].
+        """
         languages = sorted(sentences)
         means = [sentences[language].mean(axis=1, dtype=np.float64) for language in languages]
         return cls(languages, np.stack(means).astype(np.float32))
@@ -64,7 +68,7 @@ class LanguageMeans:
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
         """The centred vectors of sentences of one language: [L + 1, N, H] -> [L + 1, N, H]."""
         mean = self.vectors[self.languages.index(language)]  # [L + 1, H]
-        return vectors - mean[:, None]
+        return vectors - mean[:, None]  # [L + 1, 1, H]: the same for all sentences
 
     def nearest(self, vectors: np.ndarray) -> np.ndarray:
         """The language whose mean has the largest cosine with each vector.
@@ -88,6 +92,7 @@ class LayerMeans:
     """The mean sentence vector of each language at one layer. The sentence vectors may have any pooling.
 
     Attributes:
+        languages: in the order of the vectors.
         vectors: float32 [languages, H].
     """
 
@@ -96,7 +101,11 @@ class LayerMeans:
 
     @classmethod
     def of(cls, sentences: Mapping[str, np.ndarray]) -> "LayerMeans":
-        """The means of sentences: language -> their vectors, [N, H]."""
+        """The means of sentence vectors.
+
+        Args:
+            sentences: language -> the vectors of its sentences, [N, H].
+        """
         means = [vectors.mean(axis=0, dtype=np.float64) for vectors in sentences.values()]
         return cls(list(sentences), np.stack(means).astype(np.float32))
 
@@ -117,7 +126,7 @@ class LayerMeans:
 
         Args:
             vectors: [N, H].
-            languages: the language of each sentence; None: the language of the nearest mean is taken.
+            languages: the language of each vector; None: the language of the nearest mean is taken.
 
         Raises:
             UserError: a language has no mean.

@@ -54,7 +54,7 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch, layer: int) -
     if sentences.weights is None:
         first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
         return model.pooler(first)
-    states = model.encode(inputs, layers=layer).sequence  # [N, H]
+    states = model.encode(inputs, layers=layer).sequence  # [tokens, H]
     return _mean(inputs.padded(states), sentences.weights)
 
 
@@ -85,10 +85,14 @@ class PaddleEncoder:
 
     @paddle.no_grad()
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The top layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H]."""
+        """The top layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H].
+
+        Args:
+            ids: [B, T].
+        """
         with self.autocast():
             inputs = upload(TokenBatch.from_padded(ids, self.pad_id))
-            states = self.model.encode(inputs).sequence  # [N, H]
+            states = self.model.encode(inputs).sequence  # [tokens, H]
             pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
         return to_array(pooled), to_array(inputs.padded(states))
 
@@ -128,12 +132,13 @@ def encode(
     """
     config = model.config
     pooling = "specials" if specials else "mean"
-    vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)
+    shape = (config.num_hidden_layers + 1, len(sentences), config.hidden_size)
+    vectors = np.empty(shape, np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, config.pad_token_id, batch_tokens):
             batch = upload(SentenceBatch.of(ids, config.pad_token_id, pooling))
             hidden_states = model.encode(batch.inputs, output_hidden_states=True).hidden_states
-            for layer, states in enumerate(hidden_states):
+            for layer, states in enumerate(hidden_states):  # [tokens, H] of each layer
                 mean = _mean(batch.inputs.padded(states), batch.weights)  # [B, H]
                 vectors[layer, rows] = to_array(mean)
     return vectors

@@ -67,7 +67,7 @@ def mine(
     if retrieval == "backward":
         return _sorted(best_sources, targets, backward_scores)
     if retrieval == "intersect":
-        # Is the best source of a source's best target this source?
+        # Is the best source of a source's best target this source itself?
         is_mutual = best_sources[best_targets] == sources  # [N]
         return _sorted(sources[is_mutual], best_targets[is_mutual], forward_scores[is_mutual])
     candidates = _sorted(
@@ -86,13 +86,12 @@ def choose_threshold(scores: np.ndarray, is_correct: np.ndarray, gold_count: int
         is_correct: bool [P], whether a pair is a gold pair.
         gold_count: the number of gold pairs, mined or not.
     """
-    # [P]: row i is about the i + 1 best pairs.
+    # All four are [P]. Row i is about the case that the threshold lies after pair i.
     mined = np.arange(1, len(scores) + 1)
     correct = np.cumsum(is_correct)
     f1 = 2 * correct / (mined + gold_count)
-    # A threshold can lie below a pair only if the next score is lower.
-    can_cut = np.append(scores[:-1] > scores[1:], True)
-    last = int(np.where(can_cut, f1, -1).argmax())  # the last pair above the best threshold
+    is_possible = np.append(scores[:-1] > scores[1:], True)  # no threshold is between equal scores
+    last = int(np.where(is_possible, f1, -1).argmax())  # the last pair above the best threshold
     next_pair = min(last + 1, len(scores) - 1)
     threshold = float(scores[last] + scores[next_pair]) / 2
     return quality(scores, is_correct, gold_count, threshold)
@@ -145,8 +144,10 @@ def _one_to_one(candidates: MinedPairs, source_count: int, target_count: int) ->
     """Take the candidates in order, unless one of their sentences is in an earlier pair."""
     source_is_free = [True] * source_count
     target_is_free = [True] * target_count
-    taken = []
-    for row, (source, target) in enumerate(zip(candidates.sources.tolist(), candidates.targets.tolist())):
+    taken = []  # numbers of candidates
+    sources = candidates.sources.tolist()
+    targets = candidates.targets.tolist()
+    for row, (source, target) in enumerate(zip(sources, targets)):
         if source_is_free[source] and target_is_free[target]:
             source_is_free[source] = False
             target_is_free[target] = False

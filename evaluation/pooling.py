@@ -17,9 +17,10 @@ def layer_number(name: str | int, num_layers: int) -> int:
     Raises:
         UserError: there is no such layer.
     """
-    number_of = {"middle": num_layers // 2, "top": num_layers}
-    if name in number_of:
-        return number_of[name]
+    if name == "middle":
+        return num_layers // 2
+    if name == "top":
+        return num_layers
     if str(name).isdecimal() and int(name) <= num_layers:
         return int(name)
     raise UserError(
@@ -39,7 +40,8 @@ def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
     has_weight = is_real
     if not specials:
         cls_id = ids[:, :1]  # [B, 1]
-        sep_id = np.take_along_axis(ids, is_real.sum(axis=1, keepdims=True) - 1, axis=1)  # [B, 1]
+        last = is_real.sum(axis=1, keepdims=True) - 1  # [B, 1], the column of each row's last token
+        sep_id = np.take_along_axis(ids, last, axis=1)  # [B, 1]
         is_word = is_real & (ids != cls_id) & (ids != sep_id)
         has_words = is_word.any(axis=1, keepdims=True)  # [B, 1]
         has_weight = np.where(has_words, is_word, is_real)

@@ -41,7 +41,9 @@ def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
     """
     accuracies = []
     for src_layer, tgt_layer in zip(src, tgt, strict=True):
-        accuracies.append([hits(src_layer, tgt_layer).mean(), hits(tgt_layer, src_layer).mean()])
+        forward = hits(src_layer, tgt_layer).mean()
+        backward = hits(tgt_layer, src_layer).mean()
+        accuracies.append([forward, backward])
     return np.array(accuracies)
 
 
@@ -56,7 +58,7 @@ def found_by_cosine(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
 
 def found_by_margin(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
     """In how many directions each pair is found by the largest ratio margin; see `found_by_cosine`."""
-    matches = search_both(src, tgt, "margin")
+    matches = search_both(src, tgt, score="margin")
     rows = np.arange(len(src))
     return (matches.forward == rows).astype(np.int64) + (matches.backward == rows)
 
@@ -76,18 +78,20 @@ def choose_on_half(
 ) -> SplitResult:
     """Choose the layer on the even pairs and score it on the odd pairs.
 
-    Each half is searched within itself, so the accuracy of chance is 2 / N. Of equal layers the lowest is
-    chosen.
+    Each half is searched within itself, so a random search finds 2 / N of the pairs. Of equal layers the
+    lowest is chosen.
 
     Args:
         src, tgt: [L + 1, N, H]; at least 2 pairs.
-        find: `found_by_cosine` or `found_by_margin`.
+        find: decides which pairs of a layer are found: `found_by_cosine` or `found_by_margin`.
     """
-    even_pairs = zip(src[:, ::2], tgt[:, ::2], strict=True)
-    found_counts = [find(src_layer, tgt_layer).sum() for src_layer, tgt_layer in even_pairs]  # by layer
+    found_counts = []  # of each layer: the even pairs that are found, in both directions
+    for src_layer, tgt_layer in zip(src[:, ::2], tgt[:, ::2], strict=True):  # [N / 2, H] each
+        found_counts.append(find(src_layer, tgt_layer).sum())
     layer = int(np.argmax(found_counts))
     scores = find(src[layer, 1::2], tgt[layer, 1::2]) / 2  # 0, 0.5 or 1 of each odd pair, [N / 2]
-    # Each bootstrap sample draws as many odd pairs as there are: [_BOOTSTRAP_SAMPLES, N / 2].
-    drawn_pairs = np.random.default_rng(0).integers(len(scores), size=(_BOOTSTRAP_SAMPLES, len(scores)))
+    # Each bootstrap sample draws as many odd pairs as there are.
+    shape = (_BOOTSTRAP_SAMPLES, len(scores))
+    drawn_pairs = np.random.default_rng(0).integers(len(scores), size=shape)
     sample_means = scores[drawn_pairs].mean(axis=1)  # [_BOOTSTRAP_SAMPLES]
     return SplitResult(layer, accuracy=scores.mean(), standard_error=sample_means.std())

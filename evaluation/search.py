@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 NEIGHBOURS = 4  # k of the margin, as in LASER
 EXACT_UP_TO = 300_000  # vectors that `index_of` searches exactly
 _PROBES = 16  # cells that a query is compared with, of the 4 sqrt(N) cells of a larger index
-_SAMPLES_PER_CELL = 50  # vectors for each cell in the sample whose clusters become the cells
+_SAMPLES_PER_CELL = 50  # the cells are clusters of a sample, which has so many vectors for each cell
 
 
 class Matches(NamedTuple):
@@ -87,7 +87,7 @@ def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
         index.nprobe = _PROBES
         step = max(1, count // (cells * _SAMPLES_PER_CELL))
         sample = np.concatenate([block[::step] for block in blocks])
-        index.train(sample)  # places the cells
+        index.train(sample)  # makes the cells
     for block in blocks:
         index.add(block)
     return index
@@ -96,7 +96,8 @@ def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
 def unit(vectors: np.ndarray) -> np.ndarray:
     """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
     vectors = np.ascontiguousarray(vectors, np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # [N, 1]
+    return vectors / np.maximum(lengths, 1e-12)
 
 
 def _best_by_margin(
@@ -106,12 +107,13 @@ def _best_by_margin(
 
     Args:
         cosines, candidates: [N, k], from `nearest`: the k nearest targets of each query.
-        around_query, around_target: the mean cosine of the k nearest neighbours of each query and of each
-            target, [N].
+        around_query, around_target: the mean cosine of the k nearest neighbours of each query, and of each
+            target, [N] each.
     """
     means = (around_query[:, None] + around_target[candidates]) / 2  # [N, k]
     has_ratios = (means > 0).all(axis=1, keepdims=True)  # [N, 1], of each query
-    ratios = cosines / np.where(has_ratios, means, 1)  # 1: these ratios are not used
+    divisors = np.where(has_ratios, means, 1)  # where it is 1, the difference is taken instead
+    ratios = cosines / divisors
     differences = cosines - means
     margins = np.where(has_ratios, ratios, differences)
     best = margins.argmax(axis=1)[:, None]  # [N, 1]

@@ -49,7 +49,7 @@ class ArrayFile:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
-        if error is None:
+        if error is None:  # the `with` block ended without one
             self._write_header()
         self._file.close()
 
@@ -97,9 +97,11 @@ class VectorWriter:
     """Encodes texts, in the given order, into the files of a folder.
 
     Args:
-        encoder: an `evaluation.encode.PaddleEncoder`, `inference.tasks.encode.ExportedEncoder` or
-            `CentredEncoder`.
+        encoder: makes vectors of ids: an `evaluation.encode.PaddleEncoder`,
+            `inference.tasks.encode.ExportedEncoder` or `CentredEncoder`.
+        texts: what `encode` takes.
         encode: makes ids of texts, in the reader process.
+        folder: the files must not be there yet.
         dtype: type of the files, "float32" or "float16".
         batch_tokens: padded tokens in one forward pass.
         window: number of texts in memory at a time.
@@ -121,15 +123,17 @@ class VectorWriter:
         """
         with self._file("cls_emb") as cls_file, self._file("top_layer_emb") as token_file:
             for window in self._windows():
-                ends = np.cumsum([len(ids) for ids in window])  # where each text ends in `tokens`
+                lengths = [len(ids) for ids in window]
+                ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
                 cls_vectors = cls_file.grow(len(window))  # [texts, H]
-                tokens = token_file.grow(int(ends[-1]))  # [tokens, H]
+                token_vectors = token_file.grow(int(ends[-1]))  # [tokens, H]
                 for rows, ids in self._batches(window):
                     pooled, sequences = self.encoder.states(ids)  # [B, H], [B, T, H]
                     cls_vectors[rows] = pooled
                     for row, states in zip(rows, sequences):
-                        length = len(window[row])
-                        tokens[ends[row] - length : ends[row]] = states[:length]
+                        length = lengths[row]
+                        end = ends[row]
+                        token_vectors[end - length : end] = states[:length]  # without the pads
 
     def vectors(self, layer: int, pooling: str) -> None:
         """Write vectors.npy, [N, H].
@@ -150,7 +154,10 @@ class VectorWriter:
             self._progress.update(len(rows))
 
     def _windows(self) -> Iterator[list[np.ndarray]]:
-        """Yield the ids of `window` texts at a time, which another process makes. `_batches` counts them."""
+        """Yield the ids of `self.window` texts at a time, which another process makes.
+
+        The progress bar advances in `_batches`.
+        """
         self._progress = Progress(len(self.texts), "encoding", unit="texts")
         with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as windows:
             yield from windows

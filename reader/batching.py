@@ -28,7 +28,7 @@ class Feature(NamedTuple):
     """One model input."""
 
     ids: list[int]  # with special tokens
-    label: int  # the label id; in a regression the number to predict
+    label: int | float  # the label id; in a regression the number to predict
     cut: bool = False  # whether the texts were cut to fit
 
 
@@ -42,7 +42,12 @@ class EncodeExamples(Protocol):
         """What the loss over these features is divided by: their number, or that of their labelled tokens."""
 
     def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
-        """Features as padded arrays, with `.indices`, int64 [B], and `.count`; see `TaskBatch`."""
+        """Features as padded arrays, in a class such as `TaskBatch`.
+
+        Args:
+            indices: int64 [B], the number of each example in the data set; becomes `.indices`.
+            count: what `count` returns for all features of the step; becomes `.count`.
+        """
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ def encode_in_windows(
     """
     for start in range(0, len(texts), size):
         end = min(start + size, len(texts))
-        features = encode([texts[number] for number in range(start, end)])
+        window = [texts[number] for number in range(start, end)]  # `texts` may be a file, without slices
+        features = encode(window)
         yield [np.asarray(feature.ids, np.int32) for feature in features]
 
 
@@ -163,8 +169,8 @@ class Batches:
         encode: makes features of examples, and micro-batches of features.
         batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
-        in_tokens: whether the sizes count tokens. A process may exceed its part by less than one example, and
-            an example that is longer than a size is alone.
+        in_tokens: whether the sizes count tokens. A process may get more than batch_size / world_size of
+            them, by less than one example. An example that is longer than a size is alone.
         shuffle: whether the order is a new one in each epoch.
         seed: decides that order.
         rank, world_size: the number of this process, and how many there are.
@@ -209,11 +215,12 @@ class Batches:
         """The global batches of an epoch from number `start` on."""
         index = 0
         for window in self._windows(epoch):
-            # A window whose batches are all skipped is not tokenized. From `start` on its batches need not be
-            # counted, which with `in_tokens` would tokenize everything.
-            if index < start and index + self._batches_in(window) <= start:
-                index += self._batches_in(window)
-                continue
+            # From `start` on no window is counted, because with `in_tokens` this would tokenize everything.
+            if index < start:
+                count = self._batches_in(window)
+                if index + count <= start:  # all batches of this window are skipped: do not tokenize it
+                    index += count
+                    continue
             features = self._features(window)
             lengths = np.asarray([len(feature.ids) for feature in features])
             for first, last in pairwise(self._bounds(lengths, self.batch_size)):
@@ -225,13 +232,13 @@ class Batches:
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
         """The numbers of each window's examples, int64 [n]."""
         total = len(self.examples)
-        order = np.arange(total)
         if self.shuffle:
             philox = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
             order = np.random.Generator(philox).permutation(total)
-        # A window is cut into whole global batches, so that none of them is in two windows.
+        else:
+            order = np.arange(total)
         size = WINDOW_EXAMPLES
-        if not self.in_tokens:
+        if not self.in_tokens:  # a multiple of the batch size, so that only the last batch can be shorter
             size = math.ceil(WINDOW_EXAMPLES / self.batch_size) * self.batch_size
         for start in range(0, total, size):
             yield order[start : start + size]
@@ -240,7 +247,8 @@ class Batches:
         """Global batches in a window."""
         if not self.in_tokens:
             return math.ceil(len(window) / self.batch_size)
-        return len(self._bounds(self._lengths[window], self.batch_size)) - 1
+        bounds = self._bounds(self._lengths[window], self.batch_size)
+        return len(bounds) - 1
 
     @cached_property
     def _lengths(self) -> np.ndarray:
@@ -268,22 +276,30 @@ class Batches:
         return [*bounds, len(lengths)]
 
     def _micro_batches(self, numbers: np.ndarray, features: list) -> list:
-        """This process's part of a global batch: every n-th by length, so that all have equal work."""
+        """This process's part of a global batch: of n processes each takes every n-th example by length.
+
+        So all have about the same work.
+
+        Args:
+            numbers: those of the examples in the data set, int64 [examples].
+            features: one for each example.
+        """
         lengths = np.asarray([len(feature.ids) for feature in features])
         by_length = np.argsort(lengths, kind="stable")
-        share = by_length[self.rank :: self.world_size]  # places in `features`
+        share = by_length[self.rank :: self.world_size]  # indices of `features`
         if not len(share):
             return []
-        bounds = [0, len(share)]  # one micro-batch
-        if self.micro_batch_size is not None:
+        if self.micro_batch_size is None:
+            bounds = [0, len(share)]  # one micro-batch
+        else:
             bounds = self._bounds(lengths[share], self.micro_batch_size)
         # The loss is divided by the count of the whole step, so it does not depend on how a step is divided.
         count = self.encode.count(features)
         micro_batches = []
         for first, last in pairwise(bounds):
-            places = share[first:last]
-            part = [features[place] for place in places]
-            micro_batches.append(self.encode.collate(part, numbers[places], count))
+            indices = share[first:last]
+            part = [features[index] for index in indices]
+            micro_batches.append(self.encode.collate(part, numbers[indices], count))
         return micro_batches
 
     def _features(self, numbers: np.ndarray) -> list:

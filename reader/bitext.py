@@ -3,7 +3,7 @@
 A bitext is two such files: line i of one translates line i of the other. A retrieval set of several languages
 is a folder in one of two forms:
 
-    de-en.de, de-en.en                              XTREME's names, but not the files that its script sorts
+    de-en.de, de-en.en                              XTREME's names; its own files are sorted, and refused
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
 """
 
@@ -28,7 +28,7 @@ TATOEBA = {
     "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
     "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
 }  # fmt: skip
-_MANY_LINES = 20  # more lines than these are in alphabetical order only if they were sorted
+_MANY_LINES = 20  # a file with more lines is in alphabetical order only if it was sorted
 
 
 class Sentences(FileLines, Sequence[Example]):
@@ -47,8 +47,8 @@ class Sentences(FileLines, Sequence[Example]):
         super().__init__(Path(path), version, np.asarray(starts, np.int64))
 
     def __getitem__(self, index: int) -> Example:
-        text = decode(self.line(index), self.path, index + 1)
-        return Example(text.strip("\ufeff\r\n"), None)
+        text = decode(self.line(index), self.path, index + 1).strip("\ufeff\r\n")  # U+FEFF: byte order mark
+        return Example(text, text_b=None)
 
     def texts(self) -> list[str]:
         """All lines."""
@@ -68,8 +68,8 @@ def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) 
     """
     sentences = {}
     for item in files.split(","):
-        language, arrow, path = item.strip().partition("<=")
-        if not (language and arrow and path):
+        language, _, path = item.strip().partition("<=")
+        if not language or not path:
             raise UserError(f"{flag} {files}: give language<=file,language<=file")
         sentences[language] = Sentences(path).texts()
     missing = [language for language in languages if language not in sentences]
@@ -91,7 +91,7 @@ class Bitext(NamedTuple):
         The prediction files of XTREME (Hu et al., 2020) have this order.
         """
         texts = [text.strip() for text in self.translations]
-        return sorted(range(len(texts)), key=texts.__getitem__)
+        return sorted(range(len(texts)), key=lambda number: texts[number])
 
 
 def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
@@ -133,7 +133,11 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     absent = [language for language in languages if language not in files]
     if absent:
         raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(files)}")
-    return [read_bitext(language, *files[language]) for language in languages or files]
+    bitexts = []
+    for language in languages or files.keys():
+        path, english_path = files[language]
+        bitexts.append(read_bitext(language, path, english_path))
+    return bitexts
 
 
 def _refuse_reversed_names(folder: Path) -> None:

@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.tsv import FileLines, FileVersion, open_lines, parse_header, parse_row, without_blank_end
+from reader.tsv import (
+    FileLines,
+    FileVersion,
+    open_lines,
+    parse_header,
+    parse_row,
+    split_cells,
+    without_blank_end,
+)
 from utils.errors import UserError
 
 # What the header should be, for the error.
@@ -55,7 +63,8 @@ class Examples(FileLines, Sequence[Example]):
         self._regression = regression
 
     def __getitem__(self, index: int) -> Example:
-        cells = self.line(index).decode("utf-8").rstrip("\r\n").split("\t")
+        # `read_classification` has checked the line already.
+        cells = split_cells(self.line(index).decode("utf-8"))
         row = {name: cells[place] for name, place in self._columns.items()}
         return Example(row["text_a"], row.get("text_b"), self._label(row.get("label")), row.get("qid"))
 
@@ -65,7 +74,7 @@ class Examples(FileLines, Sequence[Example]):
             return _NO_LABEL
         if self._regression:
             return float(label)
-        return self._label_map[label] if self._label_map else int(label)
+        return int(label) if self._label_map is None else self._label_map[label]
 
 
 def read_classification(
@@ -90,15 +99,15 @@ def read_classification(
     """
     path = Path(path)
     required = ["text_a", "label"] if labels else ["text_a"]
-    checked_labels: set[str] = set()  # a label is checked where it occurs first
-    starts = array("q")  # the byte at which each row begins
+    checked_labels: set[str] = set()  # each label is checked once
+    starts = array("q")  # the byte at which each row begins; at last the end of the rows
     with open_lines(path) as (file, version):  # the version shows later whether the file was changed
         first_line = file.readline()
         header = parse_header(first_line, path, required, _FORM)
         columns = {name: place for place, name in enumerate(header) if name in _COLUMNS}
         if not labels:
             columns.pop("label", None)
-        position = len(first_line)
+        position = len(first_line)  # the byte at which the next row begins
         for number, line in enumerate(without_blank_end(file), 2):
             cells = parse_row(line, path, number, header)
             if labels:
@@ -114,7 +123,7 @@ def read_classification(
             position += len(line)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
-    starts.append(position)  # the end of the last row
+    starts.append(position)
     return Examples(path, version, np.asarray(starts, np.int64), columns, label_map, regression)
 
 
@@ -143,6 +152,8 @@ def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: in
             raise UserError(f"{place}: unknown label '{label}'; the labels are {', '.join(label_map)}")
         return
     is_id = label.isdecimal() and len(label) < 10  # int() refuses thousands of digits
-    if not is_id or (num_labels is not None and int(label) >= num_labels):
+    if is_id and num_labels is not None:
+        is_id = int(label) < num_labels
+    if not is_id:
         limit = "" if num_labels is None else f" below {num_labels} (--num_labels)"
         raise UserError(f"{place}: the label '{label}' is no id{limit}; name labels with --label_map_config")

@@ -121,7 +121,8 @@ class _Shards:
         self.folder = folder
         self.shards = shards  # their entries in the manifest
         self.num_tokens = sum(shard["tokens"] for shard in shards)
-        self._first_line = starts(shard["lines"] for shard in shards)  # of each shard, int64 [shards + 1]
+        # The first line of each shard, and the number of all lines. int64 [shards + 1]
+        self._first_line = starts_of(shard["lines"] for shard in shards)
         self.num_lines = int(self._first_line[-1])
         self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
 
@@ -132,24 +133,26 @@ class _Shards:
     def line(self, number: int) -> np.ndarray:
         """The ids of one line. int64 [n]."""
         shard, line = locate(self._first_line, number)
-        return self._lines(shard, line, 1)[0]
+        return self._lines(shard, line, count=1)[0]
 
     def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
         """Ids start .. end - 1 of a shard. int64 [n]."""
-        return self._read(shard, "ids", int(start), int(end)).astype(np.int64)
+        return self._read(shard, "ids", start, end).astype(np.int64)
 
     def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
-        """The ids of consecutive lines, each int64 [n]."""
-        bounds = self._read(shard, "lines", first, first + count + 1).tolist()  # [count + 1], in the ids
+        """The ids of `count` consecutive lines of a shard from line `first` on, each int64 [n]."""
+        # Where the lines begin in the ids of the shard, and where the last one ends. [count + 1]
+        bounds = self._read(shard, "lines", first, first + count + 1).tolist()
         # Damaged offsets must raise an error, not give other text.
         if bounds != sorted(bounds):
             raise self._damaged(shard, "lines")
-        first_id = bounds[0]
-        ids = self.read_ids(shard, first_id, bounds[-1])  # of all the lines
-        return [ids[start - first_id : end - first_id] for start, end in pairwise(bounds)]
+        return [self.read_ids(shard, start, end) for start, end in pairwise(bounds)]
 
     def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
         """Elements start .. end - 1 of a file of a shard.
+
+        Args:
+            kind: which file: "ids", "lines" or "documents".
 
         Raises:
             UserError: it has no such elements.
@@ -162,11 +165,17 @@ class _Shards:
     def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
         """A file of offsets, uint32 [n + 1].
 
+        Args:
+            kind: which file: "lines" or "documents".
+            end: what the last offset must be.
+
         Raises:
             UserError: they do not ascend, or do not end with `end`.
         """
         offsets = self._array(shard, kind)
-        if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
+        if not len(offsets) or offsets[-1] != end:
+            raise self._damaged(shard, kind)
+        if (offsets[1:] < offsets[:-1]).any():  # not by np.diff: differences of uint32 are never negative
             raise self._damaged(shard, kind)
         return offsets
 
@@ -201,7 +210,7 @@ class Pairs(_Shards):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         shard, line = locate(self._first_line, 2 * number)
-        first, second = self._lines(shard, line, 2)
+        first, second = self._lines(shard, line, count=2)
         return first, second
 
 
@@ -212,8 +221,9 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
     the result is not stored.
 
     Args:
-        line_offsets: integer [lines + 1], where each line begins.
-        document_offsets: integer [documents + 1], the line with which each document begins.
+        line_offsets: integer [lines + 1], the token with which each line begins, and the number of tokens.
+        document_offsets: integer [documents + 1], the line with which each document begins, and the number
+            of lines.
         max_tokens: longest block, without special tokens.
 
     Returns:
@@ -224,15 +234,17 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
     # In each round: where the next block of each unfinished document begins. int64 [unfinished documents]
     begins = line_offsets[document_offsets[:-1]]
     document_ends = line_offsets[document_offsets[1:]]
-    bounds = [begins, line_offsets[-1:]]
+    bounds = [begins, line_offsets[-1:]]  # of all rounds, and the end of the last block
     while begins.size:
-        # A block ends with the last line that fits, or in the middle of a line that is longer than a block.
+        # Leave out the documents whose rest fits into one block.
         limits = begins + max_tokens
         has_more = limits < document_ends
         begins = begins[has_more]
         limits = limits[has_more]
         document_ends = document_ends[has_more]
-        last_line_ends = line_offsets[np.searchsorted(line_offsets, limits, side="right") - 1]
+        # A block ends with the last line that fits, or in the middle of a line that is longer than a block.
+        last_lines = np.searchsorted(line_offsets, limits, side="right") - 1
+        last_line_ends = line_offsets[last_lines]
         begins = np.where(last_line_ends > begins, last_line_ends, limits)
         bounds.append(begins)
     return np.sort(np.concatenate(bounds), kind="stable").astype(np.uint32)
@@ -253,19 +265,23 @@ class Blocks:
         self.text = text
         self._bounds: list[np.ndarray] = []  # of each shard, uint32 [blocks + 1]
         for shard in range(len(text.shards)):
-            lines = text.line_offsets(shard)
-            # With `one_line` each line is a document of its own.
-            documents = np.arange(len(lines)) if one_line else text.document_offsets(shard)
-            self._bounds.append(pack_lines(lines, documents, max_tokens))
-        self._first_block = starts(len(bounds) - 1 for bounds in self._bounds)  # int64 [shards + 1]
+            line_offsets = text.line_offsets(shard)
+            if one_line:  # each line is a document of its own
+                document_offsets = np.arange(len(line_offsets))
+            else:
+                document_offsets = text.document_offsets(shard)
+            self._bounds.append(pack_lines(line_offsets, document_offsets, max_tokens))
+        # The first block of each shard, and the number of all blocks. int64 [shards + 1]
+        self._first_block = starts_of(len(bounds) - 1 for bounds in self._bounds)
 
     def __len__(self) -> int:
         return int(self._first_block[-1])
 
     def __getitem__(self, number: int) -> np.ndarray:
         shard, block = locate(self._first_block, number)
-        begin, end = self._bounds[shard][block : block + 2]
-        return self.text.read_ids(shard, begin, end)
+        start = int(self._bounds[shard][block])
+        end = int(self._bounds[shard][block + 1])
+        return self.text.read_ids(shard, start, end)
 
 
 def map_array(path: Path) -> np.memmap:
@@ -278,7 +294,7 @@ def map_array(path: Path) -> np.memmap:
         mapped = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"{path}: missing ({error.strerror}); {_REPAIR}") from error
-    except Exception as error:  # a damaged header, which is Python text, can raise anything
+    except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised
         raise UserError(f"{path}: damaged, no array ({error}); {_REPAIR}") from error
     if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
         raise UserError(f"{path}: damaged, not a list of numbers; {_REPAIR}")
@@ -333,13 +349,21 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def starts(counts: Iterable[int]) -> np.ndarray:
-    """Where each of several parts begins, and the last one ends. int64 [parts + 1]."""
+def starts_of(counts: Iterable[int]) -> np.ndarray:
+    """Where each of several parts begins, and the last one ends. int64 [parts + 1].
+
+    Args:
+        counts: the number of items in each part.
+    """
     return np.concatenate([[0], np.cumsum(list(counts), dtype=np.int64)])
 
 
 def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
-    """The part (from `starts`) that holds an item, and the item's number in that part."""
+    """The part that holds item `number` of all parts, and the item's number in that part.
+
+    Args:
+        starts: from `starts_of`.
+    """
     if not 0 <= number < starts[-1]:
         raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
     part = int(np.searchsorted(starts, number, side="right")) - 1

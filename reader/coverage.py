@@ -11,11 +11,12 @@ from reader.tokenizer_files import UNK
 from utils.logging import logger
 
 _TEXTS = 200  # texts, or rows, that are looked at
-# The greatest parts of all tokens that a suited vocabulary leaves unknown or as single letters. One of 32,000
-# pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 % (Vietnamese) of 200 lines of NTREX.
+# The greatest shares of unknown tokens and of single letters among all tokens without a warning. In 200 lines
+# of NTREX, a vocabulary of 32,000 pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 %
+# (Vietnamese).
 _MOST_UNKNOWN = 0.05
 _MOST_LETTERS = 0.4
-_MOST_CUT = 0.1  # the greatest part of the rows that is cut without a warning
+_MOST_CUT = 0.1  # the greatest share of cut rows without a warning
 # Code points of scripts without spaces between words, which have short tokens in any vocabulary.
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
@@ -27,15 +28,15 @@ def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.
         tokens += tokenizer.convert_ids_to_tokens(ids)
     if not tokens:
         return
-    unknown = tokens.count(UNK) / len(tokens)
-    letters = sum(_is_letter(token.removeprefix("▁")) for token in tokens) / len(tokens)
-    if unknown > _MOST_UNKNOWN or letters > _MOST_LETTERS:
+    unknown_share = tokens.count(UNK) / len(tokens)
+    letter_share = sum(_is_letter(token.removeprefix("▁")) for token in tokens) / len(tokens)
+    if unknown_share > _MOST_UNKNOWN or letter_share > _MOST_LETTERS:
         logger.warning(
             "%s: %.0f %% of its tokens are unknown and %.0f %% single letters. The vocabulary %s was made "
             "for other text, and a model with it may learn little from this one",
             path,
-            100 * unknown,
-            100 * letters,
+            100 * unknown_share,
+            100 * letter_share,
             tokenizer.piece_model_path,
         )
 

@@ -37,7 +37,7 @@ def _texts(line: bytes, path: Path, number: int) -> list[str]:
     Raises:
         UserError: the line is not UTF-8, has an empty cell, or has fewer than two cells.
     """
-    cells = decode(line, path, number).strip("\ufeff\r\n").split("\t")
+    cells = decode(line, path, number).strip("\ufeff\r\n").split("\t")  # U+FEFF: byte order mark
     texts = [cell.strip() for cell in cells]
     if len(texts) < 2 or not all(texts):
         raise UserError(f"{path}, line {number}: give query, tab, positive, and perhaps further negatives")

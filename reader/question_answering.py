@@ -5,7 +5,6 @@ that begin every `doc_stride` tokens and overlap. A file is tokenised when it is
 all its questions, and kept as arrays of ids and character spans.
 """
 
-import logging
 import os
 import re
 import unicodedata
@@ -22,9 +21,7 @@ from reader.batching import pad
 from reader.tokenization import Span, Tokenizer, normalize
 from utils.errors import UserError
 from utils.files import read_json
-from utils.logging import progress
-
-logger = logging.getLogger(__name__)
+from utils.logging import logger, progress
 
 NO_ANSWER = -1
 INPUT_SPECIAL_TOKENS = 3  # [CLS] and two [SEP]
@@ -78,30 +75,38 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     for article in content.items("data"):
         for paragraph in article.items("paragraphs"):
             context = paragraph.string("context")
+            context_number = len(contexts)
+            contexts.append(context)
             for qa in paragraph.items("qas"):
                 id_ = str(qa.get("id", str | int))
                 if id_ in ids and purpose != "train":
                     raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
                 ids.add(id_)
-                texts: list[str] = []
+                answers: list[str] = []
                 span = None
                 if purpose != "test":
-                    texts, span = _read_answers(qa, context, misplaced)
-                text = qa.string("question")
-                questions.append(Question(id_, text, len(contexts), tuple(texts), span))
-            contexts.append(context)
+                    answers, span = _read_answers(qa, context, misplaced)
+                questions.append(Question(id_, qa.string("question"), context_number, tuple(answers), span))
     if not questions:
         raise UserError(f"{path}: no question in it; the form is {_FORM}")
     if misplaced:
-        line = "%s: %d answers that are not at their offset, skipped; the first: %s"
-        logger.warning(line, path, len(misplaced), misplaced[0])
+        logger.warning(
+            "%s: %d answers that are not at their offset, skipped; the first: %s",
+            path,
+            len(misplaced),
+            misplaced[0],
+        )
     return QuestionFile(path, contexts, questions)
 
 
 def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
     """The texts of the answers to a question, and the characters of the first that is at its offset.
 
-    A description of each answer that is not is added to `misplaced`.
+    Args:
+        misplaced: a description of each answer that is not at its offset is added.
+
+    Raises:
+        UserError: the question has no answers, or they have another form.
     """
     texts = []
     span = None
@@ -109,8 +114,9 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
         start = answer.get("answer_start", int)
         text = answer.string("text")
         texts.append(text)
-        # A negative offset would count from the end of the context.
-        at_offset = context[start : start + len(text)] if start >= 0 else ""
+        at_offset = ""
+        if start >= 0:  # a negative index would count from the end of the context
+            at_offset = context[start : start + len(text)]
         if not text.strip() or at_offset != text:
             misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
         elif span is None:
@@ -131,11 +137,14 @@ class _JsonValue:
     def get(self, key: str, kind: Any) -> Any:
         """The value of a key.
 
+        Args:
+            kind: the type that it must have; for a string or a number, str | int.
+
         Raises:
             UserError: there is no such key, or its value is not of this kind.
         """
         value = self.value.get(key) if isinstance(self.value, dict) else None
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool):  # to Python a bool is an int
             expected = _KINDS.get(kind, "a string")
             raise UserError(
                 f"{self.path}: {self._place_of(key)}: {expected} should be here; the form is {_FORM}"
@@ -180,8 +189,9 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
     dropped = {place for place, character in enumerate(text) if not normalize(character)}
     widened = []
     for start, end in spans:
-        while start < end and end in dropped:
-            end += 1
+        if start < end:  # an empty span stays empty
+            while end in dropped:
+                end += 1
         widened.append((start, end))
     return ids, widened
 
@@ -200,10 +210,12 @@ def _split_han(
             split_ids.append(id_)
             split_spans.append((start, end))
             continue
+        piece_start = start
         for piece, length in _han_pieces(tokenizer, source, after_space=token.startswith("▁")):
+            piece_end = piece_start + length
             split_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
-            split_spans.append((start, start + length))
-            start += length
+            split_spans.append((piece_start, piece_end))
+            piece_start = piece_end
     return split_ids, split_spans
 
 
@@ -263,13 +275,14 @@ class Cut:
 class ContextWindow(NamedTuple):
     """A question and a part of its context. All positions are token numbers in the whole context.
 
-    In an overlap, each token belongs to the window whose edge is farther away.
+    Where two windows overlap, an answer may begin at each token in one of them only: the one whose edge is
+    farther away.
     """
 
     question_ids: np.ndarray  # int32 [Q]
-    context_ids: np.ndarray  # int32 [C]
+    context_ids: np.ndarray  # int32 [C], those of the part
     start: int  # the first token of the part
-    start_range: tuple[int, int]  # (from, to): where an answer from this window may begin
+    start_range: tuple[int, int]  # (from, to): an answer from this window begins at from .. to - 1
     answer: tuple[int, int]  # (first, last) token, if all of the answer is in this window, else (-1, -1)
 
 
@@ -305,21 +318,21 @@ class AnswerWindows(Sequence[ContextWindow]):
         return len(self._windows)
 
     def __getitem__(self, index: int) -> ContextWindow:
-        row = self._windows[index].tolist()  # the columns of `windows`; the last two are the answer
-        question, context, start, end, first_start, last_start, *answer = row
+        question, context, start, end, answers_from, answers_to, first, last = self._windows[index].tolist()
         return ContextWindow(
-            self._question_ids[question],
-            self._context_ids[context][start:end],
-            start,
-            (first_start, last_start),
-            tuple(answer),
+            question_ids=self._question_ids[question],
+            context_ids=self._context_ids[context][start:end],
+            start=start,
+            start_range=(answers_from, answers_to),
+            answer=(first, last),
         )
 
     def of_question(self, number: int) -> range:
-        """The numbers of the windows of a question of the file, by its number."""
+        """The numbers of the windows of the question with this number in the file."""
         questions = self._windows[:, 0]  # [windows], ascending: the question of each window
-        first = np.searchsorted(questions, number)
-        return range(first, np.searchsorted(questions, number, side="right"))
+        start = np.searchsorted(questions, number, side="left")
+        end = np.searchsorted(questions, number, side="right")
+        return range(start, end)
 
     def __getstate__(self) -> dict:  # for pickle
         return {**vars(self), "file": None, "spans": None}
@@ -339,11 +352,12 @@ def read_windows(
     file = read_squad(path, purpose)
     windows = make_windows(file, tokenizer, cut, keep_all=keep_all or purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
-    if not windows or (purpose == "train" and not with_answer):
+    if not windows or (purpose == "train" and with_answer == 0):
         raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
-    answers = f", {with_answer} of them with the answer" if purpose != "test" else ""
     counts = f"{len(file.questions)} questions on {len(file.contexts)} texts, {len(windows)} windows"
-    logger.info("%s: %s%s", path, counts, answers)
+    if purpose != "test":
+        counts += f", {with_answer} of them with the answer"
+    logger.info("%s: %s", path, counts)
     return windows
 
 
@@ -358,28 +372,27 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
     if file.path is not None:  # the requests of predict.py come from no file
         context_texts = progress(file.contexts, f"tokenising {file.path}", unit="texts")
         question_texts = progress(question_texts, f"tokenising the questions of {file.path}", unit="texts")
-    contexts = _encode_all(context_texts, tokenizer, cut)
-    questions = _encode_all(question_texts, tokenizer, cut)
-    question_ids = [ids[: cut.max_query_length] for ids, _ in questions]
-    rows: list[tuple[int, ...]] = []  # as `windows` of `AnswerWindows`
+    encoded_contexts = _encode_all(context_texts, tokenizer, cut)
+    encoded_questions = _encode_all(question_texts, tokenizer, cut)
+    question_ids = [ids[: cut.max_query_length] for ids, _ in encoded_questions]
+    rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
-        context_ids, spans = contexts[question.context]
-        answer = None  # the first and the last token
+        context_ids, spans = encoded_contexts[question.context]
+        answer = None  # its first and its last token
         if question.span is not None:
             answer = find_tokens(spans, file.contexts[question.context], question.span)
-        first, last = answer or (NO_ANSWER, NO_ANSWER)
         room = cut.max_seq_len - len(question_ids[number]) - INPUT_SPECIAL_TOKENS
         for part in cut_windows(len(context_ids), room, cut.doc_stride):
-            if answer is not None and part.start <= first and last < part.end:
-                rows.append((number, question.context, *part, first, last))
+            if answer is not None and part.holds(answer):
+                rows.append((number, question.context, *part, *answer))
             elif keep_all:
                 rows.append((number, question.context, *part, NO_ANSWER, NO_ANSWER))
     return AnswerWindows(
         file,
         question_ids,
-        [ids for ids, _ in contexts],
-        [spans for _, spans in contexts],
-        np.asarray(rows, np.int32).reshape(-1, 8),
+        context_ids=[ids for ids, _ in encoded_contexts],
+        spans=[spans for _, spans in encoded_contexts],
+        windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] if there are none
     )
 
 
@@ -393,12 +406,17 @@ def _encode_all(texts: Iterable[str], tokenizer: Tokenizer, cut: Cut) -> list[tu
 
 
 class ContextPart(NamedTuple):
-    """The tokens start .. end - 1 of a context. Answers from it begin at first_start .. last_start - 1."""
+    """The tokens start .. end - 1 of a context. Answers from it begin at answers_from .. answers_to - 1."""
 
     start: int
     end: int
-    first_start: int
-    last_start: int
+    answers_from: int
+    answers_to: int
+
+    def holds(self, answer: tuple[int, int]) -> bool:
+        """Whether all tokens of an answer, from the first to the last, are in this part."""
+        first, last = answer
+        return self.start <= first and last < self.end
 
 
 def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
@@ -415,12 +433,14 @@ def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
     while starts[-1] + room < length:
         starts.append(starts[-1] + min(stride, room))
     ends = [min(start + room, length) for start in starts]
-    # Two neighbours overlap from the start of the second to the end of the first.
-    middles = [(start + end) // 2 for start, end in zip(starts[1:], ends)]
+    # Two neighbours overlap from the start of the second to the end of the first. Answers that begin in the
+    # first half of the overlap come from the first window, the others from the second.
+    middles = [(next_start + end) // 2 for end, next_start in zip(ends, starts[1:])]
     start_ranges = pairwise([0, *middles, length])
-    return [
-        ContextPart(start, end, *start_range) for start, end, start_range in zip(starts, ends, start_ranges)
-    ]
+    parts = []
+    for start, end, (answers_from, answers_to) in zip(starts, ends, start_ranges):
+        parts.append(ContextPart(start, end, answers_from, answers_to))
+    return parts
 
 
 def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
@@ -455,8 +475,8 @@ class AnswerBatch:
 
     input_ids: np.ndarray  # [B, T], padded on the right
     answers: np.ndarray  # [B, 2], the places of the answer's first and last token; -1: none here, no loss
-    start_ranges: np.ndarray  # [B, 2], (from, to), the places where an answer may begin
-    ends: np.ndarray  # [B], the place behind the context
+    start_ranges: np.ndarray  # [B, 2], (from, to): an answer may begin at the places from .. to - 1
+    ends: np.ndarray  # [B], the place after the context
     shift: np.ndarray  # [B], the number of a token in the whole context is its place + shift
     indices: np.ndarray  # [B], the number of each window in the data set
     count: int  # windows of the whole step, over all micro-batches and processes
@@ -465,7 +485,7 @@ class AnswerBatch:
 class EncodeWindows:
     """`reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
 
-    place_without_answer = NO_ANSWER  # the target of a window that does not hold the answer
+    place_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, if the answer is not in the window
 
     def __init__(self, tokenizer: Tokenizer):
         self.cls_id = tokenizer.cls_id
@@ -494,7 +514,7 @@ class EncodeWindows:
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
         answers[has_no_answer] = self.place_without_answer
-        # The [SEP] behind the context is the last token; what follows is the padding of `EncodeInOrder`.
+        # The [SEP] after the context is the last token; what follows is the padding of `EncodeInOrder`.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
             input_ids=pad(ids, self.pad_id),

@@ -25,9 +25,11 @@ def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
     Raises:
         UserError: there are no amounts, or one is not positive.
     """
-    empty = [name for name, amount in amounts.items() if not amount > 0]
-    if not amounts or empty:
-        raise UserError(f"nothing to sample from {', '.join(empty) or 'an empty list of streams'}")
+    if not amounts:
+        raise UserError("nothing to sample from an empty list of streams")
+    empty = [name for name, amount in amounts.items() if not amount > 0]  # nan is not above 0, either
+    if empty:
+        raise UserError(f"nothing to sample from {', '.join(empty)}")
     weights = {name: float(amount) ** alpha for name, amount in amounts.items()}
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
@@ -44,8 +46,8 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
         sizes, keys: int64 and uint64 [n], the number of items and the key of each position's stream.
     """
     sizes = sizes.astype(np.uint64)
-    epochs, values = np.divmod(positions.astype(np.uint64), sizes)
-    keys = _mix(keys + _mix(epochs + np.uint64(1)))
+    epochs, values = np.divmod(positions.astype(np.uint64), sizes)  # the values are places in the epoch
+    keys = _mix(keys + _mix(epochs + np.uint64(1)))  # another one in each epoch
     # The bits of the greatest item, at least one for each half. frexp gives them exactly below 2^53, where
     # float64 holds every integer; a stream has fewer items.
     greatest = (sizes - np.uint64(1)).astype(np.float64)
@@ -83,8 +85,10 @@ class Sampler:
         purpose: a name; samplers with the same seed and different purposes are independent.
 
     Attributes:
-        names, probabilities: of the streams in order; float64 [streams].
-        draws, positions: how many draws were made, and how many each stream had, int64 [streams].
+        names, sizes, probabilities: of the streams in order; the sizes are the numbers of items, int64
+            [streams], the probabilities float64 [streams].
+        draws: how many draws were made.
+        positions: how many of them chose each stream, int64 [streams].
 
     Raises:
         UserError: a stream has no items or no amount.
@@ -110,8 +114,9 @@ class Sampler:
         """The next `count` draws."""
         # Philox makes four words of each value of its counter. Draw i uses those of counter i.
         philox = np.random.Philox(key=self._philox_key, counter=self.draws)
-        words = philox.random_raw(4 * count).reshape(count, 4)
-        uniform = (words[:, 0] >> np.uint64(11)) * 2.0**-53  # in [0, 1), with 53 random bits
+        words = philox.random_raw(4 * count).reshape(count, 4)  # uint64
+        highest_bits = words[:, 0] >> np.uint64(11)  # 53 of 64, as many as float64 holds exactly
+        uniform = highest_bits * 2.0**-53  # in [0, 1)
         stream = np.searchsorted(self._thresholds, uniform, side="right")
         # The position of a draw in its stream: after the draws before this call and the earlier ones of it.
         position = self.positions[stream] + _count_earlier_equals(stream)
@@ -139,21 +144,29 @@ def _key_words(seed: int, purpose: str) -> np.ndarray:
 def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
     """The number of equal elements before each element, int64 [n]."""
     order = np.argsort(values, kind="stable")
+    in_order = values[order]
+    # Equal elements are next to each other now, in their first order: so those before an element are as many
+    # as its distance from the first of them.
+    first_equals = np.searchsorted(in_order, in_order)
     counts = np.empty(len(values), np.int64)
-    counts[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
+    counts[order] = np.arange(len(values)) - first_equals
     return counts
 
 
 def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """A permutation of the numbers below 2^bits, one for each key. All uint64 [n]."""
-    unit = np.uint64(1)
+    """A permutation of the numbers below 2^bits, one for each key. All uint64 [n].
+
+    In each round the high half is changed by a function of the low half, and the halves change places.
+    """
+    one = np.uint64(1)
     high_bits = bits // np.uint64(2)
     low_bits = bits - high_bits
     for round_ in range(1, _ROUNDS + 1):
         high = values >> low_bits
-        low = values & ((unit << low_bits) - unit)
-        noise = _mix(low + keys + np.uint64(round_ * _GOLDEN & _MASK64))
-        values = (low << high_bits) | (high ^ (noise >> (np.uint64(64) - high_bits)))
+        low = values & ((one << low_bits) - one)
+        round_key = np.uint64((round_ * _GOLDEN) & _MASK64)
+        noise = _mix(low + keys + round_key) >> (np.uint64(64) - high_bits)  # of `high_bits` bits
+        values = (low << high_bits) | (high ^ noise)
         high_bits, low_bits = low_bits, high_bits
     return values
 
@@ -161,7 +174,8 @@ def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarr
 def _mix(words: np.ndarray) -> np.ndarray:
     """The last step of SplitMix64, uint64 [n] -> uint64 [n].
 
-    It is a bijection of 64-bit words. Every bit of the input influences every bit of the output.
+    It is a bijection of 64-bit words: products are taken modulo 2^64. Every bit of the input influences every
+    bit of the output.
     """
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

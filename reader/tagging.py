@@ -48,19 +48,23 @@ class EntityStart(NamedTuple):
 
 
 def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
-    """Where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
-    open_type = ""  # the type of the entity that the word before belongs to
+    """Yield where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
+    open_type = ""  # the type of the entity that goes on after the word before; "" if none does
     for position, tag in enumerate(tags):
-        type_ = tag[2:]  # empty for O
-        # B- and S- begin an entity, E- and S- end one.
-        if type_ and (tag[0] in "BS" or type_ != open_type):
+        letter = tag[0]
+        type_ = tag[2:]  # "" for O
+        begins_anew = letter in "BS" or type_ != open_type
+        if type_ and begins_anew:
             yield EntityStart(position, tag)
-        open_type = "" if tag[0] in "ES" else type_
+        open_type = "" if letter in "ES" else type_  # E- and S- end an entity
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
     """The same entities in IOB2."""
-    iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]
+    iob2 = []
+    for tag in tags:
+        type_ = tag[2:]  # "" for O
+        iob2.append(f"I-{type_}" if type_ else tag)
     for start in entity_starts(tags):
         iob2[start.position] = f"B-{start.tag[2:]}"
     return iob2
@@ -73,7 +77,11 @@ def inside_labels(labels: Sequence[str]) -> list[int]:
         labels: the names of the labels, in the order of their ids.
     """
     ids = {label: id_ for id_, label in enumerate(labels)}
-    return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]
+    inside = []
+    for id_, label in enumerate(labels):
+        type_ = label[2:]  # of O it is "", and no label is I- alone
+        inside.append(ids.get(f"I-{type_}", id_))
+    return inside
 
 
 def is_tag(tag: str, scheme: str = "IOB") -> bool:
@@ -95,7 +103,8 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
     for tag in label_map:
         if tag == OUTSIDE:
             continue
-        partner = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
+        type_ = tag[2:]
+        partner = f"I-{type_}" if tag.startswith("B") else f"B-{type_}"
         if not is_tag(tag) or partner not in label_map:
             raise UserError(
                 f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type; for tags that "
@@ -123,20 +132,21 @@ def read_columns(
 
     Args:
         path: of the file, for the error.
-        cells_of: the cells of a line; none ends a sentence.
+        cells_of: line -> its cells; an empty list for a line that ends a sentence.
         form: what a line holds, for the error.
 
     Raises:
         UserError: the number of columns changes, or a line has only one.
     """
-    rows: list[list[str]] = []
-    width = 0
+    rows: list[list[str]] = []  # the lines of this sentence
+    width = 0  # the number of columns
     for number, line in enumerate([*lines, ""], 1):  # the empty line ends the last sentence
         cells = cells_of(line)
         if cells:
             width = width or len(cells)  # the first line decides
             if len(cells) != width or width < 2:
-                fault = f"{len(cells)} columns, not {max(width, 2)}"  # there must be two at least
+                expected = max(width, 2)  # there must be two at least
+                fault = f"{len(cells)} columns, not {expected}"
                 raise UserError(f"{path}, line {number}: {fault}; a line is {form}")
             rows.append(cells)
         elif rows:
@@ -193,15 +203,15 @@ def _label_ids(
         raise UserError(f"{place}: {word_count} tokens but {len(tags)} tags; U+0002 joins both")
     if "" in tags:
         raise UserError(f"{place}: the tag of token {tags.index('') + 1} is empty")
-    names = tags if scheme == "NONE" else to_iob2(tags)
-    for position, tag in enumerate(tags):
-        if not is_tag(tag, scheme) or names[position] not in label_map:
+    labels = tags if scheme == "NONE" else to_iob2(tags)
+    for number, (tag, label) in enumerate(zip(tags, labels), 1):
+        if not is_tag(tag, scheme) or label not in label_map:
             letters = ", ".join(SCHEMES[scheme]) or "no letters"
             raise UserError(
-                f"{place}, token {position + 1}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
+                f"{place}, token {number}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
                 f"{letters}, and the label map has {', '.join(label_map)}"
             )
-    return tuple(label_map[name] for name in names)
+    return tuple(label_map[label] for label in labels)
 
 
 class TaggedFeature(NamedTuple):
@@ -210,7 +220,7 @@ class TaggedFeature(NamedTuple):
     ids: list[int]
     labels: list[int]  # IGNORED where there is nothing to learn
     widths: list[int]  # number of ids of each window; mostly there is one
-    words: list[tuple[int, int]]  # of each word: the place in `ids` of its labelled pieces, and their number
+    words: list[tuple[int, int]]  # of each word: where its labelled pieces begin in `ids`, and their number
 
 
 @dataclass(frozen=True)
@@ -250,11 +260,11 @@ class EncodeTagged:
         words = [word for sentence in sentences for word in sentence.words]
         pieces = self.tokenizer.encode_batch(words)
         features = []
-        first = 0
+        start = 0
         for sentence in sentences:
-            last = first + len(sentence.words)
-            features.append(self._feature(pieces[first:last], sentence.labels))
-            first = last
+            end = start + len(sentence.words)
+            features.append(self._feature(pieces[start:end], sentence.labels))
+            start = end
         return features
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
@@ -266,21 +276,24 @@ class EncodeTagged:
         labels: list[list[int]] = []
         words: list[np.ndarray] = []
         for feature in features:
-            bounds = np.cumsum([0, *feature.widths])  # [windows + 1]
-            starts, piece_counts = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
-            window = np.searchsorted(bounds, starts, side="right") - 1  # [words], in this sentence
-            windows_before = len(ids)  # of the sentences before
+            bounds = np.cumsum([0, *feature.widths])  # of the windows in `feature.ids`, [windows + 1]
+            word_table = np.asarray(feature.words, np.int64).reshape(-1, 2)  # [words, 2]
+            starts = word_table[:, 0]
+            piece_counts = word_table[:, 1]
+            # The window of each word: the last one that does not begin after it. [words], in this sentence
+            window = np.searchsorted(bounds, starts, side="right") - 1
+            windows_before = len(ids)  # those of the sentences before
             columns = [windows_before + window, starts - bounds[window], piece_counts]
             words.append(np.stack(columns, axis=1))  # [words, 3]
-            for begin, end in pairwise(bounds):
-                ids.append(feature.ids[begin:end])
-                labels.append(feature.labels[begin:end])
-        windows = [len(feature.widths) for feature in features]  # of each sentence
+            for start, end in pairwise(bounds):
+                ids.append(feature.ids[start:end])
+                labels.append(feature.labels[start:end])
+        window_counts = [len(feature.widths) for feature in features]
         lengths = [len(feature.words) for feature in features]
         return TaggedBatch(
             input_ids=pad(ids, self.tokenizer.pad_id),
             labels=pad(labels, IGNORED),
-            sentences=np.repeat(np.arange(len(features)), windows),
+            sentences=np.repeat(np.arange(len(features)), window_counts),
             words=np.concatenate(words),
             lengths=np.asarray(lengths, np.int64),
             indices=np.asarray(indices, np.int64),
@@ -294,45 +307,48 @@ class EncodeTagged:
             pieces: the ids of each word.
             labels: the label id of each word; None: there are none.
         """
-        # A word without pieces becomes [UNK], because it needs a place for its tag.
-        pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
+        # A word is cut to what fits into one window. A word without pieces becomes [UNK], because it needs a
+        # place for its tag.
+        pieces = [word_ids[: self.room] or [self.tokenizer.unk_id] for word_ids in pieces]
         ids: list[int] = []
         widths: list[int] = []
         words: list[tuple[int, int]] = []
-        for window in cut_windows([len(word) for word in pieces], self.room):
-            start = len(ids)
+        for window in cut_windows([len(word_ids) for word_ids in pieces], self.room):
+            window_start = len(ids)
             ids.append(self.tokenizer.cls_id)
-            for number in range(window.first, window.last):
+            for number in range(window.start, window.end):
                 # A word in an overlap is in two windows, and labelled in one.
-                if window.tagged_first <= number < window.tagged_last:
-                    words.append(self._labelled(pieces[number], len(ids)))
+                if window.tagged_start <= number < window.tagged_end:
+                    words.append(self._labelled_pieces(pieces[number], start=len(ids)))
                 ids += pieces[number]
             ids.append(self.tokenizer.sep_id)
-            widths.append(len(ids) - start)
+            widths.append(len(ids) - window_start)
         targets = [IGNORED] * len(ids)
-        for (start, count), label in zip(words, labels or ()):
-            targets[start : start + count] = expanded(label, count, self.inside_label)
+        if labels is not None:
+            for (start, count), label in zip(words, labels):
+                targets[start : start + count] = expanded(label, count, self.inside_label)
         return TaggedFeature(ids, targets, widths, words)
 
-    def _labelled(self, word: list[int], start: int) -> tuple[int, int]:
-        """The place and the number of the labelled pieces of a word that begins at `start`.
+    def _labelled_pieces(self, word_ids: list[int], start: int) -> tuple[int, int]:
+        """Where the labelled pieces of a word begin, and their number; see `label_pieces`.
 
         Args:
-            word: the ids of its pieces.
+            word_ids: the ids of its pieces.
+            start: where the word begins.
         """
         if self.label_pieces == "all":
-            return start, len(word)
-        # A "▁" that stands alone before the word is passed over.
-        if self.label_pieces == "first" and len(word) > 1 and word[0] == self._space:
-            return start + 1, 1
+            return start, len(word_ids)
+        if self.label_pieces == "first" and len(word_ids) > 1 and word_ids[0] == self._space:
+            return start + 1, 1  # a "▁" that stands alone before the word is passed over
         return start, 1
 
 
 def expanded(label: int, count: int, inside_label: Sequence[int]) -> list[int]:
     """The label ids of the `count` pieces of a word: B-X I-X I-X ...; `inside_label` as in `EncodeTagged`."""
-    if not count:
+    if count == 0:
         return []
-    return [label] + [inside_label[label]] * (count - 1)
+    further = [inside_label[label]] * (count - 1)
+    return [label, *further]
 
 
 def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[int]) -> np.ndarray:
@@ -346,20 +362,21 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[in
     Returns:
         [W, C].
     """
-    row, start, piece_counts = words.T  # each [W]
-    last = start + piece_counts - 1
-    running = scores[:, :, inside_label].cumsum(1)  # [R, T, C]: sums of the scores of I-X up to each piece
-    further = running[row, last] - running[row, start]  # [W, C]: of all pieces but the first
-    return scores[row, start] + further
+    window, first, piece_counts = words.T  # each [W]
+    last = first + piece_counts - 1
+    inside_scores = scores[:, :, inside_label]  # [R, T, C]: at the place of B-X and of I-X, the score of I-X
+    running = inside_scores.cumsum(axis=1)  # [R, T, C]: the sums up to each piece
+    further = running[window, last] - running[window, first]  # [W, C]: of all pieces but the first
+    return scores[window, first] + further
 
 
 class SentenceWindow(NamedTuple):
-    """The words first .. last - 1, of which tagged_first .. tagged_last - 1 are tagged in this window."""
+    """The words start .. end - 1, of which tagged_start .. tagged_end - 1 are tagged in this window."""
 
-    first: int
-    last: int
-    tagged_first: int
-    tagged_last: int
+    start: int
+    end: int
+    tagged_start: int
+    tagged_end: int
 
 
 def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
@@ -369,41 +386,47 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
         sizes: number of pieces of each word, at most `room`.
         room: number of pieces that fit into a window.
     """
-    spans = []  # (first, last) of each window: the words first .. last - 1
-    first = 0
-    last = 0
+    spans = []  # (start, end) of each window: the words start .. end - 1
+    start = 0
+    end = 0
     while True:
-        used = sum(sizes[first:last])
-        while last < len(sizes) and used + sizes[last] <= room:
-            used += sizes[last]
-            last += 1
-        spans.append((first, last))
-        if last == len(sizes):
+        used = sum(sizes[start:end])  # pieces of the overlap with the window before
+        while end < len(sizes) and used + sizes[end] <= room:
+            used += sizes[end]
+            end += 1
+        spans.append((start, end))
+        if end == len(sizes):
             break
-        # The next window begins with as many of the last words as fit into the overlap.
-        overlap = min(room // _OVERLAP, room - sizes[last])  # the next word must fit into the next window
-        first = last
-        while sizes[first - 1] <= overlap:
-            first -= 1
-            overlap -= sizes[first]
+        # The next window begins with as many of the last words as fit into the overlap, and has room for a
+        # new word. All words of this window are more than that, so `start` stays in it.
+        overlap = min(room // _OVERLAP, room - sizes[end])
+        start = end
+        while sizes[start - 1] <= overlap:
+            start -= 1
+            overlap -= sizes[start]
     # In an overlap, the words of its first half are tagged in the window before, the others in the next one.
     middles = []
-    for (_, last), (next_first, _) in pairwise(spans):
-        middles.append(_middle(sizes, next_first, last))
-    tagged_ranges = pairwise([0, *middles, len(sizes)])  # (first, last) as in `spans`
-    return [SentenceWindow(*span, *tagged_range) for span, tagged_range in zip(spans, tagged_ranges)]
+    for (_, end), (next_start, _) in pairwise(spans):
+        middles.append(_middle(sizes, next_start, end))
+    tagged_ranges = pairwise([0, *middles, len(sizes)])  # (start, end) as in `spans`
+    windows = []
+    for (start, end), (tagged_start, tagged_end) in zip(spans, tagged_ranges):
+        windows.append(SentenceWindow(start, end, tagged_start, tagged_end))
+    return windows
 
 
-def _middle(sizes: Sequence[int], first: int, last: int) -> int:
-    """The word among first .. last - 1 at which the second half of their pieces begins.
+def _middle(sizes: Sequence[int], start: int, end: int) -> int:
+    """The first word of the second half, if the pieces of the words start .. end - 1 are divided in two.
 
-    A word that lies in both halves belongs to the one that has more of its pieces.
+    A word that lies in both halves belongs to the one that has more of its pieces; at equal numbers, to the
+    first. The result is `end` if no word is left for the second.
     """
-    remaining = sum(sizes[first:last]) / 2  # pieces of the first half from word `first` on
-    while first < last and remaining >= sizes[first] / 2:
-        remaining -= sizes[first]
-        first += 1
-    return first
+    remaining = sum(sizes[start:end]) / 2  # pieces of the first half that are not in the words before `word`
+    word = start
+    while word < end and remaining >= sizes[word] / 2:
+        remaining -= sizes[word]
+        word += 1
+    return word
 
 
 class EncodeTaggedOfficially(EncodeTagged):
@@ -428,10 +451,11 @@ class EncodeTaggedOfficially(EncodeTagged):
         ids = [self.tokenizer.cls_id]
         targets = [outside]
         words = []
-        for word, label in zip(pieces, labels):
-            room = self.room + 1 - len(ids)  # `ids` also has [CLS]
-            part = word[:room]
-            words.append((len(ids) if part else 0, len(part)))
+        for word_ids, label in zip(pieces, labels):
+            room = self.room - (len(ids) - 1)  # `ids` also has [CLS]
+            part = word_ids[:room]
+            start = len(ids) if part else 0  # 0: a word without labelled pieces is nowhere
+            words.append((start, len(part)))
             ids += part
             targets += expanded(label, len(part), self.inside_label)
         ids.append(self.tokenizer.sep_id)

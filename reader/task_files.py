@@ -40,7 +40,7 @@ def read_languages(path: str | os.PathLike) -> list[str]:
 
 
 def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:
-    """Write a label_map.json or lang_map.json that gives each name its place, from 0."""
+    """Write a label_map.json or lang_map.json: each name -> its place in `names`, from 0."""
     write_json(path, {name: place for place, name in enumerate(names)})
 
 
@@ -53,7 +53,7 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
         UserError: a pattern has `%s` but there are no languages, a pattern has no `%s` but there are several
             languages, or no file is named.
     """
-    keys = languages or [ALL_LANGUAGES]
+    keys = languages or [ALL_LANGUAGES]  # of the inner dictionaries
     files: dict[str, dict[str, Path]] = {}
     for item in patterns.split(","):
         pattern = item.strip()
@@ -73,7 +73,14 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
 
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:
-    """Read a JSON object that is not empty. `form` is an example of it, for the error."""
+    """Read a JSON object that is not empty.
+
+    Args:
+        form: an example of it, for the error.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
     value = read_json(path, f"it holds {form}")
     if not isinstance(value, dict) or not value:
         raise UserError(f"{path}: must hold {form}")

@@ -50,9 +50,11 @@ def _rules_1_to_3() -> dict[int, str | None]:
 
 def normalize(text: str) -> str:
     """Apply rules 1 to 3. Every character becomes one character or none."""
-    # isprintable() is fast, and false for Cc, Cf, Zs and Cs.
-    if text.isprintable() and (text.isascii() or not any(quote in text for quote in QUOTES)):
-        return text
+    # isprintable() is fast, and false for Cc, Cf, Zs and Cs, except the space. No quote of rule 1 is ASCII.
+    if text.isprintable():
+        has_quotes = not text.isascii() and any(quote in text for quote in QUOTES)
+        if not has_quotes:
+            return text
     return text.translate(_rules_1_to_3())
 
 
@@ -60,11 +62,11 @@ def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
     """`normalize`, and where each character of the result is in `text`.
 
     Returns:
-        the normalised text; the index in `text` of each of its characters and, at the end, of the end of the
-        text. None in place of these if no character was dropped.
+        the normalised text, and the index in `text` of each of its characters; a last index is that of the
+        end of `text`. None in place of the indices if no character was dropped.
     """
     normal = normalize(text)
-    if len(normal) == len(text):
+    if len(normal) == len(text):  # no character became none
         return normal, None
     table = _rules_1_to_3()
     sources = []
@@ -76,39 +78,52 @@ def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
 
 
 def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
-    """Extend spans of `text` to whole characters and strip white space from their ends."""
+    """Extend spans of `text` to whole characters and strip white space from their ends.
+
+    Args:
+        text: normalised text.
+        pieces: the pieces that sentencepiece cuts it into.
+        spans: those that sentencepiece gives the pieces.
+    """
     cleaned = []
-    last_end = 0
+    last_end = 0  # of the piece before
     for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
-        while start < end and (text[start].isspace() or text[start] == "▁"):
+        while start < end and _is_space(text[start]):
             start += 1
-        while start < end and (text[end - 1].isspace() or text[end - 1] == "▁"):
+        while start < end and _is_space(text[end - 1]):
             end -= 1
-        if start == end < len(text) and piece.strip("▁"):
-            end += 1  # a byte of a character that the model spells in bytes: only the last byte has its span
-        last_end = max(end, last_end)  # NFKC can put a space into the middle of a character
-        cleaned.append((start, last_end))
+        if start == end and end < len(text) and piece.strip("▁"):
+            # A byte of a character that the model spells in bytes: only the last byte has a span.
+            end += 1
+        end = max(end, last_end)  # NFKC can put a space into the middle of a character
+        cleaned.append((start, end))
+        last_end = end
     return cleaned
+
+
+def _is_space(character: str) -> bool:
+    """Whether a character is white space, or "▁", which stands for a space."""
+    return character.isspace() or character == "▁"
 
 
 def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
     """Extend each span over the character that it ends inside.
 
     NFKC turns some characters into several (½ becomes 1⁄2). If these end up in different pieces,
-    sentencepiece gives the source character to the last piece only.
+    sentencepiece gives the source character to the last piece only. See `_clean_spans` for the arguments.
     """
     if unicodedata.is_normalized("NFKC", text):
         return spans
     joined = "".join(pieces)
-    position = 0
+    position = 0  # the end of a piece in `joined`
     widened = []
     for piece, (start, end) in zip(pieces, spans):
         position += len(piece)
         # The next character belongs to the span if this piece ends with a part of what NFKC makes of it. Then
         # the pieces after this one do not begin with all of its expansion.
         if end < len(text):
-            expanded = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
-            if len(expanded) > 1 and not joined.startswith(expanded, position):
+            expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
+            if len(expansion) > 1 and not joined.startswith(expansion, position):
                 end += 1
         widened.append((start, end))
     return widened
@@ -119,10 +134,12 @@ def _cut_span(pieces: list[str], start: int, end: int) -> list[Span]:
 
     The last of them is the comma.
     """
-    comma = (end - 1, end)
+    comma_start = end - 1
+    comma = (comma_start, end)
     lengths = [len(piece.lstrip("▁")) for piece in pieces[:-1]]
-    if sum(lengths) != end - 1 - start:  # NFKC changed the length, so the characters cannot be told apart
-        return [(start, end - 1)] * len(lengths) + [comma]
+    if sum(lengths) != comma_start - start:
+        # NFKC changed the length, so nobody knows which characters belong to which piece: each gets all.
+        return [(start, comma_start)] * len(lengths) + [comma]
     spans = []
     for length in lengths:
         spans.append((start, start + length))
@@ -135,11 +152,12 @@ def _in_source(span: Span, sources: list[int]) -> Span:
     start, end = span
     if start == end:
         return sources[start], sources[start]
+    # It ends after its last character, and not at the next one: dropped characters may be between them.
     return sources[start], sources[end - 1] + 1
 
 
 def _ends_in_digit_comma(piece: str) -> bool:
-    """Whether rule 5 is about a piece."""
+    """Whether rule 5 applies to a piece."""
     return len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
 
 
@@ -181,9 +199,10 @@ class Tokenizer:
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self._model, self._pieces = _load_piece_model(piece_model_path)
-        piece_ids = list(range(len(self._pieces)))
-        is_special = np.logical_or(self._model.IsUnknown(piece_ids), self._model.IsControl(piece_ids))
-        self._is_ordinary = (~is_special).tolist()  # of each piece of the model
+        # A piece's number in the model is not its id in the vocabulary.
+        piece_numbers = list(range(len(self._pieces)))
+        is_special = np.logical_or(self._model.IsUnknown(piece_numbers), self._model.IsControl(piece_numbers))
+        self._is_ordinary = (~is_special).tolist()  # by the piece's number
         self.vocab = self._read_vocab()
         special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
@@ -191,11 +210,15 @@ class Tokenizer:
         self.vocab_size = max(self.vocab.values()) + 1
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
         self.digit_comma = self._cut_digit_comma_pieces()
-        self._id_of_piece = self._ids_of_pieces()  # by the piece's number in the model
+        self._id_of_piece = self._ids_of_pieces()  # by the piece's number
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "Tokenizer":
-        """Load piece.model or sentencepiece.bpe.model from a folder, and vocab.txt if it is there."""
+        """Load piece.model or sentencepiece.bpe.model from a folder, and vocab.txt if it is there.
+
+        Raises:
+            UserError: there is no piece model, or as the class.
+        """
         models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
         if not models:
             raise UserError(f"{folder}: no {' or '.join(_PIECE_MODEL_NAMES)} there; pass --piece_model_path")
@@ -238,8 +261,8 @@ class Tokenizer:
         """Rules 1 to 5: the pieces without special tokens. An unknown piece is given as its text."""
         text = normalize(text)
         tokens: list[str] = []
-        for piece_id, piece in zip(self._model.EncodeAsIds(text), self._model.EncodeAsPieces(text)):
-            tokens += self.digit_comma.get(piece_id, (piece,))
+        for number, piece in zip(self._model.EncodeAsIds(text), self._model.EncodeAsPieces(text)):
+            tokens += self.digit_comma.get(number, [piece])
         return tokens
 
     def encode(self, text: str) -> list[int]:
@@ -264,10 +287,11 @@ class Tokenizer:
         """
         normal, sources = normalize_with_sources(text)
         mapping = self._model.EncodeAsOffsetMapping(normal)
-        ids = self._to_ids(mapping["ids"])
+        numbers = mapping["ids"]  # those of the model, which are not ids of the vocabulary
+        ids = self._to_ids(numbers)
         spans = _clean_spans(normal, mapping["pieces"], mapping["offsets"])
         if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
-            spans = self._cut_spans(mapping["ids"], spans)
+            spans = self._cut_spans(numbers, spans)
         if sources is not None:
             spans = [_in_source(span, sources) for span in spans]
         return ids, spans
@@ -301,7 +325,11 @@ class Tokenizer:
         return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
 
     def sentences(self, ids: Iterable[Sequence[int]], max_seq_len: int) -> list[np.ndarray]:
-        """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each."""
+        """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each.
+
+        Args:
+            ids: those of each sentence, without special tokens.
+        """
         rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
         return [np.array(row, np.int64) for row in rows]
 
@@ -327,25 +355,25 @@ class Tokenizer:
         return vocab
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
-        """Rule 5 for every piece of the model that it changes: piece id -> the pieces that replace it."""
+        """Rule 5 for every piece of the model that it changes: number -> the pieces that replace it."""
         cuts = {}
-        for piece_id, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
             if not is_ordinary or not _ends_in_digit_comma(piece):
                 continue
+            # sentencepiece puts a "▁" before every text, so the piece is cut without its own.
             parts = self._model.EncodeAsPieces(piece[:-1].replace("▁", ""))
-            if not piece.startswith("▁") and parts[0].startswith("▁"):
-                # sentencepiece puts a "▁" before every text. Take it off: no space was here.
-                parts[0] = parts[0][1:]
+            if not piece.startswith("▁") and parts[0].startswith("▁"):  # it had none: take it off again
+                parts[0] = parts[0].removeprefix("▁")
                 if not parts[0]:
                     del parts[0]
-            cuts[piece_id] = [*parts, ","]
+            cuts[number] = [*parts, ","]
         return cuts
 
     def _ids_of_pieces(self) -> list[int]:
         """The id of each piece of the model; _SEVERAL if rule 5 puts several pieces in its place."""
         ids = []
-        for piece_id, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
-            if piece_id in self.digit_comma:
+        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            if number in self.digit_comma:
                 ids.append(_SEVERAL)
             elif is_ordinary:
                 ids.append(self.vocab.get(piece, self.unk_id))
@@ -353,32 +381,37 @@ class Tokenizer:
                 ids.append(self.unk_id)
         return ids
 
-    def _to_ids(self, piece_ids: list[int]) -> list[int]:
-        """Rules 5 and 6: the ids of the vocabulary for the ids of the piece model."""
-        ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]
+    def _to_ids(self, numbers: list[int]) -> list[int]:
+        """Rules 5 and 6: the ids of a text for the numbers of its pieces."""
+        ids = [self._id_of_piece[number] for number in numbers]
         if _SEVERAL not in ids:
             return ids
         cut_ids = []
-        for piece_id, id_ in zip(piece_ids, ids):
+        for number, id_ in zip(numbers, ids):
             if id_ == _SEVERAL:
-                cut_ids += self.convert_tokens_to_ids(self.digit_comma[piece_id])
+                cut_ids += self.convert_tokens_to_ids(self.digit_comma[number])
             else:
                 cut_ids.append(id_)
         return cut_ids
 
-    def _cut_spans(self, piece_ids: list[int], spans: list[Span]) -> list[Span]:
-        """Rule 5 for the spans of the pieces."""
+    def _cut_spans(self, numbers: list[int], spans: list[Span]) -> list[Span]:
+        """Rule 5 for the spans of a text's pieces, whose numbers are given."""
         cut_spans = []
-        for piece_id, span in zip(piece_ids, spans):
-            if piece_id in self.digit_comma:
-                cut_spans += _cut_span(self.digit_comma[piece_id], *span)
+        for number, span in zip(numbers, spans):
+            if number in self.digit_comma:
+                start, end = span
+                cut_spans += _cut_span(self.digit_comma[number], start, end)
             else:
                 cut_spans.append(span)
         return cut_spans
 
 
 def _load_piece_model(path: str | os.PathLike) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
-    """A sentencepiece model and all its pieces."""
+    """A sentencepiece model and all its pieces.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such piece model; --piece_model_path names another, and "

@@ -28,7 +28,7 @@ UNK = "[UNK]"
 MASK = "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
 QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `reader.tokenization`
-# The name of the piece model in the folders of PaddleNLP and Hugging Face.
+# The name of the piece model beside the weights: of ERNIE-M in PaddleNLP and Hugging Face, and of XLM-R.
 ERNIE_M_PIECES = "sentencepiece.bpe.model"
 XLM_R_PIECES = "sentencepiece.bpe.model"
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
@@ -45,14 +45,14 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     Raises:
         UserError: the file is missing or malformed, or one of the five special tokens is missing.
     """
-    lines = read_bytes(path, "; see --vocab_path").removesuffix(b"\n").split(b"\n")
+    content = read_bytes(path, advice="; see --vocab_path")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
-    for number, line_bytes in enumerate(lines):
+    for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):
         place = f"{path}, line {number + 1}"
+        encoding = "utf-8-sig" if number == 0 else "utf-8"  # the first line may begin with a byte order mark
         try:
-            # A byte order mark may stand before the first line.
-            line = line_bytes.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
+            line = line_bytes.removesuffix(b"\r").decode(encoding)
         except UnicodeDecodeError as error:
             raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
         token, tab, id_text = line.rpartition("\t")
@@ -60,13 +60,14 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
             token = line
             id_text = str(number)
         id_text = id_text.strip()
-        is_short_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
-        if not (is_short_number and int(id_text) < _MAX_IDS):
+        is_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
+        if not is_number or int(id_text) >= _MAX_IDS:
             raise UserError(f"{place}: '{id_text}' is no id below {_MAX_IDS:,} (token<TAB>id)")
-        if token in vocab or int(id_text) in ids:
+        id_ = int(id_text)
+        if token in vocab or id_ in ids:
             raise UserError(f"{place}: the token '{token}' or its id {id_text} occurs twice")
-        vocab[token] = int(id_text)
-        ids.add(int(id_text))
+        vocab[token] = id_
+        ids.add(id_)
     missing = [token for token in SPECIAL_TOKENS if token not in vocab]
     if missing:
         raise UserError(
@@ -95,7 +96,7 @@ def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
 
 
 def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
-    """Write `token<TAB>id` lines in the order of the ids, atomically."""
+    """Write `token<TAB>id` lines in the order of the ids; the file appears whole or not at all."""
     with atomic_file(path, "w", newline="\n") as file:
         for token in sorted(vocab, key=vocab.get):
             file.write(f"{token}\t{vocab[token]}\n")
@@ -153,6 +154,7 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
     (folder / "tokenizer.json").write_text(as_json(_tokenizer_json(tokenizer, model)), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+    # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
     roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
     for role, token in roles.items():
         settings[f"{role}_token"] = XLM_R_NAMES[token]
@@ -183,8 +185,8 @@ def read_unigram(path: Path, need: str) -> "ModelProto":
 
 
 def _token_list(tokenizer: "Tokenizer") -> list[str]:
-    """The token of each id, from 0; a name for ids that have no token."""
-    tokens = [f"<no token {i}>" for i in range(tokenizer.vocab_size)]
+    """The token of each id, from 0; a made-up name for an id without a token."""
+    tokens = [f"<no token {id_}>" for id_ in range(tokenizer.vocab_size)]
     for token, id_ in tokenizer.vocab.items():
         tokens[id_] = token
     return tokens
@@ -242,23 +244,26 @@ def _scored_pieces(tokenizer: "Tokenizer", model: "ModelProto") -> list[list[Any
 
     The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
     """
-    scores = {piece.piece: piece.score for piece in model.pieces}
+    scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
     losing_score = 10 * min(scores.values()) - 10
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
-    return [
-        [XLM_R_NAMES.get(token, token), scores.get(token, losing_score)] for token in _token_list(tokenizer)
-    ]
+    scored_pieces = []
+    for token in _token_list(tokenizer):
+        name = XLM_R_NAMES.get(token, token)
+        scored_pieces.append([name, scores.get(token, losing_score)])
+    return scored_pieces
 
 
 def _normalizers(model: "ModelProto") -> list[dict[str, Any]]:
     """Rules 1 to 3 of `reader.tokenization`, then the piece model's own table of characters."""
     rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]  # rule 1
-    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))  # rule 2
+    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))  # rule 2: && is "and"
     rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))  # rule 3
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
         rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
-    return [*rules, _replace({"Regex": " {2,}"}, " ")]
+    rules.append(_replace({"Regex": " {2,}"}, " "))  # sentencepiece makes one space of several
+    return rules
 
 
 def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:

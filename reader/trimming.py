@@ -41,34 +41,45 @@ class TrimmedVocabulary(NamedTuple):
         """
         lines = 0
         changed_lines = 0
-        tokens = np.zeros(2, np.int64)  # before and after trimming
-        unknown = np.zeros(2, np.int64)
+        before = TokenCounts(tokens=0, unknown=0)
+        after = TokenCounts(tokens=0, unknown=0)
         for block in _blocks(text):
             lines += len(block)
             rows = untrimmed.encode_batch(block)
             trimmed_rows = self.tokenizer.encode_batch(block)
             for ids, new_ids in zip(rows, trimmed_rows):
-                ids_after = [int(self.old_ids[new_id]) for new_id in new_ids]
+                ids_after = [int(self.old_ids[new_id]) for new_id in new_ids]  # comparable with `ids`
                 if ids_after != ids:
                     changed_lines += 1
-                tokens += [len(ids), len(ids_after)]
-                unknown += [ids.count(untrimmed.unk_id), ids_after.count(untrimmed.unk_id)]
-        return Fallback(lines, changed_lines, tuple(tokens.tolist()), tuple(unknown.tolist()))
+                before = before.with_line(ids, untrimmed.unk_id)
+                after = after.with_line(ids_after, untrimmed.unk_id)
+        return Fallback(lines, changed_lines, before, after)
+
+
+class TokenCounts(NamedTuple):
+    """The number of all tokens of a text, and that of [UNK] among them."""
+
+    tokens: int
+    unknown: int
+
+    def with_line(self, ids: list[int], unk_id: int) -> "TokenCounts":
+        """The counts with those of a further line."""
+        return TokenCounts(self.tokens + len(ids), self.unknown + ids.count(unk_id))
 
 
 class Fallback(NamedTuple):
-    """How a trimmed vocabulary cuts a text, beside the untrimmed one.
+    """How far a text falls back to other tokens, such as smaller pieces, if a vocabulary is trimmed.
 
     Attributes:
         lines: number of lines of the text.
         changed_lines: how many of them have other tokens after trimming.
-        tokens, unknown: the number of all tokens, and that of [UNK], before and after trimming.
+        before, after: the counts before and after trimming.
     """
 
     lines: int
     changed_lines: int
-    tokens: tuple[int, int]
-    unknown: tuple[int, int]
+    before: TokenCounts
+    after: TokenCounts
 
 
 def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1) -> TrimmedVocabulary:
@@ -92,14 +103,14 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
     counts = _count_pieces(tokenizer, texts)
     # The pieces that stay, by their numbers in the piece model, which are not the ids of the vocabulary.
     numbers = {number for number, count in counts.items() if count >= min_count}
-    tokens = _needed_by_rule_5(tokenizer, model, numbers)
+    tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`
     # Only normal pieces can go: unknown, control, user-defined pieces and bytes all stay.
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
     # The characters of all pieces of the text stay, also of those that are less often in it than `min_count`.
     characters: set[str] = set()
     for number in counts.keys() & set(normal):
         characters.update(model.pieces[number].piece)
-    _keep_pieces(model, normal, numbers, texts=tokens | characters)
+    _keep_pieces(model, normal, numbers, pieces=tokens | characters)
 
     tokens |= {piece.piece for piece in model.pieces}  # of the model, which is smaller now
     tokens |= set(SPECIAL_TOKENS)
@@ -108,9 +119,8 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
     (folder / "piece.model").write_bytes(model.SerializeToString())
     write_vocab({token: id_ for id_, token in enumerate(tokens_in_order)}, folder / "vocab.txt")
     trimmed = Tokenizer(folder / "vocab.txt", folder / "piece.model")
-    return TrimmedVocabulary(
-        trimmed, np.array([tokenizer.vocab[token] for token in tokens_in_order], np.int64)
-    )
+    old_ids = [tokenizer.vocab[token] for token in tokens_in_order]
+    return TrimmedVocabulary(trimmed, np.array(old_ids, np.int64))
 
 
 def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
@@ -138,22 +148,27 @@ def _needed_by_rule_5(tokenizer: Tokenizer, model: "ModelProto", numbers: set[in
     return tokens
 
 
-def _keep_pieces(model: "ModelProto", normal: Sequence[int], numbers: set[int], texts: set[str]) -> None:
-    """Remove the normal pieces, except those with these numbers or texts, and what sentencepiece needs."""
-    # The penalty of an unknown character follows from the lowest score, the bonus of a user-defined piece
-    # from the highest.
+def _keep_pieces(model: "ModelProto", normal: Sequence[int], numbers: set[int], pieces: set[str]) -> None:
+    """Remove most of the normal pieces from a model.
+
+    Args:
+        normal: the numbers of the normal pieces.
+        numbers, pieces: what stays, by number or by text.
+    """
+    # Two more stay for sentencepiece. The penalty of an unknown character follows from the lowest score, the
+    # bonus of a user-defined piece from the highest.
     by_score = sorted(normal, key=lambda number: model.pieces[number].score)
-    removed = set(normal) - numbers - {by_score[0], by_score[-1]}
-    pieces = []
+    removable = set(normal) - numbers - {by_score[0], by_score[-1]}
+    kept = []
     for number, piece in enumerate(model.pieces):
-        if number not in removed or piece.piece in texts:
-            pieces.append(piece)
+        if number not in removable or piece.piece in pieces:
+            kept.append(piece)
     del model.pieces[:]
-    model.pieces.extend(pieces)
+    model.pieces.extend(kept)
 
 
 def _blocks(path: Path) -> Iterator[list[str]]:
-    """The lines of a file, some thousand at a time."""
+    """Yield the lines of a file, _BLOCK at a time."""
     sentences = Sentences(path)
     for start in range(0, len(sentences), _BLOCK):
         stop = min(start + _BLOCK, len(sentences))

@@ -113,7 +113,7 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
     Raises:
         UserError: a required column is missing, or the file is no text.
     """
-    header = _cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
+    header = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
     missing = [name for name in required if name not in header]
     if missing:
         raise UserError(
@@ -129,7 +129,7 @@ def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> li
     Raises:
         UserError: there are not as many cells as the header has columns, or the line is not UTF-8.
     """
-    cells = _cells(decode(line, path, number))
+    cells = split_cells(decode(line, path, number))
     if len(cells) != len(header):
         raise UserError(
             f"{path}, line {number}: {len(cells)} columns, but the header names {len(header)} "
@@ -175,7 +175,7 @@ def refuse_compressed(content: bytes, path: Path) -> None:
             raise UserError(f"{path}: the file is compressed; unpack it first with {program}")
 
 
-def _cells(line: str) -> list[str]:
+def split_cells(line: str) -> list[str]:
     """The cells of a line with its line end."""
     return line.rstrip("\r\n").split("\t")
 

@@ -119,10 +119,10 @@ def test_faults_are_one_line_with_their_place(write, tmp_path, content, expected
 
 
 def test_windows_by_hand():
-    """A window is (start, end, first_start, last_start), in tokens.
+    """A window is (start, end, answers_from, answers_to), in tokens.
 
-    It has the tokens from start to end - 1, and its answers begin at the tokens from first_start to
-    last_start - 1.
+    It has the tokens from start to end - 1, and its answers begin at the tokens from answers_from to
+    answers_to - 1.
     """
     assert cut_windows(0, room=10, stride=4) == []
     assert cut_windows(10, room=10, stride=4) == [(0, 10, 0, 10)]
@@ -144,12 +144,12 @@ def test_an_answer_that_begins_at_a_token_is_of_one_window(room, stride):
 
     for length in range(1, 60):
         windows = cut_windows(length, room, stride)
-        starts = [token for window in windows for token in range(window.first_start, window.last_start)]
+        starts = [token for window in windows for token in range(window.answers_from, window.answers_to)]
         assert starts == list(range(length))
         for window in windows:
-            assert window.start <= window.first_start <= window.last_start <= window.end
+            assert window.start <= window.answers_from <= window.answers_to <= window.end
             assert window.end <= window.start + room
-            for token in range(window.first_start, window.last_start):
+            for token in range(window.answers_from, window.answers_to):
                 if not room <= token < length - room:
                     continue  # near an end of the context, which has no text on that side
                 margins = [margin(token, part) for part in windows if part.start <= token < part.end]

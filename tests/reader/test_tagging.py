@@ -159,8 +159,8 @@ def test_windows():
 def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
     """There is room for 12 pieces, so the overlap has 3: words 9, 10 and 11. Every word has one piece."""
     first, second = cut_windows([1] * 20, room=12)
-    assert (first.last, second.first) == (12, 9)
-    assert (first.tagged_last, second.tagged_first) == (11, 11)  # the first word of the second window is 11
+    assert (first.end, second.start) == (12, 9)
+    assert (first.tagged_end, second.tagged_start) == (11, 11)  # the first word of the second window is 11
 
 
 def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
@@ -178,20 +178,20 @@ def test_windows_of_random_sentences(seed):
     longest_word = min(room, int(rng.integers(2, 40)))  # pieces
     sizes = rng.integers(1, longest_word + 1, rng.integers(1, 200)).tolist()
     windows = cut_windows(sizes, room)
-    tagged = [word for window in windows for word in range(window.tagged_first, window.tagged_last)]
+    tagged = [word for window in windows for word in range(window.tagged_start, window.tagged_end)]
     assert tagged == list(range(len(sizes)))
     for window in windows:
-        assert window.first <= window.tagged_first < window.tagged_last <= window.last
-        assert sum(sizes[window.first : window.last]) <= room
+        assert window.start <= window.tagged_start < window.tagged_end <= window.end
+        assert sum(sizes[window.start : window.end]) <= room
     for window, following in pairwise(windows):
-        assert window.first < following.first <= window.last < following.last
-        assert sum(sizes[window.first : window.last + 1]) > room  # not one word more would fit
-        assert sum(sizes[following.first : window.last]) <= room // 4
+        assert window.start < following.start <= window.end < following.end
+        assert sum(sizes[window.start : window.end + 1]) > room  # not one word more would fit
+        assert sum(sizes[following.start : window.end]) <= room // 4
         # In the overlap each word is tagged where it stands farther from the edge, by pieces.
-        for word in range(following.first, window.last):
-            before = sum(sizes[following.first : word])
-            after = sum(sizes[word + 1 : window.last])
-            if word < window.tagged_last:
+        for word in range(following.start, window.end):
+            before = sum(sizes[following.start : word])
+            after = sum(sizes[word + 1 : window.end])
+            if word < window.tagged_end:
                 assert after >= before
             else:
                 assert before >= after
