@@ -32,14 +32,16 @@ def prepare_bucc(sources: Sequence[Path], output: Path) -> None:
     rows = [["split", "language", "sentences", "English", "pairs"]]
     for language in LANGUAGES:
         for name, split in SPLITS.items():
-            stem = f"{language}-en.{name}"
-            paths = [path for source in sources for path in sorted(source.rglob(f"{stem}.{language}"))]
+            paths: list[Path] = []
+            for source in sources:
+                paths += sorted(source.rglob(f"{language}-en.{name}.{language}"))
             if paths:  # of several, the first counts
                 counts = _prepare_pair(paths[0], language, output / split / f"{language}-en")
-                rows.append([split, language, *(f"{count:,}" for count in counts)])
+                rows.append([split, language, *[f"{count:,}" for count in counts]])
     if len(rows) == 1:  # the header alone
+        names = ", ".join(str(source) for source in sources)
         raise UserError(
-            f"{', '.join(map(str, sources))}: no file of BUCC 2018 there, such as de-en.sample.de; unpack "
+            f"{names}: no file of BUCC 2018 there, such as de-en.sample.de; unpack "
             "bucc2018-de-en.sample-gold.tar.bz2"
         )
     print("", in_columns(rows), "", f"written to {output}", sep="\n")
@@ -55,21 +57,22 @@ def _prepare_pair(path: Path, language: str, target: Path) -> tuple[int, int, in
     Returns:
         The numbers of sentences of the language, of English sentences, and of gold pairs.
     """
-    texts: dict[str, dict[str, str]] = {}  # language -> id -> sentence
-    for side in (language, "en"):
-        texts[side] = sentences_by_id(path.with_suffix(f".{side}"))
-        _write_lines(f"{target}.{side}", texts[side].values())
-        _write_lines(f"{target}.{side}.ids", texts[side].keys())
+    sentences = sentences_by_id(path)
+    english = sentences_by_id(path.with_suffix(".en"))
+    for side, by_id in ((language, sentences), ("en", english)):
+        _write_lines(f"{target}.{side}", by_id.values())
+        _write_lines(f"{target}.{side}.ids", by_id.keys())
     gold_path = path.with_suffix(".gold")
-    pairs = []  # of ids
-    for number, (source, translation) in enumerate(_rows(gold_path), 1):
-        if source not in texts[language] or translation not in texts["en"]:
-            raise UserError(f"{gold_path}, line {number}: {source} or {translation} is no id of a sentence")
-        pairs.append((source, translation))
-    _write_lines(f"{target}.gold.ids.tsv", ["\t".join(pair) for pair in pairs])
-    gold = [f"{texts[language][source]}\t{texts['en'][translation]}" for source, translation in pairs]
+    gold_ids = []  # lines
+    gold = []
+    for number, (id_, english_id) in enumerate(_rows(gold_path), 1):
+        if id_ not in sentences or english_id not in english:
+            raise UserError(f"{gold_path}, line {number}: {id_} or {english_id} is no id of a sentence")
+        gold_ids.append(f"{id_}\t{english_id}")
+        gold.append(f"{sentences[id_]}\t{english[english_id]}")
+    _write_lines(f"{target}.gold.ids.tsv", gold_ids)
     _write_lines(f"{target}.gold.tsv", gold)
-    return len(texts[language]), len(texts["en"]), len(pairs)
+    return len(sentences), len(english), len(gold)
 
 
 def sentences_by_id(path: Path) -> dict[str, str]:
@@ -87,7 +90,7 @@ def sentences_by_id(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
-    """The two cells of each line; a tab in the second one is a space.
+    """The two cells of each line. White space in the second one becomes single spaces.
 
     Raises:
         UserError: the file cannot be read, or a line has one cell.
@@ -102,5 +105,6 @@ def _rows(path: Path) -> list[tuple[str, str]]:
 
 
 def _write_lines(path: str, lines: Iterable[str]) -> None:
+    """Write lines to a file, which appears whole or not at all."""
     with atomic_file(path, "w", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)

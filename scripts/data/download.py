@@ -29,32 +29,38 @@ def download(url: str, path: Path) -> str:
     """
     print(f"downloading {url}", flush=True)
     part = path.with_name(path.name + ".part")
-    version = path.with_name(path.name + ".version")  # of the server's file, so that two are never mixed
+    version = path.with_name(path.name + ".version")  # the tag of the server's file: two are never mixed
     part.parent.mkdir(parents=True, exist_ok=True)
-    tag = version.read_text() if version.is_file() else ""
-    size = 0  # bytes to continue after; without a tag the part may be of another version
-    if part.exists() and tag:
+    tag_of_part = version.read_text() if version.is_file() else ""
+    size = 0  # bytes to continue after; without a tag the part may be of another version of the file
+    if part.exists() and tag_of_part:
         size = part.stat().st_size
-    # The server sends the rest, or all if its file has another tag now.
-    headers = {"Range": f"bytes={size}-", "If-Range": tag} if size else {}
+    headers = {}
+    if size > 0:  # the server sends the rest, or all if its file has another tag now
+        headers = {"Range": f"bytes={size}-", "If-Range": tag_of_part}
     request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as reply:
-            if reply.status != 206:  # the server sends the file from its start
+            if reply.status != 206:  # not "partial content": the server sends the file from its start
                 size = 0
             tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
-            version.write_text("" if tag.startswith("W/") else tag)  # a weak tag may stand for two files
-            length = reply.headers.get("Content-Length")
-            total = size + int(length) if length else None
+            if tag.startswith("W/"):  # a weak tag may stand for two files
+                tag = ""
+            version.write_text(tag)
+            length = reply.headers.get("Content-Length")  # of what is sent now
+            total = None  # bytes of the whole file, if the server says it
+            if length:
+                total = size + int(length)
+            mode = "ab" if size > 0 else "wb"
             bar = {"total": total, "initial": size, "desc": path.name, "mininterval": 10}
             with (
                 unwritable_is_a_user_error(part),
-                open(part, "ab" if size else "wb") as file,
+                open(part, mode) as file,
                 tqdm.wrapattr(file, "write", **bar) as file_with_bar,
             ):
                 shutil.copyfileobj(reply, file_with_bar, 1 << 20)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is not a part of this file
+        if error.code == 416:  # "range not satisfiable": the part is not a part of this file
             part.unlink(missing_ok=True)
         return f"the server answers {error.code} {error.reason}"
     except (OSError, HTTPException) as error:
@@ -68,7 +74,14 @@ def download(url: str, path: Path) -> str:
 
 
 def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
-    """Download the files that are not there yet. Returns a line for each that could not be fetched."""
+    """Download the files that are not there yet.
+
+    Args:
+        urls: where a file goes -> where it comes from.
+
+    Returns:
+        A line for each that could not be fetched.
+    """
     faults = []
     for path, url in urls.items():
         if not path.is_file():

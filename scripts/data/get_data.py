@@ -16,7 +16,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reader.bitext import TATOEBA, read_bitexts
-from scripts.data import prepare
+from scripts.data import bucc, prepare
 from scripts.data.download import LARGEST_ARCHIVE, fetch_missing, refuse_faults
 from utils.command_line import Parser
 from utils.errors import UserError, run
@@ -44,7 +44,22 @@ class Part(NamedTuple):
     files: Sequence[str]
 
 
-TATOEBA_CODES = tuple(TATOEBA.values())  # "deu" for German
+def tatoeba_files() -> list[str]:
+    """Both files of each language."""
+    names = []
+    for code in TATOEBA.values():  # "deu" for German
+        names += [f"tatoeba.{code}-eng.{code}", f"tatoeba.{code}-eng.eng"]
+    return names
+
+
+def bucc_archives() -> list[str]:
+    """The archives of each language."""
+    names = []
+    for language in bucc.LANGUAGES:
+        names += [f"bucc2018-{language}-en.{split}-gold.tar.bz2" for split in bucc.SPLITS]
+    return names
+
+
 PARTS = {
     "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
     "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
@@ -56,20 +71,8 @@ PARTS = {
     "tydiqa": Part(
         "tydiqa", f"{GOOGLE}/tydiqa/v1.1", ["tydiqa-goldp-v1.1-train.json", "tydiqa-goldp-v1.1-dev.tgz"]
     ),
-    "tatoeba": Part(
-        "",
-        f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1",
-        [f"tatoeba.{code}-eng.{side}" for code in TATOEBA_CODES for side in (code, "eng")],
-    ),
-    "bucc": Part(
-        "bucc",
-        LIMSI,
-        [
-            f"bucc2018-{language}-en.{split}-gold.tar.bz2"
-            for language in ("de", "fr", "ru", "zh")
-            for split in ("sample", "training")
-        ],
-    ),
+    "tatoeba": Part("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", tatoeba_files()),
+    "bucc": Part("bucc", LIMSI, bucc_archives()),
     "udpos": Part("udpos", f"{LINDAT}/1-3105", ["ud-treebanks-v2.5.tgz"]),
 }
 BY_HAND = {
@@ -96,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         if part not in PARTS:
             parser.error(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
     faults = []
-    fetched = []
+    fetched = []  # the parts whose files are all there
     for part in options.parts or PARTS:
         faults_of_part = fetch_missing(addresses(options.data, part))
         faults += faults_of_part
@@ -104,7 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
             fetched.append(part)
     if "tatoeba" in fetched:
         check_tatoeba(options.data / "tatoeba")
-    for task in dict.fromkeys(PARTS[part].task for part in fetched):
+    tasks = dict.fromkeys(PARTS[part].task for part in fetched)  # several parts may have the same task
+    for task in tasks:
         if task:
             prepare_task(options.data, task)
     refuse_faults(faults)
@@ -138,7 +142,7 @@ def prepare_task(data: Path, task: str) -> None:
     Raises:
         UserError: an archive or a file in it is damaged.
     """
-    sources = []
+    sources = []  # files and unpacked folders
     unpacked = []
     for name, part in PARTS.items():
         paths = list(addresses(data, name))
@@ -185,6 +189,11 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def _check_size(archive: Path, size: int) -> None:
+    """Refuse an archive whose files have too many bytes.
+
+    Raises:
+        UserError: they have.
+    """
     if size > LARGEST_ARCHIVE:
         raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; delete it")
 

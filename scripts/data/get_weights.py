@@ -28,7 +28,7 @@ VOCAB_FILES = ("vocab.txt", "piece.model")
 VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 PARTS = ("vocab", *HIDDEN_SIZE)
-ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
+ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")  # prefixes
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,7 +55,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def get_vocabulary(configs: Path) -> list[str]:
-    """Fetch vocab.txt and piece.model to a folder and check them. Returns a line for each that is missing."""
+    """Fetch vocab.txt and piece.model to a folder and check them.
+
+    Returns:
+        A line for each that could not be fetched.
+    """
     paths = [configs / name for name in VOCAB_FILES]
     faults = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in paths})
     if not faults:
@@ -64,7 +68,11 @@ def get_vocabulary(configs: Path) -> list[str]:
 
 
 def get_parameters(configs: Path, size: str) -> list[str]:
-    """Fetch the weights of a size, check and unpack them. Returns a line if they are missing."""
+    """Fetch the weights of a size, check and unpack them.
+
+    Returns:
+        A line if they could not be fetched.
+    """
     target = configs / size / "params"
     if target.is_dir():
         check_parameters(target, size)
@@ -92,7 +100,7 @@ def check_vocabulary(vocab: Path, pieces: Path) -> None:
 
 
 def unpack(archive: Path, target: Path, size: str) -> None:
-    """Unpack the files beside `word_embedding`, and delete the archive.
+    """Unpack the files beside `word_embedding` to a new folder, check them, and delete the archive.
 
     Raises:
         UserError: it is not an archive, or it has something else.
@@ -103,18 +111,18 @@ def unpack(archive: Path, target: Path, size: str) -> None:
             members = [member for member in tar if member.isfile()]
             if sum(member.size for member in members) > LARGEST_ARCHIVE:
                 raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M")
-            paths = {member: Path(member.name) for member in members}
-            folders_of_weights = {path.parent for path in paths.values() if path.name == "word_embedding"}
-            for member, path in paths.items():
+            path_of = {member: Path(member.name) for member in members}  # the path in the archive
+            folders_of_weights = {path.parent for path in path_of.values() if path.name == "word_embedding"}
+            for member, path in path_of.items():
                 if path.parent in folders_of_weights:
-                    # Only the name in the archive is used, so nothing is written outside of the folder.
+                    # Only the last part of the path is used, so nothing is written outside of the folder.
                     with tar.extractfile(member) as content, open(folder / path.name, "wb") as file:
                         shutil.copyfileobj(content, file, 1 << 20)
             check_parameters(folder, size)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
     archive.unlink()
-    print(f"{size}: {target}, {sum(1 for _ in target.iterdir())} files")
+    print(f"{size}: {target}, {len(list(target.iterdir()))} files")
 
 
 def check_parameters(folder: Path, size: str) -> None:
@@ -128,7 +136,7 @@ def check_parameters(folder: Path, size: str) -> None:
         raise UserError(f"{folder}: no word_embedding in it, so these are not the weights of ERNIE-M")
     for file in folder.iterdir():
         if file.name.startswith(ENCODER_FILES):
-            fluid.read_header(file)
+            fluid.read_header(file)  # only for its errors
     shape = fluid.read_header(table).shape
     expected = (VOCAB_SIZE, HIDDEN_SIZE[size])
     if shape != expected:

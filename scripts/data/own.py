@@ -18,14 +18,15 @@ from typing import NamedTuple
 
 from reader.bitext import Sentences
 from reader.task_files import write_places
+from scripts.data.sources import files_in
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test")
 _FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[a-z]{2})\.tsv")
-_COLUMNS = {2: ("text_a", "label"), 3: ("text_a", "text_b", "label")}  # by their number
-_MOST_NAMES = 10  # of files that are not read
+_COLUMNS = {2: ("text_a", "label"), 3: ("text_a", "text_b", "label")}  # number of columns -> their names
+_MOST_NAMES = 10  # that are printed of files that are not read
 
 
 class OwnFile(NamedTuple):
@@ -88,7 +89,7 @@ def prepare_own(sources: Sequence[Path], output: Path) -> None:
 def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
     """The files in the sources whose names are known, by split and language; English is first.
 
-    Files below `output` are passed over. The names of all other files are printed.
+    Files below `output` are passed over. Files that are not used are named on the console.
 
     Raises:
         UserError: a source does not exist, or there is no training file.
@@ -96,17 +97,17 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
     files: dict[tuple[str, str], OwnFile] = {}  # (split, language) -> file
     unread = []
     for source in sources:
-        for path in _paths_in(source):
-            if output.resolve() in path.resolve().parents:
-                continue
+        for path in files_in(source, output):
             match = _FILE_NAME.fullmatch(path.name)
             if not match:
                 unread.append(str(path))
                 continue
-            file = OwnFile(path, match["split"], match["language"])
-            first_file = files.setdefault((file.split, file.language), file)
-            if first_file is not file:
-                print(f"not used: {path}; {file.split} {file.language} is {first_file.path}")
+            split = match["split"]
+            language = match["language"]
+            if (split, language) in files:
+                print(f"not used: {path}; {split} {language} is {files[split, language].path}")
+            else:
+                files[split, language] = OwnFile(path, split, language)
     if unread:
         names = ", ".join(unread[:_MOST_NAMES])
         if len(unread) > _MOST_NAMES:
@@ -120,22 +121,10 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
     return sorted(files.values(), key=_order)
 
 
-def _paths_in(source: Path) -> list[Path]:
-    """The files in a folder and its sub-folders, in alphabetical order; or the one file that is the source.
-
-    Raises:
-        UserError: there is no such source.
-    """
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
-    if source.is_file():
-        return [source]
-    return sorted(path for path in source.rglob("*") if path.is_file())
-
-
 def _order(file: OwnFile) -> tuple[int, bool, str]:
     """A sort key."""
-    return SPLITS.index(file.split), file.language != "en", file.language
+    is_other = file.language != "en"  # False is before True, so English is first
+    return SPLITS.index(file.split), is_other, file.language
 
 
 def refuse_earlier_files(output: Path, files: Sequence[OwnFile]) -> None:
@@ -168,7 +157,7 @@ def read_own(path: Path) -> OwnTable:
     while rows and rows[-1] == [""]:  # blank lines at the end
         rows.pop()
     width = len(rows[0]) if rows else 0
-    columns = _COLUMNS.get(width, ())
+    columns = _COLUMNS.get(width, ())  # (): no file has so many columns, and its first line is an error
     first_line = 1
     if rows and tuple(rows[0]) == columns:
         rows.pop(0)
@@ -211,7 +200,7 @@ def labels_of_training(tables: Mapping[OwnFile, OwnTable]) -> set[str]:
         if file.split == "train":
             counts.update(table.labels())
             paths.append(str(file.path))
-    if 2 * len(counts) > counts.total():
+    if 2 * len(counts) > counts.total():  # on average a label has fewer than two rows
         raise UserError(
             f"{', '.join(paths)}: {len(counts):,} labels in {counts.total():,} rows; is the last column the "
             "label?"
@@ -248,7 +237,8 @@ def write_language_maps(output: Path, files: Sequence[OwnFile]) -> None:
     languages: dict[str, list[str]] = {split: [] for split in SPLITS}
     for file in files:
         languages[file.split].append(file.language)
-    # Without a dev file, a call of own.sh without --do_val false then names the file that is missing.
+    # own.sh evaluates the languages of lang_map.json. If there is no dev file, these are the languages of the
+    # training files, and own.sh says which dev file is missing, unless it has --do_val false.
     write_places(output / "lang_map.json", languages["dev"] or languages["train"])
     if languages["test"]:
         write_places(output / "test" / "lang_map.json", languages["test"])
@@ -267,7 +257,8 @@ def table_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -
     counts: dict[str, Counter[str]] = {}  # split -> label -> number of rows
     for file, table in tables.items():
         counts.setdefault(file.split, Counter()).update(table.labels())
-    lines = [["label", *counts]]
+    lines = [["label", *counts.keys()]]
     for label in labels:
-        lines.append([label, *(f"{of_split[label]:,}" for of_split in counts.values())])
+        numbers = [f"{counts_of_split[label]:,}" for counts_of_split in counts.values()]
+        lines.append([label, *numbers])
     return in_columns(lines)

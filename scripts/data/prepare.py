@@ -22,6 +22,7 @@ from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, 
 from reader.task_files import write_places
 from scripts.data.bucc import prepare_bucc
 from scripts.data.own import prepare_own
+from scripts.data.sources import files_in
 from scripts.data.treebank import PARTS_OF_SPEECH, read_sentences
 from utils.command_line import Parser
 from utils.errors import UserError, run
@@ -78,7 +79,7 @@ class Prepared(NamedTuple):
     Attributes:
         content: the file to write.
         labels: all labels of its rows; () for questions.
-        counts: column of the printed table -> number, such as "rows".
+        counts: column of the printed table, such as "rows" -> its number.
     """
 
     language: str
@@ -103,22 +104,27 @@ class DataSet:
     def recognise(self, path: Path) -> DataFile | None:
         """The file with the split and the language that its name says; None if the name is not known."""
         for pattern in self.names:
+            # A pattern may begin with the name of the folder.
             match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
-            if match:
-                groups = match.groupdict()
-                split = groups.get("split", "train")
-                language = groups.get("language")
-                language = RENAMED.get(language, language)
-                if self.only_these_languages and language not in self.languages:
-                    return None
-                return DataFile(path, RENAMED.get(split, split), language)
+            if not match:
+                continue
+            groups = match.groupdict()
+            split = groups.get("split", "train")  # a pattern of training files alone has no such group
+            language = groups.get("language")
+            split = RENAMED.get(split, split)
+            language = RENAMED.get(language, language)
+            if self.only_these_languages and language not in self.languages:
+                return None
+            return DataFile(path, split, language)
         return None
 
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
         """A sort key for (split, language)."""
         split, language = key
-        order = [*self.languages, language]  # a language that is not listed comes after all that are
-        return SPLITS.index(split), order.index(language), language
+        place = len(self.languages)  # a language that is not listed comes after all that are
+        if language in self.languages:
+            place = self.languages.index(language)
+        return SPLITS.index(split), place, language
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,8 +157,9 @@ def main(arguments: list[str] | None = None) -> None:
                 prepared = joined(path.read_bytes(), written[key], prepared)
             with atomic_file(path) as target:
                 target.write(prepared.content)
-            # The rows are on disk; keep the header alone.
-            written[key] = prepared._replace(content=prepared.content.partition(b"\n")[0])
+            # The rows are on disk; keep the header alone, not the whole file.
+            header, _, _ = prepared.content.partition(b"\n")
+            written[key] = prepared._replace(content=header)
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
     print("", table(written), "", f"written to {output}", sep="\n")
@@ -166,17 +173,20 @@ def joined(content: bytes, before: Prepared, prepared: Prepared) -> Prepared:
         before: the first file, of whose content only the header is kept.
         prepared: the second file.
     """
-    rows = prepared.content.partition(b"\n")[2]
-    counts = Counter(before.counts) + Counter(prepared.counts)
+    _, _, rows = prepared.content.partition(b"\n")  # without the header
+    counts = Counter(before.counts) + Counter(prepared.counts)  # column by column
     return prepared._replace(content=content + rows, counts=counts)
 
 
 def table(written: Mapping[tuple[str, str], Prepared]) -> str:
     """What was written: a row for each split and language, and a column for each thing that was counted."""
-    columns = list(dict.fromkeys(column for prepared in written.values() for column in prepared.counts))
+    columns: list[str] = []  # in the order in which they occur
+    for prepared in written.values():
+        columns += [column for column in prepared.counts if column not in columns]
     rows = [["split", "language", *columns]]
     for (split, language), prepared in written.items():
-        rows.append([split, language, *(f"{prepared.counts.get(column, 0):,}" for column in columns)])
+        counts = [f"{prepared.counts.get(column, 0):,}" for column in columns]
+        rows.append([split, language, *counts])
     return in_columns(rows)
 
 
@@ -188,16 +198,10 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
     """
     files = []
     for source in sources:
-        if not source.exists():
-            raise UserError(f"{source}: no such file or folder")
-        paths = [source]
-        if source.is_dir():
-            paths = sorted(path for path in source.rglob("*") if path.is_file())
         files_of_source = []
-        for path in paths:
+        for path in files_in(source, output):
             file = data_set.recognise(path)
-            is_output = output.resolve() in path.resolve().parents
-            if file is not None and not is_output:
+            if file is not None:
                 files_of_source.append(file)
         if not files_of_source:
             raise UserError(
@@ -208,7 +212,11 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
 
 
 def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str], Prepared]) -> None:
-    """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv."""
+    """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv.
+
+    Args:
+        written: (split, language) -> what was written; of its content only the header is needed.
+    """
     languages: dict[str, list[str]] = {split: [] for split in SPLITS}
     for split, language in written:
         languages[split].append(language)
@@ -219,8 +227,10 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
         write_places(output / "test" / "lang_map.json", languages["test"])
     if languages["xquad"]:
         write_places(output / "xquad" / "lang_map.json", languages["xquad"])
-    labels = {label for prepared in written.values() for label in prepared.labels}
-    if not labels:
+    labels: set[str] = set()
+    for prepared in written.values():
+        labels.update(prepared.labels)
+    if not labels:  # questions have none
         return
     names = data_set.label_names(labels)
     write_places(output / "label_map.json", names)
@@ -235,9 +245,8 @@ def evaluation_languages(dev: list[str], test: list[str]) -> list[str]:
 
     If none has both, those that have a dev file, and if none has that, those that have a test file.
     """
-    if not dev or not test:
-        return dev or test
-    return [language for language in dev if language in test] or dev
+    in_both = [language for language in dev if language in test]
+    return in_both or dev or test
 
 
 def join_training_files(folder: Path, languages: Sequence[str], headers: Sequence[bytes]) -> None:
@@ -245,11 +254,11 @@ def join_training_files(folder: Path, languages: Sequence[str], headers: Sequenc
 
     Some files have a last column, qid, that others do not have. Then it is left out.
     """
-    columns = min(header.count(b"\t") for header in headers) + 1
+    columns = min(len(header.split(b"\t")) for header in headers)
     with atomic_file(folder / "train.all.tsv") as joint:
         for number, language in enumerate(languages):
             lines = (folder / f"train.{language}.tsv").read_bytes().splitlines()
-            if number > 0:
+            if number > 0:  # the header of the first language stays
                 lines = lines[1:]
             for line in lines:
                 cells = line.split(b"\t")[:columns]
@@ -260,7 +269,8 @@ def read_lines(path: Path, or_latin: bool = False) -> list[str]:
     """The lines of a file without line ends.
 
     Args:
-        or_latin: read a file that is not UTF-8 as ISO-8859-1.
+        or_latin: read a file that is not UTF-8 as ISO-8859-1. Text with accents in ISO-8859-1 is practically
+            never valid UTF-8.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
@@ -272,7 +282,7 @@ def read_lines(path: Path, or_latin: bool = False) -> list[str]:
         if not or_latin:
             line = content.count(b"\n", 0, error.start) + 1
             raise UserError(f"{path}, line {line}: not UTF-8; fetch or convert the file again") from error
-        text = content.decode("iso-8859-1")  # which with accents is practically never valid UTF-8
+        text = content.decode("iso-8859-1")
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
@@ -300,27 +310,30 @@ def read_table(path: Path) -> PairTable:
         UserError: the file is not UTF-8, or has other columns.
     """
     rows = [line.split("\t") for line in read_lines(path) if line]
-    header = rows[0] if rows else []
+    first_row = rows[0] if rows else []
+    width = len(first_row)
     places = {}
     for name, aliases in ALIASES.items():
         for alias in aliases:
-            if alias in header:
-                places[name] = header.index(alias)
-    if places.keys() >= {*COLUMNS}:
-        return PairTable(places, len(header), rows[1:])
-    if len(header) != len(COLUMNS):
+            if alias in first_row:
+                places[name] = first_row.index(alias)
+    is_header = all(name in places for name in COLUMNS)
+    if is_header:
+        return PairTable(places, width, rows[1:])
+    if width != len(COLUMNS):
         fault = "neither name two texts and a label nor are just these three"
-        raise UserError(f"{path}, line 1: {len(header)} columns, which {fault}")
-    return PairTable({name: place for place, name in enumerate(COLUMNS)}, len(header), rows)
+        raise UserError(f"{path}, line 1: {width} columns, which {fault}")
+    places = {name: place for place, name in enumerate(COLUMNS)}
+    return PairTable(places, width, rows)
 
 
 def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = False) -> Iterator[Prepared]:
-    """The pairs of texts of each language. Rows that cannot be used are left out and counted.
+    """Yield the pairs of texts of each language. Rows that cannot be used are left out and counted.
 
     Args:
         labels: label in the file -> label to write.
-        paraphrases: whether this is PAWS-X. It gets numbers as qids. In its training files, "NS" stands in
-            place of some texts; in dev and test all rows are used, as in XTREME.
+        paraphrases: whether this is PAWS-X. A row without a qid gets its number. In its training files, "NS"
+            stands in place of some texts; in dev and test all rows are used, as in XTREME.
 
     Raises:
         UserError: the columns are not known, or there is no good row.
@@ -329,7 +342,7 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
     columns = list(COLUMNS)
     if paraphrases or "qid" in table.places:
         columns.append("qid")
-    if not paraphrases:
+    if not paraphrases:  # what stands in place of a text that is missing
         no_text = {""}
     elif file.split == "train":
         no_text = {"", "NS"}
@@ -342,8 +355,8 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
         if len(cells) != table.width:
             dropped["malformed"] += 1
             continue
-        row = {"qid": str(number), "language": file.language or ""}  # unless the file has these columns
-        for name, place in table.places.items():
+        row = {"qid": str(number), "language": file.language or ""}
+        for name, place in table.places.items():  # a qid and a language in the file replace these two
             row[name] = cells[place].replace("\r", " ").strip()
         fault = fault_of_row(row, labels, no_text)
         if fault:
@@ -391,11 +404,14 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
                 fault = f"'{cells[-1]}' in the last column is not O, B-<type> or I-<type>"
                 raise UserError(f"{file.path}, line {line}: {fault}")
     prefix = f"{file.language}:"  # which WikiANN has before each word, and CoNLL does not
-    if not all(cells[0].startswith(prefix) for _, rows in sentences for cells in rows):
+    words_of_file: list[str] = []
+    for _, rows in sentences:
+        words_of_file += [cells[0] for cells in rows]
+    if not all(word.startswith(prefix) for word in words_of_file):
         prefix = ""
 
     entities: Counter[str] = Counter()  # type -> number
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
     for _, rows in sentences:
         words, tags = words_and_tags(rows, prefix)
@@ -412,13 +428,17 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     if not counts:
         raise UserError(f"{file.path}: no sentence in it")
     types = sorted(entities, key=_place_of_type)
-    of_types = {type_: entities[type_] for type_ in types}
+    entity_counts = {type_: entities[type_] for type_ in types}
     content = "\n".join([*output_lines, ""]).encode()
-    yield Prepared(file.language, content, types, of_types | counts)
+    yield Prepared(file.language, content, types, {**entity_counts, **counts})
 
 
-def words_and_tags(rows: Iterable[list[str]], prefix: str) -> tuple[list[str], list[str]]:
-    """The words of a sentence without the prefix, and their tags; rows without a word are left out."""
+def words_and_tags(rows: Iterable[Sequence[str]], prefix: str) -> tuple[list[str], list[str]]:
+    """The words of a sentence without the prefix, and their tags; rows without a word are left out.
+
+    Args:
+        rows: the cells of each line, of which the first is the word and the last its tag.
+    """
     words = []
     tags = []
     for word, *_, tag in rows:
@@ -434,8 +454,12 @@ def words_and_tags(rows: Iterable[list[str]], prefix: str) -> tuple[list[str], l
 def _cells(line: str) -> list[str]:
     """The columns of a line; none of a blank line and of -DOCSTART-."""
     # Spaces and tabs alone separate columns: a no-break space belongs to a word.
-    cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
-    if not any(cells) or cells[0] == "-DOCSTART-":
+    if "\t" in line:
+        cells = line.split("\t")
+    else:
+        cells = [cell for cell in line.split(" ") if cell]
+    is_blank = not any(cells)
+    if is_blank or cells[0] == "-DOCSTART-":
         return []
     return cells
 

@@ -79,15 +79,15 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     if model_path.exists():
         raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
     lines: Counter[str] = Counter()  # language -> number of lines
-    for unit in read_sides(options, "counting"):
-        lines[unit.language] += len(unit.lines)
+    for side in read_sides(options, "counting"):
+        lines[side.language] += len(side.lines)
     empty = [language for language, count in lines.items() if count == 0]
     if empty:
         raise UserError(f"no text in {', '.join(empty)}; leave it out")
     total = min(options.sentences, lines.total())  # lines to train on
     rates = {}  # language -> how often each of its lines is sampled, on average
-    for language, share in temperature(lines, options.alpha).items():
-        rates[language] = share * total / lines[language]
+    for language, probability in temperature(lines, options.alpha).items():
+        rates[language] = probability * total / lines[language]
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{total:,}")
     model = io.BytesIO()
@@ -102,7 +102,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
             unk_id=0,
             bos_id=1,
             eos_id=2,
-            pad_id=-1,
+            pad_id=-1,  # none
             normalization_rule_name="nmt_nfkc",
             num_threads=options.threads,
             minloglevel=2,
@@ -136,19 +136,19 @@ class SideOfUnit(NamedTuple):
 
 
 def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
-    """Each line of a language `rates[language]` times on average."""
-    for unit in read_sides(options, "sampling"):
-        uniform = np.random.default_rng([_SEED, *unit.key]).random(len(unit.lines))
-        # A rate of 2.3 repeats a line three times with a probability of 0.3, and twice otherwise.
-        repeats = np.floor(rates[unit.language] + uniform).astype(int)
-        for line, count in zip(unit.lines, repeats.tolist()):
+    """Yield each line of a language `rates[language]` times on average, as the tokenizer normalises it."""
+    for side in read_sides(options, "sampling"):
+        uniform = np.random.default_rng([_SEED, *side.key]).random(len(side.lines))  # in [0, 1)
+        # At a rate of 2.3 a line is sampled three times with a probability of 0.3, and twice otherwise.
+        repeats = np.floor(rates[side.language] + uniform).astype(int)
+        for line, count in zip(side.lines, repeats.tolist()):
             text = normalize(line)
             for _ in range(count):
                 yield text
 
 
 def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
-    """All text in units, one side of a pair after the other.
+    """Yield all text in units, one side of a pair after the other.
 
     Args:
         description: what the progress bar says.
@@ -156,15 +156,17 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
     streams = resolve(options.mono, options.parallel)
     form = TextFormat(options.documents)
     blank_lines = options.documents == "blank"
-    total = sum(source.size for stream in streams for source in stream.sources)
+    total = 0  # bytes
+    for stream in streams:
+        total += sum(source.size for source in stream.sources)
     with closing(Progress(total, description, unit="bytes")) as progress:
         for stream_number, stream in enumerate(streams):
             for source_number, source in enumerate(stream.sources):
                 for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, blank_lines):
-                    sides = read_lines(unit, source, stream.languages, form).sides
-                    for side, (language, lines) in enumerate(zip(stream.languages, sides)):
-                        key = (stream_number, source_number, unit.number, side)
-                        yield SideOfUnit(language, lines, key)
+                    sides = read_lines(unit, source, stream.languages, form).sides  # the lines of each
+                    for side_number, lines in enumerate(sides):
+                        key = (stream_number, source_number, unit.number, side_number)
+                        yield SideOfUnit(stream.languages[side_number], lines, key)
                     progress.update(unit.bytes_read)
 
 

@@ -37,9 +37,9 @@ def read_sentences(lines: Iterable[str], path: Path) -> Iterator[list[tuple[str,
     Raises:
         UserError: a line has another form, or an unknown part of speech; names the line.
     """
-    words: dict[int, Word] = {}
+    words: dict[int, Word] = {}  # by their numbers
     fused: dict[range, str] = {}  # numbers of words -> the form that they have together
-    for number, line in enumerate([*lines, ""], 1):
+    for number, line in enumerate([*lines, ""], 1):  # the empty line ends the last sentence
         if line.startswith("#"):
             continue
         if line:
@@ -58,6 +58,11 @@ def read_sentences(lines: Iterable[str], path: Path) -> Iterator[list[tuple[str,
 def _read_line(line: str, words: dict[int, Word], fused: dict[range, str], place: str) -> None:
     """Add what a line says of a word, or of several.
 
+    Args:
+        words: the number of a word -> the word; a word of the line is added.
+        fused: the numbers of several words -> their common form; one of the line is added.
+        place: the file and the line, the beginning of an error.
+
     Raises:
         UserError: the line has another form.
     """
@@ -68,15 +73,17 @@ def _read_line(line: str, words: dict[int, Word], fused: dict[range, str], place
     form = form.replace("\u200c", "").replace(" ", "")  # U+200C: a zero-width non-joiner
     if "." in id_:  # an empty node of the enhanced tree
         return
-    first, hyphen, last = id_.partition("-")
+    if tag == "_":  # not given
+        tag = "X"
+    first, hyphen, last = id_.partition("-")  # a number, or two with a hyphen
     try:
         if hyphen:
             fused[range(int(first), int(last) + 1)] = form
             return
-        tag = "X" if tag == "_" else tag
         if tag not in PARTS_OF_SPEECH:
             raise UserError(f"{place}: '{tag}' is no part of speech of Universal Dependencies")
-        words[int(first)] = Word(form, tag, 0 if head == "_" else int(head))
+        head_number = 0 if head == "_" else int(head)
+        words[int(first)] = Word(form, tag, head_number)
     except ValueError as error:
         raise UserError(f"{place}: '{id_}' and '{head}' should number words") from error
 
@@ -101,13 +108,17 @@ def _joined(words: Mapping[int, Word], fused: Mapping[range, str]) -> list[tuple
 
 def _nearest_to_root(numbers: Sequence[int], words: Mapping[int, Word]) -> int:
     """The number of the word that is nearest to the root; of several, the first by the rank of its tag."""
-    return min(numbers, key=lambda number: (_depth(number, words), _BY_RANK.index(words[number].tag)))
+
+    def key(number: int) -> tuple[int, int]:
+        return _depth(number, words), _BY_RANK.index(words[number].tag)
+
+    return min(numbers, key=key)
 
 
 def _depth(number: int, words: Mapping[int, Word]) -> int:
-    """How many words are above a word in the tree."""
-    above: set[int] = set()
-    while number in words and number not in above:  # a damaged tree may have a circle
-        above.add(number)
+    """How many words are on the path from a word to the root of the tree, the word included."""
+    path: set[int] = set()
+    while number in words and number not in path:  # a damaged tree may have a circle
+        path.add(number)
         number = words[number].head
-    return len(above)
+    return len(path)
