@@ -107,6 +107,7 @@ class EncodeVectorFlags:
 
 
 def main() -> None:
+    """Write the vectors of the texts that the command line names."""
     from inference.loading import exported_settings
     from utils.runtime import prepare
 

@@ -10,6 +10,7 @@ from utils.command_line import load_config
 
 
 def main() -> None:
+    """Mine the texts that the command line names."""
     from inference.mining import MiningOptions, mine_pairs
     from utils.logging import setup_console
 

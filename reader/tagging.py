@@ -253,14 +253,16 @@ class EncodeTagged:
         self.room = max_seq_len - 2  # beside [CLS] and [SEP]
         self.inside_label = list(inside_label)
         self.label_pieces = label_pieces
-        self._space = tokenizer.vocab.get("▁")
+        self._space = tokenizer.vocab.get("▁")  # the id of a piece that is a space alone, if there is one
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
         # One call for all words is faster than one for each.
-        words = [word for sentence in sentences for word in sentence.words]
-        pieces = self.tokenizer.encode_batch(words)
+        words: list[str] = []
+        for sentence in sentences:
+            words += sentence.words
+        pieces = self.tokenizer.encode_batch(words)  # the ids of each word
         features = []
-        start = 0
+        start = 0  # the first word of a sentence
         for sentence in sentences:
             end = start + len(sentence.words)
             features.append(self._feature(pieces[start:end], sentence.labels))
@@ -269,7 +271,10 @@ class EncodeTagged:
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
         """The number of labelled pieces."""
-        return sum(piece_count for feature in features for _, piece_count in feature.words)
+        total = 0
+        for feature in features:
+            total += sum(piece_count for _, piece_count in feature.words)
+        return total
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
         ids: list[list[int]] = []  # of each window
@@ -280,10 +285,10 @@ class EncodeTagged:
             word_table = np.asarray(feature.words, np.int64).reshape(-1, 2)  # [words, 2]
             starts = word_table[:, 0]
             piece_counts = word_table[:, 1]
-            # The window of each word: the last one that does not begin after it. [words], in this sentence
-            window = np.searchsorted(bounds, starts, side="right") - 1
+            # The window of each word in this sentence: the last one that does not begin after it. [words]
+            windows = np.searchsorted(bounds, starts, side="right") - 1
             windows_before = len(ids)  # those of the sentences before
-            columns = [windows_before + window, starts - bounds[window], piece_counts]
+            columns = [windows_before + windows, starts - bounds[windows], piece_counts]
             words.append(np.stack(columns, axis=1))  # [words, 3]
             for start, end in pairwise(bounds):
                 ids.append(feature.ids[start:end])
