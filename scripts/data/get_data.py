@@ -44,22 +44,9 @@ class Part(NamedTuple):
     files: Sequence[str]
 
 
-def tatoeba_files() -> list[str]:
-    """Both files of each language."""
-    names = []
-    for code in TATOEBA.values():  # "deu" for German
-        names += [f"tatoeba.{code}-eng.{code}", f"tatoeba.{code}-eng.eng"]
-    return names
-
-
-def bucc_archives() -> list[str]:
-    """The archives of each language."""
-    names = []
-    for language in bucc.LANGUAGES:
-        names += [f"bucc2018-{language}-en.{split}-gold.tar.bz2" for split in bucc.SPLITS]
-    return names
-
-
+TATOEBA_CODES = tuple(TATOEBA.values())  # "deu" for German
+TATOEBA_FILES = [f"tatoeba.{code}-eng.{side}" for code in TATOEBA_CODES for side in (code, "eng")]
+BUCC_PAIRS = [f"{language}-en.{split}" for language in bucc.LANGUAGES for split in bucc.SPLITS]
 PARTS = {
     "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
     "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
@@ -71,8 +58,8 @@ PARTS = {
     "tydiqa": Part(
         "tydiqa", f"{GOOGLE}/tydiqa/v1.1", ["tydiqa-goldp-v1.1-train.json", "tydiqa-goldp-v1.1-dev.tgz"]
     ),
-    "tatoeba": Part("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", tatoeba_files()),
-    "bucc": Part("bucc", LIMSI, bucc_archives()),
+    "tatoeba": Part("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", TATOEBA_FILES),
+    "bucc": Part("bucc", LIMSI, [f"bucc2018-{pair}-gold.tar.bz2" for pair in BUCC_PAIRS]),
     "udpos": Part("udpos", f"{LINDAT}/1-3105", ["ud-treebanks-v2.5.tgz"]),
 }
 BY_HAND = {
