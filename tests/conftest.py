@@ -13,8 +13,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
 prepare(quiet=True)  # before any test module imports paddle
 
-# Tests against other libraries need their own environments. Folder of tests, which is also their mark -> a
-# package that is in its environment alone.
+# Tests against other libraries run in environments of their own. The folder of such tests, whose name is also
+# their mark -> a package that the usual environment does not have, and theirs has.
 PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers"}
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -33,11 +33,14 @@ def data_dir() -> Path:
 
 @pytest.fixture
 def cpu_with_bf16(monkeypatch) -> None:
-    """The CPU says that it multiplies in bfloat16. oneDNN does so on every x86 CPU, though slowly on most."""
+    """Every CPU counts as one with bfloat16 instructions. Without them, oneDNN does the same more slowly.
+
+    A test is skipped where oneDNN itself is missing.
+    """
     from model.cpu import onednn
 
-    what_is_missing = onednn.missing() or ""
-    if "oneDNN" in what_is_missing:
+    missing = onednn.missing()
+    if missing is not None and "oneDNN" in missing:
         pytest.skip("no oneDNN here")
     monkeypatch.setattr(onednn, "missing", lambda: None)
 

@@ -17,7 +17,10 @@ def padded_batch(ids) -> TokenBatch:
 
 
 def packed_batch(ids, layout: Layout, **arrays: np.ndarray) -> TokenBatch:
-    """The batch of sequences whose ids are one after the other already, [N], on the device."""
+    """The batch of sequences whose ids are one after the other already, [N], on the device.
+
+    `arrays`: further arguments of `TokenBatch.from_packed`, such as `position_ids`.
+    """
     return upload(TokenBatch.from_packed(np.asarray(ids), layout, **arrays))
 
 

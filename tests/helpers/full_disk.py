@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def disk_full_after(size: int) -> Iterator[None]:
-    """In this context no file can become larger than `size` bytes."""
+    """In this context no file can become larger than `size` bytes: a write beyond that fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

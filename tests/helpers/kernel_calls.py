@@ -30,7 +30,7 @@ ROWS = 32
 
 
 class OneKernel(PyLayer):
-    """A stand-in for FlashMask that starts one kernel in each direction."""
+    """A stand-in for FlashMask that starts one kernel in each direction. Its numbers mean nothing."""
 
     @staticmethod
     def forward(ctx, query, key, value):
@@ -48,7 +48,10 @@ def flashmask(query, key, value, startend_row_indices, dropout=0.0):
 
 
 def linear(x, weight, bias, name=None):
-    """Takes the place of `F.linear`, which is on the white list. On a GPU product and sum are one kernel."""
+    """Takes the place of `F.linear`, which is on the white list: its weights are cast.
+
+    On a GPU product and sum are one kernel, as `linear_v2` is here.
+    """
     return paddle._C_ops.linear_v2(x, weight.astype(x.dtype), bias.astype(x.dtype), False)
 
 
@@ -67,7 +70,7 @@ class NormInHalf:
             if isinstance(layer, LayerNorm):
                 scale_and_bias = [paddle.ones(layer.weight.shape, HALF) for _ in range(2)]
                 for weight in scale_and_bias:
-                    weight.stop_gradient = False
+                    weight.stop_gradient = False  # the backward pass computes their gradients, as on a GPU
                 self.weights_of_layer[layer] = scale_and_bias
 
     def forward(self, layer: LayerNorm, x: paddle.Tensor) -> paddle.Tensor:
@@ -90,7 +93,8 @@ def xnli_calls(monkeypatch) -> dict[str, Counter[str]]:
     monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
     monkeypatch.setattr(F, "flashmask_attention", flashmask)
     model = SequenceClassifier(CONFIG, 3)
-    engine = Engine(model, build_optimizer(model, 1e-3, layerwise_lr_decay=0.8), clip_norm=1e-6)
+    optimizer = build_optimizer(model, 1e-3, layerwise_lr_decay=0.8)
+    engine = Engine(model, optimizer, clip_norm=1e-6)  # so small that gradients are always clipped
     batch = padded_batch(np.random.default_rng(0).integers(4, 60, [ROWS, 12]))
     labels = paddle.zeros([ROWS], "int64")
 
@@ -104,14 +108,15 @@ def xnli_calls(monkeypatch) -> dict[str, Counter[str]]:
     norms.prepare(model)
     monkeypatch.setattr(LayerNorm, "forward", lambda layer, x: norms.forward(layer, x))
     monkeypatch.setattr(F, "linear", linear)
-    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float64)
-    losses = []  # the one of the counted step
+    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float64)  # HALF, as within autocast
+    losses = []  # `calls_of` returns no results: the loss of the counted step is noted here
     calls = {
         "forward": calls_of(lambda: losses.append(loss())),
         "backward": calls_of(lambda: losses[0].backward()),
     }
     norms.set_gradients()
-    # A step whose loss is there already: what is profiled of it begins after its backward pass.
+    # The rest of the step: its forward and backward passes are done, and only the loss is noted in their
+    # place.
     monkeypatch.setattr(engine, "_backward", lambda batch, loss_of, totals: totals.add("loss", losses[0]))
     calls["update"] = calls_of(lambda: engine.step([batch], None))
     return calls

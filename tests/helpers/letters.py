@@ -17,6 +17,9 @@ class Letters:
         """The ids of each word."""
         rows = []
         for word in words:
-            ids = [self.vocab["▁"] if letter == "_" else ord(letter) for letter in word]
-            rows.append([] if word == "-" else ids)
+            if word == "-":
+                ids = []
+            else:
+                ids = [self.vocab["▁"] if letter == "_" else ord(letter) for letter in word]
+            rows.append(ids)
         return rows

@@ -48,10 +48,11 @@ def make_official_weights(
     params.mkdir(parents=True, exist_ok=True)
     fluid.write_config(folder / fluid.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
-    # The official name of a tensor -> its row, and the sizes of its axes. The encoder's rows are those of
-    # every head.
+    # The official name of a tensor -> its row in the table of names, and the sizes of axes by their names.
+    # `rows_of` gives the encoder's rows with each head; the first time counts.
     rows_and_sizes = {}
-    for head, num_labels in {None: None, **(heads or {})}.items():
+    labels_of_heads = {None: None} | (heads or {})  # None: the encoder without a head
+    for head, num_labels in labels_of_heads.items():
         for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"], head):
             rows_and_sizes.setdefault(row.foreign, (row, {**sizes, "num_labels": num_labels}))
     left_out = set()
@@ -68,6 +69,7 @@ def make_official_weights(
 
 
 def _random(row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int) -> np.ndarray:
+    """The random weights of one tensor, float32."""
     source = np.random.SeedSequence([seed, zlib.crc32(row.foreign.encode())])
     random = np.random.Generator(np.random.Philox(source))
     array = random.standard_normal(shape, dtype=np.float32)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import paddle
 from paddle import Tensor
 
-# Methods of tensors that C++ implements without `paddle._C_ops`.
+# Methods of tensors that C++ implements without `paddle._C_ops` -> the operation that they do.
 _OPERATORS = {
     "__add__": "add",
     "__radd__": "add",
@@ -97,7 +97,7 @@ def recorded_operations(monkeypatch) -> Operations:
 
 
 def _facts(values) -> list[TensorFacts]:
-    """The facts of all tensors among the values, and in lists and tuples among them."""
+    """What the tensors among the values are, also those in lists and tuples among them."""
     facts = []
     for value in values:
         if isinstance(value, Tensor):

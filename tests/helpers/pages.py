@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.launching import ROOT
 
-BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)  # the lines of a block of commands
 COMMENT = re.compile(r"(^|\s)#.*")
 CONTINUED = re.compile(r"\s*\\\n\s*")  # a backslash at the end of a line
 

@@ -16,9 +16,9 @@ PAD = 1
 
 
 class PlainOutput(NamedTuple):
-    """States of the top layer [B, T, H], pooled first states [B, H], and the states of all layers [B, T, H].
+    """States of the top layer [B, T, H], pooled first states [B, H], and the states of each layer [B, T, H].
 
-    Of packed sequences the states are [N, H].
+    The first of `hidden_states` are the embeddings. `in_plain_paddle` returns states [N, H], without pads.
     """
 
     sequence: paddle.Tensor
@@ -66,7 +66,7 @@ class PlainErnieM(nn.Layer):
         if mask is None:
             real = input_ids != PAD
             mask = (real.unsqueeze(2) & real.unsqueeze(1)).unsqueeze(1)
-        # Every token sees itself: a placeholder does, and a pad must see something.
+        # Every token sees itself: a placeholder does, and a pad must see something, or its softmax is NaN.
         mask = mask | paddle.eye(input_ids.shape[1]).astype("bool")
         for layer in self.encoder.layers:
             hidden_states.append(layer(hidden_states[-1], mask))
@@ -76,8 +76,11 @@ class PlainErnieM(nn.Layer):
 
 def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
     """The values [N] of packed sequences as rows [B, T], with `fill` on the right."""
-    parts = np.split(values, np.cumsum(lengths)[:-1])
-    return np.stack([np.pad(part, (0, max(lengths) - len(part)), constant_values=fill) for part in parts])
+    longest = max(lengths)
+    rows = []
+    for sequence in np.split(values, np.cumsum(lengths)[:-1]):
+        rows.append(np.pad(sequence, (0, longest - len(sequence)), constant_values=fill))
+    return np.stack(rows)
 
 
 def padded_mask(lengths: np.ndarray, context_lengths: np.ndarray) -> np.ndarray:
@@ -111,8 +114,8 @@ def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=No
     rows = paddle.to_tensor(padded(ids, lengths, PAD))  # [B, T]
     positions = None
     if position_ids is not None:
-        positions = paddle.to_tensor(padded(position_ids, lengths, PAD))
-    cells = paddle.to_tensor(real_cells(lengths))
+        positions = paddle.to_tensor(padded(position_ids, lengths, PAD))  # [B, T]
+    cells = paddle.to_tensor(real_cells(lengths))  # [N], into the flattened [B * T]
     if input_bias is not None:
         shape = [rows.size, input_bias.shape[-1]]
         flat_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape)  # [B * T, H]

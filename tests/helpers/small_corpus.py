@@ -82,7 +82,7 @@ def make_inputs(folder: Path) -> dict:
     lines = {}
     for seed, language in enumerate(("en", "de", "fr")):
         texts = sentences(1500, seed)
-        lines[language] = [draw.choice(texts) for _ in range(1500)]
+        lines[language] = [draw.choice(texts) for _ in range(1500)]  # so that some come several times
     (folder / "en.gz").write_bytes(gzip.compress("\n".join(lines["en"]).encode()))
     pairs = list(zip(lines["en"], lines["de"]))
     french = write_lines(folder / "x.fr", lines["fr"])
@@ -101,7 +101,12 @@ def make_inputs(folder: Path) -> dict:
 
 
 def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
-    """The command line of a build, by default in units of 8 KiB."""
+    """The command line of a build, by default in units of 8 KiB.
+
+    Args:
+        inputs: what `make_inputs` returned.
+        options: further flags; a value that is no text is written as JSON.
+    """
     words = [sys.executable, "-m", "pretrain.build_corpus", "--output", str(output)]
     words += ["--piece_model_path", str(pieces)]
     words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
@@ -123,9 +128,9 @@ def stop_at(monkeypatch, write: int) -> None:
     numbers = itertools.count()
     replace = os.replace
 
-    def replace_or_stop(*names):
+    def replace_or_stop(source, target):
         if next(numbers) == write:
             raise Stopped
-        replace(*names)
+        replace(source, target)
 
     monkeypatch.setattr(files.os, "replace", replace_or_stop)

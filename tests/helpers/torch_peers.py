@@ -26,7 +26,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 def make(folder, head: str | None):
-    """Write a folder of ours with random weights, and return these.
+    """Write a folder of ours with random weights, and return the weights.
 
     `head`: a head of `tables.CLASSES`; "lm": a masked-LM head; None: an encoder.
     """
@@ -50,14 +50,14 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     if head in models:
         model = models[head]()
         load_from(model, checkpoint, optional)
-    else:  # its encoder alone
+    else:  # the encoder alone, for which any model will do
         model = models["lm"]()
         load_from(model, checkpoint, optional, ignore=("lm_head.", "linear_"))
     model.eval()
     inputs = padded_batch(ids)
     with paddle.no_grad():
         if head == "choice":
-            return [model(inputs).numpy().reshape(1, -1)]
+            return [model(inputs).numpy().reshape(1, -1)]  # one question, whose choices are the rows
         if head in models and head != "lm":
             outputs = model(inputs)
             if not isinstance(outputs, tuple):  # a tuple has the logits of start and end

@@ -116,8 +116,11 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     class_name = PADDLENLP_CLASSES.get(head, "ErnieMModel")
     state = {}
     for name, array in arrays.items():
-        is_outside = head is None or name.startswith(("classifier", "linear_"))
-        state[name if is_outside else f"ernie_m.{name}"] = array
+        # In a class with a head, the encoder is its attribute `ernie_m`.
+        is_of_encoder = not name.startswith(("classifier", "linear_"))
+        prefix = "ernie_m." if head is not None and is_of_encoder else ""
+        state[f"{prefix}{name}"] = array
+    # Paddle saves its own names of the parameters, too.
     state["StructuredToParameterName@@"] = {name: f"p_{i}" for i, name in enumerate(state)}
     folder.mkdir(parents=True)
     file = "ernie_m_base.pdparams" if old_names else "model_state.pdparams"
@@ -125,11 +128,13 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     # PaddleNLP writes its default as intermediate_size, whatever the weights are.
     config = {**CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
     if old_names:
+        config_name = "model_config.json"
         inner = [{**config, "init_class": "ErnieMModel"}]
         config = {"init_args": inner, "init_class": class_name, "num_classes": 3}
     else:
+        config_name = "config.json"
         config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}
-    (folder / ("model_config.json" if old_names else "config.json")).write_text(json.dumps(config))
+    (folder / config_name).write_text(json.dumps(config))
     return arrays
 
 

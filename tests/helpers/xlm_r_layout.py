@@ -103,6 +103,7 @@ class _Storage:
 
 class _Pickler(pickle.Pickler):
     def persistent_id(self, value):
+        """What the pickle has in the place of a storage; None: the value itself."""
         if isinstance(value, _Storage):
             array = value.tensor.array
             return ("storage", sys.modules["torch"].FloatStorage, value.tensor.key, "cpu", array.size)
@@ -117,15 +118,18 @@ def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legac
         legacy: the layout before torch 1.6 instead of the zip archive.
         more: further entries of the state dict, which need not be tensors.
     """
-    # A pickle names a class or function by its module, so these stand-ins have to be found there.
+    # A pickle has only the names of classes and functions. It looks them up in their modules, so there must
+    # be something with these names in modules with these names.
     torch = types.ModuleType("torch")
-    utils = types.ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-    utils._rebuild_tensor_v2 = types.FunctionType(
-        (lambda: None).__code__, {}, "_rebuild_tensor_v2"
-    )  # a new one
-    utils._rebuild_tensor_v2.__module__ = "torch._utils"
-    utils._rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
+    utils = types.ModuleType("torch._utils")
+
+    def rebuild() -> None:
+        """Is named in the pickle, and never called."""
+
+    rebuild.__module__ = "torch._utils"
+    rebuild.__qualname__ = "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2 = rebuild
     pickled = io.BytesIO()
     state = {name: _Tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())} | more
     with mock.patch.dict(sys.modules, {"torch": torch, "torch._utils": utils}):

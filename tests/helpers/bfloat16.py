@@ -1,0 +1,24 @@
+"""Numbers in bfloat16, and how far a product in them is from the exact one."""
+
+import numpy as np
+import pytest
+
+from model.cpu import onednn
+
+
+def skip_module_without_onednn() -> None:
+    """Skip the test module that calls this if the installed Paddle has no oneDNN that rounds to bfloat16."""
+    try:
+        onednn.to_bfloat16(np.ones([1, 1], np.float32))
+    except (OSError, AttributeError) as error:
+        pytest.skip(f"no oneDNN here: {error}", allow_module_level=True)
+
+
+def widen(bits: np.ndarray) -> np.ndarray:
+    """The bits of bfloat16 numbers as float32, of which they are the upper half."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def distance(x: np.ndarray, y: np.ndarray) -> float:
+    """The norm of the difference, divided by the norm of y."""
+    return np.linalg.norm(x - y) / np.linalg.norm(y)
