@@ -179,7 +179,7 @@ class WithLength:
     ],
 )
 def test_of_two_alternatives_the_last_one_counts(tmp_path, files, line, expected):
-    """The files are read in their order, then the command line."""
+    """The files are read in their order, then the command line, although it names the files last here."""
     for number, text in enumerate(files):
         (tmp_path / f"{number}.yaml").write_text(text)
         line = [*line, "--config", str(tmp_path / f"{number}.yaml")]
@@ -206,11 +206,11 @@ def test_all_missing_options_are_named_at_once():
 
 
 def test_the_official_form():
+    """Values have no quotes or brackets. A flag's last value counts, and an empty one undoes the flag."""
     flags = parse_args(Flags, ["--random_seed", "1,2", "--do_test", "F", "--epoch=2"])
-    in_their_order = ("random_seed", "do_test", "epoch")
-    assert flags == Flags(epoch=2, do_test=False, random_seed=(1, 2), on_command_line=in_their_order)
+    names_in_order = ("random_seed", "do_test", "epoch")
+    assert flags == Flags(epoch=2, do_test=False, random_seed=(1, 2), on_command_line=names_in_order)
     assert parse_args(Flags, ["--epoch", "1", "--epoch", "2"]).epoch == 2
-    # An empty value undoes a flag.
     line = ["--test_set", "x", "--epoch", "2", "--test_set", "", "--epoch="]
     assert parse_args(Flags, line) == Flags()
 
@@ -233,6 +233,7 @@ def test_mistakes_in_the_official_form(line, expected):
 
 
 def test_a_command_is_shown_without_the_flags_that_others_override():
+    """Each flag stands where it came first, with its last value."""
     line = ["run.py", "--batch_size", "16", "--epoch=5", "--paper", "x", "--batch_size=8", "--paper", ""]
     assert without_overridden(line) == "run.py --batch_size=8 --epoch=5 --paper ''"
     assert without_overridden(["run.py"]) == "run.py"

@@ -60,6 +60,7 @@ class Inherited(Options):
 
 @pytest.mark.parametrize("module, name", OPTIONS)
 def test_every_option_is_explained(module, name):
+    """The string below the field is a sentence, except below a flag without effect."""
     cls = getattr(importlib.import_module(module), name)
     for section in (cls, *sections_of(cls).values()):
         explained = explanations(section)

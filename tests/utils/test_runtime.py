@@ -27,7 +27,10 @@ SETTINGS = (
 def machine(
     folder: Path, processors: list[tuple[int, int]], vendor="AuthenticAMD", memory_kb=16 << 20
 ) -> Path:
-    """A folder like /proc, with a (physical id, core id) for each processor."""
+    """Fill a folder with cpuinfo and meminfo, like /proc, and return it.
+
+    `processors` has a (physical id, core id) for each.
+    """
     blocks = []
     for number, (package, core) in enumerate(processors):
         blocks.append(
@@ -40,14 +43,17 @@ def machine(
 
 
 def test_cores_are_physical_and_those_this_process_may_use(tmp_path, monkeypatch):
-    # Two packages of two cores of two threads: processors 0 and 1 are one core, 2 and 3 the next.
-    threads = [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)]
-    proc = machine(tmp_path, threads)
+    """Two packages of two cores of two threads: processors 0 and 1 are one core, 2 and 3 the next."""
+    processors = [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)]
+    proc = machine(tmp_path, processors)
+    no_limits = tmp_path  # there are no files of a container's limits
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     flags = frozenset({"fpu", "avx2", "avx512f"})
-    assert read_cpu(proc, tmp_path) == Cpu("AuthenticAMD", flags, cores=4, memory=16 << 30)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2})
-    assert read_cpu(proc, tmp_path).cores == 2
+    assert read_cpu(proc, no_limits) == Cpu("AuthenticAMD", flags, cores=4, memory=16 << 30)
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda pid: {1, 2}
+    )  # a thread of the first core, and of the next
+    assert read_cpu(proc, no_limits).cores == 2
 
 
 @pytest.mark.parametrize(
@@ -59,10 +65,16 @@ def test_cores_are_physical_and_those_this_process_may_use(tmp_path, monkeypatch
     ],
 )
 def test_limits_of_a_container(tmp_path, monkeypatch, cpu_max, memory_max, cores, memory):
+    """On a machine of 4 cores and 16 GiB.
+
+    `cpu_max` is a quota of processor time and its period: 300000 of 100000 are 3 cores. `memory_max` is in
+    bytes.
+    """
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     (tmp_path / "cpu.max").write_text(cpu_max + "\n")
     (tmp_path / "memory.max").write_text(memory_max + "\n")
-    cpu = read_cpu(machine(tmp_path, [(0, core) for core in range(4)]), tmp_path)
+    proc = machine(tmp_path, [(0, core) for core in range(4)])
+    cpu = read_cpu(proc, cgroup=tmp_path)
     assert (cpu.cores, cpu.memory) == (cores, memory)
 
 
@@ -76,11 +88,13 @@ def test_limits_of_a_container(tmp_path, monkeypatch, cpu_max, memory_max, cores
     ],
 )
 def test_mkl_type(vendor, flags, cpu_type):
+    """MKL is told the instructions of an AMD CPU, which it would not use otherwise: 5 is AVX2, 7 AVX-512."""
     cpu = Cpu(vendor, flags, cores=4, memory=0)
     assert settings_for(cpu).get("MKL_DEBUG_CPU_TYPE") == cpu_type
 
 
 def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
+    """In the place of /proc and of the limits there is an empty folder."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert read_cpu(tmp_path, tmp_path) == Cpu("", frozenset(), cores=os.cpu_count(), memory=0)
 
@@ -93,22 +107,24 @@ def test_int8_saturates_on_x86_without_vnni():
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run code in a new Python, without the settings that this process has from `prepare`."""
-    clean = {
-        name: value for name, value in os.environ.items() if name not in SETTINGS and "PADDLE" not in name
-    }
-    variables = clean | environment
+    variables = {}
+    for name, value in os.environ.items():
+        if name not in SETTINGS and "PADDLE" not in name:
+            variables[name] = value
+    variables |= environment
     line = [sys.executable, "-c", code]
     return subprocess.run(line, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
 
 
+# `prepare` prints a line; the next one is the number of threads that it has set.
 SHOW = "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
 
 
-def test_prepare_sets_prints_and_says_nothing_else():
+def test_prepare_sets_the_threads_and_prints_one_line():
     threads = settings_for(read_cpu())["OMP_NUM_THREADS"]
     process = python(SHOW)
-    line, in_force = process.stdout.splitlines()
-    assert line.startswith(f"cpu: OMP_NUM_THREADS={threads}, ") and in_force == threads
+    line, threads_set = process.stdout.splitlines()
+    assert line.startswith(f"cpu: OMP_NUM_THREADS={threads}, ") and threads_set == threads
     assert process.stderr == ""
 
 
@@ -128,7 +144,7 @@ def test_prepare_knows_the_processes_of_a_job():
 
 
 def test_prepare_says_when_it_comes_too_late():
-    """Once, although it is called three times. Any module stands for Paddle."""
+    """Once, although it is called three times. Another module stands for Paddle, as if it were imported."""
     late = "import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare\n"
     errors = python(late + "for _ in range(3): prepare()").stderr
     assert errors.count("may run on one thread") == 1
@@ -163,12 +179,13 @@ def test_env_sh_works_in_a_python_started_after_it():
     """scripts/env.sh keeps freed memory by a variable, as `prepare` does by a call of mallopt."""
     clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
-    def shell(command, **environment):
+    def shell(command: str, **variables: str) -> str:
+        """What a command prints after scripts/env.sh in a shell with these variables."""
         line = ["sh", "-c", f"set -eu; . scripts/env.sh; {command}"]
-        environment = clean | {"PYTHON": sys.executable, "CODE": FAULTS} | environment
+        environment = clean | {"PYTHON": sys.executable, "CODE": FAULTS} | variables
         return subprocess.check_output(line, cwd=ROOT, env=environment, text=True).strip()
 
-    assert int(shell('"$PYTHON" -c "$CODE"')) < 10
+    assert int(shell('"$PYTHON" -c "$CODE"')) < 10  # page faults
     tunables = 'echo "${GLIBC_TUNABLES-}"'
     assert shell(tunables).startswith("glibc.malloc.mmap_threshold=")
     assert shell(tunables, GLIBC_TUNABLES="glibc.malloc.check=0") == "glibc.malloc.check=0"  # the user's
