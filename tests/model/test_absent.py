@@ -76,11 +76,15 @@ def test_only_the_first_of_many_models_are_named(outputs, monkeypatch):
 
 
 def test_without_a_model_near_the_path(tmp_path):
+    """The advice is to name a checkpoint, and below `configs` to fetch the released weights."""
     (tmp_path / "a/configs").mkdir(parents=True)
-    no_folder = f"{tmp_path}/a/b: no such folder; name the folder of a checkpoint, such as best or step_N"
-    assert refusal_of(tmp_path / "a/b") == f"{no_folder} of a run"
-    no_weights = f"{tmp_path}/a/configs/base: no such folder; sh scripts/data/get_weights.sh fetches"
-    assert refusal_of(tmp_path / "a/configs/base") == f"{no_weights} the released weights into configs/"
+    assert refusal_of(tmp_path / "a/b") == (
+        f"{tmp_path}/a/b: no such folder; name the folder of a checkpoint, such as best or step_N of a run"
+    )
+    assert refusal_of(tmp_path / "a/configs/base") == (
+        f"{tmp_path}/a/configs/base: no such folder; sh scripts/data/get_weights.sh fetches the released "
+        "weights into configs/"
+    )
 
 
 def test_a_model_that_is_half_written_is_not_named(outputs):

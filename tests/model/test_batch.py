@@ -23,7 +23,7 @@ class Example(Uploadable):
 
 
 def test_an_upload_is_one_copy_of_all_arrays(monkeypatch):
-    """Numbers come with their kind's type, integers or floats; what has no arrays stays on the host."""
+    """Integers and bools arrive as int64, other numbers as float64; what has no arrays stays on the host."""
     to_tensor = paddle.to_tensor
     copies = []
 
@@ -70,11 +70,13 @@ def test_an_array_with_pads_becomes_a_row_of_tokens():
 
 @pytest.mark.parametrize(("mask", "multiple"), [(PaddedMask, 64), (FlashMask, 128)])
 def test_a_gpu_gets_a_multiple_of_some_tokens(monkeypatch, mask, multiple):
+    """Three tokens are filled up to as many as the kernels of a mask want."""
     compute_as_on_a_gpu(monkeypatch, mask)
     languages = np.array([3, 4, 5])
     batch = upload(TokenBatch.from_packed(np.array([7, 8, 9]), Layout([2, 1]), language_ids=languages))
     assert batch.input_ids.shape == batch.position_ids.shape == [multiple]
-    assert batch.language_ids.tolist() == [3, 4, 5] + [-1] * (multiple - 3)
+    no_language = -1
+    assert batch.language_ids.tolist() == [3, 4, 5] + [no_language] * (multiple - 3)
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
     states = paddle.ones([multiple, 2])
     assert batch.without_filler(states).shape == [3, 2]

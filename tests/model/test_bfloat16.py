@@ -12,6 +12,8 @@ from model.config import ErnieMConfig
 from model.cpu import bfloat16, onednn
 from model.device import upload
 from model.heads import PreTrainingModel, SequenceClassifier
+from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
+from tests.helpers.gradients import gradients_of
 
 CONFIG = ErnieMConfig(
     vocab_size=300,
@@ -23,21 +25,14 @@ CONFIG = ErnieMConfig(
     initializer_range=0.1,
 )
 
-try:
-    onednn.to_bfloat16(np.ones([1, 1], np.float32))
-except (OSError, AttributeError) as error:
-    pytest.skip(f"no oneDNN here: {error}", allow_module_level=True)
+skip_module_without_onednn()
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
     """The nearest numbers that bfloat16 has, as float64."""
-    bits = onednn.to_bfloat16(np.ascontiguousarray(x, np.float32).reshape([len(x), -1]))
-    return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64).reshape(x.shape)
-
-
-def distance(x: np.ndarray, y: np.ndarray) -> float:
-    """The norm of the difference, divided by the norm of y."""
-    return np.linalg.norm(x - y) / np.linalg.norm(y)
+    matrix = np.ascontiguousarray(x, np.float32).reshape([len(x), -1])
+    bits = onednn.to_bfloat16(matrix)
+    return widen(bits).astype(np.float64).reshape(x.shape)
 
 
 def random(*shape: int) -> paddle.Tensor:
@@ -70,11 +65,11 @@ def test_linear_layers_of_one_input():
     grads = [paddle.randn([3, 5, 16]), paddle.randn([3, 5, 40])]
     results = layers.linear_layers(x, linear_layers)
     paddle.autograd.backward(list(results), grads)
-    rows = rounded(x.numpy().reshape([-1, 24]))
-    grad_x = 0.0
+    rows = rounded(x.numpy().reshape([-1, 24]))  # [15, 24]
+    grad_x = 0.0  # the sum of what the layers give
     for layer, y, grad in zip(linear_layers, results, grads):
         weight = rounded(layer.weight.numpy())
-        grad_rows = grad.numpy().reshape([-1, grad.shape[-1]])
+        grad_rows = grad.numpy().reshape([-1, grad.shape[-1]])  # [15, outputs]
         assert distance(y.numpy().reshape(grad_rows.shape), rows @ weight + layer.bias.numpy()) < 1e-6
         assert distance(layer.weight.grad.numpy(), rows.T @ rounded(grad_rows)) < 1e-6
         assert distance(layer.bias.grad.numpy(), grad_rows.sum(0)) < 1e-6
@@ -97,12 +92,13 @@ def test_what_is_frozen_gets_no_gradient():
 
 
 def test_a_cross_entropy(monkeypatch):
-    """In blocks of words and chunks of positions.
+    """Its loss and gradients are those of the definition, with the factors of products rounded.
 
-    Two backward passes add up, as those of two micro-batches do.
+    They are computed in blocks of 64 of the 300 words, and in chunks of 3 of the 7 positions. Two backward
+    passes add up, as those of two micro-batches do.
     """
-    monkeypatch.setattr(bfloat16, "_BLOCK_WORDS", 64)  # of a block
-    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 300 * 4)  # three positions; the last chunk has one
+    monkeypatch.setattr(bfloat16, "_BLOCK_WORDS", 64)
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 300 * 4)  # of a chunk, with 4 bytes for each logit
     table = word_table.WordEmbeddings(300, 32)
     table.use_bfloat16()
     bias = random(300)
@@ -144,14 +140,9 @@ class Pretraining:
         self.labels = paddle.to_tensor([5, 80, 5, 299, 100, 4])
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """The gradients of the masked-LM loss by parameter, which the model does not keep."""
+        """The gradients of the masked-LM loss."""
         hidden = self.model.encode(self.batch, self.positions)
-        self.model.lm_head.loss(hidden, self.labels).total.backward()
-        parameters = self.model.named_parameters()
-        gradients = {name: p.grad.numpy().copy() for name, p in parameters if p.grad is not None}
-        for parameter in self.model.parameters():
-            parameter.grad = None
-        return gradients
+        return gradients_of(self.model, self.model.lm_head.loss(hidden, self.labels).total)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -167,7 +158,8 @@ def test_gradients_of_a_model_against_float32(batch, recompute):
     all_gradients = np.concatenate([gradients[name].ravel() for name in exact])
     assert 1e-4 < distance(all_gradients, all_exact) < 0.01
     for name in exact:
-        if np.linalg.norm(exact[name]) > 1e-3 * np.linalg.norm(all_exact):  # that of a key's bias is 0
+        # The gradient of a key's bias is 0 but for rounding: softmax does not see what all scores have more.
+        if np.linalg.norm(exact[name]) > 1e-3 * np.linalg.norm(all_exact):
             assert distance(gradients[name], exact[name]) < 0.03, name
 
 
@@ -187,12 +179,14 @@ def test_a_model_that_only_predicts_has_weights_in_bfloat16_alone(batch, monkeyp
     monkeypatch.setattr(bfloat16, "to_bfloat16", recorded_to_bfloat16)
     with paddle.no_grad():
         assert np.array_equal(model(batch).numpy(), expected)
-    tokens = int((batch.token_of_cell < batch.tokens).sum())
-    # In each layer the inputs of: query, key and value; output; linear1; linear2. In the last layer, of the
-    # first token of each sequence from the output on; then pooler and classifier.
+    # A layer rounds the input of query, key and value together, then those of the output, linear1 and
+    # linear2. From the output on, the last layer computes the first tokens of the four sequences alone, as do
+    # the pooler and the classifier.
+    tokens = 12 + 7 + 12 + 3
     of_a_layer = [(tokens, 32), (tokens, 32), (tokens, 32), (tokens, 128)]
     of_the_last = [(tokens, 32), (4, 32), (4, 32), (4, 128)]
-    assert shapes == [*of_a_layer, *of_a_layer, *of_the_last, (4, 32), (4, 32)]
+    of_pooler_and_classifier = [(4, 32), (4, 32)]
+    assert shapes == [*of_a_layer, *of_a_layer, *of_the_last, *of_pooler_and_classifier]
     names = [name for name, _ in model.named_parameters()]
     assert "classifier.bias" in names and "classifier.weight" not in names
 
@@ -202,11 +196,13 @@ def test_threads_share_a_model(batch):
     layers.freeze_in_bfloat16(model)
     with paddle.no_grad():
         expected = model(batch).numpy()
-    wrong = []
+    wrong = []  # the turns with another result
 
     def work() -> None:
         with paddle.no_grad():
-            wrong.extend(turn for turn in range(20) if not np.array_equal(model(batch).numpy(), expected))
+            for turn in range(20):
+                if not np.array_equal(model(batch).numpy(), expected):
+                    wrong.append(turn)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:

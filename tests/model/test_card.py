@@ -32,7 +32,8 @@ SECTIONS = [
 
 
 def test_the_whole_card():
-    assert model_card(FACTS).split("---\n\n")[1].split("\n\n") == SECTIONS
+    _metadata, text = model_card(FACTS).split("---\n\n")
+    assert text.split("\n\n") == SECTIONS
     assert model_card({}).endswith("---\n\n# ERNIE-M checkpoint\n\nAn ERNIE-M model.\n")
     assert "## Scores\n\n- perplexity: 7.50\n" in model_card({"scores": {"perplexity": 7.5}})
 
@@ -50,7 +51,8 @@ def test_metadata_for_hubs(facts, pipeline):
 
     "no", the code of Norwegian, must be a string in it, and not false.
     """
-    block = model_card({**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom"]}).split("---\n")[1]
+    card = model_card({**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom"]})
+    _, block, _text = card.split("---\n")
     assert yaml.safe_load(block) == {
         "license": "unknown",
         "language": ["no", "zh", "bn"],

@@ -16,6 +16,7 @@ from model.checkpoint.read import open_checkpoint
 from model.checkpoint.step_folders import load_newest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from tests.helpers.damaged import flip_last_bit
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
 from utils.errors import UserError
@@ -110,14 +111,16 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
 
 def test_half_precision_is_saved_as_float32(tmp_path):
     model = classifier()
-    arrays = model_weights(model)
-    rounded = {name: paddle.to_tensor(array).astype("bfloat16") for name, array in arrays.items()}
+    rounded = {}
+    for name, array in model_weights(model).items():
+        in_bfloat16 = paddle.to_tensor(array).astype("bfloat16")
+        rounded[name] = in_bfloat16.astype("float32").numpy()
     model.to(dtype="bfloat16")
     save_model(tmp_path / "saved", model, SHAPE)
     checkpoint = open_checkpoint(tmp_path / "saved")
     for name, array in checkpoint.tensors.items():
         assert array.dtype == np.float32
-        assert np.array_equal(array, rounded[name].astype("float32").numpy())
+        assert np.array_equal(array, rounded[name])
     loaded_model = classifier()
     loaded_model.to(dtype="bfloat16")
     load_from(loaded_model, checkpoint)
@@ -142,8 +145,10 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     assert json.loads((tmp_path / "second/ernie_config.json").read_text()) == CONFIG
     files = bytes_of_files(tmp_path / "second/params")
     assert files == bytes_of_files(params)
-    # Two tables and a norm, two layers, the pooler, and the head.
-    assert len(files) == 4 + 2 * 16 + 2 + 2
+    tables_and_norm = 2 + 2
+    layers = 2 * 16  # of each, weight and bias of six linear layers and two norms
+    pooler = head_of_task = 2
+    assert len(files) == tables_and_norm + layers + pooler + head_of_task
 
 
 def test_values_land_under_the_right_names(tmp_path):
@@ -238,7 +243,10 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
 @pytest.mark.parametrize("step", ["step_1", "step_2"])
 @pytest.mark.parametrize("size", [100, 20_000])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
-    """Also if step_1 is saved again. 100 bytes are too few for config.json, 20,000 for the weights."""
+    """The disk is full when step_2 is saved, or step_1 once more.
+
+    The largest file may have `size` bytes: 100 are too few for config.json, 20,000 for the weights.
+    """
     model = classifier()
     newer_model = classifier()
     (tmp_path / "words").write_text("words" * 5000)
@@ -267,12 +275,6 @@ def saved(tmp_path):
     (tmp_path / "words").write_text("[CLS]\n")
     save_model(tmp_path / "best", classifier(), SHAPE, vocab_path=tmp_path / "words")
     return tmp_path / "best"
-
-
-def flip_last_bit(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(

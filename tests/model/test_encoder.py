@@ -12,6 +12,7 @@ from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from model.layout import Layout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
+from tests.helpers.gradients import gradients_of
 from tests.helpers.plain_model import PlainErnieM
 from utils.errors import UserError
 
@@ -24,14 +25,6 @@ IS_REAL = IDS != 1
 
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def gradients_of(model, value: paddle.Tensor) -> dict[str, np.ndarray]:
-    """The gradients of a value by parameter."""
-    value.backward()
-    gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-    model.clear_gradients()
-    return gradients
 
 
 def test_equals_the_same_encoder_in_plain_paddle():
@@ -57,7 +50,7 @@ def test_equals_the_same_encoder_in_plain_paddle():
 
 
 def test_base_has_the_official_number_of_parameters():
-    """By a formula, which holds for a smaller model that can be made quickly."""
+    """By a formula, which is compared with the parameters of a smaller model that can be made quickly."""
     hidden = 768
     attention = 4 * (hidden * hidden + hidden)
     feed_forward = 2 * hidden * 3072 + 3072 + hidden
@@ -81,8 +74,8 @@ def test_initial_weights():
     )
     model = ErnieMModel(config)
     table = model.embeddings.word_embeddings.weight.numpy()
-    assert np.abs(table).max() <= 0.2 and np.abs(table).max() > 0.19
-    # The cut leaves 0.8796 of the deviation.
+    assert 0.19 < np.abs(table).max() <= 0.2
+    # The cut leaves 0.8796 of the deviation. Without rows 0 and 1, of which one is the pad's.
     assert table[2:].std() == pytest.approx(0.08796, rel=0.01)
     assert not table[1].any() and table[0].any()
     assert not model.embeddings.position_embeddings.weight.numpy()[1].any()
@@ -117,8 +110,9 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     batch = packed_batch([0, 5, 2], layout, position_ids=np.array([2, 3, position]))
     with pytest.raises(UserError, match=rf"position {position} is past.*at most 10 tokens.*max_seq_len"):
         model.encode(batch)
+    eleven_tokens = padded_batch(np.full([1, 11], 5))
     with pytest.raises(UserError, match="position 12 is past"):
-        model.encode(padded_batch(np.full([1, 11], 5)))
+        model.encode(eleven_tokens)
 
 
 def test_input_bias_is_added_before_the_layer_norm():
@@ -158,10 +152,11 @@ def test_where_dropout_is(monkeypatch):
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
     batch = packed_batch(np.full(64, 5), Layout([60, 4]))
     model.encode(batch)
-    hidden = ([64, 12], 0.2, True)
-    longer = ([1, 3, 60, 60], 0.3, True)
+    hidden = ([64, 12], 0.2, True)  # [N, H]
+    longer = ([1, 3, 60, 60], 0.3, True)  # [sequences of a group, heads, T, T]
     shorter = ([1, 3, 4, 4], 0.3, True)
-    assert calls == [hidden, *[longer, shorter, hidden, hidden] * 2]
+    of_a_layer = [longer, shorter, hidden, hidden]
+    assert calls == [hidden, *of_a_layer, *of_a_layer]
 
 
 def test_config_from_json(tmp_path):

@@ -26,7 +26,8 @@ def file_bytes(description, data=DATA, version=0, levels=0, length=None):
     return struct.pack("<IQIi", version, levels, version_of_tensor, length) + description + data
 
 
-FLOAT_3_2 = bytes.fromhex("08051003 1002")  # field 1, the dtype: 5; field 2, the axes: 3, and 2
+# Field 1 (08), the dtype: 5, which is float32. Field 2 (10), once for each axis: 3 and 2.
+FLOAT_3_2 = bytes.fromhex("0805 1003 1002")
 GOOD = file_bytes(FLOAT_3_2)
 
 
@@ -61,9 +62,11 @@ def test_bfloat16_is_read_as_float32(tmp_path):
 def test_packed_dims_and_lod_levels(tmp_path):
     """The axes may be written as one packed field, and LoD levels may stand before the description."""
     expected = np.frombuffer(DATA, "<f4").reshape(3, 2)
+    packed_axes = bytes.fromhex("12 02 03 02")  # field 2 as one of two bytes: 3 and 2
+    (tmp_path / "packed").write_bytes(file_bytes(bytes.fromhex("0805") + packed_axes))
+    version, rest = GOOD[:4], GOOD[12:]  # in between is the number of levels, 0
     levels = struct.pack("<QQQQ", 8, 0, 8, 0)  # two of 8 bytes each
-    (tmp_path / "packed").write_bytes(file_bytes(bytes.fromhex("0805 12 02 03 02")))
-    (tmp_path / "levels").write_bytes(GOOD[:4] + struct.pack("<Q", 2) + levels + GOOD[12:])
+    (tmp_path / "levels").write_bytes(version + struct.pack("<Q", 2) + levels + rest)
     for name in ("packed", "levels"):
         assert np.array_equal(fluid.read(tmp_path / name), expected)
 
@@ -74,13 +77,19 @@ FOREIGN = [
     (GOOD + b"x", "25 data bytes instead of 24"),
     (file_bytes(FLOAT_3_2, version=1), "version 1, only 0 is known"),
     (file_bytes(FLOAT_3_2, levels=2**63), "requires a buffer"),
+    # One level of 2^60 bytes.
     (struct.pack("<IQQ", 0, 1, 2**60) + b"\x00" * 30, "requires a buffer|cannot be read"),
     (file_bytes(FLOAT_3_2, length=-1), "a tensor description of -1 bytes"),
-    (file_bytes(bytes.fromhex("08071003")), "dtype 7"),
-    (file_bytes(bytes.fromhex("080510ff")), "a broken tensor description"),
+    (file_bytes(bytes.fromhex("0807 1003")), "dtype 7"),
+    # An axis whose number goes on after the end: in each byte but the last one, the highest bit is set.
+    (file_bytes(bytes.fromhex("0805 10ff")), "a broken tensor description"),
+    # An axis of 2^64 - 1.
     (file_bytes(b"\x08\x05\x10" + b"\xff" * 9 + b"\x01"), "too large|Maximum allowed"),
+    # 400 axes of 1.
     (file_bytes(b"\x08\x05" + b"\x10\x01" * 400, bytes(4)), "maximum supported dimension"),
+    # A text.
     (b"word\tid\n" * 20, "version [0-9]+, only 0"),
+    # The beginnings of a file.
     *((GOOD[:length], "requires a buffer|a broken|data bytes instead of") for length in range(len(GOOD))),
 ]
 

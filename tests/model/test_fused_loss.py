@@ -86,9 +86,8 @@ def test_evaluation_computes_the_same_losses():
 
 @pytest.mark.parametrize(("gigabytes", "positions"), [(0, 1073), (24, 1073), (40, 4294), (80, 4294)])
 def test_chunks_are_as_large_as_the_card_allows(monkeypatch, gigabytes, positions):
-    """Base: 250,048 padded words in half precision.
-
-    A card reports a little less memory than it is sold with.
+    """Base has 250,048 padded words, whose logits have 2 bytes: 1,073 positions fit into 512 MiB, 4,294 into
+    2 GiB. A card reports a little less memory than it is sold with.
     """
     monkeypatch.setattr(device, "memory", lambda: int(gigabytes * 0.98 * (1 << 30)))
     first, *_, last = masked_loss.logit_chunks(10_000, 250_048, 2)
@@ -105,7 +104,8 @@ def test_more_memory_never_makes_too_many_logits(monkeypatch):
 
 def in_float16(x: paddle.Tensor) -> paddle.Tensor:
     """The nearest numbers of float16, as numpy rounds them, in the type of x."""
-    return paddle.to_tensor(x.numpy().astype(np.float16).astype(str(x.dtype).removeprefix("paddle.")))
+    array = x.numpy()
+    return paddle.to_tensor(array.astype(np.float16).astype(array.dtype))
 
 
 def round_to_float16(monkeypatch) -> None:
@@ -129,16 +129,16 @@ def round_to_float16(monkeypatch) -> None:
 
 
 def test_small_weights_survive_float16(monkeypatch):
-    """A weight of 1e-9 for each loss, and a loss scale from above: float16 has no numbers below 6e-8."""
+    """A weight of 1e-9 for each loss, and a loss scale of 65536: float16 has no numbers below 6e-8."""
     example = Example("float32")
     for tensor in (example.x, example.weight, example.bias):
         tensor.set_value(tensor * 0.3)
     example.weights = paddle.full([COUNT], 1e-9)
-    expected = example.arrays(example.definition(), 65536.0)
+    _, _, _, *expected = example.arrays(example.definition(), factor=65536.0)
     round_to_float16(monkeypatch)
-    arrays = example.arrays(example.loss(), 65536.0)
-    for array, plain in zip(arrays[3:], expected[3:], strict=True):  # the gradients
-        assert 0 < np.abs(array - plain).max() < 0.02 * np.abs(plain).max()
+    _, _, _, *gradients = example.arrays(example.loss(), factor=65536.0)
+    for gradient, plain in zip(gradients, expected, strict=True):
+        assert 0 < np.abs(gradient - plain).max() < 0.02 * np.abs(plain).max()
 
 
 def test_losses_without_weights_have_a_gradient_of_0():
@@ -163,7 +163,10 @@ def operations(monkeypatch) -> Iterator[Operations]:
 
 
 def test_a_logit_is_moved_in_24_bytes(monkeypatch, operations):
-    """The products are in float32 here, in place of half precision: its numbers count as 2 bytes."""
+    """Of them all; padded words count.
+
+    float32 stands here for half precision, whose numbers have 2 bytes, and float64 for float32, with 4.
+    """
     monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float32)
     example = Example("float64")
     operations.begin()
@@ -188,16 +191,15 @@ def test_the_operations_of_paddle():
     """They compute in place, and take the arguments that Paddle's own function passes."""
     logits = paddle.randn([3, 5])
     column = paddle.to_tensor([[1], [0], [4]])
-    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *fused_loss._SOFTMAX_OPTIONS)
+    options = fused_loss._SOFTMAX_OPTIONS
+    softmax, losses = paddle._C_ops.cross_entropy_with_softmax_(logits, column, *options)
     assert softmax.data_ptr() == logits.data_ptr() and losses.shape == [3, 1]
     ones = paddle.ones_like(losses)
-    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(
-        column, softmax, ones, *fused_loss._SOFTMAX_OPTIONS
-    )
+    gradient = paddle._C_ops.cross_entropy_with_softmax_grad_(column, softmax, ones, *options)
     assert gradient.data_ptr() == logits.data_ptr()
     header = Path(paddle.__file__).parent / "include/paddle/phi/api/include/api.h"
     (line,) = (line for line in header.read_text().splitlines() if " cross_entropy_with_softmax_(" in line)
     names = ("soft_label", "use_softmax", "numeric_stable_mode", "ignore_index", "axis")
-    for name, value in zip(names, fused_loss._SOFTMAX_OPTIONS, strict=True):
-        assert f"{name} = {str(value).lower()}" in line
+    for name, value in zip(names, options, strict=True):
+        assert f"{name} = {str(value).lower()}" in line  # its default in C++, such as "axis = -1"
     assert "cross_entropy_with_softmax(" in inspect.getsource(paddle.nn.functional.cross_entropy)

@@ -56,13 +56,17 @@ def classify(model, batch):
 
 
 def encode_twice(model, batch):
-    """As retrieval does, which encodes groups of sentences and may end below the top layer."""
-    states = [model.ernie_m.encode(part, layers=2).sequence for part in (batch, batch_of(100))]
-    return (states[0] * states[1]).astype("float64").mean()
+    """The loss of two forward passes, as in retrieval, which may end below the top layer."""
+    states = model.ernie_m.encode(batch, layers=2).sequence
+    states_of_other = model.ernie_m.encode(batch_of(100), layers=2).sequence
+    return (states * states_of_other).astype("float64").mean()
 
 
 def trained(loss) -> dict[str, bytes]:
-    """The gradients of a step with several micro-batches, and the weights after it. One weight is frozen."""
+    """The gradients of a step with several micro-batches, and the weights after it. One weight is frozen.
+
+    `loss`: a function of the model and a batch.
+    """
     model = make_model()
     model.ernie_m.encoder.layers[0].linear1.weight.stop_gradient = True
     engine = Engine(model, build_optimizer(model, 1e-2), clip_norm=1e-3)
@@ -83,14 +87,14 @@ def trained(loss) -> dict[str, bytes]:
 @pytest.mark.parametrize("loss", [classify, encode_twice])
 def test_gradients_are_those_of_autocast(monkeypatch, loss):
     together = trained(loss)
-    monkeypatch.setattr(half_weights, "SMALL_BATCH", 0)
+    monkeypatch.setattr(half_weights, "SMALL_BATCH", 0)  # no batch is small: each weight is cast by itself
     alone = trained(loss)
     assert together == alone
     assert sum(name.startswith("gradient of") for name in together) > 20
 
 
 def test_a_fault_is_seen(monkeypatch):
-    """Copies that are rounded once more."""
+    """The test above would not pass with copies that are rounded once more."""
     right = trained(classify)
     cast_together = half_weights.cast_together
 
@@ -109,8 +113,8 @@ def casts_together(monkeypatch, model) -> int:
     return sum(operation.name == "unbind" for operation in operations)
 
 
-def test_five_shapes(monkeypatch):
-    """Three of matrices, two of biases; also in evaluation."""
+def test_weights_of_one_shape_are_cast_together(monkeypatch):
+    """Three shapes of matrices (8 x 8, 8 x 32 and 32 x 8), and two of biases; also in evaluation."""
     model = make_model()
     assert casts_together(monkeypatch, model) == 5
     with paddle.no_grad():
@@ -122,7 +126,8 @@ def use_recompute(monkeypatch, model):
     model.ernie_m.use_recompute(True)
 
 
-def make_a_large_batch(monkeypatch, model):
+def make_the_batch_large(monkeypatch, model):
+    """It has 4 x 9 tokens, which are filled up to 64, and H = 8: N x H^2 is just above this bound."""
     monkeypatch.setattr(half_weights, "SMALL_BATCH", 63 * 8**2)
 
 
@@ -134,7 +139,9 @@ def use_plain_kernels(monkeypatch, model):
     monkeypatch.setattr(device, "uses_gpu_kernels", lambda: False)
 
 
-@pytest.mark.parametrize("change", [use_recompute, make_a_large_batch, turn_autocast_off, use_plain_kernels])
+@pytest.mark.parametrize(
+    "change", [use_recompute, make_the_batch_large, turn_autocast_off, use_plain_kernels]
+)
 def test_where_weights_are_not_cast_together(monkeypatch, change):
     model = make_model()
     change(monkeypatch, model)
@@ -142,6 +149,7 @@ def test_where_weights_are_not_cast_together(monkeypatch, change):
 
 
 def test_no_copies_stay_after_an_error(monkeypatch):
+    """A norm that returns too few rows makes the forward pass fail."""
     model = make_model()
     monkeypatch.setattr(LayerNorm, "forward", lambda layer, x: x[1:])
     with pytest.raises(IndexError):

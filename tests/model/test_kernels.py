@@ -13,6 +13,7 @@ from model.heads import PreTrainingModel, SequenceClassifier
 from model.layout import Layout
 from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
+from tests.helpers.gradients import gradients_of
 from training.engine import Engine
 from training.optimizer import build_optimizer
 from training.precision import Precision
@@ -50,8 +51,11 @@ def flags(monkeypatch) -> dict[str, int]:
 
 
 def operation(query, key, value, bounds, seed, dropout, causal, return_softmax, is_test, rng_name):
-    """A stand-in for version 2 of the kernel, with the arguments of `flashmask_attention` in api.h."""
-    half = query.dtype
+    """A stand-in for version 2 of the kernel, with the arguments of `flashmask_attention` in api.h.
+
+    Of its four results only the first is used.
+    """
+    half = query.dtype  # which a CPU does not multiply
     query, key, value = (x.astype("float32") for x in (query, key, value))
     return flashmask(query, key, value, bounds).astype(half), None, None, None
 
@@ -102,19 +106,17 @@ def test_the_arguments_of_the_kernel():
 def loss_and_gradients(model, loss_of) -> dict[str, np.ndarray]:
     """The loss of a model, and its gradients by parameter."""
     loss = loss_of(model)
-    loss.backward()
-    arrays = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-    for parameter in model.parameters():
-        parameter.grad = None
-    return {"loss": loss.numpy(), **arrays}
+    return {"loss": loss.numpy(), **gradients_of(model, loss)}
 
 
 def masked_loss(model: PreTrainingModel) -> paddle.Tensor:
+    """The loss of two sequences, of 6 tokens with 4 of context and of 3 tokens."""
     hidden = model.encode(packed_batch(np.arange(4, 13), Layout([6, 3], [4, 3])))
     return model.lm_head.loss(hidden, paddle.arange(9)).total
 
 
 def classification_loss(model: SequenceClassifier) -> paddle.Tensor:
+    """The sum of the squared logits of two sequences."""
     return model(packed_batch(np.arange(4, 13), Layout([6, 3]))).square().sum()
 
 
@@ -136,7 +138,7 @@ def test_plain_kernels_count_the_same_hits(monkeypatch):
     model = PreTrainingModel(CONFIG, ["en"])
     hidden = paddle.randn([9, 12])
     labels = model.lm_head(hidden).argmax(1)
-    labels[::3] = (labels[::3] + 1) % 40
+    labels[::3] = (labels[::3] + 1) % 40  # every third one is another word: no hit
     fast = model.lm_head.loss(hidden, labels)
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     plain = model.lm_head.loss(hidden, labels)

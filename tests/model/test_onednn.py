@@ -14,29 +14,17 @@ import numpy as np
 import pytest
 
 from model.cpu import onednn
+from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 
 ROOT = Path(__file__).resolve().parents[2]
 AVX512_CORE = 0x27  # the bits of this instruction set in dnnl_types.h
 
-try:
-    onednn.to_bfloat16(np.ones([1, 1], np.float32))
-except (OSError, AttributeError) as error:
-    pytest.skip(f"no oneDNN here: {error}", allow_module_level=True)
+skip_module_without_onednn()
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
     """Random float32 numbers."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape, np.float32)
-
-
-def widen(bits: np.ndarray) -> np.ndarray:
-    """The bits of bfloat16 numbers as float32, of which they are the upper half."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def distance(x: np.ndarray, y: np.ndarray) -> float:
-    """The norm of the difference, divided by the norm of y."""
-    return np.linalg.norm(x - y) / np.linalg.norm(y)
 
 
 def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -46,9 +34,14 @@ def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return out
 
 
+def exact_product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The same in float64."""
+    return widen(x).astype(np.float64) @ widen(y).astype(np.float64)
+
+
 def has_avx512() -> bool:
     instructions = onednn._functions()["get_effective_cpu_isa"]()
-    return instructions & AVX512_CORE == AVX512_CORE
+    return (instructions & AVX512_CORE) == AVX512_CORE  # all of its bits are set
 
 
 @pytest.mark.parametrize("rows", [1, 2, 37, 500])
@@ -56,16 +49,16 @@ def test_a_linear_layer_and_its_gradients(rows):
     x = onednn.to_bfloat16(numbers(rows, 96))
     weight = onednn.to_bfloat16(numbers(96, 160))
     gradient = onednn.to_bfloat16(numbers(rows, 160))
+    # The output, the gradient of x, and the gradient of the weight.
     for left, right in ((x, weight), (gradient, weight.T), (x.T, gradient)):
-        expected = widen(left).astype(np.float64) @ widen(right).astype(np.float64)
-        assert distance(product(left, right), expected) < 1e-6
+        assert distance(product(left, right), exact_product(left, right)) < 1e-6
 
 
 def test_blocks_of_larger_arrays():
     """Factors and results may be parts of arrays; what lies beside a result stays as it was."""
     x = onednn.to_bfloat16(numbers(20, 64))
     table = onednn.to_bfloat16(numbers(300, 64))
-    expected = widen(x).astype(np.float64) @ widen(table).astype(np.float64).T
+    expected = exact_product(x, table.T)
     logits = np.full([20, 301], 7.0, np.float32)
     for words in (slice(0, 128), slice(128, 300)):
         onednn.multiply(x, table[words].T, logits[:, words])
@@ -73,15 +66,15 @@ def test_blocks_of_larger_arrays():
     assert (logits[:, 300] == 7.0).all()
     onednn.multiply(x, table[:5].T, logits[:, :5], add=True)
     assert distance(logits[:, :5], 2 * expected[:, :5]) < 1e-6
-    columns = widen(x[:, 8:40]).astype(np.float64)
-    assert distance(product(x[:, 8:40].T, x), columns.T @ widen(x)) < 1e-6
+    columns = x[:, 8:40]
+    assert distance(product(columns.T, x), exact_product(columns.T, x)) < 1e-6
 
 
 @pytest.mark.skipif(not has_avx512(), reason="on AVX2 oneDNN adds the terms of a sum one after the other")
 def test_a_long_sum():
     x = onednn.to_bfloat16(numbers(3, 50_000))
     y = onednn.to_bfloat16(numbers(50_000, 2))
-    assert distance(product(x, y), widen(x).astype(np.float64) @ widen(y).astype(np.float64)) < 1e-6
+    assert distance(product(x, y), exact_product(x, y)) < 1e-6
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 3), (2, 4, 0)])
@@ -96,11 +89,12 @@ def test_rounding_is_to_the_nearest_and_of_ties_to_even():
     random = np.random.default_rng(0).integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32)
     random = random[np.isfinite(random) & (np.abs(random) > 1e-37)]  # a CPU may round what is smaller to 0
     special = np.array([0.0, 1.0, np.inf, -np.inf, 3.4e38], np.float32)
-    # In the middle between two numbers of bfloat16: the lower half is 0x8000.
+    # In the middle between two numbers of bfloat16: the lower 16 bits are 0x8000.
     ties = (np.arange(0x3F80_8000, 0x3F90_8000, 0x1_0000, np.uint32)).view(np.float32)
-    x = np.concatenate([random, special, ties])[None]
+    x = np.concatenate([random, special, ties])[None]  # [1, N]
     bits = x.view(np.uint32)
-    # Just below half of the lower half's range is added, and in ties to an odd upper half one more.
+    # 0x7FFF carries into the upper 16 bits if the lower ones are above 0x8000. With one more for odd upper
+    # bits, a tie after these carries, too, which makes them even.
     is_odd = (bits >> 16) & 1
     expected = (bits + 0x7FFF + is_odd) >> 16
     assert np.array_equal(onednn.to_bfloat16(x), expected)
@@ -195,12 +189,12 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
 # Prints whether a product is right, how many threads it has started, and what is missing.
 OTHER_CPU = """
 import os
-import numpy as np
 from utils.runtime import prepare
 prepare(quiet=True)
 import paddle
 from model.cpu import onednn
-from tests.model.test_onednn import distance, numbers, product, widen
+from tests.helpers.bfloat16 import distance
+from tests.model.test_onednn import exact_product, numbers, product
 
 def threads() -> int:
     return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 0
@@ -208,9 +202,10 @@ def threads() -> int:
 square = paddle.ones([512, 512])
 paddle.matmul(square, square)
 before = threads()
-x, y = onednn.to_bfloat16(numbers(512, 96)), onednn.to_bfloat16(numbers(96, 512))
-error = distance(product(x, y), widen(x).astype(np.float64) @ widen(y).astype(np.float64))
-print(error < 1e-6, threads() - before, onednn.missing())
+x = onednn.to_bfloat16(numbers(512, 96))
+y = onednn.to_bfloat16(numbers(96, 512))
+is_right = distance(product(x, y), exact_product(x, y)) < 1e-6
+print(is_right, threads() - before, onednn.missing())
 """
 
 

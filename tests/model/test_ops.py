@@ -24,7 +24,7 @@ def float64(request, monkeypatch):
     """
     monkeypatch.setattr(rows, "thread_count", lambda: request.param)
     monkeypatch.setattr(rows, "BLOCK", 16)
-    rows._pool.cache_clear()
+    rows._pool.cache_clear()  # the next call makes a pool of so many threads
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     yield
@@ -56,7 +56,7 @@ def test_all_rows_once_and_a_fault_comes_out():
 
     def work(part: slice) -> None:
         visits[part] += 1
-        if part.stop > 60:
+        if part.stop > 60:  # of 61 rows, only the last part
             raise ValueError("the last rows")
 
     rows.over_rows(work, 50, 5)
@@ -113,7 +113,9 @@ def test_dropout_is_unbiased_and_scales():
         assert abs(stays.mean() - (1 - probability)) < 5 * deviation
         assert y[stays] == pytest.approx(np.full(stays.sum(), 2 / (1 - probability)), rel=1e-5)
         # Neighbours in a row and in a column are independent: 1 / 300 is the deviation of their correlation.
-        for numbers, neighbours in ((stays[:, 1:], stays[:, :-1]), (stays[1:], stays[:-1])):
+        in_a_row = (stays[:, 1:], stays[:, :-1])
+        in_a_column = (stays[1:], stays[:-1])
+        for numbers, neighbours in (in_a_row, in_a_column):
             correlation = np.corrcoef(numbers.ravel(), neighbours.ravel())[0, 1]
             assert abs(correlation) < 5 / 300
 
@@ -196,6 +198,8 @@ def test_attention(dropout_rate):
     dropout = np.ones([HEADS, LAYOUT.tokens, LAYOUT.tokens])
     if dropout_rate:
         paddle.seed(5)
+        # The layer draws it for its group of 3 sequences, padded to 9 tokens. Each sequence's part is put
+        # where its tokens are among all.
         mask = draw_dropout_mask([3, HEADS, 9, 9], dropout_rate)
         for number, (start, length) in enumerate(zip(group.starts, group.lengths)):
             tokens = slice(start, start + length)
@@ -244,6 +248,7 @@ def test_frozen_parameters_and_partial_gradients():
     x = paddle.randn([4, 8])
     weight = paddle.randn([4, 8])
     block.eval()
+    # The value, then the gradients of x, of weight and bias of the linear layer, and of those of the norm.
     _, grad_x, _, _, grad_norm_weight, _ = value_and_gradients(block, x, weight, *block.parameters())
     x.stop_gradient = False
     for parameter in block.parameters():  # what paddle.grad is not asked for

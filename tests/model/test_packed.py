@@ -15,6 +15,7 @@ from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from model.layout import SIMILAR, Layout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
+from tests.helpers.gradients import gradients_of
 from tests.helpers.plain_model import PlainErnieM, in_plain_paddle, padded
 
 CONFIG = ErnieMConfig(
@@ -56,15 +57,6 @@ def layout_and_ids(name: str) -> tuple[Layout, np.ndarray]:
     return Layout(lengths, context_lengths), np.random.default_rng(1).integers(4, 40, sum(lengths))
 
 
-def gradients(model, value) -> dict[str, np.ndarray]:
-    """The gradients of a value by parameter, which the model does not keep."""
-    value.backward()
-    arrays = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
-    for parameter in model.parameters():
-        parameter.grad = None
-    return arrays
-
-
 def assert_equal_gradients(arrays: dict, expected: dict) -> None:
     assert arrays.keys() == expected.keys()
     for name, gradient in arrays.items():
@@ -90,10 +82,10 @@ def test_all_hidden_states_and_gradients(mask, name):
     pooled = model.pooler(paddle.gather(output.sequence, batch.first_tokens))
     assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
     weights = random(layout.tokens, 12)
-    our_gradients = gradients(model, (output.sequence * weights).mean() + pooled.mean())
-    assert len(our_gradients) == 4 + 16 * 2 + 2  # two tables and a norm, two layers, the pooler
+    gradients = gradients_of(model, (output.sequence * weights).mean() + pooled.mean())
+    assert len(gradients) == 4 + 16 * 2 + 2  # two tables and a norm, two layers, the pooler
     value = (expected.sequence * weights).mean() + expected.pooled.mean()
-    assert_equal_gradients(our_gradients, gradients(plain, value))
+    assert_equal_gradients(gradients, gradients_of(plain, value))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -107,7 +99,7 @@ def test_one_array_for_a_small_batch(monkeypatch, name):
         monkeypatch.setattr(attention, "SMALL", small)
         batch = packed_batch(ids, layout)
         sequence = model.encode(batch).sequence
-        outputs.append([sequence.numpy(), *gradients(model, sequence.square().mean()).values()])
+        outputs.append([sequence.numpy(), *gradients_of(model, sequence.square().mean()).values()])
     in_groups, in_one_array = outputs
     (group,) = batch.mask.groups
     assert list(group._biases) == [paddle.float64]  # made once, for both layers
@@ -132,32 +124,34 @@ def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, r
     positions = paddle.to_tensor([1, 4, 5, 80, 324])  # of 325 tokens
     weights = random(5, 12)
     everywhere = paddle.gather(model.encode(batch, layers=layers).sequence, positions)
-    expected = gradients(model, (everywhere * weights).sum())
+    expected = gradients_of(model, (everywhere * weights).sum())
     some = model.encode(batch, positions, layers=layers).sequence
     assert np.abs((some - everywhere).numpy()).max() < 1e-9
-    assert_equal_gradients(gradients(model, (some * weights).sum()), expected)
+    assert_equal_gradients(gradients_of(model, (some * weights).sum()), expected)
 
 
 @pytest.mark.parametrize("head", [SequenceClassifier, TokenClassifier, SpanClassifier])
 @pytest.mark.parametrize("name", ["alone", "1 to 512"])
 def test_the_heads_of_the_tasks(head, name):
-    """Logits and gradients on arrays with pads, whose states are 0."""
+    """Logits and gradients on arrays with pads. For a head, the state of a pad is 0."""
     model = head(CONFIG) if head is SpanClassifier else head(CONFIG, 5)
     plain = PlainErnieM(CONFIG)
     plain.set_state_dict(model.ernie_m.state_dict())
     layout, ids = layout_and_ids(name)
     array = padded(ids, layout.lengths, 1)
     logits = model(padded_batch(array))
-    logits = paddle.stack(logits, axis=-1) if isinstance(logits, tuple) else logits
+    if head is SpanClassifier:  # (start, end), [B, T] each
+        logits = paddle.stack(logits, axis=-1)
     output = plain(paddle.to_tensor(array))
     is_real = paddle.to_tensor((array != 1)[..., None].astype(float))
     states = output.pooled if head is SequenceClassifier else output.sequence * is_real
     expected = paddle.matmul(states, model.classifier.weight.detach()) + model.classifier.bias.detach()
     assert logits.shape == expected.shape and np.abs((logits - expected).numpy()).max() < 1e-9
     weights = random(*logits.shape)
-    our_gradients = gradients(model.ernie_m, (logits * weights).mean())
-    plain_gradients = gradients(plain, (expected * weights).mean())
-    assert_equal_gradients(our_gradients, {name: plain_gradients[name] for name in our_gradients})
+    gradients = gradients_of(model.ernie_m, (logits * weights).mean())
+    expected_gradients = gradients_of(plain, (expected * weights).mean())
+    assert gradients
+    assert_equal_gradients(gradients, {name: expected_gradients[name] for name in gradients})
 
 
 def test_nothing_crosses_between_sequences(mask):
@@ -172,15 +166,18 @@ def test_nothing_crosses_between_sequences(mask):
     states = model.encode(batch, input_bias=bias).sequence
     for token, is_seen in enumerate(layout.dense()):
         (gradient,) = paddle.grad((states[token] ** 3).sum(), bias, retain_graph=True)
-        reached = np.abs(gradient.numpy()[: layout.tokens]).max(-1)
+        sizes = np.abs(gradient.numpy()[: layout.tokens]).max(-1)  # the largest of each token's H numbers
         # Paddle's own softmax on a CPU gives a masked column up to exp(-64); those of a GPU give 0.
-        assert np.array_equal(reached > (0 if mask is CpuMask else 1e-20), is_seen), token
+        bound = 0 if mask is CpuMask else 1e-20
+        assert np.array_equal(sizes > bound, is_seen), token
 
 
 def test_the_mask_means_the_drawing_of_its_docstring():
-    rows = re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", Layout.__doc__, re.M)
-    drawn = [[cell == "1" for cell in row if cell in "1."] for row in rows]
-    assert np.array_equal(Layout([5, 3], [3, 3]).dense(), drawn)
+    """Its rows begin with a token, such as M2; "1" is visible, "." is not."""
+    drawing = []
+    for row in re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", Layout.__doc__, re.M):
+        drawing.append([cell == "1" for cell in row if cell in "1."])
+    assert np.array_equal(Layout([5, 3], [3, 3]).dense(), drawing)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -56,9 +56,12 @@ def text(value: bytes) -> bytes:
     return b"\x8c" + bytes([len(value)]) + value
 
 
-TWICE = b")" + b"2\x86" * 60  # a pair of a pair of ... : nothing in memory, and no end when it is printed
+# An empty tuple, then 60 times a pair of the last value with itself: it takes no memory, but 2^60 parts would
+# be printed.
+TWICE = b")" + b"2\x86" * 60
 DEEP = b")" + b"\x85" * 200_000  # a tuple in a tuple in a tuple ...
 
+# What is wrong -> a pickle with it. `pickletools.dis` shows the opcodes.
 RAW = {
     "a global of protocol 0": b"cos\nsystem\n(S'touch harm'\ntR.",
     "a dotted name": b"\x80\x04" + text(b"builtins") + text(b"tuple.__class__.__subclasses__") + b"\x93)R.",

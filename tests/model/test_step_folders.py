@@ -12,6 +12,7 @@ import pytest
 from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.step_folders import clear_leftovers, keep_last, load_newest, set_aside, step_folders
 from model.checkpoint.training_state import load_training_state, save_training_state
+from tests.helpers.damaged import flip_last_bit
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -48,12 +49,6 @@ def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
 def test_a_folder_that_does_not_exist_has_no_steps(tmp_path):
     assert step_folders(tmp_path / "absent") == []
     assert load_newest(tmp_path / "absent") is None
-
-
-def flip_last_bit(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
 
 
 # Each damages a step folder.

@@ -47,9 +47,10 @@ def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
 
 
 def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
-    content = zip_bytes(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER)
-    place_of_size = content.rindex(b"PK\x01\x02") + 24  # in the directory at the end
-    content = content[:place_of_size] + struct.pack("<I", 1 << 31) + content[place_of_size + 4 :]
+    content = bytearray(zip_bytes(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER))
+    # The last entry of the directory at the end is that of the storage. Its size is at byte 24.
+    entry = content.rindex(b"PK\x01\x02")
+    struct.pack_into("<I", content, entry + 24, 1 << 31)
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(UserError, match="it ends too early"):
         torch_file.read(tmp_path / "x.bin")

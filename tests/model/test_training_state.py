@@ -5,6 +5,7 @@ import paddle
 import pytest
 
 from model.checkpoint.training_state import load_training_state, save_training_state, write_part
+from tests.helpers.damaged import flip_last_bit
 from utils.errors import UserError
 
 DTYPES = ["bool", "int8", "uint8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
@@ -102,7 +103,6 @@ def test_parts_are_merged(tmp_path):
 def test_every_part_is_compared_with_its_manifest(tmp_path, name):
     write_two_parts(tmp_path / "s")
     path = tmp_path / "s" / name
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # with another last bit
+    flip_last_bit(path)
     with pytest.raises(UserError, match=f"{path.parent}/"):
         load_training_state(tmp_path / "s")

@@ -17,8 +17,9 @@ COUNT = 9  # positions that are predicted
 def float64(monkeypatch):
     paddle.set_default_dtype("float64")
     paddle.seed(0)
-    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 4 * WORDS * 8)  # four rows; the last chunk has one
-    monkeypatch.setattr("model.cpu.word_table._BLOCK_WORDS", 5)  # of a block
+    # A chunk has the logits of four of the nine positions, so that the last one has one.
+    monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 4 * WORDS * 8)
+    monkeypatch.setattr("model.cpu.word_table._BLOCK_WORDS", 5)  # the words of a block
     yield
     paddle.set_default_dtype("float32")
 
@@ -33,7 +34,7 @@ def plain_cross_entropy(x, table, bias, labels, weights):
 class Tied:
     """A word table that is used twice: words are looked up, and words are predicted from their states.
 
-    In between is a linear layer.
+    In between is a product with a matrix, so that a word's state is not its vector.
     """
 
     def __init__(self):
@@ -100,12 +101,13 @@ def test_both_uses_add_to_one_gradient(monkeypatch, form, rows, times):
 def test_several_losses_before_their_backward_passes(form, order):
     """The first loss takes the memory that is reused between steps, the others take new memory."""
     tied = Tied()
+    factors = [0.5, 1.5, 2.5]  # of the losses, so that they differ
     _, *gradients = tied.gradients(tied.plain)
-    expected = [(0.5 + 1.5 + 2.5) * gradient for gradient in gradients]
+    expected = [sum(factors) * gradient for gradient in gradients]
     tied.gradients(tied.fast)  # from now on there is memory to be reused, with numbers in it
-    losses = [tied.fast() for _ in order]
+    losses = [tied.fast() for _ in factors]
     for number in order:
-        (losses[number].total * (number + 0.5)).backward()
+        (losses[number].total * factors[number]).backward()
     assert_same(expected, [tied.table.weight.grad.numpy(), tied.bias.grad.numpy()])
 
 
@@ -127,7 +129,7 @@ def test_what_is_frozen_gets_no_gradient(frozen, form):
 
 
 def test_far_apart_logits(form):
-    """The highest logit comes late, and the others vanish beside it.
+    """The highest logit comes late, and the others vanish beside it: a loss is the gap to the label's logit.
 
     Paddle's own loss on a CPU ends at 64.
     """
