@@ -39,11 +39,12 @@ def fp16(monkeypatch):
         A list of the options of each call of `paddle.amp.auto_cast`.
     """
     calls: list[dict] = []
-    device = SimpleNamespace(_expected_place=SimpleNamespace(is_gpu_place=lambda: True))
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(precision, "has_bf16", lambda: True)
-    monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: device)
-    monkeypatch.setattr(amp_global_state(), "amp_dtype", "float16")  # auto_cast sets it
+    # Paddle's scaler asks the tracer whether there is a GPU, and the state which type is the half one.
+    tracer = SimpleNamespace(_expected_place=SimpleNamespace(is_gpu_place=lambda: True))
+    monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: tracer)
+    monkeypatch.setattr(amp_global_state(), "amp_dtype", "float16")  # otherwise auto_cast sets it
 
     def auto_cast(*enabled, **options):
         calls.append(options)

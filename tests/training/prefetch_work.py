@@ -46,10 +46,10 @@ def one_then(event: str, path: str = ""):
         raise ZeroDivisionError("the error")
     if event == "kill":
         os.kill(os.getpid(), 9)
-    np.save(path, np.zeros(100_000))
+    np.save(path, np.zeros(100_000))  # "truncate"
     mapped = np.load(path, mmap_mode="r")
     os.truncate(path, 1000)
-    yield float(mapped[50_000])
+    yield float(mapped[50_000])  # the file has no such page any more
 
 
 def modules():

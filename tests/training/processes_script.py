@@ -29,7 +29,7 @@ PROOFS = sys.argv[3:]
 
 
 def collectives() -> None:
-    """Every process writes its results to <rank>.json."""
+    """Every process gives other numbers to each collective, and writes what it gets back to <rank>.json."""
     rank = distributed.rank()
     parameters = [paddle.create_parameter([2, 3], "float64"), paddle.create_parameter([4], "float32")]
     parameters[0].grad = paddle.full([2, 3], 10.0 ** -(rank + 9), dtype="float64")
@@ -49,7 +49,7 @@ def collectives() -> None:
 
 
 def stall() -> None:
-    """Process 0 waits in a sum for process 1."""
+    """Process 0 waits for process 1 with a watch that warns after 0.5 seconds."""
     logging.setup(FOLDER, distributed.rank())
     with StallWatch(0.5) as stalls:
         distributed.barrier()
@@ -60,7 +60,7 @@ def stall() -> None:
 
 
 def lost() -> None:
-    """Process 1 is killed, and process 0 writes what it is told in its next sum."""
+    """Process 1 is killed, and process 0 writes the error of its next barrier to lost.txt."""
     distributed.barrier()
     if distributed.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -70,6 +70,11 @@ def lost() -> None:
         (FOLDER / "lost.txt").write_text(str(error))
 
 
+def seed_of_process() -> int:
+    """The first process has another seed than the others: the engine must make their weights equal."""
+    return 3 if distributed.is_main() else 4
+
+
 def masters() -> None:
     """O2 with stand-ins for the GPU: process 0 writes the weights that it would export to masters.npz."""
 
@@ -77,8 +82,8 @@ def masters() -> None:
         model.to(dtype="bfloat16")
 
     with mock.patch.object(paddle.amp, "decorate", decorate):
-        engine = make("float32", sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
-        engine.precision.amp = "bf16"
+        engine = make("float32", sharding_stage=STAGE, seed=seed_of_process())
+        engine.precision.amp = "bf16"  # `Precision` would refuse this without a GPU
         engine.precision.level = "O2"
         engine._decorate()
     master_weights = list(engine.optimizer._master_weights.values())
@@ -97,8 +102,7 @@ def train(name: str, steps: int) -> None:
     if there is one of them. With sharding, the processes write their parts of the state to <name>.loaded
     before the first step, and to <name>.parts after the last one.
     """
-    # The second process has another seed: the engine must make the weights equal.
-    engine = make(sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
+    engine = make(sharding_stage=STAGE, seed=seed_of_process())
     start_file = FOLDER / f"{name}.start.npy"
     start_folder = FOLDER / f"{name}.start"
     if start_file.exists():
@@ -109,7 +113,8 @@ def train(name: str, steps: int) -> None:
     if STAGE:
         write_parts(engine, FOLDER / f"{name}.loaded")
     results = [vars(step) for step in run(engine, steps)]
-    accumulators = sum(len(by_name) for by_name in engine.optimizer._accumulators.values())
+    # Kind, such as the first moment -> parameter -> its accumulator.
+    accumulators = sum(len(by_parameter) for by_parameter in engine.optimizer._accumulators.values())
     end = {
         "steps": results,
         "weights": weights(engine),

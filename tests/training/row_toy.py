@@ -28,8 +28,8 @@ CONFIG = ErnieMConfig(
 class RowToy:
     """A model and its engine. Each step has other words, some of them new.
 
-    A step has SEQUENCES micro-batches, which the processes share. The third step has one, so that only one
-    process has a gradient.
+    A step has SEQUENCES micro-batches, which are divided among the processes. Step 2 has one, so that only
+    one process has a gradient.
     """
 
     def __init__(self, stage: int = 0):
@@ -48,16 +48,16 @@ class RowToy:
             count = 1 if number == 2 else SEQUENCES
             micro_batches = []
             for _ in range(count):
-                ids = rng.integers(4, 8 + 10 * number, 5)  # the larger the step, the more words
+                ids = rng.integers(4, 8 + 10 * number, 5)  # the later the step, the more different words
                 micro_batches.append((ids, rng.integers(0, 3, 1), count))
             of_this_process = micro_batches[distributed.rank() :: distributed.world_size()]
             norms.append(self.engine.step(of_this_process, self.loss).grad_norm)
         return norms
 
     def loss(self, micro_batch):
+        """Of the first of two sequences. The words of the second are looked up, and get gradients of 0."""
         ids, labels, count = micro_batch
         logits = self.model(packed_batch(ids, Layout([3, 2])))  # [2, 3]
-        # Without the second sequence: its words are looked up, and get gradients of 0.
         return F.cross_entropy(logits[:1], paddle.to_tensor(labels)) / count, {}
 
     def weights(self) -> dict[str, np.ndarray]:

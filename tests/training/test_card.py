@@ -32,6 +32,7 @@ def use_card(monkeypatch, capability: tuple[int, int], architectures: list[int])
     ],
 )
 def test_a_wheel_with_code_for_the_card(monkeypatch, capability, architectures):
+    """The card is accepted without an error."""
     use_card(monkeypatch, capability, architectures)
     distributed.init()
 
@@ -46,6 +47,7 @@ def test_a_wheel_with_code_for_the_card(monkeypatch, capability, architectures):
     ],
 )
 def test_a_wheel_without_code_for_the_card(monkeypatch, capability, architectures, folder):
+    """The line names the `folder` of wheels that have it."""
     use_card(monkeypatch, capability, architectures)
     with pytest.raises(UserError) as raised:
         distributed.init()

@@ -40,7 +40,7 @@ def test_it_learns_and_counts(straight_run):
     steps = straight_run.steps
     assert steps[-1].loss < 0.5 * steps[0].loss
     assert all(step.sums["count"] == BATCH for step in steps)
-    # 4 of 20 steps warm up to 0.05. Then the rate is 0.05 (1 - step / 20).
+    # Steps 0 to 3 have 0.05 x step / 4, as warm-up. From step 4 on the rate is 0.05 (1 - step / 20).
     assert [step.lr for step in steps[:6]] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.04, 0.0375])
 
 
@@ -76,10 +76,11 @@ def test_clipping_is_by_the_global_norm(monkeypatch):
     engine = make()
     before = weights(engine)
     sgd = paddle.optimizer.SGD(1.0, parameters=engine.model.parameters())
-    # What the engine expects of `training.adamw.AdamW`.
-    monkeypatch.setattr(sgd, "lr_scheduler", paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0), False)
-    monkeypatch.setattr(sgd, "table_gradients", {}, False)
-    monkeypatch.setattr(sgd, "row_gradients", {}, False)
+    # The engine expects these attributes of `training.adamw.AdamW`, which Paddle's SGD does not have.
+    constant_rate = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0)
+    monkeypatch.setattr(sgd, "lr_scheduler", constant_rate, raising=False)
+    monkeypatch.setattr(sgd, "table_gradients", {}, raising=False)
+    monkeypatch.setattr(sgd, "row_gradients", {}, raising=False)
     monkeypatch.setattr(engine, "optimizer", sgd)
     monkeypatch.setattr(engine, "clip_norm", 0.01)
     (step,) = run(engine, 1)
@@ -213,12 +214,12 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     scaling = LossScaling(2.0**10, incr_every_n_steps=5, decr_every_n_nan_or_inf=1, decr_ratio=0.5)
     engine = make("float32", max_bad_steps=2, precision=Precision("fp16", loss_scaling=scaling))
     assert_equal_steps(run(engine, 15), run(make("float32"), 15), 1e-6)
-    assert engine.scaler.state_dict()["scale"] == 2.0**13  # doubled three times in 15 steps
+    assert engine.scaler.state_dict()["scale"] == 2.0**13  # 2^10, doubled three times in 15 steps
     before = weights(engine)
     usual_loss = loss_of(engine)
 
     def overflowing(micro_batch):
-        """A finite loss with an infinite gradient."""
+        """A finite loss with an infinite gradient: of 0 x 1e30 x 1e30, in float32."""
         zero = (engine.parameters["even.bias"] * 0).sum()
         loss, _ = usual_loss(micro_batch)
         return loss + zero * 1e30 * 1e30, {}
@@ -228,7 +229,7 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
         assert step.skipped
         assert math.isfinite(step.loss)
         assert not math.isfinite(step.grad_norm)
-    assert engine.scaler.state_dict()["scale"] == 2.0**10
+    assert engine.scaler.state_dict()["scale"] == 2.0**10  # halved three times
     assert engine.bad_in_a_row == 0
     assert_close(weights(engine), before, 0.0)
     # With float16 only the gradient decides whether a step is skipped, not the loss.

@@ -40,7 +40,8 @@ CONFIG = ErnieMConfig(
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
 def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
-    # Room for the logits of 3 positions, 100 words of 8 bytes each, so that the loss goes over several parts.
+    # There is room for the logits of 3 positions, with 100 words of 8 bytes each: the loss is computed in
+    # several chunks.
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
         compute_as_on_a_gpu(monkeypatch)
@@ -51,7 +52,7 @@ def float64(request, monkeypatch):
 
 
 class Plain(nn.Layer):
-    """Plain layers with the names of `SequenceClassifier` and `PreTrainingModel`."""
+    """Plain layers with the parameter names of `SequenceClassifier` and of `PreTrainingModel`."""
 
     def __init__(self, labels: int):
         super().__init__()
@@ -67,6 +68,7 @@ class Plain(nn.Layer):
         return F.cross_entropy(self.classifier(self.ernie_m(ids).pooled), labels)
 
     def predict_masked(self, ids, positions, labels):
+        """The loss at some positions of the flattened ids [B * T]."""
         states = self.ernie_m(ids).sequence.reshape([-1, CONFIG.hidden_size])[positions]
         states = self.lm_head.layer_norm(F.gelu(self.lm_head.dense(states)))
         table = self.ernie_m.embeddings.word_embeddings.weight

@@ -14,6 +14,7 @@ from model.heads import SequenceClassifier
 from model.layout import Layout
 from tests.helpers.batches import packed_batch
 from tests.helpers.operations import recorded_operations
+from tests.training.toy_training import state_of
 from training import gradients
 from training.engine import Engine
 from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
@@ -56,7 +57,7 @@ def use_plain_kernels(monkeypatch) -> None:
 
 
 class ToyRun:
-    """A fine-tuning with layer-wise rates. In the first five steps the classifier is frozen.
+    """A fine-tuning with layer-wise rates. Steps 0 to 4 do not train the classifier.
 
     So its parameters have the same rate as the pooler's, but were updated less often.
     """
@@ -111,15 +112,13 @@ def test_a_resumed_run_has_the_same_bits(monkeypatch):
     straight.train(0, 12)
     first = ToyRun()
     first.train(0, 8)
-    weights = {name: tensor.numpy() for name, tensor in first.model.state_dict().items()}
-    state = first.engine.state_dict()
-    state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
     resumed = ToyRun()
-    resumed.model.set_state_dict(weights)
-    resumed.engine.load_state_dict(state)
+    resumed.model.set_state_dict(first.model.state_dict())
+    resumed.engine.load_state_dict(state_of(first.engine))
     resumed.train(8, 12)
+    resumed_state = resumed.state()
     for name, value in straight.state().items():
-        assert value.tobytes() == resumed.state()[name].tobytes(), name
+        assert value.tobytes() == resumed_state[name].tobytes(), name
 
 
 def test_gradients_of_another_type_are_left_to_paddle(monkeypatch):
@@ -139,10 +138,9 @@ def test_gradients_of_another_type_are_left_to_paddle(monkeypatch):
 def test_norm_and_clipping():
     paddle.seed(1)
     tensors = [paddle.randn(shape, "float64") for shape in ([3], [2, 5], [7], [4, 4])]
-    expected = sum(float((tensor**2).sum()) for tensor in tensors)
-    assert gradients.squared_norm(tensors).item() == pytest.approx(expected, rel=1e-14)
-    norm_of_a_matrix = gradients.squared_norm(tensors[1:2]).item()
-    assert norm_of_a_matrix == pytest.approx(float((tensors[1] ** 2).sum()), rel=1e-14)
+    squares = [float((tensor**2).sum()) for tensor in tensors]
+    assert gradients.squared_norm(tensors).item() == pytest.approx(sum(squares), rel=1e-14)
+    assert gradients.squared_norm(tensors[1:2]).item() == pytest.approx(squares[1], rel=1e-14)
     assert gradients.squared_norm([]).item() == 0.0
     copies = [tensor.numpy().copy() for tensor in tensors]
     gradients.divide_(tensors, 2.5)

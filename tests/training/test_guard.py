@@ -98,7 +98,7 @@ def send(number: signal.Signals) -> None:
 
 @pytest.fixture
 def handlers_put_back():
-    """After a request the process ignores SIGTERM and SIGHUP."""
+    """Put the handlers back after the test: after a request the process ignores SIGTERM and SIGHUP."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
@@ -133,9 +133,11 @@ def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
         assert not stop
 
 
-# The run works on in the terminal that is closed; the file "saved" stands for its checkpoint.
+# The terminal becomes that of the process's session, so that the process gets SIGHUP when it is closed, and
+# works on. The file "saved" stands for a checkpoint.
 IN_A_TERMINAL = """
-import os, pathlib, sys, time
+import fcntl, pathlib, termios, time
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from training.guard import StopSignal
 from utils import logging
 logging.setup()
@@ -151,15 +153,10 @@ with StopSignal() as stop:
 def test_a_closed_terminal(tmp_path):
     """Lines that the terminal cannot show are in the log; the run saves and ends."""
     reading_end, terminal = os.openpty()
-    environment = clean_environment()
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{IN_A_TERMINAL}",
-        ],
+        [sys.executable, "-c", IN_A_TERMINAL],
         cwd=tmp_path,
-        env=environment,
+        env=clean_environment(),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -167,7 +164,7 @@ def test_a_closed_terminal(tmp_path):
     )
     os.close(terminal)
     assert b"ready" in os.read(reading_end, 1000)
-    os.close(reading_end)
+    os.close(reading_end)  # closes the terminal
     process.wait(30)
     assert (tmp_path / "saved").exists()
     log = (tmp_path / "log" / "job.log.0").read_text()
@@ -194,14 +191,15 @@ def test_a_late_signal_does_not_end_a_run_that_is_ending(number):
         assert run.wait(60) == 0
 
 
-# The main thread is in one call of C, as in a sum over processes.
+# The main thread is in a call of C, as in a sum over processes, so that a handler in Python would not run.
+# Locking a mutex for the second time waits for ever.
 TWICE = """
 import ctypes
 from training.guard import StopSignal
 with StopSignal():
     print("ready", flush=True)
     lock = ctypes.create_string_buffer(64)
-    for _ in range(2):  # the second call waits for ever
+    for _ in range(2):
         ctypes.CDLL(None).pthread_mutex_lock(lock)
 """
 
@@ -217,6 +215,7 @@ def test_a_second_ctrl_c_ends_the_process():
         assert run.wait(10) == 130 and run.stderr.read() == ""
 
 
+# A run that imports Paddle while it may already be asked to stop.
 WITH_PADDLE = """
 from training.guard import StopSignal
 from utils.runtime import prepare

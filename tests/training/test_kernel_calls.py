@@ -9,11 +9,15 @@ LIMITS = {"forward": 325, "backward": 270, "update": 240}  # the most kernels of
 def test_a_step_of_xnli(monkeypatch):
     calls = xnli_calls(monkeypatch)
     for phase, limit in LIMITS.items():
-        kernels = {
-            name: count for name, count in calls[phase].items() if name.removesuffix("_grad") not in VIEWS
-        }
+        kernels = {}
+        for name, count in calls[phase].items():
+            if name.removesuffix("_grad") not in VIEWS:
+                kernels[name] = count
         # With less than half of them, something would not have been counted.
         assert 0.5 * limit < sum(kernels.values()) <= limit, kernels
-    assert calls["backward"]["assign"] == 12  # FlashMask's gradients: the backward pass is the whole
-    # Five groups of weights; weight and bias of pooler and classifier; the inputs of first norm and loss.
-    assert calls["backward"]["cast"] == 5 + 4 + 2
+    # The stand-in for FlashMask copies its gradient once in each of 12 layers: the whole pass was counted.
+    assert calls["backward"]["assign"] == 12
+    groups_of_weights = 5  # which are cast together
+    pooler_and_classifier = 2 * 2  # weight and bias of each
+    inputs = 2  # of the first norm and of the loss
+    assert calls["backward"]["cast"] == groups_of_weights + pooler_and_classifier + inputs

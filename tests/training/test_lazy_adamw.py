@@ -9,6 +9,7 @@ from model import masked_loss, word_table
 from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
+from tests.training.toy_training import state_of
 from training import adamw
 from training.engine import Engine
 from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
@@ -67,7 +68,10 @@ def test_it_equals_adamw_on_the_whole_table(float64, style, monkeypatch):
 
 
 def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
-    """The whole table is updated if more rows than this share have moments: always, by default, never."""
+    """The whole table is updated if a larger share of its rows than MOST_ROWS has moments.
+
+    A share is never above 2, and always above -1.
+    """
     states = []
     for most_rows in (-1.0, adamw.MOST_ROWS, 2.0):
         monkeypatch.setattr(adamw, "MOST_ROWS", most_rows)
@@ -98,20 +102,18 @@ def test_resume_from_a_saved_state():
     straight.train(0, STEPS)
     first = ToyRun()
     first.train(0, 3)
-    weights = {name: tensor.numpy() for name, tensor in first.model.state_dict().items()}
-    state = first.engine.state_dict()
-    state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
     after_other_words = ToyRun()
     after_other_words.train(10, 11)  # other rows have moments, until the state is loaded
     for resumed in (ToyRun(), after_other_words):
-        resumed.model.set_state_dict(weights)
-        resumed.engine.load_state_dict(state)
+        resumed.model.set_state_dict(first.model.state_dict())
+        resumed.engine.load_state_dict(state_of(first.engine))
         resumed.train(3, STEPS)
         assert_same_bits(straight.state(), resumed.state())
 
 
 def test_gradients_that_paddle_adds_are_included():
     """The loss reads the whole table, too: Paddle adds that gradient to the one of the looked-up rows."""
+    start = np.random.default_rng(0).standard_normal([WORDS, 8]).astype("float32")
 
     def weights_after_two_steps(table):
         """A step has two losses; each looks up one row, and multiplies it with all rows."""
@@ -125,7 +127,6 @@ def test_gradients_that_paddle_adds_are_included():
             table.weight.grad = None
         return table.weight.numpy()
 
-    start = np.random.default_rng(0).standard_normal([WORDS, 8]).astype("float32")
     by_rows = weights_after_two_steps(word_table.WordEmbeddings(WORDS, 8))
     plain = weights_after_two_steps(paddle.nn.Embedding(WORDS, 8))
     assert np.abs(by_rows - plain).max() < 1e-6

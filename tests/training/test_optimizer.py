@@ -39,6 +39,7 @@ PADDLENLP = OFFICIAL | {
 
 @pytest.fixture
 def model(float64):
+    """In float64, and with the same weights in each test."""
     return SequenceClassifier(CONFIG, 3)
 
 
@@ -83,7 +84,8 @@ def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table)
         gradients.append(set_gradients(model, step))
         optimizer.step()
         optimizer.lr_scheduler.step()
-    third_share = 0.8 if shape == WITH_DROP else 1.0  # the decay begins: 1 - 2/10, or still the peak
+    # The warm-up ends before the third step: 1 - 2/10 of the peak with the drop, the peak without.
+    third_share = 0.8 if shape == WITH_DROP else 1.0
     rates = [0.0, PEAK / 2, PEAK * third_share]
     after = dict(model.named_parameters())
     for name, (ratio, decays) in table.items():

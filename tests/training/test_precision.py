@@ -42,9 +42,11 @@ def test_o2_needs_a_gpu():
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
-    """auto_cast around each forward pass; in O2 one decorate, at the first step. `fp16` has the calls of
-    auto_cast: two micro-batches in each of two steps.
+    """auto_cast is called around each forward pass; in O2 decorate is called once, at the first step.
+
+    There are four forward passes: two micro-batches in each of two steps.
     """
+    calls_of_auto_cast = fp16
     decorated = []
     monkeypatch.setattr(paddle.amp, "decorate", lambda *args, **options: decorated.append((args, options)))
     model = OneWeight()
@@ -52,10 +54,11 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
     assert decorated == [] and engine.scaler.is_enable() == (amp == "fp16")
     for _ in range(2):
         assert not engine.step([1.0, 2.0], lambda factor: ((model.weight * factor).sum(), {})).skipped
-    assert fp16 == [{"level": level, "dtype": dtype, "custom_white_list": IN_HALF[level]}] * 4
+    options = {"level": level, "dtype": dtype, "custom_white_list": IN_HALF[level]}
+    assert calls_of_auto_cast == [options] * 4
     if level == "O2":
-        masters = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
-        assert decorated == [((model, engine.optimizer), masters)]
+        options = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
+        assert decorated == [((model, engine.optimizer), options)]
     else:
         assert decorated == []
 
@@ -85,8 +88,8 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     if amp == "fp16":  # as the official flag sets it
         assert parse_args(FinetuneFlags, ["--use_fp16", "true"]).amp == amp
     Precision(amp)
-    lines = {record.message for record in caplog.records}
-    assert sum("device: gpu:0 (Card" in line and description in line for line in lines) == 1
+    (line,) = {record.message for record in caplog.records if "device: gpu:0 (Card" in record.message}
+    assert description in line
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     assert "TF32 off; collectives NCCL, 4 processes" in device.summary("float32", 4)
 
@@ -191,19 +194,21 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
     monkeypatch.setattr(paddle.amp, "decorate", decorate)
     model = OneWeight()
     engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16", "O2"))
-    model.weight.set_value(np.full([3, 2], 1.2345678, np.float32))  # loaded after the engine was made
+    loaded = np.full([3, 2], 1.2345678, np.float32)
+    model.weight.set_value(loaded)  # after the engine was made
     engine._decorate()
     assert model.weight.dtype == paddle.bfloat16
-    assert np.array_equal(engine.masters()[model.weight.name].numpy(), np.full([3, 2], 1.2345678, np.float32))
+    assert np.array_equal(engine.masters()[model.weight.name].numpy(), loaded)
     (exported,) = model_weights(model, engine.masters()).values()
-    assert (exported == np.float32(1.2345678)).all()
+    assert np.array_equal(exported, loaded)
     (rounded,) = model_weights(model).values()  # without the masters
     assert (rounded != exported).all()
 
 
 def test_master_weights_are_part_of_the_state(monkeypatch):
-    """Paddle then keeps the moments under the name of the master weight. A second optimizer loads what the
-    first one has loaded.
+    """A second optimizer loads what the first one has loaded.
+
+    With master weights Paddle keeps the moments under their names, not under those of the parameters.
     """
     optimizers = []
     for _ in range(2):

@@ -7,23 +7,14 @@ import sys
 import textwrap
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.processes import is_running
 from tests.launching import ROOT
 from tests.training.prefetch_work import count, large, one_then, one_then_wait, pids
 from training.prefetch import prefetch
 from utils.errors import UserError
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"  # a zombie has ended; its parent has not asked for the exit code
 
 
 def wait_until(condition, seconds: float = 10) -> bool:
@@ -46,7 +37,7 @@ def test_a_stop_request_does_not_wait_for_an_item():
     with prefetch(one_then_wait) as items:
         assert items.next_unless(False) == items._process.pid  # the one item; then the process waits
         began = time.monotonic()
-        assert items.next_unless(True) is None
+        assert items.next_unless(True) is None  # true is a stop request
         assert time.monotonic() - began < 5
 
 
@@ -80,6 +71,7 @@ def test_the_end_of_a_worker_is_raised_after_its_items(tmp_path, event, error, m
 
 @pytest.mark.parametrize("ending", ["close", "error", "forget"])
 def test_no_worker_stays(ending):
+    """After `close`, which may come twice, after an error in a `with` statement, or without any reference."""
     items = prefetch(pids)
     pid = next(items)
     assert is_running(pid)

@@ -48,8 +48,8 @@ def sharded(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("sharded")
     started(folder, 1, "of_three", processes=3)
-    (folder / "of_three.parts").rename(folder / "three.start")
-    engine = make()
+    (folder / "of_three.parts").rename(folder / "three.start")  # where `three` begins
+    engine = make()  # in this one process
     run(engine, 8)
     np.save(folder / "resumed.start.npy", {"weights": weights(engine), "state": state_of(engine)})
     return started(folder, 1, "whole", "resumed", "three", "masters")
@@ -88,7 +88,8 @@ def test_sums_are_sums_and_equal_on_every_process(data_parallel):
     assert [result.pop("is_main") for result in results] == [True, False]
     assert results[0] == results[1]
     assert results[0]["world"] == 2
-    # By hand, from what the script gives: 0.1 and 0.2, 1e-9 and 1e-10, 1 and 2, and the weights of process 0.
+    # The script's two processes give 0.1 and 0.2, 1e-12 each, and 1 each to `all_sum`; their gradients are
+    # 1e-9 and 1e-10, and 1 and 2. The weight is that of process 0, which is 7.
     assert results[0]["all_sum"] == pytest.approx([0.3, 2e-12, 2.0], rel=1e-15)
     assert results[0]["gather"] == [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}]
     assert results[0]["gradients"] == [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4]

@@ -12,6 +12,7 @@ from model.word_table import WordEmbeddings
 from tests.helpers.operations import recorded_operations
 from tests.launching import launch
 from tests.training.row_toy import CONFIG, STEPS, WORDS, RowToy
+from tests.training.toy_training import state_of
 from training.row_adam import RowsWithMomentsOnGpu
 
 SCRIPT = Path(__file__).with_name("row_script.py")
@@ -34,6 +35,7 @@ def dense(monkeypatch) -> tuple[list[float], dict[str, np.ndarray]]:
 
 
 def assert_close(norms, weights, dense) -> None:
+    """Norms and weights of a training are those of the fixture `dense`."""
     dense_norms, dense_weights = dense
     assert np.abs(np.array(norms) - dense_norms).max() < 1e-12
     for name, value in dense_weights.items():
@@ -60,16 +62,14 @@ def test_several_processes(tmp_path, dense, processes, stage):
 
 
 def test_a_resumed_run(monkeypatch, dense):
-    """The state does not say which rows move: they are those whose moments are not 0."""
+    """The state does not say which rows are updated: they are those whose moments are not 0."""
     use_gpu_kernels(monkeypatch)
     first = RowToy()
     norms = first.train(0, 4)
-    state = first.engine.state_dict()
-    state["optimizer"] = {name: tensor.numpy().copy() for name, tensor in state["optimizer"].items()}
     resumed = RowToy()
-    resumed.train(6, 7)  # other rows move, until the state is loaded
+    resumed.train(6, 7)  # other rows have moments, until the state is loaded
     resumed.model.set_state_dict(first.weights())
-    resumed.engine.load_state_dict(state)
+    resumed.engine.load_state_dict(state_of(first.engine))
     assert_close([*norms, *resumed.train(4, STEPS)], resumed.weights(), dense)
 
 
@@ -82,21 +82,24 @@ def test_no_operation_makes_a_whole_table(monkeypatch):
     operations.begin()
     toy.train(3, 4)
     shape = [WORDS, CONFIG.hidden_size]
-    makers = [call.name for call in operations for tensor in call.outputs if tensor.shape == shape]
-    # The decay of the table, and the rows that are put back into the table and both moments.
+    makers = []
+    for call in operations:
+        makers += [call.name for tensor in call.outputs if tensor.shape == shape]
+    # In place: the decay of the table, and the rows that are put back into the table and both moments.
     assert sorted(makers) == ["scale_", "scatter_", "scatter_", "scatter_"]
     assert toy.model.ernie_m.embeddings.word_embeddings.weight.grad is None
 
 
 def test_the_gradient_between_backward_and_update(monkeypatch):
-    """Each look-up of a word adds a gradient of (1, 10)."""
+    """Each look-up of a word adds a gradient of (1, 10): word 3 is looked up three times, 1 and 5 once."""
     use_gpu_kernels(monkeypatch)
     table = WordEmbeddings(7, 2)
     for ids in ([3, 5, 3], [1, 3]):
         (table(paddle.to_tensor(ids)) * paddle.to_tensor([[1.0, 10.0]])).sum().backward()
     assert table.row_gradient.rows.tolist() == [3, 5, 3, 1, 3]
     table.row_gradient.merge()
-    assert table.row_gradient.rows.tolist() == [1, 3, 5, 7, 7]  # 7 is no word
+    # There are as many rows as look-ups. Those that are left over have the row 7, which is no word.
+    assert table.row_gradient.rows.tolist() == [1, 3, 5, 7, 7]
     assert table.weight.grad.tolist() == [[1, 10], [3, 30], [1, 10], [0, 0], [0, 0]]
     table.weight.grad = None  # as after a step
     table.row_gradient.merge()

@@ -222,6 +222,7 @@ def test_seeds_have_folders_of_their_own(folder, save):
 
 
 def test_what_killed_processes_left_in_the_folders_of_seeds_is_cleared(folder):
+    """It is cleared when the lock is taken. No process has the number 999999999."""
     leftover = folder.path / "seed_3" / ".step_2.tmp-999999999"
     leftover.mkdir(parents=True)
     with folder.locked():
@@ -234,6 +235,7 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
 
     @contextmanager
     def locked_by_another_command():
+        """Hold the lock; the block must be refused."""
         with only_run_in(folder.path), pytest.raises(UserError, match="another run is at work there"):
             yield
 

@@ -92,9 +92,9 @@ def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches
 def two_micro_batches() -> StepBatches:
     """A step with two micro-batches of all objectives."""
     batches = [of_all_four(objectives(), seed) for seed in (1, 2)]
-    masked = sum(batch.masked_counts for batch in batches).tolist()
+    masked_counts = sum(batch.masked_counts for batch in batches).tolist()  # of each objective in the step
     share = dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), 0.25)
-    return StepBatches(batches, share, masked, position={})
+    return StepBatches(batches, share, masked_counts, position={})
 
 
 @pytest.mark.parametrize("allowed", [None, ALLOWED])  # None: pseudo-tokens of any language
@@ -102,7 +102,7 @@ def test_pre_training_uploads_once_and_reads_once(events, allowed):
     engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=SUMS)
     pseudo_tokens = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, 0.7)
     step_batches = two_micro_batches()
-    float(paddle.ones([2]).sum())
+    float(paddle.ones([2]).sum())  # a read
     assert events[-1] == "read", "the fixture should record a read"
     for _ in range(2):  # the second step has moments
         events.begin()
@@ -126,7 +126,8 @@ def test_float16_reads_twice(events, fp16):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
-    """Before the clipping: otherwise the weights of the processes would differ in the last bits.
+    """The loss scale is divided out before the clipping: otherwise the weights of the processes would differ
+    in the last bits.
 
     The gradient is 1 for each of 3 x 2 weights. The sum over the processes is a stand-in that returns the
     squared norms of process 0, which overflows in the second step: both processes skip that step.

@@ -42,8 +42,11 @@ def micro_batches_of(step: int, count: int) -> list[tuple[np.ndarray, np.ndarray
     ids = np.random.default_rng([7, step]).integers(0, 11, BATCH)
     even = ids[ids % 2 == 0]
     odd = ids[ids % 2 == 1]
-    parts = [(even, 0), (odd, 1)] if count == 2 else [(even[:1], 0), (even[1:], 0), (odd, 1)]
-    return [(part, part % 3, is_odd) for part, is_odd in parts]
+    if count == 2:
+        parts = [(even, 0), (odd, 1)]
+    else:
+        parts = [(even[:1], 0), (even[1:], 0), (odd, 1)]
+    return [(part, part % 3, is_odd) for part, is_odd in parts]  # a label is the remainder of its id by 3
 
 
 def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options) -> Engine:
@@ -83,7 +86,7 @@ def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[Step]:
 
 
 def weights(engine: Engine) -> dict[str, np.ndarray]:
-    """Copies of all parameters, by name."""
+    """Copies of all parameters, by name. `numpy` copies."""
     return {name: parameter.numpy() for name, parameter in engine.parameters.items()}
 
 
