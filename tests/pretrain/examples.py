@@ -53,7 +53,7 @@ def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:
 
 
 def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
-    """A list for each sequence, of values [N] that stand one after the other as its tokens do."""
+    """Values of the tokens of a batch, [N], as a list for each sequence."""
     return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
 
 
@@ -72,10 +72,11 @@ def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
         "camlm": pairs([(13, 9), (5, 14), (40, 30)]),
         "btmlm": texts([13, 5, 50]),
     }
-    by_objective = [(objective, example) for objective, part in examples.items() for example in part]
     masked = []
-    for (objective, example), rng in zip(by_objective, rngs(len(by_objective), seed)):
-        masked.append(maker.mask(objective, example, rng))
+    for objective, of_objective in examples.items():
+        for example in of_objective:
+            rng = generator(seed, step=0, index=len(masked))
+            masked.append(maker.mask(objective, example, rng))
     return pack(masked)
 
 
@@ -153,24 +154,25 @@ def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
     starts = batch.layout.starts.tolist()
     lengths = batch.lengths.tolist()
     context_lengths = batch.context_lengths.tolist()
-    number = 0
+    number = 0  # of a sequence
     while number < len(lengths):
         start = starts[number]
         length = lengths[number]
         context = context_lengths[number]
         tokens = np.arange(start, start + length)
+        sequences = 1
         if isinstance(batch, Stage1):
             matrices.append((tokens, attention_mask.compact(context, length - context)))
         elif context == length:  # MMLM, TLM and BTMLM's second stage have no placeholders
             matrices.append((tokens, np.ones([length, length], bool)))
         else:  # CAMLM: this sequence and the next one are the two halves of a pair
-            number += 1
-            tokens = np.arange(start, start + length + lengths[number])
+            sequences = 2
+            tokens = np.arange(start, start + length + lengths[number + 1])
             tokens = tokens[np.argsort(batch.position_ids[tokens])]
             assert (np.diff(batch.position_ids[tokens]) == 1).all()
             first_separator = np.flatnonzero(batch.input_ids[tokens] == SEP)[0]
             side = (np.arange(len(tokens)) > first_separator).astype(int)
             is_masked = np.isin(tokens, batch.targets)
             matrices.append((tokens, attention_mask.camlm(side, is_masked)))
-        number += 1
+        number += sequences
     return matrices

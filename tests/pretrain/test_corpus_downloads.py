@@ -21,8 +21,11 @@ XNLI = {"ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", 
 
 def sizes(part: str) -> dict[str, float]:
     """The sizes in GB, which are comments behind the keys of a part of the file, "mono" or "parallel"."""
-    text = PAPER.read_text().split(f"\n{part}:\n")[1].split("\nparallel:")[0]
-    rows = re.findall(r'^  "?([\w-]+)"?:.*# ([\d.]+)$', text, re.MULTILINE)
+    before_parallel, _, parallel = PAPER.read_text().partition("\nparallel:\n")
+    text = parallel
+    if part == "mono":
+        _, _, text = before_parallel.partition("\nmono:\n")
+    rows = re.findall(r'^  "?([\w-]+)"?:.*# ([\d.]+)$', text, re.MULTILINE)  # (key, size)
     assert len(dict(rows)) == len(rows)  # no key is there twice
     return {key: float(size) for key, size in rows}
 

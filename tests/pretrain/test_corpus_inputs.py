@@ -5,7 +5,6 @@ import gzip
 import lzma
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 from pretrain.corpus import text as corpus_text
@@ -130,12 +129,15 @@ def test_units_tile_a_file_whatever_its_packing(tmp_path, unit_bytes, end):
     texts = [unit.texts[0] for unit in units]
     assert b"".join(texts) == TEXT
     assert [unit.number for unit in units] == list(range(len(units)))
-    assert [unit.last for unit in units] == [False] * (len(units) - 1) + [True]
+    *others, last = units
+    assert last.last and not any(unit.last for unit in others)
     longest = max(len(line.encode()) + 1 for line in LINES)  # bytes of a line with its line end
     for text in texts:
         assert text.endswith(b"\n") and len(text) <= max(unit_bytes, longest)
-    first_lines = np.cumsum([1] + [text.count(b"\n") for text in texts[:-1]])
-    assert [unit.first_line for unit in units] == first_lines.tolist()
+    first_line = 1
+    for unit, text in zip(units, texts):
+        assert unit.first_line == first_line
+        first_line += text.count(b"\n")
     # The whole file was read, and the progress adds up to it.
     assert sum(unit.bytes_read for unit in units) == path.stat().st_size
     (tmp_path / "plain").write_bytes(TEXT)
@@ -153,8 +155,9 @@ def test_members_of_an_archive(tmp_path, end):
 
 @pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
 def test_units_end_with_documents(tmp_path, unit_bytes):
-    documents = [LINES[start : start + 3] for start in range(0, 300, 3)]
-    lines = [line for document in documents for line in [*document, "", ""]]  # two blank lines between them
+    lines = []
+    for start in range(0, 300, 3):  # of a document
+        lines += [*LINES[start : start + 3], "", ""]
     path = write_lines(tmp_path / "text", lines)
     text = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
     assert text.sides == [LINES[:300]] and text.documents == [3] * 100
@@ -231,7 +234,10 @@ def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
 
 
 def test_two_aligned_files_and_moses(tmp_path):
-    """Pairs with an empty side are left out. The sides come in the stream's order: German, English."""
+    """Two paths with a comma or in a list, or what both have in common before the language, as Moses has it.
+
+    Pairs with an empty side are left out. The sides come in the stream's order: German, English.
+    """
     pairs = list(zip(LINES, reversed(LINES)))  # English, German
     pairs[3] = ("alone", " ")
     pairs[7] = ("", "")

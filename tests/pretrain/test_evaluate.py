@@ -77,7 +77,7 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
     assert any(accuracies)
 
 
-def test_the_masks_are_those_of_no_run(tiny_corpus, monkeypatch):
+def test_the_masks_do_not_depend_on_the_seed(tiny_corpus, monkeypatch):
     """Runs of different seeds are compared on the same masked tokens."""
     masked: dict[int, list[list[int]]] = {1: [], 2: []}  # seed -> the masked places of each batch
 
@@ -110,16 +110,18 @@ def test_every_stream_has_its_numbers(held_out):
 def sentences_of(held_out, pair) -> tuple[list, list]:
     """The ids of the held-out sentences of each side of a pair."""
     stream = held_out.corpus.held_out_parallel[pair]
-    return tuple([stream[i][side] for i in range(len(stream))] for side in (0, 1))
+    first_side, second_side = zip(*(stream[i] for i in range(len(stream))))
+    return list(first_side), list(second_side)
 
 
 def test_retrieval_is_of_the_mean_vectors(held_out):
     cls_id = held_out.tokenizer.cls_id
     sep_id = held_out.tokenizer.sep_id
     vectors = []
-    for side in sentences_of(held_out, ("en", "fr")):
-        vectors.append(encode(held_out.model.ernie_m, [np.array([cls_id, *ids, sep_id]) for ids in side]))
-    english, french = vectors  # [L + 1, N, H]
+    for sentences in sentences_of(held_out, ("en", "fr")):
+        inputs = [np.array([cls_id, *ids, sep_id]) for ids in sentences]
+        vectors.append(encode(held_out.model.ernie_m, inputs))
+    english, french = vectors  # [L + 1, N, H] each
     expected = []  # at each layer, the mean of both directions
     for en, fr in zip(english, french):
         expected.append((hits(en, fr).mean() + hits(fr, en).mean()) / 2)
@@ -130,7 +132,9 @@ def test_pseudo_tokens_against_the_real_translation(held_out, monkeypatch):
     """A model that always predicts the longest piece of the real translation has a precision of 1."""
     german, english = sentences_of(held_out, ("de", "en"))
     # Every second pair is read the other way round.
-    translations = [de if i % 2 else en for i, (de, en) in enumerate(zip(german, english))]
+    translations = []
+    for number, (german_ids, english_ids) in enumerate(zip(german, english)):
+        translations.append(english_ids if number % 2 == 0 else german_ids)
     remaining = list(translations)  # those of the batches to come
     pieces = held_out.tokenizer.convert_ids_to_tokens(range(held_out.tokenizer.vocab_size))
 
@@ -146,8 +150,8 @@ def test_pseudo_tokens_against_the_real_translation(held_out, monkeypatch):
     scores = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
     assert scores["precision"] == 1.0
     assert 0.0 < scores["frequent_precision"] < 1.0
-    remaining[:] = translations
-    # Special tokens are no guesses, because no pseudo-token is one.
+    remaining[:] = translations  # for a second evaluation
+    # Special tokens are no guesses, because no pseudo-token is one. Now they are the most frequent pieces.
     held_out.evaluator._piece_counts[:, held_out.tokenizer.special_ids] = 1 << 40
     again = held_out.evaluator._btmlm(held_out.model, ("de", "en"))
     assert again["frequent_precision"] == scores["frequent_precision"]

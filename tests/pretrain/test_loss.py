@@ -15,6 +15,7 @@ from pretrain.batch import Batch
 from pretrain.config import OBJECTIVES
 from pretrain.loss import masked_lm_loss, to_device
 from pretrain.objectives import Text
+from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainErnieM
 from tests.pretrain.examples import (
     LANGUAGES,
@@ -52,14 +53,6 @@ def model():
         model.lm_head.bias.set_value(paddle.randn([CONFIG.vocab_size]))
     yield model
     paddle.set_default_dtype("float32")
-
-
-def gradients(model) -> dict[str, np.ndarray]:
-    """The gradients by the names of the parameters. They are cleared."""
-    arrays = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
-    for parameter in model.parameters():
-        parameter.grad = None
-    return arrays
 
 
 class Oracle(paddle.nn.Layer):
@@ -119,23 +112,22 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
     batch = batch_of(model, objective)
     weights = [0.1, 0.2, 0.3, 0.4]
     result = masked_lm_loss(model, *to_device([batch], weights))
-    result.total.backward()
-    our_gradients = gradients(model)
+    gradients = gradients_of(model, result.total)
 
     oracle = Oracle(model)
     logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
     losses = F.cross_entropy(logits, paddle.to_tensor(batch.target_ids), reduction="none").squeeze(-1)
-    total = (losses * paddle.to_tensor(np.array(weights)[batch.target_objectives])).sum()
-    total.backward()
-    expected = gradients(oracle)
+    weights_of_targets = np.array(weights)[batch.target_objectives]  # [M]
+    total = (losses * paddle.to_tensor(weights_of_targets)).sum()
+    expected = gradients_of(oracle, total)
 
     assert np.abs((result.losses - losses).numpy()).max() < 1e-9
     assert abs(float(result.total) - float(total)) < 1e-9
     assert np.array_equal(result.correct.numpy(), logits.argmax(-1).numpy() == batch.target_ids)
-    assert our_gradients.keys() == expected.keys()
+    assert gradients.keys() == expected.keys()
     # Embeddings (words, positions, layer norm), 16 tensors of each layer, the head, the language embeddings.
     assert len(expected) == 4 + 16 * CONFIG.num_hidden_layers + 5 + 1
-    for name, gradient in our_gradients.items():
+    for name, gradient in gradients.items():
         assert np.abs(gradient - expected[name]).max() < 1e-9, name
         if "k_proj.bias" not in name:  # a key bias adds the same to every score of a row: its gradient is 0
             assert np.abs(gradient).max() > 1e-6, name
@@ -149,7 +141,7 @@ def test_a_batch_without_masked_tokens_has_a_loss_of_zero(model):
     result = masked_lm_loss(model, *to_device([batch], [1.0] * 4))
     result.total.backward()
     assert float(result.total) == 0 and result.losses.shape == [0]
-    assert not any(gradient.any() for gradient in gradients(model).values())
+    assert not any(gradient.any() for gradient in take_gradients(model).values())
 
 
 def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):

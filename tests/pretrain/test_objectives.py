@@ -75,7 +75,7 @@ def test_unk_is_special_and_never_predicted(rate):
             assert unk not in batch.target_ids
     if rate == 1.0:  # all tokens are predicted but [UNK]
         assert set(maker.batch("mmlm", [Text(mixed, 0)], rngs(1)).target_ids) == {11, 12, 13}
-    # A text of [UNK] alone has nothing to predict, and cannot keep an unmasked token
+    # A text of [UNK] alone has nothing to predict, and as a side of a pair no token that could be masked.
     alone = Text(np.array([unk, unk]), 0)
     assert not len(maker.batch("mmlm", [alone], rngs(1)).targets)
     assert not maker.serves_camlm(Pair(alone, Text(TARGET, 1)))
@@ -104,6 +104,7 @@ def test_language_embedding(choice):
 
 
 def test_btmlm_by_hand():
+    """Both stages: the sentence with placeholders, and the sentence with slots for the pseudo-tokens."""
     text = Text(np.arange(11, 21), 0)  # ten tokens, so two pseudo-tokens
     batch = objectives().batch("btmlm", [text], rngs(1), second_languages=[1])
     stage1 = batch.stage1
@@ -113,7 +114,7 @@ def test_btmlm_by_hand():
     assert stage1.context_lengths.tolist() == [12]
     assert stage1.language_ids.tolist() == [NO_LANGUAGE] * 12 + [1, 1]
     assert stage1.placeholders.tolist() == [12, 13]
-    assert stage1.slots.tolist() == [13, 14]
+    assert stage1.slots.tolist() == [13, 14]  # where the pseudo-tokens stand in the second stage
     # The second stage. Two of the sentence's ten tokens are masked.
     assert restored(batch).tolist() == [CLS, *range(11, 21), SEP, SEP, MASK, MASK, SEP]
     assert batch.position_ids.tolist() == list(range(2, 18))
@@ -135,6 +136,9 @@ def test_btmlm_spread_positions():
 @pytest.mark.parametrize("proportion", [0.05, 0.2, 1.0])
 @pytest.mark.parametrize("positions", ["first", "spread"])
 def test_btmlm_fits_whatever_the_length(proportion, positions):
+    """n tokens of a text, p pseudo-tokens and 4 special tokens are at most the limit, with n as large as it
+    can be.
+    """
     for limit in (8, 31, 64):
         maker = objectives(limit, pseudo_proportion=proportion, pseudo_positions=positions)
         for length in range(1, 80):

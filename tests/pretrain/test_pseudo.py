@@ -153,15 +153,18 @@ def test_allowed_pieces():
 @pytest.mark.parametrize(
     "pseudo_ids, copied, repeated",
     [
-        ([10] * 4 + [30] * 3, 7, 5),
+        ([10] * 4 + [30] * 3, 7, 3 + 2),
         (range(60, 67), 0, 0),
-        ([VOCABULARY.mask_id] * 7, 0, 5),  # a placeholder is no token of the sentence
-        ([30] * 4 + [10] * 3, 0, 5),  # nor are those of another sentence
-        ([10, 60, 60, 11, 31, 10, 62], 3, 1),
+        ([VOCABULARY.mask_id] * 7, 0, 3 + 2),  # a placeholder is no token of the sentence
+        ([30] * 4 + [10] * 3, 0, 3 + 2),  # nor are those of another sentence
+        ([10, 60, 60, 11, 31, 10, 62], 3, 1),  # copied: 10 and 11, then 31; repeated: 60
     ],
 )
 def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeated):
-    """A sentence of the ids 10 to 29 has 4 pseudo-tokens, one of the ids 30 to 42 has 3."""
+    """A sentence of the ids 10 to 29 has the first 4 pseudo-tokens, one of the ids 30 to 42 has the other 3.
+
+    A repeated one equals a pseudo-token of the sentence before it.
+    """
     sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
     batch = objectives().batch("btmlm", sentences, rngs(2), [1, 1])
     generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)

@@ -21,7 +21,10 @@ from utils.errors import UserError
 
 
 class Source:
-    """A corpus, and readers of it with the configuration of `tiny_run`; `changes` are section__key=value."""
+    """A corpus, and readers of it with the configuration of `tiny_run`.
+
+    `changes` of the methods are changes of the configuration, as section__key=value.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -128,7 +131,8 @@ def test_it_goes_on_from_a_position(source):
         position = json.loads(json.dumps(stopped.next().position))
     readers = [source.reader(rank, 2, position) for rank in range(2)]
     for step in steps[5:]:
-        assert sequences_of(*(reader.next() for reader in readers)) == sequences_of(step)
+        parts = [reader.next() for reader in readers]
+        assert sequences_of(*parts) == sequences_of(step)
 
 
 def test_pairs_are_read_in_both_orders(source):
@@ -166,9 +170,10 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     if "tlm" in active:
         expected = ["tlm", *expected]
     assert [objective for objective, _ in examples] == expected
-    # The first two examples are of TLM and CAMLM, or both of CAMLM, which makes two sequences of a pair.
+    # TLM makes one sequence of a pair, CAMLM two.
     batch = reader._batch(examples, [0, 1])
-    assert len(batch.lengths) == (1 + 2 if "tlm" in active else 2 + 2)
+    sequences_of_first = 1 if expected[0] == "tlm" else 2
+    assert len(batch.lengths) == sequences_of_first + 2
     assert batch.masked_counts[OBJECTIVES.index(expected[0])] > 0
 
 
@@ -345,14 +350,17 @@ def test_a_run_of_so_many_tokens(source, changes):
     changes = {"optimizer__batch_size": 64, **changes}
     steps = source.steps(optimizer__tokens=100_000, **changes)
     reader = source.reader(optimizer__steps=steps, **changes)
-    trained = sum(batch.tokens for _ in range(steps) for batch in reader.next().micro_batches)
+    trained = 0
+    for _ in range(steps):
+        trained += sum(batch.tokens for batch in reader.next().micro_batches)
     assert trained == pytest.approx(100_000, rel=0.02)
 
 
 def test_equal_compute_divides_the_steps(source):
-    assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930
-    tokens = {"optimizer__tokens": 200_000}
-    assert source.steps(**tokens, run__compute_ratio=2.0) == pytest.approx(source.steps(**tokens) / 2, abs=1)
+    assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
+    steps = source.steps(optimizer__tokens=200_000)
+    steps_at_twice_the_cost = source.steps(optimizer__tokens=200_000, run__compute_ratio=2.0)
+    assert steps_at_twice_the_cost == pytest.approx(steps / 2, abs=1)
 
 
 def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):

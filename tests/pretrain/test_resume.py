@@ -1,5 +1,6 @@
 """However a run is stopped or damaged, the same command again ends with the bits of an uninterrupted run."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -111,21 +112,18 @@ def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch,
 def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     """From step 6 on there is no space: the run ends with one line, and goes on when there is space again."""
     original_step = Engine.step
-    # The largest size of a file, in bytes. The log is larger by then.
-    full_disk = disk_full_after(2500)
 
-    def step(self, *args, **options):
-        if self.steps == 5:
-            full_disk.__enter__()
-        return original_step(self, *args, **options)
+    with contextlib.ExitStack() as until_the_run_ends, monkeypatch.context() as patched:
 
-    with monkeypatch.context() as patched:
+        def step(self, *args, **options):
+            if self.steps == 5:
+                # No file may become larger than so many bytes. The log is larger by then.
+                until_the_run_ends.enter_context(disk_full_after(2500))
+            return original_step(self, *args, **options)
+
         patched.setattr(Engine, "step", step)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
-        finally:
-            full_disk.__exit__(None, None, None)
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
     assert ended.value.code == 2
     errors = capsys.readouterr().err.splitlines()
     assert "no space left to write it" in errors[-1] and errors[-1].startswith("error: ")
@@ -232,8 +230,8 @@ def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
 # A folder that holds a run
 
 
-def files_of(folder: Path) -> dict[str, int]:
-    """Every file but the lock and the log, with the time of its last change."""
+def change_times_of(folder: Path) -> dict[str, int]:
+    """The time of the last change of every file but the lock and the log, by name."""
     times = {}
     for path in folder.rglob("*"):
         if path.is_file() and path.name != ".lock" and path.parent.name != "log":
@@ -249,15 +247,16 @@ def held_out_lines(output: Path) -> list[str]:
 def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, out):
     """It repeats the last evaluation in the log, and trains and exports nothing."""
     report = held_out_lines(out)
-    before = files_of(out)
+    before = change_times_of(out)
     (out / "log/job.log.0").unlink()
     pretrain(tiny_corpus, out, **USUAL)
-    changed = {name for name, time_ in files_of(out).items() if time_ != before.get(name)}
+    changed = {name for name, changed_at in change_times_of(out).items() if changed_at != before.get(name)}
     assert changed <= {"config.yaml", "metrics.jsonl"}
     assert records(out) == records(straight)
     assert "the run is finished: all 12 steps are done" in log_of(out)
     repeated = held_out_lines(out)
-    assert repeated == report[-len(repeated) :] != []
+    assert repeated
+    assert report[-len(repeated) :] == repeated
 
 
 def test_another_configuration_is_named(straight, out, refused):
@@ -285,8 +284,8 @@ def swap_two_tokens(corpus: Path) -> None:
     """Make another corpus of this one, with equal counts and vocabulary and a valid manifest."""
     name = "mono/en/train-00000.ids.npy"
     ids = np.load(corpus / name)
-    place = np.flatnonzero(ids != ids[0])[0]
-    ids[[0, place]] = ids[[place, 0]]
+    first_other = np.flatnonzero(ids != ids[0])[0]  # the place of the first id that differs from that at 0
+    ids[[0, first_other]] = ids[[first_other, 0]]
     np.save(corpus / name, ids)
     manifest = json.loads((corpus / "manifest.json").read_text())
     manifest["files"][name]["sha256"] = sha256_of(corpus / name)
@@ -305,14 +304,14 @@ def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused
 def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     """Only the old run's files are removed, and only if the new run can begin. The flag is not saved."""
     (out / "mine.txt").write_text("a note")
-    before = files_of(out)
+    before = change_times_of(out)
     for key, value, message in (
         ("corpus", "nowhere", "nowhere: no finished corpus there (no manifest.json); build it with"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
         ("init__encoder", out / "full", f"true would remove {out}/full, which the run starts from;"),
     ):
         assert message in refused(**{key: str(value)}, run__overwrite=True)
-    assert files_of(out) == before
+    assert change_times_of(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
     (notice,) = (line for line in log_of(out).splitlines() if "run.overwrite" in line)

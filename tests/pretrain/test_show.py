@@ -28,8 +28,13 @@ def test_the_text_holds_the_matrix(objective):
         begin = header.index("attends to")
         end = header.index("input")
         assert title == panel.title
-        assert len({line[begin:end].index("|") for line in lines}) == 1  # one below the other
-        matrix = [[cell == "1" for cell in line[begin:end] if cell in "1."] for line in lines]
+        bars = set()
+        matrix = []
+        for line in lines:
+            row = line[begin:end]
+            bars.add(row.index("|"))
+            matrix.append([cell == "1" for cell in row if cell in "1."])
+        assert len(bars) == 1  # they stand one below the other
         assert np.array_equal(matrix, panel.mask)
         assert [line[end:].split()[0] for line in lines] == panel.tokens
 

@@ -39,10 +39,11 @@ def test_a_fresh_head_is_trained_alone_first(pretrain, monkeypatch):
     # Then all of the encoder changes, but not the pooler's weight and bias: no objective uses them.
     changed = {name for name, value in encoder_of(after_6).items() if (value != after_4[name]).any()}
     assert len(changed) == len(encoder_of(after_4)) - 2
-    # Steps 5 and 6 have updated the encoder: the power of Adam's beta1, 0.98, is 1 + the number of updates.
+    # Steps 5 and 6 have updated the encoder. Before its first update, beta1_pow_acc is beta1, 0.98; each
+    # update multiplies it with beta1.
     encoder_state = {name: value for name, value in after_6.items() if "/optimizer/ernie_m." in name}
     powers = [value for name, value in encoder_state.items() if name.endswith("beta1_pow_acc")]
-    assert powers and np.concatenate(powers) == pytest.approx(0.98**3)
+    assert powers and np.concatenate(powers) == pytest.approx(0.98**3)  # after two updates
 
     # The rate of the head, and then the warm-up of three steps to 0.01.
     rates = [record["lr"] for record in records(out) if "lr" in record]

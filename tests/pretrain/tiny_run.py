@@ -60,7 +60,9 @@ def flags(corpus: Path, output: Path, **changes) -> list[str]:
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     if "optimizer.tokens" in values:  # a run has one of the two
         values.pop("optimizer.steps")
-    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    words = {}
+    for name, value in values.items():
+        words[name] = value if isinstance(value, str) else json.dumps(value)
     return config_flag + as_flags(words)
 
 
