@@ -15,9 +15,9 @@ def results(output: str) -> dict[str, dict]:
     """Check -> its result, from the JSON in the last line of the command's output."""
     *lines, last_line = output.splitlines()
     report = json.loads(last_line)
-    # The log shows on the console where another test has set it up.
-    lines = [line for line in lines if not line.startswith(("device: ", "this GPU"))]
-    assert len(lines) == len(report["checks"])
+    # One line for each check, and lines of the log if another test has opened the log.
+    lines_of_checks = [line for line in lines if not line.startswith(("device: ", "this GPU"))]
+    assert len(lines_of_checks) == len(report["checks"])
     assert report["ok"] == all(result["result"] != "failed" for result in report["checks"])
     return {result["check"]: result for result in report["checks"]}
 
@@ -27,7 +27,8 @@ def check(capsys):
     """check(name): exit code and message of one check; check(name, function): with another function."""
 
     def run(name: str, function=None) -> tuple[int, str]:
-        code = run_checks(quick=True, checks={name: function or gpu_check.CHECKS[name]})
+        function = function or gpu_check.CHECKS[name]
+        code = run_checks(quick=True, checks={name: function})
         result = results(capsys.readouterr().out)[name]
         assert (result["result"] == "failed") == bool(code)
         return code, result["message"]

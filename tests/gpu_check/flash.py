@@ -7,7 +7,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from tests.helpers.flash import visible
+from tests.helpers.flash import attention_weights
 
 
 def flashmask(
@@ -23,14 +23,12 @@ def flashmask(
     """
 
     def attention(query, key, value, startend_row_indices, dropout=0.0, causal=False, training=True):
-        start, end = startend_row_indices.numpy()[0, 0].T
+        start, end = startend_row_indices.numpy()[0, 0].T  # [N] each
         if swapped:
             start, end = end, start
-        row_indices = np.stack([start + rows_too_far, end], axis=-1)[None, None]
-        is_visible = paddle.to_tensor(visible(row_indices))
-        query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
-        scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5
-        weights = F.softmax(paddle.where(is_visible, scores, paddle.full_like(scores, -np.inf)))
+        row_indices = np.stack([start + rows_too_far, end], axis=-1)[None, None]  # [1, 1, N, 2]
+        query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))  # [1, heads, N, D]
+        weights = attention_weights(query, key, row_indices)
         if drops:
             other_weights = F.dropout(weights, dropout)
             weights = F.dropout(weights, dropout)

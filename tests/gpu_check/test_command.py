@@ -24,7 +24,8 @@ def test_a_cpu_passes(tmp_path):
 
 
 def test_the_largest_difference_counts():
-    assert difference([[1.0, 2.5], [100.0]], [[1.0, 2.0], [110.0]]) == 0.25  # of the first array's largest, 2
+    """Relative to the largest exact value of its array: 0.5 of 2, and not 10 of 110."""
+    assert difference([[1.0, 2.5], [100.0]], [[1.0, 2.0], [110.0]]) == 0.25
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -36,7 +37,7 @@ def test_values_that_are_not_finite_differ_from_all(number):
             compare("the loss", [values], [exact], bound=1.0, advice="stop")
 
 
-# Checks, as the command runs them.
+# Three checks, with the argument that the command gives them.
 def broken(quick: bool) -> str:
     raise Failed("the card is on fire; fetch water")
 
@@ -59,7 +60,7 @@ def test_a_failed_check_ends_with_1_and_the_others_run(capsys):
 
 
 def test_without_the_right_paddle_the_other_checks_are_left_out(capsys):
-    """After a needed check has failed."""
+    """The check "device" is needed: after it has failed no other one runs."""
     checks = {"device": broken, "then": well}
     assert run_checks(quick=True, checks=checks, needed=["device"]) == 1
     assert list(results(capsys.readouterr().out)) == ["device"]

@@ -23,7 +23,8 @@ def test_a_wrong_scale(check, monkeypatch):
 
 
 def test_a_mask_that_leaks(check, monkeypatch):
-    monkeypatch.setattr(layout.Group, "masked", None)  # nothing is masked
+    """A group without a mask: its sequences see their pads, too."""
+    monkeypatch.setattr(layout.Group, "masked", None)
     code, message = check("attention")
     assert code == 1 and "packed in float64 is off by" in message
 
@@ -86,12 +87,12 @@ def test_a_faulty_flash_mask(gpu, check, monkeypatch, fault, reason):
 
 def test_dropout_that_does_not_follow_the_seed(gpu, check, monkeypatch):
     """Each call draws from a seed of its own."""
-    attention_of_right = flashmask()
+    right_attention = flashmask()
     seeds = itertools.count(1)
 
     def unseeded(*arguments, **options):
         paddle.seed(next(seeds))
-        return attention_of_right(*arguments, **options)
+        return right_attention(*arguments, **options)
 
     monkeypatch.setattr(functional, "flashmask_attention", unseeded)
     code, message = check("flash mask", partial(kernels.check_flash_mask, dtype="float32"))

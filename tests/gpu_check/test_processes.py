@@ -15,7 +15,7 @@ def twice(parameters):
         parameter.grad.scale_(2.0)
 distributed.sum_gradients = twice
 """
-# Process 0 takes its own norm for that of all.
+# Process 0 reads 1 where the sum over the processes is not finite, so it does not skip the step.
 SKIPS_ALONE = """
 import math
 import paddle
@@ -53,14 +53,15 @@ def test_processes_that_do_not_skip_together(check_with):
 
 
 def test_a_sum_over_two_cards(monkeypatch):
-    """A ring of two cards sends as many bytes as the gradient has.
+    """A ring of two cards sends as many bytes as the gradient has, 1 MiB.
 
-    Here that takes no time but 5 s of a false clock.
+    By a false clock five sums take 5 s.
     """
     monkeypatch.setattr(processes, "SUM_BYTES", 1 << 20)
     monkeypatch.setattr(processes.paddle.distributed, "all_reduce", lambda tensor: None)
     monkeypatch.setattr(processes.paddle.device, "synchronize", lambda: None)
     monkeypatch.setattr(processes.distributed, "world_size", lambda: 2)
-    clock = iter([0.0, 5.0])  # before and after five sums
+    assert processes.SUMS == 5
+    clock = iter([0.0, 5.0])  # before and after the sums
     monkeypatch.setattr(processes.time, "perf_counter", lambda: next(clock))
-    assert processes.sum_speed() == pytest.approx((1 << 20) / 1e9)
+    assert processes.sum_speed() == pytest.approx((1 << 20) / 1e9)  # GB/s

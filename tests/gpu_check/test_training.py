@@ -1,5 +1,7 @@
 """Faults of training are found: overflows without recovery, a wrong task, an incomplete resume."""
 
+from types import SimpleNamespace
+
 import paddle
 import pytest
 from paddle import nn
@@ -10,8 +12,8 @@ from scripts.gpu import toys, training
 from training.engine import Engine
 from training.precision import Precision
 
-LARGEST_GRADIENT = 0.05  # that the overflows are computed from
-LARGEST_HALF = 65504.0  # number of float16
+LARGEST_GRADIENT = 0.05  # what the fixture `overflowing` takes for the largest gradient of a step
+LARGEST_HALF = 65504.0  # the largest number of float16
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def overflowing(gpu, fp16, monkeypatch):
 def test_an_overflow_that_recovers(overflowing, check):
     overflowing(recovers=True)
     code, message = check("overflow")
-    # 2^40, 2^36, ..., 2^24 overflow; 2^20 x 0.05 is 52,429.
+    # The scale is divided by 2^4: 2^40, 2^36, 2^32, 2^28 and 2^24 overflow; 2^20 x 0.05 is 52,429.
     assert code == 0 and message.startswith("fp16 from a loss scale of 2^40: 5 steps skipped")
 
 
@@ -69,11 +71,9 @@ def test_a_task_that_mixes_up_its_outputs(check, monkeypatch):
 
 
 def test_a_batch_without_masked_tokens_that_has_a_loss(monkeypatch):
-    class Loss:
-        total = paddle.ones([], "float32")
-
-    Loss.total.stop_gradient = False
-    monkeypatch.setattr(training, "masked_lm_loss", lambda model, batch: Loss)
+    loss = SimpleNamespace(total=paddle.ones([], "float32"))
+    loss.total.stop_gradient = False
+    monkeypatch.setattr(training, "masked_lm_loss", lambda model, batch: loss)
     with pytest.raises(training.Failed, match="without masked tokens has loss 1.0"):
         training.check_nothing_masked(toys.engine_of("float32", Precision()))
 
@@ -101,7 +101,10 @@ def test_recompute_that_drops_anew(check, monkeypatch):
 
 @pytest.fixture
 def scale_gradients_in_o2(gpu, fp16, monkeypatch):
-    """scale_gradients_in_o2(factor). A CPU has no weights in half precision: O2 leaves them as they are."""
+    """scale_gradients_in_o2(factor): from now on O2 multiplies all gradients, as a fault.
+
+    Otherwise it changes nothing here, because a CPU has no weights in half precision.
+    """
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
 
     def plant(factor: float) -> None:
@@ -139,6 +142,7 @@ def test_dropout_without_its_scale(check, monkeypatch):
 
 
 def test_dropout_that_does_not_repeat_itself(check, monkeypatch):
+    """The seed has no effect."""
     monkeypatch.setattr(paddle, "seed", lambda number: None)
     code, message = check("dropout")
     assert code == 1 and "a second pass with the same seed is off by" in message
