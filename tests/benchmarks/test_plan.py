@@ -15,7 +15,7 @@ from model.heads import PreTrainingModel
 from utils.tables import in_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = ModelShape(768, 12, 12, 250002)
+BASE = ModelShape(hidden=768, layers=12, heads=12, vocabulary=250_002)
 RUN = plan.PlannedRun(
     batch=2048, length=512, micro_batch=16384, steps=150000, precision="O2", recompute=False
 )
@@ -52,22 +52,26 @@ def test_sharding_divides_all_but_the_word_table():
 
 
 def test_recompute_and_precision_change_activations():
-    """The 34 H bytes of a token in a layer are 8 H before and in attention, and 26 H after it."""
+    """The 34 H bytes of a token in a layer are 8 H before and in attention, and 26 H after it.
+
+    Each of 8 cards has micro-batches of 16384 tokens.
+    """
 
     def activations(**changes) -> float:
         return plan.memory(BASE, RUN._replace(**changes), stage=0, cards=8)["activations"]
 
-    tokens = 32 * 512
+    tokens = 16384
     masked = 0.15 * tokens  # the last layer does the part after attention for these alone
     of_attention = 4 * 12  # a float32 number for each head
     layer = 34 * 768 + of_attention
     last_layer = tokens * (8 * 768 + of_attention) + masked * 26 * 768
     assert activations() == pytest.approx(11 * tokens * layer + last_layer)
-    inputs = 12 * 2 * 768
+    inputs = 12 * 2 * 768  # of 12 layers, in half precision; one layer at a time is computed again
     assert activations(recompute=True) == pytest.approx(tokens * (inputs + layer))
     assert activations(precision="O1") == activations()  # norms in half precision, too
 
-    # In float32, 4 and 10 of a layer's numbers of H are products', two are norms'; dropout masks have bytes.
+    # In float32 a layer keeps for a token 4 H numbers before and in attention and 10 H after it for its
+    # products, 2 H for its norms, and two dropout masks of H bytes.
     norms = 2 * 4 * 768
     dropout_masks = 2 * 768
     layer = (4 + 10) * 4 * 768 + norms + dropout_masks + of_attention
@@ -180,10 +184,9 @@ def test_the_table(capsys, monkeypatch):
     for row in base:
         parts = sum(float(row[name]) for name in plan.PARTS) + plan.RUNTIME / plan.GB
         assert float(row["in all"]) == pytest.approx(parts, abs=0.3)
-        assert float(row["tokens/s"].replace(",", "")) == pytest.approx(
-            2048 * 512 / float(row["step, s"]), rel=0.03
-        )
-    stage_0, stage_1 = base[:2]
+        tokens_per_second = float(row["tokens/s"].replace(",", ""))
+        assert tokens_per_second == pytest.approx(2048 * 512 / float(row["step, s"]), rel=0.03)
+    stage_0, stage_1 = base[:2]  # on 8 cards
     assert float(stage_1["in all"]) < float(stage_0["in all"])
 
 

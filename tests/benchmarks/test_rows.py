@@ -76,7 +76,7 @@ def test_fine_tuning_batches(tmp_path):
 def test_masked_lm_steps():
     """A worker of ours runs.
 
-    The peers get the ids and labels that ours gets, with 19 labels in a row of 128.
+    The peers get the ids and labels that ours gets, with 19 labels in a row of 128: 15 % of 126 tokens.
     """
     flags = ["--layers=1", "--vocab=100", "--steps=1", "--batch=4", "--length=16"]
     result = last_line("mlm_step.py", "--worker=ours", *flags)
@@ -144,7 +144,7 @@ def test_search(tmp_path):
     search_vectors.write_vectors(tmp_path, Namespace(vectors=300, queries=7, width=16))
     search_vectors.with_numpy(tmp_path, Namespace())
     with pytest.raises(SystemExit, match="100.00% of the targets found differ"):
-        # There are the targets 0 to 299.
+        # The targets are 0 to 299, so none is number 300.
         search_vectors.time_search(tmp_path, lambda queries, _: np.full([len(queries), 10], 300))
 
 

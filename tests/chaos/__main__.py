@@ -54,7 +54,7 @@ def run_rounds(folder: Path, seed: int, rounds: int) -> Counter:
             result = "identical"
         except Failed as failed:
             result = "FAILED"
-            reason = f": {failed} ({training.folder})"
+            reason = f": {failed} ({training.folder})"  # the folder is kept
         seconds = time.monotonic() - began
         print(
             f"round {number + 1}, seed {seed} | {reference.kind.name} | {fault} at step {training.struck_at} "
@@ -115,7 +115,7 @@ def strike(training: Training, fault: Fault, draw: random.Random) -> bool:
     Raises:
         Failed: the training did not continue as it must.
     """
-    first_step = draw.randrange(SAVE_STEPS, fault.before)  # at which it may strike
+    first_step = draw.randrange(SAVE_STEPS, fault.before)  # it does not strike before this step
     training.start()
     training.until(
         lambda: training.last_step() >= first_step and len(training.checkpoints()) >= fault.checkpoints
@@ -125,7 +125,7 @@ def strike(training: Training, fault: Fault, draw: random.Random) -> bool:
     if training.process.poll() is not None or not fault.strike(training, draw):
         return False
     code = training.wait()
-    if code == 0 and training.last_step() == STEPS:  # it was not stopped any more
+    if code == 0 and training.last_step() == STEPS:  # it came to its end before the fault could stop it
         return False
     # With several processes the exit code is that of the first one that ended, which may not be the one that
     # was struck.

@@ -77,8 +77,9 @@ def damage_newest(training: Training, draw: random.Random) -> bool:
     if not kill(training, draw):
         return False
     training.wait()
-    step, newest = list(training.checkpoints().items())[-1]
-    training.damaged = step
+    checkpoints = training.checkpoints()
+    training.damaged = max(checkpoints)
+    newest = checkpoints[training.damaged]
     path = draw.choice(sorted(newest.rglob("*.safetensors")))
     data = bytearray(path.read_bytes())
     position = draw.randrange(len(data))
@@ -98,7 +99,8 @@ def leave_half_a_checkpoint(training: Training, draw: random.Random) -> bool:
     if not kill(training, draw):
         return False
     training.wait()
-    newest = list(training.checkpoints().values())[-1]
+    checkpoints = training.checkpoints()
+    newest = checkpoints[max(checkpoints)]
     # The name under which a later step, such as 89 after 8, would be written before it is renamed.
     unfinished = newest.with_name(f".{newest.name}9.tmp-{training.process.pid}")
     shutil.copytree(newest, unfinished)

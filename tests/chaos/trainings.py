@@ -266,7 +266,10 @@ def marked(folder: Path) -> Iterator[tuple[int, dict[str, str], str]]:
         try:
             entries = (path / "environ").read_text(errors="replace").split("\0")
             if f"{MARK}={folder}" in entries:
-                environment = dict(entry.partition("=")[::2] for entry in entries)
+                environment = {}
+                for entry in entries:
+                    name, _, value = entry.partition("=")
+                    environment[name] = value
                 yield int(path.name), environment, (path / "cmdline").read_text(errors="replace")
         except OSError:  # the process has ended, or belongs to another user
             continue
