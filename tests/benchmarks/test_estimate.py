@@ -39,11 +39,11 @@ def test_a_part_takes_its_operations_and_its_bytes():
 
 
 def test_base_on_an_a100_reaches_40_per_cent():
-    speed = estimate.pretraining_speed(BASE, 512, 32768, CARDS["A100"])
+    speed = estimate.pretraining_speed(BASE, length=512, micro_batch=32768, card=CARDS["A100"])
     assert speed.share_of_peak >= 0.40
     assert sum(speed.shares.values()) == pytest.approx(1.0)
     # Small micro-batches pay for the word table more often.
-    small = estimate.pretraining_speed(BASE, 512, 8192, CARDS["A100"])  # a quarter of 32768
+    small = estimate.pretraining_speed(BASE, length=512, micro_batch=32768 // 4, card=CARDS["A100"])
     assert small.shares["word table"] > 3 * speed.shares["word table"]
     assert small.tokens_per_second < speed.tokens_per_second
 
@@ -82,8 +82,9 @@ def test_the_calls_are_those_of_the_model(monkeypatch, together):
 def test_without_flash_mask_scores_are_moved():
     tokens = 1e6
     length = 512
-    fused = estimate.pretraining_parts(BASE, length, 8192, tokens, fused=True)
-    plain = estimate.pretraining_parts(BASE, length, 8192, tokens, fused=False)
+    sizes = {"length": length, "micro_batch": 8192, "tokens": tokens}
+    fused = estimate.pretraining_parts(BASE, **sizes, fused=True)
+    plain = estimate.pretraining_parts(BASE, **sizes, fused=False)
     assert fused["attention"].moved == 0
     scores = tokens * BASE.layers * BASE.heads * length
     assert plain["attention"].moved == pytest.approx(36 * scores)  # 36 bytes for each

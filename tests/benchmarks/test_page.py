@@ -9,6 +9,7 @@ from benchmarks.figures import figures
 from benchmarks.side_by_side import PARITY, Contender
 from utils.errors import UserError
 
+# `print` stands for their work, which is not done here.
 CONTENDERS = {
     "ours": Contender("ours", print, is_ours=True),
     "int8": Contender("ours, int8", print, is_ours=True, precision="int8"),

@@ -23,7 +23,12 @@ RUN = plan.PlannedRun(
 
 def test_parameters_are_those_of_the_model():
     shape = ModelShape(hidden=8, layers=3, heads=2, vocabulary=50, languages=2)
-    config = ErnieMConfig(shape.vocabulary, shape.hidden, shape.layers, shape.heads)
+    config = ErnieMConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+    )
     model = PreTrainingModel(config, ["en", "de"])
     untrained = sum(parameter.size for parameter in model.ernie_m.pooler.parameters())
     assert shape.trained == sum(parameter.size for parameter in model.parameters()) - untrained

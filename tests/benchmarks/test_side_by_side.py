@@ -11,6 +11,7 @@ from benchmarks.figures import figures
 from benchmarks.side_by_side import PARITY, Contender, choose, run_rounds
 
 ROOT = Path(__file__).resolve().parents[2]
+# Contenders that run in this environment. Their work is that of WORKER; `print` only fills its place.
 OURS = Contender("ours", print, environment=sys.prefix, is_ours=True, tuned=False)
 PEER = Contender("peer", print, environment=sys.prefix, tuned=False)
 CONTENDERS_HERE = {"ours": OURS, "peer": PEER, "broken": PEER}
@@ -114,6 +115,7 @@ def test_other_work_ends_the_run():
         side_by_side.check_same_work({"ours": [{"device": "cpu"}], "peer": [{"device": "gpu"}]})
 
 
+# For tables of results that are given: `print` stands for work that is not done.
 CONTENDERS = {
     "ours": Contender("ours", print, is_ours=True),
     "ours_int8": Contender("ours, int8", print, is_ours=True, precision="int8"),

@@ -49,7 +49,7 @@ def test_an_old_driver(healthy, check, monkeypatch):
     assert code == 1 and "driver 470.82.01: CUDA 12 needs 525 or newer" in message
 
 
-def test_a_program_that_is_not_there(monkeypatch):
+def test_the_output_of_a_program():
     assert machine.output_of("nvidia-smi-that-is-not-there", "-q") == "no nvidia-smi-that-is-not-there"
     assert machine.output_of("false") == "false fails"
     assert machine.output_of("printf", "a\\nb\\n") == "a; b"

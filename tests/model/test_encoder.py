@@ -62,9 +62,16 @@ def test_base_has_the_official_number_of_parameters():
         embeddings = (words + positions + 2) * hidden  # with a norm
         return embeddings + layers * layer + pooler
 
-    assert parameters(250_002, 514, 12) == 278_042_880
-    small = ErnieMModel(ErnieMConfig(50, hidden, 1, 12, max_position_embeddings=10))
-    assert sum(p.size for p in small.parameters()) == parameters(50, 10, 1)
+    assert parameters(words=250_002, positions=514, layers=12) == 278_042_880
+    config = ErnieMConfig(
+        vocab_size=50,
+        hidden_size=hidden,
+        num_hidden_layers=1,
+        num_attention_heads=12,
+        max_position_embeddings=10,
+    )
+    small = ErnieMModel(config)
+    assert sum(p.size for p in small.parameters()) == parameters(words=50, positions=10, layers=1)
 
 
 def test_initial_weights():

@@ -54,7 +54,9 @@ class Example:
         return masked_loss.MaskedLoss((losses * self.weights).sum(), losses, logits.argmax(1) == self.labels)
 
     def arrays(self, loss: masked_loss.MaskedLoss, factor: float = 1.0) -> list[np.ndarray]:
-        """Total, losses, which are correct; the gradients of `factor` x total by states, table and bias."""
+        """The total, each position's loss, and whether its label is the highest logit; then the gradients of
+        `factor` x total by states, table and bias.
+        """
         (loss.total * factor).backward()
         arrays = [np.asarray(value.numpy()) for value in loss]
         for tensor in (self.x, self.weight, self.bias):

@@ -92,22 +92,23 @@ def test_a_damaged_step_is_set_aside_with_all_its_files(tmp_path, damage):
     assert names_in(tmp_path) == ["step_1", "step_2.damaged"]
 
 
-# Saves a step folder, but kills itself when a file is synced after so many.
+# Saves a step folder below its first argument, but kills itself when it has synced as many files as the
+# second one says, and would sync one more.
 PROGRAM = """
 import os, sys
 from pathlib import Path
 import numpy as np
 import utils.files
 from model.checkpoint.training_state import save_training_state
-allowed_syncs = int(sys.argv[2])
-sync, count = os.fsync, 0
-def fsync(descriptor):
-    global count
-    count += 1
-    if count > allowed_syncs:
+syncs_left = int(sys.argv[2])
+sync = os.fsync
+def sync_or_die(descriptor):
+    global syncs_left
+    if syncs_left == 0:
         os.kill(os.getpid(), 9)
+    syncs_left -= 1
     sync(descriptor)
-os.fsync = fsync
+os.fsync = sync_or_die
 with utils.files.atomic_dir(Path(sys.argv[1]) / "step_2") as folder:
     (folder / "model.safetensors").write_bytes(b"ww")
     save_training_state(folder / "training_state", {"a": np.ones(9)}, beside=("model.safetensors",))

@@ -52,7 +52,8 @@ def test_the_speed_is_that_of_the_interval(monkeypatch):
     speeds = []
     for tokens in (100, 60):
         meter.add(step(tokens=tokens))
-        speeds.append(meter.end_interval(1, step(), None, 1.0, "").tokens_per_second)
+        interval = meter.end_interval(steps=1, step=step(), data=None, steps_per_second=1.0, remaining="")
+        speeds.append(interval.tokens_per_second)
     assert speeds == [50.0, 15.0]
     assert meter.tokens == 1160.0
 
@@ -67,9 +68,10 @@ def test_records_by_hand_and_in_words():
     for further_step in STEPS[1:]:
         meter.add(further_step)
     last = replace(STEPS[-1], lr=2e-4)
-    record = record_of(meter.end_interval(1500, last, None, 1.0, "1:02:03"))
-    record_without_steps = record_of(meter.end_interval(1501, last, None, 1.0, "1:02:03"))
-    line = line_of(record, 20_000, "1:02:03")
+    of_interval = {"step": last, "data": None, "steps_per_second": 1.0, "remaining": "1:02:03"}
+    record = record_of(meter.end_interval(steps=1500, **of_interval))
+    record_without_steps = record_of(meter.end_interval(steps=1501, **of_interval))
+    line = line_of(record, total_steps=20_000, remaining="1:02:03")
     assert line.startswith(
         "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
     )
@@ -109,9 +111,10 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail, dropped):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": number, "loss": 0.1 * number}) + "\n" for number in (2, 4, 4, 6)]
     path.write_text("".join(lines) + tail)
-    assert Records(path).cut_back(4, -1) == dropped  # -1: the checkpoint knows of no evaluation
+    no_evaluation = -1
+    assert Records(path).cut_back(step=4, evaluated_step=no_evaluation) == dropped
     assert path.read_text() == "".join(lines[:3])
-    assert Records(tmp_path / "none.jsonl").cut_back(4, -1) == 0
+    assert Records(tmp_path / "none.jsonl").cut_back(step=4, evaluated_step=no_evaluation) == 0
     assert not (tmp_path / "none.jsonl").exists()
 
 
@@ -126,8 +129,7 @@ def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path)
     ]
     lines = [json.dumps(record) + "\n" for record in records]
     path.write_text("".join(lines))
-    # The checkpoint is of step 4; the last evaluation that it knows of was after step 2.
-    assert Records(path).cut_back(4, 2) == 1
+    assert Records(path).cut_back(step=4, evaluated_step=2) == 1
     assert path.read_text() == "".join(lines[:3])
 
 

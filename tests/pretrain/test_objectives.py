@@ -150,7 +150,7 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
             if n < length:  # one token more would not fit
                 p_of_longer = max(1, round(proportion * (n + 1)))
                 assert n + 1 + p_of_longer + 4 > limit
-            batch = maker.batch("btmlm", [text], rngs(1), [1])
+            batch = maker.batch("btmlm", [text], rngs(1), second_languages=[1])
             assert batch.tokens == n + p + 4
             assert (np.diff(batch.position_ids) > 0).all()
             assert batch.position_ids[-1] < 2 + limit  # the position table has limit + 2 rows

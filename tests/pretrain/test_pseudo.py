@@ -40,7 +40,8 @@ def model():
 
 def btmlm_batch():
     """Six sentences, each with pseudo-tokens of one of the three languages."""
-    return objectives().batch("btmlm", texts([20, 13, 31, 7, 25, 16]), rngs(6), SECOND_LANGUAGES)
+    sentences = texts([20, 13, 31, 7, 25, 16])
+    return objectives().batch("btmlm", sentences, rngs(6), second_languages=SECOND_LANGUAGES)
 
 
 def test_only_the_target_languages_pieces_and_the_best_of_them(model):
@@ -166,7 +167,7 @@ def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeate
     A repeated one equals a pseudo-token of the sentence before it.
     """
     sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
-    batch = objectives().batch("btmlm", sentences, rngs(2), [1, 1])
+    batch = objectives().batch("btmlm", sentences, rngs(2), second_languages=[1, 1])
     generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
     monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
     assert filled(model, batch, generator).counts == {"pseudo": 7, "copied": copied, "repeated": repeated}

@@ -32,8 +32,10 @@ CONFIG = ErnieMConfig(
 
 
 def use_gpu_kernels(monkeypatch) -> None:
-    """Take the paths of a GPU. Check what the kernel of a GPU demands, but not that of a CPU: equal powers of
-    the betas in a group, and gradients with the dtype of the parameters.
+    """Take the paths of a GPU.
+
+    `fused_adam_` then also checks what it demands on a GPU only: the parameters of a call have equal powers
+    of the betas, which are on the host, and gradients of their own dtype.
     """
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)

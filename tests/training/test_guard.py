@@ -31,6 +31,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen:
     )
 
 
+# Takes the lock of a folder, and holds it.
 HOLDER = """
 import sys, time
 from training.guard import only_run_in

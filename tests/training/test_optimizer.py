@@ -77,7 +77,16 @@ def adamw_by_hand(value, gradients, rates, ratio, decay):
 def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table):
     """All parameters of `table`, with layer-wise rates, warm-up in 2 of 10 steps, and weight decay."""
     schedule = linear_warmup_decay(2, 10, shape)
-    optimizer = build_optimizer(model, PEAK, schedule, DECAY, LLRD, BETAS, EPS, decay_style=decay_style)
+    optimizer = build_optimizer(
+        model,
+        PEAK,
+        schedule,
+        weight_decay=DECAY,
+        layerwise_lr_decay=LLRD,
+        betas=BETAS,
+        eps=EPS,
+        decay_style=decay_style,
+    )
     before = {name: parameter.numpy().copy() for name, parameter in model.named_parameters()}
     gradients = []
     for step in range(3):

@@ -26,6 +26,7 @@ from training.engine import Engine, Step
 from training.optimizer import build_optimizer
 from training.precision import Precision
 
+# The methods with which the host reads a tensor.
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
 CONFIG = ErnieMConfig(
     vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=70
@@ -70,7 +71,7 @@ def events(monkeypatch) -> Events:
 
     for name in READING:
         record(paddle.Tensor, name, "read")
-    record(rows._Memory, "__init__", "read")
+    record(rows._Memory, "__init__", "read")  # with which the kernels of a CPU read a tensor's memory
     record(paddle, "to_tensor", "upload")
     record(paddle.Tensor, "set_value", "upload")
     record(paddle.Tensor, "backward", "backward")
