@@ -67,6 +67,8 @@ class AdamW(paddle.optimizer.AdamW):
         """Call it after you have changed the moments."""
         self._rows_with_moments.clear()
         self._rows_with_moments_on_gpu.clear()
+        # The next step makes the groups again.
+        self._groups = []
         self._in_groups = []
         powers = self._accumulators[self._beta1_pow_acc_str]
         self._beta1_powers = {name: power.item() for name, power in powers.items()}
@@ -75,14 +77,16 @@ class AdamW(paddle.optimizer.AdamW):
         """On a GPU: add the rows of a word table's gradient, which get moments, to those that have moments.
 
         Returns:
-            The number of rows that have moments then, int64 []. Read it, and give it to
+            The number of rows that now have moments, int64 []. Read it, and give it to
             `set_count_with_moments` before the update.
         """
         name = parameter.name
         if name not in self._rows_with_moments_on_gpu:
-            # Without an update there are no moments yet.
-            kinds = (self._moment1_acc_str, self._moment2_acc_str)
-            moments = [self._accumulators[kind][name] for kind in kinds if name in self._accumulators[kind]]
+            moments = []
+            for kind in (self._moment1_acc_str, self._moment2_acc_str):
+                moment_of = self._accumulators[kind]  # name of a parameter -> its moment
+                if name in moment_of:  # not before the first update
+                    moments.append(moment_of[name])
             self._rows_with_moments_on_gpu[name] = RowsWithMomentsOnGpu(parameter.shape[0], *moments)
         return self._rows_with_moments_on_gpu[name].add(self.row_gradients[name].rows)
 
@@ -112,7 +116,8 @@ class AdamW(paddle.optimizer.AdamW):
             with self._decay_of(parameter):
                 self._update_rows_on_gpu(parameter, gradient, row_gradient.rows)
             return None
-        # In O2 gradients have more bits than weights, which the kernel for many parameters cannot read.
+        # The kernel for many parameters needs gradients with the dtype of their parameters. In O2 weights are
+        # in half precision, and gradients in float32.
         if device.uses_gpu_kernels() and gradient.dtype == parameter.dtype:
             self._delayed[parameter.name] = (parameter, gradient)
             return None
@@ -124,12 +129,13 @@ class AdamW(paddle.optimizer.AdamW):
             if touched is not None:
                 self._update_rows(parameter, gradient, touched)
                 return None
-            self._rows_with_moments.pop(parameter.name, None)  # any row may get moments now
+            # Any row may get moments now, so the next update by rows must look for them.
+            self._rows_with_moments.pop(parameter.name, None)
             return super()._append_optimize_op(block, param_and_grad)
 
     def _finish_update(self, block, parameters_and_grads):
         # Paddle calls this when it has called the method above for all parameters.
-        if list(self._delayed) != self._in_groups:
+        if list(self._delayed) != self._in_groups:  # not the parameters of the last step
             self._in_groups = list(self._delayed)
             self._groups = self._make_groups()
         gradients = {name: gradient for name, (_, gradient) in self._delayed.items()}
@@ -152,6 +158,7 @@ class AdamW(paddle.optimizer.AdamW):
                 beta2_power=self._get_accumulator_master(self._beta2_pow_acc_str, parameter),
             )
             ratio = parameter.optimize_attr["learning_rate"]
+            # If the powers of beta1 are equal, so are the numbers of updates, and the powers of beta2.
             power = self._beta1_powers.get(name, self._beta1)
             decay = self._decay_coefficient(parameter) if self._apply_decay_param_fun(name) else 0.0
             key = (ratio, power)
@@ -166,11 +173,7 @@ class AdamW(paddle.optimizer.AdamW):
 
     @contextmanager
     def _decay_of(self, parameter: Tensor) -> Iterator[None]:
-        """Within this context, `_weight_decay` is the coefficient of this parameter.
-
-        Paddle's parameter groups could have their own coefficients, but it clips each group by the norm of
-        that group.
-        """
+        """Within this context, `_weight_decay`, which Paddle reads, is the coefficient of this parameter."""
         coefficient = self._weight_decay
         self._weight_decay = self._decay_coefficient(parameter)
         try:
@@ -179,20 +182,26 @@ class AdamW(paddle.optimizer.AdamW):
             self._weight_decay = coefficient
 
     def _update_rows(self, parameter: Tensor, gradient: Tensor, touched: np.ndarray) -> None:
-        """Update a word table [V, H]; only the rows `touched`, bool [V], have a gradient."""
+        """Update a word table [V, H]; only the rows `touched`, bool [V], have a gradient.
+
+        Call it within `_decay_of(parameter)`.
+        """
         moment1 = self._get_accumulator_master(self._moment1_acc_str, parameter)
         moment2 = self._get_accumulator_master(self._moment2_acc_str, parameter)
         rate = self._create_param_lr((parameter, gradient))
         decay_factor = 1.0
         if self._apply_decay_param_fun(parameter.name):
-            decay_factor -= rate.item() * self._weight_decay
+            decay_factor = 1.0 - rate.item() * self._weight_decay
         if parameter.name not in self._rows_with_moments:
             self._rows_with_moments[parameter.name] = RowsWithMoments(parameter, moment1, moment2)
         adam = self._adam_without_decay(parameter, rate)
         self._rows_with_moments[parameter.name].update(gradient, touched, adam, decay_factor)
 
     def _update_rows_on_gpu(self, parameter: Tensor, gradient: Tensor, rows: Tensor) -> None:
-        """Update a word table [V, H] with gradients [n, H] of its `rows`, int64 [n]."""
+        """Update a word table [V, H] with gradients [n, H] of its `rows`, int64 [n].
+
+        Call it within `_decay_of(parameter)`.
+        """
         moment1 = self._get_accumulator_master(self._moment1_acc_str, parameter)
         moment2 = self._get_accumulator_master(self._moment2_acc_str, parameter)
         rate = self._create_param_lr((parameter, gradient))

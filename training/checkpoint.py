@@ -77,7 +77,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: every step folder is damaged, or the processes see different folders.
     """
-    newest = load_newest(folder)
+    newest = load_newest(folder)  # (step folder, training state, damaged step folders), or None
     newest_path = None if newest is None else newest[0]
     paths = sorted(set(distributed.gather(str(newest_path))))
     if len(paths) > 1:

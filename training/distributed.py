@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What gloo and NCCL say when the process at the other end is gone.
 _CONNECTION_LOST = ("gloo/transport", "remote process exited")
-FUSED_BYTES = 64 << 20  # hides the fixed cost of a sum, and bounds the copy that fleet makes
+# Of the gradients that are summed at once: enough to hide the fixed cost of a sum, and few, because fleet
+# copies them.
+FUSED_BYTES = 64 << 20
 
 
 def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
@@ -87,8 +89,8 @@ def _init_fleet(gpu: bool, sharding_stage: int) -> None:
 def _one_group() -> contextlib.AbstractContextManager:
     """Within this context, `dist.new_group` of all processes returns the default group.
 
-    Fleet makes a dozen groups. With more than two processes, gloo in Paddle 3.3 cannot connect most groups
-    other than the default one.
+    Fleet makes a dozen groups. With more than two processes, gloo in Paddle 3.3 cannot connect most of them,
+    except the default one.
     """
     import paddle.distributed as dist
 
@@ -229,7 +231,7 @@ def sum_gradients(parameters: Sequence["Tensor"]) -> None:
 def _parts(parameters: Sequence["Tensor"]) -> list[list["Tensor"]]:
     """Groups of consecutive parameters of one dtype: at most FUSED_BYTES in total, or a single parameter."""
     parts: list[list[Tensor]] = []
-    room = 0
+    room = 0  # bytes that the last part can still take
     for parameter in parameters:
         size = parameter.size * parameter.element_size()
         if not parts or size > room or parameter.dtype != parts[-1][0].dtype:

@@ -144,8 +144,8 @@ class Engine:
             micro_batches: those of this process; there may be none.
             loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
                 micro-batches of the step, and the values to sum, under names of `sums`.
-            stop: becomes true when the run is asked to stop.
-            divisible: whether to look at `stop` between micro-batches, too, and not only after them.
+            stop: becomes true when the run is asked to stop; None: never.
+            divisible: whether to look at `stop` before each micro-batch, too, and not only after the last.
             before_update: called while the device has nothing to do, unless the step is abandoned.
 
         Returns:
@@ -168,7 +168,7 @@ class Engine:
             if stop and divisible:
                 break
             self._backward(micro_batch, loss_of, totals)
-        if stop and distributed.world_size() == 1:  # several processes agree on it below
+        if stop and distributed.world_size() == 1:  # several processes agree on it by the sum below
             self._drop_gradients()
             return None
 
@@ -193,8 +193,9 @@ class Engine:
         # Clip and update, unless a value is not finite; the schedule goes on either way.
         loss = values[LOSS]
         norm = math.sqrt(values[SQUARED_NORM])
-        # With float16 the scaler skips the update by the gradients alone.
-        finite = math.isfinite(norm) and (math.isfinite(loss) or self.scaler.is_enable())
+        finite = math.isfinite(norm)
+        if not self.scaler.is_enable():  # with float16 the scaler decides by the gradients alone
+            finite = finite and math.isfinite(loss)
         lr = float(self.optimizer.get_lr())
         self._update(norm, finite)
         self._drop_gradients()
@@ -264,12 +265,13 @@ class Engine:
             if parameter.grad is None:
                 # That of the gradients on the other processes; in O2 they are float32.
                 dtype = "float32" if parameter.dtype in HALF else parameter.dtype
-                parameter.grad_ = paddle.zeros(parameter.shape, dtype)
+                parameter.grad_ = paddle.zeros(parameter.shape, dtype)  # `grad` would copy it
         if self.is_sharded:
             with distributed.lost_process_is_a_user_error():
                 self._sharded.reduce_gradients(trained, self._sharded._hcg)
         else:
             distributed.sum_gradients(trained)
+        # The sum also has the words that other processes have looked up.
         for table_gradient in self.optimizer.table_gradients.values():
             table_gradient.forget_rows()
 
@@ -293,7 +295,7 @@ class Engine:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
         if device.uses_gpu_kernels():  # in few kernels
             return gradients.squared_norm([parameter.grad for parameter in self._own_with_gradient()])
-        squares = []
+        squares = []  # float64 [1] each
         for parameter in self._own_with_gradient():
             table_gradient = self.optimizer.table_gradients.get(parameter.name)
             if table_gradient is not None:  # of a word table on a CPU: only some of its rows have a gradient

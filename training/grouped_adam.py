@@ -16,8 +16,8 @@ class AdamState(NamedTuple):
     parameter: Tensor
     moment1: Tensor
     moment2: Tensor
-    beta1_power: Tensor  # [1], on the CPU: beta1 ** number of the next update
-    beta2_power: Tensor  # [1], on the CPU
+    beta1_power: Tensor  # [1], on the CPU: beta1 ** (updates so far + 1)
+    beta2_power: Tensor  # [1], on the CPU: the same of beta2
 
 
 class AdamGroup(NamedTuple):
@@ -41,16 +41,15 @@ class AdamGroup(NamedTuple):
             rate: the learning rate, [1].
             beta1, beta2, epsilon: of Adam.
         """
-        parameters, moments1, moments2, beta1_powers, beta2_powers = map(list, zip(*self.states))
         paddle._C_ops.fused_adam_(
-            parameters,
-            [gradients[parameter.name] for parameter in parameters],
+            [state.parameter for state in self.states],
+            [gradients[state.parameter.name] for state in self.states],
             rate,
-            moments1,
-            moments2,
+            [state.moment1 for state in self.states],
+            [state.moment2 for state in self.states],
             None,  # the largest second moments, of AMSGrad
-            beta1_powers,
-            beta2_powers,
+            [state.beta1_power for state in self.states],
+            [state.beta2_power for state in self.states],
             None,  # the master weights
             None,  # whether a gradient is not finite
             beta1,

@@ -93,9 +93,10 @@ class StopSignal:
             return self
         self._signals = stop_signals()
         self._reading_end, self._writing_end = os.pipe()
-        os.set_blocking(self._writing_end, False)
+        os.set_blocking(self._writing_end, False)  # `set_wakeup_fd` demands it
         self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
         self._listener.start()
+        # Python then writes the number of each signal there at once, whatever the main thread does.
         self._wakeup_before = signal.set_wakeup_fd(self._writing_end, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in self._signals}
         return self
@@ -111,8 +112,9 @@ class StopSignal:
         os.close(self._reading_end)
         os.close(self._writing_end)
         if self.received:
-            # A further one must not change the exit code. Child processes would inherit SIG_IGN, so the
-            # handler is a function until Python, at its end, removes handlers that are functions.
+            # The process is about to end, and a further signal must not change its exit code. The handler is
+            # a function that does nothing, because child processes would inherit SIG_IGN. At its end Python
+            # removes handlers that are functions, so from `atexit` on the signal is ignored.
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda *_: None)
                 atexit.register(signal.signal, number, signal.SIG_IGN)
@@ -143,7 +145,7 @@ class StopSignal:
             (number,) = os.read(self._reading_end, 1)
             if number == _END:
                 return
-            if number not in self._signals:
+            if number not in self._signals:  # another signal that has a handler in Python
                 continue
             requests += 1
             if number == signal.SIGINT:
@@ -171,11 +173,11 @@ class _Work(NamedTuple):
     """A piece of work that goes on: its name in the log, and when it began."""
 
     name: str
-    began: float
+    began: float  # by time.monotonic()
 
 
 class StallWatch:
-    """Warns in the log when a piece of work takes longer than `seconds`, again after twice this time, ...
+    """Warns in the log when a piece of work takes longer than `seconds`, and whenever that time has doubled.
 
     In a run of several processes, it ends this one when the work has taken `end_seconds`: exit code 1, one
     line. It would otherwise wait for a dead process on another machine for ever. Each process has its own
@@ -221,18 +223,18 @@ class StallWatch:
             work = self._work
             if work is None:
                 continue
-            seconds = time.monotonic() - work.began
+            elapsed = time.monotonic() - work.began
             if work is not self._work:  # it has just ended
                 continue
-            if seconds >= self.end_seconds:
-                _end_process(work, seconds)
-            if seconds >= max(self.seconds, 2 * self._warned_after):
-                self._warned_after = seconds
+            if elapsed >= self.end_seconds:
+                _end_process(work, elapsed)
+            if elapsed >= max(self.seconds, 2 * self._warned_after):
+                self._warned_after = elapsed
                 logger.warning(
                     "%s has taken %.0f s so far: it is slow, or it waits for a disk, the network or another "
                     "process (one whose log has no such warning)",
                     work.name,
-                    seconds,
+                    elapsed,
                 )
 
 

@@ -46,6 +46,7 @@ class Meter:
     def __init__(self, sums: Mapping[str, float] | None = None, tokens: float = 0.0):
         self.sums: Counter[str] = Counter(sums)
         self.tokens = tokens
+        # When the present interval began, and how many tokens were trained then.
         self._began = time.monotonic()
         self._tokens_before = tokens
 
@@ -54,6 +55,7 @@ class Meter:
         if step.skipped:  # its loss or its gradient is not finite
             self.sums["skipped"] += 1.0
             return
+        # `update` of a Counter adds to the old values.
         self.sums.update({**step.sums, "steps": 1.0, "loss": step.loss, "grad_norm": step.grad_norm})
         self.tokens += step.sums.get("tokens", 0.0)
 
@@ -66,13 +68,14 @@ class Meter:
             steps, step, data, steps_per_second, remaining: attributes of the `Interval`.
         """
         now = time.monotonic()
+        seconds = max(now - self._began, 1e-9)  # never 0
         interval = Interval(
             steps=steps,
             step=step,
             data=data,
             sums=self.sums,
             tokens=self.tokens,
-            tokens_per_second=(self.tokens - self._tokens_before) / max(now - self._began, 1e-9),
+            tokens_per_second=(self.tokens - self._tokens_before) / seconds,
             steps_per_second=steps_per_second,
             remaining=remaining,
         )

@@ -23,7 +23,8 @@ def is_decayed(name: str) -> bool:
 
     The layer norms of an encoder layer are norm1 and norm2.
     """
-    return not re.search(r"(layer_norm|norm1|norm2)\.|bias$", name)
+    is_in_layer_norm = re.search(r"(layer_norm|norm1|norm2)\.", name) is not None
+    return not is_in_layer_norm and not name.endswith("bias")
 
 
 def learning_rate_ratios(
@@ -31,9 +32,9 @@ def learning_rate_ratios(
 ) -> dict[str, float]:
     """Each parameter's share of the learning rate, by name.
 
-    With d = layerwise_lr_decay and L = num_layers, the share is d^(L - i) in layer i, d^(L + 1) for the word
-    and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1 with FULL_RATE and
-    d^(L + 1) with LAYER_RATE.
+    With d = layerwise_lr_decay and L = num_layers, the share is d^(L - i) in layer i, which is 0 to L - 1,
+    d^(L + 1) for the word and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1
+    with FULL_RATE and d^(L + 1) with LAYER_RATE.
     """
     if decay_style == LAYER_RATE:
         embeddings = re.compile(r"(^|\.)embeddings\.")  # the layer norm, too
@@ -76,11 +77,12 @@ def build_optimizer(
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
     }
     layers = [_layer_of(name) for name in parameters]
-    num_layers = 1 + max((layer for layer in layers if layer is not None), default=-1)
+    numbers = [layer for layer in layers if layer is not None]  # from 0; none if no layer is trained
+    num_layers = max(numbers) + 1 if numbers else 0
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay, decay_style)
     for name, parameter in parameters.items():
         parameter.optimize_attr["learning_rate"] = ratios[name]
-    # Paddle asks with its own name of a parameter.
+    # `apply_decay_param_fun` is asked with Paddle's own name of a parameter.
     decayed = {parameter.name for name, parameter in parameters.items() if is_decayed(name)}
     tables = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
     return AdamW(
@@ -98,6 +100,6 @@ def build_optimizer(
 
 
 def _layer_of(name: str) -> int | None:
-    """The number of the encoder layer that has the parameter with this name."""
+    """The number of the encoder layer that has the parameter with this name; None: it is in no layer."""
     match = re.search(r"encoder\.layers\.(\d+)\.", name)
     return None if match is None else int(match[1])

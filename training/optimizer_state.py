@@ -50,14 +50,14 @@ def load_optimizer_state(
     Raises:
         UserError: the model has no such parameter, or a shape differs.
     """
-    names = {key: key.rpartition("/")[0] for key in state}  # key -> parameter
+    names = {key: key.rpartition("/")[0] for key in state}  # key -> name of the parameter
     unknown = sorted(set(names.values()) - set(parameters))
     if unknown:
         raise UserError(f"{_ANOTHER_MODEL} moments of {', '.join(unknown[:5])}")
     own_parameters = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
-    block = paddle.static.default_main_program().global_block()
     # Each parameter has several keys; Paddle must get it once.
     distinct = {parameter.name: parameter for parameter in own_parameters.values()}
+    block = paddle.static.default_main_program().global_block()
     optimizer._create_accumulators(block, list(distinct.values()))
     for key, parameter in own_parameters.items():
         kind = key.rpartition("/")[2]

@@ -84,9 +84,11 @@ class Precision:
         else:
             description = f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
-        if self.amp == NONE and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
+        is_in_float32 = self.amp == NONE and not self.cpu_bf16 and dtype == "float32"
+        if is_in_float32 and not has_plain_kernels():
             _recommend_half_precision()
-        self.scaler = paddle.amp.GradScaler(self.amp == "fp16", **asdict(loss_scaling or LossScaling()))
+        scaling = loss_scaling or LossScaling()
+        self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **asdict(scaling))
 
     def prepare(self, model: nn.Layer) -> None:
         """With `cpu_bf16`: let the model multiply in bfloat16, in training and in evaluation."""
@@ -106,7 +108,7 @@ class Precision:
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
             for name, parameter in model.named_parameters():
-                # A frozen parameter, too: it may be trained later.
+                # Frozen parameters get one, too: they may be trained later.
                 if parameter.dtype in HALF and is_own(parameter):
                     optimizer._create_master_weight(parameter).set_value(loaded[name])
 
@@ -125,18 +127,20 @@ class Precision:
 def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:
     """The context for forward passes in half precision, "bf16" or "fp16".
 
-    Paddle's default lists compute layer norms and softmax in float32 in O1, and look words up in float32 in
-    O2. The sum of the residual branches would stay in float32, and be cast before each product. The kernels
+    Paddle alone would compute layer norms and softmax in float32 in O1, and look words up in float32 in O2.
+    Then the sum of the residual branches would stay in float32, and be cast before each product. The kernels
     add in float32 in any case (paddle/phi/kernels/gpu/layer_norm_kernel.cu, gpudnn/softmax_gpudnn.h), and the
     weights of layer norms stay in float32 (paddle/fluid/eager/eager_amp_auto_cast.h).
     """
-    operations = {"layer_norm", "softmax"} if level == "O1" else {"lookup_table", "lookup_table_v2"}
-    return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp], custom_white_list=operations)
+    in_half_precision = {"layer_norm", "softmax"} if level == "O1" else {"lookup_table", "lookup_table_v2"}
+    return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp], custom_white_list=in_half_precision)
 
 
 def in_words(dtype: str, cpu_bf16: bool) -> str:
     """The precision of a model with weights of this type, without `amp`."""
-    return f"{dtype}, products in bfloat16" if cpu_bf16 and not on_gpu() else dtype
+    if cpu_bf16 and not on_gpu():
+        return f"{dtype}, products in bfloat16"
+    return dtype
 
 
 def use_cpu_bf16(model: nn.Layer) -> None:
@@ -177,7 +181,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
 
 
 def _check_gpu(amp: str) -> None:
-    """Raise a UserError unless the GPU in use computes in this type."""
+    """Raise a UserError unless the GPU in use computes in this type, "bf16" or "fp16"."""
     if amp == "bf16" and not has_bf16():
         raise UserError("amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none")
 

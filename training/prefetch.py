@@ -34,7 +34,7 @@ class prefetch(Generic[T]):
     Args:
         make_iterator: called once, in the worker. It must pickle: a function of a module, or a
             `functools.partial` of a method.
-        ahead: the number of items in the queue, besides the one in work and those in the pipe.
+        ahead: the number of items in the queue, besides the one that is being made and those in the pipe.
 
     Raises (from the iterator):
         UserError: the worker raised it, or the worker was killed.
@@ -62,7 +62,7 @@ class prefetch(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        return self.next_unless(False)
+        return self.next_unless(stop=False)
 
     def next_unless(self, stop: object) -> T | None:
         """The next item; None if it is not ready and `stop` is, or becomes, true.
@@ -92,6 +92,7 @@ class prefetch(Generic[T]):
                     f"the reader process {_end_in_words(exit_code)} before its work was done; resume from "
                     "the last checkpoint"
                 )
+            break  # the kind is _END
         raise StopIteration
 
     def close(self) -> None:
@@ -129,7 +130,7 @@ def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
             for item in make_iterator():
                 sender.send((_ITEM, item))
         except BrokenPipeError:
-            raise
+            raise  # it is no failure of the iterator; `suppress` catches it
         except UserError as error:
             last_message = (_USER_ERROR, str(error))
         except Exception:  # the parent reports it, because it has the log

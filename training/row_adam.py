@@ -27,17 +27,17 @@ class RowsWithMomentsOnGpu:
         self._words = words
         for moment in moments:
             self._has_moments[:words] += (moment != 0).any(1).astype("int64")
-        self._has_moments = self._has_moments.clip(max=1)
+        self._has_moments = self._has_moments.clip(max=1)  # a row may have both
         self._running_count: Tensor | None = None  # [V], how many rows up to each have moments
 
     def add(self, rows: Tensor) -> Tensor:
         """Add rows that get moments in the next update.
 
         Args:
-            rows: int64 [n]; V is no row.
+            rows: int64 [n]. V may be among them, and is no row.
 
         Returns:
-            The number of all rows that have moments then, int64 [].
+            The number of all rows that now have moments, int64 [].
         """
         paddle.scatter_(self._has_moments, rows, paddle.ones_like(rows), overwrite=True)
         self._running_count = paddle.cumsum(self._has_moments[: self._words])
@@ -62,7 +62,8 @@ class RowsWithMomentsOnGpu:
                 place.
         """
         updated = nonzero(self._running_count, count)  # [R], the rows that have moments, ascending
-        # The gradient of each of them, and behind them a row for the gradients of no word.
+        # The gradient of each of them, and behind them a row for the gradients of no word: V is larger than
+        # every row, so its place is R.
         places = paddle.searchsorted(updated, rows)  # [n], 0 .. R
         padded = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)  # [R + 1, H]
         paddle.index_add_(padded, places, 0, gradient)

@@ -6,7 +6,6 @@ A run that was stopped, killed or damaged goes on from its newest checkpoint, an
 one that was not interrupted.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -95,6 +94,7 @@ class Trainer:
         self._drop_later_records()
 
     def _resume(self, saved: SavedRun) -> None:
+        """Take over the state of a saved run, which `_save` wrote."""
         self.engine.load_state_dict(saved.engine_state)
         self.position = saved.trainer_state["position"]
         self.evaluated_step = saved.trainer_state["evaluated"]
@@ -241,8 +241,10 @@ class Trainer:
         """The data of the next step; None: this process was asked to stop while it waited."""
         if self._sent_ahead is not None:
             return self._sent_ahead.data
-        # If the task is not divisible, the other processes wait within the step for what this one sends.
-        return batches.next_unless(stop if self.task.divisible else None)
+        if self.task.divisible:
+            return batches.next_unless(stop)
+        # The other processes wait within the step for what this one sends, so it must take part.
+        return next(batches)
 
     def _send(self, data: StepData) -> SentStep:
         """Send the micro-batches of a step to the device."""
@@ -250,7 +252,7 @@ class Trainer:
             return SentStep(data, self.task.send(self.engine.model, data))
 
     def _send_ahead(self, batches: prefetch[StepData], stop: StopSignal) -> None:
-        """Read and send the data of the next step."""
+        """Read the data of the next step, and send it to the device."""
         data = self._next_data(batches, stop)
         self._sent_ahead = None if data is None else self._send(data)
 
@@ -288,13 +290,13 @@ class Trainer:
         interval_ends = steps % self.pace.log_steps == 0 or steps == self.task.total_steps
         if not interval_ends:
             return
-        evaluations_to_come = len(self.task.evaluation_steps) - bisect_left(self.task.evaluation_steps, steps)
+        to_come = [number for number in self.task.evaluation_steps if number >= steps]  # one may be due now
         interval = self.meter.end_interval(
             steps,
             step,
             data,
             steps_per_second=self.progress.speed(),
-            remaining=self.progress.eta(evaluations_to_come),
+            remaining=self.progress.eta(evaluations=len(to_come)),
         )
         logger.info("%s", self.task.line(interval))
         if self.folder.records is not None:

@@ -180,7 +180,7 @@ class RunFolder:
         stored_values = flatten(stored)
         new_values = flatten(identity)
         for key, default in self.rules.defaults.items():
-            if key in new_values:
+            if key in new_values:  # an option of this command, which the stored run may not have had
                 stored_values.setdefault(key, default)
         lines = differences(stored_values, new_values)  # "<key>: <value> -> <value>"
         return {line.partition(":")[0]: line for line in lines}
@@ -395,7 +395,7 @@ def _from_version_1_0(saved: dict[str, Any]) -> dict[str, Any]:
 def _check_types(evaluation: Evaluation) -> None:
     """Raise a TypeError unless an evaluation from a JSON file has the types of one that selects a step."""
     for number in (evaluation.step, evaluation.epoch, evaluation.selected_by):
-        if type(number) not in (int, float):
+        if type(number) not in (int, float):  # `isinstance` would take True for an int
             raise TypeError(f"{number!r} is no number")
     _check_scores(evaluation.scores, levels=3)
 

@@ -39,8 +39,8 @@ class Totals:
         zero = paddle.zeros([], "float64")
         tensors = [zero if total is None else total for total in self._tensors.values()]
         summed = distributed.sum_and_read(paddle.stack(tensors), list(self._numbers.values()))
-        totals = dict.fromkeys([*self._tensors, *self._numbers], 0.0)
-        # A name of values of either kind comes twice.
-        for name, value in zip([*self._tensors, *self._numbers], summed, strict=True):
+        names = [*self._tensors, *self._numbers]  # a name of values of either kind comes twice
+        totals = dict.fromkeys(names, 0.0)
+        for name, value in zip(names, summed, strict=True):
             totals[name] += value
         return totals

@@ -107,6 +107,19 @@ def test_it_equals_paddles_adamw(monkeypatch, style):
         assert np.abs(value - grouped[name]).max() < 1e-12, name
 
 
+def test_a_step_without_gradients_after_the_state_is_replaced(monkeypatch):
+    use_gpu_kernels(monkeypatch)
+    run = ToyRun()
+    run.train(0, 2)
+    state = run.engine.state_dict()
+    state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
+    run.engine.load_state_dict(state)
+    before = run.state()
+    run.engine.step([], run.loss)
+    for name, value in run.state().items():
+        assert np.array_equal(value, before[name]), name
+
+
 def test_a_resumed_run_has_the_same_bits(monkeypatch):
     """Parameters that were updated less often stay in groups of their own: the classifier's."""
     use_gpu_kernels(monkeypatch)
