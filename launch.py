@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -30,7 +30,7 @@ from utils.command_line import log_no_effect, parse_args
 from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
 from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
-from utils.processes import end_with_parent, stop_signals
+from utils.processes import end_with_parent, stop_signals_handled_by
 from utils.runtime import has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
@@ -97,8 +97,8 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
     """
     place = 0
     while place < len(words) and words[place].startswith("-"):
-        has_value = "=" in words[place] or words[place] in ("-h", "--help")
-        place += 1 if has_value else 2
+        is_whole = "=" in words[place] or words[place] in ("-h", "--help")  # its value is no further word
+        place += 1 if is_whole else 2
     flags = parse_args(LaunchFlags, words[:place], __doc__)
     script = tuple(words[place:])
     if not script:
@@ -169,7 +169,7 @@ def keep_total_batch(
     """
     sizes = batch_sizes(script)
     recipe_size = sizes[0]
-    batch_size = sizes[-1]
+    batch_size = sizes[-1]  # another one if the user has overridden that of the recipe
     accumulation = integer_value(script, "--gradient_accumulation_steps")
     if accumulation is None:
         accumulation = math.ceil(recipe_devices / processes)
@@ -184,13 +184,13 @@ def keep_total_batch(
 
 
 def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, processes: int) -> str:
-    """The flags that give the recipe's total batch with these processes, or with the next smaller number."""
+    """The flags that give the recipe's total batch with these processes, or else with fewer."""
     total = recipe_size * recipe_devices
     if total % (batch_size * processes) == 0:
         return f"--gradient_accumulation_steps {total // (batch_size * processes)}"
     if total % processes == 0:
         return f"--batch_size {total // processes} --gradient_accumulation_steps 1"
-    while recipe_devices % processes:
+    while recipe_devices % processes:  # at the latest 1 process divides the devices
         processes -= 1
     accumulation = recipe_devices // processes
     return f"NPROC={processes} and --batch_size {recipe_size} --gradient_accumulation_steps {accumulation}"
@@ -207,22 +207,26 @@ def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
 
 
 def batch_sizes(script: Sequence[str]) -> list[int]:
-    """The values of --batch_size. The recipe gives the first, and the last one counts."""
-    texts = values_of(script, "--batch_size") or [""]
-    # 0 and words that are no number are refused by the script.
-    return [(int(text) if text.isdecimal() else 0) or DEFAULT_BATCH for text in texts]
+    """The values of --batch_size, at least one. The recipe gives the first, and the last one counts."""
+    sizes = []
+    for text in values_of(script, "--batch_size"):
+        is_size = text.isdecimal() and int(text) > 0  # otherwise the script refuses it
+        sizes.append(int(text) if is_size else DEFAULT_BATCH)
+    return sizes or [DEFAULT_BATCH]
 
 
 def integer_value(words: Sequence[str], name: str) -> int | None:
     """The last value of a flag. None: there is none, or one that the script refuses."""
-    texts = values_of(words, name) or [""]
-    return int(texts[-1]) if texts[-1].isdecimal() else None
+    texts = values_of(words, name)
+    if not texts or not texts[-1].isdecimal():
+        return None
+    return int(texts[-1])
 
 
 def values_of(words: Sequence[str], name: str) -> list[str]:
     """The values of a flag, given as `name 8` or `name=8`, in their order."""
     texts = []
-    for word, following in pairwise([*words, ""]):
+    for word, following in pairwise([*words, ""]):  # "" follows the last word
         if word == name:
             texts.append(following)
         elif word.startswith(f"{name}="):
@@ -238,7 +242,7 @@ def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[di
     """
     nodes = flags.nodes
     port = leading_port(flags)
-    addresses = [node for node in nodes for _ in range(processes)]
+    addresses = [node for node in nodes for _ in range(processes)]  # of each process, by its rank
     endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
     variables = []
     for local_rank in range(processes):
@@ -292,7 +296,8 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     for log in logs.glob("workerlog.*"):  # of an earlier run
         log.unlink()
     processes: list[subprocess.Popen] = []
-    with handing_on_signals(processes), contextlib.ExitStack() as files:
+    handler = partial(hand_on, processes)  # of those that were started so far
+    with stop_signals_handled_by(handler), contextlib.ExitStack() as files:
         for number, place in enumerate(places):
             output = None
             if number > 0:
@@ -310,26 +315,16 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
         return wait_for(processes, logs)
 
 
-@contextlib.contextmanager
-def handing_on_signals(processes: list[subprocess.Popen]) -> Iterator[None]:
-    """Within this context, the signals to stop reach the processes, which save their state and end."""
-
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        for process in processes:
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, hand_on) for number in stop_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def hand_on(processes: list[subprocess.Popen], number: int, frame: FrameType | None) -> None:
+    """Send a signal to the processes, which save their state and end; a handler of the signals to stop."""
+    for process in processes:
+        process.send_signal(number)
 
 
 def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     """Wait for the processes; see `run_processes`."""
     failed = None  # the number of the first process that failed
-    failed_at = 0.0  # when it was noticed
+    failed_at = 0.0  # when its failure was noticed, by time.monotonic()
     while True:
         codes = [process.poll() for process in processes]  # None: it runs
         if failed is None:
@@ -344,7 +339,7 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     if failed is None:
         return max(codes)  # 0, or INTERRUPTED
     code = as_exit_code(codes[failed])
-    if codes[0] != codes[failed]:  # otherwise the first process has shown on the console why
+    if codes[0] != codes[failed]:  # otherwise the first process has printed on the console why
         log = logs / f"workerlog.{failed}"
         print(f"error: process {failed} ended with {code}: {last_line(log)}; see {log}", file=sys.stderr)
     return code
@@ -360,7 +355,7 @@ def first_failure(codes: Sequence[int | None]) -> int | None:
 
 def as_exit_code(code: int) -> int:
     """The exit code as shells write it: 128 + n for a process that signal n ended."""
-    return code if code >= 0 else 128 - code
+    return code if code >= 0 else 128 + abs(code)
 
 
 def last_line(log: Path) -> str:

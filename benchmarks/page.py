@@ -22,7 +22,7 @@ from benchmarks.figures import FLOAT32, contenders_table
 from benchmarks.side_by_side import LATEST, PARITY, ROOT, VENV
 from utils.errors import UserError, run
 from utils.files import atomic_file
-from utils.runtime import read_cpu
+from utils.runtime import read_cpu, read_fields
 from utils.tables import in_markdown
 
 PAGE = "performance.md"
@@ -105,10 +105,7 @@ def conditions() -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """This machine, for the page."""
     cpu = read_cpu()
-    cpuinfo = {}
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        cpuinfo[name.strip()] = value.strip()
+    cpuinfo = read_fields(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     numbers = [f"{name} {cpuinfo[name]}" for name in ("cpu family", "model") if name in cpuinfo]  # x86 alone
     return {
         "cpu": cpuinfo.get("model name") or cpu.vendor,

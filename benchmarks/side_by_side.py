@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.figures import FLOAT32, OURS, PREVIOUS, contenders_table, figures
-from utils.runtime import has_gpu, read_cpu, settings_for
+from utils.runtime import has_gpu, read_cpu, read_fields, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 # The folders of the environments.
@@ -304,10 +304,10 @@ def tell(seconds: float | list[float], **more: Any) -> None:
 
 def peak_memory() -> int:
     """The largest resident memory of this process so far, in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) << 10  # VmHWM:  123456 kB
-    raise RuntimeError("/proc/self/status has no VmHWM")
+    fields = read_fields(Path("/proc/self/status").read_text(encoding="utf-8"))
+    if "VmHWM" not in fields:
+        raise RuntimeError("/proc/self/status has no VmHWM")
+    return 1024 * int(fields["VmHWM"].split()[0])  # "123456 kB"
 
 
 def peak_memory_of_gpu() -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 from utils.logging import LOG_DIR
-from utils.processes import end_with_parent, stop_signals
+from utils.processes import end_with_parent, stop_signals_handled_by
 
 # Lines that say how far a program is. The other lines go to the log alone.
 PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")
@@ -61,15 +61,8 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
         KeyboardInterrupt: Ctrl-C came.
     """
     crew = _Crew()
-    handlers_before = {}
-    for number in stop_signals():
-        handlers_before[number] = signal.signal(number, crew.stop_at)
-    try:
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(crew.carry_out, chains))  # a list, so that an error of a thread is raised here
-    finally:
-        for number, handler in handlers_before.items():
-            signal.signal(number, handler)
+    with stop_signals_handled_by(crew.stop_at), ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(crew.carry_out, chains))  # a list, so that an error of a thread is raised here
     if crew.failure:
         raise UserError(crew.failure)
     if crew.stopped_by == signal.SIGINT:
@@ -116,17 +109,17 @@ class _Crew:
         process = self.start(job)
         if process is None:
             return
-        last = ""
+        last_line = ""
         with open(job.output, "w", encoding="utf-8") as file:
-            for last in process.stdout:
-                file.write(last)
-                if last.startswith(PROGRESS):
+            for last_line in process.stdout:
+                file.write(last_line)
+                if last_line.startswith(PROGRESS):
                     # Text and line end in one write, because two jobs print side by side.
-                    print(f"{job.name}: {last}", end="", flush=True)
+                    print(f"{job.name}: {last_line}", end="", flush=True)
         # A job that somebody else asked to stop has saved its state and ended with 0, without its result.
         succeeded = process.wait() == 0 and (job.result is None or job.finished())
         if not succeeded and not self.stopping.is_set():
-            self.failure = f"stopped at {job.name} ({job.output}): {last.strip()}"
+            self.failure = f"stopped at {job.name} ({job.output}): {last_line.strip()}"
             self.stop()
 
     def start(self, job: Job) -> subprocess.Popen | None:

@@ -55,7 +55,7 @@ def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -
     # The files come first, because the command line overrides them, wherever --config stands in it.
     values: dict[str, Any] = {}
     for name, text in flags:
-        if name == CONFIG.key:
+        if name == CONFIG.key:  # the text is the path of the file
             override(values, read_file(text, options, sections_of(cls)), options, f"{text}: ")
     on_command_line: dict[str, Any] = {}
     for name, text in flags:
@@ -102,12 +102,13 @@ def without_overridden(arguments: Sequence[str]) -> str:
     for word in arguments:
         if word.startswith("--"):
             name = word.partition("=")[0]
-            words_of[name] = []
+            words_of[name] = []  # those of an earlier flag of this name are dropped
         words_of[name].append(word)
     return shlex.join(chain.from_iterable(words_of.values()))
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command line has --help or -h."""
     return "--help" in arguments or "-h" in arguments
 
 
@@ -125,14 +126,14 @@ def read_flags(
         word = words.pop(0)
         if not word.startswith("-"):
             raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
-        name, has_value, text = word.removeprefix("--").partition("=")
+        name, equals_sign, text = word.removeprefix("--").partition("=")
         if name in sections:
             raise UserError(f"--{name}: it is a section; give its keys (--{name}.key)")
         if name not in options:
             nearest = nearest_key(name, options)
             advice = f"did you mean --{nearest}?" if nearest else "--help lists the flags"
             raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
-        if not has_value:
+        if not equals_sign:
             if words and not words[0].startswith("--"):
                 text = words.pop(0)
             elif options[name].bare:
@@ -286,7 +287,7 @@ def help_text(cls: type, form: str, description: str) -> str:
     program = Path(sys.argv[0])
     lines = [f"usage: {program.name} {form} ...", "", description.strip(), ""]
     for section, section_class in {"": cls, **sections_of(cls)}.items():
-        if section:
+        if section:  # not the options of `cls` itself
             lines += ["", f"{section}: {first_paragraph(section_class)}"]
         meanings = explanations(section_class)
         for name, option in options_of(section_class).items():
@@ -305,7 +306,8 @@ def help_text(cls: type, form: str, description: str) -> str:
 
 def first_paragraph(cls: type) -> str:
     """The first paragraph of a docstring, in one line."""
-    return " ".join(inspect.cleandoc(cls.__doc__).partition("\n\n")[0].split())
+    paragraph = inspect.cleandoc(cls.__doc__).partition("\n\n")[0]
+    return " ".join(paragraph.split())
 
 
 class Parser(argparse.ArgumentParser):

@@ -75,7 +75,7 @@ def differences(old: Any, new: Any) -> list[str]:
     old_values = flatten(old)
     new_values = flatten(new)
     lines = []
-    for key in old_values | new_values:
+    for key in old_values | new_values:  # the keys of both; the values are compared below
         old_value = old_values.get(key, "(absent)")
         new_value = new_values.get(key, "(absent)")
         if old_value != new_value:

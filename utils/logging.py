@@ -113,7 +113,7 @@ def _attach(handlers: list[logging.Handler]) -> None:
         log = logging.getLogger(name)
         for old in list(log.handlers):
             log.removeHandler(old)
-            old.close()  # again for each logger that had it, which does no harm
+            old.close()  # each logger that has the handler closes it, which does no harm
         for handler in handlers:
             log.addHandler(handler)
         # A line that is handled here is not passed on to the root logger, which would print it a second time.
@@ -142,7 +142,7 @@ class Progress:
         self.initial = initial
         self.completed = initial
         self.started = time.monotonic()
-        self.last_line = self.started
+        self.last_line = self.started  # when the last line was logged
         self.past_evaluations = 0
         self.evaluation_seconds = 0.0
         self.bar = tqdm(
@@ -185,8 +185,8 @@ class Progress:
 
     def speed(self) -> float:
         """Units per second since the start of this process's work, without the evaluations."""
-        working = time.monotonic() - self.started - self.evaluation_seconds
-        return (self.completed - self.initial) / max(working, 1e-9)  # not through 0
+        seconds = time.monotonic() - self.started - self.evaluation_seconds
+        return (self.completed - self.initial) / max(seconds, 1e-9)  # never by 0
 
     def eta(self, evaluations: int = 0) -> str:
         """The remaining time at the mean speed so far, as h:mm:ss, or "?".
@@ -201,7 +201,8 @@ class Progress:
         if not evaluations:
             return as_time(seconds)
         if self.past_evaluations:
-            return as_time(seconds + evaluations * self.evaluation_seconds / self.past_evaluations)
+            seconds_of_evaluations = evaluations * self.evaluation_seconds / self.past_evaluations
+            return as_time(seconds + seconds_of_evaluations)
         plural = "s" if evaluations > 1 else ""
         return f"{as_time(seconds)} + {evaluations} evaluation{plural}"
 
@@ -212,8 +213,9 @@ class Progress:
 
 def as_time(seconds: float) -> str:
     """Seconds as h:mm:ss."""
-    seconds = round(seconds)
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+    whole_minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(whole_minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def progress(

@@ -211,7 +211,7 @@ def _parts(annotation: Any) -> tuple[Any, Range | None, bool]:
     """The type, the range, and whether None is accepted, of `Annotated[int, Range(...)] | None`."""
     may_be_none = NoneType in get_args(annotation)
     if may_be_none:
-        (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
+        (annotation,) = [part for part in get_args(annotation) if part is not NoneType]
     if get_origin(annotation) is Annotated:
         kind, range_ = get_args(annotation)
         return kind, range_, may_be_none
@@ -219,7 +219,11 @@ def _parts(annotation: Any) -> tuple[Any, Range | None, bool]:
 
 
 def sections_of(cls: type, prefix: str = "") -> dict[str, type]:
-    """The dataclasses that are fields of a dataclass, by their keys."""
+    """The dataclasses that are fields of a dataclass, by their keys: "section", or "section.section".
+
+    Args:
+        prefix: stands before the keys, as in `options_of`.
+    """
     sections: dict[str, type] = {}
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.type):

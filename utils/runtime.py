@@ -65,7 +65,7 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     flags: frozenset[str] = frozenset()
     physical_cores = set()
     for block in _text(proc / "cpuinfo").split("\n\n"):
-        processor = _fields(block)
+        processor = read_fields(block)
         if "vendor_id" not in processor or not processor.get("processor", "").isdigit():
             continue
         vendor = processor["vendor_id"]
@@ -80,9 +80,9 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
     memory = 0
-    total = _fields(_text(proc / "meminfo")).get("MemTotal")  # "16384 kB"
+    total = read_fields(_text(proc / "meminfo")).get("MemTotal")  # "16384 kB"
     if total:
-        memory = int(total.split()[0]) << 10
+        memory = 1024 * int(total.split()[0])
     limit = _text(cgroup / "memory.max").strip()  # bytes, or "max"
     if limit.isdigit():
         memory = min(memory, int(limit))
@@ -95,8 +95,8 @@ def int8_saturates(cpu: Cpu) -> bool:
     return is_x86 and not cpu.flags & {"avx512_vnni", "avx_vnni"}
 
 
-def _fields(text: str) -> dict[str, str]:
-    """The values of "name: value" lines."""
+def read_fields(text: str) -> dict[str, str]:
+    """The values of "name: value" lines, as in the files of /proc; of a name that repeats, the last value."""
     fields = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -176,7 +176,7 @@ def _keep_freed_memory(memory: int) -> str:
 
 def _import_paddle() -> None:
     """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own."""
-    errors = io.StringIO()
+    printed = io.StringIO()  # what the import writes to stderr
     handler = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()
     # None: the handler was not set from Python. Only the main thread may set one.
@@ -189,14 +189,14 @@ def _import_paddle() -> None:
         deferred.add(signal.SIGINT)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, deferred)
     try:
-        with contextlib.redirect_stderr(errors), warnings.catch_warnings():
+        with contextlib.redirect_stderr(printed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")
             import paddle  # noqa: F401
     finally:
         if can_put_back:
             signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for line in errors.getvalue().splitlines():
+        for line in printed.getvalue().splitlines():
             if not line.startswith(_ABOUT_OPENBLAS):
                 print(line, file=sys.stderr)
 
