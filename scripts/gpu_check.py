@@ -39,7 +39,7 @@ CHECKS: dict[str, Check] = {
     "export": export.check_export,
     "speed": speed.check_speed,
 }
-NEEDED = ("device",)
+NEEDED = ("device",)  # if one of these fails, no other check is run
 
 
 def main() -> None:

@@ -164,8 +164,8 @@ def check_loss(quick: bool) -> str:
     def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         losses = []
         for start in range(0, positions, BLOCK):  # logits of a block at a time are in memory
-            of_block = paddle.to_tensor(labels[start : start + BLOCK])
-            losses.append(recompute(_cross_entropy, x[start : start + BLOCK], weight, bias, of_block))
+            labels_of_block = paddle.to_tensor(labels[start : start + BLOCK])
+            losses.append(recompute(_cross_entropy, x[start : start + BLOCK], weight, bias, labels_of_block))
         return paddle.add_n(losses) / positions
 
     operation = {f"loss of {positions} x {words}": Operation(loss, exact, [x, weight, bias])}
@@ -195,24 +195,27 @@ def check_attention(quick: bool) -> str:
     }
 
     def dense(x: Tensor, layout: Layout) -> Tensor:
-        """x, [N, 3 hidden], has queries, keys and values side by side."""
+        """The exact attention. x, [N, 3 hidden], has queries, keys and values side by side."""
         query, key, value = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
-        masked = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))
-        scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5 + masked
+        mask = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))  # [N, N]
+        scale = query.shape[-1] ** -0.5
+        scores = paddle.matmul(query, key, transpose_y=True) * scale + mask  # [heads, N, N]
         context = paddle.matmul(F.softmax(scores, -1), value)
         return context.transpose([1, 0, 2]).reshape([len(x), hidden])
 
     def packed(x: Tensor, layout: Layout) -> Tensor:
-        uses_flash = device.uses_flash_mask(half=str(x.dtype).endswith(HALF))
+        """The attention of models; x as for `dense`."""
+        is_half = x.dtype in (paddle.float16, paddle.bfloat16)
+        uses_flash = device.uses_flash_mask(half=is_half)
         kind = FlashMask if uses_flash else mask_class()
         query, key, value = x.split(3, axis=-1)
         return device.upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
     cases = {}
     for name, layout in layouts.items():
-        layout = layout.padded_to(FlashMask.multiple)
-        x = np.random.default_rng(4).normal(size=[layout.tokens, 3 * hidden])
-        cases[name] = Operation(partial(packed, layout=layout), partial(dense, layout=layout), [x])
+        padded = layout.padded_to(FlashMask.multiple)
+        x = np.random.default_rng(4).normal(size=[padded.tokens, 3 * hidden])
+        cases[name] = Operation(partial(packed, layout=padded), partial(dense, layout=padded), [x])
     line = largest_differences(cases, advice="train in float32 only")
     return f"{line}; lengths 8 to {longest}"
 
@@ -244,7 +247,10 @@ def model_layout(tokens: int, longest: int) -> Layout:
     while sum(lengths) < tokens:
         length = int(rng.integers(8, longest))
         lengths.append(min(length, tokens - sum(lengths)))
-    context_lengths = [length if rng.random() < 0.67 else max(1, 3 * length // 4) for length in lengths]
+    context_lengths = []
+    for length in lengths:
+        has_placeholders = rng.random() >= 0.67
+        context_lengths.append(max(1, 3 * length // 4) if has_placeholders else length)
     return Layout(lengths, context_lengths).padded_to(FlashMask.multiple)
 
 
@@ -273,9 +279,10 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
         Failed: one of these does not hold.
     """
     shape = [tokens, heads * HEAD_SIZE]
-    query, key, value = (paddle.to_tensor(array).astype(dtype) for array in _normal(count=3, shape=shape))
+    query, key, value = [paddle.to_tensor(array).astype(dtype) for array in _normal(count=3, shape=shape)]
 
     def attend(value: Tensor) -> Tensor:
+        """Attention with the dropout of seed 7."""
         paddle.seed(7)
         return mask.attend(query, key, value, heads, dropout_rate=DROPOUT)
 

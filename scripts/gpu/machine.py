@@ -41,7 +41,7 @@ def output_of(*command: str) -> str:
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     if finished.returncode:
         return f"{command[0]} fails"
-    return "; ".join(finished.stdout.split("\n")).strip("; ")
+    return "; ".join(finished.stdout.strip().splitlines())
 
 
 def check_device(quick: bool) -> str:

@@ -37,7 +37,7 @@ def difference(values: Sequence, exact: Sequence) -> float:
         # The exact values may come from other kernels of the same card, so they are checked, too.
         if not (np.isfinite(array).all() and np.isfinite(exact_array).all()):
             return np.inf
-        scale = max(np.abs(exact_array).max(), 1e-30)  # not 0, by which nothing can be divided
+        scale = max(np.abs(exact_array).max(), 1e-30)  # never 0
         largest = max(largest, float(np.abs(array - exact_array).max() / scale))
     return largest
 
@@ -54,7 +54,7 @@ def compare(name: str, values: Sequence, exact: Sequence, *, bound: float, advic
         Failed: it is larger.
     """
     largest = difference(values, exact)
-    if not largest <= bound:
+    if largest > bound:
         raise Failed(f"{name} is off by {largest:.1e}, allowed are {bound:.0e}; {advice}, and {REPORT}")
     return largest
 

@@ -47,8 +47,9 @@ def peak_of_the_device() -> tuple[float, str]:
                 return card.tflops * 1e12, f"the {name}'s {card.tflops} TFLOP/s"
     size = 8192 if device.on_gpu() else 768
     x = paddle.ones([size, size], "float16" if device.on_gpu() else "float32")
-    seconds = seconds_of(lambda: float(paddle.matmul(x, x)[0, 0]))
-    return 2 * size**3 / seconds, "the speed of a large product"
+    seconds = seconds_of(partial(paddle.matmul, x, x))
+    operations = 2 * size**3  # as many multiplications as additions
+    return operations / seconds, "the speed of a large product"
 
 
 def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
@@ -62,7 +63,8 @@ def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
     vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=words - 1, size=words)
     objectives = Objectives(ObjectiveConfig(), vocabulary, max_seq_len=512)
     ordinary_words = words - 1 - toys.FIRST_WORD  # the last id is [MASK]
-    ids = toys.FIRST_WORD + rng.zipf(1.2, [count, length - 2]) % ordinary_words  # without [CLS] and [SEP]
+    ranks = rng.zipf(1.2, [count, length - 2])  # without [CLS] and [SEP]
+    ids = toys.FIRST_WORD + ranks % ordinary_words
     generators = [generator(seed, step=1, index=row) for row in range(count)]
     return objectives.batch("mmlm", [Text(row, language=0) for row in ids], generators)
 
@@ -73,10 +75,10 @@ class Measurement(NamedTuple):
     shape: ModelShape
     rows: int  # of a micro-batch
     length: int  # tokens of a row
-    masked: int  # tokens of a step
+    masked: int  # tokens of a step that are predicted
     seconds: float  # of a step
     reading: float  # seconds in which one process makes a step's batches
-    memory: float  # bytes on the card at most; 0 on a CPU
+    memory: float  # the most bytes on the card at one time; 0 on a CPU
 
     @property
     def tokens(self) -> int:
@@ -85,8 +87,12 @@ class Measurement(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """Operations per second of products: twice the weights forward, and twice as many backward."""
-        return 6 * (self.shape.matrices * self.tokens + self.shape.table * self.masked) / self.seconds
+        """Operations per second of products.
+
+        For a token, each weight takes 2 operations in the forward pass and 4 in the backward pass.
+        """
+        operations = 6 * (self.shape.matrices * self.tokens + self.shape.table * self.masked)
+        return operations / self.seconds
 
     def planned_memory(self) -> float:
         """The bytes that `benchmarks/plan.py` computes, without CUDA and its libraries."""

@@ -30,7 +30,10 @@ XNLI_LENGTH = 50  # rows of 25 to 50 tokens, 37 in the mean
 
 
 def profiled(work: Callable[[], object]) -> list[tuple[str, str]]:
-    """(category, name) of each event of Paddle's profiler; kernels on the GPU are of category "Kernel"."""
+    """Call `work` under Paddle's profiler, and return (category, name) of each event.
+
+    Kernels on the GPU are of the category "Kernel".
+    """
     from paddle.profiler import Profiler, ProfilerTarget
 
     targets = [ProfilerTarget.CPU]
@@ -110,7 +113,7 @@ def check_step(quick: bool) -> str:
         attention = "FlashMask in bfloat16"
         check_flash_ran(query_dtypes, kernels)
     copies = check_copies([name for _, name in events], amp)
-    phases = phases_of(engine, kernels_of_step=len(kernels))
+    phases = phases_of(engine, step_kernels=len(kernels))
     costs = [f"{name} {phase.kernels} and {phase.milliseconds:.1f} ms" for name, phase in phases.items()]
     return f"{attention}; kernels and host time of an XNLI step: {', '.join(costs)}; {copies}"
 
@@ -126,7 +129,8 @@ def check_flash_ran(query_dtypes: set[paddle.dtype], kernels: list[str]) -> None
         Failed: it was not.
     """
     if query_dtypes != {paddle.bfloat16}:
-        raise Failed(f"the queries of FlashMask are {[*map(str, query_dtypes)]}, not bfloat16; {REPORT}")
+        names = [str(dtype) for dtype in query_dtypes]
+        raise Failed(f"the queries of FlashMask are {names}, not bfloat16; {REPORT}")
     if not any("flash" in name for name in kernels):
         raise Failed(f"the profiler shows {len(kernels)} kernels, none of flash attention; {REPORT}")
 
@@ -147,10 +151,13 @@ def check_copies(names: Sequence[str], amp: str) -> str:
     return f"uploads {uploads}, reads {reads}"
 
 
-def phases_of(engine: Engine, kernels_of_step: int) -> dict[str, Phase]:
+def phases_of(engine: Engine, step_kernels: int) -> dict[str, Phase]:
     """The costs of the forward pass, the backward pass and the rest of a step.
 
     Each is measured with all that comes before it; the differences are the phases.
+
+    Args:
+        step_kernels: the number of kernels of a whole step.
     """
     batch = send_xnli(engine)
 
@@ -165,18 +172,19 @@ def phases_of(engine: Engine, kernels_of_step: int) -> dict[str, Phase]:
             parameter.grad = None
 
     forward_kernels = _count_kernels(forward)
-    kernels_of_passes = _count_kernels(forward_and_backward)
+    passes_kernels = _count_kernels(forward_and_backward)
     forward_ms = 1e3 * _host_seconds(forward)
     passes_ms = 1e3 * _host_seconds(forward_and_backward)
     step_ms = 1e3 * _host_seconds(partial(xnli_step, engine))
     return {
         "forward": Phase(forward_kernels, forward_ms),
-        "backward": Phase(kernels_of_passes - forward_kernels, passes_ms - forward_ms),
-        "update": Phase(kernels_of_step - kernels_of_passes, step_ms - passes_ms),
+        "backward": Phase(passes_kernels - forward_kernels, passes_ms - forward_ms),
+        "update": Phase(step_kernels - passes_kernels, step_ms - passes_ms),
     }
 
 
 def _count_kernels(work: Callable[[], object]) -> int:
+    """The number of kernels that a call starts."""
     return sum(category == "Kernel" for category, _ in profiled(work))
 
 
@@ -199,10 +207,10 @@ def check_kernels(quick: bool) -> str:
     try:
         for kind in (device.PLAIN, device.FAST):
             device.use_kernels(kind)
-            # Of pre-training, then of fine-tuning.
-            losses[kind] = toys.train(toys.engine_of("float32", Precision(amp)), "camlm")
+            pre_training = toys.train(toys.engine_of("float32", Precision(amp)), "camlm")
             classifier = toys.task_models("float32")["classifier of 3"]
-            losses[kind] += toys.train_task(toys.engine_for(classifier, Precision(amp)))
+            fine_tuning = toys.train_task(toys.engine_for(classifier, Precision(amp)))
+            losses[kind] = pre_training + fine_tuning
             engine = classifier_engine(quick, amp)
             xnli_step(engine)  # the first step also makes the moments
             seconds[kind] = seconds_of(partial(xnli_step, engine))

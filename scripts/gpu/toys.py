@@ -75,7 +75,7 @@ def task_models(dtype: str) -> dict[str, nn.Layer]:
 
 def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Batch:
     """Random texts or pairs of a step, masked."""
-    rng = np.random.default_rng([OBJECTIVES.index(objective), step])
+    rng = np.random.default_rng([OBJECTIVES.index(objective), step])  # the seed has two numbers
     # 8 pairs of English and German and 1 of English and French: BTMLM draws German more often.
     second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
     objectives = Objectives(ObjectiveConfig(), VOCABULARY, max_seq_len=512, second_language=second)
@@ -101,7 +101,8 @@ def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     ids = rng.integers(FIRST_WORD, words, [rows, longest])
     for row in range(1, rows):  # row 0 has the greatest length
-        ids[row, rng.integers(longest // 2, longest) :] = VOCABULARY.pad_id
+        length = rng.integers(longest // 2, longest)
+        ids[row, length:] = VOCABULARY.pad_id
     return ids
 
 
@@ -149,6 +150,7 @@ def send_micro_batches(engine: Engine, objective: str, count: int = 2) -> list[D
     batches = [batch_of(objective, first + number, count=4) for number in range(count)]
     # Of each objective, over all processes.
     masked_counts = sum(batch.masked_counts for batch in batches).tolist()
+    # The processes take the micro-batches in turn.
     batches_of_this_process = batches[distributed.rank() :: distributed.world_size()]
     with engine.autocast():
         step_batches = StepBatches(
@@ -183,6 +185,7 @@ def _distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dic
     outputs = model(batch)
     if isinstance(outputs, Tensor):
         outputs = [outputs]
+    # A mean in half precision would be too coarse.
     precise = "float64" if model.classifier.weight.dtype == paddle.float64 else "float32"
     squares = [(output.astype(precise) - 1.0).square().mean() for output in outputs]
     return paddle.add_n(squares), {}  # no sums to log

@@ -79,7 +79,8 @@ def check_objectives(quick: bool) -> str:
         if name != "vectors":
             return toys.train(engine, name)
         with engine.autocast():
-            return encode(engine.model.ernie_m, [np.arange(4, 6), np.arange(4, 40)])  # ids
+            ids_of_sentences = [np.arange(4, 6), np.arange(4, 40)]
+            return encode(engine.model.ernie_m, ids_of_sentences)
 
     names = [*OBJECTIVES, "vectors"]
     exact = {name: results_of(name, toys.engine_of(exact_dtype())) for name in names}
@@ -138,12 +139,12 @@ def check_nothing_masked(engine: Engine) -> None:
 
 
 def check_options(quick: bool) -> str:
-    """Recompute with dropout over three micro-batches, O2, a resume through files, and plain kernels."""
+    """Recompute with dropout over three micro-batches, O2, and a resume through files."""
     lines = []
-    plain, recomputed = (toys.engine_of("float32", dropout=0.1) for _ in range(2))
-    recomputed.model.ernie_m.use_recompute(True)
-    exact = toys.train(plain, "camlm", micro_batches=3)
-    values = toys.train(recomputed, "camlm", micro_batches=3)
+    exact = toys.train(toys.engine_of("float32", dropout=0.1), "camlm", micro_batches=3)
+    engine = toys.engine_of("float32", dropout=0.1)
+    engine.model.ernie_m.use_recompute(True)
+    values = toys.train(engine, "camlm", micro_batches=3)
     compare("recompute with dropout", values, exact, bound=1e-4, advice="train without run.recompute")
     lines.append("recompute with dropout equal")
 
@@ -167,7 +168,8 @@ def check_options(quick: bool) -> str:
 
 def resumed() -> tuple[list[float], list[float]]:
     """Losses and gradient norms of a run's second half: resumed from files, and without a stop."""
-    straight, restarted = (toys.engine_of("float32") for _ in range(2))
+    straight = toys.engine_of("float32")
+    restarted = toys.engine_of("float32")
     toys.train(straight, "mmlm", last=toys.STEPS // 2)
     weights = {name: tensor.numpy() for name, tensor in straight.model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
