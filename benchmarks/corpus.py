@@ -53,11 +53,12 @@ def write_text(folder: Path, args: Namespace) -> None:
             file.write(b"%d %s\n" % (number, line))  # the number makes every line a different one
     python = ROOT / PARITY / "bin/python"
     if python.exists():
-        subprocess.run([python, "-c", SAVE_TOKENIZER, data_folder() / MODEL, folder / TOKENIZER], check=True)
+        arguments = [data_folder() / MODEL, folder / TOKENIZER]
+        subprocess.run([python, "-c", SAVE_TOKENIZER, *arguments], check=True)
 
 
 def ours(folder: Path, args: Namespace, deduplicate: str) -> None:
-    """Build a corpus in a process of its own, as a user does. `deduplicate`: "true" or "false"."""
+    """Build a corpus in a process of its own, as a user does. `deduplicate`: the flag, "true" or "false"."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
         command = [sys.executable, "-m", "pretrain.build_corpus"]
         # "language<=path" is the notation of --mono; the language has no part in the work.
@@ -110,7 +111,7 @@ def write_ids(folder: Path, process: int, processes: int) -> None:
 
 
 def megabytes(args: Namespace, folder: Path) -> float:
-    """The size of the text."""
+    """The size of the text, in units of 10^6 bytes."""
     return 1000 * args.gigabytes
 
 

@@ -28,7 +28,12 @@ SIZES = {"layers": 12, "vocab": 250_002, "sentences": 2000}
 
 def model_config(args: Namespace) -> ErnieMConfig:
     """Base, but for the number of layers and the vocabulary."""
-    return ErnieMConfig(args.vocab, HIDDEN_SIZE, args.layers, num_attention_heads=12)
+    return ErnieMConfig(
+        vocab_size=args.vocab,
+        hidden_size=HIDDEN_SIZE,
+        num_hidden_layers=args.layers,
+        num_attention_heads=12,
+    )
 
 
 def write_files(folder: Path, args: Namespace) -> None:
@@ -42,12 +47,17 @@ def write_files(folder: Path, args: Namespace) -> None:
 
     config = model_config(args)
     weights = model_weights(ErnieMModel(config).eval())
-    for engine, int8_largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):
+    for engine, int8_largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):  # None: no int8
         write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, int8_largest)
 
 
 def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
-    """What encode_vector.py does with an engine: "dygraph" is a checkpoint in Paddle; see `FILES`."""
+    """What encode_vector.py does with an engine.
+
+    Args:
+        engine: "dygraph", a checkpoint in Paddle; or "onnx" or "onnx-int8", one of the `FILES`.
+        amp: the precision of "dygraph".
+    """
     from evaluation.vectors import VectorWriter
     from reader.batching import EncodePairs
     from reader.bitext import Sentences
@@ -81,6 +91,7 @@ def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
 
 
 def sentence_transformers(folder: Path, args: Namespace) -> None:
+    """Its `encode`, with an XLM-R of the same size."""
     import transformers
     from sentence_transformers import SentenceTransformer
 

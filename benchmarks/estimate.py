@@ -24,8 +24,8 @@ class Card(NamedTuple):
         bandwidth: of its memory, GB/s.
         memory: GB.
         link: to another card of the machine, GB/s each way.
-        products: the share of `tflops` that large products reach.
-        attention: the share of `tflops` that attention reaches: FlashMask or, without it, products over
+        product_share: the share of `tflops` that large products reach.
+        attention_share: the share of `tflops` that attention reaches: FlashMask or, without it, products over
             padded groups of sequences.
         fused: whether it has FlashMask.
     """
@@ -34,19 +34,19 @@ class Card(NamedTuple):
     bandwidth: float
     memory: float
     link: float
-    products: float
-    attention: float
+    product_share: float
+    attention_share: float
     fused: bool = True
 
 
-# Name -> tflops, bandwidth, memory, link.
+# Name -> card; the numbers are its tflops, bandwidth, memory and link.
 CARDS = {
-    "V100": Card(125, 900, 32, 150, products=0.70, attention=0.40, fused=False),
-    "4090": Card(165, 1008, 24, 32, products=0.80, attention=0.50),
-    "A100": Card(312, 2039, 80, 300, products=0.75, attention=0.40),
-    "H100": Card(989, 3350, 80, 450, products=0.55, attention=0.25),
-    "H200": Card(989, 4800, 141, 450, products=0.55, attention=0.25),
-    "L4": Card(121, 300, 24, 32, products=0.60, attention=0.40),
+    "V100": Card(125, 900, 32, 150, product_share=0.70, attention_share=0.40, fused=False),
+    "4090": Card(165, 1008, 24, 32, product_share=0.80, attention_share=0.50),
+    "A100": Card(312, 2039, 80, 300, product_share=0.75, attention_share=0.40),
+    "H100": Card(989, 3350, 80, 450, product_share=0.55, attention_share=0.25),
+    "H200": Card(989, 4800, 141, 450, product_share=0.55, attention_share=0.25),
+    "L4": Card(121, 300, 24, 32, product_share=0.60, attention_share=0.40),
 }
 
 
@@ -136,17 +136,18 @@ XNLI_ROWS = 32  # of a step: two devices with 16
 XNLI_LENGTH = 37  # tokens, in the mean
 
 
-def products(shape: ModelShape) -> float:
+def product_operations(shape: ModelShape) -> float:
     """Operations of the layers' products for one token in a forward pass.
 
     Each weight takes part in a multiplication and an addition. In the last layer, the output projection of
     attention and the feed-forward pair (2 + 16 of the 24 H^2 operations) are computed at masked positions
     only.
     """
-    return 2 * shape.matrices - (2 + 16) * shape.hidden**2 * (1 - MASKED)
+    left_out = (2 + 16) * shape.hidden**2 * (1 - MASKED)
+    return 2 * shape.matrices - left_out
 
 
-def scores(shape: ModelShape, length: float) -> float:
+def attention_operations(shape: ModelShape, length: float) -> float:
     """Operations of attention for one token, which sees `length` tokens, in a forward pass.
 
     In each layer the scores take 2 H operations for each token that is seen, and the weighted sum of the
@@ -155,21 +156,22 @@ def scores(shape: ModelShape, length: float) -> float:
     return (2 + 2) * shape.layers * shape.hidden * length
 
 
-def head(shape: ModelShape) -> float:
+def head_operations(shape: ModelShape) -> float:
     """Operations of the masked-LM head for one token in a forward pass: a dense layer, and the logits."""
     return 2 * MASKED * shape.hidden * (shape.hidden + shape.vocabulary)
 
 
-def operations(shape: ModelShape, length: int, recompute: bool = False) -> float:
+def pretraining_operations(shape: ModelShape, length: int, recompute: bool = False) -> float:
     """Operations of pre-training for one token: forward pass, and the backward pass with twice as many.
 
     Recompute adds a forward pass of the encoder. Stage 1 of BTMLM adds a forward pass over a quarter of the
     sequences, with a head over the words of one language, a seventh of all.
     """
-    encoder = products(shape) + scores(shape, length)
+    encoder = product_operations(shape) + attention_operations(shape, length)
+    head = head_operations(shape)
     passes = 4 if recompute else 3
-    stage_1 = (encoder + head(shape) / 7) / 4
-    return passes * encoder + 3 * head(shape) + stage_1
+    stage_1 = (encoder + head / 7) / 4
+    return passes * encoder + 3 * head + stage_1
 
 
 class Work(NamedTuple):
@@ -183,14 +185,14 @@ class Work(NamedTuple):
         """The time on a card."""
         peak = card.tflops * 1e12
         return (
-            self.products / (card.products * peak)
-            + self.attention / (card.attention * peak)
+            self.products / (card.product_share * peak)
+            + self.attention / (card.attention_share * peak)
             + self.moved / (REACHED_BANDWIDTH * card.bandwidth * 1e9)
         )
 
     def times(self, count: float) -> "Work":
         """This work, done `count` times."""
-        return Work(*(count * amount for amount in self))
+        return Work(count * self.products, count * self.attention, count * self.moved)
 
 
 def pretraining_parts(
@@ -218,17 +220,22 @@ def pretraining_parts(
     else:
         attention_passes = passes
         scores_moved = SCORE_BYTES * shape.layers * shape.heads * length
-    attention = Work(attention=attention_passes * scores(shape, length), moved=scores_moved)
+    # The next three are for one token.
+    attention = Work(
+        attention=attention_passes * attention_operations(shape, length),
+        moved=scores_moved,
+    )
     logits = MASKED * shape.vocabulary
     # LAYER_NUMBERS are those of three passes, forward and backward.
     between = HALF * LAYER_NUMBERS * shape.layers * shape.hidden * passes / 3
+    # This is for one micro-batch.
     casts = AUTOCAST_BYTES * shape.matrices
     micro_batches = max(1.0, tokens / micro_batch)
     return {
-        "products": Work(products=passes * products(shape) * tokens, moved=casts * micro_batches),
+        "products": Work(products=passes * product_operations(shape) * tokens, moved=casts * micro_batches),
         "attention": attention.times(tokens),
         "between products": Work(moved=between).times(tokens),
-        "loss": Work(products=3 * head(shape), moved=LOGIT_BYTES * logits).times(tokens),
+        "loss": Work(products=3 * head_operations(shape), moved=LOGIT_BYTES * logits).times(tokens),
         "word table": Work(moved=TABLE_BYTES * shape.table).times(micro_batches),
         "update": Work(moved=UPDATE_BYTES * shape.trained),
     }
@@ -250,7 +257,8 @@ def pretraining_speed(shape: ModelShape, length: int, micro_batch: int, card: Ca
     parts = pretraining_parts(shape, length, micro_batch, tokens=RECIPE_TOKENS, fused=card.fused)
     seconds = {name: work.seconds(card) for name, work in parts.items()}
     total = sum(seconds.values())
-    share_of_peak = operations(shape, length) * RECIPE_TOKENS / total / (card.tflops * 1e12)
+    operations_per_second = pretraining_operations(shape, length) * RECIPE_TOKENS / total
+    share_of_peak = operations_per_second / (card.tflops * 1e12)
     shares = {name: part / total for name, part in seconds.items()}
     return Speed(RECIPE_TOKENS / total, share_of_peak, shares)
 
@@ -269,17 +277,18 @@ def fine_tuning_seconds(
         micro_batches: of the step, one after the other.
     """
     calls = CALLS["forward"] + CALLS["backward"]
-    if tokens / micro_batches * shape.hidden**2 <= SMALL_BATCH:
+    tokens_of_micro_batch = tokens / micro_batches
+    if tokens_of_micro_batch * shape.hidden**2 <= SMALL_BATCH:
         seconds_of_passes = CALL_SECONDS * calls + CASTING_TOGETHER
         cast_bytes = TOGETHER_BYTES
     else:
         seconds_of_passes = CALL_SECONDS * (calls + FURTHER_CALLS)
         cast_bytes = AUTOCAST_BYTES
     seconds_of_host = micro_batches * seconds_of_passes + CALL_SECONDS * CALLS["update"]
-    # The passes are those of `pretraining_parts`, without stage 1 and recompute.
+    # For one token, with the passes of `pretraining_parts` without stage 1 and recompute.
     layers = Work(
         products=3 * 2 * shape.matrices,
-        attention=(1 + 5 / 2) * scores(shape, length),  # with FlashMask
+        attention=(1 + 5 / 2) * attention_operations(shape, length),  # with FlashMask
         moved=HALF * LAYER_NUMBERS * shape.layers * shape.hidden,
     )
     casts = Work(moved=cast_bytes * shape.matrices).times(micro_batches)

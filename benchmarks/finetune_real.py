@@ -59,7 +59,7 @@ def draw(folder: Path, args: Namespace) -> None:
         labels, padded = draw_random(args)
     else:
         labels, padded = draw_real(args)
-    pairs = [pair for batch in padded for pair in batch]
+    pairs = list(itertools.chain.from_iterable(padded))
     pairs.sort(key=lambda pair: len(pair[0]))  # by the number of ids
     grouped = in_batches(pairs, args.batch)
     random.Random(1).shuffle(grouped)
@@ -78,7 +78,9 @@ def draw_random(args: Namespace) -> tuple[list[str], list[list]]:
     rng = random.Random(0)
     words = range(FIRST_WORD, args.vocab)
     labels = ["0", "1", "2"]
-    sequences = [[CLS, *rng.choices(words, k=args.length - 2), SEP] for _ in range(args.batch * args.steps)]
+    sequences = []
+    for _ in range(args.batch * args.steps):
+        sequences.append([CLS, *rng.choices(words, k=args.length - 2), SEP])
     pairs = [(ids, rng.randrange(len(labels))) for ids in sequences]
     return labels, in_batches(pairs, args.batch)
 
@@ -102,7 +104,7 @@ def draw_real(args: Namespace) -> tuple[list[str], list[list]]:
     steps = Batches(examples, task.encode, args.batch, seed=1).stream()
     batches = []
     for step in itertools.islice(steps, args.steps):
-        (micro_batch,) = step.micro_batches
+        (micro_batch,) = step.micro_batches  # without accumulation
         drawn = [examples[i] for i in micro_batch.indices]
         batches.append([(feature.ids, feature.label) for feature in task.encode(drawn)])
     return labels, batches
@@ -156,11 +158,16 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     if amp is None:
         amp = args.amp
     labels = read_batches(folder)["labels"]
-    heads = args.hidden // HEAD_SIZE
-    config = ErnieMConfig(args.vocab, args.hidden, args.layers, num_attention_heads=heads)
+    config = ErnieMConfig(
+        vocab_size=args.vocab,
+        hidden_size=args.hidden,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.hidden // HEAD_SIZE,
+    )
     model = SequenceClassifier(config, len(labels))
 
     def loss_of_arrays(input_ids, targets):
+        """The loss of padded ids [B, T] and labels [B]."""
         batch = upload(TokenBatch.from_padded(input_ids, config.pad_token_id))
         return F.cross_entropy(model(batch), paddle.to_tensor(targets))
 
@@ -172,7 +179,7 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     def collate(pairs: list) -> tuple:
         """The arguments of a step: the micro-batch that the reader of a training would make."""
         features = [Feature(ids, label) for ids, label in pairs]
-        micro_batch = task.encode.collate(features, range(len(pairs)), len(pairs))
+        micro_batch = task.encode.collate(features, indices=range(len(pairs)), count=len(pairs))
         return (micro_batch,)
 
     def loss_of(micro_batch):
@@ -231,7 +238,8 @@ def time_all(folder: Path, args: Namespace, step: Callable, collate: Callable, o
     batches = [collate(batch) for batch in drawn[order]]
     warm_up = [batches[0]] * WARM_UP  # steps that `time_steps` does not time
     seconds = time_steps(step, warm_up + batches)
-    tell(seconds if args.length else sum(seconds), check=drawn["tokens"])
+    batches_have_one_size = args.length > 0
+    tell(seconds if batches_have_one_size else sum(seconds), check=drawn["tokens"])
 
 
 def to_arrays(pairs: list) -> tuple:

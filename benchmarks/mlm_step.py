@@ -79,8 +79,12 @@ def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
     from model.heads import PreTrainingModel
     from pretrain.loss import masked_lm_loss, to_device
 
-    heads = args.hidden // HEAD_SIZE
-    config = ErnieMConfig(args.vocab, args.hidden, args.layers, num_attention_heads=heads)
+    config = ErnieMConfig(
+        vocab_size=args.vocab,
+        hidden_size=args.hidden,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.hidden // HEAD_SIZE,
+    )
     model = PreTrainingModel(config, ["en"])
 
     def loss_of(batch):

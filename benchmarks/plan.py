@@ -115,11 +115,11 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
     owner of the word table is fullest.
     """
     sizes = PRECISIONS[run.precision]
-    tokens = min(run.micro_batch, run.batch * run.length / cards)
+    tokens = min(run.micro_batch, run.batch * run.length / cards)  # of a micro-batch on a card
     layer = tokens * layer_memory(shape, sizes, run.length, run.fused)
     last_layer = tokens * layer_memory(shape, sizes, run.length, run.fused, after_share=MASKED)
-    inputs = shape.layers * tokens * shape.hidden * sizes.norm
     if run.recompute:  # the inputs of all layers, and one layer that is computed again
+        inputs = shape.layers * tokens * shape.hidden * sizes.norm
         activations = inputs + layer
     else:
         activations = (shape.layers - 1) * layer + last_layer
@@ -139,7 +139,13 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
 
 
 def row(shape: ModelShape, run: PlannedRun, stage: int, cards: int, card: Card) -> list[str]:
-    """GB by part and in all, GB sent, seconds of a step, tokens per second and days, as text."""
+    """GB by part and in all, GB sent, seconds of a step, tokens per second and days, as text.
+
+    Args:
+        stage: of sharding, 0 or 1.
+        cards: how many there are.
+        card: the kind of card.
+    """
     parts = memory(shape, run, stage, cards)
     tokens = run.batch * run.length
     work = pretraining_parts(
@@ -154,8 +160,9 @@ def row(shape: ModelShape, run: PlannedRun, stage: int, cards: int, card: Card) 
     # In a ring, a reduce-scatter of the gradients and an all-gather of their sums (stage 1: of the
     # parameters) send all but one of `cards` parts each.
     sent = 2 * (cards - 1) / cards * FLOAT * shape.trained
-    link = card.link if cards <= CARDS_OF_A_MACHINE else BETWEEN_MACHINES
-    seconds += sent / GB / link
+    link = card.link if cards <= CARDS_OF_A_MACHINE else BETWEEN_MACHINES  # GB/s
+    gigabytes_sent = sent / GB
+    seconds += gigabytes_sent / link
     amounts = [parts[name] for name in PARTS]
     total = sum(amounts) + RUNTIME
     cells = [f"{amount / GB:.1f}" for amount in (*amounts, total, sent)]

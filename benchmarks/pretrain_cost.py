@@ -76,10 +76,12 @@ def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args: Namespac
             else:
                 examples = [Pair(text(), text()) for _ in range(count)]
             for start in range(0, count, args.micro):
-                part = examples[start : start + args.micro]
-                rngs = [generator(seed=0, step=step, index=number + i) for i in range(len(part))]
-                batches.append(objectives.batch(name, part, rngs))
-                number += len(part)
+                micro_batch = examples[start : start + args.micro]
+                generators = []
+                for _ in micro_batch:
+                    generators.append(generator(seed=0, step=step, index=number))
+                    number += 1
+                batches.append(objectives.batch(name, micro_batch, generators))
         masked = sum(batch.masked_counts for batch in batches)  # [objectives]
         yield StepBatches(batches, share, masked.tolist(), position={})
 
@@ -97,7 +99,12 @@ def time_alternations(args: Namespace) -> dict[str, list[float]]:
 
     vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=4, size=args.vocab)
     steps = {name: random_steps(strategy, vocabulary, args) for name, strategy in STRATEGIES.items()}
-    config = ErnieMConfig(args.vocab, hidden_size=768, num_hidden_layers=args.layers, num_attention_heads=12)
+    config = ErnieMConfig(
+        vocab_size=args.vocab,
+        hidden_size=768,
+        num_hidden_layers=args.layers,
+        num_attention_heads=12,
+    )
     model = PreTrainingModel(config, LANGUAGES)
     engine = Engine(model, build_optimizer(model, peak_lr=5e-5), sums=SUMS)
     rng = np.random.default_rng(1)

@@ -77,14 +77,15 @@ def with_numpy(folder: Path, args: Namespace) -> None:
         numbers_of_slices = []  # [Q, k] each: their targets
         for start in range(0, len(targets), SLICE):
             products = queries @ targets[start : start + SLICE].T  # [Q, SLICE]
-            kth = min(NEIGHBOURS, products.shape[1]) - 1  # the last slice may be short
-            nearest = np.argpartition(-products, kth)[:, :NEIGHBOURS]  # [Q, k]
+            k = min(NEIGHBOURS, products.shape[1])  # the last slice may be short
+            nearest = np.argpartition(-products, k - 1)[:, :k]  # [Q, k]
             products_of_slices.append(np.take_along_axis(products, nearest, axis=1))
             numbers_of_slices.append(nearest + start)
-        products = np.concatenate(products_of_slices, axis=1)
-        numbers = np.concatenate(numbers_of_slices, axis=1)
-        order = np.argsort(-products)[:, :NEIGHBOURS]
-        return np.take_along_axis(numbers, order, axis=1)
+        # The nearest of all are among the nearest of each slice.
+        candidate_products = np.concatenate(products_of_slices, axis=1)  # [Q, k x slices]
+        candidates = np.concatenate(numbers_of_slices, axis=1)
+        order = np.argsort(-candidate_products)[:, :NEIGHBOURS]
+        return np.take_along_axis(candidates, order, axis=1)
 
     time_search(folder, search)
 

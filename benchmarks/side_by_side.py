@@ -163,8 +163,8 @@ def run_rounds(
                 del runs[name]
                 continue
             medians = []
-            for member, result in results.items():
-                medians.append(f"{member} {median(result['seconds']):.3g} s")
+            for member in names:
+                medians.append(f"{member} {median(results[member]['seconds']):.3g} s")
             print(f"round {number}: {', '.join(medians)}", flush=True)
             result = results[name]
             if len(names) > 1:
@@ -214,6 +214,7 @@ class Worker:
         return False
 
     def give_turn(self) -> None:
+        """Let the worker do a step: it waits for a line."""
         with contextlib.suppress(BrokenPipeError):  # it has ended
             os.write(self.process.stdin.fileno(), b"\n")
 
@@ -226,6 +227,7 @@ class Worker:
         return result
 
     def end(self) -> None:
+        """Kill the worker if it still runs, and free what belongs to it."""
         self.process.kill()
         with self.process:  # closes the pipes
             pass
@@ -296,9 +298,9 @@ def tell(seconds: float | list[float], **more: Any) -> None:
         more: "check": equal for all that do the same work; "peak": bytes, if other processes did the work.
     """
     result = {"seconds": seconds, "device": "cpu", "peak": peak_memory()}
-    on_gpu = peak_memory_of_gpu()
-    if on_gpu:
-        result |= {"device": "gpu", "peak": on_gpu}
+    bytes_on_gpu = peak_memory_of_gpu()
+    if bytes_on_gpu:
+        result |= {"device": "gpu", "peak": bytes_on_gpu}
     print(json.dumps(result | more))
 
 

@@ -82,7 +82,7 @@ def make_words(rng: np.random.Generator) -> list[str]:
         syllables_of_scripts.append([consonant + vowel for consonant in consonants for vowel in vowels])
     words = []
     for number, length in enumerate(rng.integers(1, MOST_SYLLABLES + 1, WORDS)):
-        syllables = syllables_of_scripts[number % len(syllables_of_scripts)]
+        syllables = syllables_of_scripts[number % len(syllables_of_scripts)]  # the scripts in turn
         words.append("".join(rng.choice(syllables, length)))
     return words
 
@@ -137,7 +137,7 @@ def time_tokenizer(folder: Path, encode: Callable[[list[str]], list[list[int]]])
         start = time.perf_counter()
         ids = encode(texts)
         seconds.append(time.perf_counter() - start)
-    lines = [" ".join(map(str, row)) for row in ids]
+    lines = [" ".join(map(str, row)) for row in ids]  # those of the last repetition
     digest = hashlib.sha256("\n".join(lines).encode())
     tell(seconds, check=digest.hexdigest())
 

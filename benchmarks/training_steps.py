@@ -103,9 +103,10 @@ def torch_step(
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=fused or None)
 
     def step(*arrays: Any) -> None:
-        input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
+        input_ids, labels = [torch.from_numpy(array).to(device) for array in arrays]
         mask = (input_ids != PAD).long()
-        with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
+        precision = torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext()
+        with precision:
             loss = loss_of(model, input_ids, mask, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

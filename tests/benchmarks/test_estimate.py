@@ -25,12 +25,16 @@ def test_operations_by_hand():
     head = masked * 2 * 768 * (768 + 250_002)
     # BTMLM's first stage runs for a quarter of the sequences, with a seventh of all words.
     stage_1 = (encoder + head / 7) / 4
-    assert estimate.operations(BASE, 512) == pytest.approx(3 * encoder + 3 * head + stage_1)
-    assert estimate.operations(BASE, 512, recompute=True) == pytest.approx(4 * encoder + 3 * head + stage_1)
+    operations = estimate.pretraining_operations(BASE, 512)
+    assert operations == pytest.approx(3 * encoder + 3 * head + stage_1)
+    with_recompute = estimate.pretraining_operations(BASE, 512, recompute=True)
+    assert with_recompute == pytest.approx(4 * encoder + 3 * head + stage_1)
 
 
 def test_a_part_takes_its_operations_and_its_bytes():
-    card = estimate.Card(tflops=100, bandwidth=1000, memory=80, link=300, products=0.5, attention=0.25)
+    card = estimate.Card(
+        tflops=100, bandwidth=1000, memory=80, link=300, product_share=0.5, attention_share=0.25
+    )
     assert Work(products=50e12).seconds(card) == pytest.approx(1.0)  # 50 of half of 100 TFLOP/s
     assert Work(attention=50e12).seconds(card) == pytest.approx(2.0)  # 50 of a quarter
     assert Work(moved=400e9).seconds(card) == pytest.approx(0.5)  # 400 of 80 % of 1000 GB/s
