@@ -148,7 +148,9 @@ def number_of_processes(flags: LaunchFlags, gpus: list[str]) -> int:
     """
     if flags.nproc_per_node is None:
         available = len(gpus) or 1
-        return min(available, flags.recipe_devices or available)
+        if flags.recipe_devices is None:
+            return available
+        return min(available, flags.recipe_devices)
     if gpus and flags.nproc_per_node > len(gpus):
         raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): there are only {len(gpus)} GPUs")
     return flags.nproc_per_node

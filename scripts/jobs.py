@@ -79,7 +79,6 @@ class _Crew:
         self.stopped_by: int | None = None  # the first signal that came
         self.failure = ""  # why a job failed, for the user
         self.processes: list[subprocess.Popen] = []
-        self.starting = threading.Lock()  # held while a job is started
 
     def stop_at(self, number: int, frame: object) -> None:
         """Handle a signal."""
@@ -127,19 +126,18 @@ class _Crew:
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         if job.log:
             environment[LOG_DIR] = str(job.log)
-        with self.starting:
-            if self.stopping.is_set():
-                return None
-            process = subprocess.Popen(
-                [sys.executable, *map(str, job.command)],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                # A job that outlived this program would hold the lock of its folder.
-                preexec_fn=partial(end_with_parent, signal.SIGKILL),
-            )
-            self.processes.append(process)
-        if self.stopping.is_set():  # since the last look
+        if self.stopping.is_set():
+            return None
+        process = subprocess.Popen(
+            [sys.executable, *map(str, job.command)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A job that outlived this program would hold the lock of its folder.
+            preexec_fn=partial(end_with_parent, signal.SIGKILL),
+        )
+        self.processes.append(process)
+        if self.stopping.is_set():  # `stop` may have come before the line above
             process.terminate()
         return process

@@ -11,11 +11,15 @@ from utils.errors import UserError
 INDEX = "https://www.paddlepaddle.org.cn/packages/stable"
 
 
-def wheel_folder(capability: tuple[int, int]) -> str:
-    """The folder of Paddle's index whose wheels have code for a card of this compute capability."""
-    if capability < (7, 5):  # P100, V100: the wheels of newer CUDA versions leave them out
+def wheel_folder(version: tuple[int, int]) -> str:
+    """The folder of Paddle's index whose wheels have code for a card of this compute capability.
+
+    Args:
+        version: of the capability: (major, minor).
+    """
+    if version < (7, 5):  # P100, V100: the wheels of newer CUDA versions leave them out
         return "cu118"
-    if capability < (10, 0):  # T4, A100, L4, H100: the wheels of cu118 have no code for H100
+    if version < (10, 0):  # T4, A100, L4, H100: the wheels of cu118 have no code for H100
         return "cu126"
     return "cu129"  # Blackwell
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 from utils.errors import UserError
+
+# The other folders import these three from here; `as` says that this is meant.
 from utils.runtime import is_main as is_main
 from utils.runtime import rank as rank
 from utils.runtime import world_size as world_size

@@ -121,7 +121,8 @@ class Engine:
             master = masters.get(parameter.name)
             if master is None:  # another process owns the parameter and sends the master
                 master = paddle.empty(parameter.shape, "float32")
-            distributed.broadcast_([master], self._sharded._param2rank[parameter.name])
+            owner = self._sharded._param2rank[parameter.name]
+            distributed.broadcast_([master], source=owner)
             if distributed.is_main():
                 masters[parameter.name] = master.cpu()
         return masters
@@ -176,7 +177,7 @@ class Engine:
         self._sum_gradients(totals)
         totals.add(STOP, float(bool(stop)))
         values = totals.read()
-        if values[STOP]:
+        if values[STOP] > 0:  # the number of processes that were asked to stop
             self._drop_gradients()
             return None
 
@@ -241,14 +242,15 @@ class Engine:
                 self.optimizer.row_gradients[table.name].merge()
         self.scaler.unscale_(self._sharded or self.optimizer)
         squared_norm = self._squared_norm()
-        # In stage 0 each process has the whole norm; one of them adds it.
-        if self.is_sharded or distributed.is_main():
+        # In stage 0 every process has the whole norm and all moments, so one of them adds its values.
+        adds_values = self.is_sharded or distributed.is_main()
+        if adds_values:
             totals.add(SQUARED_NORM, squared_norm)
         for name, table in self._row_tables().items():
             if table.grad is None or not self._is_own(table):
                 continue
             count = self.optimizer.add_rows_with_moments(table)
-            if self.is_sharded or distributed.is_main():
+            if adds_values:
                 totals.add(_count_with_moments(name), count)
 
     def _exchange_gradients(self) -> None:

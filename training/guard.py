@@ -44,7 +44,7 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
     path = Path(folder, LOCK)
     with unwritable_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b", 0)  # noqa: SIM115 - not inherited by the reader process
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,16 +115,18 @@ class StopSignal:
             # The process is about to end, and a further signal must not change its exit code. The handler is
             # a function that does nothing, because child processes would inherit SIG_IGN. At its end Python
             # removes handlers that are functions, so from `atexit` on the signal is ignored.
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, lambda *_: None)
-                atexit.register(signal.signal, number, signal.SIG_IGN)
+            for number in self._signals:
+                if number != signal.SIGINT:
+                    signal.signal(number, lambda *_: None)
+                    atexit.register(signal.signal, number, signal.SIG_IGN)
 
     def __bool__(self) -> bool:
         return self.received is not None
 
     def anywhere(self) -> bool:
         """Whether any process of the run was asked to stop. Call it on every process."""
-        return distributed.all_sum([float(bool(self))])[0] > 0
+        (requests,) = distributed.all_sum([float(bool(self))])  # how many processes were asked
+        return requests > 0
 
     def exit_as_asked(self) -> None:
         """Exit with 130 after Ctrl-C, as shells expect; otherwise return. Call it after saving the state."""

@@ -121,7 +121,7 @@ class RunFolder:
         self.records = Records(path / METRICS) if rules.record_of and distributed.is_main() else None
 
     def of_seed(self, seed: int) -> "RunFolder":
-        """The folder of one of several seeds."""
+        """The folder of one of several seeds. `overwrite` removes it together with the whole folder."""
         path = self.path / f"seed_{seed}"
         return RunFolder(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
 

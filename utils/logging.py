@@ -145,6 +145,7 @@ class Progress:
         self.last_line = self.started  # when the last line was logged
         self.past_evaluations = 0
         self.evaluation_seconds = 0.0
+        shows_bar = is_main() and sys.stderr.isatty()
         self.bar = tqdm(
             total=total,
             desc=description,
@@ -153,7 +154,7 @@ class Progress:
             unit_scale=unit == "bytes",
             leave=False,
             dynamic_ncols=True,
-            disable=not (is_main() and sys.stderr.isatty()),
+            disable=not shows_bar,
         )
 
     def update(self, count: int = 1, **values: Any) -> None:

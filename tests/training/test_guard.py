@@ -132,6 +132,9 @@ def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
     with StopSignal() as stop:
         send(signal.SIGHUP)
         assert not stop
+        send(signal.SIGTERM)
+        assert stop
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # child processes inherit it
 
 
 # The terminal becomes that of the process's session, so that the process gets SIGHUP when it is closed, and
