@@ -97,8 +97,9 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
     """
     place = 0
     while place < len(words) and words[place].startswith("-"):
-        is_whole = "=" in words[place] or words[place] in ("-h", "--help")  # its value is no further word
-        place += 1 if is_whole else 2
+        # --flag value has two words, --flag=value one; --help has no value.
+        is_one_word = "=" in words[place] or words[place] in ("-h", "--help")
+        place += 1 if is_one_word else 2
     flags = parse_args(LaunchFlags, words[:place], __doc__)
     script = tuple(words[place:])
     if not script:
@@ -383,6 +384,7 @@ def main() -> None:
         print(f"launch: {line}", flush=True)
         os.environ[RECIPE_BATCH] = line
     elif flags.nproc_per_node is None and Path(script[0]).name in PER_DEVICE:
+        # The number of processes, and with it the total batch, depends on the machine.
         line = "--batch_size is for each device; --recipe_devices N keeps the total of a recipe for N devices"
         print(f"launch: {line}", flush=True)
         os.environ[RECIPE_BATCH] = line

@@ -91,7 +91,10 @@ def tell_with_children(seconds: float) -> None:
 
 
 def write_ids(folder: Path, process: int, processes: int) -> None:
-    """Write the ids of every line whose number modulo `processes` is `process`, and the length of each."""
+    """Write the ids of one process's lines, and the length of each line.
+
+    They are, of each LINES lines, number `process` and then one in `processes`.
+    """
     import numpy as np
     from tokenizers import Tokenizer
 

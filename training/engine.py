@@ -158,10 +158,12 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
+        counts_with_moments = [_count_with_moments(name) for name in self._row_tables()]
+        counts_of_gradients = [_gradients_of(name) for name in self.parameters]
         totals = Totals(
             [LOSS, *self.sums],
-            on_device=[SQUARED_NORM, *(_count_with_moments(name) for name in self._row_tables())],
-            on_host=[STOP, *(_gradients_of(name) for name in self.parameters)],
+            on_device=[SQUARED_NORM, *counts_with_moments],
+            on_host=[STOP, *counts_of_gradients],
         )
 
         # Forward and backward passes of this process; the gradients add up in place.

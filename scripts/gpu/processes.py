@@ -62,7 +62,8 @@ def overflow_on_process_1(stage: int) -> list[bool]:
     engine = toys.engine_of("float32", Precision("fp16" if device.on_gpu() else "none"), stage)
     skipped = []
     for number in range(3):
-        factor = float("inf") if number == 1 and not distributed.is_main() else 1.0
+        overflows_here = number == 1 and not distributed.is_main()
+        factor = float("inf") if overflows_here else 1.0
         micro_batches = toys.send_micro_batches(engine, "mmlm")
         step = engine.step(micro_batches, partial(_scaled_loss, engine.model, factor))
         skipped.append(step.skipped)

@@ -88,4 +88,4 @@ def _outcome(check: Check, quick: bool) -> tuple[str, str]:
     except Failed as reason:
         return "failed", str(reason)
     except Exception as error:  # whatever a driver or Paddle raises
-        return "failed", f"{error!r:.300}; {REPORT}"
+        return "failed", f"{error!r:.300}; {REPORT}"  # at most 300 characters of the error

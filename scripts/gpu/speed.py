@@ -116,7 +116,7 @@ def check_speed(quick: bool) -> str:
     engine = toys.engine_for(toys.make_model("float32", dropout=0.1, shape=shape), Precision(amp))
     rows, length = rows_of_a_micro_batch(quick)
     measurement = measure(engine, rows, length)
-    of_loss = loss_seconds(engine, measurement.masked)
+    seconds_of_loss = loss_seconds(engine, measurement.masked)
     peak, source = peak_of_the_device()
     share = measurement.flops / peak
     margin = measurement.seconds / measurement.reading
@@ -124,14 +124,14 @@ def check_speed(quick: bool) -> str:
         f"{'tiny' if quick else 'base'} size, amp {amp}",
         f"{measurement.tokens / measurement.seconds:,.0f} tokens/s",
         f"{share:.0%} of {source}",
-        f"the loss takes {of_loss / measurement.seconds:.0%}",
+        f"the loss takes {seconds_of_loss / measurement.seconds:.0%}",
         f"the reader is {margin:.1f} times as fast",
     ]
     if device.on_gpu():
         planned = measurement.planned_memory()
         facts.append(f"{measurement.memory / 1e9:.1f} GB, planned {planned / 1e9:.1f}")
         if not quick:
-            aligned = aligned_loss_seconds(engine, measurement.masked) / of_loss
+            aligned = aligned_loss_seconds(engine, measurement.masked) / seconds_of_loss
             facts.append(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
             facts += warnings_of(share, margin, measurement.memory / planned, aligned)
     classifier = classifier_engine(quick, amp)
