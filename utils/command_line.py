@@ -202,7 +202,7 @@ def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str])
         UserError: the file cannot be read, a key is unknown, or a value is not accepted.
     """
     values: dict[str, Any] = {}
-    for key, value in flatten(read_yaml(path), sections, path):
+    for key, value in keys_and_values(read_yaml(path), sections, path):
         if key not in options:
             nearest = nearest_key(key, options)
             advice = f"; did you mean '{nearest}'?" if nearest else ""
@@ -213,7 +213,7 @@ def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str])
     return values
 
 
-def flatten(
+def keys_and_values(
     tree: Mapping[Any, Any], sections: Iterable[str], path: str, prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
     """The keys of a YAML file with their values; those in a section as "section.key".
@@ -226,7 +226,7 @@ def flatten(
         if key not in sections:
             yield key, value
         elif isinstance(value, dict):
-            yield from flatten(value, sections, path, f"{key}.")
+            yield from keys_and_values(value, sections, path, f"{key}.")
         else:
             raise UserError(f"{path}: {key}: it is a section; give its keys ({key}.key)")
 
