@@ -109,7 +109,7 @@ class Trainer:
             "position": self.position,
             "evaluated": self.evaluated_step,
             "best": None if self.best is None else asdict(self.best),
-            "window": dict(self.meter.sums),
+            "window": dict(self.meter.sums),  # since the last line of the log
             "tokens": self.meter.tokens,
         }
 
@@ -122,7 +122,9 @@ class Trainer:
         engine = self.engine
         task = self.task
         pace = self.pace
-        last_step = min(task.total_steps, pace.last_step or task.total_steps)
+        last_step = task.total_steps
+        if pace.last_step is not None:
+            last_step = min(last_step, pace.last_step)
         stopped = False
         self.progress = Progress(
             task.total_steps, "training", initial=self.first_step, unit="steps", lines=False
