@@ -292,6 +292,10 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     The first process prints on the console, the others into `logs`. A signal is handed on to all. When one
     has failed, the others cannot go on without it: they are killed if they do not end soon.
 
+    Args:
+        places: of each process, what `environments` returned for it.
+        logs: the folder `workers_folder`.
+
     Returns:
         The exit code: 0, or that of the first process that failed.
     """
@@ -302,7 +306,7 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     handler = partial(hand_on, processes)  # of those that were started so far
     with stop_signals_handled_by(handler), contextlib.ExitStack() as files:
         for number, place in enumerate(places):
-            output = None
+            output = None  # that of this program
             if number > 0:
                 output = files.enter_context(open(logs / f"workerlog.{number}", "w"))
             processes.append(
