@@ -1,13 +1,14 @@
 """Start a script in this process, in a process of its own, or in several processes as `fleetrun` does."""
 
 import contextlib
+import io
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -47,6 +48,11 @@ def call_main(script: ModuleType, line: list[str]) -> None:
     finally:
         paddle.set_default_dtype("float32")
         run_log._attach([])  # removes the handlers that the script has added
+
+
+def give_input(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Let standard input hold these bytes."""
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(data))))
 
 
 def one_error(main: Callable[[], object], capsys) -> str:

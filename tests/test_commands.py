@@ -6,16 +6,13 @@
 import ast
 import gzip
 import importlib
-import io
 import json
 import lzma
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -29,7 +26,14 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.pages import commands_of, commands_on, manuals
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.inference import toy_models
-from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
+from tests.launching import (
+    ROOT,
+    as_flags,
+    call_main,
+    clean_environment,
+    give_input,
+    stand_in_for_launch,
+)
 from utils.command_line import load_config, parse_args
 
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
@@ -255,7 +259,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     if pipe:
         command = after_pipe
         piped = subprocess.run(["sh", "-c", before_pipe], capture_output=True, check=True).stdout
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(piped))))
+        give_input(monkeypatch, piped)
     python, *words = shlex.split(command)
     assert python == ".venv/bin/python"
     if words[0] == "-m":

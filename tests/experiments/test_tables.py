@@ -44,7 +44,7 @@ def test_the_error_over_examples_is_that_of_a_bootstrap(study):
     assert math.isclose(scores.example_error({"b": 1, "a": -1}), 100 * error_of_difference, rel_tol=0.05)
 
 
-def test_f1_is_a_quotient_of_sums(study):
+def test_f1_is_a_quotient_of_sums():
     """100 (2 + 0 + 4) / (4 + 3 + 5) is 50. An example with a positive influence raises the score."""
     cells = {"de": [[2, 0, 4], [4, 3, 5]]}  # parts and wholes of three sentences
     scores = Scores({"a": {1: {"ner": cells}}}, "ner")

@@ -182,6 +182,7 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     "flags_of_loss", [{}, {"both_directions": "true"}, {"loss": "hardest"}, {"teacher": "teacher.npy"}]
 )
 def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, flags_of_loss):
+    """With each loss; `teacher` writes teacher.npy into the current folder."""
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert losses[-1] < 0.8 * losses[0]

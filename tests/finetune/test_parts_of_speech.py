@@ -1,10 +1,7 @@
 """run_sequence_labeling.py --chunk_scheme NONE: tags without B- and I-."""
 
-import io
 import json
 import re
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ import run_sequence_labeling
 from finetune.conll import read_conll
 from finetune.metrics import seqeval_scores
 from tests.finetune import tagging_toy
-from tests.launching import as_flags, call_main
+from tests.launching import as_flags, call_main, give_input
 
 # The toy's tags -> parts of speech.
 PARTS_OF_SPEECH = {"B-PER": "PROPN", "I-PER": "SYM", "B-LOC": "NOUN", "I-LOC": "X", "O": "SCONJ"}
@@ -76,7 +73,7 @@ def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, ca
     call_main(run_sequence_labeling, flags)
     capsys.readouterr()
     request = json.dumps({"text": "anna walks now"}).encode()
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request)))
+    give_input(monkeypatch, request)
     call_main(predict, as_flags({"task": "tag", "model": tmp_path / "out/best"}))
     answer = json.loads(capsys.readouterr().out)
     assert set(answer["tags"]) <= set(PARTS_OF_SPEECH.values()) and answer["entities"] == []

@@ -1,9 +1,6 @@
 """run_classifier.py --is_regression true: mean squared error, Pearson's and Spearman's correlation."""
 
-import io
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -18,7 +15,7 @@ from reader.batching import EncodePairs
 from reader.classification import Example, read_classification
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
-from tests.launching import as_flags, call_main
+from tests.launching import as_flags, call_main, give_input
 
 SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
 
@@ -94,7 +91,7 @@ def test_it_learns_and_predicts(regress, folder, tmp_path, monkeypatch, capsys):
     # predict.py, with the first row of dev.en.tsv.
     row = toy.rows(31, seed=20)[0]
     request = json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode()
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(request)))
+    give_input(monkeypatch, request)
     call_main(predict, as_flags({"task": "classify", "model": tmp_path / "out/best"}))
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert answer == {"score": pytest.approx(predicted[0], abs=1e-4)}

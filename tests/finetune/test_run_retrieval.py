@@ -274,7 +274,7 @@ def centred_by_hand(folder, language, english_mean, foreign_mean, score="cosine"
     return sum(matches.accuracies()) / 2
 
 
-def test_the_report_has_every_measure(retrieve, folder):
+def test_the_report_has_every_measure(retrieve):
     cosine = retrieve()
     margin = retrieve(score="margin")
     assert list(by_measure(cosine)) == ["cosine", "margin"]

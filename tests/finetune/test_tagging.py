@@ -69,7 +69,7 @@ def test_it_learns_the_toy_task(trained):
     assert (config["task"], config["labels"]) == ("tagging", tagging_toy.TAGS)
 
 
-def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
+def test_every_word_of_a_long_sentence_has_a_tag(trained):
     """Sentences of 40 words and more, in windows of 22 pieces."""
     for i, language in enumerate(tagging_toy.LANGUAGES):
         (path,) = trained.glob(f"test.{language}.tsv.*")

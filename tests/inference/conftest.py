@@ -1,16 +1,13 @@
 """Models, exported and not; predict.py called as a function."""
 
-import io
 import json
-import sys
-from types import SimpleNamespace
 
 import pytest
 
 import export
 import predict
 from tests.inference import toy_models
-from tests.launching import as_flags, call_main, one_error
+from tests.launching import as_flags, call_main, give_input, one_error
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +47,7 @@ def ask(monkeypatch, capsys):
             text = requests
         else:
             text = "\n".join(map(json.dumps, requests)).encode()
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+        give_input(monkeypatch, text)
         capsys.readouterr()
         call_main(predict, as_flags(flags))
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -156,7 +156,7 @@ class GraphConfig:
         return lambda *args: None
 
 
-def test_an_exported_graph_in_float16_on_any_card(monkeypatch, exported, refused):
+def test_an_exported_graph_in_float16_on_any_card(monkeypatch, exported):
     """The right card and precision are chosen. To run the graph in float16 would need the GPU."""
     folder = exported / "encode"
     with pytest.raises(UserError, match="encode: amp fp16 of an exported folder needs a GPU"):

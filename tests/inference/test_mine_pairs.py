@@ -246,7 +246,7 @@ def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
     np.testing.assert_allclose(scores, [row.score for row in rows], atol=5e-6)  # batches are of another size
 
 
-def test_another_text_is_other_work(run_mining, texts, tmp_path):
+def test_another_text_is_other_work(run_mining, texts):
     run_mining()
     with pytest.raises(
         UserError, match=r"mined: its vectors were made with another target; give another --out"
