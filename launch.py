@@ -132,7 +132,7 @@ def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
     Raises:
         UserError: a selected GPU is not among them.
     """
-    if not flags.selected_gpus or not visible:
+    if not flags.selected_gpus or not visible:  # without GPUs the flag has no effect
         return visible
     selected = flags.selected_gpus.split(",")
     for label in selected:

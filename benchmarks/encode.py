@@ -71,7 +71,7 @@ def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
         from training.precision import prepare_for_prediction
 
         model = ErnieMModel(config)
-        prepare_for_prediction(model, amp)
+        prepare_for_prediction(model, amp)  # the context that it returns does nothing on a CPU
         encoder = PaddleEncoder(model)
     else:  # without Paddle in the process
         from inference.engines import OnnxEngine

@@ -73,7 +73,8 @@ def main() -> None:
 def measure(command: str) -> dict[str, Any]:
     """Run a script of benchmarks/ with its flags, and show its output. Its last line is JSON: the result."""
     script, *flags = command.split()
-    line = [sys.executable, str(ROOT / "benchmarks" / script), *map(os.path.expandvars, flags)]
+    expanded = [os.path.expandvars(flag) for flag in flags]  # $DATA has its value
+    line = [sys.executable, str(ROOT / "benchmarks" / script), *expanded]
     start = time.monotonic()
     last_line = ""
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

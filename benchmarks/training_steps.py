@@ -19,7 +19,14 @@ def transformers_contenders(work: Callable[..., None], takes_turns: bool) -> dic
     """
 
     def contender(label: str, environment: str, tuned: bool = True, **options: Any) -> Contender:
-        return Contender(label, work, options, environment, tuned=tuned, takes_turns=takes_turns)
+        return Contender(
+            label,
+            work,
+            options=options,
+            environment=environment,
+            tuned=tuned,
+            takes_turns=takes_turns,
+        )
 
     as_installed = contender(
         "transformers XLM-R, sdpa, as installed", PARITY, tuned=False, attention="sdpa", fused=False
@@ -61,8 +68,11 @@ def our_step(model: Any, loss_of: Callable, amp: str = "none") -> Callable[..., 
     optimizer = build_optimizer(model, peak_lr=5e-5, weight_decay=0.01)
     engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp, cpu_bf16=amp == "bf16"))
 
+    def loss_and_sums(batch: tuple) -> tuple[Any, dict]:
+        return loss_of(*batch), {}  # no sums to log
+
     def step(*batch: Any) -> None:
-        engine.step([batch], lambda batch: (loss_of(*batch), {}))
+        engine.step([batch], loss_and_sums)
         wait_for_paddle()
 
     return step

@@ -26,9 +26,9 @@ def optimizer_state(
     state = {}
     for kind, accumulators in optimizer._accumulators.items():
         for name, parameter in parameters.items():
-            key = _accumulator_key(optimizer, parameter)
-            if key in accumulators:
-                state[f"{name}/{kind}"] = accumulators[key]
+            accumulator = accumulators.get(_name_in_accumulators(optimizer, parameter))
+            if accumulator is not None:
+                state[f"{name}/{kind}"] = accumulator
     for name, parameter in parameters.items():
         if parameter.name in optimizer._master_weights:
             state[f"{name}/{MASTER}"] = optimizer._master_weights[parameter.name]
@@ -64,7 +64,7 @@ def load_optimizer_state(
         if kind == MASTER:
             tensor = optimizer._master_weights[parameter.name]
         else:
-            tensor = optimizer._accumulators[kind][_accumulator_key(optimizer, parameter)]
+            tensor = optimizer._accumulators[kind][_name_in_accumulators(optimizer, parameter)]
         value = state[key]
         if list(tensor.shape) != list(value.shape):
             raise UserError(f"{_ANOTHER_MODEL} {key} of shape {list(value.shape)}")
@@ -76,7 +76,7 @@ def load_optimizer_state(
             tensor.set_value(value)
 
 
-def _accumulator_key(optimizer: paddle.optimizer.Optimizer, parameter: Tensor) -> str:
+def _name_in_accumulators(optimizer: paddle.optimizer.Optimizer, parameter: Tensor) -> str:
     """The name under which Paddle keeps a parameter's moments: that of its master weight, if it has one."""
     master = optimizer._master_weights.get(parameter.name)
     return parameter.name if master is None else master.name

@@ -286,7 +286,8 @@ class RunFolder:
         step_of_best = distributed.on_main(lambda: _step_of(best))
         if step_of_best is not None and step_of_best > saved.trainer_state["evaluated"]:
             logger.info("%s is of step %d: the run goes on from before it", best, step_of_best)
-            return saved.trainer_state | {"best": None, "evaluated": -1}  # -1: no evaluation
+            # -1, no evaluation: the step of the folder is evaluated again, too.
+            return saved.trainer_state | {"best": None, "evaluated": -1}
         if step_of_best != selected_step:
             fault = "is not there" if step_of_best is None else f"is of step {step_of_best}"
             raise UserError(
@@ -395,7 +396,7 @@ def _from_version_1_0(saved: dict[str, Any]) -> dict[str, Any]:
 def _check_types(evaluation: Evaluation) -> None:
     """Raise a TypeError unless an evaluation from a JSON file has the types of one that selects a step."""
     for number in (evaluation.step, evaluation.epoch, evaluation.selected_by):
-        if type(number) not in (int, float):  # `isinstance` would take True for an int
+        if not _is_number(number):
             raise TypeError(f"{number!r} is no number")
     _check_scores(evaluation.scores, levels=3)
 
@@ -403,13 +404,18 @@ def _check_types(evaluation: Evaluation) -> None:
 def _check_scores(scores: Any, levels: int) -> None:
     """Raise a TypeError unless scores are numbers in so many levels of dicts: group, language, metric."""
     if levels == 0:
-        if type(scores) not in (int, float):
+        if not _is_number(scores):
             raise TypeError(f"{scores!r} is no score")
     elif isinstance(scores, dict) and scores:
         for part in scores.values():
             _check_scores(part, levels - 1)
     else:
         raise TypeError(f"{scores!r} holds no scores")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number. `isinstance` would take true for an int."""
+    return type(value) in (int, float)
 
 
 def _step_of(model: Path) -> int | None:

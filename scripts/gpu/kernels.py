@@ -247,7 +247,7 @@ def model_layout(tokens: int, longest: int) -> Layout:
     while sum(lengths) < tokens:
         length = int(rng.integers(8, longest))
         lengths.append(min(length, tokens - sum(lengths)))
-    context_lengths = []
+    context_lengths = []  # the other tokens of a sequence are placeholders
     for length in lengths:
         has_placeholders = rng.random() >= 0.67
         context_lengths.append(max(1, 3 * length // 4) if has_placeholders else length)

@@ -90,7 +90,8 @@ def sum_speed() -> float:
     paddle.device.synchronize()
     seconds = (time.perf_counter() - began) / SUMS
     world_size = distributed.world_size()
-    return 2 * (world_size - 1) / world_size * SUM_BYTES / seconds / 1e9
+    bytes_sent = 2 * (world_size - 1) / world_size * SUM_BYTES
+    return bytes_sent / seconds / 1e9
 
 
 def check_processes(quick: bool, script: str | Path = ROOT / "scripts" / "gpu_check.py") -> str:

@@ -132,8 +132,8 @@ def check_nothing_masked(engine: Engine) -> None:
         toys.batch_of("mmlm", step=0), targets=no_tokens, target_ids=no_tokens, target_objectives=no_tokens
     )
     with engine.autocast():
-        sent = to_device([batch])
-    step = engine.step(sent, lambda sent: (masked_lm_loss(engine.model, sent).total, {}))
+        micro_batches = to_device([batch])
+    step = engine.step(micro_batches, lambda sent: (masked_lm_loss(engine.model, sent).total, {}))
     if step.loss != 0.0 or step.grad_norm != 0.0 or step.skipped:
         raise Failed(f"a batch without masked tokens has loss {step.loss}, norm {step.grad_norm}; {REPORT}")
 
