@@ -314,7 +314,7 @@ def peak_memory() -> int:
 
 def peak_memory_of_gpu() -> int:
     """The largest memory that this process had on a GPU, in bytes; 0 if it did not use one."""
-    torch = sys.modules.get("torch")
+    torch = sys.modules.get("torch")  # a library that was not imported has used none
     if torch and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     paddle = sys.modules.get("paddle")

@@ -90,7 +90,7 @@ def torch_step(
     fused: bool = True,
     bfloat16: bool = False,
     loss_of: Callable = loss_of_transformers,
-    **config: Any,
+    **more: Any,
 ) -> Callable[..., None]:
     """A training step of transformers' XLM-R, a function of ids and labels as arrays.
 
@@ -101,14 +101,15 @@ def torch_step(
         fused: whether AdamW is torch's fused one; False: torch's default.
         bfloat16: whether products are in bfloat16 (autocast).
         loss_of: the loss, from the model, ids, attention mask and labels.
-        config: further values of the configuration.
+        more: further values of the configuration.
     """
     import torch
     import transformers
 
     device = torch_device()
-    shape = hf_config(args.layers, args.vocab, args.hidden, attn_implementation=attention, **config)
-    model = getattr(transformers, f"XLMRoberta{head}")(shape).to(device).train()
+    configuration = hf_config(args.layers, args.vocab, args.hidden, attn_implementation=attention, **more)
+    model_class = getattr(transformers, f"XLMRoberta{head}")
+    model = model_class(configuration).to(device).train()
     # None leaves the choice to torch, as in a program that does not name it.
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=fused or None)
 

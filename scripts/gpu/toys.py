@@ -88,7 +88,7 @@ def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Ba
         examples: list[Text | Pair] = [text(language=0) for _ in range(count)]
     else:
         examples = [Pair(text(language=0), text(language=1)) for _ in range(count)]
-    generators = [generator(1, step, number) for number in range(count)]  # with seed 1
+    generators = [generator(seed=1, step=step, index=number) for number in range(count)]
     return objectives.batch(objective, examples, generators)
 
 
