@@ -32,7 +32,7 @@ def learning_rate_ratios(
 ) -> dict[str, float]:
     """Each parameter's share of the learning rate, by name.
 
-    With d = layerwise_lr_decay and L = num_layers, the share is d^(L - i) in layer i, which is 0 to L - 1,
+    With d = layerwise_lr_decay, L = num_layers and layers 0 to L - 1, the share is d^(L - i) in layer i,
     d^(L + 1) for the word and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1
     with FULL_RATE and d^(L + 1) with LAYER_RATE.
     """

@@ -130,7 +130,8 @@ def train(engine: Engine, objective: str, last: int = STEPS, micro_batches: int 
         micro_batches: of each step, on all processes together.
 
     Returns:
-        The loss of each step, then the norm of its gradient, because AdamW hides a gradient of a wrong size.
+        The losses of all steps, then the norms of their gradients, because AdamW hides gradients of a wrong
+        size.
     """
     steps = []
     pseudo_tokens = PseudoTokenGenerator(allowed=None, special_ids=VOCABULARY.special_ids)
