@@ -42,8 +42,8 @@ def search_both(
     english = unit(english)
     foreign = unit(foreign)
     if score == "cosine":
-        _, forward = nearest(english, foreign, 1)
-        _, backward = nearest(foreign, english, 1)
+        _, forward = nearest(english, foreign, k=1)  # [N, 1]
+        _, backward = nearest(foreign, english, k=1)
         return Matches(forward[:, 0], backward[:, 0])
     k = min(neighbours, len(english))
     forward_cosines, forward = nearest(english, foreign, k)  # [N, k]

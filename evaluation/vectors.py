@@ -35,9 +35,10 @@ class ArrayFile:
             return np.empty([0, self.width], self.dtype)
         start = self._end()
         self.rows += rows
+        new_bytes = self._end() - start
         # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
         if hasattr(os, "posix_fallocate"):  # macOS has none
-            os.posix_fallocate(self._file.fileno(), start, self._end() - start)
+            os.posix_fallocate(self._file.fileno(), start, new_bytes)
         shape = (rows, self.width)
         return np.memmap(self._file, self.dtype, mode="r+", offset=start, shape=shape).view(np.ndarray)
 
@@ -54,6 +55,7 @@ class ArrayFile:
         self._file.close()
 
     def _write_header(self) -> None:
+        """Write the beginning of the file, with the number of rows that it has in the end."""
         description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
         self._file.seek(0)
         # numpy pads the header to _HEADER_BYTES for any number of rows.
@@ -164,4 +166,5 @@ class VectorWriter:
         self._progress.close()
 
     def _file(self, name: str) -> ArrayFile:
+        """A new file of the folder."""
         return ArrayFile(self.folder / f"{name}.npy", self.encoder.hidden_size, self.dtype)

@@ -90,6 +90,7 @@ class EncodePairs:
         return len(features)
 
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> TaskBatch:
+        """Features as a batch; see `EncodeExamples`."""
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
         labels = np.asarray([feature.label for feature in features], self._label_type)  # [B]
         return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)

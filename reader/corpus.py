@@ -187,6 +187,7 @@ class _Shards:
         return self._arrays[shard, kind]
 
     def _file(self, shard: int, kind: str) -> Path:
+        """The path of a file of a shard; see `_read`."""
         return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
 
     def _damaged(self, shard: int, kind: str) -> UserError:

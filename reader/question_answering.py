@@ -454,6 +454,7 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
         None if no token covers any of them.
     """
     start, end = span
+    # Leave out the white space at both ends.
     characters = text[start:end]
     start += len(characters) - len(characters.lstrip())
     end -= len(characters) - len(characters.rstrip())
@@ -504,12 +505,13 @@ class EncodeWindows:
         return len(features)
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
+        """Features as a batch; see `EncodeExamples`. Token numbers of the context become places."""
         windows = [feature.window for feature in features]
         # [CLS], the question and [SEP] stand before the context.
         begins = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # [B]
         ends = begins + [len(window.context_ids) for window in windows]  # [B]
         shift = np.asarray([window.start for window in windows], np.int64) - begins  # [B]
-        # Token numbers of the context become places of the input, [B, 2].
+        # A token's place is its number in the whole context - shift. Both arrays are [B, 2].
         start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
@@ -528,10 +530,10 @@ class EncodeWindows:
 
 
 class EncodeInOrder(EncodeWindows):
-    """The official code's training inputs: in the order of the file, without the answer trained to (0, 0).
+    """The official code's training inputs: in the order of the file, and windows without the answer count.
 
-    Every input is filled up to `max_seq_len`, so that sorting by length leaves the order alone; `collate`
-    takes the padding off again.
+    Their target is (0, 0), the place of [CLS]. Every input is filled up to `max_seq_len`, so that sorting by
+    length leaves the order alone; `collate` takes the padding off again.
     """
 
     place_without_answer = 0

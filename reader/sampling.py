@@ -22,6 +22,12 @@ _MASK64 = (1 << 64) - 1
 def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
     """Sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
 
+    Args:
+        amounts: the name l of a language or a pair -> n_l.
+
+    Returns:
+        Each name -> p_l.
+
     Raises:
         UserError: there are no amounts, or one is not positive.
     """

@@ -122,6 +122,7 @@ class Sentence(NamedTuple):
 
     @property
     def words(self) -> list[str]:
+        """The words of the text."""
         return self.text.split(JOINT)
 
 
@@ -277,6 +278,7 @@ class EncodeTagged:
         return total
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
+        """Features as a batch; see `EncodeExamples`. Each window becomes a row."""
         ids: list[list[int]] = []  # of each window
         labels: list[list[int]] = []
         words: list[np.ndarray] = []

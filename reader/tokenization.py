@@ -37,13 +37,13 @@ _SEVERAL = -1  # in place of the id of a piece that rule 5 replaces by several
 def _rules_1_to_3() -> dict[int, str | None]:
     """Code point -> its replacement, or None if it is dropped."""
     table: dict[int, str | None] = {}
-    replacements = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}
+    by_category = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}  # Cs: surrogates
     for code in range(sys.maxunicode + 1):
         category = unicodedata.category(chr(code))
-        if category in replacements:
-            table[code] = replacements[category]
-    table |= {ord(character): " " for character in "\t\n\r"}
-    table |= {ord(character): replacement for character, replacement in QUOTES.items()}
+        if category in by_category:
+            table[code] = by_category[category]
+    table |= {ord(character): " " for character in "\t\n\r"}  # which are in Cc
+    table |= {ord(quote): replacement for quote, replacement in QUOTES.items()}
     del table[ord(" ")]  # it would be replaced by itself
     return table
 
