@@ -120,6 +120,7 @@ def convert_vocabulary(flags: argparse.Namespace) -> None:
     longest = 512  # tokens of an input of the released models; a vocabulary alone has no limit of its own
     with atomic_dir(flags.target) as folder:
         files = write_tokenizer(flags.to, folder, tokenizer, longest)
+    with pipe_may_close():
         print_tokenizer_files(files, flags)
 
 

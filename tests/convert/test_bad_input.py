@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import convert
 from model.checkpoint.read import open_checkpoint
+from tests.helpers.small_corpus import train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_state, make_ours, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from tests.launching import ROOT, run_script
@@ -179,15 +180,25 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
         convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "fluid"])
 
 
-def test_a_report_that_nobody_reads(tmp_path):
-    """`convert.py ... | head -n 1` ends without a traceback, and the folder is complete."""
-    make_ours(tmp_path / "in")
-    command = [sys.executable, ROOT / "convert.py", "in", "out", "--to", "fluid"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def convert_into_a_closed_pipe(folder, source: str) -> None:
+    """Run `convert.py SOURCE out | head -n 0` in a folder; it must end without a traceback."""
+    command = [sys.executable, ROOT / "convert.py", source, "out", "--to", "fluid"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) == 0
+
+
+def test_a_report_that_nobody_reads(tmp_path):
+    make_ours(tmp_path / "in")
+    convert_into_a_closed_pipe(tmp_path, "in")
     assert open_checkpoint(tmp_path / "out").format == "official"
+
+
+def test_a_report_on_a_vocabulary_that_nobody_reads(tmp_path):
+    train_pieces(tmp_path / "in.model")
+    convert_into_a_closed_pipe(tmp_path, "in.model")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["piece.model", "vocab.txt"]
 
 
 def test_a_process_ends_with_2_and_a_line(tmp_path):
