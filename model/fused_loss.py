@@ -5,7 +5,7 @@ All chunks share one copy of the word table in the type of the products. Its row
 its probability is 0.
 
 An operation on the logits takes as long as reading its inputs and writing its outputs. In half precision, 2
-bytes each, these are at most so many bytes for each logit:
+bytes a number, the operations read and write at most this many bytes for each logit:
 
     product 2   bias 4   label's logit 2   highest logit 2   softmax 4   gradient 4   three products 6
 
@@ -22,6 +22,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from model import device
+from model.chunk_loss import ChunkLoss, loss_outputs
 from model.cpu.rows import needs_gradient
 
 MULTIPLE = 64
@@ -35,28 +36,6 @@ class PaddedTable(NamedTuple):
 
     weight: Tensor  # [V', H]
     bias: Tensor  # [V']
-
-
-class ChunkLoss(NamedTuple):
-    """The losses of a chunk, m positions."""
-
-    losses: Tensor  # [m], float32 (float64 of a model in float64)
-    correct: Tensor  # bool [m], whether no logit is above the label's
-
-
-def joined(chunks: Sequence[ChunkLoss], weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum of the losses of all chunks times `weights` [M], the losses [M], and which are correct [M]."""
-    losses = paddle.concat([chunk.losses for chunk in chunks])
-    correct = paddle.concat([chunk.correct for chunk in chunks])
-    return (losses * weights).sum(), losses, correct
-
-
-def loss_outputs(ctx, chunks: Sequence[ChunkLoss], weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What `joined` returns, as the outputs of a `PyLayer` of which only the sum has a gradient."""
-    total, losses, correct = joined(chunks, weights)
-    ctx.mark_non_differentiable(losses, correct)
-    ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
-    return total, losses, correct
 
 
 def padded_size(words: int) -> int:
@@ -122,7 +101,7 @@ class FusedCrossEntropy(PyLayer):
     Args:
         weight, bias: the word table [V, H] and its bias [V].
         labels: int64 [M].
-        weights: float [M], of each loss in the sum.
+        loss_weights: float [M], the factor of each loss in the sum.
         slices: the positions of each chunk.
         dtype: of the products.
     """
@@ -134,12 +113,12 @@ class FusedCrossEntropy(PyLayer):
         weight: Tensor,
         bias: Tensor,
         labels: Tensor,
-        weights: Tensor,
+        loss_weights: Tensor,
         slices: Sequence[slice],
         dtype: paddle.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x_needs, weight_needs, bias_needs = needs_gradient(x, weight, bias)
-        largest = weights.abs().max().clip(min=1e-30)  # not 0, because it divides the weights
+        largest = loss_weights.abs().max().clip(min=1e-30)  # not 0, because it divides the weights
         chunks = []
         grads_x = []  # [m, H] each
         grad_weight = None  # [V', H]
@@ -151,17 +130,17 @@ class FusedCrossEntropy(PyLayer):
                 chunk, grad_logits = losses_and_gradient(states[rows], table, labels[rows])
                 chunks.append(chunk)
                 # A weight itself may be too small for float16; `backward` multiplies by `largest`.
-                relative = (weights[rows] / largest).astype(dtype).unsqueeze(1)  # [m, 1]
+                relative = (loss_weights[rows] / largest).astype(dtype).unsqueeze(1)  # [m, 1]
                 if x_needs:
                     grad_x = paddle.matmul(grad_logits, table.weight)
-                    grads_x.append(grad_x.astype(weights.dtype) * weights[rows].unsqueeze(1))
+                    grads_x.append(grad_x.astype(loss_weights.dtype) * loss_weights[rows].unsqueeze(1))
                 if weight_needs:
                     weighted = states[rows] * relative
                     product = paddle.matmul(grad_logits, weighted, transpose_x=True)
-                    grad_weight = _add(grad_weight, product, weights.dtype)
+                    grad_weight = _add(grad_weight, product, loss_weights.dtype)
                 if bias_needs:
                     product = paddle.matmul(relative, grad_logits, transpose_x=True)
-                    grad_bias = _add(grad_bias, product, weights.dtype)
+                    grad_bias = _add(grad_bias, product, loss_weights.dtype)
                 del grad_logits  # frees the memory for the next chunk
         words = weight.shape[0]
         ctx.grad_x = paddle.concat(grads_x) if x_needs else None
@@ -169,7 +148,7 @@ class FusedCrossEntropy(PyLayer):
         ctx.grad_bias = grad_bias[0, :words] if bias_needs else None
         ctx.largest = largest
         ctx.dtypes = (x.dtype, weight.dtype, bias.dtype)
-        return loss_outputs(ctx, chunks, weights)
+        return loss_outputs(ctx, chunks, loss_weights)
 
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:

@@ -80,18 +80,18 @@ class LMHead(nn.Layer):
         """Hidden states of the masked positions [M, H] -> logits [M, V]."""
         return masked_loss.logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
-    def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> MaskedLoss:
+    def loss(self, hidden: Tensor, labels: Tensor, loss_weights: Tensor | None = None) -> MaskedLoss:
         """Cross-entropy of masked positions [M, H], in bounded memory whatever M is; M may be 0.
 
         Args:
             labels: int64 [M].
-            weights: float [M], the factor of each loss in the sum; None: 1.
+            loss_weights: float [M], the factor of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
             empty = hidden.sum(-1)  # [0]; made of `hidden`, so that backward() works on the total, 0
             return MaskedLoss(total=empty.sum(), losses=empty.detach(), correct=empty.detach().astype("bool"))
         x = self.transform(hidden)
-        return masked_loss.cross_entropy(x, self.word_embeddings, self.bias, labels, weights)
+        return masked_loss.cross_entropy(x, self.word_embeddings, self.bias, labels, loss_weights)
 
 
 class PreTrainingModel(nn.Layer):

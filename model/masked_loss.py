@@ -1,9 +1,9 @@
 """Cross-entropy over the whole vocabulary, in memory that does not grow with the number of positions.
 
-The masked positions are taken in chunks, as many as LOGITS_BYTES of logits hold. The gradients of each chunk
-are made in the forward pass, so that no logits wait for the backward pass. The gradient from above is then
-one number, the factor of the whole sum. On a GPU `model/fused_loss.py` computes this; plain kernels make all
-logits at once.
+The masked positions are taken in chunks; the logits of one take at most LOGITS_BYTES. The gradients of a
+chunk are made in the forward pass, so that no logits wait for the backward pass. What the backward pass then
+gets from above is one number, the factor of the whole sum. On a GPU `model/fused_loss.py` computes this;
+plain kernels make all logits at once.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,10 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from model import device
+from model.chunk_loss import ChunkLoss, joined, loss_outputs
 from model.cpu import bfloat16, word_table
 from model.cpu.rows import as_array, as_tensor, needs_gradient
-from model.fused_loss import (
-    ChunkLoss,
-    FusedCrossEntropy,
-    exact_losses,
-    joined,
-    loss_outputs,
-    padded_size,
-    padded_table,
-)
+from model.fused_loss import FusedCrossEntropy, exact_losses, padded_size, padded_table
 from model.word_table import TableGradient, WordEmbeddings
 
 LOGITS_BYTES = 1 << 29  # of the logits that exist at a time: 512 MB
@@ -50,7 +43,7 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def logit_chunks(position_count: int, vocab_size: int, bytes_per_logit: int = 4) -> list[slice]:
-    """Slices of the positions, so that the logits of each fit into the memory for logits.
+    """Slices of the positions, such that the logits of a slice fit into the memory for logits.
 
     Args:
         position_count: M, the number of masked positions.
@@ -63,7 +56,7 @@ def logit_chunks(position_count: int, vocab_size: int, bytes_per_logit: int = 4)
 
 
 def cross_entropy(
-    x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, weights: Tensor | None = None
+    x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, loss_weights: Tensor | None = None
 ) -> MaskedLoss:
     """-log softmax(logits)[label] of each position, without an array of [M, V].
 
@@ -72,27 +65,28 @@ def cross_entropy(
         table: the word table [V, H].
         bias: [V], added to the logits.
         labels: [M] int64, from 0 to V - 1.
-        weights: [M] float, of each loss in the sum; None: 1. They get no gradient.
+        loss_weights: [M] float, the factor of each loss in the sum; None: 1. They get no gradient.
     """
-    weights = paddle.ones([x.shape[0]]) if weights is None else weights
-    weights = weights.astype(device.precise_dtype(x))
+    if loss_weights is None:
+        loss_weights = paddle.ones([x.shape[0]])
+    loss_weights = loss_weights.astype(device.precise_dtype(x))
     if device.has_plain_kernels():
-        return _plain(x, table.weight, bias, labels, weights)
+        return _plain(x, table.weight, bias, labels, loss_weights)
     if device.on_cpu(x):
-        return _on_cpu(x, table, bias, labels, weights)
-    return _fused(x, table.weight, bias, labels, weights)
+        return _on_cpu(x, table, bias, labels, loss_weights)
+    return _fused(x, table.weight, bias, labels, loss_weights)
 
 
-def _plain(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
+def _plain(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, loss_weights: Tensor) -> MaskedLoss:
     """The loss by its definition, with all logits at once; arguments as in `cross_entropy`."""
-    scores = logits(x, weight, bias).astype(weights.dtype)  # [M, V]
+    scores = logits(x, weight, bias).astype(loss_weights.dtype)  # [M, V]
     losses = F.cross_entropy(scores, labels, reduction="none")  # [M]
     label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), 1).squeeze(1)
     correct = label_logit >= scores.max(1)
-    return MaskedLoss((losses * weights).sum(), losses.detach(), correct)
+    return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
 
 
-def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
+def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, loss_weights: Tensor) -> MaskedLoss:
     """The loss on a GPU; arguments as in `cross_entropy`."""
     dtype = device.product_dtype(x)
     slices = logit_chunks(
@@ -101,26 +95,28 @@ def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Ten
         bytes_per_logit=device.bytes_of(dtype),
     )
     if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
-        return MaskedLoss(*FusedCrossEntropy.apply(x, weight, bias, labels, weights, slices, dtype))
+        return MaskedLoss(*FusedCrossEntropy.apply(x, weight, bias, labels, loss_weights, slices, dtype))
     with paddle.amp.auto_cast(False):
         table = padded_table(weight, bias, dtype)
         states = x.astype(dtype)
         chunks = [exact_losses(states[rows], table, labels[rows]) for rows in slices]
-        return MaskedLoss(*joined(chunks, weights))
+        return MaskedLoss(*joined(chunks, loss_weights))
 
 
-def _on_cpu(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, weights: Tensor) -> MaskedLoss:
+def _on_cpu(
+    x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, loss_weights: Tensor
+) -> MaskedLoss:
     """The loss on a CPU; arguments as in `cross_entropy`."""
     weight = table.weight
     products = IN_BFLOAT16 if table.in_bfloat16 else IN_FULL_PRECISION
     if paddle.is_grad_enabled() and any(needs_gradient(x, weight, bias)):
-        outputs = CrossEntropyOnCpu.apply(x, weight, bias, labels, weights, table.gradient, products)
+        outputs = CrossEntropyOnCpu.apply(x, weight, bias, labels, loss_weights, table.gradient, products)
         return MaskedLoss(*outputs)
     chunks = []
     for rows in _chunks_of(x, weight):
         chunk, _logits = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=False)
         chunks.append(chunk)
-    return MaskedLoss(*joined(chunks, weights))
+    return MaskedLoss(*joined(chunks, loss_weights))
 
 
 class TableProducts(NamedTuple):
@@ -161,7 +157,7 @@ class CrossEntropyOnCpu(PyLayer):
     Args:
         weight, bias: the word table [V, H] and its bias [V].
         labels: int64 [M].
-        weights: float [M], of each loss in the sum.
+        loss_weights: float [M], the factor of each loss in the sum.
         table_gradient: of the word table.
         products: the precision.
     """
@@ -173,7 +169,7 @@ class CrossEntropyOnCpu(PyLayer):
         weight: Tensor,
         bias: Tensor,
         labels: Tensor,
-        weights: Tensor,
+        loss_weights: Tensor,
         table_gradient: TableGradient,
         products: TableProducts,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,11 +181,11 @@ class CrossEntropyOnCpu(PyLayer):
         for rows in _chunks_of(x, weight):
             chunk, grad_logits = _chunk_on_cpu(x[rows], weight, bias, labels[rows], products, derive=True)
             chunks.append(chunk)
-            factors = weights[rows].unsqueeze(1)  # [m, 1], of each loss in the sum
+            factors = loss_weights[rows].unsqueeze(1)  # [m, 1]
             if bias_needs:
                 product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)  # [1, V] -> [V]
                 grad_bias = product if grad_bias is None else grad_bias + product
-            # `grad_logits` is without the weights of the losses: the product for the table gets them with x,
+            # `grad_logits` is without the factors of the losses: the product for the table gets them with x,
             # and the gradient of x gets them after its product.
             is_first = rows.start == 0  # the first chunk overwrites what the borrowed memory holds
             grad_x = products.gradients(
@@ -200,7 +196,7 @@ class CrossEntropyOnCpu(PyLayer):
         ctx.grad_weight = grad_weight
         ctx.grad_bias = grad_bias
         ctx.table_gradient = table_gradient
-        return loss_outputs(ctx, chunks, weights)
+        return loss_outputs(ctx, chunks, loss_weights)
 
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:

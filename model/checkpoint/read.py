@@ -274,7 +274,7 @@ def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str
     """
     model_type = raw_config.get("model_type")
     needed_type = configs.MODEL_TYPES.get(format_name)
-    if needed_type is None or model_type == needed_type:
+    if needed_type is None or model_type == needed_type:  # None: fairseq, which has no config file
         return
     # BERT and others have the names of XLM-R, and other positions, so XLM-R's config has to name it.
     if not model_type and format_name != XLM_R:

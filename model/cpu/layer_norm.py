@@ -19,8 +19,8 @@ class LayerNormOnCpu(PyLayer):
         x_rows = as_rows(x)
         y_rows = as_rows(y)
         normed_rows = as_rows(normed)  # [N, H]
-        weights = as_array(weight)
-        biases = as_array(bias)  # [H]
+        weight_array = as_array(weight)  # [H]
+        bias_array = as_array(bias)  # [H]
         size = x.shape[-1]
         scale = np.empty([len(x_rows), 1], x_rows.dtype)  # 1 / sqrt(variance + epsilon), [N, 1]
 
@@ -30,8 +30,8 @@ class LayerNormOnCpu(PyLayer):
             variance = row_dots(part, part) / size
             scale[rows] = 1.0 / np.sqrt(variance + epsilon)
             part *= scale[rows]
-            np.multiply(part, weights, out=y_rows[rows])
-            y_rows[rows] += biases
+            np.multiply(part, weight_array, out=y_rows[rows])
+            y_rows[rows] += bias_array
 
         over_rows(norm, *x_rows.shape)
         ctx.save_for_backward(normed, weight)
@@ -61,11 +61,11 @@ def _grad_x(grad_y: Tensor, normed: Tensor, weight: Tensor, scale: np.ndarray) -
     grad_y_rows = as_rows(grad_y)
     normed_rows = as_rows(normed)
     grad_x_rows = as_rows(grad_x)
-    weights = as_array(weight)
+    weight_array = as_array(weight)  # [H]
     size = grad_y.shape[-1]
 
     def derive(rows: slice) -> None:
-        part = np.multiply(grad_y_rows[rows], weights, out=grad_x_rows[rows])  # g at first
+        part = np.multiply(grad_y_rows[rows], weight_array, out=grad_x_rows[rows])  # g at first
         mean_of_products = row_dots(part, normed_rows[rows]) / size  # mean(g * normed), [rows, 1]
         part -= row_sums(part) / size  # mean(g)
         part -= mean_of_products * normed_rows[rows]

@@ -81,7 +81,7 @@ class _Objects(ExitStack):
             arguments: of `create`, without the place of the new object.
         """
         result = c_void_p()
-        _call(create, result, *arguments)
+        _call(create, result, *arguments)  # gets the address of `result`, because its type is _NewObject
         self.callback(_call, destroy, result)
         return result
 
@@ -165,7 +165,7 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
     out_order, out_stride = _order(out)
     if out_order != b"N":
         raise ValueError("the result cannot be transposed")
-    _call(  # out = 1.0 x y + add out
+    _call(  # out = 1.0 * x @ y + add * out
         "gemm_bf16bf16f32",
         x_order,
         y_order,

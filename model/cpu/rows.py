@@ -56,9 +56,9 @@ class _Memory:
 def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     """Call `work` for slices of rows that cover all rows, several at a time and in no order.
 
-    A slice has a start and a stop. `work` must not call `over_rows`, and each row may depend only on its own
-    values, so that the result does not depend on the number of threads. NumPy's floating-point warnings are
-    switched off.
+    `work` gets a slice with a start and a stop. It must not call `over_rows`, and each row may depend only on
+    its own values, so that the result does not depend on the number of threads. NumPy's floating-point
+    warnings are switched off.
 
     Args:
         rows: the number of all rows.
@@ -68,7 +68,7 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     # A slice has at most BLOCK numbers, and there is a slice for each thread.
     size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-    # What each thread does; this thread does the first share.
+    # Thread i gets the slices i, i + threads, i + 2 threads, ...; this thread works on the first share.
     shares = [slices[first::threads] for first in range(threads)]
     futures = [_pool().submit(_work_on, share, work) for share in shares[1:] if share]
     _work_on(shares[0], work)

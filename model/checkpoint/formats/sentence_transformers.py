@@ -23,10 +23,11 @@ def write(folder: Path, hidden_size: int) -> list[str]:
     Returns:
         The names of the files.
     """
-    modules = []
-    for index, (path, module_class) in enumerate([("", "Transformer"), (_POOLING, "Pooling")]):
-        type_name = f"sentence_transformers.models.{module_class}"
-        modules.append({"idx": index, "name": str(index), "path": path, "type": type_name})
+    library = "sentence_transformers.models"
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": f"{library}.Transformer"},  # "": the folder itself
+        {"idx": 1, "name": "1", "path": _POOLING, "type": f"{library}.Pooling"},
+    ]
     pooling = {
         "word_embedding_dimension": hidden_size,
         "pooling_mode_cls_token": False,
