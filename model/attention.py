@@ -93,14 +93,14 @@ class FlashMask(AttentionMask):
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
         shape = [1, query.shape[0], num_heads, query.shape[-1] // num_heads]  # 1, N, heads, D
-        context = F.flashmask_attention(
+        output = F.flashmask_attention(
             query.reshape(shape),
             key.reshape(shape),
             value.reshape(shape),
             self.startend_row_indices,
             dropout=dropout_rate,
         )
-        return context.reshape(query.shape)
+        return output.reshape(query.shape)
 
 
 @dataclass(frozen=True)
@@ -222,5 +222,5 @@ class SelfAttention(nn.Layer):
         """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
         query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj])
         dropout_rate = self.dropout_rate if self.training else 0.0
-        context = mask.attend(query, key, value, self.num_heads, dropout_rate)
-        return self.out_proj(at_positions(context, positions))
+        output = mask.attend(query, key, value, self.num_heads, dropout_rate)  # [N, H]
+        return self.out_proj(at_positions(output, positions))

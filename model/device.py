@@ -73,8 +73,9 @@ def uses_flash_mask(half: bool) -> bool:
 def flash_works() -> bool:
     """Whether FlashMask computes a small example correctly. If not, the log says so, once.
 
-    A wheel may lack the kernel for a card that has the capability. Version 3 of the kernel refuses dropout
-    and `training=False` (`flashmask_attention` in paddle/nn/functional/flash_attention.py): version 2 is set.
+    A wheel may lack the kernel for a card that has the capability. This sets version 2 of the kernel, because
+    version 3 refuses dropout and `training=False` (`flashmask_attention` in
+    paddle/nn/functional/flash_attention.py).
     """
     try:
         paddle.set_flags({FLASH_VERSION: 2})
@@ -83,7 +84,7 @@ def flash_works() -> bool:
     except (RuntimeError, OSError, ValueError, AssertionError) as problem:  # what Paddle raises, CUDA's too
         reason = str(problem).strip().rpartition("\n")[2]  # the last line; Paddle's stack is above
     else:
-        if error < 0.02:  # rounding 2 to bfloat16 is off by up to 0.008
+        if error < 0.02:  # rounding a number near 2 to bfloat16 is off by up to 0.008
             return True
         reason = f"its result is off by {error:.2g}"
     logger.warning("FlashMask does not work here; attention uses padded groups, which is slower: %s", reason)
@@ -117,8 +118,7 @@ def uses_gpu_kernels() -> bool:
 def on_cpu(x: Tensor) -> bool:
     """Whether the kernels of `model/cpu/` compute with a tensor.
 
-    It lies on a CPU, is computed with now and not in a graph that is being traced, and the kernels are not
-    plain.
+    They do if it lies on a CPU, unless a graph is being traced or the kernels of the process are plain.
     """
     return paddle.in_dynamic_mode() and not has_plain_kernels() and x.place.is_cpu_place()
 
@@ -192,7 +192,7 @@ def to_array(x: Tensor) -> np.ndarray:
 def product_dtype(x: Tensor) -> paddle.dtype:
     """The type in which products with x are computed: the half type within autocast, otherwise that of x."""
     if paddle.amp.is_autocast_enabled():
-        return getattr(paddle, paddle.amp.get_autocast_gpu_dtype())  # of "float16" or "bfloat16"
+        return getattr(paddle, paddle.amp.get_autocast_gpu_dtype())  # by its name
     return x.dtype
 
 

@@ -78,12 +78,12 @@ class Layout:
     def groups(self) -> list["Group"]:
         """The sequences in groups of similar length, the longest first."""
         order = np.argsort(-self.lengths, kind="stable")  # of the sequences, by descending length
-        lengths = self.lengths[order]
+        sorted_lengths = self.lengths[order]
         groups = []
         first = 0  # the place in `order` of the group's first and longest sequence
         for following in range(1, len(order) + 1):
             # The group ends where the following sequence is too short for it, or where there is none.
-            if following == len(order) or lengths[following] < SIMILAR * lengths[first]:
+            if following == len(order) or sorted_lengths[following] < SIMILAR * sorted_lengths[first]:
                 groups.append(self._group_of(order[first:following]))
                 first = following
         return groups
@@ -105,7 +105,7 @@ class Layout:
         column = np.arange(self.tokens)
         is_context = self.is_context()
         first_row = np.repeat(self.starts, self.lengths)  # of each token's sequence, [N]
-        next_sequence = np.repeat(self.starts + self.lengths, self.lengths)  # its first row, [N]
+        next_sequence = np.repeat(self.starts + self.lengths, self.lengths)  # the first row after it, [N]
         start = np.where(is_context, next_sequence, column + 1)
         end = np.where(is_context, first_row, column)
         return np.stack([start, end], axis=-1)
@@ -148,13 +148,13 @@ class Group:
 
     @cached_property
     def token_indices(self) -> np.ndarray:
-        """The index among the N tokens of each of the group's tokens, row by row: int64 [sum of lengths]."""
+        """The indices of the group's tokens among the N tokens, row by row: int64 [sum of lengths]."""
         return (self.starts[:, None] + np.arange(self.longest))[self.is_real]
 
     def token_of_cell(self) -> np.ndarray:
-        """The index among the N tokens of the one in each cell: int64 [b, T].
+        """The index of the token in each cell, among the N tokens: int64 [b, T].
 
-        A pad's cell has the first token of its sequence.
+        A pad's cell has the index of the first token of its sequence.
         """
         first = self.starts[:, None]  # [b, 1]
         return np.where(self.is_real, first + np.arange(self.longest), first)

@@ -78,16 +78,24 @@ def cross_entropy(
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, loss_weights: Tensor) -> MaskedLoss:
-    """The loss by its definition, with all logits at once; arguments as in `cross_entropy`."""
+    """The loss by its definition, with all logits at once.
+
+    Args:
+        weight: that of the word table, [V, H]. The other arguments are those of `cross_entropy`.
+    """
     scores = logits(x, weight, bias).astype(loss_weights.dtype)  # [M, V]
     losses = F.cross_entropy(scores, labels, reduction="none")  # [M]
-    label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), 1).squeeze(1)
+    label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)  # [M]
     correct = label_logit >= scores.max(1)
     return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, loss_weights: Tensor) -> MaskedLoss:
-    """The loss on a GPU; arguments as in `cross_entropy`."""
+    """The loss on a GPU.
+
+    Args:
+        weight: that of the word table, [V, H]. The other arguments are those of `cross_entropy`.
+    """
     dtype = device.product_dtype(x)
     slices = logit_chunks(
         position_count=x.shape[0],
@@ -159,7 +167,7 @@ class CrossEntropyOnCpu(PyLayer):
         labels: int64 [M].
         loss_weights: float [M], the factor of each loss in the sum.
         table_gradient: of the word table.
-        products: the precision.
+        products: with the table, in the precision of the model.
     """
 
     @staticmethod

@@ -42,7 +42,7 @@ class AttentionOnCpu(PyLayer):
         num_heads: int,
         dropout_rate: float,
     ) -> Tensor:
-        context = paddle.empty_like(query)
+        output = paddle.empty_like(query)
         scale = (query.shape[-1] // num_heads) ** -0.5
         needs_backward = any(needs_gradient(query, key, value))
         ctx.groups = groups
@@ -51,27 +51,27 @@ class AttentionOnCpu(PyLayer):
         ctx.saved = []
         for group in groups:
             q = _to_padded(query, group, num_heads, factor=scale)  # [b, heads, T, D]
-            k = _to_padded(key, group, num_heads)
-            v = _to_padded(value, group, num_heads)
+            k = _to_padded(key, group, num_heads)  # [b, heads, T, D]
+            v = _to_padded(value, group, num_heads)  # [b, heads, T, D]
             scores = paddle.matmul(q, k, transpose_y=True)  # [b, heads, T, T]
             dropout_mask = draw_dropout_mask(scores.shape, dropout_rate) if dropout_rate > 0.0 else None
             weights_after_dropout = _softmax_(scores, group.masked, dropout_mask)
             weights = scores  # which the call before has replaced by them
-            _from_padded(paddle.matmul(weights_after_dropout, v), group, result=context)
+            _from_padded(paddle.matmul(weights_after_dropout, v), group, result=output)
             if needs_backward:
                 ctx.saved.append(_Saved(q, k, v, weights, weights_after_dropout, dropout_mask))
-        return context
+        return output
 
     @staticmethod
-    def backward(ctx, grad_context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        grad_query = paddle.empty_like(grad_context)
-        grad_key = paddle.empty_like(grad_context)
-        grad_value = paddle.empty_like(grad_context)
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        grad_query = paddle.empty_like(grad_output)
+        grad_key = paddle.empty_like(grad_output)
+        grad_value = paddle.empty_like(grad_output)
         for group, saved in zip(ctx.groups, ctx.saved):
-            grad_output = _to_padded(grad_context, group, ctx.num_heads)  # [b, heads, T, D]
-            grad_weights = paddle.matmul(grad_output, saved.value, transpose_y=True)  # [b, heads, T, T]
+            grad_padded = _to_padded(grad_output, group, ctx.num_heads)  # [b, heads, T, D]
+            grad_weights = paddle.matmul(grad_padded, saved.value, transpose_y=True)  # [b, heads, T, T]
             _from_padded(
-                paddle.matmul(saved.weights_after_dropout, grad_output, transpose_x=True),
+                paddle.matmul(saved.weights_after_dropout, grad_padded, transpose_x=True),
                 group,
                 result=grad_value,
             )
