@@ -197,7 +197,7 @@ def write(
             metadata = {"format": "pt"}  # PyTorch: transformers asks for it
             safetensors.write(folder / WEIGHTS, translated.weights, dtype=np.float32, metadata=metadata)
         (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-        if format_name == XLM_R and class_task in (None, LM):  # an encoder, which has vectors of texts
+        if format_name == XLM_R and class_task in (None, LM):  # no head of a task: it is used for vectors
             pooling_files = sentence_transformers.write(folder, config.hidden_size)
     written = _written(format_name, checkpoint, translated)
     left_out = translated.left_out

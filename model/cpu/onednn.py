@@ -81,7 +81,7 @@ class _Objects(ExitStack):
             arguments: of `create`, without the place of the new object.
         """
         result = c_void_p()
-        _call(create, result, *arguments)  # gets the address of `result`, because its type is _NewObject
+        _call(create, result, *arguments)  # as a _NewObject, ctypes passes the address of `result`
         self.callback(_call, destroy, result)
         return result
 
@@ -91,7 +91,7 @@ class _Objects(ExitStack):
         Args:
             data_type: _FLOAT32 or _BFLOAT16.
         """
-        strides = _Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))
+        strides = _Dimensions(*(stride // matrix.itemsize for stride in matrix.strides))  # in numbers
         return self.make(
             "memory_desc_create_with_strides",
             "memory_desc_destroy",
@@ -112,11 +112,11 @@ def to_bfloat16(x: np.ndarray) -> np.ndarray:
     The numbers of a row of `x` must lie side by side; the rows may lie apart.
 
     Raises:
-        ValueError: they lie apart, or are not float32.
+        ValueError: the numbers of a row lie apart, or are not float32.
         RuntimeError: oneDNN has failed.
     """
     bits = np.empty(x.shape, np.uint16)
-    if not x.size:
+    if x.size == 0:
         return bits
     if x.dtype != np.float32 or x.strides[1] != x.itemsize:
         raise ValueError(f"float32 numbers side by side are needed, not {x.dtype} with strides {x.strides}")
