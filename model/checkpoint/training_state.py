@@ -49,9 +49,14 @@ def save_training_state(
 def write_part(
     folder: Path, state: Mapping[str, Any], part: int = 0, parts: int = 1, beside: tuple[str, ...] = ()
 ) -> None:
-    """Write part 0 .. parts - 1 of a state into the folder of all parts; not atomic.
+    """Write one of several parts of a state into the folder of all parts; not atomic.
 
-    The other arguments are those of `save_training_state`. The parts' dicts are merged when they are read.
+    The dicts of the parts are merged when they are read.
+
+    Args:
+        state: the part. This and `beside` are described at `save_training_state`.
+        part: the index of the part, 0 .. parts - 1.
+        parts: the number of parts.
     """
     arrays: dict[str, np.ndarray] = {}
     tree = _take_arrays(state, place="", arrays=arrays)
@@ -93,7 +98,7 @@ def as_numpy(value: Any) -> np.ndarray:
     value = value.detach()
     if value.place.is_cpu_place() and not str(value.dtype).endswith("bfloat16"):
         return np.from_dlpack(value)
-    return value.numpy()  # bfloat16: the bits, as uint16
+    return value.numpy()  # a copy on the host; of bfloat16 the bits, as uint16
 
 
 def _check_part(folder: Path, part: int, parts: int) -> int:
@@ -110,8 +115,9 @@ def _check_part(folder: Path, part: int, parts: int) -> int:
     manifest = check_manifest(path)
     files = manifest["files"]
     number_of_parts = manifest.get("parts", 1)
-    is_number = type(number_of_parts) is int and number_of_parts >= 1
-    if not is_number or array_file not in files or state_file not in files:
+    is_valid_number = type(number_of_parts) is int and number_of_parts >= 1
+    names_its_files = array_file in files and state_file in files
+    if not is_valid_number or not names_its_files:
         raise UserError(f"{path}: damaged")
     if f"../{MANIFEST}" in files:  # the state belongs to the model in the folder above
         check_manifest(folder.parent / MANIFEST)

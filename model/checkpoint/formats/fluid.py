@@ -93,7 +93,7 @@ def _parse_header(file: IO[bytes]) -> Header:
     """Read the header from the beginning of a file; the top of this module describes it.
 
     Raises:
-        struct.error, ValueError: it is cut short, or not such a header.
+        struct.error, ValueError, OverflowError: it is cut short, or not such a header.
     """
 
     def take(form: str) -> tuple:
@@ -107,7 +107,7 @@ def _parse_header(file: IO[bytes]) -> Header:
         file.seek(size, os.SEEK_CUR)
     tensor_version, length = take("<Ii")
     _check_version(tensor_version)
-    if not 0 < length < _LONGEST_DESCRIPTION:
+    if length <= 0 or length >= _LONGEST_DESCRIPTION:
         raise ValueError(f"a tensor description of {length} bytes")
     (description,) = take(f"{length}s")
     dtype_tag, code, *rest = _varints(description)
@@ -134,14 +134,18 @@ def _check_version(version: int) -> None:
 
 
 def _varints(data: bytes) -> list[int]:
-    """Protobuf's numbers of seven bits a byte, the lowest first. The eighth bit says that a byte follows."""
+    """Protobuf's numbers of seven bits a byte, the lowest first. The eighth bit says that a byte follows.
+
+    Raises:
+        ValueError: the last number has no end.
+    """
     numbers = []
     value = 0
     shift = 0
     for byte in data:
         value |= (byte & 0x7F) << shift
         shift += 7
-        if byte < 0x80:
+        if byte < 0x80:  # no byte follows
             numbers.append(value)
             value = 0
             shift = 0

@@ -291,7 +291,8 @@ _FAIRSEQ_ALIASES = {
     "layernorm_embedding.weight": "emb_layer_norm.weight",
     "layernorm_embedding.bias": "emb_layer_norm.bias",
 }
-# They have q, k and v below each other in one tensor of a layer: its name -> how the names of its parts end.
+# They also have q, k and v of a layer below each other in one tensor: its name -> how our names of its three
+# parts end.
 _FAIRSEQ_FUSED = {"self_attn.in_proj_weight": "weight", "self_attn.in_proj_bias": "bias"}
 FUSED_PARTS = ("q", "k", "v")
 # Tensors that are not taken: the start of their name -> the reason.
@@ -325,7 +326,7 @@ class Row(NamedTuple):
 
 
 def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: str = "") -> list[Row]:
-    """The tensors of a model.
+    """The tensors of a model, under our names and under those of a format.
 
     Args:
         task: what the model is for, a key of `CLASSES[format_name]`. None: an encoder, or any model of ours.
@@ -447,12 +448,12 @@ def official_names(files: Iterable[str]) -> list[str]:
     return [name for name in names if name in files]
 
 
-# Four digits: a file may name any layer, and a model has every layer up to the last one.
+# At most four digits: a damaged file may name any layer, and the tables get rows for all layers up to it.
 _LAYER = re.compile(r"^(?:encoder_layer_|(?:encoder\.)?layers?\.)([0-9]{1,4})[_.]")
 
 
 def count_layers(names: Iterable[str]) -> int:
-    """The highest layer index in names of any format, without a prefix, plus one."""
+    """The highest layer index in names of any format, without a prefix, plus one; 0 without layers."""
     matches = map(_LAYER.match, names)
     return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
