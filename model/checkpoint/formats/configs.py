@@ -73,14 +73,16 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: a JSON object is expected")
     if "init_class" not in contents:
         return contents
-    # model_config.json: the encoder's keys are in `init_args`, and the class is `init_class`.
+    # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class is `init_class`.
     flat: dict[str, Any] = {}
     arguments = contents.get("init_args")
     if isinstance(arguments, list):
         for values in arguments:
-            flat |= values if isinstance(values, dict) else {}
-    class_keys = {"architectures": [contents["init_class"]], "num_labels": contents.get("num_classes")}
-    return flat | contents | class_keys
+            if isinstance(values, dict):
+                flat |= values
+    flat |= contents
+    flat["architectures"] = [contents["init_class"]]
+    return flat
 
 
 def of_fairseq(flags: Mapping[str, Any]) -> dict[str, Any]:

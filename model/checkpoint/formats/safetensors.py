@@ -49,7 +49,10 @@ def write(
         metadata: kept in the header.
     """
     weights = Weights.of(arrays)
-    dtypes = {name: np.dtype(dtype if dtype is not None else arrays[name].dtype) for name in weights}
+    if dtype is None:
+        dtypes = {name: arrays[name].dtype for name in weights}
+    else:
+        dtypes = {name: np.dtype(dtype) for name in weights}
     # The library's order: the widest dtype first, so that each tensor is aligned.
     order = sorted(weights, key=lambda name: (-dtypes[name].itemsize, name))
     header: dict = {}
