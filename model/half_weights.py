@@ -68,5 +68,6 @@ def cast_together(tensors: Sequence[Tensor], dtype: paddle.dtype) -> list[Tensor
     copy_of_index: dict[int, Tensor] = {}
     for indices in indices_of_shape.values():
         stacked = paddle.stack([tensors[index] for index in indices])  # [n, ...]
-        copy_of_index.update(zip(indices, paddle.unbind(stacked.astype(dtype))))
+        copies = paddle.unbind(stacked.astype(dtype))  # n tensors
+        copy_of_index.update(zip(indices, copies))
     return [copy_of_index[index] for index in range(len(tensors))]

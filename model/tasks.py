@@ -147,4 +147,6 @@ def task_named(name: str) -> str:
 def outputs_of(task: str, at_top_layer: bool) -> tuple[str, ...]:
     """The names of a task's outputs. Only the top layer of an encoder has the pooled first token."""
     names = tuple(TASKS[task].outputs)
-    return names if at_top_layer else tuple(name for name in names if name != "pooled")
+    if at_top_layer:
+        return names
+    return tuple(name for name in names if name != "pooled")

@@ -162,7 +162,7 @@ def _take_arrays(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     if value is None or is_plain:  # numpy's float64 is a float, and is not plain
         return value
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) and key != _REFERENCE for key in value):
+        if any(not isinstance(key, str) or key == _REFERENCE for key in value):
             raise TypeError(f"training state {place or '/'}: keys {[*value]}; keys are strings")
         return {key: _take_arrays(item, f"{place}/{_escape(key)}", arrays) for key, item in value.items()}
     if isinstance(value, list | tuple):

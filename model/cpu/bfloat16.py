@@ -33,8 +33,10 @@ class LinearInBfloat16(PyLayer):
         ctx.x_shape = x.shape
         ctx.rounded_x = to_bfloat16(as_rows(x))
         count = len(parameters) // 2  # of the layers
+        weights = parameters[:count]
+        biases = parameters[count:]
         results = []
-        for weight, bias in zip(parameters[:count], parameters[count:]):
+        for weight, bias in zip(weights, biases):
             results.append(_linear(ctx.rounded_x, to_bfloat16(as_array(weight)), bias, x.shape))
         return tuple(results)
 
@@ -49,6 +51,7 @@ class LinearInBfloat16(PyLayer):
         grad_x = paddle.empty(ctx.x_shape, "float32") if x_needs else None
         weights = ctx.saved_tensor()[:count]  # the biases follow
         grad_weights = []
+        grad_biases = []
         for layer, grad_y in enumerate(grad_results):
             weight = weights[layer]
             rounded_grad_y = to_bfloat16(as_rows(grad_y))
@@ -61,9 +64,7 @@ class LinearInBfloat16(PyLayer):
                 grad_weight = paddle.empty_like(weight)
                 multiply(rounded_x.T, rounded_grad_y, out=as_array(grad_weight))
             grad_weights.append(grad_weight)
-        grad_biases = [
-            column_sum(grad_y) if needs else None for grad_y, needs in zip(grad_results, biases_need)
-        ]
+            grad_biases.append(column_sum(grad_y) if biases_need[layer] else None)
         return grad_x, *grad_weights, *grad_biases
 
 

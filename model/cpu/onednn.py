@@ -154,7 +154,8 @@ def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -
     columns = y.shape[1]
     if len(y) != terms or out.shape != (rows, columns):
         raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
-    if not (x.dtype == y.dtype == np.uint16 and out.dtype == np.float32):
+    types_fit = x.dtype == np.uint16 and y.dtype == np.uint16 and out.dtype == np.float32
+    if not types_fit:
         raise ValueError(f"types {x.dtype} x {y.dtype} -> {out.dtype}")
     if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
         if not add:

@@ -314,7 +314,8 @@ def read_pdparams(path: Path) -> Weights:
     with refusing_damage(path, "paddle.save"):
         with open(path, "rb") as file:
             state = load(file, path)
-        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        is_state_dict = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+        if not is_state_dict:
             raise ValueError("no dict of names")
     state.pop("StructuredToParameterName@@", None)  # Paddle's internal names
     arrays: dict[str, Array] = {}

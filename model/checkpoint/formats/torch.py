@@ -74,8 +74,10 @@ def _referenced_storage(reference: Any) -> _Storage:
     Raises:
         ValueError: the tuple is of another kind, or of a part of a storage, as very old files have it.
     """
-    kind, dtype, key, _device, count, *part = reference  # `part`: in files before torch 1.6, or none
-    if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(part):
+    kind, dtype, key, _device, count, *part = reference
+    is_storage = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
+    is_part = any(part)  # files before torch 1.6 have a last element, which is None for a whole storage
+    if not is_storage or is_part:
         raise ValueError("a reference to something that is no storage")
     return _Storage(dtype, key, int(count))
 
@@ -96,8 +98,9 @@ _STAND_INS: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _rebuilt_view,
     "torch._utils._rebuild_tensor_v2": _rebuilt_view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-    "torch.Size": lambda sizes: pickles.sizes_of(sizes),
-    "argparse.Namespace": lambda: pickles.Attributes(),  # fairseq keeps the flags of a run beside its weights
+    "torch.Size": pickles.sizes_of,
+    # fairseq keeps the flags of a run beside its weights. The lambda takes no dict, which it would copy.
+    "argparse.Namespace": lambda: pickles.Attributes(),
     **{f"torch.{name}Storage": np.dtype(code) for name, code in _DTYPES.items()},
 }
 

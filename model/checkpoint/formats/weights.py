@@ -77,7 +77,8 @@ def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarra
     if array.size == 0 or array.dtype.kind != "f":
         return array
     # A NaN makes the minimum and the maximum NaN. Neither needs a copy, as `np.isfinite(array)` would.
-    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+    is_finite = np.isfinite(array.min()) and np.isfinite(array.max())
+    if not is_finite:
         raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); use others")
     return array
 
