@@ -93,6 +93,7 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
         return encode(model, tokenizer.sentences(sentences, LONGEST))
 
     def vectors_of_file(path: Path) -> np.ndarray:
+        """The vectors of the lines of a file, in lower case like the corpus: [L + 1, N, H]."""
         lines = [line.lower() for line in Sentences(path).texts()]
         return vectors(tokenizer.encode_batch(lines))
 

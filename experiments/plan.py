@@ -146,6 +146,7 @@ class StudyPlan:
             # Not the seed of the start: with that the model would read the same text again.
             flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
         for key, value in model.flags.items():
+            # A command line gives lists and mappings as JSON.
             flags[key] = json.dumps(value) if isinstance(value, list | dict) else value
         if model.steps_as:
             flags["optimizer.steps"] = self.steps(model.steps_as, seed)

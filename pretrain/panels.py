@@ -1,7 +1,6 @@
 """Draws the attention masks of sentences (paper Figures 2 and 4) from the batch that training would use."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -132,7 +131,7 @@ class _Painter(NamedTuple):
         order: np.ndarray,
         mask: np.ndarray,
         predicted: Mapping[int, str],
-        pseudo_tokens: Mapping[int, str] = MappingProxyType({}),
+        pseudo_tokens: Mapping[int, str] | None = None,
     ) -> Panel:
         """The panel of T packed tokens.
 
@@ -140,16 +139,18 @@ class _Painter(NamedTuple):
             order: int64 [T], the packed tokens in the order in which they are drawn.
             mask: bool [T, T], in that order.
             predicted: index of a packed token -> the token that must be predicted there.
-            pseudo_tokens: index of a packed token -> what is drawn in its place.
+            pseudo_tokens: index of a packed token -> what is drawn in its place; None: nothing is.
         """
         tokens = self.tokenizer.convert_ids_to_tokens(packed.input_ids.tolist())
+        replacements = pseudo_tokens or {}
         languages = []
         for language in packed.language_ids[order].tolist():
             languages.append("" if language == NO_LANGUAGE else self.languages[language])
-        first_separator = int(np.argmax(packed.input_ids[order] == self.tokenizer.sep_id))
+        is_separator = packed.input_ids[order] == self.tokenizer.sep_id  # bool [T]
+        first_separator = int(np.argmax(is_separator))  # the place of the first True
         return Panel(
             title,
-            tokens=[pseudo_tokens.get(index, tokens[index]) for index in order.tolist()],
+            tokens=[replacements.get(index, tokens[index]) for index in order.tolist()],
             predicted=[predicted.get(index, "") for index in order.tolist()],
             positions=packed.position_ids[order].tolist(),
             languages=languages,

@@ -142,7 +142,7 @@ class CorpusBuild:
         pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
         for work in self.works:
             kind, name = work.stream.folder.split("/")  # "mono/en", "parallel/de-en"
-            manifest[kind][name] = _entry(work, manifest["files"], pieces)
+            manifest[kind][name] = _entry(work, manifest["files"], pieces)  # adds to the files and the pieces
         for language, counts in sorted(pieces.items()):
             file = f"pieces/{language}.npy"
             manifest["pieces"][language] = file
@@ -171,17 +171,17 @@ class CorpusBuild:
             UserError: bad input, or a source without a line of text.
         """
         total_bytes = 0
-        waiting: dict[SourceKey, TextSource] = {}
+        waiting: dict[SourceKey, TextSource] = {}  # the sources that the stage has not done
         for work in self.works:
             for source_number, source in enumerate(work.stream.sources):
                 total_bytes += source.size
                 if not work.counts_file(stage, source_number).exists():
                     waiting[work.number, source_number] = source
-        waiting_bytes = sum(source.size for source in waiting.values())
+        done_bytes = total_bytes - sum(source.size for source in waiting.values())
         # The results of units come in any order. Once those of a source are complete, its counts are written,
         # and a build that is continued does not read it again.
         counts: dict[SourceKey, _SourceCounts] = defaultdict(_SourceCounts)
-        progress = Progress(total_bytes, description, initial=total_bytes - waiting_bytes, unit="bytes")
+        progress = Progress(total_bytes, description, initial=done_bytes, unit="bytes")
         with closing(progress):
             for unit, unit_counts in self.workers.run(function, self._unit_tasks(waiting)):
                 progress.update(unit.bytes_read)

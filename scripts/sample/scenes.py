@@ -175,9 +175,9 @@ def _relations_of_things(premise: Scene, hypothesis: Scene) -> set[str]:
     if not _covers(hypothesis.noun, premise.noun):
         premise_is_more_general = _covers(premise.noun, hypothesis.noun)
         relations.add("neutral" if premise_is_more_general else "contradiction")
-    is_size_and_colour = (premise.attribute in SIZES) != (hypothesis.attribute in SIZES)
-    if premise.attribute and hypothesis.attribute and is_size_and_colour:
-        relations.add("neutral")  # what is red may be big
+    only_one_is_a_size = (premise.attribute in SIZES) != (hypothesis.attribute in SIZES)
+    if premise.attribute and hypothesis.attribute and only_one_is_a_size:
+        relations.add("neutral")  # the other one is a colour, and what is red may be big
     else:
         relations.add(_detail(premise.attribute, hypothesis.attribute))
     return relations
