@@ -77,15 +77,15 @@ def test_every_fault_comes_as_often():
 
 def test_a_fault_that_comes_too_late_is_drawn_again(tmp_path, monkeypatch):
     """Such a round would test no resume."""
-    results = [False, False, True]
+    results = [False, False, True]  # whether the fault comes in time, of each attempt
     monkeypatch.setattr(chaos, "strike", lambda training, fault, draw: results.pop(0))
     training = Training(KIND, tmp_path / "round")
-    fault = Fault(lambda training, draw: True, 0)
-    chaos.strike_in_time(training, fault, "1/1")
+    fault = Fault(strike=lambda training, draw: True, code=0)  # `chaos.strike` would use it
+    chaos.strike_in_time(training, fault, seed="1/1")
     assert results == []
     monkeypatch.setattr(chaos, "strike", lambda training, fault, draw: False)
     with pytest.raises(Failed, match="it ended 5 times before the fault"):
-        chaos.strike_in_time(Training(KIND, tmp_path / "other"), fault, "1/2")
+        chaos.strike_in_time(Training(KIND, tmp_path / "other"), fault, seed="1/2")
 
 
 def made_by_hand(folder: Path, starts: list[str], weights: bytes = b"weights") -> Training:

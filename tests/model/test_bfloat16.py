@@ -51,7 +51,8 @@ def seed():
 def batch() -> TokenBatch:
     """Four sequences of 12, 7, 12 and 3 tokens."""
     ids = np.random.default_rng(0).integers(4, 300, [4, 12])
-    ids[1, 7:] = ids[3, 3:] = CONFIG.pad_token_id
+    ids[1, 7:] = CONFIG.pad_token_id
+    ids[3, 3:] = CONFIG.pad_token_id
     return upload(TokenBatch.from_padded(ids, CONFIG.pad_token_id))
 
 

@@ -151,9 +151,10 @@ def test_dropout_adds_the_residual():
 
 
 def test_each_part_of_a_large_tensor_has_its_own_dropout(monkeypatch):
-    monkeypatch.setattr("model.cpu.dropout.PART_SIZE", 100)  # numbers of a part
-    first, second = draw_dropout_mask([2, 100], 0.5).stays
-    assert not np.array_equal(first, second)
+    """A part has 100 numbers, as many as a row."""
+    monkeypatch.setattr("model.cpu.dropout.PART_SIZE", 100)
+    first_row, second_row = draw_dropout_mask([2, 100], 0.5).stays
+    assert not np.array_equal(first_row, second_row)
 
 
 def test_dropout_follows_paddles_generator():

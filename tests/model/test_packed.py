@@ -64,6 +64,7 @@ def assert_equal_gradients(arrays: dict, expected: dict) -> None:
 
 
 def random(*shape: int) -> paddle.Tensor:
+    """Random numbers, the same for each call with a shape."""
     return paddle.to_tensor(np.random.default_rng(2).standard_normal(shape))
 
 
@@ -238,6 +239,10 @@ def test_the_stand_in_takes_what_flashmask_takes():
     ],
 )
 def test_the_mask_of_a_device(monkeypatch, on_gpu, capability, autocast, expected):
+    """FlashMask needs half precision and a GPU of capability 8.0 or higher on which it works.
+
+    Plain kernels have padded groups on every device.
+    """
     monkeypatch.setattr(device, "on_gpu", lambda: on_gpu)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)

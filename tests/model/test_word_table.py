@@ -15,6 +15,7 @@ COUNT = 9  # positions that are predicted
 
 @pytest.fixture(autouse=True)
 def float64(monkeypatch):
+    """New tensors are float64. Losses are computed in several chunks, and the table in several blocks."""
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     # A chunk has the logits of four of the nine positions, so that the last one has one.

@@ -23,7 +23,7 @@ ARCHIVES = [end for end in PACKERS if end]
 def units_of(path, unit_bytes=1000):
     """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
-    return list(read_units(0, 0, stream.sources[0], unit_bytes))
+    return list(read_units(stream=0, number=0, source=stream.sources[0], unit_bytes=unit_bytes))
 
 
 class AllLines(NamedTuple):
@@ -44,7 +44,8 @@ def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> AllLines:
     empty = 0
     score = 0
     for source in stream.sources:
-        for unit in read_units(0, 0, source, unit_bytes, form.documents == "blank"):
+        units = read_units(0, 0, source, unit_bytes, blank_lines=form.documents == "blank")
+        for unit in units:
             lines = read_lines(unit, source, stream.languages, form)
             for side, lines_of_side in zip(sides, lines.sides):
                 side += lines_of_side

@@ -97,7 +97,7 @@ def test_from_xlm_r(tokenizer, tmp_path):
     assert same(weights, started(tokenizer), "pooler.")
 
 
-def test_a_head_that_is_not_there(refused, trained, tmp_path, tokenizer):
+def test_a_head_that_is_not_there(refused, trained):
     line = refused(init__encoder=str(trained / "encoder"), init__lm_head="encoder")
     assert f"init.lm_head: {trained / 'encoder'} has no masked-LM head" in line
     assert "use init.lm_head fresh with init.lm_head_warmup_steps" in line

@@ -21,7 +21,7 @@ def encoder_of(weights: dict) -> dict:
     return {name: value for name, value in weights.items() if name.startswith(prefixes)}
 
 
-def test_a_fresh_head_is_trained_alone_first(pretrain, monkeypatch):
+def test_a_fresh_head_is_trained_alone_first(pretrain):
     """For four steps: checkpoints after 2, 4 and 6 steps tell what has changed."""
     warm_up = {"init__lm_head_warmup_steps": 4, "init__lm_head_learning_rate": 0.02}
     out = pretrain(**warm_up, run__save_steps=2, run__keep_checkpoints=9, run__log_steps=1)

@@ -64,6 +64,7 @@ def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, mon
 
 
 def test_the_lock_ends_with_the_work(tmp_path):
+    """Until then it is refused to this process, too. A process may have locks of several folders."""
     with only_run_in(tmp_path), only_run_in(tmp_path / "other"):
         for _ in range(2):  # a refused run does not release the lock
             with pytest.raises(UserError), only_run_in(tmp_path):

@@ -65,6 +65,7 @@ def files_of(model: ErnieMModel, step: int) -> ModelFiles:
 
 @pytest.fixture
 def folder(tmp_path):
+    """A run folder that is not there yet, and will keep two steps."""
     return RunFolder(tmp_path / "out", RULES, keep_checkpoints=2)
 
 
@@ -103,14 +104,15 @@ def test_another_identity_is_named(folder, save):
     assert "(younger: 0 -> 1)" in refusal(lambda: folder.resume({**IDENTITY, "younger": 1}))
 
 
-def test_a_state_of_another_program_is_refused(folder, save, model):
+def test_a_state_of_another_program_is_refused(folder, model):
     folder.save_step(2, files_of(model, 2), {"settings": {}}, part=0, parts=1)
     assert "step_2: the training_state there is of another program or version" in refusal(
         lambda: folder.resume(IDENTITY)
     )
 
 
-def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path, caplog):
+def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path):
+    """`resume_from` names it. A run goes on from it only if its own folder has no step."""
     save(folder, 2)
     save(folder, 4)
     second = RunFolder(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
@@ -187,7 +189,7 @@ def test_a_claimed_folder(folder, save):
         assert f"left no run.json there; {WAYS_OUT}" in refusal(lambda: folder.claim(IDENTITY))
 
 
-def test_overwriting(folder, save, model):
+def test_overwriting(folder, save):
     """What a run leaves is removed, with the rest of a killed process; a file of the user stays."""
     save(folder, 2)
     for name in ("run.json", "notes.txt"):

@@ -277,7 +277,7 @@ def test_help(monkeypatch, capsys):
 @pytest.mark.parametrize("program, shows", [("run_mrc.py", True), ("run_classifier.py", False)])
 def test_help_omits_what_only_other_commands_read(monkeypatch, program, shows):
     monkeypatch.setattr("sys.argv", [program])
-    assert ("--doc_stride" in help_text(Flags, "", "")) is shows
+    assert ("--doc_stride" in help_text(Flags, form="", description="")) is shows
 
 
 def test_arguments_without_names():
