@@ -16,7 +16,7 @@ def flashmask(
     """Make a stand-in for `paddle.nn.functional.flashmask_attention`, by default a right one.
 
     Args:
-        rows_too_far: so many rows too many after its sequence see a column.
+        rows_too_far: so many rows behind the last one that may see a column see it, too.
         swapped: whether start and end are taken for each other.
         drops: whether it has dropout.
         drops_anew: whether the backward pass has a dropout mask of its own.

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import paddle
 import pytest
-from paddle import nn
 
 from model import device, layers
 from model.heads import SpanClassifier
@@ -169,4 +168,3 @@ def test_equal_weights_in_all_types():
     double = toys.make_model("float64").parameters()
     for parameter, exact in zip(single, double, strict=True):
         assert (parameter.numpy() == exact.astype("float32").numpy()).all()
-    assert isinstance(toys.task_models("float32")["spans"], nn.Layer)

@@ -90,12 +90,13 @@ def test_layer_norm(spread):
     weight = paddle.randn([3, 5, 8])
     expected = value_and_gradients(plain, x, weight, plain.weight, plain.bias)
     arrays = value_and_gradients(layer, x, weight, layer.weight, layer.bias)
-    # The gradient of x, which comes after the value, grows as 1 / spread, up to 1 / sqrt(epsilon).
+    # The gradient of x, which comes after the value, grows as 1 / spread, up to 1 / sqrt(epsilon). So it is
+    # compared relative to its largest number.
     scale = max(1.0, np.abs(expected[1]).max())
     expected[1] /= scale
     arrays[1] /= scale
-    for a, b in zip(expected, arrays, strict=True):
-        assert np.abs(a - b).max() < TOLERANCE
+    for expected_array, array in zip(expected, arrays, strict=True):
+        assert np.abs(array - expected_array).max() < TOLERANCE
 
 
 def test_gelu():
