@@ -140,6 +140,7 @@ def test_small_takes_its_weights_where_they_are(arguments, folder):
 
 
 def test_any_flag_can_be_overridden_or_taken_back(arguments):
+    """An empty value takes a flag of the recipe back. The vocabulary goes with the recipe's piece model."""
     changed = ["--epoch", "1", "--piece_model_path", "a b.model", "--init_pretraining_params", ""]
     line = arguments(f"base/xnli_{TRANSFER}", *changed, NPROC="2")
     assert line[:5] == ["--recipe_devices", "2", "--nproc_per_node", "2", "run_classifier.py"]

@@ -70,7 +70,7 @@ def stopped(classify, tmp_path, monkeypatch):
                 classify(**flags)
             except SystemExit as ended:
                 return ended.code
-        return 0
+        return 0  # the command has returned, as a process does that ends with 0
 
     return call
 
@@ -166,7 +166,10 @@ def test_seeds_whose_files_have_other_paths(classify, toy_folder, tmp_path):
     # Seed 1 stays finished, and seed 2 is run again.
     for name in ("selected.json", "best", "step_2", "step_4", "step_6"):
         path = tmp_path / "out" / "seed_2" / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     again = classify(dev_set="data/dev.%s.tsv", **seeds)
     assert again["tables"][0]["seeds"] == straight["tables"][0]["seeds"]
 

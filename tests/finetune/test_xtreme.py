@@ -181,7 +181,7 @@ def chunks(tags: list[str]) -> set:
     last_type = ""
     for place, tag in enumerate([*tags, "O"]):
         prefix = tag[0]
-        type_ = tag[1:].split("-", 1)[-1] or "_"
+        type_ = tag[1:].split("-", 1)[-1] or "_"  # of B-PER "PER", of NOUN "OUN", of X "_"
         ends = [
             last_prefix in ("E", "S"),
             last_prefix == "B" and prefix in ("B", "S", "O"),

@@ -123,6 +123,7 @@ def test_a_model_without_means(models):
 
 def test_means_of_another_model(models, tmp_path):
     folder = shutil.copytree(models / "encode", tmp_path / "model")
+    # Means of 8 numbers; this model has vectors of 32.
     safetensors.write(folder / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     with pytest.raises(UserError, match="it belongs to a model of another shape"):
         ernie_m.load(folder).encode(TEXTS, centre=True)
@@ -179,6 +180,7 @@ def test_encode_vector_centres_on_the_model_or_on_files(folder, models, tmp_path
     np.testing.assert_allclose(vectors, plain - file_means[nearest(plain, file_means)], atol=1e-5)
     out = {"output_dir": tmp_path / "out"}
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
+    # Means of 8 numbers; this model has vectors of 32.
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     mistakes = [
         ({"vectors": "official"}, "--centre_on needs one vector per text"),

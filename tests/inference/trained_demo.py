@@ -65,6 +65,7 @@ PICTURES = {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A browser that shows the page of the demo's command; `address` is the server's."""
+    # The command that the demo prints, with the folder that DEMO names.
     words = shlex.split(demo.serving_command().replace(str(demo.OUTPUT), DEMO))
     flags = words[words.index("--serve") + 1 :]
     with (

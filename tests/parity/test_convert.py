@@ -13,6 +13,7 @@ import convert
 from model.checkpoint.formats import tables
 from model.checkpoint.formats import torch as torch_file
 from model.checkpoint.read import open_checkpoint
+from reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, weights
 
@@ -128,6 +129,7 @@ def test_a_file_of_fairseq_that_torch_saved(tmp_path, zipped, fused):
 
 
 def test_views_and_shared_storages_of_torch(tmp_path):
+    """Each tensor is read with its own shape and numbers, though all share one storage in the file."""
     base = torch.arange(24.0).reshape(4, 6)
     views = {
         "base": base,
@@ -148,8 +150,6 @@ def test_views_and_shared_storages_of_torch(tmp_path):
 
 def test_the_tokenizers_have_our_ids(tmp_path, data_dir):
     """The files are taken by the tokenizers of both libraries, with our ids for pieces and special tokens."""
-    from reader.tokenization import Tokenizer
-
     pieces = data_dir / "vocab/xnli15-32k.model"
     tokenizer = Tokenizer(piece_model_path=pieces)
     for target in ("paddlenlp", "huggingface", "xlm-roberta"):

@@ -77,8 +77,10 @@ def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
 
 def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):
     corpus = Corpus(path)
-    english = [line for document in DOCUMENTS for line in document] + [pair[0] for pair in PAIRS]
-    for language, lines in {"en": english, "de": [pair[1] for pair in PAIRS]}.items():
+    lines_of_documents = [line for document in DOCUMENTS for line in document]
+    english = lines_of_documents + [source for source, _ in PAIRS]
+    german = [target for _, target in PAIRS]
+    for language, lines in {"en": english, "de": german}.items():
         ids = np.concatenate(tokenizer.encode_batch(lines))
         expected = np.bincount(ids, minlength=tokenizer.vocab_size)
         np.testing.assert_array_equal(corpus.piece_counts(language), expected)
@@ -123,7 +125,8 @@ def test_a_file_that_is_cut_altered_or_missing(copy, name):
     file.write_bytes(content[:-1])
     with pytest.raises(UserError, match=f"{name}: {len(content) - 1} bytes where .* {len(content)}"):
         Corpus(copy)
-    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    altered_byte = content[-1] ^ 1
+    file.write_bytes(content[:-1] + bytes([altered_byte]))
     Corpus(copy)  # the sizes are right
     with pytest.raises(UserError, match=f"{name}: its SHA-256 is not the manifest's"):
         Corpus(copy, verify=True)
