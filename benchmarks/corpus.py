@@ -79,6 +79,7 @@ def tokenizers(folder: Path, args: Namespace) -> None:
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         pool.starmap(write_ids, arguments, chunksize=1)
+        # The processes must have ended, because `tell_with_children` sees no others.
         pool.close()
         pool.join()
     tell_with_children(time.perf_counter() - start)

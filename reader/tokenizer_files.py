@@ -45,7 +45,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     Raises:
         UserError: the file is missing or malformed, or one of the five special tokens is missing.
     """
-    content = read_bytes(path, advice="; see --vocab_path")
+    content = read_bytes(path, ending="; see --vocab_path")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
     for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):

@@ -37,7 +37,9 @@ def check_wheel() -> None:
     if not architectures:
         return
     major, minor = capability()
-    if 10 * major + minor in architectures or 10 * major in architectures:
+    own = 10 * major + minor
+    base = 10 * major  # X.0
+    if own in architectures or base in architectures:
         return
     compiled = ", ".join(f"{number // 10}.{number % 10}" for number in architectures)
     raise UserError(

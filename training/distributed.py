@@ -146,10 +146,10 @@ def sum_and_read(values: "Tensor", numbers: Sequence[float]) -> list[float]:
     import paddle.distributed as dist
 
     # `full` for equal numbers that follow each other: an upload would wait for the device, too.
-    parts = [
-        paddle.full([len(list(equal_numbers))], number, "float64")
-        for number, equal_numbers in itertools.groupby(numbers)
-    ]
+    parts = []
+    for number, equal_numbers in itertools.groupby(numbers):
+        count = len(list(equal_numbers))
+        parts.append(paddle.full([count], number, "float64"))
     total = paddle.concat([values, *parts])
     dist.all_reduce(total)
     return total.tolist()

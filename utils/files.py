@@ -23,33 +23,33 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     """The value in a JSON file. A byte order mark at the start is skipped.
 
     Args:
-        advice: the end of an error: what the file should hold, or what to do.
+        advice: the last part of an error: what the file should hold, or what to do.
 
     Raises:
         UserError: the file is unreadable, empty, not UTF-8 or not JSON; names the file, line and column.
     """
-    advice = f"; {advice}" if advice else ""
-    data = read_bytes(path, advice)
+    ending = f"; {advice}" if advice else ""
+    data = read_bytes(path, ending)
     if not data.strip():
-        raise UserError(f"{path}: the file is empty{advice}")
+        raise UserError(f"{path}: the file is empty{ending}")
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){advice}") from error
+        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){ending}") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{path}, {place}: not JSON ({error.msg}){advice}") from error
+        raise UserError(f"{path}, {place}: not JSON ({error.msg}){ending}") from error
     except RecursionError as error:
-        raise UserError(f"{path}: not JSON (nested too deeply){advice}") from error
+        raise UserError(f"{path}: not JSON (nested too deeply){ending}") from error
     except ValueError as error:
-        raise UserError(f"{path}: not JSON (a number of thousands of digits){advice}") from error
+        raise UserError(f"{path}: not JSON (a number of thousands of digits){ending}") from error
 
 
-def read_bytes(path: str | os.PathLike, advice: str = "", limit: int = -1) -> bytes:
+def read_bytes(path: str | os.PathLike, ending: str = "", limit: int = -1) -> bytes:
     """Read a file.
 
     Args:
-        advice: the end of an error.
+        ending: the end of an error, such as "; see --vocab_path".
         limit: read this many bytes at most; -1: all. A device such as /dev/zero has no end.
 
     Raises:
@@ -59,7 +59,7 @@ def read_bytes(path: str | os.PathLike, advice: str = "", limit: int = -1) -> by
         with open(path, "rb") as file:
             return file.read(limit)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}){advice}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
 
 
 def sha256_of(path: str | os.PathLike) -> str:
