@@ -99,6 +99,7 @@ def read_texts(folder: Path) -> list[str]:
 
 
 def ours(folder: Path, args: Namespace) -> None:
+    """The tokenizer of this project, on all cores."""
     from reader.tokenization import Tokenizer
 
     tokenizer = Tokenizer(piece_model_path=folder / PIECE_MODEL)
@@ -118,6 +119,7 @@ def tokenizers_rust(folder: Path, args: Namespace) -> None:
 
 
 def paddlenlp_ernie_m(folder: Path, args: Namespace) -> None:
+    """PaddleNLP's tokenizer of ERNIE-M, text by text."""
     from paddlenlp.transformers import ErnieMTokenizer
 
     tokenizer = ErnieMTokenizer.from_pretrained(str(folder / ERNIE_M))

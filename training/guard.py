@@ -112,9 +112,9 @@ class StopSignal:
         os.close(self._reading_end)
         os.close(self._writing_end)
         if self.received:
-            # The process is about to end, and a further signal must not change its exit code. The handler is
-            # a function that does nothing, because child processes would inherit SIG_IGN. At its end Python
-            # removes handlers that are functions, so from `atexit` on the signal is ignored.
+            # The process is about to end, and a further SIGTERM or SIGHUP must not change its exit code. The
+            # handler is a function that does nothing, because child processes would inherit SIG_IGN. At its
+            # end Python removes handlers that are functions, so from `atexit` on the signal is ignored.
             for number in self._signals:
                 if number != signal.SIGINT:
                     signal.signal(number, lambda *_: None)

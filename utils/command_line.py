@@ -183,7 +183,7 @@ def yaml_form(option: Option, text: str) -> Any:
 def official_form(option: Option, text: str) -> Any:
     """The value of a text on a command line of the official scripts.
 
-    A text that has no value of the option's type is returned as it is; `accept` refuses it.
+    Other texts are returned as they are: `accept` turns them into numbers, or refuses them.
     """
     if option.kind is bool:
         return OFFICIAL_BOOLEANS.get(text.lower(), text)
