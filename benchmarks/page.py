@@ -66,8 +66,9 @@ def main() -> None:
         print(f"{name}: {rows[name]['title']}", flush=True)
         rows[name] |= measure(rows[name]["command"])
         rows[name] |= facts
+        write_page(args.docs, rows)  # after each row, so that an interruption loses none
+    if not names:
         write_page(args.docs, rows)
-    write_page(args.docs, rows)
 
 
 def measure(command: str) -> dict[str, Any]:
