@@ -32,7 +32,7 @@ def stepping(gpu, monkeypatch):
         monkeypatch.setattr(step, "xnli_step", xnli_step)
         monkeypatch.setattr(step, "profiled", profiled)
         monkeypatch.setattr(step, "classifier_engine", lambda quick, amp: None)
-        monkeypatch.setattr(step, "phases_of", lambda engine, kernels_of_step: {})
+        monkeypatch.setattr(step, "phases_of", lambda engine, step_kernels: {})
 
     return plant
 
@@ -80,7 +80,7 @@ def test_the_phases_of_a_step(monkeypatch):
 
     monkeypatch.setattr(paddle.device, "synchronize", lambda: None)
     monkeypatch.setattr(step, "_count_kernels", count_kernels)
-    phases = step.phases_of(step.classifier_engine(True, "none"), kernels_of_step=100)
+    phases = step.phases_of(step.classifier_engine(True, "none"), step_kernels=100)
     counts = {name: phase.kernels for name, phase in phases.items()}
     assert counts == {"forward": 30, "backward": 50, "update": 20}
 
