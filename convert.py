@@ -168,7 +168,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE[,FILE]",
         help="keep only the part of the vocabulary that these text files need",
     )
-    add("--min_count", type=int, default=1, help="keep only pieces that are so often in the text (1)")
+    add(
+        "--min_count",
+        type=int,
+        default=1,
+        help="keep only pieces that are in the text at least this often (1)",
+    )
     add("--fallback_of", metavar="FILE", help="with --keep_pieces_of: say how much of this text changes")
     add(
         "--head",

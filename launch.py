@@ -182,8 +182,8 @@ def keep_total_batch(
     recipe_total = recipe_size * recipe_devices
     if total == recipe_total:
         return tuple(script), f"{line} (the recipe is for {recipe_devices} devices)"
-    advice = ways_to_total(recipe_size, recipe_devices, batch_size, processes)
-    return tuple(script), f"warning: {line}, but {recipe_total} in the recipe, as with {advice}"
+    flags_for_total = ways_to_total(recipe_size, recipe_devices, batch_size, processes)
+    return tuple(script), f"warning: {line}, but {recipe_total} in the recipe, as with {flags_for_total}"
 
 
 def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, processes: int) -> str:
@@ -201,9 +201,9 @@ def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, proces
 
 def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
     """A line for the log: why a recipe leaves GPUs idle, and the flags that use all with the same batch."""
-    batch_size = batch_sizes(script)[0]
+    recipe_size = batch_sizes(script)[0]
     reason = f"{recipe_devices} of {gpus} GPUs, because the recipe is for {recipe_devices} devices"
-    per_gpu, remainder = divmod(batch_size * recipe_devices, gpus)
+    per_gpu, remainder = divmod(recipe_size * recipe_devices, gpus)
     if remainder:  # no batch size of all GPUs gives the same total
         return reason
     return f"{reason}; NPROC={gpus} and --batch_size {per_gpu} use all with the same total"

@@ -88,8 +88,8 @@ def contenders_table(result: Mapping[str, Any]) -> str:
         label = row["label"]
         if row["precision"] != FLOAT32:
             label += " (another precision)"
-        times = ""
+        our_factor = ""
         if name in result.get("ratio_to_peer", {}):
-            times = f"{result['ratio_to_peer'][name]:.2f} times"
-        lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", times])
+            our_factor = f"{result['ratio_to_peer'][name]:.2f} times"
+        lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", our_factor])
     return in_markdown(lines)

@@ -195,7 +195,7 @@ def parts_of(row: Mapping[str, Any]) -> list[str]:
 def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     """The line of one row in the first table.
 
-    Ratios were measured in turns, but speeds at different times, so a column never compares two speeds.
+    Rows are compared by their ratios, which were measured in turns; the speeds are of different times.
     """
     contenders = result["contenders"]
     ratios = result["ratio_to_peer"]
@@ -207,7 +207,7 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     as_installed = [ratio for name, ratio in ratios.items() if not contenders[name]["tuned"]]
     in_any_precision = ""
     if any(row["precision"] != FLOAT32 for row in contenders.values()):
-        # The ratios are those to ours in float32.
+        # The ratios are those of ours in float32; in its fastest precision ours is `gain` times as fast.
         gain = fastest / fastest_in_float32
         in_any_precision = f"{min(ratios.values()) * gain:.2f}"
     return [

@@ -35,7 +35,7 @@ def identity_of(
     return {
         "task": task,
         **deciding(flags),  # the flags that decide what is learned
-        "random_seed": list(flags.seeds),
+        "random_seed": list(flags.seeds),  # in place of the flag, which is None where the default is taken
         **more,
         "weights": _weights_of(flags, starts),
         "model": config.to_dict(),

@@ -169,7 +169,9 @@ class SupervisedTask:
         tokenizer: Tokenizer,
         config: ErnieMConfig,
     ) -> None:
-        """Read and check the files that the flags name. A task that predicts single inputs is not opened.
+        """Read and check the files that the flags name. Training on files begins with this.
+
+        A task that only predicts single inputs, as `predict.py` does, has no files and skips it.
 
         Args:
             start: the weights that the flags name; None: random ones.

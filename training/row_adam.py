@@ -62,12 +62,12 @@ class RowsWithMomentsOnGpu:
                 place.
         """
         updated = nonzero(self._running_count, count)  # [R], the rows that have moments, ascending
-        # The gradient of each of them, and behind them a row for the gradients of no word: V is larger than
-        # every row, so its place is R.
+        # The place of each gradient among them. A row V, of no word, is larger than all and gets R.
         places = paddle.searchsorted(updated, rows)  # [n], 0 .. R
-        padded = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)  # [R + 1, H]
-        paddle.index_add_(padded, places, 0, gradient)
+        # The sum of the gradients of each updated row; the last row takes those of no word.
+        sums = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)  # [R + 1, H]
+        paddle.index_add_(sums, places, 0, gradient)
         parts = [paddle.gather(table, updated) for table in tables]  # [R, H] each
-        adam(*parts, padded[:count])
+        adam(*parts, sums[:count])
         for table, part in zip(tables, parts, strict=True):
             paddle.scatter_(table, updated, part, overwrite=True)

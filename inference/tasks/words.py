@@ -193,6 +193,7 @@ class ProbeTranslation(MaskedLmTask):
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
         languages = [request.language for request in requests]
+        # Only placeholders carry a language, which is the wanted one; that of a text itself is not used.
         texts = [Text(np.asarray(request.ids, np.int64), request.language) for request in requests]
         # The objective takes a generator for each text, to mask it in the second stage, which is not run.
         rngs = [generator(seed=0, step=0, index=number) for number in range(len(texts))]

@@ -57,6 +57,11 @@ class CorpusBuild:
     workers: LocalWorkers
     tokenizer: Tokenizer
 
+    @property
+    def output(self) -> Path:
+        """The folder of the corpus, which all works share."""
+        return self.works[0].output
+
     def scan(self) -> None:
         """Read all text: count lines and documents, hash what is needed to find duplicates.
 
@@ -97,7 +102,7 @@ class CorpusBuild:
     def tokenize(self) -> None:
         """Read all text again and cut every unit into ids."""
         # Workers read the vocabulary from the corpus, and so does training later.
-        output = self.works[0].output
+        output = self.output
         model_name, vocab_name = VOCABULARY_FILES
         with atomic_file(output / model_name) as file:
             file.write(self.tokenizer.piece_model_path.read_bytes())
@@ -127,7 +132,7 @@ class CorpusBuild:
         Raises:
             UserError: the filters left nothing of a stream.
         """
-        output = self.works[0].output
+        output = self.output
         vocab_size = self.tokenizer.vocab_size
         manifest: dict[str, Any] = {
             "format": FORMAT,

@@ -254,12 +254,12 @@ def _find_files(path: Any) -> list[str]:
     """
     path = expand(path)
     if os.path.isdir(path):
-        names = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
+        paths = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
     elif os.path.exists(path):
-        names = [path]
+        paths = [path]
     else:
-        names = glob.glob(path, recursive=True)
-    files = sorted(name for name in names if not os.path.isdir(name))
+        paths = glob.glob(path, recursive=True)
+    files = sorted(path for path in paths if not os.path.isdir(path))
     if not files:
         raise UserError(f"{path}: no file matches" if "*" in path else f"{path}: no such file")
     return files

@@ -48,10 +48,10 @@ def work(folder: Path, stage: int) -> None:
     results: dict[str, Any] = {"losses": losses_of(stage), "skipped": overflow_on_process_1(stage)}
     if device.on_gpu():
         results["GB/s"] = sum_speed()
-    engine = toys.engine_of("float64", stage=stage)
+    engine = toys.engine_of("float64", stage=stage)  # made by both processes, which exchange its weights
     if distributed.is_main():
         (folder / RESULTS).write_text(json.dumps(results))
-    toys.train(engine, "mmlm", last=1)
+    toys.train(engine, "mmlm", last=1)  # so that process 1 dies in the middle of a training
     if not distributed.is_main():
         os.kill(os.getpid(), signal.SIGKILL)
     toys.train(engine, "mmlm", last=2)  # process 0 waits for process 1 here, until the launcher ends it

@@ -38,6 +38,7 @@ def trained(folder, tmp_path_factory):
 
 @pytest.fixture
 def answer(runner, folder):
+    """answer(**flags): run run_mrc.py on the toy's files; returns results.json."""
     return runner(run_mrc, toy.flags, folder)
 
 

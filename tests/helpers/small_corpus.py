@@ -13,7 +13,6 @@ import sentencepiece
 
 from pretrain.build_corpus import build_corpus
 from pretrain.corpus.options import BuildOptions
-from utils import files
 
 ROOT = Path(__file__).resolve().parents[2]
 # The options of the build with which the tests compare others.
@@ -120,17 +119,17 @@ class Stopped(Exception):
     """The build was stopped by `stop_at`."""
 
 
-def stop_at(monkeypatch, write: int) -> None:
-    """Raise `Stopped` in place of the renaming that completes file number `write`, counted from 0.
+def stop_at(monkeypatch, file_number: int) -> None:
+    """Raise `Stopped` in place of the renaming that completes a file. The number of the file counts from 0.
 
     Earlier files stay, as after a kill.
     """
-    numbers = itertools.count()
+    renamings = itertools.count()
     replace = os.replace
 
     def replace_or_stop(source, target):
-        if next(numbers) == write:
+        if next(renamings) == file_number:
             raise Stopped
         replace(source, target)
 
-    monkeypatch.setattr(files.os, "replace", replace_or_stop)
+    monkeypatch.setattr(os, "replace", replace_or_stop)

@@ -31,14 +31,15 @@ class Example:
 
     def __init__(self, dtype: str):
         paddle.seed(0)
-        self.x = self.trained(paddle.randn([COUNT, SIZE], dtype))
-        self.weight = self.trained(paddle.randn([WORDS, SIZE], dtype))
-        self.bias = self.trained(paddle.randn([WORDS], dtype))
+        self.x = self.with_gradient(paddle.randn([COUNT, SIZE], dtype))
+        self.weight = self.with_gradient(paddle.randn([WORDS, SIZE], dtype))
+        self.bias = self.with_gradient(paddle.randn([WORDS], dtype))
         highest = (paddle.matmul(self.x, self.weight, transpose_y=True) + self.bias).argmax(1)
         self.labels = paddle.where(paddle.arange(COUNT) % 3 == 0, highest, paddle.randint(0, WORDS, [COUNT]))
         self.weights = paddle.linspace(-1.0, 3.0, COUNT).astype(dtype)
 
-    def trained(self, tensor: paddle.Tensor) -> paddle.Tensor:
+    @staticmethod
+    def with_gradient(tensor: paddle.Tensor) -> paddle.Tensor:
         """The tensor, which gets a gradient from now on."""
         tensor.stop_gradient = False
         return tensor

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
+from model.config import NO_LANGUAGE, PAD_POSITION
 from pretrain import attention_mask
 from pretrain.batch import Batch, Packed, Stage1, pack
 from pretrain.btmlm import PseudoTokenGenerator
@@ -128,17 +129,17 @@ class Dense(NamedTuple):
 
 def dense(batch: Packed) -> Dense:
     """The definition of a packed batch: the two sequences of a CAMLM pair become one again."""
-    matrices = _matrices(batch)
-    longest = max(len(tokens) for tokens, _ in matrices)
-    shape = [len(matrices), longest]
+    tokens_and_matrices = _matrices(batch)
+    longest = max(len(tokens) for tokens, _ in tokens_and_matrices)
+    shape = [len(tokens_and_matrices), longest]
     result = Dense(
         input_ids=np.full(shape, PAD),
-        position_ids=np.full(shape, 1),
-        language_ids=np.full(shape, -1),
-        visible=np.zeros([len(matrices), 1, longest, longest], bool),
+        position_ids=np.full(shape, PAD_POSITION),
+        language_ids=np.full(shape, NO_LANGUAGE),
+        visible=np.zeros([len(tokens_and_matrices), 1, longest, longest], bool),
         cells=np.zeros(batch.tokens, np.int64),
     )
-    for row, (tokens, visible) in enumerate(matrices):
+    for row, (tokens, visible) in enumerate(tokens_and_matrices):
         length = len(tokens)
         result.input_ids[row, :length] = batch.input_ids[tokens]
         result.position_ids[row, :length] = batch.position_ids[tokens]

@@ -259,7 +259,7 @@ def test_misaligned_files_are_named(tmp_path, english_lines, german_lines):
     german = write_lines(tmp_path / "x.de", LINES[:german_lines])
     shorter = "en" if english_lines < german_lines else "de"
     lines = min(english_lines, german_lines)
-    message = rf"x\.de: \S*x\.{shorter} has {lines} lines, the other more: not ali"
+    message = rf"x\.de: \S*x\.{shorter} has {lines} lines, the other more: not aligned"
     with pytest.raises(UserError, match=message):
         lines_of(parallel={"en-de": f"{english},{german}"})
 
