@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,11 +103,10 @@ class CorpusBuild:
     def tokenize(self) -> None:
         """Read all text again and cut every unit into ids."""
         # Workers read the vocabulary from the corpus, and so does training later.
-        output = self.output
         model_name, vocab_name = VOCABULARY_FILES
-        with atomic_file(output / model_name) as file:
+        with atomic_file(self.output / model_name) as file:
             file.write(self.tokenizer.piece_model_path.read_bytes())
-        self.tokenizer.write_vocab(output / vocab_name)
+        self.tokenizer.write_vocab(self.output / vocab_name)
         self._run_units(TOKENS, "tokenizing", tokenize_unit)
 
     def write_shards(self) -> None:
@@ -132,7 +132,6 @@ class CorpusBuild:
         Raises:
             UserError: the filters left nothing of a stream.
         """
-        output = self.output
         vocab_size = self.tokenizer.vocab_size
         manifest: dict[str, Any] = {
             "format": FORMAT,
@@ -151,14 +150,14 @@ class CorpusBuild:
         for language, counts in sorted(pieces.items()):
             file = f"pieces/{language}.npy"
             manifest["pieces"][language] = file
-            manifest["files"][file] = write_array(output / file, counts.dtype, len(counts), [counts])
+            manifest["files"][file] = write_array(self.output / file, counts.dtype, len(counts), [counts])
         for file in VOCABULARY_FILES:
-            manifest["files"][file] = describe(output / file)
+            manifest["files"][file] = describe(self.output / file)
         for folder in ("mono", "parallel", "pieces"):  # temporary files of killed workers
-            for path in (output / folder).rglob(".*.tmp-*"):
+            for path in (self.output / folder).rglob(".*.tmp-*"):
                 path.unlink()
-        write_json(output / MANIFEST, manifest)
-        shutil.rmtree(output / WORK, ignore_errors=True)
+        write_json(self.output / MANIFEST, manifest)
+        shutil.rmtree(self.output / WORK, ignore_errors=True)
         return manifest
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> None:
