@@ -75,7 +75,7 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     first_start = start_of_seed[flags.seeds[0]]
     flags = fit_length(flags, first_start)
     if not flags.do_train:
-        flags = vectors_as_trained(flags, first_start)
+        flags = with_recorded_vectors(flags, first_start)
     check_starts(flags, start_of_seed)
     results = {}
     if not flags.do_train:
@@ -135,7 +135,7 @@ def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
     return start_of_seed
 
 
-def vectors_as_trained(flags: RetrievalFlags, checkpoint: Checkpoint | None) -> RetrievalFlags:
+def with_recorded_vectors(flags: RetrievalFlags, checkpoint: Checkpoint | None) -> RetrievalFlags:
     """Take --pooling and --layer from the model's training for retrieval, if there was one.
 
     A flag that was given stays.

@@ -147,7 +147,7 @@ def make_model(
         _check_classifier(flags, task, checkpoint)
         load_from(model, checkpoint)
     else:
-        load_from(model, checkpoint, optional=("pooler.", "classifier."), ignore=("classifier.",))
+        load_from(model, checkpoint, ignore=("classifier.",))  # that of another task may be there
     return model
 
 

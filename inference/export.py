@@ -289,7 +289,7 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
     # All decisions of an input, one after the other: a text has as many tags as tokens.
     equal = np.concatenate([a == b for a, b in zip(decisions_before, decisions_after)])
     change: dict[str, Any] = {"decisions": float(equal.mean())}
-    if check_set.labels is not None:
+    if check_set.labels is not None:  # of a classification, which has one decision for each input
         accuracies = []
         for decisions in (decisions_before, decisions_after):
             is_correct = np.concatenate(decisions) == check_set.labels

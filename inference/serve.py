@@ -131,7 +131,8 @@ def _limit_requests(app: "FastAPI") -> None:
 
     @app.middleware("http")
     async def limit_length(request: Request, answer: Any) -> Any:
-        # The server reads no more of a body than its header says, and nothing if that is "chunked".
+        # With content-length the server reads no more of a body than that says. With transfer-encoding the
+        # body may have any length, so it is refused.
         size = int(request.headers.get("content-length", 0))
         if "transfer-encoding" not in request.headers and size <= LONGEST_BODY:
             return await answer(request)
@@ -143,7 +144,7 @@ def _limit_requests(app: "FastAPI") -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the input, which may be nothing that JSON can hold.
+        # Without the input, which JSON may not be able to hold.
         details = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
         return JSONResponse({"detail": details}, status_code=422)
 

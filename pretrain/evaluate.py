@@ -82,7 +82,7 @@ class Evaluator:
         return [*range(every, last, every), last]
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
-        """Evaluate. The processes share the streams, and the result is the same on all.
+        """Evaluate. The processes share the parts, and the result is the same on all.
 
         Args:
             stop: a request, on any process, breaks the evaluation off on all.
@@ -98,12 +98,12 @@ class Evaluator:
             pseudo-tokens.
         """
         # What to evaluate: the kind, and a language or a pair of languages.
-        streams: list[tuple[str, Any]] = [("mmlm", language) for language in self.mono]
+        parts: list[tuple[str, Any]] = [("mmlm", language) for language in self.mono]
         for pair in self.pairs:
-            streams += [("tlm", pair), ("camlm", pair)]
+            parts += [("tlm", pair), ("camlm", pair)]
             if self.pseudo_token_generator:
-                streams.append(("btmlm", pair))
-            streams.append(("retrieval", pair))
+                parts.append(("btmlm", pair))
+            parts.append(("retrieval", pair))
         model = engine.model
         model.eval()
         self.stop = stop
@@ -111,24 +111,24 @@ class Evaluator:
         world_size = distributed.world_size()
         own_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
         with paddle.no_grad(), engine.autocast():
-            # The processes evaluate `world_size` streams at a time, one on each. In between, all ask whether
+            # The processes evaluate `world_size` parts at a time, one on each. In between, all ask whether
             # to stop.
-            for first in progress(range(0, len(streams), world_size), "held-out evaluation", unit="streams"):
-                if first + rank < len(streams):  # the last time there may be fewer streams than processes
-                    kind, stream = streams[first + rank]
-                    name = stream if kind == "mmlm" else "-".join(stream)
-                    own_scores.append((kind, name, self._evaluate(kind, model, stream)))
+            for first in progress(range(0, len(parts), world_size), "held-out evaluation", unit="streams"):
+                if first + rank < len(parts):  # the last time there may be fewer parts than processes
+                    kind, languages = parts[first + rank]  # one language for mmlm, otherwise a pair
+                    name = languages if kind == "mmlm" else "-".join(languages)
+                    own_scores.append((kind, name, self._evaluate(kind, model, languages)))
                 if stop.anywhere():
                     return None
-        scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in streams}
+        scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
         for scores_of_process in distributed.gather(own_scores):
             for kind, name, result in scores_of_process:
                 if result:
                     scores[kind][name] = result
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
-    def _evaluate(self, kind: str, model: PreTrainingModel, stream: Any) -> Any:
-        """The result of one stream; None if the stream has no token that can be predicted."""
+    def _evaluate(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
+        """The result of one part; None if its text has no token that can be predicted."""
         evaluate = {
             "mmlm": self._mmlm,
             "tlm": self._tlm,
@@ -136,7 +136,7 @@ class Evaluator:
             "btmlm": self._btmlm,
             "retrieval": self._retrieval,
         }
-        return evaluate[kind](model, stream)
+        return evaluate[kind](model, languages)
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
         """Perplexity and accuracy on blocks of text, as they are trained on."""

@@ -176,7 +176,8 @@ class Pretraining(Task):
         Args:
             settings: what config.json holds beside the shape of the model.
         """
-        if self.config.init.encoder == SCRATCH:  # other weights may have been trained on longer inputs before
+        # Known only from random weights: others may have been trained on longer inputs before.
+        if self.config.init.encoder == SCRATCH:
             settings = {**settings, TRAINED_LENGTH: self.config.data.max_seq_len}
         facts = {
             "name": "ERNIE-M, pre-trained",

@@ -119,8 +119,8 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     widened = []
     for piece, (start, end) in zip(pieces, spans):
         position += len(piece)
-        # The next character belongs to the span if this piece ends with a part of what NFKC makes of it. Then
-        # the pieces after this one do not begin with all of its expansion.
+        # If the pieces after this one begin with all that NFKC makes of the next character, that character is
+        # theirs. Otherwise this piece has a part of it, and the span takes it in.
         if end < len(text):
             expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
             if len(expansion) > 1 and not joined.startswith(expansion, position):
@@ -217,7 +217,7 @@ class Tokenizer:
         """Load piece.model or sentencepiece.bpe.model from a folder, and vocab.txt if it is there.
 
         Raises:
-            UserError: there is no piece model, or as the class.
+            UserError: there is no piece model, or one of the errors of the class.
         """
         models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
         if not models:

@@ -77,7 +77,10 @@ class StreamWork:
         return self.folder(f"{stage}-{source:05d}.json")
 
     def counts(self, stage: str) -> list[list[list[int]]]:
-        """The counts of the units of each source in reading order, once the stage has done them."""
+        """The counts of each unit of each source in reading order, once the stage has done them.
+
+        What a unit's counts are is the stage's matter: `scan_unit` and `tokenize_unit` return them.
+        """
         return [read_json(self.counts_file(stage, source)) for source in range(len(self.stream.sources))]
 
 

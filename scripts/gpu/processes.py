@@ -127,7 +127,8 @@ def run_two(script: str, stage: int) -> dict[str, Any]:
     """Run `work` in two processes, and return what process 0 wrote.
 
     Raises:
-        Failed: they do not end, end too early, or end without an error.
+        Failed: they do not end, end too early, or the launcher ends without an error, although process 1 was
+            killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "launch.py", "--nproc_per_node", "2", "--split_log_path", folder]

@@ -147,9 +147,11 @@ def send_micro_batches(engine: Engine, objective: str, count: int = 2) -> list[D
     Args:
         count: of the step's micro-batches, which the processes share.
     """
-    first = count * engine.steps  # earlier steps had the numbers below it
-    batches = [batch_of(objective, first + number, count=4) for number in range(count)]
-    # Of each objective, over all processes.
+    first = count * engine.steps  # the number of the step's first micro-batch, counted over all steps
+    batches = []
+    for number in range(first, first + count):
+        batches.append(batch_of(objective, step=number, count=4))  # each is drawn as if it were a step
+    # The masked tokens of each objective, over all processes.
     masked_counts = sum(batch.masked_counts for batch in batches).tolist()
     # The processes take the micro-batches in turn.
     batches_of_this_process = batches[distributed.rank() :: distributed.world_size()]
@@ -171,7 +173,7 @@ def train_task(engine: Engine, last: int = 3) -> list[float]:
 
 def send_sentences(engine: Engine, rows: int, longest: int, words: int) -> TokenBatch:
     """Sentences of `padded_ids` on the device; each step of the engine has others."""
-    with engine.autocast():  # attention needs other arrays in half precision
+    with engine.autocast():  # in half precision a batch holds other arrays, for FlashMask
         ids = padded_ids(rows, longest, words, seed=engine.steps)
         return upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id))
 

@@ -300,7 +300,7 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
         if rng.random() < 0.5:
             scene = _with_less_detail(rng, earlier)
         else:
-            # What the subject of another scene does, if this subject can do it, too.
+            # What another subject of the same sort, animal or not, does: this one can do it, too.
             other = random_scene(rng, PLAIN)
             while is_animal(other.subject) != is_animal(first.subject):
                 other = random_scene(rng, PLAIN)

@@ -79,7 +79,7 @@ def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, ca
     assert set(answer["tags"]) <= set(PARTS_OF_SPEECH.values()) and answer["entities"] == []
 
 
-def test_such_tags_need_the_scheme(folder, tmp_path, refusal):
+def test_tags_without_b_and_i_need_chunk_scheme_none(folder, tmp_path, refusal):
     line = refusal(lambda: call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / "out")))
     assert "label_map.json: the label 'PROPN': there must be B-<type> and I-<type> of each type" in line
     assert line.rstrip().endswith("for tags that mark no entities give --chunk_scheme NONE")

@@ -59,13 +59,13 @@ def test_bfloat16_by_encode_vector(models, tmp_path, cpu_with_bf16):
 
 
 def test_precisions_that_are_refused(models, exported, refused, monkeypatch):
-    def call(model):
-        """A call of predict.py in bfloat16, which `refused` makes."""
+    def predicting(model):
+        """A function that calls predict.py in bfloat16."""
         return lambda: call_main(predict, as_flags({"task": "encode", "model": model, "amp": "bf16"}))
 
-    assert "encode: amp bf16 is for checkpoints; this folder" in refused(call(exported / "encode"))
+    assert "encode: amp bf16 is for checkpoints; this folder" in refused(predicting(exported / "encode"))
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
-    assert refused(call(models / "encode")).endswith("amp bf16 needs a CPU with bfloat16: leave it out")
+    assert refused(predicting(models / "encode")).endswith("amp bf16 needs a CPU with bfloat16: leave it out")
     with pytest.raises(
         UserError, match="amp fp16 needs a GPU: on a CPU predictions are made in bf16 or none"
     ):

@@ -185,6 +185,7 @@ def test_the_heat_map_of_an_alignment(page):
         f"[...document.querySelectorAll('{cells}')].map(element => element.style.backgroundColor)"
     )
     assert len(set(shades)) > 5
+    # The best of each row are marked: more than one if they are equal.
     assert page.value(f"document.querySelectorAll('{cells}.best').length") >= len(rows)
 
 

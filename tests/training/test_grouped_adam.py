@@ -41,13 +41,13 @@ def use_gpu_kernels(monkeypatch) -> None:
     monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
     fused_adam = paddle._C_ops.fused_adam_
 
-    def update(parameters, gradients, rate, moments1, moments2, largest, powers1, powers2, *options):
+    def update(parameters, grads, rate, moments1, moments2, largest_moments2, powers1, powers2, *options):
         for powers in (powers1, powers2):
             assert len({power.item() for power in powers}) == 1
             assert all(power.place.is_cpu_place() for power in powers)
-        assert {gradient.dtype for gradient in gradients} == {parameter.dtype for parameter in parameters}
+        assert {grad.dtype for grad in grads} == {parameter.dtype for parameter in parameters}
         return fused_adam(
-            parameters, gradients, rate, moments1, moments2, largest, powers1, powers2, *options
+            parameters, grads, rate, moments1, moments2, largest_moments2, powers1, powers2, *options
         )
 
     monkeypatch.setattr(paddle._C_ops, "fused_adam_", update)

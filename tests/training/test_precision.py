@@ -63,8 +63,9 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
         assert decorated == []
 
 
-def gpu(monkeypatch, major: int, minor: int) -> None:
-    """Paddle says that it computes on a GPU of this capability."""
+def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
+    """Let Paddle say that it computes on a GPU of this capability, and undo the `has_bf16` of `fp16`."""
+    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device=None: (major, minor))
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")
@@ -81,8 +82,7 @@ def gpu(monkeypatch, major: int, minor: int) -> None:
 )
 def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, description):
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
-    gpu(monkeypatch, *capability)
-    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    pretend_gpu(monkeypatch, *capability)
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
     if amp == "fp16":  # as the official flag sets it
@@ -95,8 +95,7 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
 
 
 def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
-    gpu(monkeypatch, 7, 5)
-    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    pretend_gpu(monkeypatch, 7, 5)
     with pytest.raises(UserError, match="amp bf16 needs a GPU of compute capability 8.0"):
         Precision("bf16")
 
@@ -136,9 +135,7 @@ def test_cpu_bf16_is_recommended_once(monkeypatch, messages):
 
 @pytest.mark.parametrize(("capability", "amp"), [((8, 6), "bf16"), ((7, 0), "fp16")])
 def test_half_precision_is_recommended_on_a_gpu(fp16, monkeypatch, messages, capability, amp):
-    gpu(monkeypatch, *capability)
-    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
-    precision._recommend_half_precision.cache_clear()
+    pretend_gpu(monkeypatch, *capability)
     Precision("fp16")
     assert len(messages()) == 1  # the line that describes the device
     for _ in range(2):
@@ -156,8 +153,7 @@ def test_cpu_bf16_is_refused_in_one_line(monkeypatch, float64):
 
 
 def test_cpu_bf16_has_no_effect_on_a_gpu(fp16, monkeypatch, messages):
-    gpu(monkeypatch, 8, 0)
-    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    pretend_gpu(monkeypatch, 8, 0)
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16")
     assert not Precision("bf16", cpu_bf16=True).cpu_bf16
     assert "precision bf16 O1" in messages()[0]
