@@ -85,13 +85,11 @@ def write(
         tokenizer: None: there is no piece model.
     """
     from model.checkpoint import convert as conversion
-    from model.config import FIRST_POSITION
     from utils.files import atomic_dir
 
-    longest = config.max_position_embeddings - FIRST_POSITION  # tokens of an input
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task)
-        files = write_tokenizer(flags.to, folder, tokenizer, longest) if tokenizer else []
+        files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input) if tokenizer else []
     with pipe_may_close():
         print_report(report, checkpoint, flags)
         print_tokenizer_files(files, flags)
@@ -195,7 +193,7 @@ def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_lengt
 
     Args:
         target: the format, a value of --to.
-        max_length: tokens of the longest input.
+        max_length: the longest input in tokens.
     """
     from reader import tokenizer_files
 

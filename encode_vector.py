@@ -239,7 +239,7 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
     if max_seq_len > loaded.longest:
         raise UserError(f"--max_seq_len {max_seq_len}: the model takes at most {loaded.longest} tokens")
     engine = loaded.engine(ENCODING, layer)
-    encoder = ExportedEncoder(engine, loaded.config["hidden_size"], loaded.config["pad_token_id"])
+    encoder = ExportedEncoder(engine, loaded.config.hidden_size, loaded.config.pad_token_id)
     return OpenedEncoder(encoder, loaded.tokenizer, layer, loaded.num_layers, max_seq_len)
 
 

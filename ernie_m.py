@@ -73,7 +73,7 @@ class Model:
     def __repr__(self) -> str:
         loaded = self.loaded
         purpose = f"for {loaded.task}" if loaded.task else "an encoder"
-        size = f"{loaded.num_layers} layers of {loaded.config['hidden_size']}"
+        size = f"{loaded.num_layers} layers of {loaded.config.hidden_size}"
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {loaded.engine_name}>"
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:

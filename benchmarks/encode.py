@@ -48,7 +48,7 @@ def write_files(folder: Path, args: Namespace) -> None:
     config = model_config(args)
     weights = model_weights(ErnieMModel(config).eval())
     for engine, int8_largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):  # None: no int8
-        write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, int8_largest)
+        write_onnx(folder / FILES[engine], weights, config, ENCODING, args.layers, int8_largest)
 
 
 def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:

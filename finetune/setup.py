@@ -15,7 +15,7 @@ from finetune.task import SupervisedTask
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
 from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
-from model.config import FIRST_POSITION, ErnieMConfig
+from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
 from training.engine import Engine
@@ -71,16 +71,11 @@ def read_config(flags: Any, checkpoint: Checkpoint | None) -> ErnieMConfig:
     return checkpoint.config
 
 
-def longest_input(config: ErnieMConfig) -> int:
-    """The longest input that a model has room for, in tokens, special tokens included."""
-    return config.max_position_embeddings - FIRST_POSITION
-
-
 def fit_length(flags: Flags, checkpoint: Checkpoint | None) -> Flags:
     """Lower the default of --max_seq_len to what the model has room for; a value that was given stays."""
     if "max_seq_len" in flags.on_command_line:
         return flags
-    room = longest_input(read_config(flags, checkpoint))
+    room = read_config(flags, checkpoint).longest_input
     return replace(flags, max_seq_len=min(flags.max_seq_len, room))
 
 
@@ -94,7 +89,7 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
         )
     if tokenizer.pad_id != config.pad_token_id:
         raise UserError(f"{source}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
-    room = longest_input(config)
+    room = config.longest_input
     if flags.max_seq_len > room:
         raise UserError(
             f"--max_seq_len {flags.max_seq_len}: {source} has room for {room} tokens; give --max_seq_len "

@@ -168,7 +168,7 @@ def export(
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
     graph = loaded.graph(task, layer)
-    pad_id = loaded.config["pad_token_id"]
+    pad_id = loaded.config.pad_token_id
     expected = run_all(task, loaded.engine(task, layer), check_set.rows, pad_id)
     report = ExportReport(task, layer, list(graph.outputs), check_set.name)
 
@@ -233,7 +233,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
     shutil.copyfile(loaded.tokenizer.piece_model_path, folder / PIECES)
     if report.task == ENCODING and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
-    settings: dict[str, Any] = {**loaded.config, "model_type": "ernie_m", "task": report.task}
+    settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report.task}
     if loaded.labels:
         settings["labels"] = loaded.labels
     if loaded.reading:
@@ -245,7 +245,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         "name": f"ERNIE-M, exported: {report.task}",
         "task": report.task,
         "labels": loaded.labels or None,
-        "config": loaded.config,
+        "config": loaded.config.to_dict(),
         "layer": report.layer,
         "checked_on": report.checked_on,
         "largest_difference": {name: f"{value:.1e}" for name, value in report.engines.items()},

@@ -15,7 +15,7 @@ from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, Pad
 from model.checkpoint.formats.configs import read_json
 from model.checkpoint.manifest import check_model
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING
-from model.config import FIRST_POSITION, ErnieMConfig
+from model.config import ErnieMConfig
 from model.tasks import ENCODING, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -39,7 +39,6 @@ class LoadedModel:
     Attributes:
         folder: the folder it was loaded from.
         task: what its head is for, a task of `model.tasks`; None: it is an encoder.
-        config: `ErnieMConfig` as a dict.
         labels: names in the order of the ids; [] if the head has none.
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs were read in training: "reading" in config.json.
@@ -53,7 +52,7 @@ class LoadedModel:
 
     folder: Path
     task: str | None
-    config: dict[str, Any]
+    config: ErnieMConfig
     tokenizer: Tokenizer
     labels: list[str]
     engine_name: str
@@ -69,11 +68,11 @@ class LoadedModel:
     @property
     def longest(self) -> int:
         """The longest input in tokens, special tokens included."""
-        return self.config["max_position_embeddings"] - FIRST_POSITION
+        return self.config.longest_input
 
     @property
     def num_layers(self) -> int:
-        return self.config["num_hidden_layers"]
+        return self.config.num_hidden_layers
 
     @cached_property
     def language_means(self) -> LanguageMeans:
@@ -87,7 +86,7 @@ class LoadedModel:
                 f"{self.folder}: no {LANGUAGE_MEANS} is there, which centred vectors need; "
                 "run_pretrain.py leaves it beside a finished model"
             )
-        shape = (self.num_layers + 1, self.config["hidden_size"])
+        shape = (self.num_layers + 1, self.config.hidden_size)
         return LanguageMeans.read(self.language_means_path, shape)
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
@@ -226,7 +225,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     return LoadedModel(
         folder=folder,
         task=None if export["task"] == ENCODING else export["task"],
-        config=ErnieMConfig.from_dict(config_json).to_dict(),
+        config=ErnieMConfig.from_dict(config_json),
         tokenizer=Tokenizer.from_folder(folder),
         labels=config_json.get("labels", []),
         engine_name=engine,
@@ -268,7 +267,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
     return LoadedModel(
         folder=folder,
         task=task,
-        config=config.to_dict(),
+        config=config,
         tokenizer=tokenizer,
         labels=_labels_of(checkpoint, task),
         engine_name="dygraph",

@@ -354,7 +354,7 @@ def language_means(options: MiningOptions, source: str, target: str) -> dict[str
     """
     languages = (source, target)
     if options.centre_on is None:
-        return means_of_checkpoint(options, languages)
+        return means_in_model_folder(options, languages)
     if not all(languages):
         raise UserError(
             "--centre_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
@@ -364,7 +364,7 @@ def language_means(options: MiningOptions, source: str, target: str) -> dict[str
     return {language: encoder.vectors(sentences[language]).mean(axis=0) for language in languages}
 
 
-def means_of_checkpoint(options: MiningOptions, languages: tuple[str, str]) -> dict[str, np.ndarray]:
+def means_in_model_folder(options: MiningOptions, languages: tuple[str, str]) -> dict[str, np.ndarray]:
     """The means beside the weights, if they are of this pooling and of both languages."""
     if not Path(options.model, LANGUAGE_MEANS).is_file():
         return {}  # without opening the model, which a run that goes on may not need

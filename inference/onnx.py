@@ -29,7 +29,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from inference.engines import INT8_LARGEST
-from model.config import FIRST_POSITION
+from model.config import FIRST_POSITION, ErnieMConfig
 from model.tasks import ENCODING, POOLED, TASKS, outputs_of
 
 OPSET = 20  # the first opset with Gelu
@@ -44,7 +44,6 @@ class _EncoderGraph:
     Args:
         data: the file of the weights.
         weights: canonical name -> float32 array.
-        config: `ErnieMConfig.to_dict()` of the model.
         task: one of `model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
         int8_largest: None: float32; else int8 with weights up to this.
@@ -63,7 +62,7 @@ class _EncoderGraph:
         self,
         data: BinaryIO,
         weights: Mapping[str, np.ndarray],
-        config: Mapping[str, Any],
+        config: ErnieMConfig,
         task: str,
         layers: int,
         int8_largest: int | None,
@@ -74,7 +73,7 @@ class _EncoderGraph:
         self.task = TASKS[task]
         self.layers = layers
         self.int8_largest = int8_largest
-        self.outputs = outputs_of(task, at_top_layer=layers == config["num_hidden_layers"])
+        self.outputs = outputs_of(task, at_top_layer=layers == config.num_hidden_layers)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._count_of_op: Counter[str] = Counter()
@@ -119,11 +118,11 @@ class _EncoderGraph:
 
     def write(self) -> None:
         """Write all nodes and weights."""
-        heads = self.config["num_attention_heads"]
-        size = self.config["hidden_size"]
+        heads = self.config.num_attention_heads
+        size = self.config.hidden_size
         head_size = size // heads
         integers = {
-            "pad_id": self.config["pad_token_id"],
+            "pad_id": self.config.pad_token_id,
             "zero": 0,
             "one": 1,
             "heads": heads,
@@ -269,7 +268,7 @@ class _EncoderGraph:
     def _norm(self, x: str, name: str) -> str:
         scale = self.weight(f"{name}.weight")
         bias = self.weight(f"{name}.bias")
-        epsilon = float(self.config.get("layer_norm_eps", 1e-5))
+        epsilon = self.config.layer_norm_eps
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
     def _head(self, x: str) -> None:
@@ -317,7 +316,7 @@ def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, 
 def write_onnx(
     path: Path,
     weights: Mapping[str, np.ndarray],
-    config: Mapping[str, Any],
+    config: ErnieMConfig,
     task: str,
     layers: int,
     int8_largest: int | None = None,
@@ -327,7 +326,6 @@ def write_onnx(
     Args:
         path: a new file, in a folder of `utils.files.atomic_dir`.
         weights: canonical name -> float32 array (`model.checkpoint.folder.model_weights`).
-        config: `ErnieMConfig.to_dict()` of the model.
         task: one of `model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
         int8_largest: None: float32; else int8 with weights up to this, `INT8_LARGEST` or `INT7_LARGEST` of
@@ -338,7 +336,7 @@ def write_onnx(
         graph.write()
     outputs = []
     for name in graph.outputs:
-        axes = [config["hidden_size"] if axis == "hidden" else axis for axis in TASKS[task].outputs[name]]
+        axes = [config.hidden_size if axis == "hidden" else axis for axis in TASKS[task].outputs[name]]
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, axes))
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
     model = helper.make_model(

@@ -86,8 +86,8 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
             {
                 "name": str(model.folder),
                 "layers": model.num_layers,
-                "hidden_size": model.config["hidden_size"],
-                "vocabulary": model.config["vocab_size"],
+                "hidden_size": model.config.hidden_size,
+                "vocabulary": model.config.vocab_size,
             }
             for model in models
         ],

@@ -55,6 +55,11 @@ class ErnieMConfig:
         if self.hidden_act != "gelu":
             raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
 
+    @property
+    def longest_input(self) -> int:
+        """The longest input that the model has room for, in tokens, special tokens included."""
+        return self.max_position_embeddings - FIRST_POSITION
+
     @classmethod
     def from_dict(cls, values: dict) -> "ErnieMConfig":
         """Take the keys of a config; others are ignored. A key whose value is None counts as absent.

@@ -116,8 +116,8 @@ class EncodeTexts:
         """
         features = self.features([Example(text, text_b=None) for text in texts])
         rows = [feature.ids for feature in features]
-        pad_id = self.model.config["pad_token_id"]
-        vectors = np.empty([len(rows), self.model.config["hidden_size"]], np.float32)
+        pad_id = self.model.config.pad_token_id
+        vectors = np.empty([len(rows), self.model.config.hidden_size], np.float32)
         for numbers, ids in padded_batches(rows, pad_id):
             vectors[numbers] = pooled(ids, self.engine(ids), self.pooling, pad_id)
         return vectors if self.means is None else self.means.centred(vectors, languages)

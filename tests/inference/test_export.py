@@ -50,7 +50,7 @@ def rows_of(model, count=200):
 
 def directly(models, kind, rows):
     """Yield for each row the outputs of the Paddle model itself, as a list of arrays."""
-    model = toy_models.model(kind, toy_models.config(load(models / kind).config["vocab_size"]))
+    model = toy_models.model(kind, toy_models.config(load(models / kind).config.vocab_size))
     load_from(model, open_checkpoint(models / kind))
     with paddle.no_grad():
         for row in rows:

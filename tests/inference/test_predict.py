@@ -92,7 +92,7 @@ def test_tags_as_in_training(models, tmp_path, reading):
     word_lists = [text.split() for text in TEXTS]
     word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first piece is a "▁" alone
     extra = toy_models.EXTRA["tag"] | {"reading": {"max_seq_len": 62, **reading}}
-    shape = toy_models.config(load(models / "tag").config["vocab_size"])
+    shape = toy_models.config(load(models / "tag").config.vocab_size)
     model = toy_models.model("tag", shape)
     save_model(tmp_path / "tag", model, shape, piece_model_path=models / "piece.model", settings=extra)
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, reading)
@@ -228,7 +228,7 @@ def test_encode(models, ask, layer, pooling):
 
 
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):
-    shape = toy_models.config(load(models / "encode").config["vocab_size"])
+    shape = toy_models.config(load(models / "encode").config.vocab_size)
     extra = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     save_model(
         tmp_path / "tuned",
@@ -435,7 +435,7 @@ def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, tas
 
 @pytest.mark.parametrize("language_embedding", [None, "none", "all"])
 def test_without_a_trained_language_table(models, tmp_path, language_embedding):
-    shape = toy_models.config(load(models / "full").config["vocab_size"])
+    shape = toy_models.config(load(models / "full").config.vocab_size)
     if language_embedding is None:  # there is no table in the checkpoint
         options = {"leave_out": ("language_embeddings.",)}
     else:  # the table was trained, but not to say in which language a mask is predicted

@@ -102,7 +102,7 @@ def test_wrong_requests(models, ask, refused, kind, request_, message):
 
 
 def test_models_without_the_labels(models, tmp_path):
-    shape = toy_models.config(load(models / "classify").config["vocab_size"])
+    shape = toy_models.config(load(models / "classify").config.vocab_size)
     for name, labels in (("other", ["good", "bad", "so so"]), ("two", ["entailment", "not_entailment", "x"])):
         settings = {"task": "classification", "labels": labels}
         model = toy_models.model("classify", shape)
