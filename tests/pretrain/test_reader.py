@@ -345,8 +345,9 @@ def test_a_batch_too_small_for_an_objective(source):
         },
     ],
 )
-def test_a_run_of_so_many_tokens(source, changes):
+def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
     """The steps that are computed for optimizer.tokens train about as many tokens."""
+    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
     changes = {"optimizer__batch_size": 64, **changes}
     steps = source.steps(optimizer__tokens=100_000, **changes)
     reader = source.reader(optimizer__steps=steps, **changes)
@@ -356,7 +357,8 @@ def test_a_run_of_so_many_tokens(source, changes):
     assert trained == pytest.approx(100_000, rel=0.02)
 
 
-def test_equal_compute_divides_the_steps(source):
+def test_equal_compute_divides_the_steps(source, monkeypatch):
+    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)  # the same sample for both numbers of steps
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
     steps = source.steps(optimizer__tokens=200_000)
     steps_at_twice_the_cost = source.steps(optimizer__tokens=200_000, run__compute_ratio=2.0)

@@ -72,6 +72,12 @@ def corpus(tmp_path_factory):
     return Corpus(folder)
 
 
+@pytest.fixture(autouse=True)
+def small_sample(monkeypatch):
+    """Measure the tokens of a step in 400 sequences instead of 8,192, to be quick."""
+    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)
+
+
 def digest_of_run(corpus, name, *flags):
     """A digest of the batches and positions of a run's first steps, and of its steps if they are computed."""
     path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
@@ -109,8 +115,7 @@ DIGESTS = {
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_the_batches_of_a_shipped_configuration(corpus, name, monkeypatch):
-    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)  # instead of 8192, to be quick
+def test_the_batches_of_a_shipped_configuration(corpus, name):
     assert digest_of_run(corpus, name) == DIGESTS[name]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from reader.corpus import MANIFEST, Blocks, Corpus, map_array, pack_lines
 from reader.tokenization import Tokenizer
+from tests.helpers.damaged import flip_last_bit
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError
 
@@ -125,8 +126,8 @@ def test_a_file_that_is_cut_altered_or_missing(copy, name):
     file.write_bytes(content[:-1])
     with pytest.raises(UserError, match=f"{name}: {len(content) - 1} bytes where .* {len(content)}"):
         Corpus(copy)
-    altered_byte = content[-1] ^ 1
-    file.write_bytes(content[:-1] + bytes([altered_byte]))
+    file.write_bytes(content)
+    flip_last_bit(file)
     Corpus(copy)  # the sizes are right
     with pytest.raises(UserError, match=f"{name}: its SHA-256 is not the manifest's"):
         Corpus(copy, verify=True)
