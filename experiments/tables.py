@@ -292,7 +292,7 @@ def at_paper_size(study: Study, runs: Path) -> str:
         # The script's folder of a task, and the study's name of its measure.
         for task, measure in (("xnli", "xnli"), ("conll", "ner")):
             line.append(_test_score(runs / model / task / "results.json"))
-            line.append(f"{study.paper.get(measure, {}).get(model, math.nan):.1f}")
+            line.append(_or_empty(study.paper.get(measure, {}).get(model, math.nan)))
         lines.append(line)
     return in_markdown(lines)
 
