@@ -25,13 +25,12 @@ else
 fi
 . scripts/env.sh
 
-# The shapes are tiny: several processes with one thread each beat one process with all threads.
+# The shapes are tiny: one process per core with one thread each beats one process with all threads.
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 [ "$cores" -le 4 ] || cores=4
-processes=$((cores + 1)) # one more, because some tests wait for their programs
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export PYTHONUTF8=1 # tests read and write text without naming its encoding; the program names it everywhere
-echo "test: pytest, $processes processes"
-"$python" -m pytest -n "$processes" "$@" || exit $?
+echo "test: pytest, $cores processes"
+"$python" -m pytest -n "$cores" "$@" || exit $?
 [ $style = 0 ] || echo "test: the tests pass; ruff found the faults listed above" >&2
 exit $style
