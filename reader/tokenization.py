@@ -86,18 +86,17 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
         spans: those that sentencepiece gives the pieces.
     """
     cleaned = []
-    last_end = 0  # of the piece before
     for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
         while start < end and _is_space(text[start]):
             start += 1
         while start < end and _is_space(text[end - 1]):
             end -= 1
-        if start == end and end < len(text) and piece.strip("▁"):
-            # A byte of a character that the model spells in bytes: only the last byte has a span.
+        is_space = not piece.strip("▁")
+        if start == end < len(text) and not is_space:
+            # A byte of a character that the model spells in bytes. sentencepiece gives the character to the
+            # last byte alone; here every byte gets it.
             end += 1
-        end = max(end, last_end)  # NFKC can put a space into the middle of a character
         cleaned.append((start, end))
-        last_end = end
     return cleaned
 
 
