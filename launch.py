@@ -213,7 +213,8 @@ def batch_sizes(script: Sequence[str]) -> list[int]:
     """The values of --batch_size, at least one. The recipe gives the first, and the last one counts."""
     sizes = []
     for text in values_of(script, "--batch_size"):
-        is_size = text.isdecimal() and int(text) > 0  # otherwise the script refuses it
+        # An empty value means the default. The script itself refuses any other value that is no size.
+        is_size = text.isdecimal() and int(text) > 0
         sizes.append(int(text) if is_size else DEFAULT_BATCH)
     return sizes or [DEFAULT_BATCH]
 

@@ -94,7 +94,8 @@ def tell_with_children(seconds: float) -> None:
 def write_ids(folder: Path, process: int, processes: int) -> None:
     """Write the ids of one process's lines, and the length of each line.
 
-    They are, of each LINES lines, number `process` and then one in `processes`.
+    The text is read in chunks of LINES lines. Of each chunk this process takes line number `process` and then
+    every `processes`-th one.
     """
     import numpy as np
     from tokenizers import Tokenizer

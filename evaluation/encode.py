@@ -158,6 +158,6 @@ def _predicting(model: ErnieMModel) -> Iterator[None]:
 
 
 def _mean(states: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum over the tokens: states [B, T, H] and weights [B, T] -> [B, H]."""
+    """The weighted mean over the tokens: states [B, T, H] and weights [B, T] with rows of sum 1 -> [B, H]."""
     weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
     return paddle.matmul(weights, states).squeeze(1)

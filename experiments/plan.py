@@ -142,7 +142,7 @@ class StudyPlan:
         after = None
         if model.start:
             start = self.folder(model.start, seed)
-            after = start / "encoder" / "model.safetensors"
+            after = self.trained_file(start)
             # Not the seed of the start: with that the model would read the same text again.
             flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
         for key, value in model.flags.items():
@@ -151,8 +151,13 @@ class StudyPlan:
         if model.steps_as:
             flags["optimizer.steps"] = self.steps(model.steps_as, seed)
         command = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags)]
-        job = self.job(folder.name, command, folder / "encoder" / "model.safetensors")
+        job = self.job(folder.name, command, self.trained_file(folder))
         return replace(job, after=after)
+
+    @staticmethod
+    def trained_file(folder: Path) -> Path:
+        """The weights in the output of a training, which are there once it is finished."""
+        return folder / "encoder" / "model.safetensors"
 
     def steps(self, name: str, seed: int) -> int:
         """The number of optimizer steps of the model `name`, as run_pretrain.py works it out.

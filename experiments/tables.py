@@ -87,6 +87,7 @@ def as_text(study: Study, figures: Figures) -> str:
         sections.append("\n".join(about))
     sections.append(f"Seeds: {counts}.")
     measured_three_ways = any("layers" in values for values in _values(figures))
+    chosen_on_half = any("half" in values for values in _values(figures))  # the layer, in earlier studies
     if measured_three_ways and (study.compare or study.contrasts):
         sections.append("**Differences, paired by seed (bold: more than two standard errors)**")
         sections.append(summary_table(study, figures))
@@ -97,18 +98,18 @@ def as_text(study: Study, figures: Figures) -> str:
         sections += [f"**{title}**", score_table(scores)]
         differences = scores.differences(rows_of(study))
         if differences:
-            paper_scores = study.paper.get(measure, {})  # model -> score; none of most measures
+            paper_scores = study.paper.get(measure, {})  # model -> score; empty if the paper has none
             sections.append(difference_table(differences, measure, paper_scores))
     if measured_three_ways:
         sections.append("**Layers chosen on held-out pairs, by seed**")
         sections.append(layer_table(figures))
         sections.append("**Sentences whose language is that of the nearest language mean, by layer (%)**")
         sections.append(named_table(figures))
-    elif any("half" in values for values in _values(figures)):
+    elif chosen_on_half:
         sections.append("**Retrieval, 300 pairs, the layer chosen on one half (%)**")
         sections.append(half_table(figures))
-    title = "Held-out text, at the end: perplexity by objective, and shares of BTMLM's pseudo-tokens (%)"
-    sections += [f"**{title}**", held_out_table(figures)]
+    held_out = "Held-out text, at the end: perplexity by objective, and shares of BTMLM's pseudo-tokens (%)"
+    sections += [f"**{held_out}**", held_out_table(figures)]
     return "\n\n".join(sections) + "\n"
 
 

@@ -313,7 +313,7 @@ class OfficialAnswering(QuestionAnswering):
 
     @cached_property
     def pieces_of(self) -> Callable[[str], list[str]]:
-        """Tokenizes a context, and keeps the result: the questions on a context follow each other."""
+        """A function that tokenizes a context. It keeps the last result, as questions share contexts."""
         return lru_cache(1)(self.tokenizer.tokenize)
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:

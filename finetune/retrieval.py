@@ -25,7 +25,7 @@ from finetune.setup import (
     model_config,
     open_step,
 )
-from finetune.task import official_line, share
+from finetune.task import accuracy_of, official_line
 from model.checkpoint.folder import ModelFiles
 from model.checkpoint.read import Checkpoint
 from model.device import Uploadable, upload
@@ -263,7 +263,7 @@ class Retrieval(Task):
         return float(50.0 * (forward + backward))  # per cent, the mean of both
 
     def line(self, interval: Interval) -> str:
-        per_cent = share(interval)  # `loss` counts each such pair as 100
+        per_cent = accuracy_of(interval)  # `loss` counts each such pair as 100
         measure = f"pairs that beat their negatives: {per_cent:.1f} %"
         return official_line(interval, self.total_steps, measure)
 

@@ -75,8 +75,9 @@ class StepPairs:
 
     def __call__(self) -> Iterator[PairStep]:
         """Yield this process's share of one step after the other, without end."""
-        streams = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
-        sizes = {name: len(pairs) for name, pairs in streams.items()}
+        pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
+        sizes = {name: len(pairs) for name, pairs in pairs_by_name.items()}
+        # The amount of a language pair is its number of pairs.
         sampler = Sampler(items=sizes, amounts=sizes, alpha=self.alpha, seed=self.seed, purpose="retrieval")
         if self.position is not None:
             sampler.restore(self.position)
@@ -85,8 +86,8 @@ class StepPairs:
             draws = sampler.draw(self.batch_size)
             source_ids = []
             translation_ids = []
-            for stream, item, reverse in zip(draws.stream, draws.item, draws.reverse):
-                pairs = streams[sampler.names[stream]]
+            for name_index, item, reverse in zip(draws.stream, draws.item, draws.reverse):
+                pairs = pairs_by_name[sampler.names[name_index]]
                 source, translation = pairs[int(item)]
                 if reverse:  # half of the pairs, so that English is on both sides
                     source, translation = translation, source

@@ -154,9 +154,10 @@ def _check_classifier(flags: FinetuneFlags, task: SupervisedTask, checkpoint: Ch
             "name it with --init_pretraining_params"
         )
     labels = task.labels or []
-    # The names of its labels say nothing if it has none, or if it was trained without a label map.
-    ids = names_of_ids(len(checkpoint.labels))
-    if flags.label_map_config and checkpoint.labels not in ([], labels, ids):
+    # A checkpoint may have no names of labels. If it was trained without a label map, they are only numbers.
+    numbers = names_of_ids(len(checkpoint.labels))
+    has_names = checkpoint.labels not in ([], numbers)
+    if flags.label_map_config and has_names and checkpoint.labels != labels:
         raise UserError(
             f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of "
             f"{checkpoint.path} are {', '.join(checkpoint.labels)}; give the label map of its training"

@@ -151,7 +151,7 @@ def predict_tests(
 
 
 def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name: str) -> None:
-    """Write a table for each pattern of --dev_set and each metric.
+    """Write a table for each pattern of --dev_set and each metric, and the selected step of each seed.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
@@ -161,7 +161,7 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
     first_scores = next(iter(evaluations.values())).scores
     # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
     # pattern.
-    scores_by_place = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
+    scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables = []
     for place, (pattern, by_language) in enumerate(first_scores.items()):
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
@@ -169,7 +169,7 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
         metrics = next(iter(by_language.values()))  # every language has the same
         for metric in metrics:
             rows = {}
-            for seed, scores in scores_by_place.items():
+            for seed, scores in scores_of_seed.items():
                 rows[seed] = {language: values[metric] for language, values in scores[place].items()}
             figures = report.figures(recipe, metric, list(by_language))
             tables.append(report.Table(f"{metric}, {pattern}", rows, figures))

@@ -315,7 +315,7 @@ class SupervisedTask:
         examples = len(self.train_set)
         share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
         progress = f"epoch: {batch.epoch}, progress: {round(share_of_epoch * examples)}/{examples}"
-        accuracy = f"ave acc: {share(interval):f}"
+        accuracy = f"ave acc: {accuracy_of(interval):f}"
         return f"{progress}, {official_line(interval, self.total_steps, accuracy)}"
 
     def files(
@@ -346,8 +346,11 @@ def global_batch(flags: FinetuneFlags) -> int:
     return flags.batch_size * flags.gradient_accumulation_steps * world_size()
 
 
-def share(interval: "Interval") -> float:
-    """The share of correct decisions in an interval; nan if all of its steps were skipped."""
+def accuracy_of(interval: "Interval") -> float:
+    """The share of correct decisions in an interval; nan if all of its steps were skipped.
+
+    It is 0 if there was nothing to decide.
+    """
     if not interval.sums["steps"]:
         return math.nan
     return interval.sums["correct"] / max(interval.sums["count"], 1)

@@ -74,7 +74,7 @@ class ExportReport:
     Attributes:
         outputs: the names of the graph's outputs.
         checked_on: the name of the check set.
-        engines: engine -> the largest difference to the checkpoint.
+        differences: engine -> the largest difference to the checkpoint.
         int8: from `agreement`; empty without int8.
     """
 
@@ -82,7 +82,7 @@ class ExportReport:
     layer: int
     outputs: list[str]
     checked_on: str
-    engines: dict[str, float] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
     int8: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class ExportReport:
             "layer": self.layer,
             "outputs": self.outputs,
             "checked_on": self.checked_on,
-            "engines": self.engines,
+            "engines": self.differences,
         }
         if self.int8:
             report["int8"] = self.int8
@@ -158,7 +158,8 @@ def export(
         task: "encoding", or the task of the model's head.
         layer: the layer at which an encoder ends; for other tasks the top layer.
         check_set: what the graphs are compared on.
-        int8_largest: also write ONNX in int8 with weights up to this (`inference.onnx.write_onnx`).
+        int8_largest: also write ONNX in int8, with weights of at most this absolute value; None: do not
+            (`inference.onnx.write_onnx`).
 
     Raises:
         UserError: a graph does not agree, the disk is full, or the onnx library is not installed.
@@ -176,7 +177,7 @@ def export(
         """Compare an engine with the checkpoint, and add the result to the report. int8 has no bound."""
         outputs = run_all(task, engine, check_set.rows, pad_id)
         difference = largest_difference(expected, outputs)
-        report.engines[name] = difference
+        report.differences[name] = difference
         message = "%s: the largest difference to the checkpoint is %.1e, on %s"
         logger.info(message, name, difference, check_set.name)
         if name == "onnx-int8":
@@ -228,7 +229,7 @@ def _is_json(path: Path) -> bool:
 
 
 def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None:
-    """Write the tokenizer, config.json, the manifest and the model card."""
+    """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
     loaded.tokenizer.write_vocab(folder / VOCAB)
     shutil.copyfile(loaded.tokenizer.piece_model_path, folder / PIECES)
     if report.task == ENCODING and loaded.language_means_path is not None:
@@ -248,7 +249,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         "config": loaded.config.to_dict(),
         "layer": report.layer,
         "checked_on": report.checked_on,
-        "largest_difference": {name: f"{value:.1e}" for name, value in report.engines.items()},
+        "largest_difference": {name: f"{value:.1e}" for name, value in report.differences.items()},
         "int8": report.int8 or None,
     }
     (folder / CARD).write_text(model_card(facts), encoding="utf-8")

@@ -121,6 +121,7 @@ class _EncoderGraph:
         heads = self.config.num_attention_heads
         size = self.config.hidden_size
         head_size = size // heads
+        # Constants that the nodes of several methods take by name.
         integers = {
             "pad_id": self.config.pad_token_id,
             "zero": 0,

@@ -67,8 +67,8 @@ def exact_losses(x: Tensor, table: PaddedTable, labels: Tensor) -> ChunkLoss:
 def losses_and_gradient(x: Tensor, table: PaddedTable, labels: Tensor) -> tuple[ChunkLoss, Tensor]:
     """The losses of x [m, H], and the gradient of each with respect to its logits, [m, V'].
 
-    The logits and their gradient have the type of the table. Call it with autocast off: it would cast the
-    logits.
+    The logits and their gradient have the type of the table. Call this with autocast off, because autocast
+    would cast the logits.
     """
     label_column = labels.unsqueeze(1)  # [m, 1]
     logits = _logits(x, table)

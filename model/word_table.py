@@ -91,7 +91,7 @@ class TableGradient:
         return self.touched if has_same_address else None
 
     def forget_rows(self) -> None:
-        """Note that code outside of this class adds to the gradient, so that any row may differ from 0."""
+        """Record that any row may differ from 0, because code outside of this class adds to the gradient."""
         self.touched = None
 
     def squared_norm(self) -> Tensor:

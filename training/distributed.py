@@ -226,7 +226,7 @@ def sum_gradients(parameters: Sequence["Tensor"]) -> None:
     for part in _parts(parameters):
         if len(part) > 1:
             fused_allreduce_gradients_with_group(part, group, scale=1.0)
-        else:  # in place: fleet would copy the gradient of the word table twice
+        else:  # one parameter, such as the word table: in place, where fleet would copy it twice
             dist.all_reduce(part[0].grad, group=group)
 
 

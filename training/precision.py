@@ -155,13 +155,13 @@ def use_cpu_bf16(model: nn.Layer) -> None:
 
 
 def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
-    """Let a model that will only predict multiply in half precision, and return the context for that.
+    """Let a model that will only predict multiply in half precision.
 
     Args:
         amp: "none"; "bf16"; "fp16", on a GPU.
 
     Returns:
-        A function that makes the context for a forward pass, and for making its batch.
+        A function that makes the context which that needs, for a forward pass and for making its batch.
 
     Raises:
         UserError: the device cannot do that.

@@ -84,7 +84,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a dataclass or of nested dicts by their whole keys. Tuples become lists, as in JSON."""
+    """The values of a dataclass or nested dicts, by keys such as "a.b". Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     items: Mapping[str, Any] = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
     for name, value in items.items():

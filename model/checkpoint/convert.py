@@ -83,7 +83,7 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
     sizes = {**config.to_dict(), tables.ONE: 1}  # axis -> its size; most axes are keys of the config
-    if "classifier.bias" in tensors:  # [labels], if the shape is right
+    if "classifier.bias" in tensors:  # [labels]; the product is for wrong shapes, which are refused below
         sizes[tables.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         _check_shape(checkpoint, name, row_of[name].axes, sizes)

@@ -276,7 +276,7 @@ def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str
     needed_type = configs.MODEL_TYPES.get(format_name)
     if needed_type is None or model_type == needed_type:  # None: fairseq, which has no config file
         return
-    # BERT and others have the names of XLM-R, and other positions, so XLM-R's config has to name it.
+    # A config may leave the type out, but not for XLM-R: BERT has the same names and other positions.
     if not model_type and format_name != XLM_R:
         return
     reason = f"config.json says model_type {model_type}"

@@ -35,7 +35,7 @@ def prepare_bucc(sources: Sequence[Path], output: Path) -> None:
             paths: list[Path] = []
             for source in sources:
                 paths += sorted(source.rglob(f"{language}-en.{name}.{language}"))
-            if paths:  # of several, the first counts
+            if paths:  # if several folders have it, the first one is taken
                 counts = _prepare_pair(paths[0], language, output / split / f"{language}-en")
                 rows.append([split, language, *[f"{count:,}" for count in counts]])
     if len(rows) == 1:  # the header alone

@@ -73,15 +73,15 @@ def task_models(dtype: str) -> dict[str, nn.Layer]:
     return models
 
 
-def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Batch:
-    """Random texts or pairs of a step, masked."""
+def batch_of(objective: str, step: int, count: int = 8, length_limit: int = 20) -> Batch:
+    """Random texts or pairs of a step, masked. Their lengths are below the limit."""
     rng = np.random.default_rng([OBJECTIVES.index(objective), step])  # the seed has two numbers
     # 8 pairs of English and German and 1 of English and French: BTMLM draws German more often.
     second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
     objectives = Objectives(ObjectiveConfig(), VOCABULARY, max_seq_len=512, second_language=second)
 
     def text(language: int) -> Text:
-        length = rng.integers(longest // 2, longest)
+        length = rng.integers(length_limit // 2, length_limit)
         return Text(rng.integers(FIRST_WORD, VOCABULARY.mask_id, length), language)
 
     if objective in MONOLINGUAL:

@@ -328,19 +328,19 @@ def retrieval(seed: int, index: int) -> Scene:
     return random_scene(random_stream(seed, RETRIEVAL, index), RICH, split="test")
 
 
-def inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scene, str]]:
+def inferences(seed: int, split: str, num_hypotheses: int) -> list[tuple[Scene, Scene, str]]:
     """(premise, hypothesis, label), one of each label for each hypothesis, in an order that tells nothing.
 
     The hypothesis alone says nothing about the label. All scenes are of the split.
     """
     rows = []
-    for index in range(hypotheses):
+    for index in range(num_hypotheses):
         rng = random_stream(seed, INFERENCE, SPLITS.index(split), index)
-        # Draw again until there is a premise for each label.
-        premises: list[Scene | None] = [None]
-        while None in premises:
+        while True:  # until there is a premise for each label
             hypothesis = random_scene(rng, PLAIN, split)
             premises = [premise_for(rng, hypothesis, label, split) for label in LABELS]
+            if None not in premises:
+                break
         for premise, label in zip(premises, LABELS):
             rows.append((premise, hypothesis, label))
     order = random_stream(seed, ORDER, SPLITS.index(split)).permutation(len(rows))

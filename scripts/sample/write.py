@@ -46,7 +46,7 @@ def write_sample(
 def write_inferences(folder: Path, seed: int, hypotheses: int) -> None:
     """Write inference pairs: for training in English, for dev and test the same pairs in every language."""
     for split, count in {"train": hypotheses, "dev": 100, "test": 200}.items():
-        rows = scenes.inferences(seed, split, hypotheses=count)
+        rows = scenes.inferences(seed, split, num_hypotheses=count)
         codes = ("en",) if split == "train" else CODES
         for code in codes:
             lines = ["text_a\ttext_b\tlabel"]

@@ -174,11 +174,11 @@ def test_options_of_a_run_change_the_plan():
 
 
 def test_the_table(capsys, monkeypatch):
-    """It has a row for each of three runs, two numbers of cards and two stages, and base's add up."""
+    """It has a row for each of three runs, two numbers of cards, two stages. In base's, the parts add up."""
     monkeypatch.setattr(sys, "argv", ["plan.py", "--cards", "8", "64"])
     plan.main()
     table = capsys.readouterr().out.split("\n\n")[1]
-    heads, *rows = (line for line in table.splitlines() if line.startswith("| "))
+    heads, *rows = (line for line in table.splitlines() if line.startswith("| "))  # not the line "|---|"
     assert len(rows) == 3 * 2 * 2
     names = cells_of(heads)
     base = [dict(zip(names, cells_of(row))) for row in rows if "| base |" in row]
@@ -188,7 +188,7 @@ def test_the_table(capsys, monkeypatch):
     assert float(base[0]["sent a step"]) == pytest.approx(sent / plan.GB, abs=0.05)
     for row in base:
         parts = sum(float(row[name]) for name in plan.PARTS) + plan.RUNTIME / plan.GB
-        assert float(row["in all"]) == pytest.approx(parts, abs=0.3)
+        assert float(row["in all"]) == pytest.approx(parts, abs=0.3)  # each part is rounded to 0.1 GB
         tokens_per_second = float(row["tokens/s"].replace(",", ""))
         assert tokens_per_second == pytest.approx(2048 * 512 / float(row["step, s"]), rel=0.03)
     stage_0, stage_1 = base[:2]  # on 8 cards

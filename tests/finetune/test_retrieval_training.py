@@ -17,10 +17,11 @@ from utils.errors import UserError
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 
-def arrays(step):
-    """Weights and optimizer state of a checkpoint."""
-    state = load_file(step / "training_state" / "arrays.safetensors")
-    return load_file(step / "model.safetensors") | {f"state/{name}": value for name, value in state.items()}
+def arrays_of(step_folder):
+    """Weights and optimizer state of a checkpoint: name -> array."""
+    state = load_file(step_folder / "training_state" / "arrays.safetensors")
+    prefixed = {f"state/{name}": value for name, value in state.items()}
+    return load_file(step_folder / "model.safetensors") | prefixed
 
 
 def steps_of(corpus, rank=0, world_size=1):
@@ -114,8 +115,8 @@ def test_resume_bit_for_bit(train_on_pairs, tmp_path):
     train_on_pairs("straight")
     log = train_on_pairs("resumed", init_checkpoint=tmp_path / "straight" / "step_3")
     assert "going on from" in log and "step 3 of 6" in log
-    straight = arrays(tmp_path / "straight" / "step_6")
-    resumed = arrays(tmp_path / "resumed" / "step_6")
+    straight = arrays_of(tmp_path / "straight" / "step_6")
+    resumed = arrays_of(tmp_path / "resumed" / "step_6")
     assert straight.keys() == resumed.keys() and any(name.startswith("state/") for name in straight)
     for name, value in straight.items():
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
@@ -130,8 +131,8 @@ def test_resume_bit_for_bit(train_on_pairs, tmp_path):
 def test_another_seed_gives_other_weights(train_on_pairs, tmp_path):
     for seed in (1, 2):
         train_on_pairs(f"seed_{seed}", random_seed=seed, max_steps=3)
-    first = arrays(tmp_path / "seed_1" / "step_3")[WORD_EMBEDDINGS]
-    second = arrays(tmp_path / "seed_2" / "step_3")[WORD_EMBEDDINGS]
+    first = arrays_of(tmp_path / "seed_1" / "step_3")[WORD_EMBEDDINGS]
+    second = arrays_of(tmp_path / "seed_2" / "step_3")[WORD_EMBEDDINGS]
     assert (first != second).any()
 
 

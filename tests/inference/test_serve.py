@@ -93,7 +93,8 @@ def test_tokens_of_two_texts_are_compared(server, models):
         for token in answer[f"tokens_{key}"]:
             assert token["text"]
             assert token["text"] == texts[f"text_{key}"][token["start"] : token["end"]]
-    # By hand: the cosines of the states of layer 1, without [CLS], [SEP] and lone spaces, less their mean.
+    # By hand: the states of layer 1 without [CLS], [SEP] and lone spaces, less the mean state of
+    # their text; then their cosines.
     model = load(models / "classify")
     states = []
     for text in texts.values():

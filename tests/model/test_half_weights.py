@@ -33,7 +33,8 @@ def _autocast(float64, monkeypatch):
     def linear_in_half(x, weight, bias, name=None):
         return linear(*(tensor.astype("float32") for tensor in (x, weight, bias)))
 
-    def norm_in_half(layer, x):  # its weights stay as they are, and a CPU needs those of the type of x
+    def norm_in_half(layer, x):
+        # Autocast leaves the weights of a norm as they are, but a CPU needs them in the type of x.
         weights = (layer.weight.astype("float32"), layer.bias.astype("float32"))
         return F.layer_norm(x.astype("float32"), layer.weight.shape, *weights, layer.epsilon)
 
@@ -110,6 +111,7 @@ def casts_together(monkeypatch, model) -> int:
     operations = recorded_operations(monkeypatch)
     operations.begin()
     model(batch_of(0))
+    # `cast_together` stacks the tensors of one shape, casts them and takes them apart with one "unbind".
     return sum(operation.name == "unbind" for operation in operations)
 
 

@@ -43,9 +43,9 @@ def texts(lengths, language: int = 0, seed: int = 0) -> list[Text]:
 
 
 def pairs(lengths, seed: int = 0) -> list[Pair]:
-    """An English and German pair for each two lengths, those of source and target."""
+    """A random pair of English and German for each (length of the source, length of the target)."""
     rng = np.random.default_rng(seed)
-    return [Pair(_text(a, 0, rng), _text(b, 1, rng)) for a, b in lengths]
+    return [Pair(_text(src_length, 0, rng), _text(tgt_length, 1, rng)) for src_length, tgt_length in lengths]
 
 
 def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:

@@ -58,12 +58,12 @@ def write(tmp_path):
             articles = []
             for context, questions in content.items():
                 qas = []
-                for id_, question, text in questions:
-                    qas.append(qa(id_, [answer(text, context.find(text))], question))
+                for id_, question, answer_text in questions:
+                    qas.append(qa(id_, [answer(answer_text, context.find(answer_text))], question))
                 articles.append(article(*qas, context=context))
         path = tmp_path / "questions.json"
-        text = content if isinstance(content, str) else json.dumps({"data": articles})
-        path.write_text(text, encoding="utf-8")
+        text_of_file = content if isinstance(content, str) else json.dumps({"data": articles})
+        path.write_text(text_of_file, encoding="utf-8")
         return path
 
     return write

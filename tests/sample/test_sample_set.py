@@ -102,7 +102,7 @@ def test_a_lexicon_is_complete_and_different_scenes_are_different_sentences(code
 
 
 def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
-    rows = scenes.inferences(seed=5, split="train", hypotheses=300)
+    rows = scenes.inferences(seed=5, split="train", num_hypotheses=300)
     assert len(rows) == 300 * len(LABELS)
     assert all(relation(premise, hypothesis) == label for premise, hypothesis, label in rows)
     labels_of: dict[Scene, Counter] = {}  # hypothesis -> label -> how often
@@ -136,7 +136,7 @@ def test_splits_share_no_scene():
     drawn: dict[str, set[Scene]] = {}  # split -> the scenes of its texts
     for split in ("train", "dev", "test"):
         drawn[split] = set()
-        for premise, hypothesis, _ in scenes.inferences(seed, split, hypotheses=60):
+        for premise, hypothesis, _ in scenes.inferences(seed, split, num_hypotheses=60):
             drawn[split] |= {premise, hypothesis}
     for index in range(200):
         drawn["train"].update(scenes.document(seed, "fr", index))

@@ -121,7 +121,7 @@ def test_a_step_without_gradients_after_the_state_is_replaced(monkeypatch):
 
 
 def test_a_resumed_run_has_the_same_bits(monkeypatch):
-    """Parameters that were updated less often stay in groups of their own: the classifier's."""
+    """The classifier, not trained at first, keeps its own number of updates, and so its own group."""
     use_gpu_kernels(monkeypatch)
     straight = ToyRun()
     straight.train(0, 12)

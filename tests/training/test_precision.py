@@ -204,7 +204,7 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
 def test_master_weights_are_part_of_the_state(monkeypatch):
     """A second optimizer loads what the first one has loaded.
 
-    With master weights Paddle keeps the moments under their names, not under those of the parameters.
+    Paddle then keeps the moments under the names of the master weights, not under those of the parameters.
     """
     optimizers = []
     for _ in range(2):
@@ -224,7 +224,7 @@ def test_master_weights_are_part_of_the_state(monkeypatch):
         assert loaded.keys() >= keys
         for key, value in state.items():
             np.testing.assert_array_equal(loaded[key], value, err_msg=key)
-        state = loaded
+        state = loaded  # the second optimizer loads what the first one would save
 
 
 def test_powers_of_adam_stay_on_the_cpu(monkeypatch):

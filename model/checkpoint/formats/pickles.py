@@ -66,7 +66,8 @@ def load(
     """Read one pickle of protocol 2 to 4, from a seekable file's position to the pickle's end.
 
     Args:
-        more_stand_ins: further allowed name -> stand-in. Only a stand-in that is callable can be called.
+        more_stand_ins: more names that are allowed: name -> what stands in for it. A pickle can call those
+            that are callable, and use the others as values.
         persistent_load: resolves references to data outside the pickle; None: there may be none.
 
     Raises:
