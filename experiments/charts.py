@@ -54,11 +54,11 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
 
 
 def scores_to_draw(figures: Figures, titles: Mapping[str, str]) -> dict[str, Scores]:
-    """Measure -> its scores, for the measures that some model has."""
+    """Measure -> its scores, for the measures in which there are models to compare."""
     scores = {}
     for measure in titles:
         of_measure = Scores(figures, measure)
-        if of_measure.models:
+        if len(of_measure.models) > 1:
             scores[measure] = of_measure
     if "retrieval 300 centred" in scores:
         for measure in NOT_DRAWN_BESIDE_CENTRED:

@@ -178,6 +178,13 @@ def test_charts_of_three_ways(contrasted, has_lines, tmp_path):
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_measure_of_one_model_is_not_drawn():
+    figures = figures_of_three_ways()
+    figures["a"][1]["xnli"] = {"de": [[1, 0], [1, 1]]}
+    drawn = charts.scores_to_draw(figures, tables.TITLES)
+    assert list(drawn) == ["retrieval 300", "retrieval 300 centred", "retrieval 300 centred margin"]
+
+
 def test_bars_of_the_papers_models_have_their_objectives(study):
     models = {
         "exp3": TrainedModel("exp3", flags={"objectives.active": ["mmlm", "camlm"]}),
