@@ -33,7 +33,7 @@ def random_encoder(toy_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A tiny corpus. Beside it are config.json of a model for it, and still.json of one without dropout."""
+    """A tiny corpus. Beside it are config.json and without_dropout.json, the shapes of models for it."""
     folder = tmp_path_factory.mktemp("retrieval")
     config = {
         "vocab_size": 300,
@@ -44,7 +44,7 @@ def corpus(tmp_path_factory):
     }
     (folder / "config.json").write_text(json.dumps(config))
     without_dropout = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "still.json").write_text(json.dumps(without_dropout))
+    (folder / "without_dropout.json").write_text(json.dumps(without_dropout))
     return tiny_run.make_corpus(folder)
 
 

@@ -54,7 +54,11 @@ def teacher(tmp_path):
 @pytest.fixture
 def flags(corpus, pairs):
     """Flags of a training on the file, without dropout."""
-    return {"train_set": pairs, "ernie_config_path": corpus.parent / "still.json", "loss": "softmax"}
+    return {
+        "train_set": pairs,
+        "ernie_config_path": corpus.parent / "without_dropout.json",
+        "loss": "softmax",
+    }
 
 
 @pytest.fixture
