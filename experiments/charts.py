@@ -54,11 +54,12 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
 
 
 def scores_to_draw(figures: Figures, titles: Mapping[str, str]) -> dict[str, Scores]:
-    """Measure -> its scores, for the measures in which there are models to compare."""
+    """Measure -> its scores, for the measures that at least two models have, or the only model."""
+    fewest_models = min(2, len(figures))
     scores = {}
     for measure in titles:
         of_measure = Scores(figures, measure)
-        if len(of_measure.models) > 1:
+        if len(of_measure.models) >= fewest_models:
             scores[measure] = of_measure
     if "retrieval 300 centred" in scores:
         for measure in NOT_DRAWN_BESIDE_CENTRED:

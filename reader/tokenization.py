@@ -216,7 +216,7 @@ class Tokenizer:
         """Load piece.model or sentencepiece.bpe.model from a folder, and vocab.txt if it is there.
 
         Raises:
-            UserError: there is no piece model, or one of the errors of the class.
+            UserError: there is no piece model; or any error that making a Tokenizer raises.
         """
         models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
         if not models:

@@ -64,7 +64,7 @@ class RowsWithMomentsOnGpu:
         updated = nonzero(self._running_count, count)  # [R], the rows that have moments, ascending
         # The place of each gradient among them. A row V, of no word, is larger than all and gets R.
         places = paddle.searchsorted(updated, rows)  # [n], 0 .. R
-        # The sum of the gradients of each updated row; the last row takes those of no word.
+        # The sum of the gradients of each updated row. The last row collects the gradients of row V.
         sums = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)  # [R + 1, H]
         paddle.index_add_(sums, places, 0, gradient)
         parts = [paddle.gather(table, updated) for table in tables]  # [R, H] each

@@ -178,6 +178,12 @@ def test_charts_of_three_ways(contrasted, has_lines, tmp_path):
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_one_model_is_drawn_if_there_is_no_other():
+    figures = {"a": figures_of_three_ways()["a"]}
+    drawn = charts.scores_to_draw(figures, tables.TITLES)
+    assert list(drawn) == ["retrieval 300", "retrieval 300 centred", "retrieval 300 centred margin"]
+
+
 def test_a_measure_of_one_model_is_not_drawn():
     figures = figures_of_three_ways()
     figures["a"][1]["xnli"] = {"de": [[1, 0], [1, 1]]}

@@ -251,7 +251,7 @@ def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, ou
     (out / "log/job.log.0").unlink()  # so that the log has the lines of the second command alone
     pretrain(tiny_corpus, out, **USUAL)
     changed = {name for name, changed_at in change_times_of(out).items() if changed_at != before.get(name)}
-    assert changed <= {"config.yaml", "metrics.jsonl"}  # they are written again, with the same content
+    assert changed <= {"config.yaml", "metrics.jsonl"}  # these two are written again
     assert records(out) == records(straight)
     assert "the run is finished: all 12 steps are done" in log_of(out)
     repeated = held_out_lines(out)
