@@ -12,7 +12,6 @@ from pretrain.reader import TrainingText, open_corpus, total_steps
 from pretrain.shares import examples_of_step, shares
 from scripts.jobs import Job, as_line
 from utils.command_line import load_config
-from utils.errors import UserError
 
 # The flags of all fine-tuning. One evaluation at the end of each epoch is enough.
 FINE_TUNING = {
@@ -49,7 +48,8 @@ class StudyPlan:
         output: the folder of all studies; it has a folder for the corpus and one for each study.
         data: the folder of real data.
         results: the folder of figures; it has a folder for each study.
-        seeds, models: only these; empty: all.
+        seeds: these instead of the study's; empty: the study's.
+        models: only these; empty: all.
 
     Attributes:
         corpus: the corpus of the study.
@@ -77,54 +77,53 @@ class StudyPlan:
         self.logs = output / study.name / "logs"
 
     def chains(self) -> list[list[Job]]:
-        """The jobs of each model and seed that has not finished. A start comes before what needs it.
-
-        Raises:
-            UserError: a model starts from weights that are not there.
-        """
-        chains = []
-        for model, seed in self.study.runs():
-            if seed in self.seeds and model.name in self.models:
+        """The jobs of each model and seed that has not finished, after those of the weights that it needs."""
+        chains: dict[Path, list[Job]] = {}  # by the folder of the model
+        for model in self.study.models.values():
+            if model.name not in self.models:
+                continue
+            for seed in self.seeds:
                 jobs = self.jobs(model, seed)
-                if not all(job.finished() for job in jobs):
-                    self.check_weights(model, seed)
-                    chains.append(jobs)
-        return chains
+                if all(job.finished() for job in jobs):
+                    continue
+                for folder, training in self.missing_weights(model, seed).items():
+                    chains.setdefault(folder, training)
+                chains[self.folder(model.name, seed)] = jobs
+        return list(chains.values())
 
     def jobs(self, model: TrainedModel, seed: int) -> list[Job]:
-        """Training, fine-tuning and figures of a model. Steps that no missing figures need are left out."""
+        """Training, fine-tuning and figures of a model; none if its figures are there."""
         result = self.result(model.name, seed)
         jobs = []
-        if model.trained_in:
+        if not result.is_file():
+            jobs += [self.fine_tuning(task, model, seed) for task in TASKS if task in self.study.measures]
             jobs.append(self.measuring(model, seed, result))
-        else:
-            # The model and those that start from it need its weights until their figures are there.
-            dependents = [row.name for row in self.study.models.values() if row.start == model.name]
-            results = [self.result(name, seed) for name in (model.name, *dependents) if name in self.models]
-            if not all(path.is_file() for path in results):
-                jobs.append(self.pretraining(model, seed))
-            if not result.is_file():
-                jobs += [self.fine_tuning(task, model, seed) for task in TASKS if task in self.study.measures]
-                jobs.append(self.measuring(model, seed, result))
-        if not model.start and "retrieval" in self.study.measures:
+        from_random_weights = not (model.start or model.trained_in)
+        if from_random_weights and "retrieval" in self.study.measures:
             # Random weights in the shape of this model, for comparison. All models of a study have one shape,
             # so the first of these jobs writes the figures, and the others are finished then.
             untrained_result = self.result(UNTRAINED, seed)
             jobs.append(self.measuring(model, seed, untrained_result, "--untrained", seed))
-        return jobs
+        if model.trained_in or all(job.finished() for job in jobs):
+            return jobs
+        return [self.pretraining(model, seed), *jobs]
 
-    def check_weights(self, model: TrainedModel, seed: int) -> None:
-        """Raise a UserError if the model needs weights that neither exist nor are trained in this call."""
-        needed = model.trained_in or model.start
-        if not needed or needed in self.models:
-            return
-        weights = self.folder(needed, seed) / "full"
-        if not weights.is_dir():
-            study, _, name = needed.rpartition("/")
-            raise UserError(
-                f"{weights}: not there, but {model.name} needs it: first run python -m experiments.run "
-                f"{study or self.study.name} --models '{name}' --seeds {seed}"
-            )
+    def missing_weights(self, model: TrainedModel, seed: int) -> dict[Path, list[Job]]:
+        """The trainings of other models that this one needs and that have not finished, a start first.
+
+        Returns:
+            folder of a model -> the job that trains it, as a chain.
+        """
+        reference = model.trained_in or model.start
+        if not reference:
+            return {}
+        study, _, name = reference.rpartition("/")
+        owner = StudyPlan(Study.read(study), self.output, self.data, self.results) if study else self
+        needed = owner.study.models[name]
+        job = owner.pretraining(needed, seed)
+        if job.finished():
+            return {}
+        return owner.missing_weights(needed, seed) | {owner.folder(name, seed): [job]}
 
     def result(self, name: str, seed: int) -> Path:
         """The file of figures, which is written last."""
@@ -172,7 +171,7 @@ class StudyPlan:
     def fine_tuning(self, task: str, model: TrainedModel, seed: int) -> Job:
         """The job that trains a model on one of TASKS and predicts the development sets."""
         program, flags_of_task = TASKS[task]
-        folder = self.folder(model.name, seed)
+        folder = self.folder(model.trained_in or model.name, seed)
         encoder = folder / "encoder"
         output = folder / task
         layout = self.layout / task
@@ -192,19 +191,21 @@ class StudyPlan:
             "random_seed": seed,
         }
         job = self.job(f"{folder.name} {task}", [program, *as_line(flags)], output / "results.json")
-        return replace(job, log=output / "log")
+        return replace(job, log=output / "log", after=self.trained_file(folder))
 
     def measuring(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
         """The job that writes the figures of a model to `result`. `flags` are more words of the command."""
+        folder = self.folder(model.trained_in or model.name, seed)
         arguments = {
-            "model": self.folder(model.trained_in or model.name, seed),
+            "model": folder,
             "corpus": self.corpus,
             "data": self.data,
             "layout": self.layout,
             "output": result,
         }
         command = ["-m", "experiments.measure", *as_line(arguments), "--measures", *self.study.measures]
-        return self.job(f"{result.stem} figures", [*command, *flags], result)
+        job = self.job(f"{result.stem} figures", [*command, *flags], result)
+        return replace(job, after=self.trained_file(folder))
 
     def job(self, name: str, command: list[object], result: Path) -> Job:
         """A job whose complete output goes to the folder of logs."""

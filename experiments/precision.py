@@ -55,7 +55,6 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not (demo.OUTPUT / "full" / "encoder").is_dir():
         raise UserError(f"{demo.OUTPUT} has no encoder; make it with sh scripts/demo.sh")
-    args.output.mkdir(parents=True, exist_ok=True)
     carry_out_chains(chains(args.output, args.corpus), at_once=2)
     curves = read_curves(args.output)
     with atomic_file(FIGURES) as file:

@@ -108,10 +108,6 @@ class Study:
                     raise UserError(f"{path}: {key}: {model_name} is no model of the study")
         return study
 
-    def runs(self) -> list[tuple[TrainedModel, int]]:
-        """All (model, seed), in the order of the file: a model comes after the one that it starts from."""
-        return [(model, seed) for model in self.models.values() for seed in self.seeds]
-
 
 def _file_of(name: str) -> Path:
     """The file of a study. Raises a UserError if there is none."""

@@ -105,6 +105,7 @@ class _Crew:
 
     def run(self, job: Job) -> None:
         """Run a job to its end, print its progress, and ask all to stop if it fails."""
+        job.output.parent.mkdir(parents=True, exist_ok=True)
         process = self.start(job)
         if process is None:
             return

@@ -17,7 +17,7 @@ def test_a_stopped_study_goes_on(study, tmp_path):
 
     def remaining():
         """The names of the jobs of each chain."""
-        return [[job.name for job in jobs] for jobs in planned.chains()]
+        return [names_of(jobs) for jobs in planned.chains()]
 
     all_of_a = ["a-1", "a-1 xnli", "a-1 figures"]
     all_of_b = ["b-1", "b-1 xnli", "b-1 figures"]
@@ -29,6 +29,8 @@ def test_a_stopped_study_goes_on(study, tmp_path):
     assert remaining() == [["a-1"], all_of_c]
     finish(planned, "c")
     assert remaining() == []
+    planned.study.measures.append("retrieval")
+    assert remaining() == [["a-1", "untrained-1 figures"]]
 
 
 # Model of the study "mix" -> its sequences in a late step: MMLM and BTMLM together, TLM, CAMLM.
@@ -62,38 +64,46 @@ def test_the_sequences_of_the_mixes(tmp_path, monkeypatch):
             assert (monolingual, counts.get("tlm", 0), counts.get("camlm", 0)) == sequences, name
 
 
-def test_models_of_another_study(study, tmp_path):
+def test_models_of_another_study(study, tmp_path, monkeypatch):
     """Model d starts from weights of another study; g was trained there and is only measured."""
+    text = """
+        title: Other
+        corpus: none
+        pretrain: none.yaml
+        seeds: [1]
+        models: {first: , e f: {start: first}}
+        measures: [xnli]
+        """
+    (tmp_path / "other.yaml").write_text(text)
+    monkeypatch.setattr("experiments.study.STUDIES", tmp_path)
     study.models["d"] = TrainedModel("d", start="other/e f")
     study.models["g"] = TrainedModel("g", trained_in="other/e f")
-    study = replace(study, measures=["retrieval"])
-    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["d", "g"])
-    weights = tmp_path / "other" / "e-f-1" / "full"
-    with pytest.raises(
-        UserError, match=f"{weights}: not there, but d needs it: first .* other --models 'e f'"
-    ):
-        planned.chains()
-    weights.mkdir(parents=True)
-    chain_of_d, chain_of_g = planned.chains()
-    assert [job.name for job in chain_of_d] == ["d-1", "d-1 figures"]
-    assert [job.name for job in chain_of_g] == ["g-1 figures", "untrained-1 figures"]
+    study = replace(study, measures=["retrieval", "xnli"])
+    planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[4], models=["d", "g"])
+    first, e_f, chain_of_d, chain_of_g = planned.chains()
+    assert names_of(first) == ["first-4"]
+    assert names_of(e_f) == ["e-f-4"]
+    assert names_of(chain_of_d) == ["d-4", "d-4 xnli", "d-4 figures"]
+    assert names_of(chain_of_g) == ["e-f-4 xnli", "g-4 figures"]
+    folder = tmp_path / "other" / "e-f-4"
+    weights = folder / "encoder" / "model.safetensors"
     training_d = chain_of_d[0]
-    assert training_d.after == weights.parent / "encoder" / "model.safetensors"
-    assert str(weights) in training_d.command
-    measuring_g = chain_of_g[0]
-    assert str(weights.parent) in measuring_g.command
-    assert str(planned.result("g", 1)) in measuring_g.command
+    assert training_d.after == weights
+    assert str(folder / "full") in training_d.command
+    for job in chain_of_g:
+        assert job.after == weights
+    measuring_g = chain_of_g[-1]
+    assert str(folder) in measuring_g.command
+    assert str(planned.result("g", 4)) in measuring_g.command
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert planned.chains() == [chain_of_d, chain_of_g]
 
 
-def test_a_start_that_is_left_out_must_be_there(study, tmp_path):
-    """Only b is to be trained, which starts from a; or only a, which starts from random weights."""
+def test_a_start_that_is_left_out_is_trained(study, tmp_path):
+    """Only b is asked for, which starts from a: a is trained, but not measured."""
     planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["b"])
-    with pytest.raises(UserError, match="a-1/full: not there, but b needs it: first run .* made-up --models"):
-        planned.chains()
-    plan_of_start = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["a"])
-    assert len(plan_of_start.chains()) == 1
-    (tmp_path / "made-up" / "a-1" / "full").mkdir(parents=True)
-    assert [jobs[0].name for jobs in planned.chains()] == ["b-1"]
+    assert [names_of(jobs) for jobs in planned.chains()] == [["a-1"], ["b-1", "b-1 xnli", "b-1 figures"]]
 
 
 def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
@@ -112,6 +122,10 @@ def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
     assert config_of(planned.pretraining(study.models["b"], 1)).optimizer.tokens == 0
     with pytest.raises(UserError, match="no finished corpus there"):
         StudyPlan(study, tmp_path, tmp_path, tmp_path / "results").steps("a", 1)
+
+
+def names_of(jobs):
+    return [job.name for job in jobs]
 
 
 def finish(planned, name):

@@ -1,6 +1,7 @@
 """Studies: their files, the published tables, and one study from text to tables."""
 
 import gzip
+import itertools
 import json
 import subprocess
 import sys
@@ -25,9 +26,8 @@ def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path, mo
     monkeypatch.setattr(StudyPlan, "steps", lambda self, name, seed: 7000 + seed)
     study = Study.read(name)
     planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results")
-    for model, seed in study.runs():
-        if model.trained_in:
-            continue
+    trained_here = [model for model in study.models.values() if not model.trained_in]
+    for model, seed in itertools.product(trained_here, study.seeds):
         config = config_of(planned.pretraining(model, seed))
         if model.steps_as:
             assert config.optimizer.tokens == 0
@@ -40,10 +40,9 @@ def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path, mo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_seeds_and_models_that_a_study_does_not_have(name):
-    for wrong in ("--seeds=9", "--at_once=0"):
-        with pytest.raises(UserError, match=r"--at_once must be 1 or more, and --seeds among \[1"):
-            run.main([name, wrong])
+def test_models_that_a_study_does_not_have(name):
+    with pytest.raises(UserError, match="--at_once must be 1 or more"):
+        run.main([name, "--at_once", "0"])
     with pytest.raises(UserError, match="--models: nobody is not one of "):
         run.main([name, "--models", "nobody"])
 
