@@ -12,6 +12,7 @@ from pretrain.reader import TrainingText, open_corpus, total_steps
 from pretrain.shares import examples_of_step, shares
 from scripts.jobs import Job, as_line
 from utils.command_line import load_config
+from utils.errors import UserError
 
 # The flags of all fine-tuning. One evaluation at the end of each epoch is enough.
 FINE_TUNING = {
@@ -164,6 +165,11 @@ class StudyPlan:
         Raises:
             UserError: the corpus of the study has not been built.
         """
+        if not self.corpus.is_dir():
+            raise UserError(
+                f"{self.corpus}: the corpus is not there yet, and some numbers of steps depend on it; "
+                "a run without --dry builds it first"
+            )
         config = config_of(self.pretraining(self.study.models[name], seed))
         corpus, tokenizer = open_corpus(config.data)
         return total_steps(config, TrainingText.of(corpus, Vocabulary.of(tokenizer), config))

@@ -32,13 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
         seeds=args.seeds,
         models=args.models,
     )
+    if not args.dry:
+        prepare_data(plan)
     chains = plan.chains()
     print_plan(chains, args.at_once)
-    if args.dry:
-        return
-    prepare_data(plan)
-    carry_out_chains(chains, args.at_once)
-    tables.write(study, tables.RESULTS, tables.IMAGES)
+    if not args.dry:
+        carry_out_chains(chains, args.at_once)
+        tables.write(study, tables.RESULTS, tables.IMAGES)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
