@@ -137,7 +137,6 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         config=str(ROOT / "configs/pretrain/continue.yaml"),
         init__encoder=str(tmp_path / "released"),
         init__lm_head_warmup_steps=4,
-        objectives__active=["mmlm"],
         run__save_steps=4,
         run__keep_checkpoints=3,
     )

@@ -107,9 +107,9 @@ DIGESTS = {
     "exp3": "b0714fbf83e4c9e0",
     "exp4": "4011883bbeeb67e4",
     "exp5": "ce48ad1678a4569b",
-    "continue": "ba0bd051cc8b7ee0",
+    "continue": "e4b42f961fa1b9c3",
     "real4": "3ef89381250ccd6c",
-    "real15": "2ac620fc468270df",
+    "real15": "d1f9aaf83475225f",
     "sample": "a4a4c8cd5205cf43",
 }
 
@@ -117,6 +117,14 @@ DIGESTS = {
 @pytest.mark.parametrize("name", DIGESTS)
 def test_the_batches_of_a_shipped_configuration(corpus, name):
     assert digest_of_run(corpus, name) == DIGESTS[name]
+
+
+def test_the_default_shares_of_files_that_once_had_them(corpus):
+    """Earlier versions of these two files left the shares to the default, with all four objectives."""
+    without_shares = ["--objectives.shares", "{}"]
+    assert digest_of_run(corpus, "continue", *without_shares) == "ba0bd051cc8b7ee0"
+    monolingual_share = ["--objectives.monolingual_share", "0.3"]
+    assert digest_of_run(corpus, "real15", *without_shares, *monolingual_share) == "2ac620fc468270df"
 
 
 def test_shares_written_out_give_the_same_batches(corpus):
