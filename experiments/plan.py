@@ -113,7 +113,7 @@ class StudyPlan:
         """The trainings of other models that this one needs and that have not finished, a start first.
 
         Returns:
-            folder of a model -> the job that trains it, as a chain.
+            folder of a model -> a chain with the one job that trains it.
         """
         reference = model.trained_in or model.start
         if not reference:

@@ -55,7 +55,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace, study: Study) -> None:
-    """Raise a UserError if --at_once is 0, the study has no such model, or there is no data."""
+    """Raise a UserError if --at_once is below 1, a model is not in the study, or DATA is not set."""
     if args.at_once < 1:
         raise UserError("--at_once must be 1 or more")
     for name in args.models:

@@ -101,7 +101,7 @@ def test_models_of_another_study(study, tmp_path, monkeypatch):
 
 
 def test_a_start_that_is_left_out_is_trained(study, tmp_path):
-    """Only b is asked for, which starts from a: a is trained, but not measured."""
+    """Only b is asked for. It starts from a, so a is trained, but it is not measured."""
     planned = StudyPlan(study, tmp_path, tmp_path, tmp_path / "results", seeds=[1], models=["b"])
     assert [names_of(jobs) for jobs in planned.chains()] == [["a-1"], ["b-1", "b-1 xnli", "b-1 figures"]]
 

@@ -120,7 +120,7 @@ def test_the_batches_of_a_shipped_configuration(corpus, name):
 
 
 def test_the_default_shares_of_files_that_once_had_them(corpus):
-    """Earlier versions of these two files left the shares to the default, with all four objectives."""
+    """Earlier versions of these two files had no shares of their own, and trained all four objectives."""
     without_shares = ["--objectives.shares", "{}"]
     assert digest_of_run(corpus, "continue", *without_shares) == "ba0bd051cc8b7ee0"
     monolingual_share = ["--objectives.monolingual_share", "0.3"]
