@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="of the studies, in four languages")
     parser.add_argument("--output", type=Path, default=Path("output/precision"), help="for the runs")
     args = parser.parse_args(arguments)
-    if not (demo.OUTPUT / "full" / "encoder").is_dir():
+    if not (demo.OUTPUT / "camlm" / "encoder").is_dir():
         raise UserError(f"{demo.OUTPUT} has no encoder; make it with sh scripts/demo.sh")
     carry_out_chains(chains(args.output, args.corpus), at_once=2)
     curves = read_curves(args.output)
@@ -81,7 +81,7 @@ def folder_of(output: Path, training: str, seed: int, precision: str) -> Path:
 def fine_tuning(output: Path, seed: int, precision: str) -> Job:
     """The demo's fine-tuning on English inference pairs, tested in all languages."""
     folder = folder_of(output, FINE_TUNING, seed, precision)
-    _pre_training, demo_job, _search = demo.jobs_of("full", seed)
+    _pre_training, demo_job, _search = demo.jobs_of("camlm", seed)
     flags = {
         "max_steps": STEPS[FINE_TUNING],
         "skip_steps": LOG_STEPS,

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The demo: a sample set is made; encoders from random weights, after MMLM, and after the full strategy are fine-tuned on
-# its English, and tested on every language.
+# The demo: a sample set is made; encoders from random weights, after MMLM, and after MMLM, BTMLM and CAMLM are
+# fine-tuned on its English, and tested on every language.
 #
 #   sh scripts/demo.sh            up to twelve minutes on two cores, after the installation on first use
 #   sh scripts/demo.sh --seed 2   another sample set and other weights

@@ -24,12 +24,12 @@ def places(models, exported, tmp_path, monkeypatch):
     for name, folder in {
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
         "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
-        "exported": exported / "encode", "output/demo/full-nli/best": models / "classify",
+        "exported": exported / "encode", "output/demo/camlm-nli/best": models / "classify",
         "output/own/best": models / "classify",
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
-    demo = tmp_path / "output/demo/full/encoder"
+    demo = tmp_path / "output/demo/camlm/encoder"
     shutil.copytree(models / "encode", demo)
     toy_models.write_means(demo, toy_models.LANGUAGES)
     (tmp_path / "corpus.txt").write_text("A man eats.\nEin Mann isst.\n" * 4)

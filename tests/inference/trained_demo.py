@@ -37,13 +37,13 @@ TRANSLATIONS = {
 # Every word of the lexicon that fits into the sentence, in its language.
 FITTING = {
     "The man buys a [MASK] at the market.": {"ball", "doll", "book", "letter", "cat", "dog", "toy"},
-    "Der Mann [MASK] auf dem Markt ein Buch.": {"kauft", "verkauft", "findet", "verliert"},
+    "Der Mann kauft auf dem [MASK] ein Buch.": {"Markt"},
     "L'homme achète un [MASK] au marché.": {"livre", "chien", "chat", "jouet", "animal"},
 }
 # An example of classification -> the label that its sentences have.
 LABELS = {
     ("The man buys a book at the market.", "The man buys a book at school."): "contradiction",
-    ("Der Mann kauft auf dem Markt ein Buch.", "Eine Person kauft ein Buch."): "entailment",
+    ("Der Mann kauft auf dem Markt ein Buch.", "Eine Person kauft auf dem Markt ein Buch."): "entailment",
     ("يشتري الرجل كتابا في السوق.", "يشتري الرجل كتابا أحمر."): "neutral",  # a red book
 }
 # The labels of an example of zero-shot classification -> the one that is right.

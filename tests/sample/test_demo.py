@@ -42,21 +42,21 @@ def tiny(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_whole_way(tiny, monkeypatch, capfd):
     """What the demo prints, the files that its last lines name, and the figures in its JSON line."""
-    (tiny / "full" / "checkpoints" / "step_7").mkdir(parents=True)  # of a demo that was broken off
+    (tiny / "camlm" / "checkpoints" / "step_7").mkdir(parents=True)  # of a demo that was broken off
     monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2", "--overwrite"])
     demo.main()
     printed = capfd.readouterr().out
     assert "training a vocabulary of 700 pieces" in printed
-    for name in ("full pre-training: step ", "mmlm pre-training: step ", "scratch fine-tuning: epoch: "):
+    for name in ("camlm pre-training: step ", "mmlm pre-training: step ", "scratch fine-tuning: epoch: "):
         assert name in printed
     assert (tiny / "demo.png").is_file()
-    assert not (tiny / "full" / "checkpoints" / "step_7").exists()
+    assert not (tiny / "camlm" / "checkpoints" / "step_7").exists()
     tokens = {}  # model -> how many tokens it was trained on
-    for name in ("mmlm", "full"):
+    for name in ("mmlm", "camlm"):
         last_line = (tiny / name / "metrics.jsonl").read_text().splitlines()[-1]
         tokens[name] = json.loads(last_line)["tokens"]
     # They are equal but for a step more or less, of about 12 steps.
-    assert tokens["full"] == pytest.approx(tokens["mmlm"], rel=0.2)
+    assert tokens["camlm"] == pytest.approx(tokens["mmlm"], rel=0.2)
 
     command, result_line = printed.splitlines()[-2:]
     words = shlex.split(command)  # python predict.py --serve, then names and values of flags
@@ -69,23 +69,23 @@ def test_the_whole_way(tiny, monkeypatch, capfd):
 
     result = json.loads(result_line)
     starts = {
-        "zero_shot": ["scratch", "mmlm", "full"],
-        "retrieval": ["scratch", "mmlm", "full"],
-        "retrieval_centred": ["mmlm", "full"],  # random weights have no means beside them
-        "retrieval_centred_margin": ["mmlm", "full"],
+        "zero_shot": ["scratch", "mmlm", "camlm"],
+        "retrieval": ["scratch", "mmlm", "camlm"],
+        "retrieval_centred": ["mmlm", "camlm"],  # random weights have no means beside them
+        "retrieval_centred_margin": ["mmlm", "camlm"],
     }
     assert list(result) == [*starts, "seconds"]
     for measure, names in starts.items():
         assert list(result[measure]) == names
         assert all(0 <= value <= 100 for value in result[measure].values())
-    scores = json.loads((tiny / "full-nli" / "results.json").read_text())["tables"][0]["mean"]
+    scores = json.loads((tiny / "camlm-nli" / "results.json").read_text())["tables"][0]["mean"]
     zero_shot = [scores[code] for code in CODES if code != "en"]
     mean = sum(zero_shot) / len(zero_shot)
-    assert result["zero_shot"]["full"] == pytest.approx(mean, abs=0.006)  # it is printed with two decimals
+    assert result["zero_shot"]["camlm"] == pytest.approx(mean, abs=0.006)  # it is printed with two decimals
 
 
 def test_an_earlier_demo_is_not_deleted_unasked(tiny, capsys):
-    model = tiny / "full" / "encoder" / "model.safetensors"
+    model = tiny / "camlm" / "encoder" / "model.safetensors"
     model.parent.mkdir(parents=True)
     model.touch()
     line = one_error(demo.main, capsys)
@@ -134,4 +134,4 @@ def test_means_leave_english_out():
     """50.5 is the mean of 50 and 51."""
     row = {"en": 90.0, "de": 50.0, "zh": 51.0}
     assert demo.mean(row) == 50.5
-    assert demo.table({"full": row}).splitlines()[1].split() == ["full", "90.0", "50.0", "51.0", "50.5"]
+    assert demo.table({"camlm": row}).splitlines()[1].split() == ["camlm", "90.0", "50.0", "51.0", "50.5"]
