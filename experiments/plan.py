@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.study import UNTRAINED, Study, TrainedModel
+from experiments.study import UNTRAINED, Study, TrainedModel, folder_name
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
 from pretrain.reader import TrainingText, open_corpus, total_steps
@@ -128,12 +128,12 @@ class StudyPlan:
 
     def result(self, name: str, seed: int) -> Path:
         """The file of figures, which is written last."""
-        return self.results / self.study.name / f"{self.folder(name, seed).name}.json"
+        return self.study.figures_file(self.results, name, seed)
 
     def folder(self, name: str, seed: int) -> Path:
         """The output of a model's training. A model of another study is named <study>/<model>."""
         study, _, model_name = name.rpartition("/")  # study: "" without a slash
-        return self.output / (study or self.study.name) / f"{model_name.replace(' ', '-')}-{seed}"
+        return self.output / (study or self.study.name) / folder_name(model_name, seed)
 
     def pretraining(self, model: TrainedModel, seed: int) -> Job:
         """The job that trains a model; it waits for the weights of its start."""
@@ -231,8 +231,8 @@ def minutes(job: Job) -> float:
     config = config_of(job)
     tokens = config.optimizer.tokens
     if not tokens:
-        # After step 1 of 1 the run is at its end, so these are the shares that hold there.
-        last_shares = shares(config.objectives, step=1, total_steps=1)
-        examples = examples_of_step(config.objectives, last_shares, config.optimizer.batch_size, step=1)
-        tokens = config.optimizer.steps * sum(examples.values()) * TOKENS_PER_SEQUENCE
+        steps = config.optimizer.steps
+        last_shares = shares(config.objectives, steps - 1, steps)
+        examples = examples_of_step(config.objectives, last_shares, config.optimizer.batch_size, steps - 1)
+        tokens = steps * sum(examples.values()) * TOKENS_PER_SEQUENCE
     return tokens / 1e6 * MINUTES["million tokens"]

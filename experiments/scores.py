@@ -1,7 +1,7 @@
 """The scores of a study's models, and what can be told of their differences.
 
 An error is a standard error over examples and seeds; with one seed there is none. The deviation between seeds
-is pooled over the rows of a table, which assumes that it is the same for all of them. Differences are taken
+is pooled over the rows of a table, which assumes that it is the same for all models. Differences are taken
 example by example and seed by seed.
 """
 
@@ -144,10 +144,15 @@ class Scores:
             seeds = self.common_seeds(list(weights))
             if seeds:
                 values[label] = [self._weighted(weights, seed) for seed in seeds]
-        deviation = pooled_deviation(list(values.values()))
+        # Of independent models with one deviation, a weighted sum deviates by the length of the weights more:
+        # a contrast of four models more than a difference of two.
+        lengths = {label: math.hypot(*rows[label].values()) for label in values}
+        deviation_of_model = pooled_deviation(
+            [np.array(of_seeds) / lengths[label] for label, of_seeds in values.items()]
+        )
         differences = []
         for label, of_seeds in values.items():
-            seed_error = deviation / math.sqrt(len(of_seeds))
+            seed_error = lengths[label] * deviation_of_model / math.sqrt(len(of_seeds))
             error = math.hypot(self.example_error(rows[label]), seed_error)
             differences.append(Difference(label, rows[label], float(np.mean(of_seeds)), error))
         return differences

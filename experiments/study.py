@@ -29,7 +29,8 @@ class TrainedModel:
         start: the model of the same seed whose weights it starts from; "": random weights.
         steps_as: the model of this study that has as many optimizer steps, for every seed; "": the flags
             decide.
-        trained_in: the model of another study that this row shows: it is not trained here, only measured.
+        trained_in: the model of another study that this row shows: it is not trained here, and measured only
+            if that study has no figures of it.
         about: what the model is, for the reader of the tables.
     """
 
@@ -107,6 +108,26 @@ class Study:
                 if model_name not in models:
                     raise UserError(f"{path}: {key}: {model_name} is no model of the study")
         return study
+
+    def figures_file(self, results: Path, name: str, seed: int) -> Path:
+        """The file of a model's figures: of this study or, if only that is there, of the one that trained it.
+
+        Args:
+            results: the folder of figures; it has a folder for each study.
+            name: of a model of this study, or UNTRAINED.
+        """
+        own_file = results / self.name / f"{folder_name(name, seed)}.json"
+        model = self.models.get(name)
+        if own_file.is_file() or model is None or not model.trained_in:
+            return own_file
+        study, _, trained_name = model.trained_in.rpartition("/")
+        file_of_other = results / study / f"{folder_name(trained_name, seed)}.json"
+        return file_of_other if file_of_other.is_file() else own_file
+
+
+def folder_name(model: str, seed: int) -> str:
+    """The name of the folder of a trained model."""
+    return f"{model.replace(' ', '-')}-{seed}"
 
 
 def _file_of(name: str) -> Path:

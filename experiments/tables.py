@@ -70,7 +70,7 @@ def read_figures(study: Study, results: Path) -> Figures:
     figures: dict[str, dict[int, Mapping]] = {}
     for name in (UNTRAINED, *study.models):
         for seed in study.seeds:
-            path = results / study.name / f"{name.replace(' ', '-')}-{seed}.json"
+            path = study.figures_file(results, name, seed)
             if path.is_file():
                 figures.setdefault(name, {})[seed] = read_json(path)
     if not figures:
@@ -86,6 +86,7 @@ def as_text(study: Study, figures: Figures) -> str:
     if about:
         sections.append("\n".join(about))
     sections.append(f"Seeds: {counts}.")
+    fewest_models = min(2, len(figures))  # that have a measure, if it is to have a table
     measured_three_ways = any("layers" in values for values in _values(figures))
     chosen_on_half = any("half" in values for values in _values(figures))  # the layer, in earlier studies
     if measured_three_ways and (study.compare or study.contrasts):
@@ -93,7 +94,7 @@ def as_text(study: Study, figures: Figures) -> str:
         sections.append(summary_table(study, figures))
     for measure, title in TITLES.items():
         scores = Scores(figures, measure)
-        if not scores.models:
+        if len(scores.models) < fewest_models:
             continue
         sections += [f"**{title}**", score_table(scores)]
         differences = scores.differences(rows_of(study))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from experiments import tables
 from experiments.plan import StudyPlan, config_of
 from experiments.study import Study, TrainedModel
 from pretrain.shares import examples_of_step, shares
@@ -98,6 +99,11 @@ def test_models_of_another_study(study, tmp_path, monkeypatch):
     weights.parent.mkdir(parents=True)
     weights.touch()
     assert planned.chains() == [chain_of_d, chain_of_g]
+    figures_of_other = tmp_path / "results" / "other" / "e-f-4.json"
+    figures_of_other.parent.mkdir(parents=True)
+    figures_of_other.write_text("{}")
+    assert planned.chains() == [chain_of_d]
+    assert tables.read_figures(replace(study, seeds=[4]), tmp_path / "results") == {"g": {4: {}}}
 
 
 def test_a_start_that_is_left_out_is_trained(study, tmp_path):

@@ -147,8 +147,14 @@ def test_a_contrast_is_a_difference_of_differences(contrasted):
     variance = sum(scores.example_error({model: 1}) ** 2 for model in THREE_WAYS)
     assert scores.example_error(contrast.weights) == pytest.approx(math.sqrt(variance), rel=0.1)
     assert scores.example_error({"a": 1, "b": 0}) == pytest.approx(scores.example_error({"a": 1}))
-    contrast_with_itself = contrast_of("none", ["a", "b"], ["a", "b"])
-    assert [difference.mean for difference in scores.differences(contrast_with_itself)] == [0.0]
+    # Four models vary between seeds twice as much as two: twice the variance.
+    variances_over_seeds = []
+    for difference in (first, contrast):
+        error_over_examples = scores.example_error(difference.weights)
+        variances_over_seeds.append(difference.error**2 - error_over_examples**2)
+    assert variances_over_seeds[1] == pytest.approx(2 * variances_over_seeds[0])
+    # (a - b) - (a - c) is c - b.
+    assert contrast_of("a twice", ["a", "b"], ["a", "c"]) == {"a twice": {"a": 0, "b": -1, "c": 1}}
 
 
 def test_tables_of_three_ways(contrasted):
@@ -164,6 +170,8 @@ def test_tables_of_three_ways(contrasted):
     assert xnli == ner == "  "
     for title in ("300 pairs (%)", "300 pairs, centred (%)", "300 pairs, centred, by margin (%)"):
         assert f"**Retrieval, {title}**" in text
+    figures["a"][1]["xnli"] = {"de": [[1, 0], [1, 1]]}
+    assert "XNLI, accuracy" not in tables.as_text(contrasted, figures)  # of one model: nothing to compare
     assert "| a | 1, 2, 3 | 2, 2, 2 | 3, 3, 3 |" in text  # the layers of each way, by seed
     # By hand, layer 0: (50 + 75) / 2; layer 1: (85 + 100) / 2.
     assert "| model | 0 | 1 |\n|---|---:|---:|\n| a | 62.5 | 92.5 |" in text
