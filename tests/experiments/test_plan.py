@@ -46,6 +46,8 @@ SEQUENCES = {
     "tlm then camlm": (19, 0, 45),
     "camlm then tlm": (19, 45, 0),
     "camlm plus tlm at equal tokens": (19, 45, 45),
+    "camlm plus monolingual text": (64, 0, 45),
+    "half of everything": (10, 0, 22),
 }
 
 
