@@ -1,5 +1,6 @@
 """The config of an encoder: its shape and regularisation, read from JSON. Needs no Paddle."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 
@@ -108,7 +109,7 @@ def _check_number(name: str, value: object, is_real: bool) -> None:
     number_type = Real if is_real else Integral
     is_number = isinstance(value, number_type) and not isinstance(value, bool)  # True is an Integral
     may_be_zero = name in _MAY_BE_ZERO
-    is_large_enough = is_number and (value > 0 or (value == 0 and may_be_zero))  # False for NaN
+    is_large_enough = is_number and (0 < value < math.inf or (value == 0 and may_be_zero))  # False for NaN
     is_too_large = is_number and name.endswith("_prob") and value > 1
     if is_large_enough and not is_too_large:
         return
