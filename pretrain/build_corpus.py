@@ -18,7 +18,7 @@ from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
-from reader.corpus import Corpus, check_files
+from reader.corpus import MANIFEST, Corpus, check_files
 from reader.tokenization import Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError, run
@@ -47,6 +47,13 @@ def build_corpus(options: BuildOptions) -> dict:
     manifest = finished_manifest(output, plan)
     if manifest is not None:
         logger.info("%s: built already; comparing its checksums", output)
+        finished = (output / MANIFEST).stat().st_mtime_ns
+        newer = [path for path, time in modification_times(streams).items() if time > finished]
+        if newer:
+            logger.warning(
+                "%s: written after the corpus was built; if the text changed, add --overwrite true",
+                ", ".join(newer),
+            )
         shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
         check_files(output, manifest["files"], checksums=True)
         return manifest

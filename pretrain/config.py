@@ -186,8 +186,8 @@ def _check_shares(key: str, shares: dict[str, float]) -> None:
         raise UserError(f"{key} has {', '.join(unknown)}: name one or more of {', '.join(OBJECTIVES)}")
     if any(not 0 <= share < math.inf for share in shares.values()):  # NaN is refused, too
         raise UserError(f"{key} is {shares}: a share must be at least 0, and finite")
-    if shares and sum(shares.values()) == 0:
-        raise UserError(f"{key} is {shares}: one share must be above 0")
+    if shares and not 0 < sum(shares.values()) < math.inf:
+        raise UserError(f"{key} is {shares}: one share must be above 0, and their sum finite")
 
 
 @dataclass

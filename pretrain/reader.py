@@ -34,6 +34,8 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
+_CHECKED_PAIRS = 200  # of each two languages, for `check_pairs_of_camlm`
+_MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
 _PROBE_SEQUENCES = 8192  # from which `mean_tokens` measures the tokens of a step
 _ASSUMED_STEPS = 1 << 30  # of the run, for `mean_tokens`; so many that each part of the run is long
 _PART_SEED = 12015674  # any fixed number; it selects the pairs of data.parallel_share
@@ -195,11 +197,8 @@ class StepReader:
     Args:
         text: what the run trains on.
         total_steps: of the run; decides when BTMLM starts.
-        position: the `StepBatches.position` of the last step, to go on from.
+        position: the `StepBatches.position` of the last step of this run, to go on from.
         step: the first step, from 0, if there is no position.
-
-    Raises:
-        UserError: the position is one of another corpus or seed.
     """
 
     def __init__(
@@ -418,10 +417,12 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     depends only on corpus and configuration, so a resumed run gets the same number.
 
     Raises:
-        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder, or the batch is too small for
-            an objective.
+        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder, the batch is too small for an
+            objective, or no pair is long enough for CAMLM.
     """
     optimizer = config.optimizer
+    if "camlm" in config.objectives.active:
+        check_pairs_of_camlm(config, text)
     if optimizer.tokens:
         exact_steps = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
     else:
@@ -442,6 +443,30 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             steps,
         )
     return steps
+
+
+def check_pairs_of_camlm(config: PretrainConfig, text: TrainingText) -> None:
+    """Warn if many pairs are too short for CAMLM (`Objectives.serves_camlm`), and refuse it if all are.
+
+    Some pairs of each two languages are looked at.
+    """
+    objectives = make_objectives(config, text)
+    served = []  # for each pair that is looked at, whether CAMLM can train on it
+    for languages, pairs in text.pairs.items():
+        numbers = [text.language_number[language] for language in languages]
+        for place in range(0, len(pairs), max(1, len(pairs) // _CHECKED_PAIRS)):
+            sides = [Text(ids, number) for ids, number in zip(pairs[place], numbers)]
+            served.append(objectives.serves_camlm(Pair(*sides)))
+    if not any(served):
+        raise UserError(
+            f"{config.data.corpus}: camlm has no pair to train on: with objectives.mask_rate "
+            f"{config.objectives.mask_rate} none keeps an unmasked token on both sides; give longer pairs, "
+            "or take camlm out of objectives.shares"
+        )
+    share = 1 - sum(served) / len(served)
+    if share > _MANY_SHORT_PAIRS:
+        use = "serve tlm instead" if "tlm" in config.objectives.active else "are left out"
+        logger.warning("%.0f %% of the pairs are too short for camlm and %s", 100 * share, use)
 
 
 def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:

@@ -64,9 +64,11 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
         without_text |= set(MONOLINGUAL)
     if not parallel:
         without_text |= {*PARALLEL, "btmlm"}
+    if not without_text:
+        return config
     active = [name for name in config.active if name not in without_text]
-    start_shares = {name: share for name, share in config.shares.items() if name in active}
-    later_shares = {name: share for name, share in config.later_shares.items() if name in active}
+    start_shares = {name: share for name, share in config.shares.items() if share and name in active}
+    later_shares = {name: share for name, share in config.later_shares.items() if share and name in active}
     nothing_remains = not active or (config.shares and not start_shares)
     if nothing_remains:
         return config

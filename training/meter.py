@@ -1,6 +1,5 @@
 """What a run adds up between two lines of its log, for the line and for the record."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ class Interval:
         sums: sums over the steps of this interval: those of the engine, "loss", "grad_norm" and the number of
             "steps". A step whose update was skipped counts as "skipped" and adds nothing else.
         tokens: trained since the first step of the run, if the engine sums up "tokens".
-        tokens_per_second: of this process, since the last line.
-        steps_per_second: of this process, since it started.
+        tokens_per_second: of all processes together, since the last line, without the evaluations.
+        steps_per_second: since the start of the process, without the evaluations.
         remaining: the remaining time of the run, in words.
     """
 
@@ -46,8 +45,8 @@ class Meter:
     def __init__(self, sums: Mapping[str, float] | None = None, tokens: float = 0.0):
         self.sums: Counter[str] = Counter(sums)
         self.tokens = tokens
-        # When the present interval began, and how many tokens were trained then.
-        self._began = time.monotonic()
+        # The seconds of training and the trained tokens before the present interval.
+        self._seconds_before = 0.0
         self._tokens_before = tokens
 
     def add(self, step: Step) -> None:
@@ -60,26 +59,26 @@ class Meter:
         self.tokens += step.sums.get("tokens", 0.0)
 
     def end_interval(
-        self, steps: int, step: Step, data: Any, steps_per_second: float, remaining: str
+        self, steps: int, step: Step, data: Any, seconds: float, steps_per_second: float, remaining: str
     ) -> Interval:
         """Return what was added since the last call, and begin a new interval.
 
         Args:
             steps, step, data, steps_per_second, remaining: attributes of the `Interval`.
+            seconds: of training since the start of the process, without the evaluations.
         """
-        now = time.monotonic()
-        seconds = max(now - self._began, 1e-9)  # never 0
+        seconds_of_interval = max(seconds - self._seconds_before, 1e-9)  # never 0
         interval = Interval(
             steps=steps,
             step=step,
             data=data,
             sums=self.sums,
             tokens=self.tokens,
-            tokens_per_second=(self.tokens - self._tokens_before) / seconds,
+            tokens_per_second=(self.tokens - self._tokens_before) / seconds_of_interval,
             steps_per_second=steps_per_second,
             remaining=remaining,
         )
         self.sums = Counter()
         self._tokens_before = self.tokens
-        self._began = now
+        self._seconds_before = seconds
         return interval

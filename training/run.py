@@ -297,6 +297,7 @@ class Trainer:
             steps,
             step,
             data,
+            seconds=self.progress.seconds(),
             steps_per_second=self.progress.speed(),
             remaining=self.progress.eta(evaluations=len(to_come)),
         )

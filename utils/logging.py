@@ -184,10 +184,13 @@ class Progress:
         self.evaluation_seconds += time.monotonic() - began
         self.past_evaluations += 1
 
+    def seconds(self) -> float:
+        """The seconds since the start of this process's work, without the evaluations."""
+        return time.monotonic() - self.started - self.evaluation_seconds
+
     def speed(self) -> float:
         """Units per second since the start of this process's work, without the evaluations."""
-        seconds = time.monotonic() - self.started - self.evaluation_seconds
-        return (self.completed - self.initial) / max(seconds, 1e-9)  # never by 0
+        return (self.completed - self.initial) / max(self.seconds(), 1e-9)  # never by 0
 
     def eta(self, evaluations: int = 0) -> str:
         """The remaining time at the mean speed so far, as h:mm:ss, or "?".

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pretrain.corpus.inputs import Stream, expand, file_status
-from pretrain.corpus.text import TextFormat
+from pretrain.corpus.text import TextFormat, check_format
 from utils.errors import UserError
 from utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding, option
 
@@ -77,14 +77,7 @@ class BuildOptions:
         self.piece_model_path = expand(self.piece_model_path)
         if self.vocab_path:
             self.vocab_path = expand(self.vocab_path)
-        if self.tsv_columns and (len(set(self.tsv_columns)) != 2 or min(self.tsv_columns) < 1):
-            raise UserError(
-                f"tsv_columns: {self.tsv_columns} is not two different column numbers from 1, such as [1, 2]"
-            )
-        if self.score_column and not self.tsv_columns:
-            raise UserError("score_column: name the columns of the pair too, as in --tsv_columns '[2, 3]'")
-        if self.min_score and not self.score_column:
-            raise UserError("min_score: give --score_column, the column that holds the score")
+        check_format(self.text_format)
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")
 

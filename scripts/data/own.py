@@ -170,6 +170,7 @@ def read_own(path: Path) -> OwnTable:
                 f"{path}, line {number}: {len(cells)} columns, or an empty one; each line has a text, "
                 "perhaps a second text, and a label, with tabs between"
             )
+        cells[-1] = cells[-1].strip()  # a space behind a label would make it another label
     return OwnTable(columns, rows, first_line)
 
 

@@ -19,14 +19,14 @@ import numpy as np
 import sentencepiece
 
 from pretrain.corpus.inputs import gather_notation, resolve
-from pretrain.corpus.text import TextFormat, read_lines, read_units
+from pretrain.corpus.text import LONGEST_LINE, TextFormat, check_format, read_lines, read_units
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
 from utils.command_line import load_config
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.logging import Progress, logger, setup_console
-from utils.options import PositiveInt, Range, check_values
+from utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, check_values
 
 _UNIT_BYTES = 4 << 20  # of text that is read at a time
 _SEED = 1
@@ -48,13 +48,22 @@ class VocabOptions:
     documents: Literal["line", "blank"] = "line"
     """line: each line is a document; blank: blank lines separate documents, each line is a sentence."""
 
+    tsv_columns: list[int] = field(default_factory=list)
+    """The two columns of .tsv files that hold the pair, from 1. Empty: the files have exactly two columns."""
+
+    score_column: NonNegativeInt = 0
+    """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""
+
+    min_score: float = 0.0
+    """Pairs of .tsv files with a lower score are left out."""
+
     vocab_size: PositiveInt = 250_000
     """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
 
     character_coverage: Annotated[float, Range(above=0, at_most=1)] = 0.9995
     """The share of all characters that get a piece of their own. The others are unknown."""
 
-    alpha: float = 0.3
+    alpha: UnitInterval = 0.3
     """Sampled lines of a language ~ lines^alpha (XLM-R: 0.3). 1 keeps the proportions."""
 
     sentences: PositiveInt = 5_000_000
@@ -67,6 +76,12 @@ class VocabOptions:
         if not self.output:
             raise UserError("no folder for the vocabulary; give --output")
         check_values(self)
+        check_format(self.text_format)
+
+    @property
+    def text_format(self) -> TextFormat:
+        """The options that decide how lines are read."""
+        return TextFormat(self.documents, self.tsv_columns, self.score_column, self.min_score)
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:
@@ -104,6 +119,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
             eos_id=2,
             pad_id=-1,  # none
             normalization_rule_name="nmt_nfkc",
+            max_sentence_length=LONGEST_LINE,  # by default longer lines than 4 KB are left out
             num_threads=options.threads,
             minloglevel=2,
         )
@@ -154,7 +170,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
         description: what the progress bar says.
     """
     streams = resolve(options.mono, options.parallel)
-    form = TextFormat(options.documents)
+    form = options.text_format
     blank_lines = options.documents == "blank"
     total = 0  # bytes
     for stream in streams:

@@ -309,7 +309,8 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
     assert (tmp_path / "corpus/note.txt").read_text() == "mine"
 
 
-def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
+def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, caplog):
+    caplog.set_level("WARNING", logger="ernie_m")
     manifest = build(tmp_path / "corpus", pieces, **inputs)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
     assert build(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
@@ -317,6 +318,12 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
     (tmp_path / "corpus/.build/mono").mkdir(parents=True)  # left by a build that was killed at its end
     build(tmp_path / "corpus", pieces, **inputs)
     assert not (tmp_path / "corpus/.build").exists()
+    assert not caplog.records
+    later = (tmp_path / "corpus/manifest.json").stat().st_mtime + 1
+    os.utime(inputs["mono"]["fr"], (later, later))
+    build(tmp_path / "corpus", pieces, **inputs)
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{inputs['mono']['fr']}: written after the corpus was built")
     with pytest.raises(UserError, match=r"made otherwise \(options.documents: line -> blank\)"):
         build(tmp_path / "corpus", pieces, **inputs, documents="blank")
     flip_last_bit(tmp_path / "corpus/mono/fr/train-00000.ids.npy")

@@ -78,6 +78,15 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
     assert warnings(33, open_checkpoint(continued / "encoder")) == []
 
 
+def test_shares_of_zero_are_nothing_that_remains():
+    config = ObjectiveConfig(shares={"mmlm": 0, "camlm": 1}, later_shares={"mmlm": 1})
+    assert (
+        with_text(config, monolingual=True, parallel=False) == config
+    )  # its text is missing, which is an error
+    config = ObjectiveConfig(shares={"mmlm": 1, "camlm": 1}, later_shares={"mmlm": 0, "camlm": 1})
+    assert with_text(config, monolingual=True, parallel=False).later_shares == {}
+
+
 def test_the_objectives_with_text_keep_their_proportions():
     config = ObjectiveConfig(shares={"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}, same_pairs=True)
     assert with_text(config, monolingual=True, parallel=True) == config

@@ -177,6 +177,21 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     assert batch.masked_counts[OBJECTIVES.index(expected[0])] > 0
 
 
+@pytest.mark.parametrize(
+    ("active", "use"), [(["tlm", "camlm"], "serve tlm instead"), (["camlm"], "are left out")]
+)
+def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, use):
+    """With 90 % masked, no side of up to 9 tokens keeps one."""
+    changes = {"objectives__active": active, "objectives__mask_rate": 0.9, "optimizer__batch_size": 8}
+    caplog.set_level("WARNING", logger="ernie_m")
+    source.steps(objectives__active=active)
+    assert "too short" not in caplog.text
+    source.steps(**changes)
+    assert f"% of the pairs are too short for camlm and {use}" in caplog.text
+    with pytest.raises(UserError, match="camlm has no pair to train on: with objectives.mask_rate 0.9 none"):
+        source.steps(**changes, data__max_seq_len=8)
+
+
 def test_each_drawn_pair_serves_tlm_and_camlm(source):
     """With objectives.same_pairs. The masks are drawn anew for each objective."""
     reader = source.reader(objectives__active=["tlm", "camlm"], objectives__same_pairs=True)

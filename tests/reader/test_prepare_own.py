@@ -67,6 +67,12 @@ def test_labels_are_counted_and_other_files_named(folder_with, tmp_path, capsys)
     assert "no dev file" not in printed
 
 
+def test_space_around_a_label_is_left_out(folder_with, tmp_path):
+    prepare_own([folder_with(**{"train.en.tsv": TRAINING + "x\t nice \n"})], tmp_path / "out")
+    assert read_label_map(tmp_path / "out/label_map.json") == {"nasty": 0, "nice": 1}
+    assert (tmp_path / "out/train/train.en.tsv").read_text().endswith("x\tnice\n")
+
+
 def test_many_other_files_are_counted(folder_with, tmp_path, capsys):
     source = folder_with(**{"train.en.tsv": TRAINING}, **{f"{i}.txt": "" for i in range(10, 22)})
     prepare_own([source], tmp_path / "out")

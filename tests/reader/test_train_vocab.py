@@ -71,6 +71,26 @@ def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
         assert abs(counts[language] - expected) < 4 * expected**0.5
 
 
+def test_long_lines_and_columns_count(tmp_path):
+    """A line of more than 4 KB; and pairs in the columns 2 and 3, half of them with a low score."""
+    words = sentences(1600, seed=1)
+    pairs = ["1.2\tgood day\tguten Tag"] * 50 + ["0.9\tgood day\tбаба"] * 50
+    text = {
+        "mono": {
+            "en": write_lines(tmp_path / "en", words),
+            "ru": write_lines(tmp_path / "ru", ["дом " * 2000]),
+        },
+        "parallel": {"en-de": write_lines(tmp_path / "x.tsv", pairs)},
+    }
+    columns = {"tsv_columns": [2, 3], "score_column": 1, "min_score": 1.0, "character_coverage": 1.0}
+    tokenizer = train_vocab(options(tmp_path / "out", text, **columns))
+    assert tokenizer.unk_id not in tokenizer.encode("дом")
+    assert tokenizer.unk_id not in tokenizer.encode("guten Tag")
+    assert tokenizer.unk_id in tokenizer.encode("баба")
+    with pytest.raises(UserError, match="score_column: name the columns of the pair too"):
+        options(tmp_path, text, score_column=1)
+
+
 def test_bad_input(tmp_path, texts):
     message = r"^--vocab_size 90000: the text has too few words for it; give --vocab_size \d+ or less"
     with pytest.raises(UserError, match=message):
