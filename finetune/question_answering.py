@@ -80,6 +80,7 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
         max_length: longest span in tokens.
     """
     start_count = len(scores.start_logits)  # S
+    max_length = max(1, min(max_length, len(scores.end_logits)))
     behind_the_last = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
     end_logits = np.concatenate([scores.end_logits, behind_the_last])  # [E + max_length - 1]
     # In column k the end logit of the span that has this start and k + 1 tokens: [S, max_length]

@@ -320,7 +320,7 @@ def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int
     if rows is None:
         raise UserError("--teacher has a vector for each row of a file: give a .tsv file as --train_set")
     try:
-        shape = np.load(flags.teacher, mmap_mode="r").shape
+        shape = np.lib.format.open_memmap(flags.teacher, mode="r").shape
     except (OSError, ValueError) as error:
         raise UserError(f"--teacher {flags.teacher}: cannot be read as an .npy file: {error}") from error
     if shape != (len(rows), hidden_size):

@@ -1,6 +1,5 @@
 """The command run_retrieval.py: fine-tune each seed if asked to, then search bitexts with its vectors."""
 
-import dataclasses
 import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from finetune.centring import means_of_checkpoint, means_of_sentences, sentences
 from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import RetrievalFlags
 from finetune.retrieval import Retrieval, encode_texts, layer_of
-from finetune.setup import fit_length, make_encoder, open_encoder, open_start
-from model.checkpoint.read import READING, Checkpoint, open_checkpoint
+from finetune.setup import fit_length, make_encoder, open_encoder, open_start, with_recorded
+from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.device import summary
 from model.ernie_m import ErnieMModel
@@ -75,7 +74,7 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     first_start = start_of_seed[flags.seeds[0]]
     flags = fit_length(flags, first_start)
     if not flags.do_train:
-        flags = with_recorded_vectors(flags, first_start)
+        flags = with_recorded(flags, first_start, ("pooling", "layer"))
     check_starts(flags, start_of_seed)
     results = {}
     if not flags.do_train:
@@ -133,21 +132,6 @@ def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
             opened[path] = open_start(flags_of_seed)
         start_of_seed[seed] = opened[path]
     return start_of_seed
-
-
-def with_recorded_vectors(flags: RetrievalFlags, checkpoint: Checkpoint | None) -> RetrievalFlags:
-    """Take --pooling and --layer from the model's training for retrieval, if there was one.
-
-    A flag that was given stays.
-    """
-    if checkpoint is None:
-        return flags
-    reading = checkpoint.settings.get(READING, {})
-    recorded = {}
-    for name in ("pooling", "layer"):
-        if name in reading and name not in flags.on_command_line:
-            recorded[name] = str(reading[name])  # a layer is recorded as a number
-    return dataclasses.replace(flags, **recorded)
 
 
 def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:
@@ -399,7 +383,11 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         paper = report.figures(flags.paper, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
         tables.append(report.Table(f"{direction}, {flags.score}, {kind_of_vectors}", rows, paper, untrained))
-    for measure in first.trained:
+    for measure in dict.fromkeys(measure for result in searched.values() for measure in result.trained):
+        without = [str(seed) for seed, result in searched.items() if measure not in result.trained]
+        if without:
+            logger.warning("no table for %s: seed %s has no language means", measure, ", ".join(without))
+            continue
         rows = {seed: _both_directions(result.trained[measure]) for seed, result in searched.items()}
         untrained = _both_directions(first.untrained.get(measure, {}))
         title = f"mean of both directions, {measure}, {kind_of_vectors}"

@@ -1,7 +1,7 @@
 """From flags to tokenizer, model, weights, optimizer and engine; from a model to the files of its folder."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +13,12 @@ from finetune.classification import names_of_ids
 from finetune.flags import FinetuneFlags, TrainingFlags
 from finetune.task import SupervisedTask
 from model.checkpoint.folder import ModelFiles, model_files
+from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
-from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
+from model.checkpoint.read import READING, TRAINED_LENGTH, Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
+from model.tasks import CLASSIFICATION
 from reader.tokenization import Tokenizer
 from training.engine import Engine
 from training.optimizer import FULL_RATE, build_optimizer
@@ -71,6 +73,26 @@ def read_config(flags: Any, checkpoint: Checkpoint | None) -> ErnieMConfig:
     return checkpoint.config
 
 
+def with_recorded(flags: Flags, checkpoint: Checkpoint | None, names: Sequence[str]) -> Flags:
+    """Take flags from "reading" in config.json: how the training of the model read its texts.
+
+    A flag that was given stays.
+
+    Args:
+        names: of the flags; those that the training did not record stay, too.
+    """
+    reading = checkpoint.settings.get(READING, {}) if checkpoint else {}
+    recorded = {}
+    for name in names:
+        if name in reading and name not in flags.on_command_line:
+            default = getattr(flags, name)
+            recorded[name] = type(default)(reading[name])  # a layer is recorded as a number
+    if recorded:
+        in_words = ", ".join(f"--{name} {value}" for name, value in recorded.items())
+        logger.info("as in the training of %s: %s", checkpoint.path, in_words)
+    return replace(flags, **recorded)
+
+
 def fit_length(flags: Flags, checkpoint: Checkpoint | None) -> Flags:
     """Lower the default of --max_seq_len to what the model has room for; a value that was given stays."""
     if "max_seq_len" in flags.on_command_line:
@@ -116,6 +138,20 @@ def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> No
                 f"{checkpoint.path}: a model of another size ({key} {size}) "
                 f"than --ernie_config_path {source} ({key} {expected})"
             )
+
+
+def check_head(task: SupervisedTask, checkpoint: Checkpoint) -> None:
+    """Refuse a fine-tuned checkpoint whose head is known to be of another task, or of a regression."""
+    # The classifier of a multiple choice has one number, as that of a regression.
+    head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
+    if head_task not in (None, task.name):
+        raise UserError(
+            f"{checkpoint.path}: its head is for {head_task}, not {task.name}; to train from its encoder, "
+            "name it with --init_pretraining_params"
+        )
+    predicts_numbers = checkpoint.settings.get(READING, {}).get("regression", False)
+    if predicts_numbers and not task.reading().get("regression"):
+        raise UserError(f"{checkpoint.path}: it predicts numbers; add --is_regression true")
 
 
 def make_model(

@@ -7,7 +7,16 @@ from finetune import report
 from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import FinetuneFlags
 from finetune.prediction import evaluate_files, predict_files
-from finetune.setup import fit_length, make_engine, make_model, make_tokenizer, model_config, open_start
+from finetune.setup import (
+    check_head,
+    fit_length,
+    make_engine,
+    make_model,
+    make_tokenizer,
+    model_config,
+    open_start,
+    with_recorded,
+)
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from training import distributed
@@ -19,6 +28,16 @@ from training.task import Evaluation
 from utils.errors import UserError
 from utils.logging import logger
 
+# The flags of "reading" in config.json, which `reading` of each task records.
+RECORDED = (
+    "max_seq_len",
+    "label_pieces",
+    "max_query_length",
+    "doc_stride",
+    "split_han",
+    "max_answer_length",
+)
+
 
 def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: StopSignal) -> None:
     """Run the command. It returns early if it is asked to stop; the same command then goes on."""
@@ -26,8 +45,12 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     begin(flags)
     start = open_start(flags)
     tokenizer = make_tokenizer(flags, start)
+    if not flags.do_train:
+        flags = with_recorded(flags, start, RECORDED)
     flags = fit_length(flags, start)
     task = task_class.from_flags(flags, tokenizer, start)
+    if flags.init_checkpoint:
+        check_head(task, start)
     task.open(flags, start, tokenizer, model_config(flags, start, tokenizer))
     test_paths = prediction_paths(task)
     if not flags.do_train:

@@ -115,7 +115,7 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
     if path.endswith(".tsv"):
         label_ids = None
         header = read_all(Path(path)).partition(b"\n")[0].split()
-        is_labelled = task == CLASSIFICATION and b"label" in header
+        is_labelled = task == CLASSIFICATION and b"label" in header and not loaded.predicts_numbers
         if is_labelled:
             label_ids = {label: id_ for id_, label in enumerate(loaded.labels)}
         examples = []
@@ -277,14 +277,17 @@ def largest_difference(a: Outputs, b: Outputs) -> float:
 def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -> dict[str, Any]:
     """How int8 changes the predictions, from the outputs `before` and `after`.
 
-    For encoding "cosine" is the mean cosine between an input's mean vectors. For other tasks "decisions" is
-    the share of equal decisions (classes, tags of tokens, starts and ends of answers), and with labels
-    "accuracy" is (before, after) in per cent.
+    For encoding "cosine" is the mean cosine between an input's mean vectors. For a classifier with one
+    output, such as a regression, "change" is the mean absolute difference. For other tasks "decisions" is the
+    share of equal decisions (classes, tags of tokens, starts and ends of answers), and with labels "accuracy"
+    is (before, after) in per cent.
     """
     if task == ENCODING:
         vectors_before = _unit_means(before)
         vectors_after = _unit_means(after)
         return {"cosine": float((vectors_before * vectors_after).sum(axis=1).mean())}
+    if task == CLASSIFICATION and before[0]["logits"].size == 1:
+        return {"change": float(np.mean([abs(a["logits"] - b["logits"]) for a, b in zip(before, after)]))}
     decisions_before = _decisions(task, before)
     decisions_after = _decisions(task, after)
     # All decisions of an input, one after the other: a text has as many tags as tokens.
@@ -318,6 +321,8 @@ def in_words(change: dict[str, Any]) -> str:
     """What `agreement` measured, as a line of the log."""
     if "cosine" in change:
         return f"the mean cosine between a text's vectors before and after is {change['cosine']:.4f}"
+    if "change" in change:
+        return f"a text's number changes by {change['change']:.4f} on average"
     line = f"{100 * change['decisions']:.2f} % of the decisions are the same"
     if "accuracy" in change:
         before, after = change["accuracy"]

@@ -16,7 +16,7 @@ from model.checkpoint.formats.configs import read_json
 from model.checkpoint.manifest import check_model
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING
 from model.config import ErnieMConfig
-from model.tasks import ENCODING, MASKED_LM, TASKS, outputs_of
+from model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.runtime import prepare
@@ -142,6 +142,11 @@ class LoadedModel:
         elif task not in (ENCODING, self.task):  # every model has an encoder
             raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
 
+    @property
+    def predicts_numbers(self) -> bool:
+        """Whether the head has one output, as those of a regression and of multiple choice."""
+        return self.task == CLASSIFICATION and len(self.labels) == 1
+
     def description_of_head(self) -> str:
         """What the model is for, for a message to someone who expects something else."""
         if self.task is None:
@@ -261,6 +266,8 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
         raise UserError(
             f"{folder}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
         )
+    if tokenizer.pad_id != config.pad_token_id:
+        raise UserError(f"{folder}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
     task = paddle_model.task_of_head(checkpoint, requested_task)
     model, languages = paddle_model.build(checkpoint, config, task)
     autocast = prepare_for_prediction(model, amp)

@@ -205,14 +205,14 @@ def above_threshold(
 
     Args:
         threshold: that of --threshold; None: the one with the best F1 on the gold pairs. Without gold pairs
-            there is none then, and all pairs are chosen.
+            there is none then, and all pairs are chosen. Nor is there one without any pairs.
         gold: the gold pairs, as indices of lines; None: there is no --gold.
 
     Returns:
         The pairs, and what mining.json says of the threshold: {} if there is none, otherwise {"threshold"},
         with gold pairs also {"precision", "recall", "f1"} in per cent.
     """
-    if gold is None and threshold is None:
+    if not len(pairs.scores) or (gold is None and threshold is None):
         return pairs, {}
     if gold is None:
         return pairs.at_least(threshold), {"threshold": threshold}

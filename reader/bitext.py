@@ -56,7 +56,7 @@ class Sentences(FileLines, Sequence[Example]):
 
 
 def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Language -> the lines of its file.
+    """Language -> the lines of its file that are not blank.
 
     Args:
         files: "de<=de.txt,en<=en.txt".
@@ -64,14 +64,17 @@ def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) 
         languages: those that must be there.
 
     Raises:
-        UserError: `files` has another form, one of `languages` is not there, or a file cannot be read.
+        UserError: `files` has another form, one of `languages` is not there, a file cannot be read, or it
+            has blank lines alone.
     """
     sentences = {}
     for item in files.split(","):
         language, _, path = item.strip().partition("<=")
         if not language or not path:
             raise UserError(f"{flag} {files}: give language<=file,language<=file")
-        sentences[language] = Sentences(path).texts()
+        sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
+        if not sentences[language]:
+            raise UserError(f"{path}: all of its lines are blank; give a sentence on each line")
     missing = [language for language in languages if language not in sentences]
     if missing:
         raise UserError(f"{flag} has no {', '.join(missing)}; give language<=file for every language")

@@ -1,6 +1,7 @@
 """Lines and cells of the official TSV files: UTF-8, a header, every tab ends a cell, no quoting."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,7 +112,7 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
         form: what the header should be, for the error.
 
     Raises:
-        UserError: a required column is missing, or the file is no text.
+        UserError: a required column is missing, two columns have one name, or the file is no text.
     """
     header = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
     missing = [name for name in required if name not in header]
@@ -120,6 +121,9 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
             f"{path}, line 1: no column {', '.join(missing)} in the header; it names the tab-separated "
             f"columns ({form})"
         )
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}, line 1: two columns are named {', '.join(twice)}; rename one")
     return header
 
 

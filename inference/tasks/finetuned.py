@@ -62,14 +62,14 @@ class FineTunedTask:
 class ClassifyTexts(FineTunedTask):
     """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, and "cut" if the text was too long.
 
-    A model that was trained with --is_regression true answers {"score"} instead.
+    A model with one output, such as a regression, answers {"score"} instead.
     """
 
     fields: ClassVar[Fields] = {"text_a": REQUIRED_TEXT, "text_b": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.longest)
-        if model.reading.get("regression"):
+        if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
         else:
             task = Classification(model.tokenizer, model.labels, limit)
@@ -170,7 +170,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     places = [(first, last, kind) for kind, first, last in entities(tags)]
     answers = []
     for first, last, kind in sorted(places):
-        if kind == _NO_TYPE or not is_tag(tags[first]):  # bare ids, or parts of speech
+        if kind == _NO_TYPE or not is_tag(tags[first], "IOBES"):  # bare ids, or parts of speech
             continue
         if sentence.text is None:
             place = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}

@@ -114,6 +114,13 @@ def test_bert_has_the_names_of_xlm_r(tmp_path, refused, model_type):
     assert "names of xlm-r, but config.json says model_type" in refused(tmp_path / "in")
 
 
+def test_xlm_r_with_other_positions(tmp_path, refused):
+    """Its positions begin behind pad_token_id, ours at 2."""
+    make_xlm_r(tmp_path / "in")
+    change_config(tmp_path / "in", pad_token_id=0)
+    assert "config.json: pad_token_id is 0; XLM-R needs 1" in refused(tmp_path / "in")
+
+
 def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, caplog):
     weights_before = make_paddlenlp(tmp_path / "in")
     change_config(tmp_path / "in", num_hidden_layers=7, vocab_size=99)

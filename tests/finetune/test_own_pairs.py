@@ -277,6 +277,15 @@ def test_bad_input(train, tmp_path, content, flags, message):
         train("out", **{"train_set": "in.tsv"} | flags)
 
 
+@pytest.mark.parametrize("write", [lambda file: np.savez(file, np.ones((1, 16))), lambda file: None])
+def test_a_teacher_that_is_no_array(train, teacher, write):
+    """An archive of arrays, and an empty file."""
+    with open(teacher, "wb") as file:
+        write(file)
+    with pytest.raises(UserError, match="--teacher .*teacher.npy: cannot be read as an .npy file"):
+        train("out", teacher=teacher)
+
+
 def test_a_corpus_has_no_teacher_but_any_loss(train, corpus, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, HIDDEN)))
     message = "--teacher has a vector for each row of a file: give a .tsv file as --train_set"

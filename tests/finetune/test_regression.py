@@ -73,7 +73,7 @@ def test_the_loss_is_the_mean_squared_error(folder):
     assert batch_of_classes.labels.dtype == np.int64
 
 
-def test_it_learns_and_predicts(regress, folder, tmp_path, monkeypatch, capsys):
+def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch, capsys):
     test_files = {"do_test": "true", "test_set": f"{folder}/dev.%s.tsv", "test_save": f"{tmp_path}/%s"}
     scored = []  # the predictions for dev.en.tsv of each evaluation
     score = Regression.score
@@ -99,6 +99,11 @@ def test_it_learns_and_predicts(regress, folder, tmp_path, monkeypatch, capsys):
         assert table["mean"]["en"] == pytest.approx(measure(exact, labels), abs=1e-3)
         assert table["mean"]["avg"] > 70
     assert "root mean squared error: " in capsys.readouterr().out
+
+    # Without the flag.
+    best = {**toy.FOLDER_ALONE, "init_checkpoint": tmp_path / "out/best"}
+    line = refusal(regress, **best, is_regression="false")
+    assert "out/best: it predicts numbers; add --is_regression true" in line
 
     # predict.py, with the first row of dev.en.tsv.
     row = toy.rows(31, seed=20)[0]

@@ -355,6 +355,20 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
         retrieve(init_pretraining_params=weights, languages="de")
 
 
+def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
+    """There is no table of centred vectors then, whichever seed it is, and a line says why."""
+    for seed in (1, 2):
+        shutil.copytree(folder / "weights", tmp_path / f"weights_{seed}")
+    (tmp_path / "weights_2" / MANIFEST).unlink()  # it does not list the file of means
+    rng = np.random.default_rng(0)
+    means = {language: rng.normal(size=(LAYERS + 1, HIDDEN)).astype(np.float32) for language in ("de", "en")}
+    safetensors.write(tmp_path / "weights_2" / LANGUAGE_MEANS, means)
+    for seeds in ("1,2", "2,1"):
+        report = retrieve(init_pretraining_params=tmp_path / "weights_%d", random_seed=seeds, languages="de")
+        assert list(by_measure(report)) == ["cosine", "margin"]
+        assert "no table for centred margin: seed 1 has no language means" in capsys.readouterr().out
+
+
 def test_files_named_with_english_first_are_refused(retrieve, tmp_path):
     (tmp_path / "reversed").mkdir()
     for side in ("de", "en"):

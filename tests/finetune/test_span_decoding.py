@@ -28,7 +28,8 @@ def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int
 
 
 @pytest.mark.parametrize(
-    "starts, ends, max_length, count", [(6, 12, 4, 5), (12, 12, 30, 20), (1, 1, 3, 20), (9, 10, 4, 1)]
+    "starts, ends, max_length, count",
+    [(6, 12, 4, 5), (12, 12, 30, 20), (1, 1, 3, 20), (9, 10, 4, 1), (5, 7, 10**12, 50)],
 )
 def test_best_spans_against_brute_force(starts, ends, max_length, count):
     """`count` spans of at most `max_length` tokens, in a window of so many starts and ends."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 
 import pytest
@@ -107,6 +108,27 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
     gold = [row.tags for row in rows]
     predicted = [sentence.predicted for sentence in sentences]
     assert entity_scores(gold, predicted).f1 >= 90
+
+
+def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, capsys):
+    """Without flags it takes --max_seq_len and --label_pieces of the training; a flag that is given stays."""
+    with_all_pieces = shutil.copytree(trained / "best", tmp_path / "best")
+    (with_all_pieces / "manifest.json").unlink()
+    config = json.loads((with_all_pieces / "config.json").read_text())
+    config["reading"]["label_pieces"] = "all"
+    (with_all_pieces / "config.json").write_text(json.dumps(config))
+    flags = {**toy.FOLDER_ALONE, "init_checkpoint": with_all_pieces, "dev_set": f"{folder}/dev.%s.tsv"}
+    tag(**flags, max_seq_len=None)
+    assert f"as in the training of {with_all_pieces}: --max_seq_len 24, --label_pieces all" in (
+        capsys.readouterr().out
+    )
+    tag(**flags, max_seq_len=32, label_pieces="first")
+    assert "as in the training of" not in capsys.readouterr().out
+
+
+def test_a_tagger_is_no_classifier(classify, trained, refusal):
+    line = refusal(classify, **toy.FOLDER_ALONE, init_checkpoint=trained / "best", max_seq_len=24)
+    assert f"{trained}/best: its head is for tagging, not classification; to train from its enc" in line
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):

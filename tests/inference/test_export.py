@@ -23,8 +23,10 @@ from inference.export import (
 from inference.loading import load
 from inference.onnx import quantised
 from inference.tasks import make
+from model.checkpoint.folder import save_model
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
+from model.heads import SequenceClassifier
 from model.tasks import TASKS, task_named
 from reader.batching import pad, padded_batches
 from tests.helpers.batches import padded_batch
@@ -138,6 +140,19 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     table.write_text("text_a\nbado\x02meme\n")  # words to tag
     loaded = load(models / "tag")
     assert read_check_set(loaded, "tagging", str(table)).rows == [loaded.tokenizer.build("bado meme")]
+
+
+def test_a_regression(models, tmp_path, capsys):
+    """The labels of its file are numbers, and int8 changes numbers, not decisions."""
+    shape = toy_models.config(load(models / "encode").config.vocab_size)
+    settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
+    model = SequenceClassifier(shape, 1).eval()
+    save_model(tmp_path / "one", model, shape, piece_model_path=models / "piece.model", settings=settings)
+    (tmp_path / "scored.tsv").write_text("text_a\tlabel\nbado kani\t4.5\nlera mo\t-1\n")
+    report = run_export(tmp_path / "one", tmp_path / "out", int8="true", check_set=tmp_path / "scored.tsv")
+    change = report["export"]["int8"]["change"]
+    assert 0 < change <= report["export"]["engines"]["onnx-int8"]
+    assert f"a text's number changes by {change:.4f} on average" in capsys.readouterr().out
 
 
 def test_agreement_by_hand():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mine_pairs
-from evaluation.mining import Neighbours, mine
+from evaluation.mining import MinedPairs, Neighbours, mine
 from evaluation.search import NEIGHBOURS, nearest, unit
 from inference import mining
 from model.checkpoint.formats import safetensors
@@ -136,6 +136,12 @@ def test_the_threshold_is_chosen_on_gold_pairs(run_mining, texts):
     assert again == rows and facts_again == facts
     above = [row for row in every_row if row.score >= 1.05]
     assert run_mining(threshold=1.05)[0] == above and 0 < len(above) < len(rows)
+
+
+def test_no_pairs_have_no_threshold():
+    nothing = MinedPairs(*np.empty((3, 0)))
+    for threshold in (None, 1.0):
+        assert mining.above_threshold(nothing, threshold, {(0, 0)}) == (nothing, {})
 
 
 def test_other_pairs_by_other_margins_and_directions(run_mining):

@@ -21,6 +21,7 @@ from inference.tasks import TaskOptions, finetuned, make
 from inference.tasks.search import read_corpus
 from inference.tasks.words import masked_ids
 from model.checkpoint.folder import save_model
+from model.heads import SequenceClassifier
 from model.layout import Layout
 from reader.question_answering import Cut
 from reader.tagging import JOINT, Sentence
@@ -65,6 +66,19 @@ def test_classify(models, exported, ask, engine):
         np.testing.assert_allclose(list(answer["probabilities"].values()), probabilities, atol=2e-5)
     assert [answer.get("id") for answer in answers] == [7, None, None]
     assert [answer.get("cut") for answer in answers] == [None, None, True]
+
+
+def test_a_classifier_with_one_output(models, tmp_path, ask):
+    """It predicts a number, also if nothing says so: models of other programs have no "reading"."""
+    shape = toy_models.config(load(models / "encode").config.vocab_size)
+    model = SequenceClassifier(shape, 1).eval()
+    settings = {"task": "classification"}
+    save_model(tmp_path / "one", model, shape, piece_model_path=models / "piece.model", settings=settings)
+    (answer,) = ask([{"text": TEXTS[0]}], task="classify", model=tmp_path / "one")
+    tokenizer = load(models / "encode").tokenizer
+    with paddle.no_grad():
+        number = float(model(padded_batch([tokenizer.build(TEXTS[0])])))
+    assert answer == {"score": pytest.approx(number, abs=1e-5)}
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "onnx-int8"])
@@ -172,6 +186,16 @@ def test_words_of_entities(models):
     task.task.labels = [*"01234"]  # a model without a label map has ids as labels
     (answer,) = task.answer(requests)
     assert answer["entities"] == []
+
+
+def test_entities_of_a_tagger_with_other_letters(models):
+    """E- ends an entity, and S- is one of a single word, in models of other programs."""
+    task = make("tag", load(models / "tag"))
+    task.predictions = lambda features: [[0, 1, 2, 3]]
+    task.task.labels = ["B-PER", "E-PER", "S-LOC", "O"]
+    (answer,) = task.answer([task.parse({"words": [*"abcd"]})])
+    places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
+    assert places == [("PER", 0, 2), ("LOC", 2, 3)]
 
 
 def test_places_of_entities_in_the_text(models):
@@ -454,6 +478,15 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     for answerer in (task, make("translate-probe", loaded)):
         with pytest.raises(UserError, match="it has no language table"):
             answerer.parse({"text": "[MASK]", "language": "de"})
+
+
+def test_a_pad_of_another_id(models, tmp_path):
+    folder = shutil.copytree(models / "encode", tmp_path / "copy")
+    (folder / "manifest.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 0}))
+    with pytest.raises(UserError, match="copy: pad_token_id is 0, but .PAD. is 1"):
+        load(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "piece.model"])

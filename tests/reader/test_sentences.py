@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from reader.bitext import Sentences, read_bitext, read_bitexts
+from reader.bitext import Sentences, read_bitext, read_bitexts, sentences_by_language
 from utils.errors import UserError
 
 
@@ -23,6 +23,13 @@ def test_lines_are_read_as_they_stand(tmp_path):
     assert lines[3].text_a == "last" and lines[3].text_b is None
     with pytest.raises(IndexError):
         lines[4]
+
+
+def test_blank_lines_are_no_sentences(tmp_path):
+    write(tmp_path, {"de": ["", "eins", "  ", "zwei"], "en": ["", " "]})
+    assert sentences_by_language(f"de<={tmp_path}/de", "--centre_on") == {"de": ["eins", "zwei"]}
+    with pytest.raises(UserError, match="en: all of its lines are blank"):
+        sentences_by_language(f"en<={tmp_path}/en", "--centre_on")
 
 
 def test_xtreme_names_and_public_names(tmp_path):

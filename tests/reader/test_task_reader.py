@@ -79,6 +79,7 @@ def test_ids_as_labels_and_no_labels(write):
     [
         (b"", "x.tsv: the file is empty"),
         ("a man\ta woman\tneutral\n", "x.tsv, line 1: no column text_a, label in the header"),
+        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: two columns are named text_a; rename one"),
         ("text_a\ttext_b\tlabel\n", "x.tsv: no rows after the header"),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",

@@ -134,9 +134,12 @@ def settle(raw_config: Mapping[str, Any], weights: Weights, path: Path, format_n
             )
         settled[key] = size
     try:
-        return ErnieMConfig.from_dict(settled)
+        config = ErnieMConfig.from_dict(settled)
+        if format_name == XLM_R:
+            _check_first_position(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    return config
 
 
 def _sizes_of(weights: Weights) -> dict[str, int]:
@@ -147,6 +150,12 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
         if name in weights and len(weights.shape(name)) == len(axes):
             sizes |= dict(zip(axes, weights.shape(name)))
     return sizes
+
+
+def _check_first_position(config: ErnieMConfig) -> None:
+    """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
+    if config.pad_token_id != 1:
+        raise UserError(f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it")
 
 
 def for_library(
@@ -163,8 +172,8 @@ def for_library(
     """
     if format_name == PADDLENLP:
         check_fixed_sizes(config, "PaddleNLP")
-    if format_name == XLM_R and config.pad_token_id != 1:
-        raise UserError(f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it")
+    if format_name == XLM_R:
+        _check_first_position(config)
     values = config.to_dict()
     written = {"architectures": [class_name], "model_type": MODEL_TYPES[format_name]}
     written |= {key: values[key] for key in _SHARED_KEYS}
