@@ -105,12 +105,7 @@ def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer
     """Read the model's shape, and check that the vocabulary and --max_seq_len fit it."""
     config = read_config(flags, checkpoint)
     source = flags.ernie_config_path or checkpoint.path
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{source}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
-        )
-    if tokenizer.pad_id != config.pad_token_id:
-        raise UserError(f"{source}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
+    tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
     room = config.longest_input
     if flags.max_seq_len > room:
         raise UserError(

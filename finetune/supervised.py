@@ -28,7 +28,7 @@ from training.task import Evaluation
 from utils.errors import UserError
 from utils.logging import logger
 
-# The flags of "reading" in config.json, which `reading` of each task records.
+# The flags that the method `reading` of the tasks records in config.json.
 RECORDED = (
     "max_seq_len",
     "label_pieces",

@@ -262,12 +262,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
     if checkpoint.piece_model_path is None:
         raise UserError(f"{folder}: no piece.model there; put it beside the weights")
     tokenizer = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{folder}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
-        )
-    if tokenizer.pad_id != config.pad_token_id:
-        raise UserError(f"{folder}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
+    tokenizer.check_model(config.vocab_size, config.pad_token_id, folder)
     task = paddle_model.task_of_head(checkpoint, requested_task)
     model, languages = paddle_model.build(checkpoint, config, task)
     autocast = prepare_for_prediction(model, amp)

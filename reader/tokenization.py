@@ -236,6 +236,21 @@ class Tokenizer:
         digest.update(self.piece_model_path.read_bytes())
         return digest.hexdigest()
 
+    def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
+        """Check that a model's config goes with the tokenizer.
+
+        Args:
+            vocab_size, pad_token_id: of the config.
+            source: what the error names.
+
+        Raises:
+            UserError: the model has fewer words than the tokenizer, or pads are another token.
+        """
+        if self.vocab_size > vocab_size:
+            raise UserError(f"{source}: vocab_size is {vocab_size}, the tokenizer's {self.vocab_size}")
+        if self.pad_id != pad_token_id:
+            raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
+
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""
         write_vocab(self.vocab, path)

@@ -80,9 +80,8 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
 
 def test_shares_of_zero_are_nothing_that_remains():
     config = ObjectiveConfig(shares={"mmlm": 0, "camlm": 1}, later_shares={"mmlm": 1})
-    assert (
-        with_text(config, monolingual=True, parallel=False) == config
-    )  # its text is missing, which is an error
+    # It stays as it is, and the reader then says that there are no pairs.
+    assert with_text(config, monolingual=True, parallel=False) == config
     config = ObjectiveConfig(shares={"mmlm": 1, "camlm": 1}, later_shares={"mmlm": 0, "camlm": 1})
     assert with_text(config, monolingual=True, parallel=False).later_shares == {}
 
