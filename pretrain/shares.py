@@ -53,8 +53,9 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:
     """Leave out the objectives for which a corpus has no text. The others keep their proportions.
 
-    Without pairs BTMLM is left out, too, because its pseudo-tokens come from what CAMLM learns. If nothing
-    would remain, the configuration stays as it is.
+    Without pairs BTMLM is left out, too, because its pseudo-tokens come from what CAMLM learns. Where the
+    first part of the run loses all of its objectives, `later_shares` hold from the start. If nothing would
+    remain, the configuration stays as it is.
 
     Args:
         monolingual, parallel: whether the corpus has text of this kind.
@@ -69,6 +70,9 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     active = [name for name in config.active if name not in without_text]
     start_shares = {name: share for name, share in config.shares.items() if share and name in active}
     later_shares = {name: share for name, share in config.later_shares.items() if share and name in active}
+    if later_shares and not start_shares:
+        start_shares = later_shares
+        later_shares = {}
     nothing_remains = not active or (config.shares and not start_shares)
     if nothing_remains:
         return config

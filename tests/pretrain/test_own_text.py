@@ -44,9 +44,11 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     inputs = {"mono": {"en": f"{texts}/en.txt"}, "parallel": {"en-de": f"{texts}/en-de.tsv"}}
     build(tmp_path / "corpus", texts / "piece.model", held_out=8, **{kind: inputs[kind] for kind in kinds})
     output = pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, optimizer__steps=4)
-    saved = yaml.safe_load((output / "config.yaml").read_text())
-    assert sorted(saved["objectives"]["active"]) == sorted(objectives)
-    assert sorted(saved["objectives"]["shares"]) == sorted(objectives)
+    saved = yaml.safe_load((output / "config.yaml").read_text())["objectives"]
+    assert sorted(saved["active"]) == sorted(objectives)
+    # MMLM alone comes first, where there is text for it.
+    assert list(saved["shares"]) == (["mmlm"] if "mono" in kinds else objectives)
+    assert sorted(saved["later_shares"] or saved["shares"]) == sorted(objectives)
     scores = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
     assert ("mmlm" in scores) == ("mono" in kinds)
     assert ("retrieval" in scores) == ("parallel" in kinds)
@@ -79,11 +81,18 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
 
 
 def test_shares_of_zero_are_nothing_that_remains():
-    config = ObjectiveConfig(shares={"mmlm": 0, "camlm": 1}, later_shares={"mmlm": 1})
+    config = ObjectiveConfig(active=["camlm"], shares={"mmlm": 0, "camlm": 1})
     # It stays as it is, and the reader then says that there are no pairs.
     assert with_text(config, monolingual=True, parallel=False) == config
     config = ObjectiveConfig(shares={"mmlm": 1, "camlm": 1}, later_shares={"mmlm": 0, "camlm": 1})
     assert with_text(config, monolingual=True, parallel=False).later_shares == {}
+
+
+def test_a_first_part_without_text_is_left_out():
+    config = ObjectiveConfig(shares={"mmlm": 1}, later_shares={"mmlm": 1, "camlm": 4})
+    pairs_only = with_text(config, monolingual=False, parallel=True)
+    assert pairs_only.shares == {"camlm": 4}
+    assert pairs_only.later_shares == {}
 
 
 def test_the_objectives_with_text_keep_their_proportions():
