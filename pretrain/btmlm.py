@@ -63,7 +63,7 @@ class PseudoTokenGenerator:
         table = head.word_embeddings.weight  # [V, H]
         if self.allowed is None:
             # The bias of the special ids becomes so low that they are never chosen.
-            penalties = paddle.full([len(self.special_ids)], MASK_VALUE, hidden.dtype)
+            penalties = paddle.full([len(self.special_ids)], MASK_VALUE, head.bias.dtype)
             bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), penalties)  # [V]
             return self.choose(hidden, table, bias, stage1.draws)
         pseudo_ids = []  # of each language in turn; the slots are ordered by language, too

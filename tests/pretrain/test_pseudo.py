@@ -6,6 +6,7 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
+from pretrain import btmlm
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.objectives import SecondLanguage, Text
 from pretrain.pseudo_translations import found_in_translation, most_frequent, punctuation_ids
@@ -65,7 +66,13 @@ def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     assert (batch.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
 
 
-def test_all_pieces_without_specials(model):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_pieces_without_specials(model, monkeypatch, dtype):
+    """Within autocast the states have half precision, and the bias is in float32."""
+    transform = model.lm_head.transform
+    monkeypatch.setattr(model.lm_head, "transform", lambda states: transform(states).astype(dtype))
+    product = btmlm.logits  # in half precision, too; a CPU has only that in float32
+    monkeypatch.setattr(btmlm, "logits", lambda hidden, *rest: product(hidden.astype("float32"), *rest))
     with paddle.no_grad():
         model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
     pseudo_ids = filled(model, btmlm_batch()).pseudo_ids
