@@ -22,8 +22,13 @@ from scripts.gpu.training import amps
 from training.engine import Engine
 from training.precision import Precision
 
-# amp -> the copies to the card and from it that a step needs
-MOST_UPLOADS = {"bf16": 2, "fp16": 3}  # the batch, the rate; in fp16 whether the update is skipped
+# The copies to the card that a step makes beside those of FlashMask, whose backward pass copies its seed in
+# each layer (flash_attn_bwd in csrc/capi/flash_attn.cu of PaddlePaddle/flash-attention): the batch; in fp16
+# whether the update is skipped; two arrays each time that gradients are divided, by the loss scale or to clip
+# them (CheckFiniteAndUnscaleKernel in paddle/phi/kernels/gpu/amp_kernel.cu). The host waits for none of them.
+# In all, base makes 13 to 15 on an A100 in bf16, 4 to 6 on a V100 in fp16.
+OTHER_UPLOADS = 6
+# amp -> the copies from the card that a step needs. The host waits for each.
 MOST_READS = {"bf16": 1, "fp16": 2}  # the totals; in fp16 also whether the scaler found an overflow
 XNLI_ROWS = 32
 XNLI_LENGTH = 50  # rows of 25 to 50 tokens, 37 in the mean
@@ -112,7 +117,8 @@ def check_step(quick: bool) -> str:
     if device.uses_flash_mask(half=True):
         attention = "FlashMask in bfloat16"
         check_flash_ran(query_dtypes, kernels)
-    copies = check_copies([name for _, name in events], amp)
+    layers = engine.model.ernie_m.config.num_hidden_layers
+    copies = check_copies([name for _, name in events], amp, layers)
     phases = phases_of(engine, step_kernels=len(kernels))
     costs = [f"{name} {phase.kernels} and {phase.milliseconds:.1f} ms" for name, phase in phases.items()]
     return f"{attention}; kernels and host time of an XNLI step: {', '.join(costs)}; {copies}"
@@ -135,18 +141,22 @@ def check_flash_ran(query_dtypes: set[paddle.dtype], kernels: list[str]) -> None
         raise Failed(f"the profiler shows {len(kernels)} kernels, none of flash attention; {REPORT}")
 
 
-def check_copies(names: Sequence[str], amp: str) -> str:
+def check_copies(names: Sequence[str], amp: str, layers: int) -> str:
     """The copies of a step, in words, from the names of its events.
 
+    Args:
+        layers: of the model.
+
     Raises:
-        Failed: there are more than a step needs. Each makes the host wait for the device.
+        Failed: there are more than a step needs.
     """
     uploads = sum("HtoD" in name for name in names)
     reads = sum("DtoH" in name for name in names)
-    if uploads > MOST_UPLOADS[amp] or reads > MOST_READS[amp]:
+    most_uploads = layers + OTHER_UPLOADS
+    if uploads > most_uploads or reads > MOST_READS[amp]:
         raise Failed(
-            f"a step makes {uploads} uploads and {reads} reads, at most {MOST_UPLOADS[amp]} and "
-            f"{MOST_READS[amp]} are needed: it waits for the card; {REPORT}"
+            f"a step makes {uploads} uploads and {reads} reads, at most {most_uploads} and {MOST_READS[amp]} "
+            f"are needed: the host loses time; {REPORT}"
         )
     return f"uploads {uploads}, reads {reads}"
 
@@ -209,7 +219,7 @@ def check_kernels(quick: bool) -> str:
             device.use_kernels(kind)
             pre_training = toys.train(toys.engine_of("float32", Precision(amp)), "camlm")
             classifier = toys.task_models("float32")["classifier of 3"]
-            fine_tuning = toys.train_task(toys.engine_for(classifier, Precision(amp)))
+            fine_tuning = toys.train_task(classifier, amp)
             losses[kind] = pre_training + fine_tuning
             engine = classifier_engine(quick, amp)
             xnli_step(engine)  # the first step also makes the moments
