@@ -53,7 +53,8 @@ class RowGradient:
 
         Args:
             sum_over_processes: replaces a tensor with its sum over the processes. All of them must call
-                `merge`, also those without rows. None: there is one process, and the host does not wait.
+                `merge`, also those without rows. None: there is one process, and the host reads nothing.
+                `cumsum` makes it wait twice (`ThrustCumsumKernel` in paddle/phi/kernels/gpu/cum_kernel.cu).
         """
         vocab_size, hidden_size = self.weight.shape
         ids = None if self.weight.grad is None else self.rows  # [n]; None: this process looked nothing up

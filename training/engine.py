@@ -175,7 +175,7 @@ class Engine:
             self._drop_gradients()
             return None
 
-        # Gradients and totals of all processes. This is the only wait for the device.
+        # Gradients and totals of all processes. This is the only read of the device.
         self._sum_gradients(totals)
         totals.add(STOP, float(bool(stop)))
         values = totals.read()
