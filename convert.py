@@ -86,10 +86,13 @@ def write(
     """
     from model.checkpoint import convert as conversion
     from utils.files import atomic_dir
+    from utils.manifest import MANIFEST, write_manifest
 
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task)
         files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input) if tokenizer else []
+        if conversion.TARGETS[flags.to] == conversion.OURS:
+            write_manifest(folder / MANIFEST)
     with pipe_may_close():
         print_report(report, checkpoint, flags)
         print_tokenizer_files(files, flags)

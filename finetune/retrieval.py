@@ -32,7 +32,7 @@ from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
 from model.tasks import RETRIEVAL
 from reader.batching import padded_batches
-from reader.corpus import MANIFEST, Corpus
+from reader.corpus import Corpus
 from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -43,6 +43,7 @@ from training.run_folder import has_state
 from training.task import Evaluation, Task
 from utils.errors import UserError
 from utils.logging import logger
+from utils.manifest import MANIFEST
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 

@@ -30,7 +30,6 @@ from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
 from inference.loading import LoadedModel
 from model.checkpoint.card import model_card
 from model.checkpoint.folder import CARD, model_weights
-from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, VOCAB
 from model.tasks import CLASSIFICATION, ENCODING, TASKS
 from reader.batching import EncodePairs, padded_batches
@@ -40,6 +39,7 @@ from reader.tagging import JOINT
 from reader.tsv import read_all
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
+from utils.manifest import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from inference.graph import ExportedGraph
@@ -241,7 +241,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         settings[READING] = loaded.reading
     settings["export"] = report.as_json()
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-    write_manifest(folder / MANIFEST, sorted(path.name for path in folder.iterdir()))
+    write_manifest(folder / MANIFEST)
     facts = {
         "name": f"ERNIE-M, exported: {report.task}",
         "task": report.task,

@@ -13,12 +13,12 @@ from evaluation.centring import LanguageMeans
 from finetune.classification import names_of_ids
 from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
-from model.checkpoint.manifest import check_model
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
+from utils.manifest import check_folder
 from utils.runtime import prepare
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     is_float16_in_paddle = engine == "paddle" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
-    check_model(folder, unused=_files_of_other_engines(engine))
+    check_folder(folder, unused=_files_of_other_engines(engine))
     export = config_json["export"]
     means_path = folder / LANGUAGE_MEANS
     return LoadedModel(

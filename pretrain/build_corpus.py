@@ -18,11 +18,12 @@ from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
-from reader.corpus import MANIFEST, Corpus, check_files
+from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError, run
 from utils.logging import logger, setup_console
+from utils.manifest import MANIFEST
 
 
 def build_corpus(options: BuildOptions) -> dict:
@@ -55,7 +56,7 @@ def build_corpus(options: BuildOptions) -> dict:
                 ", ".join(newer),
             )
         shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
-        check_files(output, manifest["files"], checksums=True)
+        Corpus(output, verify=True)
         return manifest
 
     # Otherwise each stage of the build does what an earlier, stopped build has not done.

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint.manifest import MANIFEST, check_manifest
 from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig, free_keys
 from pretrain.language_means import language_means
 from pretrain.report import record_of, summary
@@ -21,6 +20,7 @@ from utils import logging
 from utils.config import save_config, to_yaml
 from utils.errors import UserError
 from utils.logging import logger
+from utils.manifest import MANIFEST, check_manifest
 from utils.options import options_of
 
 CHECKPOINTS = "checkpoints"

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import read_json, sha256_of
+from utils.files import read_json
+from utils.manifest import MANIFEST, check_file
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 SPLITS = ("train", "held_out")
 _REPAIR = "put back a good copy, or delete the corpus and build it again"
 
@@ -313,20 +313,10 @@ def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
         UserError: a file is missing, cut short or altered.
     """
     for name, entry in files.items():
-        file = path / name
-        if not file.is_file():
-            raise _corpus_damaged(file, "missing")
-        size = file.stat().st_size
-        if size != entry["bytes"]:
-            fault = f"{size} bytes where the manifest says {entry['bytes']}: cut short or altered"
-            raise _corpus_damaged(file, fault)
-        if checksums and sha256_of(file) != entry["sha256"]:
-            raise _corpus_damaged(file, "its SHA-256 is not the manifest's: altered")
-
-
-def _corpus_damaged(file: Path, fault: str) -> UserError:
-    """The error for a file that is not as the manifest says."""
-    return UserError(f"{file}: {fault}; the corpus is damaged; {_REPAIR}")
+        try:
+            check_file(path / name, entry, checksums)
+        except UserError as error:
+            raise UserError(f"{error}; {_REPAIR}") from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint.folder import STATE, ModelFiles
-from model.checkpoint.manifest import MANIFEST
 from model.checkpoint.step_folders import load_newest, set_aside
 from model.checkpoint.training_state import write_part
 from training import distributed
 from utils.errors import UserError
 from utils.files import atomic_dir, sync_files, unwritable_is_a_user_error
+from utils.manifest import MANIFEST
 
 
 def write_checkpoint(

@@ -32,7 +32,7 @@ from training.records import Records
 from training.task import Evaluation
 from utils.config import differences, flatten
 from utils.errors import UserError
-from utils.files import atomic_dir, read_json, remove, unwritable_is_a_user_error, write_json
+from utils.files import atomic_dir, read_json, read_object, remove, unwritable_is_a_user_error, write_json
 from utils.logging import logger
 
 RUN = "run.json"
@@ -168,9 +168,7 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds checkpoints of a run that left no {RUN} there; {self._ways_out}"
             )
-        stored = read_json(path, self._ways_out)
-        if not isinstance(stored, dict):
-            raise UserError(f"{path}: holds no run; {self._ways_out}")
+        stored = read_object(path, self._ways_out)
         changed = self._differences(stored, identity)
         if changed:
             raise UserError(f"{self.path} holds another run ({_listed(changed.values())}); {self._ways_out}")
@@ -361,7 +359,8 @@ def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
     """
     if "config" in saved:
         saved = _from_version_1_0(saved)
-    if not {"engine", "run", "seed", "state"} <= saved.keys():
+    has_all_keys = {"engine", "run", "seed", "state"} <= saved.keys()
+    if not has_all_keys or not isinstance(saved["run"], dict) or not isinstance(saved["state"], dict):
         raise UserError(
             f"{folder}: the training_state there is of another program or version, so it cannot be resumed "
             "here; a new run can start from its weights"

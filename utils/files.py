@@ -45,6 +45,19 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
         raise UserError(f"{path}: not JSON (a number of thousands of digits){ending}") from error
 
 
+def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
+    """The object in a JSON file; `read_json` describes the rest.
+
+    Raises:
+        UserError: also if the file holds another value.
+    """
+    value = read_json(path, advice)
+    if not isinstance(value, dict):
+        ending = f"; {advice}" if advice else ""
+        raise UserError(f"{path}: not a JSON object{ending}")
+    return value
+
+
 def read_bytes(path: str | os.PathLike, ending: str = "", limit: int = -1) -> bytes:
     """Read a file.
 

@@ -25,12 +25,12 @@ import paddle
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import STORED_DTYPES, parameters_of
-from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB, WEIGHTS
 from model.checkpoint.training_state import as_numpy, save_training_state
 from model.config import ErnieMConfig
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
+from utils.manifest import MANIFEST, write_manifest
 
 CARD = "README.md"
 STATE = "training_state"
@@ -66,12 +66,9 @@ class ModelFiles:
             if not source.is_file():
                 raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
             shutil.copyfile(source, folder / name)
-        names = [WEIGHTS, CONFIG, *self.copies]
         if self.language_means:
             safetensors.write(folder / LANGUAGE_MEANS, self.language_means)
-            names.append(LANGUAGE_MEANS)
-        write_manifest(folder / MANIFEST, sorted(names))
-        # The manifest does not cover the card, which people edit.
+        write_manifest(folder / MANIFEST)
         (folder / CARD).write_text(self.card, encoding="utf-8")
 
 

@@ -10,11 +10,11 @@ from model.checkpoint.absent import no_model_at
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables, torch
 from model.checkpoint.formats.tables import FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Origin, Weights, from_foreign
-from model.checkpoint.manifest import check_model
 from model.config import ErnieMConfig
 from model.tasks import task_named
 from utils.errors import UserError
 from utils.files import read_json
+from utils.manifest import check_folder
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -102,7 +102,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """
     path = Path(path)
     # First of all, because a damaged file may fail in any way later, or not at all.
-    check_model(path if path.is_dir() else path.parent)
+    check_folder(path if path.is_dir() else path.parent)
     source = _open_source(path)
 
     raw_config = configs.read_json(source.config_path) if source.config_path else {}

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from model.checkpoint.formats import safetensors
-from model.checkpoint.manifest import MANIFEST, check_manifest, write_manifest
 from utils.errors import UserError
 from utils.files import atomic_dir, read_json
+from utils.manifest import MANIFEST, check_manifest, write_manifest
 
 ARRAYS = "arrays.safetensors"
 STATE = "state.json"

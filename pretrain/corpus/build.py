@@ -18,7 +18,6 @@ from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.stages import (
     DROPPED,
     UnitResult,
-    describe,
     group_units,
     id_dtype,
     pieces_file,
@@ -30,11 +29,12 @@ from pretrain.corpus.stages import (
 from pretrain.corpus.text import Unit, read_units
 from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from pretrain.corpus.workers import LocalWorkers
-from reader.corpus import FORMAT, MANIFEST, SPLITS
+from reader.corpus import FORMAT, SPLITS
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import atomic_file, read_json, write_json
 from utils.logging import Progress
+from utils.manifest import MANIFEST, describe, is_whole, write_digest
 
 _READERS = 4  # sources read at a time; one can supply about twenty workers
 _LARGEST_HELD_OUT = 0.05  # share of a stream
@@ -96,7 +96,7 @@ class CorpusBuild:
         tasks = []
         for work in self.works:
             for part in range(number_of_parts(work)):
-                if not part_file(work, part).exists():
+                if not is_whole(part_file(work, part)):
                     tasks.append((work, part))
         self._run("finding duplicates", find_duplicates, tasks)
 
@@ -179,7 +179,7 @@ class CorpusBuild:
         for work in self.works:
             for source_number, source in enumerate(work.stream.sources):
                 total_bytes += source.size
-                if not work.counts_file(stage, source_number).exists():
+                if not work.is_done(stage, source_number):
                     waiting[work.number, source_number] = source
         done_bytes = total_bytes - sum(source.size for source in waiting.values())
         # The results of units come in any order. Once those of a source are complete, its counts are written,
@@ -196,7 +196,9 @@ class CorpusBuild:
                     if stage == SCAN and not any(lines for lines, _ in source_counts):
                         languages = " and ".join(waiting[key].languages)
                         raise UserError(f"{waiting[key]}: no text in {languages} in it; leave it out")
-                    write_json(self.works[unit.stream].counts_file(stage, unit.source), source_counts)
+                    counts_file = self.works[unit.stream].counts_file(stage, unit.source)
+                    write_json(counts_file, source_counts)
+                    write_digest(counts_file)
 
     def _unit_tasks(self, sources: Mapping[SourceKey, TextSource]) -> Iterator[tuple[Unit, StreamWork]]:
         """Each unit of the sources, with the work of its stream."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from pretrain.corpus.work import SCAN, StreamWork
 from utils.files import atomic_file
+from utils.manifest import write_digest
 
 KEYS_IN_MEMORY = 1 << 21  # of one part; about 50 bytes each while the part is processed
 _COUNTS_BYTES = 16  # of the two counts at the beginning of a unit's file, each uint64
@@ -30,6 +31,7 @@ def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None
         file.write(np.array([lines, documents], "<u8").tobytes())
         file.write(keys[order].astype("<u8").tobytes())
         file.write(order.astype("<u4").tobytes())
+    write_digest(path)
 
 
 def read_counts(path: Path) -> list[int]:
@@ -74,9 +76,11 @@ def find_duplicates(work: StreamWork, part: int) -> None:
     repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]
     counts = np.bincount(units[repeated], minlength=len(keys_of_units))  # of each unit
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    with atomic_file(part_file(work, part)) as file:
+    path = part_file(work, part)
+    with atomic_file(path) as file:
         file.write(offsets.astype("<u8").tobytes())
         file.write(lines[repeated].astype("<u4").tobytes())
+    write_digest(path)
 
 
 def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:

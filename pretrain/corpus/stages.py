@@ -13,10 +13,11 @@ import numpy as np
 from pretrain.corpus.duplicates import is_duplicate, read_counts, write_keys
 from pretrain.corpus.text import Lines, Unit, read_lines
 from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
-from reader.corpus import SPLITS
+from reader.corpus import SPLITS, check_files
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
-from utils.files import atomic_file, sha256_of, write_json
+from utils.files import atomic_file, read_json, write_json
+from utils.manifest import describe, is_whole, write_digest
 
 DROPPED = ("empty", "score", "duplicate", "ratio")  # why lines are left out
 _BATCH = 2048  # lines given to sentencepiece at a time
@@ -29,7 +30,7 @@ UnitResult = tuple[Unit, list[int]]
 def scan_unit(unit: Unit, work: StreamWork) -> UnitResult:
     """Count the lines of a unit and write their keys, unless that is done."""
     path = work.unit_path(SCAN, unit.source, unit.number)
-    if not path.exists():  # a build that was killed may have written it
+    if not is_whole(path):  # a build that was killed may have written it
         text = _read(unit, work)
         keys = text.hashes() if work.options.deduplicate else np.zeros(0, np.uint64)
         write_keys(path, len(text.sides[0]), len(text.documents), keys)
@@ -44,7 +45,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     int64 [sides], the number of unknown ids.
     """
     path = work.unit_path(TOKENS, unit.source, unit.number)
-    if path.exists():
+    if is_whole(path):
         (counts,) = _arrays([path], "counts")
         return _without_text(unit), counts.tolist()
     # Duplicates are dropped before the text is cut into ids. Lines without ids and uneven pairs are dropped
@@ -78,6 +79,7 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     counts += [dropped[reason] for reason in DROPPED]
     with atomic_file(path) as file:
         np.savez(file, counts=np.array(counts), **arrays)
+    write_digest(path)
     return _without_text(unit), counts
 
 
@@ -158,7 +160,7 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
 
 
 def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]) -> None:
-    """Write the files of a shard and then its record, unless the record exists.
+    """Write the files of a shard and then its record, unless that is done.
 
     The record holds name, documents, lines, tokens and unknown tokens; tokens and unknown by language; files
     with size and SHA-256; index, a digest of all files. The file `pieces_file` beside it counts the pieces of
@@ -175,7 +177,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     """
     name = f"{split}-{number:05d}"
     record_path = work.folder("shards") / f"{name}.json"
-    if record_path.exists():
+    if _is_written(work, name, record_path):
         return
     languages = work.stream.languages
     line_lengths = list(_arrays(units, f"{split}.lengths"))  # of each unit
@@ -202,6 +204,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     pieces = _count_pieces(_arrays(units, f"{split}.ids"), line_lengths, len(languages), work.vocab_size)
     with atomic_file(pieces_file(work, name)) as file:
         np.save(file, pieces)
+    write_digest(pieces_file(work, name))
     unknown = sum(_arrays(units, f"{split}.unknown"))  # over the units, int64 [sides]
     by_language = {}
     for side, language in enumerate(languages):
@@ -219,6 +222,18 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
         "files": files,
     }
     write_json(record_path, record)
+    write_digest(record_path)
+
+
+def _is_written(work: StreamWork, name: str, record_path: Path) -> bool:
+    """Whether a shard, its record and its piece counts are as they were written."""
+    if not is_whole(record_path) or not is_whole(pieces_file(work, name)):
+        return False
+    try:
+        check_files(work.output, read_json(record_path)["files"], checksums=True)
+    except UserError:
+        return False
+    return True
 
 
 def _count_pieces(
@@ -261,11 +276,6 @@ def _write_offsets(path: Path, counts: Sequence[np.ndarray]) -> dict[str, Any]:
     """
     items = sum(len(block) for block in counts)
     return write_array(path, np.dtype("<u4"), items + 1, _offsets(counts))
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """The size of a file in bytes and its SHA-256, for the manifest."""
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _without_text(unit: Unit) -> Unit:

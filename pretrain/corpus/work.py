@@ -7,6 +7,9 @@
 <output>/.build/<stream>/tokens-00000.json       a source that is tokenized: counts of its units
 <output>/.build/<stream>/tokens/00000-000000     a unit: its ids
 <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
+
+Each of these but the plan has a checksum beside it, NAME.digest. A build that is continued makes damaged
+results again.
 """
 
 import shutil
@@ -18,11 +21,12 @@ from typing import Any
 
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.options import BuildOptions
-from reader.corpus import MANIFEST, read_manifest
+from reader.corpus import read_manifest
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import read_json, write_json
+from utils.files import read_json, read_object, write_json
+from utils.manifest import MANIFEST, is_whole
 
 WORK = ".build"
 PLAN = "plan.json"
@@ -76,6 +80,14 @@ class StreamWork:
         """The file with the counts of all units of a source; it exists once the stage has done them."""
         return self.folder(f"{stage}-{source:05d}.json")
 
+    def is_done(self, stage: str, source: int) -> bool:
+        """Whether a stage has done a source, and all of its results are as they were written."""
+        counts_file = self.counts_file(stage, source)
+        if not is_whole(counts_file):
+            return False
+        units = len(read_json(counts_file))
+        return all(is_whole(self.unit_path(stage, source, number)) for number in range(units))
+
     def counts(self, stage: str) -> list[list[list[int]]]:
         """The counts of each unit of each source in reading order, once the stage has done them.
 
@@ -94,8 +106,9 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
         return None
     manifest = read_manifest(output)
     made_with = {key: manifest.get(key) for key in plan}
-    # Corpora of earlier versions have options that are gone.
-    made_with["options"] = {key: made_with["options"].get(key) for key in plan["options"]}
+    if isinstance(made_with["options"], dict):
+        # Corpora of earlier versions have options that are gone.
+        made_with["options"] = {key: made_with["options"].get(key) for key in plan["options"]}
     changed = differences(made_with, plan)
     if changed:
         raise UserError(
@@ -119,7 +132,9 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
         file = work / PLAN
-        changed = differences(read_json(file), plan) if file.exists() else []  # a new build has no plan yet
+        # A new build has no plan yet.
+        stored = read_object(file, "start afresh with --overwrite true") if file.exists() else plan
+        changed = differences(stored, plan)
         if changed:
             raise UserError(
                 f"{output}: an unfinished build with other inputs or options is there "

@@ -15,13 +15,15 @@ from inference.export import run_all
 from inference.loading import load
 from model.checkpoint.convert import TARGETS, with_tokens
 from model.checkpoint.folder import save_model
+from model.checkpoint.formats import safetensors
 from model.checkpoint.load import load_from
-from model.checkpoint.read import open_checkpoint
+from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
 from model.config import ErnieMConfig
 from reader.batching import pad
 from reader.tokenization import Tokenizer
 from reader.trimming import trim
 from tests.helpers.batches import padded_batch
+from tests.helpers.damaged import flip_last_bit
 from tests.helpers.small_corpus import sentences, train_pieces, write_lines
 from tests.helpers.toy_models import CONFIG, make_ours
 from tests.inference import toy_models
@@ -193,6 +195,25 @@ def test_every_format_is_trimmed(toy, tmp_path, target):
     for name in trimmed:
         has_a_row_per_token = name in ("embeddings.word_embeddings.weight", "lm_head.bias")
         assert (trimmed.shape(name)[0] == vocab_size) == has_a_row_per_token
+
+
+@pytest.mark.parametrize("is_trimmed", [True, False])
+def test_a_manifest_covers_what_was_written(toy, tmp_path, is_trimmed):
+    make_models(tmp_path, toy.pieces)
+    source = tmp_path / "classify"
+    shape = (toy_models.LAYERS + 1, toy_models.HIDDEN_SIZE)
+    safetensors.write(source / LANGUAGE_MEANS, {"en": np.ones(shape, np.float32)})
+    flags = ["--keep_pieces_of", str(toy.path)] if is_trimmed else []
+    folder = tmp_path / "new"
+    convert.main([str(source), str(folder), *flags])
+    names = {path.name for path in folder.iterdir()} - {"README.md", "manifest.json"}
+    assert names == {"config.json", "model.safetensors", "piece.model", "vocab.txt", LANGUAGE_MEANS}
+    for name in names:
+        flip_last_bit(folder / name)
+        with pytest.raises(UserError, match=f"{folder / name}: damaged"):
+            open_checkpoint(folder)
+        flip_last_bit(folder / name)
+    assert open_checkpoint(folder)
 
 
 def test_an_exported_trimmed_model(toy, tmp_path):

@@ -15,7 +15,6 @@ from evaluation.search import search_both
 from model.checkpoint.folder import save_model
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import load_from
-from model.checkpoint.manifest import MANIFEST
 from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
@@ -25,6 +24,7 @@ from tests.helpers.small_corpus import write_lines
 from tests.launching import as_flags, call_main
 from training import distributed
 from utils.errors import UserError
+from utils.manifest import MANIFEST
 
 LAYERS = 2  # of the model of `random_encoder`
 HIDDEN = 16

@@ -19,7 +19,6 @@ from finetune.conll import read_conll
 from model.checkpoint.formats import configs, fluid, pickles
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import torch as torch_file
-from model.checkpoint.manifest import write_manifest
 from model.checkpoint.read import open_checkpoint
 from model.checkpoint.training_state import load_training_state, save_training_state
 from model.config import ErnieMConfig
@@ -42,6 +41,7 @@ from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
 from utils.command_line import load_config
 from utils.config import read_yaml
+from utils.manifest import write_manifest
 
 
 class Reader(NamedTuple):

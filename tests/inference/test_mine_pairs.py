@@ -14,13 +14,13 @@ from evaluation.mining import MinedPairs, Neighbours, mine
 from evaluation.search import NEIGHBOURS, nearest, unit
 from inference import mining
 from model.checkpoint.formats import safetensors
-from model.checkpoint.manifest import MANIFEST
 from model.checkpoint.read import LANGUAGE_MEANS
 from reader.corpus import Corpus
 from tests.helpers.small_corpus import build, sentences
 from tests.inference import toy_models
 from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError
+from utils.manifest import MANIFEST
 
 PAIRS = 40
 

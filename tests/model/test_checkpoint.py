@@ -294,7 +294,14 @@ def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, mess
     assert open_checkpoint(saved).tensors
 
 
-@pytest.mark.parametrize("content", ["", '{"version": 1, "name": "an app"}', "\x00"])
+@pytest.mark.parametrize("content", ["", "\x00", '{"version": 1, "fil'])
+def test_a_manifest_that_is_no_json(saved, content):
+    (saved / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=f"{re.escape(str(saved / 'manifest.json'))}.*; put back"):
+        open_checkpoint(saved)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"version": 1, "name": "an app"}'])
 def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(saved, content):
     (saved / "README.md").write_text("my words")
     assert open_checkpoint(saved).config
@@ -306,7 +313,7 @@ def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(
     ("change", "message"),
     [
         ({"version": 9}, "version 9 of the format"),
-        ({"files": {"../../x": {"bytes": 1, "sha256": ""}}}, "files of other folders"),
+        ({"files": {"../../x": {"bytes": 1, "sha256": ""}}}, "manifest.json: damaged"),
         ({"files": {"config.json": {"sha256": ""}}}, "manifest.json: damaged"),
     ],
 )

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.step_folders import clear_leftovers, keep_last, load_newest, set_aside, step_folders
 from model.checkpoint.training_state import load_training_state, save_training_state
 from tests.helpers.damaged import flip_last_bit
 from utils.errors import UserError
+from utils.manifest import MANIFEST, write_manifest
 
 ROOT = Path(__file__).parents[2]
 

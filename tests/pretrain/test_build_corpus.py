@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -18,9 +19,9 @@ from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.stages import group_units
 from pretrain.corpus.workers import LocalWorkers
-from reader.corpus import MANIFEST, Corpus
+from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.helpers.damaged import flip_last_bit
+from tests.helpers.damaged import flip_last_bit, flip_middle_bit
 from tests.helpers.processes import is_running
 from tests.helpers.small_corpus import (
     OPTIONS,
@@ -34,6 +35,7 @@ from tests.helpers.small_corpus import (
     write_lines,
 )
 from utils.errors import UserError
+from utils.manifest import MANIFEST
 
 
 def lines_of(text) -> list[list[int]]:
@@ -109,6 +111,39 @@ def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, input
     monkeypatch.setattr(stages, "read_lines", lambda *_: pytest.fail("read again"))
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
+
+
+def build_until(stage, output, pieces, inputs):
+    """Build a corpus up to a method of `CorpusBuild`."""
+    with mock.patch.object(CorpusBuild, stage, stop), pytest.raises(Stopped):
+        build(output, pieces, **inputs, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "stage, name",
+    [
+        ("find_duplicates", ".build/mono/fr/scan-00000.json"),
+        ("find_duplicates", ".build/mono/fr/scan/00000-000001"),
+        ("tokenize", ".build/mono/fr/duplicates/00000"),
+        ("write_shards", ".build/mono/fr/tokens-00000.json"),
+        ("write_shards", ".build/mono/fr/tokens/00000-000001"),
+        ("finish", ".build/mono/fr/shards/train-00000.json"),
+        ("finish", ".build/mono/fr/shards/train-00000.pieces.npy"),
+        ("finish", "mono/fr/train-00000.ids.npy"),
+    ],
+)
+def test_what_was_damaged_is_done_again(tmp_path, pieces, inputs, reference, stage, name):
+    build_until(stage, tmp_path / "corpus", pieces, inputs)
+    flip_middle_bit(tmp_path / "corpus" / name)
+    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_a_plan_that_is_no_plan(tmp_path, pieces, inputs):
+    build_until("scan", tmp_path / "corpus", pieces, inputs)
+    (tmp_path / "corpus/.build/plan.json").write_text("[]")
+    with pytest.raises(UserError, match=r"\.build/plan\.json: .*--overwrite true"):
+        build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])
@@ -327,8 +362,19 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, 
     with pytest.raises(UserError, match=r"made otherwise \(options.documents: line -> blank\)"):
         build(tmp_path / "corpus", pieces, **inputs, documents="blank")
     flip_last_bit(tmp_path / "corpus/mono/fr/train-00000.ids.npy")
-    with pytest.raises(UserError, match="train-00000.ids.npy: its SHA-256"):
+    with pytest.raises(UserError, match="train-00000.ids.npy: damaged, its checksum"):
         build(tmp_path / "corpus", pieces, **inputs)
+
+
+@pytest.mark.parametrize(
+    "key, message", [('"options"', "made otherwise .options"), ('"bytes"', "manifest.json: damaged")]
+)
+def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key, message):
+    build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
+    manifest = tmp_path / "corpus" / MANIFEST
+    manifest.write_text(manifest.read_text().replace(key, '"other"', 1))
+    with pytest.raises(UserError, match=message):
+        build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.checkpoint.manifest import MANIFEST, write_manifest
 from pretrain.evaluate import Evaluator
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
@@ -20,6 +19,7 @@ from training.engine import Engine
 from training.run_folder import RunFolder
 from utils.errors import run
 from utils.files import sha256_of
+from utils.manifest import MANIFEST, write_manifest
 
 # Evaluations after 5, 10 and 12 steps; lines of the log come every 3 steps, checkpoints every 4.
 USUAL = {"run__eval_steps": 5}

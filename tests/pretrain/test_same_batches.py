@@ -12,9 +12,10 @@ import pytest
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepReader, TrainingText, total_steps
-from reader.corpus import FORMAT, MANIFEST, Corpus
+from reader.corpus import FORMAT, Corpus
 from tests.helpers.small_corpus import ROOT
 from utils.command_line import load_config
+from utils.manifest import MANIFEST
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)

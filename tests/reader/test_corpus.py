@@ -7,11 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from reader.corpus import MANIFEST, Blocks, Corpus, map_array, pack_lines
+from reader.corpus import Blocks, Corpus, map_array, pack_lines
 from reader.tokenization import Tokenizer
 from tests.helpers.damaged import flip_last_bit
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError
+from utils.manifest import MANIFEST
 
 ENGLISH = sentences(400, seed=1)
 # 50 documents of 1 to 7 sentences.
@@ -124,12 +125,12 @@ def test_a_file_that_is_cut_altered_or_missing(copy, name):
     file = copy / name
     content = file.read_bytes()
     file.write_bytes(content[:-1])
-    with pytest.raises(UserError, match=f"{name}: {len(content) - 1} bytes where .* {len(content)}"):
+    with pytest.raises(UserError, match=f"{name}: damaged, {len(content) - 1} bytes .* {len(content)}; "):
         Corpus(copy)
     file.write_bytes(content)
     flip_last_bit(file)
     Corpus(copy)  # the sizes are right
-    with pytest.raises(UserError, match=f"{name}: its SHA-256 is not the manifest's"):
+    with pytest.raises(UserError, match=f"{name}: damaged, its checksum"):
         Corpus(copy, verify=True)
     file.write_bytes(content)
     Corpus(copy, verify=True)

@@ -68,9 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is not a JSON object.
     """
-    contents = files.read_json(path)
-    if not isinstance(contents, dict):
-        raise UserError(f"{path}: a JSON object is expected")
+    contents = files.read_object(path)
     if "init_class" not in contents:
         return contents
     # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class is `init_class`.
