@@ -1,6 +1,7 @@
 """The work of mine_pairs.py: encode two texts in parts, find their nearest neighbours, choose pairs.
 
-Each part is one file, which appears whole or not at all, so the same command goes on after an interruption:
+Each part is one file with a checksum beside it, NAME.digest. The same command goes on after an interruption,
+and makes the parts that are missing or damaged:
 
 <output>/.work/settings.json             what decides the vectors; a folder is continued only with the same
 <output>/.work/source/00000.npy          vectors of distinct lines, float32 [lines, H]; target/ likewise
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.centring import MEANS_POOLING
+from evaluation.centring import MEANS_POOLING, LayerMeans
 from evaluation.mining import MinedPairs, Neighbours, choose_threshold, mine, quality
 from evaluation.search import NEIGHBOURS, index_of, unit
 from inference.loading import load
@@ -34,8 +35,9 @@ from reader.bitext import Sentences, sentences_by_language
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_file, read_json, sha256_of, write_json
+from utils.files import atomic_file, read_object, sha256_of, write_json
 from utils.logging import Progress, logger
+from utils.manifest import is_whole, write_digest
 from utils.options import PositiveInt
 
 PART_LINES = 16_384  # sentences that are encoded, and searched, between two files
@@ -178,6 +180,9 @@ def mine_pairs(options: MiningOptions) -> None:
         claim(work, settings)
         means = language_means(options, source.language, target.language)
         encode_parts(options, {work / "source": source, work / "target": target})
+        if means:
+            for side, folder in ((source, work / "source"), (target, work / "target")):
+                warn_of_other_language(side, np.load(part_paths(folder, side, "npy")[0]), means)
         sources = VectorParts(part_paths(work / "source", source, "npy"), means.get(source.language))
         targets = VectorParts(part_paths(work / "target", target, "npy"), means.get(target.language))
 
@@ -195,7 +200,13 @@ def mine_pairs(options: MiningOptions) -> None:
         pairs, threshold_facts = above_threshold(candidates, options.threshold, gold)
         facts = {**threshold_facts, "candidates": len(candidates.scores), "centred": bool(means)}
         write(Path(options.output), source, target, pairs, facts)
-    logger.info("%s of %s pairs: %s", f"{len(pairs.scores):,}", f"{len(candidates.scores):,}", options.output)
+    counts = f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs: {options.output}"
+    if threshold_facts or not len(pairs.scores):
+        logger.info("%s", counts)
+        return
+    scores = f"{pairs.scores[-1]:.3f} to {pairs.scores[0]:.3f}"
+    advice = "the lowest pairs are hardly translations; see --threshold and --gold"
+    logger.info("%s; there was no threshold, scores are %s: %s", counts, scores, advice)
 
 
 def above_threshold(
@@ -278,7 +289,8 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
         UserError: it is the work on other text, or with another model.
     """
     path = work / "settings.json"
-    changed = differences(read_json(path), settings) if path.exists() else []
+    advice = f"delete {work}, and the same command begins anew"
+    changed = differences(read_object(path, advice), settings) if path.exists() else []
     if changed:
         # "layer: 1 -> 2" and "model.config.json: ..." name the layer and the model, each once.
         names = ", ".join(dict.fromkeys(re.split("[:.]", line)[0] for line in changed))
@@ -302,11 +314,12 @@ def encode_part(options: MiningOptions, texts: list[str], path: Path) -> int:
     vectors = encoder_of(options).vectors(texts)
     with atomic_file(path) as file:
         np.save(file, vectors)
+    write_digest(path, part_lines=PART_LINES)
     return len(texts)
 
 
 def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> None:
-    """Encode the parts that are missing.
+    """Encode the parts that are missing or damaged.
 
     Args:
         sides: the folder for the vectors of a text -> the text.
@@ -315,7 +328,7 @@ def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> No
     encoded_before = 0  # lines
     for folder, side in sides.items():
         for part, path in zip(side.parts(), part_paths(folder, side, "npy")):
-            if path.exists():
+            if is_whole(path, part_lines=PART_LINES):
                 encoded_before += len(part)
             else:
                 missing.append((side, part, path))
@@ -354,27 +367,50 @@ def language_means(options: MiningOptions, source: str, target: str) -> dict[str
     """
     languages = (source, target)
     if options.centre_on is None:
-        return means_in_model_folder(options, languages)
+        means, reason = means_in_model_folder(options, languages)
+        logger.info("vectors: %s, because %s", "centred" if means else "plain", reason)
+        return means
     if not all(languages):
         raise UserError(
             "--centre_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
         )
     sentences = sentences_by_language(options.centre_on, "--centre_on", languages)
+    logger.info("vectors: centred, because of --centre_on")
     encoder = encoder_of(options)
     return {language: encoder.vectors(sentences[language]).mean(axis=0) for language in languages}
 
 
-def means_in_model_folder(options: MiningOptions, languages: tuple[str, str]) -> dict[str, np.ndarray]:
-    """The means beside the weights, if they are of this pooling and of both languages."""
-    if not Path(options.model, LANGUAGE_MEANS).is_file():
-        return {}  # without opening the model, which a run that goes on may not need
+def means_in_model_folder(
+    options: MiningOptions, languages: tuple[str, str]
+) -> tuple[dict[str, np.ndarray], str]:
+    """The means beside the weights, if they are of this pooling and of both languages; and the reason."""
+    if not Path(options.model, LANGUAGE_MEANS).is_file():  # a run that goes on may not need to open the model
+        return {}, f"{options.model} has no {LANGUAGE_MEANS}; --centre_on makes means"
+    if not all(languages):
+        return {}, "the languages of the texts are not named, as in --source 'de<=de.txt'"
     encoder = encoder_of(options)
-    means = encoder.model.language_means
-    has_both = set(means.languages).issuperset(languages)
-    if encoder.pooling != MEANS_POOLING or not has_both:
-        return {}
-    by_language = means.by_language()
-    return {language: by_language[language][encoder.layer] for language in languages}
+    if encoder.pooling != MEANS_POOLING:
+        return {}, f"the means beside the weights are of --pooling {MEANS_POOLING}, not {encoder.pooling}"
+    by_language = encoder.model.language_means.by_language()
+    unknown = [language for language in languages if language not in by_language]
+    if unknown:
+        return {}, f"the model has no mean of {unknown[0]}; --centre_on makes means"
+    means = {language: by_language[language][encoder.layer] for language in languages}
+    return means, "the model has the means of both languages"
+
+
+def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict[str, np.ndarray]) -> None:
+    """Warn if the first vectors of a text, [lines, H], are nearer to the mean of the other language."""
+    of_both = LayerMeans(list(means), np.stack(list(means.values())))
+    nearest = of_both.languages[of_both.nearest(vectors.mean(axis=0, keepdims=True))[0]]
+    if nearest != side.language:
+        logger.warning(
+            "%s: its sentences are nearer to the mean of %s than to that of %s; check the languages that "
+            "--source and --target name",
+            side.path,
+            nearest,
+            side.language,
+        )
 
 
 def search_key(neighbours: int, means: dict[str, np.ndarray]) -> str:
@@ -388,8 +424,8 @@ def search_key(neighbours: int, means: dict[str, np.ndarray]) -> str:
 def find_neighbours(
     queries: VectorParts, targets: VectorParts, target_count: int, neighbours: int, paths: list[Path]
 ) -> Neighbours:
-    """The nearest targets of all queries. Parts that are missing are searched, and written to `paths`."""
-    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    """The nearest targets of all queries. Parts that are missing or damaged are searched, and written."""
+    missing = [number for number, path in enumerate(paths) if not is_whole(path, part_lines=PART_LINES)]
     if missing:
         logger.info("indexing %s vectors", f"{target_count:,}")
         index = index_of(targets, target_count)
@@ -399,6 +435,7 @@ def find_neighbours(
             cosines, numbers = index.search(queries[number], min(neighbours, target_count))
             with atomic_file(paths[number]) as file:
                 np.savez(file, cosines=cosines, numbers=numbers)
+            write_digest(paths[number], part_lines=PART_LINES)
             progress.update()
         progress.close()
     parts = [np.load(path) for path in paths]

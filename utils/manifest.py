@@ -1,6 +1,6 @@
 """Size and SHA-256 of files, written with them and compared before they are used.
 
-    manifest.json    of files that were written together: a model, an export, a training state, a vocabulary
+    manifest.json    of files that were written together: a model, an export, a training state
     NAME.digest      of one part of work that can be interrupted; a damaged part is made again
 
 The manifest of a training state covers its arrays and the manifest of the model beside it. A corpus has the
@@ -85,7 +85,7 @@ def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:
 
 
 def check_folder(folder: Path, unused: Container[str] = ()) -> None:
-    """Compare the files of a model, an export or a vocabulary with its manifest, if it has one.
+    """Compare the files of a model or an export with its manifest, if it has one.
 
     Args:
         unused: the names of files that are not compared, because nobody is going to read them.

@@ -1,6 +1,7 @@
 """export.py: every graph equals the model on rows of mixed length; int8; refused models and folders."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -254,8 +255,9 @@ def test_a_pretrained_model_is_exported_as_an_encoder(models, tmp_path, monkeypa
     assert settings["export"]["task"] == "encoding" and "languages" not in settings
 
 
-def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused):
-    monkeypatch.setattr(onnx_graph, "MASKED_SCORE", 0.0)  # so tokens attend to pads
+@pytest.mark.parametrize("masked_score", [0.0, math.nan])  # with 0.0 tokens attend to pads
+def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused, masked_score):
+    monkeypatch.setattr(onnx_graph, "MASKED_SCORE", masked_score)
     line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
     assert line.startswith("error: onnx: the exported model differs from the checkpoint by ")
     assert line.endswith("allowed are 1e-04; nothing was written")

@@ -16,6 +16,7 @@ from inference import mining
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import LANGUAGE_MEANS
 from reader.corpus import Corpus
+from tests.helpers.damaged import flip_middle_bit
 from tests.helpers.small_corpus import build, sentences
 from tests.inference import toy_models
 from tests.launching import ROOT, as_flags, call_main, run_script
@@ -40,7 +41,8 @@ def texts(tmp_path_factory):
     """A folder with de.txt, en.txt and the pairs that are hidden in them, gold.tsv.
 
     The sentences of a pair differ in one word, so that a random encoder finds them. de.txt has 100 lines and
-    then a blank one, two that are equal to earlier ones, and one with a tab; en.txt has 120 lines.
+    then a blank one, two that are equal to earlier ones, and one with a tab; en.txt has a blank line, and 120
+    others.
     """
     folder = tmp_path_factory.mktemp("texts")
     lines = list(dict.fromkeys(sentences(400, seed=3)))  # each once
@@ -52,7 +54,7 @@ def texts(tmp_path_factory):
     shuffle(target)
     source += ["", f"  {source[0]} ", source[1], "left\tright"]
     (folder / "de.txt").write_text("\n".join(source) + "\n", encoding="utf-8")
-    (folder / "en.txt").write_text("\n".join(target) + "\n", encoding="utf-8")
+    (folder / "en.txt").write_text("\n".join(["", *target]) + "\n", encoding="utf-8")
     (folder / "gold.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
     return folder
 
@@ -108,10 +110,10 @@ def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
     work = tmp_path / "mined"
     expected = mined_from(vectors_of(work, "source"), vectors_of(work, "target"))
     # Of the 104 lines of de.txt, from 0, line 100 is blank, and 101 and 102 are equal to earlier ones. They
-    # have no vectors.
+    # have no vectors. Of the 121 lines of en.txt, line 0 is blank.
     distinct = [number for number in range(104) if number not in (100, 101, 102)]
     assert [row.source_line - 1 for row in rows] == [distinct[number] for number in expected.sources]
-    assert [row.target_line - 1 for row in rows] == expected.targets.tolist()
+    assert [row.target_line - 2 for row in rows] == expected.targets.tolist()
     np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
     source_lines = lines_of(texts / "de.txt")
     target_lines = lines_of(texts / "en.txt")
@@ -119,7 +121,7 @@ def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
         assert row.source == source_lines[row.source_line - 1].replace("\t", " ")
         assert row.translation == target_lines[row.target_line - 1]
     # path -> all lines, and distinct ones
-    assert facts["lines"] == {str(texts / "de.txt"): [104, 101], str(texts / "en.txt"): [120, 120]}
+    assert facts["lines"] == {str(texts / "de.txt"): [104, 101], str(texts / "en.txt"): [121, 120]}
     assert facts["pairs"] == facts["candidates"] == len(rows) > PAIRS and not facts["centred"]
 
 
@@ -164,6 +166,19 @@ def test_other_pairs_by_other_margins_and_directions(run_mining):
     assert len(results["backward"]) == 120
 
 
+def test_more_neighbours_than_lines(run_mining, tmp_path):
+    lines = sentences(500, seed=8)[:3]
+    (tmp_path / "few.txt").write_text("\n".join(lines), encoding="utf-8")
+    rows, _ = run_mining(target=tmp_path / "few.txt", neighbours=4, retrieval="forward")
+    source = vectors_of(tmp_path / "mined", "source")
+    target = vectors_of(tmp_path / "mined", "target")
+    cosines = unit(source) @ unit(target).T  # [101, 3]
+    # All three targets are neighbours of a source; a target has the four nearest sources.
+    around = (cosines.mean(axis=1)[:, None] + np.sort(cosines, axis=0)[-4:].mean(axis=0)) / 2
+    expected = np.sort((cosines / around).max(axis=1))[::-1]
+    np.testing.assert_allclose([row.score for row in rows], expected, atol=1e-5)
+
+
 def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     """Parts that are there are neither encoded nor searched again."""
     expected, _ = run_mining("whole")
@@ -180,7 +195,7 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_mining()
     monkeypatch.setattr(mining, "encode_part", encode_part)
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "mined/.work/source").iterdir()}
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "mined/.work/source").glob("*.npy")}
     assert len(written) == 3
     rows, _ = run_mining()
     assert rows == expected
@@ -196,6 +211,75 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     after = [path.stat().st_mtime_ns for path in searched]
     is_unchanged = [a == b for a, b in zip(after, before)]
     assert is_unchanged == [True, True, False, True]
+
+
+def test_damaged_parts_are_made_again(run_mining, tmp_path, monkeypatch):
+    """A bit is flipped, or a file is cut or has another shape. Undamaged parts stay."""
+    expected, _ = run_mining()
+    work = tmp_path / "mined/.work"
+    vectors = sorted(work.glob("*/*.npy"))
+    searched = sorted(work.glob("*/*.npz"))
+    written = {path: path.stat().st_mtime_ns for path in vectors + searched}
+    flip_middle_bit(vectors[0])
+    vectors[2].write_bytes(vectors[2].read_bytes()[:-8])
+    np.save(vectors[4], np.zeros((3, 5), np.float32))
+    flip_middle_bit(searched[1])
+    searched[3].write_bytes(b"")
+    with open(searched[5], "wb") as file:
+        np.savez(file, cosines=np.zeros((1, 2)), numbers=np.zeros((1, 2), np.int64))
+    mining.open_encoder.cache_clear()
+    assert run_mining()[0] == expected
+    made_again = [path for path in written if path.stat().st_mtime_ns != written[path]]
+    assert made_again == [*vectors[0:5:2], *searched[1:6:2]]
+    # A program that divides the texts otherwise cannot use these parts.
+    monkeypatch.setattr(mining, "PART_LINES", 31)
+    assert run_mining()[0] == expected
+
+
+def test_settings_that_are_no_settings(run_mining, tmp_path):
+    run_mining()
+    (tmp_path / "mined/.work/settings.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"\.work/settings.json: .*delete "):
+        run_mining()
+
+
+def test_the_last_line_says_that_there_was_no_threshold(run_mining, capsys):
+    rows, _ = run_mining()
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert f"{len(rows)} of {len(rows)} pairs" in last_line and "no threshold" in last_line
+    assert f"{rows[-1].score:.3f} to {rows[0].score:.3f}" in last_line
+    run_mining(threshold=1.0)
+    assert "no threshold" not in capsys.readouterr().out
+
+
+def test_the_log_says_whether_vectors_are_centred_and_why(run_mining, models, texts, tmp_path, capsys):
+    """Texts in the wrong language are named: those whose vectors are nearer to the mean of the other one."""
+    weights = shutil.copytree(models / "encode", tmp_path / "weights")
+    (weights / MANIFEST).unlink()
+    lines: list[str] = []  # of the last call of `line_of`
+
+    def line_of(output, model=weights, **flags):
+        """What the log says of the vectors."""
+        run_mining(output, model=model, **flags)
+        lines[:] = capsys.readouterr().out.splitlines()
+        (line,) = [line for line in lines if line.startswith("vectors: ")]
+        return line
+
+    assert f"plain, because {models / 'encode'} has no" in line_of("without", model=models / "encode")
+    source = vectors_of(tmp_path / "without", "source").mean(axis=0)
+    target = vectors_of(tmp_path / "without", "target").mean(axis=0)
+    layers = toy_models.LAYERS + 1
+    means = {"de": np.tile(source, (layers, 1)), "en": np.tile(target, (layers, 1))}
+    safetensors.write(weights / LANGUAGE_MEANS, means)
+    assert "plain, because the languages" in line_of("with", source=texts / "de.txt", target=texts / "en.txt")
+    assert "plain, because the means" in line_of("specials", pooling="specials")
+    assert "plain, because the model has no mean of fr" in line_of("with", source=f"fr<={texts / 'de.txt'}")
+    assert "centred, because the model" in line_of("with")
+    assert "nearer" not in "".join(lines)
+    swapped = {"source": f"en<={texts / 'de.txt'}", "target": f"de<={texts / 'en.txt'}"}
+    assert "centred" in line_of("with", **swapped)
+    warnings = [line for line in lines if "nearer" in line]
+    assert [str(texts / name) in line for name, line in zip(("de.txt", "en.txt"), warnings)] == [True, True]
 
 
 def test_mining_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models, texts, tmp_path):
