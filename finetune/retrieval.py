@@ -321,9 +321,12 @@ def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int
     if rows is None:
         raise UserError("--teacher has a vector for each row of a file: give a .tsv file as --train_set")
     try:
-        shape = np.lib.format.open_memmap(flags.teacher, mode="r").shape
-    except (OSError, ValueError) as error:
+        vectors = np.lib.format.open_memmap(flags.teacher, mode="r")
+    except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised
         raise UserError(f"--teacher {flags.teacher}: cannot be read as an .npy file: {error}") from error
+    if vectors.dtype.kind not in "fiu":
+        raise UserError(f"--teacher {flags.teacher}: holds {vectors.dtype}, not numbers")
+    shape = vectors.shape
     if shape != (len(rows), hidden_size):
         raise UserError(
             f"--teacher {flags.teacher}: its shape is {list(shape)}; the rows of {flags.train_set} and the "

@@ -13,9 +13,9 @@ from evaluation.centring import LanguageMeans
 from finetune.classification import names_of_ids
 from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, check_reading
 from model.config import ErnieMConfig
-from model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, TASKS, outputs_of
+from model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.manifest import check_folder
@@ -225,12 +225,13 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
     check_folder(folder, unused=_files_of_other_engines(engine))
+    config = _config_of_export(folder / CONFIG, config_json)
     export = config_json["export"]
     means_path = folder / LANGUAGE_MEANS
     return LoadedModel(
         folder=folder,
         task=None if export["task"] == ENCODING else export["task"],
-        config=ErnieMConfig.from_dict(config_json),
+        config=config,
         tokenizer=Tokenizer.from_folder(folder),
         labels=config_json.get("labels", []),
         engine_name=engine,
@@ -239,6 +240,29 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         exported_layer=export["layer"],
         language_means_path=means_path if means_path.is_file() else None,
     )
+
+
+def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
+    """The model's shape from the config.json of an exported folder, which need not be as export.py wrote it.
+
+    Raises:
+        UserError: it does not say what was exported.
+    """
+    check_reading(config_json, path)
+    try:
+        config = ErnieMConfig.from_dict(config_json)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    export = config_json["export"] if isinstance(config_json["export"], dict) else {}
+    task = export.get("task")
+    layer = export.get("layer")
+    labels = config_json.get("labels", [])
+    is_task = task in EXPORTED_TASKS
+    is_layer = type(layer) is int and 0 <= layer <= config.num_hidden_layers
+    are_labels = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    if not is_task or not is_layer or not are_labels or (TASKS[task].has_labels and not labels):
+        raise UserError(f"{path}: does not say what was exported, or the labels; export the checkpoint again")
+    return config
 
 
 def _files_of_other_engines(engine: str) -> set[str]:

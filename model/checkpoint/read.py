@@ -23,6 +23,7 @@ PIECES = "piece.model"
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
+_LENGTHS = ("max_seq_len", "max_query_length", "doc_stride", "max_answer_length")  # keys of `READING`
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
 _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model")
@@ -106,6 +107,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     source = _open_source(path)
 
     raw_config = configs.read_json(source.config_path) if source.config_path else {}
+    check_reading(raw_config, source.config_path)
     format_name = _format_of(source, raw_config)
     if format_name == FAIRSEQ:  # its config is in the file of the weights
         raw_config = configs.of_fairseq(source.tensors.metadata)
@@ -139,6 +141,20 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         dropped=dropped,
         unknown=unknown,
     )
+
+
+def check_reading(config_json: Mapping[str, Any], path: Path | None) -> None:
+    """Check what a config.json says of how inputs were read in training.
+
+    Raises:
+        UserError: it is no JSON object, or a length in it is no whole number.
+    """
+    reading = config_json.get(READING, {})
+    if not isinstance(reading, dict) or any(type(reading.get(key, 1)) is not int for key in _LENGTHS):
+        raise UserError(
+            f"{path}: '{READING}' does not say how inputs were read in training; put back a good copy of the "
+            "file, or leave this key out"
+        )
 
 
 def _find_weights(path: Path) -> Path | None:

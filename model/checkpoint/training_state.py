@@ -114,7 +114,7 @@ def _check_part(folder: Path, part: int, parts: int) -> int:
     path = folder / manifest_file
     manifest = check_manifest(path)
     files = manifest["files"]
-    number_of_parts = manifest.get("parts", 1)
+    number_of_parts = manifest.get("parts")
     is_valid_number = type(number_of_parts) is int and number_of_parts >= 1
     names_its_files = array_file in files and state_file in files
     if not is_valid_number or not names_its_files:

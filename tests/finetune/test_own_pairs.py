@@ -277,12 +277,33 @@ def test_bad_input(train, tmp_path, content, flags, message):
         train("out", **{"train_set": "in.tsv"} | flags)
 
 
-@pytest.mark.parametrize("write", [lambda file: np.savez(file, np.ones((1, 16))), lambda file: None])
+def npy_header(shape: str) -> bytes:
+    """The beginning of an .npy file of this shape."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: np.savez(file, np.ones((1, 16))),
+        lambda file: None,
+        lambda file: file.write(npy_header(f"(1, {10**30})")),
+        lambda file: file.write(npy_header("(1, 1.5)")),
+        lambda file: file.write(npy_header("(1, " + "-" * 9000 + "1)")),
+    ],
+)
 def test_a_teacher_that_is_no_array(train, teacher, write):
-    """An archive of arrays, and an empty file."""
+    """An archive of arrays, an empty file, and damaged headers."""
     with open(teacher, "wb") as file:
         write(file)
     with pytest.raises(UserError, match="--teacher .*teacher.npy: cannot be read as an .npy file"):
+        train("out", teacher=teacher)
+
+
+def test_a_teacher_of_words(train, teacher):
+    np.save(teacher, np.full(np.load(teacher).shape, "word"))
+    with pytest.raises(UserError, match="--teacher .*teacher.npy: holds <U4, not numbers"):
         train("out", teacher=teacher)
 
 

@@ -327,6 +327,31 @@ def test_damaged_files_without_a_manifest(exported, tmp_path, name):
         load(folder, engine=engine).engine("classification")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"export": 7},
+        {"export": {"task": ["classification"], "layer": 2}},
+        {"export": {"task": "classification", "layer": "2"}},
+        {"export": {"task": "classification", "layer": 3}},
+        {"labels": {"a": 1}},
+        {"labels": [1, 2, 3]},
+        {"labels": []},
+        {"reading": ["max_seq_len"]},
+        {"reading": {"max_seq_len": "9"}},
+        {"hidden_size": "9"},
+    ],
+)
+def test_a_config_that_was_not_exported(exported, tmp_path, change):
+    """Without a manifest nothing says that it is as it was written."""
+    folder = shutil.copytree(exported / "classify", tmp_path / "copy")
+    (folder / "manifest.json").unlink()
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | change))
+    with pytest.raises(UserError, match=f"{folder / 'config.json'}: "):
+        make("classify", load(folder, engine="onnx"))
+
+
 def test_engines_that_are_not_there(models, exported, tmp_path):
     folder = shutil.copytree(exported / "tag", tmp_path / "copy")
     (folder / "model.onnx").unlink()

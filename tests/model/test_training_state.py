@@ -106,3 +106,11 @@ def test_every_part_is_compared_with_its_manifest(tmp_path, name):
     flip_last_bit(path)
     with pytest.raises(UserError, match=f"{path.parent}/"):
         load_training_state(tmp_path / "s")
+
+
+def test_the_number_of_parts_is_not_guessed(tmp_path):
+    write_two_parts(tmp_path / "s")
+    manifest = tmp_path / "s/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"parts"', '"partt"'))  # one bit
+    with pytest.raises(UserError, match="manifest.json: damaged"):
+        load_training_state(tmp_path / "s")

@@ -104,8 +104,10 @@ def test_another_identity_is_named(folder, save):
     assert "(younger: 0 -> 1)" in refusal(lambda: folder.resume({**IDENTITY, "younger": 1}))
 
 
-def test_a_state_of_another_program_is_refused(folder, model):
-    folder.save_step(2, files_of(model, 2), {"settings": {}}, part=0, parts=1)
+@pytest.mark.parametrize("change", [{}, {"state": 7}, {"run": [1]}])
+def test_a_state_of_another_program_is_refused(folder, model, change):
+    state = {"engine": {}, "run": {}, "seed": 1, "state": {}, **change} if change else {"settings": {}}
+    folder.save_step(2, files_of(model, 2), state, part=0, parts=1)
     assert "step_2: the training_state there is of another program or version" in refusal(
         lambda: folder.resume(IDENTITY)
     )
