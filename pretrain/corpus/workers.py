@@ -113,7 +113,7 @@ class RayWorkers(LocalWorkers):
                 log_to_driver=False,
                 runtime_env={"py_modules": [str(root / name) for name in _PACKAGES]},
             )
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except Exception as error:  # a busy machine that needs more than Ray's 30 seconds raises just that
             raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error
         if self.num_workers == 0:  # one for each core of the cluster
             self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -56,6 +57,15 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
 def test_no_cluster_there():
     with pytest.raises(UserError, match="no cluster at somewhere: "):
         RayWorkers(1, "somewhere").__enter__()
+
+
+@needs_ray
+def test_a_cluster_that_does_not_start(monkeypatch):
+    """On a busy machine, Ray's 30 seconds for it may pass; it raises an `Exception` then."""
+    timed_out = mock.Mock(side_effect=Exception("The current node timed out during startup."))
+    monkeypatch.setattr("ray.init", timed_out)
+    with pytest.raises(UserError, match="no cluster at local: The current node timed out"):
+        RayWorkers(1, None).__enter__()
 
 
 def test_without_ray(monkeypatch):
