@@ -111,7 +111,7 @@ class Retrieval(Task):
             digests["train_set"] = digest_of_files([flags.train_set])
         else:
             self.rows = None
-            corpus = Corpus(flags.train_set, self.tokenizer.digest)
+            corpus = Corpus(flags.train_set, self.tokenizer.digest, verify=True)
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
         if flags.teacher:

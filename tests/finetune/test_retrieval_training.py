@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from finetune.sentence_pairs import StepPairs
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
+from tests.helpers.damaged import flip_last_bit
 from utils.errors import UserError
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
@@ -159,3 +160,11 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
         train_on_pairs("out", max_steps=3, train_set=copy)
     with pytest.raises(UserError, match="best: no training_state there"):
         train_on_pairs("out", init_checkpoint=tmp_path / "out" / "best")
+
+
+def test_a_flipped_bit_in_a_shard(train_on_pairs, corpus, tmp_path):
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    name = "parallel/de-en/train-00000.ids.npy"
+    flip_last_bit(copy / name)
+    with pytest.raises(UserError, match=f"{name}: damaged"):
+        train_on_pairs("out", train_set=copy)
