@@ -28,7 +28,7 @@ def folder_rules(flags: TrainingFlags) -> FolderRules:
         output_option="--checkpoints",
         overwrite_option="--overwrite true",
         # run.json first: if the removal is interrupted, what remains belongs to no run.
-        contents=(RUN, "step_*", BEST, "seed_*", SELECTED, *_REPORTS),
+        contents=(RUN, "step_*", BEST, "seed_*", f"{SELECTED}*", *_REPORTS),
         # A step folder belongs to one seed, and other seeds may be run beside it.
         may_change=("random_seed",),
         defaults={key: option.default for key, option in options_of(type(flags)).items()},

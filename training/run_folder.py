@@ -4,7 +4,7 @@
     run.json         fine-tuning: the identity of the run, the settings and digests that decide its result
     step_N/          checkpoints: model, training state and identity
     best/            the model of the best step so far
-    selected.json    the evaluation of the best step; it is written when the run is finished
+    selected.json    the evaluation of the best step, beside it its digest; written when the run is finished
     metrics.jsonl    pre-training: the records of the run
 
 The step folders are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
@@ -34,6 +34,7 @@ from utils.config import differences, flatten
 from utils.errors import UserError
 from utils.files import atomic_dir, read_json, read_object, remove, unwritable_is_a_user_error, write_json
 from utils.logging import logger
+from utils.manifest import is_whole, write_digest
 
 RUN = "run.json"
 BEST = "best"
@@ -315,7 +316,13 @@ class RunFolder:
 
     def finish(self, best: Evaluation) -> None:
         """Write selected.json: the run is finished. Call it on every process."""
-        distributed.on_main(lambda: write_json(self.path / SELECTED, asdict(best)))
+        path = self.path / SELECTED
+
+        def write() -> None:
+            write_json(path, asdict(best))
+            write_digest(path)
+
+        distributed.on_main(write)
 
     def is_finished(self) -> bool:
         """Whether there is a selected.json."""
@@ -329,6 +336,9 @@ class RunFolder:
         """
         path = self.path / SELECTED
         advice = "remove it, and the same command makes it again"
+        has_digest = (self.path / f"{SELECTED}.digest").is_file()  # version 1.0 wrote none
+        if has_digest and not is_whole(path):
+            raise UserError(f"{path}: damaged, its checksum differs from the one written with it; {advice}")
         try:
             evaluation = Evaluation(**read_json(path, advice))
             _check_types(evaluation)

@@ -245,11 +245,25 @@ def test_a_folder_that_is_older_than_an_option(classify, refused, tmp_path):
     ],
 )
 def test_a_damaged_evaluation_is_one_line(finished, refused, tmp_path, change):
+    """Also without its digest, as version 1.0 wrote it."""
     out = shutil.copytree(finished, tmp_path / "out")
+    (out / "selected.json.digest").unlink()
     path = out / "selected.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     line = refused(**FAST)
     assert f"{path}: holds no evaluation (" in line and "and the same command makes it again" in line
+
+
+def test_an_evaluation_with_a_flipped_bit(finished, refused, classify, tmp_path):
+    """It is valid JSON with other numbers. Removed, it is made again."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    path = out / "selected.json"
+    evaluation = path.read_bytes()
+    path.write_bytes(evaluation.replace(b'"epoch": 0', b'"epoch": 1'))
+    assert f"{path}: damaged" in refused(**FAST)
+    path.unlink()
+    classify(**FAST)
+    assert path.read_bytes() == evaluation
 
 
 def test_overwrite_begins_anew(classify, refused, tmp_path):
