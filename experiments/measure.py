@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from training.records import read_records
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import prepare
@@ -114,16 +115,12 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:
     """Language -> [parts, wholes] of its examples: 1 if the prediction is correct, otherwise 0; and 1."""
-    from reader.classification import read_classification
-    from reader.task_files import read_label_map
+    from finetune.xtreme import predicted_classes
 
-    label_map = read_label_map(layout / "label_map.json")
     cells = {}
     for language, path in prediction_files(predictions).items():
-        examples = read_classification(layout / "dev" / f"dev.{language}.tsv", label_map)
-        lines = path.read_text(encoding="utf-8").splitlines()
-        predicted = [int(line.split("\t")[0]) for line in lines]  # the probabilities stand behind the label
-        parts = [int(label == example.label) for label, example in zip(predicted, examples, strict=True)]
+        predicted, labels = predicted_classes(path, layout / "dev" / f"dev.{language}.tsv")
+        parts = [int(name == label) for name, label in zip(predicted, labels)]
         wholes = [1] * len(parts)
         cells[language] = [parts, wholes]
     return cells
@@ -164,8 +161,7 @@ def held_out(metrics: Path) -> list[dict]:
     BTMLM's figures have samples of text, which are left out.
     """
     evaluations = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for record in read_records(metrics):
         if "held_out" not in record:
             continue
         evaluation = {"step": record["step"], **record["held_out"]}

@@ -22,6 +22,7 @@ from experiments.scores import mean_perplexity
 from pretrain.config import OBJECTIVES
 from scripts import demo
 from scripts.jobs import Job, as_line, carry_out_chains
+from training.records import read_records
 from utils.errors import UserError, run
 from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
@@ -137,9 +138,10 @@ def read_fine_tuning(folder: Path) -> dict[str, Any]:
 def read_pre_training(folder: Path) -> dict[str, Any]:
     """The `curve` of a pre-training run, from its metrics.jsonl."""
     metrics = folder / "metrics.jsonl"
-    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     # The other records are those of held-out evaluations.
-    losses = {record["step"]: round(record["loss"], 4) for record in records if "loss" in record}
+    losses = {
+        record["step"]: round(record["loss"], 4) for record in read_records(metrics) if "loss" in record
+    }
     evaluation = held_out(metrics)[-1]
     return curve(losses, {f"perplexity, {name}": mean_perplexity(evaluation, name) for name in OBJECTIVES})
 

@@ -164,6 +164,16 @@ def find_prediction(name: str, folder: Path, language: str) -> Path | None:
 
 def read_classes(path: Path, gold: Path, language: str) -> ScoredFile:
     """Classification: the submission has a label per line, and the score is accuracy."""
+    predicted, labels = predicted_classes(path, gold)
+    return ScoredFile("".join(f"{name}\n" for name in predicted), {"acc": accuracy(predicted, labels)})
+
+
+def predicted_classes(path: Path, gold: Path) -> tuple[list[str], list[str]]:
+    """The predicted labels of a file that run_classifier.py wrote, and those of its gold file.
+
+    Raises:
+        UserError: a file cannot be read, or the predictions are not of the rows of the gold file.
+    """
     label_map = _label_map_of(gold)
     names = list(label_map)
     labels = [names[example.label] for example in read_classification(gold, label_map)]
@@ -177,7 +187,7 @@ def read_classes(path: Path, gold: Path, language: str) -> ScoredFile:
         predicted.append(names[int(id_)])
     if len(predicted) != len(labels):
         raise _misfit(path, gold, predicted, labels)
-    return ScoredFile("".join(f"{name}\n" for name in predicted), {"acc": accuracy(predicted, labels)})
+    return predicted, labels
 
 
 def read_tags(path: Path, gold: Path, language: str, scheme: str) -> ScoredFile:
