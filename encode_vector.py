@@ -31,7 +31,7 @@ class EncodeVectorFlags:
     """A TSV file with a header, a column text_a and perhaps text_b."""
 
     output_dir: str = "embeddings"
-    """A new folder for the .npy files."""
+    """A new folder for the .npy files and their checksums."""
 
     init_pretraining_params: str | None = None
     """Weights in any format, or a folder that export.py wrote."""
@@ -123,6 +123,7 @@ def main() -> None:
     from reader.classification import read_classification
     from utils.files import atomic_dir
     from utils.logging import logger, setup_console
+    from utils.manifest import MANIFEST, write_manifest
 
     setup_console()
     with atomic_dir(flags.output_dir) as folder:
@@ -142,6 +143,7 @@ def main() -> None:
             writer.official()
         else:
             writer.vectors(opened.layer, pooling=flags.vectors)
+        write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 

@@ -43,7 +43,7 @@ from training.run_folder import has_state
 from training.task import Evaluation, Task
 from utils.errors import UserError
 from utils.logging import logger
-from utils.manifest import MANIFEST
+from utils.manifest import MANIFEST, check_folder
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 
@@ -115,6 +115,7 @@ class Retrieval(Task):
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
         if flags.teacher:
+            check_folder(Path(flags.teacher).parent)  # encode_vector.py writes a manifest
             check_teacher(flags, self.rows, self.config.hidden_size)
             digests["teacher"] = digest_of_files([flags.teacher])
         self.identity = identity_of(

@@ -1,6 +1,7 @@
 """A corpus on disk, as `pretrain.build_corpus` writes it, read through memory maps (docs/corpus.md).
 
-    manifest.json                          languages, pairs, counts, vocabulary digest, SHA-256 of each file
+    manifest.json                          languages, pairs, counts, vocabulary digest; SHA-256 of each file
+                                           and of the rest of the manifest
     mono/<language>/<split>-00000.*.npy    split: train or held_out
     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
     pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
@@ -323,7 +324,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a corpus folder.
 
     Raises:
-        UserError: there is none, or it has another format version.
+        UserError: there is none, it has another format version, or it is damaged.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -337,7 +338,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{file}: format version {version}, this program reads {FORMAT}; build the corpus again"
         )
+    if "sha256" in manifest and manifest["sha256"] != checksum_of(manifest):  # version 1.0 wrote none
+        raise UserError(f"{file}: damaged, its checksum differs from the one in it; {_REPAIR}")
     return manifest
+
+
+def checksum_of(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of all keys of a manifest but "sha256", which holds it."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def starts_of(counts: Iterable[int]) -> np.ndarray:

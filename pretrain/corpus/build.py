@@ -29,7 +29,7 @@ from pretrain.corpus.stages import (
 from pretrain.corpus.text import Unit, read_units
 from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from pretrain.corpus.workers import LocalWorkers
-from reader.corpus import FORMAT, SPLITS
+from reader.corpus import FORMAT, SPLITS, checksum_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import atomic_file, read_json, write_json
@@ -156,6 +156,7 @@ class CorpusBuild:
         for folder in ("mono", "parallel", "pieces"):  # temporary files of killed workers
             for path in (self.output / folder).rglob(".*.tmp-*"):
                 path.unlink()
+        manifest["sha256"] = checksum_of(manifest)
         write_json(self.output / MANIFEST, manifest)
         shutil.rmtree(self.output / WORK, ignore_errors=True)
         return manifest

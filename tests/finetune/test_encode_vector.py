@@ -21,6 +21,7 @@ from reader.tokenization import Tokenizer
 from tests.helpers.batches import padded_batch
 from tests.launching import as_flags, call_main
 from utils.errors import UserError
+from utils.manifest import MANIFEST, check_manifest
 
 
 @pytest.fixture
@@ -36,8 +37,9 @@ def run_encode(random_encoder, tmp_path):
             "max_seq_len": 64,
         } | flags
         call_main(encode_vector, as_flags(flags))
-        paths = list((tmp_path / output).iterdir())
-        assert 1 <= len(paths) <= 2 and all(path.suffix == ".npy" for path in paths)
+        paths = list((tmp_path / output).glob("*.npy"))
+        assert 1 <= len(paths) <= 2
+        assert check_manifest(tmp_path / output / MANIFEST)["files"].keys() == {path.name for path in paths}
         return {path.stem: np.load(path) for path in paths}
 
     return call

@@ -13,9 +13,11 @@ from finetune.own_pairs import StepRows, divide
 from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
+from tests.helpers.damaged import flip_last_bit
 from tests.helpers.small_corpus import sentences
 from tests.launching import launch, run_script
 from utils.errors import UserError
+from utils.manifest import MANIFEST, write_manifest
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
 ROWS = 60
@@ -158,6 +160,13 @@ def test_the_teachers_rows_are_those_of_the_queries(corpus, pairs, teacher):
     for query, positive, vector in zip(inputs[:BATCH], inputs[BATCH : 2 * BATCH], step.teacher, strict=True):
         (number,) = np.flatnonzero((vectors == vector).all(axis=1))
         assert [query, positive] == rows[number][:2]
+
+
+def test_a_damaged_teacher(train, teacher, tmp_path):
+    write_manifest(tmp_path / MANIFEST, [teacher.name])
+    flip_last_bit(teacher)
+    with pytest.raises(UserError, match=f"{teacher}: damaged"):
+        train("out", teacher=teacher)
 
 
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 import os
 import random
 import signal
@@ -373,6 +374,11 @@ def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key, 
     build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
     manifest = tmp_path / "corpus" / MANIFEST
     manifest.write_text(manifest.read_text().replace(key, '"other"', 1))
+    with pytest.raises(UserError, match="manifest.json: damaged, its checksum"):
+        build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
+    without_checksum = json.loads(manifest.read_text())
+    del without_checksum["sha256"]  # as version 1.0 wrote it
+    manifest.write_text(json.dumps(without_checksum))
     with pytest.raises(UserError, match=message):
         build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pretrain.evaluate import Evaluator
+from reader.corpus import checksum_of
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
 from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, pretrain, records
@@ -289,6 +290,7 @@ def swap_two_tokens(corpus: Path) -> None:
     np.save(corpus / name, ids)
     manifest = json.loads((corpus / "manifest.json").read_text())
     manifest["files"][name]["sha256"] = sha256_of(corpus / name)
+    manifest["sha256"] = checksum_of(manifest)
     (corpus / "manifest.json").write_text(json.dumps(manifest))
 
 
