@@ -1,5 +1,6 @@
 """A corpus and its blocks: what is read is what was built, and a damaged corpus is refused."""
 
+import json
 import pickle
 import shutil
 from itertools import pairwise
@@ -116,6 +117,15 @@ def test_folders_that_are_no_corpus_are_refused(copy, tmp_path, manifest, messag
         Corpus(copy)
     with pytest.raises(UserError, match="no finished corpus there"):
         Corpus(tmp_path / "nowhere")
+
+
+def test_a_number_in_the_manifest_that_was_altered(copy):
+    """Without a checksum, pairs would be left out."""
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["parallel"]["de-en"]["train"]["shards"][0]["lines"] -= 2
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"{MANIFEST}: damaged, its checksum"):
+        Corpus(copy)
 
 
 @pytest.mark.parametrize(
