@@ -76,13 +76,12 @@ def write(
     checkpoint: "Checkpoint",
     config: "ErnieMConfig",
     task: str | None,
-    tokenizer: "Tokenizer | None",
+    tokenizer: "Tokenizer",
 ) -> None:
     """Write the new folder, and print what is in it.
 
     Args:
         task: what the model's head is for; None: it has no head.
-        tokenizer: None: there is no piece model.
     """
     from model.checkpoint import convert as conversion
     from utils.files import atomic_dir
@@ -90,7 +89,7 @@ def write(
 
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task)
-        files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input) if tokenizer else []
+        files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input)
         if conversion.TARGETS[flags.to] == conversion.OURS:
             write_manifest(folder / MANIFEST)
     with pipe_may_close():
@@ -98,16 +97,14 @@ def write(
         print_tokenizer_files(files, flags)
 
 
-def trim(flags: argparse.Namespace, tokenizer: "Tokenizer | None", folder: Path) -> "TrimmedVocabulary":
+def trim(flags: argparse.Namespace, tokenizer: "Tokenizer", folder: Path) -> "TrimmedVocabulary":
     """Write the part of the vocabulary that --keep_pieces_of needs to a folder.
 
     Raises:
-        UserError: there is no piece model, a file cannot be read, or as `reader.trimming.trim`.
+        UserError: a file cannot be read, or as `reader.trimming.trim`.
     """
     from reader import trimming
 
-    if tokenizer is None:
-        raise UserError(f"{flags.source}: no piece model beside the weights; give --piece_model_path")
     texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
     return trimming.trim(tokenizer, texts, folder, flags.min_count)
 
@@ -125,22 +122,21 @@ def convert_vocabulary(flags: argparse.Namespace) -> None:
         print_tokenizer_files(files, flags)
 
 
-def tokenizer_of(
-    checkpoint: "Checkpoint", config: "ErnieMConfig", flags: argparse.Namespace
-) -> "Tokenizer | None":
-    """The tokenizer that the flags name, or else that of the checkpoint; None if there is no piece model.
+def tokenizer_of(checkpoint: "Checkpoint", config: "ErnieMConfig", flags: argparse.Namespace) -> "Tokenizer":
+    """The tokenizer that the flags name, or else that of the checkpoint.
 
     Raises:
-        UserError: a file cannot be read, or the tokenizer has more tokens than the model.
+        UserError: there is none, a file cannot be read, or the tokenizer has more tokens than the model.
     """
     from reader.tokenization import Tokenizer
+    from reader.tokenizer_files import no_piece_model
 
     if flags.piece_model_path:
         tokenizer = Tokenizer(flags.vocab_path, flags.piece_model_path)
     elif checkpoint.piece_model_path:
         tokenizer = Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
     else:
-        return None
+        raise no_piece_model(flags.source)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
@@ -269,9 +265,6 @@ def print_fallback(fallback: "Fallback", path: str) -> None:
 
 def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:
     """Print which files of the tokenizer were written."""
-    if not files:
-        print("tokenizer: not written, because no piece model was found; give --piece_model_path")
-        return
     print(f"tokenizer: {', '.join(files)} in {flags.target}")
     if flags.to in ("paddlenlp", "huggingface"):
         print("note: the ErnieMTokenizer of these libraries gives other ids for many texts")

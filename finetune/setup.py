@@ -20,6 +20,7 @@ from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from model.tasks import CLASSIFICATION
 from reader.tokenization import Tokenizer
+from reader.tokenizer_files import no_piece_model
 from training.engine import Engine
 from training.optimizer import FULL_RATE, build_optimizer
 from training.precision import LossScaling, Precision
@@ -54,6 +55,8 @@ def make_tokenizer(flags: Any, checkpoint: Checkpoint | None) -> Tokenizer:
         return Tokenizer(flags.vocab_path, flags.piece_model_path)
     if checkpoint and checkpoint.piece_model_path:
         return Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
+    if checkpoint:
+        raise no_piece_model(checkpoint.path)
     raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
 
 

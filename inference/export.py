@@ -231,7 +231,7 @@ def _is_json(path: Path) -> bool:
 def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None:
     """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
     loaded.tokenizer.write_vocab(folder / VOCAB)
-    shutil.copyfile(loaded.tokenizer.piece_model_path, folder / PIECES)
+    (folder / PIECES).write_bytes(loaded.tokenizer.piece_model)
     if report.task == ENCODING and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
     settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report.task}

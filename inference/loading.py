@@ -17,6 +17,7 @@ from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, check_reading
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
+from reader.tokenizer_files import no_piece_model
 from utils.errors import UserError
 from utils.manifest import check_folder
 from utils.runtime import prepare
@@ -284,7 +285,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
     if config is None:
         raise UserError(f"{folder}: no config.json or ernie_config.json there; put it beside the weights")
     if checkpoint.piece_model_path is None:
-        raise UserError(f"{folder}: no piece.model there; put it beside the weights")
+        raise no_piece_model(folder)
     tokenizer = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
     tokenizer.check_model(config.vocab_size, config.pad_token_id, folder)
     task = paddle_model.task_of_head(checkpoint, requested_task)

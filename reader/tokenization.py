@@ -22,12 +22,23 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from reader.tokenizer_files import QUOTES, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from reader.tokenizer_files import (
+    QUOTES,
+    SPECIAL_TOKENS,
+    TOKENIZER_JSON,
+    UNK,
+    derive_vocab,
+    no_piece_model,
+    piece_model_of_json,
+    read_vocab,
+    write_vocab,
+)
 from utils.errors import UserError
+from utils.files import read_bytes
 
 Span = tuple[int, int]  # start and end in characters
 
-_PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model")
+_PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model", TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
 _SEVERAL = -1  # in place of the id of a piece that rule 5 replaces by several
@@ -177,9 +188,10 @@ class Tokenizer:
 
     Args:
         vocab_path: vocab.txt in either form. None derives the vocabulary from the piece model, as XLM-R does.
-        piece_model_path: the sentencepiece model.
+        piece_model_path: the sentencepiece model, or the tokenizer.json of an XLM-R.
 
     Attributes:
+        piece_model: the sentencepiece model as it is in a file.
         vocab: token -> id.
         cls_id, pad_id, sep_id, unk_id, mask_id: read from the vocabulary, never assumed.
         vocab_size: highest id + 1, the number of rows that an embedding needs.
@@ -197,7 +209,8 @@ class Tokenizer:
             raise UserError("no piece model given; pass --piece_model_path")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
-        self._model, self._pieces = _load_piece_model(piece_model_path)
+        self.piece_model = _read_piece_model(piece_model_path)
+        self._model, self._pieces = _load_piece_model(self.piece_model, piece_model_path)
         # A piece's number in the model is not its id in the vocabulary.
         piece_numbers = list(range(len(self._pieces)))
         is_special = np.logical_or(self._model.IsUnknown(piece_numbers), self._model.IsControl(piece_numbers))
@@ -213,14 +226,14 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "Tokenizer":
-        """Load piece.model or sentencepiece.bpe.model from a folder, and vocab.txt if it is there.
+        """Load a piece model or XLM-R's tokenizer.json from a folder, and vocab.txt if it is there.
 
         Raises:
             UserError: there is no piece model; or any error that making a Tokenizer raises.
         """
         models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
         if not models:
-            raise UserError(f"{folder}: no {' or '.join(_PIECE_MODEL_NAMES)} there; pass --piece_model_path")
+            raise no_piece_model(folder)
         vocab = Path(folder, "vocab.txt")
         return cls(vocab if vocab.is_file() else None, models[0])
 
@@ -233,7 +246,7 @@ class Tokenizer:
         digest = hashlib.sha256()
         for id_, token in sorted(self._token_of.items()):
             digest.update(f"{token}\t{id_}\n".encode())
-        digest.update(self.piece_model_path.read_bytes())
+        digest.update(self.piece_model)
         return digest.hexdigest()
 
     def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
@@ -420,20 +433,31 @@ class Tokenizer:
         return cut_spans
 
 
-def _load_piece_model(path: str | os.PathLike) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
-    """A sentencepiece model and all its pieces.
+def _read_piece_model(path: str | os.PathLike) -> bytes:
+    """The content of a sentencepiece model, or what tokenizer.json makes of it.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, or it is a tokenizer.json that is not XLM-R's.
     """
     if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such piece model; --piece_model_path names another, and "
             "sh scripts/data/get_weights.sh vocab fetches the released one (train_vocab.sh makes your own)"
         )
+    return piece_model_of_json(path) if Path(path).suffix == ".json" else read_bytes(path)
+
+
+def _load_piece_model(
+    content: bytes, path: str | os.PathLike
+) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
+    """A sentencepiece model and all its pieces.
+
+    Raises:
+        UserError: the content, which is that of the file at `path`, is damaged.
+    """
     model = sentencepiece.SentencePieceProcessor()
     try:
-        model.Load(str(path))
+        model.LoadFromSerializedProto(content)
         return model, model.IdToPiece(list(range(model.GetPieceSize())))
     except (RuntimeError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a sentencepiece model, or damaged; fetch or copy it again") from error

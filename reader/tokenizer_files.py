@@ -2,19 +2,19 @@
 
 ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number.
 XLM-R: the piece model, from which the ids are derived, and tokenizer.json, which also has the official
-normalisation, so that current libraries give our ids. The format of tokenizer.json is described in the
+normalisation, so that current libraries give our ids. transformers 5 writes tokenizer.json alone: it has all
+pieces with their scores, so a piece model can be made of it. The format of tokenizer.json is described in the
 documentation of Hugging Face tokenizers.
 """
 
 import base64
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
-from utils.files import as_json, atomic_file, read_bytes
+from utils.files import as_json, atomic_file, read_bytes, read_json
 
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
@@ -31,9 +31,14 @@ QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 
 # The name of the piece model beside the weights: of ERNIE-M in PaddleNLP and Hugging Face, and of XLM-R.
 ERNIE_M_PIECES = "sentencepiece.bpe.model"
 XLM_R_PIECES = "sentencepiece.bpe.model"
+TOKENIZER_JSON = "tokenizer.json"
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
 _MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
 _UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
+_WHERE_PIECES_ARE = (
+    f"XLM-R has {XLM_R_PIECES} where it is published, and sh scripts/data/get_weights.sh vocab fetches "
+    "ERNIE-M's, which gives the same ids; put it beside the weights, or name it with --piece_model_path"
+)
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
@@ -105,7 +110,7 @@ def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
 def write_ours(folder: Path, tokenizer: "Tokenizer") -> list[str]:
     """Write vocab.txt (token<TAB>id) and piece.model, the official layout; return their names."""
     tokenizer.write_vocab(folder / "vocab.txt")
-    shutil.copyfile(tokenizer.piece_model_path, folder / "piece.model")
+    (folder / "piece.model").write_bytes(tokenizer.piece_model)
     return ["vocab.txt", "piece.model"]
 
 
@@ -116,7 +121,7 @@ def write_ernie_m(folder: Path, tokenizer: "Tokenizer") -> list[str]:
     """
     vocab = "".join(f"{token}\n" for token in _token_list(tokenizer))
     (folder / "vocab.txt").write_bytes(vocab.encode())
-    shutil.copyfile(tokenizer.piece_model_path, folder / ERNIE_M_PIECES)
+    (folder / ERNIE_M_PIECES).write_bytes(tokenizer.piece_model)
     settings = {
         "tokenizer_class": "ErnieMTokenizer",
         "do_lower_case": False,
@@ -142,16 +147,16 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
         UserError: the piece model is damaged, or not a unigram model.
     """
     model = read_unigram(
-        tokenizer.piece_model_path,
+        tokenizer,
         "XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained with: --to "
         "huggingface takes this one, or train a new model with a unigram vocabulary "
         "(sh scripts/data/train_vocab.sh)",
     )
-    names = ["tokenizer.json", "tokenizer_config.json"]
+    names = [TOKENIZER_JSON, "tokenizer_config.json"]
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
-        shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)
+        (folder / XLM_R_PIECES).write_bytes(tokenizer.piece_model)
         names.append(XLM_R_PIECES)
-    (folder / "tokenizer.json").write_text(as_json(_tokenizer_json(tokenizer, model)), encoding="utf-8")
+    (folder / TOKENIZER_JSON).write_text(as_json(_tokenizer_json(tokenizer, model)), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
@@ -162,8 +167,8 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
     return names
 
 
-def read_unigram(path: Path, need: str) -> "ModelProto":
-    """Read a piece model.
+def read_unigram(tokenizer: "Tokenizer", need: str) -> "ModelProto":
+    """The piece model of a tokenizer.
 
     Args:
         need: what needs a unigram model, and what to do instead; the end of an error.
@@ -176,12 +181,85 @@ def read_unigram(path: Path, need: str) -> "ModelProto":
 
     model = ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(tokenizer.piece_model)
     except DecodeError as error:  # sentencepiece itself is less strict
-        raise UserError(f"{path}: damaged ({error}); fetch or copy it again") from error
+        raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
     if model.trainer_spec.model_type != _UNIGRAM:
-        raise UserError(f"{path}: not a unigram model, and {need}")
+        raise UserError(f"{tokenizer.piece_model_path}: not a unigram model, and {need}")
     return model
+
+
+def no_piece_model(folder: str | os.PathLike) -> UserError:
+    """The error for a folder without a tokenizer."""
+    return UserError(
+        f"{folder}: no piece.model, {XLM_R_PIECES} or {TOKENIZER_JSON} is there; {_WHERE_PIECES_ARE}"
+    )
+
+
+def piece_model_of_json(path: str | os.PathLike) -> bytes:
+    """Make the piece model of XLM-R's tokenizer.json, which gives the same pieces and ids.
+
+    Raises:
+        UserError: the file is damaged, or its rules are not those of XLM-R.
+    """
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    contents = read_json(path, _WHERE_PIECES_ARE)
+    try:
+        foreign_key = _key_not_of_xlm_r(contents)
+        if foreign_key:
+            raise UserError(f"{path}: its {foreign_key} is not that of XLM-R; {_WHERE_PIECES_ARE}")
+        (charsmap,) = _charsmaps(contents["normalizer"])
+        model = ModelProto(
+            trainer_spec={"model_type": _UNIGRAM},
+            normalizer_spec={"precompiled_charsmap": base64.b64decode(charsmap, validate=True)},
+        )
+        for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
+            model.pieces.add(piece=name, score=0.0, type=kind)
+        for piece, score in contents["model"]["vocab"][4:-1]:
+            model.pieces.add(piece=piece, score=score)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged, or not XLM-R's ({error!r}); {_WHERE_PIECES_ARE}") from error
+    return model.SerializeToString(deterministic=True)
+
+
+def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
+    """The key of tokenizer.json whose value is not that of XLM-R; None: there is none."""
+    names = list(XLM_R_NAMES.values())
+    unigram = contents["model"]
+    if unigram["type"] != "Unigram" or unigram.get("byte_fallback"):
+        return "model"
+    ends = [*unigram["vocab"][:4], unigram["vocab"][-1]]
+    if unigram["unk_id"] != names.index("<unk>") or [piece for piece, _ in ends] != names:
+        return "vocab"
+    if any(token["content"] not in names for token in contents["added_tokens"]):
+        return "added_tokens"
+
+    known_rules = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
+    for step in _steps(contents["normalizer"], "normalizers"):
+        if step["type"] not in ("Precompiled", "Strip") and step not in known_rules:
+            return "normalizer"
+    if len(_charsmaps(contents["normalizer"])) != 1:
+        return "normalizer"
+
+    metaspace = _steps(contents["pre_tokenizer"], "pretokenizers")[-1]
+    if metaspace["type"] != "Metaspace" or metaspace["replacement"] != "▁":
+        return "pre_tokenizer"
+    # Whether a text begins with "▁"; older files call it add_prefix_space.
+    if metaspace.get("prepend_scheme", "always") != "always" or not metaspace.get("add_prefix_space", True):
+        return "pre_tokenizer"
+    return None
+
+
+def _charsmaps(normalizer: dict[str, Any]) -> list[str]:
+    """The tables of characters in a normalizer, base64."""
+    steps = _steps(normalizer, "normalizers")
+    return [step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"]
+
+
+def _steps(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The steps of a part of tokenizer.json, which are below `key` if they are several."""
+    return part[key] if part["type"] == "Sequence" else [part]
 
 
 def _token_list(tokenizer: "Tokenizer") -> list[str]:
@@ -256,14 +334,25 @@ def _scored_pieces(tokenizer: "Tokenizer", model: "ModelProto") -> list[list[Any
 
 def _normalizers(model: "ModelProto") -> list[dict[str, Any]]:
     """Rules 1 to 3 of `reader.tokenization`, then the piece model's own table of characters."""
-    rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]  # rule 1
-    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))  # rule 2: && is "and"
-    rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))  # rule 3
+    rules = _rules_1_to_3()
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
         rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
-    rules.append(_replace({"Regex": " {2,}"}, " "))  # sentencepiece makes one space of several
+    rules.append(_one_space(" "))
     return rules
+
+
+def _rules_1_to_3() -> list[dict[str, Any]]:
+    """Rules 1 to 3 of `reader.tokenization`."""
+    rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]  # rule 1
+    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))  # rule 2: && is "and"
+    rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))  # rule 3
+    return rules
+
+
+def _one_space(space: str) -> dict[str, Any]:
+    """The rule that makes one space of several, as sentencepiece does; libraries write it as " " or "▁"."""
+    return _replace({"Regex": " {2,}"}, space)
 
 
 def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
         UserError: a file cannot be read, or the piece model is not a unigram model.
     """
     model = read_unigram(
-        tokenizer.piece_model_path,
+        tokenizer,
         "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
     )
     counts = _count_pieces(tokenizer, texts)

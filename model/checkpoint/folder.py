@@ -25,7 +25,7 @@ import paddle
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import STORED_DTYPES, parameters_of
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB, WEIGHTS
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
 from model.checkpoint.training_state import as_numpy, save_training_state
 from model.config import ErnieMConfig
 from utils.errors import UserError
@@ -89,7 +89,7 @@ def model_files(
     Args:
         model: an encoder, or a model with one as `.ernie_m`.
         config: of the model.
-        vocab_path, piece_model_path: copied as vocab.txt and piece.model; None: unknown.
+        vocab_path, piece_model_path: copied as vocab.txt and piece.model, or tokenizer.json; None: unknown.
         settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
         facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
         leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
@@ -106,7 +106,8 @@ def model_files(
     if vocab_path is not None:
         copies[VOCAB] = Path(vocab_path)
     if piece_model_path is not None:
-        copies[PIECES] = Path(piece_model_path)
+        is_json = Path(piece_model_path).suffix == ".json"
+        copies[TOKENIZER_JSON if is_json else PIECES] = Path(piece_model_path)
     return ModelFiles(weights, config_json, card, copies, language_means or {})
 
 

@@ -20,13 +20,14 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCAB = "vocab.txt"
 PIECES = "piece.model"
+TOKENIZER_JSON = "tokenizer.json"  # of XLM-R; `reader.tokenization` makes a piece model of it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
 _LENGTHS = ("max_seq_len", "max_query_length", "doc_stride", "max_answer_length")  # keys of `READING`
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
-_PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model")
+_PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)
 # The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
 _READERS_BY_NAME: dict[str, Callable[[Path], Weights]] = {
     WEIGHTS: safetensors.read,

@@ -105,7 +105,7 @@ class CorpusBuild:
         # Workers read the vocabulary from the corpus, and so does training later.
         model_name, vocab_name = VOCABULARY_FILES
         with atomic_file(self.output / model_name) as file:
-            file.write(self.tokenizer.piece_model_path.read_bytes())
+            file.write(self.tokenizer.piece_model)
         self.tokenizer.write_vocab(self.output / vocab_name)
         self._run_units(TOKENS, "tokenizing", tokenize_unit)
 

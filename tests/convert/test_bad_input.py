@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 import convert
 from model.checkpoint.read import open_checkpoint
 from tests.helpers.small_corpus import train_pieces
-from tests.helpers.toy_models import CONFIG, fairseq_state, make_ours, make_paddlenlp, weights
+from tests.helpers.toy_models import CONFIG, fairseq_state, make_ours, make_paddlenlp, weights, write_pieces
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from tests.launching import ROOT, run_script
 from utils.errors import UserError
@@ -84,6 +84,7 @@ def test_bad_tensors_are_named(tmp_path, refused, name, array, message):
 def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
     """Those of XLM-R are added to the position embeddings, so they must have one row."""
     make_xlm_r(tmp_path / "in")
+    write_pieces(tmp_path / "in")
     name = "roberta.embeddings.token_type_embeddings.weight"
     set_tensor(tmp_path / "in", name, np.ones(shape, np.float32))
     assert f"{name} has shape {list(shape)}, which does not go with [40, 16]" in refused(tmp_path / "in")
@@ -96,6 +97,7 @@ def test_a_fused_tensor_of_no_thirds(tmp_path, refused, shape):
     name = "decoder.sentence_encoder.layers.1.self_attn.in_proj_weight"
     state[name] = np.ones(shape, np.float32)
     (tmp_path / "in").mkdir()
+    write_pieces(tmp_path / "in")
     write_torch_file(tmp_path / "in/model.pt", state)
     assert f"{name} has shape {list(shape)}, not q, k and v in one" in refused(tmp_path / "in")
 

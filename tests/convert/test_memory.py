@@ -8,6 +8,7 @@ import pytest
 
 from model.checkpoint.convert import TARGETS
 from tests.helpers.official_layout import make_official_weights, official_config
+from tests.helpers.toy_models import write_pieces
 from tests.launching import run_script
 
 SCRIPT = Path(__file__).with_name("memory_script.py")
@@ -22,6 +23,7 @@ def test_the_largest_tensor_is_what_it_takes(tmp_path):
         "tiny", vocab_size=40_000, hidden_size=256, num_hidden_layers=24, num_attention_heads=4
     )
     make_official_weights(tmp_path / "start", config, seed=0)
+    write_pieces(tmp_path / "start")
     source = tmp_path / "start"
     growth = {}  # folder -> MiB
     # Each format is written from the one before, and read for the one after.

@@ -15,7 +15,7 @@ from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.official_layout import make_official_weights, official_config
-from tests.helpers.toy_models import fairseq_args, fairseq_state, make_paddlenlp, weights
+from tests.helpers.toy_models import fairseq_args, fairseq_state, make_paddlenlp, weights, write_pieces
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from utils.errors import UserError
 
@@ -33,6 +33,7 @@ def test_a_folder_of_paddlenlp(tmp_path, task, old_names, caplog):
 
 def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
     make_paddlenlp(tmp_path / "pn", old_names=True)
+    (tmp_path / "pn/piece.model").unlink()
     for name in ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model"):
         (tmp_path / "pn" / name).write_text("")
     checkpoint = open_checkpoint(tmp_path / "pn/ernie_m_base.pdparams")
@@ -65,6 +66,7 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     expected = weights(lm_head=True, pooler=False)
     state = fairseq_state(expected, prefix, fused, new_norm)
     (tmp_path / "xlmr").mkdir()
+    write_pieces(tmp_path / "xlmr")
     flags = fairseq_args(dropout=0.2)
     file = tmp_path / "xlmr/model.pt"
     write_torch_file(file, state, lambda state: {"args": flags, "model": state}, legacy)
@@ -84,6 +86,7 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
 
 def test_the_report_names_every_tensor(tmp_path, capsys):
     state = make_xlm_r(tmp_path / "x")
+    write_pieces(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface"])
     lines = capsys.readouterr().out.splitlines()
     # A line of a tensor: its name, shape and sources, as "NAME [16, 16]  <- SOURCE + SOURCE".

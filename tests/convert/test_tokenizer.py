@@ -5,9 +5,15 @@ import json
 import pytest
 
 import convert
+from model.checkpoint.convert import TARGETS
+from model.checkpoint.folder import save_model
+from model.checkpoint.read import open_checkpoint
+from model.config import ErnieMConfig
+from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import train_pieces
 from tests.helpers.toy_models import CONFIG, make_ours
+from tests.helpers.xlm_r_layout import make_xlm_r, tokenizer_json
 from utils.errors import UserError
 
 
@@ -65,6 +71,91 @@ def test_xlm_r_has_no_tokenizer_for_a_bpe_vocabulary(tmp_path):
     convert.main([str(model), str(tmp_path / "out"), "--to", "huggingface"])
     pieces = (tmp_path / "out/sentencepiece.bpe.model").read_bytes()
     assert pieces == (model / "piece.model").read_bytes()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """An XLM-R as transformers 5 saves it, without a piece model; the content of its tokenizer.json."""
+    pieces = train_pieces(tmp_path / "own.model", normalization_rule_name="nmt_nfkc")
+    make_xlm_r(tmp_path / "saved", vocab_size=Tokenizer(None, pieces).vocab_size)
+    contents = tokenizer_json(pieces)
+    (tmp_path / "saved/tokenizer.json").write_text(json.dumps(contents))
+    return contents
+
+
+def as_transformers_4(contents):
+    """The same rules as transformers 4 wrote them."""
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}
+    strip = {"type": "Strip", "strip_left": False, "strip_right": True}
+    steps = [contents["normalizer"], strip, spaces]
+    contents["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    contents["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}
+    del contents["model"]["byte_fallback"]
+
+
+@pytest.mark.parametrize("change", [lambda contents: None, as_transformers_4])
+def test_tokenizer_json_alone_gives_the_ids_of_the_piece_model(tmp_path, saved, change):
+    """Here, and after a conversion in each of our two forms; a conversion to XLM-R can be read again, too."""
+    change(saved)
+    (tmp_path / "saved/tokenizer.json").write_text(json.dumps(saved))
+    expected = Tokenizer(None, tmp_path / "own.model")
+    for target in ("ernie-m", "xlm-roberta"):
+        convert.main([str(tmp_path / "saved"), str(tmp_path / target), "--to", target])
+    (tmp_path / "xlm-roberta/sentencepiece.bpe.model").unlink()
+    for folder in ("saved", "ernie-m", "xlm-roberta"):
+        tokenizer = Tokenizer.from_folder(tmp_path / folder)
+        assert tokenizer.vocab == expected.vocab
+        for text in ("bada gan  kofo ", "ｂａda ½ 10, nor", "\u200b", ""):
+            assert tokenizer.encode_with_offsets(text) == expected.encode_with_offsets(text)
+    assert open_checkpoint(tmp_path / "saved").piece_model_path.name == "tokenizer.json"
+
+
+def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, saved):
+    path = tmp_path / "saved/tokenizer.json"
+    config = ErnieMConfig(**CONFIG)
+    save_model(tmp_path / "best", ErnieMModel(config), config, piece_model_path=path)
+    checkpoint = open_checkpoint(tmp_path / "best")
+    assert checkpoint.piece_model_path.read_bytes() == path.read_bytes()
+    digests = [Tokenizer(None, file).digest for file in (path, checkpoint.piece_model_path)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("model", lambda contents: contents.update(model={"type": "BPE", "vocab": {"a": 0}})),
+        ("model", lambda contents: contents["model"].update(byte_fallback=True)),
+        ("vocab", lambda contents: contents["model"]["vocab"].insert(0, ["x", 0.0])),
+        ("added_tokens", lambda contents: contents["added_tokens"].append({"content": "<extra>"})),
+        ("normalizer", lambda contents: contents.update(normalizer={"type": "NFC"})),
+        ("normalizer", lambda contents: contents.update(normalizer={"type": "Sequence", "normalizers": []})),
+        ("pre_tokenizer", lambda contents: contents["pre_tokenizer"]["pretokenizers"].pop()),
+        ("KeyError", lambda contents: contents.pop("model")),
+        ("TypeError", lambda contents: contents["model"]["vocab"][9].__setitem__(1, "x")),
+    ],
+)
+def test_a_tokenizer_json_that_is_not_of_xlm_r_is_refused(tmp_path, saved, key, change):
+    change(saved)
+    path = tmp_path / "saved/tokenizer.json"
+    path.write_text(json.dumps(saved))
+    with pytest.raises(UserError) as error:
+        convert.main([str(tmp_path / "saved"), str(tmp_path / "out")])
+    line = str(error.value)
+    assert line.startswith(f"{path}: ")
+    assert key in line
+    assert "sentencepiece.bpe.model" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_tokenizer_is_not_converted(tmp_path):
+    """The error names the file that is missing, and the flag."""
+    make_xlm_r(tmp_path / "in")
+    for target in TARGETS:
+        with pytest.raises(
+            UserError, match=f"{tmp_path / 'in'}: no .*sentencepiece.bpe.model.*--piece_model"
+        ):
+            convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", target])
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):

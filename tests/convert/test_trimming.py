@@ -337,7 +337,7 @@ def test_bad_input(toy, tmp_path):
         (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
         (source, [*keep, "--fallback_of", "other.txt"], "other.txt: cannot be read"),
         (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
-        (tmp_path / "bare", keep, "bare: no piece model beside the weights; give --piece_model_path"),
+        (tmp_path / "bare", keep, "bare: no piece.model, "),
         (toy.pieces, keep, "piece.model: --keep_pieces_of trims a model; give the folder of its weights"),
         (source, fallback, "--fallback_of says what --keep_pieces_of changes; give both"),
     ]

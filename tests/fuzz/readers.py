@@ -38,7 +38,7 @@ from scripts.data.prepare import DataFile, read_parts_of_speech, read_tydiqa
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
-from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
+from tests.helpers.xlm_r_layout import legacy_bytes, tokenizer_json, write_torch_file, zip_bytes
 from utils.command_line import load_config
 from utils.config import read_yaml
 from utils.manifest import write_manifest
@@ -101,8 +101,8 @@ def vocabularies(folder: Path) -> list[bytes]:
 
 
 def read_vocabulary(path: Path) -> None:
-    """Open a piece model, or a vocab.txt beside one, and tokenize difficult texts."""
-    is_model = path.suffix == ".model"
+    """Open a piece model, a tokenizer.json or a vocab.txt beside a model, and tokenize difficult texts."""
+    is_model = path.suffix in (".model", ".json")
     if is_model:
         tokenizer = Tokenizer(None, path)
     else:
@@ -328,6 +328,13 @@ READERS = {
         "own.model",
         files=lambda folder: [train_pieces(folder / "x").read_bytes()],
         reads=(read_vocabulary,),
+    ),
+    "tokenizer_json": Reader(
+        "own.json",
+        files=lambda folder: [json.dumps(tokenizer_json(train_pieces(folder / "x")), ensure_ascii=False)],
+        reads=(read_vocabulary,),
+        edit=edit_json,
+        words=(b'"prepend_scheme"', b"-1e400", b"NaN"),
     ),
     "fluid": Reader("fc_0.w_0", files=fluid_files, reads=(fluid.read,)),
     "config": Reader(

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import tables
@@ -74,10 +75,18 @@ def weights(
     return arrays
 
 
+def write_pieces(folder: Path) -> None:
+    """Write the smallest piece model beside weights, for tests to which its pieces do not matter."""
+    model = ModelProto()
+    for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL"), ("▁a", "NORMAL")):
+        model.pieces.add(piece=name, score=-1.0, type=kind)
+    (folder / "piece.model").write_bytes(model.SerializeToString())
+
+
 def make_ours(
     folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG, **kind
 ) -> dict[str, np.ndarray]:
-    """Write config.json and model.safetensors as `save_model` does, and return the weights.
+    """Write config.json, model.safetensors and piece.model as `save_model` does, and return the weights.
 
     `kind`: arguments of `weights`.
     """
@@ -93,6 +102,7 @@ def make_ours(
     folder.mkdir(parents=True)
     safe.write(folder / "model.safetensors", arrays)
     (folder / "config.json").write_text(json.dumps(settings))
+    write_pieces(folder)
     return arrays
 
 
@@ -135,6 +145,7 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
         config_name = "config.json"
         config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}
     (folder / config_name).write_text(json.dumps(config))
+    write_pieces(folder)
     return arrays
 
 

@@ -1,5 +1,6 @@
 """Make XLM-R in the format of Hugging Face and files of torch, with random weights and without torch."""
 
+import base64
 import io
 import json
 import pickle
@@ -13,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 from safetensors.numpy import save_file
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 SHAPE = {
     "vocab_size": 60,
@@ -75,6 +77,25 @@ def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
     arrays = weights(settings)
     save_file(arrays, folder / "model.safetensors")
     return arrays
+
+
+def tokenizer_json(pieces: Path) -> dict:
+    """The tokenizer.json that transformers 5 writes for XLM-R with a piece model."""
+    model = ModelProto.FromString(pieces.read_bytes())
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocab = [[name, 0.0] for name in specials]
+    vocab += [[piece.piece, piece.score] for piece in model.pieces[3:]]
+    vocab.append(["<mask>", 0.0])
+    added = [*enumerate(specials), (len(vocab) - 1, "<mask>")]
+    charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    return {
+        "version": "1.0",
+        "added_tokens": [{"id": id_, "content": name, "special": True} for id_, name in added],
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+        "model": {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False},
+    }
 
 
 @dataclass

@@ -80,6 +80,18 @@ def test_the_tokenizer_gives_our_ids(converted):
     assert peer("a <mask> b")["input_ids"].count(tokenizer.mask_id) == 1
 
 
+def test_what_it_saves_of_xlm_r_has_the_ids_of_the_piece_model(tmp_path, pieces):
+    """It saves tokenizer.json alone."""
+    shutil.copy(pieces, tmp_path / "sentencepiece.bpe.model")
+    transformers.XLMRobertaTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved/sentencepiece.bpe.model").exists()
+    tokenizer = Tokenizer.from_folder(tmp_path / "saved")
+    expected = Tokenizer(piece_model_path=pieces)
+    assert tokenizer.vocab == expected.vocab
+    for text in TEXTS:
+        assert tokenizer.encode_with_offsets(text) == expected.encode_with_offsets(text)
+
+
 def test_sentence_transformers_computes_our_vectors(converted):
     """The pooling that we write is read: the vectors are those of "specials" at the top layer."""
     folder, tokenizer = converted

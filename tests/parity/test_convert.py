@@ -15,7 +15,7 @@ from model.checkpoint.formats import torch as torch_file
 from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
-from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, weights
+from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, weights, write_pieces
 
 HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie"]
 
@@ -92,6 +92,7 @@ def test_half_precision_of_paddlenlp(tmp_path, dtype):
     peer = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
     peer.to(dtype=dtype)
     peer.save_pretrained(str(tmp_path / "half"))
+    write_pieces(tmp_path / "half")
     convert.main([str(tmp_path / "half"), str(tmp_path / "ours"), "--to", "ernie-m"])
     tensors = open_checkpoint(tmp_path / "ours").tensors
     for name, tensor in peer.state_dict().items():

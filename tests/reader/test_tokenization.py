@@ -241,7 +241,7 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
             Tokenizer(None, tmp_path / "bad.model")
     with pytest.raises(UserError, match="pass --piece_model_path"):
         Tokenizer()
-    with pytest.raises(UserError, match="no piece.model or sentencepiece.bpe.model"):
+    with pytest.raises(UserError, match="no piece.model, sentencepiece.bpe.model or tokenizer.json"):
         Tokenizer.from_folder(tmp_path)
 
 
