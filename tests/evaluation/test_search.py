@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from evaluation import search
 from evaluation.retrieval import hits
-from evaluation.search import search_both, unit
+from evaluation.search import index_of, nearest, search_both, unit
 
 
 def bitext(count=150, width=24, noise=1.2, seed=0):
@@ -65,6 +66,16 @@ def test_a_negative_mean_does_not_turn_the_margin_over():
     english = np.array([[1.0, 0.0], [0.0, 1.0]])
     foreign = np.array([[-0.1, -0.99499], [-0.5, -0.86603]])
     assert search_both(english, foreign, "margin", 2).forward.tolist() == [0, 1]
+
+
+def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
+    """It has two blocks and 179 cells. The nearest cell alone has four in ten of the neighbours."""
+    monkeypatch.setattr(search, "EXACT_UP_TO", 100)
+    targets, queries = map(unit, bitext(2000, width=8, noise=0.3))
+    _, expected = nearest(queries, targets, k=10)
+    _, found = index_of([targets[:900], targets[900:]], len(targets)).search(queries, 10)
+    shares = [len(set(row) & set(expected_row)) / 10 for row, expected_row in zip(found, expected)]
+    assert 0.9 < np.mean(shares) < 1
 
 
 def test_a_zero_vector_is_no_fault():

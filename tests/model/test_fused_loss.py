@@ -144,6 +144,17 @@ def test_small_weights_survive_float16(monkeypatch):
         assert 0 < np.abs(gradient - plain).max() < 0.02 * np.abs(plain).max()
 
 
+def test_the_weights_are_not_multiplied_in_half_precision(monkeypatch):
+    """float32 stands here for half precision, and float64 for float32. In float32, 1e-50 is 0."""
+    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float32)
+    example = Example("float64")
+    example.weights = paddle.full([COUNT], 1e-50, "float64")
+    _, _, _, *expected = example.arrays(example.definition(), factor=1e50)
+    _, _, _, *gradients = example.arrays(example.loss(), factor=1e50)
+    for gradient, plain in zip(gradients, expected, strict=True):
+        assert np.abs(gradient - plain).max() < 1e-4 * np.abs(plain).max()
+
+
 def test_losses_without_weights_have_a_gradient_of_0():
     example = Example("float64")
     example.weights = paddle.zeros([COUNT], "float64")

@@ -167,6 +167,17 @@ def test_offsets_outside_of_the_shard(copy, kind):
         Blocks(Corpus(copy).mono["en"], 30)
 
 
+@pytest.mark.parametrize("kind", ["lines", "documents"])
+def test_offsets_that_do_not_ascend(copy, kind):
+    """All of them are in the shard, and the last is right."""
+    file = copy / f"mono/en/train-00000.{kind}.npy"
+    offsets = np.load(file)
+    offsets[[1, 2]] = offsets[[2, 1]]
+    np.save(file, offsets)
+    with pytest.raises(UserError, match=f"en/train-00000.{kind}.npy: damaged: its numbers are wrong"):
+        Blocks(Corpus(copy).mono["en"], 30)
+
+
 def pack_one_by_one(lengths, lines_per_document, limit):
     """The definition of `pack_lines`, line by line.
 

@@ -132,6 +132,14 @@ def test_a_model_that_spells_in_bytes(tmp_path):
     assert not_empty == [(0, 1), *[(3, 4)] * 4, (5, 6)]  # 😀 has four bytes in UTF-8
 
 
+def test_a_span_ends_before_a_character_of_the_next_tokens(tokenizer):
+    """½ becomes 1⁄2, which is all in tokens of its own: that of the x before it has the x alone."""
+    ids, spans = tokenizer.encode_with_offsets("x½")
+    tokens = [token.strip("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
+    assert spans[tokens.index("x")] == (0, 1)
+    assert spans[-1] == (1, 2)
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_spans_of_tokens(tokenizer, text):
     """Spans ascend, cover all that is visible, and hold the characters of their tokens."""

@@ -1,5 +1,6 @@
 """Temporary names: processes with the same id, on several machines, write to one disk."""
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils import files
+from utils.errors import UserError
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -66,6 +68,24 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, events):
         file.write("{}")
         temporary = Path(file.name).name
     assert events == [temporary, "renamed", tmp_path.name]
+
+
+def test_the_earlier_folder_is_put_back_if_the_new_one_cannot_have_its_name(tmp_path, monkeypatch):
+    """It was moved aside before."""
+    path = tmp_path / "best"
+    path.mkdir()
+    (path / "old").write_text("old")
+    replace = os.replace
+
+    def rename(source, target) -> None:
+        if Path(target) == path and ".tmp-" in Path(source).name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", rename)
+    with pytest.raises(UserError, match="best: no space left"), files.atomic_dir(path) as folder:
+        (folder / "new").write_text("new")
+    assert [file.name for file in tmp_path.rglob("*")] == ["best", "old"]
 
 
 @pytest.mark.parametrize("earlier", ["file", "folder"])
