@@ -6,6 +6,7 @@ model = ernie_m.load("checkpoints/best")
 model.classify([("A man eats.", "Somebody eats.")])
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
@@ -132,6 +133,7 @@ class Model:
         pooling: str | None = None,
         layer: str | int | None = None,
         centre: bool | str | Sequence[str] = False,
+        on_empty: str = "error",
     ) -> "np.ndarray":
         """Make a vector of each text: float32 [N, H].
 
@@ -141,20 +143,25 @@ class Model:
             centre: whether vectors are without the mean of their language, which needs the means beside the
                 weights. True: the language of a text is that of the nearest mean. A language, or one for
                 each text: that of the text.
+            on_empty: what a text that is empty, white space, None or NaN does: "error", or "skip", with which
+                its row is NaN, so that row i is always that of text i.
         """
         import numpy as np
 
+        if on_empty not in ("error", "skip"):
+            raise UserError(f"on_empty {on_empty!r}: it must be error or skip")
         sentences = _as_list(texts, "texts")
         languages = _languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
         answerer = self._answerer("encode", pooling=pooling, layer=layer, centre=centred)
-        inputs = [answerer.parse({"text": text}) for text in sentences]
-        vectors = [answerer.vectors([])]  # [0, H], the result if there are no texts
-        for numbers in _in_parts(range(len(inputs)), "encoding"):
+        inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
+        vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
+        given = [number for number, text in enumerate(inputs) if text is not None]
+        for numbers in _in_parts(given, "encoding"):
             part = [inputs[number] for number in numbers]
             part_languages = None if languages is None else [languages[number] for number in numbers]
-            vectors.append(answerer.vectors(part, part_languages))
-        return np.concatenate(vectors)
+            vectors[numbers] = answerer.vectors(part, part_languages)
+        return vectors
 
     def similarity(
         self, texts: str | Iterable[str], others: str | Iterable[str], **options: Any
@@ -212,7 +219,7 @@ class Model:
             word: the prediction, a value of predict.py's --task.
         """
         answerer = self._answerer(word, **options)
-        inputs = [answerer.parse(request) for request in requests]
+        inputs = _parsed(answerer, requests)
         answers = []
         for part in _in_parts(inputs, "predicting"):
             answers += answerer.answer(part)
@@ -240,6 +247,32 @@ def _as_list(texts: Any, name: str) -> list[Any]:
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes):
         raise UserError(f"{name} is a {type(texts).__name__}; give a text, or several in a list")
     return list(texts)
+
+
+def _parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
+    """The contents of requests; None for an empty text, if `on_empty` is "skip".
+
+    Raises:
+        UserError: a request is wrong. The message says which, if there are several.
+    """
+    contents = []
+    for number, request in enumerate(requests):
+        try:
+            is_skipped = on_empty == "skip" and _is_empty(request["text"])
+            contents.append(None if is_skipped else answerer.parse(request))
+        except UserError as error:
+            if len(requests) == 1:
+                raise
+            place = f"text {number + 1:,} of {len(requests):,} (index {number})"
+            raise UserError(f"{place}: {error}") from error
+    return contents
+
+
+def _is_empty(text: Any) -> bool:
+    """Whether a text is one without words, or what a table has in the place of a text."""
+    if isinstance(text, str):
+        return not text.strip()
+    return text is None or (isinstance(text, float) and math.isnan(text))
 
 
 def _languages_of(centre: Any, count: int) -> list[str] | None:

@@ -134,6 +134,7 @@ def test_a_string_is_one_text(models):
             {"pooling": "cls"},
             "pooling 'cls': it must be one of mean",
         ),
+        ("encode", "encode", ["a"], {"on_empty": "drop"}, "on_empty 'drop': it must be error or skip"),
         ("encode", "encode", ["a"], {"layer": 3}, "^layer 3: no such layer; this model has 0"),
         ("encode", "encode", ["a"], {"layer": True}, "layer True: it must be a whole number, middle or top"),
         ("encode", "similarity", ["a", None], {}, "texts is a NoneType"),
@@ -175,6 +176,23 @@ def test_what_cannot_be_loaded(models, kind, options, message):
 def test_a_folder_is_a_path():
     with pytest.raises(UserError, match=r"load\(None\): the folder must be a path"):
         ernie_m.load(None)
+
+
+@pytest.mark.parametrize("empty", ["", " \n", None, float("nan")])
+def test_one_empty_text_of_many(models, empty):
+    """It is named by its place; if it is skipped, the others have their rows."""
+    model = ernie_m.load(models / "classify")
+    texts = ["bado kani", "lera mo", empty, "tan ga lo"]
+    for method in (model.encode, model.classify):
+        with pytest.raises(UserError, match=r"^text 3 of 4 \(index 2\): "):
+            method(texts)
+    vectors = model.encode(texts, on_empty="skip")
+    assert np.isnan(vectors[2]).all()
+    expected = model.encode([*texts[:2], texts[3]])
+    np.testing.assert_allclose(vectors[[0, 1, 3]], expected, atol=1e-6)
+    assert np.isnan(model.encode(empty if isinstance(empty, str) else [empty], on_empty="skip")).all()
+    with pytest.raises(UserError, match="index 0"):
+        model.encode([3, "bado"], on_empty="skip")
 
 
 def test_a_tuple_of_two_strings_is_a_pair(models):
