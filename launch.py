@@ -97,8 +97,8 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
     """
     place = 0
     while place < len(words) and words[place].startswith("-"):
-        # --flag value has two words, --flag=value one; --help has no value.
-        is_one_word = "=" in words[place] or words[place] in ("-h", "--help")
+        # --flag value has two words, --flag=value one; --help and --version have no value.
+        is_one_word = "=" in words[place] or words[place] in ("-h", "--help", "--version")
         place += 1 if is_one_word else 2
     flags = parse_args(LaunchFlags, words[:place], __doc__)
     script = tuple(words[place:])

@@ -72,6 +72,9 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
     if "search" in answerers:
         corpus_languages = answerers["search"].corpus_languages
         corpus_examples = answerers["search"].examples()
+    infers = False
+    if "classify" in answerers:
+        infers = InferenceLabels.of(answerers["classify"].task.labels).entailment is not None
     layers = None
     centred = False
     if "align" in answerers:
@@ -84,7 +87,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "languages": languages,
         "models": [
             {
-                "name": str(model.folder),
+                "name": str(Path(*model.folder.parts[-2:])),  # not where it is on this machine
                 "layers": model.num_layers,
                 "hidden_size": model.config.hidden_size,
                 "vocabulary": model.config.vocab_size,
@@ -93,6 +96,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         ],
         "corpus_languages": corpus_languages,
         "corpus_examples": corpus_examples,
+        "infers": infers,  # whether classify is natural language inference
         "layers": layers,
         "centred": centred,
     }

@@ -41,6 +41,16 @@ def warn_if_unsuited(tokenizer: Tokenizer, texts: Iterable[str], path: str | os.
         )
 
 
+def count_unknown_words(tokenizer: Tokenizer, text: str) -> int:
+    """How many words of a text are unknown tokens, or single letters although they have three or more."""
+    count = 0
+    for ids in tokenizer.encode_batch(text.split()):
+        tokens = [token.removeprefix("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
+        words = [token for token in tokens if token.isalpha()]
+        count += UNK in tokens or (len(words) > 2 and all(map(_is_letter, words)))
+    return count
+
+
 def warn_if_cut(encode: EncodePairs, examples: Iterable[Example], path: str | os.PathLike) -> None:
     """Log a warning if many of the first rows of a file are cut to the length of the inputs."""
     features = encode(list(islice(examples, _TEXTS)))

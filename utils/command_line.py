@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_origin
 
+from utils import __version__
 from utils.config import read_yaml, yaml_value
 from utils.errors import UserError, pipe_may_close
 from utils.logging import logger
@@ -28,6 +29,7 @@ T = TypeVar("T")
 CONFIG = Option(key="config", kind=str, default=MISSING)  # --config is a flag, but no field of a dataclass
 YAML_NULLS = ("null", "Null", "NULL", "~")
 HELP_WIDTH = 110  # characters
+VERSION = f"ERNIE-M {__version__}"
 # How the official scripts write booleans. The official code takes any other text for false, also a mistyped
 # `ture`; here it is refused.
 OFFICIAL_BOOLEANS = {
@@ -48,8 +50,7 @@ def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -
         UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted; names the
             file or the flag. `__post_init__` of the dataclass may raise others, which name no file.
     """
-    if asks_for_help(arguments):
-        print_help(cls, "[--config FILE] [--key VALUE]", description)
+    answer_questions(arguments, cls, "[--config FILE] [--key VALUE]", description)
     options = options_of(cls)
     flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
     # The files come first, because the command line overrides them, wherever --config stands in it.
@@ -78,8 +79,7 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     Raises:
         UserError: a flag is unknown, or a value is not accepted. `__post_init__` may raise others.
     """
-    if asks_for_help(arguments):
-        print_help(cls, "[--flag VALUE]", description)
+    answer_questions(arguments, cls, "[--flag VALUE]", description)
     options = options_of(cls)
     text_of = dict(read_flags(arguments, options))  # of a flag that is given twice, the last text
     values: dict[str, Any] = {}
@@ -107,9 +107,17 @@ def without_overridden(arguments: Sequence[str]) -> str:
     return shlex.join(chain.from_iterable(words_of.values()))
 
 
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command line has --help or -h."""
-    return "--help" in arguments or "-h" in arguments
+def answer_questions(arguments: Sequence[str], cls: type, form: str, description: str) -> None:
+    """Print what --version, --help or -h asks for, and end the program; without them do nothing."""
+    answer = ""
+    if "--version" in arguments:
+        answer = VERSION
+    elif "--help" in arguments or "-h" in arguments:
+        answer = help_text(cls, form, description)
+    if answer:
+        with pipe_may_close():
+            print(answer)
+        sys.exit(0)
 
 
 def read_flags(
@@ -275,13 +283,6 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     return cls(**arguments)
 
 
-def print_help(cls: type, form: str, description: str) -> NoReturn:
-    """Print `help_text` and end the program."""
-    with pipe_may_close():
-        print(help_text(cls, form, description))
-    sys.exit(0)
-
-
 def help_text(cls: type, form: str, description: str) -> str:
     """Every option with what it accepts and what it means, except those that only other commands read."""
     program = Path(sys.argv[0])
@@ -319,6 +320,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None = None, prog: str | None = None):
         keep_lines = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, formatter_class=keep_lines, allow_abbrev=False)
+        self.add_argument("--version", action="version", version=VERSION)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the arguments)")

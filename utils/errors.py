@@ -31,6 +31,10 @@ class UserError(Exception):
             message = f"{message[:half]} [...] {message[-half:]}"
         super().__init__(message)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show instead of the traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def run(main: Callable[[], None]) -> None:
     """Call `main()`. A `UserError` is printed as one line and ends the process with 2, Ctrl-C with 130.

@@ -19,6 +19,7 @@ from inference.loading import LoadedModel
 from inference.tasks import OPTIONAL_TEXT, REQUIRED_TEXT, Fields, TaskOptions, text_of
 from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
+from reader.coverage import count_unknown_words
 from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tagging import JOINT, Sentence, is_tag
 from utils.errors import UserError
@@ -60,7 +61,8 @@ class FineTunedTask:
 
 
 class ClassifyTexts(FineTunedTask):
-    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, and "cut" if the text was too long.
+    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "cut" if the text was too long, and
+    the number of "unknown_words" if there are any.
 
     A model with one output, such as a regression, answers {"score"} instead.
     """
@@ -82,10 +84,13 @@ class ClassifyTexts(FineTunedTask):
     def answer(self, examples: list[Example]) -> list[dict]:
         features = self.task.encode(examples)
         answers = []
-        for feature, prediction in zip(features, self.predictions(features)):
+        for example, feature, prediction in zip(examples, features, self.predictions(features)):
             answer = self._as_json(prediction)
             if feature.cut:  # the text was longer than the limit
                 answer["cut"] = True
+            text = f"{example.text_a} {example.text_b or ''}"
+            if unknown_words := count_unknown_words(self.task.encode.tokenizer, text):
+                answer["unknown_words"] = unknown_words
             answers.append(answer)
         return answers
 

@@ -11,6 +11,10 @@ from utils.files import read_json
 _DEPTH = 3  # levels of folders that are searched for models
 _MOST_SEARCHED = 1000  # folders
 _MOST_LISTED = 8
+_NO_DOWNLOAD = (
+    ", and models are not downloaded by name: put config.json, the weights and sentencepiece.bpe.model (or "
+    "tokenizer.json) of one into a folder, and name that"
+)
 _FETCH = "sh scripts/data/get_weights.sh fetches the released weights into configs/"
 
 
@@ -43,7 +47,9 @@ def _advice(path: Path, holds_model: Callable[[Path], bool]) -> str:
 def _description(path: Path, weights_files: str) -> str:
     """What a path without weights is."""
     if not path.exists():
-        return "no such folder"
+        is_below_a_folder = _nearest_folder(path) != Path() or "configs" in path.parts
+        is_name = not is_below_a_folder and len(path.parts) < 3  # such as "xlm-roberta-base"
+        return f"no such folder{_NO_DOWNLOAD if is_name else ''}"
     if path.is_file():
         return f"no file of weights; these are {weights_files}"
     if _is_corpus(path):

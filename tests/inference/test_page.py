@@ -237,6 +237,42 @@ def test_text_from_right_to_left(page, width):
     assert all(0 <= head - word <= 12 for word, head in page.value(right_edges))
 
 
+def test_the_request_with_curl_is_that_of_the_open_tab(page):
+    for task in ("fill", "classify", "search"):
+        page.click(f"#tab-{task}")
+        assert f"/api/{task} " in texts_of(page, "footer code")[0]
+
+
+def test_unknown_words_are_told(page):
+    ask_page(page, "classify", text_a="bado qqq kani xyx")
+    assert texts_of(page, "#panel-classify .unknown")[0].startswith("2 words are unknown")
+    ask_page(page, "classify", text_a="bado kani")
+    assert texts_of(page, "#panel-classify .unknown") == []
+
+
+def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
+    """It has examples of one text, and its second field says that it is for pairs."""
+    assert page.value("document.querySelector('#classify-text_b').closest('label').textContent").endswith(
+        "(optional)"
+    )
+    shutil.copytree(models / "classify", tmp_path / "topics")
+    (tmp_path / "topics/manifest.json").unlink()
+    path = tmp_path / "topics/config.json"
+    config = json.loads(path.read_text())
+    config["labels"] = [f"topic {number}" for number in range(len(config["labels"]))]
+    path.write_text(json.dumps(config))
+    with serving("--model", str(tmp_path / "topics")) as (address, _):
+        page.open(address)
+        page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+        page.click("#tab-classify")
+        page.click("#panel-classify .examples button")
+        answered(page, "classify")
+        assert page.value("document.querySelector('#classify-text_b').value") == ""
+        assert texts_of(page, "#panel-classify .examples button") == ["English", "German", "Arabic"]
+        label = page.value("document.querySelector('#classify-text_b').closest('label').textContent")
+        assert label.endswith("trained on pairs")
+
+
 def test_an_empty_text_is_asked_for(page):
     page.click("#tab-align")
     page.type("#align-text_a", TEXTS[0])

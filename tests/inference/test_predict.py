@@ -68,6 +68,20 @@ def test_classify(models, exported, ask, engine):
     assert [answer.get("cut") for answer in answers] == [None, None, True]
 
 
+def test_unknown_words_are_counted(models, ask):
+    """The vocabulary has no q and no x; wvw is three letters and no word."""
+    requests = [
+        {"text_a": "bado kani", "text_b": "tan qqq"},
+        {"text": "bado xyx lera qux"},
+        {"text": TEXTS[0]},
+    ]
+    answers = ask(requests, task="classify", model=models / "classify")
+    assert [answer.get("unknown_words") for answer in answers] == [1, 2, None]
+    requests = [{"text": text, "labels": ["tan", label]} for text, label in (("bado", "lera"), ("qq", "xx"))]
+    answers = ask(requests, task="zero-shot", model=models / "classify")
+    assert [answer.get("unknown_words") for answer in answers] == [None, 2]
+
+
 def test_a_classifier_with_one_output(models, tmp_path, ask):
     """It predicts a number, also if nothing says so: models of other programs have no "reading"."""
     shape = toy_models.config(load(models / "encode").config.vocab_size)

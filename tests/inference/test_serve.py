@@ -48,6 +48,9 @@ def test_what_is_served(server):
     assert info["tasks"] == TASKS
     sizes = [(model["layers"], model["hidden_size"]) for model in info["models"]]
     assert sizes == [(toy_models.LAYERS, toy_models.HIDDEN_SIZE)] * 2
+    assert [model["name"].split("/")[-1] for model in info["models"]] == ["classify", "full"]
+    assert not any(model["name"].startswith("/") for model in info["models"])
+    assert info["infers"] is True
     assert info["layers"] == toy_models.LAYERS
     assert info["languages"] == dict.fromkeys(["fill", "translate-probe"], toy_models.LANGUAGES)
 

@@ -32,9 +32,19 @@ def refusal_of(path):
     return str(error.value)
 
 
-@pytest.mark.parametrize("path", ["output/run/bset", "output/rnu/best", "nowhere", "configs/base"])
+@pytest.mark.parametrize("path", ["output/run/bset", "output/rnu/best", "configs/base"])
 def test_a_path_that_does_not_exist_names_the_models_near_it(outputs, path):
     assert refusal_of(path) == f"{path}: no such folder{MODELS}"
+
+
+@pytest.mark.parametrize("name", ["xlm-roberta-base", "FacebookAI/xlm-roberta-base"])
+def test_the_name_of_a_published_model(outputs, name):
+    """It may also be a mistyped folder, so the models that are there are named, too."""
+    line = refusal_of(name)
+    assert line.startswith(
+        f"{name}: no such folder, and models are not downloaded by name: put config.json, "
+    )
+    assert line.endswith(MODELS)
 
 
 def test_a_path_below_a_model_names_that_model(outputs):
@@ -72,7 +82,10 @@ def test_a_file_that_holds_no_weights(outputs):
 
 def test_only_the_first_of_many_models_are_named(outputs, monkeypatch):
     monkeypatch.setattr(absent, "_MOST_LISTED", 1)
-    assert refusal_of("nowhere") == "nowhere: no such folder; models are in output/run/best and others"
+    assert (
+        refusal_of("output/nowhere")
+        == "output/nowhere: no such folder; models are in output/run/best and others"
+    )
 
 
 def test_without_a_model_near_the_path(tmp_path):
@@ -89,13 +102,13 @@ def test_without_a_model_near_the_path(tmp_path):
 
 def test_a_model_that_is_half_written_is_not_named(outputs):
     (outputs / "run/best").rename(outputs / "run/.best.tmp-1")
-    assert refusal_of("nowhere") == "nowhere: no such folder; models are in output/run/step_3"
+    assert refusal_of("output/nowhere") == "output/nowhere: no such folder; models are in output/run/step_3"
 
 
 def test_the_search_ends(outputs, monkeypatch):
-    # Four folders are searched: the current one, output, run and best.
-    monkeypatch.setattr(absent, "_MOST_SEARCHED", 4)
-    assert refusal_of("nowhere") == "nowhere: no such folder; models are in output/run/best"
+    # Three folders are searched: output, run and best.
+    monkeypatch.setattr(absent, "_MOST_SEARCHED", 3)
+    assert refusal_of("output/nowhere") == "output/nowhere: no such folder; models are in output/run/best"
 
 
 def test_an_official_directory_is_named_once(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from reader.batching import EncodePairs
 from reader.classification import Example
-from reader.coverage import warn_if_cut, warn_if_unsuited
+from reader.coverage import count_unknown_words, warn_if_cut, warn_if_unsuited
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import sentences, train_pieces
 
@@ -34,6 +34,17 @@ def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
     assert bool(caplog.messages) == is_warned
     for message in caplog.messages:
         assert message.startswith("train.en.tsv: ") and message.endswith("may learn little from this one")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("bado kani, lera", 0), ("qqq bado www", 2), ("bdfgkl a b, I", 1), ("狐狸跳过懒狗", 0), ("", 0)],
+)
+def test_unknown_words(tmp_path, text, count):
+    """Words that the vocabulary has only as [UNK], or cuts into single letters."""
+    training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗", "a , b I"] * 9
+    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model", training, vocab_size=230))
+    assert count_unknown_words(tokenizer, text) == count
 
 
 @pytest.mark.parametrize("long_rows, is_warned", [(20, False), (21, True)])

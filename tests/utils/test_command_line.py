@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import pytest
 
+from utils import __version__
 from utils.command_line import Parser, help_text, load_config, log_no_effect, parse_args, without_overridden
 from utils.config import differences, read_yaml, save_config
 from utils.errors import UserError
@@ -272,6 +273,21 @@ def test_help(monkeypatch, capsys):
         '  --optimizer.style  (official or paddlenlp; default: "official")',
         "        The schedule after the warm-up.",
     ]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: load_config(Config, ["--steps", "3", "--version"]),
+        lambda: parse_args(Flags, ["--version"]),
+        lambda: Parser().parse_args(["--version"]),
+    ],
+)
+def test_version(capsys, ask):
+    with pytest.raises(SystemExit) as ended:
+        ask()
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"ERNIE-M {__version__}\n"
 
 
 @pytest.mark.parametrize("program, shows", [("run_mrc.py", True), ("run_classifier.py", False)])

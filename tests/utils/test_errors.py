@@ -30,6 +30,11 @@ def test_one_line(message, line):
     assert len(long) == LONGEST_MESSAGE + len(" [...] ")
 
 
+def test_a_notebook_shows_one_line():
+    """By the method with which IPython lets an exception draw itself."""
+    assert UserError("a.tsv: empty")._render_traceback_() == ["UserError: a.tsv: empty"]
+
+
 @pytest.mark.parametrize("path", ["/proc/none/x", "/proc/x", "file/x"])
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
     """No folder and no file can be made under /proc or below a file; nor a file in the place of a folder."""
