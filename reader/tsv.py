@@ -13,6 +13,21 @@ from utils.errors import UserError
 from utils.files import read_bytes
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What other programs and data sets call a column -> its name here.
+_USUAL_NAMES = {
+    "text": "text_a",
+    "sentence": "text_a",
+    "sentence1": "text_a",
+    "premise": "text_a",
+    "sentence2": "text_b",
+    "hypothesis": "text_b",
+    "hypo": "text_b",
+    "labels": "label",
+    "gold_label": "label",
+    "target": "label",
+    "class": "label",
+    "category": "label",
+}
 # The first bytes of a compressed file -> the program that unpacks it.
 _UNPACKED_BY = {
     b"\x1f\x8b": "gunzip",
@@ -105,7 +120,7 @@ def read_all(path: Path) -> bytes:
 
 
 def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
-    """The column names in the first line of a TSV file.
+    """The column names in the first line of a TSV file, as `official_names` gives them.
 
     Args:
         required: columns that must be there.
@@ -114,17 +129,45 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
     Raises:
         UserError: a required column is missing, two columns have one name, or the file is no text.
     """
-    header = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
+    cells = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
+    header = official_names(cells)
     missing = [name for name in required if name not in header]
     if missing:
         raise UserError(
             f"{path}, line 1: no column {', '.join(missing)} in the header; it names the tab-separated "
             f"columns ({form})"
         )
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}, line 1: two columns are named {', '.join(twice)}; rename one")
+    refuse_two_columns(cells, header, path)
     return header
+
+
+def official_names(header: Sequence[str]) -> list[str]:
+    """The names of columns in small letters, with text_a, text_b and label for their usual names.
+
+    A usual name, such as sentence, stays if the header has the official one, too.
+    """
+    lowered = [name.strip().lower() for name in header]
+    official = []
+    for name in lowered:
+        known = _USUAL_NAMES.get(name, name)
+        official.append(name if known in lowered else known)
+    return official
+
+
+def refuse_two_columns(cells: Sequence[str], header: Sequence[str], path: Path) -> None:
+    """Refuse a header in which two columns have one name.
+
+    Args:
+        cells: the header as it stands in the file.
+        header: its `official_names`.
+
+    Raises:
+        UserError: there are such columns; names them.
+    """
+    for name, count in Counter(header).items():
+        if count > 1:
+            same = [cell for cell, known in zip(cells, header) if known == name]
+            raise UserError(f"{path}, line 1: {' and '.join(same)}: two columns for {name}; rename one")
 
 
 def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> list[str]:

@@ -317,6 +317,19 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
         parse_args(FinetuneFlags, flags)
 
 
+@pytest.mark.parametrize(
+    "languages, trained", [(["sw"], "sw"), (["tr", "de"], "de"), (["de", "en"], "en"), (["de", "all"], "de")]
+)
+def test_own_takes_the_training_file_that_is_there(scripts, tmp_path, languages, trained):
+    for language in languages:
+        toy.write_tsv(tmp_path / f"train/train.{language}.tsv", toy.rows(3, seed=1))
+    (tmp_path / "label_map.json").write_text('{"a": 0,\n"b": 1}')
+    _, flags = launched(scripts, f"OWN_DATA={tmp_path} sh scripts/base/own.sh")
+    values = dict(zip(flags[::2], flags[1::2]))  # the last value of each flag
+    assert values["--train_set"] == f"{tmp_path}/train/train.{trained}.tsv"
+    assert values["--dev_set"] == f"{tmp_path}/dev/dev.%s.tsv" and values["--num_labels"] == "2"
+
+
 def test_your_own_data(copy_of_clone, scripts):
     """docs/finetune.md: the recipe on one's own files, then predictions and a test of the selected step."""
     page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
@@ -335,7 +348,7 @@ def test_your_own_data(copy_of_clone, scripts):
     # The folder of the recipes has no data yet.
     refused = subprocess.run(train, shell=True, cwd=scripts, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: no data/own here; write it")
+    assert refused.stderr.startswith("error: no ./data/own here; write it")
     (scripts / "data").symlink_to(Path("data").resolve())
     program, flags = launched(scripts, train)
     (scripts / "data").unlink()

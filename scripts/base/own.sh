@@ -1,7 +1,8 @@
 #!/bin/sh
-# Texts or pairs of texts with labels of your own: train base on English, evaluate in every language that has a dev file.
-# .venv/bin/python scripts/data/prepare.py own FOLDER writes ./data/own. Any flag can be added and wins, such as
-# --train_set ./data/own/train/train.de.tsv. The values are those of XNLI.
+# Texts or pairs of texts with labels of your own: train base on one language, which is English if it has a training
+# file, and evaluate in every language that has a dev file. .venv/bin/python scripts/data/prepare.py own FOLDER writes
+# ./data/own. Any flag can be added and wins, such as --train_set ./data/own/train/train.all.tsv. The values are those
+# of XNLI.
 set -eu
 cd "$(dirname "$0")/../.."
 . scripts/launch.sh

@@ -1,7 +1,7 @@
 """Labelled texts of the user's own, in the layout that scripts/base/own.sh reads: ./data/own.
 
-The sources hold train.en.tsv, dev.en.tsv, dev.de.tsv, test.de.tsv, ... Each line has a text, perhaps a second
-text, and a label, with tabs between.
+The sources hold train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ... Each row has a text, perhaps a
+second text, and a label; or more columns, if a header names those.
 
 train/train.en.tsv, dev/dev.de.tsv, ...    the same rows below a header
 train/train.all.tsv                        those of all training files, if there are several
@@ -10,23 +10,30 @@ lang_map.json                              the languages that have a dev file
 test/lang_map.json                         those that have a test file
 """
 
+import csv
+import difflib
+import gzip
 import re
+import shlex
+import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from reader.bitext import Sentences
 from reader.task_files import write_places
+from reader.tsv import decode, official_names, read_all, refuse_two_columns, split_cells
 from scripts.data.sources import files_in
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test")
-_FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[a-z]{2})\.tsv")
-_COLUMNS = {2: ("text_a", "label"), 3: ("text_a", "text_b", "label")}  # number of columns -> their names
-_MOST_NAMES = 10  # that are printed of files that are not read
+_FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(?P<ending>.+)")
+_ENDINGS = ("tsv", "csv", "tsv.gz", "csv.gz")
+_COLUMNS = {2: ["text_a", "label"], 3: ["text_a", "text_b", "label"]}  # number of columns -> their names
+_FEW_ROWS = 3  # a label with fewer training rows may be a slip, and is hardly learned
+_MOST_ITEMS = 10  # that are printed of files that are not read, and of warnings
 
 
 class OwnFile(NamedTuple):
@@ -45,14 +52,16 @@ class OwnTable(NamedTuple):
     """What a file holds.
 
     Attributes:
-        columns: their names.
-        rows: the cells of each line except the header.
-        first_line: the number of the line of the first row.
+        columns: text_a, text_b (in pairs), label.
+        rows: the cells of each row in the order of `columns`.
+        lines: the number of the line at which each row ends.
+        has_header: whether the first line names the columns.
     """
 
     columns: Sequence[str]
     rows: list[list[str]]
-    first_line: int
+    lines: list[int]
+    has_header: bool
 
     def labels(self) -> list[str]:
         """The label of each row."""
@@ -70,6 +79,7 @@ def prepare_own(sources: Sequence[Path], output: Path) -> None:
     tables = {file: read_own(file.path) for file in files}
     check_columns(tables)
     labels = sorted(labels_of_training(tables))
+    check_first_rows(tables)
     check_labels(tables, labels)
     for file, table in tables.items():
         write_rows(file.target(output), [table])
@@ -79,11 +89,10 @@ def prepare_own(sources: Sequence[Path], output: Path) -> None:
     write_places(output / "label_map.json", labels)
     write_language_maps(output, files)
     print("", table_of_files(tables), "", table_of_labels(tables, labels), "", sep="\n")
-    print(f"--num_labels is {len(labels)}", f"written to {output}", sep="\n")
-    if not any(file.split == "dev" for file in files):
-        print(
-            "no dev file: add --do_val false to sh scripts/base/own.sh; the model is then output/own/step_<n>"
-        )
+    if warnings := warnings_of_labels(tables, labels):
+        print(listed(warnings, "\n"))
+    print(f"--num_labels is {len(labels)}", f"written to {output}", "", sep="\n")
+    print("next:", *next_commands(output, files), sep="\n")
 
 
 def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
@@ -95,12 +104,13 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
         UserError: a source does not exist, or there is no training file.
     """
     files: dict[tuple[str, str], OwnFile] = {}  # (split, language) -> file
-    unread = []
+    unread: dict[str, list[str]] = {}  # why -> files
     for source in sources:
         for path in files_in(source, output):
             match = _FILE_NAME.fullmatch(path.name)
-            if not match:
-                unread.append(str(path))
+            fault = fault_of_name(match)
+            if fault:
+                unread.setdefault(fault, []).append(str(path))
                 continue
             split = match["split"]
             language = match["language"]
@@ -108,17 +118,31 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
                 print(f"not used: {path}; {split} {language} is {files[split, language].path}")
             else:
                 files[split, language] = OwnFile(path, split, language)
-    if unread:
-        names = ", ".join(unread[:_MOST_NAMES])
-        if len(unread) > _MOST_NAMES:
-            names += f" and {len(unread) - _MOST_NAMES:,} more"
-        print(f"not read: {names}")
+    for fault, paths in unread.items():
+        print(f"not read: {listed(paths, ', ')} ({fault})")
     if not any(split == "train" for split, _ in files):
         raise UserError(
             f"{', '.join(map(str, sources))}: no training file there, such as train.en.tsv; "
             "docs/data_layout.md lists the names under Your own labels"
         )
     return sorted(files.values(), key=_order)
+
+
+def listed(items: Sequence[str], separator: str) -> str:
+    """The first items, and how many more there are."""
+    more = [f"and {len(items) - _MOST_ITEMS:,} more"] if len(items) > _MOST_ITEMS else []
+    return separator.join([*items[:_MOST_ITEMS], *more])
+
+
+def fault_of_name(match: re.Match | None) -> str:
+    """Why the name of a file says that it is not to be read, or "". `match`: of `_FILE_NAME`."""
+    if match is None:
+        return "a name is train, dev or test with a language, as in train.en.tsv"
+    if not re.fullmatch("[a-z]{2}", match["language"]):
+        return "a language has two small letters, as in train.en.tsv"
+    if match["ending"] not in _ENDINGS:
+        return f"a name ends in .{', .'.join(_ENDINGS)}"
+    return ""
 
 
 def _order(file: OwnFile) -> tuple[int, bool, str]:
@@ -148,30 +172,100 @@ def refuse_earlier_files(output: Path, files: Sequence[OwnFile]) -> None:
 
 
 def read_own(path: Path) -> OwnTable:
-    """Read texts or pairs of texts with labels. A header may name the columns: text_a, text_b, label.
+    """Read texts or pairs of texts with labels: tab-separated, or a .csv with commas or semicolons.
+
+    A header may name the columns as `official_names` knows them, in any order; other columns are left out.
+    Without one a row has a text, perhaps a second text, and a label.
 
     Raises:
-        UserError: the file is not UTF-8, or a line has another form; names it.
+        UserError: the file cannot be read or decoded, or a row has another form; names the line.
     """
-    rows = [line.split("\t") for line in Sentences(path).texts()]
-    while rows and rows[-1] == [""]:  # blank lines at the end
+    rows = list(_read_rows(path))
+    while rows and not any(rows[-1][1]):  # blank lines at the end
         rows.pop()
-    width = len(rows[0]) if rows else 0
-    columns = _COLUMNS.get(width, ())  # (): no file has so many columns, and its first line is an error
-    first_line = 1
-    if rows and tuple(rows[0]) == columns:
-        rows.pop(0)
-        first_line = 2
     if not rows:
         raise UserError(f"{path}: no rows in it")
-    for number, cells in enumerate(rows, first_line):
-        if len(cells) != len(columns) or not all(cell.strip() for cell in cells):
+    first_line, first_cells = rows[0]
+    header = official_names(first_cells)
+    has_header = {"text_a", "label"} <= set(header)
+    if has_header:
+        refuse_two_columns(first_cells, header, path)
+        rows.pop(0)
+    elif len(first_cells) not in _COLUMNS:
+        raise UserError(
+            f"{path}, line {first_line}: {_counted(first_cells)}, and no header with text_a and label; a "
+            f"row is a text, perhaps a second text, and a label, with {_separator(path)} between"
+        )
+    else:
+        header = _COLUMNS[len(first_cells)]
+    if not rows:
+        raise UserError(f"{path}: no rows in it")
+    columns = [column for column in _COLUMNS[3] if column in header]
+    table = OwnTable(columns, [], [], has_header)
+    for line, cells in rows:
+        if len(cells) != len(header):
             raise UserError(
-                f"{path}, line {number}: {len(cells)} columns, or an empty one; each line has a text, "
-                "perhaps a second text, and a label, with tabs between"
+                f"{path}, line {line}: {_counted(cells)}, but line {first_line} has {len(header)}"
             )
-        cells[-1] = cells[-1].strip()  # a space behind a label would make it another label
-    return OwnTable(columns, rows, first_line)
+        values = [cells[header.index(column)] for column in columns]
+        for column, value in zip(columns, values):
+            if not value.strip():
+                raise UserError(f"{path}, line {line}: the {column} is empty; fill it in, or remove the line")
+        values[-1] = values[-1].strip()  # a space behind a label would make it another label
+        table.rows.append(values)
+        table.lines.append(line)
+    _say_what_is_odd(path, header, table)
+    return table
+
+
+def _counted(cells: Sequence[str]) -> str:
+    return f"{len(cells)} column{'' if len(cells) == 1 else 's'}"
+
+
+def _separator(path: Path) -> str:
+    """What separates the cells of a file, as its name says."""
+    return "commas" if ".csv" in path.suffixes else "tabs"
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row with the number of the line at which it ends.
+
+    Raises:
+        UserError: the file cannot be read, unpacked or decoded, or is no CSV; names the line.
+    """
+    content = read_all(path)
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: cannot be unpacked ({error}); copy or download it again") from error
+    lines = [decode(line, path, number) for number, line in enumerate(content.split(b"\n"), 1)]
+    lines[0] = lines[0].removeprefix("\ufeff")  # byte order mark
+    if _separator(path) == "tabs":
+        yield from enumerate(map(split_cells, lines), 1)
+        return
+    separator = ";" if "," not in lines[0] else ","  # some programs write ; where , is the decimal point
+    reader = csv.reader([f"{line}\n" for line in lines], delimiter=separator, strict=True)
+    try:
+        for cells in reader:
+            # The files that are written have neither tabs nor line ends in a cell.
+            yield reader.line_num, [re.sub(r"[\t\r\n]+", " ", cell) for cell in cells]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: no CSV ({error})") from error
+
+
+def _say_what_is_odd(path: Path, header: Sequence[str], table: OwnTable) -> None:
+    """Print which columns are not read, and how many rows have cells in quotation marks."""
+    others = [name for name in header if name not in table.columns]
+    if others:
+        print(f"{path}: columns not read: {', '.join(others)}")
+    if _separator(path) == "tabs":
+        quoted = sum(any(re.fullmatch('".+"', cell) for cell in cells) for cells in table.rows)
+        if quoted:
+            print(
+                f"warning: {path}: {quoted:,} of {len(table.rows):,} rows have a cell in quotation marks. A "
+                ".tsv has no quoting, so they stay in the text; if they only enclose cells, save it as .csv"
+            )
 
 
 def check_columns(tables: Mapping[OwnFile, OwnTable]) -> None:
@@ -193,20 +287,47 @@ def labels_of_training(tables: Mapping[OwnFile, OwnTable]) -> set[str]:
     """The labels of the training files.
 
     Raises:
-        UserError: there are so many that they are hardly labels.
+        UserError: there are so many that they are hardly labels, or there is one alone.
     """
-    counts: Counter[str] = Counter()
-    paths = []
-    for file, table in tables.items():
-        if file.split == "train":
-            counts.update(table.labels())
-            paths.append(str(file.path))
+    counts = count_labels(tables, "train")
+    paths = ", ".join(str(file.path) for file in tables if file.split == "train")
     if 2 * len(counts) > counts.total():  # on average a label has fewer than two rows
         raise UserError(
-            f"{', '.join(paths)}: {len(counts):,} labels in {counts.total():,} rows; is the last column the "
-            "label?"
+            f"{paths}: {len(counts):,} labels in {counts.total():,} rows; is the last column the label?"
+        )
+    if len(counts) == 1:
+        raise UserError(
+            f"{paths}: all rows have the label '{next(iter(counts))}'; give rows with another one, too"
         )
     return set(counts)
+
+
+def count_labels(tables: Mapping[OwnFile, OwnTable], split: str) -> Counter[str]:
+    """How often each label occurs in the files of a split."""
+    counts: Counter[str] = Counter()
+    for file, table in tables.items():
+        if file.split == split:
+            counts.update(table.labels())
+    return counts
+
+
+def check_first_rows(tables: Mapping[OwnFile, OwnTable]) -> None:
+    """Refuse a first row that seems to be a header with names that are not known.
+
+    Raises:
+        UserError: its label occurs nowhere but in such rows.
+    """
+    known: set[str] = set()
+    for table in tables.values():
+        known.update(table.labels() if table.has_header else table.labels()[1:])
+    for file, table in tables.items():
+        label = table.rows[0][-1]
+        if label not in known:
+            raise UserError(
+                f"{file.path}, line {table.lines[0]}: the label '{label[:30]}' occurs in no other row. If "
+                "the line is a header, name its columns text_a, text_b and label; if not, put such a header "
+                "above it"
+            )
 
 
 def check_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> None:
@@ -216,12 +337,36 @@ def check_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> N
         UserError: a row has another; names the line.
     """
     for file, table in tables.items():
-        for number, label in enumerate(table.labels(), table.first_line):
+        for number, label in zip(table.lines, table.labels()):
             if label not in labels:
                 raise UserError(
                     f"{file.path}, line {number}: label '{label[:30]}' is in no training file "
                     f"({', '.join(labels)})"
                 )
+
+
+def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> list[str]:
+    """What is odd about the labels of the training files, which may be misspelt."""
+    trained = count_labels(tables, "train")
+    evaluated = count_labels(tables, "dev")
+    warnings = []
+    same: dict[str, list[str]] = {}  # a label in small letters -> the labels that are equal to it in these
+    for label in labels:
+        same.setdefault(label.casefold(), []).append(f"'{label}'")
+    for group in same.values():
+        if len(group) > 1:
+            warnings.append(f"warning: labels {', '.join(group)} differ only in case")
+    absent = [f"'{label}'" for label in labels if label not in evaluated]
+    if evaluated and absent:
+        warnings.append(f"warning: no dev row has the label {listed(absent, ', ')}: no score tells about it")
+    for label in labels:
+        if trained[label] < _FEW_ROWS:
+            others = [other for other in labels if trained[other] > trained[label]]
+            similar = difflib.get_close_matches(label, others, n=1, cutoff=0.8)
+            times = "once" if trained[label] == 1 else "twice"
+            advice = f"; did you mean '{similar[0]}'?" if similar else ""
+            warnings.append(f"warning: label '{label}' occurs {times} in the training files{advice}")
+    return warnings
 
 
 def write_rows(path: Path, tables: Sequence[OwnTable]) -> None:
@@ -255,11 +400,29 @@ def table_of_files(tables: Mapping[OwnFile, OwnTable]) -> str:
 
 def table_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> str:
     """How often each label occurs: a line for each label, a column for each split."""
-    counts: dict[str, Counter[str]] = {}  # split -> label -> number of rows
-    for file, table in tables.items():
-        counts.setdefault(file.split, Counter()).update(table.labels())
-    lines = [["label", *counts.keys()]]
+    splits = dict.fromkeys(file.split for file in tables)  # each once, in order
+    counts = {split: count_labels(tables, split) for split in splits}
+    lines = [["label", *splits]]
     for label in labels:
-        numbers = [f"{counts_of_split[label]:,}" for counts_of_split in counts.values()]
-        lines.append([label, *numbers])
+        lines.append([label, *(f"{counts[split][label]:,}" for split in splits)])
     return in_columns(lines)
+
+
+def next_commands(output: Path, files: Sequence[OwnFile]) -> list[str]:
+    """The commands that train on the files that were written."""
+    train = "sh scripts/base/own.sh"
+    if output != Path("data/own"):
+        train = f"OWN_DATA={shlex.quote(str(output))} {train}"
+    result = "output/own/best"
+    if not any(file.split == "dev" for file in files):
+        train += " --do_val false"
+        result = "output/own/step_<n>"
+    languages = [file.language for file in files if file.split == "train"]
+    commands = []
+    if not Path("configs/base/params").exists():
+        commands.append("sh scripts/data/get_weights.sh vocab base    # the released weights")
+    commands.append(f"{train}    # trains on {languages[0]}; the model is {result}")
+    if len(languages) > 1:
+        joint = shlex.quote(str(output / "train" / "train.all.tsv"))
+        commands.append(f"{train} --train_set {joint}    # trains on all {len(languages)} languages")
+    return commands

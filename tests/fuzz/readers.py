@@ -261,6 +261,13 @@ READERS = {
         files=["text_a\tlabel\nA\tyes\n", "a\tb\tno\nc\td\tyes\r\n"],
         reads=(read_own,),
     ),
+    "own_csv": Reader(
+        "train.en.csv",
+        files=['label,Text\r\nyes,"A, ""a""\r\nb"\r\n', "a;b;no\n"],
+        reads=(read_own,),
+        words=(b'"', b"\0"),
+    ),
+    "own_gzip": Reader("train.en.tsv.gz", files=[gzip.compress(b"A\tyes\n")], reads=(read_own,)),
     "treebank": Reader(
         "en_a-ud-train.conllu",
         files=[TREEBANK],

@@ -1,5 +1,6 @@
 """`prepare.py own`: labelled texts of the user's own."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -18,11 +19,11 @@ TRAINING = "Good.\tnice\nBad.\tnasty\nFine.\tnice\nAwful.\tnasty\n"
 def folder_with(tmp_path):
     """folder_with(name=text, ...) writes files into the folder `my` and returns it."""
 
-    def write(**contents: str) -> Path:
+    def write(**contents: str | bytes) -> Path:
         for name, content in contents.items():
             path = tmp_path / "my" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode())
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return tmp_path / "my"
 
     return write
@@ -41,10 +42,12 @@ def test_texts_with_a_header_or_without(folder_with, tmp_path):
 
 
 def test_pairs_in_two_languages(folder_with, tmp_path):
-    source = folder_with(**{"train.en.tsv": "a\tb\tyes: c\nd\te\tyes: c\n", "train.de.tsv": "f\tg\tyes: c\n"})
+    source = folder_with(
+        **{"train.en.tsv": "a\tb\tyes: c\nd\te\tno\n", "train.de.tsv": "f\tg\tno\nh\ti\tyes: c\n"}
+    )
     prepare_own([source], tmp_path / "out")
-    joint = read_classification(tmp_path / "out/train/train.all.tsv", {"yes: c": 0})
-    assert [example[:3] for example in joint] == [("a", "b", 0), ("d", "e", 0), ("f", "g", 0)]
+    joint = read_classification(tmp_path / "out/train/train.all.tsv", {"no": 0, "yes: c": 1})
+    assert [example[:3] for example in joint] == [("a", "b", 1), ("d", "e", 0), ("f", "g", 0), ("h", "i", 1)]
 
 
 def test_dev_files_alone_decide_which_languages_are_evaluated(folder_with, tmp_path):
@@ -55,16 +58,81 @@ def test_dev_files_alone_decide_which_languages_are_evaluated(folder_with, tmp_p
     assert read_languages(tmp_path / "out/test/lang_map.json") == ["de", "fr"]
 
 
-def test_labels_are_counted_and_other_files_named(folder_with, tmp_path, capsys):
+def test_labels_are_counted(folder_with, tmp_path, capsys):
     source = folder_with(**{"train.en.tsv": TRAINING + "x\tnice\n", "dev.de.tsv": "x\tnasty\n"})
-    folder_with(**{"a/dev.de.tsv": "y\tnice\ny\tnice\n", "train.tsv": "", "xnli-dev-de.tsv": "", "x.csv": ""})
+    folder_with(**{"a/dev.de.tsv": "y\tnice\ny\tnice\n"})
     prepare_own([source], tmp_path / "out")
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines()]
     assert ["nasty", "2", "0"] in rows and ["nice", "3", "2"] in rows  # train, and dev of a/
     assert f"not used: {source}/dev.de.tsv; dev de is {source}/a/dev.de.tsv" in printed
-    assert f"not read: {source}/train.tsv, {source}/x.csv, {source}/xnli-dev-de.tsv\n" in printed
-    assert "no dev file" not in printed
+    assert "--do_val false" not in printed
+
+
+@pytest.mark.parametrize(
+    "header, row",
+    [("sentence\tlabel", "{}\t{}"), ("\tLabels\tText", "7\t{1}\t{0}"), ("id\tpremise\tclass", "7\t{}\t{}")],
+)
+def test_a_header_with_usual_names(folder_with, tmp_path, capsys, header, row):
+    """In any order, with other columns, and in capitals; pandas writes an index below an empty name."""
+    rows = [row.format(*line.split("\t")) for line in TRAINING.splitlines()]
+    prepare_own([folder_with(**{"train.en.tsv": "\n".join([header, *rows])})], tmp_path / "out")
+    assert (tmp_path / "out/train/train.en.tsv").read_text() == f"text_a\tlabel\n{TRAINING}"
+    assert ("columns not read: " in capsys.readouterr().out) == (header.count("\t") == 2)
+
+
+def test_compressed_files_and_csv(folder_with, tmp_path):
+    """Cells of a .csv may be quoted, and hold separators, tabs and line ends."""
+    commas = b'\xef\xbb\xbftext,label\r\n"So, ""good"".",nice\r\n"Bad\r\n\tindeed.",nasty\r\n'
+    semicolons = "Fein, gut.;nice\n".replace(",", "").encode()
+    source = folder_with(
+        **{
+            "train.en.tsv.gz": gzip.compress(TRAINING.encode()),
+            "dev.en.csv": commas,
+            "dev.de.csv.gz": gzip.compress(semicolons),
+        }
+    )
+    prepare_own([source], tmp_path / "out")
+    assert (tmp_path / "out/train/train.en.tsv").read_text() == f"text_a\tlabel\n{TRAINING}"
+    english = (tmp_path / "out/dev/dev.en.tsv").read_text()
+    assert english == 'text_a\tlabel\nSo, "good".\tnice\nBad indeed.\tnasty\n'
+    assert (tmp_path / "out/dev/dev.de.tsv").read_text() == "text_a\tlabel\nFein gut.\tnice\n"
+
+
+def test_files_that_are_not_read_have_a_reason(folder_with, tmp_path, capsys):
+    faults = dict.fromkeys(
+        ("train.eng.tsv", "dev.zh-CN.tsv", "dev.EN.tsv"), "a language has two small letters"
+    )
+    faults |= dict.fromkeys(("train.tsv", "xnli-dev-de.tsv"), "a name is train, dev or test with a language")
+    faults["test.de.xlsx"] = "a name ends in .tsv, .csv"
+    source = folder_with(**{"train.en.tsv": TRAINING}, **dict.fromkeys(faults, ""))
+    prepare_own([source], tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    for name, fault in faults.items():
+        (line,) = (line for line in lines if f"{source}/{name}" in line)
+        assert fault in line
+
+
+def test_labels_that_may_be_slips_are_warned_of(folder_with, tmp_path, capsys):
+    rows = ["a\tentailment"] * 3 + ["b\tneutral"] * 3 + ["c\tentailmnet", "d\tNeutral", "d\tNeutral"]
+    contents = {"train.en.tsv": "\n".join(rows), "dev.en.tsv": "x\tentailment\nx\tNeutral\nx\tneutral\n"}
+    prepare_own([folder_with(**contents)], tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    case, absent, neutral, misspelt = warnings
+    assert "'Neutral', 'neutral'" in case
+    assert "no dev row has the label 'entailmnet'" in absent
+    assert "'Neutral' occurs twice in the training files; did you mean 'neutral'?" in neutral
+    assert "'entailmnet' occurs once in the training files; did you mean 'entailment'?" in misspelt
+
+
+def test_quoted_cells_are_warned_of(folder_with, tmp_path, capsys):
+    source = folder_with(**{"train.en.tsv": TRAINING + '"Fine"\tnice\nSo "so"\tnasty\n'})
+    prepare_own([source], tmp_path / "out")
+    assert (
+        f"warning: {source}/train.en.tsv: 1 of 6 rows have a cell in quotation marks"
+        in capsys.readouterr().out
+    )
 
 
 def test_space_around_a_label_is_left_out(folder_with, tmp_path):
@@ -76,14 +144,39 @@ def test_space_around_a_label_is_left_out(folder_with, tmp_path):
 def test_many_other_files_are_counted(folder_with, tmp_path, capsys):
     source = folder_with(**{"train.en.tsv": TRAINING}, **{f"{i}.txt": "" for i in range(10, 22)})
     prepare_own([source], tmp_path / "out")
-    assert f"{source}/19.txt and 2 more\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.count(".txt") == 10 and "19.txt, and 2 more (a name " in printed
 
 
-def test_without_a_dev_file(folder_with, tmp_path, capsys):
+def test_without_a_dev_file(folder_with, tmp_path):
     """lang_map.json is written all the same, because own.sh reads it unless it is given --do_val false."""
     prepare_own([folder_with(**{"train.en.tsv": TRAINING})], tmp_path / "out")
-    assert "no dev file: add --do_val false" in capsys.readouterr().out
     assert read_languages(tmp_path / "out/lang_map.json") == ["en"]
+
+
+@pytest.mark.parametrize(
+    "names, output, commands",
+    [
+        (["train.en", "dev.en"], "data/own", ["sh scripts/base/own.sh "]),
+        (["train.de"], "data/own", ["sh scripts/base/own.sh --do_val false "]),
+        (
+            ["train.sw", "train.de", "dev.de"],
+            "my out",
+            [
+                "OWN_DATA='my out' sh scripts/base/own.sh ",
+                "OWN_DATA='my out' sh scripts/base/own.sh --train_set 'my out/train/train.all.tsv' ",
+            ],
+        ),
+    ],
+)
+def test_the_next_commands(folder_with, tmp_path, monkeypatch, capsys, names, output, commands):
+    """The first one gets the weights, which are not there."""
+    monkeypatch.chdir(tmp_path)
+    prepare_own([folder_with(**{f"{name}.tsv": TRAINING for name in names})], Path(output))
+    _, _, printed = capsys.readouterr().out.partition("next:\n")
+    weights, *lines = printed.splitlines()
+    assert weights.startswith("sh scripts/data/get_weights.sh vocab base ")
+    assert [line.partition("   #")[0] for line in lines] == commands
 
 
 def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
@@ -106,9 +199,19 @@ def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
     [
         ({"train.en.tsv": ""}, "train.en.tsv: the file is empty"),
         ({"train.en.tsv": "text_a\tlabel\n"}, "train.en.tsv: no rows in it"),
-        ({"train.en.tsv": "a\tyes\n\tno\n"}, "train.en.tsv, line 2: 2 columns, or an empty one"),
-        ({"train.en.tsv": "text_a\tlabel\na\tb\tc\n"}, "train.en.tsv, line 2: 3 columns, or an empty"),
-        ({"train.en.tsv": "a\n"}, "train.en.tsv, line 1: 1 columns, or an empty one"),
+        ({"train.en.tsv": "a\tyes\n\tno\n"}, "train.en.tsv, line 2: the text_a is empty"),
+        ({"train.en.tsv": "a\tyes\nb\t \n"}, "train.en.tsv, line 2: the label is empty"),
+        ({"train.en.tsv": "text_a\tlabel\na\tb\tc\n"}, "train.en.tsv, line 2: 3 columns, but line 1 has 2"),
+        ({"train.en.tsv": "a yes\n"}, "train.en.tsv, line 1: 1 column, and no header"),
+        ({"train.en.csv": "1,2,a,yes\n"}, "train.en.csv, line 1: 4 columns, and no header"),
+        ({"train.en.csv": 'a,yes\n"b,no\n'}, "train.en.csv, line 3: no CSV"),
+        ({"train.en.tsv.gz": b"\x1f\x8b\x08"}, "train.en.tsv.gz: cannot be unpacked"),
+        ({"train.en.tsv": "text\tsentence\tlabel\n"}, "train.en.tsv, line 1: text and sentence: two columns"),
+        ({"train.en.tsv": "a\tyes\nb\tyes\n"}, "train.en.tsv: all rows have the label 'yes'"),
+        (
+            dict.fromkeys(("train.en.tsv", "dev.en.tsv"), f"review\trating\n{TRAINING}{TRAINING}"),
+            "train.en.tsv, line 1: the label 'rating' occurs in no other row",
+        ),
         ({"train.tsv": TRAINING, "dev.en.tsv": TRAINING}, "my: no training file there, such as train.en.tsv"),
         ({"train.en.tsv": TRAINING, "dev.de.tsv": "a\tb\tnice\n"}, "dev.de.tsv: 3 columns, but "),
         (

@@ -41,6 +41,10 @@ ROWS = {
         "qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n",
         [("a", "b", 2, "q7")],
     ),
+    "usual names": (
+        "ID\tPremise\thypothesis\tTarget\tclass\tlabel \n1\ta\tb\tx\ty\tneutral\n",
+        [("a", "b", 2, None)],
+    ),
     "one text, no last line end": (
         "text_a\tlabel\na\tneutral",
         [("a", None, 2, None)],
@@ -79,7 +83,8 @@ def test_ids_as_labels_and_no_labels(write):
     [
         (b"", "x.tsv: the file is empty"),
         ("a man\ta woman\tneutral\n", "x.tsv, line 1: no column text_a, label in the header"),
-        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: two columns are named text_a; rename one"),
+        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: text_a and text_a: two columns for text_a; rename one"),
+        ("Text\tsentence\tlabel\n", "x.tsv, line 1: Text and sentence: two columns for text_a"),
         ("text_a\ttext_b\tlabel\n", "x.tsv: no rows after the header"),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
