@@ -198,9 +198,12 @@ class SupervisedTask:
             languages = read_languages(language_map)
         files = []
         for pattern, path_of_language in expand(patterns, languages, f"--{purpose}_set").items():
+            advice = f"give --do_{'val' if purpose == 'dev' else 'test'} false"
             for language, path in path_of_language.items():
                 if languages and not path.exists():
-                    raise UserError(f"{path}: no such file; add it, or take {language} out of {language_map}")
+                    if any(other.exists() for other in path_of_language.values()):
+                        advice = f"take {language} out of {language_map}"
+                    raise UserError(f"{path}: no such file; add it, or {advice}")
                 files.append(TaskFile(pattern, language, path, self.read(path, purpose)))
         return files
 

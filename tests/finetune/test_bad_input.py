@@ -21,7 +21,7 @@ from tests.helpers.official_layout import make_official_weights, official_config
         ({"dev_set": "dev.en.tsv"}, "no %s in it"),
         (
             {"dev_set": "dev.%s.tsv"},
-            f"dev.{toy.LANGUAGES[0]}.tsv: no such file; add it, or take {toy.LANGUAGES[0]} out of ",
+            f"dev.{toy.LANGUAGES[0]}.tsv: no such file; add it, or give --do_val false",
         ),
         ({"lang_map_config": None}, "--lang_map_config"),
         ({"num_labels": 2}, "label_map.json"),
@@ -39,6 +39,14 @@ from tests.helpers.official_layout import make_official_weights, official_config
 )
 def test_a_bad_flag_is_named(refused, changes, expected):
     assert expected in refused(**changes)
+
+
+def test_a_dev_file_of_one_language_is_missing(refused, toy_folder, tmp_path):
+    here, absent, _ = toy.LANGUAGES
+    (tmp_path / f"dev.{here}.tsv").symlink_to(toy_folder / f"dev.{here}.tsv")
+    assert f"dev.{absent}.tsv: no such file; add it, or take {absent} out of " in refused(
+        dev_set="dev.%s.tsv"
+    )
 
 
 def test_all_missing_flags_are_named_at_once(refused):
