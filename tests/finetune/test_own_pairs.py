@@ -122,6 +122,17 @@ def test_a_step_has_no_text_twice_and_all_negatives(corpus, pairs):
     assert numbers_read == set(range(ROWS))
 
 
+def test_a_given_negative_is_no_text_of_another_row_of_a_step(corpus, tmp_path):
+    """Each row has the positive of the next row as its negative, so neighbours are never in one step."""
+    texts = list(dict.fromkeys(sentences(60, seed=4)))[:40]
+    rows = [[texts[i], texts[20 + i], texts[20 + (i + 1) % 20]] for i in range(20)]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    for step in islice(steps_of(corpus, path)(), 20):
+        inputs = as_tuples(step.sentences)
+        assert len(inputs) == 3 * BATCH and len(set(inputs)) == len(inputs)
+
+
 def test_rows_that_are_held_out_are_not_read(corpus, pairs):
     first_row = 30
     rows = rows_as_ids(corpus, pairs)

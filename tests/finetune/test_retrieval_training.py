@@ -4,12 +4,16 @@ import json
 import re
 import shutil
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from finetune.flags import RetrievalFlags
+from finetune.identity import identity_of
 from finetune.sentence_pairs import StepPairs
+from model.config import ErnieMConfig
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.damaged import flip_last_bit
@@ -127,6 +131,22 @@ def test_resume_bit_for_bit(train_on_pairs, tmp_path):
         states.append(json.loads(path.read_text())["state"])
     assert states[0] == states[1]
     assert states[0]["position"]["draws"] == 6 * 8  # steps x pairs
+
+
+def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
+    """Seed 2 starts from other weights: that is another run."""
+    tokenizer = Tokenizer.from_folder(corpus)
+    config = ErnieMConfig.from_json(corpus.parent / "config.json")
+
+    def weights(*numbers: float) -> str:
+        starts = [
+            SimpleNamespace(path=seed, tensors={"x": np.array([number])})
+            for seed, number in enumerate(numbers)
+        ]
+        flags = RetrievalFlags(pairs="pairs", random_seed=(1, 2))
+        return identity_of(flags, "retrieval", starts, config, tokenizer)["weights"]
+
+    assert weights(1.0, 2.0) == weights(1.0, 2.0) != weights(1.0, 3.0)
 
 
 def test_another_seed_gives_other_weights(train_on_pairs, tmp_path):
