@@ -135,7 +135,7 @@ class Model:
         centre: bool | str | Sequence[str] = False,
         on_empty: str = "error",
     ) -> "np.ndarray":
-        """Make a vector of each text: float32 [N, H].
+        """Make a vector of each text: float32 [N, H]. A warning says how many texts are cut.
 
         Args:
             pooling: a name of `evaluation.pooling.POOLINGS`; by default that of the training, else "mean".
@@ -148,6 +148,8 @@ class Model:
         """
         import numpy as np
 
+        from utils.logging import logger
+
         if on_empty not in ("error", "skip"):
             raise UserError(f"on_empty {on_empty!r}: it must be error or skip")
         sentences = _as_list(texts, "texts")
@@ -157,10 +159,19 @@ class Model:
         inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         given = [number for number, text in enumerate(inputs) if text is not None]
+        cut_count = 0
         for numbers in _in_parts(given, "encoding"):
-            part = [inputs[number] for number in numbers]
+            features = answerer.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
-            vectors[numbers] = answerer.vectors(part, part_languages)
+            vectors[numbers] = answerer.vectors_of(features, part_languages)
+            cut_count += sum(feature.cut for feature in features)
+        if cut_count:
+            logger.warning(
+                "%d of %d texts are longer than %d tokens and are cut",
+                cut_count,
+                len(inputs),
+                answerer.max_seq_len,
+            )
         return vectors
 
     def similarity(

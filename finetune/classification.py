@@ -11,7 +11,7 @@ from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
 from finetune.task import SupervisedTask
 from model.tasks import CLASSIFICATION
-from reader.batching import EncodePairs, TaskBatch
+from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch
 from reader.classification import Example, Examples, read_classification
 from reader.coverage import warn_if_cut, warn_if_unsuited
 from reader.task_files import read_label_map
@@ -116,10 +116,26 @@ class Classification(SupervisedTask):
                 file.write("\t".join(cells) + "\n")
         readable_path = f"{path}.jsonl"
         with atomic_file(readable_path, "w") as file:
-            for example, probabilities in zip(data, predictions, strict=True):
-                values = self._readable(example, probabilities)
+            for example, probabilities, cut in zip(data, predictions, self.cut_rows(data), strict=True):
+                values = self._readable(example, probabilities) | ({"cut": True} if cut else {})
                 file.write(json.dumps(values, ensure_ascii=False) + "\n")
         logger.info("the same with texts and names of labels: %s", readable_path)
+
+    def cut_rows(self, data: Examples) -> list[bool]:
+        """Whether each row is longer than an input and was cut. A warning says how many are."""
+        cut: list[bool] = []
+        for start in range(0, len(data), WINDOW_EXAMPLES):
+            window = [data[number] for number in range(start, min(start + WINDOW_EXAMPLES, len(data)))]
+            cut += [feature.cut for feature in self.encode(window)]
+        if any(cut):
+            logger.warning(
+                "%s: %d of %d rows are longer than --max_seq_len %d and were cut",
+                data.path,
+                sum(cut),
+                len(cut),
+                self.encode.max_seq_len,
+            )
+        return cut
 
     def _readable(self, example: Example, probabilities: np.ndarray) -> dict[str, Any]:
         """A line of the second file of `write`, without the columns that the data file does not have."""

@@ -1,4 +1,4 @@
-"""Vectors of texts: {"text"} -> {"vector"}."""
+"""Vectors of texts: {"text"} -> {"vector"}, and "cut" if the text was too long."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from inference.engines import GraphRunner
 from inference.loading import LoadedModel
 from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of
 from model.tasks import ENCODING
-from reader.batching import EncodePairs, padded_batches
+from reader.batching import EncodePairs, Feature, padded_batches
 from reader.classification import Example
 from utils.errors import UserError
 
@@ -42,7 +42,7 @@ class EncodeTexts:
         self.model = model
         self.options = options
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
-        self.features = EncodePairs(model.tokenizer, self.max_seq_len)
+        self._encode = EncodePairs(model.tokenizer, self.max_seq_len)
         self.pooling = pooling_of(model, options)
         layer = options.layer
         if layer is None:
@@ -106,15 +106,27 @@ class EncodeTexts:
         return centre
 
     def answer(self, texts: list[str]) -> list[dict]:
-        return [{"vector": [round(float(x), 6) for x in vector]} for vector in self.vectors(texts)]
+        features = self.features(texts)
+        answers: list[dict] = []
+        for feature, vector in zip(features, self.vectors_of(features)):
+            cut = {"cut": True} if feature.cut else {}
+            answers.append({"vector": [round(float(x), 6) for x in vector], **cut})
+        return answers
 
-    def vectors(self, texts: Sequence[str], languages: Sequence[str] | None = None) -> np.ndarray:
-        """The vectors of texts, float32 [N, H].
+    def features(self, texts: Sequence[str]) -> list[Feature]:
+        """The model inputs of texts."""
+        return self._encode([Example(text, text_b=None) for text in texts])
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors of texts, float32 [N, H]."""
+        return self.vectors_of(self.features(texts))
+
+    def vectors_of(self, features: Sequence[Feature], languages: Sequence[str] | None = None) -> np.ndarray:
+        """The vectors of `features`, float32 [N, H].
 
         Args:
             languages: of each text, if vectors are centred; None: the language of the nearest mean.
         """
-        features = self.features([Example(text, text_b=None) for text in texts])
         rows = [feature.ids for feature in features]
         pad_id = self.model.config.pad_token_id
         vectors = np.empty([len(rows), self.model.config.hidden_size], np.float32)

@@ -1,6 +1,7 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from finetune.classification import Classification
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
+from finetune.regression import Regression
 from model.checkpoint.formats.fluid import write_fluid
 from model.checkpoint.read import open_checkpoint
+from reader.classification import read_classification
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.launching import ROOT, run_script
@@ -49,6 +52,21 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
             probabilities = [float(cell) for cell in cells]
             assert sum(probabilities) == pytest.approx(1.0, abs=2e-6)  # of three that are rounded to 1e-6
             assert int(label) == int(np.argmax(probabilities))
+
+
+def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
+    """Each is marked for people, and counted in a warning; a regression has the warning alone."""
+    tokenizer = Tokenizer(None, toy_folder / "piece.model")
+    path = tmp_path / "test.tsv"
+    path.write_text("text_a\nred\n" + "old " * 20 + "\n")
+    data = read_classification(path, labels=False)
+    task = Classification(tokenizer, list(toy.LABELS), max_seq_len=8)
+    with caplog.at_level(logging.WARNING):
+        task.write(tmp_path / "a", data, [np.array([1.0, 0.0, 0.0])] * 2)
+        Regression(tokenizer, max_seq_len=8).write(tmp_path / "b", data, [0.5, 0.5])
+    answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [answer.get("cut") for answer in answers] == [None, True]
+    assert caplog.messages == [f"{path}: 1 of 2 rows are longer than --max_seq_len 8 and were cut"] * 2
 
 
 def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):

@@ -1,5 +1,7 @@
 """A tokenizer whose pieces are single characters."""
 
+from reader.tokenization import Tokenizer
+
 
 class Letters:
     """Splits a word into characters, whose ids are their code points.
@@ -12,6 +14,7 @@ class Letters:
     sep_id = 2
     unk_id = 3
     vocab = {"▁": 4}  # noqa: RUF012
+    build_from_ids = Tokenizer.build_from_ids
 
     def encode_batch(self, words: list[str]) -> list[list[int]]:
         """The ids of each word."""

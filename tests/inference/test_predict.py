@@ -1,6 +1,7 @@
 """predict.py: the answers of every task on every engine are those of the model itself; wrong requests."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+import ernie_m
 import predict
 from evaluation.encode import encode as encode_all
 from finetune.flags import FinetuneFlags
@@ -263,6 +265,19 @@ def test_encode(models, ask, layer, pooling):
     all_layers = encode_all(model.model.ernie_m, inputs, specials=pooling == "specials")
     expected = all_layers[2 if layer == "top" else layer]
     np.testing.assert_allclose([answer["vector"] for answer in answers], expected, atol=1e-5)
+
+
+def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
+    """predict.py marks them, and in Python a warning counts them."""
+    texts = [*TEXTS, "bado " * 90]
+    answers = ask([{"text": text} for text in texts], task="encode", model=models / "encode")
+    assert [answer.get("cut") for answer in answers] == [None] * len(TEXTS) + [True]
+    model = ernie_m.load(models / "encode")
+    model.encode(TEXTS)
+    assert not caplog.messages
+    with caplog.at_level(logging.WARNING):
+        model.encode(texts)
+    assert caplog.messages == [f"1 of 10 texts are longer than {toy_models.LONGEST} tokens and are cut"]
 
 
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):
