@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -50,6 +51,8 @@ class Classification(SupervisedTask):
     ) -> Self:
         if flags.label_map_config is not None:
             ids = read_label_map(flags.label_map_config, flags.num_labels)
+            if len(ids) == 1:
+                raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
             return cls(tokenizer, sorted(ids, key=ids.get), flags.max_seq_len)
         if flags.init_checkpoint and start and start.labels:
             _check_num_labels(flags, start)
@@ -102,6 +105,15 @@ class Classification(SupervisedTask):
         labels = [example.label for example in data]
         predicted = [int(probabilities.argmax()) for probabilities in predictions]
         return {self.metric: accuracy(predicted, labels)}
+
+    def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:
+        pairs = Counter(
+            (example.label, int(probabilities.argmax())) for example, probabilities in zip(data, predictions)
+        )
+        confusion: dict[str, dict[str, int]] = {}
+        for (label, predicted), count in sorted(pairs.items()):  # in the order of the ids
+            confusion.setdefault(self.labels[label], {})[self.labels[predicted]] = count
+        return confusion
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
         """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.

@@ -87,9 +87,13 @@ def pace_of(flags: TrainingFlags) -> Pace:
 
 
 def log_and_write_report(
-    flags: TrainingFlags, name: str, tables: Sequence[report.Table], facts: Mapping[str, Any]
+    flags: TrainingFlags,
+    name: str,
+    tables: Sequence[report.Table],
+    facts: Mapping[str, Any],
+    label_tables: Sequence[report.LabelTable] = (),
 ) -> None:
-    """Log the tables, and write them as <name>.txt, .md and .json into --checkpoints."""
+    """Log the tables, and write them and those of labels as <name>.txt, .md and .json into --checkpoints."""
     logger.info("results\n%s", report.to_text(tables))
     if distributed.is_main():
-        report.write_report(Path(flags.checkpoints), name, tables, facts)
+        report.write_report(Path(flags.checkpoints), name, tables, facts, label_tables)

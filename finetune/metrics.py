@@ -1,4 +1,4 @@
-"""Accuracy, correlations, F1 of entities, of parts of speech and of answers, in per cent.
+"""Accuracy, correlations, F1 of labels, of entities, of parts of speech and of answers, in per cent.
 
 Answers are compared by one of two sets of rules:
   mlqa (Lewis et al., 2020): Unicode punctuation, and the articles and words of the language.
@@ -12,10 +12,12 @@ import string
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+Confusion = Mapping[str, Mapping[str, int]]  # label of a row -> predicted label -> number of rows
 
 # The articles that are removed from an answer. Hindi and Chinese have none.
 ARTICLES = {
@@ -34,6 +36,30 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
     """Per cent of `predicted` that equal `labels`; as many of both, at least one."""
     correct = sum(int(prediction == label) for prediction, label in zip(predicted, labels, strict=True))
     return correct / len(labels) * 100  # in this order, as XTREME's evaluate.py: the last digit depends on it
+
+
+def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
+    """The counts of each label that a row has, or that was predicted."""
+    predicted: Counter[str] = Counter()
+    for counts in confusion.values():
+        predicted.update(counts)
+    matches = {}
+    for label in {**confusion, **predicted}:
+        row = confusion.get(label, {})
+        matches[label] = MatchCounts(sum(row.values()), predicted[label], row.get(label, 0))
+    return matches
+
+
+def macro_f1(confusion: Confusion) -> float:
+    """The mean of the F1 of all `label_counts`, in per cent."""
+    matches = label_counts(confusion).values()
+    return sum(counts.f1 for counts in matches) / len(matches)
+
+
+def share_of_most_frequent(confusion: Confusion) -> float:
+    """Per cent of the rows that have the most frequent label: the accuracy of predicting it always."""
+    sizes = [sum(counts.values()) for counts in confusion.values()]
+    return 100 * max(sizes) / sum(sizes)
 
 
 def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:
@@ -60,8 +86,8 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     return mean_ranks[distinct_places]
 
 
-class EntityCounts(NamedTuple):
-    """Numbers of gold entities, of predicted entities, and of entities that are both."""
+class MatchCounts(NamedTuple):
+    """Numbers of gold items, of predicted items, and of items that are both: of entities, or of a label."""
 
     gold: int
     predicted: int
@@ -69,12 +95,12 @@ class EntityCounts(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Per cent of the predicted entities that are correct; 0 if none is predicted."""
+        """Per cent of the predicted items that are correct; 0 if none is predicted."""
         return 100 * self.correct / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
-        """Per cent of the gold entities that are predicted; 0 if there are none."""
+        """Per cent of the gold items that are predicted; 0 if there are none."""
         return 100 * self.correct / self.gold if self.gold else 0.0
 
     @property
@@ -84,7 +110,7 @@ class EntityCounts(NamedTuple):
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
     """Compare the tags of sentences as conlleval does, the script of CoNLL-2002 and 2003.
 
     An entity is correct if its first word, its last word and its type are correct.
@@ -92,7 +118,7 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     gold_entities = entities(_joined(gold))
     predicted_entities = entities(_joined(predicted))
     correct = gold_entities & predicted_entities
-    return EntityCounts(len(gold_entities), len(predicted_entities), len(correct))
+    return MatchCounts(len(gold_entities), len(predicted_entities), len(correct))
 
 
 def _joined(sentences: Sequence[Sequence[str]]) -> list[str]:
@@ -123,12 +149,12 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return spans
 
 
-def seqeval_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+def seqeval_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
     """Compare tags without B- and I-, such as parts of speech, as XTREME does: by `seqeval_chunks`."""
     gold_chunks = seqeval_chunks(_joined(gold))
     predicted_chunks = seqeval_chunks(_joined(predicted))
     correct = gold_chunks & predicted_chunks
-    return EntityCounts(len(gold_chunks), len(predicted_chunks), len(correct))
+    return MatchCounts(len(gold_chunks), len(predicted_chunks), len(correct))
 
 
 def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:

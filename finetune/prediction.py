@@ -16,6 +16,7 @@ from training.prefetch import prefetch
 from utils.logging import Progress, logger
 
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+Confusions = dict[str, dict[str, dict[str, dict[str, int]]]]  # `Evaluation.confusion`
 
 
 class FilePredictions(NamedTuple):
@@ -112,15 +113,18 @@ def evaluate_files(
     files: Sequence[TaskFile],
     epoch: int = 0,
     stop: StopSignal | None = None,
-) -> Scores | None:
+) -> tuple[Scores, Confusions] | None:
     """Score labelled files, and log a line for each. None: a process was asked to stop."""
     predicted = predict_files(task, engine, files, labelled=True, stop=stop)
     if predicted is None:
         return None
     scores: Scores = {}
+    confusions: Confusions = {}
     for file, predictions, loss, seconds in predicted:
         metrics = dict(task.score(file.data, predictions, file.language))
         scores.setdefault(file.pattern, {})[file.language] = metrics
+        if confusion := task.confusion(file.data, predictions):
+            confusions.setdefault(file.pattern, {})[file.language] = confusion
         values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
         logger.info(
             "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
@@ -133,4 +137,4 @@ def evaluate_files(
             epoch,
             engine.steps,
         )
-    return scores
+    return scores, confusions

@@ -72,6 +72,9 @@ class Regression(Classification):
         labels = [example.label for example in data]
         return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
 
+    def confusion(self, data: Examples, predictions: list[float]) -> dict[str, dict[str, int]]:
+        return {}  # numbers are no labels
+
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[float]) -> None:
         """Write a line per input: qid (if there is one) and the predicted number, separated by a tab."""
         with atomic_file(path, "w") as file:

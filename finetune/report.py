@@ -1,7 +1,7 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
 
 Below the seeds are their mean and deviation, and the figures of the paper (finetune/paper.json) if the run
-names its recipe. All scores are per cent.
+names its recipe. A classification has a table of its labels, too. All scores are per cent.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from finetune.metrics import Confusion, label_counts, macro_f1, share_of_most_frequent
 from utils.command_line import without_overridden
 from utils.errors import UserError
 from utils.files import atomic_file
@@ -22,6 +23,7 @@ from utils.tables import in_columns, in_markdown
 SOURCE = "en"  # the source language of cross-lingual transfer
 AVERAGE = "avg"  # the columns behind those of the languages
 GAP = "gap"
+_MOST_PREDICTED = 12  # labels: with more, a table of labels is too wide to show what is taken for what
 
 
 def average(scores: Mapping[Any, float]) -> float:
@@ -104,13 +106,14 @@ class Table:
         title: what was measured, such as "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> per cent; every seed has the same languages.
         paper: rows of the paper, as `figures` returns them.
-        untrained: language -> per cent of the same model with random weights; empty: not measured.
+        beside: further rows, for comparison, such as "untrained", the same model with random weights: name ->
+            language -> per cent; empty: not measured.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    untrained: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def full_rows(self) -> dict[int, dict[str, float]]:
         """Add the average and the gap to each row."""
@@ -138,7 +141,7 @@ class Table:
     def cells(self) -> list[list[str]]:
         """The lines of the table, with two decimals.
 
-        They are the header, the seeds, the mean and the deviation of several seeds, the untrained model, and
+        They are the header, the seeds, the mean and the deviation of several seeds, the rows beside them, and
         the paper's rows.
         """
         summary = self.summary()
@@ -153,8 +156,9 @@ class Table:
         if len(self.rows) > 1:
             lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
             lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
-        if self.untrained:
-            lines.append(line("untrained", {**self.untrained, AVERAGE: average(self.untrained)}))
+        for name, row in self.beside.items():
+            if row:
+                lines.append(line(name, {**row, AVERAGE: average(row)}))
         lines += [line(name, row) for name, row in self.paper_rows().items()]
         return lines
 
@@ -167,28 +171,95 @@ class Table:
             "mean": {column: mean for column, (mean, _) in summary.items()},
             "deviation": {column: deviation for column, (_, deviation) in summary.items()},
         }
-        if self.untrained:
-            values["untrained"] = dict(self.untrained)
+        values |= {name: dict(row) for name, row in self.beside.items() if row}
         if self.paper:
             values["paper"] = self.paper_rows()
         return values
 
 
-def to_text(tables: Sequence[Table]) -> str:
+@dataclass(frozen=True)
+class LabelTable:
+    """How well each label of a file is told.
+
+    Args:
+        title: the file and the seed.
+        confusion: label of a row -> predicted label -> number of rows.
+    """
+
+    title: str
+    confusion: Confusion
+
+    def cells(self) -> list[list[str]]:
+        """The lines of the table: for each label its scores, its rows, and as what they are predicted."""
+        counts_of_label = label_counts(self.confusion)
+        predicted_labels = list(counts_of_label) if len(counts_of_label) <= _MOST_PREDICTED else []
+        lines = [["", "precision", "recall", "f1", "rows", *(f"as {label}" for label in predicted_labels)]]
+        for label, counts in counts_of_label.items():
+            scores = [f"{score:.2f}" for score in (counts.precision, counts.recall, counts.f1)]
+            row = self.confusion.get(label, {})
+            numbers = [str(row.get(predicted, 0)) for predicted in predicted_labels]
+            lines.append([label, *scores, str(counts.gold), *numbers])
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores of each label, macro F1, and the confusion without zeros, in full precision."""
+        labels = {
+            label: {
+                "precision": counts.precision,
+                "recall": counts.recall,
+                "f1": counts.f1,
+                "rows": counts.gold,
+            }
+            for label, counts in label_counts(self.confusion).items()
+        }
+        macro = macro_f1(self.confusion)
+        return {"title": self.title, "macro f1": macro, "labels": labels, "confusion": self.confusion}
+
+
+def tables_of_labels(pattern: str, confusions: Mapping[int, Mapping[str, Confusion]]) -> list[LabelTable]:
+    """A table for each language and seed. `confusions`: seed -> language -> confusion."""
+    return [
+        LabelTable(f"labels, {pattern}, {language}, seed {seed}", confusion)
+        for seed, by_language in confusions.items()
+        for language, confusion in by_language.items()
+    ]
+
+
+def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[str, dict[str, float]]:
+    """Rows beside accuracy: macro F1 (the mean over seeds), and the share of the most frequent label."""
+    first, *_ = confusions.values()  # every seed has the same files
+    f1_of_language = {
+        language: fmean(macro_f1(by_language[language]) for by_language in confusions.values())
+        for language in first
+    }
+    shares = {language: share_of_most_frequent(confusion) for language, confusion in first.items()}
+    return {"macro f1": f1_of_language, "most frequent label": shares}
+
+
+def to_text(tables: Sequence[Table | LabelTable]) -> str:
     """The tables as aligned columns."""
     return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
 
 
-def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
+def write_report(
+    folder: Path,
+    name: str,
+    tables: Sequence[Table],
+    facts: Mapping[str, Any],
+    label_tables: Sequence[LabelTable] = (),
+) -> None:
     """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file."""
-    values = {
+    values: dict[str, Any] = {
         **facts,
         "tables": [table.to_json() for table in tables],
         "command": without_overridden(sys.argv),
     }
+    if label_tables:
+        values["labels"] = [table.to_json() for table in label_tables]
+    all_tables = [*tables, *label_tables]
     contents = {
-        "txt": to_text(tables),
-        "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables),
+        "txt": to_text(all_tables),
+        "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in all_tables),
         "json": json.dumps(values, indent=2, ensure_ascii=False),
     }
     for ending, content in contents.items():

@@ -382,7 +382,8 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
             rows[seed] = _accuracies(result.trained[flags.score], direction=number)
         paper = report.figures(flags.paper, direction, languages)
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
-        tables.append(report.Table(f"{direction}, {flags.score}, {kind_of_vectors}", rows, paper, untrained))
+        title = f"{direction}, {flags.score}, {kind_of_vectors}"
+        tables.append(report.Table(title, rows, paper, {"untrained": untrained}))
     for measure in dict.fromkeys(measure for result in searched.values() for measure in result.trained):
         without = [str(seed) for seed, result in searched.items() if measure not in result.trained]
         if without:
@@ -391,7 +392,7 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         rows = {seed: _both_directions(result.trained[measure]) for seed, result in searched.items()}
         untrained = _both_directions(first.untrained.get(measure, {}))
         title = f"mean of both directions, {measure}, {kind_of_vectors}"
-        tables.append(report.Table(title, rows, untrained=untrained))
+        tables.append(report.Table(title, rows, beside={"untrained": untrained}))
     facts: dict[str, Any] = {
         "task": RETRIEVAL,
         "pooling": flags.pooling,

@@ -109,8 +109,8 @@ def evaluate_and_predict(task: SupervisedTask, test_paths: list[str]) -> None:
     engine = trained_engine(task, task.start)
     predict_tests(task, engine, test_paths, epoch=0, step=0)
     if task.dev_files:
-        scores = evaluate_files(task, engine, task.dev_files)
-        evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores)
+        scores, confusion = evaluate_files(task, engine, task.dev_files)
+        evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores, confusion=confusion)
         # The seed of the training is not known.
         report_seeds(task, {0: evaluation}, name="evaluation")
 
@@ -185,17 +185,27 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
     # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
     # pattern.
     scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
+    confusions_of_seed = {
+        seed: list(evaluation.confusion.values()) for seed, evaluation in evaluations.items()
+    }
+    has_confusion = all(confusions_of_seed.values())  # not of other tasks, nor of runs of earlier versions
     tables = []
+    label_tables = []
     for place, (pattern, by_language) in enumerate(first_scores.items()):
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
         recipe = flags.paper if place == len(first_scores) - 1 else None
+        beside = {}
+        if has_confusion:
+            confusions = {seed: of_seed[place] for seed, of_seed in confusions_of_seed.items()}
+            beside = report.rows_of_labels(confusions)
+            label_tables += report.tables_of_labels(pattern, confusions)
         metrics = next(iter(by_language.values()))  # every language has the same
         for metric in metrics:
             rows = {}
             for seed, scores in scores_of_seed.items():
                 rows[seed] = {language: values[metric] for language, values in scores[place].items()}
             figures = report.figures(recipe, metric, list(by_language))
-            tables.append(report.Table(f"{metric}, {pattern}", rows, figures))
+            tables.append(report.Table(f"{metric}, {pattern}", rows, figures, beside))
     selected = {
         str(seed): {
             "step": evaluation.step,
@@ -210,4 +220,4 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
         "select_on": flags.select_on,
         "selected": selected,
     }
-    log_and_write_report(flags, name, tables, facts)
+    log_and_write_report(flags, name, tables, facts, label_tables)

@@ -107,6 +107,10 @@ class SupervisedTask:
         """Score the predictions of a whole file, in the order of its items: metric -> per cent."""
         raise NotImplementedError
 
+    def confusion(self, data: Sequence[Any], predictions: list[Any]) -> dict[str, dict[str, int]]:
+        """Of a classification: label of a row -> predicted label -> number of rows, without zeros."""
+        return {}
+
     def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
         """Write the predictions of a file in the official form, atomically."""
         raise NotImplementedError
@@ -298,16 +302,17 @@ class SupervisedTask:
         from training.task import Evaluation
 
         epoch = self.epoch_of(engine.steps)
-        scores = evaluate_files(self, engine, self.dev_files, epoch, stop)
-        if scores is None:
+        evaluated = evaluate_files(self, engine, self.dev_files, epoch, stop)
+        if evaluated is None:
             return None
+        scores, confusion = evaluated
         first_pattern = next(iter(scores.values()))
         by_language = {language: metrics[self.metric] for language, metrics in first_pattern.items()}
         if self.flags.select_on in (MEAN, LAST):
             selected_by = average(by_language)
         else:
             selected_by = by_language[self.flags.select_on]
-        return Evaluation(engine.steps, epoch, selected_by, scores)
+        return Evaluation(engine.steps, epoch, selected_by, scores, confusion)
 
     def epoch_of(self, step: int) -> int:
         """The epoch, from 0, of an optimizer step, from 1."""

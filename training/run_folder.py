@@ -408,10 +408,12 @@ def _check_types(evaluation: Evaluation) -> None:
         if not _is_number(number):
             raise TypeError(f"{number!r} is no number")
     _check_scores(evaluation.scores, levels=3)
+    if evaluation.confusion != {}:
+        _check_scores(evaluation.confusion, levels=4)
 
 
 def _check_scores(scores: Any, levels: int) -> None:
-    """Raise a TypeError unless scores are numbers in so many levels of dicts: group, language, metric."""
+    """Raise a TypeError unless they are numbers in so many levels of dicts: group, language, metric."""
     if levels == 0:
         if not _is_number(scores):
             raise TypeError(f"{scores!r} is no score")

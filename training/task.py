@@ -1,7 +1,7 @@
 """What a run trains: the loop (`training.run`) asks a `Task` for its data, model, loss and evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,12 +34,15 @@ class Evaluation:
         epoch: the epoch of that step.
         selected_by: the score that selects the best step, larger is better; None if the task selects none.
         scores: JSON values, whose form the task decides.
+        confusion: of a classification: pattern -> language -> label of a row -> predicted label -> number of
+            rows. Numbers of 0 are left out.
     """
 
     step: int
     epoch: int
     selected_by: float | None
     scores: dict[str, Any]
+    confusion: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(Protocol):

@@ -41,6 +41,12 @@ def test_a_bad_flag_is_named(refused, changes, expected):
     assert expected in refused(**changes)
 
 
+def test_one_label_alone_is_refused(refused, tmp_path):
+    (tmp_path / "labels.json").write_text('{"tool": 0}')
+    line = refused(label_map_config=tmp_path / "labels.json", num_labels=1)
+    assert f"{tmp_path / 'labels.json'}: one label alone" in line
+
+
 def test_a_dev_file_of_one_language_is_missing(refused, toy_folder, tmp_path):
     here, absent, _ = toy.LANGUAGES
     (tmp_path / f"dev.{here}.tsv").symlink_to(toy_folder / f"dev.{here}.tsv")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from finetune.conll import read_conll
-from finetune.metrics import EntityCounts, entity_scores, seqeval_chunks
+from finetune.metrics import MatchCounts, entity_scores, seqeval_chunks
 from finetune.tagging import Tagging
 from reader.tagging import Sentence
 from tests.helpers.letters import Letters
 
 
-def scores(gold: str, predicted: str) -> EntityCounts:
+def scores(gold: str, predicted: str) -> MatchCounts:
     """Scores of tags that are separated by spaces, in sentences that are separated by "/"."""
     gold_tags = [sentence.split() for sentence in gold.split("/")]
     predicted_tags = [sentence.split() for sentence in predicted.split("/")]

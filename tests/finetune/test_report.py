@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from finetune.report import Table, average, figures, recipes, to_text, transfer_gap, write_report
+from finetune.report import (
+    LabelTable,
+    Table,
+    average,
+    figures,
+    recipes,
+    rows_of_labels,
+    to_text,
+    transfer_gap,
+    write_report,
+)
 from utils.tables import in_markdown
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
@@ -28,6 +38,47 @@ def test_one_seed_has_no_deviation_and_without_english_there_is_no_gap():
         "|  | de | fr | avg |",
         "|---|---:|---:|---:|",
         "| seed 7 | 61.23 | 60.00 | 60.62 |",
+    ]
+
+
+# 4 rows of a, 3 right and 1 taken for b; 2 rows of b, 1 right and 1 taken for c; no row of c.
+CONFUSION = {"a": {"a": 3, "b": 1}, "b": {"b": 1, "c": 1}}
+RIGHT = {"a": {"a": 4}, "b": {"b": 2}}
+
+
+def test_the_table_of_labels():
+    """Worked by hand: F1 of a is 2 x 1 x 0.75 / 1.75, of b 0.5. Macro F1 is their mean with the 0 of c."""
+    table = LabelTable("labels, dev", CONFUSION)
+    assert to_text([table]) == (
+        "labels, dev\n"
+        "   precision  recall     f1  rows  as a  as b  as c\n"
+        "a     100.00   75.00  85.71     4     3     1     0\n"
+        "b      50.00   50.00  50.00     2     0     1     1\n"
+        "c       0.00    0.00   0.00     0     0     0     0"
+    )
+    values = table.to_json()
+    assert values["macro f1"] == pytest.approx((600 / 7 + 50 + 0) / 3)
+    assert values["labels"]["a"] == {
+        "precision": 100.0,
+        "recall": 75.0,
+        "f1": pytest.approx(600 / 7),
+        "rows": 4,
+    }
+    assert values["confusion"] == CONFUSION
+
+
+def test_many_labels_have_no_columns_for_what_is_predicted():
+    table = LabelTable("", {f"label {i}": {f"label {i}": 1} for i in range(13)})
+    assert {len(line) for line in table.cells()} == {5}
+
+
+def test_the_rows_beside_the_accuracy():
+    """The most frequent label has 4 of 6 rows. Macro F1 of both seeds: 45.24 and 100."""
+    beside = rows_of_labels({1: {"en": CONFUSION}, 2: {"en": RIGHT}})
+    assert beside["most frequent label"] == {"en": pytest.approx(400 / 6)}
+    assert to_text([Table("acc", {1: {"en": 66.67}, 2: {"en": 100.0}}, beside=beside)]).splitlines()[6:] == [
+        "           macro f1    72.62    72.62",
+        "most frequent label    66.67    66.67",
     ]
 
 

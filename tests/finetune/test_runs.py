@@ -242,6 +242,7 @@ def test_a_folder_that_is_older_than_an_option(classify, refused, tmp_path):
         lambda values: values | {"scores": {}},
         lambda values: values | {"scores": {"dev": {"en": 90.0}}},
         lambda values: values | {"scores": {"dev": {"en": {"acc": "90"}}}},
+        lambda values: values | {"confusion": {"dev": {"en": {"tool": {"tool": "9"}}}}},
     ],
 )
 def test_a_damaged_evaluation_is_one_line(finished, refused, tmp_path, change):

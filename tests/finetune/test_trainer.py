@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path
     assert f"{toy_folder / 'train.tsv'}: " in line and "of the first 96 rows" in line
 
 
-def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
+def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     results = classify(**toy.LEARNS)
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}
     log = (tmp_path / "log" / "job.log.0").read_text()
@@ -52,7 +53,14 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     card = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier.py" in card
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
-    assert (tmp_path / "out" / "results.txt").read_text() in log
+    scores, english_labels, *_ = (tmp_path / "out" / "results.txt").read_text().split("\n\n")
+    assert scores in log and english_labels not in log
+    (english, *_) = results["labels"]
+    assert english["title"] == f"labels, {toy_folder}/dev.%s.tsv, en, seed 1"
+    rows = Counter(row.label for row in toy.rows(31, seed=20))
+    assert english["confusion"] == {label: {label: count} for label, count in sorted(rows.items())}
+    share = results["tables"][0]["most frequent label"]["en"]
+    assert share == pytest.approx(100 * max(rows.values()) / 31) and english["macro f1"] == 100.0
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])
 
@@ -76,7 +84,7 @@ def scripted(monkeypatch):
             name = "heldout" if "heldout" in file.pattern else "dev"
             accuracies = SCRIPTED[engine.steps][name]
             scores[file.pattern] = {language: {"acc": accuracy} for language, accuracy in accuracies.items()}
-        return scores
+        return scores, {}
 
     monkeypatch.setattr(prediction, "evaluate_files", evaluate_files)
 
