@@ -15,21 +15,21 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class TimedConnection(asyncio.Protocol):
+class TimedConnection(H11Protocol):
     """A connection that is closed if no whole request arrives within `LONGEST_WAIT` seconds.
 
-    It passes everything on to uvicorn's protocol. `watch_requests` says when a request has arrived.
+    `watch_requests` says when a request has arrived.
     """
 
     def __init__(self, app_state: dict[str, Any], **options: Any):
         # uvicorn gives this state to the application in `scope["state"]`, where `watch_requests` reads it.
-        self._protocol = H11Protocol(app_state={**app_state, _CONNECTION: self}, **options)
+        super().__init__(app_state={**app_state, _CONNECTION: self}, **options)
         self._timer: asyncio.TimerHandle | None = None
 
     def start_timer(self) -> None:
         """Close the connection in `LONGEST_WAIT` seconds, unless a whole request arrives before."""
         self.stop_timer()  # a timer for an earlier request must not go on
-        self._timer = asyncio.get_running_loop().call_later(LONGEST_WAIT, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(LONGEST_WAIT, self.transport.abort)
 
     def stop_timer(self) -> None:
         """Stop waiting: the whole request has arrived, or the connection was closed."""
@@ -38,25 +38,19 @@ class TimedConnection(asyncio.Protocol):
             self._timer = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._protocol.connection_made(transport)
+        super().connection_made(transport)
         self.start_timer()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.stop_timer()
-        self._protocol.connection_lost(error)
+        super().connection_lost(error)
 
-    def data_received(self, data: bytes) -> None:
-        self._protocol.data_received(data)
-
-    def eof_received(self) -> None:
-        self._protocol.eof_received()
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are not HTTP. One connection cannot give two answers at once."""
+        if self.cycle is None or self.cycle.response_complete:
+            super().send_400_response(msg)
+        else:  # they follow a request that is not answered yet
+            self.transport.abort()
 
 
 def watch_requests(app: App) -> App:

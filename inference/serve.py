@@ -131,7 +131,7 @@ def _limit_requests(app: "FastAPI") -> None:
     """Refuse bodies that are too long, and describe those that are wrong without repeating them."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
 
     @app.middleware("http")
     async def limit_length(request: Request, answer: Any) -> Any:
@@ -141,8 +141,9 @@ def _limit_requests(app: "FastAPI") -> None:
         if "transfer-encoding" not in request.headers and size <= LONGEST_BODY:
             return await answer(request)
         if 0 < size < MOST_DISCARDED:  # a browser reads the answer only when it has sent everything
-            async for _ in request.stream():
-                pass
+            with contextlib.suppress(ClientDisconnect):
+                async for _ in request.stream():
+                    pass
         detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
         return JSONResponse({"detail": detail}, status_code=413, headers={"Connection": "close"})
 

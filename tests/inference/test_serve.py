@@ -16,6 +16,7 @@ from inference.deadline import LONGEST_WAIT
 from inference.loading import load
 from inference.serve import LONGEST_BODY, PAGE
 from inference.tasks import make
+from inference.tasks.zero_shot import MOST_LABELS
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.served import ask, serving
@@ -138,6 +139,7 @@ def test_masks_of_a_pair(server, objective, panels):
         ("masks", {"text_a": TEXTS[0], "objective": "x"}, "literal_error"),
         ("classify", {"text": "a"}, "missing"),
         ("search", {"text": "a " * 200}, "'text' has"),
+        ("zero-shot", {"text": "a", "labels": [f"{i}" for i in range(MOST_LABELS + 1)]}, "'labels' has"),
         ("translate-probe", {"text": "a " * 200, "language": "de"}, "'text' has"),
     ],
 )
@@ -175,6 +177,17 @@ def test_a_body_of_unknown_length(server):
     with socket.create_connection(("127.0.0.1", port_of(server))) as connection:
         connection.sendall(head)
         assert b" 413 " in connection.recv(4096)
+
+
+def test_bytes_that_are_no_http_are_no_traceback(models):
+    no_chunk = b"PRI * HTTP/2.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nSM\r\n\r\n"
+    part_of_a_long_body = HEAD.replace(b"9", b"99999") + b"{"
+    with serving("--model", str(models / "classify")) as (address, process):
+        for request in (no_chunk, part_of_a_long_body):
+            with socket.create_connection(("127.0.0.1", port_of(address))) as connection:
+                connection.sendall(request)
+            assert ask(f"{address}/api/info")[0] == 200
+    assert "Traceback" not in process.stdout.read()
 
 
 @pytest.mark.parametrize("half_request", [b"", HEAD + b"{"])

@@ -88,6 +88,7 @@ def test_on_the_command_line(models, exported, ask):
         ("classify", {"text": "a", "labels": ["x", 3]}, "labels: 3 is empty or no text"),
         ("classify", {"text": "a", "labels": "x,y,x"}, "labels: one of x, y, x is there twice"),
         ("classify", {"text": "a", "labels": "x", "template": "x"}, "template 'x': it needs one {}"),
+        ("classify", {"text": "a", "labels": "x", "template": "{} {}"}, "template '{} {}': it needs one {}"),
         ("classify", {"text": "a", "labels": "x", "several": 1}, "'several' is 1; it must be true or false"),
         ("classify", {"text": "", "labels": "x"}, "'text' is \"\", but must be a text"),
         (
