@@ -211,6 +211,8 @@ def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str])
     """
     values: dict[str, Any] = {}
     for key, value in keys_and_values(read_yaml(path), sections, path):
+        if key in values:  # as "a.b: 1" and as "a: {b: 1}"
+            raise UserError(f"{path}: the key '{key}' is there twice")
         if key not in options:
             nearest = nearest_key(key, options)
             advice = f"; did you mean '{nearest}'?" if nearest else ""

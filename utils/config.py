@@ -8,38 +8,50 @@ from typing import Any
 import yaml
 
 from utils.errors import UserError
-from utils.files import atomic_file, read_bytes
+from utils.files import atomic_file, read_text
 
-LARGEST_YAML = 1 << 20  # bytes
+LARGEST_YAML = 256 << 10  # bytes
+LONGEST_NUMBER = 100  # characters; Python takes long for thousands of digits, and does not print them
 # PyYAML raises these on a value that does not fit its tag, besides its own kind of error.
 _NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-class _NoAliases(yaml.SafeLoader):
-    """The safe loader without aliases, because aliases of aliases grow without end."""
+class _Loader(yaml.SafeLoader):
+    """The safe loader without equal keys, endless numbers, and aliases, which grow without end."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         """What PyYAML calls for each node of the file."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            problem = f"*{event.anchor} is an alias; write its value out"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
+            raise _refusal(f"*{event.anchor} is an alias; write its value out", event.start_mark)
+        node = super().compose_node(parent, index)
+        if node.tag in _NUMBERS and len(node.value) > LONGEST_NUMBER:
+            raise _refusal(f"a number of {len(node.value):,} characters", node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            line_of: dict[str, int] = {}
+            for key, _ in node.value:
+                name = str(key.value)
+                if name in line_of:
+                    raise _refusal(f"line {line_of[name]} has the key '{name}', too", key.start_mark)
+                line_of[name] = key.start_mark.line + 1
+        return node
+
+
+def _refusal(problem: str, place: yaml.Mark) -> yaml.YAMLError:
+    """What PyYAML would raise at this place."""
+    return yaml.composer.ComposerError(None, None, problem, place)
 
 
 def read_yaml(path: str | os.PathLike) -> dict:
     """Read a YAML file as a dict.
 
     Raises:
-        UserError: it cannot be read, is larger than 1 MiB, has aliases, or is no mapping.
+        UserError: it cannot be read, is larger than 256 KiB, has aliases or equal keys, or is no mapping.
     """
-    data = read_bytes(path, limit=LARGEST_YAML + 1)  # one byte more shows that the file is too large
-    if len(data) > LARGEST_YAML:
-        raise UserError(f"{path}: larger than {LARGEST_YAML >> 20} MiB")
+    text = read_text(path, LARGEST_YAML)
     try:
-        values = yaml.load(data.decode("utf-8-sig"), _NoAliases)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
+        values = yaml.load(text, _Loader)
     except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -54,7 +66,7 @@ def read_yaml(path: str | os.PathLike) -> dict:
 def yaml_value(text: str) -> Any:
     """The value that a text has in YAML. A text that is no YAML stands for itself."""
     try:
-        return yaml.load(text, _NoAliases)
+        return yaml.load(text, _Loader)
     except (*_NO_YAML, RecursionError):
         return text
 

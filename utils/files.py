@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from utils.errors import FULL, UserError
 
+LARGEST_JSON = 256 << 20  # bytes
 # Nothing may be written there, or a file is where a folder should be, or a folder where a file should be.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
@@ -26,16 +27,15 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
         advice: the last part of an error: what the file should hold, or what to do.
 
     Raises:
-        UserError: the file is unreadable, empty, not UTF-8 or not JSON; names the file, line and column.
+        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8 or not JSON; names the file,
+            line and column.
     """
     ending = f"; {advice}" if advice else ""
-    data = read_bytes(path, ending)
-    if not data.strip():
+    text = read_text(path, LARGEST_JSON, ending)
+    if not text.strip():
         raise UserError(f"{path}: the file is empty{ending}")
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){ending}") from error
+        return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{path}, {place}: not JSON ({error.msg}){ending}") from error
@@ -58,12 +58,30 @@ def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
     return value
 
 
+def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
+    """The text of a file of at most `largest` bytes. A byte order mark at the start is skipped.
+
+    Args:
+        ending: the end of an error.
+
+    Raises:
+        UserError: the file cannot be read, is larger, or is not UTF-8.
+    """
+    data = read_bytes(path, ending, largest + 1)  # a device such as /dev/zero has no end
+    if len(data) > largest:
+        raise UserError(f"{path}: larger than {largest:,} bytes{ending}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){ending}") from error
+
+
 def read_bytes(path: str | os.PathLike, ending: str = "", limit: int = -1) -> bytes:
     """Read a file.
 
     Args:
         ending: the end of an error, such as "; see --vocab_path".
-        limit: read this many bytes at most; -1: all. A device such as /dev/zero has no end.
+        limit: read this many bytes at most; -1: all.
 
     Raises:
         UserError: the file cannot be read.

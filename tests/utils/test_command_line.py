@@ -103,6 +103,11 @@ def test_values_on_the_command_line(line, name, value):
         ("peak_lr: 1", [], "a.yaml: unknown key 'peak_lr'; did you mean 'optimizer.peak_lr'?"),
         ("stepz: 3", ["--steps", "3"], "a.yaml: unknown key 'stepz'; did you mean 'steps'?"),
         ("12: 3", [], "a.yaml: unknown key '12'"),
+        (
+            "optimizer.peak_lr: 1\noptimizer: {peak_lr: 2}",
+            [],
+            "a.yaml: the key 'optimizer.peak_lr' is there twice",
+        ),
         ("steps: many", [], "a.yaml: steps is many: it must be an integer"),
         ("steps: 1.5", [], "a.yaml: steps is 1.5: it must be an integer"),
         ("steps: true", [], "a.yaml: steps is True: it must be an integer"),

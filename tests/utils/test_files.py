@@ -35,6 +35,11 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
     assert len(list(tmp_path.iterdir())) == len(written)  # nothing is left behind
 
 
+def test_a_json_file_without_end_is_not_read_whole():
+    with pytest.raises(UserError, match="^/dev/zero: larger than "):
+        files.read_json("/dev/zero")
+
+
 @pytest.fixture
 def events(monkeypatch):
     """The name of each file or folder that is synced, and "renamed" for each rename, in their order."""
