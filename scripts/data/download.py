@@ -1,9 +1,13 @@
-"""Downloads that go on where they broke off, and that never mix two versions of a file."""
+"""Downloads that go on where they broke off and never mix two versions of a file; archives with bounds."""
 
+import lzma
 import os
 import shutil
+import tarfile
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -11,9 +15,49 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import unwritable_is_a_user_error
+from utils.files import atomic_dir, unwritable_is_a_user_error
 
+# The bounds of an archive.
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
+MOST_HEADERS = 32 << 20  # bytes; a file has about 1 kB of headers, and tarfile keeps them all
+LONGEST_HEADER = 64 << 10  # bytes
+MOST_FOLDERS = 100  # of one path
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks others in parts of any size
+# Headers whose text, such as a long name, tarfile reads whole before anybody can ask for its size.
+_TEXT_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+# What the libraries raise on damaged archives. RuntimeError: an encrypted one, or headers of headers.
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+)
+
+
+class _Member(tarfile.TarInfo):
+    """A file of a tar archive whose headers have bounds. A sparse file, whose table has none, is refused."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """What tarfile calls for each header; it is made to be overridden."""
+        if self.type in _TEXT_HEADERS and not 0 <= self.size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a sparse file")
+        return super()._proc_member(archive)
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError("a sparse file")
 
 
 def download(url: str, path: Path) -> str:
@@ -89,6 +133,54 @@ def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
             if fault:
                 faults.append(f"{url} -> {path}: {fault}")
     return faults
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar archive into a new folder.
+
+    Raises:
+        UserError: it is not an archive, is damaged or too large, or the disk is full.
+    """
+    print(f"unpacking {archive}", flush=True)
+    try:
+        with unwritable_is_a_user_error(target), atomic_dir(target) as folder:
+            if archive.suffix == ".zip":
+                with zipfile.ZipFile(archive) as file:
+                    size = 0
+                    for member in file.infolist():
+                        if member.compress_type not in ZIP_METHODS:
+                            raise zipfile.BadZipFile(f"{member.filename} is neither stored nor deflated")
+                        size += member.file_size
+                        _check_member(archive, member.filename, size)
+                    file.extractall(folder)
+            else:
+                with tarfile.open(archive, tarinfo=_Member) as file:
+                    size = 0
+                    for member in file:
+                        size += member.size
+                        _check_member(archive, member.name, size)
+                        if member.size < 0 or file.offset - size > MOST_HEADERS:
+                            raise tarfile.ReadError("too many headers, or a size below 0")
+                    if file.fileobj.read(1 << 20).strip(b"\0"):  # a damaged header looks like the end
+                        raise tarfile.ReadError("something stands behind its end")
+                    file.extractall(folder, filter="data")  # nothing outside of the folder
+    except _DAMAGED as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
+
+
+def _check_member(archive: Path, name: str, size: int) -> None:
+    """Check a file of an archive.
+
+    Args:
+        size: the bytes of all files up to this one.
+
+    Raises:
+        UserError: these are too many, or its path has too many folders.
+    """
+    if size > LARGEST_ARCHIVE:
+        raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; delete it")
+    if name.count("/") > MOST_FOLDERS:
+        raise UserError(f"{archive}: a path of over {MOST_FOLDERS} folders; delete it")
 
 
 def refuse_faults(faults: list[str]) -> None:

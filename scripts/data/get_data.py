@@ -5,9 +5,6 @@ data/<task>, and the unpacked files are removed. What is in data/downloads alrea
 """
 
 import sys
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reader.bitext import TATOEBA, read_bitexts
 from scripts.data import bucc, prepare
-from scripts.data.download import LARGEST_ARCHIVE, fetch_missing, refuse_faults
+from scripts.data.download import fetch_missing, refuse_faults, unpack
 from utils.command_line import Parser
 from utils.errors import UserError, run
-from utils.files import atomic_dir, remove, unwritable_is_a_user_error
+from utils.files import remove
 
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 GOOGLE = "https://storage.googleapis.com"
@@ -152,37 +149,6 @@ def prepare_task(data: Path, task: str) -> None:
     finally:
         for folder in unpacked:
             remove(folder)
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack an archive into a new folder.
-
-    Raises:
-        UserError: it is not an archive, is damaged or too large, or the disk is full.
-    """
-    print(f"unpacking {archive}", flush=True)
-    try:
-        with unwritable_is_a_user_error(target), atomic_dir(target) as folder:
-            if archive.suffix == ".zip":
-                with zipfile.ZipFile(archive) as file:
-                    _check_size(archive, sum(member.file_size for member in file.infolist()))
-                    file.extractall(folder)
-            else:
-                with tarfile.open(archive) as file:
-                    _check_size(archive, sum(member.size for member in file))
-                    file.extractall(folder, filter="data")  # nothing outside of the folder
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
-
-
-def _check_size(archive: Path, size: int) -> None:
-    """Refuse an archive whose files have too many bytes.
-
-    Raises:
-        UserError: they have.
-    """
-    if size > LARGEST_ARCHIVE:
-        raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; delete it")
 
 
 if __name__ == "__main__":

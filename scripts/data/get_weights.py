@@ -4,10 +4,8 @@ The files go where the official scripts expect them: configs/vocab.txt, configs/
 configs/{base,large}/params/. Files that are already there are checked and kept.
 """
 
-import shutil
+import os
 import sys
-import tarfile
-import zlib
 from pathlib import Path
 
 # The path has the folder of a script, not the root.
@@ -15,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
-from scripts.data.download import LARGEST_ARCHIVE, fetch_missing, refuse_faults
+from scripts.data.download import fetch_missing, refuse_faults, unpack
 from utils.command_line import Parser
 from utils.errors import UserError, run
-from utils.files import atomic_dir, unwritable_is_a_user_error
+from utils.files import remove, unwritable_is_a_user_error
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 # No size or hash of them is published: the shapes of all tensors are checked instead.
@@ -82,7 +80,7 @@ def get_parameters(configs: Path, size: str) -> list[str]:
     archive = configs / Path(url).name
     faults = fetch_missing({archive: url})
     if not faults:
-        unpack(archive, target, size)
+        place_parameters(archive, target, size)
     return faults
 
 
@@ -99,28 +97,22 @@ def check_vocabulary(vocab: Path, pieces: Path) -> None:
     print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
 
 
-def unpack(archive: Path, target: Path, size: str) -> None:
-    """Unpack the files beside `word_embedding` to a new folder, check them, and delete the archive.
+def place_parameters(archive: Path, target: Path, size: str) -> None:
+    """Unpack the folder of `word_embedding`, check it, and delete the archive.
 
     Raises:
         UserError: it is not an archive, or it has something else.
     """
-    print(f"{size}: unpacking {archive}", flush=True)
+    folder = archive.with_name(f"{archive.name}.unpacked")
+    unpack(archive, folder)
     try:
-        with unwritable_is_a_user_error(target), atomic_dir(target) as folder, tarfile.open(archive) as tar:
-            members = [member for member in tar if member.isfile()]
-            if sum(member.size for member in members) > LARGEST_ARCHIVE:
-                raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M")
-            path_of = {member: Path(member.name) for member in members}  # the path in the archive
-            folders_of_weights = {path.parent for path in path_of.values() if path.name == "word_embedding"}
-            for member, path in path_of.items():
-                if path.parent in folders_of_weights:
-                    # Only the last part of the path is used, so nothing is written outside of the folder.
-                    with tar.extractfile(member) as content, open(folder / path.name, "wb") as file:
-                        shutil.copyfileobj(content, file, 1 << 20)
-            check_parameters(folder, size)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
+        weights = next(folder.rglob("word_embedding"), folder / "word_embedding").parent
+        check_parameters(weights, size)
+        with unwritable_is_a_user_error(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(weights, target)
+    finally:
+        remove(folder)
     archive.unlink()
     print(f"{size}: {target}, {len(list(target.iterdir()))} files")
 

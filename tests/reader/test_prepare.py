@@ -394,6 +394,7 @@ def test_bucc_the_splits_get_other_names(tmp_path, capsys):
     assert (tmp_path / "out/test/de-en.de").read_text() == "Eins.\nZwei drei.\n"
     assert (tmp_path / "out/test/de-en.de.ids").read_text() == "de-1\nde-2\n"
     assert (tmp_path / "out/test/de-en.gold.tsv").read_text() == "Eins.\tOne.\n"
+    assert (tmp_path / "out/test/de-en.gold.ids.tsv").read_text() == "de-1\ten-8\n"
     expected = {"sentences": 2, "English": 2, "pairs": 1}
     assert counts(capsys.readouterr().out, "test", "de") == expected
 
