@@ -181,7 +181,7 @@ def keep_total_batch(
     line = f"batch: {batch_size} x accumulation {accumulation} x processes {processes} = {total} in all"
     recipe_total = recipe_size * recipe_devices
     if total == recipe_total:
-        return tuple(script), f"{line} (the recipe is for {recipe_devices} devices)"
+        return tuple(script), f"{line} (the recipe is for {devices(recipe_devices)})"
     flags_for_total = ways_to_total(recipe_size, recipe_devices, batch_size, processes)
     return tuple(script), f"warning: {line}, but {recipe_total} in the recipe, as with {flags_for_total}"
 
@@ -202,11 +202,16 @@ def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, proces
 def idle_gpus(script: Sequence[str], recipe_devices: int, gpus: int) -> str:
     """A line for the log: why a recipe leaves GPUs idle, and the flags that use all with the same batch."""
     recipe_size = batch_sizes(script)[0]
-    reason = f"{recipe_devices} of {gpus} GPUs, because the recipe is for {recipe_devices} devices"
+    reason = f"{recipe_devices} of {gpus} GPUs, because the recipe is for {devices(recipe_devices)}"
     per_gpu, remainder = divmod(recipe_size * recipe_devices, gpus)
     if remainder:  # no batch size of all GPUs gives the same total
         return reason
     return f"{reason}; NPROC={gpus} and --batch_size {per_gpu} use all with the same total"
+
+
+def devices(count: int) -> str:
+    """A number of devices in words, such as "1 device"."""
+    return f"{count} device" if count == 1 else f"{count} devices"
 
 
 def batch_sizes(script: Sequence[str]) -> list[int]:

@@ -178,9 +178,9 @@ def parse_object(line: bytes) -> dict:
         # Half a character, such as the escape \ud83d alone, is JSON, but could not be written back.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise UserError(f'it is no JSON ({error}); a line is an object such as {{"text": "..."}}') from error
+        raise UserError(f'it is not JSON ({error}); a line is an object such as {{"text": "..."}}') from error
     if not isinstance(value, dict):
-        raise UserError('it is no object; a line is an object such as {"text": "..."}')
+        raise UserError('it is not an object; a line is one such as {"text": "..."}')
     return value
 
 

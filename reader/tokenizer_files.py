@@ -67,7 +67,9 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         id_text = id_text.strip()
         is_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
         if not is_number or int(id_text) >= _MAX_IDS:
-            raise UserError(f"{place}: '{id_text}' is no id below {_MAX_IDS:,} (token<TAB>id)")
+            raise UserError(
+                f"{place}: the id is '{id_text}', but must be from 0 to {_MAX_IDS - 1:,} (token<TAB>id)"
+            )
         id_ = int(id_text)
         if token in vocab or id_ in ids:
             raise UserError(f"{place}: the token '{token}' or its id {id_text} occurs twice")

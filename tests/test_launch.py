@@ -68,6 +68,7 @@ def test_a_recipe_that_leaves_gpus_idle_says_so(gpus, advice):
     """It advises a batch size for all GPUs, if one gives the recipe's total of 2 x 16."""
     line = launch.idle_gpus(["--batch_size", "16"], recipe_devices=2, gpus=gpus)
     assert line == f"2 of {gpus} GPUs, because the recipe is for 2 devices{advice}"
+    assert "for 1 device;" in launch.idle_gpus(["--batch_size", "16"], recipe_devices=1, gpus=4)
     if advice:  # as advised
         flags = ["--batch_size", "16", "--batch_size", "8"]
         _, line = launch.keep_total_batch(flags, recipe_devices=2, processes=4)

@@ -153,15 +153,28 @@ def read_flags(
 
 
 def nearest_key(name: str, keys: Iterable[str]) -> str | None:
-    """The known key that is most like an unknown one, as a whole or in its last part."""
-    similar_keys = difflib.get_close_matches(name, keys, n=1)
-    if similar_keys:
-        return similar_keys[0]
-    key_of_last_part = {key.rpartition(".")[2]: key for key in keys}  # "peak_lr" -> "optimizer.peak_lr"
-    similar_parts = difflib.get_close_matches(name.rpartition(".")[2], key_of_last_part, n=1)
-    if similar_parts:
-        return key_of_last_part[similar_parts[0]]
-    return None
+    """The known key that is most like an unknown one; None if none is like it."""
+    score_of = {key: _similarity(name, key) for key in keys}
+    nearest = max(score_of, key=score_of.__getitem__)
+    return nearest if score_of[nearest] > 0 else None
+
+
+def _similarity(name: str, key: str) -> float:
+    """How much an unknown key is like a known one, first by their last parts; 0: not at all."""
+    section, _, part = name.rpartition(".")
+    key_section, _, key_part = key.rpartition(".")
+    if part == key_part:
+        return 5
+    is_shorter = f"_{key_part}".endswith(f"_{part}")  # "rate" for "learning_rate"
+    is_longer = f"_{part}".endswith(f"_{key_part}")  # "max_steps" for "steps"
+    are_initials = part == "".join(word[:1] for word in key_part.split("_"))  # "lr" for "learning_rate"
+    if is_shorter or is_longer or are_initials:
+        score = 2.0
+    else:
+        score = difflib.SequenceMatcher(None, part, key_part).ratio()
+    if score < 0.6:
+        return 0
+    return score + 2 * (section == key_section)
 
 
 def accept(option: Option, value: Any, place: str) -> Any:

@@ -428,7 +428,7 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
     flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.jsonl"}
     out = tmp_path / "out.jsonl"
     part = tmp_path / "out.jsonl.part"
-    with pytest.raises(UserError, match=r"in.jsonl, line 3: it is no JSON"):
+    with pytest.raises(UserError, match=r"in.jsonl, line 3: it is not JSON"):
         ask([], output=out, **flags)
     assert not out.exists() and not part.exists()
     ask([], output=out, on_error="skip", **flags)
@@ -448,10 +448,10 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b'["a"]', "standard input, line 1: it is no object"),
+        (b'["a"]', "standard input, line 1: it is not an object"),
         (
             b'\n\n{"text": "\xff"}',
-            "standard input, line 3: it is no JSON ('utf-8' codec can't decode byte 0xff",
+            "standard input, line 3: it is not JSON ('utf-8' codec can't decode byte 0xff",
         ),
         (b'{"text": 3}', "standard input, line 1: 'text' is 3, but must be a text"),
         (b'{"sentence": "a"}', "standard input, line 1: there is no 'text_a' in it; it has sentence"),

@@ -107,11 +107,9 @@ def test_files_that_cannot_be_read(tmp_path):
         read_classification(tmp_path / "none.tsv", LABELS)
 
 
-@pytest.mark.parametrize(
-    "label, message", [("neutral", "is no id below 3"), ("3", "is no id below 3"), ("-1", "no id")]
-)
-def test_labels_without_a_map(write, label, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("label", ["neutral", "3", "-1"])
+def test_labels_without_a_map(write, label):
+    with pytest.raises(UserError, match=rf"line 2: the label is '{label}', but .* 0 to 2 \(--num_labels 3\)"):
         read_classification(write(f"text_a\tlabel\na\t{label}\n"), num_labels=3)
 
 

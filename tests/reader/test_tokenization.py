@@ -220,7 +220,7 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     "content, message",
     [
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", r"vocab.txt: no \[MASK\] among its 5 tokens"),
-        (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: 'x1' is no id"),
+        (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: the id is 'x1'"),
         (b"[CLS]\t0\n[PAD]\t0\n", r"vocab.txt, line 2: the token '\[PAD\]' or its id 0 occurs twice"),
         (b"[CLS]\n[CLS]\n", r"vocab.txt, line 2: the token '\[CLS\]' or its id 1 occurs"),
         (b"[CLS]\nab\xff\n", r"vocab.txt, line 2: not UTF-8 \(byte 3 of the line\)"),
