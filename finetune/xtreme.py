@@ -182,7 +182,7 @@ def predicted_classes(path: Path, gold: Path) -> tuple[list[str], list[str]]:
         # A row has a qid (not in every file), the id of the label, and a probability for each label.
         before_probabilities = cells[: -len(names)]
         id_ = before_probabilities[-1] if before_probabilities else ""
-        if not id_.isdecimal() or int(id_) >= len(names):
+        if id_ not in map(str, range(len(names))):
             raise UserError(f"{path}: not the predictions of a model with {len(names)} labels")
         predicted.append(names[int(id_)])
     if len(predicted) != len(labels):
@@ -253,8 +253,9 @@ def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
         gold: the beginning of the names of the files that prepare.py wrote, data/bucc/test/de-en.
     """
     dev = path.parents[1] / "dev" / "mining.json"
-    threshold = read_json(dev).get("threshold")
-    if threshold is None:
+    facts = read_json(dev)
+    threshold = facts.get("threshold") if isinstance(facts, dict) else None
+    if not isinstance(threshold, int | float):
         raise UserError(f"{dev}: no threshold in it; mine dev with --gold {gold.name}.gold.tsv")
     source_ids = Sentences(f"{gold}.{language}.ids").texts()
     translation_ids = Sentences(f"{gold}.en.ids").texts()

@@ -155,7 +155,7 @@ def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: in
     if is_id and num_labels is not None:
         is_id = int(label) < num_labels
     if not is_id:
-        ids = "0, 1, 2, ..." if num_labels is None else f"0 to {num_labels - 1} (--num_labels {num_labels})"
+        ids = "0 or more" if num_labels is None else f"0 to {num_labels - 1} (--num_labels {num_labels})"
         raise UserError(
-            f"{place}: the label is '{label}', but without --label_map_config it must be one of {ids}"
+            f"{place}: the label is '{label}', but without --label_map_config it must be a number, {ids}"
         )

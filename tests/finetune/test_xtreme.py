@@ -346,11 +346,18 @@ CASES = [
     ("xnli=runs/tatoeba", {}, "runs/tatoeba: no predictions of xnli there; run with --do_test true"),
     ("xnli=runs/xnli", {"runs/xnli/test.ar.tsv.4.200": "0\n"}, "are all predictions of xnli in ar; keep"),
     ("xnli=runs/xnli", {XNLI: "7\t1\t0\t0\n"}, "not the predictions of a model with 3 labels"),
+    ("xnli=runs/xnli", {XNLI: "9" * 5000 + "\t0\t0\t0\n"}, "not the predictions of a model with 3"),
     ("xnli=runs/xnli", {XNLI: "1\t0\t1\t0\n"}, "1 predictions that do not belong to the 9 rows of"),
     ("panx=runs/panx", {"runs/panx/test.ar.tsv.3.120": "a O\n\n"}, "that do not belong to the 5 rows of"),
     ("mlqa=runs/mlqa", {MLQA: "{}"}, "no answer to the question q0 of"),
     ("mlqa=runs/mlqa", {MLQA: "[]"}, "not a JSON object with an answer for each question id"),
     ("bucc2018=runs/bucc", {"runs/bucc/de/dev/mining.json": "{}"}, "no threshold in it; mine dev with"),
+    ("bucc2018=runs/bucc", {"runs/bucc/de/dev/mining.json": "[]"}, "mining.json: no threshold in it"),
+    (
+        "bucc2018=runs/bucc",
+        {"runs/bucc/de/dev/mining.json": '{"threshold": "1"}'},
+        "json: no threshold in it",
+    ),
     ("bucc2018=runs/bucc", {"runs/bucc/de/test/scores.tsv": "1\t1\t99\n"}, "not of mine_pairs.py with"),
 ]
 
