@@ -9,12 +9,13 @@ python convert.py sentencepiece.bpe.model vocabulary --to fluid
 python convert.py configs/base for-en-de --keep_pieces_of en.txt,de.txt
 """
 
+from utils.environment import run
+
 import argparse
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.environment import run
 from utils.command_line import Parser
 from utils.errors import UserError, pipe_may_close
 from utils.tables import in_columns

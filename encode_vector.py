@@ -5,13 +5,14 @@ python encode_vector.py --data_set sentences.txt --data_format text --vectors me
 python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what export.py wrote
 """
 
+from utils.environment import run
+
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from utils.environment import run
 from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.options import PositiveInt, not_an_option

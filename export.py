@@ -5,13 +5,14 @@ python export.py --model checkpoints/best --output exported --int8 true --check_
 python export.py --model checkpoints/best --output exported --task encoding --layer middle
 """
 
+from utils.environment import run
+
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.environment import run
 from model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
 from utils.command_line import load_config
 from utils.errors import UserError

@@ -9,6 +9,8 @@ on the console, the others print into <split_log_path>/workers. With several mac
 workers-node<N>, so that the machines can share <split_log_path>.
 """
 
+from utils.environment import run
+
 import contextlib
 import math
 import os
@@ -25,7 +27,6 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
-from utils.environment import run
 from utils.command_line import log_no_effect, parse_args
 from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console

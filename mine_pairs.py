@@ -3,9 +3,10 @@
 python mine_pairs.py --source "de<=de.txt" --target "en<=en.txt" --model checkpoints/best --output mined
 """
 
+from utils.environment import run
+
 import sys
 
-from utils.environment import run
 from utils.command_line import load_config
 
 

@@ -5,6 +5,8 @@ python predict.py --task encode --model exported --engine onnx-int8 --input text
 python predict.py --serve --model checkpoints/best,pretrained
 """
 
+from utils.environment import run
+
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -12,7 +14,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from utils.environment import run
 from model.tasks import COMMAND_WORDS
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close

@@ -6,9 +6,10 @@ python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_t
 fleetrun --nproc_per_node 2 run_classifier.py ...
 """
 
+from utils.environment import run
+
 import sys
 
-from utils.environment import run
 from finetune.flags import FinetuneFlags
 from training.guard import StopSignal
 from utils.command_line import parse_args

@@ -4,10 +4,11 @@ python run_mrc.py --train_set ... --dev_set dev.%s.json,test.%s.json --do_test f
 fleetrun --nproc_per_node 2 run_mrc.py ...
 """
 
+from utils.environment import run
+
 import dataclasses
 import sys
 
-from utils.environment import run
 from finetune.flags import FinetuneFlags
 from training.guard import StopSignal
 from utils.command_line import parse_args

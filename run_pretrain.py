@@ -4,9 +4,10 @@ On several devices: `fleetrun run_pretrain.py --config ...`. The same command co
 docs/pretraining.md.
 """
 
+from utils.environment import run
+
 import sys
 
-from utils.environment import run
 from pretrain.config import PretrainConfig
 from training.guard import StopSignal
 from utils.command_line import load_config

@@ -4,9 +4,10 @@ python run_retrieval.py --pairs data/tatoeba --init_pretraining_params checkpoin
 python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,2,3 ...
 """
 
+from utils.environment import run
+
 import sys
 
-from utils.environment import run
 from finetune.flags import RetrievalFlags
 from training.guard import StopSignal
 from utils.command_line import parse_args

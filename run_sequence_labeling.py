@@ -4,9 +4,10 @@ python run_sequence_labeling.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv
 fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
 """
 
+from utils.environment import run
+
 import sys
 
-from utils.environment import run
 from finetune.flags import FinetuneFlags
 from training.guard import StopSignal
 from utils.command_line import parse_args

@@ -20,8 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.environment import run
+
 from benchmarks.side_by_side import LATEST, OURS, PARITY, ROOT, Contender, compare, tell
-from utils.errors import UserError, run
+from utils.errors import UserError
 
 MODEL = "vocab/xnli15-32k.model"
 TEXT = "text.txt"

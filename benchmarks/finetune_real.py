@@ -18,6 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.environment import run
+
 from benchmarks.side_by_side import OURS, PARITY, Contender, compare, tell
 from benchmarks.training_steps import (
     HEAD_SIZE,
@@ -29,7 +31,7 @@ from benchmarks.training_steps import (
     transformers_contenders,
     wait_for_paddle,
 )
-from utils.errors import UserError, run
+from utils.errors import UserError
 
 # Ids in random sequences.
 CLS = 0

@@ -18,9 +18,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.environment import run
+
 from benchmarks.figures import FLOAT32, contenders_table
 from benchmarks.side_by_side import LATEST, PARITY, ROOT, VENV
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import atomic_file
 from utils.runtime import read_cpu, read_fields
 from utils.tables import in_markdown

@@ -15,6 +15,8 @@ the sum of the parts divided by the sum of the wholes; its error comes from the 
 So the score of ner is F1.
 """
 
+from utils.environment import run
+
 import argparse
 import json
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from training.records import read_records
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import atomic_file
 from utils.runtime import prepare
 

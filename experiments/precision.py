@@ -7,6 +7,8 @@ Two runs at a time have a core each. A run is finished when its folder has its r
 docs/results/precision.json and the picture to docs/images/precision.png, and prints the table.
 """
 
+from utils.environment import run
+
 import argparse
 import json
 import math
@@ -23,7 +25,7 @@ from pretrain.config import OBJECTIVES
 from scripts import demo
 from scripts.jobs import Job, as_line, carry_out_chains
 from training.records import read_records
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
 

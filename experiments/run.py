@@ -8,6 +8,8 @@ Two runs at a time have a core each. A model is finished when docs/results/<stud
 there; the same command continues a stopped study. Weights are kept in --output.
 """
 
+from utils.environment import run
+
 import argparse
 import os
 from pathlib import Path
@@ -17,7 +19,7 @@ from experiments.plan import StudyPlan, minutes
 from experiments.real_data import prepare_corpus, prepare_ner, prepare_xnli
 from experiments.study import Study
 from scripts.jobs import Job, carry_out_chains
-from utils.errors import UserError, run
+from utils.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,6 +6,8 @@
 It writes docs/results/<study>.md and docs/images/<study>.png. experiments/scores.py says what the errors are.
 """
 
+from utils.environment import run
+
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,7 @@ from experiments import charts
 from experiments.scores import Difference, Figures, Scores, contrast_of, difference_of, mean_perplexity
 from experiments.study import UNTRAINED, Study
 from experiments.three_ways import CENTRED_WAYS, PLAIN
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
 

@@ -6,6 +6,8 @@ Each task has the folder that its run wrote (docs/xtreme.md). Scores are those o
 al., 2020), against the files that scripts/data/prepare.py wrote.
 """
 
+from utils.environment import run
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,7 +23,7 @@ from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from reader.task_files import read_label_map
 from utils.command_line import Parser
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import as_json, atomic_file, read_json, write_json
 from utils.tables import in_columns
 

@@ -8,6 +8,8 @@ into units that depend only on the text. Each is written whole or not at all, so
 killed build. The corpus has the same bytes with any number of workers, on this machine or on a Ray cluster.
 """
 
+from utils.environment import run
+
 import shutil
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from utils.command_line import load_config
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.logging import logger, setup_console
 from utils.manifest import MANIFEST
 

@@ -6,6 +6,8 @@ Each row is a token: its position, the tokens it may attend to, its input, its l
 the model must predict there. Without --piece_model_path the tokens are the words between spaces.
 """
 
+from utils.environment import run
+
 import argparse
 from collections.abc import Sequence
 
@@ -13,7 +15,7 @@ from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.panels import Panel, as_text, draw_panels
 from reader.tokenization import Tokenizer
 from utils.command_line import Parser
-from utils.errors import UserError, run
+from utils.errors import UserError
 
 _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 

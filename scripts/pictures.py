@@ -6,6 +6,8 @@ The masks are those of `pretrain.attention_mask`, which training uses; the ratio
 docs/performance.json. The SVG files are the same on every machine.
 """
 
+from utils.environment import run
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,6 @@ import numpy as np
 
 from pretrain import attention_mask
 from utils.command_line import Parser
-from utils.errors import run
 from utils.files import atomic_file, read_json
 
 PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.json"

@@ -5,11 +5,13 @@ Usage: sh scripts/verify_weights.sh PATH      (an official params directory, or 
 Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such weights.
 """
 
+from utils.environment import run
+
 import sys
 
 import numpy as np
 
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.runtime import prepare
 
 BASE = {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}

@@ -153,6 +153,7 @@ FOREIGN_ATTRIBUTES = {
     "libc.malloc.argtypes",
     "libc.free.argtypes",  # ctypes
     "log.propagate",  # logging.Logger
+    "sys.excepthook",
     "model.max_seq_length",  # sentence_transformers.SentenceTransformer
 }
 

@@ -7,12 +7,12 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any, Generic, Self, TypeVar
 
 from utils.errors import UserError
+from utils.processes import never_received
 
 T = TypeVar("T")
 
@@ -48,7 +48,8 @@ class prefetch(Generic[T]):
         self._process = context.Process(
             target=_work, args=(sender, make_iterator), name="reader", daemon=True
         )
-        with _signals_blocked():
+        # The parent decides when the worker ends: it may want a few more items before it saves and exits.
+        with never_received((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
         self._items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
@@ -105,21 +106,6 @@ class prefetch(Generic[T]):
 
     def __exit__(self, *_) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """A process that is started in this context never receives SIGINT, SIGTERM and SIGHUP.
-
-    Terminals and launchers send them to the whole process group. The parent decides when the worker ends: it
-    may want a few more items before it saves and exits.
-    """
-    resource_tracker.ensure_running()  # it would unblock the signals if it started with the worker
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:

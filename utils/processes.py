@@ -3,8 +3,9 @@
 import ctypes
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
@@ -30,6 +31,20 @@ def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) ->
     finally:
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
+
+
+@contextmanager
+def never_received(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """A process that is spawned in this context never receives the signals, from its first moment on.
+
+    Terminals and launchers send them to the whole process group.
+    """
+    resource_tracker.ensure_running()  # it would unblock the signals if it started with the process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent(signal_number: int) -> None:

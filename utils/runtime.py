@@ -177,28 +177,35 @@ def _keep_freed_memory(memory: int) -> str:
 def _import_paddle() -> None:
     """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own."""
     printed = io.StringIO()  # what the import writes to stderr
-    handler = signal.getsignal(signal.SIGTERM)
+    term_handler = signal.getsignal(signal.SIGTERM)
+    interrupt_handler = signal.getsignal(signal.SIGINT)
+    interrupts: list[int] = []  # the signals that came during the import
     in_main_thread = threading.current_thread() is threading.main_thread()
-    # None: the handler was not set from Python. Only the main thread may set one.
-    can_put_back = handler is not None and in_main_thread
-    deferred = set()
+    # None: a handler that was not set from Python. Only the main thread may set one.
+    can_put_back = in_main_thread and term_handler is not None
+    may_interrupt = in_main_thread and callable(interrupt_handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     if can_put_back:  # a SIGTERM that comes meanwhile waits for our handler
-        deferred.add(signal.SIGTERM)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Paddle would turn the KeyboardInterrupt into an ImportError.
-        deferred.add(signal.SIGINT)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, deferred)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if may_interrupt:
+        # Paddle would turn a KeyboardInterrupt into an ImportError. A mask is not enough here: the signal
+        # would reach one of numpy's threads, and Python would raise in this one.
+        signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
         with contextlib.redirect_stderr(printed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")
             import paddle  # noqa: F401
     finally:
         if can_put_back:
-            signal.signal(signal.SIGTERM, handler)
+            signal.signal(signal.SIGTERM, term_handler)
+        if may_interrupt:
+            signal.signal(signal.SIGINT, interrupt_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for line in printed.getvalue().splitlines():
             if not line.startswith(_ABOUT_OPENBLAS):
                 print(line, file=sys.stderr)
+    for number in interrupts:
+        interrupt_handler(number, None)
 
 
 def has_gpu() -> bool:

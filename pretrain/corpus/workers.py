@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from utils.errors import UserError
+from utils.processes import never_received
 
 Result = TypeVar("Result")
 
@@ -49,7 +50,8 @@ class LocalWorkers:
     def submit(self, function: Callable[..., Result], *task: Any) -> Future:
         """Start a task; without a pool, complete it."""
         if self.pool is not None:
-            return self.pool.submit(function, *task)
+            with never_received((signal.SIGINT,)):  # the parent decides when a worker ends
+                return self.pool.submit(function, *task)
         future = Future()
         future.set_result(function(*task))
         return future
@@ -151,11 +153,7 @@ class RayWorkers(LocalWorkers):
 
 
 def _follow_parent() -> None:
-    """Let a worker live as long as its parent.
-
-    Only the parent handles Ctrl-C, which reaches the whole group. If the parent is killed, the worker ends.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let a worker end with its parent, even if that is killed."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

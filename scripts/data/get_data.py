@@ -12,11 +12,13 @@ from typing import NamedTuple
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from utils.environment import run
+
 from reader.bitext import TATOEBA, read_bitexts
 from scripts.data import bucc, prepare
 from scripts.data.download import fetch_missing, refuse_faults, unpack
 from utils.command_line import Parser
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import remove
 
 FACEBOOK = "https://dl.fbaipublicfiles.com"

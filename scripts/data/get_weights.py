@@ -11,11 +11,13 @@ from pathlib import Path
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from utils.environment import run
+
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data.download import fetch_missing, refuse_faults, unpack
 from utils.command_line import Parser
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import remove, unwritable_is_a_user_error
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).

@@ -17,6 +17,8 @@ from typing import NamedTuple
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from utils.environment import run
+
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from reader.task_files import write_places
@@ -25,7 +27,7 @@ from scripts.data.own import prepare_own
 from scripts.data.sources import files_in
 from scripts.data.treebank import PARTS_OF_SPEECH, read_sentences
 from utils.command_line import Parser
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import as_json, atomic_file, read_bytes, read_json
 from utils.logging import setup_console
 from utils.tables import in_columns

@@ -331,7 +331,7 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
     with pytest.raises(UserError, match=r"unfinished build .*options.held_out: 0 -> 5"):
         build(tmp_path / "corpus", pieces, **inputs, held_out=5)
     os.utime(inputs["mono"]["fr"])
-    with pytest.raises(UserError, match=r"unfinished build .*modified"):
+    with pytest.raises(UserError, match=rf"unfinished build .*\({inputs['mono']['fr']}: written since\)"):
         build(tmp_path / "corpus", pieces, **inputs)
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "find_duplicates", lambda _: os.utime(inputs["mono"]["fr"]))
@@ -409,6 +409,13 @@ def test_a_dead_worker():
     tasks = [(1,)]  # the argument of os._exit: the worker ends at once
     with LocalWorkers(2) as workers, pytest.raises(UserError, match="a worker process died"):
         list(workers.run(os._exit, tasks))
+
+
+def test_a_worker_never_receives_ctrl_c():
+    """It is blocked when the worker starts, so that its imports are not interrupted either."""
+    with LocalWorkers(2) as workers:
+        blocked = workers.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT in blocked and signal.SIGTERM not in blocked
 
 
 def test_command_line(tmp_path, pieces):

@@ -260,10 +260,11 @@ except KeyboardInterrupt:
     raise ImportError("initialization failed")
 """
 WITHOUT_STOP_SIGNAL = """
-import sys
+import sys, threading, time
 from utils.errors import run
 from utils.runtime import prepare
 sys.path.insert(0, sys.argv[1])
+threading.Thread(target=time.sleep, args=[2], daemon=True).start()  # as numpy has some
 run(lambda: prepare(quiet=True))
 """
 

@@ -1,6 +1,8 @@
 """A user's mistake is one line, whatever it quotes."""
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -57,3 +59,31 @@ def test_a_command_outside_the_environment_is_one_line(command):
     assert (process.returncode, process.stdout) == (2, "")
     (error,) = process.stderr.splitlines()
     assert " has no numpy, " in error and "run sh scripts/setup.sh once" in error
+
+
+# Stands for a package whose library in C makes another exception of Ctrl-C, as numpy's does.
+INTERRUPTED = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+except KeyboardInterrupt:
+    pass
+raise ImportError("initialization failed")
+"""
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "-m pretrain.build_corpus"])
+def test_ctrl_c_during_the_imports_is_one_line(tmp_path, command):
+    (tmp_path / "yaml.py").write_text(INTERRUPTED)
+    arguments = command.split() if command.startswith("-m") else [f"{command}.py"]
+    process = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=clean_environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored here
+    )
+    assert (process.returncode, process.stderr) == (130, "interrupted\n")
