@@ -1,9 +1,12 @@
 """The losses of sentence pairs are those worked out with loops; which sentences are no negatives."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import pytest
 
+from finetune import retrieval
 from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from finetune.sentence_pairs import negatives
 
@@ -133,3 +136,32 @@ def test_the_teacher_is_learned_by_both_sides():
     errors = [(sources - teacher) ** 2, (candidates[:6] - teacher) ** 2]  # of sources and translations
     loss, _ = teacher_mse(*map(paddle.to_tensor, (sources, candidates, negative, teacher)))
     assert loss.item() == pytest.approx(6 * np.mean(errors), abs=1e-9)  # the mean of a pair, summed over 6
+
+
+def test_the_engine_sums_what_the_processes_compute(monkeypatch):
+    """Of two processes with two pairs each, the first has half the value, and the gradient of its vectors."""
+    sources, translations = vectors(4)
+    negative = paddle.to_tensor(~np.eye(4, dtype=bool))
+    flags = SimpleNamespace(loss="softmax", scale=SCALE, both_directions=True)
+    task = SimpleNamespace(flags=flags, layer=1)
+    task._total = lambda *arguments: retrieval.Retrieval._total(task, *arguments)
+
+    def gradient_and_loss(pairs: slice, of_others: list[np.ndarray]):
+        """Of one process with these pairs."""
+        own = np.concatenate([sources[pairs], translations[pairs]])
+        parameter = paddle.to_tensor(own, stop_gradient=False)
+        monkeypatch.setattr(retrieval, "sentence_vectors", lambda *_: parameter)
+        monkeypatch.setattr(retrieval.distributed, "world_size", lambda: 1 + len(of_others))
+        monkeypatch.setattr(
+            retrieval.distributed, "gather", lambda part: [part, *((array, 2) for array in of_others)]
+        )
+        order = paddle.arange(len(own))
+        batch = retrieval.PairBatch([None], order, negative, len(own) // 2, teacher=None)
+        loss, _ = retrieval.Retrieval.loss(task, None, batch)
+        loss.backward()
+        return parameter.grad.numpy(), loss.item()
+
+    expected, whole_loss = gradient_and_loss(slice(0, 4), [])  # sources 0 to 3, then translations 0 to 3
+    gradient, loss = gradient_and_loss(slice(0, 2), [np.concatenate([sources[2:], translations[2:]])])
+    assert loss == pytest.approx(whole_loss / 2)
+    np.testing.assert_allclose(gradient, expected[[0, 1, 4, 5]], rtol=1e-9)

@@ -10,9 +10,9 @@ import pytest
 
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary
-from pretrain.reader import StepBatches, StepReader, TrainingText, cut_by_tokens, total_steps
+from pretrain.reader import StepBatches, StepReader, TrainingText, cut_by_tokens, fit_to_corpus, total_steps
 from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, examples_of_step, shares
-from pretrain.task import learning_rate
+from pretrain.task import learning_rate, make_generator
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import files_of
@@ -344,6 +344,22 @@ def test_a_batch_too_small_for_an_objective(source):
     source.steps(optimizer__batch_size=2)  # four objectives of equal shares take turns
     with pytest.raises(UserError, match=r"batch_size 4 is too small: tlm"):
         source.steps(optimizer__batch_size=4, objectives__monolingual_share=0.9)
+    # BTMLM begins after a part of the run.
+    with pytest.raises(UserError, match=r"batch_size 8 is too small: btmlm"):
+        source.steps(optimizer__batch_size=8, objectives__shares={"mmlm": 48, "btmlm": 2, "camlm": 50})
+
+
+def test_the_languages_of_a_run_decide_its_objectives(source):
+    """The corpus has pairs of English, but none of English with itself."""
+    config = source.config(objectives__fit_corpus=True, data__languages=["en"])
+    assert fit_to_corpus(config, source.corpus).objectives.active == ["mmlm"]
+
+
+@pytest.mark.parametrize("choice, temperature", [("argmax", 0.0), ("sample", 0.5)])
+def test_pseudo_tokens_are_sampled_only_if_asked(source, choice, temperature):
+    config = source.config(objectives__pseudo_choice=choice, objectives__temperature=0.5)
+    generator = make_generator(config.objectives, source.text(config))
+    assert generator.temperature == temperature
 
 
 @pytest.mark.parametrize(

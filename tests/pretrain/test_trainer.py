@@ -103,6 +103,12 @@ def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
     assert engine.steps == 1
 
 
+def test_the_last_step_is_logged(pretrain):
+    """It does not end an interval of three steps."""
+    out = pretrain(optimizer__steps=4, run__eval_sequences=0)
+    assert [record["step"] for record in records(out)] == [3, 4]
+
+
 def test_options_that_change_nothing_but_memory(pretrain):
     """Recomputing activations, and micro-batches of another size, in float64 without dropout."""
     options = {

@@ -236,6 +236,9 @@ def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     step = engine.step(micro_batches_of(1, 2), lambda part: (usual_loss(part)[0] + math.inf, {}))
     assert not step.skipped and math.isinf(step.loss)
     assert (weights(engine)["even.weight"] != before["even.weight"]).any()
+    # A smaller scale does not mend a loss that is not finite itself, so that counts.
+    step = engine.step(micro_batches_of(2, 2), lambda part: (usual_loss(part)[0] * math.nan, {}))
+    assert step.skipped and engine.bad_in_a_row == 1
 
 
 def test_the_scaler_is_part_of_the_state(fp16, tmp_path):

@@ -155,7 +155,8 @@ def test_norm_and_clipping():
     tensors = [paddle.randn(shape, "float64") for shape in ([3], [2, 5], [7], [4, 4])]
     squares = [float((tensor**2).sum()) for tensor in tensors]
     assert gradients.squared_norm(tensors).item() == pytest.approx(sum(squares), rel=1e-14)
-    assert gradients.squared_norm(tensors[1:2]).item() == pytest.approx(squares[1], rel=1e-14)
+    for tensor, square in zip(tensors, squares, strict=True):  # also a single vector
+        assert gradients.squared_norm([tensor]).item() == pytest.approx(square, rel=1e-14)
     assert gradients.squared_norm([]).item() == 0.0
     copies = [tensor.numpy().copy() for tensor in tensors]
     gradients.divide_(tensors, 2.5)
