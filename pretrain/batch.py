@@ -100,14 +100,12 @@ class Batch(Packed):
     Attributes:
         targets: indices into N of the tokens to predict, int64 [M], ascending.
         target_ids: int64 [M].
-        target_languages: int64 [M].
         target_objectives: int64 [M], places in `OBJECTIVES`.
         stage1: BTMLM's first pass; until it has run, the slots hold [MASK]. None without BTMLM sequences.
     """
 
     targets: np.ndarray
     target_ids: np.ndarray
-    target_languages: np.ndarray
     target_objectives: np.ndarray
     stage1: Stage1 | None = None
 
@@ -139,7 +137,6 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
         **vars(packed),  # the fields of `Packed`
         targets=targets[order],
         target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],
-        target_languages=_concatenate([sequence.target_languages for sequence in sequences])[order],
         target_objectives=np.repeat(objectives, target_counts)[order],
         stage1=_stage1(stage1_sequences, first_tokens) if stage1_sequences else None,
     )

@@ -30,7 +30,6 @@ def test_mmlm_layout():
     assert split(batch, restored(batch)) == [[CLS, 11, 12, 13, SEP], [CLS, 21, 22, 23, 24, SEP]]
     assert split(batch, batch.position_ids) == [[2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]]
     assert batch.lengths.tolist() == batch.context_lengths.tolist() == [5, 6]
-    assert batch.target_languages.tolist() == [1, 2]
     assert batch.masked_counts.tolist() == [2, 0, 0, 0]  # of mmlm, tlm, camlm, btmlm
     assert batch.tokens == 11
     assert batch.input_ids.dtype == batch.targets.dtype == np.int64
@@ -42,7 +41,8 @@ def test_pair_layout():
     expected = [CLS, 11, 12, 13, SEP, SEP, 21, 22, 23, 24, SEP]
     assert restored(tlm).tolist() == expected
     assert tlm.position_ids.tolist() == list(range(2, 13))
-    assert tlm.target_languages.tolist() == [0, 2]  # one of three, one of four: masks on both sides
+    # One of three, one of four: masks on both sides.
+    assert [target_id // 10 for target_id in tlm.target_ids.tolist()] == [1, 2]
     camlm = objectives().batch("camlm", [PAIR], rngs(1))
     # [CLS], two tokens, [SEP] and the target's mask; [SEP], three tokens, [SEP] and the source's mask.
     assert camlm.lengths.tolist() == [5, 6] and camlm.context_lengths.tolist() == [4, 5]
@@ -51,7 +51,7 @@ def test_pair_layout():
     assert [position for position, _ in by_position] == list(range(2, 13))
     assert camlm.targets.tolist() == [4, 10]  # the last token of each sequence
     assert (camlm.input_ids[camlm.targets] == MASK).all()
-    assert camlm.target_languages.tolist() == [2, 0]
+    assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert camlm.masked_counts.tolist() == [0, 0, 2, 0]
 
 
@@ -93,9 +93,10 @@ def test_language_embedding(choice):
         expected = {"masks": is_mask, "none": np.zeros_like(is_mask), "all": np.ones_like(is_mask)}
         assert np.array_equal(language_ids[part] >= 0, expected[choice]), part
 
-    of_targets = batch.language_ids[batch.targets]
-    has_language = of_targets >= 0
-    assert np.array_equal(of_targets[has_language], batch.target_languages[has_language])
+    has_language = batch.language_ids[batch.targets] >= 0
+    (sequence,) = objectives(language_embedding=choice).mask("tlm", PAIR, rngs(1)[0]).sequences
+    of_targets = sequence.language_ids[sequence.targets]
+    assert np.array_equal(of_targets[of_targets >= 0], sequence.target_languages[of_targets >= 0])
     if choice == "masks":
         # Those targets that are [MASK]: all of CAMLM, and on average 80 % of the other objectives.
         assert 0.6 < has_language.mean() < 1
