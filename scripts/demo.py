@@ -5,6 +5,8 @@ from random weights, one from pre-training on monolingual text (MMLM), and one f
 recommended mix (MMLM, BTMLM and CAMLM) on the same number of tokens. docs/demo.md says more.
 """
 
+from utils.environment import run
+
 import json
 import shlex
 import shutil
@@ -19,7 +21,7 @@ from scripts.sample.scenes import CODES
 from scripts.sample.write import write_sample
 from utils.command_line import Parser
 from utils.config import read_yaml
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.logging import setup_console
 from utils.tables import in_columns
@@ -30,6 +32,8 @@ SAMPLE = OUTPUT / "sample"
 CORPUS = OUTPUT / "corpus"
 LOGS = OUTPUT / "logs"
 SHAPE = OUTPUT / "ernie_config.json"  # of the encoders
+SEED = OUTPUT / "seed.json"  # of the demo, to go on with
+PICTURE = OUTPUT / "demo.png"  # which a finished demo has
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 # Start -> flags of its pre-training. CONFIG has the mix of objectives that docs/pretraining.md recommends.
 PRE_TRAINING = {"mmlm": {"objectives.shares": '{"mmlm": 100}'}, "camlm": {}}
@@ -70,11 +74,11 @@ Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the sample set, the weights and the order")
-    parser.add_argument("--overwrite", action="store_true", help="delete what an earlier demo left")
+    parser.add_argument("--overwrite", action="store_true", help="delete an earlier demo, and begin again")
     flags = parser.parse_args()
     seed = flags.seed
     started = time.monotonic()
-    make_room(flags.overwrite)
+    make_room(seed, flags.overwrite)
 
     print("\ndemo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
     setup_console()
@@ -84,24 +88,31 @@ def main() -> None:
     show(time.monotonic() - started)
 
 
-def make_room(overwrite: bool) -> None:
-    """Make the folder of the demo.
+def make_room(seed: int, overwrite: bool) -> None:
+    """Make the folder of the demo, or go on with a demo that was broken off.
 
     Raises:
-        UserError: there is an earlier demo, and it is not to be deleted.
+        UserError: there is a finished demo, or one of another seed, and it is not to be deleted.
     """
-    if OUTPUT.exists() and not overwrite:
+    if overwrite:
+        shutil.rmtree(OUTPUT, ignore_errors=True)
+    if OUTPUT.exists() and (PICTURE.exists() or not SEED.exists()):
         raise UserError(
             f"{OUTPUT} holds an earlier demo: sh scripts/demo.sh --overwrite deletes it and begins again; "
             "rename the folder to keep it"
         )
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    LOGS.mkdir(parents=True)
+    if SEED.exists() and read_json(SEED) != seed:
+        raise UserError(
+            f"{OUTPUT} holds an unfinished demo: --seed {read_json(SEED)} goes on with it, --overwrite "
+            "deletes it"
+        )
+    write_json(SEED, seed)
+    LOGS.mkdir(parents=True, exist_ok=True)
 
 
-def job(name: str, program: str, flags: Mapping[str, object]) -> Job:
+def job(name: str, program: str, flags: Mapping[str, object], result: Path) -> Job:
     """A job whose complete output goes to LOGS."""
-    return Job(name, [program, *as_line(flags)], output=LOGS / f"{name.replace(' ', '-')}.log")
+    return Job(name, [program, *as_line(flags)], result, output=LOGS / f"{name.replace(' ', '-')}.log")
 
 
 def vocabulary() -> dict[str, object]:
@@ -111,7 +122,8 @@ def vocabulary() -> dict[str, object]:
 
 def make_sample(seed: int) -> None:
     """Make the sample set with its vocabulary, a corpus of it, and the shape of the encoders."""
-    write_sample(SAMPLE, seed, **SAMPLE_SET)
+    if not SAMPLE.exists():
+        write_sample(SAMPLE, seed, **SAMPLE_SET)
     command = ["-m", "pretrain.build_corpus"]
     command += as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
     for code in CODES:
@@ -132,8 +144,9 @@ def jobs_of(start: str, seed: int) -> list[Job]:
     model = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
     if start in PRE_TRAINING:
         flags = {"config": CONFIG, "run.output": OUTPUT / start, "run.seed": seed} | PRE_TRAINING[start]
-        chain.append(job(f"{start} pre-training", "run_pretrain.py", flags))
-        model["init_pretraining_params"] = OUTPUT / start / "encoder"
+        encoder = OUTPUT / start / "encoder"  # which pre-training writes last
+        chain.append(job(f"{start} pre-training", "run_pretrain.py", flags, encoder / "config.json"))
+        model["init_pretraining_params"] = encoder
     inference = SAMPLE / "xnli"
     data = {
         "train_set": inference / "train/train.en.tsv",
@@ -142,7 +155,10 @@ def jobs_of(start: str, seed: int) -> list[Job]:
         "lang_map_config": inference / "lang_map.json",
         "checkpoints": OUTPUT / f"{start}-nli",
     }
-    chain.append(job(f"{start} fine-tuning", "run_classifier.py", FINE_TUNING | data | model))
+    flags = FINE_TUNING | data | model
+    chain.append(
+        job(f"{start} fine-tuning", "run_classifier.py", flags, data["checkpoints"] / "results.json")
+    )
     search = {
         "pairs": SAMPLE / "retrieval",
         "layer": "sweep",
@@ -150,7 +166,8 @@ def jobs_of(start: str, seed: int) -> list[Job]:
         "max_seq_len": 64,
         "checkpoints": OUTPUT / f"{start}-retrieval",
     }
-    chain.append(job(f"{start} search", "run_retrieval.py", search | model))
+    scores = search["checkpoints"] / "sweep.json"
+    chain.append(job(f"{start} search", "run_retrieval.py", search | model, scores))
     return chain
 
 
@@ -174,8 +191,8 @@ def show(seconds: float) -> None:
     print(f"\ntranslations found, per cent\n{table(searches['retrieval'])}")
     print(f"\ntranslations found with centred vectors, per cent\n{table(searches['retrieval_centred'])}")
     print(f"\nthe same, by margin\n{table(searches['retrieval_centred_margin'])}")
-    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], OUTPUT / "demo.png")
-    print(f"\npicture: {OUTPUT / 'demo.png'}")
+    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], PICTURE)
+    print(f"\npicture: {PICTURE}")
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{serving_command()}")
     result: dict[str, object] = {}
     for measure, rows in {"zero_shot": zero_shot, **searches}.items():

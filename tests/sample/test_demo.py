@@ -27,6 +27,8 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "CORPUS", output / "corpus")
     monkeypatch.setattr(demo, "LOGS", output / "logs")
     monkeypatch.setattr(demo, "SHAPE", output / "ernie_config.json")
+    monkeypatch.setattr(demo, "SEED", output / "seed.json")
+    monkeypatch.setattr(demo, "PICTURE", output / "demo.png")
     config = yaml.safe_load((ROOT / demo.CONFIG).read_text())
     config["data"]["corpus"] = str(demo.CORPUS)
     config["optimizer"] |= {"tokens": 2000, "batch_size": 16, "warmup_steps": 1}
@@ -88,9 +90,49 @@ def test_an_earlier_demo_is_not_deleted_unasked(tiny, capsys):
     model = tiny / "camlm" / "encoder" / "model.safetensors"
     model.parent.mkdir(parents=True)
     model.touch()
+    demo.SEED.write_text("2")
+    demo.PICTURE.touch()
     line = one_error(demo.main, capsys)
     assert f"{tiny} holds an earlier demo: sh scripts/demo.sh --overwrite deletes it" in line
     assert model.exists()
+
+
+def test_the_same_command_goes_on_with_a_demo_that_was_broken_off(tiny, monkeypatch, capsys):
+    """Only the jobs without a result are done again. Another seed is refused."""
+    done = []
+    sample_made = []
+
+    def carry_out(chains, at_once):
+        for chain in chains:
+            for job in chain:
+                if not job.finished():
+                    done.append(job.name)
+                    if job.name == "mmlm pre-training" and done.count(job.name) == 1:
+                        raise KeyboardInterrupt
+                    if job.result:
+                        job.result.parent.mkdir(parents=True, exist_ok=True)
+                        job.result.touch()
+
+    def write_sample(folder, seed, **_):
+        sample_made.append(seed)
+        folder.mkdir()
+        (folder / "vocab.txt").touch()
+
+    monkeypatch.setattr(demo, "carry_out_chains", carry_out)
+    monkeypatch.setattr(demo, "write_sample", write_sample)
+    monkeypatch.setattr(demo, "show", lambda seconds: demo.PICTURE.touch())
+    with pytest.raises(KeyboardInterrupt):
+        demo.main()
+    monkeypatch.setattr(sys, "argv", ["demo", "--seed", "3"])
+    assert f"{tiny} holds an unfinished demo: --seed 2 " in one_error(demo.main, capsys)
+    monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2"])
+    demo.main()
+    assert sample_made == [2]
+    starts = ["camlm", "mmlm", "scratch"]
+    jobs = [f"{start} {part}" for start in starts for part in ("pre-training", "fine-tuning", "search")]
+    jobs.remove("scratch pre-training")
+    assert sorted(done) == sorted([*jobs, "mmlm pre-training", "corpus", "corpus"])
+    assert "holds an earlier demo" in one_error(demo.main, capsys)
 
 
 def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
