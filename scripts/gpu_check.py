@@ -5,14 +5,18 @@ what to do. The last line is JSON. The exit code is 1 if a check failed. --quick
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.environment import run
+
 from utils.runtime import prepare
 
 if __name__ == "__main__":
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's warnings are about its own code
     prepare(quiet=True)
 
 import paddle
@@ -56,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

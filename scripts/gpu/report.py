@@ -70,7 +70,7 @@ def run_checks(quick: bool, checks: Mapping[str, Check], needed: Sequence[str] =
         began = time.perf_counter()
         result, message = _outcome(check, quick)
         seconds = round(time.perf_counter() - began, 1)
-        print(f"{number} {name}: {result}: {message} ({seconds} s)", flush=True)
+        print(f"{number} of {len(checks)} {name}: {result}: {message} ({seconds} s)", flush=True)
         results.append({"check": name, "result": result, "message": message, "seconds": seconds})
         if result == "failed" and name in needed:
             break

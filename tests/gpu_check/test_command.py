@@ -13,7 +13,7 @@ NEEDS_A_GPU = ("device", "flash mask", "overflow", "step")
 @pytest.mark.slow
 def test_a_cpu_passes(tmp_path):
     process = run_script([ROOT / "scripts" / "gpu_check.py", "--quick"], tmp_path)
-    assert process.returncode == 0, process.stdout + process.stderr
+    assert (process.returncode, process.stderr) == (0, ""), process.stdout + process.stderr
     of_checks = results(process.stdout)
     for name, result in of_checks.items():
         assert result["result"] == ("skipped" if name in NEEDS_A_GPU else "ok"), name
@@ -53,7 +53,9 @@ def well(quick: bool) -> str:
 def test_a_failed_check_ends_with_1_and_the_others_run(capsys):
     checks = {"first": broken, "second": surprising, "third": well}
     assert run_checks(quick=True, checks=checks) == 1
-    first, second, third = results(capsys.readouterr().out).values()
+    printed = capsys.readouterr().out
+    assert printed.startswith("1 of 3 first: failed: ")
+    first, second, third = results(printed).values()
     assert first["message"] == "the card is on fire; fetch water"
     assert second["result"] == "failed" and "error(700)" in second["message"]
     assert third["result"] == "ok"
