@@ -5,9 +5,12 @@ as those of `python -m pretrain.build_corpus` do; a pair counts for both of its 
 twice and never kept in memory: first to count the lines, then to sample them.
 """
 
+from utils.environment import run
+
 import io
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -23,8 +26,8 @@ from pretrain.corpus.text import LONGEST_LINE, TextFormat, check_format, read_li
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
 from utils.command_line import load_config
-from utils.errors import UserError, run
-from utils.files import atomic_file
+from utils.errors import UserError
+from utils.files import atomic_file, unwritable_is_a_user_error
 from utils.logging import Progress, logger, setup_console
 from utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, check_values
 
@@ -88,11 +91,15 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     """Train, write piece.model and vocab.txt, and return their tokenizer.
 
     Raises:
-        UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.
+        UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary or
+            cannot be written.
     """
     model_path = Path(options.output, "piece.model")
     if model_path.exists():
         raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
+    with unwritable_is_a_user_error(model_path):  # before the text is read, which takes long
+        model_path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=model_path.parent).close()
     lines: Counter[str] = Counter()  # language -> number of lines
     for side in read_sides(options, "counting"):
         lines[side.language] += len(side.lines)

@@ -95,6 +95,8 @@ def test_bad_input(tmp_path, texts):
     message = r"^--vocab_size 90000: the text has too few words for it; give --vocab_size \d+ or less"
     with pytest.raises(UserError, match=message):
         train_vocab(options(tmp_path, texts, vocab_size=90_000))
+    with pytest.raises(UserError, match="^/proc"):  # before the text is looked for
+        train_vocab(options("/proc/vocab", {"mono": {"en": str(tmp_path / "none")}}))
     with pytest.raises(UserError, match="no such file"):
         train_vocab(options(tmp_path, {"mono": {"en": str(tmp_path / "none")}}))
     with pytest.raises(UserError, match="no text in en"):
