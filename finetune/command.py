@@ -16,7 +16,7 @@ from training import distributed
 from training.run import Pace
 from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state
 from utils.command_line import log_no_effect, without_overridden
-from utils.logging import RECIPE_BATCH, logger, setup
+from utils.logging import RECIPE_BATCH, copy_log, logger, setup
 from utils.options import options_of
 
 _REPORTS = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
@@ -74,6 +74,8 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     )
     with folder.locked():
         folder.claim(identity)
+        if distributed.is_main():
+            copy_log(folder.path / "log" / "job.log.0")  # the official place mixes all runs
         yield folder
 
 

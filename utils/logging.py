@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ LOG_PREFIX = "LOG_PREFIX"
 RECIPE_BATCH = "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
+_FORM = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
 logger = logging.getLogger("ernie_m")
 # The loggers of this project's modules. Paddle writes to the root logger.
 PROJECT_LOGGERS = (
@@ -97,9 +99,25 @@ def setup(log_dir: str | None = None, rank: int = 0) -> Path:
         file = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    _attach([file, _Console()] if rank == 0 else [file])
+    file.setFormatter(_FORM)
+    # The last one keeps all lines for `copy_log`, after which it writes each at once, because it holds none.
+    _attach([file, _Console(), MemoryHandler(0, flushOnClose=False)] if rank == 0 else [file])
     return path
+
+
+def copy_log(path: Path) -> None:
+    """Append the log of this process, from its first line on, to a second file, too. Call it on rank 0.
+
+    If the launcher has put the log there already, nothing happens.
+    """
+    if str(path.absolute()) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = _LogFile(path, encoding="utf-8")
+    file.setFormatter(_FORM)
+    for handler in logger.handlers:
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
 
 
 def setup_console() -> None:

@@ -121,6 +121,7 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
     assert classify(**FAST) is None
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "stopped at step 3 of 6" in log and "[dev evaluation]" not in log
+    assert (tmp_path / "out" / "log" / "job.log.0").read_text() == log
 
 
 def test_a_signal_in_a_step(classify, stopped, tmp_path):

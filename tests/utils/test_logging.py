@@ -39,6 +39,19 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
     assert run_log.setup(rank=3) == tmp_path / "logs" / "xnli_job.log.3"
 
 
+def test_a_copy_has_the_lines_of_its_own_run_from_the_first_on(tmp_path):
+    for name in ("one", "two", "two"):  # the third run goes on with the second
+        path = run_log.setup(str(tmp_path))
+        run_log.logger.info("%s begins", name)
+        run_log.copy_log(tmp_path / name / "job.log.0")
+        run_log.copy_log(path)  # the log itself gets no line twice
+        run_log.logger.info("%s goes on", name)
+    for name, times in (("one", 1), ("two", 2)):
+        lines = (tmp_path / name / "job.log.0").read_text().splitlines()
+        assert [line.split(" INFO ")[1] for line in lines] == [f"{name} begins", f"{name} goes on"] * times
+    assert len(path.read_text().splitlines()) == 6
+
+
 def test_every_package_that_logs_has_its_logger_in_the_list():
     packages = set()
     for path in ROOT.glob("[a-z]*/**/*.py"):
