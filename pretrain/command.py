@@ -17,11 +17,11 @@ from training.guard import StallWatch
 from training.run import Pace, Trainer
 from training.run_folder import METRICS, FolderRules, RunFolder
 from utils import logging
-from utils.config import save_config, to_yaml
+from utils.config import save_config
 from utils.errors import UserError
 from utils.logging import logger
 from utils.manifest import MANIFEST, check_manifest
-from utils.options import options_of
+from utils.options import options_of, sections_of
 
 CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, to continue from
@@ -83,12 +83,19 @@ def open_log(folder: RunFolder) -> None:
 
 
 def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
-    """Log the configuration, and write it to config.yaml."""
+    """Write the configuration to config.yaml, and log what differs from the defaults."""
     # A command that continues the run with this file must not remove what the run has trained so far.
     saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
     if distributed.is_main():
-        logger.info("configuration:\n%s", to_yaml(saved))
         save_config(saved, folder.path / SETTINGS)
+        for section, section_class in sections_of(PretrainConfig).items():
+            values = getattr(saved, section)
+            changed = []
+            for key, option in options_of(section_class).items():
+                if getattr(values, key) != option.default:
+                    changed.append(f"{key} {getattr(values, key)}")
+            logger.info("%s: %s", section, ", ".join(changed) or "all as by default")
+        logger.info("%s has the defaults, too", folder.path / SETTINGS)
 
 
 def pace_of(config: PretrainConfig) -> Pace:
@@ -153,5 +160,8 @@ def _export(task: Pretraining, engine: Engine, folder: RunFolder) -> None:
     write_checkpoint(folder.path / FULL, full)
     write_checkpoint(folder.path / ENCODER, encoder)
     logger.info(
-        "for fine-tuning: %s; to continue pre-training: %s", folder.path / ENCODER, folder.path / FULL
+        "for fine-tuning: --init_pretraining_params %s; to continue pre-training: --init.encoder %s",
+        folder.path / ENCODER,
+        folder.path / FULL,
     )
+    logger.info("in the browser: .venv/bin/python predict.py --serve --model %s", folder.path / FULL)

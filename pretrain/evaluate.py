@@ -90,7 +90,8 @@ class Evaluator:
         Returns:
             mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
             {perplexity, perplexity_without, precision, frequent_precision, copy_rate, repeat_rate, samples};
-            retrieval: "a-b" -> accuracy of each layer, mean of both directions. None if it was broken off.
+            retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" ->
+            the number of sentences that retrieval searches. None if it was broken off.
 
             In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens,
             precision is the share of pseudo-tokens that are in the real translation, frequent_precision is
@@ -125,6 +126,9 @@ class Evaluator:
             for kind, name, result in scores_of_process:
                 if result:
                     scores[kind][name] = result
+        if scores.get("retrieval"):
+            most = self.config.run.eval_sequences
+            scores["candidates"] = {"-".join(pair): min(len(held), most) for pair, held in self.pairs.items()}
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _evaluate(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:

@@ -94,7 +94,7 @@ def test_the_masks_do_not_depend_on_the_seed(tiny_corpus, monkeypatch):
 def test_every_stream_has_its_numbers(held_out):
     """A stream is a kind of evaluation and a language or a pair."""
     result = held_out.run()
-    assert list(result) == ["mmlm", "tlm", "camlm", "btmlm", "retrieval"]
+    assert list(result) == ["mmlm", "tlm", "camlm", "btmlm", "retrieval", "candidates"]
     assert list(result["mmlm"]) == ["de", "en", "fr"]
     for kind in ("tlm", "camlm", "btmlm", "retrieval"):
         assert list(result[kind]) == ["de-en", "en-fr"]
@@ -105,6 +105,9 @@ def test_every_stream_has_its_numbers(held_out):
     assert samples[0].startswith(f"en: {held_out.tokenizer.decode(english[0])} | fr: ")
     assert held_out.run() == result  # the masks are the same at every evaluation
     assert {len(layers) for layers in result["retrieval"].values()} == {3}  # the embeddings and two layers
+    pairs = held_out.corpus.held_out_parallel
+    searched = {"de-en": len(pairs["de", "en"]), "en-fr": len(pairs["en", "fr"])}
+    assert result["candidates"] == searched
 
 
 def sentences_of(held_out, pair) -> tuple[list, list]:

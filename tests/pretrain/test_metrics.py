@@ -154,6 +154,7 @@ def test_a_summary():
             }
         },
         "retrieval": {"de-en": [0.1, 0.3], "en-fr": [0.2, 0.5]},
+        "candidates": {"de-en": 200, "en-fr": 45},
     }
     assert summary(result) == [
         "[held-out] mmlm: perplexity 4.00 (geometric mean), accuracy 25.00 %",
@@ -161,6 +162,6 @@ def test_a_summary():
         "[held-out] btmlm: pseudo-tokens in the translation 30.00 % (the most frequent words: 20.00 %), "
         "copied 10.00 %, repeated 0.00 %",
         "[held-out] pseudo-tokens of de: Haus | en: house",
-        "[held-out] retrieval accuracy from the embeddings to the top layer: 15.0 40.0 %",
+        "[held-out] retrieval accuracy among 45 to 200, embeddings to top layer: 15.0 40.0 %",
     ]
     assert summary({}) == []

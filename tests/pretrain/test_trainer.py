@@ -109,6 +109,14 @@ def test_the_last_step_is_logged(pretrain):
     assert [record["step"] for record in records(out)] == [3, 4]
 
 
+def test_the_log_has_what_differs_from_the_defaults_and_the_next_command(pretrain):
+    out = pretrain(optimizer__steps=4, run__eval_sequences=0)
+    log = (out / "log" / "job.log.0").read_text()
+    assert "hidden_size 16" in log and "max_position_embeddings" not in log
+    assert "max_position_embeddings" in (out / "config.yaml").read_text()
+    assert f"predict.py --serve --model {out / 'full'}" in log
+
+
 def test_options_that_change_nothing_but_memory(pretrain):
     """Recomputing activations, and micro-batches of another size, in float64 without dropout."""
     options = {
