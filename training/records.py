@@ -18,7 +18,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a finished run.
 
     Raises:
-        UserError: the file cannot be read, or a line is damaged; names the line.
+        UserError: the file cannot be read or is empty, or a line is damaged; names the line.
     """
     records = []
     for number, text in enumerate(read_bytes(path).splitlines(), 1):
@@ -26,6 +26,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         if record is None:
             raise UserError(f"{path}, line {number}: damaged, no record of a run; put back a good copy")
         records.append(record)
+    if not records:
+        raise UserError(f"{path}: damaged, it has no records; put back a good copy")
     return records
 
 

@@ -44,6 +44,7 @@ def test_a_damaged_record(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 5, "loss": 1}\n{"step": 5, "held_out": {"mmlm": {}}}\n')
     assert measure.held_out(path) == [{"step": 5, "mmlm": {}}]
-    path.write_text('{"step": 5, "loss": 1}\n{"step": 5, "held_ou')
-    with pytest.raises(UserError, match="metrics.jsonl, line 2: damaged"):
-        measure.held_out(path)
+    for content, place in (('{"step": 5, "loss": 1}\n{"step": 5, "held_ou', ", line 2"), ("", "")):
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"metrics.jsonl{place}: damaged"):
+            measure.held_out(path)

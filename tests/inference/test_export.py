@@ -97,8 +97,8 @@ def test_encode_vector_writes_the_same_files(models, exported, tmp_path, engine,
     for name, folder, engine_name in (("model", models, "auto"), ("export", exported, engine)):
         flags = {"init_pretraining_params": folder / "encode", "engine": engine_name, "use_cuda": "false"}
         call_main(encode_vector, as_flags({**shared, **flags, "output_dir": tmp_path / name}))
-    expected = {path.name: np.load(path) for path in (tmp_path / "model").iterdir()}
-    assert {path.name for path in (tmp_path / "export").iterdir()} == expected.keys()
+    expected = {path.name: np.load(path) for path in (tmp_path / "model").glob("*.npy")}
+    assert {path.name for path in (tmp_path / "export").glob("*.npy")} == expected.keys()
     for name, array in expected.items():
         np.testing.assert_allclose(np.load(tmp_path / "export" / name), array, atol=1e-4, err_msg=name)
 
