@@ -25,6 +25,7 @@ from reader.task_files import read_label_map
 from utils.command_line import Parser
 from utils.errors import UserError
 from utils.files import as_json, atomic_file, read_json, write_json
+from utils.manifest import check_folder
 from utils.tables import in_columns
 
 
@@ -255,6 +256,8 @@ def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
         gold: the beginning of the names of the files that prepare.py wrote, data/bucc/test/de-en.
     """
     dev = path.parents[1] / "dev" / "mining.json"
+    check_folder(dev.parent)
+    check_folder(path.parent)
     facts = read_json(dev)
     threshold = facts.get("threshold") if isinstance(facts, dict) else None
     if not isinstance(threshold, int | float):

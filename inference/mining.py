@@ -37,7 +37,7 @@ from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_file, read_object, sha256_of, write_json
 from utils.logging import Progress, logger
-from utils.manifest import is_whole, write_digest
+from utils.manifest import MANIFEST, is_whole, write_digest, write_manifest
 from utils.options import PositiveInt
 
 PART_LINES = 16_384  # sentences that are encoded, and searched, between two files
@@ -448,7 +448,7 @@ def find_neighbours(
 def write(
     output: Path, source: DistinctLines, target: DistinctLines, pairs: MinedPairs, facts: dict[str, Any]
 ) -> None:
-    """Write pairs.tsv, scores.tsv, and mining.json with the facts in it."""
+    """Write pairs.tsv, scores.tsv, and mining.json with the facts in it, and a manifest of the three."""
     with (
         atomic_file(output / "pairs.tsv", "w", newline="\n") as texts,
         atomic_file(output / "scores.tsv", "w", newline="\n") as scores,
@@ -461,6 +461,7 @@ def write(
     # path -> the number of its lines, and of those that are neither blank nor equal to an earlier one
     lines = {str(side.path): [len(side.sentences), len(side)] for side in (source, target)}
     write_json(output / "mining.json", {"lines": lines, "pairs": len(pairs.scores), **facts})
+    write_manifest(output / MANIFEST, ["mining.json", "pairs.tsv", "scores.tsv"])
 
 
 def _clean(text: str) -> str:

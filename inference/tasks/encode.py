@@ -1,6 +1,6 @@
 """Vectors of texts: {"text"} -> {"vector"}, and "cut" if the text was too long."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -161,7 +161,7 @@ def pooling_of(model: LoadedModel, options: TaskOptions) -> str:
     return options.pooling or model.reading.get("pooling", "mean")
 
 
-def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id: int) -> np.ndarray:
+def pooled(ids: np.ndarray, outputs: Mapping[str, np.ndarray], pooling: str, pad_id: int) -> np.ndarray:
     """Pool the outputs of an encoder for ids [B, T] to one vector for each row, [B, H]."""
     if pooling == "pooled":
         return outputs["pooled"]
@@ -179,9 +179,24 @@ class ExportedEncoder:
 
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
         """The vectors of ids [B, T]: [B, H]. Their layer is that of the export, whatever `layer` says."""
-        return pooled(ids, self.engine(ids), pooling, self.pad_id)
+        return pooled(ids, self._outputs(ids), pooling, self.pad_id)
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The top layer: pooled [B, H], all tokens [B, T, H]."""
-        outputs = self.engine(ids)
+        outputs = self._outputs(ids)
         return outputs["pooled"], outputs["sequence"]
+
+    def _outputs(self, ids: np.ndarray) -> Mapping[str, np.ndarray]:
+        """What the engine gives for ids [B, T].
+
+        Raises:
+            UserError: the config is that of a model of another width.
+        """
+        outputs = self.engine(ids)
+        width = outputs["sequence"].shape[-1]
+        if width != self.hidden_size:
+            raise UserError(
+                f"config.json: hidden_size is {self.hidden_size}, but the exported model's is {width}; "
+                "export the model again"
+            )
+        return outputs

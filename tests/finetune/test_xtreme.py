@@ -19,6 +19,7 @@ from reader.tagging import JOINT, read_tagged
 from scripts.data.treebank import PARTS_OF_SPEECH
 from tests.helpers.letters import Letters
 from utils.errors import UserError
+from utils.manifest import MANIFEST, write_manifest
 
 # task -> the number of its languages in XTREME
 LANGUAGES = {
@@ -372,6 +373,18 @@ def test_bad_input(finished, tmp_path, monkeypatch, run, changes, message):
         xtreme.main([run])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["dev/mining.json", "test/scores.tsv"])
+def test_mined_pairs_that_were_altered(finished, tmp_path, monkeypatch, name):
+    """mine_pairs.py writes a manifest beside them."""
+    shutil.copytree(finished, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    path = Path("runs/bucc/de") / name
+    write_manifest(path.parent / MANIFEST)
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    with pytest.raises(UserError, match=f"{path}: damaged"):
+        xtreme.main(["bucc2018=runs/bucc"])
 
 
 def test_a_task_is_named_once(finished):

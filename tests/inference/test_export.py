@@ -24,6 +24,7 @@ from inference.export import (
 from inference.loading import load
 from inference.onnx import quantised
 from inference.tasks import make
+from inference.tasks.encode import ExportedEncoder
 from model.checkpoint.folder import save_model
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
@@ -350,6 +351,14 @@ def test_a_config_that_was_not_exported(exported, tmp_path, change):
     (folder / "config.json").write_text(json.dumps(settings | change))
     with pytest.raises(UserError, match=f"{folder / 'config.json'}: "):
         make("classify", load(folder, engine="onnx"))
+
+
+def test_a_config_of_another_width(exported):
+    loaded = load(exported / "encode", engine="onnx")
+    width = loaded.config.hidden_size
+    encoder = ExportedEncoder(loaded.engine("encoding"), 2 * width, loaded.config.pad_token_id)
+    with pytest.raises(UserError, match="config.json: hidden_size"):
+        encoder.vectors(np.array([[0, 5, 2]]), layer=0, pooling="mean")
 
 
 def test_engines_that_are_not_there(models, exported, tmp_path):

@@ -21,7 +21,7 @@ from tests.helpers.small_corpus import build, sentences
 from tests.inference import toy_models
 from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError
-from utils.manifest import MANIFEST
+from utils.manifest import MANIFEST, check_manifest
 
 PAIRS = 40
 
@@ -108,6 +108,7 @@ def mined_from(source, target):
 def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
     rows, facts = run_mining()
     work = tmp_path / "mined"
+    assert check_manifest(work / MANIFEST)["files"].keys() == {"pairs.tsv", "scores.tsv", "mining.json"}
     expected = mined_from(vectors_of(work, "source"), vectors_of(work, "target"))
     # Of the 104 lines of de.txt, from 0, line 100 is blank, and 101 and 102 are equal to earlier ones. They
     # have no vectors. Of the 121 lines of en.txt, line 0 is blank.
