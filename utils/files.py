@@ -67,7 +67,14 @@ def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
     Raises:
         UserError: the file cannot be read, is larger, or is not UTF-8.
     """
-    data = read_bytes(path, ending, largest + 1)  # a device such as /dev/zero has no end
+    data = bytearray()
+    try:
+        with open(path, "rb") as file:
+            # A device such as /dev/zero has no end, and file.read(largest) takes that much memory at once.
+            while len(data) <= largest and (block := file.read(1 << 20)):
+                data += block
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
     if len(data) > largest:
         raise UserError(f"{path}: larger than {largest:,} bytes{ending}")
     try:
@@ -76,19 +83,17 @@ def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
         raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){ending}") from error
 
 
-def read_bytes(path: str | os.PathLike, ending: str = "", limit: int = -1) -> bytes:
+def read_bytes(path: str | os.PathLike, ending: str = "") -> bytes:
     """Read a file.
 
     Args:
         ending: the end of an error, such as "; see --vocab_path".
-        limit: read this many bytes at most; -1: all.
 
     Raises:
         UserError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read(limit)
+        return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
 

@@ -27,12 +27,14 @@ from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
 from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader.classification import read_classification
+from reader.pairs import PairRows
 from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from reader.task_files import read_label_map, read_languages
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from scripts.data.bucc import sentences_by_id
+from scripts.data.download import unpack
 from scripts.data.own import read_own
 from scripts.data.prepare import DataFile, read_parts_of_speech, read_tydiqa
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
@@ -223,6 +225,20 @@ def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
         read_lines(unit, source, languages, TextFormat(documents))
 
 
+def archives(form: str, folder: Path) -> list[bytes]:
+    """An archive of a folder that has a file with a long name."""
+    (folder / "made").mkdir()
+    (folder / "made" / ("ä" * 100)).write_text(TEXT)
+    return [Path(shutil.make_archive(folder / "made", form, folder / "made")).read_bytes()]
+
+
+def of_archive(form: str) -> Reader:
+    """What unpacks a downloaded archive."""
+    files = functools.partial(archives, form)
+    unpack_here = (lambda path: unpack(path, path.with_name("out")),)
+    return Reader(f"x.{form}", files, unpack_here, words=(b"././@LongLink", b"L", b"x"))
+
+
 def of_text(file: str, files: list[str | bytes], *languages: str) -> Reader:
     """The reader of a source of a corpus, with blank lines as boundaries of documents and without."""
     reads = [functools.partial(read_text, documents, languages) for documents in ("line", "blank")]
@@ -281,6 +297,9 @@ READERS = {
         edit=edit_json,
     ),
     "bucc": Reader("de-en.sample.de", files=["de-1\tEins.\nde-2\tZwei\n"], reads=(sentences_by_id,)),
+    "zip": of_archive("zip"),
+    "tar": of_archive("tar"),
+    "pairs": Reader("x.tsv", files=[PAIRS, "a\tb\tc\r\n"], reads=(lambda path: list(PairRows(path)),)),
     "label_map": Reader(
         "label_map.json",
         files=['{"no": 0, "yes": 1}', '\n{"en": 0,\n "fr": 1}\n'],
