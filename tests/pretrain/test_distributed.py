@@ -72,7 +72,7 @@ def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
     # The processes share the work of the evaluation at the end.
     scores = records(out)[-1]["held_out"]
     expected = records(straight)[-1]["held_out"]
-    assert scores.keys() == expected.keys() == {"mmlm", "tlm", "camlm", "btmlm", "retrieval"}
+    assert scores.keys() == expected.keys() == {"mmlm", "tlm", "camlm", "btmlm", "retrieval", "candidates"}
     for language, values in expected["mmlm"].items():
         assert scores["mmlm"][language] == pytest.approx(values, abs=1e-6)
     for pair, values in expected["btmlm"].items():

@@ -115,8 +115,9 @@ def test_the_objectives_with_text_keep_their_proportions():
 def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
     """objectives.fit_corpus, which own.yaml sets, cannot leave out all. Without it, all must have text."""
     build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
+    only_camlm = {"objectives__shares": {"camlm": 1}, "objectives__later_shares": {"camlm": 1}}
     with pytest.raises(UserError, match="has camlm, but .* holds no parallel text of en$"):
-        pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, objectives__shares={"camlm": 1})
+        pretrain(tmp_path / "corpus", tmp_path / "run", config=OWN, **only_camlm)
     message = "no parallel text of en; objectives.fit_corpus true trains the others"
     with pytest.raises(UserError, match=message):
         pretrain(tmp_path / "corpus", tmp_path / "run", objectives__active=["mmlm", "tlm"])

@@ -89,7 +89,7 @@ def test_only_the_objectives_that_are_active(pretrain):
     assert not {"tlm", "camlm", "btmlm"} & set(record)
     held_out = records(out)[-1]["held_out"]
     # What it was not trained on is evaluated all the same, so that runs can be compared.
-    assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval"}
+    assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval", "candidates"}
 
 
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
