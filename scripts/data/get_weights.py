@@ -5,6 +5,7 @@ configs/{base,large}/params/. Files that are already there are checked and kept.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from reader.tokenization import Tokenizer
 from scripts.data.download import fetch_missing, refuse_faults, unpack
 from utils.command_line import Parser
 from utils.errors import UserError
-from utils.files import remove, unwritable_is_a_user_error
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 # No size or hash of them is published: the shapes of all tensors are checked instead.
@@ -105,16 +105,14 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
     Raises:
         UserError: it is not an archive, or it has something else.
     """
-    folder = archive.with_name(f"{archive.name}.unpacked")
+    folder = target.with_name("unpacked")  # beside the target, which may be on another disk than the archive
     unpack(archive, folder)
     try:
         weights = next(folder.rglob("word_embedding"), folder / "word_embedding").parent
         check_parameters(weights, size)
-        with unwritable_is_a_user_error(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(weights, target)
+        os.replace(weights, target)
     finally:
-        remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # it is the target now if the archive has no folders
     archive.unlink()
     print(f"{size}: {target}, {len(list(target.iterdir()))} files")
 

@@ -40,11 +40,14 @@ def small(tokenizer, monkeypatch, server):
     return server
 
 
-def archive(vocab_size: int, hidden: int, leave_out: str = "") -> bytes:
+def archive(
+    vocab_size: int, hidden: int, leave_out: str = "", folder_of_weights: str = "model-ernie-m/params/"
+) -> bytes:
     """A release: a folder with params, and a configuration beside it.
 
     Args:
         leave_out: the tensor that is missing.
+        folder_of_weights: the folder in the archive; "" has none.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar, tempfile.TemporaryDirectory() as folder:
@@ -52,7 +55,7 @@ def archive(vocab_size: int, hidden: int, leave_out: str = "") -> bytes:
         for name, shape in {"word_embedding": [vocab_size, hidden], "pooled_fc.b_0": [hidden]}.items():
             if name != leave_out:
                 fluid.write(Path(folder, name), np.zeros(shape, np.float32))
-                contents[f"model-ernie-m/params/{name}"] = Path(folder, name).read_bytes()
+                contents[f"{folder_of_weights}{name}"] = Path(folder, name).read_bytes()
         for name, data in contents.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
@@ -82,6 +85,15 @@ def test_all_are_laid_out(small, tokenizer, tmp_path, capsys):
     get(configs)
     assert len(small.requests) == requests  # what is there is not fetched again
     assert "is there already" in capsys.readouterr().out
+
+
+def test_an_archive_without_folders(small, tokenizer, tmp_path):
+    """Its weights are the whole of it."""
+    content = archive(tokenizer.vocab_size, 4, folder_of_weights="")
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    get_weights.place_parameters(tmp_path / "a.tar.gz", tmp_path / "base/params", "base")
+    assert {"base/params/word_embedding", "base/params/pooled_fc.b_0"} <= set(files(tmp_path))
+    assert not (tmp_path / "a.tar.gz").exists()
 
 
 @pytest.mark.parametrize("ranges", [True, False])
