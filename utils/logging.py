@@ -27,7 +27,6 @@ LOG_PREFIX = "LOG_PREFIX"
 RECIPE_BATCH = "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
-_FORM = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
 logger = logging.getLogger("ernie_m")
 # The loggers of this project's modules. Paddle writes to the root logger.
 PROJECT_LOGGERS = (
@@ -94,14 +93,9 @@ def setup(log_dir: str | None = None, rank: int = 0) -> Path:
     """
     folder = log_dir or os.environ.get(LOG_DIR) or "log"
     path = Path(folder, f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = _LogFile(path, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
-    file.setFormatter(_FORM)
     # The last one keeps all lines for `copy_log`, after which it writes each at once, because it holds none.
-    _attach([file, _Console(), MemoryHandler(0, flushOnClose=False)] if rank == 0 else [file])
+    of_rank_0 = [_Console(), MemoryHandler(0, flushOnClose=False)]
+    _attach([_log_file(path), *(of_rank_0 if rank == 0 else [])])
     return path
 
 
@@ -109,15 +103,31 @@ def copy_log(path: Path) -> None:
     """Append the log of this process, from its first line on, to a second file, too. Call it on rank 0.
 
     If the launcher has put the log there already, nothing happens.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    if str(path.absolute()) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]:
+    if os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _LogFile(path, encoding="utf-8")
-    file.setFormatter(_FORM)
+    file = _log_file(path)
     for handler in logger.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
+
+
+def _log_file(path: Path) -> _LogFile:
+    """A handler that appends the log to a file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return file
 
 
 def setup_console() -> None:

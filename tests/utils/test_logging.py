@@ -44,7 +44,7 @@ def test_a_copy_has_the_lines_of_its_own_run_from_the_first_on(tmp_path):
         path = run_log.setup(str(tmp_path))
         run_log.logger.info("%s begins", name)
         run_log.copy_log(tmp_path / name / "job.log.0")
-        run_log.copy_log(path)  # the log itself gets no line twice
+        run_log.copy_log(tmp_path / name / ".." / path.name)  # the log itself gets no line twice
         run_log.logger.info("%s goes on", name)
     for name, times in (("one", 1), ("two", 2)):
         lines = (tmp_path / name / "job.log.0").read_text().splitlines()
@@ -102,6 +102,9 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "log").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="log cannot be written"):
         run_log.setup(str(tmp_path / "log"))
+    run_log.setup(str(tmp_path))
+    with pytest.raises(UserError, match="log cannot be written"):
+        run_log.copy_log(tmp_path / "log" / "job.log.0")
 
 
 def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):
