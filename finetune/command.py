@@ -74,8 +74,8 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     )
     with folder.locked():
         folder.claim(identity)
-        if distributed.is_main():
-            copy_log(folder.path / "log" / "job.log.0")  # the official place mixes all runs
+        # The official place has the lines of all runs.
+        distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
 
 
