@@ -98,21 +98,15 @@ def check_folder(folder: Path, unused: Container[str] = ()) -> None:
         return
     try:
         read_json(path)
-        if _has_checksums(path.read_bytes()):
+        # Other programs write files of this name without checksums. That of a corpus has "pieces", the counts
+        # of its sentence pieces. The keys may be damaged, so the bytes are searched.
+        content = path.read_bytes()
+        if b'"sha256"' in content and b'"pieces"' not in content:
             check_manifest(path, unused)
     except UserError as error:
         raise UserError(
             f"{error}; put back a good copy, or, if the change is yours, delete {path}"
         ) from error
-
-
-def _has_checksums(content: bytes) -> bool:
-    """Whether a manifest, perhaps damaged, is one of `write_manifest`.
-
-    Other programs write files of this name without checksums. That of a corpus has "pieces", the counts of
-    its sentence pieces.
-    """
-    return b'"sha256"' in content and b'"pieces"' not in content
 
 
 def write_digest(file: Path, **facts: Any) -> None:

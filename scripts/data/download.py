@@ -162,7 +162,7 @@ def unpack(archive: Path, target: Path) -> None:
                         if member.size < 0 or file.offset - size > MOST_HEADERS:
                             raise tarfile.ReadError("too many headers, or a size below 0")
                     if file.fileobj.read(1 << 20).strip(b"\0"):  # a damaged header looks like the end
-                        raise tarfile.ReadError("something stands behind its end")
+                        raise tarfile.ReadError("something follows its end")
                     file.extractall(folder, filter="data")  # nothing outside of the folder
     except _DAMAGED as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error

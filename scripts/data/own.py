@@ -251,7 +251,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             # The files that are written have neither tabs nor line ends in a cell.
             yield reader.line_num, [re.sub(r"[\t\r\n]+", " ", cell) for cell in cells]
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: no CSV ({error})") from error
+        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
 
 
 def _say_what_is_odd(path: Path, header: Sequence[str], table: OwnTable) -> None:
@@ -355,17 +355,19 @@ def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]
         same.setdefault(label.casefold(), []).append(f"'{label}'")
     for group in same.values():
         if len(group) > 1:
-            warnings.append(f"warning: labels {', '.join(group)} differ only in case")
+            warnings.append(f"warning: the labels {', '.join(group)} differ only in case")
     absent = [f"'{label}'" for label in labels if label not in evaluated]
     if evaluated and absent:
-        warnings.append(f"warning: no dev row has the label {listed(absent, ', ')}: no score tells about it")
+        warnings.append(
+            f"warning: labels of no dev row, so that no score tells about them: {listed(absent, ', ')}"
+        )
     for label in labels:
         if trained[label] < _FEW_ROWS:
             others = [other for other in labels if trained[other] > trained[label]]
             similar = difflib.get_close_matches(label, others, n=1, cutoff=0.8)
             times = "once" if trained[label] == 1 else "twice"
             advice = f"; did you mean '{similar[0]}'?" if similar else ""
-            warnings.append(f"warning: label '{label}' occurs {times} in the training files{advice}")
+            warnings.append(f"warning: the label '{label}' occurs {times} in the training files{advice}")
     return warnings
 
 
