@@ -24,7 +24,7 @@ from reader.tagging import read_tagged
 from reader.task_files import read_label_map
 from utils.command_line import Parser
 from utils.errors import UserError
-from utils.files import as_json, atomic_file, read_json, write_json
+from utils.files import as_json, atomic_file, read_json, read_object, write_json
 from utils.manifest import check_folder
 from utils.tables import in_columns
 
@@ -258,8 +258,7 @@ def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
     dev = path.parents[1] / "dev" / "mining.json"
     check_folder(dev.parent)
     check_folder(path.parent)
-    facts = read_json(dev)
-    threshold = facts.get("threshold") if isinstance(facts, dict) else None
+    threshold = read_object(dev).get("threshold")
     if not isinstance(threshold, int | float):
         raise UserError(f"{dev}: no threshold in it; mine dev with --gold {gold.name}.gold.tsv")
     source_ids = Sentences(f"{gold}.{language}.ids").texts()

@@ -353,7 +353,7 @@ CASES = [
     ("mlqa=runs/mlqa", {MLQA: "{}"}, "no answer to the question q0 of"),
     ("mlqa=runs/mlqa", {MLQA: "[]"}, "not a JSON object with an answer for each question id"),
     ("bucc2018=runs/bucc", {"runs/bucc/de/dev/mining.json": "{}"}, "no threshold in it; mine dev with"),
-    ("bucc2018=runs/bucc", {"runs/bucc/de/dev/mining.json": "[]"}, "mining.json: no threshold in it"),
+    ("bucc2018=runs/bucc", {"runs/bucc/de/dev/mining.json": "[]"}, "mining.json: not a JSON object"),
     (
         "bucc2018=runs/bucc",
         {"runs/bucc/de/dev/mining.json": '{"threshold": "1"}'},
