@@ -144,13 +144,15 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
 def official_names(header: Sequence[str]) -> list[str]:
     """The names of columns in small letters, with text_a, text_b and label for their usual names.
 
-    A usual name, such as sentence, stays if the header has the official one, too.
+    A usual name, such as sentence, stays if the header has the official one, too. If it has text_a, those of
+    text_b also stay.
     """
     lowered = [name.strip().lower() for name in header]
     official = []
     for name in lowered:
         known = _USUAL_NAMES.get(name, name)
-        official.append(name if known in lowered else known)
+        stays = known in lowered or (known == "text_b" and "text_a" in lowered)
+        official.append(name if stays else known)
     return official
 
 

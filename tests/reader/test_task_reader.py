@@ -45,6 +45,10 @@ ROWS = {
         "ID\tPremise\thypothesis\tTarget\tclass\tlabel \n1\ta\tb\tx\ty\tneutral\n",
         [("a", "b", 2, None)],
     ),
+    "other texts in a file with official names": (
+        "text_a\tlabel\thypothesis\tsentence2\na\tneutral\tb\tc\n",
+        [("a", None, 2, None)],
+    ),
     "one text, no last line end": (
         "text_a\tlabel\na\tneutral",
         [("a", None, 2, None)],
