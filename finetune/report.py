@@ -179,7 +179,7 @@ class Table:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """How well each label of a file is told.
+    """How well a model tells the labels of a file apart.
 
     Args:
         title: the file and the seed.
@@ -190,7 +190,7 @@ class LabelTable:
     confusion: Confusion
 
     def cells(self) -> list[list[str]]:
-        """The lines of the table: for each label its scores, its rows, and as what they are predicted."""
+        """The lines of the table: a label, its scores, its number of rows, and how they are predicted."""
         counts_of_label = label_counts(self.confusion)
         predicted_labels = list(counts_of_label) if len(counts_of_label) <= _MOST_PREDICTED else []
         lines = [["", "precision", "recall", "f1", "rows", *(f"as {label}" for label in predicted_labels)]]

@@ -100,7 +100,7 @@ def setup(log_dir: str | None = None, rank: int = 0) -> Path:
 
 
 def copy_log(path: Path) -> None:
-    """Append the log of this process, from its first line on, to a second file, too. Call it on rank 0.
+    """Also append the log of this process, from its first line on, to a second file. Call it on rank 0.
 
     If the launcher has put the log there already, nothing happens.
 

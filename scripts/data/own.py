@@ -359,7 +359,7 @@ def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]
     absent = [f"'{label}'" for label in labels if label not in evaluated]
     if evaluated and absent:
         warnings.append(
-            f"warning: labels of no dev row, so that no score tells about them: {listed(absent, ', ')}"
+            f"warning: no dev row has one of these labels, so no score covers them: {listed(absent, ', ')}"
         )
     for label in labels:
         if trained[label] < _FEW_ROWS:

@@ -121,7 +121,7 @@ def test_labels_that_may_be_slips_are_warned_of(folder_with, tmp_path, capsys):
     warnings = [line for line in lines if line.startswith("warning: ")]
     case, absent, neutral, misspelt = warnings
     assert "'Neutral', 'neutral'" in case
-    assert "labels of no dev row" in absent and absent.endswith(": 'entailmnet'")
+    assert "no dev row has one of these labels" in absent and absent.endswith(": 'entailmnet'")
     assert "'Neutral' occurs twice in the training files; did you mean 'neutral'?" in neutral
     assert "'entailmnet' occurs once in the training files; did you mean 'entailment'?" in misspelt
 
