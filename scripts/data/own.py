@@ -244,7 +244,9 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     if _separator(path) == "tabs":
         yield from enumerate(map(split_cells, lines), 1)
         return
-    separator = ";" if "," not in lines[0] else ","  # some programs write ; where , is the decimal point
+    # Some programs write ; where , is the decimal point. If the first line has both, most lines decide.
+    marks = [mark for mark in ",;" if mark in lines[0]] or [","]
+    separator = max(marks, key=lambda mark: sum(mark in line for line in lines))
     reader = csv.reader([f"{line}\n" for line in lines], delimiter=separator, strict=True)
     try:
         for cells in reader:

@@ -99,6 +99,13 @@ def test_compressed_files_and_csv(folder_with, tmp_path):
     assert (tmp_path / "out/dev/dev.de.tsv").read_text() == "text_a\tlabel\nFein gut.\tnice\n"
 
 
+def test_semicolons_separate_although_the_first_text_has_a_comma(folder_with, tmp_path):
+    content = "Fine, good.;nice\nBad.;nasty\nGood.;nice\nAwful.;nasty\n"
+    prepare_own([folder_with(**{"train.en.csv": content})], tmp_path / "out")
+    written = (tmp_path / "out/train/train.en.tsv").read_text()
+    assert written == f"text_a\tlabel\n{content}".replace(";", "\t")
+
+
 def test_files_that_are_not_read_have_a_reason(folder_with, tmp_path, capsys):
     faults = dict.fromkeys(
         ("train.eng.tsv", "dev.zh-CN.tsv", "dev.EN.tsv"), "a language has two small letters"
