@@ -78,7 +78,7 @@ class _LogFile(logging.FileHandler):
                 print(line, file=sys.stderr, flush=True)
 
 
-def setup(log_dir: str | None = None, rank: int = 0) -> Path:
+def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
     """Append the log of this project's modules to a file, and return its path.
 
     Rank 0 also prints the log on the console.
@@ -87,29 +87,33 @@ def setup(log_dir: str | None = None, rank: int = 0) -> Path:
         log_dir: the folder of the file. Default: the environment variable LOG_DIR, or "log". The variable
             LOG_PREFIX is put before the file's name.
         rank: the number of this process in the run.
+        is_copied: whether `copy_log` follows. Rank 0 keeps all lines until then.
 
     Raises:
         UserError: the file cannot be written.
     """
     folder = log_dir or os.environ.get(LOG_DIR) or "log"
     path = Path(folder, f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}")
-    # The last one keeps all lines for `copy_log`, after which it writes each at once, because it holds none.
-    of_rank_0 = [_Console(), MemoryHandler(0, flushOnClose=False)]
-    _attach([_log_file(path), *(of_rank_0 if rank == 0 else [])])
+    handlers = [_log_file(path)]
+    if rank == 0:
+        handlers.append(_Console())
+        if is_copied:
+            # It keeps all lines until it has a target, to which it then writes each at once.
+            handlers.append(MemoryHandler(0, flushOnClose=False))
+    _attach(handlers)
     return path
 
 
 def copy_log(path: Path) -> None:
     """Also append the log of this process, from its first line on, to a second file. Call it on rank 0.
 
-    If the launcher has put the log there already, nothing happens.
+    If the launcher has put the log there already, there is no second file.
 
     Raises:
         UserError: the file cannot be written.
     """
-    if os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]:
-        return
-    file = _log_file(path)
+    is_there = os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]
+    file = logging.NullHandler() if is_there else _log_file(path)
     for handler in logger.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import time
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,29 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
 
 def test_a_copy_has_the_lines_of_its_own_run_from_the_first_on(tmp_path):
     for name in ("one", "two", "two"):  # the third run goes on with the second
-        path = run_log.setup(str(tmp_path))
+        path = run_log.setup(str(tmp_path), is_copied=True)
         run_log.logger.info("%s begins", name)
         run_log.copy_log(tmp_path / name / "job.log.0")
-        run_log.copy_log(tmp_path / name / ".." / path.name)  # the log itself gets no line twice
         run_log.logger.info("%s goes on", name)
     for name, times in (("one", 1), ("two", 2)):
         lines = (tmp_path / name / "job.log.0").read_text().splitlines()
         assert [line.split(" INFO ")[1] for line in lines] == [f"{name} begins", f"{name} goes on"] * times
     assert len(path.read_text().splitlines()) == 6
+
+
+def test_a_log_that_is_in_its_place_is_not_copied(tmp_path):
+    path = run_log.setup(str(tmp_path), is_copied=True)
+    run_log.logger.info("one")
+    run_log.copy_log(tmp_path / "folder" / ".." / path.name)
+    run_log.logger.info("two")
+    assert len(path.read_text().splitlines()) == 2
+    (kept,) = (handler for handler in run_log.logger.handlers if isinstance(handler, MemoryHandler))
+    assert kept.buffer == []
+
+
+def test_a_log_without_a_copy_keeps_no_lines(tmp_path):
+    run_log.setup(str(tmp_path))
+    assert not any(isinstance(handler, MemoryHandler) for handler in run_log.logger.handlers)
 
 
 def test_every_package_that_logs_has_its_logger_in_the_list():
@@ -102,7 +117,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "log").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="log cannot be written"):
         run_log.setup(str(tmp_path / "log"))
-    run_log.setup(str(tmp_path))
+    run_log.setup(str(tmp_path), is_copied=True)
     with pytest.raises(UserError, match="log cannot be written"):
         run_log.copy_log(tmp_path / "log" / "job.log.0")
 
