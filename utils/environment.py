@@ -6,7 +6,7 @@ A command imports `utils.errors.run` from here, so that nothing else can be impo
 import signal
 import sys
 from importlib.util import find_spec
-from types import FrameType, TracebackType
+from types import FrameType
 
 from utils.errors import run
 
@@ -20,27 +20,21 @@ if missing := [name for name in ("numpy", "yaml", "sentencepiece") if not find_s
     )
     sys.exit(2)
 
-_interrupts: list[int] = []
 
-
-def _note(number: int, frame: FrameType | None) -> None:
-    """The handler of Ctrl-C: raise KeyboardInterrupt, and remember it.
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The handler of Ctrl-C: raise KeyboardInterrupt, and report whatever becomes of it in one line.
 
     A library in C that is being imported makes another exception of it.
     """
-    _interrupts.append(number)
+    sys.excepthook = _report_interrupt
     signal.default_int_handler(number, frame)
 
 
-def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Report an exception that nothing has caught: after Ctrl-C as `run` does, otherwise as Python does."""
-    if not _interrupts:
-        sys.__excepthook__(kind, error, traceback)
-        return
+def _report_interrupt(*exception: object) -> None:
+    """Say what `run` says after Ctrl-C, in place of the traceback of an exception that nothing has caught."""
     print("interrupted", file=sys.stderr, flush=True)
     sys.exit(130)
 
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored, as under nohup
-    signal.signal(signal.SIGINT, _note)
-    sys.excepthook = _report
+    signal.signal(signal.SIGINT, _interrupt)
