@@ -32,7 +32,7 @@ from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
 from model.tasks import RETRIEVAL
 from reader.batching import padded_batches
-from reader.corpus import Corpus
+from reader.corpus import Corpus, verify_corpus
 from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -111,7 +111,8 @@ class Retrieval(Task):
             digests["train_set"] = digest_of_files([flags.train_set])
         else:
             self.rows = None
-            corpus = Corpus(flags.train_set, self.tokenizer.digest, verify=True)
+            corpus = Corpus(flags.train_set, self.tokenizer.digest)
+            distributed.on_main(lambda: verify_corpus(flags.train_set))
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
         if flags.teacher:

@@ -20,7 +20,7 @@ from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
-from reader.corpus import Corpus
+from reader.corpus import Corpus, verify_corpus
 from reader.tokenization import Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -58,7 +58,7 @@ def build_corpus(options: BuildOptions) -> dict:
                 ", ".join(newer),
             )
         shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
-        Corpus(output, verify=True)
+        verify_corpus(output)
         return manifest
 
     # Otherwise each stage of the build does what an earlier, stopped build has not done.

@@ -86,8 +86,8 @@ class DataConfig:
     the same for every run.seed, and the pairs of a smaller share are among those of a larger one."""
 
     verify: bool = option(True, free=True)
-    """Whether to compare the checksum of every shard before the first step, not only the sizes. It takes
-    about a second for each gigabyte."""
+    """Whether the main process compares the checksum of every shard before the first step, not only the
+    sizes. It takes about a second for each gigabyte."""
 
 
 @dataclass

@@ -42,14 +42,15 @@ _PART_SEED = 12015674  # any fixed number; it selects the pairs of data.parallel
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
-    """The corpus and the tokenizer in its folder.
+    """The corpus and the tokenizer in its folder. Checksums are not compared.
 
     Raises:
-        UserError: the corpus is unfinished or damaged, or its shards were made with another vocabulary.
+        UserError: the corpus is unfinished, a file is missing or cut short, or its shards were made with
+            another vocabulary.
     """
     read_manifest(Path(config.corpus))  # first: it has the clearest message for an unfinished corpus
     tokenizer = Tokenizer.from_folder(config.corpus)
-    return Corpus(config.corpus, tokenizer.digest, verify=config.verify), tokenizer
+    return Corpus(config.corpus, tokenizer.digest), tokenizer
 
 
 class PartOfPairs:

@@ -31,6 +31,7 @@ from pretrain.reader import (
     total_steps,
 )
 from pretrain.report import SUMS, line_of, record_of, summary
+from reader.corpus import verify_corpus
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -56,6 +57,8 @@ class Pretraining(Task):
 
     def __init__(self, config: PretrainConfig):
         corpus, self.tokenizer = open_corpus(config.data)
+        if config.data.verify:
+            distributed.on_main(lambda: verify_corpus(config.data.corpus))
         config = fit_to_corpus(config, corpus)
         self.config = config
         self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)

@@ -303,6 +303,15 @@ def map_array(path: Path) -> np.memmap:
     return mapped
 
 
+def verify_corpus(path: str | os.PathLike) -> None:
+    """Compare every byte of a corpus with its manifest. Of several processes, one is enough.
+
+    Raises:
+        UserError: as `Corpus`.
+    """
+    Corpus(path, verify=True)
+
+
 def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
     """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
 

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from pretrain.evaluate import Evaluator
+from pretrain.task import Pretraining
 from reader.corpus import checksum_of
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
-from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, pretrain, records
+from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, config, pretrain, records
+from training import distributed
 from training.engine import Engine
 from training.run_folder import RunFolder
-from utils.errors import run
+from utils.errors import UserError, run
 from utils.files import sha256_of
 from utils.manifest import MANIFEST, write_manifest
 
@@ -226,6 +228,16 @@ def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
     name = "mono/en/train-00000.ids.npy"
     flip(corpus / name)
     assert f"{name}: damaged" in refused(corpus=corpus, **USUAL)
+
+
+def test_only_the_main_process_compares_the_checksums_of_a_corpus(tiny_corpus, monkeypatch):
+    """The others learn what it found."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    monkeypatch.setattr(distributed, "gather", lambda item: [(None, "x.npy: damaged"), item])
+    monkeypatch.setattr("utils.manifest.sha256_of", None)
+    with pytest.raises(UserError, match="^x.npy: "):
+        Pretraining(config(tiny_corpus))
 
 
 # A folder that holds a run
