@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from utils.errors import UserError
 from utils.files import atomic_file, read_bytes, sync_file, unwritable_is_a_user_error
+from utils.logging import logger
 
 HELD_OUT = "held_out"
 
@@ -32,7 +33,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 class _Line(NamedTuple):
-    """A line of the file, and its record; None if a kill or a full disk cut the line short."""
+    """A line of the file, and its record; None if the line is damaged."""
 
     text: bytes
     record: dict[str, Any] | None
@@ -70,7 +71,9 @@ class Records:
         return evaluations[-1] if evaluations else None
 
     def cut_back(self, step: int, evaluated_step: int) -> int:
-        """Drop the records that a resumed run will write again, and lines that were cut short.
+        """Drop the records that a resumed run will write again, and damaged lines.
+
+        The last line may have been cut short by a kill. A warning names any other that is damaged.
 
         Args:
             step: drop records of later steps.
@@ -81,8 +84,10 @@ class Records:
         """
         lines = list(self._lines())
         remaining = []
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if line.record is None:
+                if number < len(lines):
+                    logger.warning("%s, line %d: damaged; the record is lost", self.path, number)
                 continue
             last_step = evaluated_step if HELD_OUT in line.record else step
             if line.record["step"] <= last_step:

@@ -123,6 +123,15 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail, dropped):
     assert not (tmp_path / "none.jsonl").exists()
 
 
+def test_a_damaged_record_is_named(tmp_path, caplog):
+    """A last line that a kill cut short is not."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2}\n{"step": \n{"step": 4}\n{"st')
+    assert Records(path).cut_back(step=4, evaluated_step=-1) == 2
+    (line,) = caplog.messages
+    assert line.startswith(f"{path}, line 2: ")
+
+
 def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path):
     """It was made after the checkpoint of its own step, and will be made again."""
     path = tmp_path / "metrics.jsonl"
