@@ -12,8 +12,8 @@ _DEPTH = 3  # levels of folders that are searched for models
 _MOST_SEARCHED = 1000  # folders
 _MOST_LISTED = 8
 _NO_DOWNLOAD = (
-    ", and models are not downloaded by name: put config.json, the weights and sentencepiece.bpe.model (or "
-    "tokenizer.json) of one into a folder, and name that"
+    ", and models are not downloaded by name: put the model's config.json, weights and "
+    "sentencepiece.bpe.model (or tokenizer.json) into a folder, and name the folder"
 )
 _FETCH = "sh scripts/data/get_weights.sh fetches the released weights into configs/"
 
@@ -47,8 +47,8 @@ def _advice(path: Path, holds_model: Callable[[Path], bool]) -> str:
 def _description(path: Path, weights_files: str) -> str:
     """What a path without weights is."""
     if not path.exists():
-        is_below_a_folder = _nearest_folder(path) != Path() or "configs" in path.parts
-        is_name = not is_below_a_folder and len(path.parts) < 3  # such as "xlm-roberta-base"
+        # Such as "xlm-roberta-base" or "FacebookAI/xlm-roberta-base".
+        is_name = len(path.parts) < 3 and _nearest_folder(path) == Path() and "configs" not in path.parts
         return f"no such folder{_NO_DOWNLOAD if is_name else ''}"
     if path.is_file():
         return f"no file of weights; these are {weights_files}"
