@@ -89,8 +89,10 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
         listed = " ".join(f"{accuracy:.1f}" for accuracy in layers)
         counts = scores.get("candidates", {}).values()  # none in records of earlier versions
-        among = f" among {' to '.join(map(str, sorted({min(counts), max(counts)})))}" if counts else ""
-        lines.append(f"retrieval accuracy{among}, embeddings to top layer: {listed} %")
+        among = ""
+        if counts:
+            among = f" among {' to '.join(map(str, sorted({min(counts), max(counts)})))} sentences"
+        lines.append(f"retrieval accuracy{among} from the embeddings to the top layer: {listed} %")
     return [f"[held-out] {line}" for line in lines]
 
 

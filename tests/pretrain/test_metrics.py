@@ -171,6 +171,7 @@ def test_a_summary():
         "[held-out] btmlm: pseudo-tokens in the translation 30.00 % (the most frequent words: 20.00 %), "
         "copied 10.00 %, repeated 0.00 %",
         "[held-out] pseudo-tokens of de: Haus | en: house",
-        "[held-out] retrieval accuracy among 45 to 200, embeddings to top layer: 15.0 40.0 %",
+        "[held-out] retrieval accuracy among 45 to 200 sentences from the embeddings to the top layer: "
+        "15.0 40.0 %",
     ]
     assert summary({}) == []
