@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import as_json, read_json, sha256_of, write_json
+from utils.files import read_json, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -52,7 +52,7 @@ def write_manifest(path: Path, files: Iterable[str] | None = None, **facts: Any)
     if files is None:
         files = sorted(file.name for file in path.parent.iterdir() if file.is_file() and file.name != _CARD)
     entries = {name: describe(path.parent / name) for name in files}
-    path.write_text(as_json({"version": VERSION, **facts, "files": entries}), encoding="utf-8")
+    write_json(path, {"version": VERSION, **facts, "files": entries})
 
 
 def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.full_disk import disk_full_after
 from utils import files
 from utils.errors import UserError
+from utils.manifest import MANIFEST, write_manifest
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -73,6 +75,16 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, events):
         file.write("{}")
         temporary = Path(file.name).name
     assert events == [temporary, "renamed", tmp_path.name]
+
+
+def test_a_manifest_on_a_full_disk(tmp_path):
+    path = tmp_path / MANIFEST
+    (tmp_path / "pairs.tsv").touch()
+    write_manifest(path, ["pairs.tsv"])
+    before = path.read_bytes()
+    with disk_full_after(16), pytest.raises(UserError, match=f"^{path}: "):
+        write_manifest(path, ["pairs.tsv"])
+    assert path.read_bytes() == before
 
 
 def test_the_earlier_folder_is_put_back_if_the_new_one_cannot_have_its_name(tmp_path, monkeypatch):
