@@ -116,7 +116,8 @@ class Retrieval(Task):
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
         if flags.teacher:
-            check_folder(Path(flags.teacher).parent)  # encode_vector.py writes a manifest
+            # encode_vector.py writes a manifest beside the vectors.
+            distributed.on_main(lambda: check_folder(Path(flags.teacher).parent))
             check_teacher(flags, self.rows, self.config.hidden_size)
             digests["teacher"] = digest_of_files([flags.teacher])
         self.identity = identity_of(
