@@ -9,6 +9,7 @@ and makes the parts that are missing or damaged:
 <output>/pairs.tsv                       source and translation, the best pair first
 <output>/scores.tsv                      of each pair: score, and the lines of both sentences, from 1
 <output>/mining.json                     numbers of lines and pairs, and the threshold
+<output>/manifest.json                   sizes and checksums of these three files
 """
 
 import hashlib

@@ -94,8 +94,8 @@ def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
             for key, option in options_of(section_class).items():
                 if getattr(values, key) != option.default:
                     changed.append(f"{key} {getattr(values, key)}")
-            logger.info("%s: %s", section, ", ".join(changed) or "all as by default")
-        logger.info("%s has the defaults, too", folder.path / SETTINGS)
+            logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
+        logger.info("all options are in %s", folder.path / SETTINGS)
 
 
 def pace_of(config: PretrainConfig) -> Pace:
