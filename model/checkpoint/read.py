@@ -148,7 +148,7 @@ def check_reading(config_json: Mapping[str, Any], path: Path | None) -> None:
     """Check what a config.json says of how inputs were read in training.
 
     Raises:
-        UserError: it is no JSON object, or a length in it is no whole number.
+        UserError: it is not a JSON object, or a length in it is not a whole number.
     """
     reading = config_json.get(READING, {})
     if not isinstance(reading, dict) or any(type(reading.get(key, 1)) is not int for key in _LENGTHS):
