@@ -84,6 +84,7 @@ def test_a_task_that_mixes_up_its_outputs(check, monkeypatch):
         (lambda zeros: zeros.sum() * 0.0 + 1.0, "loss 1.0, norm 0.0"),
         (lambda zeros: zeros.sum(), "loss 0.0, norm 10.0"),  # of a gradient of 1 for each of 100 words
         (lambda zeros: zeros.sqrt().sum(), "loss 0.0, norm inf"),
+        (lambda zeros: (zeros.sqrt() * 0.0).sum(), "loss 0.0, norm nan"),
     ],
 )
 def test_a_batch_without_masked_tokens_that_has_a_loss_or_a_gradient(monkeypatch, loss_of_zeros, found):

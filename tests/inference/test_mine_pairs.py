@@ -164,6 +164,7 @@ def test_other_pairs_by_other_margins_and_directions(run_mining):
     assert len(different_results) == len(results)
     # A pair for each distinct line of de.txt, and for each of en.txt.
     assert len(results["forward"]) == 101
+    assert {row.source_line for row in results["forward"]} == {*range(1, 101), 104}
     assert len(results["backward"]) == 120
 
 
