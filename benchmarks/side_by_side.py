@@ -180,6 +180,10 @@ def run_together(contenders: Mapping[str, Contender], flags: Sequence[str]) -> d
         if not contender.python.exists():
             print(f"{name} is left out: no {contender.python}; sh scripts/setup.sh makes it", flush=True)
             return None
+        # Ours refuses, and torch emulates it, very slowly.
+        if contender.precision == "bfloat16" and not read_cpu().flags & {"avx512_bf16", "amx_bf16"}:
+            print(f"{name} is left out: this CPU does not multiply in bfloat16", flush=True)
+            return None
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, contender in contenders.items():

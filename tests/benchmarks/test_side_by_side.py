@@ -9,6 +9,7 @@ import pytest
 from benchmarks import side_by_side
 from benchmarks.figures import figures
 from benchmarks.side_by_side import PARITY, Contender, choose, run_rounds
+from utils.runtime import read_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 # Contenders that run in this environment. Their work is that of WORKER; `print` only fills its place.
@@ -57,11 +58,14 @@ def turns(tmp_path) -> list[str]:
     return (tmp_path / "order").read_text().split()
 
 
-def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
-    """A contender that fails, or has no environment, is left out and named."""
+def test_rounds_one_after_the_other(checkout, tmp_path, capsys, monkeypatch):
+    """A contender that fails, has no environment, or needs what the CPU lacks, is left out and named."""
     checkout()
+    without_bfloat16 = dataclasses.replace(read_cpu(), flags=frozenset({"avx2"}))
+    monkeypatch.setattr(side_by_side, "read_cpu", lambda: without_bfloat16)
     absent = dataclasses.replace(PEER, environment=".venv-absent")
-    runs = run_rounds(CONTENDERS_HERE | {"absent": absent}, 2, [])
+    in_bfloat16 = dataclasses.replace(OURS, precision="bfloat16")
+    runs = run_rounds(CONTENDERS_HERE | {"absent": absent, "in_bfloat16": in_bfloat16}, 2, [])
     of_a_round = {"seconds": [4] * 3, "peak": 1}  # "ours" and "peer" have four letters
     assert runs == {"ours": [of_a_round] * 2, "peer": [of_a_round] * 2}
     first_round = "ours0 ours1 ours2 peer0 peer1 peer2 broken0 broken1"
@@ -70,6 +74,7 @@ def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "broken is left out: it ended with 1:\nno such thing" in output
     assert "absent is left out: no " in output
+    assert "in_bfloat16 is left out: this CPU" in output
 
 
 def test_taking_turns(checkout, tmp_path, capsys):
