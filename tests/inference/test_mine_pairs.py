@@ -87,6 +87,14 @@ def run_mining(texts, models, tmp_path, monkeypatch):
     return call
 
 
+def assert_equal_pairs(rows, expected):
+    """The same pairs, in the same order. Vectors that are made again may differ in the last bit of a float32:
+    some CPUs' matrix products depend on where the tensors lie in memory."""
+    assert [row._replace(score=0) for row in rows] == [row._replace(score=0) for row in expected]
+    scores = [row.score for row in rows]
+    np.testing.assert_allclose(scores, [row.score for row in expected], rtol=0, atol=2e-6)
+
+
 def lines_of(path):
     return path.read_text(encoding="utf-8").splitlines()
 
@@ -199,8 +207,7 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     monkeypatch.setattr(mining, "encode_part", encode_part)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "mined/.work/source").glob("*.npy")}
     assert len(written) == 3
-    rows, _ = run_mining()
-    assert rows == expected
+    assert_equal_pairs(run_mining()[0], expected)
     assert {path: path.stat().st_mtime_ns for path in written} == written
     # Now one part of the search is missing: only that one is made again, and nothing is encoded.
     monkeypatch.setattr(mining, "load", lambda *_: pytest.fail("nothing is left to encode"))
@@ -209,7 +216,7 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     before = [path.stat().st_mtime_ns for path in searched]
     searched[2].unlink()
     mining.open_encoder.cache_clear()
-    assert run_mining()[0] == expected
+    assert_equal_pairs(run_mining()[0], expected)
     after = [path.stat().st_mtime_ns for path in searched]
     is_unchanged = [a == b for a, b in zip(after, before)]
     assert is_unchanged == [True, True, False, True]
@@ -230,12 +237,12 @@ def test_damaged_parts_are_made_again(run_mining, tmp_path, monkeypatch):
     with open(searched[5], "wb") as file:
         np.savez(file, cosines=np.zeros((1, 2)), numbers=np.zeros((1, 2), np.int64))
     mining.open_encoder.cache_clear()
-    assert run_mining()[0] == expected
+    assert_equal_pairs(run_mining()[0], expected)
     made_again = [path for path in written if path.stat().st_mtime_ns != written[path]]
     assert made_again == [*vectors[0:5:2], *searched[1:6:2]]
     # A program that divides the texts otherwise cannot use these parts.
     monkeypatch.setattr(mining, "PART_LINES", 31)
-    assert run_mining()[0] == expected
+    assert_equal_pairs(run_mining()[0], expected)
 
 
 def test_settings_that_are_no_settings(run_mining, tmp_path):
