@@ -158,26 +158,33 @@ class ObjectiveConfig:
         _check_shares("objectives.later_shares", self.later_shares)
         if self.later_shares and not self.shares:
             raise UserError("objectives.later_shares is given without objectives.shares: give these, too")
-        # Those that have a share above 0 at some time.
-        with_share = [name for name in OBJECTIVES if self.shares.get(name) or self.later_shares.get(name)]
-        if self.active is None:
-            self.active = with_share if self.shares else list(OBJECTIVES)
-        if not self.active or not set(self.active) <= set(OBJECTIVES):
+        if not self.names or not set(self.names) <= set(OBJECTIVES):
             raise UserError(
                 f"objectives.active is {self.active}: name one or more of {', '.join(OBJECTIVES)}"
             )
-        if self.shares and set(self.active) != set(with_share):
+        if self.active is not None and self.shares and set(self.active) != set(self._with_share):
             raise UserError(
                 f"objectives.active has {', '.join(self.active)}, but objectives.shares has "
-                f"{', '.join(with_share)}: leave objectives.active out"
+                f"{', '.join(self._with_share)}: leave objectives.active out"
             )
-        if "btmlm" in self.active and "mmlm" not in self.active:
+        if "btmlm" in self.names and "mmlm" not in self.names:
             key = "shares" if self.shares else "active"
             raise UserError(f"objectives.{key} has btmlm without mmlm; add mmlm, which has that share first")
-        if self.same_pairs and not {"tlm", "camlm"} <= set(self.active):
+        if self.same_pairs and not {"tlm", "camlm"} <= set(self.names):
             raise UserError(
-                f"objectives.same_pairs needs tlm and camlm, but the objectives are {', '.join(self.active)}"
+                f"objectives.same_pairs needs tlm and camlm, but the objectives are {', '.join(self.names)}"
             )
+
+    @property
+    def names(self) -> list[str]:
+        """The objectives that are trained: `active`, or those with a share above 0 at some time, or all."""
+        if self.active is not None:
+            return self.active
+        return self._with_share if self.shares else list(OBJECTIVES)
+
+    @property
+    def _with_share(self) -> list[str]:
+        return [name for name in OBJECTIVES if self.shares.get(name) or self.later_shares.get(name)]
 
 
 def _check_shares(key: str, shares: dict[str, float]) -> None:

@@ -88,10 +88,10 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     monolingual = not languages.isdisjoint(corpus.mono)
     parallel = any(languages.issuperset(pair) for pair in corpus.parallel)
     objectives = with_text(config.objectives, monolingual, parallel)
-    left_out = [name for name in config.objectives.active if name not in objectives.active]
+    left_out = [name for name in config.objectives.names if name not in objectives.names]
     if left_out:
         missing_text = "sentence pairs" if monolingual else "monolingual text"
-        trained = ", ".join(objectives.active)
+        trained = ", ".join(objectives.names)
         logger.info(
             "%s has no %s: training %s, without %s",
             corpus.path,
@@ -144,7 +144,7 @@ class TrainingText:
         share = config.data.parallel_share
         if share < 1:
             pairs = {pair: PartOfPairs(stream, share, "-".join(pair)) for pair, stream in pairs.items()}
-        active = set(config.objectives.active)
+        active = set(config.objectives.names)
         for kind, objectives, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
             without_text = active & set(objectives)  # if there is no text of this kind
             if without_text and not text:
@@ -161,7 +161,7 @@ class TrainingText:
 def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
     """The objectives of a run, for training and for evaluation."""
     second_language = None
-    if "btmlm" in config.objectives.active:
+    if "btmlm" in config.objectives.names:
         number = text.language_number
         counts = {(number[a], number[b]): len(pairs) for (a, b), pairs in text.pairs.items()}
         second_language = SecondLanguage(text.languages, counts, config.objectives.second_language)
@@ -220,7 +220,7 @@ class StepReader:
         self.step = step
         self.objectives = make_objectives(config, text)
         self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", as far as an objective reads them
-        active = set(config.objectives.active)
+        active = set(config.objectives.names)
         if active & set(MONOLINGUAL):
             self._open_monolingual_text()
         if active & set(PARALLEL):
@@ -308,7 +308,7 @@ class StepReader:
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
                 # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
                 # if TLM has it already (same pairs) or is not trained.
-                if same_pairs or "tlm" not in self.config.objectives.active:
+                if same_pairs or "tlm" not in self.config.objectives.names:
                     continue
                 objective = "tlm"
             examples.append((objective, pair))
@@ -422,7 +422,7 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             objective, or no pair is long enough for CAMLM.
     """
     optimizer = config.optimizer
-    if "camlm" in config.objectives.active:
+    if "camlm" in config.objectives.names:
         check_pairs_of_camlm(config, text)
     if optimizer.tokens:
         exact_steps = optimizer.tokens / config.run.compute_ratio / mean_tokens(config, text)
@@ -466,7 +466,7 @@ def check_pairs_of_camlm(config: PretrainConfig, text: TrainingText) -> None:
         )
     share = 1 - sum(served) / len(served)
     if share > _MANY_SHORT_PAIRS:
-        use = "serve tlm instead" if "tlm" in config.objectives.active else "are left out"
+        use = "serve tlm instead" if "tlm" in config.objectives.names else "are left out"
         logger.warning("%.0f %% of the pairs are too short for camlm and %s", 100 * share, use)
 
 

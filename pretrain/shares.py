@@ -38,8 +38,8 @@ def default_shares(config: ObjectiveConfig) -> dict[str, float]:
     Each part is divided equally among its active objectives, so that ablations compare like with like. Where
     only one kind of text is used, it gets everything.
     """
-    monolingual = [name for name in MONOLINGUAL if name in config.active]
-    parallel = [name for name in PARALLEL if name in config.active]
+    monolingual = [name for name in MONOLINGUAL if name in config.names]
+    parallel = [name for name in PARALLEL if name in config.names]
     if monolingual and parallel:
         monolingual_share = config.monolingual_share
     elif monolingual:
@@ -67,7 +67,7 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
         without_text |= {*PARALLEL, "btmlm"}
     if not without_text:
         return config
-    active = [name for name in config.active if name not in without_text]
+    active = [name for name in config.names if name not in without_text]
     start_shares = {name: share for name, share in config.shares.items() if share and name in active}
     later_shares = {name: share for name, share in config.later_shares.items() if share and name in active}
     if later_shares and not start_shares:
@@ -91,7 +91,7 @@ def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
     A part is empty where two changes fall together, or where BTMLM begins with the run.
     """
     starts = [0.0]
-    if "btmlm" in config.active:
+    if "btmlm" in config.names:
         starts.append(config.btmlm_start)
     if config.later_shares:
         starts.append(config.later_start)

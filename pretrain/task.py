@@ -250,9 +250,9 @@ def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
 
 def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
     """BTMLM's stage 1 as the configuration asks for it; None if BTMLM is not active."""
-    if "btmlm" not in config.active:
+    if "btmlm" not in config.names:
         return None
-    if "camlm" not in config.active:
+    if "camlm" not in config.names:
         logger.warning(
             "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
             "pseudo-tokens, so they will be of little use; add camlm"

@@ -54,7 +54,7 @@ def test_the_command_lines(started, monkeypatch):
         if program == "run_pretrain.py":
             config = load_config(PretrainConfig, arguments)
             assert config.optimizer.steps == 7 and config.init.encoder == "weights/xlm-roberta-base"
-            objectives[config.run.output] = set(config.objectives.active)
+            objectives[config.run.output] = set(config.objectives.names)
         else:
             flags = parse_args(FinetuneFlags, arguments)
             assert flags.random_seed == (1, 2, 3, 4, 5) and flags.do_test

@@ -36,7 +36,7 @@ def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path, mo
             assert config.optimizer.tokens > 0
         assert config.run.seed == (100 + seed if model.start else seed)
         if "objectives.active" in model.flags:
-            assert set(config.objectives.active) == set(model.flags["objectives.active"])
+            assert set(config.objectives.names) == set(model.flags["objectives.active"])
 
 
 @pytest.mark.parametrize("name", NAMES)

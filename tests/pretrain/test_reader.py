@@ -287,7 +287,7 @@ def test_shares_are_divided_by_their_sum_and_change_once():
         later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70, "tlm": 0},
         later_start=0.2,
     )
-    assert config.active == ["mmlm", "tlm", "camlm", "btmlm"]
+    assert config.names == ["mmlm", "tlm", "camlm", "btmlm"]
     assert shares(config, 19, 100) == {"mmlm": 0.3, "tlm": 0.7}
     assert shares(config, 20, 100) == shares(config, 29, 100) == {"mmlm": 0.3, "camlm": 0.7}
     assert shares(config, 30, 100) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
@@ -352,7 +352,7 @@ def test_a_batch_too_small_for_an_objective(source):
 def test_the_languages_of_a_run_decide_its_objectives(source):
     """The corpus has pairs of English, but none of English with itself."""
     config = source.config(objectives__fit_corpus=True, data__languages=["en"])
-    assert fit_to_corpus(config, source.corpus).objectives.active == ["mmlm"]
+    assert fit_to_corpus(config, source.corpus).objectives.names == ["mmlm"]
 
 
 @pytest.mark.parametrize("choice, temperature", [("argmax", 0.0), ("sample", 0.5)])
