@@ -49,7 +49,7 @@ DOWNLOADS = "downloads from other servers; "
 COMMANDS = {
     r".*bin/pip install .*": ITSELF,
     r"sh scripts/(setup\.sh( gpu)?|test\.sh)": ITSELF,
-    r"sh scripts/gpu_check\.sh": "gpu_check/test_command.py::test_a_cpu_passes",
+    r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",

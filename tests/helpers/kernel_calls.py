@@ -19,8 +19,8 @@ from model.attention import FlashMask
 from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
 from model.layers import LayerNorm
-from scripts.gpu.step import profiled
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
+from tests.helpers.profiling import profiled
 from training.engine import Engine
 from training.optimizer import build_optimizer
 

@@ -2,21 +2,20 @@
 
 import contextlib
 import dataclasses
-import io
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import paddle
+import pytest
 
 from evaluation.encode import encode
-from model import device, layers
+from model import layers
 from model.checkpoint.training_state import load_training_state, save_training_state
 from pretrain.config import OBJECTIVES
 from pretrain.loss import masked_lm_loss, to_device
-from scripts.gpu import toys
-from scripts.gpu.report import REPORT, TRAINING_BOUND, Failed, Skipped, compare
+from tests.gpu import toys
+from tests.gpu.bounds import REPORT, TRAINING_BOUND, Failed, compare
 from training.engine import Engine
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
@@ -30,19 +29,7 @@ MOST_SKIPS = 12
 VECTORS_BOUND = 2e-2
 
 
-def amps() -> list[str]:
-    """The mixed precisions of this device, the one that models are usually trained in first."""
-    if not device.on_gpu():
-        return ["none"]
-    return ["bf16", "fp16"] if device.has_bf16() else ["fp16"]
-
-
-def exact_dtype() -> str:
-    """The type with which training is compared: float64 has no fast kernels on a GPU."""
-    return "float32" if device.on_gpu() else "float64"
-
-
-def check_dropout(quick: bool) -> str:
+def test_dropout(device, fact):
     """Dropout keeps the mean and repeats itself, and recompute drops the same."""
     advice = "train without dropout (0.0 in the configuration)"
     mean = float(layers.dropout(paddle.ones([100_000]), 0.1, training=True).mean())
@@ -53,10 +40,10 @@ def check_dropout(quick: bool) -> str:
     again = _loss_and_gradients(model, recompute=False)
     recomputed = _loss_and_gradients(model, recompute=True)
     # A GPU adds the gradients of a repeated token in an order that changes.
-    bound = 1e-5 if device.on_gpu() else 0.0
+    bound = 1e-5 if device.is_card else 0.0
     compare("a second pass with the same seed", again, first, bound=bound, advice=advice)
     compare("recompute", recomputed, first, bound=1e-5, advice="train without run.recompute")
-    return f"mean {mean:.3f}, the same seed drops the same, recompute is equal"
+    fact(f"mean {mean:.3f}, the same seed drops the same, recompute is equal")
 
 
 def _loss_and_gradients(model: paddle.nn.Layer, recompute: bool) -> list[np.ndarray]:
@@ -74,7 +61,7 @@ def _loss_and_gradients(model: paddle.nn.Layer, recompute: bool) -> list[np.ndar
     return [loss.numpy(), np.concatenate(gradients)]
 
 
-def check_objectives(quick: bool) -> str:
+def test_objectives(device, fact):
     """Steps of each objective, and sentence vectors, in each mixed precision."""
 
     def results_of(name: str, engine: Engine) -> Sequence:
@@ -86,9 +73,9 @@ def check_objectives(quick: bool) -> str:
             return encode(engine.model.ernie_m, ids_of_sentences)
 
     names = [*OBJECTIVES, "vectors"]
-    exact = {name: results_of(name, toys.engine_of(exact_dtype())) for name in names}
-    lines = []
-    for amp in amps():
+    exact = {name: results_of(name, toys.engine_of(device.exact_dtype)) for name in names}
+    fact(f"{toys.STEPS} steps of each objective, and vectors")
+    for amp in device.amps:
         advice = f"do not train with amp {amp}"
         differences = []
         for name in names:
@@ -96,30 +83,27 @@ def check_objectives(quick: bool) -> str:
             case = f"{name} with amp {amp}"
             bound = VECTORS_BOUND if name == "vectors" else TRAINING_BOUND
             differences.append(compare(case, values, exact[name], bound=bound, advice=advice))
-        lines.append(f"amp {amp} within {max(differences):.0e} of {exact_dtype()}")
-    return f"{toys.STEPS} steps of each objective, and vectors: {'; '.join(lines)}"
+        fact(f"amp {amp} within {max(differences):.0e} of {device.exact_dtype}")
 
 
-def check_tasks(quick: bool) -> str:
+def test_tasks(device, fact):
     """Steps of each fine-tuning task, and a step of pre-training without masked tokens."""
 
     def results_of(dtype: str, amp: str) -> dict[str, list[float]]:
         """The name of each model -> its losses and gradient norms."""
         return {name: toys.train_task(model, amp) for name, model in toys.task_models(dtype).items()}
 
-    exact = results_of(exact_dtype(), "none")
+    exact = results_of(device.exact_dtype, "none")
     differences = []
-    for amp in amps():
+    for amp in device.amps:
         advice = f"fine-tune without amp {amp}"
         for name, values in results_of("float32", amp).items():
             case = f"{name} with amp {amp}"
             differences.append(compare(case, values, exact[name], bound=TRAINING_BOUND, advice=advice))
         check_nothing_masked(toys.engine_of("float32", Precision(amp)))
-    precisions = " and ".join(f"amp {amp}" for amp in amps())
-    return (
-        f"{', '.join(exact)}: {precisions} within {max(differences):.0e} of {exact_dtype()}; a batch without "
-        "masked tokens has no loss"
-    )
+    precisions = " and ".join(f"amp {amp}" for amp in device.amps)
+    fact(f"{', '.join(exact)}: {precisions} within {max(differences):.0e} of {device.exact_dtype}")
+    fact("a batch without masked tokens has no loss")
 
 
 def check_nothing_masked(engine: Engine) -> None:
@@ -139,61 +123,61 @@ def check_nothing_masked(engine: Engine) -> None:
         raise Failed(f"a batch without masked tokens has loss {step.loss}, norm {step.grad_norm}; {REPORT}")
 
 
-def check_options(quick: bool) -> str:
+def test_options(device, fact, tmp_path):
     """Recompute with dropout over three micro-batches, O2, and a resume through files."""
-    lines = []
     exact = toys.train(toys.engine_of("float32", dropout=0.1), "camlm", micro_batches=3)
     engine = toys.engine_of("float32", dropout=0.1)
     engine.model.ernie_m.use_recompute(True)
     values = toys.train(engine, "camlm", micro_batches=3)
     compare("recompute with dropout", values, exact, bound=1e-4, advice="train without run.recompute")
-    lines.append("recompute with dropout equal")
+    fact("recompute with dropout equal")
 
-    if device.on_gpu():
+    if device.is_card:
         exact = toys.train(toys.engine_of("float32"), "mmlm", micro_batches=3)
-        for amp in amps():
+        for amp in device.amps:
             engine = toys.engine_of("float32", Precision(amp, "O2"))
             engine.model.ernie_m.use_recompute(True)
             values = toys.train(engine, "mmlm", micro_batches=3)
             advice = "train with run.amp_level O1"
             compare(f"{amp} O2", values, exact, bound=TRAINING_BOUND, advice=advice)
-        lines.append("O2 within 1 %")
+        fact("O2 within 1 %")
 
-    values, exact = resumed()
+    values, exact = resumed(tmp_path / "training_state")
     # A GPU adds some gradients in an order that changes.
-    bound = 1e-4 if device.on_gpu() else 0.0
+    bound = 1e-4 if device.is_card else 0.0
     compare("a resumed run", values, exact, bound=bound, advice="do not stop a run")
-    lines.append("resumed through files: equal")
-    return "; ".join(lines)
+    fact("resumed through files: equal")
 
 
-def resumed() -> tuple[list[float], list[float]]:
-    """Losses and gradient norms of a run's second half: resumed from files, and without a stop."""
+def resumed(path: Path) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of a run's second half: resumed from files, and without a stop.
+
+    Args:
+        path: of the files.
+    """
     straight = toys.engine_of("float32")
     restarted = toys.engine_of("float32")
     toys.train(straight, "mmlm", last=toys.STEPS // 2)
     weights = {name: tensor.numpy() for name, tensor in straight.model.state_dict().items()}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "training_state")
-        save_training_state(path, {"weights": weights, "engine": straight.state_dict()})
-        saved = load_training_state(path)
+    save_training_state(path, {"weights": weights, "engine": straight.state_dict()})
+    saved = load_training_state(path)
     restarted.model.set_state_dict(saved["weights"])
     restarted.load_state_dict(saved["engine"])
     without_stop = toys.train(straight, "mmlm")
     return toys.train(restarted, "mmlm"), without_stop
 
 
-def check_overflow(quick: bool) -> str:
+def test_overflow(device, fact):
     """fp16 from a loss scale that overflows: the scale shrinks and the run recovers."""
-    if not device.on_gpu():
-        raise Skipped("no GPU, so no float16")
+    if "float16" not in device.half_types:
+        pytest.skip("no GPU, so no float16")
     engine = toys.engine_of("float32", Precision("fp16", loss_scaling=OVERFLOWING))
-    # Paddle prints a line for each change of the scale, and the engine gives up after ten steps in a row.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(UserError):
+    # The engine gives up after ten steps in a row.
+    with contextlib.suppress(UserError):
         toys.train(engine, "mmlm")
     if not FEWEST_SKIPS <= engine.skipped <= MOST_SKIPS:
         raise Failed(
             f"fp16 from a loss scale of 2^40 skipped {engine.skipped} of {toys.STEPS} steps, expected are "
             f"{FEWEST_SKIPS} to {MOST_SKIPS}; train in bf16; {REPORT}"
         )
-    return f"fp16 from a loss scale of 2^40: {engine.skipped} steps skipped, then it trains"
+    fact(f"fp16 from a loss scale of 2^40: {engine.skipped} steps skipped, then it trains")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from model import device
-from scripts.gpu.report import Failed, Skipped
+from model.device import FLASH_VERSION, has_bf16, summary
+from tests.gpu.bounds import Failed
 from training.card import check_wheel
 from utils import __version__
 from utils.errors import UserError
@@ -20,18 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
 
-def check_environment(quick: bool) -> str:
+def test_environment(fact):
     """What a bug report needs."""
     cpu = read_cpu()
-    facts = [
+    for line in (
         f"ernie-m {__version__}, commit {output_of('git', 'describe', '--always', '--dirty')}",
         f"{platform.platform()}, Python {platform.python_version()}",
         f"paddlepaddle {paddle.__version__} for CUDA {paddle.version.cuda()}, numpy {np.__version__}",
         f"{cpu.vendor or platform.machine()}, {cpu.cores} cores, {cpu.memory / 2**30:.1f} GiB",
         prepare(quiet=True),  # the settings for this CPU, in words
         output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
-    ]
-    return "; ".join(facts)
+    ):
+        fact(line)
 
 
 def output_of(*command: str) -> str:
@@ -44,18 +44,27 @@ def output_of(*command: str) -> str:
     return "; ".join(finished.stdout.strip().splitlines())
 
 
-def check_device(quick: bool) -> str:
-    """Whether the wheel has code for the card, the driver is new enough, and FlashMask works."""
-    if not device.on_gpu():
-        raise Skipped("no GPU; a machine that has one needs `sh scripts/setup.sh gpu`")
+def test_device(card, fact):
+    """The wheel has code for the card, the driver is new enough, and FlashMask works."""
     try:
         check_wheel()
     except UserError as error:
         raise Failed(str(error)) from error
     driver = check_driver()
-    versions = f"CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}, NCCL {paddle.version.nccl()}"
-    facts = [device.summary("float32", processes=1), versions, f"driver {driver}", flash_mask()]
-    return "; ".join(facts)
+    fact(summary("float32", processes=1))
+    fact(f"CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}, NCCL {paddle.version.nccl()}")
+    fact(f"driver {driver}")
+    if not has_bf16():
+        fact("bf16 and FlashMask refused, below capability 8.0")
+        return
+    if not card.has_flash_mask:
+        raise Failed(
+            "FlashMask does not work here, so attention is slower; take the wheel that docs/scale.md names"
+        )
+    version = paddle.get_flags([FLASH_VERSION])[FLASH_VERSION]
+    if version != 2:
+        raise Failed(f"{FLASH_VERSION} is {version}, which refuses dropout: unset it")
+    fact("bf16 and FlashMask allowed")
 
 
 def check_driver() -> str:
@@ -72,22 +81,3 @@ def check_driver() -> str:
     if major.isdecimal() and int(major) < oldest:
         raise Failed(f"driver {driver}: CUDA {cuda} needs {oldest} or newer; update the driver")
     return driver
-
-
-def flash_mask() -> str:
-    """Whether models use FlashMask in half precision, in words.
-
-    Raises:
-        Failed: the card has the capability for it but it does not work, or its version is 3, which refuses
-            dropout.
-    """
-    if not device.has_bf16():
-        return "bf16 and FlashMask refused, below capability 8.0"
-    if not device.uses_flash_mask(half=True):
-        raise Failed(
-            "FlashMask does not work here, so attention is slower; take the wheel that docs/scale.md names"
-        )
-    version = paddle.get_flags([device.FLASH_VERSION])[device.FLASH_VERSION]
-    if version != 2:
-        raise Failed(f"{device.FLASH_VERSION} is {version}, which refuses dropout: unset it")
-    return "bf16 and FlashMask allowed"

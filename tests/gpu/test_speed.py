@@ -12,17 +12,17 @@ from paddle import Tensor
 
 from benchmarks import plan
 from benchmarks.estimate import CARDS, ModelShape
-from model import device
 from model.fused_loss import padded_size
 from pretrain.batch import Batch
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
-from pretrain.masking import Vocabulary, generator
+from pretrain.masking import Vocabulary
 from pretrain.objectives import Objectives, Text
-from scripts.gpu import toys
-from scripts.gpu.report import REPORT
-from scripts.gpu.step import classifier_engine, seconds_of, xnli_step
-from scripts.gpu.training import amps
+from tests.gpu import toys
+from tests.gpu.bounds import REPORT
+from tests.gpu.device import Device
+from tests.helpers.profiling import seconds_of
+from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, rngs
 from training.engine import Engine
 from training.precision import Precision
 
@@ -35,18 +35,18 @@ LOW_ALIGNED = 0.8  # the time with such a vocabulary, as a share of that with th
 MICRO_BATCHES = 4
 
 
-def peak_of_the_device() -> tuple[float, str]:
-    """The FLOP/s of the device in use, and their source.
+def peak_of(device: Device) -> tuple[float, str]:
+    """The FLOP/s of a device, and their source.
 
     This is the card's data sheet (dense products in half precision), or else the speed of a large product.
     """
-    if device.on_gpu():
+    if device.is_card:
         card_in_use = paddle.device.cuda.get_device_name()
         for name, card in CARDS.items():
             if re.search(rf"\b{name}\b", card_in_use):  # L4 is not in "L40S"
                 return card.tflops * 1e12, f"the {name}'s {card.tflops} TFLOP/s"
-    size = 8192 if device.on_gpu() else 768
-    x = paddle.ones([size, size], "float16" if device.on_gpu() else "float32")
+    size = 8192 if device.is_card else 768
+    x = paddle.ones([size, size], "float16" if device.is_card else "float32")
     seconds = seconds_of(partial(paddle.matmul, x, x))
     operations = 2 * size**3  # as many multiplications as additions
     return operations / seconds, "the speed of a large product"
@@ -62,11 +62,10 @@ def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
     rng = np.random.default_rng(seed)
     vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=words - 1, size=words)
     objectives = Objectives(ObjectiveConfig(), vocabulary, max_seq_len=512)
-    ordinary_words = words - 1 - toys.FIRST_WORD  # the last id is [MASK]
+    ordinary_words = words - 1 - FIRST_ORDINARY_ID  # the last id is [MASK]
     ranks = rng.zipf(1.2, [count, length - 2])  # without [CLS] and [SEP]
-    ids = toys.FIRST_WORD + ranks % ordinary_words
-    generators = [generator(seed, step=1, index=row) for row in range(count)]
-    return objectives.batch("mmlm", [Text(row, language=0) for row in ids], generators)
+    ids = FIRST_ORDINARY_ID + ranks % ordinary_words
+    return objectives.batch("mmlm", [Text(row, language=0) for row in ids], rngs(count, seed, step=1))
 
 
 class Measurement(NamedTuple):
@@ -94,9 +93,12 @@ class Measurement(NamedTuple):
         operations = 6 * (self.shape.matrices * self.tokens + self.shape.table * self.masked)
         return operations / self.seconds
 
-    def planned_memory(self) -> float:
-        """The bytes that `benchmarks/plan.py` computes, without CUDA and its libraries."""
-        fused = device.uses_flash_mask(half=True)
+    def planned_memory(self, fused: bool) -> float:
+        """The bytes that `benchmarks/plan.py` computes, without CUDA and its libraries.
+
+        Args:
+            fused: whether attention is computed by FlashMask.
+        """
         run = plan.PlannedRun(
             batch=self.rows,
             length=self.length,
@@ -109,38 +111,39 @@ class Measurement(NamedTuple):
         return sum(plan.memory(self.shape, run, stage=0, cards=1).values())
 
 
-def check_speed(quick: bool) -> str:
-    """Steps of base: pre-training with four micro-batches, and XNLI."""
-    amp = amps()[0]
+def test_speed(device, quick, fact):
+    """Steps of base: pre-training with four micro-batches, and XNLI. What is slow is no failure."""
+    amp = device.amps[0]
     shape = toys.SHAPE if quick else toys.BASE_SHAPE
     engine = toys.engine_for(toys.make_model("float32", dropout=0.1, shape=shape), Precision(amp))
-    rows, length = rows_of_a_micro_batch(quick)
-    measurement = measure(engine, rows, length)
+    rows, length = rows_of_a_micro_batch(device, quick)
+    measurement = measure(device, engine, rows, length)
     seconds_of_loss = loss_seconds(engine, measurement.masked)
-    peak, source = peak_of_the_device()
+    peak, source = peak_of(device)
     share = measurement.flops / peak
     margin = measurement.seconds / measurement.reading
-    facts = [
+    for line in (
         f"{'tiny' if quick else 'base'} size, amp {amp}",
         f"{measurement.tokens / measurement.seconds:,.0f} tokens/s",
         f"{share:.0%} of {source}",
         f"the loss takes {seconds_of_loss / measurement.seconds:.0%}",
         f"the reader is {margin:.1f} times as fast",
-    ]
-    if device.on_gpu():
-        planned = measurement.planned_memory()
-        facts.append(f"{measurement.memory / 1e9:.1f} GB, planned {planned / 1e9:.1f}")
+    ):
+        fact(line)
+    if device.is_card:
+        planned = measurement.planned_memory(device.has_flash_mask)
+        fact(f"{measurement.memory / 1e9:.1f} GB, planned {planned / 1e9:.1f}")
         if not quick:
             aligned = aligned_loss_seconds(engine, measurement.masked) / seconds_of_loss
-            facts.append(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
-            facts += warnings_of(share, margin, measurement.memory / planned, aligned)
-    classifier = classifier_engine(quick, amp)
-    xnli_step(classifier)  # the first step also makes the moments
-    facts.append(f"XNLI {1e3 * seconds_of(partial(xnli_step, classifier)):.1f} ms a step")
-    return "; ".join(facts)
+            fact(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
+            for warning in warnings_of(share, margin, measurement.memory / planned, aligned):
+                fact(warning)
+    classifier = toys.classifier_engine(quick, amp)
+    toys.xnli_step(classifier)  # the first step also makes the moments
+    fact(f"XNLI {1e3 * seconds_of(partial(toys.xnli_step, classifier)):.1f} ms a step")
 
 
-def measure(engine: Engine, rows: int, length: int) -> Measurement:
+def measure(device: Device, engine: Engine, rows: int, length: int) -> Measurement:
     """Make some steps of pre-training, with so many rows of this length in each micro-batch."""
     config = engine.model.ernie_m.config
     began = time.perf_counter()
@@ -156,22 +159,22 @@ def measure(engine: Engine, rows: int, length: int) -> Measurement:
             sent = to_device(batches)
         engine.step(sent, loss)
 
-    if device.on_gpu():
+    if device.is_card:
         paddle.device.cuda.reset_max_memory_allocated()
     step()  # makes the moments
     seconds = seconds_of(step, repeats=3)
-    memory = paddle.device.cuda.max_memory_allocated() if device.on_gpu() else 0.0
+    memory = paddle.device.cuda.max_memory_allocated() if device.is_card else 0.0
     shape = ModelShape(
         hidden=config.hidden_size,
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
         vocabulary=config.vocab_size,
-        languages=len(toys.LANGUAGES),
+        languages=len(LANGUAGES),
     )
     return Measurement(shape, rows, length, masked, seconds, reading, memory)
 
 
-def rows_of_a_micro_batch(quick: bool) -> tuple[int, int]:
+def rows_of_a_micro_batch(device: Device, quick: bool) -> tuple[int, int]:
     """The number of rows, and their length in tokens.
 
     Cards without FlashMask have fewer rows: attention keeps all scores there, and base needs about 15 GB for
@@ -179,9 +182,9 @@ def rows_of_a_micro_batch(quick: bool) -> tuple[int, int]:
     """
     if quick:
         return 2, 32
-    if not device.on_gpu():
+    if not device.is_card:
         return 2, 512
-    rows = 16 if device.uses_flash_mask(half=True) else 4
+    rows = 16 if device.has_flash_mask else 4
     return rows, 512
 
 

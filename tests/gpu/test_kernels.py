@@ -8,16 +8,18 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+import pytest
 from paddle import Tensor
 from paddle.distributed.fleet.utils import recompute
 
-from model import device, masked_loss
+from model import masked_loss
 from model.attention import AttentionMask, FlashMask, PaddedMask, mask_class
+from model.device import upload
 from model.layout import Layout
 from model.word_table import TableGradient
-from scripts.gpu.report import BOUNDS, REPORT, Failed, Skipped, compare, difference
+from tests.gpu.bounds import BOUNDS, REPORT, Failed, compare, difference
+from tests.gpu.device import AMPS, Device
 
-HALF = ("float16", "bfloat16")
 HEAD_SIZE = 64
 DROPOUT = 0.1
 BLOCK = 256  # positions whose logits are in memory at once in the exact loss
@@ -38,23 +40,6 @@ class Operation(NamedTuple):
     function: Callable[..., Tensor]
     exact: Callable[..., Tensor]
     arrays: Sequence[np.ndarray]
-
-
-def dtypes_here() -> list[str]:
-    """What this device computes in."""
-    dtypes = ["float64", "float32"]
-    if device.on_gpu():
-        dtypes.append("float16")
-        if device.has_bf16():
-            dtypes.append("bfloat16")
-    return dtypes
-
-
-def bound_of(dtype: str) -> float:
-    """The largest difference from float64 that is allowed here."""
-    if dtype == "float32" and device.on_gpu() and device.has_tf32():
-        return BOUNDS["tf32"]
-    return BOUNDS[dtype]
 
 
 def value_and_gradients(
@@ -87,34 +72,34 @@ def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def largest_differences(
-    operations: dict[str, Operation], advice: str, dtypes: Sequence[str] | None = None
+    device: Device, operations: dict[str, Operation], advice: str, dtypes: Sequence[str] | None = None
 ) -> str:
     """The largest difference of the operations from float64 in each type, in words.
 
     Args:
         advice: what to do if it is too large.
-        dtypes: the types; None: all that this device computes in.
+        dtypes: the types; None: all that the device computes in.
 
     Raises:
         Failed: it is too large.
     """
     here = paddle.device.get_device()
     lines = []
-    for dtype in dtypes or dtypes_here():
+    for dtype in dtypes or device.dtypes:
         differences = []
         for name, operation in operations.items():
             arrays = operation.arrays
-            if dtype in HALF:
+            if dtype in AMPS:
                 arrays = [rounded(array, dtype) for array in arrays]
             values = value_and_gradients(operation.function, arrays, dtype, here)
             exact = value_and_gradients(operation.exact, arrays, "float64", "cpu")
             case = f"{name} in {dtype}"
-            differences.append(compare(case, values, exact, bound=bound_of(dtype), advice=advice))
+            differences.append(compare(case, values, exact, bound=device.bound(dtype), advice=advice))
         lines.append(f"{dtype} {max(differences):.0e}")
     return f"{', '.join(operations)} against float64: {', '.join(lines)}"
 
 
-def check_operations(quick: bool) -> str:
+def test_operations(device, fact):
     """What a step is made of. Weights of heads have rows of only 4 to 18 bytes in half precision."""
     rng = np.random.default_rng(1)
     hidden = 32
@@ -138,50 +123,10 @@ def check_operations(quick: bool) -> str:
         arrays = [x, rng.normal(size=[hidden, outputs]), rng.normal(size=[outputs])]
         operations[f"head of {outputs}"] = (F.linear, arrays)
     cases = {name: Operation(function, function, arrays) for name, (function, arrays) in operations.items()}
-    return largest_differences(cases, advice="do not train here")
+    fact(largest_differences(device, cases, advice="do not train here"))
 
 
-def check_loss(quick: bool) -> str:
-    """The masked-LM loss of two chunks of positions, with the vocabulary of XLM-R."""
-    words = 1002 if quick else 250_002
-    if quick:
-        positions = 48
-    else:
-        first_chunk = masked_loss.logit_chunks(1 << 30, words)[0]  # of more positions than fit
-        positions = first_chunk.stop + 8  # the second chunk has 8
-    hidden = 64
-    rng = np.random.default_rng(2)
-    labels = rng.integers(0, words, positions)
-    x = rng.normal(size=[positions, hidden])
-    weight = 0.2 * rng.normal(size=[words, hidden])  # logits with a standard deviation of 0.2 sqrt(64)
-    bias = LOW_BIAS + rng.normal(size=[words])
-
-    def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        # What the loss reads of a `WordEmbeddings`.
-        table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
-        return masked_loss.cross_entropy(x, table, bias, paddle.to_tensor(labels)).total / positions
-
-    def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        losses = []
-        for start in range(0, positions, BLOCK):  # logits of a block at a time are in memory
-            labels_of_block = paddle.to_tensor(labels[start : start + BLOCK])
-            losses.append(recompute(_cross_entropy, x[start : start + BLOCK], weight, bias, labels_of_block))
-        return paddle.add_n(losses) / positions
-
-    operation = {f"loss of {positions} x {words}": Operation(loss, exact, [x, weight, bias])}
-    dtypes = dtypes_here()
-    if device.on_gpu():  # float64 takes long there
-        dtypes.remove("float64")
-    return largest_differences(operation, advice="do not pre-train here", dtypes=dtypes)
-
-
-def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """The definition of the loss."""
-    logits = paddle.matmul(x, weight, transpose_y=True) + bias
-    return F.cross_entropy(logits, labels, reduction="sum")
-
-
-def check_attention(quick: bool) -> str:
+def test_attention(device, quick, fact):
     """Attention, against scores of all tokens by all tokens and the mask of `Layout.dense`."""
     heads = 4
     hidden = 64
@@ -206,24 +151,32 @@ def check_attention(quick: bool) -> str:
     def packed(x: Tensor, layout: Layout) -> Tensor:
         """The attention of models; x as for `dense`."""
         is_half = x.dtype in (paddle.float16, paddle.bfloat16)
-        uses_flash = device.uses_flash_mask(half=is_half)
-        kind = FlashMask if uses_flash else mask_class()
+        kind = FlashMask if is_half and device.has_flash_mask else mask_class()
         query, key, value = x.split(3, axis=-1)
-        return device.upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
+        return upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
     cases = {}
     for name, layout in layouts.items():
         padded = layout.padded_to(FlashMask.multiple)
         x = np.random.default_rng(4).normal(size=[padded.tokens, 3 * hidden])
         cases[name] = Operation(partial(packed, layout=padded), partial(dense, layout=padded), [x])
-    line = largest_differences(cases, advice="train in float32 only")
-    return f"{line}; lengths 8 to {longest}"
+    fact(largest_differences(device, cases, advice="train in float32 only"))
+    fact(f"lengths 8 to {longest}")
 
 
-def check_flash_mask(quick: bool, dtype: str = "bfloat16") -> str:
+def test_flash_mask(device, quick, fact):
     """FlashMask as models use it: their heads, full micro-batches, sequences with placeholders, dropout."""
-    if not device.uses_flash_mask(half=True):
-        raise Skipped("no FlashMask on this device")
+    if not device.has_flash_mask:
+        pytest.skip("no FlashMask on this device")
+    fact(check_flash_mask(quick, "bfloat16"))
+
+
+def check_flash_mask(quick: bool, dtype: str) -> str:
+    """How far FlashMask is from padded groups, in words.
+
+    Raises:
+        Failed: it is too far from them, or its dropout is wrong.
+    """
     differences = []
     # Tokens: the first fill FlashMask's blocks of 128 rows, the second need pads.
     sizes = [256, 320] if quick else [8192, 8256]
@@ -233,11 +186,10 @@ def check_flash_mask(quick: bool, dtype: str = "bfloat16") -> str:
         for tokens in sizes:
             layout = model_layout(tokens, longest)
             differences.append(_compare_flash_mask(layout, heads, dtype))
-            check_dropout_of(device.upload(FlashMask.of(layout)), layout.tokens, heads, dtype)
-    return (
-        f"{sizes[0]} and {sizes[1]} tokens against padded groups in float32: {max(differences):.0e}; its "
-        "dropout is right"
-    )
+            check_dropout_of(upload(FlashMask.of(layout)), layout.tokens, heads, dtype)
+    largest = max(differences)
+    against = f"{sizes[0]} and {sizes[1]} tokens against padded groups in float32"
+    return f"{against}: {largest:.0e}; its dropout is right"
 
 
 def model_layout(tokens: int, longest: int) -> Layout:
@@ -259,7 +211,7 @@ def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:
 
     def attend(kind: type[AttentionMask], x: Tensor) -> Tensor:
         query, key, value = x.split(3, axis=-1)
-        return device.upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
+        return upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
     here = paddle.device.get_device()
     x = rounded(np.random.default_rng(3).normal(size=[layout.tokens, 3 * heads * HEAD_SIZE]), dtype)
@@ -310,3 +262,43 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
 def _normal(count: int, shape: list[int]) -> np.ndarray:
     """Arrays of normal random numbers, [count, *shape]."""
     return np.random.default_rng(8).normal(size=[count, *shape])
+
+
+def test_loss(device, quick, fact):
+    """The masked-LM loss of two chunks of positions, with the vocabulary of XLM-R."""
+    words = 1002 if quick else 250_002
+    if quick:
+        positions = 48
+    else:
+        first_chunk = masked_loss.logit_chunks(1 << 30, words)[0]  # of more positions than fit
+        positions = first_chunk.stop + 8  # the second chunk has 8
+    hidden = 64
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, words, positions)
+    x = rng.normal(size=[positions, hidden])
+    weight = 0.2 * rng.normal(size=[words, hidden])  # logits with a standard deviation of 0.2 sqrt(64)
+    bias = LOW_BIAS + rng.normal(size=[words])
+
+    def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        # What the loss reads of a `WordEmbeddings`.
+        table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
+        return masked_loss.cross_entropy(x, table, bias, paddle.to_tensor(labels)).total / positions
+
+    def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        losses = []
+        for start in range(0, positions, BLOCK):  # logits of a block at a time are in memory
+            labels_of_block = paddle.to_tensor(labels[start : start + BLOCK])
+            losses.append(recompute(_cross_entropy, x[start : start + BLOCK], weight, bias, labels_of_block))
+        return paddle.add_n(losses) / positions
+
+    operation = {f"loss of {positions} x {words}": Operation(loss, exact, [x, weight, bias])}
+    dtypes = device.dtypes
+    if device.is_card:  # float64 takes long there
+        dtypes.remove("float64")
+    fact(largest_differences(device, operation, advice="do not pre-train here", dtypes=dtypes))
+
+
+def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    """The definition of the loss."""
+    logits = paddle.matmul(x, weight, transpose_y=True) + bias
+    return F.cross_entropy(logits, labels, reduction="sum")

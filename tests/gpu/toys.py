@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from model.batch import TokenBatch
@@ -14,24 +15,23 @@ from model.device import upload
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
-from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.config import OBJECTIVES
 from pretrain.loss import DeviceBatch
-from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
+from pretrain.objectives import Pair, Text
 from pretrain.reader import StepBatches
 from pretrain.report import SUMS
 from pretrain.shares import MONOLINGUAL
 from pretrain.task import objectives_loss, send_step
+from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 from training import distributed
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
 from training.precision import LossScaling, Precision
 from training.schedules import linear_warmup_decay
 
-LANGUAGES = ["en", "de", "fr"]
 STEPS = 20  # of a training
-VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
-FIRST_WORD = 4  # the ids of words are 4 to 98, between [UNK] and [MASK]
+XNLI_ROWS = 32
+XNLI_LENGTH = 50  # rows of 25 to 50 tokens, 37 in the mean
 SHAPE = {
     "vocab_size": VOCABULARY.size,
     "hidden_size": 32,
@@ -76,20 +76,16 @@ def task_models(dtype: str) -> dict[str, nn.Layer]:
 def batch_of(objective: str, step: int, count: int = 8, length_limit: int = 20) -> Batch:
     """Random texts or pairs of a step, masked. Their lengths are below the limit."""
     rng = np.random.default_rng([OBJECTIVES.index(objective), step])  # the seed has two numbers
-    # 8 pairs of English and German and 1 of English and French: BTMLM draws German more often.
-    second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
-    objectives = Objectives(ObjectiveConfig(), VOCABULARY, max_seq_len=512, second_language=second)
 
     def text(language: int) -> Text:
         length = rng.integers(length_limit // 2, length_limit)
-        return Text(rng.integers(FIRST_WORD, VOCABULARY.mask_id, length), language)
+        return Text(rng.integers(FIRST_ORDINARY_ID, VOCABULARY.mask_id, length), language)
 
     if objective in MONOLINGUAL:
         examples: list[Text | Pair] = [text(language=0) for _ in range(count)]
     else:
         examples = [Pair(text(language=0), text(language=1)) for _ in range(count)]
-    generators = [generator(seed=1, step=step, index=number) for number in range(count)]
-    return objectives.batch(objective, examples, generators)
+    return objectives(max_seq_len=512).batch(objective, examples, rngs(count, step=step))
 
 
 def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
@@ -99,7 +95,7 @@ def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
         words: the ids are below it.
     """
     rng = np.random.default_rng(seed)
-    ids = rng.integers(FIRST_WORD, words, [rows, longest])
+    ids = rng.integers(FIRST_ORDINARY_ID, words, [rows, longest])
     for row in range(1, rows):  # row 0 has the greatest length
         length = rng.integers(longest // 2, longest)
         ids[row, length:] = VOCABULARY.pad_id
@@ -195,3 +191,28 @@ def _distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dic
     precise = "float64" if model.classifier.weight.dtype == paddle.float64 else "float32"
     squares = [(output.astype(precise) - 1.0).square().mean() for output in outputs]
     return paddle.add_n(squares), {}  # no sums to log
+
+
+def classifier_engine(quick: bool, amp: str) -> Engine:
+    """An engine for XNLI."""
+    paddle.seed(1)
+    shape = SHAPE if quick else BASE_SHAPE
+    model = SequenceClassifier(config_of(shape, dropout=0.1), num_labels=3)
+    return engine_for(model, Precision(amp))
+
+
+def send_xnli(engine: Engine) -> TokenBatch:
+    """A batch as XNLI has it, on the device."""
+    words = engine.model.ernie_m.config.vocab_size
+    return send_sentences(engine, rows=XNLI_ROWS, longest=XNLI_LENGTH, words=words)
+
+
+def xnli_loss(engine: Engine, batch: TokenBatch) -> tuple[Tensor, dict]:
+    """The loss of a batch with labels 0, 1, 2, 0, 1, ..., and no sums to log."""
+    labels = paddle.arange(XNLI_ROWS) % 3
+    return F.cross_entropy(engine.model(batch).astype("float32"), labels), {}
+
+
+def xnli_step(engine: Engine) -> None:
+    """A step of XNLI, with its upload."""
+    engine.step([send_xnli(engine)], partial(xnli_loss, engine))
