@@ -123,3 +123,12 @@ def test_the_page_is_that_of_its_data(tmp_path):
     page.write_page(tmp_path, rows)
     assert (tmp_path / page.PAGE).read_text() == (docs / page.PAGE).read_text()
     assert all((page.ROOT / "benchmarks" / row["command"].split()[0]).is_file() for row in rows.values())
+
+
+def test_the_json_does_not_hold_the_path_of_the_data(monkeypatch, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    script = "import json, sys; print(json.dumps({'data': sys.argv[1]}))"
+    (tmp_path / "benchmarks/some.py").write_text(script)
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    monkeypatch.setenv("DATA", str(tmp_path / "data"))
+    assert page.measure("some.py $DATA/nli/train-en.tsv")["result"] == {"data": "$DATA/nli/train-en.tsv"}
