@@ -141,10 +141,9 @@ def _end_worker(process: multiprocessing.Process, thread: threading.Thread, item
     """Kill the worker, and wait until it and the receiving thread have ended."""
     process.kill()  # SIGTERM is blocked
     process.join()
-    while thread.is_alive():  # it may wait for room in the queue
+    while thread.is_alive():  # it may wait for room in the queue, once for each item that is still in the pipe
         with contextlib.suppress(queue.Empty):
-            items.get_nowait()
-        thread.join(0.01)
+            items.get(timeout=0.01)
 
 
 def _end_in_words(code: int | None) -> str:
