@@ -1,8 +1,9 @@
 #!/bin/sh
 # Check the style, then run the tests. Further arguments go to pytest.
 #
-#   sh scripts/test.sh                   ruff, and every test except the two suites below, in .venv
+#   sh scripts/test.sh                   ruff, and every test except the suites below, in .venv
 #   sh scripts/test.sh -k tokenizer
+#   sh scripts/test.sh slow              the tests that take more than ten seconds: the demo, a study, killed trainings
 #   sh scripts/test.sh parity            tests/parity, in .venv-parity
 #   sh scripts/test.sh latest            tests/latest, in .venv-latest
 #   DATA=folder sh scripts/test.sh       with the tests on real data
@@ -10,19 +11,28 @@ set -eu
 cd "$(dirname "$0")/.."
 
 style=0
-if [ "${1-}" = parity ] || [ "${1-}" = latest ]; then
-    peers=$1
-    shift
-    sh scripts/setup.sh "$peers"
-    python=.venv-$peers/bin/python
-    # an override and not an argument, so that a path among the user's arguments takes its place
-    set -- -o testpaths="tests/$peers" "$@"
-else
-    sh scripts/setup.sh
-    python=.venv/bin/python
-    echo "test: ruff"
-    "$python" -m ruff check --quiet --output-format concise . || style=1
-fi
+venv=.venv
+case ${1-} in
+    parity | latest)
+        venv=.venv-$1
+        sh scripts/setup.sh "$1"
+        suite=tests/$1
+        shift
+        # an override and not an argument, so that a path among the user's arguments takes its place
+        set -- -o testpaths="$suite" "$@"
+        ;;
+    slow)
+        sh scripts/setup.sh
+        shift
+        set -- -m slow "$@"
+        ;;
+    *)
+        sh scripts/setup.sh
+        set -- -m "not slow" "$@" # a -m among the user's arguments takes its place
+        echo "test: ruff"
+        .venv/bin/python -m ruff check --quiet --output-format concise . || style=1
+        ;;
+esac
 . scripts/env.sh
 
 # The shapes are tiny: one process per core with one thread each beats one process with all threads.
@@ -31,6 +41,6 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export PYTHONUTF8=1 # tests read and write text without naming its encoding; the program names it everywhere
 echo "test: pytest, $cores processes"
-"$python" -m pytest -n "$cores" "$@" || exit $?
+"$venv/bin/python" -m pytest -n "$cores" "$@" || exit $?
 [ $style = 0 ] || echo "test: the tests pass; ruff found the faults listed above" >&2
 exit $style

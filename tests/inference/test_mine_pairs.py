@@ -327,7 +327,6 @@ def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
     assert len(pairs) == len(rows)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
     rows, _ = run_mining()

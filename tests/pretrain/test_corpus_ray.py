@@ -21,7 +21,6 @@ needs_ray = pytest.mark.skipif(
 
 
 @needs_ray
-@pytest.mark.slow
 def test_the_same_bytes(tmp_path, pieces, inputs, reference):
     words = command(tmp_path / "ray", pieces, inputs, **OPTIONS, engine="ray", workers=2)
     process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)

@@ -23,7 +23,6 @@ def test_a_stopped_run_ends_with_the_same_bits(cpu_with_bf16, tiny_corpus, tmp_p
     assert losses(straight) != losses(in_float32)  # the products really were in bfloat16
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(onednn.missing() is not None, reason=f"needs {onednn.missing()}")
 def test_two_processes_compute_what_one_computes(tiny_corpus, tmp_path):
     single = pretrain(tiny_corpus, tmp_path / "one", **BFLOAT16, **NO_DROPOUT)

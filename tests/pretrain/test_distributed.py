@@ -62,7 +62,6 @@ def pretrain_with_two_processes(corpus, output, **changes) -> None:
     assert completed.returncode == 0, completed.stderr
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
     """They go on after 10 of 40 steps, and end with the run of one process, and with its scores."""
     out = pretrain(tiny_corpus, tmp_path / "out", **EXACT, run__stop_after_steps=10)
@@ -81,7 +80,6 @@ def test_two_processes_go_on_from_one(straight, tiny_corpus, tmp_path):
         assert scores["btmlm"][pair] == values | near
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sharding_stage", "stop_signal", "exit_code"), [(1, signal.SIGTERM, 0), (0, signal.SIGINT, 130)]
 )

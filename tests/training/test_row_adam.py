@@ -50,7 +50,6 @@ def test_one_process(monkeypatch, dense):
     assert 20 < rows_with_moments < WORDS, "some rows should have moments, and some should not"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1])
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes(tmp_path, dense, processes, stage):
