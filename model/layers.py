@@ -9,10 +9,7 @@ from paddle import Tensor, nn
 
 from model import device
 from model.cpu.bfloat16 import LinearInBfloat16, frozen_linear_layers
-from model.cpu.dropout import DropoutOnCpu
-from model.cpu.gelu import GeluOnCpu
-from model.cpu.layer_norm import LayerNormOnCpu
-from model.cpu.linear import LinearOnCpu
+from model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
 from model.cpu.onednn import to_bfloat16
 from model.cpu.rows import as_array
 from model.word_table import WordEmbeddings

@@ -8,7 +8,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from model.cpu.dropout import DropoutMask, draw_dropout_mask
+from model.cpu.layers import DropoutMask, draw_dropout_mask
 from model.cpu.rows import as_array, as_rows, needs_gradient, over_rows, row_dots, row_sums
 from model.layout import Group
 

@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from model.cpu.linear import column_sum
+from model.cpu.layers import column_sum
 from model.cpu.onednn import multiply, to_bfloat16
 from model.cpu.rows import add, as_array, as_rows, needs_gradient
 
