@@ -15,7 +15,6 @@ from model.layout import Layout
 from tests.helpers.batches import packed_batch
 from tests.helpers.operations import recorded_operations
 from tests.training.toy_training import state_of
-from training import gradients
 from training.engine import Engine
 from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
 from training.schedules import linear_warmup_decay
@@ -148,20 +147,6 @@ def test_gradients_of_another_type_are_left_to_paddle(monkeypatch):
     pair = (parameter, paddle.ones(parameter.shape, "float64"))
     run.engine.optimizer._append_optimize_op(None, pair)
     assert calls == [pair] and run.engine.optimizer._delayed == {}
-
-
-def test_norm_and_clipping():
-    paddle.seed(1)
-    tensors = [paddle.randn(shape, "float64") for shape in ([3], [2, 5], [7], [4, 4])]
-    squares = [float((tensor**2).sum()) for tensor in tensors]
-    assert gradients.squared_norm(tensors).item() == pytest.approx(sum(squares), rel=1e-14)
-    for tensor, square in zip(tensors, squares, strict=True):  # also a single vector
-        assert gradients.squared_norm([tensor]).item() == pytest.approx(square, rel=1e-14)
-    assert gradients.squared_norm([]).item() == 0.0
-    copies = [tensor.numpy().copy() for tensor in tensors]
-    gradients.divide_(tensors, 2.5)
-    for tensor, copy in zip(tensors, copies, strict=True):
-        assert np.abs(tensor.numpy() - copy / 2.5).max() < 1e-15
 
 
 def test_the_kernels_of_norm_clipping_and_update(monkeypatch):
