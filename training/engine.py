@@ -301,8 +301,8 @@ class Engine:
         if not parameters:
             return paddle.zeros([], "float64")
         if device.uses_gpu_kernels():
-            # Starting a kernel takes longest there. Biases and layer norms are two thirds of the parameters, but
-            # a thousandth of the numbers: joined, they take one kernel.
+            # Starting a kernel takes longest there. Biases and layer norms are two thirds of the parameters,
+            # but a thousandth of the numbers: joined, they take one kernel.
             arrays = [parameter.grad for parameter in parameters if parameter.ndim != 1]
             vectors = [parameter.grad for parameter in parameters if parameter.ndim == 1]
             if vectors:
