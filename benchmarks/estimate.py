@@ -107,8 +107,8 @@ SCORE_BYTES = sum({
     "backward: gradient of the weights": 2, "that of the values": 2, "dropout of it": 5, "softmax of it": 6,
     "those of queries and keys": 4,
 }.values())  # fmt: skip
-# Bytes of one logit: model/fused_loss.py names them, and tests/model/test_fused_loss.py counts them.
-LOGIT_BYTES = 24
+# Bytes of one logit: model/loss_on_gpu.py names them, and tests/model/test_loss_on_gpu.py counts them.
+LOGIT_BYTES = 14
 # Bytes of one weight of the word table in a micro-batch.
 TABLE_BYTES = sum({
     "copy in half precision": 6, "its padding": 4, "gradient by the loss": 2, "without padding": 4,

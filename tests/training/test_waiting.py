@@ -20,7 +20,7 @@ from pretrain.task import objectives_loss, send_step
 from reader.batching import TaskBatch
 from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, objectives, of_all_four
-from training import distributed, gradients
+from training import distributed
 from training.adamw import AdamW
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
@@ -75,7 +75,7 @@ def events(monkeypatch) -> Events:
     record(paddle, "to_tensor", "upload")
     record(paddle.Tensor, "set_value", "upload")
     record(paddle.Tensor, "backward", "backward")
-    record(gradients, "squared_norm", "norm")
+    record(Engine, "_squared_norm", "norm")
     record(AdamW, "step", "update")
     monkeypatch.setattr(device, "on_cpu", lambda x: False)
     return events
