@@ -1,6 +1,5 @@
 """Run a study of configs/experiments: train its models, fine-tune and measure them, and write its tables.
 
-    DATA=/where/the/data/is python -m experiments.run table6 --dry    what it would do, and in how many hours
     DATA=/where/the/data/is python -m experiments.run table6
     DATA=/where/the/data/is python -m experiments.run table6 --models exp0 exp4 --seeds 1    # only these
 
@@ -11,36 +10,61 @@ there; the same command continues a stopped study. Weights are kept in --output.
 from utils.environment import run
 
 import argparse
+import json
 import os
 from pathlib import Path
 
 from experiments import tables
-from experiments.plan import StudyPlan, minutes
 from experiments.real_data import prepare_corpus, prepare_ner, prepare_xnli
-from experiments.study import Study
-from scripts.jobs import Job, carry_out_chains
+from experiments.study import UNTRAINED, Study, TrainedModel, folder_name
+from pretrain.config import PretrainConfig
+from pretrain.masking import Vocabulary
+from pretrain.reader import TrainingText, open_corpus, total_steps
+from scripts.jobs import Job, as_line, carry_out_chains
+from utils.command_line import load_config
 from utils.errors import UserError
+
+# The flags of all fine-tuning. One evaluation at the end of each epoch is enough.
+FINE_TUNING = {
+    "batch_size": 32,
+    "learning_rate": 5e-4,
+    "lr_schedule_style": "paddlenlp",
+    "layerwise_lr_decay": 1.0,
+    "weight_decay": 0.01,
+    "warmup_proportion": 0.1,
+    "predict_batch_size": 128,
+    "skip_steps": 100,
+    "validation_steps": 1_000_000,
+    "save_steps": 1_000_000,
+    "keep_checkpoints": 1,
+    "select_on": "en",
+    "do_train": "true",
+    "do_val": "true",
+    "do_test": "true",
+}
+# Task -> its program, and the flags that only this task has.
+TASKS = {
+    "xnli": ("run_classifier.py", {"num_labels": 3, "epoch": 2, "max_seq_len": 64}),
+    "ner": ("run_sequence_labeling.py", {"num_labels": 7, "epoch": 3, "max_seq_len": 128}),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     study = Study.read(args.study)
-    check(args, study)
-    plan = StudyPlan(
-        study,
-        output=args.output,
-        data=Path(os.environ["DATA"]),
-        results=tables.RESULTS,
-        seeds=args.seeds,
-        models=args.models,
-    )
-    if not args.dry:
-        prepare_data(plan)
-    chains = plan.chains()
-    print_plan(chains, args.at_once)
-    if not args.dry:
+    for name in args.models:
+        if name not in study.models:
+            raise UserError(f"--models: {name} is not one of {', '.join(study.models)} ({study.name}.yaml)")
+    if args.at_once < 1:
+        raise UserError("--at_once must be 1 or more")
+    if not os.environ.get("DATA"):
+        raise UserError("DATA is not set; set it to the folder of real data")
+    runs = StudyRuns(study, args.output, Path(os.environ["DATA"]), tables.RESULTS)
+    runs.prepare_data()
+    models = [study.models[name] for name in args.models or study.models]
+    for chains in runs.rounds(models, args.seeds or study.seeds):
         carry_out_chains(chains, args.at_once)
-        tables.write(study, tables.RESULTS, tables.IMAGES)
+    tables.write(study, tables.RESULTS, tables.IMAGES)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -48,7 +72,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("study", help="a file of configs/experiments, without .yaml")
-    parser.add_argument("--dry", action="store_true", help="only say what would be done")
     parser.add_argument("--output", type=Path, default=Path("output/experiments"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="these instead of the study's")
     parser.add_argument("--models", nargs="+", default=[], help="only these")
@@ -56,37 +79,154 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check(args: argparse.Namespace, study: Study) -> None:
-    """Raise a UserError if --at_once is below 1, a model is not in the study, or DATA is not set."""
-    if args.at_once < 1:
-        raise UserError("--at_once must be 1 or more")
-    for name in args.models:
-        if name not in study.models:
-            raise UserError(f"--models: {name} is not one of {', '.join(study.models)} ({study.name}.yaml)")
-    if not os.environ.get("DATA"):
-        raise UserError("DATA is not set; set it to the folder of real data")
+class StudyRuns:
+    """The jobs of a study.
 
+    Args:
+        output: the folder of all studies; it has a folder for the corpus and one for each study.
+        data: the folder of real data.
+        results: the folder of figures; it has a folder for each study.
 
-def print_plan(chains: list[list[Job]], at_once: int) -> None:
-    """Print the unfinished jobs of each chain, and about how long they take."""
-    total_minutes = 0.0
-    for chain in chains:
-        jobs = [job for job in chain if not job.finished()]
-        chain_minutes = sum(minutes(job) for job in jobs)
-        print(f"{chain_minutes:6.1f} minutes: {', '.join(job.name for job in jobs)}")
-        total_minutes += chain_minutes
-    hours = total_minutes / 60 / at_once
-    print(f"{len(chains)} runs, about {hours:.1f} hours with {at_once} at a time", flush=True)
+    Attributes:
+        corpus: the corpus of the study.
+        layout: the files of its tasks, in the official layout.
+    """
 
+    def __init__(self, study: Study, output: Path, data: Path, results: Path):
+        self.study = study
+        self.output = output
+        self.data = data
+        self.results = results
+        self.corpus = output / study.corpus / "corpus"
+        self.layout = output / study.corpus / "data"
 
-def prepare_data(plan: StudyPlan) -> None:
-    """Make the corpus and the files of the study's tasks, where they are missing."""
-    prepare_corpus(plan.study.corpus, plan.data, plan.output / plan.study.corpus)
-    for task, prepare in (("xnli", prepare_xnli), ("ner", prepare_ner)):
-        # label_map.json is written last.
-        finished = (plan.layout / task / "label_map.json").is_file()
-        if task in plan.study.measures and not finished:
-            prepare(plan.data, plan.layout / task, plan.corpus)
+    def prepare_data(self) -> None:
+        """Make the corpus and the files of the study's tasks, where they are missing."""
+        prepare_corpus(self.study.corpus, self.data, self.output / self.study.corpus)
+        for task, prepare in (("xnli", prepare_xnli), ("ner", prepare_ner)):
+            # label_map.json is written last.
+            finished = (self.layout / task / "label_map.json").is_file()
+            if task in self.study.measures and not finished:
+                prepare(self.data, self.layout / task, self.corpus)
+
+    def rounds(self, models: list[TrainedModel], seeds: list[int]) -> list[list[list[Job]]]:
+        """The jobs that are not finished, in rounds: a model comes in a later round than its start.
+
+        A round is a list of chains, which may run side by side; a chain is a list of jobs, one after the
+        other.
+        """
+        depths: dict[int, dict[Path, list[Job]]] = {}  # number of starts -> folder of a model -> chain
+        for model in models:
+            ancestors = self.ancestors(model)
+            for seed in seeds:
+                jobs = self.jobs(model, seed)
+                if all(job.finished() for job in jobs):
+                    continue
+                # The models whose weights it needs are trained, but only measured if they are asked for, too.
+                for depth, (runs, ancestor) in enumerate(ancestors):
+                    chain = [runs.pretraining(ancestor, seed)]
+                    depths.setdefault(depth, {}).setdefault(runs.folder(ancestor.name, seed), chain)
+                depths.setdefault(len(ancestors), {})[self.folder(model.name, seed)] = jobs
+        return [list(chains.values()) for _, chains in sorted(depths.items())]
+
+    def ancestors(self, model: TrainedModel) -> list[tuple["StudyRuns", TrainedModel]]:
+        """The models that are trained before this one, each with its study: the start of the start first."""
+        reference = model.trained_in or model.start
+        if not reference:
+            return []
+        study, _, name = reference.rpartition("/")  # study: "" without a slash
+        runs = StudyRuns(Study.read(study), self.output, self.data, self.results) if study else self
+        start = runs.study.models[name]
+        return [*runs.ancestors(start), (runs, start)]
+
+    def jobs(self, model: TrainedModel, seed: int) -> list[Job]:
+        """Training, fine-tuning and figures of a model; none if its figures are there."""
+        result = self.study.figures_file(self.results, model.name, seed)
+        jobs = []
+        if not result.is_file() and model.revision:
+            raise UserError(f"{model.name}, seed {seed}: only commit {model.revision} can train it")
+        if not result.is_file():
+            jobs += [self.fine_tuning(task, model, seed) for task in TASKS if task in self.study.measures]
+            jobs.append(self.measuring(model, seed, result))
+        from_random_weights = not (model.start or model.trained_in)
+        if from_random_weights and "retrieval" in self.study.measures:
+            # Random weights in the shape of this model, for comparison. All models of a study have one shape,
+            # so the first of these jobs writes the figures, and the others are finished then.
+            untrained_result = self.study.figures_file(self.results, UNTRAINED, seed)
+            jobs.append(self.measuring(model, seed, untrained_result, "--untrained", seed))
+        if model.trained_in or all(job.finished() for job in jobs):
+            return jobs
+        return [self.pretraining(model, seed), *jobs]
+
+    def folder(self, name: str, seed: int) -> Path:
+        """The output of a model's training. A model of another study is named <study>/<model>."""
+        study, _, model_name = name.rpartition("/")
+        return self.output / (study or self.study.name) / folder_name(model_name, seed)
+
+    def pretraining(self, model: TrainedModel, seed: int) -> Job:
+        """The job that trains a model."""
+        folder = self.folder(model.name, seed)
+        flags: dict[str, object] = {"data.corpus": self.corpus, "run.output": folder, "run.seed": seed}
+        if model.start:
+            start = self.folder(model.start, seed)
+            # Not the seed of the start: with that the model would read the same text again.
+            flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
+        for key, value in model.flags.items():
+            # A command line gives lists and mappings as JSON.
+            flags[key] = json.dumps(value) if isinstance(value, list | dict) else value
+        if model.steps_as:
+            flags["optimizer.steps"] = self.steps(model.steps_as, seed)
+        command = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags)]
+        return self.job(folder.name, command, folder / "encoder" / "model.safetensors")  # its last file
+
+    def steps(self, name: str, seed: int) -> int:
+        """The number of optimizer steps of the model `name`, as run_pretrain.py works it out."""
+        _program, *line = self.pretraining(self.study.models[name], seed).command
+        config = load_config(PretrainConfig, list(map(str, line)))
+        corpus, tokenizer = open_corpus(config.data)
+        return total_steps(config, TrainingText.of(corpus, Vocabulary.of(tokenizer), config))
+
+    def fine_tuning(self, task: str, model: TrainedModel, seed: int) -> Job:
+        """The job that trains a model on one of TASKS and predicts the development sets."""
+        program, flags_of_task = TASKS[task]
+        folder = self.folder(model.trained_in or model.name, seed)
+        encoder = folder / "encoder"
+        output = folder / task
+        layout = self.layout / task
+        flags = FINE_TUNING | flags_of_task
+        flags |= {
+            "ernie_config_path": encoder / "config.json",
+            "vocab_path": encoder / "vocab.txt",
+            "piece_model_path": encoder / "piece.model",
+            "init_pretraining_params": encoder,
+            "train_set": layout / "train" / "train.en.tsv",
+            "dev_set": layout / "dev" / "dev.%s.tsv",
+            "test_set": layout / "dev" / "dev.%s.tsv",
+            "test_save": output / "predictions" / "test.%s.tsv",
+            "label_map_config": layout / "label_map.json",
+            "lang_map_config": layout / "lang_map.json",
+            "checkpoints": output,
+            "random_seed": seed,
+        }
+        command = [program, *as_line(flags)]
+        return self.job(f"{folder.name} {task}", command, output / "results.json", log=output / "log")
+
+    def measuring(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
+        """The job that writes the figures of a model to `result`. `flags` are more words of the command."""
+        arguments = {
+            "model": self.folder(model.trained_in or model.name, seed),
+            "corpus": self.corpus,
+            "data": self.data,
+            "layout": self.layout,
+            "output": result,
+        }
+        command = ["-m", "experiments.measure", *as_line(arguments), "--measures", *self.study.measures]
+        return self.job(f"{result.stem} figures", [*command, *flags], result)
+
+    def job(self, name: str, command: list[object], result: Path, log: Path | None = None) -> Job:
+        """A job whose complete output goes to the folder of logs."""
+        logs = self.output / self.study.name / "logs"
+        return Job(name, command, result, log, output=logs / f"{name.replace(' ', '-')}.log")
 
 
 if __name__ == "__main__":

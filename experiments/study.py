@@ -5,7 +5,7 @@ A file of configs/experiments describes one; configs/experiments/table6.yaml is 
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class TrainedModel:
             decide.
         trained_in: the model of another study that this row shows: it is not trained here, and measured only
             if that study has no figures of it.
+        revision: the commit that trained it, if this one cannot: some of its flags are gone; "": this one.
         about: what the model is, for the reader of the tables.
     """
 
@@ -39,6 +40,7 @@ class TrainedModel:
     start: str = ""
     steps_as: str = ""
     trained_in: str = ""
+    revision: str = ""
     about: str = ""
 
 
@@ -150,7 +152,7 @@ def _read_model(path: Path, row: str, settings: Mapping, above: Mapping[str, Tra
     Raises:
         UserError: a key is unknown, or a name in it is that of no model.
     """
-    unknown = sorted(settings.keys() - {"flags", "start", "steps_as", "trained_in", "about"})
+    unknown = sorted(settings.keys() - {field.name for field in fields(TrainedModel)} - {"name"})
     if unknown:
         raise UserError(f"{path}: {row}: the key {unknown[0]!r} is unknown")
     model = TrainedModel(row, **settings)

@@ -217,7 +217,7 @@ def named_table(figures: Figures) -> str:
 
 
 def half_table(figures: Figures) -> str:
-    """A row for each model and seed, from the key "half" of `three_ways.retrieval`.
+    """A row for each model and seed, from the key "half" of figures of earlier revisions.
 
     A cell has the accuracy on the half of the pairs that did not choose the layer, among 150 candidates.
     """

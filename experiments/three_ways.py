@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.centring import LanguageMeans
-from evaluation.retrieval import choose_on_half, found_by_cosine, found_by_margin
+from evaluation.retrieval import found_by_cosine, found_by_margin
 
 COUNTS = (300, 1000)  # pairs of a language that are searched
 EVEN = slice(0, None, 2)  # every second row from row 0 on
@@ -97,8 +97,6 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
         "retrieval <count>" (plain) and "retrieval <count> <way>": language -> [directions in which each pair
         is found, how many there are: 2 for each pair], of the first <count> pairs, or of all if there are
         fewer;
-        "half": language -> [per cent, standard error] of 300 pairs, plain, where the layer is chosen on one
-        half and the other half is searched (150 candidates);
         "named": language -> what `named_languages` returns.
     """
     accuracies = held_out.accuracies()
@@ -108,12 +106,9 @@ def retrieval(held_out: HeldOut, bitexts: Mapping[str, tuple[np.ndarray, np.ndar
         "layer": layers[PLAIN],
         "layers": layers,
         "held_out_layers": {way: of_layers.tolist() for way, of_layers in accuracies.items()},
-        "half": {},
         "named": named_languages(means, bitexts),
     }
     for language, (src, tgt) in bitexts.items():
-        half = choose_on_half(src[:, : COUNTS[0]], tgt[:, : COUNTS[0]])
-        result["half"][language] = [100 * half.accuracy, 100 * half.standard_error]
         plain_layer = layers[PLAIN]
         for count in COUNTS:
             directions = found_by_cosine(src[plain_layer, :count], tgt[plain_layer, :count])

@@ -120,10 +120,6 @@ class ObjectiveConfig:
     later_start: UnitInterval = 0.5
     """`later_shares` begin at this share of all steps."""
 
-    same_pairs: bool = False
-    """Whether TLM and CAMLM train on the same pairs. Each pair that is drawn then serves both, with masks of
-    its own for each, and counts once in optimizer.batch_size."""
-
     mask_rate: Annotated[float, Range(above=0, at_most=0.9)] = 0.15  # camlm predicts from unmasked tokens
     """The share of the non-special tokens that is chosen for prediction."""
 
@@ -170,10 +166,6 @@ class ObjectiveConfig:
         if "btmlm" in self.names and "mmlm" not in self.names:
             key = "shares" if self.shares else "active"
             raise UserError(f"objectives.{key} has btmlm without mmlm; add mmlm, which has that share first")
-        if self.same_pairs and not {"tlm", "camlm"} <= set(self.names):
-            raise UserError(
-                f"objectives.same_pairs needs tlm and camlm, but the objectives are {', '.join(self.names)}"
-            )
 
     @property
     def names(self) -> list[str]:

@@ -22,8 +22,8 @@ from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.shares import (
     MONOLINGUAL,
     PARALLEL,
+    allocate,
     check_batch_size,
-    examples_of_step,
     parts_of_run,
     shares,
     with_text,
@@ -267,7 +267,7 @@ class StepReader:
         # Draw the whole step, and divide it among the processes.
         share = shares(self.config.objectives, self.step, self.total_steps)
         batch_size = self.config.optimizer.batch_size
-        counts = examples_of_step(self.config.objectives, share, batch_size, self.step)
+        counts = allocate(share, batch_size, self.step)
         examples = self._examples(counts)
         tokens = [self.objectives.count_tokens(objective, example) for objective, example in examples]
         numbers_by_process = cut_by_tokens(
@@ -298,17 +298,11 @@ class StepReader:
         examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
 
         of_pairs = _repeated(PARALLEL, counts)  # the objective of each pair; those of TLM come first
-        same_pairs = self.config.objectives.same_pairs and "tlm" in of_pairs and "camlm" in of_pairs
-        if same_pairs:
-            drawn_pairs = self._draw("parallel", counts["tlm"])  # CAMLM's count is the same
-            pairs = drawn_pairs + drawn_pairs  # for TLM, then for CAMLM
-        else:
-            pairs = self._draw("parallel", len(of_pairs))
-        for objective, pair in zip(of_pairs, pairs, strict=True):
+        for objective, pair in zip(of_pairs, self._draw("parallel", len(of_pairs)), strict=True):
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
                 # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
-                # if TLM has it already (same pairs) or is not trained.
-                if same_pairs or "tlm" not in self.config.objectives.names:
+                # if TLM is not trained.
+                if "tlm" not in self.config.objectives.names:
                     continue
                 objective = "tlm"
             examples.append((objective, pair))

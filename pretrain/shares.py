@@ -76,13 +76,7 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     nothing_remains = not active or (config.shares and not start_shares)
     if nothing_remains:
         return config
-    return replace(
-        config,
-        active=active,
-        shares=start_shares,
-        later_shares=later_shares,
-        same_pairs=config.same_pairs and parallel,  # without pairs there are none to share
-    )
+    return replace(config, active=active, shares=start_shares, later_shares=later_shares)
 
 
 def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
@@ -99,7 +93,9 @@ def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
 
 
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
-    """Divide `batch_size` sequences by largest remainder. The counts add up to `batch_size`.
+    """The number of texts or pairs of each objective in a step, by largest remainder.
+
+    The counts add up to `batch_size`.
 
     Equal remainders are served in an order that turns with `step`, so that a small batch does not always
     favour the same objective.
@@ -119,23 +115,6 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     return counts
 
 
-def examples_of_step(
-    config: ObjectiveConfig, share: Mapping[str, float], batch_size: int, step: int
-) -> dict[str, int]:
-    """The number of texts or pairs of each objective in a step.
-
-    With `same_pairs`, TLM and CAMLM have the pairs of both their shares, and each pair counts once in
-    `batch_size`.
-    """
-    if not (config.same_pairs and "tlm" in share and "camlm" in share):
-        return allocate(share, batch_size, step)
-    share_by_text = {name: value for name, value in share.items() if name in MONOLINGUAL}
-    share_by_text["pairs"] = share["tlm"] + share["camlm"]
-    counts = allocate(share_by_text, batch_size, step)
-    pairs = counts.pop("pairs")
-    return counts | {"tlm": pairs, "camlm": pairs}
-
-
 def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int) -> None:
     """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
     for start, end in parts_of_run(config):
@@ -144,7 +123,7 @@ def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int)
         first_step = min(round(start * total_steps), total_steps - 1)
         share = shares(config, first_step, total_steps)
         # Objectives of equal remainders take turns, so after as many steps as objectives each had its turn.
-        counts_of_steps = [examples_of_step(config, share, batch_size, step) for step in range(len(share))]
+        counts_of_steps = [allocate(share, batch_size, step) for step in range(len(share))]
         for name in share:
             if not any(counts[name] for counts in counts_of_steps):
                 key = "objectives.shares" if config.shares else "objectives.active"

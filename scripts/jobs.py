@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ class Job:
         result: the file that it writes last; if it exists, the job is finished.
         log: the folder for its job.log.0; by default the program decides.
         output: the file for all its lines; only progress is printed.
-        after: a file of another job that must be there before this one begins.
     """
 
     name: str
@@ -38,7 +36,6 @@ class Job:
     result: Path | None = None
     log: Path | None = None
     output: Path = Path(os.devnull)
-    after: Path | None = None
 
     def finished(self) -> bool:
         """Whether the job has a result, and it is there."""
@@ -95,13 +92,7 @@ class _Crew:
         """Run the jobs of a chain one after the other."""
         for job in chain:
             if not job.finished():
-                self.wait_for_what_it_needs(job)
                 self.run(job)
-
-    def wait_for_what_it_needs(self, job: Job) -> None:
-        """Wait for the file `after`, which a job of another chain writes."""
-        while job.after and not job.after.is_file() and not self.stopping.is_set():
-            time.sleep(1)
 
     def run(self, job: Job) -> None:
         """Run a job to its end, print its progress, and ask all to stop if it fails."""

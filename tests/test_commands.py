@@ -108,8 +108,6 @@ COMMANDS = {
         HOURS + "experiments/test_studies.py::test_a_study_from_text_to_tables",
     r".* -m experiments\.tables .*":
         "experiments/test_studies.py::test_the_published_tables_are_those_of_the_figures",
-    r".* -m experiments\.precision .*":
-        HOURS + "experiments/test_precision.py::test_the_command_lines",
     r"taskset .*": "two idle cores; pretrain/test_reader.py::test_equal_compute_divides_the_steps",
     r"sh scripts/base/ablation\.sh": HOURS + "experiments/test_ablation.py::test_the_command_lines",
 }  # fmt: skip

@@ -96,16 +96,14 @@ def test_a_first_part_without_text_is_left_out():
 
 
 def test_the_objectives_with_text_keep_their_proportions():
-    config = ObjectiveConfig(shares={"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}, same_pairs=True)
+    config = ObjectiveConfig(shares={"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4})
     assert with_text(config, monolingual=True, parallel=True) == config
     pairs_only = with_text(config, monolingual=False, parallel=True)
     assert pairs_only.names == ["tlm", "camlm"]
     assert pairs_only.shares == {"tlm": 2, "camlm": 4}
-    assert pairs_only.same_pairs
     text_only = with_text(config, monolingual=True, parallel=False)
     assert text_only.names == ["mmlm"]
     assert text_only.shares == {"mmlm": 1}
-    assert not text_only.same_pairs
     # Without `shares`, `default_shares` divides among the active objectives.
     default_pairs_only = with_text(ObjectiveConfig(), monolingual=False, parallel=True)
     assert default_pairs_only.names == ["tlm", "camlm"]

@@ -11,7 +11,7 @@ import pytest
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepBatches, StepReader, TrainingText, cut_by_tokens, fit_to_corpus, total_steps
-from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, examples_of_step, shares
+from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
 from pretrain.task import learning_rate, make_generator
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -192,35 +192,6 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
         source.steps(**changes, data__max_seq_len=8)
 
 
-def test_each_drawn_pair_serves_tlm_and_camlm(source):
-    """With objectives.same_pairs. The masks are drawn anew for each objective."""
-    reader = source.reader(objectives__active=["tlm", "camlm"], objectives__same_pairs=True)
-    sampler = reader.samplers["parallel"]
-    step = reader.next()
-    assert sampler.draws == 12  # the batch size
-    examples = reader._examples({"tlm": 5, "camlm": 5})
-    assert sampler.draws == 12 + 5
-    assert [objective for objective, _ in examples] == ["tlm"] * 5 + ["camlm"] * 5
-    pairs = [pair for _, pair in examples]
-    assert all(tlm_pair is camlm_pair for tlm_pair, camlm_pair in zip(pairs[:5], pairs[5:]))
-    # The predicted tokens are as many for each objective, but others.
-    tlm = OBJECTIVES.index("tlm")
-    camlm = OBJECTIVES.index("camlm")
-    batch = reader._batch(examples, range(10))
-    tlm_ids = batch.target_ids[batch.target_objectives == tlm]
-    camlm_ids = batch.target_ids[batch.target_objectives == camlm]
-    assert len(tlm_ids) == len(camlm_ids)
-    assert sorted(tlm_ids) != sorted(camlm_ids)
-    assert step.masked_counts[tlm] == step.masked_counts[camlm] > 0
-
-
-def test_a_pair_of_both_that_camlm_cannot_use_serves_tlm_once(source, monkeypatch):
-    reader = source.reader(objectives__active=["tlm", "camlm"], objectives__same_pairs=True)
-    monkeypatch.setattr(reader.objectives, "serves_camlm", lambda pair: False)
-    examples = reader._examples({"tlm": 3, "camlm": 3})
-    assert [objective for objective, _ in examples] == ["tlm"] * 3
-
-
 def test_a_smaller_share_of_the_pairs_is_part_of_a_larger_one(source):
     """Whatever the seed of the run; the pairs of a share come in the same order."""
 
@@ -293,18 +264,6 @@ def test_shares_are_divided_by_their_sum_and_change_once():
     assert shares(config, 30, 100) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
 
 
-def test_pairs_that_serve_both_objectives():
-    """Of 64 examples, 70 % are pairs. Each serves TLM and CAMLM and counts once."""
-    config = ObjectiveConfig(same_pairs=True, shares={"mmlm": 15, "btmlm": 15, "tlm": 35, "camlm": 35})
-    share = shares(config, 9, 10)
-    assert share == {"mmlm": 0.15, "tlm": 0.35, "camlm": 0.35, "btmlm": 0.15}  # the weights of the loss
-    counts = examples_of_step(config, share, 64, 0)
-    assert counts == {"mmlm": 10, "btmlm": 9, "tlm": 45, "camlm": 45}
-    # At a time when TLM has no share, the pairs serve CAMLM alone.
-    counts = examples_of_step(config, {"mmlm": 0.3, "camlm": 0.7}, 64, 0)
-    assert counts == {"mmlm": 19, "camlm": 45}
-
-
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])
 def test_largest_remainder(batch_size):
     """The counts add up to the batch, and each is its share, rounded up or down."""
@@ -368,7 +327,6 @@ def test_pseudo_tokens_are_sampled_only_if_asked(source, choice, temperature):
         {"objectives__active": ["mmlm"]},
         {"objectives__active": ["mmlm", "tlm"]},
         {"objectives__active": list(MONOLINGUAL + PARALLEL)},
-        {"objectives__same_pairs": True},
         {
             "objectives__shares": {"mmlm": 9, "tlm": 1},
             "objectives__later_shares": {"mmlm": 1, "btmlm": 1, "tlm": 8},
