@@ -488,7 +488,7 @@ def read_parts_of_speech(file: DataFile, lower_case: bool) -> Iterator[Prepared]
     """
     counts: Counter[str] = Counter()
     output_lines = ["text_a\tlabel"]
-    for sentence in read_sentences(read_lines(file.path), file.path):
+    for sentence in read_sentences(read_lines(file.path), file.path, file.language):
         words, tags = words_and_tags(sentence, prefix="")
         if words:
             counts["sentences"] += 1

@@ -2,7 +2,7 @@
 
 A form that the treebank splits into several words, such as the French "du" (de + le), is one word here. Its
 part of speech is that of the part which is nearest to the root of the tree, among equally near ones the first
-in `_BY_RANK`.
+by the rank of its language.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +15,16 @@ PARTS_OF_SPEECH = (
     "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT",
     "SCONJ", "SYM", "VERB", "X",
 )  # fmt: skip
-_BY_RANK = (
+_RANK = (
     "VERB", "NOUN", "PROPN", "PRON", "ADJ", "NUM", "ADV", "INTJ", "AUX", "ADP", "DET", "PART", "CCONJ",
     "SCONJ", "X", "PUNCT", "SYM",
 )  # fmt: skip
+# Language -> the parts of speech that come first there. The others follow in the order of _RANK.
+_FIRST_IN_RANK = {
+    "es": ("VERB", "AUX", "PRON", "ADP", "DET"),
+    "fr": ("VERB", "AUX", "PRON", "NOUN", "ADJ", "ADV", "ADP", "DET", "PART", "SCONJ"),
+    "it": ("VERB", "AUX", "ADV", "PRON", "ADP", "DET", "INTJ"),
+}
 _COLUMNS = 10
 _NO_TEXT = "_"  # in place of the words of treebanks whose text may not be passed on
 
@@ -31,12 +37,14 @@ class Word(NamedTuple):
     head: int
 
 
-def read_sentences(lines: Iterable[str], path: Path) -> Iterator[list[tuple[str, str]]]:
+def read_sentences(lines: Iterable[str], path: Path, language: str) -> Iterator[list[tuple[str, str]]]:
     """Yield the (form, part of speech) of the words of each sentence; sentences without text are left out.
 
     Raises:
         UserError: a line has another form, or an unknown part of speech; names the line.
     """
+    first = _FIRST_IN_RANK.get(language, ())
+    rank = (*first, *(tag for tag in _RANK if tag not in first))
     words: dict[int, Word] = {}  # by their numbers
     fused: dict[range, str] = {}  # numbers of words -> the form that they have together
     for number, line in enumerate([*lines, ""], 1):  # the empty line ends the last sentence
@@ -45,7 +53,7 @@ def read_sentences(lines: Iterable[str], path: Path) -> Iterator[list[tuple[str,
         if line:
             _read_line(line, words, fused, f"{path}, line {number}")
             continue
-        sentence = _joined(words, fused)
+        sentence = _joined(words, fused, rank)
         blanks = sum(form == _NO_TEXT for form, _ in sentence)
         # A sentence of blanks, with at most one other word, has no text.
         has_text = blanks == 0 or blanks < len(sentence) - 1
@@ -88,14 +96,16 @@ def _read_line(line: str, words: dict[int, Word], fused: dict[range, str], place
         raise UserError(f"{place}: '{id_}' and '{head}' should number words") from error
 
 
-def _joined(words: Mapping[int, Word], fused: Mapping[range, str]) -> list[tuple[str, str]]:
+def _joined(
+    words: Mapping[int, Word], fused: Mapping[range, str], rank: Sequence[str]
+) -> list[tuple[str, str]]:
     """The words of a sentence in order, with fused forms in place of their parts."""
     form_at: dict[int, str] = {}  # the number of the part that gives the tag -> the fused form
     parts: set[int] = set()  # the numbers of all parts of fused forms
     for numbers, form in fused.items():
         parts_of_form = [number for number in numbers if number in words]
         if parts_of_form:
-            form_at[_nearest_to_root(parts_of_form, words)] = form
+            form_at[_nearest_to_root(parts_of_form, words, rank)] = form
             parts.update(parts_of_form)
     sentence = []
     for number, word in sorted(words.items()):
@@ -106,11 +116,11 @@ def _joined(words: Mapping[int, Word], fused: Mapping[range, str]) -> list[tuple
     return sentence
 
 
-def _nearest_to_root(numbers: Sequence[int], words: Mapping[int, Word]) -> int:
+def _nearest_to_root(numbers: Sequence[int], words: Mapping[int, Word], rank: Sequence[str]) -> int:
     """The number of the word that is nearest to the root; of several, the first by the rank of its tag."""
 
     def key(number: int) -> tuple[int, int]:
-        return _depth(number, words), _BY_RANK.index(words[number].tag)
+        return _depth(number, words), rank.index(words[number].tag)
 
     return min(numbers, key=key)
 

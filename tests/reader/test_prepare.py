@@ -15,6 +15,7 @@ from reader.question_answering import read_squad
 from reader.tagging import JOINT, read_tagged
 from reader.task_files import read_label_map, read_languages
 from scripts.data.prepare import DATA_SETS, NLI, main
+from scripts.data.treebank import read_sentences
 from tests.launching import ROOT
 from tests.reader.conftest import files
 from utils.errors import UserError
@@ -351,6 +352,18 @@ def test_udpos_the_treebanks_of_a_language_are_joined(tmp_path):
     # Yoruba has only a test file: it is predicted by a command of its own.
     assert read_languages(tmp_path / "out/lang_map.json") == ["en", "de"]
     assert read_languages(tmp_path / "out/test/lang_map.json") == ["en", "de", "yo"]
+
+
+@pytest.mark.parametrize(
+    "language, tags", [("en", "PRON NOUN"), ("es", "AUX ADP"), ("fr", "AUX NOUN"), ("it", "AUX ADP")]
+)
+def test_the_rank_of_parts_of_speech_is_that_of_the_language(tmp_path, language, tags):
+    """The parts of both fused forms are equally near to the root. The ranks of es and it have no NOUN."""
+    lines = treebank(
+        "1-2/serlo/_/_ 1/ser/AUX/3 2/lo/PRON/3 3/bueno/ADJ/0", "1-2/ab/_/_ 1/a/NOUN/3 2/b/ADP/3 3/c/ADJ/0"
+    )
+    sentences = list(read_sentences(lines.splitlines(), tmp_path, language))
+    assert [sentence[0] for sentence in sentences] == list(zip(("serlo", "ab"), tags.split()))
 
 
 def test_tydiqa_by_language(tmp_path, capsys):
