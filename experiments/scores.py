@@ -1,8 +1,9 @@
 """The scores of a study's models, and what can be told of their differences.
 
-An error is a standard error over examples and seeds; with one seed there is none. The deviation between seeds
-is pooled over the rows of a table, which assumes that it is the same for all models. Differences are taken
-example by example and seed by seed.
+An error is a standard error over examples and seeds; with one seed there is none. Three seeds are too few to
+estimate the deviation of each model, so all models of a table share one: that of the logits of their scores,
+because a score near 50 % deviates more between seeds than one near 0 %. Differences are taken example by
+example and seed by seed, but their errors do not count on that the models of a seed deviate alike.
 """
 
 import math
@@ -38,13 +39,6 @@ class Difference:
     def is_significant(self) -> bool:
         """Whether the mean is more than two standard errors from 0; False if there is no error."""
         return abs(self.mean) > 2 * self.error  # a comparison with nan is False
-
-    @property
-    def verdict(self) -> str:
-        """The word in the tables."""
-        if not self.is_significant:
-            return "cannot tell"
-        return "higher" if self.mean > 0 else "lower"
 
 
 class Scores:
@@ -121,40 +115,45 @@ class Scores:
         return math.sqrt(variance) / len(self.averaged)
 
     @cached_property
-    def seed_deviation(self) -> float:
-        """The deviation of a mean score between seeds, pooled over the models; nan with one seed."""
-        means = []
+    def logit_deviation(self) -> float:
+        """The deviation of a mean score's logit between seeds, pooled over the models; nan with one seed."""
+        rows = []
         for model, by_seed in self.cells.items():
-            means.append([self.mean(model, seed) for seed in by_seed])
-        return pooled_deviation(means)
+            shares = np.array([self.mean(model, seed) / 100 for seed in by_seed])
+            shares = shares.clip(1e-4, 1 - 1e-4)  # 0 and 1 have no logit
+            rows.append(np.log(shares / (1 - shares)))
+        return pooled_deviation(rows)
+
+    def seed_deviation(self, model: str) -> float:
+        """The deviation of a model's mean score between seeds, in percentage points."""
+        share = np.mean([self.mean(model, seed) for seed in self.cells[model]]) / 100
+        return 100 * self.logit_deviation * share * (1 - share)  # share (1 - share) is d share / d logit
 
     def error(self, model: str) -> float:
         """Standard error of a model's mean score over examples and seeds."""
-        seed_error = self.seed_deviation / math.sqrt(len(self.cells[model]))
+        seed_error = self.seed_deviation(model) / math.sqrt(len(self.cells[model]))
         return math.hypot(self.example_error({model: 1}), seed_error)
 
     def differences(self, rows: Mapping[str, Weights]) -> list[Difference]:
         """The difference of each row whose models have a seed in common.
 
+        The deviation between seeds is that of the models or, if it is larger, that of the row's own seeds.
+
         Args:
             rows: label -> weights.
         """
-        values: dict[str, list[float]] = {}  # label -> the weighted sum of each seed
+        differences = []
         for label, weights in rows.items():
             seeds = self.common_seeds(list(weights))
-            if seeds:
-                values[label] = [self._weighted(weights, seed) for seed in seeds]
-        # Of independent models with one deviation, a weighted sum deviates by the length of the weights more:
-        # a contrast of four models more than a difference of two.
-        lengths = {label: math.hypot(*rows[label].values()) for label in values}
-        deviation_of_model = pooled_deviation(
-            [np.array(of_seeds) / lengths[label] for label, of_seeds in values.items()]
-        )
-        differences = []
-        for label, of_seeds in values.items():
-            seed_error = lengths[label] * deviation_of_model / math.sqrt(len(of_seeds))
-            error = math.hypot(self.example_error(rows[label]), seed_error)
-            differences.append(Difference(label, rows[label], float(np.mean(of_seeds)), error))
+            if not seeds:
+                continue
+            of_seeds = [self._weighted(weights, seed) for seed in seeds]
+            of_models = math.hypot(
+                *(weight * self.seed_deviation(model) for model, weight in weights.items())
+            )
+            deviation = np.fmax(of_models, pooled_deviation([of_seeds]))  # the other one if one is nan
+            error = math.hypot(self.example_error(weights), deviation / math.sqrt(len(seeds)))
+            differences.append(Difference(label, weights, float(np.mean(of_seeds)), error))
         return differences
 
     def _weighted(self, weights: Weights, seed: int) -> float:

@@ -10,7 +10,7 @@ from utils.environment import run
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +36,24 @@ TITLES = {
     "xnli": "XNLI, accuracy (%)",
     "ner": "PAN-X, F1 (%)",
 }
-# Measure -> column of the table that has all differences.
-SUMMARY = {
-    "retrieval 300": "retrieval",
-    "retrieval 300 centred": "centred",
-    "retrieval 300 centred margin": "centred, margin",
+# The second test set, some 1,000 held-out pairs of the corpus in each language.
+# Measure -> column of its table.
+HELD_OUT_PAIRS = {
+    "held out plain": "plain",
+    "held out centred": "centred",
+    "held out centred margin": "centred, margin",
+}
+# Measure -> column of the table of differences.
+COLUMNS = {
+    "retrieval 300": "300 pairs",
+    "retrieval 1000": "1,000 pairs",
+    "held out plain": "held-out pairs",
+    "retrieval 300 centred": "centred: 300 pairs",
+    "retrieval 1000 centred": "1,000 pairs",
+    "held out centred": "held-out pairs",
+    "retrieval 300 centred margin": "centred, margin: 300 pairs",
+    "retrieval 1000 centred margin": "1,000 pairs",
+    "held out centred margin": "held-out pairs",
     "xnli": "XNLI",
     "ner": "PAN-X",
 }
@@ -64,7 +77,7 @@ RATES = {
 
 
 def read_figures(study: Study, results: Path) -> Figures:
-    """The figures of the finished models, the untrained one first.
+    """The figures of the finished models, the untrained one first, with the measures of HELD_OUT_PAIRS.
 
     Raises:
         UserError: no model has finished.
@@ -73,8 +86,13 @@ def read_figures(study: Study, results: Path) -> Figures:
     for name in (UNTRAINED, *study.models):
         for seed in study.seeds:
             path = study.figures_file(results, name, seed)
-            if path.is_file():
-                figures.setdefault(name, {})[seed] = read_json(path)
+            if not path.is_file():
+                continue
+            values = read_json(path)
+            for way, of_layers in values.get("held_out_layers", {}).items():
+                # One number for all pairs. Its error comes from the seeds alone.
+                values[f"held out {way}"] = {"pairs": [[max(of_layers)], [1]]}
+            figures.setdefault(name, {})[seed] = values
     if not figures:
         raise UserError(f"{results / study.name}: no figures; run python -m experiments.run {study.name}")
     return figures
@@ -89,28 +107,20 @@ def as_text(study: Study, figures: Figures) -> str:
         sections.append("\n".join(about))
     sections.append(f"Seeds: {counts}.")
     fewest_models = min(2, len(figures))  # that have a measure, if it is to have a table
-    measured_three_ways = any("layers" in values for values in _values(figures))
-    chosen_on_half = any("half" in values for values in _values(figures))  # the layer, in earlier studies
-    if measured_three_ways and (study.compare or study.contrasts):
+    if study.compare or study.contrasts:
         sections.append("**Differences, paired by seed (bold: more than two standard errors)**")
-        sections.append(summary_table(study, figures))
+        sections.append(difference_table(study, figures))
     for measure, title in TITLES.items():
         scores = Scores(figures, measure)
-        if len(scores.models) < fewest_models:
-            continue
-        sections += [f"**{title}**", score_table(scores)]
-        differences = scores.differences(rows_of(study))
-        if differences:
-            paper_scores = study.paper.get(measure, {})  # model -> score; empty if the paper has none
-            sections.append(difference_table(differences, measure, paper_scores))
-    if measured_three_ways:
+        if len(scores.models) >= fewest_models:
+            sections += [f"**{title}**", score_table(scores)]
+    if any("layers" in values for values in _values(figures)):  # measured as in three_ways.py
+        sections.append("**Retrieval, some 1,000 held-out pairs, at the layer that finds most of them (%)**")
+        sections.append(held_out_pairs_table(figures))
         sections.append("**Layers chosen on held-out pairs, by seed**")
         sections.append(layer_table(figures))
         sections.append("**Sentences whose language is that of the nearest language mean, by layer (%)**")
         sections.append(named_table(figures))
-    elif chosen_on_half:
-        sections.append("**Retrieval, 300 pairs, the layer chosen on one half (%)**")
-        sections.append(half_table(figures))
     held_out = "Held-out text, at the end: perplexity by objective, and shares of BTMLM's pseudo-tokens (%)"
     sections += [f"**{held_out}**", held_out_table(figures)]
     return "\n\n".join(sections) + "\n"
@@ -134,52 +144,57 @@ def score_table(scores: Scores) -> str:
         line = [model]
         for language in scores.languages:
             line.append(f"{np.mean([scores.score(model, seed, language) for seed in by_seed]):.1f}")
-        mean = np.mean([scores.mean(model, seed) for seed in by_seed])
-        line.append(with_error(f"{mean:.1f}", scores.error(model)))
+        line.append(mean_with_error(scores, model))
         lines.append(line)
     return in_markdown(lines)
 
 
-def difference_table(differences: Sequence[Difference], measure: str, paper: Mapping[str, float]) -> str:
-    """A row for each difference, with the verdict and, if there are scores of the paper, its difference.
+def held_out_pairs_table(figures: Figures) -> str:
+    """A row for each model, and a column for each measure of HELD_OUT_PAIRS."""
+    ways = [Scores(figures, measure) for measure in HELD_OUT_PAIRS]
+    lines = [["model", *HELD_OUT_PAIRS.values()]]
+    for model in ways[0].models:
+        lines.append([model, *(mean_with_error(scores, model) for scores in ways)])
+    return in_markdown(lines)
 
-    Args:
-        paper: model -> the score in the paper's table.
+
+def mean_with_error(scores: Scores, model: str) -> str:
+    """A model's mean score over the languages and the seeds, with its error."""
+    mean = np.mean([scores.mean(model, seed) for seed in scores.cells[model]])
+    return with_error(f"{mean:.1f}", scores.error(model))
+
+
+def difference_table(study: Study, figures: Figures) -> str:
+    """A row for each difference that some measure has, and a column for each measure that has some.
+
+    The paper's differences stand beside ours.
     """
-    lines = [["", "difference", "verdict"]]
-    if paper:
-        lines[0].append(OF_PAPER[measure])
-    for difference in differences:
-        cell = with_error(f"{difference.mean:+.1f}", difference.error)
-        line = [difference.label, cell, difference.verdict]
-        if paper:
-            of_paper = sum(weight * paper[model] for model, weight in difference.weights.items())
-            line.append(f"{of_paper:+.1f}")
-        lines.append(line)
-    return in_markdown(lines)
-
-
-def summary_table(study: Study, figures: Figures) -> str:
-    """A row for each difference that some measure has, and a column for each measure."""
-    lines = [["", *SUMMARY.values()]]
     rows = rows_of(study)
-    columns = []  # for each measure: label -> difference
-    for measure in SUMMARY:
+    columns: list[tuple[str, dict[str, str]]] = []  # title, and label -> text of the cell
+    for measure, title in COLUMNS.items():
         differences = Scores(figures, measure).differences(rows)
-        columns.append({difference.label: difference for difference in differences})
+        if not differences:
+            continue
+        columns.append((title, {difference.label: _cell(difference) for difference in differences}))
+        paper = study.paper.get(measure)  # model -> score
+        if paper:
+            of_paper = {}
+            for difference in differences:
+                total = sum(weight * paper[model] for model, weight in difference.weights.items())
+                of_paper[difference.label] = f"{total:+.1f}"
+            columns.append((OF_PAPER[measure], of_paper))
+    lines = [["", *(title for title, _ in columns)]]
     for label in rows:
-        cells = [_summary_cell(column.get(label)) for column in columns]
+        cells = [cells_of_column.get(label, "") for _, cells_of_column in columns]
         if any(cells):
             lines.append([label, *cells])
     return in_markdown(lines)
 
 
-def _summary_cell(difference: Difference | None) -> str:
-    """The difference with its error, in bold if it is significant; "" if it was not measured."""
-    if difference is None:
-        return ""
-    cell = with_error(f"{difference.mean:+.1f}", difference.error)
-    return f"**{cell}**" if difference.is_significant else cell
+def _cell(difference: Difference) -> str:
+    """The difference with its error, in bold if it is significant."""
+    text = with_error(f"{difference.mean:+.1f}", difference.error)
+    return f"**{text}**" if difference.is_significant else text
 
 
 def layer_table(figures: Figures) -> str:
@@ -214,27 +229,6 @@ def named_table(figures: Figures) -> str:
     columns = len(lines[0]) - 1  # without that of the model
     layers = [str(layer) for layer in range(columns)]
     return in_markdown([["model", *layers], *lines])
-
-
-def half_table(figures: Figures) -> str:
-    """A row for each model and seed, from the key "half" of figures of earlier revisions.
-
-    A cell has the accuracy on the half of the pairs that did not choose the layer, among 150 candidates.
-    """
-    lines = []
-    languages: list[str] = []
-    for model, by_seed in figures.items():
-        for seed, values in by_seed.items():
-            if "half" not in values:
-                continue
-            half = values["half"]  # language -> [score, standard error]
-            languages = list(half)  # the same in all rows
-            cells = [with_error(f"{score:.1f}", error) for score, error in half.values()]
-            mean = np.mean([score for score, _ in half.values()])
-            error_of_mean = math.sqrt(sum(error**2 for _, error in half.values())) / len(half)
-            cells.append(with_error(f"{mean:.1f}", error_of_mean))
-            lines.append([f"{model}, seed {seed}", *cells, str(values["layer"])])
-    return in_markdown([["model", *languages, "mean", "layer of the tables above"], *lines])
 
 
 def held_out_table(figures: Figures) -> str:
