@@ -93,7 +93,7 @@ def figures_of_scores(**scores):
 
 
 def test_the_deviation_between_seeds_is_that_of_the_logits():
-    """By hand: the logits of 10, 20 and 50 % are -2.197, -1.386 and 0. The slope of a score p is p (1 - p)."""
+    """By hand: the logits of 10, 20 and 50 % are -2.197, -1.386 and 0. The slope at p is p (1 - p)."""
     scores = Scores(figures_of_scores(a=[10, 20], b=[50, 50]), "ner")
     # Half of the squared difference, by one degree of freedom of a; b has none of it, but another degree.
     deviation = math.sqrt((2.197 - 1.386) ** 2 / 2 / 2)
