@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from experiments import run, tables
+from experiments.scores import Scores
 from experiments.study import STUDIES, Study
 from tests.experiments.conftest import config_of
 from tests.helpers.small_corpus import ROOT, sentences, write_lines
@@ -56,6 +58,23 @@ def test_the_published_tables_are_those_of_the_figures(name):
         return
     figures = tables.read_figures(study, tables.RESULTS)
     assert page.read_text(encoding="utf-8") == f"# {study.title}\n\n{tables.as_text(study, figures)}"
+
+
+def test_the_mean_gain_from_btmlm_in_the_results_is_that_of_the_figures():
+    """Over the three amounts of pairs and the three seeds, with the standard error of these nine differences."""
+    study = Study.read("less_pairs")
+    figures = tables.read_figures(study, tables.RESULTS)
+    cells = []
+    for way in ("plain", "centred", "centred margin"):
+        for measure in (f"retrieval 300 {way}".replace(" plain", ""), f"held out {way}"):
+            scores = Scores(figures, measure)
+            gains = []
+            for (with_btmlm, without), seed in itertools.product(study.compare, study.seeds):
+                gains.append(scores.mean(with_btmlm, seed) - scores.mean(without, seed))
+            assert len(gains) == 9
+            cells.append(f"{np.mean(gains):+.1f} ± {np.std(gains, ddof=1) / 3:.1f}")
+    row = f"| mean gain of the nine pairs of models | {' | '.join(cells)} |\n"
+    assert row in (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
