@@ -61,7 +61,7 @@ def test_the_published_tables_are_those_of_the_figures(name):
 
 
 def test_the_mean_gain_from_btmlm_in_the_results_is_that_of_the_figures():
-    """Over the three amounts of pairs and the three seeds, with the standard error of these nine differences."""
+    """Over three amounts of pairs and three seeds, with the standard error of these nine differences."""
     study = Study.read("less_pairs")
     figures = tables.read_figures(study, tables.RESULTS)
     cells = []
