@@ -1,297 +1,246 @@
-"""How long a step takes on a card, from counts: operations, bytes and kernel calls. Nothing is measured.
+"""Estimate what training needs on GPUs: memory, bytes sent, speed and hours. Nothing is measured.
 
-A part of a step takes its operations divided by what the card's products reach, plus its bytes divided by
-what its memory reaches. Meanwhile the host starts one kernel after the other, so a step takes the longer of
-the two times. Only fine-tuning waits for the host: pre-training gives each kernel enough to do.
+The tables: pre-training runs on many cards; base on each kind of card; a step of XNLI; the fine-tuning
+recipes. Further options are those of run_pretrain.py and change every run: --run.micro_batch_tokens 32768.
+
+Sequences have `data.max_seq_len` tokens and no pads. Gradients are summed after the last backward pass, over
+NVLink within a machine of 8 cards and over InfiniBand, 25 GB/s, between machines.
 """
 
+import argparse
+import math
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
-# Bytes of a number.
-FLOAT = 4
-HALF = 2
-MASKED = 0.15  # share of the tokens that are predicted
-REACHED_BANDWIDTH = 0.8  # share of the data sheet's bandwidth; an assumption
-CALL_SECONDS = 20e-6  # of the host, to start one kernel; an assumption
-RECIPE_TOKENS = 2048 * 512 // 8  # of a step on one of eight cards (paper, Table 11)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.counts import (
+    BASE,
+    CARDS,
+    FLOAT,
+    GB,
+    LARGE,
+    LOGITS_BYTES,
+    MANY_LOGITS_BYTES,
+    MUCH_MEMORY,
+    RUNTIME,
+    Card,
+    ModelShape,
+    PlannedRun,
+    fine_tuning_memory,
+    fine_tuning_step,
+    memory,
+    pretraining_parts,
+    seconds_of,
+)
+from pretrain.config import PretrainConfig
+from utils.command_line import load_config
+from utils.errors import run as run_main
+from utils.tables import in_markdown
 
-class Card(NamedTuple):
-    """A GPU: its data sheet, and what share of the peak is assumed to be reached.
-
-    Attributes:
-        tflops: the peak of dense products in half precision.
-        bandwidth: of its memory, GB/s.
-        memory: GB.
-        link: to another card of the machine, GB/s each way.
-        product_share: the share of `tflops` that large products reach.
-        attention_share: the share of `tflops` that attention reaches: FlashMask or, without it, products over
-            padded groups of sequences.
-        fused: whether it has FlashMask.
-    """
-
-    tflops: float
-    bandwidth: float
-    memory: float
-    link: float
-    product_share: float
-    attention_share: float
-    fused: bool = True
-
-
-# Name -> card; the numbers are its tflops, bandwidth, memory and link.
-CARDS = {
-    "V100": Card(125, 900, 32, 150, product_share=0.70, attention_share=0.40, fused=False),
-    "4090": Card(165, 1008, 24, 32, product_share=0.80, attention_share=0.50),
-    "A100": Card(312, 2039, 80, 300, product_share=0.75, attention_share=0.40),
-    "H100": Card(989, 3350, 80, 450, product_share=0.55, attention_share=0.25),
-    "H200": Card(989, 4800, 141, 450, product_share=0.55, attention_share=0.25),
-    "L4": Card(121, 300, 24, 32, product_share=0.60, attention_share=0.40),
-}
-
-
-class ModelShape(NamedTuple):
-    """The sizes of a model."""
-
-    hidden: int
-    layers: int
-    heads: int
-    vocabulary: int
-    languages: int = 96
-    positions: int = 514
-
-    @property
-    def table(self) -> int:
-        """The number of weights of the word table, which is the largest parameter."""
-        return self.vocabulary * self.hidden
-
-    @property
-    def matrices(self) -> int:
-        """Weights in the layers' products: in each, 4 H^2 of attention and 8 H^2 of the feed-forward pair."""
-        return self.layers * (4 + 8) * self.hidden**2
-
-    @property
-    def trained(self) -> int:
-        """The number of weights that pre-training trains. The pooler is not among them."""
-        hidden = self.hidden
-        norm = 2 * hidden
-        embeddings = self.table + (self.positions + self.languages) * hidden + norm
-        # Biases of q, k, v and the output, of the feed-forward pair (4 H and H), and two norms.
-        biases_and_norms = self.layers * ((4 + 4 + 1) * hidden + 2 * norm)
-        # A dense layer, a norm, and a bias for each word; the products with the words take the word table.
-        head = hidden**2 + hidden + norm + self.vocabulary
-        return embeddings + self.matrices + biases_and_norms + head
-
-
-# What the operations between the products of a layer read and write for one token, as multiples of H numbers
-# in half precision. A dropout mask has one byte for each number, which counts as half a number.
-FORWARD_NUMBERS = {
-    "biases of q, k, v and the output": 4 * 2,
-    "biases of the feed-forward pair, 4 H and H wide": 4 * 2 + 2,
-    "dropout with its mask, and the sum, twice": 2 * (2.5 + 3),
-    "two layer norms": 2 * 2,
-    "gelu, 4 H wide": 4 * 2,
-}
-BACKWARD_NUMBERS = {
-    "biases, which are only read, five of H and one of 4 H": 5 + 4,
-    "dropout with its mask, twice": 2 * 2.5,
-    "sums of gradients at the two residuals": 2 * 3,
-    "two sums for the gradients of q, k and v": 2 * 3,
-    "two layer norms": 2 * 3,
-    "gelu, 4 H wide": 4 * 3,
-}
-LAYER_NUMBERS = sum(FORWARD_NUMBERS.values()) + sum(BACKWARD_NUMBERS.values())
-# Bytes that are read and written for one score without FlashMask, in half precision.
-SCORE_BYTES = sum({
-    "forward: product": 2, "bias": 4, "softmax": 4, "dropout with its mask": 5, "product with the values": 2,
-    "backward: gradient of the weights": 2, "that of the values": 2, "dropout of it": 5, "softmax of it": 6,
-    "those of queries and keys": 4,
-}.values())  # fmt: skip
-# Bytes of one logit: model/loss_on_gpu.py names them, and tests/model/test_loss_on_gpu.py counts them.
-LOGIT_BYTES = 14
-# Bytes of one weight of the word table in a micro-batch.
-TABLE_BYTES = sum({
-    "copy in half precision": 6, "its padding": 4, "gradient by the loss": 2, "without padding": 4,
-    "in float32, times the factor from above": 14, "gradient by the look-up": 4, "sum of the two": 12,
-    "sum over micro-batches": 12,
-}.values())  # fmt: skip
-# Bytes of one parameter in an update.
-UPDATE_BYTES = sum({"norm": 4, "clipping": 8, "AdamW reads": 16, "and writes": 12}.values())
-
-# Kernel calls of an XNLI step of 12 layers with FlashMask and autocast, counted on a CPU, views of memory
-# included (tests/helpers/kernel_calls.py). The update has the norm and clipping, too.
-CALLS = {"forward": 255, "backward": 249, "update": 163}
-COUNTED_LAYERS = 12
-# In a micro-batch with a larger N x H^2 autocast makes the casts (model/half_weights.py): one call for each
-# of 144 weights and biases, instead of 15 for all, and as many for the gradients.
-SMALL_BATCH = 1 << 30
-FURTHER_CALLS = 2 * (144 - 15)
-# The calls that cast together take and return 576 tensors. Seconds that the host needs for this and for the
-# grouping, beyond the calls; measured on a CPU.
-CASTING_TOGETHER = 0.7e-3
-# Bytes that are read and written to cast one weight and its gradient.
-AUTOCAST_BYTES = 6 + 6
-TOGETHER_BYTES = AUTOCAST_BYTES + sum({"stack": 8, "stack of gradients": 4, "their division": 8}.values())
+ROOT = Path(__file__).resolve().parents[1]
+CARDS_OF_A_MACHINE = 8
+BETWEEN_MACHINES = 25  # GB/s
+TRUST = 0.25
+TRUST_SENTENCE = (
+    f"Trust times and speeds to ± {TRUST:.0%}: no card has run this, each share of a card's peak that is "
+    "assumed to be reached may be wrong by a fifth, and the time in which FlashMask skips a block by half."
+)
 XNLI_ROWS = 32  # of a step: two devices with 16
 XNLI_LENGTH = 37  # tokens, in the mean
+MEMORY_PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
 
-def product_operations(shape: ModelShape) -> float:
-    """Operations of the layers' products for one token in a forward pass.
+class Recipe(NamedTuple):
+    """A script of scripts/base and scripts/large, and what it trains on: published sizes, measured lengths.
 
-    Each weight takes part in a multiplication and an addition. In the last layer, the output projection of
-    attention and the feed-forward pair (2 + 16 of the 24 H^2 operations) are computed at masked positions
-    only.
+    Attributes:
+        name: of the script.
+        examples: of the training set, as its authors published it; of MLQA windows of SQuAD 1.1; of Tatoeba
+            pairs of sentences in all steps.
+        length: tokens of an example in the mean. XNLI 37, PAWS-X 58 and windows of questions 191 were counted
+            on public samples with a vocabulary of 128,000 pieces; the others are assumed.
+        devices: for which the recipe is written.
+        batch: --batch_size, for each device.
+        max_seq_len: the flag; of Tatoeba, whose examples are two sequences, twice that.
+        epochs: of base.
+        large_epochs: of large.
     """
-    left_out = (2 + 16) * shape.hidden**2 * (1 - MASKED)
-    return 2 * shape.matrices - left_out
+
+    name: str
+    examples: int
+    length: int
+    devices: int
+    batch: int
+    max_seq_len: int
+    epochs: int
+    large_epochs: int
+
+    @property
+    def total_batch(self) -> int:
+        """Examples of a step."""
+        return self.devices * self.batch
+
+    @property
+    def steps_of_an_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return math.ceil(self.examples / self.total_batch)
 
 
-def attention_operations(shape: ModelShape, length: float) -> float:
-    """Operations of attention for one token, which sees `length` tokens, in a forward pass.
-
-    In each layer the scores take 2 H operations for each token that is seen, and the weighted sum of the
-    values as many.
-    """
-    return (2 + 2) * shape.layers * shape.hidden * length
-
-
-def head_operations(shape: ModelShape) -> float:
-    """Operations of the masked-LM head for one token in a forward pass: a dense layer, and the logits."""
-    return 2 * MASKED * shape.hidden * (shape.hidden + shape.vocabulary)
-
-
-def pretraining_operations(shape: ModelShape, length: int, recompute: bool = False) -> float:
-    """Operations of pre-training for one token: forward pass, and the backward pass with twice as many.
-
-    Recompute adds a forward pass of the encoder. Stage 1 of BTMLM adds a forward pass over a quarter of the
-    sequences, with a head over the words of one language, a seventh of all.
-    """
-    encoder = product_operations(shape) + attention_operations(shape, length)
-    head = head_operations(shape)
-    passes = 4 if recompute else 3
-    stage_1 = (encoder + head / 7) / 4
-    return passes * encoder + 3 * head + stage_1
+# name, examples, length, devices, batch, max_seq_len, epochs, large_epochs
+RECIPES = (
+    Recipe("xnli_cross_lingual_transfer", 392_702, 37, 2, 16, 256, 5, 5),
+    Recipe("xnli_translate-train_all", 15 * 392_702, 37, 8, 16, 256, 2, 1),
+    Recipe("pawsx_cross_lingual_transfer", 49_401, 58, 2, 32, 256, 10, 10),
+    Recipe("pawsx_translate-train_all", 7 * 49_401, 58, 2, 32, 256, 2, 2),
+    Recipe("mlqa_cross_lingual_transfer", 92_000, 191, 2, 16, 384, 2, 2),
+    Recipe("conll_cross_lingual_transfer", 14_041, 20, 1, 8, 512, 10, 10),
+    Recipe("conll_finetune_on_all_dataset", 50_322, 20, 1, 8, 512, 10, 10),
+    Recipe("panx_cross_lingual_transfer", 20_000, 13, 1, 8, 512, 10, 10),
+    Recipe("tatoeba_fine-tuning", 200_000 * 32, 50, 1, 32, 2 * 512, 1, 1),  # 200,000 steps
+)
 
 
-class Work(NamedTuple):
-    """What one part of a step does."""
-
-    products: float = 0.0  # operations
-    attention: float = 0.0  # operations
-    moved: float = 0.0  # bytes that are read and written
-
-    def seconds(self, card: Card) -> float:
-        """The time on a card."""
-        peak = card.tflops * 1e12
-        return (
-            self.products / (card.product_share * peak)
-            + self.attention / (card.attention_share * peak)
-            + self.moved / (REACHED_BANDWIDTH * card.bandwidth * 1e9)
-        )
-
-    def times(self, count: float) -> "Work":
-        """This work, done `count` times."""
-        return Work(count * self.products, count * self.attention, count * self.moved)
-
-
-def pretraining_parts(
-    shape: ModelShape, length: int, micro_batch: int, tokens: float, fused: bool, recompute: bool = False
-) -> dict[str, Work]:
-    """The work of a card in one step of pre-training, by part.
-
-    A pass has the operations of a forward pass, so the backward pass counts as two passes.
+def run_cells(shape: ModelShape, run: PlannedRun, stage: int, cards: int, card: Card) -> list[str]:
+    """The numbers of a run, as text: GB by part and in all, GB sent, seconds of a step, tokens/s and hours.
 
     Args:
-        length: tokens of a sequence.
-        micro_batch: tokens of a micro-batch.
-        tokens: of the step on this card.
-        fused: whether attention is FlashMask.
-        recompute: whether the backward pass computes the layers again.
+        stage: of sharding, 0 or 1.
+        cards: how many there are.
+        card: the kind of card.
     """
-    stage_1 = 0.25  # BTMLM's stage 1 is a forward pass over a quarter of the sequences
-    forward_again = stage_1 + (1 if recompute else 0)
-    passes = 3 + forward_again
-    if fused:
-        # FlashMask's backward pass also computes the scores again, so it has five products where a forward
-        # pass has two.
-        attention_passes = 1 + 5 / 2 + forward_again
-        scores_moved = 0.0
-    else:
-        attention_passes = passes
-        scores_moved = SCORE_BYTES * shape.layers * shape.heads * length
-    # The next three are for one token.
-    attention = Work(
-        attention=attention_passes * attention_operations(shape, length),
-        moved=scores_moved,
+    parts = memory(shape, run, stage, cards)
+    # In a ring, a reduce-scatter of the gradients and an all-gather of their sums (stage 1: of the
+    # parameters) send all but one of `cards` parts each.
+    sent = 2 * (cards - 1) / cards * FLOAT * shape.trained
+    link = card.link if cards <= CARDS_OF_A_MACHINE else BETWEEN_MACHINES
+    seconds = sum(seconds_of(pretraining_parts(shape, run, cards), card).values()) + sent / (link * GB)
+    amounts = [*(parts[name] for name in MEMORY_PARTS), sum(parts.values()) + RUNTIME, sent]
+    return [
+        *(f"{amount / GB:.1f}" for amount in amounts),
+        f"{seconds:.2f}",
+        rounded(run.batch * run.length / seconds),
+        f"{seconds * run.steps / 3600:.0f}",
+    ]
+
+
+def rounded(value: float) -> str:
+    """A number with three digits before its zeros: there are no more to trust."""
+    return f"{float(f'{value:.3g}'):,.0f}"
+
+
+def speed_table() -> list[list[str]]:
+    """Base on one of eight cards of each kind: speed, share of the peak, and the share of each part."""
+    lines: list[list[str]] = []
+    for name, card in CARDS.items():
+        options = ["--run.micro_batch_tokens", str(card.micro_batch)]
+        shape, run = read_run(f"{ROOT}/configs/pretrain/base.yaml", BASE.vocabulary, options, card)
+        parts = pretraining_parts(shape, run, CARDS_OF_A_MACHINE)
+        times = seconds_of(parts, card)
+        total = sum(times.values())
+        computed = sum(work.products + work.attention for work in parts.values())
+        if not lines:
+            lines.append(["card", "micro-batch", "tokens/s", "of the peak", *times])
+        cells = [name, f"{card.micro_batch:,}"]
+        cells.append(rounded(run.batch * run.length / CARDS_OF_A_MACHINE / total))
+        cells.append(f"{computed / total / (card.tflops * 1e12):.0%}")
+        lines.append(cells + [f"{seconds / total:.0%}" for seconds in times.values()])
+    return lines
+
+
+def xnli_table() -> list[list[str]]:
+    """Milliseconds of a step of XNLI with base on each kind of card: the host's, and of each part."""
+    lines: list[list[str]] = []
+    for name, card in CARDS.items():
+        if not card.fused:  # the kernel calls were counted with FlashMask
+            continue
+        step = fine_tuning_step(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card)
+        if not lines:
+            lines.append(["card", "step", "host", "card's work", *step.parts])
+        milliseconds = [step.seconds, step.host, sum(step.parts.values()), *step.parts.values()]
+        lines.append([name, *(f"{1e3 * value:.1f}" for value in milliseconds)])
+    return lines
+
+
+def recipe_table(card: Card) -> list[list[str]]:
+    """Minutes and gigabytes of the fine-tuning recipes on one card.
+
+    The card does the micro-batches of all the recipe's devices one after the other. The minutes are those of
+    examples of mean length, the gigabytes those of a micro-batch of full length.
+    """
+    lines = [["recipe", "examples", "tokens each", "base, min", "base, GB", "large, min", "large, GB"]]
+    for recipe in RECIPES:
+        cells = [recipe.name, f"{recipe.examples:,}", str(recipe.length)]
+        rows = recipe.devices * recipe.batch  # of a step
+        steps_of_an_epoch = math.ceil(recipe.examples / rows)
+        for shape, epochs in ((BASE, recipe.epochs), (LARGE, recipe.large_epochs)):
+            step = fine_tuning_step(shape, rows * recipe.length, recipe.length, card, recipe.devices)
+            minutes = epochs * steps_of_an_epoch * step.seconds / 60
+            gigabytes = fine_tuning_memory(shape, tokens=recipe.batch * recipe.max_seq_len) / GB
+            cells += [f"{minutes:.0f}", f"{gigabytes:.0f}"]
+        lines.append(cells)
+    return lines
+
+
+def read_run(path: str, vocabulary: int, options: list[str], card: Card) -> tuple[ModelShape, PlannedRun]:
+    """Read a configuration of run_pretrain.py, with options that change it."""
+    config = load_config(PretrainConfig, ["--config", path, *options])
+    model = config.model
+    shape = ModelShape(
+        hidden=model.hidden_size,
+        layers=model.num_hidden_layers,
+        heads=model.num_attention_heads,
+        vocabulary=vocabulary,
     )
-    logits = MASKED * shape.vocabulary
-    # LAYER_NUMBERS are those of three passes, forward and backward.
-    between = HALF * LAYER_NUMBERS * shape.layers * shape.hidden * passes / 3
-    # This is for one micro-batch.
-    casts = AUTOCAST_BYTES * shape.matrices
-    micro_batches = max(1.0, tokens / micro_batch)
-    return {
-        "products": Work(products=passes * product_operations(shape) * tokens, moved=casts * micro_batches),
-        "attention": attention.times(tokens),
-        "between products": Work(moved=between).times(tokens),
-        "loss": Work(products=3 * head_operations(shape), moved=LOGIT_BYTES * logits).times(tokens),
-        "word table": Work(moved=TABLE_BYTES * shape.table).times(micro_batches),
-        "update": Work(moved=UPDATE_BYTES * shape.trained),
-    }
-
-
-class Speed(NamedTuple):
-    """An estimate of pre-training on one card of eight."""
-
-    tokens_per_second: float
-    share_of_peak: float  # of the operations that the card could do
-    shares: dict[str, float]  # part of a step -> its share of the time
-
-
-def pretraining_speed(shape: ModelShape, length: int, micro_batch: int, card: Card) -> Speed:
-    """The speed of a card in the recipe, where eight cards share a step.
-
-    The time in which the cards sum their gradients is left out.
-    """
-    parts = pretraining_parts(shape, length, micro_batch, tokens=RECIPE_TOKENS, fused=card.fused)
-    seconds = {name: work.seconds(card) for name, work in parts.items()}
-    total = sum(seconds.values())
-    operations_per_second = pretraining_operations(shape, length) * RECIPE_TOKENS / total
-    share_of_peak = operations_per_second / (card.tflops * 1e12)
-    shares = {name: part / total for name, part in seconds.items()}
-    return Speed(RECIPE_TOKENS / total, share_of_peak, shares)
-
-
-def fine_tuning_seconds(
-    shape: ModelShape, tokens: float, length: float, card: Card, micro_batches: int = 1
-) -> float:
-    """Seconds of a fine-tuning step: of the host or of the card, whichever takes longer.
-
-    Of the word table only the rows of the step's words are read and updated. They are at most a few per cent
-    of the table, and are left out.
-
-    Args:
-        tokens: of the step, without pads.
-        length: tokens of a sequence in the mean.
-        micro_batches: of the step, one after the other.
-    """
-    calls = CALLS["forward"] + CALLS["backward"]
-    tokens_of_micro_batch = tokens / micro_batches
-    if tokens_of_micro_batch * shape.hidden**2 <= SMALL_BATCH:
-        seconds_of_passes = CALL_SECONDS * calls + CASTING_TOGETHER
-        cast_bytes = TOGETHER_BYTES
-    else:
-        seconds_of_passes = CALL_SECONDS * (calls + FURTHER_CALLS)
-        cast_bytes = AUTOCAST_BYTES
-    seconds_of_host = micro_batches * seconds_of_passes + CALL_SECONDS * CALLS["update"]
-    # For one token, with the passes of `pretraining_parts` without stage 1 and recompute.
-    layers = Work(
-        products=3 * 2 * shape.matrices,
-        attention=(1 + 5 / 2) * attention_operations(shape, length),  # with FlashMask
-        moved=HALF * LAYER_NUMBERS * shape.layers * shape.hidden,
+    precision = "float32" if config.run.amp == "none" else config.run.amp_level
+    run = PlannedRun(
+        batch=config.optimizer.batch_size,
+        length=config.data.max_seq_len,
+        micro_batch=config.run.micro_batch_tokens,
+        steps=config.optimizer.steps,
+        precision=precision,
+        recompute=config.run.recompute,
+        fused=card.fused and precision != "float32",
+        logits=MANY_LOGITS_BYTES if card.memory >= MUCH_MEMORY else LOGITS_BYTES,
     )
-    casts = Work(moved=cast_bytes * shape.matrices).times(micro_batches)
-    update = Work(moved=UPDATE_BYTES * shape.matrices)
-    seconds_of_card = sum(work.seconds(card) for work in (layers.times(tokens), casts, update))
-    return max(seconds_of_host * shape.layers / COUNTED_LAYERS, seconds_of_card)
+    return shape, run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    configs = [f"{ROOT}/configs/pretrain/{name}.yaml" for name in ("small", "base", "large")]
+    add("--configs", nargs="+", default=configs, help="of run_pretrain.py")
+    add("--cards", type=int, nargs="+", default=[8, 64, 512])
+    add("--card", choices=CARDS, default="A100", help="the kind of card")
+    add("--vocab", type=int, default=250002)
+    args, options = parser.parse_known_args()
+    if min(args.cards) < 1:
+        parser.error("--cards must be 1 or more")
+    card = CARDS[args.card]
+    lines = [
+        ["run", "cards", "stage", *MEMORY_PARTS, "in all", "sent a step", "step, s", "tokens/s", "hours"]
+    ]
+    for path in args.configs:
+        shape, run = read_run(path, args.vocab, options, card)
+        for cards in args.cards:
+            for stage in (0, 1):
+                cells = run_cells(shape, run, stage, cards, card)
+                lines.append([Path(path).stem, str(cards), str(stage), *cells])
+    for text in (
+        TRUST_SENTENCE,
+        f"{args.card}; GB on the fullest card; stage: run.sharding_stage",
+        in_markdown(lines),
+        "base on one card of eight, rows of 512 tokens, bf16 or fp16",
+        in_markdown(speed_table()),
+        "a step of XNLI, 32 pairs of 37 tokens, base with --amp bf16, ms",
+        in_markdown(xnli_table()),
+        f"fine-tuning recipes, training without evaluations, on one {args.card} with --amp bf16",
+        in_markdown(recipe_table(card)),
+    ):
+        print(f"{text}\n")
+
+
+if __name__ == "__main__":
+    run_main(main)

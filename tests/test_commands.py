@@ -99,7 +99,7 @@ COMMANDS = {
         "inference/test_interface.py::test_the_command_lines_of_the_page",
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*pretrain\.show .*": HERE,
-    r".*benchmarks/plan\.py .*": HERE,
+    r".*benchmarks/estimate\.py .*": HERE,
     r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
     r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
     r".*benchmarks/pretrain_cost\.py": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",

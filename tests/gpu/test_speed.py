@@ -1,4 +1,4 @@
-"""Tokens per second, share of the peak and memory of base, beside what `benchmarks/plan.py` plans."""
+"""Tokens per second and memory of base, and a step of XNLI, beside what `benchmarks/estimate.py` says."""
 
 import math
 import re
@@ -10,8 +10,9 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from benchmarks import plan
-from benchmarks.estimate import CARDS, ModelShape
+from benchmarks import counts
+from benchmarks.counts import BASE, CARDS, Card, ModelShape, PlannedRun
+from benchmarks.estimate import XNLI_LENGTH, XNLI_ROWS
 from pretrain.batch import Batch
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
@@ -26,29 +27,21 @@ from training.engine import Engine
 from training.precision import Precision
 
 # `warnings_of` has a warning for what is below or above these.
-LOW_SHARE = 0.2  # of the card's peak
+LOW_SPEED = 0.5  # as a share of what is estimated
 LOW_MARGIN = 2.0  # the time of a step, in times of the reader for its batches
-MUCH_MEMORY = 1.3  # of what is planned
+MUCH_MEMORY = 1.3  # of what is estimated
 # The loss pads its table to a multiple of 64 words, so it should not be faster with such a vocabulary.
 LOW_ALIGNED = 0.8  # the time with such a vocabulary, as a share of that with the vocabulary in use
 MICRO_BATCHES = 4
 
 
-def peak_of(device: Device) -> tuple[float, str]:
-    """The FLOP/s of a device, and their source.
-
-    This is the card's data sheet (dense products in half precision), or else the speed of a large product.
-    """
-    if device.is_card:
-        card_in_use = paddle.device.cuda.get_device_name()
-        for name, card in CARDS.items():
-            if re.search(rf"\b{name}\b", card_in_use):  # L4 is not in "L40S"
-                return card.tflops * 1e12, f"the {name}'s {card.tflops} TFLOP/s"
-    size = 8192 if device.is_card else 768
-    x = paddle.ones([size, size], "float16" if device.is_card else "float32")
-    seconds = seconds_of(partial(paddle.matmul, x, x))
-    operations = 2 * size**3  # as many multiplications as additions
-    return operations / seconds, "the speed of a large product"
+def listed_card() -> Card | None:
+    """The card in use, if its data sheet is among those of the estimate."""
+    name_in_use = paddle.device.cuda.get_device_name()
+    for name, card in CARDS.items():
+        if re.search(rf"\b{name}\b", name_in_use):  # L4 is not in "L40S"
+            return card
+    return None
 
 
 def full_rows(count: int, length: int, words: int, seed: int) -> Batch:
@@ -83,31 +76,22 @@ class Measurement(NamedTuple):
         """Tokens of a step."""
         return MICRO_BATCHES * self.rows * self.length
 
-    @property
-    def flops(self) -> float:
-        """Operations per second of products.
-
-        For a token, each weight takes 2 operations in the forward pass and 4 in the backward pass.
-        """
-        operations = 6 * (self.shape.matrices * self.tokens + self.shape.table * self.masked)
-        return operations / self.seconds
-
-    def planned_memory(self, fused: bool) -> float:
-        """The bytes that `benchmarks/plan.py` computes, without CUDA and its libraries.
+    def planned(self, fused: bool) -> PlannedRun:
+        """The steps as `benchmarks.counts` describes a run.
 
         Args:
             fused: whether attention is computed by FlashMask.
         """
-        run = plan.PlannedRun(
-            batch=self.rows,
+        return PlannedRun(
+            batch=MICRO_BATCHES * self.rows,
             length=self.length,
             micro_batch=self.rows * self.length,
             steps=1,
             precision="O1",
             recompute=False,
             fused=fused,
+            stage_1=0.0,  # all sequences are those of MMLM
         )
-        return sum(plan.memory(self.shape, run, stage=0, cards=1).values())
 
 
 def test_speed(device, quick, fact):
@@ -118,28 +102,36 @@ def test_speed(device, quick, fact):
     rows, length = rows_of_a_micro_batch(device, quick)
     measurement = measure(device, engine, rows, length)
     seconds_of_loss = loss_seconds(engine, measurement.masked)
-    peak, source = peak_of(device)
-    share = measurement.flops / peak
     margin = measurement.seconds / measurement.reading
-    for line in (
-        f"{'tiny' if quick else 'base'} size, amp {amp}",
-        f"{measurement.tokens / measurement.seconds:,.0f} tokens/s",
-        f"{share:.0%} of {source}",
-        f"the loss takes {seconds_of_loss / measurement.seconds:.0%}",
-        f"the reader is {margin:.1f} times as fast",
-    ):
-        fact(line)
-    if device.is_card:
-        planned = measurement.planned_memory(device.has_flash_mask)
-        fact(f"{measurement.memory / 1e9:.1f} GB, planned {planned / 1e9:.1f}")
-        if not quick:
-            aligned = aligned_loss_seconds(engine, measurement.masked) / seconds_of_loss
-            fact(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
-            for warning in warnings_of(share, margin, measurement.memory / planned, aligned):
-                fact(warning)
+    tokens_per_second = measurement.tokens / measurement.seconds
     classifier = toys.classifier_engine(quick, amp)
     toys.xnli_step(classifier)  # the first step also makes the moments
-    fact(f"XNLI {1e3 * seconds_of(partial(toys.xnli_step, classifier)):.1f} ms a step")
+    for line in (
+        f"{'tiny' if quick else 'base'} size, amp {amp}",
+        f"{tokens_per_second:,.0f} tokens/s",
+        f"the loss takes {seconds_of_loss / measurement.seconds:.0%}",
+        f"the reader is {margin:.1f} times as fast",
+        f"XNLI {1e3 * seconds_of(partial(toys.xnli_step, classifier)):.1f} ms a step",
+    ):
+        fact(line)
+    if not device.is_card:
+        return
+    run = measurement.planned(device.has_flash_mask)
+    memory = sum(counts.memory(measurement.shape, run, stage=0, cards=1).values())
+    fact(f"{measurement.memory / 1e9:.1f} GB, estimated {memory / 1e9:.1f}")
+    if quick:
+        return
+    aligned = aligned_loss_seconds(engine, measurement.masked) / seconds_of_loss
+    fact(f"the loss with a multiple of 64 words takes {aligned:.0%} of its time")
+    speed = 1.0  # as a share of what is estimated
+    card = listed_card()
+    if card:
+        seconds = sum(counts.seconds_of(counts.pretraining_parts(measurement.shape, run, 1), card).values())
+        xnli = counts.fine_tuning_step(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card).seconds
+        fact(f"estimated {measurement.tokens / seconds:,.0f} tokens/s, XNLI {1e3 * xnli:.0f} ms")
+        speed = seconds / measurement.seconds
+    for warning in warnings_of(speed, margin, measurement.memory / memory, aligned):
+        fact(warning)
 
 
 def measure(device: Device, engine: Engine, rows: int, length: int) -> Measurement:
@@ -187,19 +179,19 @@ def rows_of_a_micro_batch(device: Device, quick: bool) -> tuple[int, int]:
     return rows, 512
 
 
-def warnings_of(share: float, margin: float, memory: float, aligned: float) -> list[str]:
+def warnings_of(speed: float, margin: float, memory: float, aligned: float) -> list[str]:
     """What is unusually slow or large, in words.
 
     Args:
-        share: of the card's peak.
+        speed: as a share of what is estimated.
         margin: the time of a step, in times of the reader for its batches.
-        memory: as a share of what is planned.
+        memory: as a share of what is estimated.
         aligned: the time of the loss with a multiple of 64 words, as a share of that with the vocabulary.
     """
     is_true = {
-        "low: look at nvidia-smi for another program, heat, or a power limit": share < LOW_SHARE,
+        "slow: look at nvidia-smi for another program, heat, or a power limit": speed < LOW_SPEED,
         "the card will wait for its reader": margin < LOW_MARGIN,
-        "more memory than benchmarks/plan.py computes": memory > MUCH_MEMORY,
+        "more memory than benchmarks/estimate.py computes": memory > MUCH_MEMORY,
         f"the loss is slow although its word table is padded; {REPORT}": aligned < LOW_ALIGNED,
     }
     return [f"warning: {text}" for text, holds in is_true.items() if holds]
