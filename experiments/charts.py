@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.scores import Figures, Scores, mean_perplexity
 from experiments.study import Study
 from utils.files import atomic_file
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # Key of a held-out evaluation of BTMLM -> title of its panel.
 CURVES = {"perplexity": "BTMLM perplexity by step", "perplexity_without": "without pseudo-tokens"}
@@ -25,8 +23,6 @@ def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) 
     Args:
         titles: measure -> title.
     """
-    from matplotlib.figure import Figure
-
     scores: dict[str, Scores] = {}
     if study.curves:
         panels = CURVES
@@ -76,7 +72,7 @@ def label_of(study: Study, model: str) -> str:
     return f"{', '.join(objectives).upper()} ({model})"
 
 
-def draw_bars(axis: "Axes", scores: Scores, labels: Mapping[str, str]) -> None:
+def draw_bars(axis: Axes, scores: Scores, labels: Mapping[str, str]) -> None:
     """A bar with its error for each model that has the measure, the first model at the top.
 
     Args:
@@ -89,7 +85,7 @@ def draw_bars(axis: "Axes", scores: Scores, labels: Mapping[str, str]) -> None:
     axis.set_ylim(len(labels) - 0.5, -0.5)  # bottom and top: the numbers grow downwards
 
 
-def draw_lines(axis: "Axes", lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:
+def draw_lines(axis: Axes, lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:
     """Lines through the mean scores of models, with their errors.
 
     Args:
@@ -102,7 +98,7 @@ def draw_lines(axis: "Axes", lines: Mapping[str, Mapping[str, str]], scores: Sco
         axis.errorbar(labels, means, yerr=errors, capsize=3, marker="o", label=name)
 
 
-def draw_curves(axis: "Axes", figures: Figures, key: str) -> None:
+def draw_curves(axis: Axes, figures: Figures, key: str) -> None:
     """A curve for each model and seed, in a colour for each model; models without BTMLM have none.
 
     Args:

@@ -3,31 +3,28 @@
     .venv/bin/python -m scripts.pictures docs/images
 
 The masks are those of `pretrain.attention_mask`, which training uses; the ratios are those of
-docs/performance.json. The SVG files are the same on every machine.
+docs/performance.json. One release of matplotlib draws the same SVG files on every machine.
 """
 
 from utils.environment import run
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from pretrain import attention_mask
 from utils.command_line import Parser
 from utils.files import atomic_file, read_json
 
 PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.json"
-CELL = 22  # pixels
-GAP = 6  # between the sides of a pair
-LABELS = 30  # the width of the row labels and the height of the column labels
-MARGIN = 16
-TITLE = 30
-BAR_LEFT = 370  # where the bars of a chart begin
-BAR_UNIT = 70  # the length of a bar of 1
 SOURCE = "source"
 TARGET = "target"
 MASKED = "masked"
@@ -47,8 +44,6 @@ LEGEND = {
     PSEUDO: "sees a pseudo-token",
     HIDDEN: "may not attend",
 }
-INK = "#222222"
-FONT = "font-family='DejaVu Sans, Arial, sans-serif'"
 
 
 @dataclass(frozen=True)
@@ -67,25 +62,21 @@ class Matrix:
     boundary: int
     mask: np.ndarray
 
-    @property
-    def size(self) -> int:
-        """Width and height of the cells in pixels."""
-        return self.offset(len(self.tokens) - 1) + CELL
-
-    def offset(self, number: int) -> int:
-        """Where the cell of a token begins."""
-        return number * CELL + (GAP if number >= self.boundary else 0)
+    def cells(self) -> list[list[str]]:
+        """The kind of the token that is seen, or HIDDEN: [T] lists of T."""
+        return [[kind if sees else HIDDEN for kind, sees in zip(self.kinds, row)] for row in self.mask]
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("output", type=Path, help="the folder of the pictures")
     folder = parser.parse_args().output
-    rows = read_json(PERFORMANCE)
-    pictures = {"masks.svg": masks(), "btmlm.svg": btmlm(), "performance.svg": ratios(rows)}
-    for name, picture in pictures.items():
-        with atomic_file(folder / name, "w") as file:
-            file.write(picture)
+    pictures = {"masks": masks(), "btmlm": btmlm(), "performance": ratios(read_json(PERFORMANCE))}
+    # Without a salt the names in the files are random.
+    with matplotlib.rc_context({"svg.hashsalt": "ernie-m"}):
+        for name, figure in pictures.items():
+            with atomic_file(folder / f"{name}.svg") as file:
+                figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def matrices() -> list[Matrix]:
@@ -110,124 +101,104 @@ def matrices() -> list[Matrix]:
     ]
 
 
-def masks() -> str:
+def masks() -> Figure:
     """The matrices side by side, and what the colours mean."""
-    parts = []
-    left = MARGIN
-    height = 0
-    for matrix in matrices():
-        parts += draw_matrix(matrix, left, top=MARGIN)
-        left += LABELS + matrix.size + MARGIN
-        height = max(height, MARGIN + TITLE + LABELS + matrix.size)
-    x = MARGIN  # where the next entry of the legend begins
-    for kind, meaning in LEGEND.items():
-        parts.append(rectangle(x, height + MARGIN, width=14, height=14, colour=COLOURS[kind]))
-        parts.append(text(x + 20, height + MARGIN + 12, meaning, size=12, anchor="start"))
-        x += 44 + 7 * len(meaning)  # a letter of this size has about 7 pixels
-    return svg(max(left, x), height + 2 * MARGIN + 14, parts)
+    figure = Figure(figsize=(11, 2.85), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12)
+    widths = [len(matrix.tokens) for matrix in matrices()]
+    axes = figure.subplots(1, len(widths), width_ratios=widths)
+    for axis, matrix in zip(axes, matrices()):
+        colours = [[to_rgb(COLOURS[kind]) for kind in row] for row in matrix.cells()]
+        axis.pcolormesh(colours, edgecolors="white", linewidth=2)
+        axis.axhline(matrix.boundary, color="white", linewidth=7)  # between the sides
+        axis.axvline(matrix.boundary, color="white", linewidth=7)
+        axis.invert_yaxis()  # the first token at the top
+        axis.set_aspect("equal", anchor="N")
+        axis.set_title(matrix.title, fontsize=11, y=1, pad=20)
+        places = np.arange(len(matrix.tokens)) + 0.5
+        axis.set_xticks(places, matrix.tokens)
+        axis.set_yticks(places, matrix.tokens)
+        axis.tick_params(length=0, labelsize=10, top=False, labeltop=True, labelbottom=False)
+        for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+            for label, kind in zip(labels, matrix.kinds):
+                label.set_color(COLOURS[kind])
+        axis.spines[:].set_visible(False)
+    patches = [Patch(color=COLOURS[kind], label=meaning) for kind, meaning in LEGEND.items()]
+    figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), frameon=False, fontsize=10)
+    return figure
 
 
-def draw_matrix(matrix: Matrix, left: int, top: int) -> list[str]:
-    """The elements of a matrix: title, labels, and a square for each pair of tokens."""
-    first_column = left + LABELS
-    first_row = top + TITLE + LABELS
-    parts = [text(first_column + matrix.size // 2, top + 14, matrix.title, size=14)]
-    for number, (token, kind) in enumerate(zip(matrix.tokens, matrix.kinds)):
-        middle = matrix.offset(number) + CELL // 2
-        parts.append(text(first_column + middle, first_row - 8, token, colour=COLOURS[kind]))
-        parts.append(text(left + LABELS // 2, first_row + middle + 4, token, colour=COLOURS[kind]))
-    for query in range(len(matrix.tokens)):
-        for key, kind in enumerate(matrix.kinds):
-            colour = COLOURS[kind if matrix.mask[query, key] else HIDDEN]
-            x = first_column + matrix.offset(key)
-            y = first_row + matrix.offset(query)
-            parts.append(rectangle(x, y, width=CELL - 2, height=CELL - 2, colour=colour))
-    return parts
-
-
-def btmlm() -> str:
+def btmlm() -> Figure:
     """Both stages of BTMLM as rows of tokens, with what is predicted above them."""
-    sentence = ["the", "red", "house", "stands"]
+    figure = Figure(figsize=(7.6, 3.8))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, 7.6), ylim=(0, 3.8))  # inches
+    axis.axis("off")
+    places = [0.7, 1.7, 2.7, 3.7, 4.95, 5.95, 6.95]  # the second language stands apart
     pseudo_tokens = ["das", "rote", "Haus"]
-    masked_sentence = ["the", "[MASK]", "house", "stands"]
-    parts = [text(MARGIN, 26, "Stage 1: make pseudo-tokens, without gradient", size=14, anchor="start")]
-    parts += draw_tokens(sentence, [SOURCE] * 4, first=0, top=86)
-    parts += draw_tokens(["[MASK]"] * 3, [MASKED] * 3, first=4, top=86)
-    for number, word in enumerate(pseudo_tokens):
-        parts.append(arrow(token_middle(4 + number), 84, token_middle(4 + number), 66))
-        parts.append(text(token_middle(4 + number), 58, word, colour=COLOURS[PSEUDO], size=14))
-        parts.append(arrow(token_middle(4 + number), 150, token_middle(4 + number), 190, COLOURS[PSEUDO]))
-    note = "each [MASK] sees the sentence and itself"
-    parts.append(text(MARGIN, 136, note, size=12, anchor="start"))
-    parts.append(text(MARGIN, 184, "Stage 2: learn from them", size=14, anchor="start"))
-    kinds = [SOURCE, MASKED, SOURCE, SOURCE]
-    parts += draw_tokens(masked_sentence, kinds, first=0, top=236)
-    parts += draw_tokens(pseudo_tokens, [PSEUDO] * 3, first=4, top=236)
-    parts.append(arrow(token_middle(1), 234, token_middle(1), 216))
-    parts.append(text(token_middle(1), 208, "red", colour=COLOURS[SOURCE], size=14))
+
+    axis.text(0.25, 3.5, "Stage 1: make pseudo-tokens, without gradient", fontsize=11)
+    draw_tokens(axis, places[:4], 2.65, ["the", "red", "house", "stands"], [SOURCE] * 4)
+    draw_tokens(axis, places[4:], 2.65, ["[MASK]"] * 3, [MASKED] * 3)
+    axis.text(0.25, 2.1, "each [MASK] sees the sentence and itself", fontsize=10)
+    for place, word in zip(places[4:], pseudo_tokens):
+        draw_prediction(axis, place, 2.65, word, PSEUDO)
+        draw_arrow(axis, place, 2.4, 1.1, COLOURS[PSEUDO])
+
+    axis.text(0.25, 1.6, "Stage 2: learn from them", fontsize=11)
+    draw_tokens(
+        axis, places[:4], 0.85, ["the", "[MASK]", "house", "stands"], [SOURCE, MASKED, SOURCE, SOURCE]
+    )
+    draw_tokens(axis, places[4:], 0.85, pseudo_tokens, [PSEUDO] * 3)
+    draw_prediction(axis, places[1], 0.85, "red", SOURCE)
     note = "all tokens see all tokens; the loss is on the masked word of the sentence"
-    parts.append(text(MARGIN, 286, note, size=12, anchor="start"))
-    return svg(token_middle(7), 304, parts)
+    axis.text(0.25, 0.25, note, fontsize=10)
+    return figure
 
 
-def draw_tokens(words: Iterable[str], kinds: Iterable[str], first: int, top: int) -> list[str]:
-    """Boxes with words, from the place `first` on."""
-    parts = []
-    for place, (word, kind) in enumerate(zip(words, kinds), first):
-        left = token_middle(place) - 36
-        parts.append(rectangle(left, top, width=72, height=28, colour=COLOURS[kind]))
-        parts.append(text(token_middle(place), top + 19, word, colour="#ffffff"))
-    return parts
+def draw_tokens(
+    axis: Axes, places: Sequence[float], y: float, words: Sequence[str], kinds: Sequence[str]
+) -> None:
+    """A box in the colour of its kind for each word, with its middle at (place, y)."""
+    for place, word, kind in zip(places, words, kinds):
+        axis.bar(place, 0.36, width=0.88, bottom=y - 0.18, color=COLOURS[kind])
+        axis.text(place, y, word, color="white", ha="center", va="center", fontsize=10)
 
 
-def token_middle(place: int) -> int:
-    """The middle of a box in pixels. The second language, from the place 4 on, stands apart."""
-    return MARGIN + 36 + 80 * place + (24 if place >= 4 else 0)
+def draw_prediction(axis: Axes, place: float, y: float, word: str, kind: str) -> None:
+    """An arrow upwards from the box at (place, y) to the word that is predicted there."""
+    draw_arrow(axis, place, y + 0.2, y + 0.44, "black")
+    axis.text(place, y + 0.54, word, color=COLOURS[kind], ha="center", va="center", fontsize=11)
 
 
-def ratios(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def draw_arrow(axis: Axes, x: float, tail: float, head: float, colour: str) -> None:
+    """A vertical arrow between two heights."""
+    properties = {"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", xytext=(x, tail), xy=(x, head), arrowprops=properties)
+
+
+def ratios(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A bar for each row of docs/performance.json that has a peer. The line is at 1: as fast as the peer."""
-    parts = []
-    top = MARGIN
+    bars = {}  # title -> result
     for row in rows.values():
-        result = row.get("result", {})
-        if "fastest_peer" not in result:
-            continue
+        if "fastest_peer" in row.get("result", {}):
+            bars[row["title"]] = row["result"]
+    labels = []
+    for result in bars.values():
         peer = result["contenders"][result["fastest_peer"]]["label"]
-        ratio = result["ratio"]
-        end = BAR_LEFT + round(BAR_UNIT * ratio)
-        parts.append(text(BAR_LEFT - 10, top + 15, row["title"], anchor="end"))
-        parts.append(rectangle(BAR_LEFT, top, width=end - BAR_LEFT, height=20, colour=COLOURS[SOURCE]))
-        parts.append(text(end + 8, top + 15, f"{ratio:.2f} times {peer}", size=12, anchor="start"))
-        top += 30
-    line = BAR_LEFT + BAR_UNIT  # where a bar of 1 ends
-    parts.append(f"<path d='M{line} {MARGIN} L{line} {top}' stroke='{INK}' stroke-dasharray='4 3'/>")
-    width = BAR_LEFT + 5 * BAR_UNIT + 320  # room for ratios of up to 5, and for the text behind a bar
-    return svg(width, top + MARGIN, parts)
-
-
-def rectangle(x: int, y: int, width: int, height: int, colour: str) -> str:
-    return f"<rect x='{x}' y='{y}' width='{width}' height='{height}' rx='3' fill='{colour}'/>"
-
-
-def text(x: int, y: int, words: str, colour: str = INK, size: int = 13, anchor: str = "middle") -> str:
-    style = f"{FONT} font-size='{size}' fill='{colour}' text-anchor='{anchor}'"
-    return f"<text x='{x}' y='{y}' {style}>{escape(words)}</text>"
-
-
-def arrow(x1: int, y1: int, x2: int, y2: int, colour: str = INK) -> str:
-    """A vertical line with a head at its end, (x2, y2)."""
-    direction = 1 if y2 > y1 else -1  # downwards or upwards
-    head = f"M{x2 - 4} {y2 - 6 * direction} L{x2} {y2} L{x2 + 4} {y2 - 6 * direction}"
-    return f"<path d='M{x1} {y1} L{x2} {y2} {head}' stroke='{colour}' stroke-width='1.5' fill='none'/>"
-
-
-def svg(width: int, height: int, parts: Iterable[str]) -> str:
-    """A picture on white."""
-    size = f"width='{width}' height='{height}' viewBox='0 0 {width} {height}'"
-    background = f"<rect width='{width}' height='{height}' fill='#ffffff'/>"
-    lines = [f"<svg xmlns='http://www.w3.org/2000/svg' {size}>", background, *parts, "</svg>"]
-    return "\n".join(lines) + "\n"
+        labels.append(f"{result['ratio']:.2f} times {peer}")
+    figure = Figure(figsize=(10.5, 0.33 * len(bars) + 0.3), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12)
+    axis = figure.subplots()
+    drawn = axis.barh(list(bars), [result["ratio"] for result in bars.values()], color=COLOURS[SOURCE])
+    axis.bar_label(drawn, labels, padding=6, fontsize=10)
+    axis.axvline(1, color="black", linewidth=1, linestyle="--")
+    axis.invert_yaxis()  # the first row at the top
+    axis.margins(x=0.9, y=0.02)  # room for the text behind a bar
+    axis.set_xlim(left=0)
+    axis.tick_params(left=False, bottom=False, labelbottom=False, labelsize=10)
+    axis.spines[:].set_visible(False)
+    return figure
 
 
 if __name__ == "__main__":
