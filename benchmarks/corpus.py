@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.environment import run
 
-from benchmarks.side_by_side import LATEST, OURS, PARITY, ROOT, Contender, compare, tell
+from benchmarks.contenders import PARITY, ROOT
+from benchmarks.side_by_side import compare, tell
 from utils.errors import UserError
 
 MODEL = "vocab/xnli15-32k.model"
@@ -59,7 +60,7 @@ def write_text(folder: Path, args: Namespace) -> None:
         subprocess.run([python, "-c", SAVE_TOKENIZER, *arguments], check=True)
 
 
-def ours(folder: Path, args: Namespace, deduplicate: str) -> None:
+def ours(folder: Path, args: Namespace, deduplicate: str = "false") -> None:
     """Build a corpus in a process of its own, as a user does. `deduplicate`: the flag, "true" or "false"."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
         command = [sys.executable, "-m", "pretrain.build_corpus"]
@@ -122,19 +123,12 @@ def megabytes(args: Namespace, folder: Path) -> float:
     return 1000 * args.gigabytes
 
 
-def contenders() -> dict[str, Contender]:
-    return {
-        OURS: Contender("ours", ours, options={"deduplicate": "false"}, is_ours=True),
-        "ours_deduplicated": Contender(
-            "ours, duplicates removed", ours, options={"deduplicate": "true"}, is_ours=True
-        ),
-        "hf_latest_processes": Contender("newest tokenizers, processes", tokenizers, environment=LATEST),
-    }
+WORKS = {"ours": ours, "ours_deduplicated": ours, "hf_latest_processes": tokenizers}
 
 
 def main() -> None:
     sizes = {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))}
-    compare(__doc__, contenders(), sizes, unit="MB/s", amount=megabytes, prepare=write_text)
+    compare(__doc__, WORKS, sizes, unit="MB/s", amount=megabytes, prepare=write_text)
 
 
 if __name__ == "__main__":

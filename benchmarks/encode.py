@@ -9,13 +9,12 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import tokenise
-from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, tell
+from benchmarks.side_by_side import compare, tell
 from benchmarks.training_steps import hf_config, torch_device
 from inference.engines import FILES, INT8_LARGEST
 from model.config import ErnieMConfig
@@ -51,7 +50,7 @@ def write_files(folder: Path, args: Namespace) -> None:
         write_onnx(folder / FILES[engine], weights, config, ENCODING, args.layers, int8_largest)
 
 
-def ours(folder: Path, args: Namespace, engine: str, amp: str = "none") -> None:
+def ours(folder: Path, args: Namespace, engine: str = "dygraph", amp: str = "none") -> None:
     """What encode_vector.py does with an engine.
 
     Args:
@@ -111,35 +110,16 @@ def sentence_transformers(folder: Path, args: Namespace) -> None:
     tell(seconds, check=tokens)
 
 
-def contenders() -> dict[str, Contender]:
-    peer = Contender("sentence-transformers", sentence_transformers, environment=PARITY)
-    return {
-        OURS: Contender("ours", ours, options={"engine": "dygraph"}, is_ours=True),
-        "ours_bfloat16": Contender(
-            "ours, bfloat16",
-            ours,
-            options={"engine": "dygraph", "amp": "bf16"},
-            is_ours=True,
-            precision="bfloat16",
-        ),
-        "ours_onnx": Contender("ours, ONNX Runtime", ours, options={"engine": "onnx"}, is_ours=True),
-        "ours_onnx_int8": Contender(
-            "ours, ONNX Runtime, int8",
-            ours,
-            options={"engine": "onnx-int8"},
-            is_ours=True,
-            precision="int8",
-        ),
-        "st_installed": replace(peer, label="sentence-transformers, as installed", tuned=False),
-        "st_best": peer,
-        "st_best_latest": replace(peer, label="newest sentence-transformers", environment=LATEST),
-    }
+WORKS = {
+    **dict.fromkeys(["ours", "ours_bfloat16", "ours_onnx", "ours_onnx_int8"], ours),
+    **dict.fromkeys(["st_installed", "st_best", "st_best_latest"], sentence_transformers),
+}
 
 
 if __name__ == "__main__":
     compare(
         __doc__,
-        contenders(),
+        WORKS,
         SIZES,
         unit="sentences/s",
         amount=tokenise.number_of_sentences,

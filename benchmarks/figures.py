@@ -2,21 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.contenders import FLOAT32, PREVIOUS, Contender
 from utils.tables import in_markdown
-
-if TYPE_CHECKING:
-    from benchmarks.side_by_side import Contender
-
-OURS = "ours"
-PREVIOUS = "previous"  # ours in another checkout
-FLOAT32 = "float32"
 
 
 def figures(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
-    contenders: Mapping[str, "Contender"],
+    contenders: Mapping[str, Contender],
     amount: float,
     unit: str,
 ) -> dict[str, Any]:
@@ -48,7 +42,7 @@ def figures(
     return speeds | {"ratio": ratios[fastest], "fastest_peer": fastest, "ratio_to_peer": ratios}
 
 
-def row_of(contender: "Contender", results: Sequence[Mapping[str, Any]], amount: float) -> dict[str, Any]:
+def row_of(contender: Contender, results: Sequence[Mapping[str, Any]], amount: float) -> dict[str, Any]:
     """The figures of a contender. "value" belongs to its median time, "least" to the slowest one."""
     seconds = [time for result in results for time in result["seconds"]]
     return {

@@ -12,7 +12,6 @@ import random
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.environment import run
 
-from benchmarks.side_by_side import OURS, PARITY, Contender, compare, tell
+from benchmarks.contenders import PREVIOUS
+from benchmarks.side_by_side import compare, tell
 from benchmarks.training_steps import (
     HEAD_SIZE,
     PAD,
@@ -28,7 +28,6 @@ from benchmarks.training_steps import (
     our_step,
     time_steps,
     torch_step,
-    transformers_contenders,
     wait_for_paddle,
 )
 from utils.errors import UserError
@@ -256,39 +255,26 @@ def to_arrays(pairs: list) -> tuple:
     return input_ids, labels
 
 
-def contenders() -> dict[str, Contender]:
-    of_transformers = transformers_contenders(torch_peer, takes_turns=True)
-    newest = of_transformers["hf_best_latest_sdpa"]
-    paddlenlp = Contender("PaddleNLP ERNIE-M", paddlenlp_peer, environment=PARITY, takes_turns=True)
-    in_float32 = Contender("ours", ours, is_ours=True, takes_turns=True)
-    return {
-        OURS: in_float32,
-        "ours_bfloat16": replace(
-            in_float32, label="ours, bfloat16", options={"amp": "bf16"}, precision="bfloat16"
-        ),
-        **of_transformers,
-        "hf_latest_bfloat16": replace(
-            newest,
-            label="newest transformers, sdpa, bfloat16",
-            options={"attention": "sdpa", "bfloat16": True},
-            precision="bfloat16",
-        ),
-        "paddlenlp_installed": replace(paddlenlp, label="PaddleNLP ERNIE-M, as installed", tuned=False),
-        "paddlenlp_best": paddlenlp,
-        "hf_grouped": replace(
-            newest,
-            label="newest transformers, sdpa, grouped",
-            options={"attention": "sdpa", "order": "grouped"},
-            counts=False,  # other batches than ours
-        ),
-        "paddlenlp_grouped": replace(
-            paddlenlp, label="PaddleNLP ERNIE-M, grouped", options={"order": "grouped"}, counts=False
-        ),
-    }
+WORKS = {
+    **dict.fromkeys(["ours", "ours_bfloat16"], ours),
+    **dict.fromkeys(["hf_installed_sdpa", "hf_best_sdpa", "hf_best_eager"], torch_peer),
+    **dict.fromkeys(["hf_best_latest_sdpa", "hf_best_latest_eager", "hf_latest_bfloat16"], torch_peer),
+    **dict.fromkeys(["paddlenlp_installed", "paddlenlp_best"], paddlenlp_peer),
+    "hf_grouped": torch_peer,
+    "paddlenlp_grouped": paddlenlp_peer,
+}
 
 
 def main() -> None:
-    compare(__doc__, contenders(), SIZES, unit="tokens/s", amount=tokens_of, prepare=draw)
+    compare(
+        __doc__,
+        WORKS,
+        SIZES,
+        unit="tokens/s",
+        amount=tokens_of,
+        prepare=draw,
+        in_turns=(*WORKS, PREVIOUS),
+    )
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ would not fit into memory; --against ../another-checkout takes turns with ours.
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import OURS, Contender, compare, tell
+from benchmarks.contenders import PREVIOUS
+from benchmarks.side_by_side import compare, tell
 from benchmarks.training_steps import (
     HEAD_SIZE,
     PAD,
@@ -24,7 +24,6 @@ from benchmarks.training_steps import (
     our_step,
     time_steps,
     torch_step,
-    transformers_contenders,
 )
 
 IGNORED = -100  # transformers does not predict positions with this label
@@ -115,26 +114,13 @@ def gathered_loss(model: Any, input_ids: Any, attention_mask: Any, labels: Any) 
     return F.cross_entropy(model.lm_head(hidden), labels[masked])
 
 
-def contenders() -> dict[str, Contender]:
-    of_transformers = transformers_contenders(torch_peer, takes_turns=False)
-    gathered = {"attention": "sdpa", "gathered": True}
-    in_float32 = Contender("ours", ours, is_ours=True, takes_turns=True)
-    return {
-        OURS: in_float32,
-        "ours_bfloat16": replace(
-            in_float32, label="ours, bfloat16", options={"amp": "bf16"}, precision="bfloat16"
-        ),
-        **of_transformers,
-        "hf_gathered_sdpa": replace(
-            of_transformers["hf_best_sdpa"], label="transformers XLM-R, sdpa, gathered", options=gathered
-        ),
-        "hf_gathered_latest_sdpa": replace(
-            of_transformers["hf_best_latest_sdpa"],
-            label="newest transformers, sdpa, gathered",
-            options=gathered,
-        ),
-    }
+WORKS = {
+    **dict.fromkeys(["ours", "ours_bfloat16"], ours),
+    **dict.fromkeys(["hf_installed_sdpa", "hf_best_sdpa", "hf_best_eager"], torch_peer),
+    **dict.fromkeys(["hf_best_latest_sdpa", "hf_best_latest_eager"], torch_peer),
+    **dict.fromkeys(["hf_gathered_sdpa", "hf_gathered_latest_sdpa"], torch_peer),
+}
 
 
 if __name__ == "__main__":
-    compare(__doc__, contenders(), SIZES, unit="tokens/s", amount=tokens_of)
+    compare(__doc__, WORKS, SIZES, unit="tokens/s", amount=tokens_of, in_turns=(PREVIOUS,))

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.environment import run
 
-from benchmarks.figures import FLOAT32, contenders_table
-from benchmarks.side_by_side import LATEST, PARITY, ROOT, VENV
+from benchmarks.contenders import FLOAT32, LATEST, PARITY, ROOT, VENV
+from benchmarks.figures import contenders_table
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.runtime import read_cpu, read_fields

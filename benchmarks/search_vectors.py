@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, tell
+from benchmarks.side_by_side import compare, tell
 from utils.runtime import prepare
 
 NEIGHBOURS = 10
@@ -112,18 +112,13 @@ def number_of_queries(args: Namespace, folder: Path) -> int:
     return args.queries
 
 
-def contenders() -> dict[str, Contender]:
-    return {
-        OURS: Contender("ours", ours, is_ours=True),
-        "st_installed": Contender(
-            "sentence-transformers, as installed", sentence_transformers, environment=PARITY, tuned=False
-        ),
-        "st_best_latest": Contender(
-            "newest sentence-transformers", sentence_transformers, environment=LATEST
-        ),
-        "numpy": Contender("numpy", with_numpy),
-    }
+WORKS = {
+    "ours": ours,
+    "st_installed": sentence_transformers,
+    "st_best_latest": sentence_transformers,
+    "numpy": with_numpy,
+}
 
 
 if __name__ == "__main__":
-    compare(__doc__, contenders(), SIZES, unit="queries/s", amount=number_of_queries, prepare=write_vectors)
+    compare(__doc__, WORKS, SIZES, unit="queries/s", amount=number_of_queries, prepare=write_vectors)

@@ -1,4 +1,4 @@
-"""Run the contenders of a benchmark side by side, each in a process with its own packages and settings.
+"""Run contenders side by side, each in a process with its own packages and settings.
 
 A benchmark is a program that calls `compare`, which starts the program again for each contender (--worker). A
 round runs every contender. Contenders that take turns are in memory together with ours, and each of the two
@@ -14,20 +14,16 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.figures import FLOAT32, OURS, PREVIOUS, contenders_table, figures
+from benchmarks.contenders import BFLOAT16, CONTENDERS, FLOAT32, OURS, PREVIOUS, Contender
+from benchmarks.figures import contenders_table, figures
 from utils.runtime import has_gpu, read_cpu, read_fields, settings_for
 
-ROOT = Path(__file__).resolve().parents[1]
-# The folders of the environments.
-VENV = ".venv"
-PARITY = ".venv-parity"
-LATEST = ".venv-latest"
 # Variables that are removed from the environment, so that "as installed" is true.
 SETTINGS = (
     "OMP_NUM_THREADS",
@@ -44,70 +40,39 @@ TAKES_TURNS = "BENCHMARK_TAKES_TURNS"
 REST = 0.3  # seconds before a turn, while the threads of the other program stop spinning
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One program in one setting.
-
-    Attributes:
-        label: its name in tables.
-        work: does the work and ends with `tell`: a function of (folder with the files, flags, **options).
-        options: of `work`.
-        environment: the folder of its Python.
-        is_ours: False for a peer.
-        tuned: whether it has scripts/env.sh and our settings for threads and memory; otherwise as installed.
-        precision: of its matrix products. Ratios compare contenders in float32.
-        takes_turns: whether it does its steps in turns with ours; `work` calls `wait_for_turn` before each.
-        counts: whether it may be the "fastest_peer"; a peer with other batches than ours may not.
-        script: the benchmark of another checkout; by default this program.
-    """
-
-    label: str
-    work: Callable[..., None]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    environment: str = VENV
-    is_ours: bool = False
-    tuned: bool = True
-    precision: str = FLOAT32
-    takes_turns: bool = False
-    counts: bool = True
-    script: Path | None = None
-
-    @property
-    def python(self) -> Path:
-        """The interpreter that runs it."""
-        return ROOT / self.environment / "bin/python"
-
-
 def compare(
     description: str,
-    contenders: Mapping[str, Contender],
+    works: Mapping[str, Callable[..., None]],
     sizes: Mapping[str, int | float | str],
     unit: str,
     amount: Callable[[argparse.Namespace, Path], float],
     prepare: Callable[[Path, argparse.Namespace], None] | None = None,
+    in_turns: Collection[str] = (),
 ) -> None:
     """The whole program: flags, rounds, table, and a last line of JSON (`figures`).
 
     Args:
-        contenders: name -> contender; ours is named "ours".
+        works: name of a contender -> the function of (folder with the files, flags, **its options) that does
+            the work and ends with `tell`.
         sizes: flags and their defaults.
         amount: the work that is done in each of the "seconds" that a worker tells, in `unit` without "/s".
         prepare: writes the files that all contenders get.
+        in_turns: names of the contenders that do their steps in turns with ours; the work of both calls
+            `wait_for_turn` before each.
     """
     parser = argparse.ArgumentParser(description=description)
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--contenders", nargs="+", choices=contenders)
+    parser.add_argument("--contenders", nargs="+", choices=works)
     parser.add_argument("--against", type=Path, help="another checkout, or a benchmark in one")
-    parser.add_argument("--worker", choices=contenders, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=works, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        contender = contenders[args.worker]
-        contender.work(args.folder, args, **contender.options)
+        works[args.worker](args.folder, args, **CONTENDERS[args.worker].options)
         return
-    chosen = choose(contenders, args.contenders, args.against)
+    chosen = choose(works, args.contenders, args.against)
     # A benchmark with the size "amp" runs ours in that precision.
     if getattr(args, "amp", "none") != "none":
         for name in chosen.keys() & {OURS, PREVIOUS}:
@@ -117,7 +82,7 @@ def compare(
             prepare(Path(folder), args)
         # Only sizes that differ from the defaults, because other revisions may not know them all.
         changed = [f"--{name}={getattr(args, name)}" for name in sizes if getattr(args, name) != sizes[name]]
-        runs = run_rounds(chosen, args.rounds, [f"--folder={folder}", *changed])
+        runs = run_rounds(chosen, args.rounds, [f"--folder={folder}", *changed], in_turns)
         result = figures(runs, chosen, amount(args, Path(folder)), unit)
     print(f"\n{contenders_table(result)}\n")
     sizes_of_run = {name: getattr(args, name) for name in sizes}
@@ -125,28 +90,28 @@ def compare(
     print(json.dumps({**sizes_of_run, "rounds": args.rounds, "left_out": left_out, **result}))
 
 
-def choose(
-    contenders: Mapping[str, Contender], names: Sequence[str] | None, against: Path | None
-) -> dict[str, Contender]:
-    """The contenders that run: those of `names`, or all.
+def choose(works: Iterable[str], names: Sequence[str] | None, against: Path | None) -> dict[str, Contender]:
+    """The contenders that run: those of `names`, or all of a benchmark (`works`).
 
     With another checkout (`against`) they are those of `names`, or ours alone; and ours of that checkout.
     """
     if against is None:
-        return {name: contenders[name] for name in names or contenders}
+        return {name: CONTENDERS[name] for name in names or works}
     script = against if against.is_file() else against / "benchmarks" / Path(sys.argv[0]).name
     if not script.is_file():
         sys.exit(f"--against: {script} is not there; name a checkout of this project")
-    chosen = {name: contenders[name] for name in names or [OURS]}
-    label = f"ours in {against}"
-    chosen[PREVIOUS] = replace(contenders[OURS], label=label, script=script.resolve())
+    chosen = {name: CONTENDERS[name] for name in names or [OURS]}
+    chosen[PREVIOUS] = replace(CONTENDERS[OURS], label=f"ours in {against}", script=script.resolve())
     return chosen
 
 
 def run_rounds(
-    contenders: Mapping[str, Contender], rounds: int, flags: Sequence[str]
+    contenders: Mapping[str, Contender], rounds: int, flags: Sequence[str], in_turns: Collection[str] = ()
 ) -> dict[str, list[dict[str, Any]]]:
     """Run every contender in every round. A peer that fails is left out; if ours fails, the program ends.
+
+    Args:
+        in_turns: names of the contenders that take turns with ours.
 
     Returns:
         Name -> what its worker told in each round. If it took turns with ours, this also has "beside": the
@@ -156,7 +121,7 @@ def run_rounds(
     for number in range(1, rounds + 1):
         for name in list(runs):
             names = [name]  # of the contenders that run together
-            if contenders[name].takes_turns and name != OURS and OURS in contenders:
+            if name in in_turns and name != OURS and OURS in contenders:
                 names = [OURS, name]
             results = run_together({member: contenders[member] for member in names}, flags)
             if results is None:
@@ -181,7 +146,7 @@ def run_together(contenders: Mapping[str, Contender], flags: Sequence[str]) -> d
             print(f"{name} is left out: no {contender.python}; sh scripts/setup.sh makes it", flush=True)
             return None
         # Ours refuses, and torch emulates it, very slowly.
-        if contender.precision == "bfloat16" and not read_cpu().flags & {"avx512_bf16", "amx_bf16"}:
+        if contender.precision == BFLOAT16 and not read_cpu().flags & {"avx512_bf16", "amx_bf16"}:
             print(f"{name} is left out: this CPU does not multiply in bfloat16", flush=True)
             return None
     with contextlib.ExitStack() as stack:

@@ -5,39 +5,11 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
-from benchmarks.side_by_side import LATEST, PARITY, Contender, wait_for_turn
+from benchmarks.side_by_side import wait_for_turn
 
 WARM_UP = 2  # the first steps touch fresh memory
 PAD = 1  # the id of the pad token
 HEAD_SIZE = 64  # of attention, in base and large
-
-
-def transformers_contenders(work: Callable[..., None], takes_turns: bool) -> dict[str, Contender]:
-    """XLM-R in both releases of transformers, with each kind of attention.
-
-    `work` is that of `Contender`, and takes the options of `torch_step`.
-    """
-
-    def contender(label: str, environment: str, tuned: bool = True, **options: Any) -> Contender:
-        return Contender(
-            label,
-            work,
-            options=options,
-            environment=environment,
-            tuned=tuned,
-            takes_turns=takes_turns,
-        )
-
-    as_installed = contender(
-        "transformers XLM-R, sdpa, as installed", PARITY, tuned=False, attention="sdpa", fused=False
-    )
-    return {
-        "hf_installed_sdpa": as_installed,
-        "hf_best_sdpa": contender("transformers XLM-R, sdpa", PARITY, attention="sdpa"),
-        "hf_best_eager": contender("transformers XLM-R, eager", PARITY),
-        "hf_best_latest_sdpa": contender("newest transformers, sdpa", LATEST, attention="sdpa"),
-        "hf_best_latest_eager": contender("newest transformers, eager", LATEST),
-    }
 
 
 def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[float]:

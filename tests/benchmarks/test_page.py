@@ -5,17 +5,16 @@ import json
 import pytest
 
 from benchmarks import page
+from benchmarks.contenders import PARITY, Contender
 from benchmarks.figures import figures
-from benchmarks.side_by_side import PARITY, Contender
 from utils.errors import UserError
 
-# `print` stands for their work, which is not done here.
 CONTENDERS = {
-    "ours": Contender("ours", print, is_ours=True),
-    "int8": Contender("ours, int8", print, is_ours=True, precision="int8"),
-    "best": Contender("torch", print, environment=PARITY),
-    "grouped": Contender("torch, grouped", print, environment=PARITY, counts=False),
-    "installed": Contender("torch, as installed", print, environment=PARITY, tuned=False),
+    "ours": Contender("ours", is_ours=True),
+    "int8": Contender("ours, int8", is_ours=True, precision="int8"),
+    "best": Contender("torch", environment=PARITY),
+    "grouped": Contender("torch, grouped", environment=PARITY, counts=False),
+    "installed": Contender("torch, as installed", environment=PARITY, tuned=False),
 }
 # What benchmarks/pretrain_cost.py prints.
 COST = {

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import side_by_side
+from benchmarks.contenders import PARITY, Contender
 from benchmarks.figures import figures
-from benchmarks.side_by_side import PARITY, Contender, choose, run_rounds
+from benchmarks.side_by_side import choose, run_rounds
 from utils.runtime import read_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
-# Contenders that run in this environment. Their work is that of WORKER; `print` only fills its place.
-OURS = Contender("ours", print, environment=sys.prefix, is_ours=True, tuned=False)
-PEER = Contender("peer", print, environment=sys.prefix, tuned=False)
+# Contenders that run in this environment. Their work is that of WORKER.
+OURS = Contender("ours", environment=sys.prefix, is_ours=True, tuned=False)
+PEER = Contender("peer", environment=sys.prefix, tuned=False)
 CONTENDERS_HERE = {"ours": OURS, "peer": PEER, "broken": PEER}
 # A benchmark of three steps. It writes its turns to the file ORDER, as NAME and the step; "broken" fails in
 # its second step. Each step "takes" as many seconds as the contender's name has letters.
@@ -49,10 +50,6 @@ def checkout(tmp_path, monkeypatch):
     return make
 
 
-def taking_turns(contenders: dict[str, Contender]) -> dict[str, Contender]:
-    return {name: dataclasses.replace(each, takes_turns=True) for name, each in contenders.items()}
-
-
 def turns(tmp_path) -> list[str]:
     """The steps in the order in which they were done, such as "ours0"."""
     return (tmp_path / "order").read_text().split()
@@ -83,7 +80,7 @@ def test_taking_turns(checkout, tmp_path, capsys):
     The other's result has ours "beside" it.
     """
     checkout()
-    runs = run_rounds(taking_turns(CONTENDERS_HERE), 1, [])
+    runs = run_rounds(CONTENDERS_HERE, 1, [], in_turns=CONTENDERS_HERE)
     assert runs["peer"] == [{"seconds": [4] * 3, "peak": 1, "beside": [4] * 3}]
     assert runs["ours"] == [{"seconds": [4] * 3, "peak": 1}]
     assert turns(tmp_path)[3:9] == ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
@@ -91,17 +88,17 @@ def test_taking_turns(checkout, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("named", ["", "benchmarks/row.py"])
-def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, named):
+def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch, named):
     """The peer runs alone, the other revision in turns with ours.
 
     `named`: what of a checkout --against names.
     """
     old = checkout("old-")
     checkout()
-    contenders = {"ours": dataclasses.replace(OURS, takes_turns=True), "peer": PEER}
-    assert list(choose(contenders, None, old / named)) == ["ours", "previous"]  # peers only if named
-    chosen = choose(contenders, ["ours", "peer"], old / named)
-    runs = run_rounds(chosen, 1, [])
+    monkeypatch.setattr(side_by_side, "CONTENDERS", CONTENDERS_HERE)
+    assert list(choose(CONTENDERS_HERE, None, old / named)) == ["ours", "previous"]  # peers only if named
+    chosen = choose(CONTENDERS_HERE, ["ours", "peer"], old / named)
+    runs = run_rounds(chosen, 1, [], in_turns=["previous"])
     assert turns(tmp_path) == [
         *("ours0", "ours1", "ours2", "peer0", "peer1", "peer2"),
         *("ours0", "old-ours0", "ours1", "old-ours1", "ours2", "old-ours2"),
@@ -120,15 +117,15 @@ def test_other_work_ends_the_run():
         side_by_side.check_same_work({"ours": [{"device": "cpu"}], "peer": [{"device": "gpu"}]})
 
 
-# For tables of results that are given: `print` stands for work that is not done.
+# For tables of results that are given.
 CONTENDERS = {
-    "ours": Contender("ours", print, is_ours=True),
-    "ours_int8": Contender("ours, int8", print, is_ours=True, precision="int8"),
-    "best": Contender("transformers", print, environment=PARITY),
-    "installed": Contender("transformers, as installed", print, environment=PARITY, tuned=False),
-    "bfloat16": Contender("transformers, bfloat16", print, environment=PARITY, precision="bfloat16"),
-    "grouped": Contender("transformers, grouped", print, environment=PARITY, counts=False),
-    "previous": Contender("ours in old", print, is_ours=True),
+    "ours": Contender("ours", is_ours=True),
+    "ours_int8": Contender("ours, int8", is_ours=True, precision="int8"),
+    "best": Contender("transformers", environment=PARITY),
+    "installed": Contender("transformers, as installed", environment=PARITY, tuned=False),
+    "bfloat16": Contender("transformers, bfloat16", environment=PARITY, precision="bfloat16"),
+    "grouped": Contender("transformers, grouped", environment=PARITY, counts=False),
+    "previous": Contender("ours in old", is_ours=True),
 }
 
 
