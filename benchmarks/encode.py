@@ -111,8 +111,13 @@ def sentence_transformers(folder: Path, args: Namespace) -> None:
 
 
 WORKS = {
-    **dict.fromkeys(["ours", "ours_bfloat16", "ours_onnx", "ours_onnx_int8"], ours),
-    **dict.fromkeys(["st_installed", "st_best", "st_best_latest"], sentence_transformers),
+    "ours": ours,
+    "ours_bfloat16": ours,
+    "ours_onnx": ours,
+    "ours_onnx_int8": ours,
+    "st_installed": sentence_transformers,
+    "st_best": sentence_transformers,
+    "st_best_latest": sentence_transformers,
 }
 
 

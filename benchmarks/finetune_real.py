@@ -256,10 +256,16 @@ def to_arrays(pairs: list) -> tuple:
 
 
 WORKS = {
-    **dict.fromkeys(["ours", "ours_bfloat16"], ours),
-    **dict.fromkeys(["hf_installed_sdpa", "hf_best_sdpa", "hf_best_eager"], torch_peer),
-    **dict.fromkeys(["hf_best_latest_sdpa", "hf_best_latest_eager", "hf_latest_bfloat16"], torch_peer),
-    **dict.fromkeys(["paddlenlp_installed", "paddlenlp_best"], paddlenlp_peer),
+    "ours": ours,
+    "ours_bfloat16": ours,
+    "hf_installed_sdpa": torch_peer,
+    "hf_best_sdpa": torch_peer,
+    "hf_best_eager": torch_peer,
+    "hf_best_latest_sdpa": torch_peer,
+    "hf_best_latest_eager": torch_peer,
+    "hf_latest_bfloat16": torch_peer,
+    "paddlenlp_installed": paddlenlp_peer,
+    "paddlenlp_best": paddlenlp_peer,
     "hf_grouped": torch_peer,
     "paddlenlp_grouped": paddlenlp_peer,
 }

@@ -115,10 +115,15 @@ def gathered_loss(model: Any, input_ids: Any, attention_mask: Any, labels: Any) 
 
 
 WORKS = {
-    **dict.fromkeys(["ours", "ours_bfloat16"], ours),
-    **dict.fromkeys(["hf_installed_sdpa", "hf_best_sdpa", "hf_best_eager"], torch_peer),
-    **dict.fromkeys(["hf_best_latest_sdpa", "hf_best_latest_eager"], torch_peer),
-    **dict.fromkeys(["hf_gathered_sdpa", "hf_gathered_latest_sdpa"], torch_peer),
+    "ours": ours,
+    "ours_bfloat16": ours,
+    "hf_installed_sdpa": torch_peer,
+    "hf_best_sdpa": torch_peer,
+    "hf_best_eager": torch_peer,
+    "hf_best_latest_sdpa": torch_peer,
+    "hf_best_latest_eager": torch_peer,
+    "hf_gathered_sdpa": torch_peer,
+    "hf_gathered_latest_sdpa": torch_peer,
 }
 
 

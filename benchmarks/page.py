@@ -88,8 +88,6 @@ def measure(command: str) -> dict[str, Any]:
     if os.environ.get("DATA"):  # a path of this machine says nothing to a reader of the page
         last_line = last_line.replace(os.environ["DATA"], "$DATA")
     return {
-        "script": script,
-        "flags": flags,
         "date": datetime.date.today().isoformat(),
         "minutes": round((time.monotonic() - start) / 60, 1),
         "result": json.loads(last_line),
@@ -141,17 +139,36 @@ def write_page(docs: Path, rows: Mapping[str, Mapping]) -> None:
 
 
 def to_markdown(rows: Mapping[str, Mapping]) -> str:
-    """A table for each machine with a line for each row, then each row with its contenders."""
-    measured = [row for row in rows.values() if "result" in row]
-    by_machine: dict[str, list[Mapping]] = {}
-    for row in measured:
-        by_machine.setdefault(machine_line(row["machine"]), []).append(row)
+    """A table of the rows with a peer for each machine, commit and day, then each row with its contenders."""
+    measured = {name: row for name, row in rows.items() if "result" in row}
+    by_conditions: dict[str, list[Mapping]] = {}
+    for row in measured.values():
+        by_conditions.setdefault(conditions_of(row), []).append(row)
     parts = []
-    for line, rows_of_machine in by_machine.items():
-        parts += [line, versions_of(rows_of_machine), summaries(rows_of_machine)]
-    for row in measured:
-        parts += parts_of(row)
+    for line, rows_of_line in by_conditions.items():
+        parts += [line, versions_of(rows_of_line)]
+        heads = ["", "ours", "fastest peer", "times", "grouped", "as installed", "in any precision"]
+        lines = [summary(row) for row in rows_of_line if "ratio_to_peer" in row["result"]]
+        parts.append(in_markdown([heads, *lines]))
+    for name, row in measured.items():
+        result = row["result"]
+        minutes = max(1, round(row["minutes"]))
+        parts += [f"### {row['title']}", f"{row['what']} `--rows {name}`: {minutes} min."]
+        parts.append(contenders_table(result) if "contenders" in result else strategies(result))
+        if result.get("left_out"):
+            parts.append(f"Not run: {'; '.join(result['left_out'])}.")
     return "\n\n".join(parts) + "\n"
+
+
+def conditions_of(row: Mapping[str, Any]) -> str:
+    """A sentence that says when a row was measured, and on which machine."""
+    machine = row["machine"]
+    # Its family and model, if they were recorded.
+    cpu = ", ".join(machine[key] for key in ("cpu", "cpu_model") if machine.get(key))
+    return (
+        f"Measured on {row['date']}, commit {row['commit']}, on {machine['cores']} cores of {cpu} "
+        f"({', '.join(machine['instructions'])}), {machine['memory_gb']:.0f} GB, {machine['system']}."
+    )
 
 
 def versions_of(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -164,58 +181,27 @@ def versions_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(sorted(lines))
 
 
-def summaries(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table of the rows that have a peer."""
-    lines = [["", "ours", "fastest peer", "times", "grouped", "as installed", "in any precision"]]
-    lines += [summary(row["title"], row["result"]) for row in rows if "ratio_to_peer" in row["result"]]
-    return in_markdown(lines)
-
-
-def machine_line(machine: Mapping[str, Any]) -> str:
-    """A sentence that says on which machine a row was measured."""
-    return (
-        f"Measured on {machine['cores']} cores of {cpu_of(machine)} ({', '.join(machine['instructions'])}), "
-        f"{machine['memory_gb']:.0f} GB, {machine['system']}."
-    )
-
-
-def cpu_of(machine: Mapping[str, Any]) -> str:
-    """The CPU's name, with its family and model if they were recorded when the row was measured."""
-    return ", ".join(machine[key] for key in ("cpu", "cpu_model") if machine.get(key))
-
-
-def parts_of(row: Mapping[str, Any]) -> list[str]:
-    """The title of a row, what it compares, its table, what was not run, and its command."""
-    result = row["result"]
-    table = contenders_table(result) if "contenders" in result else strategies(result)
-    parts = [f"### {row['title']}", row["what"], table]
-    if result.get("left_out"):
-        parts.append(f"Not run: {'; '.join(result['left_out'])}.")
-    facts = [f"{row['minutes']:.0f} minutes", row["date"], f"commit {row['commit']}", cpu_of(row["machine"])]
-    parts.append(f"`python benchmarks/{row['command']}` ({', '.join(facts)})")
-    return parts
-
-
-def summary(title: str, result: Mapping[str, Any]) -> list[str]:
-    """The line of one row in the first table.
+def summary(row: Mapping[str, Any]) -> list[str]:
+    """The line of a row in the first table.
 
     Rows are compared by their ratios, which were measured in turns; the speeds are of different times.
     """
+    result = row["result"]
     contenders = result["contenders"]
     ratios = result["ratio_to_peer"]
     peer = contenders[result["fastest_peer"]]
-    our_rows = [row for row in contenders.values() if row["tuned"] and not row["peer"]]
-    fastest = max(row["value"] for row in our_rows)
-    fastest_in_float32 = max(row["value"] for row in our_rows if row["precision"] == FLOAT32)
+    ours = [each for each in contenders.values() if each["tuned"] and not each["peer"]]
+    fastest = max(each["value"] for each in ours)
+    fastest_in_float32 = max(each["value"] for each in ours if each["precision"] == FLOAT32)
     grouped = [ratio for name, ratio in ratios.items() if contenders[name]["label"].endswith(GROUPED)]
     as_installed = [ratio for name, ratio in ratios.items() if not contenders[name]["tuned"]]
     in_any_precision = ""
-    if any(row["precision"] != FLOAT32 for row in contenders.values()):
+    if any(each["precision"] != FLOAT32 for each in contenders.values()):
         # The ratios are those of ours in float32; in its fastest precision ours is `gain` times as fast.
         gain = fastest / fastest_in_float32
         in_any_precision = f"{min(ratios.values()) * gain:.2f}"
     return [
-        title,
+        row["title"],
         f"{fastest_in_float32:,g} {result['unit']}",
         peer["label"],
         f"**{result['ratio']:.2f}**",

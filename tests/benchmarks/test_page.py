@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import page
+from benchmarks.contenders import CONTENDERS as CONTENDERS_OF_ALL
 from benchmarks.contenders import PARITY, Contender
 from benchmarks.figures import figures
 from utils.errors import UserError
@@ -65,7 +66,8 @@ def test_tables(rows):
     # A speed of another moment does not change the ratios, which were measured in turns.
     rows["fast"]["result"]["contenders"]["best"]["value"] = 1500
     lines = page.to_markdown(rows).splitlines()
-    assert lines[0] == "Measured on 2 cores of Some CPU (avx2), 25 GB, Linux."
+    conditions = "Measured on 2026-01-02, commit abc1234, on 2 cores of Some CPU (avx2), 25 GB, Linux."
+    assert lines[0] == conditions
     for line in (
         "- `.venv`: python 3.11, numpy 2",
         "| A fast step | 2,000 tokens/s | torch | **2.00** | 3.00 | 4.00 | 4.00 |",
@@ -73,7 +75,7 @@ def test_tables(rows):
         "| ours, int8 (another precision) | 4,000 | 4.00 |  |",
         "| torch, as installed | 500 | 4.00 | 4.00 times |",
         "Not run: newest torch.",
-        "`python benchmarks/step.py --rounds=2` (12 minutes, 2026-01-02, commit abc1234, Some CPU)",
+        "What it compares. `--rows fast`: 12 min.",
         "| full | 380.2 |",
     ):
         assert line in lines
@@ -102,7 +104,7 @@ def test_command_line(rows, tmp_path, monkeypatch, capsys):
     page.main()
     assert "    a table" in capsys.readouterr().out
     written = json.loads((tmp_path / page.DATA).read_text())
-    assert written["cost"] == rows["cost"] and written["new"]["flags"] == ["--rounds=1"]
+    assert written["cost"] == rows["cost"] and written["new"]["result"] == rows["fast"]["result"]
     assert written["new"]["machine"]["cores"] >= 1 and written["new"]["commit"]
     text = (tmp_path / page.PAGE).read_text()
     assert text.startswith("# Ours\n\nbefore\n") and text.endswith("\nafter\n") and "old" not in text
@@ -121,7 +123,16 @@ def test_the_page_is_that_of_its_data(tmp_path):
     (tmp_path / page.PAGE).write_text((docs / page.PAGE).read_text())
     page.write_page(tmp_path, rows)
     assert (tmp_path / page.PAGE).read_text() == (docs / page.PAGE).read_text()
-    assert all((page.ROOT / "benchmarks" / row["command"].split()[0]).is_file() for row in rows.values())
+
+
+def test_the_rows_name_programs_and_contenders_that_are_there():
+    for row in json.loads((page.ROOT / "docs" / page.DATA).read_text()).values():
+        program, _, flags = row["command"].partition(" ")
+        assert (page.ROOT / "benchmarks" / program).is_file()
+        _, _, names = flags.partition("--contenders ")
+        assert set(names.split()) <= CONTENDERS_OF_ALL.keys()
+        for name, contender in row["result"].get("contenders", {}).items():
+            assert contender["label"] == CONTENDERS_OF_ALL[name].label
 
 
 def test_the_json_does_not_hold_the_path_of_the_data(monkeypatch, tmp_path):
