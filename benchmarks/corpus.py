@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.environment import run
 
+import numpy as np
+
 from benchmarks.contenders import PARITY, ROOT
 from benchmarks.side_by_side import compare, tell
 from utils.errors import UserError
@@ -41,8 +43,8 @@ def data_folder() -> Path:
     return Path(os.environ.get("DATA") or "DATA")
 
 
-def write_text(folder: Path, args: Namespace) -> None:
-    """Write the text, and the peer's tokenizer if its environment is there."""
+def write_text(folder: Path, args: Namespace) -> float:
+    """Write the text, and the peer's tokenizer if its environment is there. Returns the MB of text."""
     texts = sorted(data_folder().glob("pretrain/mono/*.txt.gz"))
     if not texts:
         raise UserError("DATA/pretrain/mono has no *.txt.gz; set DATA to the folder of real data")
@@ -58,6 +60,7 @@ def write_text(folder: Path, args: Namespace) -> None:
     if python.exists():
         arguments = [data_folder() / MODEL, folder / TOKENIZER]
         subprocess.run([python, "-c", SAVE_TOKENIZER, *arguments], check=True)
+    return 1000 * args.gigabytes
 
 
 def ours(folder: Path, args: Namespace, deduplicate: str = "false") -> None:
@@ -100,7 +103,6 @@ def write_ids(folder: Path, process: int, processes: int) -> None:
     The text is read in chunks of LINES lines. Of each chunk this process takes line number `process` and then
     every `processes`-th one.
     """
-    import numpy as np
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
@@ -118,17 +120,12 @@ def write_ids(folder: Path, process: int, processes: int) -> None:
             np.fromiter(itertools.chain.from_iterable(rows), np.uint16).tofile(ids_file)
 
 
-def megabytes(args: Namespace, folder: Path) -> float:
-    """The size of the text, in units of 10^6 bytes."""
-    return 1000 * args.gigabytes
-
-
 WORKS = {"ours": ours, "ours_deduplicated": ours, "hf_latest_processes": tokenizers}
 
 
 def main() -> None:
     sizes = {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))}
-    compare(__doc__, WORKS, sizes, unit="MB/s", amount=megabytes, prepare=write_text)
+    compare(__doc__, WORKS, sizes, unit="MB/s", prepare=write_text)
 
 
 if __name__ == "__main__":

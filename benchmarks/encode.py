@@ -16,8 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import tokenise
 from benchmarks.side_by_side import compare, tell
 from benchmarks.training_steps import hf_config, torch_device
-from inference.engines import FILES, INT8_LARGEST
+from inference.engines import FILES, INT8_LARGEST, OnnxEngine
 from model.config import ErnieMConfig
+from reader.batching import EncodePairs
+from reader.bitext import Sentences
+from reader.tokenization import Tokenizer
 from utils.runtime import prepare
 
 MAX_SEQ_LEN = 256
@@ -35,9 +38,8 @@ def model_config(args: Namespace) -> ErnieMConfig:
     )
 
 
-def write_files(folder: Path, args: Namespace) -> None:
-    """Write the texts, the tokenizers and the ONNX files."""
-    tokenise.write_files(folder, args)
+def write_files(folder: Path, args: Namespace) -> int:
+    """Write the texts, the tokenizers and the ONNX files. Returns the number of texts."""
     prepare(quiet=True)
     from inference.onnx import write_onnx
     from model.checkpoint.folder import model_weights
@@ -48,6 +50,7 @@ def write_files(folder: Path, args: Namespace) -> None:
     weights = model_weights(ErnieMModel(config).eval())
     for engine, int8_largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):  # None: no int8
         write_onnx(folder / FILES[engine], weights, config, ENCODING, args.layers, int8_largest)
+    return tokenise.write_files(folder, args)
 
 
 def ours(folder: Path, args: Namespace, engine: str = "dygraph", amp: str = "none") -> None:
@@ -58,9 +61,6 @@ def ours(folder: Path, args: Namespace, engine: str = "dygraph", amp: str = "non
         amp: the precision of "dygraph".
     """
     from evaluation.vectors import VectorWriter
-    from reader.batching import EncodePairs
-    from reader.bitext import Sentences
-    from reader.tokenization import Tokenizer
 
     config = model_config(args)
     if engine == "dygraph":
@@ -73,7 +73,6 @@ def ours(folder: Path, args: Namespace, engine: str = "dygraph", amp: str = "non
         prepare_for_prediction(model, amp)  # the context that it returns does nothing on a CPU
         encoder = PaddleEncoder(model)
     else:  # without Paddle in the process
-        from inference.engines import OnnxEngine
         from inference.tasks.encode import ExportedEncoder
 
         encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), HIDDEN_SIZE, config.pad_token_id)
@@ -127,6 +126,5 @@ if __name__ == "__main__":
         WORKS,
         SIZES,
         unit="sentences/s",
-        amount=tokenise.number_of_sentences,
         prepare=write_files,
     )

@@ -77,16 +77,6 @@ class Recipe(NamedTuple):
     epochs: int
     large_epochs: int
 
-    @property
-    def total_batch(self) -> int:
-        """Examples of a step."""
-        return self.devices * self.batch
-
-    @property
-    def steps_of_an_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
-        return math.ceil(self.examples / self.total_batch)
-
 
 # name, examples, length, devices, batch, max_seq_len, epochs, large_epochs
 RECIPES = (

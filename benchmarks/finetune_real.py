@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.environment import run
 
+import numpy as np
+
 from benchmarks.contenders import PREVIOUS
 from benchmarks.side_by_side import compare, tell
 from benchmarks.training_steps import (
@@ -30,7 +32,13 @@ from benchmarks.training_steps import (
     torch_step,
     wait_for_paddle,
 )
+from finetune.classification import Classification
+from model.config import ErnieMConfig
+from reader.batching import Batches, Feature
+from reader.classification import Example
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
+from utils.runtime import prepare
 
 # Ids in random sequences.
 CLS = 0
@@ -50,11 +58,11 @@ SIZES = {
 }
 
 
-def draw(folder: Path, args: Namespace) -> None:
+def draw(folder: Path, args: Namespace) -> int:
     """Write the batches of (ids, label) for all contenders.
 
     "padded" has the batches as they were drawn; "grouped" the same pairs in batches of similar length, which
-    come in a random order.
+    come in a random order. Returns the number of tokens in each of the times that `time_all` tells.
     """
     if args.length:
         labels, padded = draw_random(args)
@@ -67,6 +75,7 @@ def draw(folder: Path, args: Namespace) -> None:
     tokens = sum(len(ids) for ids, _ in pairs)
     batches = {"labels": labels, "grouped": grouped, "padded": padded, "tokens": tokens}
     (folder / "pairs.json").write_text(json.dumps(batches), encoding="utf-8")
+    return args.batch * args.length if args.length else tokens
 
 
 def read_batches(folder: Path) -> dict[str, Any]:
@@ -93,11 +102,6 @@ def in_batches(pairs: list, size: int) -> list[list]:
 
 def draw_real(args: Namespace) -> tuple[list[str], list[list]]:
     """The labels of --data, and the batches that fine-tuning would draw from it."""
-    from finetune.classification import Classification
-    from reader.batching import Batches
-    from reader.classification import Example
-    from reader.tokenization import Tokenizer
-
     rows = read_pairs(args)
     labels = sorted({label for _, _, label in rows})
     examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
@@ -133,28 +137,15 @@ def read_pairs(args: Namespace) -> list[list[str]]:
     return rows
 
 
-def tokens_of(args: Namespace, folder: Path) -> int:
-    """The number of tokens in each of the times that a worker tells; see `time_all`."""
-    if args.length:
-        return args.batch * args.length
-    return read_batches(folder)["tokens"]
-
-
 def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     """A classifier of this project. `amp`: that of a contender; None: --amp decides."""
-    from utils.runtime import prepare
-
     prepare(quiet=True)
     import paddle
     import paddle.nn.functional as F
 
-    from finetune.classification import Classification
     from model.batch import TokenBatch
-    from model.config import ErnieMConfig
     from model.device import upload
     from model.heads import SequenceClassifier
-    from reader.batching import Feature
-    from reader.tokenization import Tokenizer
 
     if amp is None:
         amp = args.amp
@@ -245,8 +236,6 @@ def time_all(folder: Path, args: Namespace, step: Callable, collate: Callable, o
 
 def to_arrays(pairs: list) -> tuple:
     """The ids [B, T] of (ids, label) pairs, padded to the longest, and their labels [B]."""
-    import numpy as np
-
     longest = max(len(ids) for ids, _ in pairs)
     input_ids = np.full([len(pairs), longest], PAD, np.int64)
     for row, (ids, _) in zip(input_ids, pairs):
@@ -277,7 +266,6 @@ def main() -> None:
         WORKS,
         SIZES,
         unit="tokens/s",
-        amount=tokens_of,
         prepare=draw,
         in_turns=(*WORKS, PREVIOUS),
     )

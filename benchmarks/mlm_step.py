@@ -14,6 +14,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+
 from benchmarks.contenders import PREVIOUS
 from benchmarks.side_by_side import compare, tell
 from benchmarks.training_steps import (
@@ -25,6 +27,11 @@ from benchmarks.training_steps import (
     time_steps,
     torch_step,
 )
+from model.config import ErnieMConfig
+from pretrain.config import ObjectiveConfig
+from pretrain.masking import Vocabulary, generator
+from pretrain.objectives import Objectives, Text
+from utils.runtime import prepare
 
 IGNORED = -100  # transformers does not predict positions with this label
 SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 128, "steps": 5}
@@ -35,12 +42,6 @@ def mmlm_batches(args: Namespace) -> Iterator[tuple]:
 
     A tuple holds the arguments of one step, which here are the batch alone.
     """
-    import numpy as np
-
-    from pretrain.config import ObjectiveConfig
-    from pretrain.masking import Vocabulary, generator
-    from pretrain.objectives import Objectives, Text
-
     vocabulary = Vocabulary(cls_id=0, pad_id=PAD, sep_id=2, unk_id=3, mask_id=args.vocab - 1, size=args.vocab)
     objectives = Objectives(ObjectiveConfig(), vocabulary, args.length)
     rng = np.random.default_rng(0)
@@ -55,8 +56,6 @@ def mmlm_batches(args: Namespace) -> Iterator[tuple]:
 
 def ids_and_labels(args: Namespace) -> Iterator[tuple]:
     """The batches of `mmlm_batches` as a model of transformers takes them: ids and labels, both [B, T]."""
-    import numpy as np
-
     for (batch,) in mmlm_batches(args):
         labels = np.full_like(batch.input_ids, IGNORED)  # [B * T]
         labels[batch.targets] = batch.target_ids
@@ -64,17 +63,14 @@ def ids_and_labels(args: Namespace) -> Iterator[tuple]:
         yield batch.input_ids.reshape(shape), labels.reshape(shape)
 
 
-def tokens_of(args: Namespace, folder: Path) -> int:
-    """The number of tokens of a batch."""
+def tokens_of(folder: Path, args: Namespace) -> int:
+    """The number of tokens of a batch, which each contender makes itself."""
     return args.batch * args.length
 
 
 def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
     """A step of MMLM of this project."""
-    from utils.runtime import prepare
-
     prepare(quiet=True)
-    from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
     from pretrain.loss import masked_lm_loss, to_device
 
@@ -128,4 +124,4 @@ WORKS = {
 
 
 if __name__ == "__main__":
-    compare(__doc__, WORKS, SIZES, unit="tokens/s", amount=tokens_of, in_turns=(PREVIOUS,))
+    compare(__doc__, WORKS, SIZES, unit="tokens/s", prepare=tokens_of, in_turns=(PREVIOUS,))

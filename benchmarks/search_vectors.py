@@ -27,8 +27,8 @@ TIES = 1e-4  # share of the targets that may differ, because float32 rounds near
 SIZES = {"vectors": 1_000_000, "queries": 1000, "width": 768}
 
 
-def write_vectors(folder: Path, args: Namespace) -> None:
-    """Write random vectors of length 1, one slice at a time."""
+def write_vectors(folder: Path, args: Namespace) -> int:
+    """Write random vectors of length 1, one slice at a time. Returns the number of queries."""
     rng = np.random.default_rng(0)
     for name, count in ((TARGETS, args.vectors), (QUERIES, args.queries)):
         shape = (count, args.width)
@@ -37,6 +37,7 @@ def write_vectors(folder: Path, args: Namespace) -> None:
             part = rng.standard_normal([min(SLICE, count - start), args.width], dtype=np.float32)
             file[start : start + SLICE] = part / np.linalg.norm(part, axis=1, keepdims=True)
         file.flush()
+    return args.queries
 
 
 def ours(folder: Path, args: Namespace) -> None:
@@ -108,10 +109,6 @@ def time_search(folder: Path, search: Callable[[np.ndarray, np.ndarray], np.ndar
     tell(seconds)
 
 
-def number_of_queries(args: Namespace, folder: Path) -> int:
-    return args.queries
-
-
 WORKS = {
     "ours": ours,
     "st_installed": sentence_transformers,
@@ -121,4 +118,4 @@ WORKS = {
 
 
 if __name__ == "__main__":
-    compare(__doc__, WORKS, SIZES, unit="queries/s", amount=number_of_queries, prepare=write_vectors)
+    compare(__doc__, WORKS, SIZES, unit="queries/s", prepare=write_vectors)

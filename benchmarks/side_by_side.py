@@ -45,8 +45,7 @@ def compare(
     works: Mapping[str, Callable[..., None]],
     sizes: Mapping[str, int | float | str],
     unit: str,
-    amount: Callable[[argparse.Namespace, Path], float],
-    prepare: Callable[[Path, argparse.Namespace], None] | None = None,
+    prepare: Callable[[Path, argparse.Namespace], float],
     in_turns: Collection[str] = (),
 ) -> None:
     """The whole program: flags, rounds, table, and a last line of JSON (`figures`).
@@ -55,8 +54,8 @@ def compare(
         works: name of a contender -> the function of (folder with the files, flags, **its options) that does
             the work and ends with `tell`.
         sizes: flags and their defaults.
-        amount: the work that is done in each of the "seconds" that a worker tells, in `unit` without "/s".
-        prepare: writes the files that all contenders get.
+        prepare: writes the files that all contenders get, and returns the work that is done in each of the
+            "seconds" that a worker tells, in `unit` without "/s".
         in_turns: names of the contenders that do their steps in turns with ours; the work of both calls
             `wait_for_turn` before each.
     """
@@ -78,12 +77,11 @@ def compare(
         for name in chosen.keys() & {OURS, PREVIOUS}:
             chosen[name] = replace(chosen[name], precision=args.amp)
     with tempfile.TemporaryDirectory() as folder:
-        if prepare:
-            prepare(Path(folder), args)
+        amount = prepare(Path(folder), args)
         # Only sizes that differ from the defaults, because other revisions may not know them all.
         changed = [f"--{name}={getattr(args, name)}" for name in sizes if getattr(args, name) != sizes[name]]
         runs = run_rounds(chosen, args.rounds, [f"--folder={folder}", *changed], in_turns)
-        result = figures(runs, chosen, amount(args, Path(folder)), unit)
+        result = figures(runs, chosen, amount, unit)
     print(f"\n{contenders_table(result)}\n")
     sizes_of_run = {name: getattr(args, name) for name in sizes}
     left_out = [contender.label for name, contender in chosen.items() if name not in runs]

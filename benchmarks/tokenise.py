@@ -18,8 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import sentencepiece
 
 from benchmarks.side_by_side import compare, tell
+from reader.tokenization import Tokenizer
+from reader.tokenizer_files import XLM_R_PIECES, write_ernie_m
 from utils.runtime import read_cpu
 
 # The consonants of a script -> what may follow one of them in a syllable.
@@ -40,17 +43,8 @@ ERNIE_M = "ernie_m"
 REPETITIONS = 3
 
 
-def number_of_sentences(args: Namespace, folder: Path) -> int:
-    return args.sentences
-
-
-def write_files(folder: Path, args: Namespace) -> None:
-    """Write the tokenizers of all libraries, and `args.sentences` sentences."""
-    import sentencepiece
-
-    from reader.tokenization import Tokenizer
-    from reader.tokenizer_files import XLM_R_PIECES, write_ernie_m
-
+def write_files(folder: Path, args: Namespace) -> int:
+    """Write the tokenizers of all libraries, and `args.sentences` sentences. Returns their number."""
     rng = np.random.default_rng(0)
     words = make_words(rng)
     with open(folder / PIECE_MODEL, "wb") as file:
@@ -73,6 +67,7 @@ def write_files(folder: Path, args: Namespace) -> None:
     usable = [word for word in words if tokenizer.tokenize(word)[0] != "▁"]
     lines = sentences(np.random.default_rng(1), usable, args.sentences)
     (folder / TEXTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return args.sentences
 
 
 def make_words(rng: np.random.Generator) -> list[str]:
@@ -100,8 +95,6 @@ def read_texts(folder: Path) -> list[str]:
 
 def ours(folder: Path, args: Namespace) -> None:
     """The tokenizer of this project, on all cores."""
-    from reader.tokenization import Tokenizer
-
     tokenizer = Tokenizer(piece_model_path=folder / PIECE_MODEL)
     time_tokenizer(folder, partial(tokenizer.encode_batch, threads=read_cpu().cores))
 
@@ -154,4 +147,4 @@ WORKS = {
 
 if __name__ == "__main__":
     sizes = {"sentences": 50_000}
-    compare(__doc__, WORKS, sizes, unit="sentences/s", amount=number_of_sentences, prepare=write_files)
+    compare(__doc__, WORKS, sizes, unit="sentences/s", prepare=write_files)
