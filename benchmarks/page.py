@@ -98,20 +98,11 @@ def conditions() -> dict[str, Any]:
     """What the figures depend on: the commit, the machine, and the versions in each environment."""
     command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    versions = {}
-    for environment in (VENV, PARITY, LATEST):
-        python = ROOT / environment / "bin/python"
-        if python.exists():
-            versions[environment] = versions_in(python)
-    return {"commit": commit, "machine": machine(), "versions": versions}
 
-
-def machine() -> dict[str, Any]:
-    """This machine, for the page."""
     cpu = read_cpu()
     cpuinfo = read_fields(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     numbers = [f"{name} {cpuinfo[name]}" for name in ("cpu family", "model") if name in cpuinfo]  # x86 alone
-    return {
+    machine = {
         "cpu": cpuinfo.get("model name") or cpu.vendor,
         "cores": cpu.cores,
         "cpu_model": ", ".join(numbers),
@@ -120,12 +111,14 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
     }
 
-
-def versions_in(python: Path) -> dict[str, str]:
-    """The versions of `PACKAGES` in an environment."""
-    output = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
-    installed = {package["name"].lower(): package["version"] for package in json.loads(output)}
-    return {name: installed[name] for name in PACKAGES if name in installed}
+    versions = {}
+    for environment in (VENV, PARITY, LATEST):
+        python = ROOT / environment / "bin/python"
+        if python.exists():
+            output = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
+            installed = {package["name"].lower(): package["version"] for package in json.loads(output)}
+            versions[environment] = {name: installed[name] for name in PACKAGES if name in installed}
+    return {"commit": commit, "machine": machine, "versions": versions}
 
 
 def write_page(docs: Path, rows: Mapping[str, Mapping]) -> None:
