@@ -57,6 +57,7 @@ class Card(NamedTuple):
     fused: bool = True
 
 
+# Name -> card; the numbers are its tflops, bandwidth, memory, link, multiprocessors and clock.
 CARDS = {
     "V100": Card(
         125, 900, 32, 150, 80, 1.53, product_share=0.70, attention_share=0.40, micro_batch=8192, fused=False
