@@ -1,6 +1,7 @@
 """The rows in small form: our workers run, and all contenders get the same input."""
 
 import gzip
+import inspect
 import itertools
 import json
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import encode, finetune_real, mlm_step, search_vectors, tokenise
+from benchmarks import corpus, encode, finetune_real, mlm_step, search_vectors, tokenise
+from benchmarks.contenders import CONTENDERS
+from benchmarks.training_steps import torch_step
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import sentences, train_pieces
 from utils.errors import UserError
@@ -24,6 +27,15 @@ def last_line(script: str, *flags: str, **environment: str) -> dict:
     command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
     process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment or None)
     return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("row", [corpus, encode, finetune_real, mlm_step, search_vectors, tokenise])
+def test_the_options_of_a_contender_are_those_of_its_work(row):
+    """What the peers of transformers do not take themselves is for `torch_step`."""
+    for name, work in row.WORKS.items():
+        bound = inspect.signature(work).bind(Path(), Namespace(), **CONTENDERS[name].options)
+        for_torch = bound.arguments.get("options", {})
+        assert for_torch.keys() <= inspect.signature(torch_step).parameters.keys() - {"more"}
 
 
 def test_fine_tuning_steps(tmp_path):
