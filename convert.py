@@ -11,34 +11,79 @@ python convert.py configs/base for-en-de --keep_pieces_of en.txt,de.txt
 
 from utils.environment import run
 
-import argparse
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from utils.command_line import Parser
+from model.checkpoint import convert as conversion
+from model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, Report
+from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.config import ErnieMConfig
+from model.tasks import RETRIEVAL, task_named
+from reader import tokenizer_files, trimming
+from reader.tokenization import Tokenizer
+from reader.trimming import Fallback
+from utils.command_line import load_config
 from utils.errors import UserError, pipe_may_close
+from utils.files import atomic_dir
+from utils.manifest import MANIFEST, write_manifest
+from utils.options import option
 from utils.tables import in_columns
 
-if TYPE_CHECKING:
-    from model.checkpoint.convert import Report
-    from model.checkpoint.read import Checkpoint
-    from model.config import ErnieMConfig
-    from reader.tokenization import Tokenizer
-    from reader.trimming import Fallback, TrimmedVocabulary
+LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own
 
 
-def main(arguments: list[str] | None = None) -> None:
+@dataclass
+class ConvertFlags:
+    """What to convert, and how."""
+
+    source: str = option(positional=True)
+    """A folder, a file of weights, or a piece model (.model) alone."""
+
+    target: str = option(positional=True)
+    """A new folder."""
+
+    to: Literal[tuple(TARGETS)] = "ernie-m"
+    """The format of the new folder (ernie-m: this project's)."""
+
+    keep_pieces_of: str | None = None
+    """Keep only the part of the vocabulary that these text files need, as in en.txt,de.txt."""
+
+    min_count: int = 1
+    """Keep only pieces that are in the text at least this often."""
+
+    fallback_of: str | None = None
+    """With --keep_pieces_of: say how much of this text changes."""
+
+    head: str | None = None
+    """What its classifier is for, if the files do not say: classification, tagging, question_answering or
+    choice."""
+
+    vocab_path: str | None = None
+    """vocab.txt, if it is not beside the weights."""
+
+    piece_model_path: str | None = None
+    """The piece model, if it is not beside the weights."""
+
+    drop_unknown: bool = option(False, bare=True)
+    """Go on without tensors that are not understood."""
+
+    def __post_init__(self) -> None:
+        if self.fallback_of and not self.keep_pieces_of:
+            raise UserError("--fallback_of says what --keep_pieces_of changes; give both")
+        if self.head and task_named(self.head) not in CLASSIFIER_TASKS:
+            raise UserError(f"--head {self.head}: it must be one of {', '.join(CLASSIFIER_TASKS)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Convert or trim what the command line names.
 
     Args:
         arguments: the command line; None: that of this process.
     """
-    # numpy is imported only when there is something to do, so that --help is fast.
-    from model.checkpoint import convert as conversion
-    from model.checkpoint.read import open_checkpoint
-
-    flags = parse(arguments)
+    flags = load_config(ConvertFlags, arguments, __doc__)
     if Path(flags.target).exists():
         raise UserError(f"{flags.target}: it exists already; name a new folder")
     if Path(flags.source).suffix == ".model":
@@ -49,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     checkpoint = open_checkpoint(flags.source)
     config = conversion.checked_config(checkpoint)
-    task = conversion.task_to_convert(checkpoint, flags.head)
+    task = conversion.task_to_convert(checkpoint, flags.head and task_named(flags.head))
     if checkpoint.unknown and not flags.drop_unknown:
         raise UserError(
             f"{flags.source}: {len(checkpoint.unknown)} tensors unknown: "
@@ -60,7 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
         write(flags, checkpoint, config, task, tokenizer)
         return
     with tempfile.TemporaryDirectory() as folder:
-        trimmed = trim(flags, tokenizer, Path(folder))
+        texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
+        trimmed = trimming.trim(tokenizer, texts, Path(folder), flags.min_count)
         fallback = None
         if flags.fallback_of:  # before anything is written, because the file may be missing
             fallback = trimmed.fallback(tokenizer, Path(flags.fallback_of))
@@ -73,21 +119,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write(
-    flags: argparse.Namespace,
-    checkpoint: "Checkpoint",
-    config: "ErnieMConfig",
+    flags: ConvertFlags,
+    checkpoint: Checkpoint,
+    config: ErnieMConfig,
     task: str | None,
-    tokenizer: "Tokenizer",
+    tokenizer: Tokenizer,
 ) -> None:
     """Write the new folder, and print what is in it.
 
     Args:
         task: what the model's head is for; None: it has no head.
     """
-    from model.checkpoint import convert as conversion
-    from utils.files import atomic_dir
-    from utils.manifest import MANIFEST, write_manifest
-
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task)
         files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input)
@@ -98,46 +140,27 @@ def write(
         print_tokenizer_files(files, flags)
 
 
-def trim(flags: argparse.Namespace, tokenizer: "Tokenizer", folder: Path) -> "TrimmedVocabulary":
-    """Write the part of the vocabulary that --keep_pieces_of needs to a folder.
-
-    Raises:
-        UserError: a file cannot be read, or as `reader.trimming.trim`.
-    """
-    from reader import trimming
-
-    texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
-    return trimming.trim(tokenizer, texts, folder, flags.min_count)
-
-
-def convert_vocabulary(flags: argparse.Namespace) -> None:
+def convert_vocabulary(flags: ConvertFlags) -> None:
     """Write the tokenizer's files for a piece model alone."""
-    from reader.tokenization import Tokenizer
-    from utils.files import atomic_dir
-
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
-    longest = 512  # tokens of an input of the released models; a vocabulary alone has no limit of its own
     with atomic_dir(flags.target) as folder:
-        files = write_tokenizer(flags.to, folder, tokenizer, longest)
+        files = write_tokenizer(flags.to, folder, tokenizer, LONGEST_INPUT)
     with pipe_may_close():
         print_tokenizer_files(files, flags)
 
 
-def tokenizer_of(checkpoint: "Checkpoint", config: "ErnieMConfig", flags: argparse.Namespace) -> "Tokenizer":
+def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFlags) -> Tokenizer:
     """The tokenizer that the flags name, or else that of the checkpoint.
 
     Raises:
         UserError: there is none, a file cannot be read, or the tokenizer has more tokens than the model.
     """
-    from reader.tokenization import Tokenizer
-    from reader.tokenizer_files import no_piece_model
-
     if flags.piece_model_path:
         tokenizer = Tokenizer(flags.vocab_path, flags.piece_model_path)
     elif checkpoint.piece_model_path:
         tokenizer = Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
     else:
-        raise no_piece_model(flags.source)
+        raise tokenizer_files.no_piece_model(flags.source)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
@@ -146,57 +169,13 @@ def tokenizer_of(checkpoint: "Checkpoint", config: "ErnieMConfig", flags: argpar
     return tokenizer
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; None: that of this process."""
-    from model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS
-    from model.tasks import task_named
-
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("source", metavar="FROM", help="a folder, a file of weights, or a piece model (.model) alone")
-    add("target", metavar="TO", help="a new folder")
-    add(
-        "--to",
-        default="ernie-m",
-        choices=TARGETS,
-        help="the format of the new folder (ernie-m: this project's)",
-    )
-    add(
-        "--keep_pieces_of",
-        metavar="FILE[,FILE]",
-        help="keep only the part of the vocabulary that these text files need",
-    )
-    add(
-        "--min_count",
-        type=int,
-        default=1,
-        help="keep only pieces that are in the text at least this often (1)",
-    )
-    add("--fallback_of", metavar="FILE", help="with --keep_pieces_of: say how much of this text changes")
-    add(
-        "--head",
-        type=task_named,
-        choices=CLASSIFIER_TASKS,
-        help="what its classifier is for, if the files do not say",
-    )
-    add("--vocab_path", help="vocab.txt, if it is not beside the weights")
-    add("--piece_model_path", help="piece model, if it is not beside the weights")
-    add("--drop_unknown", action="store_true", help="go on without tensors that are not understood")
-    flags = parser.parse_args(arguments)
-    if flags.fallback_of and not flags.keep_pieces_of:
-        parser.error("--fallback_of says what --keep_pieces_of changes; give both")
-    return flags
-
-
-def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:
+def write_tokenizer(target: str, folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
     """Write the tokenizer's files in the form of a format's library; return their names.
 
     Args:
         target: the format, a value of --to.
         max_length: the longest input in tokens.
     """
-    from reader import tokenizer_files
-
     if target == "xlm-roberta":
         return tokenizer_files.write_xlm_r(folder, tokenizer, max_length)
     if target in ("paddlenlp", "huggingface"):
@@ -204,7 +183,7 @@ def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_lengt
     return tokenizer_files.write_ours(folder, tokenizer)
 
 
-def print_report(report: "Report", checkpoint: "Checkpoint", flags: argparse.Namespace) -> None:
+def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) -> None:
     """Print every tensor that was written, and every one that was not."""
     width = max(len(tensor.name) for tensor in report.written)
     for tensor in report.written:
@@ -227,10 +206,8 @@ def print_report(report: "Report", checkpoint: "Checkpoint", flags: argparse.Nam
         print_pooling(report.pooling_files, checkpoint)
 
 
-def print_pooling(files: list[str], checkpoint: "Checkpoint") -> None:
+def print_pooling(files: list[str], checkpoint: Checkpoint) -> None:
     """Print what sentence-transformers does with the model, and where that is not what it was trained for."""
-    from model.tasks import RETRIEVAL
-
     vector = "a vector is the mean of the top layer over all tokens"
     print(f"for sentence-transformers: {', '.join(files)}; {vector}")
     if checkpoint.task == RETRIEVAL:
@@ -241,19 +218,17 @@ def print_pooling(files: list[str], checkpoint: "Checkpoint") -> None:
             print(f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}")
 
 
-def print_sizes(before: "Checkpoint", after: "Checkpoint") -> None:
+def print_sizes(before: Checkpoint, after: Checkpoint) -> None:
     """Print the size of a model before and after trimming."""
-    from model.checkpoint.convert import count_parameters
-
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, checkpoint in (("before", before), ("after", after)):
-        parameters = count_parameters(checkpoint.tensors)
+        parameters = conversion.count_parameters(checkpoint.tensors)
         megabytes = 4 * parameters / 1e6  # 4 bytes each
         rows.append([name, f"{checkpoint.config.vocab_size:,}", f"{parameters:,}", f"{megabytes:,.1f}"])
     print(in_columns(rows))
 
 
-def print_fallback(fallback: "Fallback", path: str) -> None:
+def print_fallback(fallback: Fallback, path: str) -> None:
     """Print how many lines of another text have other tokens after trimming."""
     changed = fallback.changed_lines
     percent = 100 * changed / fallback.lines
@@ -264,7 +239,7 @@ def print_fallback(fallback: "Fallback", path: str) -> None:
     print(f"{path}: {before.unknown:,} unknown tokens before, {after.unknown:,} after")
 
 
-def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:
+def print_tokenizer_files(files: list[str], flags: ConvertFlags) -> None:
     """Print which files of the tokenizer were written."""
     print(f"tokenizer: {', '.join(files)} in {flags.target}")
     if flags.to in ("paddlenlp", "huggingface"):

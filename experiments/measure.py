@@ -17,15 +17,16 @@ So the score of ner is F1.
 
 from utils.environment import run
 
-import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from training.records import read_records
+from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.runtime import prepare
@@ -33,35 +34,46 @@ from utils.runtime import prepare
 LONGEST = 62  # tokens of a sentence with [CLS] and [SEP]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    args = parse(arguments)
+@dataclass
+class MeasureFlags:
+    """What is measured."""
+
+    model: str
+    """The output folder of run_pretrain.py."""
+
+    corpus: str
+    """Layers and language means come from its held-out pairs."""
+
+    data: str
+    """A folder with retrieval/tatoeba-style-dev."""
+
+    layout: str
+    """A folder with xnli/ and ner/, which have the gold labels."""
+
+    output: str
+    measures: list[str] = field(default_factory=list)
+    untrained: int | None = None
+    """Measure the model's shape with random weights of this seed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = load_config(MeasureFlags, arguments, __doc__)
+    model = Path(flags.model)
+    layout = Path(flags.layout)
     prepare()
     figures: dict[str, Any] = {}
-    if "retrieval" in args.measures:
-        pairs = args.data / "retrieval" / "tatoeba-style-dev"
-        figures |= measure_retrieval(args.model / "full", args.corpus, pairs, args.untrained)
-    if args.untrained is None:
-        if "xnli" in args.measures:
-            figures["xnli"] = xnli(args.layout / "xnli", args.model / "xnli" / "predictions")
-        if "ner" in args.measures:
-            figures["ner"] = ner(args.model / "ner" / "predictions")
-        figures["held_out"] = held_out(args.model / "metrics.jsonl")
-    with atomic_file(args.output, "w") as file:
+    if "retrieval" in flags.measures:
+        pairs = Path(flags.data, "retrieval", "tatoeba-style-dev")
+        figures |= measure_retrieval(model / "full", Path(flags.corpus), pairs, flags.untrained)
+    if flags.untrained is None:
+        if "xnli" in flags.measures:
+            figures["xnli"] = xnli(layout / "xnli", model / "xnli" / "predictions")
+        if "ner" in flags.measures:
+            figures["ner"] = ner(model / "ner" / "predictions")
+        figures["held_out"] = held_out(model / "metrics.jsonl")
+    with atomic_file(flags.output, "w") as file:
         json.dump(figures, file, separators=(",", ":"))
         file.write("\n")
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    add = parser.add_argument
-    add("--model", required=True, type=Path)
-    add("--corpus", required=True, type=Path, help="layers and language means come from its held-out pairs")
-    add("--data", required=True, type=Path, help="folder with retrieval/tatoeba-style-dev")
-    add("--layout", required=True, type=Path, help="folder with xnli/ and ner/, which have the gold labels")
-    add("--measures", nargs="*", default=())
-    add("--untrained", type=int, metavar="SEED", help="measure the model's shape with random weights")
-    add("--output", required=True, type=Path)
-    return parser.parse_args(arguments)
 
 
 def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Run a study of configs/experiments: train its models, fine-tune and measure them, and write its tables.
 
     DATA=/where/the/data/is python -m experiments.run table6
-    DATA=/where/the/data/is python -m experiments.run table6 --models exp0 exp4 --seeds 1    # only these
+    DATA=/where/the/data/is python -m experiments.run table6 --models "[exp0, exp4]" --seeds "[1]"
 
 Two runs at a time have a core each. A model is finished when docs/results/<study>/<model>-<seed>.json is
 there; the same command continues a stopped study. Weights are kept in --output.
@@ -9,9 +9,10 @@ there; the same command continues a stopped study. Weights are kept in --output.
 
 from utils.environment import run
 
-import argparse
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments import tables
@@ -23,6 +24,7 @@ from pretrain.reader import TrainingText, open_corpus, total_steps
 from scripts.jobs import Job, as_line, carry_out_chains
 from utils.command_line import load_config
 from utils.errors import UserError
+from utils.options import PositiveInt, option
 
 # The flags of all fine-tuning. One evaluation at the end of each epoch is enough.
 FINE_TUNING = {
@@ -49,34 +51,38 @@ TASKS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    args = parse(arguments)
-    study = Study.read(args.study)
-    for name in args.models:
+@dataclass
+class StudyFlags:
+    """What of which study is run."""
+
+    study: str = option(positional=True)
+    """A file of configs/experiments, without .yaml."""
+
+    output: str = "output/experiments"
+    seeds: list[int] = field(default_factory=list)
+    """These instead of the study's."""
+
+    models: list[str] = field(default_factory=list)
+    """Only these."""
+
+    at_once: PositiveInt = 2
+    """The runs side by side, on a core each."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = load_config(StudyFlags, arguments, __doc__)
+    study = Study.read(flags.study)
+    for name in flags.models:
         if name not in study.models:
             raise UserError(f"--models: {name} is not one of {', '.join(study.models)} ({study.name}.yaml)")
-    if args.at_once < 1:
-        raise UserError("--at_once must be 1 or more")
     if not os.environ.get("DATA"):
         raise UserError("DATA is not set; set it to the folder of real data")
-    runs = StudyRuns(study, args.output, Path(os.environ["DATA"]), tables.RESULTS)
+    runs = StudyRuns(study, Path(flags.output), Path(os.environ["DATA"]), tables.RESULTS)
     runs.prepare_data()
-    models = [study.models[name] for name in args.models or study.models]
-    for chains in runs.rounds(models, args.seeds or study.seeds):
-        carry_out_chains(chains, args.at_once)
+    models = [study.models[name] for name in flags.models or study.models]
+    for chains in runs.rounds(models, flags.seeds or study.seeds):
+        carry_out_chains(chains, flags.at_once)
     tables.write(study, tables.RESULTS, tables.IMAGES)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("study", help="a file of configs/experiments, without .yaml")
-    parser.add_argument("--output", type=Path, default=Path("output/experiments"))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="these instead of the study's")
-    parser.add_argument("--models", nargs="+", default=[], help="only these")
-    parser.add_argument("--at_once", type=int, default=2, help="runs side by side, on a core each (2)")
-    return parser.parse_args(arguments)
 
 
 class StudyRuns:
@@ -219,8 +225,9 @@ class StudyRuns:
             "data": self.data,
             "layout": self.layout,
             "output": result,
+            "measures": f"[{', '.join(self.study.measures)}]",
         }
-        command = ["-m", "experiments.measure", *as_line(arguments), "--measures", *self.study.measures]
+        command = ["-m", "experiments.measure", *as_line(arguments)]
         return self.job(f"{result.stem} figures", [*command, *flags], result)
 
     def job(self, name: str, command: list[object], result: Path, log: Path | None = None) -> Job:

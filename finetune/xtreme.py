@@ -10,6 +10,7 @@ from utils.environment import run
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +23,11 @@ from reader.classification import read_classification
 from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from reader.task_files import read_label_map
-from utils.command_line import Parser
+from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import as_json, atomic_file, read_json, read_object, write_json
 from utils.manifest import check_folder
+from utils.options import option
 from utils.tables import in_columns
 
 
@@ -79,26 +81,37 @@ class TaskScore(NamedTuple):
     missing: list[str]
 
 
-def main(arguments: list[str] | None = None) -> None:
+@dataclass
+class XtremeFlags:
+    """The runs to score."""
+
+    runs: list[str] = option(positional=True)
+    """task=folder for each task: xnli, pawsx, udpos, panx, xquad, mlqa, tydiqa, bucc2018, tatoeba."""
+
+    data: str = "data"
+    """The prepared data."""
+
+    output: str = "xtreme"
+    """The folder to write."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Collect the runs of the command line.
 
     Raises:
         UserError: a task is unknown, or a file is missing, damaged, or not of the gold file.
     """
-    parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", metavar="task=folder", help=f"tasks: {', '.join(TASKS)}")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="prepared data (data)")
-    parser.add_argument("--output", type=Path, default=Path("xtreme"), help="folder to write (xtreme)")
-    options = parser.parse_args(arguments)
+    flags = load_config(XtremeFlags, arguments, __doc__)
+    output = Path(flags.output)
     scores = {}
-    for task, folder in folders_of(options.runs).items():
-        scores[task] = collect(task, folder, options.data, options.output / "predictions" / task)
+    for task, folder in folders_of(flags.runs).items():
+        scores[task] = collect(task, folder, Path(flags.data), output / "predictions" / task)
     # A task without all of its languages does not count in a mean.
     complete = {task: score.score for task, score in scores.items() if not score.missing}
     means = group_means(complete)
     values = {"tasks": {task: score._asdict() for task, score in scores.items()}, "means": means}
-    write_json(options.output / "scores.json", values)
-    print(table(scores, means), "", f"written to {options.output}", sep="\n")
+    write_json(output / "scores.json", values)
+    print(table(scores, means), "", f"written to {output}", sep="\n")
 
 
 def folders_of(runs: Sequence[str]) -> dict[str, Path]:

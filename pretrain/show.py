@@ -8,48 +8,88 @@ the model must predict there. Without --piece_model_path the tokens are the word
 
 from utils.environment import run
 
-import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.panels import Panel, as_text, draw_panels
 from reader.tokenization import Tokenizer
-from utils.command_line import Parser
+from utils.command_line import load_config
 from utils.errors import UserError
+from utils.options import option
 
 _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 
 
+@dataclass
+class ShowFlags:
+    """What to draw."""
+
+    sentence: str = option(positional=True)
+    """The sentence whose mask is drawn."""
+
+    translation: str | None = option(None, positional=True)
+    """For tlm and camlm."""
+
+    objective: Literal[OBJECTIVES] = "camlm"
+    """What the batch trains."""
+
+    languages: str = "src,tgt"
+    """The names of the two languages."""
+
+    piece_model_path: str | None = None
+    """A sentencepiece model; without it tokens are words."""
+
+    vocab_path: str | None = None
+    """vocab.txt; without it ids are derived from the piece model."""
+
+    seed: int = 1
+    """The seed of what is masked."""
+
+    pseudo_proportion: float = 0.2
+    """As objectives.pseudo_proportion of run_pretrain.py."""
+
+    pseudo_positions: Literal["first", "spread"] = "first"
+    """As objectives.pseudo_positions of run_pretrain.py."""
+
+    language_embedding: Literal["masks", "none", "all"] = "masks"
+    """As model.language_embedding of run_pretrain.py."""
+
+    def __post_init__(self) -> None:
+        if len(self.languages.split(",")) != 2:
+            raise UserError(f"--languages '{self.languages}': give two names, as in --languages en,de")
+        if self.vocab_path and not self.piece_model_path:
+            raise UserError(f"--vocab_path {self.vocab_path}: give its --piece_model_path, too")
+
+
 def main() -> None:
     """Print the panels of the command line."""
-    options = parse_arguments()
-    print("\n\n".join(as_text(panel) for panel in panels_of(options)))
+    print("\n\n".join(as_text(panel) for panel in panels_of(sys.argv[1:])))
     print("\nA row is a token that looks, a column a token that is seen: 1 = may attend.")
 
 
-def panels_of(options: argparse.Namespace) -> list[Panel]:
+def panels_of(arguments: Sequence[str]) -> list[Panel]:
     """The panels of a command line.
 
     Raises:
-        UserError: a file cannot be read, or as `draw_panels`.
+        UserError: a flag is wrong, a file cannot be read, or as `draw_panels`.
     """
-    languages = options.languages.split(",")
-    if len(languages) != 2:
-        raise UserError(f"--languages '{options.languages}': give two names, as in --languages en,de")
-    if options.vocab_path and not options.piece_model_path:
-        raise UserError(f"--vocab_path {options.vocab_path}: give its --piece_model_path, too")
-    sentences = [options.sentence]
-    if options.translation is not None:
-        sentences.append(options.translation)
-    if options.piece_model_path:
-        tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
+    flags = load_config(ShowFlags, arguments, __doc__)
+    sentences = [flags.sentence]
+    if flags.translation is not None:
+        sentences.append(flags.translation)
+    if flags.piece_model_path:
+        tokenizer = Tokenizer(flags.vocab_path, flags.piece_model_path)
     else:
         tokenizer = WordTokenizer(sentences)
     config = ObjectiveConfig(
-        pseudo_proportion=options.pseudo_proportion, pseudo_positions=options.pseudo_positions
+        pseudo_proportion=flags.pseudo_proportion, pseudo_positions=flags.pseudo_positions
     )
+    languages = flags.languages.split(",")
     return draw_panels(
-        sentences, options.objective, tokenizer, config, options.language_embedding, languages, options.seed
+        sentences, flags.objective, tokenizer, config, flags.language_embedding, languages, flags.seed
     )
 
 
@@ -69,23 +109,6 @@ class WordTokenizer:
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return [self.tokens[id_] for id_ in ids]
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a command line."""
-    summary = __doc__.split("\n\n")[0]
-    parser = Parser(summary, prog="python -m pretrain.show")
-    parser.add_argument("sentence")
-    parser.add_argument("translation", nargs="?", help="for tlm and camlm")
-    parser.add_argument("--objective", choices=OBJECTIVES, default="camlm")
-    parser.add_argument("--languages", default="src,tgt", help="names of the two languages")
-    parser.add_argument("--piece_model_path", help="sentencepiece model; without it tokens are words")
-    parser.add_argument("--vocab_path", help="vocab.txt; without it ids are derived from the piece model")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pseudo_proportion", type=float, default=0.2)
-    parser.add_argument("--pseudo_positions", choices=("first", "spread"), default="first")
-    parser.add_argument("--language_embedding", choices=("masks", "none", "all"), default="masks")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ import numpy as np
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
 from scripts.sample.write import write_sample
-from utils.command_line import Parser
+from utils.command_line import load_config
 from utils.config import read_yaml
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.logging import setup_console
+from utils.options import option
 from utils.tables import in_columns
 
 CONFIG = Path("configs/pretrain/sample.yaml")
@@ -71,11 +73,19 @@ SEARCHES = {
 Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 
 
+@dataclass
+class DemoFlags:
+    """What is made anew."""
+
+    seed: int = 1
+    """The seed of the sample set, the weights and the order."""
+
+    overwrite: bool = option(False, bare=True)
+    """Delete an earlier demo, and begin again."""
+
+
 def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="of the sample set, the weights and the order")
-    parser.add_argument("--overwrite", action="store_true", help="delete an earlier demo, and begin again")
-    flags = parser.parse_args()
+    flags = load_config(DemoFlags, None, __doc__)
     seed = flags.seed
     started = time.monotonic()
     make_room(seed, flags.overwrite)

@@ -6,16 +6,18 @@ what to do. The last line is JSON. The exit code is 1 if a check failed. --quick
 The checks are tests of tests/gpu/.
 """
 
-import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.environment import run
 
+from utils.command_line import load_config
 from utils.errors import UserError
+from utils.options import option
 from utils.runtime import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,10 +27,16 @@ FILES = ("machine", "kernels", "training", "processes", "step", "export", "speed
 SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "faulthandler_timeout=0"]
 
 
+@dataclass
+class CheckFlags:
+    """What is checked."""
+
+    quick: bool = option(False, bare=True)
+    """Tiny shapes."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny shapes")
-    args = parser.parse_args()
+    flags = load_config(CheckFlags, None, __doc__)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's warnings are about its own code
     prepare(quiet=True)
     try:
@@ -38,7 +46,7 @@ def main() -> None:
 
     files = [str(ROOT / "tests" / "gpu" / f"test_{name}.py") for name in FILES]
     line = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", *SETTINGS, *files]
-    if args.quick:
+    if flags.quick:
         line.append("--quick")
     sys.exit(pytest.main(line, plugins=["tests.gpu.lines"]))
 

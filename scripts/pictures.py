@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from pretrain import attention_mask
-from utils.command_line import Parser
+from utils.command_line import load_config
 from utils.files import atomic_file, read_json
+from utils.options import option
 
 PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.json"
 SOURCE = "source"
@@ -67,10 +68,16 @@ class Matrix:
         return [[kind if sees else HIDDEN for kind, sees in zip(self.kinds, row)] for row in self.mask]
 
 
+@dataclass
+class PictureFlags:
+    """Where the pictures go."""
+
+    output: str = option(positional=True)
+    """The folder of the pictures."""
+
+
 def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("output", type=Path, help="the folder of the pictures")
-    folder = parser.parse_args().output
+    folder = Path(load_config(PictureFlags, None, __doc__).output)
     pictures = {"masks": masks(), "btmlm": btmlm(), "performance": ratios(read_json(PERFORMANCE))}
     # Without a salt the names in the files are random.
     with matplotlib.rc_context({"svg.hashsalt": "ernie-m"}):

@@ -1,11 +1,11 @@
 """Fill a dataclass of options (utils/options.py) from a command line, in one of two forms.
 
-- `load_config`: `--config file.yaml` and `--section.key value`, with values as in YAML.
+- `load_config`: `--config file.yaml` and `--section.key value`, with values as in YAML. Some commands also
+  have words without a flag, as in `convert.py FROM TO`.
 - `parse_args`: the form of the official scripts, `--do_train 1 --random_seed 1,2`. An empty value, as in
   `--test_set ""`, undoes a flag.
 """
 
-import argparse
 import dataclasses
 import difflib
 import inspect
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_origin
+from typing import Any, TypeVar, get_origin
 
 from utils import __version__
 from utils.config import read_yaml, yaml_value
@@ -38,20 +38,24 @@ OFFICIAL_BOOLEANS = {
 }
 
 
-def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
+def load_config(cls: type[T], arguments: Sequence[str] | None, description: str = "") -> T:
     """Make a dataclass from YAML files and a command line; nested dataclasses are the sections of a file.
 
     Args:
         arguments: `--config file.yaml`, any number of times, where a later file overrides an earlier one; and
             `--section.key value`, which overrides the files. Lists are written as in YAML: `"[en, de]"`.
+            Other words are the values of the positional options. None: the arguments of this process.
         description: the beginning of `--help`.
 
     Raises:
         UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted; names the
             file or the flag. `__post_init__` of the dataclass may raise others, which name no file.
     """
-    answer_questions(arguments, cls, "[--config FILE] [--key VALUE]", description)
+    if arguments is None:
+        arguments = sys.argv[1:]
     options = options_of(cls)
+    words = [f"{positional_form(option)} " for option in options.values() if option.positional]
+    answer_questions(arguments, cls, f"{''.join(words)}[--config FILE] [--key VALUE]", description)
     flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
     # The files come first, because the command line overrides them, wherever --config stands in it.
     values: dict[str, Any] = {}
@@ -60,14 +64,19 @@ def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -
             override(values, read_file(text, options, sections_of(cls)), options, f"{text}: ")
     on_command_line: dict[str, Any] = {}
     for name, text in flags:
-        if name != CONFIG.key:
-            value = yaml_form(options[name], text)
-            on_command_line[name] = accept(options[name], value, f"--{name} {text}")
+        if name == CONFIG.key:
+            continue
+        option = options[name]
+        if takes_many_words(option):
+            on_command_line.setdefault(name, []).append(text)
+        else:
+            on_command_line[name] = accept(option, yaml_form(option, text), f"{option.flag} {text}")
     override(values, on_command_line, options, "command line: ")
-    missing = [name for name, option in options.items() if option.default is MISSING and name not in values]
+    missing = [
+        option.flag for name, option in options.items() if option.default is MISSING and name not in values
+    ]
     if missing:
-        names = " and ".join(f"--{name}" for name in missing)
-        raise UserError(f"{names} must be given (--help lists the flags)")
+        raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
     return build(cls, values)
 
 
@@ -129,11 +138,18 @@ def read_flags(
         UserError: a word is no flag, or a flag is unknown or has no value.
     """
     flags: list[tuple[str, str]] = []
+    positional = [option for option in options.values() if option.positional]
+    following = list(positional)  # those that the next words without a flag are the values of
     words = list(arguments)
     while words:
         word = words.pop(0)
         if not word.startswith("-"):
-            raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+            if not following:
+                raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+            flags.append((following[0].key, word))
+            if not takes_many_words(following[0]):
+                following.pop(0)
+            continue
         name, equals_sign, text = word.removeprefix("--").partition("=")
         if name in sections:
             raise UserError(f"--{name}: it is a section; give its keys (--{name}.key)")
@@ -142,7 +158,10 @@ def read_flags(
             advice = f"did you mean --{nearest}?" if nearest else "--help lists the flags"
             raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
         if not equals_sign:
-            if words and not words[0].startswith("--"):
+            has_value = words and not words[0].startswith("--")
+            if options[name].bare and positional:  # other words may be the values of positional options
+                has_value = words and words[0] in ("true", "false")
+            if has_value:
                 text = words.pop(0)
             elif options[name].bare:
                 text = "true"
@@ -150,6 +169,17 @@ def read_flags(
                 raise UserError(f"--{name} has no value; a flag is written --name value")
         flags.append((name, text))
     return flags
+
+
+def takes_many_words(option: Option) -> bool:
+    """Whether all words without a flag that are left are the items of an option."""
+    return option.positional and get_origin(option.kind) is list
+
+
+def positional_form(option: Option) -> str:
+    """A positional option in the first line of --help: "FROM", or "[FILES ...]" if it may be left out."""
+    form = f"{option.flag} ..." if takes_many_words(option) else option.flag
+    return form if option.default is MISSING else f"[{form}]"
 
 
 def nearest_key(name: str, keys: Iterable[str]) -> str | None:
@@ -311,11 +341,14 @@ def help_text(cls: type, form: str, description: str) -> str:
                 continue
             if option.only and program.stem not in option.only:
                 continue
-            key = f"{section}.{name}" if section else name
-            has_default = option.default is not MISSING and option.default is not None
+            flag = f"--{section}.{name}" if section else f"--{name}"
+            accepted = "text" if takes_many_words(option) else str(option)
+            if option.positional:
+                flag = positional_form(option)
+            has_default = not (option.positional or option.default is MISSING or option.default is None)
             default = f"; default: {json.dumps(option.default)}" if has_default else ""
             meaning = f"No effect: {option.no_effect}." if option.no_effect else meanings.get(name, "")
-            lines.append(f"  --{key}  ({option}{default})")
+            lines.append(f"  {flag}  ({accepted}{default})")
             lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
 
@@ -324,21 +357,6 @@ def first_paragraph(cls: type) -> str:
     """The first paragraph of a docstring, in one line."""
     paragraph = inspect.cleandoc(cls.__doc__).partition("\n\n")[0]
     return " ".join(paragraph.split())
-
-
-class Parser(argparse.ArgumentParser):
-    """For commands with arguments that have no names, which a dataclass of options cannot describe.
-
-    A mistake raises a UserError instead of printing argparse's usage.
-    """
-
-    def __init__(self, description: str | None = None, prog: str | None = None):
-        keep_lines = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=description, formatter_class=keep_lines, allow_abbrev=False)
-        self.add_argument("--version", action="version", version=VERSION)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the arguments)")
 
 
 def log_no_effect(options: Any) -> None:

@@ -70,6 +70,7 @@ def option(
     only: tuple[str, ...] = (),
     bare: bool = False,
     replaces: str = "",
+    positional: bool = False,
 ) -> Any:
     """A field with properties. A field that has none of them needs only its default.
 
@@ -81,8 +82,17 @@ def option(
         bare: `--name` without a value means `--name true`.
         replaces: another option of the same section, which does not count if this one differs from its
             default. Of the two, the one that is given last counts; nobody may give both at once.
+        positional: on a command line its value stands without a flag; a list takes all words that are left.
+            In such a command the value of a bare option is the word true or false alone.
     """
-    properties = {"free": free, "no_effect": no_effect, "only": only, "bare": bare, "replaces": replaces}
+    properties = {
+        "free": free,
+        "no_effect": no_effect,
+        "only": only,
+        "bare": bare,
+        "replaces": replaces,
+        "positional": positional,
+    }
     if default_factory is not MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=properties)
     return dataclasses.field(default=default, metadata=properties)
@@ -103,7 +113,7 @@ class Option:
         default: `dataclasses.MISSING` if a value must be given.
         range: of a number.
         may_be_none: whether None is accepted.
-        free, no_effect, only, bare, replaces: see `option`.
+        free, no_effect, only, bare, replaces, positional: see `option`.
     """
 
     key: str
@@ -116,6 +126,12 @@ class Option:
     only: tuple[str, ...] = ()
     bare: bool = False
     replaces: str = ""
+    positional: bool = False
+
+    @property
+    def flag(self) -> str:
+        """What a command line shows: "--key", or "KEY" if it is positional."""
+        return self.key.upper() if self.positional else f"--{self.key}"
 
     def check(self, value: Any) -> Any:
         """Return a value with the type of the option.

@@ -6,6 +6,7 @@ data/<task>, and the unpacked files are removed. What is in data/downloads alrea
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +18,10 @@ from utils.environment import run
 from reader.bitext import TATOEBA, read_bitexts
 from scripts.data import bucc, prepare
 from scripts.data.download import fetch_missing, refuse_faults, unpack
-from utils.command_line import Parser
+from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import remove
+from utils.options import option
 
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 GOOGLE = "https://storage.googleapis.com"
@@ -69,34 +71,45 @@ BY_HAND = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
+@dataclass
+class DataFlags:
+    """What to fetch, and where to."""
+
+    parts: list[str] = option(default_factory=list, positional=True)
+    """xnli, pawsx, mlqa, squad, xquad, tydiqa, tatoeba, bucc or udpos; none: all of them."""
+
+    data: str = "data"
+    """The folder to write."""
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part in BY_HAND:
+                raise UserError(f"{part}: {BY_HAND[part]}")
+            if part not in PARTS:
+                raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Get the parts that the command line names.
 
     Raises:
         UserError: a file could not be fetched or prepared. What can be fetched is prepared before.
     """
-    parser = Parser(__doc__.split("\n\n")[0], prog="get_data.sh")
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder to write (data)")
-    options = parser.parse_args(arguments)
-    for part in options.parts:
-        if part in BY_HAND:
-            raise UserError(f"{part}: {BY_HAND[part]}")
-        if part not in PARTS:
-            parser.error(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+    flags = load_config(DataFlags, arguments, __doc__)
+    data = Path(flags.data)
     faults = []
     fetched = []  # the parts whose files are all there
-    for part in options.parts or PARTS:
-        faults_of_part = fetch_missing(addresses(options.data, part))
+    for part in flags.parts or PARTS:
+        faults_of_part = fetch_missing(addresses(data, part))
         faults += faults_of_part
         if not faults_of_part:
             fetched.append(part)
     if "tatoeba" in fetched:
-        check_tatoeba(options.data / "tatoeba")
+        check_tatoeba(data / "tatoeba")
     tasks = dict.fromkeys(PARTS[part].task for part in fetched)  # several parts may have the same task
     for task in tasks:
         if task:
-            prepare_task(options.data, task)
+            prepare_task(data, task)
     refuse_faults(faults)
 
 

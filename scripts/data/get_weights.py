@@ -7,6 +7,8 @@ configs/{base,large}/params/. Files that are already there are checked and kept.
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 # The path has the folder of a script, not the root.
@@ -17,8 +19,9 @@ from utils.environment import run
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data.download import fetch_missing, refuse_faults, unpack
-from utils.command_line import Parser
+from utils.command_line import load_config
 from utils.errors import UserError
+from utils.options import option
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 # No size or hash of them is published: the shapes of all tensors are checked instead.
@@ -31,26 +34,33 @@ PARTS = ("vocab", *HIDDEN_SIZE)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")  # prefixes
 
 
-def main(arguments: list[str] | None = None) -> None:
+@dataclass
+class WeightsFlags:
+    """What to fetch, and where to."""
+
+    parts: list[str] = option(default_factory=list, positional=True)
+    """vocab, base or large; none: all of them."""
+
+    configs: str = "configs"
+    """The folder to write."""
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part not in PARTS:
+                raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Get the parts that the command line names.
 
     Raises:
         UserError: a file could not be fetched; all such files are listed.
     """
-    summary = __doc__.split("\n\n")[0]
-    parser = Parser(summary, prog="get_weights.sh")
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
-    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder to write (configs)")
-    options = parser.parse_args(arguments)
-    for part in options.parts:
-        if part not in PARTS:
-            parser.error(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+    flags = load_config(WeightsFlags, arguments, __doc__)
+    configs = Path(flags.configs)
     faults = []
-    for part in options.parts or PARTS:
-        if part == "vocab":
-            faults += get_vocabulary(options.configs)
-        else:
-            faults += get_parameters(options.configs, part)
+    for part in flags.parts or PARTS:
+        faults += get_vocabulary(configs) if part == "vocab" else get_parameters(configs, part)
     refuse_faults(faults)
 
 

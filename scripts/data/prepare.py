@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -26,10 +26,11 @@ from scripts.data.bucc import prepare_bucc
 from scripts.data.own import prepare_own
 from scripts.data.sources import files_in
 from scripts.data.treebank import PARTS_OF_SPEECH, read_sentences
-from utils.command_line import Parser
+from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import as_json, atomic_file, read_bytes, read_json
 from utils.logging import setup_console
+from utils.options import option
 from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test", "xquad")
@@ -129,27 +130,42 @@ class DataSet:
         return SPLITS.index(split), place, language
 
 
-def main(arguments: list[str] | None = None) -> None:
+@dataclass
+class PrepareFlags:
+    """What to prepare, and where to write it."""
+
+    task: Literal["xnli", "pawsx", "conll", "panx", "udpos", "mlqa", "tydiqa", "own", "bucc"] = option(
+        positional=True
+    )
+    """The data set, your own labelled files (own), or the sentences of BUCC (bucc)."""
+
+    sources: list[str] = option(positional=True)
+    """Files or folders; of two files for the same, the first counts."""
+
+    output: str | None = None
+    """The folder to write. Default: data/<task>."""
+
+    lower_case: bool = option(False, bare=True)
+    """conll and panx: words in lower case."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
-    parser = Parser(__doc__)
-    parser.add_argument("task", choices=[*DATA_SETS, "own", "bucc"])
-    parser.add_argument("sources", nargs="+", type=Path, help="of two files for the same, the first counts")
-    parser.add_argument("--output", type=Path, help="folder to write (data/<task>)")
-    parser.add_argument("--lower_case", action="store_true", help="conll and panx: words in lower case")
-    options = parser.parse_args(arguments)
+    flags = load_config(PrepareFlags, arguments, __doc__)
     setup_console()
-    output = options.output or Path("data", options.task)
-    if options.task == "bucc":
-        prepare_bucc(options.sources, output)
+    sources = [Path(source) for source in flags.sources]
+    output = Path(flags.output or f"data/{flags.task}")
+    if flags.task == "bucc":
+        prepare_bucc(sources, output)
         return
-    if options.task == "own":
-        prepare_own(options.sources, output)
+    if flags.task == "own":
+        prepare_own(sources, output)
         return
-    data_set = DATA_SETS[options.task]
+    data_set = DATA_SETS[flags.task]
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
-    for file in find_files(data_set, options.sources, output):
+    for file in find_files(data_set, sources, output):
         print(f"reading {file.path}", flush=True)
-        for prepared in data_set.read(file, options.lower_case):
+        for prepared in data_set.read(file, flags.lower_case):
             key = (file.split, prepared.language)
             path = output / file.split / f"{file.split}.{prepared.language}.{data_set.ending}"
             if key in written:

@@ -223,13 +223,14 @@ def test_a_process_ends_with_2_and_a_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    "line, place",
     [
-        (["in"], "the following arguments are required: TO (--help lists the arguments)"),
-        (["in", "out", "--to", "keras"], "argument --to: invalid choice: 'keras'"),
+        (["in"], "TARGET "),
+        (["in", "out", "--to", "keras"], "--to keras: "),
+        (["in", "out", "--head", "poet"], "--head poet: "),
+        (["in", "out", "--fallback_of", "a.txt"], "--fallback_of "),
     ],
 )
-def test_the_command_line(line, message):
-    with pytest.raises(UserError) as error:
+def test_the_command_line(line, place):
+    with pytest.raises(UserError, match=f"^{place}"):
         convert.main(line)
-    assert message in str(error.value)

@@ -43,10 +43,10 @@ def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path, mo
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_that_a_study_does_not_have(name):
-    with pytest.raises(UserError, match="--at_once must be 1 or more"):
+    with pytest.raises(UserError, match="--at_once 0: it must be at least 1"):
         run.main([name, "--at_once", "0"])
     with pytest.raises(UserError, match="--models: nobody is not one of "):
-        run.main([name, "--models", "nobody"])
+        run.main([name, "--models", "[nobody]"])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,7 @@ JAPANESE = "小さな 赤い 家は 丘の 上に 立って います"
 
 def panels(*arguments: str) -> list[Panel]:
     """The panels of a command line."""
-    return show.panels_of(show.parse_arguments(arguments))
+    return show.panels_of(arguments)
 
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])

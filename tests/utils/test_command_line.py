@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 
 from utils import __version__
-from utils.command_line import Parser, help_text, load_config, log_no_effect, parse_args, without_overridden
+from utils.command_line import help_text, load_config, log_no_effect, parse_args, without_overridden
 from utils.config import differences, read_yaml, save_config
 from utils.errors import UserError
 from utils.options import PositiveInt, Range, not_an_option, option
@@ -285,7 +285,6 @@ def test_help(monkeypatch, capsys):
     [
         lambda: load_config(Config, ["--steps", "3", "--version"]),
         lambda: parse_args(Flags, ["--version"]),
-        lambda: Parser().parse_args(["--version"]),
     ],
 )
 def test_version(capsys, ask):
@@ -301,8 +300,56 @@ def test_help_omits_what_only_other_commands_read(monkeypatch, program, shows):
     assert ("--doc_stride" in help_text(Flags, form="", description="")) is shows
 
 
-def test_arguments_without_names():
-    parser = Parser()
-    parser.add_argument("source")
-    with pytest.raises(UserError, match=r"the following arguments are required: source \(--help lists"):
-        parser.parse_args([])
+@dataclass
+class WithWords:
+    task: Literal["xnli", "own"] = option(positional=True)
+    """What to do."""
+
+    sources: list[str] = option(positional=True)
+    overwrite: bool = option(False, bare=True)
+    output: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("own a b --output x", WithWords("own", ["a", "b"], output="x")),
+        ("--overwrite own --output x a", WithWords("own", ["a"], overwrite=True, output="x")),
+        ("own --overwrite false a b", WithWords("own", ["a", "b"])),
+    ],
+)
+def test_words_without_a_flag(line, expected):
+    """They may stand between the flags, and those after a bare flag are not its value."""
+    assert load_config(WithWords, line.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("", "TASK and SOURCES "),
+        ("own", "SOURCES "),
+        ("mlqa a", "TASK mlqa: "),
+        ("own a --outputs b", "--outputs;"),
+    ],
+)
+def test_mistakes_beside_words_without_a_flag(line, place):
+    with pytest.raises(UserError, match=place):
+        load_config(WithWords, line.split())
+
+
+def test_too_many_words():
+    @dataclass
+    class OneWord:
+        folder: str = option(positional=True)
+
+    with pytest.raises(UserError, match="^'b' is where a flag was expected"):
+        load_config(OneWord, ["a", "b"])
+
+
+def test_help_begins_with_the_words(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["prepare.py"])
+    assert help_text(WithWords, form="", description="").splitlines()[4:7] == [
+        "  TASK  (xnli or own)",
+        "        What to do.",
+        "  SOURCES ...  (text)",
+    ]

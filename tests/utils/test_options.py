@@ -19,15 +19,22 @@ from utils.options import (
 )
 
 OPTIONS = (
+    ("convert", "ConvertFlags"),
     ("encode_vector", "EncodeVectorFlags"),
     ("export", "ExportFlags"),
     ("finetune.flags", "FinetuneFlags"),
     ("finetune.flags", "RetrievalFlags"),
     ("predict", "PredictFlags"),
+    ("finetune.xtreme", "XtremeFlags"),
     ("launch", "LaunchFlags"),
     ("pretrain.config", "PretrainConfig"),
     ("pretrain.corpus.options", "BuildOptions"),
+    ("pretrain.show", "ShowFlags"),
+    ("scripts.data.get_data", "DataFlags"),
+    ("scripts.data.get_weights", "WeightsFlags"),
+    ("scripts.data.prepare", "PrepareFlags"),
     ("scripts.data.train_vocab", "VocabOptions"),
+    ("scripts.demo", "DemoFlags"),
 )
 
 
