@@ -24,6 +24,7 @@ from model.config import ErnieMConfig
 from model.tasks import RETRIEVAL, task_named
 from reader import tokenizer_files, trimming
 from reader.tokenization import Tokenizer
+from reader.tokenizer_json import no_piece_model
 from reader.trimming import Fallback
 from utils.command_line import load_config
 from utils.errors import UserError, pipe_may_close
@@ -160,7 +161,7 @@ def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFla
     elif checkpoint.piece_model_path:
         tokenizer = Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
     else:
-        raise tokenizer_files.no_piece_model(flags.source)
+        raise no_piece_model(flags.source)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "

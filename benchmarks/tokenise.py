@@ -22,7 +22,8 @@ import sentencepiece
 
 from benchmarks.side_by_side import compare, tell
 from reader.tokenization import Tokenizer
-from reader.tokenizer_files import XLM_R_PIECES, write_ernie_m
+from reader.tokenizer_files import write_ernie_m
+from reader.tokenizer_json import PIECES as XLM_R_PIECES
 from utils.runtime import read_cpu
 
 # The consonants of a script -> what may follow one of them in a syllable.

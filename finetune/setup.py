@@ -20,7 +20,7 @@ from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from model.tasks import CLASSIFICATION
 from reader.tokenization import Tokenizer
-from reader.tokenizer_files import no_piece_model
+from reader.tokenizer_json import no_piece_model
 from training.engine import Engine
 from training.optimizer import FULL_RATE, build_optimizer
 from training.precision import LossScaling, Precision

@@ -17,7 +17,7 @@ from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, check_reading
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
-from reader.tokenizer_files import no_piece_model
+from reader.tokenizer_json import no_piece_model
 from utils.errors import UserError
 from utils.manifest import check_folder
 from utils.runtime import prepare

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from pretrain.corpus.build import CorpusBuild
-from pretrain.corpus.inputs import gather_notation, resolve
+from pretrain.corpus.inputs import expand, gather_notation, resolve
 from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
@@ -40,7 +40,8 @@ def build_corpus(options: BuildOptions) -> dict:
     # The plan is all that decides the bytes of the corpus: a folder is continued only with an equal plan.
     output = Path(options.output).absolute()
     streams = resolve(options.mono, options.parallel)
-    tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
+    vocab_path = options.vocab_path and expand(options.vocab_path)
+    tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path))
     vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
     plan = plan_of(options, streams, vocabulary)
     if options.overwrite:

@@ -7,7 +7,7 @@ from itertools import islice
 from reader.batching import EncodePairs
 from reader.classification import Example
 from reader.tokenization import Tokenizer
-from reader.tokenizer_files import UNK
+from reader.vocabulary import UNK
 from utils.logging import logger
 
 _TEXTS = 200  # texts, or rows, that are looked at

@@ -22,23 +22,14 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from reader.tokenizer_files import (
-    QUOTES,
-    SPECIAL_TOKENS,
-    TOKENIZER_JSON,
-    UNK,
-    derive_vocab,
-    no_piece_model,
-    piece_model_of_json,
-    read_vocab,
-    write_vocab,
-)
+from reader.tokenizer_json import PIECES, QUOTES, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from utils.errors import UserError
 from utils.files import read_bytes
 
 Span = tuple[int, int]  # start and end in characters
 
-_PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model", TOKENIZER_JSON)
+_PIECE_MODEL_NAMES = ("piece.model", PIECES, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
 _SEVERAL = -1  # in place of the id of a piece that rule 5 replaces by several

@@ -8,16 +8,15 @@ piece. BPE merges pieces step by step, where removing one changes other words; s
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from reader.bitext import Sentences
 from reader.tokenization import Tokenizer
-from reader.tokenizer_files import SPECIAL_TOKENS, read_unigram, write_vocab
-
-if TYPE_CHECKING:
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from reader.tokenizer_files import read_unigram
+from reader.vocabulary import SPECIAL_TOKENS, write_vocab
 
 _BLOCK = 10_000  # lines that are cut at a time
 
@@ -133,7 +132,7 @@ def _count_pieces(tokenizer: Tokenizer, texts: Sequence[Path]) -> Counter[int]:
     return counts
 
 
-def _needed_by_rule_5(tokenizer: Tokenizer, model: "ModelProto", numbers: set[int]) -> set[str]:
+def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
     """The tokens by which rule 5 of `reader.tokenization` replaces pieces, such as "0" and "," for "0,".
 
     Args:
@@ -148,7 +147,7 @@ def _needed_by_rule_5(tokenizer: Tokenizer, model: "ModelProto", numbers: set[in
     return tokens
 
 
-def _keep_pieces(model: "ModelProto", normal: Sequence[int], numbers: set[int], pieces: set[str]) -> None:
+def _keep_pieces(model: ModelProto, normal: Sequence[int], numbers: set[int], pieces: set[str]) -> None:
     """Remove most of the normal pieces from a model.
 
     Args:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pretrain.corpus.inputs import Stream, expand, file_status
+from pretrain.corpus.inputs import Stream, file_status
 from pretrain.corpus.text import TextFormat, check_format
 from utils.errors import UserError
 from utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding, option
@@ -74,9 +74,6 @@ class BuildOptions:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
             raise UserError("no piece model; give --piece_model_path (scripts/data/train_vocab.sh makes one)")
-        self.piece_model_path = expand(self.piece_model_path)
-        if self.vocab_path:
-            self.vocab_path = expand(self.vocab_path)
         check_format(self.text_format)
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")

@@ -12,7 +12,7 @@ from model.heads import PreTrainingModel
 from pretrain.config import InitConfig
 from pretrain.initialise import initialise
 from reader.tokenization import Tokenizer
-from reader.tokenizer_files import write_vocab
+from reader.vocabulary import write_vocab
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import ROOT, build, sentences, write_lines
 from tests.helpers.xlm_r_layout import make_xlm_r

@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 
 from reader.tokenization import Tokenizer, normalize, truncate_longest_first
-from reader.tokenizer_files import write_vocab
+from reader.vocabulary import write_vocab
 from tests.helpers.small_corpus import train_pieces
 from tests.reader.conftest import SENTENCES
 from utils.errors import UserError

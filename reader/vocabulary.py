@@ -1,0 +1,91 @@
+"""A vocabulary, token -> id: the special tokens, vocab.txt in both of its forms, and the ids of XLM-R."""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from utils.errors import UserError
+from utils.files import atomic_file, read_bytes
+
+CLS = "[CLS]"
+PAD = "[PAD]"
+SEP = "[SEP]"
+UNK = "[UNK]"
+MASK = "[MASK]"
+SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
+_MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
+
+
+def read_vocab(path: str | os.PathLike) -> dict[str, int]:
+    """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
+
+    The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
+    loses them.
+
+    Raises:
+        UserError: the file is missing or malformed, or one of the five special tokens is missing.
+    """
+    content = read_bytes(path, ending="; see --vocab_path")
+    vocab: dict[str, int] = {}
+    ids: set[int] = set()
+    for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):
+        place = f"{path}, line {number + 1}"
+        encoding = "utf-8-sig" if number == 0 else "utf-8"  # the first line may begin with a byte order mark
+        try:
+            line = line_bytes.removesuffix(b"\r").decode(encoding)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
+        token, tab, id_text = line.rpartition("\t")
+        if not tab:
+            token = line
+            id_text = str(number)
+        id_text = id_text.strip()
+        is_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
+        if not is_number or int(id_text) >= _MAX_IDS:
+            raise UserError(
+                f"{place}: the id is '{id_text}', but must be from 0 to {_MAX_IDS - 1:,} (token<TAB>id)"
+            )
+        id_ = int(id_text)
+        if token in vocab or id_ in ids:
+            raise UserError(f"{place}: the token '{token}' or its id {id_text} occurs twice")
+        vocab[token] = id_
+        ids.add(id_)
+    missing = [token for token in SPECIAL_TOKENS if token not in vocab]
+    if missing:
+        raise UserError(
+            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. Use "
+            "the official vocab.txt, or --piece_model_path alone, from which the vocabulary is derived"
+        )
+    return vocab
+
+
+def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
+    """The ids of XLM-R and ERNIE-M for a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
+
+    With the 249,997 ordinary pieces of XLM-R's model this gives the 250,002 ids of the paper (appendix A.2).
+
+    Args:
+        pieces: the ordinary pieces of the model in its own order, without unknown and control pieces.
+
+    Raises:
+        UserError: a piece occurs twice, or has the name of a special token.
+    """
+    tokens = [CLS, PAD, SEP, UNK, *pieces, MASK]
+    vocab = {token: id_ for id_, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        raise UserError("the piece model has a piece twice, or one named like a special token ([CLS], ...)")
+    return vocab
+
+
+def write_vocab(vocab: Mapping[str, int], path: str | os.PathLike) -> None:
+    """Write `token<TAB>id` lines in the order of the ids; the file appears whole or not at all."""
+    with atomic_file(path, "w", newline="\n") as file:
+        for token in sorted(vocab, key=vocab.get):
+            file.write(f"{token}\t{vocab[token]}\n")
+
+
+def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
+    """The token of each id, from 0; a made-up name for an id without a token."""
+    tokens = [f"<no token {id_}>" for id_ in range(max(vocab.values()) + 1)]
+    for token, id_ in vocab.items():
+        tokens[id_] = token
+    return tokens
