@@ -17,7 +17,6 @@ from training.run import Pace
 from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state
 from utils.command_line import log_no_effect, without_overridden
 from utils.logging import RECIPE_BATCH, copy_log, logger, setup
-from utils.options import options_of
 
 _REPORTS = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
 
@@ -31,7 +30,6 @@ def folder_rules(flags: TrainingFlags) -> FolderRules:
         contents=(RUN, "step_*", BEST, "seed_*", f"{SELECTED}*", *_REPORTS),
         # A step folder belongs to one seed, and other seeds may be run beside it.
         may_change=("random_seed",),
-        defaults={key: option.default for key, option in options_of(type(flags)).items()},
         # The end of the error for a folder that holds another run.
         advice=lambda identity, keys: "; to start a new run from its weights, use --init_pretraining_params",
     )

@@ -58,7 +58,6 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         overwrite_option="--run.overwrite true",
         contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
         may_change=free_keys(),
-        defaults={key: option.default for key, option in options_of(PretrainConfig).items()},
         advice=advice,
         steps_folder=CHECKPOINTS,
         finished_folder=FULL,

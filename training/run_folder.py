@@ -30,7 +30,7 @@ from training.guard import only_run_in
 from training.meter import Interval
 from training.records import Records
 from training.task import Evaluation
-from utils.config import differences, flatten
+from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir, read_json, read_object, remove, unwritable_is_a_user_error, write_json
 from utils.logging import logger
@@ -54,7 +54,6 @@ class FolderRules:
         overwrite_option: the option that begins anew, for messages: "--run.overwrite true".
         contents: patterns of everything that a run leaves, in the order in which overwriting removes it.
         may_change: the keys of the identity that may differ when a run goes on from a step folder.
-        defaults: key -> the value of an option, for runs that are older than the option.
         advice: returns what else to do about another run, from its identity and the keys that differ.
         steps_folder: the sub-folder of the step folders; "" is the folder itself.
         finished_folder: a sub-folder that only a finished run has; without a checkpoint beside it, the run
@@ -66,7 +65,6 @@ class FolderRules:
     overwrite_option: str
     contents: Sequence[str]
     may_change: Collection[str]
-    defaults: Mapping[str, Any]
     advice: Callable[[Mapping[str, Any], Collection[str]], str]
     steps_folder: str = ""
     finished_folder: str = ""
@@ -176,12 +174,7 @@ class RunFolder:
 
     def _differences(self, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
         """The keys in which two identities differ, each with a line such as "seed: 1 -> 2"."""
-        stored_values = flatten(stored)
-        new_values = flatten(identity)
-        for key, default in self.rules.defaults.items():
-            if key in new_values:  # an option of this command, which the stored run may not have had
-                stored_values.setdefault(key, default)
-        lines = differences(stored_values, new_values)  # "<key>: <value> -> <value>"
+        lines = differences(stored, identity)  # "<key>: <value> -> <value>"
         return {line.partition(":")[0]: line for line in lines}
 
     def remove_old_run(self) -> None:
@@ -367,10 +360,9 @@ def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
     Raises:
         UserError: it is of another program or version.
     """
-    if "config" in saved:
-        saved = _from_version_1_0(saved)
     has_all_keys = {"engine", "run", "seed", "state"} <= saved.keys()
-    if not has_all_keys or not isinstance(saved["run"], dict) or not isinstance(saved["state"], dict):
+    has_dicts = has_all_keys and isinstance(saved["run"], dict) and isinstance(saved["state"], dict)
+    if not has_dicts or "tokens" not in saved["state"]:  # fine-tuning in version 1.0 had no "tokens"
         raise UserError(
             f"{folder}: the training_state there is of another program or version, so it cannot be resumed "
             "here; a new run can start from its weights"
@@ -380,26 +372,8 @@ def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
         engine_state=saved["engine"],
         identity=saved["run"],
         seed=saved["seed"],
-        trainer_state={"tokens": 0.0} | saved["state"],  # fine-tuning in version 1.0 had no "tokens"
+        trainer_state=saved["state"],
     )
-
-
-def _from_version_1_0(saved: dict[str, Any]) -> dict[str, Any]:
-    """The training state of pre-training in version 1.0, in the form that it has had since."""
-    journal = saved["run"]["journal"]
-    state = {
-        "position": saved["run"]["reader"],
-        "evaluated": journal["evaluated"],
-        "best": None,
-        "window": journal["window"]["sums"],
-        "tokens": journal["window"]["trained_tokens"],
-    }
-    return {
-        "engine": saved["engine"],
-        "run": saved["config"] | {"digests": saved["digests"]},
-        "seed": saved["config"]["run"]["seed"],
-        "state": state,
-    }
 
 
 def _check_types(evaluation: Evaluation) -> None:

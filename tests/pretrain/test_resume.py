@@ -22,7 +22,6 @@ from training.engine import Engine
 from training.run_folder import RunFolder
 from utils.errors import UserError, run
 from utils.files import sha256_of
-from utils.manifest import MANIFEST, write_manifest
 
 # Evaluations after 5, 10 and 12 steps; lines of the log come every 3 steps, checkpoints every 4.
 USUAL = {"run__eval_steps": 5}
@@ -70,31 +69,6 @@ def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     assert (out / "checkpoints" / f"step_{step}").is_dir()
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
-    assert_equal_runs(straight, out)
-
-
-def as_version_1_0_wrote_it(step: Path) -> None:
-    """Give a training state the form that it had in version 1.0, without an option that came later."""
-    folder = step / "training_state"
-    saved = json.loads((folder / "state.json").read_text())
-    config = saved["run"]
-    state = saved["state"]
-    digests = config.pop("digests")
-    del config["objectives"]["shares"]
-    window = {"sums": state["window"], "trained_tokens": state["tokens"]}
-    run = {"reader": state["position"], "journal": {"window": window, "evaluated": state["evaluated"]}}
-    old = {"engine": saved["engine"], "run": run, "config": config, "digests": digests}
-    (folder / "state.json").write_text(json.dumps(old))
-    write_manifest(folder / MANIFEST, ["arrays.safetensors", "state.json", f"../{MANIFEST}"], parts=1)
-
-
-def test_a_run_of_version_1_0_goes_on(straight, tiny_corpus, tmp_path, refused):
-    """The option that the run did not have counts as its default: another value is refused."""
-    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=5, **USUAL)
-    as_version_1_0_wrote_it(out / "checkpoints/step_5")
-    line = refused(objectives__shares={"mmlm": 1}, **USUAL)
-    assert "step_5 was made with another configuration (" in line and "objectives.shares" in line
-    pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
 
 
