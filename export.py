@@ -16,6 +16,8 @@ from typing import Literal
 from model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
 from utils.command_line import load_config
 from utils.errors import UserError
+from utils.logging import logger, setup_console
+from utils.runtime import int8_saturates, prepare, read_cpu
 
 
 @dataclass
@@ -48,8 +50,6 @@ class ExportFlags:
 def main() -> None:
     # Otherwise Paddle prints a warning about its own static graph. (2: only errors.)
     os.environ.setdefault("GLOG_minloglevel", "2")
-    from utils.runtime import prepare
-
     flags = load_config(ExportFlags, sys.argv[1:], __doc__)
     prepare()
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
@@ -58,7 +58,6 @@ def main() -> None:
     from evaluation.pooling import layer_number
     from inference.export import export, read_check_set
     from inference.loading import exported_settings, load
-    from utils.logging import logger, setup_console
 
     setup_console()
     output = Path(flags.output)
@@ -94,9 +93,7 @@ def largest_int8_weight(reduce_range: bool | None) -> int:
         reduce_range: whether they have 7 bits. None: if this CPU has no VNNI, because sums of products of 8
             bits can be too large for its instructions.
     """
-    from inference.engines import INT7_LARGEST, INT8_LARGEST
-    from utils.logging import logger
-    from utils.runtime import int8_saturates, read_cpu
+    from inference.engines import INT7_LARGEST, INT8_LARGEST  # and numpy, without which --help is faster
 
     if reduce_range is None:
         reduce_range = int8_saturates(read_cpu())

@@ -17,6 +17,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from model.tasks import COMMAND_WORDS
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
+from utils.files import read_bytes, unwritable_is_a_user_error
+from utils.logging import progress
 from utils.options import PositiveInt, Range, option
 
 if TYPE_CHECKING:
@@ -105,14 +107,14 @@ class PredictFlags:
 
 def main() -> None:
     flags = load_config(PredictFlags, sys.argv[1:], __doc__)
-    # Imported here, so that a process that only loads this file stays light.
+    # Imported here, so that --help is fast.
     from inference.loading import load
     from inference.tasks import TaskOptions, make
 
     names = [field.name for field in fields(TaskOptions)]  # each is the name of a flag, too
     options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
-        from inference.serve import serve
+        from inference.serve import serve  # which needs packages of its own
 
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
         serve(models, options, flags.host, flags.port)
@@ -148,8 +150,6 @@ def read_requests(path: str, parse: Callable[[dict], Any], skip_wrong: bool = Fa
     Raises:
         UserError: the file cannot be read, or a request is wrong; names the line.
     """
-    from utils.files import read_bytes
-
     data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
     name = "standard input" if path == "-" else path
     requests = []
@@ -210,9 +210,6 @@ def write_to_file(answerer: "Answerer", parts: list[list[Request]], path: str) -
     Raises:
         UserError: the file cannot be written.
     """
-    from utils.files import unwritable_is_a_user_error
-    from utils.logging import progress
-
     unfinished = Path(f"{path}.part")  # it stays after Ctrl-C
     with unwritable_is_a_user_error(unfinished):
         unfinished.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from experiments.three_ways import HeldOut, retrieval
+from finetune.conll import read_conll
+from finetune.metrics import entity_scores
+from finetune.xtreme import predicted_classes
+from model.checkpoint.read import open_checkpoint
+from reader.bitext import Sentences
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
 from training.records import read_records
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -85,16 +93,12 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
             translates line i of the other.
         untrained: take random weights of this seed instead.
     """
+    # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
     import paddle
 
     from evaluation.encode import encode
-    from experiments.three_ways import HeldOut, retrieval
     from model.checkpoint.load import load_from
-    from model.checkpoint.read import open_checkpoint
     from model.ernie_m import ErnieMModel
-    from reader.bitext import Sentences
-    from reader.corpus import Corpus
-    from reader.tokenization import Tokenizer
 
     checkpoint = open_checkpoint(folder)
     tokenizer = Tokenizer.from_folder(folder)
@@ -129,8 +133,6 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:
     """Language -> [parts, wholes] of its examples: 1 if the prediction is correct, otherwise 0; and 1."""
-    from finetune.xtreme import predicted_classes
-
     cells = {}
     for language, path in prediction_files(predictions).items():
         predicted, labels = predicted_classes(path, layout / "dev" / f"dev.{language}.tsv")
@@ -145,9 +147,6 @@ def ner(predictions: Path) -> dict[str, list]:
 
     The files of predictions have the gold labels, too.
     """
-    from finetune.conll import read_conll
-    from finetune.metrics import entity_scores
-
     cells = {}
     for language, path in prediction_files(predictions).items():
         scores = [entity_scores([sentence.gold], [sentence.predicted]) for sentence in read_conll(path)]

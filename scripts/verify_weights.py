@@ -11,6 +11,9 @@ import sys
 
 import numpy as np
 
+from model.checkpoint.read import open_checkpoint
+from model.config import FIRST_POSITION, ErnieMConfig
+from model.layout import Layout
 from utils.errors import UserError
 from utils.runtime import prepare
 
@@ -53,9 +56,9 @@ def load_base(path: str):
     Raises:
         UserError: there are no weights, or they are not of the base size.
     """
+    # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
     from model.checkpoint.load import load_from
-    from model.checkpoint.read import open_checkpoint
-    from model.ernie_m import ErnieMConfig, ErnieMModel
+    from model.ernie_m import ErnieMModel
 
     checkpoint = open_checkpoint(path)
     config = checkpoint.config or ErnieMConfig.from_dict(BASE)
@@ -81,9 +84,7 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     import paddle
 
     from model.batch import TokenBatch
-    from model.config import FIRST_POSITION
     from model.device import upload
-    from model.layout import Layout
 
     # A masked position is a placeholder, which nothing else sees. Placeholders come last, so the first
     # positions move to the end.
