@@ -1,4 +1,4 @@
-"""A path without a model is described, and the folders beside it that hold one are named."""
+"""A path without a model is described, and the models right below the nearest folder are named."""
 
 import json
 
@@ -12,17 +12,25 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError
 
-MODELS = "; models are in output/run/best, output/run/step_3"
+MODELS = "; models are in run/best, run/step_3"
+ANY_CHECKPOINT = "; name the folder of a checkpoint, such as best or step_N of a run"
 
 
-@pytest.fixture
-def outputs(tmp_path, monkeypatch):
-    """The folder `output` with two models, below the current folder."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """A folder with two models of a run, official weights, a corpus, an exported model and a text."""
+    folder = tmp_path_factory.mktemp("outputs")
     shape = ErnieMConfig.from_dict(official_config("tiny"))
-    for name in ("best", "step_3"):
-        save_model(tmp_path / "output/run" / name, ErnieMModel(shape), shape)
-    return tmp_path / "output"
+    # The last one is half written.
+    for name in ("best", "step_3", ".best.tmp-1"):
+        save_model(folder / "run" / name, ErnieMModel(shape), shape)
+    (folder / "run/log").mkdir()
+    make_official_weights(folder / "configs/base", official_config("tiny"), seed=0)
+    text = write_lines(folder / "en.txt", sentences(100))
+    build(folder / "corpus", train_pieces(folder / "piece.model"), mono={"en": text})
+    (folder / "exported").mkdir()
+    (folder / "exported/config.json").write_text(json.dumps({"export": {"task": "encoding"}}))
+    return folder
 
 
 def refusal_of(path):
@@ -32,73 +40,36 @@ def refusal_of(path):
     return str(error.value)
 
 
-@pytest.mark.parametrize("path", ["output/run/bset", "output/run/bset/params", "output/run/log/x"])
-def test_a_path_that_does_not_exist_names_the_models_beside_it(outputs, path):
-    (outputs / "run/log").mkdir()
-    assert refusal_of(path) == f"{path}: no such folder{MODELS}"
-
-
-@pytest.mark.parametrize("name", ["xlm-roberta-base", "FacebookAI/xlm-roberta-base"])
-def test_the_name_of_a_published_model(outputs, name):
-    line = refusal_of(name)
-    assert line.startswith(f"{name}: no such folder, and models are not downloaded by name: ")
-    assert "tokenizer.json" in line
-
-
-def test_a_path_below_a_model_names_that_model(outputs):
-    path = "output/run/best/params"
-    assert refusal_of(path) == f"{path}: no such folder; a model is in output/run/best"
-
-
-def test_the_folder_of_a_run_names_its_models(outputs):
-    line = refusal_of("output/run")
-    assert line.startswith("output/run: holds no model: neither model.safetensors, pytorch_model.bin, ")
-    assert line.endswith(MODELS)
-
-
-def test_a_corpus_is_called_one(outputs):
-    pieces = train_pieces(outputs / "piece.model")
-    text = write_lines(outputs / "en.txt", sentences(100))
-    build(outputs / "corpus", pieces, mono={"en": text})
-    assert refusal_of("output/corpus").startswith("output/corpus: a corpus for pre-training, no model; ")
-
-
-def test_an_export_is_called_one(outputs):
-    (outputs / "exported").mkdir()
-    (outputs / "exported/config.json").write_text(json.dumps({"export": {"task": "encoding"}}))
-    assert refusal_of("output/exported").startswith("output/exported: what export.py wrote, ")
-
-
-def test_a_file_that_holds_no_weights(outputs):
-    (outputs / "en.txt").write_text("text")
-    line = refusal_of("output/en.txt")
-    assert line.startswith("output/en.txt: no file of weights; these are model.safetensors, ")
+@pytest.mark.parametrize(
+    "path, beginning, end",
+    [
+        ("run/bset", "no such folder; ", MODELS),
+        ("run/bset/params", "no such folder; ", MODELS),
+        ("run", "holds no model: ", MODELS),
+        ("run/log", "holds no model: ", MODELS),  # they are beside it
+        ("run/best/params", "no such folder; ", "a model is in run/best"),
+        ("configs/bas", "no such folder; ", "models are in configs/base"),  # not also its folder params
+        ("rnu/2/best", "no such folder; ", ANY_CHECKPOINT),
+        ("corpus", "a corpus for pre-training, no model; ", ANY_CHECKPOINT),
+        ("exported", "what export.py wrote, ", ANY_CHECKPOINT),
+        ("en.txt", "no file of weights; these are model.safetensors, ", ANY_CHECKPOINT),
+        # It may also be a published model.
+        ("xlm-roberta-base", "no such folder, and models are not downloaded by name: ", ANY_CHECKPOINT),
+        ("FacebookAI/xlm-roberta-base", "no such folder, and models are not downloaded ", ANY_CHECKPOINT),
+    ],
+)
+def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, beginning, end):
+    monkeypatch.chdir(outputs)
+    line = refusal_of(path)
+    assert line.startswith(f"{path}: {beginning}") and line.endswith(end)
 
 
 def test_only_the_first_of_many_models_are_named(outputs, monkeypatch):
     monkeypatch.setattr(absent, "_MOST_LISTED", 1)
-    line = refusal_of("output/run/nothing")
-    assert line == "output/run/nothing: no such folder; models are in output/run/best and others"
+    assert refusal_of(outputs / "run/none").endswith(f"; models are in {outputs}/run/best and others")
 
 
-def test_without_a_model_near_the_path(tmp_path):
-    """The advice is to name a checkpoint, and below `configs` to fetch the released weights."""
-    (tmp_path / "a/configs").mkdir(parents=True)
-    assert refusal_of(tmp_path / "a/b") == (
-        f"{tmp_path}/a/b: no such folder; name the folder of a checkpoint, such as best or step_N of a run"
-    )
-    assert refusal_of(tmp_path / "a/configs/base") == (
-        f"{tmp_path}/a/configs/base: no such folder; sh scripts/data/get_weights.sh fetches the released "
-        "weights into configs/"
-    )
-
-
-def test_a_model_that_is_half_written_is_not_named(outputs):
-    (outputs / "run/best").rename(outputs / "run/.best.tmp-1")
-    line = refusal_of("output/run/best")
-    assert line == "output/run/best: no such folder; models are in output/run/step_3"
-
-
-def test_an_official_directory_is_named_once(tmp_path):
-    make_official_weights(tmp_path / "configs/base", official_config("tiny"), seed=0)
-    assert refusal_of(tmp_path / "configs/bas").endswith(f"; models are in {tmp_path}/configs/base")
+def test_without_released_weights(tmp_path):
+    """Below `configs`, the advice is to fetch them."""
+    (tmp_path / "configs").mkdir()
+    assert "; sh scripts/data/get_weights.sh fetches" in refusal_of(tmp_path / "configs/base")
