@@ -174,8 +174,10 @@ def keep_total_batch(
     sizes = batch_sizes(script)
     recipe_size = sizes[0]
     batch_size = sizes[-1]  # another one if the user has overridden that of the recipe
-    accumulation = integer_value(script, "--gradient_accumulation_steps")
-    if accumulation is None:
+    accumulations = values_of(script, "--gradient_accumulation_steps")
+    if accumulations and accumulations[-1].isdecimal():
+        accumulation = int(accumulations[-1])
+    else:  # there is none, or one that the script refuses
         accumulation = math.ceil(recipe_devices / processes)
         script = (*script, "--gradient_accumulation_steps", str(accumulation))
     total = batch_size * accumulation * processes
@@ -223,14 +225,6 @@ def batch_sizes(script: Sequence[str]) -> list[int]:
         is_size = text.isdecimal() and int(text) > 0
         sizes.append(int(text) if is_size else DEFAULT_BATCH)
     return sizes or [DEFAULT_BATCH]
-
-
-def integer_value(words: Sequence[str], name: str) -> int | None:
-    """The last value of a flag. None: there is none, or one that the script refuses."""
-    texts = values_of(words, name)
-    if not texts or not texts[-1].isdecimal():
-        return None
-    return int(texts[-1])
 
 
 def values_of(words: Sequence[str], name: str) -> list[str]:
@@ -342,8 +336,11 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     while True:
         codes = [process.poll() for process in processes]  # None: it runs
         if failed is None:
-            failed = first_failure(codes)
-            failed_at = time.monotonic()
+            # After Ctrl-C the processes end with 130, which is no failure.
+            failures = [number for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)]
+            if failures:
+                failed = failures[0]
+                failed_at = time.monotonic()
         elif time.monotonic() - failed_at > GRACE:
             for process in processes:
                 process.kill()
@@ -352,30 +349,15 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
         time.sleep(0.05)
     if failed is None:
         return max(codes)  # 0, or INTERRUPTED
-    code = as_exit_code(codes[failed])
+    code = codes[failed]
+    if code < 0:  # signal n ended it, which shells write as 128 + n
+        code = 128 + abs(code)
     if codes[0] != codes[failed]:  # otherwise the first process has printed on the console why
         log = logs / f"workerlog.{failed}"
-        print(f"error: process {failed} ended with {code}: {last_line(log)}; see {log}", file=sys.stderr)
+        # With its last line a process usually says why it failed.
+        lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
+        print(f"error: process {failed} ended with {code}: {lines[-1]}; see {log}", file=sys.stderr)
     return code
-
-
-def first_failure(codes: Sequence[int | None]) -> int | None:
-    """The number of a process that failed. After Ctrl-C the processes end with 130, which is no failure."""
-    for number, code in enumerate(codes):
-        if code not in (None, 0, INTERRUPTED):
-            return number
-    return None
-
-
-def as_exit_code(code: int) -> int:
-    """The exit code as shells write it: 128 + n for a process that signal n ended."""
-    return code if code >= 0 else 128 + abs(code)
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log, with which a process usually says why it failed."""
-    lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
-    return lines[-1]
 
 
 def main() -> None:

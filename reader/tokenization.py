@@ -157,11 +157,6 @@ def _in_source(span: Span, sources: list[int]) -> Span:
     return sources[start], sources[end - 1] + 1
 
 
-def _ends_in_digit_comma(piece: str) -> bool:
-    """Whether rule 5 applies to a piece."""
-    return len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
-
-
 def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
     """The lengths of two texts after they are cut to `budget` tokens together.
 
@@ -376,7 +371,8 @@ class Tokenizer:
         """Rule 5 for every piece of the model that it changes: number -> the pieces that replace it."""
         cuts = {}
         for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
-            if not is_ordinary or not _ends_in_digit_comma(piece):
+            ends_in_digit_comma = len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
+            if not (is_ordinary and ends_in_digit_comma):
                 continue
             # sentencepiece puts a "▁" before every text, so the piece is cut without its own.
             parts = self._model.EncodeAsPieces(piece[:-1].replace("▁", ""))

@@ -334,7 +334,8 @@ def help_text(cls: type, form: str, description: str) -> str:
     lines = [f"usage: {program.name} {form} ...", "", description.strip(), ""]
     for section, section_class in {"": cls, **sections_of(cls)}.items():
         if section:  # not the options of `cls` itself
-            lines += ["", f"{section}: {first_paragraph(section_class)}"]
+            first_paragraph = inspect.cleandoc(section_class.__doc__).partition("\n\n")[0]
+            lines += ["", f"{section}: {' '.join(first_paragraph.split())}"]
         meanings = explanations(section_class)
         for name, option in options_of(section_class).items():
             if "." in name:  # a key of a section, which has its own turn in this loop
@@ -351,12 +352,6 @@ def help_text(cls: type, form: str, description: str) -> str:
             lines.append(f"  {flag}  ({accepted}{default})")
             lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
-
-
-def first_paragraph(cls: type) -> str:
-    """The first paragraph of a docstring, in one line."""
-    paragraph = inspect.cleandoc(cls.__doc__).partition("\n\n")[0]
-    return " ".join(paragraph.split())
 
 
 def log_no_effect(options: Any) -> None:

@@ -282,12 +282,8 @@ def explanations(cls: type) -> dict[str, str]:
         (class_definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         statements = class_definition.body
         for statement, below in pairwise(statements):
-            if isinstance(statement, ast.AnnAssign) and _is_string(below):
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(statement, ast.AnnAssign) and is_text:
                 text = below.value.value
                 texts[statement.target.id] = " ".join(text.split())
     return texts
-
-
-def _is_string(statement: ast.stmt) -> bool:
-    """Whether a statement is a string alone, as a docstring is."""
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 from reader.task_files import write_places
 from reader.tsv import decode, official_names, read_all, refuse_two_columns, split_cells
-from scripts.data.sources import files_in
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.tables import in_columns
@@ -126,6 +125,23 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
             "docs/data_layout.md lists the names under Your own labels"
         )
     return sorted(files.values(), key=_order)
+
+
+def files_in(source: Path, output: Path) -> list[Path]:
+    """The files in a folder and its sub-folders, in alphabetical order; or the one file that is the source.
+
+    Args:
+        output: a folder whose files are left out: an earlier call wrote them.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    paths = [source]
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.is_file())
+    return [path for path in paths if output.resolve() not in path.resolve().parents]
 
 
 def listed(items: Sequence[str], separator: str) -> str:

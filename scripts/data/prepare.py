@@ -23,8 +23,7 @@ from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from reader.task_files import write_places
 from scripts.data.bucc import prepare_bucc
-from scripts.data.own import prepare_own
-from scripts.data.sources import files_in
+from scripts.data.own import files_in, prepare_own
 from scripts.data.treebank import PARTS_OF_SPEECH, read_sentences
 from utils.command_line import load_config
 from utils.errors import UserError
