@@ -33,7 +33,12 @@ def model_card(facts: Mapping[str, Any]) -> str:
     """
     config = facts.get("config") or {}
     title = facts.get("name") or "ERNIE-M checkpoint"
-    blocks = [_metadata(facts, config), f"# {title}", _first_sentence(facts, config)]
+    # What the model is, with its sizes as far as config and facts say them.
+    sizes = [f"{config[key]:,} {unit}" for key, unit in _UNITS.items() if key in config]
+    if facts.get("parameters") is not None:
+        sizes.append(f"{facts['parameters']:,} parameters")
+    first_sentence = f"An ERNIE-M model: {', '.join(sizes)}." if sizes else "An ERNIE-M model."
+    blocks = [_metadata(facts, config), f"# {title}", first_sentence]
     other_facts = []
     for key, value in facts.items():
         if key not in _NOT_LISTED and value is not None:
@@ -47,14 +52,6 @@ def model_card(facts: Mapping[str, Any]) -> str:
     if config:
         blocks += ["## Configuration", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```"]
     return "\n\n".join(blocks) + "\n"
-
-
-def _first_sentence(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What the model is, with its sizes as far as config and facts say them."""
-    sizes = [f"{config[key]:,} {unit}" for key, unit in _UNITS.items() if key in config]
-    if facts.get("parameters") is not None:
-        sizes.append(f"{facts['parameters']:,} parameters")
-    return f"An ERNIE-M model: {', '.join(sizes)}." if sizes else "An ERNIE-M model."
 
 
 def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -27,7 +27,6 @@ from utils.options import option
 # No size or hash of them is published: the shapes of all tensors are checked instead.
 WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
 VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
-VOCAB_FILES = ("vocab.txt", "piece.model")
 VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 PARTS = ("vocab", *HIDDEN_SIZE)
@@ -69,12 +68,21 @@ def get_vocabulary(configs: Path) -> list[str]:
 
     Returns:
         A line for each that could not be fetched.
+
+    Raises:
+        UserError: the files do not belong together, or do not have 250,002 ids.
     """
-    paths = [configs / name for name in VOCAB_FILES]
-    faults = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in paths})
-    if not faults:
-        check_vocabulary(*paths)
-    return faults
+    vocab = configs / "vocab.txt"
+    pieces = configs / "piece.model"
+    faults = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in (vocab, pieces)})
+    if faults:
+        return faults
+    size = Tokenizer(vocab, pieces).vocab_size
+    if size != VOCAB_SIZE:
+        fault = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
+        raise UserError(f"{vocab}: {fault}; move it and {pieces.name} away and run this again")
+    print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
+    return []
 
 
 def get_parameters(configs: Path, size: str) -> list[str]:
@@ -94,19 +102,6 @@ def get_parameters(configs: Path, size: str) -> list[str]:
     if not faults:
         place_parameters(archive, target, size)
     return faults
-
-
-def check_vocabulary(vocab: Path, pieces: Path) -> None:
-    """Check the vocabulary of the released weights.
-
-    Raises:
-        UserError: the files do not belong together, or do not have 250,002 ids.
-    """
-    size = Tokenizer(vocab, pieces).vocab_size
-    if size != VOCAB_SIZE:
-        fault = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
-        raise UserError(f"{vocab}: {fault}; move it and {pieces.name} away and run this again")
-    print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
 
 
 def place_parameters(archive: Path, target: Path, size: str) -> None:
