@@ -1,6 +1,6 @@
 """Compare ernie-m-base weights with the numbers that PaddleNLP's tests have for them.
 
-Usage: sh scripts/verify_weights.sh PATH      (an official params directory, or a checkpoint folder of ours)
+    sh scripts/verify_weights.sh configs/base
 
 Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such weights.
 """
@@ -8,13 +8,16 @@ Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such we
 from utils.environment import run
 
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 
 from model.checkpoint.read import open_checkpoint
 from model.config import FIRST_POSITION, ErnieMConfig
 from model.layout import Layout
+from utils.command_line import load_config
 from utils.errors import UserError
+from utils.options import option
 from utils.runtime import prepare
 
 BASE = {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -28,11 +31,18 @@ EXPECTED = [
 TOLERANCE = 1e-4
 
 
+@dataclass
+class VerifyFlags:
+    """What is compared."""
+
+    path: str = option(positional=True)
+    """An official params directory, or a checkpoint folder of ours."""
+
+
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise UserError("give the folder of the weights: sh scripts/verify_weights.sh configs/base")
+    flags = load_config(VerifyFlags, None, __doc__)
     prepare()
-    last_layer = hidden_states(load_base(sys.argv[1]), IDS, masked=1)
+    last_layer = hidden_states(load_base(flags.path), IDS, masked=1)
     if not agrees(last_layer[1:4, 1:4]):  # the part that `EXPECTED` has
         print("verify: FAILED, these weights do not give the published numbers")
         sys.exit(1)

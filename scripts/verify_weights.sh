@@ -6,7 +6,7 @@
 # Ends with 0 if all agree, 1 if not, 2 if there are no such weights.
 set -eu
 case "${1-}" in
-    "" | /*) ;;
+    "" | /* | -*) ;;
     *) path=$PWD/$1; shift; set -- "$path" "$@" ;;
 esac
 cd "$(dirname "$0")/.."

@@ -67,7 +67,7 @@ def test_exit_code(off, monkeypatch, capsys):
 
 def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
     for arguments, message in (
-        ([], "give the folder of the weights"),
+        ([], "PATH must be given"),
         ([str(tmp_path / "absent")], "absent: no such folder"),
     ):
         monkeypatch.setattr(sys, "argv", ["verify_weights", *arguments])
