@@ -1,12 +1,15 @@
 """The masked-LM loss on a CPU: one pass over the logits of a chunk, and gradients that are added in place."""
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
 from model import device
-from model.cpu import bfloat16, word_table
-from model.cpu.rows import as_array, as_tensor
+from model.cpu import bfloat16
+from model.cpu.rows import add, as_array, as_tensor, over_rows, row_sums
 from model.word_table import WordEmbeddings
+
+BLOCK_WORDS = 1 << 14  # rows of the word table whose gradients are added at a time
 
 
 class LossOnCpu:
@@ -26,7 +29,6 @@ class LossOnCpu:
     def __init__(self, x: Tensor, table: WordEmbeddings, bias: Tensor, loss_weights: Tensor):
         self._table = table
         self._bias = bias
-        self._products = bfloat16 if table.in_bfloat16 else word_table
         self._grad_weight = None  # array [V, H]
         self._grad_bias: Tensor | None = None  # [V]
         self.words = bias.shape[0]
@@ -38,9 +40,7 @@ class LossOnCpu:
         Args:
             labels: int64 [m].
         """
-        logits = self._products.table_logits(x, self._table.weight)  # [m, V]
-        losses, correct = word_table.cross_entropy_(logits, self._bias, as_array(labels), derive=False)
-        return as_tensor(losses), paddle.to_tensor(correct)
+        return cross_entropy_(self._products(x), self._bias, as_array(labels), derive=False)
 
     def derive(self, x: Tensor, labels: Tensor, loss_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `losses` returns, and the gradient of x, [m, H].
@@ -50,8 +50,8 @@ class LossOnCpu:
         Args:
             loss_weights: [m], the factor of each loss.
         """
-        logits = self._products.table_logits(x, self._table.weight)  # [m, V]
-        losses, correct = word_table.cross_entropy_(logits, self._bias, as_array(labels), derive=True)
+        logits = self._products(x)  # [m, V]
+        losses, correct = cross_entropy_(logits, self._bias, as_array(labels), derive=True)
         grad_logits = logits  # which the call before has replaced by them
         factors = loss_weights.unsqueeze(1)  # [m, 1]
         if not self._bias.stop_gradient:
@@ -62,10 +62,8 @@ class LossOnCpu:
             self._grad_weight = self._table.gradient.borrow()
         # `grad_logits` is without the factors of the losses: the product for the table gets them with x, and
         # the gradient of x gets them after its product.
-        grad_x = self._products.table_gradients(
-            grad_logits, x * factors, self._table.weight, self._grad_weight, accumulate=not is_first
-        )
-        return as_tensor(losses), paddle.to_tensor(correct), grad_x * factors
+        grad_x = self._product_gradients(grad_logits, x * factors, accumulate=not is_first)
+        return losses, correct, grad_x * factors
 
     def table_gradients(self, grad_total: Tensor) -> tuple[None, Tensor | None]:
         """The gradient of the bias [V], or None if it is frozen. That of the table is added in place.
@@ -76,3 +74,64 @@ class LossOnCpu:
         if self._grad_weight is not None:
             self._table.gradient.add_borrowed(self._grad_weight, factor=grad_total.item())
         return None, None if self._grad_bias is None else self._grad_bias * grad_total
+
+    def _products(self, x: Tensor) -> Tensor:
+        """The logits of x [m, H] before the bias is added: [m, V]."""
+        if self._table.in_bfloat16:
+            return bfloat16.table_products(x, self._table.weight)
+        return paddle.matmul(x, self._table.weight, transpose_y=True)
+
+    def _product_gradients(self, grad_logits: Tensor, x: Tensor, accumulate: bool) -> Tensor:
+        """The gradient of x [m, H] through its products; that of the table is kept, if it is needed.
+
+        Args:
+            grad_logits: [m, V].
+            accumulate: add the gradient of the table to that of the chunks before.
+        """
+        weight = self._table.weight
+        grad_weight = self._grad_weight
+        if self._table.in_bfloat16:
+            return bfloat16.table_gradients(grad_logits, x, weight, grad_weight, accumulate)
+        if grad_weight is not None and not accumulate:
+            paddle.matmul(grad_logits, x, transpose_x=True, out=as_tensor(grad_weight))
+        elif grad_weight is not None:  # accumulate
+            # In blocks, because a product takes memory of its own before it is added.
+            for start in range(0, len(grad_weight), BLOCK_WORDS):
+                words = slice(start, start + BLOCK_WORDS)
+                product = paddle.matmul(grad_logits[:, words], x, transpose_x=True)
+                add(grad_weight[words], as_array(product))
+        return paddle.matmul(grad_logits, weight)
+
+
+def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool) -> tuple[Tensor, Tensor]:
+    """The losses of logits [m, V] to which a bias [V] is still to be added. The logits are overwritten.
+
+    Args:
+        labels: int64 [m].
+        derive: leave in the place of the logits the gradient of each loss with respect to its logits.
+
+    Returns:
+        The losses [m], and whether no logit is above the label's, bool [m].
+    """
+    values = as_array(logits)
+    biases = as_array(bias)
+    losses = np.empty(len(values), values.dtype)
+    correct = np.empty(len(values), bool)
+
+    def work(rows: slice) -> None:
+        part = values[rows]
+        at_label = (np.arange(len(part)), labels[rows])  # indexes the logit of each row's label
+        part += biases
+        highest = part.max(1, keepdims=True)  # [rows, 1]
+        label_logit = part[at_label][:, None]  # [rows, 1]
+        correct[rows] = (label_logit >= highest)[:, 0]
+        part -= highest
+        np.exp(part, out=part)
+        exp_sum = row_sums(part)
+        losses[rows] = (np.log(exp_sum) + highest - label_logit)[:, 0]
+        if derive:  # softmax, less 1 at the label
+            part /= exp_sum
+            part[at_label] -= 1.0
+
+    over_rows(work, *values.shape)
+    return as_tensor(losses), paddle.to_tensor(correct)

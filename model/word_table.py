@@ -12,11 +12,12 @@ import weakref
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.autograd import PyLayer
 
 from model import device
-from model.cpu.rows import add, as_array, as_tensor
-from model.cpu.word_table import LookUpOnCpu, add_rows
+from model.cpu.rows import add, as_array, as_rows, as_tensor
 from model.word_rows import LookUpRows, RowGradient
 
 
@@ -52,7 +53,10 @@ class TableGradient:
         table = self.array()
         if self.touched is not None:
             self.touched[ids] = True
-        add_rows(table, ids, values)
+        # The values of equal ids are added up first, in their order.
+        order = np.argsort(ids, kind="stable")
+        rows, starts = np.unique(ids[order], return_index=True)
+        table[rows] += np.add.reduceat(values[order], starts, axis=0)
 
     def borrow(self) -> np.ndarray:
         """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add_borrowed`.
@@ -132,6 +136,21 @@ class TableGradient:
     def _is_lent(self) -> bool:
         """Whether a loss that still lives has borrowed the kept memory and not given it back."""
         return self._borrowed_ref is not None and self._borrowed_ref() is not None
+
+
+class LookUpOnCpu(PyLayer):
+    """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient is added to the table's own in place."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor, table_gradient: TableGradient) -> Tensor:
+        ctx.ids = ids.numpy()
+        ctx.table_gradient = table_gradient
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        # Returns no gradient: it is added in place.
+        ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
 
 
 class WordEmbeddings(nn.Embedding):

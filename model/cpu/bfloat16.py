@@ -94,8 +94,8 @@ def _linear(rounded_x: np.ndarray, rounded_weight: np.ndarray, bias: Tensor, x_s
     return y
 
 
-def table_logits(x: Tensor, table: Tensor) -> Tensor:
-    """x [m, H] times the word table [V, H], with bfloat16 products: [m, V] in float32."""
+def table_products(x: Tensor, table: Tensor) -> Tensor:
+    """x [m, H] times the word table [V, H]: [m, V] in float32."""
     result = paddle.empty([x.shape[0], table.shape[0]], x.dtype)
     logits = as_array(result)
     rounded_x = to_bfloat16(as_array(x))
@@ -107,7 +107,7 @@ def table_logits(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """The two gradients of `table_logits`, with bfloat16 products.
+    """The two gradients of `table_products`.
 
     Args:
         grad_logits: [m, V].

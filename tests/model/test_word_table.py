@@ -20,7 +20,7 @@ def float64(monkeypatch):
     paddle.seed(0)
     # A chunk has the logits of four of the nine positions, so that the last one has one.
     monkeypatch.setattr(masked_loss, "LOGITS_BYTES", 4 * WORDS * 8)
-    monkeypatch.setattr("model.cpu.word_table._BLOCK_WORDS", 5)  # the words of a block
+    monkeypatch.setattr("model.loss_on_cpu.BLOCK_WORDS", 5)  # the words of a block
     yield
     paddle.set_default_dtype("float32")
 
