@@ -146,6 +146,7 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     from model.batch import TokenBatch
     from model.device import upload
     from model.heads import SequenceClassifier
+    from model.word_rows import words_of_step
 
     if amp is None:
         amp = args.amp
@@ -160,7 +161,8 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
 
     def loss_of_arrays(input_ids, targets):
         """The loss of padded ids [B, T] and labels [B]."""
-        batch = upload(TokenBatch.from_padded(input_ids, config.pad_token_id))
+        words = words_of_step([input_ids])
+        batch = upload(TokenBatch.from_padded(input_ids, config.pad_token_id, words))
         return F.cross_entropy(model(batch), paddle.to_tensor(targets))
 
     if args.length:

@@ -12,6 +12,7 @@ from model import attention, device
 from model.attention import AttentionMask
 from model.config import FIRST_POSITION, NO_LANGUAGE
 from model.layout import Layout
+from model.word_rows import BatchWords, StepWords
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TokenBatch(device.Uploadable):
         token_of_cell: int64 [B, T], only of a batch that was an array with pads: the index of the token in
             each cell. A pad's cell has `tokens`, which is the index of no token.
         mask: who attends to whom.
+        words: the numbers of the words on a GPU, if the word table gets a gradient that consists of rows.
         tokens: the number of tokens that the caller gave.
         last_position: the greatest of `position_ids`.
     """
@@ -42,6 +44,7 @@ class TokenBatch(device.Uploadable):
     first_tokens: Tensor
     token_of_cell: Tensor | None
     mask: AttentionMask
+    words: BatchWords | None
     tokens: int
     last_position: int
 
@@ -53,12 +56,14 @@ class TokenBatch(device.Uploadable):
         position_ids: np.ndarray | None = None,
         language_ids: np.ndarray | None = None,
         token_of_cell: np.ndarray | None = None,
+        words: StepWords | None = None,
     ) -> Self:
         """A batch of sequences that are one after the other already. The attributes describe the arrays.
 
         Args:
             layout: where each sequence lies, and who attends to whom.
             position_ids: None: 2, 3, ... in each sequence.
+            words: from `words_of_step`, in fine-tuning.
         """
         if position_ids is None:
             position_ids = FIRST_POSITION + layout.places_in_sequence()
@@ -78,18 +83,23 @@ class TokenBatch(device.Uploadable):
             first_tokens=layout.starts,
             token_of_cell=token_of_cell,
             mask=mask_class.of(with_filler),
+            words=words and BatchWords(words, np.searchsorted(words.ids, input_ids)),
             tokens=layout.tokens,
             last_position=last_position,
         )
 
     @classmethod
-    def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
-        """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
+    def from_padded(cls, input_ids: np.ndarray, pad_token_id: int, words: StepWords | None = None) -> Self:
+        """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context.
+
+        Args:
+            words: from `words_of_step`, in fine-tuning.
+        """
         is_real = input_ids != pad_token_id  # [B, T]
         layout = Layout(is_real.sum(axis=1))
         tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
         token_of_cell = np.where(is_real, tokens_up_to - 1, layout.tokens)
-        return cls.from_packed(input_ids[is_real], layout, token_of_cell=token_of_cell)
+        return cls.from_packed(input_ids[is_real], layout, token_of_cell=token_of_cell, words=words)
 
     def without_filler(self, states: Tensor) -> Tensor:
         """The states of the tokens that the caller gave: [N, H] -> [tokens, H]."""

@@ -2,10 +2,16 @@
 
 A batch of fine-tuning touches a few thousand of 250,002 words. Paddle would fill 768 MB with zeros in each
 micro-batch, and add them up over the processes.
+
+The host numbers the different words of a step, `words_of_step`, before it sends the batches to the device. So
+the device never looks for them, and the host never reads how many they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -14,20 +20,47 @@ from paddle.autograd import PyLayer
 from model import device
 
 
-class RowGradient:
-    """The gradient of a word table [V, H], as rows of it.
+class StepWords(NamedTuple):
+    """The different words of all batches of a step on this process. They stay on the host."""
 
-    The look-ups of a step add their gradients one after the other: `weight.grad` is [n, H], and `rows` has
-    the word of each. `merge` adds up those of the same word.
+    ids: np.ndarray  # int64 [n], ascending
+
+
+@dataclass(frozen=True)
+class BatchWords(device.Uploadable):
+    """The words that a batch looks up.
 
     Attributes:
-        rows: int64 [n], the word of each row of `weight.grad`, if there is a gradient. After `merge` they
-            ascend. V, which is no word, marks a row of zeros.
+        of_step: those of the whole step.
+        places: int64 [N], the place of each token's word among those of the step.
+    """
+
+    of_step: StepWords
+    places: Tensor
+
+
+def words_of_step(ids: Sequence[np.ndarray]) -> StepWords | None:
+    """The words of the batches of a step, for `TokenBatch`; None if their gradients need no numbers.
+
+    Args:
+        ids: of each batch, int64 of any shape. Pads may be among them: their row gets a gradient of 0.
+    """
+    if not ids or not device.uses_gpu_kernels():
+        return None
+    return StepWords(np.unique(np.concatenate([array.ravel() for array in ids])))
+
+
+class RowGradient:
+    """The gradient of a word table [V, H], as rows of it: `weight.grad` is [n, H].
+
+    Attributes:
+        words: int64 [n] on the host, the word of each row of `weight.grad`, if there is a gradient. They
+            ascend.
     """
 
     def __init__(self, weight: Tensor):
         self.weight = weight
-        self.rows: Tensor | None = None
+        self.words: np.ndarray | None = None
         self._is_only_looked_up = True
 
     def turn_off(self) -> None:
@@ -41,73 +74,51 @@ class RowGradient:
         is_trained = not self.weight.stop_gradient
         return self._is_only_looked_up and is_trained and not is_half and device.uses_gpu_kernels()
 
-    def add(self, ids: Tensor, values: Tensor) -> None:
-        """Add the gradients `values` [n, H] of the words `ids`, int64 [n]."""
-        if self.weight.grad is not None:
-            ids = paddle.concat([self.rows, ids])
-            values = paddle.concat([self.weight.grad, values])
-        self._set(ids, values)
+    def add(self, words: BatchWords, values: Tensor) -> None:
+        """Add the gradients `values` [N, H] of the words of a batch.
 
-    def merge(self, sum_over_processes: Callable[[Tensor], None] | None = None) -> None:
-        """Add up the gradients of the same word, on all processes.
+        Raises:
+            ValueError: another batch of the step was made with other words.
+        """
+        if self.weight.grad is None:
+            self.words = words.of_step.ids
+            # `grad_` and not `grad`, which would copy it.
+            self.weight.grad_ = paddle.zeros([len(self.words), values.shape[1]], self.weight.dtype)
+        elif self.words is not words.of_step.ids:
+            raise ValueError("the batches of a step must be made with the same `words_of_step`")
+        paddle.index_add_(self.weight.grad, words.places, 0, values)
+
+    def merge(self, gather: Callable[[object], list], sum_over_processes: Callable[[Tensor], None]) -> None:
+        """Add up the gradients of all processes. All of them must call this, also those without a gradient.
 
         Args:
-            sum_over_processes: replaces a tensor with its sum over the processes. All of them must call
-                `merge`, also those without rows. None: there is one process, and the host reads nothing.
-                `cumsum` makes it wait twice (`ThrustCumsumKernel` in paddle/phi/kernels/gpu/cum_kernel.cu).
+            gather: returns the words of each process.
+            sum_over_processes: replaces a tensor with its sum over the processes.
         """
-        vocab_size, hidden_size = self.weight.shape
-        ids = None if self.weight.grad is None else self.rows  # [n]; None: this process looked nothing up
-        is_touched = paddle.zeros([vocab_size], "int64")  # 1 for a word that was looked up
-        if ids is not None:
-            paddle.scatter_(is_touched, ids, paddle.ones_like(ids), overwrite=True)
-        if sum_over_processes is not None:
-            sum_over_processes(is_touched)
-            is_touched = is_touched.clip(max=1)  # was the number of processes that looked it up
-        touched_up_to = paddle.cumsum(is_touched)  # [V], the number of touched words up to each
-        if sum_over_processes is not None:
-            count = touched_up_to[-1].item()
-        else:
-            # The host does not know the number of different words: there are at most as many as look-ups.
-            count = 0 if ids is None else len(ids)
-        if count == 0:
+        own_words = None if self.weight.grad is None else self.words
+        words_of_processes = [words for words in gather(own_words) if words is not None]
+        if not words_of_processes:
             return
-        merged = paddle.zeros([count, hidden_size], self.weight.dtype)
-        if ids is not None:
-            rows_in_merged = paddle.gather(touched_up_to, ids) - 1  # [n], where each word's row is added
-            paddle.index_add_(merged, rows_in_merged, 0, self.weight.grad)
-        if sum_over_processes is not None:
-            sum_over_processes(merged)
-        self._set(nonzero(touched_up_to, count), merged)
-
-    def _set(self, words: Tensor, gradient: Tensor) -> None:
-        """Make the gradient consist of the rows `gradient` [n, H] of these words, int64 [n]."""
-        self.rows = words
-        self.weight.grad_ = gradient  # `grad_` and not `grad`, which would copy it
-
-
-def nonzero(ones_up_to: Tensor, count: int) -> Tensor:
-    """The indices of the first `count` ones in an array of zeros and ones: int64 [count].
-
-    The k-th one is where the sum reaches k. If there are fewer ones, the rest is V. Paddle's `nonzero` waits
-    for the device to know the count.
-
-    Args:
-        ones_up_to: int64 [V], the cumulative sum of the array.
-    """
-    return paddle.searchsorted(ones_up_to, paddle.arange(1, count + 1))
+        words = np.unique(np.concatenate(words_of_processes))  # [n] of all processes
+        merged = paddle.zeros([len(words), self.weight.shape[1]], self.weight.dtype)
+        if own_words is not None:
+            places = paddle.to_tensor(np.searchsorted(words, own_words))
+            paddle.scatter_(merged, places, self.weight.grad, overwrite=True)
+        sum_over_processes(merged)
+        self.words = words
+        self.weight.grad_ = merged
 
 
 class LookUpRows(PyLayer):
     """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient goes to a `RowGradient`."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, ids: Tensor, row_gradient: RowGradient) -> Tensor:
-        ctx.ids = ids
+    def forward(ctx, weight: Tensor, ids: Tensor, words: BatchWords, row_gradient: RowGradient) -> Tensor:
+        ctx.words = words
         ctx.row_gradient = row_gradient
         return F.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
         # Returns no gradient: `RowGradient` keeps it.
-        ctx.row_gradient.add(ctx.ids, gradient)
+        ctx.row_gradient.add(ctx.words, gradient)

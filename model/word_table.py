@@ -18,7 +18,7 @@ from paddle.autograd import PyLayer
 
 from model import device
 from model.cpu.rows import add, as_array, as_rows, as_tensor
-from model.word_rows import LookUpRows, RowGradient
+from model.word_rows import BatchWords, LookUpRows, RowGradient
 
 
 class TableGradient:
@@ -179,12 +179,21 @@ class WordEmbeddings(nn.Embedding):
         if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself
             self.gradient.forget_rows()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """[N] int64 -> [N, H]."""
+    def forward(self, ids: Tensor, words: BatchWords | None = None) -> Tensor:
+        """[N] int64 -> [N, H].
+
+        Args:
+            words: those of the batch, for a gradient that consists of rows.
+
+        Raises:
+            ValueError: they are needed, and the batch was made without them.
+        """
         if self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
         if device.on_cpu(self.weight):
             return LookUpOnCpu.apply(self.weight, ids, self.gradient)
         if self.row_gradient.is_in_use():
-            return LookUpRows.apply(self.weight, ids, self.row_gradient)
+            if words is None:
+                raise ValueError("the batch was made without the words of its step: give it `words_of_step`")
+            return LookUpRows.apply(self.weight, ids, words, self.row_gradient)
         return super().forward(ids)

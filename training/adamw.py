@@ -54,7 +54,6 @@ class AdamW(paddle.optimizer.AdamW):
         # Of each word table, by the name of its parameter.
         self._rows_with_moments: dict[str, RowsWithMoments] = {}
         self._rows_with_moments_on_gpu: dict[str, RowsWithMomentsOnGpu] = {}
-        self._counts_with_moments: dict[str, int] = {}
         self._rates: dict[float, Tensor] = {}  # of this step, by ratio
         # Those that are updated at the end of this step, in groups: name -> (parameter, gradient).
         self._delayed: dict[str, tuple[Tensor, Tensor]] = {}
@@ -67,32 +66,15 @@ class AdamW(paddle.optimizer.AdamW):
         """Call it after you have changed the moments."""
         self._rows_with_moments.clear()
         self._rows_with_moments_on_gpu.clear()
+        for name, moment1 in self._accumulators[self._moment1_acc_str].items():
+            if name in self.row_gradients and self.row_gradients[name].is_in_use():
+                moment2 = self._accumulators[self._moment2_acc_str][name]
+                self._rows_with_moments_on_gpu[name] = RowsWithMomentsOnGpu(len(moment1), moment1, moment2)
         # The next step makes the groups again.
         self._groups = []
         self._in_groups = []
         powers = self._accumulators[self._beta1_pow_acc_str]
         self._beta1_powers = {name: power.item() for name, power in powers.items()}
-
-    def add_rows_with_moments(self, parameter: Tensor) -> Tensor:
-        """On a GPU: add the rows of a word table's gradient, which get moments, to those that have moments.
-
-        Returns:
-            The number of rows that now have moments, int64 []. Read it, and give it to
-            `set_count_with_moments` before the update.
-        """
-        name = parameter.name
-        if name not in self._rows_with_moments_on_gpu:
-            moments = []
-            for kind in (self._moment1_acc_str, self._moment2_acc_str):
-                moment_of = self._accumulators[kind]  # name of a parameter -> its moment
-                if name in moment_of:  # not before the first update
-                    moments.append(moment_of[name])
-            self._rows_with_moments_on_gpu[name] = RowsWithMomentsOnGpu(parameter.shape[0], *moments)
-        return self._rows_with_moments_on_gpu[name].add(self.row_gradients[name].rows)
-
-    def set_count_with_moments(self, parameter: Tensor, count: int) -> None:
-        """Set the number of a word table's rows that have moments, as read from `add_rows_with_moments`."""
-        self._counts_with_moments[parameter.name] = count
 
     def _create_optimization_pass(self, parameters_and_grads, param_group_idx=0):
         # Paddle calls this in each step, and the three methods below within it.
@@ -114,7 +96,7 @@ class AdamW(paddle.optimizer.AdamW):
         row_gradient = self.row_gradients.get(parameter.name)
         if row_gradient is not None and row_gradient.is_in_use():
             with self._decay_of(parameter):
-                self._update_rows_on_gpu(parameter, gradient, row_gradient.rows)
+                self._update_rows_on_gpu(parameter, gradient, row_gradient.words)
             return None
         # The kernel for many parameters needs gradients with the dtype of their parameters. In O2 weights are
         # in half precision, and gradients in float32.
@@ -197,8 +179,8 @@ class AdamW(paddle.optimizer.AdamW):
         adam = self._adam_without_decay(parameter, rate)
         self._rows_with_moments[parameter.name].update(gradient, touched, adam, decay_factor)
 
-    def _update_rows_on_gpu(self, parameter: Tensor, gradient: Tensor, rows: Tensor) -> None:
-        """Update a word table [V, H] with gradients [n, H] of its `rows`, int64 [n].
+    def _update_rows_on_gpu(self, parameter: Tensor, gradient: Tensor, words: np.ndarray) -> None:
+        """Update a word table [V, H] with the gradients [n, H] of some `words`, int64 [n].
 
         Call it within `_decay_of(parameter)`.
         """
@@ -210,10 +192,11 @@ class AdamW(paddle.optimizer.AdamW):
             ratio = parameter.optimize_attr["learning_rate"]
             coefficient = float(np.float32(self._weight_decay))  # as Paddle's kernels hold it
             parameter.scale_(1.0 - self.get_lr() * ratio * coefficient)
-        tables = (parameter, moment1, moment2)
-        count = self._counts_with_moments[parameter.name]
+        if parameter.name not in self._rows_with_moments_on_gpu:  # the first update: all moments are 0
+            self._rows_with_moments_on_gpu[parameter.name] = RowsWithMomentsOnGpu(len(parameter))
         adam = self._adam_without_decay(parameter, rate)
-        self._rows_with_moments_on_gpu[parameter.name].update(tables, gradient, rows, count, adam)
+        tables = (parameter, moment1, moment2)
+        self._rows_with_moments_on_gpu[parameter.name].update(tables, gradient, words, adam)
 
     def _adam_without_decay(self, parameter: Tensor, rate: Tensor) -> Callable[..., None]:
         """Return a function that updates some rows of a table in place.

@@ -158,11 +158,10 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
-        counts_with_moments = [_count_with_moments(name) for name in self._row_tables()]
         counts_of_gradients = [_gradients_of(name) for name in self.parameters]
         totals = Totals(
             [LOSS, *self.sums],
-            on_device=[SQUARED_NORM, *counts_with_moments],
+            on_device=[SQUARED_NORM],
             on_host=[STOP, *counts_of_gradients],
         )
 
@@ -185,8 +184,6 @@ class Engine:
 
         if before_update is not None:
             before_update()
-        for name, table in self._row_tables().items():
-            self.optimizer.set_count_with_moments(table, int(values[_count_with_moments(name)]))
 
         # A parameter without a gradient on any process got zeros. AdamW would decay it.
         for name, parameter in self.parameters.items():
@@ -238,22 +235,11 @@ class Engine:
             totals.add(_gradients_of(name), float(parameter.grad is not None))
         if distributed.world_size() > 1:
             self._exchange_gradients()
-        else:
-            for table in self._row_tables().values():
-                # A word that was looked up several times has several rows; afterwards it has one.
-                self.optimizer.row_gradients[table.name].merge()
         self.scaler.unscale_(self._sharded or self.optimizer)
         squared_norm = self._squared_norm()
-        # In stage 0 every process has the whole norm and all moments, so one of them adds its values.
-        adds_values = self.is_sharded or distributed.is_main()
-        if adds_values:
+        # In stage 0 every process has the whole norm, so one of them adds it.
+        if self.is_sharded or distributed.is_main():
             totals.add(SQUARED_NORM, squared_norm)
-        for name, table in self._row_tables().items():
-            if table.grad is None or not self._is_own(table):
-                continue
-            count = self.optimizer.add_rows_with_moments(table)
-            if adds_values:
-                totals.add(_count_with_moments(name), count)
 
     def _exchange_gradients(self) -> None:
         """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
@@ -290,7 +276,7 @@ class Engine:
 
     def _exchange_rows(self, table: Tensor) -> None:
         """Sum the rows of a word table's gradient over the processes."""
-        self.optimizer.row_gradients[table.name].merge(distributed.sum_)
+        self.optimizer.row_gradients[table.name].merge(distributed.gather, distributed.sum_)
         if self.is_sharded and table.grad is not None:
             # As fleet averages the other gradients: the loss was multiplied by this number for it.
             table.grad.scale_(1 / distributed.world_size())
@@ -407,11 +393,6 @@ class Engine:
         load_optimizer_state(self.optimizer, self.parameters, state["optimizer"], self._is_own)
         self.optimizer.moments_replaced()
         self.optimizer.lr_scheduler.step(self.steps)
-
-
-def _count_with_moments(table: str) -> str:
-    """The name in the totals of the number of a word table's rows that have moments, on a GPU."""
-    return f"rows with moments of {table}"
 
 
 def _gradients_of(parameter: str) -> str:

@@ -1,73 +1,58 @@
 """AdamW on the rows of a word table that have moments, on a GPU.
 
-The table's gradient is a `model.word_rows.RowGradient`. Which rows have moments is known only to the device.
-The host must know how many they are, to make tensors of this size: it reads the number together with the norm
-of the gradient.
+The table's gradient is a `model.word_rows.RowGradient`. The host knows the words of each step, and therefore
+which rows have moments.
 """
 
 from collections.abc import Callable
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
-from model.word_rows import nonzero
+from model import device
 
 
 class RowsWithMomentsOnGpu:
-    """The rows of one word table [V, H] whose two moments may differ from 0.
+    """The rows of one word table [V, H] whose two moments may differ from 0, in the order of their updates.
 
     Args:
         words: V.
-        moments: both, [V, H] each; none: they are all 0.
+        moments: both, [V, H] each, in which the rows are looked for; none: they are all 0.
     """
 
     def __init__(self, words: int, *moments: Tensor):
-        # [V + 1], 1 for a row with moments, else 0. V is no word: in a `RowGradient` it marks a row of zeros.
-        self._has_moments = paddle.zeros([words + 1], "int64")
-        self._words = words
+        has_moments = np.zeros(words, bool)
         for moment in moments:
-            self._has_moments[:words] += (moment != 0).any(1).astype("int64")
-        self._has_moments = self._has_moments.clip(max=1)  # a row may have both
-        self._running_count: Tensor | None = None  # [V], how many rows up to each have moments
-
-    def add(self, rows: Tensor) -> Tensor:
-        """Add rows that get moments in the next update.
-
-        Args:
-            rows: int64 [n]. V may be among them, and is no row.
-
-        Returns:
-            The number of all rows that now have moments, int64 [].
-        """
-        paddle.scatter_(self._has_moments, rows, paddle.ones_like(rows), overwrite=True)
-        self._running_count = paddle.cumsum(self._has_moments[: self._words])
-        return self._running_count[-1]
+            has_moments |= (moment != 0).any(1).numpy()
+        rows = np.flatnonzero(has_moments)
+        self.place_of_word = np.full(words, -1)  # [V], the place of a word's row among them; -1: it has none
+        self.place_of_word[rows] = np.arange(len(rows))
+        (self._rows,) = device.upload([rows])  # [R]
 
     def update(
         self,
         tables: tuple[Tensor, Tensor, Tensor],
         gradient: Tensor,
-        rows: Tensor,
-        count: int,
+        words: np.ndarray,
         adam: Callable[..., None],
     ) -> None:
-        """Update the rows that have moments.
+        """Add the rows of some words to those that have moments, and update them all.
 
         Args:
             tables: weight and both moments, [V, H] each.
-            gradient: [n, H], a gradient for each of `rows`.
-            rows: int64 [n], those of the last call of `add`.
-            count: R, the number of rows that `add` returned.
+            gradient: [n, H], a gradient for each of `words`.
+            words: int64 [n], different ones.
             adam: takes weight, both moments and gradient of some rows, [R, H] each, and updates them in
                 place.
         """
-        updated = nonzero(self._running_count, count)  # [R], the rows that have moments, ascending
-        # The place of each gradient among them. A row V, of no word, is larger than all and gets R.
-        places = paddle.searchsorted(updated, rows)  # [n], 0 .. R
-        # The sum of the gradients of each updated row. The last row collects the gradients of row V.
-        sums = paddle.zeros([count + 1, gradient.shape[1]], gradient.dtype)  # [R + 1, H]
-        paddle.index_add_(sums, places, 0, gradient)
-        parts = [paddle.gather(table, updated) for table in tables]  # [R, H] each
-        adam(*parts, sums[:count])
+        added = words[self.place_of_word[words] < 0]
+        self.place_of_word[added] = len(self._rows) + np.arange(len(added))
+        places, added_rows = device.upload([self.place_of_word[words], added])
+        self._rows = paddle.concat([self._rows, added_rows])  # [R]
+        gradients = paddle.zeros([len(self._rows), gradient.shape[1]], gradient.dtype)  # [R, H]
+        paddle.scatter_(gradients, places, gradient, overwrite=True)
+        parts = [paddle.gather(table, self._rows) for table in tables]  # [R, H] each
+        adam(*parts, gradients)
         for table, part in zip(tables, parts, strict=True):
-            paddle.scatter_(table, updated, part, overwrite=True)
+            paddle.scatter_(table, self._rows, part, overwrite=True)

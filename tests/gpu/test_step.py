@@ -17,10 +17,11 @@ from training.engine import Engine
 from training.precision import Precision
 
 # The copies to the card that a step makes beside those of FlashMask, whose backward pass copies its seed in
-# each layer (flash_attn_bwd in csrc/capi/flash_attn.cu of PaddlePaddle/flash-attention): the batch; in fp16
-# whether the update is skipped; two arrays each time that gradients are divided, by the loss scale or to clip
-# them (CheckFiniteAndUnscaleKernel in paddle/phi/kernels/gpu/amp_kernel.cu). The host waits for none of them.
-# In all, base makes 13 to 15 on an A100 in bf16, 4 to 6 on a V100 in fp16.
+# each layer (flash_attn_bwd in csrc/capi/flash_attn.cu of PaddlePaddle/flash-attention): the batch; which
+# rows of the word table are updated; in fp16 whether the update is skipped; two arrays each time that
+# gradients are divided, by the loss scale or to clip them (CheckFiniteAndUnscaleKernel in
+# paddle/phi/kernels/gpu/amp_kernel.cu). The host waits for none of them. In all, base makes 14 to 16 on an
+# A100 in bf16, 5 to 7 on a V100 in fp16.
 OTHER_UPLOADS = 6
 # amp -> the copies from the card that a step needs. The host waits for each.
 MOST_READS = {"bf16": 1, "fp16": 2}  # the totals; in fp16 also whether the scaler found an overflow

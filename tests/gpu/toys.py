@@ -13,6 +13,7 @@ from model.batch import TokenBatch
 from model.config import ErnieMConfig
 from model.device import upload
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.word_rows import words_of_step
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES
@@ -174,7 +175,7 @@ def send_sentences(engine: Engine, rows: int, longest: int, words: int) -> Token
     """Sentences of `padded_ids` on the device; each step of the engine has others."""
     with engine.autocast():  # in half precision a batch holds other arrays, for FlashMask
         ids = padded_ids(rows, longest, words, seed=engine.steps)
-        return upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id))
+        return upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id, words_of_step([ids])))
 
 
 def losses_and_norms(steps: Sequence[Step]) -> list[float]:

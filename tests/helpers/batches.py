@@ -7,21 +7,24 @@ from model.attention import AttentionMask, PaddedMask
 from model.batch import TokenBatch
 from model.device import upload
 from model.layout import Layout
+from model.word_rows import words_of_step
 
 PAD = 1
 
 
 def padded_batch(ids) -> TokenBatch:
-    """The batch of an array of ids with pads, [B, T], on the device."""
-    return upload(TokenBatch.from_padded(np.asarray(ids), PAD))
+    """The only batch of a step, from an array of ids with pads, [B, T], on the device."""
+    ids = np.asarray(ids)
+    return upload(TokenBatch.from_padded(ids, PAD, words_of_step([ids])))
 
 
 def packed_batch(ids, layout: Layout, **arrays: np.ndarray) -> TokenBatch:
-    """The batch of sequences whose ids are one after the other already, [N], on the device.
+    """The only batch of a step, from sequences whose ids are one after the other already, [N], on the device.
 
     `arrays`: further arguments of `TokenBatch.from_packed`, such as `position_ids`.
     """
-    return upload(TokenBatch.from_packed(np.asarray(ids), layout, **arrays))
+    ids = np.asarray(ids)
+    return upload(TokenBatch.from_packed(ids, layout, words=words_of_step([ids]), **arrays))
 
 
 def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> None:

@@ -10,16 +10,20 @@ import paddle.nn.functional as F
 import pytest
 
 from model import device, half_weights
+from model.batch import TokenBatch
 from model.config import ErnieMConfig
+from model.device import upload
 from model.heads import SequenceClassifier
 from model.layers import LayerNorm, Linear
-from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
+from model.word_rows import StepWords
+from tests.helpers.batches import PAD, compute_as_on_a_gpu
 from tests.helpers.operations import recorded_operations
 from training.engine import Engine
 from training.optimizer import build_optimizer
 
 CONFIG = ErnieMConfig(vocab_size=60, hidden_size=8, num_hidden_layers=3, num_attention_heads=2)
 MICRO_BATCHES = 3
+WORDS = StepWords(np.arange(CONFIG.vocab_size))  # of all batches
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,8 @@ def make_model() -> SequenceClassifier:
 
 
 def batch_of(number: int):
-    return padded_batch(np.random.default_rng(number).integers(4, 60, [4, 9]))
+    ids = np.random.default_rng(number).integers(4, 60, [4, 9])
+    return upload(TokenBatch.from_padded(ids, PAD, WORDS))
 
 
 def classify(model, batch):

@@ -4,10 +4,12 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from model.batch import TokenBatch
 from model.config import ErnieMConfig
+from model.device import upload
 from model.heads import SequenceClassifier
 from model.layout import Layout
-from tests.helpers.batches import packed_batch
+from model.word_rows import words_of_step
 from training import distributed
 from training.engine import Engine
 from training.optimizer import build_optimizer
@@ -46,18 +48,23 @@ class RowToy:
         for number in range(first, last):
             rng = np.random.default_rng(number)
             count = 1 if number == 2 else SEQUENCES
-            micro_batches = []
+            examples = []
             for _ in range(count):
                 ids = rng.integers(4, 8 + 10 * number, 5)  # the later the step, the more different words
-                micro_batches.append((ids, rng.integers(0, 3, 1), count))
-            of_this_process = micro_batches[distributed.rank() :: distributed.world_size()]
-            norms.append(self.engine.step(of_this_process, self.loss).grad_norm)
+                examples.append((ids, rng.integers(0, 3, 1)))
+            of_this_process = examples[distributed.rank() :: distributed.world_size()]
+            words = words_of_step([ids for ids, _ in of_this_process])
+            micro_batches = []
+            for ids, labels in of_this_process:
+                batch = TokenBatch.from_packed(ids, Layout([3, 2]), words=words)
+                micro_batches.append((upload(batch), labels, count))
+            norms.append(self.engine.step(micro_batches, self.loss).grad_norm)
         return norms
 
     def loss(self, micro_batch):
         """Of the first of two sequences. The words of the second are looked up, and get gradients of 0."""
-        ids, labels, count = micro_batch
-        logits = self.model(packed_batch(ids, Layout([3, 2])))  # [2, 3]
+        batch, labels, count = micro_batch
+        logits = self.model(batch)  # [2, 3]
         return F.cross_entropy(logits[:1], paddle.to_tensor(labels)) / count, {}
 
     def weights(self) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from model import device
-from model.word_rows import RowGradient
+from model.word_rows import BatchWords, RowGradient, words_of_step
 from model.word_table import WordEmbeddings
 from tests.helpers.operations import recorded_operations
 from tests.launching import launch
@@ -46,8 +46,8 @@ def test_one_process(monkeypatch, dense):
     use_gpu_kernels(monkeypatch)
     toy = RowToy()
     assert_close(toy.train(0, STEPS), toy.weights(), dense)
-    (rows_with_moments,) = toy.engine.optimizer._counts_with_moments.values()
-    assert 20 < rows_with_moments < WORDS, "some rows should have moments, and some should not"
+    (rows,) = toy.engine.optimizer._rows_with_moments_on_gpu.values()
+    assert 20 < (rows.place_of_word >= 0).sum() < WORDS, "some rows should have moments, and some should not"
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -93,29 +93,69 @@ def test_the_gradient_between_backward_and_update(monkeypatch):
     """Each look-up of a word adds a gradient of (1, 10): word 3 is looked up three times, 1 and 5 once."""
     use_gpu_kernels(monkeypatch)
     table = WordEmbeddings(7, 2)
-    for ids in ([3, 5, 3], [1, 3]):
-        (table(paddle.to_tensor(ids)) * paddle.to_tensor([[1.0, 10.0]])).sum().backward()
-    assert table.row_gradient.rows.tolist() == [3, 5, 3, 1, 3]
-    table.row_gradient.merge()
-    # There are as many rows as look-ups. Those that are left over have the row 7, which is no word.
-    assert table.row_gradient.rows.tolist() == [1, 3, 5, 7, 7]
-    assert table.weight.grad.tolist() == [[1, 10], [3, 30], [1, 10], [0, 0], [0, 0]]
+    for vectors in look_up(table, [3, 5, 3], [1, 3]):
+        (vectors * paddle.to_tensor([[1.0, 10.0]])).sum().backward()
+    assert table.row_gradient.words.tolist() == [1, 3, 5]
+    assert table.weight.grad.tolist() == [[1, 10], [3, 30], [1, 10]]
     table.weight.grad = None  # as after a step
-    table.row_gradient.merge()
-    assert table.weight.grad is None
-    table(paddle.to_tensor([6])).sum().backward()
-    assert table.row_gradient.rows.tolist() == [6]
+    for vectors in look_up(table, [6]):
+        vectors.sum().backward()
+    assert table.row_gradient.words.tolist() == [6]
     assert table.weight.grad.tolist() == [[1, 1]]
 
 
-def test_words_of_several_processes_are_exchanged_once(monkeypatch):
-    """Another process has looked up the same words, and has the same gradient."""
+def look_up(table: WordEmbeddings, *ids: list[int]) -> list[paddle.Tensor]:
+    """The rows of the words of each batch of a step."""
+    arrays = [np.array(of_batch) for of_batch in ids]
+    words = words_of_step(arrays)
+    vectors = []
+    for array in arrays:
+        batch = BatchWords(words, np.searchsorted(words.ids, array))
+        vectors.append(table(paddle.to_tensor(array), device.upload(batch)))
+    return vectors
+
+
+def test_batches_that_were_not_made_for_one_step(monkeypatch):
     use_gpu_kernels(monkeypatch)
     table = WordEmbeddings(7, 2)
-    table(paddle.to_tensor([3, 5, 3])).sum().backward()
-    table.row_gradient.merge(sum_over_processes=lambda tensor: tensor.set_value(2 * tensor))
-    assert table.row_gradient.rows.tolist() == [3, 5]
-    assert table.weight.grad.tolist() == [[4, 4], [2, 2]]
+    with pytest.raises(ValueError, match="words_of_step"):
+        table(paddle.to_tensor([3]))
+    (first,) = look_up(table, [3])
+    (second,) = look_up(table, [3])
+    first.sum().backward()
+    with pytest.raises(OSError, match="words_of_step"):  # Paddle raises this for the error in its pass
+        second.sum().backward()
+
+
+def test_words_of_several_processes_are_exchanged_once(monkeypatch):
+    """Another process has looked up 5 and 6, and each has the half of the gradient that is left."""
+    use_gpu_kernels(monkeypatch)
+    table = WordEmbeddings(7, 2)
+    (vectors,) = look_up(table, [3, 5, 3])
+    vectors.sum().backward()
+    exchanged = []
+
+    def gather(words: np.ndarray) -> list[np.ndarray | None]:
+        exchanged.append(words.tolist())
+        return [words, None, np.array([5, 6])]  # the second process has looked nothing up
+
+    table.row_gradient.merge(gather, sum_over_processes=lambda rows: rows.set_value(2 * rows + 1))
+    assert exchanged == [[3, 5]]
+    assert table.row_gradient.words.tolist() == [3, 5, 6]
+    assert table.weight.grad.tolist() == [[5, 5], [3, 3], [1, 1]]
+
+
+def test_a_process_without_words(monkeypatch):
+    """It takes part, and gets what the others have; if these have none either, there is no gradient."""
+    use_gpu_kernels(monkeypatch)
+    table = WordEmbeddings(7, 2)
+    table.row_gradient.merge(lambda words: [words, None], sum_over_processes=None)
+    assert table.weight.grad is None
+    table.row_gradient.merge(
+        lambda words: [words, np.array([2])], sum_over_processes=lambda rows: rows.set_value(rows + 1)
+    )
+    assert table.row_gradient.words.tolist() == [2]
+    assert table.weight.grad.tolist() == [[1, 1]]
 
 
 def test_a_table_with_a_head_has_a_dense_gradient(monkeypatch):
@@ -125,7 +165,7 @@ def test_a_table_with_a_head_has_a_dense_gradient(monkeypatch):
     table.row_gradient.turn_off()
     table(paddle.to_tensor([3])).sum().backward()
     assert table.weight.grad.shape == [7, 2]
-    assert table.row_gradient.rows is None
+    assert table.row_gradient.words is None
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
@@ -136,14 +176,14 @@ def test_weights_in_half_precision_have_a_dense_gradient(monkeypatch, half):
     assert not RowGradient(weight).is_in_use()
 
 
-def test_rows_with_a_gradient_get_moments():
-    """Of 5 words, rows 1, 2 and 4 have moments that are not 0. Row 0 gets some; 5 is no word."""
+def test_rows_with_moments_are_found_in_them():
+    """Of 5 words, rows 1, 2 and 4 have moments that are not 0."""
     moment1 = paddle.zeros([5, 2])
     moment1[2] = 2.0
     moment2 = paddle.zeros([5, 2])
     moment2[1] = -3.0
-    moment2[2] = 1.0  # a row with both moments counts once
+    moment2[2] = 1.0
     moment2[4] = 3.0
     rows = RowsWithMomentsOnGpu(5, moment1, moment2)
-    assert rows.add(paddle.to_tensor([0, 4, 5])).item() == 4
-    assert RowsWithMomentsOnGpu(5).add(paddle.to_tensor([5, 2])).item() == 1
+    assert rows.place_of_word.tolist() == [-1, 0, 1, -1, 2]
+    assert RowsWithMomentsOnGpu(5).place_of_word.tolist() == [-1] * 5
