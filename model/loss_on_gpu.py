@@ -65,16 +65,14 @@ class LossOnGpu:
         self._labels: list[Tensor] = []  # [m]
         self.words = math.ceil(bias.shape[0] / ROW_MULTIPLE) * ROW_MULTIPLE
         self.bytes_per_logit = device.bytes_of(self._dtype)
+        missing = self.words - bias.shape[0]
         with paddle.amp.auto_cast(False), paddle.no_grad():
-            self._table = self._padded_table()
-
-    def _padded_table(self) -> Tensor:
-        """The table and its bias in the type of the products, [V', H + 8]."""
-        missing = self.words - self._bias.shape[0]
-        weight = F.pad(self._weight.astype(self._dtype), [0, missing, 0, 0])  # [V', H]
-        bias = F.pad(self._bias.astype(self._dtype), [0, missing], value=PAD_BIAS)  # [V']
-        zeros = paddle.zeros([self.words, BIAS_COLUMNS - 1], self._dtype)
-        return paddle.concat([weight, bias.unsqueeze(1), zeros], axis=1)
+            padded_weight = F.pad(table.weight.astype(self._dtype), [0, missing, 0, 0])  # [V', H]
+            padded_bias = F.pad(bias.astype(self._dtype), [0, missing], value=PAD_BIAS)  # [V']
+            zeros = paddle.zeros([self.words, BIAS_COLUMNS - 1], self._dtype)
+            self._table = paddle.concat(
+                [padded_weight, padded_bias.unsqueeze(1), zeros], axis=1
+            )  # [V', H + 8]
 
     def _logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The states x [m, H] with the columns of the bias, [m, H + 8], and their logits [m, V']."""

@@ -44,8 +44,14 @@ class TableGradient:
 
     def array(self) -> np.ndarray:
         """`weight.grad` as an array [V, H] to add to; a gradient that begins here begins with zeros."""
-        if self.weight.grad is None:
-            self.weight.grad_ = self._zeros()  # `grad_` and not `grad`, which would copy it
+        if self.weight.grad is None and self._is_lent():
+            self.weight.grad_ = paddle.zeros_like(self.weight)  # `grad_` and not `grad`, which would copy it
+        elif self.weight.grad is None:
+            memory = self._kept_memory()
+            rows = slice(None) if self.touched is None else self.touched  # that may differ from 0
+            memory[rows] = 0
+            self.touched = np.zeros(len(memory), bool)
+            self.weight.grad_ = as_tensor(memory)
         return as_array(self.weight.grad)
 
     def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
@@ -113,18 +119,6 @@ class TableGradient:
             self.weight.grad.scale_(factor)
         else:
             as_array(self.weight.grad)[rows] *= factor
-
-    def _zeros(self) -> Tensor:
-        """A gradient of zeros, in the kept memory if that is free."""
-        if self._is_lent():
-            return paddle.zeros_like(self.weight)
-        memory = self._kept_memory()
-        if self.touched is None:
-            memory[:] = 0
-        else:
-            memory[self.touched] = 0
-        self.touched = np.zeros(len(memory), bool)
-        return as_tensor(memory)
 
     def _kept_memory(self) -> np.ndarray:
         """The memory [V, H] that is kept from step to step."""

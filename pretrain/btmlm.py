@@ -1,6 +1,6 @@
 """BTMLM stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3, 4)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -50,7 +50,20 @@ class PseudoTokenGenerator:
         pseudo_ids = self._pseudo_ids(model, stage1)  # [P]
         filled_ids = paddle.scatter(batch.inputs.input_ids, stage1.slots, pseudo_ids)  # [N]
         filled = replace(batch, inputs=replace(batch.inputs, input_ids=filled_ids))
-        return filled, self._statistics(model, stage1, pseudo_ids)
+
+        # One number stands for a sentence and an id together, so ids are compared within a sentence only.
+        vocab_size = model.lm_head.bias.shape[0]
+        produced = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
+        context = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
+        is_copied = (produced.unsqueeze(1) == context).any(1)  # [P, C] -> [P]
+        is_equal = (produced.unsqueeze(1) == produced).astype("int32")  # [P, P]
+        is_repeated = paddle.tril(is_equal, -1).any(1)  # [P]; below the diagonal are the earlier slots
+        counts = {
+            "pseudo": len(stage1.slot_languages),
+            "copied": is_copied.sum(),
+            "repeated": is_repeated.sum(),
+        }
+        return filled, counts
 
     def _pseudo_ids(self, model: PreTrainingModel, stage1: DeviceStage1) -> Tensor:
         """The id of each slot, int64 [P]."""
@@ -67,7 +80,10 @@ class PseudoTokenGenerator:
             bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), penalties)  # [V]
             return self.choose(hidden, table, bias, stage1.draws)
         pseudo_ids = []  # of each language in turn; the slots are ordered by language, too
-        for language, slots in _language_slices(stage1.slot_languages):
+        start = 0
+        for language, equal_languages in groupby(stage1.slot_languages):
+            slots = slice(start, start + len(list(equal_languages)))
+            start = slots.stop
             pieces = self.allowed[language]  # [n]
             rows = paddle.gather(table, pieces)  # [n, H]
             bias = paddle.gather(head.bias, pieces)  # [n]
@@ -89,47 +105,19 @@ class PseudoTokenGenerator:
         """
         chosen = []
         for part in logit_chunks(hidden.shape[0], table.shape[0]):  # as many positions as memory allows
-            chosen.append(self._choose_columns(logits(hidden[part], table, bias), draws[part]))
+            piece_logits = logits(hidden[part], table, bias)  # [p, n]
+            if self.temperature == 0:
+                chosen.append(piece_logits.argmax(-1))
+                continue
+            probabilities = F.softmax(piece_logits.astype("float64") / self.temperature, axis=-1)  # [p, n]
+            cumulative = probabilities.cumsum(-1)  # [p, n]
+            # Choose the first column at which the cumulative probability reaches the draw: its number is that
+            # of the columns below the draw. The last cumulative probability is 1 but for rounding; the draw
+            # is scaled by it, so that it never falls beyond the last column.
+            total = cumulative[:, -1:]  # [p, 1]
+            is_below = cumulative < draws[part].unsqueeze(-1) * total  # [p, n]
+            chosen.append(is_below.astype("int64").sum(-1))
         return paddle.concat(chosen)
-
-    def _choose_columns(self, piece_logits: Tensor, draws: Tensor) -> Tensor:
-        """A column of each row: piece_logits [p, n] and draws [p] -> int64 [p]."""
-        if self.temperature == 0:
-            return piece_logits.argmax(-1)
-        probabilities = F.softmax(piece_logits.astype("float64") / self.temperature, axis=-1)  # [p, n]
-        cumulative = probabilities.cumsum(-1)  # [p, n]
-        # Choose the first column at which the cumulative probability reaches the draw: its number is that of
-        # the columns below the draw. The last cumulative probability is 1 but for rounding; the draw is
-        # scaled by it, so that it never falls beyond the last column.
-        total = cumulative[:, -1:]  # [p, 1]
-        is_below = cumulative < draws.unsqueeze(-1) * total  # [p, n]
-        return is_below.astype("int64").sum(-1)
-
-    def _statistics(
-        self, model: PreTrainingModel, stage1: DeviceStage1, pseudo_ids: Tensor
-    ) -> dict[str, Tensor | int]:
-        """The counts that `fill` returns."""
-        # One number stands for a sentence and an id together, so ids are compared within a sentence only.
-        vocab_size = model.lm_head.bias.shape[0]
-        produced = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
-        context = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
-        is_copied = (produced.unsqueeze(1) == context).any(1)  # [P, C] -> [P]
-        is_equal = (produced.unsqueeze(1) == produced).astype("int32")  # [P, P]
-        is_repeated = paddle.tril(is_equal, -1).any(1)  # [P]; below the diagonal are the earlier slots
-        return {
-            "pseudo": len(stage1.slot_languages),
-            "copied": is_copied.sum(),
-            "repeated": is_repeated.sum(),
-        }
-
-
-def _language_slices(languages: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Each language of an ascending sequence, with the slice of its places."""
-    start = 0
-    for language, equal_languages in groupby(languages):
-        stop = start + len(list(equal_languages))
-        yield language, slice(start, stop)
-        start = stop
 
 
 def allowed_pieces(

@@ -12,7 +12,6 @@ from pretrain.report import record_of, summary
 from pretrain.task import Pretraining
 from training import distributed
 from training.checkpoint import write_checkpoint
-from training.engine import Engine
 from training.guard import StallWatch
 from training.run import Pace, Trainer
 from training.run_folder import METRICS, FolderRules, RunFolder
@@ -110,9 +109,24 @@ def pace_of(config: PretrainConfig) -> Pace:
 
 
 def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
-    """Write the finished models. If an earlier run wrote them, only log the last evaluation again."""
+    """Write the finished models, with the mean vector of each language. Call it on every process.
+
+    If an earlier run wrote them, only log the last evaluation again.
+    """
+    full_path = folder.path / FULL
+    encoder_path = folder.path / ENCODER
+
+    def models_are_whole() -> bool:
+        """Whether both finished models are there, with all of their files."""
+        try:
+            check_manifest(full_path / MANIFEST)
+            check_manifest(encoder_path / MANIFEST)
+        except UserError:
+            return False
+        return True
+
     was_finished_before = trainer.first_step == task.total_steps
-    if was_finished_before and _is_exported(folder):
+    if was_finished_before and distributed.on_main(models_are_whole):
         logger.info(
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )
@@ -123,44 +137,28 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
     pace = trainer.pace
     stall_watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):
-        _export(task, trainer.engine, folder)
-
-
-def _is_exported(folder: RunFolder) -> bool:
-    """Whether both finished models are there and whole. Call it on every process."""
-
-    def check() -> bool:
-        try:
-            check_manifest(folder.path / FULL / MANIFEST)
-            check_manifest(folder.path / ENCODER / MANIFEST)
-        except UserError:
-            return False
-        return True
-
-    return distributed.on_main(check)
-
-
-def _export(task: Pretraining, engine: Engine, folder: RunFolder) -> None:
-    """Write both finished models, with the mean vector of each language. Call it on every process."""
-    masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision
-    full = None
-    encoder = None
-    if distributed.is_main():  # the other processes only take part in `write_checkpoint`
-        means = language_means(
-            engine.model.ernie_m,
-            task.text.corpus,
-            task.tokenizer,
-            task.text.languages,
-            task.config.data.max_seq_len,
-        )
-        means_by_language = means.by_language() if means else {}
-        full = dataclasses.replace(task.files(engine, masters), language_means=means_by_language)
-        encoder = dataclasses.replace(task.encoder_files(engine, masters), language_means=means_by_language)
-    write_checkpoint(folder.path / FULL, full)
-    write_checkpoint(folder.path / ENCODER, encoder)
+        engine = trainer.engine
+        masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision
+        full = None
+        encoder = None
+        if distributed.is_main():  # the other processes only take part in `write_checkpoint`
+            means = language_means(
+                engine.model.ernie_m,
+                task.text.corpus,
+                task.tokenizer,
+                task.text.languages,
+                task.config.data.max_seq_len,
+            )
+            means_by_language = means.by_language() if means else {}
+            full = dataclasses.replace(task.files(engine, masters), language_means=means_by_language)
+            encoder = dataclasses.replace(
+                task.encoder_files(engine, masters), language_means=means_by_language
+            )
+        write_checkpoint(full_path, full)
+        write_checkpoint(encoder_path, encoder)
     logger.info(
         "for fine-tuning: --init_pretraining_params %s; to continue pre-training: --init.encoder %s",
-        folder.path / ENCODER,
-        folder.path / FULL,
+        encoder_path,
+        full_path,
     )
-    logger.info("in the browser: .venv/bin/python predict.py --serve --model %s", folder.path / FULL)
+    logger.info("in the browser: .venv/bin/python predict.py --serve --model %s", full_path)

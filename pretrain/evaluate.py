@@ -1,7 +1,7 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -108,6 +108,14 @@ class Evaluator:
         model = engine.model
         model.eval()
         self.stop = stop
+        # Each returns the result of a part, or None if its text has no token that can be predicted.
+        evaluate: dict[str, Callable[[PreTrainingModel, Any], Any]] = {
+            "mmlm": self._mmlm,
+            "tlm": self._tlm,
+            "camlm": self._camlm,
+            "btmlm": self._btmlm,
+            "retrieval": self._retrieval,
+        }
         rank = distributed.rank()
         world_size = distributed.world_size()
         own_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
@@ -118,7 +126,7 @@ class Evaluator:
                 if first + rank < len(parts):  # the last time there may be fewer parts than processes
                     kind, languages = parts[first + rank]  # one language for mmlm, otherwise a pair
                     name = languages if kind == "mmlm" else "-".join(languages)
-                    own_scores.append((kind, name, self._evaluate(kind, model, languages)))
+                    own_scores.append((kind, name, evaluate[kind](model, languages)))
                 if stop.anywhere():
                     return None
         scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
@@ -130,17 +138,6 @@ class Evaluator:
             most = self.config.run.eval_sequences
             scores["candidates"] = {"-".join(pair): min(len(held), most) for pair, held in self.pairs.items()}
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
-
-    def _evaluate(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
-        """The result of one part; None if its text has no token that can be predicted."""
-        evaluate = {
-            "mmlm": self._mmlm,
-            "tlm": self._tlm,
-            "camlm": self._camlm,
-            "btmlm": self._btmlm,
-            "retrieval": self._retrieval,
-        }
-        return evaluate[kind](model, languages)
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
         """Perplexity and accuracy on blocks of text, as they are trained on."""
@@ -182,8 +179,13 @@ class Evaluator:
                 is_of_sentence = batch.stage1.slot_sentences == number  # bool [P]
                 pseudo = Text(pseudo_ids[is_of_sentence], languages[number])
                 samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
-        shortened_sources = [self._shortened(source) for source in sources]
-        scores_without = self._masked_scores(model, "mmlm", shortened_sources)  # without pseudo-tokens
+        # The same sentences without pseudo-tokens, as BTMLM cuts them. Their generators are the same, so MMLM
+        # masks the same tokens.
+        cut_sources = []
+        for source in sources:
+            length, _ = self.objectives.pseudo_lengths(source)
+            cut_sources.append(source._replace(ids=source.ids[:length]))
+        scores_without = self._masked_scores(model, "mmlm", cut_sources)
         result: dict[str, Any] = {}
         if scores_without:  # None: no sentence has a token that can be predicted
             result["perplexity"] = perplexity(sums["loss"] / sums["masked"])
@@ -215,11 +217,6 @@ class Evaluator:
             "frequent_found": frequent_found,
             "frequent_sought": frequent_sought,
         }
-
-    def _shortened(self, source: Text) -> Text:
-        """A sentence as BTMLM cuts it. Read by MMLM, it gets the same masks: its generator is the same."""
-        length, _ = self.objectives.pseudo_lengths(source)
-        return source._replace(ids=source.ids[:length])
 
     def _in_words(self, text: Text) -> str:
         """A sentence behind the name of its language: "en: a sentence"."""

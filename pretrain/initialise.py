@@ -37,7 +37,10 @@ def initialise(
     """
     encoder = None if config.encoder == SCRATCH else open_checkpoint(config.encoder)
     if encoder is not None:
-        _load_encoder(model, encoder, tokenizer)
+        _check_vocabulary(encoder, tokenizer)
+        load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
+        _load_languages(model, encoder)
+        logger.info("encoder: from %s", encoder.path)
         # `Pretraining.files` writes the setting "drawn".
         if corpus_and_seed and encoder.settings.get("drawn") == corpus_and_seed:
             logger.warning(
@@ -52,14 +55,6 @@ def initialise(
         _load_head(model, encoder, tokenizer)  # the same folder, which is open already
     else:
         _load_head(model, open_checkpoint(config.lm_head), tokenizer)
-
-
-def _load_encoder(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Load the encoder and, if there are some, the language embeddings."""
-    _check_vocabulary(checkpoint, tokenizer)
-    load_from(model.ernie_m, checkpoint, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
-    _load_languages(model, checkpoint)
-    logger.info("encoder: from %s", checkpoint.path)
 
 
 def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
@@ -106,7 +101,10 @@ def _another_vocabulary(checkpoint: Checkpoint, difference: str) -> UserError:
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
-    """Copy rows by the name of the language. A language that the checkpoint lacks keeps its zero row."""
+    """Copy the language embeddings, if there are some, by the name of the language.
+
+    A language that the checkpoint lacks keeps its zero row.
+    """
     name = f"{_LANGUAGES}weight"
     if name not in checkpoint.tensors:
         return

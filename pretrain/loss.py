@@ -11,7 +11,7 @@ from model.config import NO_LANGUAGE
 from model.device import Uploadable, upload
 from model.heads import PreTrainingModel
 from model.masked_loss import MaskedLoss
-from pretrain.batch import Batch, Packed, Stage1
+from pretrain.batch import Batch, Packed
 from pretrain.config import OBJECTIVES
 
 
@@ -84,21 +84,38 @@ def to_device(batches: Sequence[Batch], weights: Sequence[float] | None = None) 
     """
     device_batches = []
     for batch in batches:
-        stage1 = None if batch.stage1 is None else _stage1(batch.stage1)
-        device_batches.append(DeviceBatch(_inputs(batch), _targets(batch, weights), stage1))
+        # What is to be predicted, and which of it serves each objective.
+        by_objective = {}
+        for number, objective in enumerate(OBJECTIVES):
+            indices = np.flatnonzero(batch.target_objectives == number)
+            if len(indices):
+                by_objective[objective] = indices
+        targets = MaskedTargets(
+            count=len(batch.targets),
+            # Paddle has no gradients of products without rows: any token serves where none is masked.
+            positions=batch.targets if len(batch.targets) else np.zeros(1, np.int64),
+            ids=batch.target_ids,
+            weights=None if weights is None else np.asarray(weights, np.float64)[batch.target_objectives],
+            by_objective=by_objective,
+        )
+
+        # BTMLM's first pass.
+        device_stage1 = None
+        if batch.stage1 is not None:
+            stage1 = batch.stage1
+            is_context = stage1.layout.is_context()  # bool [N']
+            device_stage1 = DeviceStage1(
+                inputs=_inputs(stage1),
+                placeholders=stage1.placeholders,
+                slots=stage1.slots,
+                slot_sentences=stage1.slot_sentences,
+                slot_languages=stage1.slot_languages.tolist(),
+                draws=stage1.draws,
+                context_ids=stage1.input_ids[is_context],
+                context_sentences=stage1.layout.sequence_numbers()[is_context],
+            )
+        device_batches.append(DeviceBatch(_inputs(batch), targets, device_stage1))
     return upload(device_batches)
-
-
-def masked_lm_loss(model: PreTrainingModel, batch: DeviceBatch) -> MaskedLoss:
-    """Cross-entropy at the batch's masked tokens, in the order of `batch.targets`.
-
-    BTMLM's slots must be filled.
-    """
-    targets = batch.targets
-    hidden = model.encode(batch.inputs, targets.positions)  # [M, H]
-    if targets.count == 0:  # `positions` has an index all the same
-        hidden = hidden[:0]
-    return model.lm_head.loss(hidden, targets.ids, targets.weights)
 
 
 def _inputs(packed: Packed) -> TokenBatch:
@@ -112,34 +129,13 @@ def _inputs(packed: Packed) -> TokenBatch:
     )
 
 
-def _targets(batch: Batch, weights: Sequence[float] | None) -> MaskedTargets:
-    """The targets, still on the host; `upload` copies them."""
-    by_objective = {}
-    for number, objective in enumerate(OBJECTIVES):
-        targets = np.flatnonzero(batch.target_objectives == number)
-        if len(targets):
-            by_objective[objective] = targets
-    return MaskedTargets(
-        count=len(batch.targets),
-        # Paddle has no gradients of products without rows: any token serves where none is masked.
-        positions=batch.targets if len(batch.targets) else np.zeros(1, np.int64),
-        ids=batch.target_ids,
-        weights=None if weights is None else np.asarray(weights, np.float64)[batch.target_objectives],
-        by_objective=by_objective,
-    )
+def masked_lm_loss(model: PreTrainingModel, batch: DeviceBatch) -> MaskedLoss:
+    """Cross-entropy at the batch's masked tokens, in the order of `batch.targets`.
 
-
-def _stage1(stage1: Stage1) -> DeviceStage1:
-    """The first pass, still on the host; `upload` copies it."""
-    layout = stage1.layout
-    is_context = layout.is_context()  # bool [N']
-    return DeviceStage1(
-        inputs=_inputs(stage1),
-        placeholders=stage1.placeholders,
-        slots=stage1.slots,
-        slot_sentences=stage1.slot_sentences,
-        slot_languages=stage1.slot_languages.tolist(),
-        draws=stage1.draws,
-        context_ids=stage1.input_ids[is_context],
-        context_sentences=layout.sequence_numbers()[is_context],
-    )
+    BTMLM's slots must be filled.
+    """
+    targets = batch.targets
+    hidden = model.encode(batch.inputs, targets.positions)  # [M, H]
+    if targets.count == 0:  # `positions` has an index all the same
+        hidden = hidden[:0]
+    return model.lm_head.loss(hidden, targets.ids, targets.weights)

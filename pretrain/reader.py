@@ -29,7 +29,7 @@ from pretrain.shares import (
     with_text,
 )
 from reader.corpus import Blocks, Corpus, Pairs, read_manifest
-from reader.sampling import Draws, Sampler, permuted
+from reader.sampling import Sampler, permuted
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
@@ -221,42 +221,33 @@ class StepReader:
         self.objectives = make_objectives(config, text)
         self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", as far as an objective reads them
         active = set(config.objectives.names)
+        data = config.data
         if active & set(MONOLINGUAL):
-            self._open_monolingual_text()
+            longest = data.max_seq_len - 2  # without [CLS] and [SEP]
+            self.blocks = {}  # language -> its texts for MMLM and BTMLM
+            for name in text.mono:
+                self.blocks[name] = Blocks(text.corpus.mono[name], longest, one_line=not data.pack_lines)
+            self.samplers["mono"] = Sampler(
+                items={name: len(blocks) for name, blocks in self.blocks.items()},
+                amounts=text.mono,
+                alpha=data.language_alpha,
+                seed=config.run.seed,
+                purpose="mono",
+            )
         if active & set(PARALLEL):
-            self._open_parallel_text()
+            self.languages_of = {"-".join(pair): pair for pair in text.pairs}  # "de-en" -> ("de", "en")
+            counts = {"-".join(pair): len(pairs) for pair, pairs in text.pairs.items()}
+            self.samplers["parallel"] = Sampler(
+                items=counts,
+                amounts=counts,
+                alpha=data.pair_alpha,
+                seed=config.run.seed,
+                purpose="parallel",
+            )
         if position is not None:
             self.step = int(position["step"])
             for name, sampler in self.samplers.items():
                 sampler.restore(position[name])
-
-    def _open_monolingual_text(self) -> None:
-        """Open the blocks of each language, and make their sampler."""
-        data = self.config.data
-        longest = data.max_seq_len - 2  # without [CLS] and [SEP]
-        self.blocks = {}  # language -> its texts for MMLM and BTMLM
-        for name in self.text.mono:
-            self.blocks[name] = Blocks(self.text.corpus.mono[name], longest, one_line=not data.pack_lines)
-        counts = {name: len(blocks) for name, blocks in self.blocks.items()}
-        self.samplers["mono"] = Sampler(
-            items=counts,
-            amounts=self.text.mono,
-            alpha=data.language_alpha,
-            seed=self.config.run.seed,
-            purpose="mono",
-        )
-
-    def _open_parallel_text(self) -> None:
-        """Make the sampler of the pairs."""
-        self.languages_of = {"-".join(pair): pair for pair in self.text.pairs}  # "de-en" -> ("de", "en")
-        counts = {"-".join(pair): len(pairs) for pair, pairs in self.text.pairs.items()}
-        self.samplers["parallel"] = Sampler(
-            items=counts,
-            amounts=counts,
-            alpha=self.config.data.pair_alpha,
-            seed=self.config.run.seed,
-            purpose="parallel",
-        )
 
     def __iter__(self) -> Iterator[StepBatches]:
         while True:
@@ -312,21 +303,21 @@ class StepReader:
         """The next texts ("mono") or pairs ("parallel")."""
         if not count:
             return []
-        draws = self.samplers[kind].draw(count)
-        return [self._read(kind, draws, i) for i in range(count)]
-
-    def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
-        """The text or pair of draw `i`."""
-        stream = self.samplers[kind].names[draws.stream[i]]  # "de", or "de-en"
-        item = int(draws.item[i])
+        sampler = self.samplers[kind]
+        draws = sampler.draw(count)
         language_number = self.text.language_number
-        if kind == "mono":
-            return Text(self.blocks[stream][item], language_number[stream])
-        languages = self.languages_of[stream]
-        first_ids, second_ids = self.text.pairs[languages][item]
-        first = Text(first_ids, language_number[languages[0]])
-        second = Text(second_ids, language_number[languages[1]])
-        return Pair(second, first) if draws.reverse[i] else Pair(first, second)
+        examples: list[Any] = []
+        for stream_number, item, reverse in zip(draws.stream, draws.item.tolist(), draws.reverse):
+            stream = sampler.names[stream_number]  # "de", or "de-en"
+            if kind == "mono":
+                examples.append(Text(self.blocks[stream][item], language_number[stream]))
+                continue
+            languages = self.languages_of[stream]
+            first_ids, second_ids = self.text.pairs[languages][item]
+            first = Text(first_ids, language_number[languages[0]])
+            second = Text(second_ids, language_number[languages[1]])
+            examples.append(Pair(second, first) if reverse else Pair(first, second))
+        return examples
 
     def _batch(self, examples: Sequence[tuple[str, Text | Pair]], numbers: Sequence[int]) -> Batch:
         """The micro-batch of the examples with these numbers."""

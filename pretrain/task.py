@@ -77,7 +77,12 @@ class Pretraining(Task):
         optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
         paddle.seed(seed)
-        model = PreTrainingModel(self._model_config(), self.text.languages)
+        shape = dataclasses.asdict(self.config.model)
+        shape.pop("language_embedding")  # which tokens get one is no part of the shape
+        model_config = ErnieMConfig(
+            vocab_size=self.tokenizer.vocab_size, pad_token_id=self.tokenizer.pad_id, **shape
+        )
+        model = PreTrainingModel(model_config, self.text.languages)
         model.ernie_m.use_recompute(run.recompute)
         adamw = build_optimizer(
             model,
@@ -102,12 +107,6 @@ class Pretraining(Task):
         else:
             load_from(model, open_checkpoint(checkpoint), optional=())  # no weight may be absent
         return engine
-
-    def _model_config(self) -> ErnieMConfig:
-        """The shape of the model, for the vocabulary of the corpus."""
-        shape = dataclasses.asdict(self.config.model)
-        shape.pop("language_embedding")  # which tokens get one is no part of the shape
-        return ErnieMConfig(vocab_size=self.tokenizer.vocab_size, pad_token_id=self.tokenizer.pad_id, **shape)
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
         """`read_steps` with this process's arguments, for the reader process."""

@@ -156,15 +156,16 @@ def test_pairs_are_read_in_both_orders(source):
 def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monkeypatch, active):
     """CAMLM needs an unmasked token on each side. The first of four pairs is such a pair."""
     reader = source.reader(objectives__active=active)
-    read = reader._read
+    draw = reader._draw
 
-    def read_with_short_source(kind, draws, i):
-        pair = read(kind, draws, i)
-        if i > 0:
-            return pair
-        return pair._replace(source=pair.source._replace(ids=pair.source.ids[:1]))
+    def draw_with_short_source(kind, count):
+        examples = draw(kind, count)
+        if kind == "parallel":
+            source_of_first = examples[0].source
+            examples[0] = examples[0]._replace(source=source_of_first._replace(ids=source_of_first.ids[:1]))
+        return examples
 
-    monkeypatch.setattr(reader, "_read", read_with_short_source)
+    monkeypatch.setattr(reader, "_draw", draw_with_short_source)
     examples = reader._examples({"camlm": 4})
     expected = ["camlm", "camlm", "camlm"]
     if "tlm" in active:
