@@ -83,7 +83,7 @@ class TokenBatch(device.Uploadable):
             first_tokens=layout.starts,
             token_of_cell=token_of_cell,
             mask=mask_class.of(with_filler),
-            words=words and BatchWords(words, np.searchsorted(words.ids, input_ids)),
+            words=None if words is None else words.of_batch(input_ids),
             tokens=layout.tokens,
             last_position=last_position,
         )

@@ -20,12 +20,6 @@ from paddle.autograd import PyLayer
 from model import device
 
 
-class StepWords(NamedTuple):
-    """The different words of all batches of a step on this process. They stay on the host."""
-
-    ids: np.ndarray  # int64 [n], ascending
-
-
 @dataclass(frozen=True)
 class BatchWords(device.Uploadable):
     """The words that a batch looks up.
@@ -35,8 +29,21 @@ class BatchWords(device.Uploadable):
         places: int64 [N], the place of each token's word among those of the step.
     """
 
-    of_step: StepWords
+    of_step: "StepWords"
     places: Tensor
+
+
+class StepWords(NamedTuple):
+    """The different words of all batches of a step on this process. They stay on the host."""
+
+    ids: np.ndarray  # int64 [n], ascending
+
+    def of_batch(self, input_ids: np.ndarray) -> BatchWords:
+        """The words of a batch with these ids, int64 [N], still to be uploaded.
+
+        The filler's id, 0, may be no word of the step: it gets the first place, and adds 0 to that gradient.
+        """
+        return BatchWords(self, np.searchsorted(self.ids, input_ids))
 
 
 def words_of_step(ids: Sequence[np.ndarray]) -> StepWords | None:

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from model import device
-from model.word_rows import BatchWords, RowGradient, words_of_step
+from model.word_rows import RowGradient, words_of_step
 from model.word_table import WordEmbeddings
 from tests.helpers.operations import recorded_operations
 from tests.launching import launch
@@ -110,8 +110,7 @@ def look_up(table: WordEmbeddings, *ids: list[int]) -> list[paddle.Tensor]:
     words = words_of_step(arrays)
     vectors = []
     for array in arrays:
-        batch = BatchWords(words, np.searchsorted(words.ids, array))
-        vectors.append(table(paddle.to_tensor(array), device.upload(batch)))
+        vectors.append(table(paddle.to_tensor(array), device.upload(words.of_batch(array))))
     return vectors
 
 
