@@ -71,18 +71,17 @@ def ours(folder: Path, args: Namespace, engine: str = "dygraph", amp: str = "non
 
         model = ErnieMModel(config)
         prepare_for_prediction(model, amp)  # the context that it returns does nothing on a CPU
-        encoder = PaddleEncoder(model)
+        encoder = PaddleEncoder(model, "mean", args.layers)
     else:  # without Paddle in the process
-        from inference.tasks.encode import ExportedEncoder
+        from inference.tasks.encode import GraphEncoder
 
-        encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), HIDDEN_SIZE, config.pad_token_id)
+        encoder = GraphEncoder(OnnxEngine(folder / FILES[engine]), config, "mean", args.layers)
     tokenizer = Tokenizer(piece_model_path=folder / tokenise.PIECE_MODEL)
     encode_texts = EncodePairs(tokenizer, MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
         texts = Sentences(folder / tokenise.TEXTS)
-        writer = VectorWriter(encoder, texts, encode_texts, Path(output))
-        writer.vectors(layer=args.layers, pooling="mean")
+        VectorWriter(encoder, texts, encode_texts, Path(output)).vectors()
         seconds = time.perf_counter() - start
     tokens = sum(len(feature.ids) for feature in encode_texts(texts))
     tell(seconds, check=tokens)

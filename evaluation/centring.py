@@ -15,16 +15,16 @@ from evaluation.search import unit
 from model.checkpoint.formats import safetensors
 from utils.errors import UserError
 
-MEANS_POOLING = "mean"  # the pooling of the sentence vectors that `LanguageMeans` is made of
+MEANS_POOLING = "mean"  # the pooling of the sentence vectors whose means are beside the weights
 
 
 @dataclass(frozen=True)
 class LanguageMeans:
-    """The mean sentence vector of each language at each layer, with `MEANS_POOLING`.
+    """The mean sentence vector of each language, at one layer or at each. No language is there twice.
 
     Attributes:
-        languages: in alphabetical order.
-        vectors: float32 [languages, L + 1, H].
+        languages: in the order of the vectors.
+        vectors: [languages, H] at one layer, [languages, L + 1, H] at each.
     """
 
     languages: list[str]
@@ -32,18 +32,20 @@ class LanguageMeans:
 
     @classmethod
     def of(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageMeans":
-        """The means of sentence vectors.
+        """The means of sentence vectors, float32, in alphabetical order of the languages.
 
         Args:
-            sentences: language -> the vectors that `evaluation.encode.encode` makes, [L + 1, N, H].
+            sentences: language -> the vectors of its sentences, [N, H], or [L + 1, N, H] of each layer.
         """
         languages = sorted(sentences)
-        means = [sentences[language].mean(axis=1, dtype=np.float64) for language in languages]
+        means = [sentences[language].mean(axis=-2, dtype=np.float64) for language in languages]
         return cls(languages, np.stack(means).astype(np.float32))
 
     @classmethod
     def read(cls, path: str | os.PathLike, shape: tuple[int, int]) -> "LanguageMeans":
-        """Read the file language_means.safetensors of a checkpoint folder.
+        """Read the file language_means.safetensors of a checkpoint folder: the means at each layer, float32.
+
+        They are of vectors with `MEANS_POOLING`, and in alphabetical order of the languages.
 
         Args:
             shape: (L + 1, H) of the model.
@@ -61,59 +63,24 @@ class LanguageMeans:
             raise UserError(f"{path}: it belongs to a model of another shape")
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
-    def by_language(self) -> dict[str, np.ndarray]:
-        """Language -> its mean at each layer, [L + 1, H], as a checkpoint folder holds them."""
-        return dict(zip(self.languages, self.vectors))
+    def at(self, layer: int) -> "LanguageMeans":
+        """The means at one layer, out of those at each."""
+        return LanguageMeans(self.languages, self.vectors[:, layer])  # [languages, H]
 
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
-        """The centred vectors of sentences of one language: [L + 1, N, H] -> [L + 1, N, H]."""
-        mean = self.vectors[self.languages.index(language)]  # [L + 1, H]
-        return vectors - mean[:, None]  # [L + 1, 1, H]: the same for all sentences
+        """The centred vectors of sentences of one language, in the shape of `vectors`.
+
+        Args:
+            vectors: [N, H], or at each layer [L + 1, N, H].
+        """
+        mean = self.vectors[self.languages.index(language)]  # [H] or [L + 1, H]
+        return vectors - mean[..., None, :]  # the same mean for all sentences of a layer
 
     def nearest(self, vectors: np.ndarray) -> np.ndarray:
-        """The language whose mean has the largest cosine with each vector.
+        """The language whose mean at this layer has the largest cosine with each vector.
 
         Args:
-            vectors: of sentences in any languages, [L + 1, N, H].
-
-        Returns:
-            Indices into `languages`, int64 [L + 1, N].
-        """
-        indices = [self.at(layer).nearest(vectors[layer]) for layer in range(len(vectors))]
-        return np.stack(indices)
-
-    def at(self, layer: int) -> "LayerMeans":
-        """The means at one layer."""
-        return LayerMeans(self.languages, self.vectors[:, layer])  # [languages, H]
-
-
-@dataclass(frozen=True)
-class LayerMeans:
-    """The mean sentence vector of each language at one layer. The sentence vectors may have any pooling.
-
-    Attributes:
-        languages: in the order of the vectors.
-        vectors: float32 [languages, H].
-    """
-
-    languages: list[str]
-    vectors: np.ndarray
-
-    @classmethod
-    def of(cls, sentences: Mapping[str, np.ndarray]) -> "LayerMeans":
-        """The means of sentence vectors.
-
-        Args:
-            sentences: language -> the vectors of its sentences, [N, H].
-        """
-        means = [vectors.mean(axis=0, dtype=np.float64) for vectors in sentences.values()]
-        return cls(list(sentences), np.stack(means).astype(np.float32))
-
-    def nearest(self, vectors: np.ndarray) -> np.ndarray:
-        """The language whose mean has the largest cosine with each vector.
-
-        Args:
-            vectors: [N, H].
+            vectors: of sentences in any languages, [N, H].
 
         Returns:
             Indices into `languages`, int64 [N].
@@ -122,7 +89,7 @@ class LayerMeans:
         return cosines.argmax(axis=1)
 
     def centred(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
-        """Vectors without the means of their languages, float32 [N, H].
+        """Vectors of this layer without the means of their languages, float32 [N, H].
 
         Args:
             vectors: [N, H].

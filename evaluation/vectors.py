@@ -1,20 +1,71 @@
-"""Write the vectors of any number of texts to .npy files, in bounded memory."""
+"""Sentence vectors: of some sentences, or of any number of texts, written to .npy files in bounded memory.
+
+No Paddle here.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from evaluation.centring import LayerMeans
+from evaluation.centring import LanguageMeans
+from model.config import ErnieMConfig
 from reader.batching import BATCH_TOKENS, WINDOW_TEXTS, EncodeExamples, encode_in_windows, padded_batches
 from training.prefetch import prefetch
 from utils.logging import Progress
 
 _HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
+
+
+class SentenceEncoder:
+    """Makes a vector of each sentence. A subclass runs the model.
+
+    Args:
+        config: the model's shape.
+        pooling: one of `evaluation.pooling.POOLINGS`.
+        layer: 0 .. L; None: every layer, which has no "pooled" vectors.
+    """
+
+    def __init__(self, config: ErnieMConfig, pooling: str, layer: int | None):
+        self.config = config
+        self.pooling = pooling
+        self.layer = layer
+
+    def batch(self, ids: np.ndarray) -> np.ndarray:
+        """The vectors of sentences, float32 [B, H]; of every layer [L + 1, B, H].
+
+        Args:
+            ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
+        """
+        raise NotImplementedError
+
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The top layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H].
+
+        Args:
+            ids: [B, T], as `batch` takes them.
+        """
+        raise NotImplementedError
+
+    def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+        """The vectors of sentences in the given order, float32 [N, H].
+
+        Those of every layer are [L + 1, N, H]; index 0 is the embedding output.
+
+        Args:
+            sentences: ids with special tokens, [CLS] S [SEP] each.
+            batch_tokens: padded tokens in one forward pass.
+        """
+        shape = (len(sentences), self.config.hidden_size)
+        if self.layer is None:
+            shape = (self.config.num_hidden_layers + 1, *shape)
+        vectors = np.empty(shape, np.float32)
+        for rows, ids in padded_batches(sentences, self.config.pad_token_id, batch_tokens):
+            vectors[..., rows, :] = self.batch(ids)
+        return vectors
 
 
 class ArrayFile:
@@ -62,60 +113,29 @@ class ArrayFile:
         np.lib.format.write_array_header_1_0(self._file, description)
 
 
-class CentredEncoder:
-    """An encoder of centred sentence vectors. The language of a sentence is that of the nearest mean."""
-
-    def __init__(self, encoder: Any, means: LayerMeans):
-        self.encoder = encoder
-        self.means = means
-        self.hidden_size = encoder.hidden_size
-        self.pad_id = encoder.pad_id
-
-    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """One vector per sentence: ids [B, T] -> [B, H].
-
-        Args:
-            layer, pooling: those of the means.
-        """
-        return self.means.centred(self.encoder.vectors(ids, layer, pooling))
-
-
-def vectors_of(encoder: Any, sentences: Sequence[np.ndarray], layer: int, pooling: str) -> np.ndarray:
-    """One vector per sentence, in the given order: [N, H] float32.
-
-    Args:
-        encoder: one of those that `VectorWriter` takes.
-        sentences: ids with special tokens, [CLS] S [SEP] each.
-        layer, pooling: see `evaluation.pooling`.
-    """
-    vectors = np.empty((len(sentences), encoder.hidden_size), np.float32)
-    for rows, ids in padded_batches(sentences, encoder.pad_id):
-        vectors[rows] = encoder.vectors(ids, layer, pooling)
-    return vectors
-
-
 @dataclass
 class VectorWriter:
     """Encodes texts, in the given order, into the files of a folder.
 
     Args:
-        encoder: makes vectors of ids: an `evaluation.encode.PaddleEncoder`,
-            `inference.tasks.encode.ExportedEncoder` or `CentredEncoder`.
+        encoder: makes vectors of ids, of one layer.
         texts: what `encode` takes.
         encode: makes ids of texts, in the reader process.
         folder: the files must not be there yet.
         dtype: type of the files, "float32" or "float16".
         batch_tokens: padded tokens in one forward pass.
         window: number of texts in memory at a time.
+        means: `vectors` takes the nearest of them from each vector; None: vectors stay plain.
     """
 
-    encoder: Any
+    encoder: SentenceEncoder
     texts: Sequence
     encode: EncodeExamples
     folder: Path
     dtype: str = "float32"
     batch_tokens: int = BATCH_TOKENS
     window: int = WINDOW_TEXTS
+    means: LanguageMeans | None = None
 
     def official(self) -> None:
         """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
@@ -137,21 +157,18 @@ class VectorWriter:
                         end = ends[row]
                         token_vectors[end - length : end] = states[:length]  # without the pads
 
-    def vectors(self, layer: int, pooling: str) -> None:
-        """Write vectors.npy, [N, H].
-
-        Args:
-            layer, pooling: see `evaluation.pooling`.
-        """
+    def vectors(self) -> None:
+        """Write vectors.npy, [N, H]."""
         with self._file("vectors") as file:
             for window in self._windows():
                 vectors = file.grow(len(window))
                 for rows, ids in self._batches(window):
-                    vectors[rows] = self.encoder.vectors(ids, layer, pooling)
+                    batch = self.encoder.batch(ids)
+                    vectors[rows] = batch if self.means is None else self.means.centred(batch)
 
     def _batches(self, window: list[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield batches of texts of similar length: their numbers in the window, and their ids [B, T]."""
-        for rows, ids in padded_batches(window, self.encoder.pad_id, self.batch_tokens):
+        for rows, ids in padded_batches(window, self.encoder.config.pad_token_id, self.batch_tokens):
             yield rows, ids
             self._progress.update(len(rows))
 
@@ -167,4 +184,4 @@ class VectorWriter:
 
     def _file(self, name: str) -> ArrayFile:
         """A new file of the folder."""
-        return ArrayFile(self.folder / f"{name}.npy", self.encoder.hidden_size, self.dtype)
+        return ArrayFile(self.folder / f"{name}.npy", self.encoder.config.hidden_size, self.dtype)

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.three_ways import HeldOut, retrieval
 from finetune.conll import read_conll
 from finetune.metrics import entity_scores
 from finetune.xtreme import predicted_classes
@@ -96,7 +95,8 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
     # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
     import paddle
 
-    from evaluation.encode import encode
+    from evaluation.encode import PaddleEncoder
+    from experiments.three_ways import HeldOut, retrieval
     from model.checkpoint.load import load_from
     from model.ernie_m import ErnieMModel
 
@@ -106,10 +106,11 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
     model = ErnieMModel(checkpoint.config)
     if untrained is None:
         load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
+    encoder = PaddleEncoder(model)
 
     def vectors(sentences: Sequence[np.ndarray]) -> np.ndarray:
         """The vectors of sentences at every layer, [L + 1, N, H], from their ids without special tokens."""
-        return encode(model, tokenizer.sentences(sentences, LONGEST))
+        return encoder.vectors(tokenizer.sentences(sentences, LONGEST))
 
     def vectors_of_file(path: Path) -> np.ndarray:
         """The vectors of the lines of a file, in lower case like the corpus: [L + 1, N, H]."""

@@ -135,8 +135,12 @@ def named_languages(
     sentences["en"] = np.concatenate([tgt for _, tgt in bitexts.values()], axis=1)
     result = {}
     for language, vectors in sorted(sentences.items()):
-        is_correct = means.nearest(vectors) == means.languages.index(language)  # [L + 1, N]
-        result[language] = {"right": is_correct.sum(axis=1).tolist(), "sentences": vectors.shape[1]}
+        own_index = means.languages.index(language)
+        correct_counts = []  # of each layer
+        for layer, vectors_of_layer in enumerate(vectors):  # [N, H]
+            nearest = means.at(layer).nearest(vectors_of_layer)
+            correct_counts.append(int((nearest == own_index).sum()))
+        result[language] = {"right": correct_counts, "sentences": vectors.shape[1]}
     return result
 
 

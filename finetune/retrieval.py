@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from evaluation.encode import SentenceBatch, encode, encode_layer, sentence_vectors
+from evaluation.encode import PaddleEncoder, SentenceBatch, sentence_vectors
 from evaluation.pooling import layer_number
 from evaluation.retrieval import hits
 from finetune.flags import RetrievalFlags
@@ -35,7 +35,6 @@ from model.word_rows import words_of_step
 from reader.batching import padded_batches
 from reader.corpus import Corpus, verify_corpus
 from reader.pairs import PairRows
-from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -257,13 +256,10 @@ class Retrieval(Task):
         """
         count = min(self.flags.validation_pairs, len(pairs))
         source_ids, translation_ids = zip(*(pairs[number] for number in range(count)))
-
-        def vectors(ids: Sequence[np.ndarray]) -> np.ndarray:
-            sentences = self.tokenizer.sentences(ids, self.flags.max_seq_len)
-            return encode_layer(model, sentences, self.layer, self.flags.pooling)  # [count, H]
-
-        sources = vectors(source_ids)
-        translations = vectors(translation_ids)
+        encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
+        max_seq_len = self.flags.max_seq_len
+        sources = encoder.vectors(self.tokenizer.sentences(source_ids, max_seq_len))  # [count, H]
+        translations = encoder.vectors(self.tokenizer.sentences(translation_ids, max_seq_len))
         forward = hits(sources, translations).mean()
         backward = hits(translations, sources).mean()
         return float(50.0 * (forward + backward))  # per cent, the mean of both
@@ -291,20 +287,6 @@ class Retrieval(Task):
 def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
     """The number of the layer that is trained and searched. The pooled [CLS] is of the top layer."""
     return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
-
-
-def encode_texts(
-    texts: Sequence[str], flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer
-) -> np.ndarray:
-    """The vectors of texts at the layer that is searched, [N, H].
-
-    With --layer sweep, those at each layer, [L + 1, N, H].
-    """
-    sentences = tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)  # [CLS] S [SEP] each
-    if flags.layer == "sweep":
-        return encode(model, sentences, specials=flags.pooling == "specials")
-    layer = layer_of(flags, model.config.num_hidden_layers)
-    return encode_layer(model, sentences, layer, flags.pooling)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> PairVectors:

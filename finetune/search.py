@@ -1,27 +1,28 @@
 """The command run_retrieval.py: fine-tune each seed if asked to, then search bitexts with its vectors."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import paddle
 
+from evaluation.centring import MEANS_POOLING, LanguageMeans
+from evaluation.encode import PaddleEncoder
 from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin
 from evaluation.search import Matches, search_both
 from finetune import report
-from finetune.centring import means_of_checkpoint, means_of_sentences, sentences_to_centre_on
 from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import RetrievalFlags
-from finetune.retrieval import Retrieval, encode_texts, layer_of
+from finetune.retrieval import Retrieval, layer_of
 from finetune.setup import fit_length, make_encoder, open_encoder, open_start, with_recorded
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.device import summary
 from model.ernie_m import ErnieMModel
 from model.tasks import RETRIEVAL
-from reader.bitext import Bitext, read_bitexts
+from reader.bitext import Bitext, read_bitexts, sentences_by_language
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.guard import StopSignal
@@ -36,6 +37,8 @@ from utils.tables import in_columns
 DIRECTIONS = ("en -> xx", "xx -> en")
 CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
 T = TypeVar("T")
+# Texts -> their vectors at the layer that is searched, [N, H]; with --layer sweep at each, [L + 1, N, H].
+Encode = Callable[[Sequence[str]], np.ndarray]
 
 
 class SearchResult(NamedTuple):
@@ -69,7 +72,9 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     """Run the command. It returns early if the training is asked to stop; the same command then goes on."""
     begin(flags)
     bitexts = open_bitexts(flags)
-    sentences = sentences_to_centre_on(flags, bitexts)
+    sentences = {}  # language -> those of --centre_on
+    if flags.centre_on:
+        sentences = sentences_by_language(flags.centre_on, "--centre_on", languages_of(bitexts))
     start_of_seed = open_starts(flags)
     first_start = start_of_seed[flags.seeds[0]]
     flags = fit_length(flags, first_start)
@@ -79,7 +84,11 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     results = {}
     if not flags.do_train:
         for seed, start in start_of_seed.items():
-            results[seed] = search_start(flags, seed, start, bitexts, sentences)
+            model, tokenizer = open_encoder(flags, start, flags.dtype, seed)
+            precision = in_words(flags.dtype, flags.cpu_bf16)
+            logger.info("%s", summary(precision, distributed.world_size()))
+            results[seed] = search(flags, seed, model, tokenizer, bitexts, sentences, start)
+            del model  # before the next one is made
         report_seeds(flags, results)
         return
     task = Retrieval(flags, start_of_seed)
@@ -89,36 +98,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             model = train_seed(task, seed, seed_folder, stop)
             if model is None:
                 return
-            if flags.cpu_bf16:
-                use_cpu_bf16(model)
-            means = means_of_sentences(sentences, flags, model, task.tokenizer)
-            results[seed] = search(flags, seed, model, task.tokenizer, bitexts, means)
+            results[seed] = search(flags, seed, model, task.tokenizer, bitexts, sentences)
         report_seeds(flags, results)
-
-
-def search_start(
-    flags: RetrievalFlags,
-    seed: int,
-    start: Checkpoint | None,
-    bitexts: list[Bitext],
-    sentences: Mapping[str, list[str]],
-) -> SearchResult | None:
-    """Search with the weights of a seed, without training.
-
-    Args:
-        start: the weights; None: random ones.
-        sentences: language -> the sentences of --centre_on; empty: the means beside the weights are taken.
-    """
-    model, tokenizer = open_encoder(flags, start, flags.dtype, seed)
-    precision = in_words(flags.dtype, flags.cpu_bf16)
-    logger.info("%s", summary(precision, distributed.world_size()))
-    if flags.cpu_bf16:
-        use_cpu_bf16(model)
-    if sentences:
-        means = means_of_sentences(sentences, flags, model, tokenizer)
-    else:
-        means = means_of_checkpoint(start, flags, model, bitexts)
-    return search(flags, seed, model, tokenizer, bitexts, means)
 
 
 def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
@@ -185,13 +166,14 @@ def search(
     model: ErnieMModel,
     tokenizer: Tokenizer,
     bitexts: list[Bitext],
-    means: Mapping[str, np.ndarray],
+    sentences: Mapping[str, list[str]],
+    start: Checkpoint | None = None,
 ) -> SearchResult | None:
     """Search the bitexts with the model of a seed, and write its predictions.
 
     Args:
-        means: language -> its mean vector, [H], for centred vectors; with --layer sweep that of each layer,
-            [L + 1, H]; empty: without them.
+        sentences: language -> the sentences of --centre_on; empty: the means beside the weights are taken.
+        start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
 
     Returns:
         None if there are no bitexts, or if all layers were searched, which has a report of its own.
@@ -201,61 +183,96 @@ def search(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    random_model = random_model_of(flags, seed, model.config)
+    encode = encoder_of(flags, model, tokenizer)
+    if sentences:
+        mean_of = {}  # language -> [H], or [L + 1, H]
+        for language, texts in sentences.items():
+            mean_of[language] = encode(texts).mean(axis=-2, dtype=np.float64)  # over the texts
+        means = LanguageMeans(list(mean_of), np.stack(list(mean_of.values())))
+    else:
+        means = means_of_checkpoint(start, flags, model.config, languages_of(bitexts))
+    # A model with random weights is searched, too: once, with the first seed, and not if the weights of the
+    # seeds are random themselves.
+    has_weights = flags.do_train or flags.init_pretraining_params
+    encode_at_random = None
+    if flags.untrained and has_weights and seed == flags.seeds[0]:
+        paddle.seed(seed)
+        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer)
     if flags.layer == "sweep":
-        sweep = search_layers(flags, model, tokenizer, bitexts, means)
-        if random_model is not None:
-            untrained_sweep = search_layers(flags, random_model, tokenizer, bitexts, means={})
+        sweep = search_layers(encode, bitexts, means)
+        if encode_at_random is not None:
+            untrained_sweep = search_layers(encode_at_random, bitexts)
             sweep.rows[f"untrained, {CHOSEN}"] = untrained_sweep.rows[CHOSEN]
             sweep.layers[f"untrained, {CHOSEN}"] = untrained_sweep.layers[CHOSEN]
         if distributed.is_main():
             write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", sweep)
         return None
-    layer = layer_of(flags, model.config.num_hidden_layers)
-    trained = search_layer(flags, model, tokenizer, bitexts, means)
-    untrained = {}
-    if random_model is not None:
-        untrained = search_layer(flags, random_model, tokenizer, bitexts, means={})
+    trained = search_layer(encode, bitexts, means)
+    untrained = {} if encode_at_random is None else search_layer(encode_at_random, bitexts)
     if distributed.is_main():
         write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
-    return SearchResult(layer, trained, untrained)
+    return SearchResult(layer_of(flags, model.config.num_hidden_layers), trained, untrained)
 
 
-def random_model_of(flags: RetrievalFlags, seed: int, config: ErnieMConfig) -> ErnieMModel | None:
-    """A model with random weights, which is searched, too; None: it is not wanted.
-
-    It is searched once, with the first seed, and not if the weights of the seeds are random themselves.
-    """
-    has_weights = flags.do_train or flags.init_pretraining_params
-    if not flags.untrained or not has_weights or seed != flags.seeds[0]:
-        return None
-    paddle.seed(seed)
-    model = ErnieMModel(config)
+def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer) -> Encode:
+    """What makes the vectors of texts with a model, as the flags say."""
     if flags.cpu_bf16:
         use_cpu_bf16(model)
-    return model
+    layer = None if flags.layer == "sweep" else layer_of(flags, model.config.num_hidden_layers)
+    encoder = PaddleEncoder(model, flags.pooling, layer)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        ids = tokenizer.encode_batch(texts)
+        return encoder.vectors(tokenizer.sentences(ids, flags.max_seq_len))
+
+    return encode
+
+
+def means_of_checkpoint(
+    checkpoint: Checkpoint | None, flags: RetrievalFlags, config: ErnieMConfig, languages: list[str]
+) -> LanguageMeans | None:
+    """The means in the checkpoint's folder at the layer that is searched, with --layer sweep at each layer.
+
+    None if there are none, if they are of another pooling, or if one of the languages is missing.
+    """
+    if checkpoint is None or checkpoint.language_means_path is None or flags.pooling != MEANS_POOLING:
+        return None
+    shape = (config.num_hidden_layers + 1, config.hidden_size)
+    means = LanguageMeans.read(checkpoint.language_means_path, shape)
+    missing = [language for language in languages if language not in means.languages]
+    if missing:
+        logger.info(
+            "%s has no %s: no search has centred vectors; --centre_on takes the means of your own text",
+            checkpoint.language_means_path,
+            ", ".join(missing),
+        )
+        return None
+    return means if flags.layer == "sweep" else means.at(layer_of(flags, config.num_hidden_layers))
+
+
+def languages_of(bitexts: list[Bitext]) -> list[str]:
+    """English and the other language of each bitext; none without bitexts, because nothing is searched."""
+    if not bitexts:
+        return []
+    return ["en", *(bitext.language for bitext in bitexts)]
 
 
 def search_layer(
-    flags: RetrievalFlags,
-    model: ErnieMModel,
-    tokenizer: Tokenizer,
-    bitexts: list[Bitext],
-    means: Mapping[str, np.ndarray],
+    encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None
 ) -> dict[str, dict[str, Matches]]:
     """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches.
 
     Args:
-        means: language -> its mean at this layer, [H]; empty: no search has centred vectors.
+        means: of this layer; None: no search has centred vectors.
     """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
-        english = encode_texts(bitext.translations, flags, model, tokenizer)  # [N, H]
-        foreign = encode_texts(bitext.sentences, flags, model, tokenizer)  # [N, H]
+        english = encode(bitext.translations)  # [N, H]
+        foreign = encode(bitext.sentences)  # [N, H]
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
-        if means:
-            english = english - means["en"]
-            foreign = foreign - means[bitext.language]
+        if means is not None:
+            english = means.subtract(english, "en")
+            foreign = means.subtract(foreign, bitext.language)
             results["centred"] = search_both(english, foreign, "cosine")
             results["centred margin"] = search_both(english, foreign, "margin")
         return results
@@ -268,32 +285,26 @@ def search_layer(
     return by_measure
 
 
-def search_layers(
-    flags: RetrievalFlags,
-    model: ErnieMModel,
-    tokenizer: Tokenizer,
-    bitexts: list[Bitext],
-    means: Mapping[str, np.ndarray],
-) -> Sweep:
+def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None) -> Sweep:
     """Search with the vectors of every layer.
 
     The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
 
     Args:
-        means: language -> its mean at each layer, [L + 1, H]. With them two rows more are of centred vectors,
-            by cosine and by margin, each at its own layer.
+        means: of each layer. With them two rows more are of centred vectors, by cosine and by margin, each at
+            its own layer.
     """
 
     def search_one(bitext: Bitext) -> tuple[dict[str, float], dict[str, int]]:
         """Row -> the share of sentences found, and row -> layer for the rows that choose one."""
-        english = encode_texts(bitext.translations, flags, model, tokenizer)  # [L + 1, N, H]
-        foreign = encode_texts(bitext.sentences, flags, model, tokenizer)  # [L + 1, N, H]
+        english = encode(bitext.translations)  # [L + 1, N, H]
+        foreign = encode(bitext.sentences)  # [L + 1, N, H]
         accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
         rows = {f"layer {layer}": accuracy for layer, accuracy in enumerate(accuracies)}
         splits = {CHOSEN: choose_on_half(english, foreign)}
-        if means:
-            english = english - means["en"][:, None]  # the means as [L + 1, 1, H]
-            foreign = foreign - means[bitext.language][:, None]
+        if means is not None:
+            english = means.subtract(english, "en")
+            foreign = means.subtract(foreign, bitext.language)
             splits[f"centred, {CHOSEN}"] = choose_on_half(english, foreign)
             splits[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, find=found_by_margin)
         rows |= {name: split.accuracy for name, split in splits.items()}

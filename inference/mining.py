@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.centring import MEANS_POOLING, LayerMeans
+from evaluation.centring import MEANS_POOLING, LanguageMeans
 from evaluation.mining import MinedPairs, Neighbours, choose_threshold, mine, quality
 from evaluation.search import NEIGHBOURS, index_of, unit
 from inference.loading import load
@@ -392,7 +392,8 @@ def means_in_model_folder(
     encoder = encoder_of(options)
     if encoder.pooling != MEANS_POOLING:
         return {}, f"the means beside the weights are of --pooling {MEANS_POOLING}, not {encoder.pooling}"
-    by_language = encoder.model.language_means.by_language()
+    all_means = encoder.model.language_means
+    by_language = dict(zip(all_means.languages, all_means.vectors))  # language -> [L + 1, H]
     unknown = [language for language in languages if language not in by_language]
     if unknown:
         return {}, f"the model has no mean of {unknown[0]}; --centre_on makes means"
@@ -402,7 +403,7 @@ def means_in_model_folder(
 
 def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict[str, np.ndarray]) -> None:
     """Warn if the first vectors of a text, [lines, H], are nearer to the mean of the other language."""
-    of_both = LayerMeans(list(means), np.stack(list(means.values())))
+    of_both = LanguageMeans(list(means), np.stack(list(means.values())))
     nearest = of_both.languages[of_both.nearest(vectors.mean(axis=0, keepdims=True))[0]]
     if nearest != side.language:
         logger.warning(

@@ -149,11 +149,8 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
                 task.text.languages,
                 task.config.data.max_seq_len,
             )
-            means_by_language = means.by_language() if means else {}
-            full = dataclasses.replace(task.files(engine, masters), language_means=means_by_language)
-            encoder = dataclasses.replace(
-                task.encoder_files(engine, masters), language_means=means_by_language
-            )
+            full = dataclasses.replace(task.files(engine, masters), language_means=means)
+            encoder = dataclasses.replace(task.encoder_files(engine, masters), language_means=means)
         write_checkpoint(full_path, full)
         write_checkpoint(encoder_path, encoder)
     logger.info(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from evaluation.encode import encode
+from evaluation.encode import PaddleEncoder
 from evaluation.retrieval import accuracy_by_layer
 from model.heads import PreTrainingModel
 from pretrain.batch import Stage1
@@ -230,8 +230,9 @@ class Evaluator:
         src = [src_ids for src_ids, _ in pairs]
         tgt = [tgt_ids for _, tgt_ids in pairs]
         max_seq_len = self.config.data.max_seq_len
-        src_vectors = encode(model.ernie_m, self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
-        tgt_vectors = encode(model.ernie_m, self.tokenizer.sentences(tgt, max_seq_len))
+        encoder = PaddleEncoder(model.ernie_m)
+        src_vectors = encoder.vectors(self.tokenizer.sentences(src, max_seq_len))  # [L + 1, N, H]
+        tgt_vectors = encoder.vectors(self.tokenizer.sentences(tgt, max_seq_len))
         accuracy = accuracy_by_layer(src_vectors, tgt_vectors)  # [L + 1, 2]
         return accuracy.mean(axis=1).tolist()
 

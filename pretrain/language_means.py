@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evaluation.centring import LanguageMeans
-from evaluation.encode import encode
+from evaluation.encode import PaddleEncoder
 from model.ernie_m import ErnieMModel
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -15,24 +15,25 @@ SENTENCES = 300  # of a language; more sentences change the means, and so retrie
 
 def language_means(
     model: ErnieMModel, corpus: Corpus, tokenizer: Tokenizer, languages: Sequence[str], max_seq_len: int
-) -> LanguageMeans | None:
-    """The mean vector of up to `SENTENCES` held-out sentences of each language, at every layer.
+) -> dict[str, np.ndarray]:
+    """Language -> the mean vector of up to `SENTENCES` held-out sentences, at every layer: [L + 1, H].
 
     The vector of a sentence is the mean over its tokens.
 
     Args:
         languages: the languages to take; those without held-out text are left out.
         max_seq_len: longest sequence, special tokens included; longer sentences are cut.
-
-    Returns:
-        None if no language has held-out text.
     """
-    vectors = {}
+    encoder = PaddleEncoder(model)
+    vectors = {}  # language -> [L + 1, N, H]
     for language in languages:
         sentences = held_out_sentences(corpus, language)
         if sentences:
-            vectors[language] = encode(model, tokenizer.sentences(sentences, max_seq_len))  # [L + 1, N, H]
-    return LanguageMeans.of(vectors) if vectors else None
+            vectors[language] = encoder.vectors(tokenizer.sentences(sentences, max_seq_len))
+    if not vectors:
+        return {}
+    means = LanguageMeans.of(vectors)
+    return dict(zip(means.languages, means.vectors))
 
 
 def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:

@@ -1,19 +1,21 @@
 """Vectors of texts: {"text"} -> {"vector"}, and "cut" if the text was too long."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from evaluation.centring import MEANS_POOLING, LayerMeans
+from evaluation.centring import MEANS_POOLING, LanguageMeans
 from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import unit
+from evaluation.vectors import SentenceEncoder
 from inference.engines import GraphRunner
 from inference.loading import LoadedModel
 from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of
+from model.config import ErnieMConfig
 from model.tasks import ENCODING
-from reader.batching import EncodePairs, Feature, padded_batches
+from reader.batching import EncodePairs, Feature
 from reader.classification import Example
 from utils.errors import UserError
 
@@ -55,9 +57,11 @@ class EncodeTexts:
                 f"pooling pooled is that of the top layer, {model.num_layers}; layer {self.layer} has none"
             )
         self.means = self.means_of_languages() if options.centre else None
-        self.engine = model.engine(ENCODING, self.layer)
+        self.encoder = GraphEncoder(
+            model.engine(ENCODING, self.layer), model.config, self.pooling, self.layer
+        )
 
-    def means_of_languages(self) -> LayerMeans:
+    def means_of_languages(self) -> LanguageMeans:
         """The means of the languages at this layer.
 
         Raises:
@@ -127,11 +131,7 @@ class EncodeTexts:
         Args:
             languages: of each text, if vectors are centred; None: the language of the nearest mean.
         """
-        rows = [feature.ids for feature in features]
-        pad_id = self.model.config.pad_token_id
-        vectors = np.empty([len(rows), self.model.config.hidden_size], np.float32)
-        for numbers, ids in padded_batches(rows, pad_id):
-            vectors[numbers] = pooled(ids, self.engine(ids), self.pooling, pad_id)
+        vectors = self.encoder.vectors([feature.ids for feature in features])
         return vectors if self.means is None else self.means.centred(vectors, languages)
 
     def unit_vectors(self, texts: Sequence[str], centre: bool) -> np.ndarray:
@@ -161,42 +161,41 @@ def pooling_of(model: LoadedModel, options: TaskOptions) -> str:
     return options.pooling or model.reading.get("pooling", "mean")
 
 
-def pooled(ids: np.ndarray, outputs: Mapping[str, np.ndarray], pooling: str, pad_id: int) -> np.ndarray:
-    """Pool the outputs of an encoder for ids [B, T] to one vector for each row, [B, H]."""
-    if pooling == "pooled":
-        return outputs["pooled"]
-    weights = mean_weights(ids, pad_id, specials=pooling == "specials").astype(np.float32)  # [B, T]
-    return (weights[:, None] @ outputs["sequence"])[:, 0]  # [B, 1, T] @ [B, T, H]
+class GraphEncoder(SentenceEncoder):
+    """Runs an engine for encoding, and pools its outputs.
 
+    Args:
+        pooling: see `SentenceEncoder`.
+        layer: the layer at which the engine ends.
+    """
 
-class ExportedEncoder:
-    """An exported encoder, used as `evaluation.encode.PaddleEncoder` is."""
-
-    def __init__(self, engine: GraphRunner, hidden_size: int, pad_id: int):
+    def __init__(self, engine: GraphRunner, config: ErnieMConfig, pooling: str, layer: int):
+        super().__init__(config, pooling, layer)
         self.engine = engine
-        self.hidden_size = hidden_size
-        self.pad_id = pad_id
 
-    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """The vectors of ids [B, T]: [B, H]. Their layer is that of the export, whatever `layer` says."""
-        return pooled(ids, self._outputs(ids), pooling, self.pad_id)
+    def batch(self, ids: np.ndarray) -> np.ndarray:
+        outputs = self.outputs(ids)
+        if self.pooling == "pooled":
+            return outputs["pooled"]
+        specials = self.pooling == "specials"
+        weights = mean_weights(ids, self.config.pad_token_id, specials).astype(np.float32)  # [B, T]
+        return (weights[:, None] @ outputs["sequence"])[:, 0]  # [B, 1, T] @ [B, T, H]
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The top layer: pooled [B, H], all tokens [B, T, H]."""
-        outputs = self._outputs(ids)
+        outputs = self.outputs(ids)
         return outputs["pooled"], outputs["sequence"]
 
-    def _outputs(self, ids: np.ndarray) -> Mapping[str, np.ndarray]:
-        """What the engine gives for ids [B, T].
+    def outputs(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """What the engine gives for ids [B, T]: "sequence", [B, T, H], and "pooled", [B, H], if it has it.
 
         Raises:
             UserError: the config is that of a model of another width.
         """
         outputs = self.engine(ids)
         width = outputs["sequence"].shape[-1]
-        if width != self.hidden_size:
+        if width != self.config.hidden_size:
             raise UserError(
-                f"config.json: hidden_size is {self.hidden_size}, but the exported model's is {width}; "
-                "export the model again"
+                f"config.json: hidden_size is {self.config.hidden_size}, but the exported model's is "
+                f"{width}; export the model again"
             )
         return outputs

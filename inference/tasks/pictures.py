@@ -102,7 +102,7 @@ def _token_states(encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarra
     if not places:
         raise UserError(f"'{text[:20]}' has no token")
     row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
-    states = encode.engine(row)["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
+    states = encode.encoder.outputs(row)["sequence"][0, 1:-1][places]  # [T, H], without [CLS] and [SEP]
     tokens = []
     for place in places:
         start, end = spans[place]

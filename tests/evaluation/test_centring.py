@@ -51,5 +51,6 @@ def test_the_nearest_mean_names_the_language_of_each_layer():
     y_axis = [0, 1]
     means = LanguageMeans(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
     near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]
-    vectors = np.array([near_x_near_y, near_x_near_y])  # [L + 1, N, H]
-    assert means.nearest(vectors).tolist() == [[0, 1], [1, 0]]  # [L + 1, N]: the number of a language
+    vectors = np.array(near_x_near_y)  # [N, H]
+    assert means.at(0).nearest(vectors).tolist() == [0, 1]  # the number of a language
+    assert means.at(1).nearest(vectors).tolist() == [1, 0]

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from evaluation import encode as encoding
-from evaluation.encode import encode, encode_layer
+from evaluation.encode import PaddleEncoder
 from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin, hits
 from evaluation.search import search_both
 from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -88,7 +88,7 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
     rng = np.random.default_rng(4)
     # [CLS] = 0, some words, [SEP] = 2; the fifth sentence has no words.
     sentences = [np.array([0, *rng.integers(5, 50, size=words), 2]) for words in (7, 1, 12, 3, 0, 5)]
-    vectors = encode(model, sentences, batch_tokens=20)  # [L + 1, N, H]
+    vectors = PaddleEncoder(model).vectors(sentences, batch_tokens=20)  # [L + 1, N, H]
     assert vectors.shape == (3, 6, 16)
     assert model.training, "the model is left in the mode it was in"
     model.eval()
@@ -98,7 +98,7 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
         counted = slice(1, len(sentence) - 1) if has_words else slice(0, 2)  # without words [CLS] and [SEP]
         for layer, states in enumerate(hidden_states):
             assert np.abs(vectors[layer, row] - states.numpy()[counted].mean(axis=0)).max() < 1e-5
-    with_specials = encode(model, sentences, specials=True)
+    with_specials = PaddleEncoder(model, "specials").vectors(sentences)
     first_states = model.encode(padded_batch(sentences[0][None])).sequence.numpy()  # [T, H]
     assert np.abs(with_specials[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
 
@@ -107,8 +107,8 @@ def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
     """Autocast returns bfloat16, and without a cast NumPy would read its bits as integers."""
     model = tiny_model()
     sentences = [np.array([0, 7, 8, 2])]
-    exact = encode(model, sentences)
+    exact = PaddleEncoder(model).vectors(sentences)
     mean = encoding._mean
     monkeypatch.setattr(encoding, "_mean", lambda *arguments: mean(*arguments).astype("bfloat16"))
-    assert np.abs(encode(model, sentences) - exact).max() < 0.02
-    assert np.abs(encode_layer(model, sentences, 2) - exact[2]).max() < 0.02
+    assert np.abs(PaddleEncoder(model).vectors(sentences) - exact).max() < 0.02
+    assert np.abs(PaddleEncoder(model, layer=2).vectors(sentences) - exact[2]).max() < 0.02

@@ -78,14 +78,15 @@ def test_the_official_two_files(run_encode, random_encoder, toy_folder):
 
 def test_texts_encoded_in_parts_have_the_same_vectors(random_encoder, toy_folder, tmp_path):
     """31 texts are encoded at once, and 7 at a time, so that the last part has only 3."""
-    encoder = PaddleEncoder(ErnieMModel(ErnieMConfig.from_json(random_encoder / "config.json")))
+    model = ErnieMModel(ErnieMConfig.from_json(random_encoder / "config.json"))
+    encoder = PaddleEncoder(model, "mean", layer=1)
     encode = EncodePairs(Tokenizer.from_folder(random_encoder), 64)
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
     for folder, window in (("whole", 1000), ("parts", 7)):
         (tmp_path / folder).mkdir()
         writer = VectorWriter(encoder, texts, encode, tmp_path / folder, window=window)
         writer.official()
-        writer.vectors(1, "mean")
+        writer.vectors()
     for path in (tmp_path / "whole").iterdir():
         parts = np.load(tmp_path / "parts" / path.name)
         np.testing.assert_allclose(parts, np.load(path), atol=1e-5, err_msg=path.name)

@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 import run_retrieval
-from evaluation.encode import encode
+from evaluation.encode import PaddleEncoder
 from evaluation.retrieval import choose_on_half, found_by_margin
 from evaluation.search import search_both
 from model.checkpoint.folder import save_model
@@ -90,7 +90,7 @@ def all_layers(folder, language):
     bitext = read_bitext(language, *paths)
     vectors = []
     for texts in (bitext.translations, bitext.sentences):  # the translations are the English sentences
-        vectors.append(encode(model, [np.array(tokenizer.build(text)) for text in texts]))
+        vectors.append(PaddleEncoder(model).vectors([tokenizer.build(text) for text in texts]))
     return vectors
 
 

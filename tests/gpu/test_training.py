@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 
-from evaluation.encode import encode
+from evaluation.encode import PaddleEncoder
 from model import layers
 from model.checkpoint.training_state import load_training_state, save_training_state
 from pretrain.config import OBJECTIVES
@@ -70,7 +70,7 @@ def test_objectives(device, fact):
             return toys.train(engine, name)
         with engine.autocast():
             ids_of_sentences = [np.arange(4, 6), np.arange(4, 40)]
-            return encode(engine.model.ernie_m, ids_of_sentences)
+            return PaddleEncoder(engine.model.ernie_m).vectors(ids_of_sentences)
 
     names = [*OBJECTIVES, "vectors"]
     exact = {name: results_of(name, toys.engine_of(device.exact_dtype)) for name in names}

@@ -1,5 +1,6 @@
 """export.py: every graph equals the model on rows of mixed length; int8; refused models and folders."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -24,7 +25,7 @@ from inference.export import (
 from inference.loading import load
 from inference.onnx import quantised
 from inference.tasks import make
-from inference.tasks.encode import ExportedEncoder
+from inference.tasks.encode import GraphEncoder
 from model.checkpoint.folder import save_model
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
@@ -355,10 +356,10 @@ def test_a_config_that_was_not_exported(exported, tmp_path, change):
 
 def test_a_config_of_another_width(exported):
     loaded = load(exported / "encode", engine="onnx")
-    width = loaded.config.hidden_size
-    encoder = ExportedEncoder(loaded.engine("encoding"), 2 * width, loaded.config.pad_token_id)
+    wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
+    encoder = GraphEncoder(loaded.engine("encoding"), wider, "mean", toy_models.LAYERS)
     with pytest.raises(UserError, match="config.json: hidden_size"):
-        encoder.vectors(np.array([[0, 5, 2]]), layer=0, pooling="mean")
+        encoder.vectors([[0, 5, 2]])
 
 
 def test_engines_that_are_not_there(models, exported, tmp_path):

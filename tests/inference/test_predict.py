@@ -14,7 +14,7 @@ import pytest
 
 import ernie_m
 import predict
-from evaluation.encode import encode as encode_all
+from evaluation.encode import PaddleEncoder
 from finetune.flags import FinetuneFlags
 from finetune.question_answering import QuestionAnswering
 from finetune.tagging import OfficialTagging, Tagging
@@ -262,7 +262,7 @@ def test_encode(models, ask, layer, pooling):
     answers = ask(requests, task="encode", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
-    all_layers = encode_all(model.model.ernie_m, inputs, specials=pooling == "specials")
+    all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
     expected = all_layers[2 if layer == "top" else layer]
     np.testing.assert_allclose([answer["vector"] for answer in answers], expected, atol=1e-5)
 

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from evaluation.encode import encode
+from evaluation.encode import PaddleEncoder
 from evaluation.retrieval import hits
 from pretrain import evaluate
 from pretrain.evaluate import Evaluator
@@ -123,7 +123,7 @@ def test_retrieval_is_of_the_mean_vectors(held_out):
     vectors = []
     for sentences in sentences_of(held_out, ("en", "fr")):
         inputs = [np.array([cls_id, *ids, sep_id]) for ids in sentences]
-        vectors.append(encode(held_out.model.ernie_m, inputs))
+        vectors.append(PaddleEncoder(held_out.model.ernie_m).vectors(inputs))
     english, french = vectors  # [L + 1, N, H] each
     expected = []  # at each layer, the mean of both directions
     for en, fr in zip(english, french):

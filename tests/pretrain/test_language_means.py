@@ -7,7 +7,7 @@ import pytest
 
 import convert
 from evaluation.centring import LanguageMeans
-from evaluation.encode import encode
+from evaluation.encode import PaddleEncoder
 from model.checkpoint.load import load_from
 from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
 from model.ernie_m import ErnieMModel
@@ -41,7 +41,7 @@ def test_the_means_of_an_export(pretrain, corpus, tmp_path):
     for pair in (("de", "en"), ("en", "fr")):
         text = corpus.held_out_parallel[pair]
         english += [text[number][pair.index("en")] for number in range(len(text))]
-    vectors = encode(model, tokenizer.sentences(english, 32))  # [L + 1, N, H]
+    vectors = PaddleEncoder(model).vectors(tokenizer.sentences(english, 32))  # [L + 1, N, H]
     mean_of_de, mean_of_en, _ = means.vectors  # [L + 1, H] each
     np.testing.assert_allclose(mean_of_en, vectors.mean(axis=1), atol=1e-6)
     assert (mean_of_de != mean_of_en).any()
