@@ -59,7 +59,7 @@ def search_both(
 
 def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Search unit vectors exactly: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
-    import faiss  # loads its own libraries
+    import faiss  # here, because only a search needs its libraries
 
     index = faiss.IndexFlatIP(targets.shape[1])
     index.add(targets)
@@ -76,7 +76,7 @@ def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":
         blocks: unit vectors, float32 [rows, H] each. They are read in order, perhaps twice.
         count: the number of vectors in all blocks.
     """
-    import faiss  # loads its own libraries
+    import faiss  # here, because only a search needs its libraries
 
     width = blocks[0].shape[1]
     if count <= EXACT_UP_TO:

@@ -23,22 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from finetune.conll import read_conll
 from finetune.metrics import entity_scores
 from finetune.xtreme import predicted_classes
-from model.checkpoint.read import open_checkpoint
-from reader.bitext import Sentences
-from reader.corpus import Corpus
-from reader.tokenization import Tokenizer
 from training.records import read_records
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.runtime import prepare
-
-LONGEST = 62  # tokens of a sentence with [CLS] and [SEP]
 
 
 @dataclass
@@ -70,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare()
     figures: dict[str, Any] = {}
     if "retrieval" in flags.measures:
+        from experiments.retrieval import measure_retrieval  # imports Paddle, which --help does not need
+
         pairs = Path(flags.data, "retrieval", "tatoeba-style-dev")
         figures |= measure_retrieval(model / "full", Path(flags.corpus), pairs, flags.untrained)
     if flags.untrained is None:
@@ -81,55 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with atomic_file(flags.output, "w") as file:
         json.dump(figures, file, separators=(",", ":"))
         file.write("\n")
-
-
-def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | None) -> dict[str, Any]:
-    """Encode held-out pairs and bitexts, and measure as in experiments/three_ways.py.
-
-    Args:
-        folder: of the weights, the model's shape and the tokenizer.
-        pairs: files de-en.de and de-en.en for each language of the corpus, in any case; line i of one
-            translates line i of the other.
-        untrained: take random weights of this seed instead.
-    """
-    # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
-    import paddle
-
-    from evaluation.encode import PaddleEncoder
-    from experiments.three_ways import HeldOut, retrieval
-    from model.checkpoint.load import load_from
-    from model.ernie_m import ErnieMModel
-
-    checkpoint = open_checkpoint(folder)
-    tokenizer = Tokenizer.from_folder(folder)
-    paddle.seed(untrained or 0)  # a trained model gets no random weights
-    model = ErnieMModel(checkpoint.config)
-    if untrained is None:
-        load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
-    encoder = PaddleEncoder(model)
-
-    def vectors(sentences: Sequence[np.ndarray]) -> np.ndarray:
-        """The vectors of sentences at every layer, [L + 1, N, H], from their ids without special tokens."""
-        return encoder.vectors(tokenizer.sentences(sentences, LONGEST))
-
-    def vectors_of_file(path: Path) -> np.ndarray:
-        """The vectors of the lines of a file, in lower case like the corpus: [L + 1, N, H]."""
-        lines = [line.lower() for line in Sentences(path).texts()]
-        return vectors(tokenizer.encode_batch(lines))
-
-    corpus = Corpus(corpus_path)
-    held_out = {}
-    for languages, text in corpus.held_out_parallel.items():
-        sentence_pairs = [text[number] for number in range(len(text))]
-        src = vectors([src_ids for src_ids, _ in sentence_pairs])
-        tgt = vectors([tgt_ids for _, tgt_ids in sentence_pairs])
-        held_out[languages] = (src, tgt)
-    bitexts = {}
-    for language in sorted({*corpus.languages} - {"en"}):
-        src = vectors_of_file(pairs / f"{language}-en.{language}")
-        tgt = vectors_of_file(pairs / f"{language}-en.en")
-        bitexts[language] = (src, tgt)
-    return retrieval(HeldOut(held_out), bitexts)
 
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:

@@ -69,19 +69,46 @@ class Sweep(NamedTuple):
 
 
 def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
-    """Run the command. It returns early if the training is asked to stop; the same command then goes on."""
+    """Run the command. It returns early if the training is asked to stop; the same command then goes on.
+
+    Raises:
+        UserError: a file is missing or damaged, a flag has another form, a bitext is too short for --layer
+            sweep, or weights were not fine-tuned for the task of --init_task.
+    """
     begin(flags)
-    bitexts = open_bitexts(flags)
-    sentences = {}  # language -> those of --centre_on
+    # The texts: the bitexts of --pairs, and of each language the sentences of --centre_on.
+    bitexts = []
+    if flags.pairs:
+        bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])
+    short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
+    if flags.layer == "sweep" and short:
+        raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
+    sentences = {}
     if flags.centre_on:
         sentences = sentences_by_language(flags.centre_on, "--centre_on", languages_of(bitexts))
-    start_of_seed = open_starts(flags)
+    # The weights that each seed starts from; None: random ones. A shared folder is opened once.
+    start_of_path: dict[str | None, Checkpoint | None] = {}
+    start_of_seed = {}
+    for seed in flags.seeds:
+        flags_of_seed = flags.of_seed(seed)
+        path = flags_of_seed.init_pretraining_params
+        if path not in start_of_path:
+            start_of_path[path] = open_start(flags_of_seed)
+        start_of_seed[seed] = start_of_path[path]
     first_start = start_of_seed[flags.seeds[0]]
     flags = fit_length(flags, first_start)
     if not flags.do_train:
         flags = with_recorded(flags, first_start, ("pooling", "layer"))
-    check_starts(flags, start_of_seed)
+    # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
+    if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
+        for start in start_of_seed.values():
+            if start.task != flags.init_task:
+                fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
+                raise UserError(
+                    f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
+                )
     results = {}
+    # A search without training.
     if not flags.do_train:
         for seed, start in start_of_seed.items():
             model, tokenizer = open_encoder(flags, start, flags.dtype, seed)
@@ -91,6 +118,7 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             del model  # before the next one is made
         report_seeds(flags, results)
         return
+    # Training, and a search with the best model of each seed.
     task = Retrieval(flags, start_of_seed)
     with run_folder(flags, task.identity) as folder:
         for seed in flags.seeds:
@@ -100,47 +128,6 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
                 return
             results[seed] = search(flags, seed, model, task.tokenizer, bitexts, sentences)
         report_seeds(flags, results)
-
-
-def open_starts(flags: RetrievalFlags) -> dict[int, Checkpoint | None]:
-    """Seed -> the weights that it starts from; None: random ones. A shared folder is opened once."""
-    opened: dict[str | None, Checkpoint | None] = {}
-    start_of_seed = {}
-    for seed in flags.seeds:
-        flags_of_seed = flags.of_seed(seed)
-        path = flags_of_seed.init_pretraining_params
-        if path not in opened:
-            opened[path] = open_start(flags_of_seed)
-        start_of_seed[seed] = opened[path]
-    return start_of_seed
-
-
-def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:
-    """The bitexts of --pairs; none without that flag.
-
-    Raises:
-        UserError: a file is missing or damaged, or too short for --layer sweep.
-    """
-    if not flags.pairs:
-        return []
-    bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])
-    short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
-    if flags.layer == "sweep" and short:
-        raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
-    return bitexts
-
-
-def check_starts(flags: RetrievalFlags, start_of_seed: Mapping[int, Checkpoint | None]) -> None:
-    """Refuse weights of --init_pretraining_params that were not fine-tuned for the task of --init_task."""
-    # With --init_checkpoint the starts are its step folder instead.
-    if not flags.init_task or not flags.init_pretraining_params or flags.init_checkpoint:
-        return
-    for start in start_of_seed.values():
-        if start.task != flags.init_task:
-            fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
-            raise UserError(
-                f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
-            )
 
 
 def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:
@@ -277,12 +264,7 @@ def search_layer(
             results["centred margin"] = search_both(english, foreign, "margin")
         return results
 
-    by_language = _search_all(bitexts, search_one)
-    by_measure: dict[str, dict[str, Matches]] = {}
-    for language, results in by_language.items():
-        for measure, matches in results.items():
-            by_measure.setdefault(measure, {})[language] = matches
-    return by_measure
+    return _search_all(bitexts, search_one)
 
 
 def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None) -> Sweep:
@@ -295,49 +277,51 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | 
             its own layer.
     """
 
-    def search_one(bitext: Bitext) -> tuple[dict[str, float], dict[str, int]]:
-        """Row -> the share of sentences found, and row -> layer for the rows that choose one."""
+    def search_one(bitext: Bitext) -> dict[str, tuple[float, int | None]]:
+        """Row -> the share of sentences found, and for the rows that choose a layer its number."""
         english = encode(bitext.translations)  # [L + 1, N, H]
         foreign = encode(bitext.sentences)  # [L + 1, N, H]
         accuracies = accuracy_by_layer(english, foreign).mean(axis=1)  # [L + 1], over the two directions
-        rows = {f"layer {layer}": accuracy for layer, accuracy in enumerate(accuracies)}
         splits = {CHOSEN: choose_on_half(english, foreign)}
         if means is not None:
             english = means.subtract(english, "en")
             foreign = means.subtract(foreign, bitext.language)
             splits[f"centred, {CHOSEN}"] = choose_on_half(english, foreign)
             splits[f"centred margin, {CHOSEN}"] = choose_on_half(english, foreign, find=found_by_margin)
-        rows |= {name: split.accuracy for name, split in splits.items()}
-        layers = {name: split.layer for name, split in splits.items()}
-        return rows, layers
+        results = {f"layer {layer}": (accuracy, None) for layer, accuracy in enumerate(accuracies)}
+        return results | {name: (split.accuracy, split.layer) for name, split in splits.items()}
 
-    by_language = _search_all(bitexts, search_one)
     sweep = Sweep(rows={}, layers={})
-    for language, (rows, layers) in by_language.items():
-        for name, accuracy in rows.items():
+    for name, by_language in _search_all(bitexts, search_one).items():
+        for language, (accuracy, layer) in by_language.items():
             sweep.rows.setdefault(name, {})[language] = 100 * float(accuracy)
-        for name, layer in layers.items():
-            sweep.layers.setdefault(name, {})[language] = layer
+            if layer is not None:
+                sweep.layers.setdefault(name, {})[language] = layer
     return sweep
 
 
-def _search_all(bitexts: list[Bitext], search_one: Callable[[Bitext], T]) -> dict[str, T]:
-    """language -> what `search_one` returns for its bitext.
+def _search_all(
+    bitexts: list[Bitext], search_one: Callable[[Bitext], dict[str, T]]
+) -> dict[str, dict[str, T]]:
+    """Name -> language -> the value of this name that `search_one` returns for the language's bitext.
 
     The processes divide the bitexts, and every process gets all results.
     """
     own_bitexts = bitexts[distributed.rank() :: distributed.world_size()]
-    own_results = {}
+    own_results = {}  # language -> name -> value
     progress = Progress(sum(len(bitext.sentences) for bitext in own_bitexts), "searching", unit="sentences")
     for bitext in own_bitexts:
         own_results[bitext.language] = search_one(bitext)
         progress.update(len(bitext.sentences))
     progress.close()
-    results: dict[str, T] = {}
+    results: dict[str, dict[str, T]] = {}
     for part in distributed.gather(own_results):
         results |= part
-    # In the order of the bitexts, on every process.
-    return {bitext.language: results[bitext.language] for bitext in bitexts}
+    by_name: dict[str, dict[str, T]] = {}
+    for bitext in bitexts:  # the languages are in this order, on every process
+        for name, value in results[bitext.language].items():
+            by_name.setdefault(name, {})[bitext.language] = value
+    return by_name
 
 
 # Files and report

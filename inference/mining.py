@@ -16,7 +16,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -44,7 +43,7 @@ from utils.options import PositiveInt
 PART_LINES = 16_384  # sentences that are encoded, and searched, between two files
 
 
-@dataclass
+@dataclass(frozen=True)
 class MiningOptions:
     """What to mine, with which model, and which pairs to write."""
 
@@ -187,7 +186,11 @@ def mine_pairs(options: MiningOptions) -> None:
         sources = VectorParts(part_paths(work / "source", source, "npy"), means.get(source.language))
         targets = VectorParts(part_paths(work / "target", target, "npy"), means.get(target.language))
 
-        key = search_key(options.neighbours, means)
+        # Searches with equal results have equal keys.
+        digest = hashlib.sha256(json.dumps([options.neighbours, sorted(means)]).encode())
+        for language in sorted(means):
+            digest.update(means[language].tobytes())
+        key = digest.hexdigest()[:12]
         forward_paths = part_paths(work / f"forward-{key}", source, "npz")
         backward_paths = part_paths(work / f"backward-{key}", target, "npz")
         forward = find_neighbours(
@@ -300,14 +303,10 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
 
 
 @cache
-def open_encoder(model: str, pooling: str | None, layer: str | None, max_seq_len: int | None) -> EncodeTexts:
-    """The encoder of a folder; a process opens it once."""
-    options = TaskOptions(pooling=pooling, layer=layer, max_seq_len=max_seq_len)
-    return make("encode", load(model), options)
-
-
 def encoder_of(options: MiningOptions) -> EncodeTexts:
-    return open_encoder(options.model, options.pooling, options.layer, options.max_seq_len)
+    """The encoder of the model; a process opens it once."""
+    task_options = TaskOptions(pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len)
+    return make("encode", load(options.model), task_options)
 
 
 def encode_part(options: MiningOptions, texts: list[str], path: Path) -> int:
@@ -339,17 +338,14 @@ def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> No
     tasks = ((options, [side.text(index) for index in part], path) for side, part, path in missing)
     total = sum(len(side) for side in sides.values())
     progress = Progress(total, "encoding", initial=encoded_before, unit="lines")
-    with workers_of(options) as workers:
+    if options.ray is None:
+        workers = LocalWorkers(number=1)  # this process
+    else:
+        workers = RayWorkers(number=0, address=options.ray)  # one for each core of the cluster
+    with workers:
         for count in workers.run(encode_part, tasks):
             progress.update(count)
     progress.close()
-
-
-def workers_of(options: MiningOptions) -> AbstractContextManager:
-    """What runs `encode_part`: this process alone, or the CPUs of a Ray cluster."""
-    if options.ray is None:
-        return LocalWorkers(number=1)
-    return RayWorkers(number=0, address=options.ray)  # 0: one for each core of the cluster
 
 
 def part_paths(folder: Path, side: DistinctLines, suffix: str) -> list[Path]:
@@ -413,14 +409,6 @@ def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict
             nearest,
             side.language,
         )
-
-
-def search_key(neighbours: int, means: dict[str, np.ndarray]) -> str:
-    """The name of a search: equal for searches with equal results."""
-    digest = hashlib.sha256(json.dumps([neighbours, sorted(means)]).encode())
-    for language in sorted(means):
-        digest.update(means[language].tobytes())
-    return digest.hexdigest()[:12]
 
 
 def find_neighbours(

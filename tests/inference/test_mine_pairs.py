@@ -64,7 +64,7 @@ def run_mining(texts, models, tmp_path, monkeypatch):
     """run_mining(output="mined", **flags) runs mine_pairs.py; returns its `MinedRow`s, and mining.json."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
-    mining.open_encoder.cache_clear()
+    mining.encoder_of.cache_clear()
 
     def call(output="mined", **flags):
         flags = {
@@ -215,7 +215,7 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     assert len(searched) == 4  # parts of at most 32 of 101 lines
     before = [path.stat().st_mtime_ns for path in searched]
     searched[2].unlink()
-    mining.open_encoder.cache_clear()
+    mining.encoder_of.cache_clear()
     assert_equal_pairs(run_mining()[0], expected)
     after = [path.stat().st_mtime_ns for path in searched]
     is_unchanged = [a == b for a, b in zip(after, before)]
@@ -236,7 +236,7 @@ def test_damaged_parts_are_made_again(run_mining, tmp_path, monkeypatch):
     searched[3].write_bytes(b"")
     with open(searched[5], "wb") as file:
         np.savez(file, cosines=np.zeros((1, 2)), numbers=np.zeros((1, 2), np.int64))
-    mining.open_encoder.cache_clear()
+    mining.encoder_of.cache_clear()
     assert_equal_pairs(run_mining()[0], expected)
     made_again = [path for path in written if path.stat().st_mtime_ns != written[path]]
     assert made_again == [*vectors[0:5:2], *searched[1:6:2]]
