@@ -35,11 +35,12 @@ class LanguageMeans:
         """The means of sentence vectors, float32, in alphabetical order of the languages.
 
         Args:
-            sentences: language -> the vectors of its sentences, [N, H], or [L + 1, N, H] of each layer.
+            sentences: language -> the vectors of its sentences, [N, H], or [L + 1, N, H] of each layer. There
+                may be none.
         """
         languages = sorted(sentences)
         means = [sentences[language].mean(axis=-2, dtype=np.float64) for language in languages]
-        return cls(languages, np.stack(means).astype(np.float32))
+        return cls(languages, np.array(means, np.float32))
 
     @classmethod
     def read(cls, path: str | os.PathLike, shape: tuple[int, int]) -> "LanguageMeans":

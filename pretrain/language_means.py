@@ -30,8 +30,6 @@ def language_means(
         sentences = held_out_sentences(corpus, language)
         if sentences:
             vectors[language] = encoder.vectors(tokenizer.sentences(sentences, max_seq_len))
-    if not vectors:
-        return {}
     means = LanguageMeans.of(vectors)
     return dict(zip(means.languages, means.vectors))
 

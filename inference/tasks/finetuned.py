@@ -51,13 +51,12 @@ class FineTunedTask:
         for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
             features_of_batch = [features[number] for number in numbers]
             batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
-            yield numbers, batch, self._run(batch.input_ids)
-
-    def _run(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs for ids [R, T], some rows at a time: one long text may have many windows."""
-        rows_at_once = max(1, BATCH_TOKENS // ids.shape[1])
-        parts = [self.engine(ids[first : first + rows_at_once]) for first in range(0, len(ids), rows_at_once)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            # Some rows at a time, because one long text may have many windows.
+            rows_at_once = max(1, BATCH_TOKENS // batch.input_ids.shape[1])
+            parts = []
+            for first in range(0, len(batch.input_ids), rows_at_once):
+                parts.append(self.engine(batch.input_ids[first : first + rows_at_once]))
+            yield numbers, batch, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class ClassifyTexts(FineTunedTask):

@@ -181,12 +181,15 @@ class SearchCorpus:
         Args:
             each: whether to find the best sentence of each language, instead of the `top_k` best of all.
         """
+        searched_apart = list(self.numbers_of_language.values()) if each else [np.arange(len(vectors))]
+        count = 1 if each else self.top_k
         hits: list[list[Hit]] = [[] for _ in queries]
-        if each:
-            for numbers in self.numbers_of_language.values():
-                _add_nearest(hits, queries, vectors, numbers, count=1)
-        else:
-            _add_nearest(hits, queries, vectors, np.arange(len(vectors)), count=self.top_k)
+        for numbers in searched_apart:  # of sentences of the corpus
+            cosines, places = nearest(queries, vectors[numbers], count)  # [N, count] each
+            nearest_numbers = numbers[places]  # [N, count]
+            rows = zip(hits, nearest_numbers.tolist(), cosines.tolist())  # a row for each query
+            for hits_of_query, numbers_of_query, cosines_of_query in rows:
+                hits_of_query += map(Hit, numbers_of_query, cosines_of_query)
         return [sorted(hits_of_query, key=lambda hit: -hit.cosine) for hits_of_query in hits]
 
     def _as_json(self, hit: Hit) -> dict:
@@ -195,20 +198,3 @@ class SearchCorpus:
         if sentence.language:
             answer["language"] = sentence.language
         return answer
-
-
-def _add_nearest(
-    hits: list[list[Hit]], queries: np.ndarray, vectors: np.ndarray, numbers: np.ndarray, count: int
-) -> None:
-    """Add the nearest sentences to the hits of each query.
-
-    Args:
-        vectors: of the whole corpus.
-        numbers: of the sentences that are searched.
-        count: how many are added for each query.
-    """
-    cosines, places = nearest(queries, vectors[numbers], count)  # [N, count] each
-    nearest_numbers = numbers[places]  # [N, count]
-    rows = zip(hits, nearest_numbers.tolist(), cosines.tolist())  # a row for each query
-    for hits_of_query, numbers_of_query, cosines_of_query in rows:
-        hits_of_query += map(Hit, numbers_of_query, cosines_of_query)
