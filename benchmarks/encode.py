@@ -60,7 +60,7 @@ def ours(folder: Path, args: Namespace, engine: str = "dygraph", amp: str = "non
         engine: "dygraph", a checkpoint in Paddle; or "onnx" or "onnx-int8", one of the `FILES`.
         amp: the precision of "dygraph".
     """
-    from evaluation.vectors import VectorWriter
+    from inference.vectors import VectorWriter
 
     config = model_config(args)
     if engine == "dygraph":

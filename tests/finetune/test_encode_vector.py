@@ -9,7 +9,7 @@ import pytest
 
 import encode_vector
 from evaluation.encode import PaddleEncoder
-from evaluation.vectors import VectorWriter
+from inference.vectors import VectorWriter
 from model.checkpoint.folder import save_model
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import load_from
