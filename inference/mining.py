@@ -178,6 +178,7 @@ def mine_pairs(options: MiningOptions) -> None:
     work = Path(options.output).absolute() / ".work"
     with only_run_in(work):
         claim(work, settings)
+        # The vectors of both texts. They are plain on disk, and the search takes the means from them.
         means = language_means(options, source.language, target.language)
         encode_parts(options, {work / "source": source, work / "target": target})
         if means:
@@ -186,7 +187,7 @@ def mine_pairs(options: MiningOptions) -> None:
         sources = VectorParts(part_paths(work / "source", source, "npy"), means.get(source.language))
         targets = VectorParts(part_paths(work / "target", target, "npy"), means.get(target.language))
 
-        # Searches with equal results have equal keys.
+        # The neighbours. Searches with equal results have equal keys.
         digest = hashlib.sha256(json.dumps([options.neighbours, sorted(means)]).encode())
         for language in sorted(means):
             digest.update(means[language].tobytes())
@@ -200,6 +201,7 @@ def mine_pairs(options: MiningOptions) -> None:
             targets, sources, target_count=len(source), neighbours=options.neighbours, paths=backward_paths
         )
 
+        # The pairs.
         candidates = mine(forward, backward, options.margin, options.retrieval)
         pairs, threshold_facts = above_threshold(candidates, options.threshold, gold)
         facts = {**threshold_facts, "candidates": len(candidates.scores), "centred": bool(means)}
