@@ -8,19 +8,37 @@ model.classify([("A man eats.", "Somebody eats.")])
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if not __package__:  # this is the file of a checkout, beside folders whose names a user may have, too
+    for _name in ("utils", "model", "reader", "training", "evaluation", "finetune", "inference"):
+        _found = find_spec(_name)
+        if _found is None or _found.origin != str(Path(__file__).with_name(_name) / "__init__.py"):
+            raise ImportError(
+                f"{_found and _found.origin} hides {_name}/ of ERNIE-M's checkout; install ERNIE-M as a "
+                f"package, whose only name is ernie_m: pip install {Path(__file__).parent}"
+            )
+
 from utils import __version__
 from utils.errors import UserError
+from utils.runtime import check_paddle
+
+if os.path.basename(sys.argv[0]) not in ("ernie-m", "-m"):  # these commands say it in one line themselves
+    try:
+        check_paddle()
+    except UserError as error:
+        raise ImportError(str(error)) from None
 
 if TYPE_CHECKING:
     import numpy as np
 
     from inference.loading import LoadedModel
 
-__all__ = ["Model", "__version__", "load"]
+__all__ = ["Model", "UserError", "__version__", "load"]
 
 HEAD_TASKS = ("classify", "tag", "answer")  # what `load` accepts as `task`
 _AT_ONCE = 1024  # inputs between two reports of the progress
@@ -39,7 +57,7 @@ def load(
             in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle" on a GPU.
 
     Raises:
-        utils.errors.UserError: something is missing or does not fit together; the message says what to do.
+        UserError: something is missing or does not fit together; the message says what to do.
     """
     from inference.loading import load as load_model
     from model.tasks import task_named

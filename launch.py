@@ -105,9 +105,21 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
     script = tuple(words[place:])
     if not script:
         raise UserError("the script is missing: python launch.py run_classifier.py --batch_size 16 ...")
-    if not Path(script[0]).is_file():
+    if not Path(script[0]).is_file() and not is_own_program(script[0]):
         raise UserError(f"{script[0]}: no such file")
     return replace(flags, script=script)
+
+
+def is_own_program(name: str) -> bool:
+    """Whether this file is installed as a part of the package `ernie_m`, which has the program `name`."""
+    return bool(__package__) and Path(__file__).with_name(name).is_file()
+
+
+def command_of(script: Sequence[str]) -> list[str]:
+    """The words that start a script with its flags: a file, or a program of the installed package."""
+    if Path(script[0]).is_file():
+        return [sys.executable, "-u", *script]
+    return [sys.executable, "-u", "-m", "ernie_m", *script]
 
 
 def visible_gpus() -> list[str]:
@@ -312,7 +324,7 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
                 output = files.enter_context(open(logs / f"workerlog.{number}", "w"))
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-u", *script],
+                    command_of(script),
                     env=os.environ | place,
                     stdout=output,
                     stderr=output,
@@ -391,7 +403,7 @@ def main() -> None:
     if processes_in_all == 1:  # it takes the place of this program
         if flags.selected_gpus and gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
-        os.execv(sys.executable, [sys.executable, "-u", *script])
+        os.execv(sys.executable, command_of(script))
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
     sys.exit(run_processes(script, environments(flags, processes, gpus), logs / workers_folder(flags)))
 

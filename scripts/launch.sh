@@ -1,24 +1,35 @@
-# Shared by the recipes in scripts/{small,base,large}: sourced with the repository as the current folder.
+# Shared by the recipes in scripts/{small,base,large}, which source it.
 # NPROC=n sets the number of processes; otherwise one per GPU up to the recipe's devices, or one on the CPU.
-if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
-python=.venv/bin/python
-if [ ! -x "$python" ]; then
-    python=python3
-    "$python" -c '
+# `ernie-m recipe` sets ERNIE_M_PYTHON: then the project is a package of that Python, and files are those of the current
+# folder. Otherwise they are those of the checkout.
+if [ -z "${ERNIE_M_PYTHON-}" ]; then
+    cd "$(dirname "$0")/../.."
+    if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
+    python=.venv/bin/python
+    if [ ! -x "$python" ]; then
+        python=python3
+        "$python" -c '
 import sys
 from importlib.util import find_spec
 sys.exit(not all(map(find_spec, ("paddle", "sentencepiece", "yaml"))))' 2>/dev/null || {
-        echo "error: there is no .venv, and python3 lacks what requirements.txt lists; run: sh scripts/setup.sh" >&2
-        exit 2
-    }
+            echo "error: there is no .venv, and python3 lacks what requirements.txt lists; run: sh scripts/setup.sh" >&2
+            exit 2
+        }
+    fi
 fi
+
+# program NAME.py FLAGS...: a program of the project takes the place of the recipe.
+program() {
+    if [ -n "${ERNIE_M_PYTHON-}" ]; then exec "$ERNIE_M_PYTHON" -m ernie_m "$@"; fi
+    exec "$python" "$@"
+}
 
 # launch DEVICES SCRIPT FLAGS...: start the script. With fewer processes than the recipe's devices, gradients are
 # accumulated to keep the total batch, which is printed. launch.py warns if it is not that of the recipe.
 launch() {
     devices=$1
     shift
-    exec "$python" launch.py --recipe_devices "$devices" ${NPROC:+--nproc_per_node "$NPROC"} "$@"
+    program launch.py --recipe_devices "$devices" ${NPROC:+--nproc_per_node "$NPROC"} "$@"
 }
 
 # SIZE DEVICES FLAGS...: what all recipes of a task share. Later flags win.
@@ -47,7 +58,7 @@ own() {
     shift
     own_data=${OWN_DATA:-./data/own}
     if [ ! -f "$own_data/label_map.json" ]; then
-        echo "error: no $own_data here; write it from your files: $python scripts/data/prepare.py own FOLDER" >&2
+        echo "error: no $own_data here; write it from your files: .venv/bin/python scripts/data/prepare.py own FOLDER" >&2
         exit 2
     fi
     # prepare.py puts English first, and then the other languages by their codes.
@@ -93,5 +104,5 @@ fine_tune() {
 
 # tatoeba FLAGS...: run_retrieval.py. Its --batch_size is that of all devices together, so any number will do.
 tatoeba() {
-    exec "$python" launch.py ${NPROC:+--nproc_per_node "$NPROC"} run_retrieval.py --pairs ./data/tatoeba "$@"
+    program launch.py ${NPROC:+--nproc_per_node "$NPROC"} run_retrieval.py --pairs ./data/tatoeba "$@"
 }

@@ -52,9 +52,15 @@ case $kind in latest) needed=torch ;; *) needed=paddle ;; esac
 wanted="$kind $(cat requirements-common.txt "$@" | cksum)"
 
 other_python_asked() { [ -n "${PYTHON-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; }
+# `import ernie_m` with the Python of .venv, from any folder: one line, the path of this checkout.
+add_path() {
+    for packages in "$venv"/lib/python3*/site-packages; do
+        [ "$(cat "$packages/ernie_m.pth" 2>/dev/null)" = "$PWD" ] || echo "$PWD" >"$packages/ernie_m.pth"
+    done
+}
 ready() { [ "$(cat "$state" 2>/dev/null)" = "$wanted" ] && [ -x "$venv/bin/python" ] && ! other_python_asked; }
 
-ready && exit 0
+if ready; then add_path; exit 0; fi
 
 # Two first commands at once must not build the same folder.
 lock=$venv.lock
@@ -69,7 +75,7 @@ done
 trap 'rm -rf "$lock"' EXIT
 trap 'exit 130' INT TERM HUP
 echo $$ >"$lock/pid"
-ready && exit 0
+if ready; then add_path; exit 0; fi
 
 python=$(find_python)
 if [ -e "$venv" ]; then
@@ -117,6 +123,7 @@ fi
     tail -n 3 "$log" >&2
     fail "$needed is installed but does not import here; $log says why"
 }
+add_path
 echo "$wanted" >"$state"
 say "$venv is ready"
 if [ "$kind" = cpu ] && command -v nvidia-smi >/dev/null 2>&1; then

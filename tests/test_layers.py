@@ -109,6 +109,16 @@ for name in {names}:
 DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len", "values"}
 
 
+def test_the_project_is_imported_in_one_form():
+    """`from X import ...`: the wheel's build puts the name of the package before X (hatch_build.py)."""
+    others = []
+    for path in product_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            others += [f"{path}:{node.lineno}" for name in names if name.split(".")[0] in OURS]
+    assert others == []
+
+
 def works_at_import(statement: ast.stmt) -> bool:
     """True of a statement at the top level of a file that does more than define something."""
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
@@ -122,8 +132,9 @@ def works_at_import(statement: ast.stmt) -> bool:
         is_docstring = isinstance(statement.value, ast.Constant)
         adds_root = source.startswith("sys.path.insert(0, ")  # so a script below scripts/ finds the project
         return not (is_docstring or adds_root)
-    is_known_condition = source.startswith(("if __name__ == '__main__':", "if TYPE_CHECKING:"))
-    return not is_known_condition
+    # A file knows by `__package__` whether it is a script or a part of the installed package.
+    known_conditions = ("if __name__ == '__main__':", "if TYPE_CHECKING:", "if not __package__:")
+    return not source.startswith(known_conditions)
 
 
 def test_what_a_user_starts_does_nothing_when_imported():

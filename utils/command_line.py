@@ -22,6 +22,7 @@ from typing import Any, TypeVar, get_origin
 from utils import __version__
 from utils.config import read_yaml, yaml_value
 from utils.errors import UserError, pipe_may_close
+from utils.files import shipped
 from utils.logging import logger
 from utils.options import Option, explanations, options_of, sections_of
 
@@ -253,7 +254,7 @@ def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str])
         UserError: the file cannot be read, a key is unknown, or a value is not accepted.
     """
     values: dict[str, Any] = {}
-    for key, value in keys_and_values(read_yaml(path), sections, path):
+    for key, value in keys_and_values(read_yaml(shipped(path)), sections, path):
         if key in values:  # as "a.b: 1" and as "a: {b: 1}"
             raise UserError(f"{path}: the key '{key}' is there twice")
         if key not in options:

@@ -20,6 +20,16 @@ LARGEST_JSON = 256 << 20  # bytes
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
+def shipped(path: str | os.PathLike) -> Path:
+    """The path of a file or, where there is none and it is in `configs/`, of the one that the project ships.
+
+    So a command has the same words in a checkout and from the installed package.
+    """
+    path = Path(path)
+    own = Path(__file__).resolve().parents[1] / path
+    return own if path.parts[:1] == ("configs",) and not path.exists() and own.is_file() else path
+
+
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     """The value in a JSON file. A byte order mark at the start is skipped.
 

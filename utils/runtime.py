@@ -13,8 +13,12 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from utils.errors import UserError
+
+PADDLE = "3.3"  # from 3.4 on, adamw and fused_adam take the learning rate in float64
 # Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
 # it to the kernel, which would zero every page again.
 _M_TRIM_THRESHOLD = -1
@@ -127,6 +131,32 @@ def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> d
     return settings
 
 
+def check_paddle() -> None:
+    """Check that one Paddle is installed, of the version that this project needs. It is not imported.
+
+    Raises:
+        UserError: there is none, both packages of it are there, or it is another version.
+    """
+    spec = find_spec("paddle")
+    install = (
+        f"pip install paddlepaddle=={PADDLE}.1, or for a GPU: "
+        f"pip install paddlepaddle-gpu=={PADDLE}.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
+    )
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"Paddle is not installed for {sys.executable}: {install}")
+    site_packages = Path(spec.submodule_search_locations[0]).parent
+    versions = {}  # package -> its version
+    for path in site_packages.glob("paddlepaddle*.dist-info"):
+        package, _, version = path.name.removesuffix(".dist-info").partition("-")
+        versions[package.replace("_", "-")] = version
+    if len(versions) > 1:
+        both = " and ".join(sorted(versions))
+        raise UserError(f"{site_packages}: {both} overwrite each other; pip uninstall both, then {install}")
+    for package, version in versions.items():
+        if not version.startswith(f"{PADDLE}."):
+            raise UserError(f"{site_packages}: {package} {version}, but {PADDLE} is needed; {install}")
+
+
 def prepare(quiet: bool = False) -> str:
     """Apply the settings, except where the user has set a value, then import Paddle.
 
@@ -134,7 +164,11 @@ def prepare(quiet: bool = False) -> str:
 
     Returns:
         The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
+
+    Raises:
+        UserError: as `check_paddle`.
     """
+    check_paddle()
     cpu = read_cpu()
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())  # of this job on this machine
     in_force = []

@@ -100,7 +100,7 @@ def make(word: str, model: LoadedModel, options: TaskOptions = TaskOptions()) ->
         UserError: the model is not for this, or an option is out of range.
     """
     file, name = PREDICTIONS[word].answerer.split(".")
-    answerer_class = getattr(importlib.import_module(f"inference.tasks.{file}"), name)
+    answerer_class = getattr(importlib.import_module(f"{__name__}.{file}"), name)
     return answerer_class(model, options)
 
 

@@ -107,13 +107,15 @@ class RayWorkers(LocalWorkers):
         if self.address is None:  # a new cluster on this machine
             cluster = {"address": "local", "num_cpus": self.num_workers or len(os.sched_getaffinity(0))}
         root = Path(__file__).resolve().parents[2]  # of the project
+        # Installed as a package, the project has one name.
+        modules = [root / name for name in _PACKAGES] if __name__.startswith("pretrain.") else [root]
         try:
             ray.init(
                 **cluster,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                runtime_env={"py_modules": [str(root / name) for name in _PACKAGES]},
+                runtime_env={"py_modules": [str(module) for module in modules]},
             )
         except Exception as error:  # a busy machine that needs more than Ray's 30 seconds raises just that
             raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error

@@ -6,8 +6,7 @@
 # Needed: XLM-R base in weights/xlm-roberta-base (docs/pretraining.md), the corpus in data/corpus, XNLI and CoNLL in
 # data/xnli and data/conll (docs/data_layout.md). OUTPUT (output/ablation) gets everything. Flags go to pre-training.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 output=${OUTPUT:-output/ablation}
 
 for exp in exp0 exp1 exp2 exp3 exp4 exp5; do

@@ -2,8 +2,7 @@
 # CoNLL, all languages, base (paper, Table 12): fine-tune on the training sets of all four languages.
 # Official values, for 1 device; --batch_size is per device. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 conll base 1 \
     --train_set ./data/conll/train/train.all.tsv \

@@ -2,8 +2,7 @@
 # MLQA, cross-lingual transfer, base (paper, Table 12): fine-tune on English SQuAD, evaluate in every language.
 # Official values, for 2 devices; --batch_size is per device. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 mlqa base 2 \
     --train_set ./data/mlqa/train/train.en.json \

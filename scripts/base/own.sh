@@ -4,8 +4,7 @@
 # ./data/own. Any flag can be added and wins, such as --train_set ./data/own/train/train.all.tsv. The values are those
 # of XNLI.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 own base \
     --batch_size 32 --epoch 5 --max_seq_len 256 \

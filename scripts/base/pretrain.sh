@@ -4,8 +4,7 @@
 # configuration can be given and wins: --data.corpus DIR --run.output DIR. The same command again goes on where the run
 # stopped.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
-exec "$python" launch.py ${NPROC:+--nproc_per_node "$NPROC"} --split_log_path log/pretrain-base \
+program launch.py ${NPROC:+--nproc_per_node "$NPROC"} --split_log_path log/pretrain-base \
     run_pretrain.py --config configs/pretrain/base.yaml "$@"

@@ -3,8 +3,7 @@
 # those of large, Table 14. ./data/corpus is the parallel text of pre-training as pretrain.build_corpus writes it.
 # Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 tatoeba --init_pretraining_params ./configs/base/params --ernie_config_path ./configs/base/ernie_config.json \
     --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model \

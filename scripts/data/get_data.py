@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-# The path has the folder of a script, not the root.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if not __package__:  # started as a file: the path has the folder of the file, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.environment import run
 

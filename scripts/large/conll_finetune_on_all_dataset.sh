@@ -3,8 +3,7 @@
 # Official values, for 1 device; --batch_size is per device. Any flag can be added and wins.
 # The paper's Table 13 has --learning_rate 3e-4 --layerwise_lr_decay 0.8 here.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 conll large 1 \
     --train_set ./data/conll/train/train.all.tsv \

@@ -1,10 +1,9 @@
 #!/bin/sh
 # Vectors of the sentences in ./data/test.tsv, large. Official values. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
-exec "$python" encode_vector.py \
+program encode_vector.py \
     --data_set ./data/test.tsv --output_dir ./embeddings \
     --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model \
     --ernie_config_path ./configs/large/ernie_config.json --init_pretraining_params ./configs/large/params \

@@ -3,8 +3,7 @@
 # are its values for CoNLL, except that dev is scored every 500 steps. --batch_size is per device. Any flag can be
 # added.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 panx large 1 \
     --train_set ./data/panx/train/train.en.tsv \

@@ -2,8 +2,7 @@
 # PAWS-X, cross-lingual transfer, large (paper, Table 13): fine-tune on English, evaluate in every language.
 # 64 examples in all, here as 2 devices of 32; --batch_size is per device. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 pawsx large 2 \
     --train_set ./data/pawsx/train/train.en.tsv \

@@ -2,8 +2,7 @@
 # Tatoeba, large, fine-tuned by hardest negatives (paper, Table 14), then searched. ./data/corpus is the parallel text
 # of pre-training as pretrain.build_corpus writes it. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 tatoeba --init_pretraining_params ./configs/large/params --ernie_config_path ./configs/large/ernie_config.json \
     --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model \

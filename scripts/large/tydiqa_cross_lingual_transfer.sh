@@ -3,8 +3,7 @@
 # these are XTREME's values, without layer-wise decay; as there, the last step counts, because GoldP's dev files are the
 # test. --batch_size is per device. Any flag can be added.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 tydiqa large 1 \
     --train_set ./data/tydiqa/train/train.en.json \

@@ -2,8 +2,7 @@
 # Parts of speech (UD 2.5), cross-lingual transfer, large: fine-tune on English, evaluate in every language. The paper has
 # no UDPOS: these are XTREME's values, without layer-wise decay. --batch_size is per device. Any flag can be added.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 udpos large 1 \
     --train_set ./data/udpos/train/train.en.tsv --chunk_scheme NONE \

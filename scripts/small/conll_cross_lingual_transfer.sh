@@ -2,8 +2,7 @@
 # CoNLL, cross-lingual transfer, small (paper, Table 12): fine-tune on English, evaluate in four languages.
 # Official values, for 1 device; --batch_size is per device. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 conll small 1 \
     --train_set ./data/conll/train/train.en.tsv \

@@ -3,8 +3,7 @@
 # fine-tune on the training set in all languages.
 # 64 examples in all, here as 2 devices of 32; --batch_size is per device. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 pawsx small 2 \
     --train_set ./data/pawsx/train/train.all.tsv \

@@ -3,8 +3,7 @@
 # scripts/small/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. A model of another size is refused. Any flag
 # can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 tatoeba --init_pretraining_params ./checkpoints/best --ernie_config_path ./configs/small/ernie_config.json \
     --init_task classification --layer middle --pooling mean \

@@ -3,8 +3,7 @@
 # those of large, Table 14. ./data/corpus is the parallel text of pre-training as pretrain.build_corpus writes it.
 # Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 # Small has no released weights: it starts from your own in configs/small/params, or from random ones.
 if [ -d configs/small/params ]; then set -- --init_pretraining_params ./configs/small/params "$@"; fi

@@ -2,8 +2,7 @@
 # XNLI, cross-lingual transfer, small (paper, Table 12): fine-tune on English, evaluate in every language.
 # Official values, for 2 devices; --batch_size is per device. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 xnli small 2 \
     --train_set ./data/xnli/train/train.en.tsv \

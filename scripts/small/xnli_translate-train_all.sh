@@ -2,8 +2,7 @@
 # XNLI, translate-train-all, small (paper, Table 12): fine-tune on the training set in all languages.
 # Official values, for 8 devices; --batch_size is per device. Any flag can be added and wins.
 set -eu
-cd "$(dirname "$0")/../.."
-. scripts/launch.sh
+. "$(dirname "$0")/../launch.sh"
 
 xnli small 8 \
     --train_set ./data/xnli/train/train.all.tsv \

@@ -1,0 +1,91 @@
+"""One command for all programs: `ernie-m predict ...` is `python predict.py ...` of a checkout.
+
+In a checkout it is `python /path/to/checkout predict ...`.
+"""
+
+import os
+import runpy
+import sys
+import textwrap
+from pathlib import Path
+
+# Program -> its module, and what it is for.
+PROGRAMS = {
+    "run_classifier": ("run_classifier", "fine-tune on texts, or pairs of texts, with labels"),
+    "run_sequence_labeling": ("run_sequence_labeling", "fine-tune on words with tags"),
+    "run_mrc": ("run_mrc", "fine-tune on questions and the texts that answer them"),
+    "run_retrieval": ("run_retrieval", "fine-tune on translations, and search them"),
+    "run_pretrain": ("run_pretrain", "pre-train on text and sentence pairs"),
+    "build_corpus": ("pretrain.build_corpus", "turn text and pairs into a corpus for run_pretrain"),
+    "train_vocab": ("scripts.data.train_vocab", "train a piece model on text"),
+    "show": ("pretrain.show", "draw what each objective sees of a pair"),
+    "launch": ("launch", "start a program as several processes"),
+    "predict": ("predict", "classify, tag, answer, fill, search; --serve: a page and a JSON API"),
+    "encode_vector": ("encode_vector", "write the vectors of texts"),
+    "mine_pairs": ("mine_pairs", "find translations in two texts"),
+    "convert": ("convert", "write a model in the format of another library, or a smaller one"),
+    "export": ("export", "write a model that predicts by itself: Paddle inference, ONNX, int8"),
+    "prepare": (
+        "scripts.data.prepare",
+        "bring data sets, or texts and labels of your own, into the official layout",
+    ),
+    "get_data": ("scripts.data.get_data", "fetch the public data of the recipes"),
+    "get_weights": ("scripts.data.get_weights", "fetch the released weights"),
+    "xtreme": ("finetune.xtreme", "XTREME's table of a model's scores"),
+}
+WIDTH = 100  # of --help, in characters
+RECIPES = Path(__file__).parent / "scripts"
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(usage())
+        return
+    program, *words = sys.argv[1:]
+    program = program.removesuffix(".py")  # as the recipes have it
+    if program == "recipe":
+        run_recipe(words)
+    if program not in PROGRAMS:
+        print(f"error: {program}: it is none of {', '.join(['recipe', *PROGRAMS])}", file=sys.stderr)
+        sys.exit(2)
+    module, _ = PROGRAMS[program]
+    if __package__:  # empty in a checkout
+        module = f"{__package__}.{module}"
+    del sys.argv[1]
+    # alter_sys: a reader process imports the program by its name in sys.modules.
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def usage() -> str:
+    """What `ernie-m --help` prints."""
+    purposes = {name: purpose for name, (_, purpose) in PROGRAMS.items()}
+    purposes["recipe"] = "run a program with the values of a recipe: ernie-m recipe NAME --flag value ..."
+    width = max(map(len, purposes)) + 2
+    lines = [f"  {name:{width}}{purpose}" for name, purpose in purposes.items()]
+    names = textwrap.fill(", ".join(recipes()), WIDTH, initial_indent="  ", subsequent_indent="  ")
+    first = "usage: ernie-m PROGRAM --flag value ..."
+    return "\n".join([first, "", *lines, "", "The recipes are", "", names])
+
+
+def recipes() -> list[str]:
+    """The names of the recipes: <size>/<task>_<what it is trained on>."""
+    folders = (RECIPES / size for size in ("small", "base", "large"))
+    return [f"{folder.name}/{path.stem}" for folder in folders for path in sorted(folder.glob("*.sh"))]
+
+
+def run_recipe(words: list[str]) -> None:
+    """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
+
+    Data and weights are those of the current folder, as for the scripts in a checkout.
+    """
+    name, *flags = words or [""]
+    if name not in recipes():
+        print(f"error: recipe {name}: it is none of {', '.join(recipes())}", file=sys.stderr)
+        sys.exit(2)
+    # The Python with which scripts/launch.sh starts the programs, by this file.
+    os.environ["ERNIE_M_PYTHON"] = sys.executable
+    os.execvp("sh", ["sh", str(RECIPES / f"{name}.sh"), *flags])
+
+
+if __name__ == "__main__":
+    main()

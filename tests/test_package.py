@@ -1,0 +1,164 @@
+"""The wheel: `import ernie_m` and `ernie-m`, from a folder with files that have the names of our folders."""
+
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.finetune import toy
+from tests.inference import toy_models
+from tests.launching import ROOT, clean_environment, run_script
+from utils import runtime
+from utils.errors import UserError
+
+OWN_NAMES = ("evaluation", "finetune", "inference", "model", "pretrain", "reader", "training", "utils")
+# What a program of the user's says, to show that none of his files is imported.
+USERS_FILE = "raise RuntimeError('a file of the user was imported')"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A folder of packages, in which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    line = ["pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir"]
+    subprocess.run([sys.executable, "-m", *line, str(folder), str(ROOT)], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "packages")
+    return folder / "packages"
+
+
+@pytest.fixture
+def users_folder(tmp_path):
+    """A folder with a utils.py, a training.py and a model/ of the user's own."""
+    for name in ("utils.py", "training.py", "model/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(USERS_FILE)
+    return tmp_path
+
+
+@pytest.fixture
+def run_in(users_folder, packages):
+    """run_in(program) -> what a Python program prints that runs in the user's folder with the package."""
+
+    def call(program: str) -> str:
+        first = f"import sys; sys.path.insert(0, {str(packages)!r})\n"
+        completed = subprocess.run(
+            [sys.executable, "-I", "-c", first + program],
+            cwd=users_folder,
+            env=clean_environment(PYTHONPATH=str(packages)),  # for processes that it starts
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
+
+    return call
+
+
+def test_its_only_name_is_ernie_m(run_in, packages, users_folder):
+    (users_folder / "models").mkdir()
+    toy_models.make(users_folder / "models")
+    program = f"""
+import ernie_m
+model = ernie_m.load("models/encode")
+print(model.encode(["one", "two"]).shape)
+print(ernie_m.load("models/classify").classify("one")[0]["label"] in {toy_models.LABELS})
+try:
+    ernie_m.load("nowhere")
+except ernie_m.UserError:
+    print("refused")
+print(ernie_m.__file__, set(sys.modules) & set({OWN_NAMES}))
+"""
+    lines = run_in(program).splitlines()
+    assert lines[-4:] == ["(2, 32)", "True", "refused", f"{packages}/ernie_m/__init__.py set()"]
+
+
+def test_fine_tuning_gives_the_weights_of_a_checkout(run_in, users_folder):
+    """With the reader process, which imports the program again."""
+    (users_folder / "toy").mkdir()
+    toy.make(users_folder / "toy")
+    run = "from ernie_m.__main__ import main; sys.argv = ['ernie-m', 'run_classifier', *{}]; main()"
+    of_package = users_folder / "package"
+    of_checkout = users_folder / "checkout"
+    run_in(run.format(toy.flags(users_folder / "toy", of_package, max_steps=4)))
+    flags = toy.flags(users_folder / "toy", of_checkout, max_steps=4)
+    completed = run_script([ROOT / "run_classifier.py", *flags], users_folder / "toy")
+    assert completed.returncode == 0, completed.stderr
+    weights = "best/model.safetensors"
+    assert (of_package / weights).read_bytes() == (of_checkout / weights).read_bytes()
+
+
+def test_the_launcher_starts_programs_of_the_package(run_in, users_folder):
+    (users_folder / "toy").mkdir()
+    toy.make(users_folder / "toy")
+    flags = toy.flags(users_folder / "toy", users_folder / "out", max_steps=2)
+    words = ["launch", "--nproc_per_node", "1", "run_classifier.py", *flags]
+    run_in(f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()")
+    assert (users_folder / "out" / "best" / "model.safetensors").is_file()
+
+
+def test_its_texts_name_its_own_commands(packages):
+    """And no script of a checkout, but for what only a checkout has."""
+    of_checkout = re.compile(r"(?:sh|python) (?:\S*/)?(?:scripts/\S+|\w+\.(?:py|sh))")
+    found = set()
+    for path in (packages / "ernie_m").rglob("*.py"):
+        found.update(of_checkout.findall(path.read_text(encoding="utf-8")))
+    assert found <= {"sh scripts/setup.sh"}
+
+
+def test_every_program_and_recipe_is_in_it(run_in):
+    """Each program prints its help, and a recipe stops at the data that are missing."""
+    program = """
+import contextlib, io
+from ernie_m.__main__ import PROGRAMS, main, recipes
+for name in PROGRAMS:
+    sys.argv = ["ernie-m", name, "--help"]
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        main()
+    print(name, len(text.getvalue()) > 100, "paddle" in sys.modules)
+print(*recipes())
+"""
+    *lines, names = run_in(program).splitlines()
+    assert len(lines) > 15
+    assert {line.partition(" ")[2] for line in lines} == {"True False"}
+    shipped = {f"{path.parent.name}/{path.stem}" for path in ROOT.glob("scripts/*/*.sh")}
+    assert {*names.split()} == {name for name in shipped if name.split("/")[0] != "data"} - {"base/ablation"}
+
+
+@pytest.mark.parametrize("words", [["no_program"], ["recipe", "large/nothing"]])
+def test_an_unknown_program_or_recipe(words):
+    completed = run_script([ROOT, *words], ROOT)
+    assert completed.returncode == 2
+    (line,) = completed.stderr.splitlines()
+    assert line.startswith("error: ") and words[-1] in line
+
+
+def test_a_file_that_hides_a_folder_of_the_checkout(users_folder):
+    completed = run_script(["-c", "import ernie_m"], users_folder)
+    assert str(users_folder / "utils.py") in completed.stderr.splitlines()[-1]
+    assert "pip install" in completed.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("installed", "message"),
+    [
+        (None, "not installed"),
+        (["paddlepaddle-3.3.1", "paddlepaddle_gpu-3.3.1"], "paddlepaddle and paddlepaddle-gpu"),
+        (["paddlepaddle-3.4.0"], "paddlepaddle 3.4.0"),
+    ],
+)
+def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, message):
+    if installed:
+        (tmp_path / "paddle").mkdir()
+        (tmp_path / "paddle" / "__init__.py").touch()
+    for name in installed or []:
+        (tmp_path / f"{name}.dist-info").mkdir()
+    monkeypatch.delitem(sys.modules, "paddle")  # or it is found there
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(UserError, match=message):
+        runtime.check_paddle()
