@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
@@ -162,3 +163,13 @@ def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, mes
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(UserError, match=message):
         runtime.check_paddle()
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
+def test_the_image_installs_what_the_package_has(name):
+    """Its extras are those of pyproject.toml. Paddle comes from one place."""
+    lines = (ROOT / name).read_text(encoding="utf-8")
+    (extras,) = re.findall(r"/src\[(.*)\]", lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {*extras.split(",")} <= {*project["optional-dependencies"]}
+    assert ("cpu" in extras.split(",")) != ("paddlepaddle-gpu" in lines)
