@@ -11,7 +11,7 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +75,13 @@ Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 
 @dataclass
 class DemoFlags:
-    """What is made anew."""
+    """What is made."""
 
     seed: int = 1
     """The seed of the sample set, the weights and the order."""
+
+    quick: bool = option(False, bare=True)
+    """Only pre-train the recommended mix and search with it. Without --quick the demo then goes on."""
 
     overwrite: bool = option(False, bare=True)
     """Delete an earlier demo, and begin again."""
@@ -93,6 +96,12 @@ def main() -> None:
     print("\ndemo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
     setup_console()
     make_sample(seed)
+    if flags.quick:
+        print(f"\ndemo: training a model; the complete output is in {LOGS}", flush=True)
+        pre_training, _fine_tuning, search = jobs_of("camlm", seed)
+        carry_out_chains([[pre_training, search]], at_once=1)
+        show_quick(time.monotonic() - started)
+        return
     print(f"\ndemo: training three models, two at a time; the complete output is in {LOGS}", flush=True)
     carry_out_chains([jobs_of(start, seed) for start in ("camlm", "mmlm", "scratch")], at_once=2)
     show(time.monotonic() - started)
@@ -182,43 +191,70 @@ def jobs_of(start: str, seed: int) -> list[Job]:
 
 
 def show(seconds: float) -> None:
-    """Print tables and, as JSON, the means over the languages that are not English; draw a picture.
-
-    The layer of each search is chosen on one half of the sentences. The other half is reported: the mean of
-    both directions.
-    """
+    """Print tables and, as JSON, the means over the languages that are not English; draw a picture."""
     zero_shot: dict[str, dict[str, float]] = {}
-    searches: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
     for start in COLOURS:
         (accuracy_table,) = read_json(OUTPUT / f"{start}-nli" / "results.json")["tables"]
         scores = accuracy_table["mean"]  # over the seeds, of which there is one
         zero_shot[start] = {code: scores[code] for code in CODES}
+    searches = read_searches(COLOURS)
+    print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
+    print_searches(searches)
+    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], PICTURE)
+    print(f"\npicture: {PICTURE}")
+    print_end(
+        [OUTPUT / "camlm" / "full", OUTPUT / "camlm-nli" / "best"],
+        {"zero_shot": zero_shot, **searches},
+        seconds,
+    )
+
+
+def show_quick(seconds: float) -> None:
+    """The same for the model of the recommended mix alone, which was not fine-tuned."""
+    searches = read_searches(["camlm"])
+    print_searches(searches)
+    print_end([OUTPUT / "camlm" / "full"], searches, seconds)
+
+
+def read_searches(starts: Iterable[str]) -> dict[str, Rows]:
+    """The translations that each start has found, by the keys of SEARCHES.
+
+    The layer of each search is chosen on one half of the sentences. The other half is reported: the mean of
+    both directions.
+    """
+    searches: dict[str, dict[str, dict[str, float]]] = {search: {} for search in SEARCHES}
+    for start in starts:
         sweep = read_json(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"]
         for search, row in SEARCHES.items():
             if row in sweep:
                 searches[search][start] = {code: sweep[row][code] for code in CODES[1:]}
-    print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
+    return searches
+
+
+def print_searches(searches: Mapping[str, Rows]) -> None:
+    """Print a table of each search."""
     print(f"\ntranslations found, per cent\n{table(searches['retrieval'])}")
     print(f"\ntranslations found with centred vectors, per cent\n{table(searches['retrieval_centred'])}")
     print(f"\nthe same, by margin\n{table(searches['retrieval_centred_margin'])}")
-    draw(zero_shot, searches["retrieval"], searches["retrieval_centred"], PICTURE)
-    print(f"\npicture: {PICTURE}")
-    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{serving_command()}")
-    result: dict[str, object] = {}
-    for measure, rows in {"zero_shot": zero_shot, **searches}.items():
-        result[measure] = {start: mean(row) for start, row in rows.items()}
-    result["seconds"] = round(seconds, 1)
-    print(json.dumps(result))
 
 
-def serving_command() -> str:
-    """The command that serves the models of the recommended mix, and searches sentences of all languages."""
+def print_end(models: Sequence[Path], measures: Mapping[str, Rows], seconds: float) -> None:
+    """Print the command of the page, which searches sentences of several languages, and the line of JSON.
+
+    Args:
+        models: those that the page has.
+    """
     folder = SAMPLE / "retrieval"
     texts = [f"en<={folder}/de-en.en"]
     texts += [f"{code}<={folder}/{code}-en.{code}" for code in CORPUS_LANGUAGES]
-    models = f"{OUTPUT / 'camlm' / 'full'},{OUTPUT / 'camlm-nli' / 'best'}"
-    flags = as_line({"model": models, "corpus": ",".join(texts), "top_k": 10})
-    return shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
+    flags = as_line({"model": ",".join(map(str, models)), "corpus": ",".join(texts), "top_k": 10})
+    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
+    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
+    result: dict[str, object] = {}
+    for measure, rows in measures.items():
+        result[measure] = {start: mean(row) for start, row in rows.items()}
+    result["seconds"] = round(seconds, 1)
+    print(json.dumps(result))
 
 
 def mean(row: Mapping[str, float]) -> float:
