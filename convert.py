@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from model.checkpoint import convert as conversion
+from model.checkpoint.card import read_metadata
 from model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, Report
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
@@ -67,6 +68,12 @@ class ConvertFlags:
 
     piece_model_path: str | None = None
     """The piece model, if it is not beside the weights."""
+
+    license: str | None = None
+    """The licence of the model, for its README.md, as in apache-2.0."""
+
+    base_model: str | None = None
+    """For README.md: the name on a model hub of the model that the training began with."""
 
     drop_unknown: bool = option(False, bare=True)
     """Go on without tensors that are not understood."""
@@ -132,13 +139,18 @@ def write(
         task: what the model's head is for; None: it has no head.
     """
     with atomic_dir(flags.target) as folder:
-        report = conversion.write(flags.to, folder, checkpoint, config, task)
+        given = {"license": flags.license, "base_model": flags.base_model}
+        metadata = {key: value for key, value in given.items() if value}
+        report = conversion.write(flags.to, folder, checkpoint, config, task, metadata)
+        has_license = "license" in metadata | read_metadata(checkpoint.path)
         files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input)
         if conversion.TARGETS[flags.to] == conversion.OURS:
             write_manifest(folder / MANIFEST)
     with pipe_may_close():
         print_report(report, checkpoint, flags)
         print_tokenizer_files(files, flags)
+        if not has_license:
+            print(f"{flags.target}/README.md has no licence; to publish it, add --license, as in apache-2.0")
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:

@@ -282,12 +282,7 @@ def files_of_checkpoint(
     """
     facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": without_overridden(sys.argv)}
     if evaluation is not None:
-        scores: dict[str, dict[str, float]] = {}  # table -> language -> score
-        for pattern, by_language in evaluation.scores.items():
-            for language, metrics in by_language.items():
-                for metric, score in metrics.items():
-                    scores.setdefault(f"{metric}, {pattern}", {})[language] = score
-        facts["scores"] = scores
+        facts["scores"] = evaluation.scores
     return model_files(
         engine.model,
         task.config,

@@ -28,9 +28,11 @@ import numpy as np
 
 from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
 from inference.loading import LoadedModel
-from model.checkpoint.card import model_card
-from model.checkpoint.folder import CARD, model_weights
+from model.checkpoint.card import CARD, model_card
+from model.checkpoint.folder import model_weights
+from model.checkpoint.formats.tables import OURS
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, VOCAB
+from model.checkpoint.usage import usage
 from model.tasks import CLASSIFICATION, ENCODING, TASKS
 from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
@@ -252,7 +254,8 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         "largest_difference": {name: f"{value:.1e}" for name, value in report.differences.items()},
         "int8": report.int8 or None,
     }
-    (folder / CARD).write_text(model_card(facts), encoding="utf-8")
+    snippets = usage(OURS, report.task, loaded.reading or {}, has_means=False)
+    (folder / CARD).write_text(model_card(facts, snippets), encoding="utf-8")
 
 
 def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:

@@ -1,15 +1,27 @@
-"""The model card: what a checkpoint is, its training and its scores, as a Markdown page for model hubs."""
+"""The model card, README.md of a folder: what the model is, how to use it, and its scores.
+
+The block of YAML at its top has the keys of Hugging Face's cards. A conversion reads it again, so that the
+new card has the same licence, base model, languages and scores.
+"""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from model.tasks import ENCODING, TASKS, task_named
+from utils.config import yaml_value
+from utils.errors import UserError
+from utils.files import read_text
 
+CARD = "README.md"
+# Keys of the metadata that a conversion takes from the card of its source.
+KEPT = ("license", "base_model", "language", "model-index")
 # These facts have a place of their own in the card; any other is an entry of a list.
-_NOT_LISTED = ("name", "config", "scores", "command", "parameters")
+_NOT_LISTED = ("name", "config", "scores", "command", "parameters", "metadata")
 # The config's key -> how the first sentence counts it.
 _UNITS = {
     "num_hidden_layers": "layers",
@@ -17,66 +29,112 @@ _UNITS = {
     "num_attention_heads": "heads",
     "vocab_size": "words",
 }
+_METRIC_TYPES = {"acc": "accuracy"}  # our names -> those of model hubs, where they differ
+_LARGEST_CARD = 1 << 20  # bytes
+_FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # of a path
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
-    """Write the card.
+def model_card(facts: Mapping[str, Any], usage: str = "") -> str:
+    """Write the card. Of paths it has the last part only, because the others are those of one machine.
 
     Args:
         facts: each key may be absent, or None. `name` str; `config` dict of the model; `parameters` int;
-            `command` str; `scores` {row: {column: value}}, such as {"dev": {"en": 84.1, "de": 71.0}},
-            or {name: value}; any other key is listed with its value, a list or a dict.
+            `command` str; `scores` {file: {language: {metric: value}}}; `metadata`, keys of the block of YAML
+            that replace those made here; any other key is listed with its value, a list or a dict.
+        usage: Markdown: how to use the model.
 
     Returns:
-        Markdown, after a block of YAML with the keys of Hugging Face's model cards. The licence is "unknown":
-        it depends on the terms of the text and the weights that the training began with.
+        Markdown, after a block of YAML. The licence is "unknown" unless the metadata has one: it depends on
+        the terms of the text and the weights that the training began with.
     """
     config = facts.get("config") or {}
-    title = facts.get("name") or "ERNIE-M checkpoint"
     # What the model is, with its sizes as far as config and facts say them.
     sizes = [f"{config[key]:,} {unit}" for key, unit in _UNITS.items() if key in config]
     if facts.get("parameters") is not None:
         sizes.append(f"{facts['parameters']:,} parameters")
     first_sentence = f"An ERNIE-M model: {', '.join(sizes)}." if sizes else "An ERNIE-M model."
-    blocks = [_metadata(facts, config), f"# {title}", first_sentence]
+    metadata = _metadata(facts, config)
+    title = facts.get("name") or "ERNIE-M checkpoint"
+    blocks = [f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---", f"# {title}", first_sentence]
     other_facts = []
     for key, value in facts.items():
         if key not in _NOT_LISTED and value is not None:
-            other_facts.append(f"- {key.replace('_', ' ').capitalize()}: {_plain(value)}")
+            other_facts.append(f"- {key.replace('_', ' ').capitalize()}: {_FOLDERS.sub('', _plain(value))}")
     if other_facts:
         blocks.append("\n".join(other_facts))
-    if facts.get("scores"):
-        blocks += ["## Scores", "\n".join(_table(facts["scores"]))]
+    if usage:
+        blocks += ["## Usage", usage]
+    for index in metadata.get("model-index", ()):
+        blocks += ["## Scores", "\n".join(_table(index["results"]))]
     if facts.get("command"):
-        blocks += ["## Command", f"```sh\n{facts['command']}\n```"]
+        blocks += ["## Command", f"```sh\n{_FOLDERS.sub('', facts['command'])}\n```"]
     if config:
         blocks += ["## Configuration", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```"]
     return "\n\n".join(blocks) + "\n"
 
 
-def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The block of YAML at the beginning of the card."""
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The `KEPT` keys of the card in a folder; empty if there is no card, or one of another form."""
+    try:
+        _, block, _ = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
+        values = yaml_value(block)
+        metadata = {key: values[key] for key in KEPT if values.get(key) not in (None, "unknown")}
+        for index in metadata.get("model-index", ()):
+            _table(index["results"])  # which the new card has, too
+    except (UserError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return metadata
+
+
+def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the block of YAML."""
     # A model's class is one of the names of its task. The class of an encoder is no name of any task.
-    task = task_named(facts.get("task") or config.get("architecture", ENCODING))
-    # "zh-Hans" and "bn_rom" are the languages zh and bn; each is named once.
-    codes = [code.replace("_", "-").split("-")[0] for code in facts.get("languages") or ()]
-    values = {
+    task = task_named(facts.get("task") or config.get("task") or config.get("architecture", ENCODING))
+    pipeline = TASKS.get(task, TASKS[ENCODING]).pipeline
+    # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.
+    codes = [re.split("[-_]", code)[0] for code in facts.get("languages") or config.get("languages") or ()]
+    languages = [code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", code) and code != "all"]
+    values: dict[str, Any] = {
         "license": "unknown",
-        "language": list(dict.fromkeys(codes)) or ["multilingual"],
+        "language": languages or ["multilingual"],
         "library_name": "paddle",
-        "pipeline_tag": TASKS.get(task, TASKS[ENCODING]).pipeline,
+        "pipeline_tag": pipeline,
         "tags": ["ernie-m", "cross-lingual"],
     }
-    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
+    if facts.get("scores"):
+        results = _results(facts["scores"], pipeline)
+        values["model-index"] = [{"name": facts.get("name") or "ERNIE-M checkpoint", "results": results}]
+    return values | (facts.get("metadata") or {})
 
 
-def _table(scores: Mapping[str, Any]) -> list[str]:
-    """The lines of a table of {row: {column: value}}, or of a list of {name: value}."""
-    if not all(isinstance(row, Mapping) for row in scores.values()):
-        return [f"- {name}: {_plain(value)}" for name, value in scores.items()]
-    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+def _results(scores: Mapping[str, Mapping[str, Mapping[str, float]]], pipeline: str) -> list[dict[str, Any]]:
+    """The entries of a model-index: one for each file and language."""
+    results = []
+    for file, by_language in scores.items():
+        for language, metrics in by_language.items():
+            name = Path(file.replace("%s", language)).name
+            values = []
+            for metric, value in metrics.items():
+                values.append(
+                    {"type": _METRIC_TYPES.get(metric, metric), "name": metric, "value": round(value, 2)}
+                )
+            dataset = {"type": name, "name": name, "config": language}
+            results.append({"task": {"type": pipeline}, "dataset": dataset, "metrics": values})
+    return results
+
+
+def _table(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The lines of a table of a model-index: a row for each file and metric, a column for each language."""
+    rows: dict[str, dict[str, Any]] = {}  # name -> language -> value
+    for result in results:
+        dataset = result["dataset"]
+        language = str(dataset.get("config", ""))
+        file = dataset["name"].replace(f".{language}.", ".") if language else dataset["name"]
+        for metric in result["metrics"]:
+            rows.setdefault(f"{metric.get('name', metric['type'])}, {file}", {})[language] = metric["value"]
+    columns = list(dict.fromkeys(language for row in rows.values() for language in row))
     lines = [_table_line(["", *columns]), "|---|" + "---:|" * len(columns)]
-    for name, row in scores.items():
+    for name, row in rows.items():
         lines.append(_table_line([name, *(row.get(column) for column in columns)]))
     return lines
 

@@ -2,19 +2,22 @@
 
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from model.checkpoint.card import model_card
+from model.checkpoint.card import CARD, model_card, read_metadata
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, sentence_transformers, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import ForeignWeights, Origin, Weights, finite, to_foreign
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Checkpoint
+from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
-from model.tasks import CLASSIFICATION, SUPERVISED_TASKS, TASKS
+from model.tasks import CLASSIFICATION, RETRIEVAL, SUPERVISED_TASKS, TASKS
 from utils.errors import UserError
 from utils.files import as_json
 
@@ -25,6 +28,14 @@ TARGETS = {
     "paddlenlp": PADDLENLP,
     "huggingface": tables.HUGGING_FACE,
     "xlm-roberta": XLM_R,
+}
+# The format -> its library, for the model card.
+_LIBRARIES = {
+    OURS: "paddle",
+    OFFICIAL: "paddle",
+    PADDLENLP: "paddlenlp",
+    tables.HUGGING_FACE: "transformers",
+    XLM_R: "transformers",
 }
 CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
 # The embeddings and the encoder are in every model. A model has all tensors of one of these parts, or none.
@@ -162,15 +173,21 @@ def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None
 
 
 def write(
-    target: str, folder: Path, checkpoint: Checkpoint, config: ErnieMConfig, task: str | None
+    target: str,
+    folder: Path,
+    checkpoint: Checkpoint,
+    config: ErnieMConfig,
+    task: str | None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
 ) -> Report:
-    """Write weights (float32, one tensor at a time) and config into an existing folder.
+    """Write weights (float32, one tensor at a time), config and model card into an existing folder.
 
     Args:
         target: a key of `TARGETS`.
         folder: from `utils.files.atomic_dir`.
         config: from `checked_config`.
         task: from `task_to_convert`.
+        metadata: of the model card, such as "license"; other keys are taken from the card of the source.
 
     Raises:
         UserError: a size that the format cannot have; a value that is not finite.
@@ -184,8 +201,6 @@ def write(
     if format_name == OURS:
         absent = []  # a checkpoint of ours may lack any head
         _write_ours(folder, translated.weights, config, task, checkpoint.settings)
-        if checkpoint.language_means_path:
-            shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
     elif format_name == OFFICIAL:
         # Without a class there is no classifier, and it does not matter how one would be named.
         fluid.write_fluid(folder, tensors, config.to_dict(), head=class_task or CLASSIFICATION)
@@ -194,16 +209,33 @@ def write(
         if format_name == PADDLENLP:
             pickles.write_pdparams(folder / "model_state.pdparams", translated.weights)
         else:
-            metadata = {"format": "pt"}  # PyTorch: transformers asks for it
-            safetensors.write(folder / WEIGHTS, translated.weights, dtype=np.float32, metadata=metadata)
+            header = {"format": "pt"}  # PyTorch: transformers asks for it
+            safetensors.write(folder / WEIGHTS, translated.weights, dtype=np.float32, metadata=header)
         (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
         if format_name == XLM_R and class_task in (None, LM):  # no head of a task: it is used for vectors
             pooling_files = sentence_transformers.write(folder, config.hidden_size)
+    has_means = checkpoint.language_means_path is not None
+    if has_means:
+        shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
+    reading = checkpoint.settings.get(READING, {})
+    library = "sentence-transformers" if pooling_files else _LIBRARIES[format_name]
+    facts = {
+        "name": f"ERNIE-M for {library}" if format_name != OURS else "ERNIE-M",
+        "task": task,
+        "labels": checkpoint.labels or None,
+        "languages": checkpoint.settings.get("languages"),
+        "reads_at_most": f"{config.longest_input} tokens",
+        "trained_with": reading or None,
+        "config": config.to_dict(),
+        "parameters": count_parameters(translated.weights),
+        "metadata": {"library_name": library} | read_metadata(checkpoint.path) | dict(metadata),
+    }
+    if pooling_files:
+        facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
+    card = model_card(facts, usage(format_name, class_task if class_task == LM else task, reading, has_means))
+    (folder / CARD).write_text(card, encoding="utf-8")
     written = _written(format_name, checkpoint, translated)
-    left_out = translated.left_out
-    if checkpoint.language_means_path and format_name != OURS:
-        left_out = [*left_out, LANGUAGE_MEANS]
-    return Report(written=written, left_out=left_out, absent=absent, pooling_files=pooling_files)
+    return Report(written, translated.left_out, absent, pooling_files)
 
 
 def _finite_only(tensors: Weights) -> Weights:
@@ -259,7 +291,7 @@ def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeight
 def _write_ours(
     folder: Path, tensors: Weights, config: ErnieMConfig, task: str | None, more_settings: dict[str, Any]
 ) -> None:
-    """Write weights, config and model card of a checkpoint folder of ours.
+    """Write weights and config of a checkpoint folder of ours.
 
     Args:
         more_settings: keys of config.json beside the model's shape; None as a value: not written.
@@ -274,7 +306,5 @@ def _write_ours(
     settings |= {key: value for key, value in more_settings.items() if value is not None}
     if task:
         settings["head"] = task
-    card = model_card({"config": settings, "parameters": count_parameters(tensors)})
     safetensors.write(folder / WEIGHTS, tensors, dtype=np.float32)
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")

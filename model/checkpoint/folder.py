@@ -22,17 +22,19 @@ from typing import Any
 import numpy as np
 import paddle
 
-from model.checkpoint.card import model_card
+from model.checkpoint.card import CARD, model_card
 from model.checkpoint.formats import safetensors
+from model.checkpoint.formats.tables import OURS
 from model.checkpoint.load import STORED_DTYPES, parameters_of
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, TOKENIZER_JSON, VOCAB, WEIGHTS
 from model.checkpoint.training_state import as_numpy, save_training_state
+from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
+from model.tasks import task_named
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 from utils.manifest import MANIFEST, write_manifest
 
-CARD = "README.md"
 STATE = "training_state"
 
 
@@ -101,7 +103,9 @@ def model_files(
     config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
     config_json |= settings or {}
     parameters = sum(array.size for array in weights.values())
-    card = model_card({**(facts or {}), "config": config_json, "parameters": parameters})
+    task = task_named(config_json.get("task") or config_json["architecture"])
+    snippets = usage(OURS, task, config_json.get(READING) or {}, bool(language_means))
+    card = model_card({**(facts or {}), "config": config_json, "parameters": parameters}, snippets)
     copies: dict[str, Path] = {}
     if vocab_path is not None:
         copies[VOCAB] = Path(vocab_path)

@@ -1,5 +1,6 @@
 """The newest transformers and sentence-transformers read the XLM-RoBERTa format and compute our numbers."""
 
+import re
 import shutil
 
 import numpy as np
@@ -7,14 +8,17 @@ import paddle
 import pytest
 import torch
 import transformers
+from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MSELoss, MultipleNegativesRankingLoss
 
 import convert
 import ernie_m
 from finetune.pair_losses import in_batch_softmax, teacher_mse
-from model.checkpoint.formats import tables
-from model.checkpoint.read import open_checkpoint
+from model.checkpoint.card import model_card
+from model.checkpoint.formats import safetensors, tables
+from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
+from model.checkpoint.usage import FOLDER
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import train_pieces
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
@@ -102,6 +106,75 @@ def test_sentence_transformers_computes_our_vectors(converted):
     shutil.copy(tokenizer.piece_model_path, folder / "ours" / "piece.model")
     expected = ernie_m.load(folder / "ours").encode(TEXTS, pooling="specials", layer="top")
     np.testing.assert_allclose(peer.encode(TEXTS), expected, atol=1e-5)
+
+
+def snippets_of(folder):
+    """The Python of a model card, with the folder's path in it."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    return [block.replace(FOLDER, str(folder)) for block in blocks]
+
+
+@pytest.fixture
+def publish(tmp_path, pieces):
+    """publish(head, card, means, *flags) -> the folder of a model of ours, and the same as XLM-RoBERTa."""
+
+    def call(head, card, means, *flags):
+        ours = tmp_path / "ours"
+        vocab_size = Tokenizer(piece_model_path=pieces).vocab_size
+        make_ours(ours, head, config={**CONFIG, "vocab_size": vocab_size, "max_position_embeddings": 130})
+        shutil.copy(pieces, ours / "piece.model")
+        (ours / "README.md").write_text(card, encoding="utf-8")
+        if means:
+            safetensors.write(ours / LANGUAGE_MEANS, means)
+        published = tmp_path / "published"
+        convert.main([str(ours), str(published), "--to", "xlm-roberta", *flags])
+        return ours, published
+
+    return call
+
+
+def test_the_snippets_of_an_encoder_give_our_vectors(publish):
+    """Every snippet of its card runs as it stands there, also that of the means of the languages."""
+    rng = np.random.default_rng(3)
+    shape = (CONFIG["num_hidden_layers"] + 1, CONFIG["hidden_size"])
+    means = {language: rng.normal(size=shape).astype(np.float32) for language in ("de", "en")}
+    ours, published = publish(None, model_card({}), means)
+    model = ernie_m.load(ours)
+    texts = ["A man eats.", "Ein Mann isst."]
+    namespace: dict = {}
+    sentence_vectors, vectors_of_a_layer, centring = snippets_of(published)
+    exec(sentence_vectors, namespace)
+    expected = model.encode(texts, pooling="specials", layer="top")
+    np.testing.assert_allclose(namespace["vectors"], expected, atol=1e-6)
+    exec(vectors_of_a_layer, namespace)
+    np.testing.assert_allclose(namespace["vectors"], model.encode(texts, pooling="mean"), atol=1e-6)
+    exec(centring, namespace)
+    expected = model.encode(texts, centre=["en", "de"])
+    np.testing.assert_allclose(namespace["centred"], expected, atol=1e-6)
+
+
+def test_the_snippet_of_a_classifier_gives_our_numbers(publish, tmp_path):
+    """huggingface_hub reads its card: licence, base model and scores. It has no path of this machine."""
+    scores = {f"{tmp_path}/dev.%s.tsv": {"en": {"acc": 84.13}, "de": {"acc": 71.5}}}
+    card = model_card({"task": "classification", "scores": scores})
+    flags = ["--license", "apache-2.0", "--base_model", "someone/model"]
+    ours, published = publish("classification", card, {}, *flags)
+    namespace: dict = {}
+    (snippet,) = snippets_of(published)
+    exec(snippet, namespace)
+    probabilities = namespace["outputs"].logits.softmax(-1)[0].tolist()
+    (answer,) = ernie_m.load(ours).classify("A man eats.")
+    np.testing.assert_allclose(probabilities, list(answer["probabilities"].values()), atol=1e-6)
+
+    card = ModelCard.load(published / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model == "someone/model"
+    assert card.data.library_name == "transformers"
+    results = card.data.eval_results
+    values = [(result.dataset_config, result.metric_type, result.metric_value) for result in results]
+    assert values == [("en", "accuracy", 84.13), ("de", "accuracy", 71.5)]
+    assert str(tmp_path) not in card.content
 
 
 class Peer(torch.nn.Module):

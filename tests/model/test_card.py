@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from model.checkpoint.card import model_card
+from model.checkpoint.card import CARD, model_card, read_metadata
 
 FACTS = {
     "name": "XNLI, zero-shot",
@@ -12,30 +12,35 @@ FACTS = {
     "languages": ["en", "de"],
     "epochs": None,
     "gap": 12.345,
-    "command": "sh run.sh",
+    "command": 'python run.py --mono "en<=/srv/someone/en.txt,de<=../de.txt" --epoch 2',
     "parameters": 1234567,
     "config": {"num_hidden_layers": 4},
-    "scores": {"dev accuracy": {"en": 84.126, "de": 71.0}, "test|accuracy": {"en": 83.5, "zh": 60.25}},
+    "data": "/srv/someone/data/dev.tsv",
+    "scores": {
+        "/srv/someone/dev.%s.tsv": {"en": {"acc": 84.126}, "de": {"acc": 71.0}},
+        "./data/test.%s.tsv": {"en": {"acc": 83.5, "f1|macro": 80.0}, "zh": {"acc": 60.25}},
+    },
 }
 SECTIONS = [
     "# XNLI, zero-shot",
     "An ERNIE-M model: 4 layers, 1,234,567 parameters.",
-    "- Task: classify\n- Labels: no 0, yes 1\n- Languages: en, de\n- Gap: 12.35",
+    "- Task: classify\n- Labels: no 0, yes 1\n- Languages: en, de\n- Gap: 12.35\n- Data: dev.tsv",
+    "## Usage",
+    "Load it.",
     "## Scores",
-    "|  | en | de | zh |\n|---|---:|---:|---:|\n| dev accuracy | 84.13 | 71.00 |  |\n"
-    "| test\\|accuracy | 83.50 |  | 60.25 |",
+    "|  | en | de | zh |\n|---|---:|---:|---:|\n| acc, dev.tsv | 84.13 | 71.00 |  |\n"
+    "| acc, test.tsv | 83.50 |  | 60.25 |\n| f1\\|macro, test.tsv | 80.00 |  |  |",
     "## Command",
-    "```sh\nsh run.sh\n```",
+    '```sh\npython run.py --mono "en<=en.txt,de<=de.txt" --epoch 2\n```',
     "## Configuration",
     '```json\n{\n  "num_hidden_layers": 4\n}\n```\n',
 ]
 
 
 def test_the_whole_card():
-    _metadata, text = model_card(FACTS).split("---\n\n")
+    _metadata, text = model_card(FACTS, "Load it.").split("---\n\n")
     assert text.split("\n\n") == SECTIONS
     assert model_card({}).endswith("---\n\n# ERNIE-M checkpoint\n\nAn ERNIE-M model.\n")
-    assert "## Scores\n\n- perplexity: 7.50\n" in model_card({"scores": {"perplexity": 7.5}})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,7 @@ def test_metadata_for_hubs(facts, pipeline):
 
     "no", the code of Norwegian, must be a string in it, and not false.
     """
-    card = model_card({**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom"]})
+    card = model_card({**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom", "all"]})
     _, block, _text = card.split("---\n")
     assert yaml.safe_load(block) == {
         "license": "unknown",
@@ -60,3 +65,42 @@ def test_metadata_for_hubs(facts, pipeline):
         "pipeline_tag": pipeline,
         "tags": ["ernie-m", "cross-lingual"],
     }
+
+
+def test_a_card_is_read_again(tmp_path):
+    """A conversion keeps licence, base model, languages and scores; "unknown" is no licence."""
+    metadata = {"license": "mit", "base_model": "someone/model"}
+    (tmp_path / CARD).write_text(model_card({**FACTS, "metadata": metadata}), encoding="utf-8")
+    kept = read_metadata(tmp_path)
+    assert {key: kept[key] for key in metadata} == metadata
+    assert kept["language"] == ["en", "de"]
+    first, *_ = kept["model-index"][0]["results"]
+    assert first == {
+        "task": {"type": "text-classification"},
+        "dataset": {"type": "dev.en.tsv", "name": "dev.en.tsv", "config": "en"},
+        "metrics": [{"type": "accuracy", "name": "acc", "value": 84.13}],
+    }
+    again = model_card({"metadata": kept})
+    assert again.split("## Scores")[1] in model_card(FACTS)
+    (tmp_path / CARD).write_text(model_card({}), encoding="utf-8")
+    assert read_metadata(tmp_path) == {"language": ["multilingual"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# Title",
+        "---\n- a list\n---\n",
+        "---\nmodel-index: [1]\n---\n",
+        "---\n{\n---\n",
+        "---\nmodel-index: 3\n---\n",
+    ],
+)
+def test_a_card_of_another_form_is_none(tmp_path, text):
+    (tmp_path / CARD).write_text(text, encoding="utf-8")
+    assert read_metadata(tmp_path) == {}
+
+
+def test_no_card(tmp_path):
+    assert read_metadata(tmp_path) == {}
