@@ -14,6 +14,7 @@ from evaluation.pooling import layer_number
 from evaluation.retrieval import hits
 from finetune.flags import RetrievalFlags
 from finetune.identity import digest_of_files, identity_of
+from finetune.opening import OpenedModel
 from finetune.own_pairs import StepRows, divide
 from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from finetune.sentence_pairs import PairStep, StepPairs
@@ -21,8 +22,6 @@ from finetune.setup import (
     files_of_checkpoint,
     make_encoder,
     make_engine,
-    make_tokenizer,
-    model_config,
     open_step,
 )
 from finetune.task import accuracy_of, official_line
@@ -82,6 +81,7 @@ class Retrieval(Task):
     The pairs are the parallel text of a corpus, or the rows of a file.
 
     Args:
+        opened: the tokenizer and the shape of the models of all seeds.
         start_of_seed: seed -> the weights that it starts from; None: random ones.
 
     Raises:
@@ -92,7 +92,9 @@ class Retrieval(Task):
     divisible = False  # the loss needs the vectors of every process
     memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
 
-    def __init__(self, flags: RetrievalFlags, start_of_seed: Mapping[int, Checkpoint | None]):
+    def __init__(
+        self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
+    ):
         if flags.init_checkpoint and not has_state(Path(flags.init_checkpoint)):
             raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
         world_size = distributed.world_size()
@@ -100,9 +102,8 @@ class Retrieval(Task):
             raise UserError(f"--batch_size {flags.batch_size} is below the {world_size} processes; raise it")
         self.flags = flags
         self.start_of_seed = start_of_seed
-        first_start = start_of_seed[flags.seeds[0]]
-        self.tokenizer = make_tokenizer(flags, first_start)
-        self.config = model_config(flags, first_start, self.tokenizer)
+        self.tokenizer = opened.tokenizer
+        self.config = opened.config
         self.layer = layer_of(flags, self.config.num_hidden_layers)
         digests = {}
         if Path(flags.train_set).is_file():  # own pairs; a corpus is a folder

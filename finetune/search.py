@@ -15,8 +15,9 @@ from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import RetrievalFlags
+from finetune.opening import open_model, settle
 from finetune.retrieval import Retrieval, layer_of
-from finetune.setup import fit_length, make_encoder, open_encoder, open_start, with_recorded
+from finetune.setup import make_encoder
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.device import summary
@@ -91,14 +92,13 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     start_of_seed = {}
     for seed in flags.seeds:
         flags_of_seed = flags.of_seed(seed)
-        path = flags_of_seed.init_pretraining_params
+        path = flags_of_seed.init_checkpoint or flags_of_seed.init_pretraining_params
         if path not in start_of_path:
-            start_of_path[path] = open_start(flags_of_seed)
+            start_of_path[path] = open_checkpoint(path) if path else None
         start_of_seed[seed] = start_of_path[path]
-    first_start = start_of_seed[flags.seeds[0]]
-    flags = fit_length(flags, first_start)
-    if not flags.do_train:
-        flags = with_recorded(flags, first_start, ("pooling", "layer"))
+    files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+    opened = open_model(start_of_seed[flags.seeds[0]], *files)
+    flags = settle(flags, opened, recorded=() if flags.do_train else ("pooling", "layer"))
     # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
         for start in start_of_seed.values():
@@ -111,15 +111,18 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     # A search without training.
     if not flags.do_train:
         for seed, start in start_of_seed.items():
-            model, tokenizer = open_encoder(flags, start, flags.dtype, seed)
+            if start is not opened.checkpoint:  # the weights of another folder
+                opened = open_model(start, *files)
+                opened.check_length(flags.max_seq_len)
+            model = make_encoder(opened.config, start, flags.dtype, seed)
             precision = in_words(flags.dtype, flags.cpu_bf16)
             logger.info("%s", summary(precision, distributed.world_size()))
-            results[seed] = search(flags, seed, model, tokenizer, bitexts, sentences, start)
+            results[seed] = search(flags, seed, model, opened.tokenizer, bitexts, sentences, start)
             del model  # before the next one is made
         report_seeds(flags, results)
         return
     # Training, and a search with the best model of each seed.
-    task = Retrieval(flags, start_of_seed)
+    task = Retrieval(flags, opened, start_of_seed)
     with run_folder(flags, task.identity) as folder:
         for seed in flags.seeds:
             seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder

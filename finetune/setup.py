@@ -1,10 +1,10 @@
-"""From flags to tokenizer, model, weights, optimizer and engine; from a model to the files of its folder."""
+"""From flags to model, weights, optimizer and engine; from a model to the files of its folder."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import paddle
 from paddle import Tensor
@@ -15,12 +15,10 @@ from finetune.task import SupervisedTask
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
-from model.checkpoint.read import READING, TRAINED_LENGTH, Checkpoint, open_checkpoint
+from model.checkpoint.read import READING, Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from model.tasks import CLASSIFICATION
-from reader.tokenization import Tokenizer
-from reader.tokenizer_json import no_piece_model
 from training.engine import Engine
 from training.optimizer import FULL_RATE, build_optimizer
 from training.precision import LossScaling, Precision
@@ -30,16 +28,7 @@ from utils.command_line import without_overridden
 from utils.errors import UserError
 from utils.logging import logger
 
-Flags = TypeVar("Flags")
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
-# The keys in which the configs of small, base and large differ.
-SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
-
-
-def open_start(flags: Any) -> Checkpoint | None:
-    """Open the weights that --init_checkpoint or --init_pretraining_params names; None: neither is given."""
-    path = flags.init_checkpoint or flags.init_pretraining_params
-    return open_checkpoint(path) if path else None
 
 
 def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
@@ -47,95 +36,6 @@ def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
     if step is None or (start is not None and step == start.path):
         return start
     return open_checkpoint(step)
-
-
-def make_tokenizer(flags: Any, checkpoint: Checkpoint | None) -> Tokenizer:
-    """Open --piece_model_path and --vocab_path, or the tokenizer in the folder of the weights."""
-    if flags.piece_model_path is not None:
-        return Tokenizer(flags.vocab_path, flags.piece_model_path)
-    if checkpoint and checkpoint.piece_model_path:
-        return Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
-    if checkpoint:
-        raise no_piece_model(checkpoint.path)
-    raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
-
-
-def read_config(flags: Any, checkpoint: Checkpoint | None) -> ErnieMConfig:
-    """Read the model's shape from --ernie_config_path or from the folder of the weights."""
-    if flags.ernie_config_path:
-        config = ErnieMConfig.from_json(flags.ernie_config_path)
-        if checkpoint and checkpoint.config:
-            _check_size(checkpoint, config, flags.ernie_config_path)
-        return config
-    if checkpoint is None:
-        raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
-    if checkpoint.config is None:
-        raise UserError(
-            f"{checkpoint.path}: no config.json or ernie_config.json there; give --ernie_config_path"
-        )
-    return checkpoint.config
-
-
-def with_recorded(flags: Flags, checkpoint: Checkpoint | None, names: Sequence[str]) -> Flags:
-    """Take flags from "reading" in config.json: how the training of the model read its texts.
-
-    A flag that was given stays.
-
-    Args:
-        names: of the flags; those that the training did not record stay, too.
-    """
-    reading = checkpoint.settings.get(READING, {}) if checkpoint else {}
-    recorded = {}
-    for name in names:
-        if name in reading and name not in flags.on_command_line:
-            default = getattr(flags, name)
-            recorded[name] = type(default)(reading[name])  # a layer is recorded as a number
-    if recorded:
-        in_words = ", ".join(f"--{name} {value}" for name, value in recorded.items())
-        logger.info("as in the training of %s: %s", checkpoint.path, in_words)
-    return replace(flags, **recorded)
-
-
-def fit_length(flags: Flags, checkpoint: Checkpoint | None) -> Flags:
-    """Lower the default of --max_seq_len to what the model has room for; a value that was given stays."""
-    if "max_seq_len" in flags.on_command_line:
-        return flags
-    room = read_config(flags, checkpoint).longest_input
-    return replace(flags, max_seq_len=min(flags.max_seq_len, room))
-
-
-def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> ErnieMConfig:
-    """Read the model's shape, and check that the vocabulary and --max_seq_len fit it."""
-    config = read_config(flags, checkpoint)
-    source = flags.ernie_config_path or checkpoint.path
-    tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
-    room = config.longest_input
-    if flags.max_seq_len > room:
-        raise UserError(
-            f"--max_seq_len {flags.max_seq_len}: {source} has room for {room} tokens; give --max_seq_len "
-            f"{room} or less"
-        )
-    trained_length = checkpoint.settings.get(TRAINED_LENGTH) if checkpoint else None
-    if isinstance(trained_length, int) and flags.max_seq_len > trained_length:
-        logger.warning(
-            "--max_seq_len %d: the positions above %d of %s were never trained in its pre-training",
-            flags.max_seq_len,
-            trained_length,
-            checkpoint.path,
-        )
-    return config
-
-
-def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:
-    """Refuse weights of another size than the config in the file `source`."""
-    for key in SIZES:
-        size = getattr(checkpoint.config, key)
-        expected = getattr(config, key)
-        if size != expected:
-            raise UserError(
-                f"{checkpoint.path}: a model of another size ({key} {size}) "
-                f"than --ernie_config_path {source} ({key} {expected})"
-            )
 
 
 def check_head(task: SupervisedTask, checkpoint: Checkpoint) -> None:
@@ -220,27 +120,6 @@ def make_encoder(
         heads = ("classifier.", "lm_head.", "language_embeddings.")
         load_from(model, checkpoint, optional=optional, ignore=heads)
     return model
-
-
-def open_encoder(
-    flags: Any,
-    checkpoint: Checkpoint | None,
-    dtype: str = "float32",
-    seed: int = 1,
-    optional: tuple[str, ...] = ("pooler.",),
-) -> tuple[ErnieMModel, Tokenizer]:
-    """Make the encoder and the tokenizer that the flags and a checkpoint describe.
-
-    Args:
-        flags: the flags of run_retrieval.py or encode_vector.py.
-        checkpoint, dtype, seed, optional: see `make_encoder`.
-
-    Raises:
-        UserError: a file is missing or damaged, or the files do not belong together.
-    """
-    tokenizer = make_tokenizer(flags, checkpoint)
-    config = model_config(flags, checkpoint, tokenizer)
-    return make_encoder(config, checkpoint, dtype, seed, optional), tokenizer
 
 
 def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, seed: int) -> Engine:

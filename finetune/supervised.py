@@ -6,17 +6,9 @@ from typing import Any
 from finetune import report
 from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import FinetuneFlags
+from finetune.opening import open_model, settle
 from finetune.prediction import evaluate_files, predict_files
-from finetune.setup import (
-    check_head,
-    fit_length,
-    make_engine,
-    make_model,
-    make_tokenizer,
-    model_config,
-    open_start,
-    with_recorded,
-)
+from finetune.setup import check_head, make_engine, make_model
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from training import distributed
@@ -43,15 +35,14 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     """Run the command. It returns early if it is asked to stop; the same command then goes on."""
     flags.check()
     begin(flags)
-    start = open_start(flags)
-    tokenizer = make_tokenizer(flags, start)
-    if not flags.do_train:
-        flags = with_recorded(flags, start, RECORDED)
-    flags = fit_length(flags, start)
-    task = task_class.from_flags(flags, tokenizer, start)
+    path = flags.init_checkpoint or flags.init_pretraining_params
+    start = open_checkpoint(path) if path else None
+    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+    flags = settle(flags, opened, recorded=() if flags.do_train else RECORDED)
+    task = task_class.from_flags(flags, opened.tokenizer, start)
     if flags.init_checkpoint:
         check_head(task, start)
-    task.open(flags, start, tokenizer, model_config(flags, start, tokenizer))
+    task.open(flags, start, opened.tokenizer, opened.config)
     test_paths = prediction_paths(task)
     if not flags.do_train:
         evaluate_and_predict(task, test_paths)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from utils.errors import UserError
 from utils.options import PositiveInt, not_an_option
@@ -66,8 +66,6 @@ class EncodeVectorFlags:
     in these files."""
 
     on_command_line: tuple[str, ...] = not_an_option(())
-
-    init_checkpoint: ClassVar[None] = None  # `open_start` reads it; this command has no such flag
 
     def __post_init__(self) -> None:
         required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}

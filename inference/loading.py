@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.centring import LanguageMeans
 from finetune.classification import names_of_ids
+from finetune.opening import open_model
 from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, check_reading
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, Checkpoint, check_reading, open_checkpoint
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
-from reader.tokenizer_json import no_piece_model
 from utils.errors import UserError
 from utils.manifest import check_folder
 from utils.runtime import prepare
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from paddle import nn
 
     from inference.graph import ExportedGraph
-    from model.checkpoint.read import Checkpoint
     from training.precision import Autocast
 
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
@@ -277,28 +276,21 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
-    from model.checkpoint.read import open_checkpoint
     from training.precision import prepare_for_prediction
 
     checkpoint = open_checkpoint(folder)
-    config = checkpoint.config
-    if config is None:
-        raise UserError(f"{folder}: no config.json or ernie_config.json there; put it beside the weights")
-    if checkpoint.piece_model_path is None:
-        raise no_piece_model(folder)
-    tokenizer = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
-    tokenizer.check_model(config.vocab_size, config.pad_token_id, folder)
+    opened = open_model(checkpoint)
     task = paddle_model.task_of_head(checkpoint, requested_task)
-    model, languages = paddle_model.build(checkpoint, config, task)
+    model, languages = paddle_model.build(checkpoint, opened.config, task)
     autocast = prepare_for_prediction(model, amp)
     return LoadedModel(
         folder=folder,
         task=task,
-        config=config,
-        tokenizer=tokenizer,
+        config=opened.config,
+        tokenizer=opened.tokenizer,
         labels=_labels_of(checkpoint, task),
         engine_name="dygraph",
-        reading=checkpoint.settings.get(READING, {}),
+        reading=opened.reading,
         model=model,
         autocast=autocast,
         languages=languages,
@@ -306,7 +298,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
     )
 
 
-def _labels_of(checkpoint: "Checkpoint", task: str | None) -> list[str]:
+def _labels_of(checkpoint: Checkpoint, task: str | None) -> list[str]:
     """The labels of a head: their names, or else their ids."""
     if task is None or not TASKS[task].has_labels:
         return []

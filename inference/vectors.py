@@ -12,10 +12,11 @@ import numpy as np
 from evaluation.centring import LanguageMeans
 from evaluation.pooling import layer_number
 from evaluation.vectors import SentenceEncoder
+from finetune.opening import open_model, settle
 from inference.flags import EncodeVectorFlags
 from inference.loading import exported_settings, load
 from inference.tasks.encode import GraphEncoder
-from model.checkpoint.read import LANGUAGE_MEANS
+from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
 from model.tasks import ENCODING
 from reader.batching import (
     BATCH_TOKENS,
@@ -91,7 +92,7 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     """
     # Imported here, because these import Paddle, which an exported folder may not need.
     from evaluation.encode import PaddleEncoder
-    from finetune.setup import fit_length, open_encoder, open_start
+    from finetune.setup import make_encoder
     from training import distributed
     from training.precision import prepare_for_prediction
 
@@ -104,12 +105,13 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     # The weights may lack a pooler only if none is needed: a random one would give meaningless vectors.
     needs_pooler = flags.vectors in ("official", "pooled")
     optional = () if needs_pooler else ("pooler.",)
-    start = open_start(flags)
-    flags = fit_length(flags, start)  # lowers the default of --max_seq_len to the model's room
-    model, tokenizer = open_encoder(flags, start, optional=optional)
+    checkpoint = open_checkpoint(flags.init_pretraining_params)
+    opened = open_model(checkpoint, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+    flags = settle(flags, opened)  # lowers the default of --max_seq_len to the model's room
+    model = make_encoder(opened.config, checkpoint, optional=optional)
     layer = layer_number(flags.layer, model.config.num_hidden_layers)
     encoder = PaddleEncoder(model, flags.vectors, layer, prepare_for_prediction(model, flags.amp))
-    return OpenedEncoder(encoder, tokenizer, flags.max_seq_len)
+    return OpenedEncoder(encoder, opened.tokenizer, flags.max_seq_len)
 
 
 def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:

@@ -2,16 +2,15 @@
 
 import json
 import logging
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from finetune.setup import model_config
+from finetune.flags import FinetuneFlags
+from finetune.opening import open_model, settle
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from pretrain.config import ObjectiveConfig
 from pretrain.shares import with_text
-from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.launching import ROOT
 from tests.pretrain.tiny_run import pretrain
@@ -61,14 +60,13 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
     build(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     scratch = pretrain(tmp_path / "corpus", tmp_path / "scratch", config=OWN, optimizer__steps=2)
     checkpoint = open_checkpoint(scratch / "encoder")
-    tokenizer = Tokenizer.from_folder(scratch / "encoder")
 
     def warnings(length: int, start: Checkpoint) -> list[str]:
         """What fine-tuning with `--max_seq_len length` warns of."""
         caplog.clear()
-        flags = SimpleNamespace(ernie_config_path=None, max_seq_len=length)
+        flags = FinetuneFlags(max_seq_len=length, on_command_line=("max_seq_len",))
         with caplog.at_level(logging.WARNING, logger="ernie_m"):
-            model_config(flags, start, tokenizer)
+            settle(flags, open_model(start))
         return caplog.messages
 
     assert warnings(32, checkpoint) == []  # tiny_run trains with data.max_seq_len 32

@@ -1,0 +1,146 @@
+"""Open a model: its weights, its shape and its tokenizer, which are checked once. Needs no Paddle."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from model.checkpoint.read import READING, TRAINED_LENGTH, Checkpoint
+from model.config import ErnieMConfig
+from reader.tokenization import Tokenizer
+from reader.tokenizer_json import no_piece_model
+from utils.errors import UserError
+from utils.logging import logger
+
+Flags = TypeVar("Flags")
+# The keys in which the configs of small, base and large differ.
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """The files of a model, which belong together. No weight has been read yet.
+
+    Attributes:
+        checkpoint: the weights; None: they are random.
+        config: the model's shape.
+        tokenizer: all its tokens have a row in the word table.
+        source: the file or the folder that says the shape, for messages.
+    """
+
+    checkpoint: Checkpoint | None
+    config: ErnieMConfig
+    tokenizer: Tokenizer
+    source: str | os.PathLike
+
+    @property
+    def longest(self) -> int:
+        """The longest input in tokens, special tokens included."""
+        return self.config.longest_input
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the training of the model read its inputs; empty if its files do not say."""
+        return self.checkpoint.settings.get(READING, {}) if self.checkpoint else {}
+
+    def check_length(self, max_seq_len: int) -> None:
+        """Refuse a --max_seq_len for which the model has no room; warn of positions that were never trained.
+
+        Raises:
+            UserError: it is above `longest`.
+        """
+        if max_seq_len > self.longest:
+            raise UserError(
+                f"--max_seq_len {max_seq_len}: {self.source} has room for {self.longest} tokens; give "
+                f"--max_seq_len {self.longest} or less"
+            )
+        trained_length = self.checkpoint.settings.get(TRAINED_LENGTH) if self.checkpoint else None
+        if isinstance(trained_length, int) and max_seq_len > trained_length:
+            logger.warning(
+                "--max_seq_len %d: the positions above %d of %s were never trained in its pre-training",
+                max_seq_len,
+                trained_length,
+                self.checkpoint.path,
+            )
+
+
+def open_model(
+    checkpoint: Checkpoint | None,
+    config_path: str | None = None,
+    vocab_path: str | None = None,
+    piece_model_path: str | None = None,
+) -> OpenedModel:
+    """Open the tokenizer and the shape of a model.
+
+    Args:
+        checkpoint: the weights; None: they are random.
+        config_path, vocab_path, piece_model_path: the files that --ernie_config_path, --vocab_path and
+            --piece_model_path name; None: those beside the weights.
+
+    Raises:
+        UserError: a file is missing or damaged, or the files do not belong together.
+    """
+    if piece_model_path is None:
+        if checkpoint is None:
+            raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+        if checkpoint.piece_model_path is None:
+            raise no_piece_model(checkpoint.path)
+        piece_model_path = checkpoint.piece_model_path
+        vocab_path = vocab_path or checkpoint.vocab_path
+    tokenizer = Tokenizer(vocab_path, piece_model_path)
+
+    if config_path:
+        source = config_path
+        config = ErnieMConfig.from_json(config_path)
+        if checkpoint and checkpoint.config:
+            _check_size(checkpoint, config, config_path)
+    elif checkpoint is None:
+        raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
+    elif checkpoint.config is None:
+        raise UserError(
+            f"{checkpoint.path}: no config.json or ernie_config.json there; put it beside the weights (a "
+            "command with --ernie_config_path can also read it elsewhere)"
+        )
+    else:
+        source = checkpoint.path
+        config = checkpoint.config
+    tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
+    return OpenedModel(checkpoint, config, tokenizer, source)
+
+
+def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> None:
+    """Refuse weights of another size than the config in the file `source`."""
+    for key in SIZES:
+        size = getattr(checkpoint.config, key)
+        expected = getattr(config, key)
+        if size != expected:
+            raise UserError(
+                f"{checkpoint.path}: a model of another size ({key} {size}) "
+                f"than --ernie_config_path {source} ({key} {expected})"
+            )
+
+
+def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
+    """The flags of a command, after the model has decided those that were not given.
+
+    Args:
+        flags: of any command with --max_seq_len, whose default becomes what the model has room for.
+        recorded: flags that become what the training of the model recorded ("reading" in config.json), if it
+            did: it says how texts were read.
+
+    Raises:
+        UserError: the model has no room for the --max_seq_len that was given.
+    """
+    values: dict[str, Any] = {}
+    for name in recorded:
+        if name in opened.reading and name not in flags.on_command_line:
+            default = getattr(flags, name)
+            values[name] = type(default)(opened.reading[name])  # a layer is recorded as a number
+    if values:
+        in_words = ", ".join(f"--{name} {value}" for name, value in values.items())
+        logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)
+    if "max_seq_len" not in flags.on_command_line:
+        values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.longest)
+    flags = replace(flags, **values)
+    opened.check_length(flags.max_seq_len)
+    return flags
