@@ -6,7 +6,6 @@ fleetrun --nproc_per_node 2 run_mrc.py ...
 
 from utils.environment import run
 
-import dataclasses
 import sys
 
 from finetune.flags import FinetuneFlags
@@ -17,9 +16,6 @@ from utils.runtime import prepare
 
 def main() -> None:
     flags = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
-    if flags.official_compat:
-        # The official code shuffles a list that it does not train on, so its order is that of the file.
-        flags = dataclasses.replace(flags, shuffle=False)
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.

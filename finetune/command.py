@@ -1,23 +1,41 @@
-"""What all fine-tuning commands do: open the log, lock --checkpoints, and write a report over the seeds."""
+"""What all fine-tuning commands share: log, run folder, identity, engine, the files of a model, report."""
 
+import hashlib
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
+from paddle import Tensor
 
 from finetune import report
 from finetune.flags import TrainingFlags
+from model.checkpoint.folder import ModelFiles, model_files
+from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.config import ErnieMConfig
 from model.device import use_kernels
+from reader.tokenization import Tokenizer
 from training import distributed
+from training.engine import Engine
+from training.meter import Interval
+from training.optimizer import FULL_RATE, build_optimizer
+from training.precision import LossScaling, Precision
 from training.run import Pace
-from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state
+from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state, read_step
+from training.schedules import Schedule, linear_warmup_decay
+from training.task import Evaluation
 from utils.command_line import log_no_effect, without_overridden
+from utils.errors import UserError
+from utils.files import sha256_of
 from utils.logging import RECIPE_BATCH, copy_log, logger, setup
+from utils.options import deciding
 
+SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
 _REPORTS = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
 
 
@@ -77,12 +95,148 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         yield folder
 
 
+def identity_of(
+    flags: TrainingFlags,
+    task: str,
+    starts: Iterable[Checkpoint | None],
+    config: ErnieMConfig,
+    tokenizer: Tokenizer,
+    **more: Any,
+) -> dict[str, Any]:
+    """The identity of a run, JSON values.
+
+    Args:
+        task: its name.
+        starts: the checkpoint that each seed starts from; None: random weights.
+        more: further values, such as the digests of data files.
+    """
+    return {
+        "task": task,
+        **deciding(flags),  # the flags that decide what is learned
+        "random_seed": list(flags.seeds),  # in place of the flag, which is None where the default is taken
+        **more,
+        "weights": _weights_of(flags, starts),
+        "model": config.to_dict(),
+        "vocabulary": tokenizer.digest,
+    }
+
+
+def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
+    """The digests of the weights that the seeds start from, or "random".
+
+    If --init_checkpoint is a step folder, these are the weights that its run started from.
+
+    Raises:
+        UserError: --init_checkpoint is a step folder, and --random_seed is not its seed alone.
+    """
+    if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
+        saved = read_step(Path(flags.init_checkpoint))
+        if flags.seeds != (saved.seed,):
+            raise UserError(f"{flags.init_checkpoint} is of --random_seed {saved.seed}; give that one alone")
+        return saved.identity["weights"]
+    by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
+    return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
+
+
+def _digest_of_weights(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the tensors, the same in every file format."""
+    digest = hashlib.sha256()
+    for name in sorted(checkpoint.tensors):
+        array = checkpoint.tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[str | Path]) -> str | None:
+    """SHA-256 of the digests of the files, in the given order; None without files."""
+    digests = "".join(sha256_of(path) for path in paths)
+    return hashlib.sha256(digests.encode()).hexdigest() if digests else None
+
+
+def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
+    """Open the step folder that a run goes on from, unless it is the start; without one, return the start."""
+    if step is None or (start is not None and step == start.path):
+        return start
+    return open_checkpoint(step)
+
+
+def make_engine(
+    flags: TrainingFlags,
+    model: paddle.nn.Layer,
+    total_steps: int,
+    seed: int,
+    schedule: Schedule | None = None,
+    decay_style: str = FULL_RATE,
+    loss_scaling: LossScaling | None = None,
+) -> Engine:
+    """Make the optimizer and the engine of a model.
+
+    Args:
+        schedule: of the learning rate; None: a linear rise and decay.
+        decay_style, loss_scaling: what only FinetuneFlags has flags for.
+    """
+    if schedule is None:
+        warmup_steps = int(total_steps * flags.warmup_proportion)
+        schedule = linear_warmup_decay(warmup_steps, total_steps, flags.lr_schedule_style)
+    optimizer = build_optimizer(
+        model,
+        flags.learning_rate,
+        schedule,
+        flags.weight_decay,
+        flags.layerwise_lr_decay,
+        decay_style=decay_style,
+    )
+    precision = Precision(flags.amp, loss_scaling=loss_scaling, cpu_bf16=flags.cpu_bf16)
+    return Engine(model, optimizer, seed, precision=precision, sums=SUMS)
+
+
 def pace_of(flags: TrainingFlags) -> Pace:
     """How often a run logs and saves, and when a stalled process is ended, as the flags say."""
     return Pace(
         log_steps=flags.skip_steps,  # the official name of this flag
         save_steps=flags.save_steps,
         stall_ends_seconds=flags.stall_ends_seconds,
+    )
+
+
+def official_line(interval: Interval, total_steps: int, measure: str) -> str:
+    """A line of the log as the official code writes it. `measure`: such as "ave acc: 0.912"."""
+    steps = interval.sums["steps"]
+    loss = interval.sums["loss"] / steps if steps else math.nan
+    return (
+        f"step: {interval.steps}/{total_steps}, ave loss: {loss:f}, {measure}, lr: {interval.step.lr:.3e}, "
+        f"grad norm: {interval.step.grad_norm:.3f}, speed: {interval.steps_per_second:.3f} steps/s, "
+        f"{interval.remaining} left"
+    )
+
+
+def files_of_checkpoint(
+    task: Any,
+    engine: Engine,
+    masters: Mapping[str, Tensor],
+    evaluation: Evaluation | None,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> ModelFiles:
+    """The files of a fine-tuned model; see `training.task.Task.files`.
+
+    Args:
+        task: has the config, the tokenizer and the seed.
+        settings: "task", "labels" and "reading" for config.json.
+        facts: for the model card; steps, seed, command and scores are added.
+    """
+    facts = {**facts, "steps": engine.steps, "seed": task.seed, "command": without_overridden(sys.argv)}
+    if evaluation is not None:
+        facts["scores"] = evaluation.scores
+    return model_files(
+        engine.model,
+        task.config,
+        vocab_path=task.tokenizer.vocab_path,
+        piece_model_path=task.tokenizer.piece_model_path,
+        facts=facts,
+        settings={**settings, "step": engine.steps},
+        masters=masters,
     )
 
 

@@ -1,22 +1,35 @@
-"""Prediction and evaluation of whole files, divided among the processes."""
+"""Prediction and evaluation of whole files. The processes divide each file."""
 
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import paddle
 
-from finetune.task import SupervisedTask, TaskFile
+from finetune.command import pace_of
+from finetune.flags import FinetuneFlags
+from finetune.task import SupervisedTask
 from reader.batching import Batches, stream_all
 from training import distributed
 from training.engine import Engine
-from training.guard import StopSignal
+from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
+from utils.errors import UserError
 from utils.logging import Progress, logger
 
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
 Confusions = dict[str, dict[str, dict[str, dict[str, int]]]]  # `Evaluation.confusion`
+
+
+class TaskFile(NamedTuple):
+    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
+
+    pattern: str
+    language: str
+    path: Path
+    data: Sequence[Any]
 
 
 class FilePredictions(NamedTuple):
@@ -38,6 +51,7 @@ def predict_files(
     task: SupervisedTask,
     engine: Engine,
     files: Sequence[TaskFile],
+    flags: FinetuneFlags,
     labelled: bool,
     stop: StopSignal | None = None,
 ) -> list[FilePredictions] | None:
@@ -50,7 +64,6 @@ def predict_files(
     Returns:
         None on all processes if one of them was asked to stop.
     """
-    flags = task.flags
     world_size = distributed.world_size()
     size = flags.predict_batch_size or flags.batch_size  # items of a process, or padded tokens
     batches_of_files = [
@@ -111,11 +124,12 @@ def evaluate_files(
     task: SupervisedTask,
     engine: Engine,
     files: Sequence[TaskFile],
+    flags: FinetuneFlags,
     epoch: int = 0,
     stop: StopSignal | None = None,
 ) -> tuple[Scores, Confusions] | None:
     """Score labelled files, and log a line for each. None: a process was asked to stop."""
-    predicted = predict_files(task, engine, files, labelled=True, stop=stop)
+    predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
     if predicted is None:
         return None
     scores: Scores = {}
@@ -138,3 +152,56 @@ def evaluate_files(
             engine.steps,
         )
     return scores, confusions
+
+
+def prediction_paths(flags: FinetuneFlags, test_files: Sequence[TaskFile]) -> list[str]:
+    """For each test file the path of its predictions, from --test_save.
+
+    Raises:
+        UserError: two files would have the same path.
+    """
+    patterns = dict.fromkeys(file.pattern for file in test_files)  # each once, in order
+    save_pattern_of = dict(zip(patterns, flags.test_save.split(",")))
+    paths = []
+    for file in test_files:
+        paths.append(save_pattern_of[file.pattern].strip().replace("%s", file.language))
+    if len(set(paths)) < len(paths):
+        raise UserError(
+            f"--test_save {flags.test_save}: several test files would get the same name; %s stands for the "
+            "language"
+        )
+    return paths
+
+
+def predict_tests(
+    task: SupervisedTask,
+    flags: FinetuneFlags,
+    test_files: Sequence[TaskFile],
+    test_paths: Sequence[str],
+    engine: Engine,
+    epoch: int,
+    step: int,
+    stop: StopSignal | None = None,
+) -> bool:
+    """Write the predictions of the test files. False: a process was asked to stop.
+
+    Args:
+        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
+        epoch, step: of the model in the engine.
+    """
+    if not test_files:
+        return True
+    pace = pace_of(flags)
+    # It warns of a prediction that takes long, and ends a process that waits too long for another.
+    watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
+    with watch, watch.during("the prediction of --test_set"):
+        predictions_of_files = predict_files(task, engine, test_files, flags, labelled=False, stop=stop)
+    if predictions_of_files is None:
+        return False
+    for predicted, test_path in zip(predictions_of_files, test_paths, strict=True):
+        path = f"{test_path}.{epoch}.{step}"
+        logger.info("testing %s, save to %s", predicted.file.path, path)
+        if distributed.is_main():
+            task.write(path, predicted.file.data, predicted.predictions)
+    distributed.barrier()
+    return True

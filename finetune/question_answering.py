@@ -311,6 +311,7 @@ class OfficialAnswering(QuestionAnswering):
     """The behaviour of the official code, its faults included (--official_compat true; docs/qa.md)."""
 
     official = True
+    shuffles = False  # The official code shuffles a list that it does not train on.
 
     @cached_property
     def pieces_of(self) -> Callable[[str], list[str]]:

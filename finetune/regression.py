@@ -10,7 +10,6 @@ import numpy as np
 from finetune.classification import Classification
 from finetune.flags import FinetuneFlags
 from finetune.metrics import pearson, spearman
-from finetune.task import official_line
 from reader.batching import EncodePairs, TaskBatch
 from reader.classification import Examples, read_classification
 from reader.tokenization import Tokenizer
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from model.batch import LabelledBatch
     from model.checkpoint.read import Checkpoint
-    from training.meter import Interval
 
 
 class Regression(Classification):
@@ -58,11 +56,11 @@ class Regression(Classification):
         errors = scores - sent.targets.astype(scores.dtype)
         return errors.square().sum(), 0.0, len(scores)
 
-    def line(self, interval: "Interval") -> str:
-        error = math.nan  # if all steps of the interval were skipped
-        if interval.sums["steps"]:
-            error = math.sqrt(interval.sums["loss"] / interval.sums["steps"])
-        return official_line(interval, self.total_steps, f"root mean squared error: {error:f}")
+    def measure(self, sums: Mapping[str, float]) -> str:
+        error = math.nan  # if all steps were skipped
+        if sums["steps"]:
+            error = math.sqrt(sums["loss"] / sums["steps"])
+        return f"root mean squared error: {error:f}"
 
     def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
         """Return the predicted number of each input."""

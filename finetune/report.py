@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.metrics import Confusion, label_counts, macro_f1, share_of_most_frequent
 from utils.command_line import without_overridden
@@ -19,6 +19,9 @@ from utils.errors import UserError
 from utils.files import atomic_file
 from utils.logging import logger
 from utils.tables import in_columns, in_markdown
+
+if TYPE_CHECKING:
+    from training.task import Evaluation
 
 SOURCE = "en"  # the source language of cross-lingual transfer
 AVERAGE = "avg"  # the columns behind those of the languages
@@ -234,6 +237,43 @@ def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[st
     }
     shares = {language: share_of_most_frequent(confusion) for language, confusion in first.items()}
     return {"macro f1": f1_of_language, "most frequent label": shares}
+
+
+def tables_of_seeds(
+    evaluations: Mapping[int, "Evaluation"], recipe: str | None
+) -> tuple[list[Table], list[LabelTable]]:
+    """A table for each pattern of --dev_set and each metric, and the tables of labels of a classification.
+
+    Args:
+        evaluations: seed -> the evaluation of its selected step.
+        recipe: whose figures in the paper are shown; None: none.
+    """
+    first_scores = next(iter(evaluations.values())).scores
+    # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
+    # pattern.
+    scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
+    confusions_of_seed = {
+        seed: list(evaluation.confusion.values()) for seed, evaluation in evaluations.items()
+    }
+    has_confusion = all(confusions_of_seed.values())  # not of other tasks, nor of runs of earlier versions
+    tables: list[Table] = []
+    label_tables: list[LabelTable] = []
+    for place, (pattern, by_language) in enumerate(first_scores.items()):
+        beside = {}
+        if has_confusion:
+            confusions = {seed: of_seed[place] for seed, of_seed in confusions_of_seed.items()}
+            beside = rows_of_labels(confusions)
+            label_tables += tables_of_labels(pattern, confusions)
+        # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
+        recipe_of_place = recipe if place == len(first_scores) - 1 else None
+        metrics = next(iter(by_language.values()))  # every language has the same
+        for metric in metrics:
+            rows = {}
+            for seed, scores in scores_of_seed.items():
+                rows[seed] = {language: values[metric] for language, values in scores[place].items()}
+            paper = figures(recipe_of_place, metric, list(by_language))
+            tables.append(Table(f"{metric}, {pattern}", rows, paper, beside))
+    return tables, label_tables
 
 
 def to_text(tables: Sequence[Table | LabelTable]) -> str:

@@ -12,21 +12,24 @@ from paddle import Tensor
 from evaluation.encode import PaddleEncoder, SentenceBatch, sentence_vectors
 from evaluation.pooling import layer_number
 from evaluation.retrieval import hits
+from finetune.command import (
+    digest_of_files,
+    files_of_checkpoint,
+    identity_of,
+    make_engine,
+    official_line,
+    open_step,
+)
 from finetune.flags import RetrievalFlags
-from finetune.identity import digest_of_files, identity_of
 from finetune.opening import OpenedModel
 from finetune.own_pairs import StepRows, divide
 from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
 from finetune.sentence_pairs import PairStep, StepPairs
-from finetune.setup import (
-    files_of_checkpoint,
-    make_encoder,
-    make_engine,
-    open_step,
-)
-from finetune.task import accuracy_of, official_line
+from finetune.task import accuracy_of
 from model.checkpoint.folder import ModelFiles
+from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint
+from model.config import ErnieMConfig
 from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
 from model.tasks import RETRIEVAL
@@ -266,7 +269,7 @@ class Retrieval(Task):
         return float(50.0 * (forward + backward))  # per cent, the mean of both
 
     def line(self, interval: Interval) -> str:
-        per_cent = accuracy_of(interval)  # `loss` counts each such pair as 100
+        per_cent = accuracy_of(interval.sums)  # `loss` counts each such pair as 100
         measure = f"pairs that beat their negatives: {per_cent:.1f} %"
         return official_line(interval, self.total_steps, measure)
 
@@ -283,6 +286,30 @@ class Retrieval(Task):
             "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
         }
         return files_of_checkpoint(self, engine, masters, evaluation, settings, facts)
+
+
+def make_encoder(
+    config: ErnieMConfig,
+    checkpoint: Checkpoint | None,
+    dtype: str = "float32",
+    seed: int = 1,
+    optional: tuple[str, ...] = ("pooler.",),
+) -> ErnieMModel:
+    """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
+
+    Args:
+        checkpoint: the weights; None: they stay random.
+        optional: prefixes of tensors that may be missing and are then random.
+    """
+    paddle.seed(seed)
+    paddle.set_default_dtype(dtype)
+    model = ErnieMModel(config)
+    if checkpoint is None:
+        logger.warning("no --init_pretraining_params: the weights are random")
+    else:
+        heads = ("classifier.", "lm_head.", "language_embeddings.")
+        load_from(model, checkpoint, optional=optional, ignore=heads)
+    return model
 
 
 def layer_of(flags: RetrievalFlags, num_layers: int) -> int:

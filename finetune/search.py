@@ -16,8 +16,7 @@ from finetune import report
 from finetune.command import begin, log_and_write_report, pace_of, run_folder
 from finetune.flags import RetrievalFlags
 from finetune.opening import open_model, settle
-from finetune.retrieval import Retrieval, layer_of
-from finetune.setup import make_encoder
+from finetune.retrieval import Retrieval, layer_of, make_encoder
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.device import summary

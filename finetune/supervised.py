@@ -1,22 +1,52 @@
-"""The command of a task with labelled files: fine-tune each seed, predict, evaluate, as the flags say."""
+"""Fine-tuning on labelled files: the command of all tasks but retrieval, and what its loop asks for."""
 
 import gc
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
+import paddle
+from paddle import Tensor, nn
+
 from finetune import report
-from finetune.command import begin, log_and_write_report, pace_of, run_folder
-from finetune.flags import FinetuneFlags
-from finetune.opening import open_model, settle
-from finetune.prediction import evaluate_files, predict_files
-from finetune.setup import check_head, make_engine, make_model
+from finetune.classification import names_of_ids
+from finetune.command import (
+    begin,
+    digest_of_files,
+    files_of_checkpoint,
+    identity_of,
+    log_and_write_report,
+    make_engine,
+    official_line,
+    open_step,
+    pace_of,
+    run_folder,
+)
+from finetune.flags import LAST, MEAN, FinetuneFlags
+from finetune.opening import OpenedModel, open_model, settle
+from finetune.prediction import TaskFile, evaluate_files, predict_tests, prediction_paths
 from finetune.task import SupervisedTask
+from model.batch import LabelledBatch
+from model.checkpoint.folder import ModelFiles
+from model.checkpoint.formats.tables import CHOICE
+from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.heads import task_model
+from model.tasks import CLASSIFICATION
+from reader.batching import Batches, GlobalBatch
+from reader.task_files import expand, read_languages
 from training import distributed
 from training.engine import Engine
-from training.guard import StallWatch, StopSignal
+from training.guard import StopSignal
+from training.meter import Interval
+from training.precision import LossScaling
 from training.run import Trainer
 from training.run_folder import BEST, SELECTED, RunFolder
-from training.task import Evaluation
+from training.schedules import noam_decay
+from training.task import Evaluation, Task
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -35,36 +65,77 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     """Run the command. It returns early if it is asked to stop; the same command then goes on."""
     flags.check()
     begin(flags)
+
+    # Open the model, and let it decide what the command line left open.
     path = flags.init_checkpoint or flags.init_pretraining_params
     start = open_checkpoint(path) if path else None
     opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
     flags = settle(flags, opened, recorded=() if flags.do_train else RECORDED)
     task = task_class.from_flags(flags, opened.tokenizer, start)
     if flags.init_checkpoint:
-        check_head(task, start)
-    task.open(flags, start, opened.tokenizer, opened.config)
-    test_paths = prediction_paths(task)
+        check_head(task, opened, flags.label_map_config)
+
+    # Read the files.
+    fine_tuning = FineTuning(task, flags, opened)
+    test_paths = prediction_paths(flags, fine_tuning.test_files)
     if not flags.do_train:
-        evaluate_and_predict(task, test_paths)
+        evaluate_and_predict(fine_tuning, test_paths)
         return
+
+    # Train each seed, and report.
     evaluations: dict[int, Evaluation] = {}
-    with run_folder(flags, task.identity) as folder:
+    with run_folder(flags, fine_tuning.identity) as folder:
         for seed in flags.seeds:
             seed_folder = folder
             paths_of_seed = test_paths
             if len(flags.seeds) > 1:
                 seed_folder = folder.of_seed(seed)
                 paths_of_seed = [f"{path}.seed_{seed}" for path in test_paths]
-            if not run_seed(task, seed, seed_folder, paths_of_seed, stop):
+            if not run_seed(fine_tuning, seed, seed_folder, paths_of_seed, stop):
                 return
-            if task.dev_files:
+            if fine_tuning.dev_files:
                 evaluations[seed] = seed_folder.selected()
         if evaluations:
-            report_seeds(task, evaluations, name="results")
+            report_seeds(fine_tuning, evaluations, name="results")
+
+
+def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None) -> None:
+    """Check that the weights of --init_checkpoint are fine-tuned for a task.
+
+    Args:
+        label_map: --label_map_config; None: the labels of the task are those of the weights.
+
+    Raises:
+        UserError: they have no classifier, or that of another task, of a regression or of other labels.
+    """
+    checkpoint = opened.checkpoint
+    # The classifier of a multiple choice has one number, as that of a regression.
+    head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
+    if head_task not in (None, task.name):
+        raise UserError(
+            f"{checkpoint.path}: its head is for {head_task}, not {task.name}; to train from its encoder, "
+            "name it with --init_pretraining_params"
+        )
+    if opened.reading.get("regression", False) and not task.reading().get("regression"):
+        raise UserError(f"{checkpoint.path}: it predicts numbers; add --is_regression true")
+    if not any(name.startswith("classifier.") for name in checkpoint.tensors):
+        raise UserError(
+            f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
+            "name it with --init_pretraining_params"
+        )
+    labels = task.labels or []
+    # A checkpoint may have no names of labels. If it was trained without a label map, they are only numbers.
+    numbers = names_of_ids(len(checkpoint.labels))
+    has_names = checkpoint.labels not in ([], numbers)
+    if label_map and has_names and checkpoint.labels != labels:
+        raise UserError(
+            f"{label_map}: the labels are {', '.join(labels)}, but those of {checkpoint.path} are "
+            f"{', '.join(checkpoint.labels)}; give the label map of its training"
+        )
 
 
 def run_seed(
-    task: SupervisedTask, seed: int, folder: RunFolder, test_paths: list[str], stop: StopSignal
+    fine_tuning: "FineTuning", seed: int, folder: RunFolder, test_paths: list[str], stop: StopSignal
 ) -> bool:
     """Train a seed unless it is finished, and predict the test files with its best model.
 
@@ -74,15 +145,17 @@ def run_seed(
     Returns:
         False if a process was asked to stop.
     """
+    flags = fine_tuning.flags
+    predict = partial(predict_tests, fine_tuning.task, flags, fine_tuning.test_files, test_paths, stop=stop)
     if folder.is_finished():
         logger.info("seed %d is finished: %s", seed, folder.path / SELECTED)
     else:
-        trainer = Trainer(task, folder, seed, pace_of(task.flags))
+        trainer = Trainer(fine_tuning, folder, seed, pace_of(flags))
         if not trainer.run(stop):
             return False
-        if not task.dev_files:  # nothing selects a step: the last one predicts
+        if not fine_tuning.dev_files:  # nothing selects a step: the last one predicts
             step = trainer.engine.steps
-            return predict_tests(task, trainer.engine, test_paths, task.epoch_of(step), step, stop)
+            return predict(trainer.engine, epoch=fine_tuning.epoch_of(step), step=step)
         best = trainer.best
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
         # Free the model and its moments before the next model is made.
@@ -91,112 +164,241 @@ def run_seed(
     if not test_paths:
         return True
     selected = folder.selected()
-    engine = trained_engine(task, open_checkpoint(folder.path / BEST))
-    return predict_tests(task, engine, test_paths, selected.epoch, selected.step, stop)
+    engine = fine_tuning.engine_of(open_checkpoint(folder.path / BEST))
+    return predict(engine, epoch=selected.epoch, step=selected.step)
 
 
-def evaluate_and_predict(task: SupervisedTask, test_paths: list[str]) -> None:
+def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> None:
     """Predict the test files and score the dev files with the model of --init_checkpoint."""
-    engine = trained_engine(task, task.start)
-    predict_tests(task, engine, test_paths, epoch=0, step=0)
-    if task.dev_files:
-        scores, confusion = evaluate_files(task, engine, task.dev_files)
+    task = fine_tuning.task
+    flags = fine_tuning.flags
+    engine = fine_tuning.engine_of(fine_tuning.start)
+    predict_tests(task, flags, fine_tuning.test_files, test_paths, engine, epoch=0, step=0)
+    if fine_tuning.dev_files:
+        scores, confusion = evaluate_files(task, engine, fine_tuning.dev_files, flags)
         evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores, confusion=confusion)
         # The seed of the training is not known.
-        report_seeds(task, {0: evaluation}, name="evaluation")
+        report_seeds(fine_tuning, {0: evaluation}, name="evaluation")
 
 
-def trained_engine(task: SupervisedTask, checkpoint: Checkpoint) -> Engine:
-    """An engine that predicts with a fine-tuned model. No step is done with it."""
-    model = make_model(task.flags, task, task.config, seed=0, checkpoint=checkpoint, fine_tuned=True)
-    return make_engine(task.flags, model, total_steps=1, seed=0)
-
-
-def prediction_paths(task: SupervisedTask) -> list[str]:
-    """For each test file the path of its predictions, from --test_save.
-
-    Raises:
-        UserError: two files would have the same path.
-    """
-    flags = task.flags
-    patterns = dict.fromkeys(file.pattern for file in task.test_files)  # each once, in order
-    save_pattern_of = dict(zip(patterns, flags.test_save.split(",")))
-    paths = []
-    for file in task.test_files:
-        paths.append(save_pattern_of[file.pattern].strip().replace("%s", file.language))
-    if len(set(paths)) < len(paths):
-        raise UserError(
-            f"--test_save {flags.test_save}: several test files would get the same name; %s stands for the "
-            "language"
-        )
-    return paths
-
-
-def predict_tests(
-    task: SupervisedTask,
-    engine: Engine,
-    test_paths: list[str],
-    epoch: int,
-    step: int,
-    stop: StopSignal | None = None,
-) -> bool:
-    """Write the predictions of the test files. False: a process was asked to stop.
+class FineTuning(Task):
+    """The training of a task on labelled files; see `training.task.Task` for its methods.
 
     Args:
-        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
-        epoch, step: of the model in the engine.
+        task: what is learned.
+        flags: as `settle` returns them.
+        opened: the model that every seed starts from.
+
+    Attributes:
+        train_set: the items of --train_set.
+        dev_files, test_files: the files of --dev_set and --test_set.
+
+    Raises:
+        UserError: a file is missing or damaged, or --select_on names a language without a file.
     """
-    if not task.test_files:
-        return True
-    pace = pace_of(task.flags)
-    # It warns of a prediction that takes long, and ends a process that waits too long for another.
-    watch = StallWatch(pace.stall_seconds, end_seconds=pace.stall_ends_seconds)
-    with watch, watch.during("the prediction of --test_set"):
-        predictions_of_files = predict_files(task, engine, task.test_files, labelled=False, stop=stop)
-    if predictions_of_files is None:
-        return False
-    for predicted, test_path in zip(predictions_of_files, test_paths, strict=True):
-        path = f"{test_path}.{epoch}.{step}"
-        logger.info("testing %s, save to %s", predicted.file.path, path)
-        if distributed.is_main():
-            task.write(path, predicted.file.data, predicted.predictions)
-    distributed.barrier()
-    return True
+
+    divisible = True
+    memory_advice = "lower --batch_size and raise --gradient_accumulation_steps, or add --recompute true"
+
+    def __init__(self, task: SupervisedTask, flags: FinetuneFlags, opened: OpenedModel):
+        self.task = task
+        self.flags = flags
+        self.start = opened.checkpoint
+        self.tokenizer = opened.tokenizer
+        self.config = opened.config
+        self.shuffle = flags.shuffle and task.shuffles
+        # Examples (padded tokens with --in_tokens) of a step, over all processes.
+        self.global_batch = flags.batch_size * flags.gradient_accumulation_steps * distributed.world_size()
+        self.train_set = task.read(flags.train_set, "train") if flags.do_train else []
+        self.dev_files = self._read_files(flags.dev_set, "dev") if flags.do_val else []
+        self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
+        languages = [file.language for file in self.dev_files]
+        if flags.do_val and flags.select_on not in (MEAN, LAST, *languages):
+            raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(languages)}")
+
+    def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
+        """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
+        languages = None
+        language_map = self.flags.lang_map_config
+        if language_map:
+            languages = read_languages(language_map)
+        files = []
+        for pattern, path_of_language in expand(patterns, languages, f"--{purpose}_set").items():
+            advice = f"give --do_{'val' if purpose == 'dev' else 'test'} false"
+            for language, path in path_of_language.items():
+                if languages and not path.exists():
+                    if any(other.exists() for other in path_of_language.values()):
+                        advice = f"take {language} out of {language_map}"
+                    raise UserError(f"{path}: no such file; add it, or {advice}")
+                files.append(TaskFile(pattern, language, path, self.task.read(path, purpose)))
+        return files
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return identity_of(
+            self.flags,
+            self.task.name,
+            [self.start],
+            self.config,
+            self.tokenizer,
+            shuffle=self.shuffle,
+            global_batch=self.global_batch,
+            labels=self.task.labels,
+            train_set=digest_of_files([self.flags.train_set]),
+            dev_set=digest_of_files(file.path for file in self.dev_files),
+        )
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        flags = self.flags
+        self.seed = seed
+        self._batches = Batches(
+            self.train_set,
+            self.task.encode,
+            batch_size=self.global_batch,
+            micro_batch_size=flags.batch_size,
+            in_tokens=flags.in_tokens,
+            shuffle=self.shuffle,
+            seed=seed,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+        self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
+        self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the number of the last step of each
+        self.total_steps = self._epoch_ends[-1]
+        if flags.max_steps is not None:
+            self.total_steps = min(self.total_steps, flags.max_steps)
+        self.evaluation_steps = self._evaluation_steps()
+        logger.info(
+            "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
+            seed,
+            len(self.train_set),
+            self.total_steps,
+            self.global_batch,
+            "tokens" if flags.in_tokens else "examples",
+            flags.batch_size,
+            flags.gradient_accumulation_steps,
+            distributed.world_size(),
+        )
+        # Step folders and --init_checkpoint have this task's classifier; --init_pretraining_params has none.
+        fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
+        return self.engine_of(open_step(checkpoint, self.start), fine_tuned, self.total_steps, seed)
+
+    def engine_of(
+        self, weights: Checkpoint | None, fine_tuned: bool = True, total_steps: int = 1, seed: int = 0
+    ) -> Engine:
+        """Make a model in --dtype, identical on every process, and its engine.
+
+        Args:
+            weights: None: they are random.
+            fine_tuned: whether the weights have the classifier of this task; otherwise it is random.
+            total_steps: of the training; an engine that only predicts does none.
+        """
+        flags = self.flags
+        paddle.seed(seed)
+        paddle.set_default_dtype(flags.dtype)
+        model = task_model(self.task.name, self.config, len(self.task.labels or []))
+        model.ernie_m.use_recompute(flags.recompute)
+        if weights is None:
+            logger.warning("no --init_pretraining_params: training starts from random weights")
+        else:
+            load_from(model, weights, ignore=() if fine_tuned else ("classifier.",))
+        schedule = None
+        if flags.lr_scheduler == "noam_decay":
+            schedule = noam_decay(int(total_steps * flags.warmup_proportion))
+        loss_scaling = LossScaling(
+            use_dynamic_loss_scaling=flags.use_dynamic_loss_scaling,
+            init_loss_scaling=flags.init_loss_scaling,
+            incr_every_n_steps=flags.incr_every_n_steps,
+            decr_every_n_nan_or_inf=flags.decr_every_n_nan_or_inf,
+            incr_ratio=flags.incr_ratio,
+            decr_ratio=flags.decr_ratio,
+        )
+        return make_engine(flags, model, total_steps, seed, schedule, flags.decay_style, loss_scaling)
+
+    def _evaluation_steps(self) -> list[int]:
+        """The steps after which the dev files are scored, in ascending order.
+
+        They are every --validation_steps-th step, the last step of each epoch, and the last of all; with
+        --select_on last only that one.
+        """
+        if not self.dev_files:
+            return []
+        steps = {self.total_steps}
+        if self.flags.select_on != LAST:
+            interval = self.flags.validation_steps
+            steps |= {*range(interval, self.total_steps, interval)}
+            steps |= {end for end in self._epoch_ends if end < self.total_steps}
+        return sorted(steps)
+
+    def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
+        epoch, index = position or (0, 0)  # `GlobalBatch.position`
+        return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)
+
+    def send(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabelledBatch]]:
+        return self.task.send_batches(model, data.micro_batches)
+
+    def loss(
+        self, model: nn.Layer, micro_batch: tuple[Any, LabelledBatch]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        return self.task.loss(model, micro_batch)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Score the dev files of all languages; those of the first pattern select the best step."""
+        epoch = self.epoch_of(engine.steps)
+        evaluated = evaluate_files(self.task, engine, self.dev_files, self.flags, epoch, stop)
+        if evaluated is None:
+            return None
+        scores, confusion = evaluated
+        first_pattern = next(iter(scores.values()))
+        by_language = {language: metrics[self.task.metric] for language, metrics in first_pattern.items()}
+        if self.flags.select_on in (MEAN, LAST):
+            selected_by = report.average(by_language)
+        else:
+            selected_by = by_language[self.flags.select_on]
+        return Evaluation(engine.steps, epoch, selected_by, scores, confusion)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 0, of an optimizer step, from 1."""
+        return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
+
+    def line(self, interval: Interval) -> str:
+        batch: GlobalBatch = interval.data
+        examples = len(self.train_set)
+        share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
+        progress = f"epoch: {batch.epoch}, progress: {round(share_of_epoch * examples)}/{examples}"
+        return f"{progress}, {official_line(interval, self.total_steps, self.task.measure(interval.sums))}"
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        flags = self.flags
+        task = self.task
+        settings = {"task": task.name, "labels": task.labels}
+        if reading := task.reading():
+            settings["reading"] = reading
+        facts = {
+            "name": f"ERNIE-M, {task.name}",
+            "task": task.name,
+            "data": flags.train_set,
+            "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params or "random weights",
+            "epochs": None if flags.max_steps else flags.epoch,
+            "selected_by": None,
+        }
+        if self.dev_files:
+            facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
+        return files_of_checkpoint(self, engine, masters, evaluation, settings, facts)
 
 
-def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name: str) -> None:
-    """Write a table for each pattern of --dev_set and each metric, and the selected step of each seed.
+def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:
+    """Write the tables of `report.tables_of_seeds`, and the selected step of each seed.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
         name: of the files: "results" or "evaluation".
     """
-    flags = task.flags
-    first_scores = next(iter(evaluations.values())).scores
-    # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
-    # pattern.
-    scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
-    confusions_of_seed = {
-        seed: list(evaluation.confusion.values()) for seed, evaluation in evaluations.items()
-    }
-    has_confusion = all(confusions_of_seed.values())  # not of other tasks, nor of runs of earlier versions
-    tables = []
-    label_tables = []
-    for place, (pattern, by_language) in enumerate(first_scores.items()):
-        # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
-        recipe = flags.paper if place == len(first_scores) - 1 else None
-        beside = {}
-        if has_confusion:
-            confusions = {seed: of_seed[place] for seed, of_seed in confusions_of_seed.items()}
-            beside = report.rows_of_labels(confusions)
-            label_tables += report.tables_of_labels(pattern, confusions)
-        metrics = next(iter(by_language.values()))  # every language has the same
-        for metric in metrics:
-            rows = {}
-            for seed, scores in scores_of_seed.items():
-                rows[seed] = {language: values[metric] for language, values in scores[place].items()}
-            figures = report.figures(recipe, metric, list(by_language))
-            tables.append(report.Table(f"{metric}, {pattern}", rows, figures, beside))
+    flags = fine_tuning.flags
+    tables, label_tables = report.tables_of_seeds(evaluations, flags.paper)
     selected = {
         str(seed): {
             "step": evaluation.step,
@@ -206,8 +408,8 @@ def report_seeds(task: SupervisedTask, evaluations: dict[int, Evaluation], name:
         for seed, evaluation in evaluations.items()
     }
     facts: dict[str, Any] = {
-        "task": task.name,
-        "metric": task.metric,
+        "task": fine_tuning.task.name,
+        "metric": fine_tuning.task.metric,
         "select_on": flags.select_on,
         "selected": selected,
     }

@@ -6,7 +6,6 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from model import heads
 from model.batch import TokenBatch
 from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
@@ -14,6 +13,7 @@ from model.checkpoint.read import READING, Checkpoint
 from model.config import ErnieMConfig
 from model.device import to_array, upload
 from model.ernie_m import ErnieMModel
+from model.heads import PreTrainingModel, task_model
 from model.tasks import (
     CLASSIFICATION,
     ENCODING,
@@ -107,12 +107,8 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
     if task is None:
         model: nn.Layer = ErnieMModel(config)
     else:
-        make_model = getattr(heads, TASKS[task].model_class)
-        if TASKS[task].has_labels:
-            num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
-            model = make_model(config, num_labels)
-        else:
-            model = make_model(config)
+        num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
+        model = task_model(task, config, num_labels)
         if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes
             optional = ()
     load_from(model, checkpoint, optional)
@@ -130,6 +126,6 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
         languages = list(settings.get("languages", []))
     ignored = () if languages else (LANGUAGE_TABLE,)
     # A table has at least one row; without languages nothing reads it.
-    model = heads.PreTrainingModel(config, languages or ["none"])
+    model = PreTrainingModel(config, languages or ["none"])
     load_from(model, checkpoint, optional=("pooler.",), ignore=ignored)
     return model.eval(), languages

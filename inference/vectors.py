@@ -92,7 +92,7 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     """
     # Imported here, because these import Paddle, which an exported folder may not need.
     from evaluation.encode import PaddleEncoder
-    from finetune.setup import make_encoder
+    from finetune.retrieval import make_encoder
     from training import distributed
     from training.precision import prepare_for_prediction
 

@@ -11,6 +11,7 @@ from model.config import NO_LANGUAGE, ErnieMConfig
 from model.ernie_m import ErnieMModel, initial_weights
 from model.layers import LayerNorm, Linear, gelu
 from model.masked_loss import MaskedLoss
+from model.tasks import TASKS
 from model.word_table import WordEmbeddings
 
 
@@ -53,6 +54,16 @@ class SpanClassifier(TaskModel):
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         start, end = self.classifier(self.dropout(sequence)).unbind(-1)
         return start, end
+
+
+def task_model(task: str, config: ErnieMConfig, num_labels: int) -> TaskModel:
+    """A new model for one of `model.tasks.SUPERVISED_TASKS`.
+
+    Args:
+        num_labels: of a task whose outputs have labels.
+    """
+    model_class = globals()[TASKS[task].model_class]
+    return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)
 
 
 class LMHead(nn.Layer):

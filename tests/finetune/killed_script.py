@@ -69,15 +69,15 @@ def arm(event: str, number: int) -> None:
 
 def main() -> None:
     prepare(quiet=True)
-    from finetune.task import SupervisedTask
+    from finetune.supervised import FineTuning
 
-    evaluate = SupervisedTask.evaluate
+    evaluate = FineTuning.evaluate
 
     def evaluate_as_better(self, engine, stop):
         """Evaluate, and let the score that selects be the number of the step, so that it always rises."""
         return dataclasses.replace(evaluate(self, engine, stop), selected_by=float(engine.steps))
 
-    SupervisedTask.evaluate = evaluate_as_better
+    FineTuning.evaluate = evaluate_as_better
     kills = [kill for kill in os.environ["KILLS"].split(",") if kill]
     for kill in [*kills, ""]:  # the last run is not killed
         child = os.fork()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from finetune.command import identity_of
 from finetune.flags import RetrievalFlags
-from finetune.identity import identity_of
 from finetune.sentence_pairs import StepPairs
 from model import device
 from model.config import ErnieMConfig

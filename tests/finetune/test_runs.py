@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finetune.classification import Classification
-from finetune.task import SupervisedTask
+from finetune.supervised import FineTuning
 from tests.finetune import toy
 from tests.launching import ROOT, run_script
 from training.engine import Engine
@@ -96,7 +96,7 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
 
 def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
     """The evaluation of step 3, which selects, is interrupted: the next command must not take it as done."""
-    evaluate = SupervisedTask.evaluate
+    evaluate = FineTuning.evaluate
     selected_by = {3: 90.0, 6: 80.0}  # step -> the score that its evaluation is given
 
     def evaluation(self, engine, stop):
@@ -107,7 +107,7 @@ def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
             return None
         return replace(evaluated, selected_by=selected_by[engine.steps])
 
-    monkeypatch.setattr(SupervisedTask, "evaluate", evaluation)
+    monkeypatch.setattr(FineTuning, "evaluate", evaluation)
     is_first_command = True
     assert classify(**FAST) is None  # no results.json
     assert "stopped at step 3 of 6" in (tmp_path / "log" / "job.log.0").read_text()

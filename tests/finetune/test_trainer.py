@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import prediction
+from finetune import supervised
 from tests.finetune import toy
 
 
@@ -86,7 +86,7 @@ def scripted(monkeypatch):
             scores[file.pattern] = {language: {"acc": accuracy} for language, accuracy in accuracies.items()}
         return scores, {}
 
-    monkeypatch.setattr(prediction, "evaluate_files", evaluate_files)
+    monkeypatch.setattr(supervised, "evaluate_files", evaluate_files)
 
 
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])
