@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.conll import read_conll
 from finetune.metrics import entity_scores
+from finetune.tagging import read_conll
 from finetune.xtreme import predicted_classes
 from training.records import read_records
 from utils.command_line import load_config

@@ -1,28 +1,41 @@
-"""Tagging of words: CoNLL, PAN-X, parts of speech."""
+"""Tagging of words: CoNLL, PAN-X, parts of speech; and files of tags as in CoNLL."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from finetune.conll import TaggedSentence, write_conll
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy, entity_scores, seqeval_scores
 from finetune.task import SupervisedTask
 from model.tasks import TAGGING
 from reader import tagging
-from reader.tagging import Sentence, TaggedBatch
+from reader.tagging import Sentence, TaggedBatch, read_columns
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
+from reader.tsv import decode, read_all
 from utils.errors import UserError
+from utils.files import atomic_file
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
     from model.checkpoint.read import Checkpoint
+
+
+class TaggedSentence(NamedTuple):
+    """The words of a sentence, their gold tags (None if unknown) and their predicted tags.
+
+    In a file as in CoNLL, a line has a word with its tags, and a blank line stands behind each sentence.
+    """
+
+    words: Sequence[str]
+    gold: Sequence[str] | None
+    predicted: Sequence[str]
 
 
 class Tagging(SupervisedTask):
@@ -199,3 +212,33 @@ class OfficialTagging(Tagging):
 def _by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarray]:
     """Divide the labels of the words of a batch, [W], among its sentences."""
     return np.split(labels, np.cumsum(batch.lengths)[:-1])
+
+
+def write_conll(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) -> None:
+    """Write each word, its gold tag if it is known, and its predicted tag: the form that conlleval reads.
+
+    White space inside a word becomes "_", and so does a word of white space alone.
+    """
+    with atomic_file(path, "w", newline="\n") as file:
+        for words, gold, predicted in sentences:
+            plain_words = ["_".join(word.split()) or "_" for word in words]
+            columns = [plain_words, predicted] if gold is None else [plain_words, gold, predicted]
+            for cells in zip(*columns, strict=True):
+                file.write(f"{' '.join(cells)}\n")
+            file.write("\n")
+
+
+def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
+    """Read a file that `write_conll` wrote.
+
+    Raises:
+        UserError: it cannot be read, or has another form.
+    """
+    lines = decode(read_all(Path(path)), path, 1).split("\n")
+    form = "a word, its gold tag if it is known, and its predicted tag"
+    sentences = []
+    for _first_line, rows in read_columns(lines, path, str.split, form):
+        words, *between, predicted = zip(*rows)  # the columns
+        gold = between[-1] if between else None  # conlleval, too, reads the last two columns
+        sentences.append(TaggedSentence(words, gold, predicted))
+    return sentences

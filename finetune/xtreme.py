@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.conll import read_conll
 from finetune.metrics import accuracy, answer_scores, seqeval_scores
 from finetune.report import average
+from finetune.tagging import read_conll
 from reader.bitext import TATOEBA, Sentences, read_bitexts
 from reader.classification import read_classification
 from reader.question_answering import read_squad

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import measure
-from finetune.conll import TaggedSentence, write_conll
+from finetune.tagging import TaggedSentence, write_conll
 from utils.errors import UserError
 
 

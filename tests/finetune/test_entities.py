@@ -5,9 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from finetune.conll import read_conll
 from finetune.metrics import MatchCounts, entity_scores, seqeval_chunks
-from finetune.tagging import Tagging
+from finetune.tagging import Tagging, read_conll
 from reader.tagging import Sentence
 from tests.helpers.letters import Letters
 

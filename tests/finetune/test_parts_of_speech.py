@@ -8,8 +8,8 @@ import pytest
 
 import predict
 import run_sequence_labeling
-from finetune.conll import read_conll
 from finetune.metrics import seqeval_scores
+from finetune.tagging import read_conll
 from tests.finetune import tagging_toy
 from tests.launching import as_flags, call_main, give_input
 

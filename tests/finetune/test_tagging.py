@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 import run_sequence_labeling
-from finetune.conll import read_conll
 from finetune.metrics import entity_scores
+from finetune.tagging import read_conll
 from model.checkpoint.read import open_checkpoint
 from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, run_script

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation.centring import LanguageMeans
-from finetune.conll import read_conll
+from finetune.tagging import read_conll
 from model.checkpoint.formats import configs, fluid, pickles
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import torch as torch_file
