@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import paddle
 
 from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
+from inference.graph import ExportedGraph
 from inference.loading import LoadedModel
 from model.checkpoint.card import CARD, model_card
 from model.checkpoint.folder import model_weights
@@ -42,9 +44,6 @@ from reader.tsv import read_all
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 from utils.manifest import MANIFEST, write_manifest
-
-if TYPE_CHECKING:
-    from inference.graph import ExportedGraph
 
 TOLERANCE = 1e-4  # the largest difference between a float32 graph and the checkpoint
 BATCH_TOKENS = 2048  # of a batch, with pads
@@ -170,7 +169,7 @@ def export(
         from inference.onnx import write_onnx
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
-    graph = loaded.graph(task, layer)
+    graph = ExportedGraph(loaded.part(task), task, layer)
     pad_id = loaded.config.pad_token_id
     expected = run_all(task, loaded.engine(task, layer), check_set.rows, pad_id)
     report = ExportReport(task, layer, list(graph.outputs), check_set.name)
@@ -203,14 +202,12 @@ def export(
         _write_rest(folder, loaded, report)
 
 
-def _save_paddle(graph: "ExportedGraph", path: Path) -> None:
+def _save_paddle(graph: ExportedGraph, path: Path) -> None:
     """Trace a graph and write it.
 
     Raises:
         OSError: the disk is full. Paddle leaves incomplete files then and says nothing.
     """
-    import paddle
-
     ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
     paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
     # The file has these parameters and those of the head, so it must be at least as large as these.

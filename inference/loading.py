@@ -14,7 +14,7 @@ from finetune.classification import names_of_ids
 from finetune.opening import open_model
 from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, Checkpoint, check_reading, open_checkpoint
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, check_reading, open_checkpoint
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
@@ -25,7 +25,6 @@ from utils.runtime import prepare
 if TYPE_CHECKING:
     from paddle import nn
 
-    from inference.graph import ExportedGraph
     from training.precision import Autocast
 
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
@@ -119,13 +118,7 @@ class LoadedModel:
             self._engines[task, layer] = self._start(task, layer)
         return self._engines[task, layer]
 
-    def graph(self, task: str, layer: int) -> "ExportedGraph":
-        """The graph that export.py writes of a checkpoint's model."""
-        from inference.graph import ExportedGraph
-
-        return ExportedGraph(self._part(task), task, layer)
-
-    def _part(self, task: str) -> "nn.Layer":
+    def part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""
         if task == ENCODING and hasattr(self.model, "ernie_m"):
             return self.model.ernie_m
@@ -137,10 +130,17 @@ class LoadedModel:
         Raises:
             UserError: it is not, or ends elsewhere.
         """
-        if self.exported_layer is not None:
-            self._check_export(task, layer)
-        elif task not in (ENCODING, self.task):  # every model has an encoder
-            raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
+        if self.exported_layer is None:
+            if task not in (ENCODING, self.task):  # every model has an encoder
+                raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
+            return
+        exported_task = self.task or ENCODING
+        if task != exported_task or layer not in (None, self.exported_layer):
+            up_to = "" if layer is None else f" --layer {layer}"
+            raise UserError(
+                f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}; export the "
+                f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
+            )
 
     @property
     def predicts_numbers(self) -> bool:
@@ -155,22 +155,12 @@ class LoadedModel:
             return "its head is for masked language modelling, so fine-tune it first"
         return f"its head is for {self.task}"
 
-    def _check_export(self, task: str, layer: int | None) -> None:
-        """`check_task` for an exported folder."""
-        exported_task = self.task or ENCODING
-        if task != exported_task or layer not in (None, self.exported_layer):
-            up_to = "" if layer is None else f" --layer {layer}"
-            raise UserError(
-                f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}; export the "
-                f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
-            )
-
     def _start(self, task: str, layer: int) -> GraphRunner:
         """Make the engine of this model for a task and a layer."""
         if self.engine_name == "dygraph":
             from inference.paddle_model import DygraphEngine
 
-            return DygraphEngine(self._part(task), task, layer, self.autocast)
+            return DygraphEngine(self.part(task), task, layer, self.autocast)
         if self.engine_name == "paddle":
             outputs = outputs_of(task, at_top_layer=layer == self.num_layers)
             return PaddleEngine(self.folder, outputs, self.amp)
@@ -224,7 +214,9 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     is_float16_in_paddle = engine == "paddle" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
-    check_folder(folder, unused=_files_of_other_engines(engine))
+    # Each engine has a copy of all weights, so the files of the others are not checked.
+    other_engines = [name for name in FILES if name != engine]
+    check_folder(folder, unused={file[name] for file in (FILES, WEIGHTS_FILES) for name in other_engines})
     config = _config_of_export(folder / CONFIG, config_json)
     export = config_json["export"]
     means_path = folder / LANGUAGE_MEANS
@@ -265,30 +257,32 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     return config
 
 
-def _files_of_other_engines(engine: str) -> set[str]:
-    """The files that only other engines read. They are not checked: each engine has a copy of all weights."""
-    other_engines = [name for name in FILES if name != engine]
-    return {FILES[name] for name in other_engines} | {WEIGHTS_FILES[name] for name in other_engines}
-
-
 def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> LoadedModel:
     """`load` for a checkpoint."""
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
-    from inference import paddle_model
+    from inference.paddle_model import build, task_of_head
     from training.precision import prepare_for_prediction
 
     checkpoint = open_checkpoint(folder)
     opened = open_model(checkpoint)
-    task = paddle_model.task_of_head(checkpoint, requested_task)
-    model, languages = paddle_model.build(checkpoint, opened.config, task)
+    task = task_of_head(checkpoint, requested_task)
+    model, languages = build(checkpoint, opened.config, task)
     autocast = prepare_for_prediction(model, amp)
+    labels: list[str] = []
+    if task is not None and TASKS[task].has_labels:
+        count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
+        labels = checkpoint.labels or names_of_ids(count)
+        if len(labels) != count:
+            raise UserError(
+                f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json"
+            )
     return LoadedModel(
         folder=folder,
         task=task,
         config=opened.config,
         tokenizer=opened.tokenizer,
-        labels=_labels_of(checkpoint, task),
+        labels=labels,
         engine_name="dygraph",
         reading=opened.reading,
         model=model,
@@ -296,16 +290,3 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
         languages=languages,
         language_means_path=checkpoint.language_means_path,
     )
-
-
-def _labels_of(checkpoint: Checkpoint, task: str | None) -> list[str]:
-    """The labels of a head: their names, or else their ids."""
-    if task is None or not TASKS[task].has_labels:
-        return []
-    count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
-    labels = checkpoint.labels or names_of_ids(count)
-    if len(labels) != count:
-        raise UserError(
-            f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json"
-        )
-    return labels

@@ -211,10 +211,8 @@ def test_pads_change_nothing(exported, kind, engine):
 ])  # fmt: skip
 def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, reduce_range, flags, largest):
     """Without VNNI the largest weight is 63, which is 7 bits, unless --reduce_range says otherwise."""
-    monkeypatch.setattr(
-        runtime, "read_cpu", lambda: runtime.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
-    )
-    monkeypatch.setattr(runtime, "prepare", lambda: None)
+    cpu = runtime.Cpu(vendor="", flags=frozenset(flags), cores=1, memory=0)
+    monkeypatch.setattr("export.read_cpu", lambda: cpu)
     settings = run_export(models / "classify", tmp_path / "out", int8="true", reduce_range=reduce_range)
     tensors = onnx.load(str(tmp_path / "out/model.int8.onnx")).graph.initializer
     largest_of_layers = set()
