@@ -13,7 +13,7 @@ from finetune.metrics import accuracy
 from finetune.task import SupervisedTask
 from model.tasks import CLASSIFICATION
 from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch
-from reader.classification import Example, Examples, read_classification
+from reader.classification import Examples, read_classification
 from reader.coverage import warn_if_cut, warn_if_unsuited
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
@@ -55,9 +55,14 @@ class Classification(SupervisedTask):
                 raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
             return cls(tokenizer, sorted(ids, key=ids.get), flags.max_seq_len)
         if flags.init_checkpoint and start and start.labels:
-            _check_num_labels(flags, start)
+            count = len(start.labels)
+            if "num_labels" in flags.on_command_line and flags.num_labels != count:
+                raise UserError(
+                    f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
+                    f"({', '.join(start.labels)}); leave the flag out"
+                )
             # A model that was trained without a label map has the ids in place of names.
-            named = start.labels != names_of_ids(len(start.labels))
+            named = start.labels != names_of_ids(count)
             return cls(tokenizer, start.labels, flags.max_seq_len, named)
         return cls(tokenizer, names_of_ids(flags.num_labels), flags.max_seq_len, named=False)
 
@@ -129,8 +134,18 @@ class Classification(SupervisedTask):
         readable_path = f"{path}.jsonl"
         with atomic_file(readable_path, "w") as file:
             for example, probabilities, cut in zip(data, predictions, self.cut_rows(data), strict=True):
-                values = self._readable(example, probabilities) | ({"cut": True} if cut else {})
-                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+                best = int(probabilities.argmax())
+                values = {
+                    "qid": example.qid,
+                    "text_a": example.text_a,
+                    "text_b": example.text_b,
+                    "label": self.labels[best],
+                    "probability": round(float(probabilities[best]), 6),
+                    "cut": cut or None,
+                }
+                # Without the columns that the data file does not have.
+                line = {key: value for key, value in values.items() if value is not None}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
         logger.info("the same with texts and names of labels: %s", readable_path)
 
     def cut_rows(self, data: Examples) -> list[bool]:
@@ -149,32 +164,10 @@ class Classification(SupervisedTask):
             )
         return cut
 
-    def _readable(self, example: Example, probabilities: np.ndarray) -> dict[str, Any]:
-        """A line of the second file of `write`, without the columns that the data file does not have."""
-        best = int(probabilities.argmax())
-        values = {
-            "qid": example.qid,
-            "text_a": example.text_a,
-            "text_b": example.text_b,
-            "label": self.labels[best],
-            "probability": round(float(probabilities[best]), 6),
-        }
-        return {key: value for key, value in values.items() if value is not None}
-
 
 def names_of_ids(count: int) -> list[str]:
     """The labels of a model without a label map: "0", "1", ..."""
     return [str(id_) for id_ in range(count)]
-
-
-def _check_num_labels(flags: FinetuneFlags, start: "Checkpoint") -> None:
-    """Refuse a --num_labels on the command line that is not the number of the model's labels."""
-    count = len(start.labels)
-    if "num_labels" in flags.on_command_line and flags.num_labels != count:
-        raise UserError(
-            f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
-            f"({', '.join(start.labels)}); leave the flag out"
-        )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
