@@ -241,7 +241,7 @@ class FineTuning(Task):
             [self.start],
             self.config,
             self.tokenizer,
-            shuffle=self.shuffle,
+            shuffle=self.shuffle,  # not the flag, which some tasks do not follow
             global_batch=self.global_batch,
             labels=self.task.labels,
             train_set=digest_of_files([self.flags.train_set]),
@@ -267,7 +267,13 @@ class FineTuning(Task):
         self.total_steps = self._epoch_ends[-1]
         if flags.max_steps is not None:
             self.total_steps = min(self.total_steps, flags.max_steps)
-        self.evaluation_steps = self._evaluation_steps()
+        # The dev files are scored after every --validation_steps-th step, the last step of each epoch, and
+        # the last of all; with --select_on last only after that one.
+        steps = {self.total_steps} if self.dev_files else set()
+        if self.dev_files and flags.select_on != LAST:
+            steps |= {*range(flags.validation_steps, self.total_steps, flags.validation_steps)}
+            steps |= {end for end in self._epoch_ends if end < self.total_steps}
+        self.evaluation_steps = sorted(steps)
         logger.info(
             "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
             seed,
@@ -314,21 +320,6 @@ class FineTuning(Task):
             decr_ratio=flags.decr_ratio,
         )
         return make_engine(flags, model, total_steps, seed, schedule, flags.decay_style, loss_scaling)
-
-    def _evaluation_steps(self) -> list[int]:
-        """The steps after which the dev files are scored, in ascending order.
-
-        They are every --validation_steps-th step, the last step of each epoch, and the last of all; with
-        --select_on last only that one.
-        """
-        if not self.dev_files:
-            return []
-        steps = {self.total_steps}
-        if self.flags.select_on != LAST:
-            interval = self.flags.validation_steps
-            steps |= {*range(interval, self.total_steps, interval)}
-            steps |= {end for end in self._epoch_ends if end < self.total_steps}
-        return sorted(steps)
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
         epoch, index = position or (0, 0)  # `GlobalBatch.position`
