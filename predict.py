@@ -114,8 +114,10 @@ def main() -> None:
     names = [field.name for field in fields(TaskOptions)]  # each is the name of a flag, too
     options = TaskOptions(**{name: getattr(flags, name) for name in names})
     if flags.serve:
-        from inference.serve import serve  # which needs packages of its own
-
+        try:
+            from inference.serve import serve
+        except ImportError as error:
+            raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
         serve(models, options, flags.host, flags.port)
         return

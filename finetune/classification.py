@@ -11,6 +11,7 @@ import numpy as np
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
 from finetune.task import SupervisedTask
+from model.checkpoint.read import Checkpoint
 from model.tasks import CLASSIFICATION
 from reader.batching import WINDOW_EXAMPLES, EncodePairs, TaskBatch
 from reader.classification import Examples, read_classification
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from paddle import Tensor, nn
 
     from model.batch import LabelledBatch
-    from model.checkpoint.read import Checkpoint
 
 
 class Classification(SupervisedTask):
@@ -46,9 +46,7 @@ class Classification(SupervisedTask):
         self.encode = EncodePairs(tokenizer, max_seq_len)
 
     @classmethod
-    def from_flags(
-        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
-    ) -> Self:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
             ids = read_label_map(flags.label_map_config, flags.num_labels)
             if len(ids) == 1:

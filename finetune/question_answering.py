@@ -12,6 +12,7 @@ from finetune.classification import softmax
 from finetune.flags import FinetuneFlags
 from finetune.metrics import answer_scores
 from finetune.task import SupervisedTask
+from model.checkpoint.read import Checkpoint
 from model.tasks import QUESTION_ANSWERING
 from reader import question_answering as windows
 from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeInOrder, EncodeWindows
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
-    from model.checkpoint.read import Checkpoint
 
 # A logit whose probability is 0 in float32 and in float64.
 _MASKED = -1e30
@@ -142,9 +142,7 @@ class QuestionAnswering(SupervisedTask):
         self.encode = EncodeInOrder(tokenizer, cut.max_seq_len) if self.official else EncodeWindows(tokenizer)
 
     @classmethod
-    def from_flags(
-        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
-    ) -> Self:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         split_han = flags.split_han and not cls.official  # the official code never does
         cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)

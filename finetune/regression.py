@@ -10,6 +10,7 @@ import numpy as np
 from finetune.classification import Classification
 from finetune.flags import FinetuneFlags
 from finetune.metrics import pearson, spearman
+from model.checkpoint.read import Checkpoint
 from reader.batching import EncodePairs, TaskBatch
 from reader.classification import Examples, read_classification
 from reader.tokenization import Tokenizer
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
-    from model.checkpoint.read import Checkpoint
 
 
 class Regression(Classification):
@@ -37,9 +37,7 @@ class Regression(Classification):
         self.encode = EncodePairs(tokenizer, max_seq_len, regression=True)
 
     @classmethod
-    def from_flags(
-        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
-    ) -> Self:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
             raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
         return cls(tokenizer, flags.max_seq_len)

@@ -11,6 +11,7 @@ import numpy as np
 from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy, entity_scores, seqeval_scores
 from finetune.task import SupervisedTask
+from model.checkpoint.read import Checkpoint
 from model.tasks import TAGGING
 from reader import tagging
 from reader.tagging import Sentence, TaggedBatch, read_columns
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from model.batch import LabelledBatch
-    from model.checkpoint.read import Checkpoint
 
 
 class TaggedSentence(NamedTuple):
@@ -70,9 +70,7 @@ class Tagging(SupervisedTask):
         self.encode = encode_class(tokenizer, max_seq_len, self.inside_label, label_pieces)
 
     @classmethod
-    def from_flags(
-        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
-    ) -> Self:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
         ids = read_label_map(flags.label_map_config, flags.num_labels)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from finetune.flags import FinetuneFlags
+from model.checkpoint.read import Checkpoint
 from model.tasks import TASKS
 from reader.batching import EncodeExamples
 from reader.tokenization import Tokenizer
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from paddle import Tensor, nn
 
     from model.batch import LabelledBatch
-    from model.checkpoint.read import Checkpoint
 
 
 class SupervisedTask:
@@ -44,9 +44,7 @@ class SupervisedTask:
     # What a task defines
 
     @classmethod
-    def from_flags(
-        cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: "Checkpoint | None" = None
-    ) -> Self:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         """Make the task from the command line. `start`: the weights that the flags name."""
         raise NotImplementedError
 

@@ -1,23 +1,29 @@
 """The page and the JSON API of `predict.py --serve`: what the loaded models can be asked for.
 
-Requests are answered one at a time, in the main thread.
+Requests are answered one at a time, in the main thread. It needs the packages of requirements-serve.txt.
 """
 
 import contextlib
 import errno
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import uvicorn
+from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import ConfigDict, create_model
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+
+from inference.deadline import LONGEST_WAIT, TimedConnection, watch_requests
 from inference.loading import LoadedModel
 from inference.tasks import Answerer, TaskOptions, make
 from inference.tasks.zero_shot import InferenceLabels
 from model.tasks import ENCODING, OF_ANY_MODEL, TASKS
 from utils import __version__
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 LONGEST_BODY = 64 << 10  # bytes
 MOST_DISCARDED = 16 << 20  # bytes; a body that is too long, but below this, is read and thrown away
@@ -102,11 +108,8 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
     }
 
 
-def make_app(models: list[LoadedModel], options: TaskOptions) -> "FastAPI":
+def make_app(models: list[LoadedModel], options: TaskOptions) -> FastAPI:
     """The FastAPI application."""
-    from fastapi import FastAPI
-    from fastapi.responses import HTMLResponse
-
     answerers = answerers_of(models, options)
     info = describe(models, answerers)
 
@@ -127,11 +130,8 @@ def make_app(models: list[LoadedModel], options: TaskOptions) -> "FastAPI":
     return app
 
 
-def _limit_requests(app: "FastAPI") -> None:
+def _limit_requests(app: FastAPI) -> None:
     """Refuse bodies that are too long, and describe those that are wrong without repeating them."""
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-    from starlette.requests import ClientDisconnect, Request
 
     @app.middleware("http")
     async def limit_length(request: Request, answer: Any) -> Any:
@@ -154,11 +154,8 @@ def _limit_requests(app: "FastAPI") -> None:
         return JSONResponse({"detail": details}, status_code=422)
 
 
-def _add_endpoint(app: "FastAPI", word: str, answerer: Answerer) -> None:
+def _add_endpoint(app: FastAPI, word: str, answerer: Answerer) -> None:
     """Answer requests to /api/<word>."""
-    from fastapi import HTTPException
-    from pydantic import ConfigDict, create_model
-
     class_name = "".join(map(str.title, [*word.split("-"), "request"]))  # "zero-shot": "ZeroShotRequest"
     # Strict: without it, true would be taken as the number 1.
     request_class = create_model(class_name, __config__=ConfigDict(strict=True), **answerer.fields)
@@ -182,17 +179,9 @@ def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int)
     """Answer until Ctrl-C.
 
     Raises:
-        UserError: FastAPI or uvicorn is not installed, or the port is taken.
+        UserError: the port is taken.
     """
-    try:
-        import uvicorn
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-        from inference.deadline import LONGEST_WAIT, TimedConnection, watch_requests
-
-        app = make_app(models, options)
-    except ImportError as error:
-        raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
+    app = make_app(models, options)
     address = f"[{host}]" if ":" in host else host
     if address in THIS_MACHINE:  # against DNS rebinding: another site's name could resolve to this address
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
