@@ -12,7 +12,8 @@ from paddle import Tensor
 from model.device import FAST, PLAIN, use_kernels
 from tests.gpu import toys
 from tests.gpu.bounds import REPORT, TRAINING_BOUND, Failed, compare
-from tests.helpers.profiling import profiled, seconds_of
+from tests.helpers import profiling
+from tests.helpers.profiling import seconds_of
 from training.engine import Engine
 from training.precision import Precision
 
@@ -48,7 +49,7 @@ def test_step(card, quick, fact, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(F, "flashmask_attention", recorded)
         toys.xnli_step(engine)  # the first step also makes the moments
-        events = profiled(partial(toys.xnli_step, engine))
+        events = profiling.profiled(partial(toys.xnli_step, engine))
     kernels = [name.lower() for category, name in events if category == "Kernel"]
     if card.has_flash_mask:
         check_flash_ran(query_dtypes, kernels)
@@ -134,7 +135,7 @@ def phases_of(engine: Engine, step_kernels: int) -> dict[str, Phase]:
 
 def _count_kernels(work: Callable[[], object]) -> int:
     """The number of kernels that a call starts."""
-    return sum(category == "Kernel" for category, _ in profiled(work))
+    return sum(category == "Kernel" for category, _ in profiling.profiled(work))
 
 
 def _host_seconds(work: Callable[[], object]) -> float:
