@@ -182,7 +182,8 @@ class WordEmbeddings(nn.Embedding):
         Raises:
             ValueError: they are needed, and the batch was made without them.
         """
-        if self.weight.stop_gradient or not paddle.is_grad_enabled():
+        is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained
+        if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
         if device.on_cpu(self.weight):
             return LookUpOnCpu.apply(self.weight, ids, self.gradient)

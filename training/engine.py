@@ -226,8 +226,8 @@ class Engine:
         if self.is_sharded:
             loss = loss * distributed.world_size()  # fleet averages the gradients
         self.scaler.scale(loss).backward()
-        # In O2 Paddle makes gradients float32 at the end of a backward pass; with recompute that is the end of
-        # the last layer's own, before there are gradients of the embeddings.
+        # In O2 Paddle makes gradients float32 at the end of a backward pass. With recompute it takes that of
+        # the lowest layer for it, when the embeddings have no gradients yet.
         for parameter in self.parameters.values():
             if parameter.dtype in HALF and parameter.grad is not None and parameter.grad.dtype in HALF:
                 parameter.grad_ = parameter.grad.astype("float32")

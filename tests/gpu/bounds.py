@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 REPORT = "report it with the output of `sh scripts/gpu_check.sh`"
-# The largest difference from float64, relative to the largest value.
-BOUNDS = {"float64": 1e-9, "float32": 1e-5, "tf32": 5e-3, "float16": 1e-2, "bfloat16": 1e-2}
+# The largest difference from float64, relative to the largest value. On a stand-in those of ten seeds are
+# below half of it. bfloat16 has 8 bits, and a gradient may be a sum that is much smaller than its parts.
+BOUNDS = {"float64": 1e-9, "float32": 1e-5, "tf32": 5e-3, "float16": 1e-2, "bfloat16": 2.5e-2}
 TRAINING_BOUND = 1e-2  # of losses and gradient norms in half precision
 
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import paddle
+
 from model import device
 from tests.gpu.bounds import BOUNDS
 
@@ -19,6 +21,11 @@ class Device(NamedTuple):
 
     is_card: bool = False
     half_types: tuple[str, ...] = ()
+
+    @property
+    def is_real_card(self) -> bool:
+        """Whether it is a card."""
+        return self.is_card and paddle.is_compiled_with_cuda()
 
     @property
     def dtypes(self) -> list[str]:

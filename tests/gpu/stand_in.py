@@ -6,6 +6,7 @@ A CPU has tensors of float16 and bfloat16, but few operations on them. While a s
 - Within `paddle.amp.auto_cast`, which Paddle ignores on a CPU, an operation gets inputs of the type that the
   lists of the installed Paddle name (paddle/amp/amp_lists.py), by the rules of
   paddle/fluid/eager/{amp_utils,eager_amp_auto_cast}.h.
+- From compute capability 8.0 on, products of float32 numbers have TF32's 10 bits, but not their gradients.
 - An operation that gets numbers of different types raises an error, where Paddle's kernel for GPUs would.
 - `flashmask_attention` is that of `tests/helpers/flash.py`.
 - Operations, and copies from and to the device, are listed. Those that kernels make are among them.
@@ -67,6 +68,7 @@ LISTED_NAMES = {
     "p_norm": "pnorm",
     "elementwise_pow": "pow",
 }
+PRODUCTS = ("matmul", "linear")
 # They move numbers and change none, so a CPU does them in half types.
 MOVES = {
     *("assign", "cast", "expand", "full_like", "reshape", "share_data", "slice", "split"),
@@ -102,7 +104,8 @@ class StandIn:
         half_results: the number of tensors in half types that operations have returned.
     """
 
-    def __init__(self):
+    def __init__(self, card: Card):
+        self.has_tf32 = card.capability >= device.AMPERE
         self.place = "gpu:0"  # or "cpu", after paddle.set_device("cpu")
         self.events: list[tuple[str, str]] = []
         self.half_results = 0
@@ -155,6 +158,8 @@ class StandIn:
                 return _adamw_of_master(original, *args)
             elif half and name not in MOVES:
                 return self._rounded(name, original, args, options)
+            elif name in PRODUCTS and self.has_tf32:
+                args = _map_tensors(_to_tf32, args)
             results = original(*args, **options)
             self._count(results)
             return results
@@ -347,6 +352,16 @@ def _cast(x: Tensor, types: Any, dtype: paddle.dtype) -> Tensor:
     return x.astype(dtype) if x.dtype in types and x.dtype != dtype else x
 
 
+def _to_tf32(x: Tensor) -> Tensor:
+    """x with 10 bits of mantissa, if it is a matrix in float32. The gradient is that of x."""
+    if x.dtype != paddle.float32 or x.ndim < 2:
+        return x
+    # Adding a multiple of x and taking it away again rounds x to 24 - 13 bits (Dekker).
+    multiple = x.detach() * (2.0**13 + 1.0)
+    rounded = multiple - (multiple - x.detach())
+    return x + (rounded - x.detach())
+
+
 def _adamw_of_master(original: Callable, *args: Any) -> Any:
     """AdamW of a weight in a half type: its float32 master is updated, and the weight is rounded from it."""
     weight, gradient, rate, moment1, moment2, moment2_max, power1, power2, master, found, *options = args
@@ -379,7 +394,7 @@ def _aliases() -> list[tuple[ModuleType, str, str]]:
 @contextlib.contextmanager
 def installed(card: Card = A100) -> Iterator[StandIn]:
     """Within it this CPU stands in for a card."""
-    stand_in = StandIn()
+    stand_in = StandIn(card)
     flags = {device.FLASH_VERSION: 2}
     get_flags = paddle.get_flags
     set_flags = paddle.set_flags

@@ -1,616 +1,367 @@
-"""Each check of this folder fails on a planted fault, and says what to do.
+"""Faults of a card, planted in a CPU that stands in for one: each makes a check fail, which says so.
 
-Faults of a GPU are planted on a CPU that stands in for one.
+docs/gpu.md lists them with figures.
 """
 
 import contextlib
+import functools
+import importlib
 import itertools
-import re
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 import pytest
-from paddle.nn import functional
+from paddle.autograd import PyLayer
 
-from model import attention, device, half_weights, layers, layout, loss_on_gpu, masked_loss
-from model.heads import SpanClassifier
+from model import half_weights
+from model.heads import SequenceClassifier
+from model.loss_on_gpu import LossOnGpu
 from tests.gpu import (
-    test_export,
+    bounds,
     test_kernels,
     test_machine,
-    test_processes,
-    test_speed,
     test_step,
     test_training,
     toys,
-    worker,
 )
-from tests.gpu.bounds import BOUNDS, Failed, compare, difference
-from tests.gpu.device import CPU, V100, Device
-from tests.gpu.flash import flashmask
+from tests.gpu import (
+    stand_in as stand_ins,
+)
+from tests.gpu.bounds import Failed, difference
+from tests.gpu.device import A100
+from tests.helpers import flash
 from training.engine import Engine
-from training.precision import Precision
 
-LARGEST_HALF = 65504.0  # the largest number of float16
-
-
-def fails(message: str) -> contextlib.AbstractContextManager:
-    """Within it a check fails, and says so. `message`: a pattern."""
-    return pytest.raises(Failed, match=message)
-
-
-def test_the_largest_difference_counts():
-    """Relative to the largest exact value of its array: 0.5 of 2, and not 10 of 110."""
-    assert difference([[1.0, 2.5], [100.0]], [[1.0, 2.0], [110.0]]) == 0.25
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_differ_from_all(number):
-    finite = [1.0, 2.0]
-    not_finite = [number, 2.0]
-    for values, exact in ((not_finite, finite), (finite, not_finite), (not_finite, not_finite)):
-        with fails("the loss is off by inf"):
-            compare("the loss", [values], [exact], bound=1.0, advice="stop")
-
-
-# The machine
-
-
-@pytest.fixture
-def healthy(stand_in, monkeypatch) -> Device:
-    """A machine on which all goes together."""
-    monkeypatch.setattr("training.card.capability", lambda: (9, 0))
-    monkeypatch.setattr(test_machine, "summary", lambda precision, processes: "device: gpu:0")
-    monkeypatch.setattr(test_machine, "has_bf16", lambda: True)
-    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA H100")
-    monkeypatch.setattr(paddle.version, "cuda_archs", lambda: [75, 80, 86, 89, 90])
-    monkeypatch.setattr(paddle.version, "cuda", lambda: "12.6")
-    monkeypatch.setattr(paddle, "get_flags", lambda names: {names[0]: 2})  # the version of flash attention
-    monkeypatch.setattr(test_machine, "output_of", lambda *command: "560.35.05")
-    return stand_in
-
-
-def test_a_healthy_machine(healthy):
-    facts = []
-    test_machine.test_device(healthy, facts.append)
-    assert facts[-2:] == ["driver 560.35.05", "bf16 and FlashMask allowed"]
-
-
-@pytest.mark.parametrize(
-    ("place", "fault", "message"),
-    [
-        ("paddle.version.cuda_archs", lambda: [61, 80], r"H100 has compute capability 9\.0.*stable/cu126/"),
-        ("paddle.get_flags", lambda names: {names[0]: 3}, "is 3, which refuses dropout: unset it"),
-        ("model.device.uses_flash_mask", lambda half: False, "FlashMask does not work here"),
-    ],
-)
-def test_a_machine_whose_parts_do_not_go_together(healthy, monkeypatch, place, fault, message):
-    monkeypatch.setattr(place, fault)
-    with fails(message):
-        test_machine.test_device(healthy, print)
-
-
-def test_an_old_driver(healthy, monkeypatch):
-    monkeypatch.setattr(test_machine, "output_of", lambda *command: "470.82.01")
-    with fails(r"driver 470\.82\.01: CUDA 12 needs 525 or newer"):
-        test_machine.test_device(healthy, print)
-
-
-def test_the_output_of_a_program():
-    assert test_machine.output_of("nvidia-smi-that-is-not-there", "-q") == "no nvidia-smi-that-is-not-there"
-    assert test_machine.output_of("false") == "false fails"
-    assert test_machine.output_of("printf", "a\\nb\\n") == "a; b"
-
-
-# Operations, attention and the loss
-
-
-def test_a_wrong_scale(monkeypatch):
-    """Queries that are 1 % too large."""
-    apply = attention.AttentionOnCpu.apply
-    monkeypatch.setattr(attention.AttentionOnCpu, "apply", lambda query, *rest: apply(query * 1.01, *rest))
-    with fails("full in float64 is off by .*; train in float32"):
-        test_kernels.test_attention(CPU, True, print)
-
-
-def test_a_mask_that_leaks(monkeypatch):
-    """A group without a mask: its sequences see their pads, too."""
-    monkeypatch.setattr(layout.Group, "masked", None)
-    with fails("packed in float64 is off by"):
-        test_kernels.test_attention(CPU, True, print)
-
-
-@pytest.mark.parametrize("outputs", [3, 7])
-def test_a_head_with_short_rows(monkeypatch, outputs):
-    """As if the product in float32 had lost its last column."""
-    linear = functional.linear
-
-    def faulty(x, weight, bias):
-        if weight.shape[1] == outputs and x.dtype == paddle.float32:
-            last_is_zero = paddle.to_tensor([1.0] * (outputs - 1) + [0.0])
-            weight = weight * last_is_zero
-        return linear(x, weight, bias)
-
-    monkeypatch.setattr(functional, "linear", faulty)
-    with fails(f"head of {outputs} in float32 is off by"):
-        test_kernels.test_operations(CPU, print)
-
-
-def test_a_loss_over_padded_words(monkeypatch):
-    """1002 words are padded to 1024, and the logits of the pads are 0 instead of far below the others."""
-    cross_entropy = masked_loss.cross_entropy
-
-    def with_pads(x, table, bias, labels):
-        weight = functional.pad(table.weight, [0, 22, 0, 0])
-        padded = SimpleNamespace(weight=weight, gradient=table.gradient, in_bfloat16=False)
-        return cross_entropy(x, padded, functional.pad(bias, [0, 22]), labels)
-
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)  # a GPU's code: gradients through autograd
-    test_kernels.test_loss(CPU, True, print)
-    monkeypatch.setattr(masked_loss, "cross_entropy", with_pads)
-    with fails("loss of 48 x 1002 in float64 is off by"):
-        test_kernels.test_loss(CPU, True, print)
-    monkeypatch.setattr(Device, "bound", lambda device, dtype: BOUNDS["bfloat16"])
-    with fails("loss of 48 x 1002"):  # it is seen in half precision, too
-        test_kernels.test_loss(CPU, True, print)
-
-
-def test_a_right_flash_mask(stand_in, monkeypatch):
-    monkeypatch.setattr(functional, "flashmask_attention", flashmask())
-    assert "its dropout is right" in test_kernels.check_flash_mask(True, "float32")
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        ({"rows_too_far": 1}, "FlashMask with 2 heads and 256 tokens is off by"),
-        ({"swapped": True}, "FlashMask with 2 heads and 256 tokens is off by"),
-        ({"drops": False}, "FlashMask drops nothing at a rate of 0.1"),
-        ({"drops_anew": True}, "FlashMask's backward pass drops other weights"),
-    ],
-)
-def test_a_faulty_flash_mask(stand_in, monkeypatch, fault, reason):
-    monkeypatch.setattr(functional, "flashmask_attention", flashmask(**fault))
-    with fails(reason):
-        test_kernels.check_flash_mask(True, "float32")
-
-
-def test_flash_mask_whose_dropout_does_not_follow_the_seed(stand_in, monkeypatch):
-    """Each call draws from a seed of its own."""
-    right_attention = flashmask()
-    seeds = itertools.count(1)
-
-    def unseeded(*arguments, **options):
-        paddle.seed(next(seeds))
-        return right_attention(*arguments, **options)
-
-    monkeypatch.setattr(functional, "flashmask_attention", unseeded)
-    with fails("drops other weights with the same seed"):
-        test_kernels.check_flash_mask(True, "float32")
-
-
-# Training
-
-
-def test_dropout_without_its_scale(monkeypatch):
-    dropout = layers.dropout
-
-    def unscaled(x, probability, training, residual=None):
-        return dropout(x, probability, training, residual) * (1.0 - probability)
-
-    monkeypatch.setattr(layers, "dropout", unscaled)
-    with fails("the mean of ones after dropout is off by"):
-        test_training.test_dropout(CPU, print)
-
-
-def test_dropout_that_does_not_repeat_itself(monkeypatch):
-    """The seed has no effect."""
-    monkeypatch.setattr(paddle, "seed", lambda number: None)
-    with fails("a second pass with the same seed is off by"):
-        test_training.test_dropout(CPU, print)
-
-
-def test_an_objective_in_wrong_precision(monkeypatch):
-    """Gradients that are 5 % too large, in float32 only; Adam alone would hide them."""
-    backward = paddle.Tensor.backward
-
-    def too_large(loss, *arguments):
-        if loss.dtype == paddle.float32:
-            loss = loss * 1.05
-        return backward(loss, *arguments)
-
-    monkeypatch.setattr(toys, "STEPS", 4)
-    monkeypatch.setattr(paddle.Tensor, "backward", too_large)
-    with fails("mmlm with amp none is off by"):
-        test_training.test_objectives(CPU, print)
-
-
-@pytest.mark.parametrize(("off", "result"), [(0.015, contextlib.nullcontext()), (0.025, fails("vectors"))])
-def test_vectors_may_be_off_by_the_rounding_of_bfloat16(monkeypatch, off, result):
-    vectors = iter([[1.0], [1.0 + off]])  # the exact ones come first
-    monkeypatch.setattr(test_training, "encode", lambda *_: next(vectors))
-    monkeypatch.setattr(toys, "train", lambda *_: [1.0])
-    with result:
-        test_training.test_objectives(CPU, print)
-
-
-def test_a_task_that_mixes_up_its_outputs(monkeypatch):
-    """In float32 the logits of the end are those of the start."""
-    forward = SpanClassifier.forward
-
-    def swapped(model, batch):
-        start, end = forward(model, batch)
-        if start.dtype == paddle.float32:
-            return start, start
-        return start, end
-
-    monkeypatch.setattr(SpanClassifier, "forward", swapped)
-    with fails("spans with amp none is off by"):
-        test_training.test_tasks(CPU, print)
-
-
-@pytest.mark.parametrize(
-    ("loss_of_zeros", "found"),
-    [
-        (lambda zeros: zeros.sum() * 0.0 + 1.0, "loss 1.0, norm 0.0"),
-        (lambda zeros: zeros.sum(), "loss 0.0, norm 10.0"),  # of a gradient of 1 for each of 100 words
-        (lambda zeros: zeros.sqrt().sum(), "loss 0.0, norm inf"),
-        (lambda zeros: (zeros.sqrt() * 0.0).sum(), "loss 0.0, norm nan"),
-    ],
-)
-def test_a_batch_without_masked_tokens_that_has_a_loss_or_a_gradient(monkeypatch, loss_of_zeros, found):
-    """The bias of the output layer has zeros."""
-
-    def loss(model, batch):
-        return SimpleNamespace(total=loss_of_zeros(model.lm_head.bias))
-
-    monkeypatch.setattr(test_training, "masked_lm_loss", loss)
-    with fails(f"without masked tokens has {found}"):
-        test_training.check_nothing_masked(toys.engine_of("float32", Precision()))
-
-
-def test_a_resume_without_moments(monkeypatch, tmp_path):
-    load = Engine.load_state_dict
-    monkeypatch.setattr(Engine, "load_state_dict", lambda self, state: load(self, {**state, "optimizer": {}}))
-    with fails("a resumed run is off by"):
-        test_training.test_options(CPU, print, tmp_path)
-
-
-def test_recompute_that_drops_anew(monkeypatch, tmp_path):
-    """Its second forward pass draws other dropout masks."""
-    train = toys.train
-
-    def other_draws(engine, *arguments, **options):
-        if engine.model.ernie_m.recompute:
-            engine.seed += 1
-        return train(engine, *arguments, **options)
-
-    monkeypatch.setattr(toys, "train", other_draws)
-    with fails("recompute with dropout is off by"):
-        test_training.test_options(CPU, print, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("factor", "result"),
-    [(1.0, contextlib.nullcontext()), (1.05, fails("bf16 O2 .*; train with run.amp_level O1"))],
-)
-def test_o2_whose_gradients_are_multiplied(stand_in, fp16, monkeypatch, tmp_path, factor, result):
-    """Otherwise O2 changes nothing here, because a CPU has no weights in half precision."""
-
-    def decorate(model, optimizer, **options):
-        for parameter in model.parameters():
-            parameter.register_hook(lambda gradient: gradient * factor)
-
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    monkeypatch.setattr(paddle.amp, "decorate", decorate)
-    with result:
-        test_training.test_options(stand_in, print, tmp_path)
-
-
-@pytest.fixture
-def overflowing(stand_in, fp16, monkeypatch):
-    """overflowing(recovers): scaled gradients overflow as in float16; without recovery, at every step."""
-
-    def plant(recovers: bool) -> None:
-        unscale = paddle.amp.GradScaler.unscale_
-
-        def with_overflow(scaler, optimizer):
-            for parameter in optimizer._parameter_list:
-                gradient = parameter.grad
-                if gradient is not None and (not recovers or gradient.abs().max() > LARGEST_HALF):
-                    gradient.fill_(float("inf"))
-            unscale(scaler, optimizer)
-
-        monkeypatch.setattr(paddle.amp.GradScaler, "unscale_", with_overflow)
+RECOMPUTE = importlib.import_module("paddle.distributed.fleet.recompute.recompute")  # as a name, a function
+SEEDS = itertools.count(1)
+
+
+class Fault(NamedTuple):
+    """A fault, and what sees it.
+
+    Attributes:
+        plant: puts the fault into a stand-in, until the patch is undone.
+        check: the name in CHECKS of the check that fails.
+        message: a pattern of what it says.
+    """
+
+    plant: Callable[[pytest.MonkeyPatch, stand_ins.StandIn], None]
+    check: str
+    message: str
+
+
+def run_check(name: str, fact: Callable[[str], None], patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Run a check of a card, with tiny shapes."""
+    checks: dict[str, Callable[[], None]] = {
+        "device": lambda: test_machine.test_device(A100, fact),
+        "operations": lambda: test_kernels.test_operations(A100, fact),
+        "attention": lambda: test_kernels.test_attention(A100, True, fact),
+        "flash mask": lambda: test_kernels.test_flash_mask(A100, True, fact),
+        "loss": lambda: test_kernels.test_loss(A100, True, fact, patch),
+        "held out loss": lambda: test_kernels.test_held_out_loss(A100, True, fact, patch),
+        "dropout": lambda: test_training.test_dropout(A100, fact),
+        "objectives": lambda: test_training.test_objectives(A100, True, fact),
+        "tasks": lambda: test_training.test_tasks(A100, fact),
+        "options": lambda: test_training.test_options(A100, True, fact, folder),
+        "step": lambda: test_step.test_step(A100, True, fact, patch),
+        "parameters": lambda: test_step.test_parameters(A100, fact),
+        "kernels": lambda: test_step.test_kernels(A100, True, fact),
+    }
+    checks[name]()
+
+
+def changed(name: str, change: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch, stand_ins.StandIn], None]:
+    """A fault of one operation: change(operation, *arguments) does it on the card."""
+
+    def plant(patch: pytest.MonkeyPatch, stand_in: stand_ins.StandIn) -> None:
+        right = getattr(paddle._C_ops, name)
+
+        def faulty(*args: Any, **options: Any) -> Any:
+            return change(right, *args, **options) if stand_in.is_on else right(*args, **options)
+
+        patch.setattr(paddle._C_ops, name, faulty)
 
     return plant
 
 
-def test_an_overflow_that_recovers(overflowing):
-    """The scale is divided by 2^4 from 2^40 to 2^16, with which gradients below 1 are finite."""
-    overflowing(recovers=True)
-    facts = []
-    test_training.test_overflow(V100, facts.append)
-    assert facts == ["fp16 from a loss scale of 2^40: 6 steps skipped, then it trains"]
+def replaced(owner: Any, name: str, change: Callable[..., Any]) -> Callable:
+    """A fault of a function: change(function, *arguments) is called in its place."""
+
+    def plant(patch: pytest.MonkeyPatch, stand_in: stand_ins.StandIn) -> None:
+        patch.setattr(owner, name, functools.partial(change, getattr(owner, name)))
+
+    return plant
 
 
-def test_an_overflow_that_never_recovers(overflowing):
-    overflowing(recovers=False)
-    with fails("skipped 19 of 20 steps, expected are 3 to 12; train in bf16"):
-        test_training.test_overflow(V100, print)
+def method(owner: type, name: str, change: Callable[..., Any]) -> Callable:
+    """A fault of a method: change(method, self, *arguments) is called in its place."""
+
+    def plant(patch: pytest.MonkeyPatch, stand_in: stand_ins.StandIn) -> None:
+        right = getattr(owner, name)
+        patch.setattr(owner, name, lambda self, *args, **options: change(right, self, *args, **options))
+
+    return plant
 
 
-def test_a_scale_that_never_overflows(stand_in, fp16):
-    """As on this CPU, which computes in float32."""
-    with fails("skipped 0 of 20 steps"):
-        test_training.test_overflow(V100, print)
+def leaks(right, startend_row_indices):
+    """The row behind a placeholder sees its column. (`flash_works` sees leaks of context itself.)"""
+    start, end = np.moveaxis(startend_row_indices, -1, 0)
+    column = np.arange(start.shape[-1])
+    is_placeholder = (start == column + 1) & (end == column)
+    return right(np.stack([start + is_placeholder, end], axis=-1))
 
 
-def test_tasks_do_not_overflow(overflowing, monkeypatch):
-    """On a V100, with fp16 alone."""
-    monkeypatch.setattr(device, "has_bf16", lambda: False)
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    overflowing(recovers=True)
-    test_training.test_tasks(V100, print)
-    test_step.test_kernels(V100, True, print)
+def keeps(kept: float) -> Callable:
+    """Dropout that keeps this share of the weights, and scales as if it kept what it should."""
+
+    def factors(right, shape, rate):
+        if rate == 0.0:
+            return right(shape, rate)
+        return (right(shape, 1.0 - kept) > 0).astype("float32") / (1.0 - rate)
+
+    return factors
 
 
-# Two processes
+def drops_nothing(right, shape, rate):
+    return paddle.ones(shape)
 
 
-ADDS_TWICE = """
-once = distributed.sum_gradients
-def twice(parameters):
-    once(parameters)
-    for parameter in parameters:
-        parameter.grad.scale_(2.0)
-distributed.sum_gradients = twice
-"""
-# Process 0 reads 1 where the sum over the processes is not finite, so it does not skip the step.
-SKIPS_ALONE = """
-import math
-import paddle
-read = distributed.sum_and_read
-def finite(tensors, numbers):
-    return [value if math.isfinite(value) else 1.0 for value in read(tensors, numbers)]
-if distributed.is_main():
-    distributed.sum_and_read = finite
-"""
+def draws_by_itself(right, shape, rate):
+    """Each call has a seed of its own."""
+    paddle.seed(next(SEEDS))
+    return right(shape, rate)
+
+
+def drops_anew(right, ctx, gradient):
+    """The backward pass has a dropout of its own."""
+    *others, factors = ctx.saved
+    ctx.saved = (*others, factors.flip(-1))
+    return right(ctx, gradient)
+
+
+def detached(right, tensors, dtype):
+    return [copy.detach() for copy in right(tensors, dtype)]
+
+
+def loses_last_of_7(right, x, weight, bias):
+    """The last of seven outputs in half precision is 0."""
+    if weight.shape[1] == 7 and x.dtype in stand_ins.HALF:
+        weight = weight * paddle.to_tensor([1.0] * 6 + [0.0]).astype(weight.dtype)
+    return right(x, weight, bias)
+
+
+class GatherOnce(PyLayer):
+    """paddle.gather; of the gradients of a repeated row the last one remains."""
+
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.shape = x.shape
+        ctx.rows = rows
+        return x.astype("float64")[rows].astype(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        zeros = paddle.zeros(ctx.shape, gradient.dtype)
+        values = gradient.astype("float64")
+        return paddle.scatter(zeros.astype("float64"), ctx.rows, values).astype(gradient.dtype), None
+
+
+def gathers_once(right, x, rows, *rest):
+    return GatherOnce.apply(x, rows) if x.dtype in stand_ins.HALF else right(x, rows, *rest)
+
+
+def has_large_epsilon(right, x, scale, bias, epsilon, *rest):
+    return right(x, scale, bias, 10.0 * epsilon if x.dtype in stand_ins.HALF else epsilon, *rest)
+
+
+def has_no_bf16(right, logits, *rest):
+    if logits.dtype == paddle.bfloat16:
+        raise RuntimeError("The kernel with key (GPU, bfloat16) of kernel `cross_entropy` is not registered")
+    return right(logits, *rest)
+
+
+def takes_high_rate(right, weights, gradients, rate, *rest):
+    return right(weights, gradients, 1.1 * rate, *rest)
+
+
+def first_only(right, *args):
+    """fused_adam_ that updates the first parameter of the list."""
+    return right(*(arg[:1] if isinstance(arg, list) else arg for arg in args))
+
+
+def without_decay(right, *args):
+    """fused_adam_ without weight decay, which is its 15th argument."""
+    return right(*args[:14], 0.0, *args[15:])
+
+
+def leaves_vectors(right, gradients, divisor):
+    """check_finite_and_unscale_ that leaves gradients of biases and norms alone."""
+    return right([gradient for gradient in gradients if gradient.ndim != 1], divisor)
+
+
+def adds_once(right, x, index, axis, value):
+    """index_add_ that adds the last of the values for a repeated index."""
+    _, last = np.unique(index.numpy()[::-1], return_index=True)
+    kept = paddle.to_tensor(len(index) - 1 - last)
+    return right(x, index[kept], axis, value[kept])
+
+
+def swaps_two(right, tensors, dtype):
+    """The copies of the first two tensors of one shape are swapped."""
+    copies = right(tensors, dtype)
+    for first, second in itertools.combinations(range(len(copies)), 2):
+        if copies[first].shape == copies[second].shape:
+            copies[first], copies[second] = copies[second], copies[first]
+            break
+    return copies
+
+
+def five_percent_off(right, self, x, labels):
+    """Held-out losses in half precision are 5 % too large."""
+    losses, correct = right(self, x, labels)
+    return losses * (1.05 if x.dtype in stand_ins.HALF else 1.0), correct
+
+
+def overwrites_second_chunk(right, self, x):
+    """The logits of the second chunk in half precision are those of other states."""
+    states, logits = right(self, x)
+    is_second = self._product is not None
+    return states, logits.flip(0) if is_second and logits.dtype in stand_ins.HALF else logits
+
+
+def reads(right, self, batch):
+    """A classifier that reads its logits."""
+    logits = right(self, batch)
+    logits.astype("float32").numpy()
+    return logits
+
+
+def without_moments(right, self, state):
+    right(self, {**state, "optimizer": {}})
+
+
+@contextlib.contextmanager
+def keeps_no_state(right, *args, **options) -> Iterator[None]:
+    """Recompute that draws its dropout anew, instead of from the state of the forward pass."""
+    yield
+
+
+def no_code(patch: pytest.MonkeyPatch, stand_in: stand_ins.StandIn) -> None:
+    patch.setattr(paddle.version, "cuda_archs", lambda: [61, 70, 75, 90])
+
+
+PLANTED = {
+    "FlashMask leaks a masked key": Fault(
+        replaced(flash, "visible", leaks), "flash mask", "FlashMask with 2 heads and 256 tokens is off by"
+    ),
+    "FlashMask without dropout": Fault(
+        replaced(flash, "dropout_factors", drops_nothing), "flash mask", "FlashMask drops nothing"
+    ),
+    "FlashMask keeps 0.85 of the weights": Fault(
+        replaced(flash, "dropout_factors", keeps(0.85)), "flash mask", "FlashMask's dropout changes the mean"
+    ),
+    "FlashMask's dropout ignores the seed": Fault(
+        replaced(flash, "dropout_factors", draws_by_itself),
+        "flash mask",
+        "drops other weights with the same seed",
+    ),
+    "FlashMask's backward pass drops other weights": Fault(
+        replaced(stand_ins.Attention, "backward", drops_anew),
+        "flash mask",
+        "FlashMask's backward pass drops other",
+    ),
+    "linear is wrong for 7 outputs": Fault(
+        changed("linear", loses_last_of_7), "operations", "head of 7 in bfloat16 is off by"
+    ),
+    "layer_norm has ten times the epsilon": Fault(
+        changed("layer_norm", has_large_epsilon), "operations", "norm of small numbers in bfloat16 is off by"
+    ),
+    "gather loses gradients of repeated rows": Fault(
+        changed("gather", gathers_once), "operations", "gather in bfloat16 is off by"
+    ),
+    "cross-entropy has no kernel for bf16": Fault(
+        changed("cross_entropy_with_softmax_", has_no_bf16), "loss", "is not registered"
+    ),
+    "fused_adam takes 1.1 times the rate": Fault(
+        changed("fused_adam_", takes_high_rate), "parameters", "the weights after three steps of fine-tuning"
+    ),
+    "fused_adam updates the first tensor only": Fault(
+        changed("fused_adam_", first_only), "parameters", "the weights after three steps of fine-tuning"
+    ),
+    "recompute draws another dropout": Fault(
+        replaced(RECOMPUTE, "switch_rng_state_tracker", keeps_no_state),
+        "options",
+        "recompute with dropout is off by",
+    ),
+    "the norm of gradients is 2 % too large": Fault(
+        changed("squared_l2_norm", lambda right, x: 1.04 * right(x)),
+        "parameters",
+        "the norm of the gradients is off by",
+    ),
+    "a needless copy to the host": Fault(
+        method(SequenceClassifier, "forward", reads), "step", "uploads and 2 reads"
+    ),
+    "a resume loses moments": Fault(
+        method(Engine, "load_state_dict", without_moments), "options", "a resumed run is off by"
+    ),
+    "the wheel has no code for the card": Fault(no_code, "device", r"A100.* has compute capability 8\.0"),
+    "AdamW without weight decay": Fault(
+        changed("fused_adam_", without_decay), "parameters", "the weights after three steps of fine-tuning"
+    ),
+    "clipping divides by the wrong number": Fault(
+        changed(
+            "check_finite_and_unscale_", lambda right, gradients, divisor: right(gradients, 1.5 * divisor)
+        ),
+        "parameters",
+        "the weights after three steps of fine-tuning",
+    ),
+    "biases and norms are not clipped": Fault(
+        changed("check_finite_and_unscale_", leaves_vectors),
+        "parameters",
+        "the weights after three steps of fine-tuning",
+    ),
+    "index_add loses repeated words": Fault(
+        replaced(paddle, "index_add_", adds_once), "parameters", "the norm of the gradients|the weights after"
+    ),
+    "half copies of two layers are swapped": Fault(
+        replaced(half_weights, "cast_together", swaps_two),
+        "tasks",
+        f"{toys.LARGE_WEIGHTS} with amp bf16 is off",
+    ),
+    "half copies have no gradients": Fault(
+        replaced(half_weights, "cast_together", detached), "kernels", "training with fast kernels is off by"
+    ),
+    "held-out losses in half are 5 % off": Fault(
+        method(LossOnGpu, "losses", five_percent_off),
+        "held out loss",
+        "held-out losses of .* in bfloat16 is off by",
+    ),
+    "the second chunk of half logits is overwritten": Fault(
+        method(LossOnGpu, "_logits", overwrites_second_chunk), "loss", "loss of .* in bfloat16 is off by"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_fault_of_a_card_is_seen(stand_in, monkeypatch, tmp_path, name):
+    plant, check, message = PLANTED[name]
+    plant(monkeypatch, stand_in)
+    with pytest.raises((Failed, RuntimeError), match=message):
+        run_check(check, print, monkeypatch, tmp_path)
+
+
+CHECKS_OF_PLANTED = sorted({fault.check for fault in PLANTED.values()})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (ADDS_TWICE, "mmlm on two processes, stage 0, is off by"),
-        (SKIPS_ALONE, "an overflow on process 1 alone, stage 0: process 0 skipped"),
-    ],
-)
-def test_processes_with_a_fault(tmp_path, fault, message):
-    script = tmp_path / "faulty.py"
-    lines = ["from tests.gpu import worker", "from training import distributed", fault, "worker.main()"]
-    script.write_text("\n".join(lines))
-    with fails(message):
-        test_processes.check_two(script, tmp_path)
-
-
-def test_a_sum_over_two_cards(monkeypatch):
-    """A ring of two cards sends as many bytes as the gradient has, 1 MiB.
-
-    By a false clock five sums take 5 s.
-    """
-    monkeypatch.setattr(worker, "SUM_BYTES", 1 << 20)
-    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: None)
-    monkeypatch.setattr(paddle.device, "synchronize", lambda: None)
-    monkeypatch.setattr(worker.distributed, "world_size", lambda: 2)
-    assert worker.SUMS == 5
-    clock = iter([0.0, 5.0])  # before and after the sums
-    monkeypatch.setattr(worker.time, "perf_counter", lambda: next(clock))
-    assert worker.sum_speed() == pytest.approx((1 << 20) / 1e9)  # GB/s
-
-
-# A step, and fast kernels against plain ones
-
-
-# Events as the profiler shows them: category and name. A step of two layers has up to five uploads.
-UPLOAD = ("Memcpy", "MEMCPY_HtoD")
-READ = ("Memcpy", "MEMCPY_DtoH")
-HEALTHY = [*[UPLOAD] * 5, ("Kernel", "flash_fwd_kernel"), ("Kernel", "gemm"), READ]
-
-
-@pytest.fixture
-def check_step(stand_in, monkeypatch):
-    """check_step(dtype, events): check a step that calls FlashMask with this dtype, and has these events."""
-
-    def check(dtype, events) -> list[str]:
-        def xnli_step(engine):
-            query = paddle.ones([1, 64, 2, 8], dtype)
-            with contextlib.suppress(Exception):  # a CPU has no such kernel
-                functional.flashmask_attention(query, query, query, None)
-
-        def profiled(work):
-            work()
-            return events
-
-        monkeypatch.setattr(toys, "xnli_step", xnli_step)
-        monkeypatch.setattr(test_step, "profiled", profiled)
-        monkeypatch.setattr(test_step, "phases_of", lambda engine, step_kernels: {})
-        facts = []
-        test_step.test_step(stand_in, True, facts.append, monkeypatch)
-        return facts
-
-    return check
-
-
-def test_a_healthy_step(check_step):
-    first, *_, last = check_step("bfloat16", HEALTHY)
-    assert (first, last) == ("FlashMask in bfloat16", "uploads 5, reads 1")
-
-
-@pytest.mark.parametrize(
-    ("dtype", "events", "message"),
-    [
-        ("float32", HEALTHY, r"are \['paddle.float32'\], not bfloat16"),
-        ("bfloat16", [("Kernel", "gemm"), UPLOAD], "1 kernels, none of flash attention"),
-        ("bfloat16", [*HEALTHY, *[UPLOAD] * 4], "9 uploads and 1 reads, at most 8 and 1 are needed"),
-        ("bfloat16", [*HEALTHY, READ], "5 uploads and 2 reads, at most 8 and 1 are needed"),
-    ],
-)
-def test_a_step_without_flash_mask_or_that_waits_too_often(check_step, dtype, events, message):
-    with fails(message):
-        check_step(dtype, events)
-
-
-@pytest.mark.parametrize(("amp", "uploads", "reads"), [("bf16", 14, 1), ("bf16", 16, 1), ("fp16", 7, 2)])
-def test_the_copies_of_base(amp, uploads, reads):
-    """Without and with clipping on an A100 in bf16; on a V100 in fp16, which has no FlashMask."""
-    copies = ["MEMCPY_HtoD"] * uploads + ["MEMCPY_DtoH"] * reads
-    assert test_step.check_copies(copies, amp, layers=12) == f"uploads {uploads}, reads {reads}"
-    with fails(f"{uploads} uploads and {reads + 1} reads"):
-        test_step.check_copies([*copies, "MEMCPY_DtoH"], amp, layers=12)
-
-
-def test_the_phases_of_a_step(monkeypatch):
-    """Kernels of the forward pass, of the backward pass, and of the rest of a step that has 100."""
-    kernels = {"forward": 30, "forward_and_backward": 80}
-
-    def count_kernels(work):
-        work()
-        return kernels[work.__name__]
-
-    monkeypatch.setattr(paddle.device, "synchronize", lambda: None)
-    monkeypatch.setattr(test_step, "_count_kernels", count_kernels)
-    phases = test_step.phases_of(toys.classifier_engine(True, "none"), step_kernels=100)
-    counts = {name: phase.kernels for name, phase in phases.items()}
-    assert counts == {"forward": 30, "backward": 50, "update": 20}
-
-
-def test_fast_kernels_that_add_three_times_the_residual(monkeypatch):
-    add_to = layers.add_to
-
-    def faulty(x, y):
-        return add_to(x, y if device.has_plain_kernels() else 3.0 * y)
-
-    monkeypatch.setattr(layers, "add_to", faulty)
-    with fails("training with fast kernels is off by .*; train with kernels plain"):
-        test_step.test_kernels(CPU, True, print)
-    assert not device.has_plain_kernels()
-
-
-def test_weights_that_are_cast_together_without_gradients(monkeypatch):
-    """As on a GPU within autocast, where only the fast kernels cast together."""
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    monkeypatch.setattr(device, "uses_gpu_kernels", lambda: not device.has_plain_kernels())
-    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float64)
-    monkeypatch.setattr(half_weights, "cast_together", lambda tensors, dtype: tensors)
-    test_step.test_kernels(CPU, True, print)
-    monkeypatch.setattr(half_weights, "cast_together", lambda tensors, dtype: [x.detach() for x in tensors])
-    with fails("training with fast kernels is off by"):
-        test_step.test_kernels(CPU, True, print)
-
-
-def test_what_the_profiler_shows():
-    x = paddle.ones([3, 3])
-    assert any("matmul" in name for _, name in test_step.profiled(lambda: paddle.matmul(x, x)))
-
-
-# Export and speed
-
-
-def test_an_export_that_differs(monkeypatch, tmp_path):
-    """Its outputs are 1 % too large."""
-    run = test_export.PaddleEngine.__call__
-
-    def faulty(engine, ids):
-        return {name: values * 1.01 for name, values in run(engine, ids).items()}
-
-    monkeypatch.setattr(test_export.PaddleEngine, "__call__", faulty)
-    with fails(re.escape("an exported graph is off by 1.0e-02")):
-        test_export.test_export(CPU, print, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "tflops"), [("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", None)]
-)
-def test_the_card_of_the_estimate(monkeypatch, name, tflops):
-    """Its data sheet, if that is in the list."""
-    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: name)
-    card = test_speed.listed_card()
-    assert (card and card.tflops) == tflops
-
-
-def test_warnings():
-    assert test_speed.warnings_of(speed=0.9, margin=9.0, memory=1.0, aligned=1.0) == []
-    (slow,) = test_speed.warnings_of(speed=0.1, margin=9.0, memory=1.0, aligned=1.0)
-    assert slow.startswith("warning: slow:")
-    assert len(test_speed.warnings_of(speed=0.1, margin=1.0, memory=1.4, aligned=0.4)) == 4
-
-
-@pytest.fixture
-def measured(stand_in, monkeypatch):
-    """measured(): the line of the check. A CPU takes the way of a GPU, in full precision and at tiny size."""
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    monkeypatch.setattr(device, "uses_flash_mask", lambda half: False)
-    monkeypatch.setattr(test_speed, "rows_of_a_micro_batch", lambda device, quick: (2, 32))
-    monkeypatch.setattr(toys, "BASE_SHAPE", toys.SHAPE)
-    monkeypatch.setattr(paddle.device.cuda, "reset_max_memory_allocated", lambda: None)
-    monkeypatch.setattr(paddle.device.cuda, "max_memory_allocated", lambda: 10e9)  # bytes
-
-    def line() -> str:
-        facts = []
-        test_speed.test_speed(Device(is_card=True), False, facts.append)
-        return "; ".join(facts)
-
-    return line
-
-
-def test_the_line_of_a_gpu(measured):
-    line = measured()
-    assert "; 10.0 GB, estimated 0.0; " in line and "tokens/s, XNLI 14 ms" in line
-    assert "warning: slow:" in line
-    assert "warning: more memory than benchmarks/estimate.py computes" in line
-
-
-def test_a_loss_with_a_table_that_is_not_padded(measured, monkeypatch):
-    """A product takes three times as long if its rows are no multiple of 8 numbers."""
-    matmul = paddle.matmul
-    times = []
-
-    def timed_matmul(x, y, **options):
-        product = matmul(x, y, **options)
-        is_aligned = all(tensor.shape[-1] % 8 == 0 for tensor in (x, y, product))
-        times.append(1.0 if is_aligned else 3.0)
-        return product
-
-    def seconds_of(work, repeats=5):
-        """The seconds of the products, and one for everything else."""
-        times.clear()
-        work()
-        return sum(times) + 1.0
-
-    monkeypatch.setattr(paddle, "matmul", timed_matmul)
-    monkeypatch.setattr(test_speed, "seconds_of", seconds_of)
-    # With a multiple of 64 words the loss is no faster, because it pads its table to such a multiple.
-    line = measured()
-    assert "words takes 100% of its time" in line and "the loss is slow" not in line
-
-    monkeypatch.setattr(loss_on_gpu, "ROW_MULTIPLE", 1)
-    assert "warning: the loss is slow although its word table is padded" in measured()
-
-
-def test_rows_are_full_and_their_ids_are_those_of_text():
-    batch = test_speed.full_rows(3, 32, 1000, seed=1)
-    assert batch.lengths.tolist() == [32] * 3
-    counts = np.bincount(batch.input_ids, minlength=1000)
-    counts_of_words = counts[4:999]  # without the special tokens
-    assert counts_of_words.max() > 5  # some words are frequent, as in text
-    assert batch.input_ids.max() < 1000
-
-
-def test_equal_weights_in_all_types():
-    """A model in float64, rounded to float32, has the weights of the same model in float32."""
-    single = toys.make_model("float32").parameters()
-    double = toys.make_model("float64").parameters()
-    for parameter, exact in zip(single, double, strict=True):
-        assert (parameter.numpy() == exact.astype("float32").numpy()).all()
+@pytest.mark.parametrize("check", ["attention", "dropout", "kernels", "objectives", *CHECKS_OF_PLANTED])
+def test_healthy_figures_are_below_half_of_their_bounds(stand_in, monkeypatch, tmp_path, check):
+    """With ten seeds for weights and data."""
+    monkeypatch.setattr(bounds, "difference", lambda values, exact: 2.0 * difference(values, exact))
+    for seed in range(1, 11):
+        monkeypatch.setattr(toys, "SEED", seed)
+        with monkeypatch.context() as patch:
+            run_check(check, print, patch, tmp_path / str(seed))

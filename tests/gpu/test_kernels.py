@@ -1,5 +1,6 @@
 """Single operations, attention and the loss, against the same in float64 on a CPU."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -16,7 +17,9 @@ from model import masked_loss
 from model.attention import AttentionMask, FlashMask, PaddedMask, mask_class
 from model.device import upload
 from model.layout import Layout
+from model.loss_on_gpu import ROW_MULTIPLE
 from model.word_table import TableGradient
+from tests.gpu import toys
 from tests.gpu.bounds import BOUNDS, REPORT, Failed, compare, difference
 from tests.gpu.device import AMPS, Device
 
@@ -24,6 +27,9 @@ HEAD_SIZE = 64
 DROPOUT = 0.1
 BLOCK = 256  # positions whose logits are in memory at once in the exact loss
 OUTPUTS = (2, 3, 7, 9)  # of the heads: questions, XNLI, PAN-X, CoNLL
+# Of held-out losses, whose logits are rounded; and of their mean.
+HELD_OUT_BOUND = 1e-2
+HELD_OUT_MEAN_BOUND = 3e-3
 # Added to all logits: a padded word, whose logit would be 0, would then have most of the probability.
 LOW_BIAS = -10.0
 
@@ -58,7 +64,7 @@ def value_and_gradients(
         for tensor in inputs:
             tensor.stop_gradient = False
         value = function(*inputs)
-        gradient_of_value = paddle.to_tensor(np.random.default_rng(5).normal(size=value.shape))
+        gradient_of_value = paddle.to_tensor(np.random.default_rng([toys.SEED, 5]).normal(size=value.shape))
         (value.astype("float64") * gradient_of_value).sum().backward()
         tensors = [value, *(tensor.grad for tensor in inputs)]
         return [tensor.astype("float64").numpy() for tensor in tensors]
@@ -101,7 +107,7 @@ def largest_differences(
 
 def test_operations(device, fact):
     """What a step is made of. Weights of heads have rows of only 4 to 18 bytes in half precision."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng([toys.SEED, 1])
     hidden = 32
     x = rng.normal(size=[48, hidden])
     rows = rng.integers(0, 48, 30)
@@ -112,9 +118,11 @@ def test_operations(device, fact):
     def gather(x: Tensor) -> Tensor:
         return paddle.gather(x, paddle.to_tensor(rows))
 
+    small = 0.005 * x  # its variance is close to the epsilon of layer norms
     operations = {  # name -> function and inputs
         "linear": (F.linear, [x, rng.normal(size=[hidden, 40]), rng.normal(size=[40])]),
         "norm": (norm, [x, rng.normal(size=[hidden]), rng.normal(size=[hidden])]),
+        "norm of small numbers": (norm, [small, rng.normal(size=[hidden]), rng.normal(size=[hidden])]),
         "gelu": (F.gelu, [x]),
         "softmax": (F.softmax, [x]),
         "gather": (gather, [x]),
@@ -158,7 +166,7 @@ def test_attention(device, quick, fact):
     cases = {}
     for name, layout in layouts.items():
         padded = layout.padded_to(FlashMask.multiple)
-        x = np.random.default_rng(4).normal(size=[padded.tokens, 3 * hidden])
+        x = np.random.default_rng([toys.SEED, 4]).normal(size=[padded.tokens, 3 * hidden])
         cases[name] = Operation(partial(packed, layout=padded), partial(dense, layout=padded), [x])
     fact(largest_differences(device, cases, advice="train in float32 only"))
     fact(f"lengths 8 to {longest}")
@@ -194,7 +202,7 @@ def check_flash_mask(quick: bool, dtype: str) -> str:
 
 def model_layout(tokens: int, longest: int) -> Layout:
     """Sequences of 8 to `longest` tokens, a third of them with placeholders, `tokens` and pads in all."""
-    rng = np.random.default_rng(tokens)
+    rng = np.random.default_rng([toys.SEED, tokens])
     lengths: list[int] = []
     while sum(lengths) < tokens:
         length = int(rng.integers(8, longest))
@@ -214,7 +222,9 @@ def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:
         return upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
     here = paddle.device.get_device()
-    x = rounded(np.random.default_rng(3).normal(size=[layout.tokens, 3 * heads * HEAD_SIZE]), dtype)
+    x = rounded(
+        np.random.default_rng([toys.SEED, 3]).normal(size=[layout.tokens, 3 * heads * HEAD_SIZE]), dtype
+    )
     values = value_and_gradients(partial(attend, FlashMask), [x], dtype, here)
     exact = value_and_gradients(partial(attend, PaddedMask), [x], "float32", here)
     name = f"FlashMask with {heads} heads and {layout.tokens} tokens"
@@ -261,35 +271,70 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
 
 def _normal(count: int, shape: list[int]) -> np.ndarray:
     """Arrays of normal random numbers, [count, *shape]."""
-    return np.random.default_rng(8).normal(size=[count, *shape])
+    return np.random.default_rng([toys.SEED, 8]).normal(size=[count, *shape])
 
 
-def test_loss(device, quick, fact):
-    """The masked-LM loss of two chunks of positions, with the vocabulary of XLM-R."""
-    words = 1002 if quick else 250_002
-    if quick:
-        positions = 48
-    else:
-        first_chunk = masked_loss.logit_chunks(1 << 30, words)[0]  # of more positions than fit
-        positions = first_chunk.stop + 8  # the second chunk has 8
-    hidden = 64
-    rng = np.random.default_rng(2)
-    labels = rng.integers(0, words, positions)
-    x = rng.normal(size=[positions, hidden])
-    weight = 0.2 * rng.normal(size=[words, hidden])  # logits with a standard deviation of 0.2 sqrt(64)
-    bias = LOW_BIAS + rng.normal(size=[words])
+class LossInputs(NamedTuple):
+    """M masked positions, more than fit into one chunk in half precision, and their exact losses."""
 
-    def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    words: int  # V
+    x: np.ndarray  # [M, H]
+    weight: np.ndarray  # the word table [V, H]
+    bias: np.ndarray  # [V]
+    labels: np.ndarray  # int64 [M]
+
+    def losses(
+        self, x: Tensor, weight: Tensor, bias: Tensor, loss_weights: Tensor | None = None
+    ) -> masked_loss.MaskedLoss:
+        """The losses as models compute them."""
         # What the loss reads of a `WordEmbeddings`.
         table = SimpleNamespace(weight=weight, gradient=TableGradient(weight), in_bfloat16=False)
-        return masked_loss.cross_entropy(x, table, bias, paddle.to_tensor(labels)).total / positions
+        return masked_loss.cross_entropy(x, table, bias, paddle.to_tensor(self.labels), loss_weights)
+
+
+def loss_inputs_of(quick: bool, patch: pytest.MonkeyPatch) -> LossInputs:
+    """Masked positions, with the vocabulary of XLM-R unless shapes are tiny.
+
+    Args:
+        patch: makes chunks of tiny shapes small, until it is undone.
+    """
+    words = 1002 if quick else 250_002
+    padded_words = math.ceil(words / ROW_MULTIPLE) * ROW_MULTIPLE
+    if quick:
+        for limit in ("LOGITS_BYTES", "MANY_LOGITS_BYTES"):
+            patch.setattr(masked_loss, limit, 40 * padded_words * 2)  # 40 positions in half precision
+    first_chunk = masked_loss.logit_chunks(1 << 16, padded_words, bytes_per_logit=2)[0]
+    positions = first_chunk.stop + 8  # the second chunk has 8
+    hidden = 64
+    rng = np.random.default_rng([toys.SEED, 2])
+    return LossInputs(
+        words,
+        x=rng.normal(size=[positions, hidden]),
+        weight=0.2 * rng.normal(size=[words, hidden]),  # logits with a standard deviation of 0.2 sqrt(64)
+        bias=LOW_BIAS + rng.normal(size=[words]),
+        labels=rng.integers(0, words, positions),
+    )
+
+
+def test_loss(device, quick, fact, monkeypatch):
+    """The masked-LM loss of two chunks of positions, with a factor for each."""
+    loss_inputs = loss_inputs_of(quick, monkeypatch)
+    words, x, weight, bias, labels = loss_inputs
+    positions = len(x)
+    # The last positions count most, so that a wrong second chunk is not lost among the others.
+    factors = np.linspace(0.1, 1.9, positions) / positions
+    factors[-8:] *= 5.0
+
+    def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return loss_inputs.losses(x, weight, bias, paddle.to_tensor(factors)).total
 
     def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         losses = []
         for start in range(0, positions, BLOCK):  # logits of a block at a time are in memory
-            labels_of_block = paddle.to_tensor(labels[start : start + BLOCK])
-            losses.append(recompute(_cross_entropy, x[start : start + BLOCK], weight, bias, labels_of_block))
-        return paddle.add_n(losses) / positions
+            rows = slice(start, start + BLOCK)
+            arguments = (x[rows], weight, bias, paddle.to_tensor(labels[rows]))
+            losses.append((recompute(_cross_entropy, *arguments) * paddle.to_tensor(factors[rows])).sum())
+        return paddle.add_n(losses)
 
     operation = {f"loss of {positions} x {words}": Operation(loss, exact, [x, weight, bias])}
     dtypes = device.dtypes
@@ -298,7 +343,45 @@ def test_loss(device, quick, fact):
     fact(largest_differences(device, operation, advice="do not pre-train here", dtypes=dtypes))
 
 
+def test_held_out_loss(device, quick, fact, monkeypatch):
+    """The losses of single positions without gradients, whose softmax is in float32."""
+    loss_inputs = loss_inputs_of(quick, monkeypatch)
+    words, *arrays, labels = loss_inputs
+    lines = []
+    for dtype in device.half_types or ("float32",):
+        rounded_arrays = [rounded(array, dtype) for array in arrays]
+        exact_losses = []
+        with paddle.no_grad():
+            inputs = [paddle.to_tensor(array).astype(dtype) for array in rounded_arrays]
+            losses = loss_inputs.losses(*inputs).losses.astype("float64").numpy()
+        for start in range(0, len(labels), BLOCK):
+            exact_losses.append(_exact_losses(rounded_arrays, labels, slice(start, start + BLOCK)))
+        exact = np.concatenate(exact_losses)
+        case = f"held-out losses of {len(exact)} x {words} in {dtype}"
+        advice = "do not evaluate here"
+        largest = compare(case, [losses], [exact], bound=HELD_OUT_BOUND, advice=advice)
+        # The mean is what is logged; errors of single losses that are random do not show in it.
+        mean = compare(
+            f"the mean of {case}",
+            [losses.mean()],
+            [exact.mean()],
+            bound=HELD_OUT_MEAN_BOUND,
+            advice=advice,
+        )
+        lines.append(f"{dtype} {largest:.0e}, their mean {mean:.0e}")
+    fact(f"against float64: {', '.join(lines)}")
+
+
+def _exact_losses(arrays: Sequence[np.ndarray], labels: np.ndarray, rows: slice) -> np.ndarray:
+    """The losses of some positions in float64 with NumPy."""
+    x, weight, bias = arrays
+    logits = x[rows] @ weight.T + bias
+    highest = logits.max(axis=1, keepdims=True)
+    log_sums = highest[:, 0] + np.log(np.exp(logits - highest).sum(axis=1))
+    return log_sums - logits[np.arange(len(logits)), labels[rows]]
+
+
 def _cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """The definition of the loss."""
+    """The definition of the losses."""
     logits = paddle.matmul(x, weight, transpose_y=True) + bias
-    return F.cross_entropy(logits, labels, reduction="sum")
+    return F.cross_entropy(logits, labels, reduction="none")

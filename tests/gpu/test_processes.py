@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.gpu import worker
 from tests.gpu.bounds import BOUNDS, REPORT, Failed, compare
+from tests.gpu.device import Device
 from tests.launching import ROOT
 
 ADVICE = "use one process, try NCCL_DEBUG=INFO and NCCL_P2P_DISABLE=1"
@@ -21,10 +23,10 @@ TIME_LIMIT = 600  # seconds
 @pytest.mark.slow
 def test_processes(device, fact, tmp_path):
     """Two processes in float64, stages 0 and 1 of sharding."""
-    if device.is_card and paddle.device.cuda.device_count() < 2:
+    if device.is_real_card and paddle.device.cuda.device_count() < 2:
         pytest.skip("one GPU; NCCL needs two")
-    results = check_two(Path(worker.__file__), tmp_path)
-    backend = "NCCL" if device.is_card else "gloo"
+    results = check_two(Path(worker.__file__), tmp_path, device)
+    backend = "NCCL" if device.is_real_card else "gloo"
     fact(
         f"{backend}, float64, stages 0 and 1: two processes equal one, skip together, and when one is killed "
         "the other ends"
@@ -33,7 +35,7 @@ def test_processes(device, fact, tmp_path):
         fact(f"a sum of 768 MB at {results['GB/s']:.0f} GB/s")
 
 
-def check_two(script: Path, folder: Path) -> dict[str, Any]:
+def check_two(script: Path, folder: Path, device: Device) -> dict[str, Any]:
     """Compare two processes with one; returns what process 0 wrote in stage 1.
 
     Args:
@@ -42,7 +44,8 @@ def check_two(script: Path, folder: Path) -> dict[str, Any]:
     """
     exact = worker.losses_of(stage=0)
     for stage in (0, 1):
-        results = run_two(script, stage, folder / f"stage{stage}")
+        flags = ["--stand-in"] if device.is_card and not device.is_real_card else []
+        results = run_two([str(script), str(folder / f"stage{stage}"), str(stage), *flags])
         for name, losses in exact.items():
             case = f"{name} on two processes, stage {stage},"
             compare(case, results["losses"][name], losses, bound=BOUNDS["float64"], advice=ADVICE)
@@ -54,16 +57,21 @@ def check_two(script: Path, folder: Path) -> dict[str, Any]:
     return results
 
 
-def run_two(script: Path, stage: int, folder: Path) -> dict[str, Any]:
-    """Run a worker in two processes, which write to a new folder, and return what process 0 wrote.
+def run_two(script_and_arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a worker in two processes, and return what process 0 wrote.
+
+    Args:
+        script_and_arguments: the worker, a new folder to write to, the stage, and flags.
 
     Raises:
         Failed: they do not end, end too early, or the launcher ends without an error, although process 1 was
             killed.
     """
+    _, folder_name, stage, *_ = script_and_arguments
+    folder = Path(folder_name)
     folder.mkdir()
-    command = [sys.executable, "launch.py", "--nproc_per_node", "2", "--split_log_path", str(folder)]
-    command += [str(script), str(folder), str(stage)]
+    command = [sys.executable, "launch.py", "--nproc_per_node", "2", "--split_log_path", folder_name]
+    command += script_and_arguments
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -5,16 +5,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from model.device import FAST, PLAIN, use_kernels
+from pretrain.report import SUMS
 from tests.gpu import toys
 from tests.gpu.bounds import REPORT, TRAINING_BOUND, Failed, compare
 from tests.helpers import profiling
 from tests.helpers.profiling import seconds_of
 from training.engine import Engine
+from training.optimizer import build_optimizer
 from training.precision import Precision
 
 # The copies to the card that a step makes beside those of FlashMask, whose backward pass copies its seed in
@@ -26,6 +29,9 @@ from training.precision import Precision
 OTHER_UPLOADS = 6
 # amp -> the copies from the card that a step needs. The host waits for each.
 MOST_READS = {"bf16": 1, "fp16": 2}  # the totals; in fp16 also whether the scaler found an overflow
+
+RATE = 1e-2  # the learning rate of `test_parameters`
+PARAMETERS_BOUND = 0.05  # of weights, in learning rates
 
 
 class Phase(NamedTuple):
@@ -147,6 +153,70 @@ def _host_seconds(work: Callable[[], object]) -> float:
         work()
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+def test_parameters(device, fact):
+    """The weights after three steps in float32 of the fast kernels, against the plain ones.
+
+    Losses hide much: AdamW divides a gradient by its size. The difference is in units of the learning rate,
+    which is what a step changes a weight by. Each setting that an update has is on: clipping, weight decay,
+    layer-wise rates, words that repeat.
+    """
+    differences = []
+    for name, train in (("fine-tuning", _fine_tuned), ("pre-training", _pre_trained)):
+        weights = {}
+        try:
+            for kind in (PLAIN, FAST):
+                use_kernels(kind)
+                weights[kind] = train()
+        finally:
+            use_kernels(FAST)
+        case = f"the weights after three steps of {name}, in learning rates,"
+        largest = 0.0
+        for parameter, plain in weights[PLAIN].items():
+            largest = max(largest, float(np.abs(weights[FAST][parameter] - plain).max()) / RATE)
+        advice = "train with kernels plain"
+        differences.append(compare(case, [[1.0 + largest]], [[1.0]], bound=PARAMETERS_BOUND, advice=advice))
+    fact(f"after three steps fast weights are within {max(differences):.0e} learning rates of plain ones")
+
+
+def _update_engine(model: nn.Layer) -> Engine:
+    """An engine whose update has every setting."""
+    # With a small epsilon a gradient that is rounding alone, such as that of a key's bias, would change its
+    # weight by a whole learning rate.
+    optimizer = build_optimizer(model, peak_lr=RATE, weight_decay=0.1, layerwise_lr_decay=0.8, eps=1e-3)
+    return Engine(model, optimizer, seed=1, clip_norm=0.5, sums=SUMS)
+
+
+def _weights(engine: Engine) -> dict[str, np.ndarray]:
+    """The parameters by name."""
+    return {name: parameter.numpy() for name, parameter in engine.parameters.items()}
+
+
+def _fine_tuned() -> dict[str, np.ndarray]:
+    """The weights after three steps of fine-tuning."""
+    engine = _update_engine(toys.task_models("float32")[toys.LARGE_WEIGHTS])
+    norms: list[float] = []
+
+    def note_norm() -> None:
+        """Compute the norm of the gradients before they are clipped, on the host."""
+        gradients = [parameter.grad.numpy() for parameter in engine.parameters.values()]
+        norms.append(float(np.sqrt(sum(np.square(x.astype(np.float64)).sum() for x in gradients))))
+
+    for _ in range(3):
+        batches = toys.send_shared_sentences(engine)
+        loss_of = partial(toys.distance_from_ones, engine.model)
+        step = engine.step(batches, loss_of, before_update=note_norm)
+        advice = "do not train here"
+        compare("the norm of the gradients", [step.grad_norm], [norms[-1]], bound=1e-4, advice=advice)
+    return _weights(engine)
+
+
+def _pre_trained() -> dict[str, np.ndarray]:
+    """The weights after three steps of pre-training."""
+    engine = _update_engine(toys.make_model("float32", initializer_range=toys.LARGE))
+    toys.train(engine, "tlm", last=3)
+    return _weights(engine)
 
 
 def test_kernels(device, quick, fact):

@@ -9,9 +9,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from evaluation.encode import SentenceBatch, sentence_vectors
+from finetune.pair_losses import hardest_negative_bce, in_batch_softmax
 from model.batch import TokenBatch
 from model.config import ErnieMConfig
 from model.device import upload
+from model.ernie_m import ErnieMModel
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from model.word_rows import words_of_step
 from pretrain.batch import Batch
@@ -31,8 +34,13 @@ from training.precision import LossScaling, Precision
 from training.schedules import linear_warmup_decay
 
 STEPS = 20  # of a training
+FEW_STEPS = 6  # the same with tiny shapes
+SEED = 1  # of weights and data
 XNLI_ROWS = 32
 XNLI_LENGTH = 50  # rows of 25 to 50 tokens, 37 in the mean
+FEW_XNLI_ROWS = 6  # the same with tiny shapes
+LARGE = 0.3  # the standard deviation of weights, instead of 0.02
+LARGE_WEIGHTS = "classifier with large weights"
 SHAPE = {
     "vocab_size": VOCABULARY.size,
     "hidden_size": 32,
@@ -47,36 +55,51 @@ BASE_SHAPE = {
 }
 
 
-def config_of(shape: dict[str, int] = SHAPE, dropout: float = 0.0) -> ErnieMConfig:
+def config_of(
+    shape: dict[str, int] = SHAPE, dropout: float = 0.0, initializer_range: float = 0.02
+) -> ErnieMConfig:
     """The configuration of a model of this shape."""
-    return ErnieMConfig(**shape, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    return ErnieMConfig(
+        **shape,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=initializer_range,
+    )
 
 
-def make_model(dtype: str, dropout: float = 0.0, shape: dict[str, int] = SHAPE) -> PreTrainingModel:
-    """A pre-training model; its weights are the same in every type."""
-    paddle.seed(1)
-    return PreTrainingModel(config_of(shape, dropout), LANGUAGES).to(dtype=dtype)
+def make_model(dtype: str, **options: Any) -> PreTrainingModel:
+    """A pre-training model; its weights are the same in every type.
+
+    Args:
+        options: for `config_of`.
+    """
+    paddle.seed(SEED)
+    return PreTrainingModel(config_of(**options), LANGUAGES).to(dtype=dtype)
 
 
 def task_models(dtype: str) -> dict[str, nn.Layer]:
-    """A model of each fine-tuning task, with the outputs of XNLI, PAWS-X, CoNLL, PAN-X and MLQA."""
+    """A model of each fine-tuning task, with the outputs of XNLI, PAWS-X, CoNLL, PAN-X and MLQA.
+
+    One has large weights, because with small ones the layers do little.
+    """
     makers: dict[str, Callable[[], nn.Layer]] = {
         "classifier of 3": lambda: SequenceClassifier(config_of(), num_labels=3),
         "classifier of 2": lambda: SequenceClassifier(config_of(), num_labels=2),
         "tagger of 9": lambda: TokenClassifier(config_of(), num_labels=9),
         "tagger of 7": lambda: TokenClassifier(config_of(), num_labels=7),
         "spans": lambda: SpanClassifier(config_of()),
+        LARGE_WEIGHTS: lambda: SequenceClassifier(config_of(initializer_range=LARGE), num_labels=3),
     }
     models = {}
     for name, make in makers.items():
-        paddle.seed(1)
+        paddle.seed(SEED)
         models[name] = make().to(dtype=dtype)
     return models
 
 
 def batch_of(objective: str, step: int, count: int = 8, length_limit: int = 20) -> Batch:
     """Random texts or pairs of a step, masked. Their lengths are below the limit."""
-    rng = np.random.default_rng([OBJECTIVES.index(objective), step])  # the seed has two numbers
+    rng = np.random.default_rng([SEED, OBJECTIVES.index(objective), step])
 
     def text(language: int) -> Text:
         length = rng.integers(length_limit // 2, length_limit)
@@ -95,7 +118,7 @@ def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
     Args:
         words: the ids are below it.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([SEED, seed])
     ids = rng.integers(FIRST_ORDINARY_ID, words, [rows, longest])
     for row in range(1, rows):  # row 0 has the greatest length
         length = rng.integers(longest // 2, longest)
@@ -107,7 +130,7 @@ def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0, **
     """An engine for a model of `make_model`.
 
     Args:
-        options: the dropout and the shape for `make_model`.
+        options: for `config_of`.
     """
     return engine_for(make_model(dtype, **options), precision, stage)
 
@@ -167,7 +190,35 @@ def train_task(model: nn.Layer, amp: str) -> list[float]:
     steps = []
     for _ in range(3):
         batch = send_sentences(engine, rows=8, longest=24, words=VOCABULARY.mask_id)
-        steps.append(engine.step([batch], partial(_distance_from_ones, engine.model)))
+        steps.append(engine.step([batch], partial(distance_from_ones, engine.model)))
+    return losses_and_norms(steps)
+
+
+def train_retrieval(dtype: str, amp: str, loss_name: str) -> list[float]:
+    """Train sentence vectors for three steps on eight pairs; returns what `train` does.
+
+    Args:
+        loss_name: "softmax" or "bce", as the flag of run_retrieval.py.
+    """
+    paddle.seed(SEED)
+    model = ErnieMModel(config_of(initializer_range=0.1)).to(dtype=dtype)
+    engine = engine_for(model, Precision(amp, loss_scaling=LossScaling(init_loss_scaling=1024)))
+    negative = ~paddle.eye(8).astype("bool")
+
+    def loss(batch: SentenceBatch) -> tuple[Tensor, dict]:
+        vectors = sentence_vectors(model, batch, layer=SHAPE["num_hidden_layers"])  # [16, H]
+        if loss_name == "softmax":
+            total, _ = in_batch_softmax(vectors[:8], vectors[8:], negative, scale=20.0, both_directions=True)
+        else:
+            total, _ = hardest_negative_bce(vectors[:8], vectors[8:], negative, scale=20.0, offset=0.5)
+        return total / 8, {}
+
+    steps = []
+    for number in range(3):
+        ids = padded_ids(rows=16, longest=24, words=VOCABULARY.mask_id, seed=number)
+        with engine.autocast():
+            batch = upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean", words_of_step([ids])))
+        steps.append(engine.step([batch], loss))
     return losses_and_norms(steps)
 
 
@@ -178,12 +229,21 @@ def send_sentences(engine: Engine, rows: int, longest: int, words: int) -> Token
         return upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id, words_of_step([ids])))
 
 
+def send_shared_sentences(engine: Engine) -> list[TokenBatch]:
+    """This process's part of two micro-batches of sentences, on the device."""
+    step = 2 * engine.steps
+    all_ids = [padded_ids(8, 24, VOCABULARY.mask_id, seed=number) for number in (step, step + 1)]
+    ids_of_this_process = all_ids[distributed.rank() :: distributed.world_size()]
+    words = words_of_step(ids_of_this_process)
+    return [upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id, words)) for ids in ids_of_this_process]
+
+
 def losses_and_norms(steps: Sequence[Step]) -> list[float]:
     """The losses of all steps, then the norms of all gradients."""
     return [step.loss for step in steps] + [step.grad_norm for step in steps]
 
 
-def _distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dict]:
+def distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dict]:
     """A loss that reads every output of any head: the mean square of its distance from 1."""
     outputs = model(batch)
     if isinstance(outputs, Tensor):
@@ -196,22 +256,24 @@ def _distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dic
 
 def classifier_engine(quick: bool, amp: str) -> Engine:
     """An engine for XNLI."""
-    paddle.seed(1)
+    paddle.seed(SEED)
     shape = SHAPE if quick else BASE_SHAPE
     model = SequenceClassifier(config_of(shape, dropout=0.1), num_labels=3)
     return engine_for(model, Precision(amp))
 
 
 def send_xnli(engine: Engine) -> TokenBatch:
-    """A batch as XNLI has it, on the device."""
+    """A batch as XNLI has it, on the device; a small one for a tiny model."""
     words = engine.model.ernie_m.config.vocab_size
-    return send_sentences(engine, rows=XNLI_ROWS, longest=XNLI_LENGTH, words=words)
+    rows = FEW_XNLI_ROWS if words == SHAPE["vocab_size"] else XNLI_ROWS
+    return send_sentences(engine, rows=rows, longest=XNLI_LENGTH, words=words)
 
 
 def xnli_loss(engine: Engine, batch: TokenBatch) -> tuple[Tensor, dict]:
     """The loss of a batch with labels 0, 1, 2, 0, 1, ..., and no sums to log."""
-    labels = paddle.arange(XNLI_ROWS) % 3
-    return F.cross_entropy(engine.model(batch).astype("float32"), labels), {}
+    logits = engine.model(batch)
+    labels = paddle.arange(len(logits)) % 3
+    return F.cross_entropy(logits.astype("float32"), labels), {}
 
 
 def xnli_step(engine: Engine) -> None:

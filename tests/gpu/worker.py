@@ -1,5 +1,6 @@
-"""One of the two processes of test_processes.py: worker.py FOLDER STAGE."""
+"""One of the two processes of test_processes.py: worker.py FOLDER STAGE [--stand-in]."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from model.heads import PreTrainingModel
 from pretrain.config import OBJECTIVES
 from pretrain.loss import DeviceBatch
 from pretrain.task import objectives_loss
-from tests.gpu import toys
+from tests.gpu import stand_in, toys
 from training import distributed
 from training.precision import Precision
 
@@ -28,18 +29,24 @@ SUMS = 5  # sums of gradients that are timed
 
 
 def losses_of(stage: int) -> dict[str, list[float]]:
-    """Objective -> its losses and gradient norms in float64, with this stage of sharding."""
+    """Objective or "fine-tuning" -> losses and gradient norms in float64, with this stage of sharding."""
     losses = {}
     for name in OBJECTIVES:
         losses[name] = toys.train(toys.engine_of("float64", stage=stage), name, last=STEPS)
+    # Its gradient of the word table consists of rows, of other words on each process.
+    engine = toys.engine_for(toys.task_models("float64")["classifier of 3"], stage=stage)
+    steps = []
+    for _ in range(STEPS):
+        batches = toys.send_shared_sentences(engine)
+        steps.append(engine.step(batches, partial(toys.distance_from_ones, engine.model)))
+    losses["fine-tuning"] = toys.losses_and_norms(steps)
     return losses
 
 
 def work(folder: Path, stage: int) -> None:
     """Process 0 writes the results; then process 1 dies."""
-    distributed.init(sharding_stage=stage)
     results: dict[str, Any] = {"losses": losses_of(stage), "skipped": overflow_on_process_1(stage)}
-    if on_gpu():
+    if paddle.is_compiled_with_cuda() and on_gpu():  # not on a stand-in
         results["GB/s"] = sum_speed()
     engine = toys.engine_of("float64", stage=stage)  # made by both processes, which exchange its weights
     if distributed.is_main():
@@ -89,8 +96,10 @@ def sum_speed() -> float:
 
 def main() -> None:
     """Work with the arguments of the command line."""
-    folder, stage = sys.argv[1:]
-    work(Path(folder), int(stage))
+    folder, stage, *flags = sys.argv[1:]
+    distributed.init(sharding_stage=int(stage))
+    with stand_in.installed() if flags else contextlib.nullcontext():
+        work(Path(folder), int(stage))
 
 
 if __name__ == "__main__":

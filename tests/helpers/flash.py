@@ -1,4 +1,4 @@
-"""Attention as Paddle's FlashMask computes it, which only GPUs have: a dense mask, and dropout with 8 bits."""
+"""Attention as FlashMask computes it, which only GPUs have, with a dense mask; dropout with 8 bits."""
 
 import numpy as np
 import paddle
