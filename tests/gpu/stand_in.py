@@ -117,6 +117,10 @@ class StandIn:
         """Whether operations are those of the card."""
         return self.place != "cpu" and not self._is_inside
 
+    def set_device(self, name: str) -> None:
+        """`paddle.set_device`."""
+        self.place = "gpu:0" if name.startswith("gpu") else name
+
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         """Within it operations are those of the CPU."""
@@ -422,7 +426,7 @@ def installed(card: Card = A100) -> Iterator[StandIn]:
             patch.setattr(module, "_dygraph_tracer", lambda: stand_in.tracer)
         for module in (paddle, paddle.device):
             patch.setattr(module, "get_device", lambda: stand_in.place, raising=False)
-            patch.setattr(module, "set_device", functools.partial(setattr, stand_in, "place"), raising=False)
+            patch.setattr(module, "set_device", stand_in.set_device, raising=False)
         # `paddle.amp.decorate` would leave these to what follows.
         for attribute, value in (("use_master_grad", False), ("model_parameters", []), ("mesh2params", {})):
             patch.setattr(amp.amp_global_state(), attribute, value)
@@ -432,6 +436,7 @@ def installed(card: Card = A100) -> Iterator[StandIn]:
         patch.setattr(paddle.version, "cuda", lambda: "12.6")
         patch.setattr(paddle.version, "cuda_archs", lambda: [70, 75, 80, 86, 89, 90])
         patch.setattr(paddle.device, "synchronize", lambda: None)
+        patch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
         cuda = paddle.device.cuda
         patch.setattr(cuda, "get_device_capability", lambda: card.capability)
         patch.setattr(cuda, "get_device_name", lambda: card.name)
