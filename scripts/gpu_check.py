@@ -1,7 +1,8 @@
 """Check that this device computes what a CPU computes in float64: `sh scripts/gpu_check.sh [--quick]`.
 
-One line for each check: ok, skipped or failed. The first line is what a bug report needs. A failed line says
-what to do. The last line is JSON. The exit code is 1 if a check failed. --quick uses tiny shapes.
+One line for each check: ok, skipped or failed. A failed line says what to do. The last line is JSON. A bug
+report needs the first two lines, the failed ones and the last (docs/gpu.md). The exit code is 1 if a check
+failed. --quick uses tiny shapes.
 
 The checks are tests of tests/gpu/.
 """
@@ -22,7 +23,7 @@ from utils.runtime import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 # In the order of what finds most in the least time.
-FILES = ("machine", "kernels", "training", "processes", "step", "export", "speed")
+FILES = ("machine", "kernels", "training", "processes", "step", "export", "speed", "micro_batches")
 # Its own output, cache and time limit are for developers.
 SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "faulthandler_timeout=0"]
 

@@ -49,7 +49,7 @@ DOWNLOADS = "downloads from other servers; "
 COMMANDS = {
     r".*bin/pip install .*": ITSELF,
     r"sh scripts/(setup\.sh( gpu)?|test\.sh)": ITSELF,
-    r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_a_cpu_passes",
+    r"(PYTEST_ADDOPTS=.+ )?sh scripts/gpu_check\.sh( --quick)?": "gpu/test_command.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
         "three minutes; sample/test_demo.py::test_quick_ends_with_a_page_and_the_whole_demo_goes_on_from_it",

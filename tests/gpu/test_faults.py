@@ -261,7 +261,9 @@ PLANTED = {
         replaced(flash, "dropout_factors", drops_nothing), "flash mask", "FlashMask drops nothing"
     ),
     "FlashMask keeps 0.85 of the weights": Fault(
-        replaced(flash, "dropout_factors", keeps(0.85)), "flash mask", "FlashMask's dropout changes the mean"
+        replaced(flash, "dropout_factors", keeps(0.85)),
+        "flash mask",
+        "the mean of ones after FlashMask's dropout is off by",
     ),
     "FlashMask's dropout ignores the seed": Fault(
         replaced(flash, "dropout_factors", draws_by_itself),
@@ -271,7 +273,7 @@ PLANTED = {
     "FlashMask's backward pass drops other weights": Fault(
         replaced(stand_ins.Attention, "backward", drops_anew),
         "flash mask",
-        "FlashMask's backward pass drops other",
+        "the gradient of FlashMask's dropout is off by",
     ),
     "linear is wrong for 7 outputs": Fault(
         changed("linear", loses_last_of_7), "operations", "head of 7 in bfloat16 is off by"

@@ -253,8 +253,8 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
     if difference([again], [ones]) > 0.0:
         raise Failed(f"FlashMask drops other weights with the same seed; {REPORT}")
     # Its dropout has 8 bits: 0.1 is 26 of 256, which keeps 0.898 of the weights and scales them by 1 / 0.9.
-    if abs(ones.mean() - 0.998) > 0.01:
-        raise Failed(f"FlashMask's dropout changes the mean of 1 to {ones.mean():.3f}; {REPORT}")
+    name = "the mean of ones after FlashMask's dropout"
+    compare(name, [ones.mean()], [0.998], bound=2e-2, advice="use kernels plain")
     if ones.std() < 0.005:  # without dropout every output is 1
         raise Failed(f"FlashMask drops nothing at a rate of {DROPOUT}; {REPORT}")
     # out = P v with the dropped weights P, so <P^T out, v> = <out, out>.
@@ -263,10 +263,8 @@ def check_dropout_of(mask: AttentionMask, tokens: int, heads: int, dtype: str) -
     output.backward(output.detach())
     backward = (value.grad.astype("float32") * value.detach().astype("float32")).sum().item()
     forward = output.detach().astype("float32").square().sum().item()
-    if abs(backward / forward - 1.0) > BOUNDS["bfloat16"]:
-        raise Failed(
-            f"FlashMask's backward pass drops other weights ({backward / forward:.3f} of 1); {REPORT}"
-        )
+    name = "the gradient of FlashMask's dropout"
+    compare(name, [backward], [forward], bound=BOUNDS["bfloat16"], advice="use kernels plain")
 
 
 def _normal(count: int, shape: list[int]) -> np.ndarray:
