@@ -228,9 +228,10 @@ class Engine:
         self.scaler.scale(loss).backward()
         # In O2 Paddle makes gradients float32 at the end of a backward pass. With recompute it takes that of
         # the lowest layer for it, when the embeddings have no gradients yet.
-        for parameter in self.parameters.values():
-            if parameter.dtype in HALF and parameter.grad is not None and parameter.grad.dtype in HALF:
-                parameter.grad_ = parameter.grad.astype("float32")
+        if self.precision.level == "O2":
+            for parameter in self.parameters.values():
+                if parameter.grad is not None and parameter.grad.dtype in HALF:
+                    parameter.grad_ = parameter.grad.astype("float32")
 
     @paddle.no_grad()
     def _sum_gradients(self, totals: Totals) -> None:
