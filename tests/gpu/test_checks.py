@@ -9,6 +9,7 @@ import paddle
 import pytest
 from paddle.nn import functional
 
+from evaluation.encode import PaddleEncoder
 from model import attention, device, layers, layout, loss_on_gpu, masked_loss
 from model.heads import SpanClassifier
 from tests.gpu import (
@@ -165,7 +166,7 @@ def test_an_objective_in_wrong_precision(monkeypatch):
 @pytest.mark.parametrize(("off", "result"), [(0.015, contextlib.nullcontext()), (0.025, fails("vectors"))])
 def test_vectors_may_be_off_by_the_rounding_of_bfloat16(monkeypatch, off, result):
     vectors = iter([[1.0], [1.0 + off]])  # the exact ones come first
-    monkeypatch.setattr(test_training, "encode", lambda *_: next(vectors))
+    monkeypatch.setattr(PaddleEncoder, "vectors", lambda *_: next(vectors))
     monkeypatch.setattr(toys, "train", lambda *_, **options: [1.0])
     with result:
         test_training.test_objectives(CPU, True, print)
@@ -375,34 +376,20 @@ def test_an_export_that_differs(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("NVIDIA H200", "the H200's 989 TFLOP/s"),
-        ("NVIDIA L4", "the L4's 121 TFLOP/s"),
-        ("NVIDIA L40S", "the speed of a large product"),
-    ],
+    ("name", "tflops"), [("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", None)]
 )
-def test_the_peak_of_a_card(stand_in, monkeypatch, name, source):
-    """That of its data sheet; for a card that is not in the list, the speed of a large product."""
+def test_the_card_of_the_estimate(monkeypatch, name, tflops):
+    """Its data sheet, if that is in the list."""
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: name)
-    monkeypatch.setattr(test_speed, "seconds_of", lambda work: 0.5)
-    _, source_of_peak = test_speed.peak_of(A100)
-    assert source_of_peak == source
-
-
-def test_the_peak_is_in_operations_per_second(stand_in, monkeypatch):
-    """989 TFLOP/s of a data sheet; on a CPU 2 x 768^3 operations of a product in half a second."""
-    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "NVIDIA H200")
-    monkeypatch.setattr(test_speed, "seconds_of", lambda work: 0.5)
-    assert test_speed.peak_of(A100)[0] == 989e12
-    assert test_speed.peak_of(CPU)[0] == 2 * 768**3 / 0.5
+    card = test_speed.listed_card()
+    assert (card and card.tflops) == tflops
 
 
 def test_warnings():
-    assert test_speed.warnings_of(share=0.4, margin=9.0, memory=1.0, aligned=1.0) == []
-    (slow,) = test_speed.warnings_of(share=0.1, margin=9.0, memory=1.0, aligned=1.0)
-    assert slow.startswith("warning: low:")
-    assert len(test_speed.warnings_of(share=0.1, margin=1.0, memory=1.4, aligned=0.4)) == 4
+    assert test_speed.warnings_of(speed=0.9, margin=9.0, memory=1.0, aligned=1.0) == []
+    (slow,) = test_speed.warnings_of(speed=0.1, margin=9.0, memory=1.0, aligned=1.0)
+    assert slow.startswith("warning: slow:")
+    assert len(test_speed.warnings_of(speed=0.1, margin=1.0, memory=1.4, aligned=0.4)) == 4
 
 
 @pytest.fixture
@@ -424,8 +411,9 @@ def measured(stand_in, monkeypatch):
 
 def test_the_line_of_a_gpu(measured):
     line = measured()
-    assert "0% of the A100's 312 TFLOP/s; " in line and "; 10.0 GB, planned 0.0; " in line
-    assert "warning: more memory than benchmarks/plan.py computes" in line
+    assert "; 10.0 GB, estimated 0.0; " in line and "tokens/s, XNLI 14 ms" in line
+    assert "warning: slow:" in line
+    assert "warning: more memory than benchmarks/estimate.py computes" in line
 
 
 def test_a_loss_with_a_table_that_is_not_padded(measured, monkeypatch):
