@@ -26,7 +26,7 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from model.device import use_kernels
-    from pretrain.command import finish, open_log, open_run_folder, pace_of, save_settings
+    from pretrain.command import check_checkpoints, finish, open_log, open_run_folder, pace_of, save_settings
     from pretrain.task import Pretraining
     from training import distributed
     from training.run import Trainer
@@ -35,6 +35,7 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
     use_kernels(config.run.kernels)
     with open_run_folder(config).locked() as folder:
         open_log(folder)
+        check_checkpoints(folder)
         task = Pretraining(config)
         trainer = Trainer(task, folder, config.run.seed, pace_of(config))
         save_settings(task.config, folder)  # without the objectives for which the corpus has no text

@@ -36,21 +36,26 @@ from utils.logging import RECIPE_BATCH, copy_log, logger, setup
 from utils.options import deciding
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
-_REPORTS = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
-
-
-def folder_rules(flags: TrainingFlags) -> FolderRules:
-    """How a fine-tuning command uses --checkpoints."""
-    return FolderRules(
-        output_option="--checkpoints",
-        overwrite_option="--overwrite true",
-        # run.json first: if the removal is interrupted, what remains belongs to no run.
-        contents=(RUN, "step_*", BEST, "seed_*", f"{SELECTED}*", *_REPORTS),
-        # A step folder belongs to one seed, and other seeds may be run beside it.
-        may_change=("random_seed",),
-        # The end of the error for a folder that holds another run.
-        advice=lambda identity, keys: "; to start a new run from its weights, use --init_pretraining_params",
-    )
+_RULES = FolderRules(
+    ways_out=(
+        "choose another --checkpoints, or begin anew with --overwrite true; to start a new run from its "
+        "weights, use --init_pretraining_params"
+    ),
+    # run.json first: if the removal is interrupted, what remains belongs to no run.
+    contents=(
+        RUN,
+        "step_*",
+        BEST,
+        "seed_*",
+        f"{SELECTED}*",
+        "results.*",
+        "evaluation.*",
+        "retrieval.*",
+        "sweep.*",
+        "predictions",
+        "test_result*",
+    ),
+)
 
 
 def begin(flags: TrainingFlags) -> None:
@@ -82,14 +87,15 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         resume_from = Path(flags.init_checkpoint)
     folder = RunFolder(
         Path(flags.checkpoints),
-        folder_rules(flags),
+        _RULES,
         keep_checkpoints=flags.keep_checkpoints,
         overwrite=flags.overwrite,
         sources=sources,
         resume_from=resume_from,
     )
     with folder.locked():
-        folder.claim(identity)
+        # A step folder belongs to one seed, and other seeds may be run beside it.
+        folder.claim({**identity, "random_seed": list(flags.seeds)})
         # The official place has the lines of all runs.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
@@ -103,17 +109,18 @@ def identity_of(
     tokenizer: Tokenizer,
     **more: Any,
 ) -> dict[str, Any]:
-    """The identity of a run, JSON values.
+    """The identity of a run but for its seeds, JSON values.
 
     Args:
         task: its name.
         starts: the checkpoint that each seed starts from; None: random weights.
         more: further values, such as the digests of data files.
     """
+    flags_that_decide = deciding(flags)
+    del flags_that_decide["random_seed"]  # a step folder belongs to one seed of the run
     return {
         "task": task,
-        **deciding(flags),  # the flags that decide what is learned
-        "random_seed": list(flags.seeds),  # in place of the flag, which is None where the default is taken
+        **flags_that_decide,
         **more,
         "weights": _weights_of(flags, starts),
         "model": config.to_dict(),

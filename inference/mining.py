@@ -32,7 +32,7 @@ from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.bitext import Sentences, sentences_by_language
-from training.guard import only_run_in
+from training.claim import only_run_in
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_file, read_object, sha256_of, write_json

@@ -18,7 +18,7 @@ from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.inputs import expand, gather_notation, resolve
 from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
-from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
+from pretrain.corpus.work import WORK, StreamWork, claimed, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus, verify_corpus
 from reader.tokenization import Tokenizer
@@ -67,7 +67,7 @@ def build_corpus(options: BuildOptions) -> dict:
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
     modified = modification_times(streams)  # decides whether a build goes on, but is not in the manifest
-    with claim(output, plan | {"modified": modified}), workers:
+    with claimed(output, plan | {"modified": modified}), workers:
         works = []
         for number, stream in enumerate(streams):
             works.append(StreamWork(number, stream, output, options, vocab_size=tokenizer.vocab_size))

@@ -2,19 +2,18 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig, free_keys
+from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
 from pretrain.language_means import language_means
-from pretrain.report import record_of, summary
+from pretrain.report import summary
 from pretrain.task import Pretraining
 from training import distributed
-from training.checkpoint import write_checkpoint
+from training.checkpoint import step_folders, write_checkpoint
 from training.guard import StallWatch
+from training.records import METRICS
 from training.run import Pace, Trainer
-from training.run_folder import METRICS, FolderRules, RunFolder
+from training.run_folder import FolderRules, RunFolder
 from utils import logging
 from utils.config import save_config
 from utils.errors import UserError
@@ -26,41 +25,20 @@ CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, to continue from
 ENCODER = "encoder"  # the finished model without its head, for fine-tuning
 SETTINGS = "config.yaml"
+_WAYS_OUT = "choose another run.output, or begin anew with --run.overwrite true"
 
 
 def open_run_folder(config: PretrainConfig) -> RunFolder:
     """The folder `run.output`, with the rules of pre-training."""
     output = Path(config.run.output)
-
-    def advice(identity: Mapping[str, Any], keys: Collection[str]) -> str:
-        """What to do if the folder holds another run, for the end of the error message.
-
-        Args:
-            identity: of the run in the folder.
-            keys: those in which it differs from this run.
-        """
-        if "digests.corpus" in keys:
-            return (
-                f"; the run was trained on the corpus of {identity['data']['corpus']}, and that of "
-                f"data.corpus {config.data.corpus} is another one"
-            )
-        if {"optimizer.steps", "optimizer.tokens"} & set(keys):
-            return (
-                ". To train a finished model further, begin a new run: another run.output, --init.encoder "
-                f"{output / FULL} --init.lm_head encoder, and another run.seed, or it reads the same text "
-                "again"
-            )
-        return ""
-
     rules = FolderRules(
-        output_option="run.output",
-        overwrite_option="--run.overwrite true",
+        ways_out=(
+            f"{_WAYS_OUT}. To train a finished model further, begin a new run: another run.output, "
+            f"--init.encoder {output / FULL} --init.lm_head encoder, and another run.seed, or it reads the "
+            "same text again"
+        ),
         contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
-        may_change=free_keys(),
-        advice=advice,
         steps_folder=CHECKPOINTS,
-        finished_folder=FULL,
-        record_of=record_of,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
     sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
@@ -71,6 +49,20 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         overwrite=config.run.overwrite,
         sources=sorted(sources),
     )
+
+
+def check_checkpoints(folder: RunFolder) -> None:
+    """Refuse a folder with a finished model alone. Call it when the folder is locked.
+
+    Raises:
+        UserError: there is no checkpoint that the run could go on from, so it would begin anew.
+    """
+    has_checkpoints = bool(step_folders(folder.steps_folder))
+    if (folder.path / FULL).exists() and not has_checkpoints and not folder.overwrite:
+        raise UserError(
+            f"{folder.path} holds a finished model ({FULL}), but no checkpoint that the run could go on "
+            f"from: put back {CHECKPOINTS}, {_WAYS_OUT}"
+        )
 
 
 def open_log(folder: RunFolder) -> None:
@@ -130,8 +122,8 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         logger.info(
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )
-        if folder.records is not None:  # on the main process
-            for line in summary(folder.records.last_evaluation() or {}):
+        if trainer.records is not None:  # on the main process
+            for line in summary(trainer.records.last_evaluation() or {}):
                 logger.info("%s", line)
         return
     pace = trainer.pace

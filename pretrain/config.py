@@ -17,7 +17,6 @@ from utils.options import (
     Range,
     UnitInterval,
     option,
-    options_of,
 )
 
 OBJECTIVES = ("mmlm", "tlm", "camlm", "btmlm")
@@ -355,8 +354,3 @@ class PretrainConfig:
             raise UserError(
                 "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no head to take"
             )
-
-
-def free_keys() -> list[str]:
-    """The keys that may change when a run continues from a checkpoint."""
-    return [key for key, key_option in options_of(PretrainConfig).items() if key_option.free]

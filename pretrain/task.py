@@ -41,6 +41,7 @@ from training.precision import Precision
 from training.schedules import Schedule, linear_warmup_decay
 from training.task import Evaluation, Task
 from utils.logging import logger
+from utils.options import deciding
 
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 
@@ -67,7 +68,7 @@ class Pretraining(Task):
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
-        self.identity = dataclasses.asdict(config) | {"digests": digests}
+        self.identity = deciding(config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": config.run.seed}
 
@@ -145,6 +146,9 @@ class Pretraining(Task):
             logger.info("%s", line)
         # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
+
+    def record(self, interval: Interval) -> dict[str, Any]:
+        return record_of(interval)
 
     def line(self, interval: Interval) -> str:
         return line_of(record_of(interval), self.total_steps, interval.remaining)

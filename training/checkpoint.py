@@ -1,38 +1,58 @@
-"""Checkpoint folders of a run on several processes.
+"""Checkpoint folders, written by all processes of a run together, and the step folders among them.
+
+    step_N/                      the files of the model (`model.checkpoint.folder`)
+    step_N/training_state/       what a run needs beside them to go on exactly
+        arrays.safetensors       the optimizer's arrays by name; with sharding those of process 0, beside
+                                 those of the others in arrays-1.safetensors, ...
+        state.json               the rest
+        manifest.json            size and SHA-256 of these files and of the model's manifest
 
 The main process makes a folder with a temporary name, all write their parts to it, and the main process
 renames it. A folder with its final name is therefore complete.
 """
 
 import contextlib
+import json
+import os
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from model.checkpoint.folder import STATE, ModelFiles
-from model.checkpoint.step_folders import load_newest, set_aside
-from model.checkpoint.training_state import write_part
+import numpy as np
+
+from model.checkpoint.folder import ModelFiles, as_numpy
+from model.checkpoint.formats import safetensors
 from training import distributed
 from utils.errors import UserError
-from utils.files import atomic_dir, sync_files, unwritable_is_a_user_error
-from utils.manifest import MANIFEST
+from utils.files import atomic_dir, read_object, sync_file, temporary_name, unwritable_is_a_user_error
+from utils.logging import logger
+from utils.manifest import MANIFEST, VERSION, check_manifest, describe
+
+STATE = "training_state"
+_ARRAYS = "arrays"  # the name of a file of arrays begins with it
+_VALUES = "state.json"
+_MODEL_MANIFEST = f"../{MANIFEST}"
+_STEP = re.compile(r"step_(\d+)")
+T = TypeVar("T")
 
 
 def write_checkpoint(
     folder: Path,
     files: ModelFiles | None,
-    state: Mapping[str, Any] | None = None,
-    part: int = 0,
-    parts: int = 1,
+    arrays: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint. Call it on every process.
 
     Args:
         folder: the checkpoint's folder, the same on all processes. An older one is replaced.
         files: the files of the model. Only process 0 has them.
-        state: this process's part of the training state; None: the model alone.
-        part, parts: the number of this part, and how many there are. A process whose `part` is not below
-            `parts` writes nothing.
+        arrays: what this process adds to the arrays of the training state: name -> array or tensor. A
+            bfloat16 tensor is written as its bits, uint16. None: it adds nothing.
+        values: the rest of the training state, as JSON values. Only process 0 has it; None: the checkpoint
+            has no training state.
 
     Raises:
         UserError: on every process, if one of them could not write its part. The older folder, if there was
@@ -45,58 +65,42 @@ def write_checkpoint(
             if not distributed.is_main():
                 return None
             place = staged.enter_context(atomic_dir(folder))
-            if state is not None:
+            if values is not None:
                 (place / STATE).mkdir()
             return place
 
-        def write(place: Path) -> None:
-            """Write what this process has into that folder."""
-            has_part = state is not None and part < parts
+        def write() -> dict[str, Any]:
+            """Write what this process has into that folder. Return what the manifest says of its arrays."""
             if files is not None:
                 files.write(place)
-            if has_part:
-                # The part of process 0 holds the checksum of the model's manifest: both are of one step.
-                beside = (MANIFEST,) if part == 0 else ()
-                write_part(place / STATE, state, part, parts, beside)
-            if files is not None or has_part:
-                sync_files(place)
+            if arrays is None:
+                return {}
+            rank = distributed.rank()
+            name = f"{_ARRAYS}-{rank}.safetensors" if rank else f"{_ARRAYS}.safetensors"
+            path = place / STATE / name
+            safetensors.write(path, {key: as_numpy(array) for key, array in arrays.items()})
+            sync_file(path)
+            return {name: describe(path)}
 
-        place = _together(folder, stage)
-        _together(folder, lambda: write(place))
-        _together(folder, staged.close)  # renames the folder
+        def finish() -> None:
+            """Complete the folder and rename it, on the main process."""
+            if values is not None:
+                state = place / STATE
+                (state / _VALUES).write_text(json.dumps(values), encoding="utf-8")
+                described = {name: describe(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
+                for of_process in arrays_of_processes:
+                    described |= of_process
+                manifest = {"version": VERSION, "files": described}
+                (state / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+            staged.close()
 
-
-def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest undamaged step folder below `folder`, and its training state. Call it on every process.
-
-    Newer step folders that are damaged are renamed.
-
-    Returns:
-        (step folder, training state); None if there is no step folder.
-
-    Raises:
-        UserError: every step folder is damaged, or the processes see different folders.
-    """
-    newest = load_newest(folder)  # (step folder, training state, damaged step folders), or None
-    newest_path = None if newest is None else newest[0]
-    paths = sorted(set(distributed.gather(str(newest_path))))
-    if len(paths) > 1:
-        raise UserError(
-            f"{folder}: the processes find different checkpoints there ({', '.join(paths)}); "
-            "give a folder that all machines share"
-        )
-    if newest is None:
-        return None
-    path, training_state, damaged = newest
-    # Every process has read the folder, because `gather` has waited for them.
-    if distributed.is_main():
-        with unwritable_is_a_user_error(folder):
-            set_aside(damaged)
-    return path, training_state
+        place, *_ = _together(folder, stage)
+        arrays_of_processes = _together(folder, write)
+        _together(folder, finish)
 
 
-def _together(folder: Path, work: Callable[[], Path | None]) -> Path | None:
-    """Call `work` on every process, and return the result of process 0.
+def _together(folder: Path, work: Callable[[], T]) -> list[T]:
+    """Call `work` on every process, and return the results of all.
 
     Raises:
         UserError: on every process, if the call failed on one of them.
@@ -115,5 +119,95 @@ def _together(folder: Path, work: Callable[[], Path | None]) -> Path | None:
         raise fault
     if not all(succeeded for succeeded, _ in outcomes):
         raise UserError(f"{folder}: another process could not write its part; its log says why")
-    _, result_of_main = outcomes[0]
-    return result_of_main
+    return [result for _, result in outcomes]
+
+
+def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the training state of a step folder, which any number of processes wrote.
+
+    Every byte of it, and of the model beside it, is first compared with the manifests.
+
+    Returns:
+        The arrays of all processes and the values, as `write_checkpoint` got them.
+
+    Raises:
+        UserError: there is no training state, or a file is missing, was altered, or is of another step.
+    """
+    state = folder / STATE
+    files = check_manifest(state / MANIFEST)["files"]
+    if not {_VALUES, _MODEL_MANIFEST} <= files.keys():
+        raise UserError(f"{state / MANIFEST}: damaged")
+    check_manifest(folder / MANIFEST)
+    arrays: dict[str, np.ndarray] = {}
+    for name in files:
+        if name.startswith(_ARRAYS):
+            arrays |= safetensors.read(state / name)
+    return arrays, read_object(state / _VALUES)
+
+
+# The step folders of a run
+
+
+def step_folders(folder: Path) -> list[tuple[int, Path]]:
+    """(N, path) of every `step_N` below `folder`, in the order of N; empty if there is no such folder."""
+    steps = []
+    for path in folder.glob("step_*"):
+        match = _STEP.fullmatch(path.name)
+        if match and path.is_dir():
+            steps.append((int(match[1]), path))
+    return sorted(steps)
+
+
+def newest_step(folder: Path) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]] | None:
+    """The last whole step folder below `folder`. Call it on every process.
+
+    Later step folders, which are damaged, are named in the log and renamed to `step_N.damaged`, so that they
+    are kept but not read.
+
+    Returns:
+        The step folder, its arrays and its values; None if there is no step folder.
+
+    Raises:
+        UserError: there are step folders, but none is whole; or the processes see different folders.
+    """
+    newest = None
+    damaged: list[Path] = []
+    for _, path in reversed(step_folders(folder)):
+        try:
+            newest = (path, *read_state(path))
+            break
+        except UserError as error:
+            logger.warning("%s; %s is passed over", error, path.name)
+            damaged.append(path)
+            fault = error
+    found = None if newest is None else newest[0]
+    paths = sorted(set(distributed.gather(str(found))))
+    if len(paths) > 1:
+        raise UserError(
+            f"{folder}: the processes find different checkpoints there ({', '.join(paths)}); "
+            "give a folder that all machines share"
+        )
+    if newest is None and damaged:
+        raise UserError(
+            f"{folder}: none of its {len(damaged)} checkpoints is whole ({fault}): put back a good copy, or "
+            "choose another output folder to begin anew"
+        )
+    # Every process has read the folder, because `gather` has waited for them.
+    if distributed.is_main():
+        with unwritable_is_a_user_error(folder):
+            for path in damaged:
+                aside = path.with_name(f"{path.name}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)  # the one of an earlier damage
+                os.replace(path, aside)
+                logger.warning("%s is now %s; delete it when you have looked at it", path, aside.name)
+    return newest
+
+
+def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
+    """Remove all step folders but the last `count`, at least 1, and the one with the path `always`."""
+    for _, path in step_folders(folder)[:-count]:
+        if always is None or path.resolve() != always.resolve():
+            # Renamed first, because a half-removed folder must not look like a checkpoint.
+            removed = temporary_name(path, "gone")
+            os.replace(path, removed)
+            shutil.rmtree(removed)

@@ -371,16 +371,20 @@ class Engine:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs besides the weights: a nested dict of tensors and numbers.
+        """Everything that a resumed run needs besides the weights.
 
-        The tensors are the optimizer's own: write them before the next step. With sharding each process has
-        its own part of the moments.
+        Returns:
+            JSON values, and under "optimizer" tensors by name. They are the optimizer's own: write them
+            before the next step. With sharding each process has its own part of them.
         """
+        loss_scale = self.scaler.state_dict()  # {} unless amp is fp16
+        if loss_scale:
+            loss_scale["scale"] = loss_scale["scale"].tolist()
         return {
             "steps": self.steps,
             "skipped": self.skipped,
             "bad_in_a_row": self.bad_in_a_row,
-            "loss_scale": self.scaler.state_dict(),
+            "loss_scale": loss_scale,
             "optimizer": optimizer_state(self.optimizer, self.parameters),
         }
 

@@ -1,67 +1,22 @@
-"""Protection of a run: a lock on its output folder, stop requests, warnings about stalls."""
+"""Protection of a run: stop requests, and warnings about stalls."""
 
 import atexit
-import errno
-import fcntl
 import math
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
 from training import distributed
-from utils.errors import UserError
-from utils.files import unwritable_is_a_user_error
 from utils.logging import logger
 from utils.processes import stop_signals
 
-LOCK = ".lock"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
 _END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
-
-
-@contextmanager
-def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold the lock of an output folder, which is made if it is missing. Only the main process takes it.
-
-    The lock is an flock on the file `.lock`, which names the last process that held it. The kernel releases
-    it when the process ends, even by a kill, so there is nothing to clean up.
-
-    Raises:
-        UserError: another run holds the lock (the line names its process and host), or the folder cannot be
-            written.
-    """
-    if not distributed.is_main():
-        yield
-        return
-    path = Path(folder, LOCK)
-    with unwritable_is_a_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"{path.parent}: another run is at work there ({file.read(1000).decode()}); wait until it "
-                "has ended, end it, or choose another output folder"
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            logger.warning("%s: this file system has no locks: let no second run write there", path.parent)
-        with unwritable_is_a_user_error(path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
 
 
 class StopSignal:

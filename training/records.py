@@ -13,6 +13,7 @@ from utils.files import atomic_file, read_bytes, sync_file, unwritable_is_a_user
 from utils.logging import logger
 
 HELD_OUT = "held_out"
+METRICS = "metrics.jsonl"
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.meter import Meter
 from training.prefetch import prefetch
-from training.records import HELD_OUT
+from training.records import HELD_OUT, METRICS, Records
 from training.run_folder import RunFolder, SavedRun
 from training.task import Evaluation, StepData, Task
 from utils.logging import Progress, logger
@@ -66,6 +66,7 @@ class Trainer:
         evaluated_step: the last step after which the model was evaluated; -1: none.
         best: the evaluation of the best step so far.
         meter: what the run adds up for its log.
+        records: metrics.jsonl, on the main process; None if the task makes no records.
 
     Raises:
         UserError: the run cannot go on (`RunFolder.resume`), or it cannot begin (`Task.begin`).
@@ -84,6 +85,9 @@ class Trainer:
         self.evaluated_step = -1
         self.best: Evaluation | None = None
         self.meter = Meter()
+        self.records: Records | None = None
+        if task.record is not None and distributed.is_main():
+            self.records = Records(folder.path / METRICS)
         if saved is not None:
             self._resume(saved)
         self.first_step = self.engine.steps
@@ -95,7 +99,7 @@ class Trainer:
 
     def _resume(self, saved: SavedRun) -> None:
         """Take over the state of a saved run, which `_save` wrote."""
-        self.engine.load_state_dict(saved.engine_state)
+        self.engine.load_state_dict({**saved.counters, "optimizer": saved.arrays})
         self.position = saved.trainer_state["position"]
         self.evaluated_step = saved.trainer_state["evaluated"]
         if saved.trainer_state["best"] is not None:
@@ -199,8 +203,8 @@ class Trainer:
             return False
         self._evaluation = evaluation
         self.evaluated_step = evaluation.step
-        if self.folder.records is not None:
-            self.folder.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
+        if self.records is not None:
+            self.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
         if evaluation.selected_by is not None:
             best = self.best
             if best is None or evaluation.selected_by > best.selected_by:
@@ -214,18 +218,21 @@ class Trainer:
         steps = self.engine.steps
         if steps == 0 or self._saved_at == (steps, self.evaluated_step):
             return
-        if self.folder.records is not None:
-            self.folder.records.sync()
-        training_state: dict[str, Any] = {"engine": self.engine.state_dict()}
+        if self.records is not None:
+            self.records.sync()
+        counters = self.engine.state_dict()
+        arrays = counters.pop("optimizer")
+        values = None
         if distributed.is_main():
-            training_state["run"] = self.task.identity
-            training_state["seed"] = self.seed
-            training_state["state"] = self._state()
-        # With sharding, each process writes its own moments; otherwise the main process has all of them.
-        parts = distributed.world_size() if self.engine.is_sharded else 1
-        folder = self.folder.save_step(
-            steps, self._files(), training_state, part=distributed.rank(), parts=parts
-        )
+            values = {
+                "identity": self.task.identity,
+                "seed": self.seed,
+                "engine": counters,
+                "trainer": self._state(),
+            }
+        elif not self.engine.is_sharded:
+            arrays = None  # the main process has all of them
+        folder = self.folder.save_step(steps, self._files(), arrays, values)
         self._saved_at = (steps, self.evaluated_step)
         logger.info("saved %s", folder)
 
@@ -302,18 +309,18 @@ class Trainer:
             remaining=self.progress.eta(evaluations=len(to_come)),
         )
         logger.info("%s", self.task.line(interval))
-        if self.folder.records is not None:
-            self.folder.records.append(self.folder.rules.record_of(interval))
+        if self.records is not None:
+            self.records.append(self.task.record(interval))
 
     def _drop_later_records(self) -> None:
         """Drop the records of steps that this process will do again."""
-        if self.folder.records is None:
+        if self.records is None:
             return
-        dropped = self.folder.records.cut_back(self.first_step, self.evaluated_step)
+        dropped = self.records.cut_back(self.first_step, self.evaluated_step)
         if dropped and self.first_step == 0:
             logger.warning(
                 "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped",
                 self.folder.path,
                 dropped,
-                self.folder.records.path.name,
+                self.records.path.name,
             )

@@ -11,38 +11,31 @@ The step folders are in checkpoints/ (pre-training) or in the folder itself (fin
 each has its own step folders, best/ and selected.json in seed_<n>/.
 """
 
-import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model.checkpoint.folder import STATE, ModelFiles
+import numpy as np
+
+from model.checkpoint.folder import ModelFiles
 from model.checkpoint.read import open_checkpoint
-from model.checkpoint.step_folders import clear_leftovers, keep_last
-from model.checkpoint.training_state import load_training_state
 from training import distributed
-from training.checkpoint import newest_checkpoint, write_checkpoint
-from training.guard import only_run_in
-from training.meter import Interval
-from training.records import Records
+from training.checkpoint import STATE, keep_last, newest_step, read_state, write_checkpoint
+from training.claim import check_identity, claim, clear_leftovers, only_run_in
 from training.task import Evaluation
-from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_dir, read_json, read_object, remove, unwritable_is_a_user_error, write_json
+from utils.files import atomic_dir, read_json, remove, unwritable_is_a_user_error, write_json
 from utils.logging import logger
 from utils.manifest import is_whole, write_digest
 
 RUN = "run.json"
 BEST = "best"
 SELECTED = "selected.json"
-METRICS = "metrics.jsonl"
 _TRAINED = ("step_*", BEST, SELECTED, "seed_*")  # a folder with any of these holds a fine-tuning run
-_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
-_MOST_DIFFERENCES = 5  # in one message
+_KEYS = {"identity", "seed", "engine", "trainer"}  # of the values of a training state
 
 
 @dataclass(frozen=True)
@@ -50,25 +43,14 @@ class FolderRules:
     """What differs between the run folders of pre-training and of fine-tuning.
 
     Attributes:
-        output_option: the option that names the folder, for messages: "run.output".
-        overwrite_option: the option that begins anew, for messages: "--run.overwrite true".
+        ways_out: what a user can do about another run in the folder, the end of a message.
         contents: patterns of everything that a run leaves, in the order in which overwriting removes it.
-        may_change: the keys of the identity that may differ when a run goes on from a step folder.
-        advice: returns what else to do about another run, from its identity and the keys that differ.
         steps_folder: the sub-folder of the step folders; "" is the folder itself.
-        finished_folder: a sub-folder that only a finished run has; without a checkpoint beside it, the run
-            cannot go on. "": there is none.
-        record_of: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
     """
 
-    output_option: str
-    overwrite_option: str
+    ways_out: str
     contents: Sequence[str]
-    may_change: Collection[str]
-    advice: Callable[[Mapping[str, Any], Collection[str]], str]
     steps_folder: str = ""
-    finished_folder: str = ""
-    record_of: Callable[[Interval], dict[str, Any]] | None = None
 
 
 class SavedRun(NamedTuple):
@@ -76,14 +58,16 @@ class SavedRun(NamedTuple):
 
     Attributes:
         folder: the step folder.
-        engine_state: the state of `training.engine.Engine`.
+        arrays: the moments and master weights of `training.engine.Engine`.
+        counters: the numbers of the engine, such as its steps.
         identity: that of the run.
         seed: the seed that was trained.
         trainer_state: where the run stood: see the attributes of `training.run.Trainer`.
     """
 
     folder: Path
-    engine_state: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    counters: dict[str, Any]
     identity: dict[str, Any]
     seed: int
     trainer_state: dict[str, Any]
@@ -117,7 +101,6 @@ class RunFolder:
         self.sources = sources
         self.resume_from = resume_from
         self.steps_folder = path / rules.steps_folder
-        self.records = Records(path / METRICS) if rules.record_of and distributed.is_main() else None
 
     def of_seed(self, seed: int) -> "RunFolder":
         """The folder of one of several seeds. `overwrite` removes it together with the whole folder."""
@@ -144,7 +127,7 @@ class RunFolder:
             distributed.on_main(take)
             yield self
 
-    def claim(self, identity: dict[str, Any]) -> None:
+    def claim(self, identity: Mapping[str, Any]) -> None:
         """Compare the run with run.json if a run has left something here; otherwise write run.json.
 
         Args:
@@ -154,28 +137,19 @@ class RunFolder:
             UserError: the folder holds another run, or one without run.json; or it cannot be written.
         """
         self.remove_old_run()
-        distributed.on_main(lambda: self._compare_or_write(identity))
 
-    def _compare_or_write(self, identity: dict[str, Any]) -> None:
-        """The work of `claim` on the main process."""
-        path = self.path / RUN
-        holds_a_run = any(next(self.path.glob(pattern), None) for pattern in _TRAINED)
-        if not holds_a_run:
-            write_json(path, identity)
-            return
-        if not path.is_file():
-            raise UserError(
-                f"{self.path} holds checkpoints of a run that left no {RUN} there; {self._ways_out}"
-            )
-        stored = read_object(path, self._ways_out)
-        changed = self._differences(stored, identity)
-        if changed:
-            raise UserError(f"{self.path} holds another run ({_listed(changed.values())}); {self._ways_out}")
+        def compare_or_write() -> None:
+            path = self.path / RUN
+            holds_a_run = any(next(self.path.glob(pattern), None) for pattern in _TRAINED)
+            if not holds_a_run:  # a run.json may be of a command that was stopped before its first step
+                path.unlink(missing_ok=True)
+            elif not path.is_file():
+                raise UserError(
+                    f"{self.path} holds checkpoints of a run that left no {RUN} there; {self.rules.ways_out}"
+                )
+            claim(path, identity, self.rules.ways_out)
 
-    def _differences(self, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, str]:
-        """The keys in which two identities differ, each with a line such as "seed: 1 -> 2"."""
-        lines = differences(stored, identity)  # "<key>: <value> -> <value>"
-        return {line.partition(":")[0]: line for line in lines}
+        distributed.on_main(compare_or_write)
 
     def remove_old_run(self) -> None:
         """With `overwrite`, remove the run in the folder, once.
@@ -197,25 +171,19 @@ class RunFolder:
         for source in self.sources:
             if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                 raise UserError(
-                    f"{self.rules.overwrite_option} would remove {source}, which the run starts from; "
-                    f"choose another {self.rules.output_option}"
+                    f"overwrite would remove {source}, which the run starts from; choose another folder for "
+                    "the run"
                 )
         with unwritable_is_a_user_error(self.path):
             for path in contents:
                 remove(path)
         if contents:
             names = ", ".join(path.name for path in contents)
-            option = self.rules.overwrite_option
-            logger.warning("%s: removed the run that was in %s (%s)", option, self.path, names)
-
-    @property
-    def _ways_out(self) -> str:
-        """The end of a message: what a user can do about another run in the folder."""
-        return f"choose another {self.rules.output_option}, or begin anew with {self.rules.overwrite_option}"
+            logger.warning("overwrite: removed the run that was in %s (%s)", self.path, names)
 
     # Where the run goes on
 
-    def resume(self, identity: dict[str, Any]) -> SavedRun | None:
+    def resume(self, identity: Mapping[str, Any]) -> SavedRun | None:
         """Find the step folder from which the run goes on. Call it on every process.
 
         It is the newest whole step folder, or else `resume_from`.
@@ -225,40 +193,19 @@ class RunFolder:
 
         Raises:
             UserError: no step folder is whole; the one to go on from belongs to another run (the message says
-                what differs); best/ is not the best step of its run; or there is a finished model alone.
+                what differs); or best/ is not the best step of its run.
         """
-        newest = None if self.overwrite else newest_checkpoint(self.steps_folder)
+        newest = None if self.overwrite else newest_step(self.steps_folder)
         if newest is not None:
             saved = _saved_run(*newest)
             if self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
                 logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
         elif self.resume_from is not None:
             saved = read_step(self.resume_from)
-        elif self._has_finished_folder() and not self.overwrite:
-            raise UserError(
-                f"{self.path} holds a finished model ({self.rules.finished_folder}), but no checkpoint that "
-                f"the run could go on from: put back {self.rules.steps_folder}, {self._ways_out}"
-            )
         else:
             return None
-        self._check_identity(saved, identity)
+        check_identity(saved.folder, saved.identity, identity, self.rules.ways_out)
         return saved._replace(trainer_state=self._with_best(saved))
-
-    def _has_finished_folder(self) -> bool:
-        """Whether there is the folder of a finished model."""
-        name = self.rules.finished_folder
-        return name != "" and (self.path / name).exists()
-
-    def _check_identity(self, saved: SavedRun, identity: dict[str, Any]) -> None:
-        """Raise a UserError if the identities differ in a key that is not in `may_change`."""
-        changed = self._differences(saved.identity, identity)
-        changed = {key: line for key, line in changed.items() if key not in self.rules.may_change}
-        if changed:
-            advice = self.rules.advice(saved.identity, changed.keys())
-            raise UserError(
-                f"{saved.folder} was made with another configuration ({_listed(changed.values())}): go on "
-                f"with that one, {self._ways_out}{advice}"
-            )
 
     def _with_best(self, saved: SavedRun) -> dict[str, Any]:
         """Copy best/, which is beside the step folder, into this folder.
@@ -284,7 +231,7 @@ class RunFolder:
             fault = "is not there" if step_of_best is None else f"is of step {step_of_best}"
             raise UserError(
                 f"{best} {fault}, but the run selected step {selected_step} before {saved.folder.name}: put "
-                f"that model back, {self._ways_out}"
+                f"that model back, or {self.rules.ways_out}"
             )
         distributed.on_main(lambda: _copy(best, self.path / BEST))
         return saved.trainer_state
@@ -292,15 +239,18 @@ class RunFolder:
     # What a run writes
 
     def save_step(
-        self, step: int, files: ModelFiles | None, training_state: Mapping[str, Any], part: int, parts: int
+        self,
+        step: int,
+        files: ModelFiles | None,
+        arrays: Mapping[str, Any] | None,
+        values: Mapping[str, Any] | None,
     ) -> Path:
         """Write a step folder, and remove the oldest ones. The arguments are those of `write_checkpoint`."""
         folder = self.steps_folder / f"step_{step}"
-        write_checkpoint(folder, files, training_state, part, parts)
+        write_checkpoint(folder, files, arrays, values)
         if distributed.is_main():
             # `resume_from` may be one of the oldest. It stays, so that the same command can be given again.
-            always_kept = () if self.resume_from is None else (self.resume_from,)
-            keep_last(self.steps_folder, self.keep_checkpoints, keep=always_kept)
+            keep_last(self.steps_folder, self.keep_checkpoints, always=self.resume_from)
         return folder
 
     def save_best(self, files: ModelFiles | None) -> None:
@@ -349,30 +299,29 @@ def read_step(folder: Path) -> SavedRun:
     """Read the training state of a step folder.
 
     Raises:
-        UserError: it is missing, damaged, or of another program or version.
+        UserError: it is missing, damaged, or of another revision.
     """
-    return _saved_run(folder, load_training_state(folder / STATE))
+    return _saved_run(folder, *read_state(folder))
 
 
-def _saved_run(folder: Path, saved: dict[str, Any]) -> SavedRun:
+def _saved_run(folder: Path, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> SavedRun:
     """The training state that was read from a step folder.
 
     Raises:
-        UserError: it is of another program or version.
+        UserError: it is of another revision.
     """
-    has_all_keys = {"engine", "run", "seed", "state"} <= saved.keys()
-    has_dicts = has_all_keys and isinstance(saved["run"], dict) and isinstance(saved["state"], dict)
-    if not has_dicts or "tokens" not in saved["state"]:  # fine-tuning in version 1.0 had no "tokens"
+    if values.keys() != _KEYS or not all(isinstance(values[key], dict) for key in _KEYS - {"seed"}):
         raise UserError(
-            f"{folder}: the training_state there is of another program or version, so it cannot be resumed "
-            "here; a new run can start from its weights"
+            f"{folder}: its {STATE} is of another revision; 95dfa70d goes on with that of earlier ones. Here "
+            "the weights load, convert and evaluate as before, and a new run can start from them"
         )
     return SavedRun(
         folder,
-        engine_state=saved["engine"],
-        identity=saved["run"],
-        seed=saved["seed"],
-        trainer_state=saved["state"],
+        arrays,
+        counters=values["engine"],
+        identity=values["identity"],
+        seed=values["seed"],
+        trainer_state=values["trainer"],
     )
 
 
@@ -413,8 +362,3 @@ def _copy(source: Path, target: Path) -> None:
     if source.resolve() != target.resolve():
         with atomic_dir(target) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True)
-
-
-def _listed(lines: Iterable[str]) -> str:
-    """The first few differences in one line, with digests of 12 digits."""
-    return "; ".join(_DIGEST.sub(r"\1", line) for line in islice(lines, _MOST_DIFFERENCES))

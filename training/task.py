@@ -57,6 +57,7 @@ class Task(Protocol):
         total_steps: the number of optimizer steps of the seed that `begin` was given.
         evaluation_steps: the steps after which that seed is evaluated, in ascending order.
         memory_advice: what a user can change so that a step needs less memory of the card.
+        record: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
     """
 
     identity: dict[str, Any]
@@ -64,6 +65,7 @@ class Task(Protocol):
     total_steps: int
     evaluation_steps: Sequence[int]
     memory_advice: str
+    record: Callable[[Interval], dict[str, Any]] | None = None
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Choose a seed, and make its model and its optimizer.

@@ -40,19 +40,18 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
         raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
 
 
-def write_manifest(path: Path, files: Iterable[str] | None = None, **facts: Any) -> None:
+def write_manifest(path: Path, files: Iterable[str] | None = None) -> None:
     """Write a manifest of existing files.
 
     Args:
         path: of the manifest.
         files: names relative to its folder; "../x" is a file of the folder above. None: all files of the
             folder except the model card.
-        facts: more keys of the manifest.
     """
     if files is None:
         files = sorted(file.name for file in path.parent.iterdir() if file.is_file() and file.name != _CARD)
     entries = {name: describe(path.parent / name) for name in files}
-    write_json(path, {"version": VERSION, **facts, "files": entries})
+    write_json(path, {"version": VERSION, "files": entries})
 
 
 def check_manifest(path: Path, unused: Container[str] = ()) -> dict[str, Any]:

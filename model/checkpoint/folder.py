@@ -6,7 +6,7 @@
     language_means.safetensors  the mean sentence vector of each language at each layer, if known
     README.md               the model card
     manifest.json           sizes and checksums of the files above, except the card
-    training_state/         what a run resumes from (`model.checkpoint.training_state`), if asked for
+    training_state/         in step folders: what a run resumes from (`training.checkpoint`)
 
 `model.checkpoint.read` opens this folder and all other formats; `model.checkpoint.load` fills a model.
 """
@@ -27,15 +27,12 @@ from model.checkpoint.formats import safetensors
 from model.checkpoint.formats.tables import OURS
 from model.checkpoint.load import STORED_DTYPES, parameters_of
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, TOKENIZER_JSON, VOCAB, WEIGHTS
-from model.checkpoint.training_state import as_numpy, save_training_state
 from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
 from model.tasks import task_named
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 from utils.manifest import MANIFEST, write_manifest
-
-STATE = "training_state"
 
 
 @dataclass(frozen=True)
@@ -119,15 +116,12 @@ def save_model(
     path: str | os.PathLike,
     model: paddle.nn.Layer,
     config: ErnieMConfig,
-    *,
-    training_state: Mapping[str, Any] | None = None,
     **options,
 ) -> None:
     """Write a checkpoint folder, atomically: at any moment `path` is either the old or the new one, complete.
 
     Args:
         path: replaces an older checkpoint.
-        training_state: also write `training_state/`, whose manifest covers that of the model.
         model, config, options: the arguments of `model_files`.
 
     Raises:
@@ -136,8 +130,6 @@ def save_model(
     files = model_files(model, config, **options)
     with atomic_dir(path) as folder:
         files.write(folder)
-        if training_state is not None:
-            save_training_state(folder / STATE, training_state, beside=(MANIFEST,))
 
 
 def model_weights(
@@ -157,3 +149,16 @@ def model_weights(
             tensor = tensor.detach().astype("float32")
         weights[name] = as_numpy(tensor)
     return weights
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """A tensor or array as an array, which shares a CPU tensor's memory if possible.
+
+    A bfloat16 tensor becomes its bits, uint16, as `Tensor.numpy` gives and `set_value` takes.
+    """
+    if not isinstance(value, paddle.Tensor):
+        return np.asarray(value)
+    value = value.detach()
+    if value.place.is_cpu_place() and value.dtype != paddle.bfloat16:
+        return np.from_dlpack(value)
+    return value.numpy()  # a copy on the host

@@ -12,7 +12,6 @@ Each of these but the plan has a checksum beside it, NAME.digest. A build that i
 results again.
 """
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +22,9 @@ from typing import Any
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.options import BuildOptions
 from reader.corpus import read_manifest
-from training.guard import only_run_in
-from utils.config import differences
+from training.claim import check_identity, claim, only_run_in
 from utils.errors import UserError
-from utils.files import read_json, read_object, write_json
+from utils.files import read_json, write_json
 from utils.manifest import MANIFEST, is_whole
 
 WORK = ".build"
@@ -110,17 +108,12 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
     if isinstance(made_with["options"], dict):
         # Corpora of earlier versions have options that are gone.
         made_with["options"] = {key: made_with["options"].get(key) for key in plan["options"]}
-    changed = differences(made_with, plan)
-    if changed:
-        raise UserError(
-            f"{output}: holds a corpus made otherwise ({'; '.join(changed[:3])}); give another --output, or "
-            "--overwrite true"
-        )
+    check_identity(output, made_with, plan, "give another --output, or --overwrite true")
     return manifest
 
 
 @contextmanager
-def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
+def claimed(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     """Lock the output folder for this build, new or resumed.
 
     Raises:
@@ -132,21 +125,7 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     if not may_write:
         raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
-        file = work / PLAN
-        # A new build has no plan yet.
-        stored = read_object(file, "start afresh with --overwrite true") if file.exists() else plan
-        # Of a file that was written since, the times say nothing to a user.
-        changed = [
-            re.sub(r"^modified\.(.*): \d+ -> \d+$", r"\1: written since", line)
-            for line in differences(stored, plan)
-        ]
-        if changed:
-            raise UserError(
-                f"{output}: an unfinished build with other inputs or options is there "
-                f"({'; '.join(changed[:3])}); run the same command as before, or start afresh with "
-                "--overwrite true"
-            )
-        write_json(file, plan)
+        claim(work / PLAN, plan, "run the same command as before, or start afresh with --overwrite true")
         yield
 
 
@@ -154,7 +133,7 @@ def delete_corpus(output: Path) -> None:
     """Delete a corpus or an unfinished build, and nothing else.
 
     The next build writes the vocabulary files anew, perhaps from these very files, so they stay. The work
-    folder stays, too: by it `claim` sees that a build may write here, whatever else is in the folder.
+    folder stays, too: by it `claimed` sees that a build may write here, whatever else is in the folder.
 
     Raises:
         UserError: the folder holds something else, or another process is building there.

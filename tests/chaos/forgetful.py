@@ -8,7 +8,7 @@ from utils.runtime import prepare
 
 if __name__ == "__main__":
     prepare(quiet=True)
-    from model.checkpoint import step_folders
+    from training import run_folder
 
-    step_folders.load_newest = lambda folder: None
+    run_folder.newest_step = lambda folder: None
     run(importlib.import_module(os.environ["SCRIPT"]).main)

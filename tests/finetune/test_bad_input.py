@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from model.checkpoint.training_state import save_training_state
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
+from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
 
@@ -124,9 +124,9 @@ def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
     line = refused(epoch=1, init_checkpoint=step, random_seed="2,3")
     assert "is of --random_seed 1; give that one alone" in line
     foreign = shutil.copytree(step, tmp_path / "other")
-    save_training_state(foreign / "training_state", {"settings": {}, "run": {}})
+    as_95dfa70d_wrote_it(foreign)
     line = refused(init_checkpoint=foreign)
-    assert "other: the training_state there is of another program or version, so it cannot be resumed" in line
+    assert "other: its training_state is of another revision" in line
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, "hidden_size": 32}))
     line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
     assert "step_6: a model of another size (hidden_size 16) than --ernie_config_path " in line

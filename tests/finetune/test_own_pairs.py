@@ -227,7 +227,7 @@ def test_resume_bit_for_bit(train, tmp_path):
     resumed = load_file(tmp_path / "resumed/step_6/model.safetensors")
     for name, value in straight.items():
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
-    with pytest.raises(UserError, match=r"straight holds another run \(.*loss: softmax -> hardest"):
+    with pytest.raises(UserError, match=r"straight was made with other settings .*loss: softmax -> hardest"):
         train("straight", loss="hardest")
 
 

@@ -129,7 +129,7 @@ def test_resume_bit_for_bit(train_on_pairs, tmp_path):
     states = []
     for run in ("straight", "resumed"):
         path = tmp_path / run / "step_6" / "training_state" / "state.json"
-        states.append(json.loads(path.read_text())["state"])
+        states.append(json.loads(path.read_text())["trainer"])
     assert states[0] == states[1]
     assert states[0]["position"]["draws"] == 6 * 8  # steps x pairs
 
@@ -178,7 +178,7 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     train_on_pairs("out", max_steps=3)
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     (copy / "manifest.json").write_text((copy / "manifest.json").read_text() + " ")
-    with pytest.raises(UserError, match=r"out holds another run \(train_set: "):
+    with pytest.raises(UserError, match=r"out was made with other settings \(train_set: "):
         train_on_pairs("out", max_steps=3, train_set=copy)
     with pytest.raises(UserError, match="best: no training_state there"):
         train_on_pairs("out", init_checkpoint=tmp_path / "out" / "best")

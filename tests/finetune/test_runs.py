@@ -12,7 +12,9 @@ import pytest
 
 from finetune.classification import Classification
 from finetune.supervised import FineTuning
+from model.checkpoint.read import open_checkpoint
 from tests.finetune import toy
+from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.launching import ROOT, run_script
 from training.engine import Engine
 from training.guard import StopSignal
@@ -200,7 +202,7 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
     ]
     for changes, difference in cases:
         line = refused(**{**weights, **changes})
-        assert "out holds another run (" in line and difference in line, changes
+        assert "out was made with other settings (" in line and difference in line, changes
         assert "--overwrite true" in line and "another --checkpoints" in line
     # The same path, other weights.
     shutil.rmtree(source / "best")
@@ -221,17 +223,29 @@ def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp
     assert "run.json" in refused(**FAST)
 
 
-def test_a_folder_that_is_older_than_an_option(classify, refused, tmp_path):
-    """The run had the default of the option."""
+def test_a_run_json_that_is_no_object(classify, refused, tmp_path):
     classify(**FAST)
-    path = tmp_path / "out" / "run.json"
-    identity = json.loads(path.read_text())
-    assert identity.pop("split_han") is True
-    path.write_text(json.dumps(identity))
-    classify(**FAST)
-    assert "(split_han: True -> False)" in refused(split_han="false", **FAST)
-    path.write_text("[]")
+    (tmp_path / "out" / "run.json").write_text("[]")
     assert "run.json: " in refused(**FAST)
+
+
+def test_a_run_of_an_earlier_revision(classify, refused, tmp_path):
+    """Finished, it prints its report. Otherwise it is refused, and its weights are evaluated as before."""
+    classify(**FAST)
+    out = tmp_path / "out"
+    for step in out.glob("step_*"):
+        as_95dfa70d_wrote_it(step)
+    assert classify(**FAST)["selected"]["1"]["step"] in (3, 6)
+    (out / "selected.json").unlink()
+    assert "step_6: its training_state is of another revision; 95dfa70d goes on" in refused(**FAST)
+    named = {"out": "again", "init_checkpoint": out / "step_4", **FAST}
+    assert "step_4: its training_state is of another revision" in refused(**named)
+    for folder in ("step_6", "best"):
+        assert open_checkpoint(out / folder).task == "classification"
+        classify(
+            out=f"of_{folder}", do_train="false", init_checkpoint=out / folder, init_pretraining_params=None
+        )
+        assert (tmp_path / f"of_{folder}" / "evaluation.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -283,7 +297,7 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
     assert trained(tmp_path / "out") == trained(tmp_path / "alone")
     best = tmp_path / "alone" / "best"
     line = refused(overwrite="true", init_pretraining_params=best, out="alone")
-    assert "--overwrite true would remove" in line and best.is_dir()
+    assert "overwrite would remove" in line and best.is_dir()
 
 
 def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):

@@ -97,7 +97,7 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
     assert recipe("xnli_cross_lingual_transfer", *toy.flags(toy_folder, folder, **few)).returncode == 0
     refused = recipe("panx_cross_lingual_transfer", *tagging_toy.flags(tagging, folder, **few))
     assert refused.returncode == 2
-    assert "checkpoints holds another run (task: classification -> " in refused.stderr
+    assert "checkpoints was made with other settings (task: classification -> " in refused.stderr
     search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]
     refused = recipe("tatoeba_cross_lingual_transfer", *search)
     assert refused.returncode == 2

@@ -16,11 +16,11 @@ import numpy as np
 
 from evaluation.centring import LanguageMeans
 from finetune.tagging import read_conll
+from model.checkpoint.folder import ModelFiles
 from model.checkpoint.formats import configs, fluid, pickles
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import torch as torch_file
 from model.checkpoint.read import open_checkpoint
-from model.checkpoint.training_state import load_training_state, save_training_state
 from model.config import ErnieMConfig
 from predict import read_requests
 from pretrain.config import PretrainConfig
@@ -41,6 +41,7 @@ from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickl
 from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, tokenizer_json, write_torch_file, zip_bytes
+from training.checkpoint import read_state, write_checkpoint
 from utils.command_line import load_config
 from utils.config import read_yaml
 from utils.manifest import write_manifest
@@ -206,15 +207,18 @@ def split_weights(folder: Path) -> list[bytes]:
 
 def state_files(file: str, folder: Path) -> list[bytes]:
     """A file of a run's state; and beside it the others."""
-    save_training_state(folder / "training_state", {"step": 7, "loss": 1.5, "moment": [ARRAYS["b"]]})
+    model = ModelFiles({"w": ARRAYS["b"]}, {}, "a card", {})
+    write_checkpoint(folder / "made", model, {"moment": ARRAYS["b"]}, {"step": 7, "loss": 1.5})
+    shutil.copytree(folder / "made", folder, dirs_exist_ok=True)
     return [(folder / "training_state" / file).read_bytes()]
 
 
-def read_state(path: Path) -> None:
+def read_step(path: Path) -> None:
     """Read a run's state. A damaged state.json gets a new checksum in the manifest, which would refuse it."""
     if path.name == "state.json":
-        write_manifest(path.with_name("manifest.json"), ("arrays.safetensors", "state.json"), parts=1)
-    load_training_state(path.parent)
+        files = ("arrays.safetensors", "state.json", "../manifest.json")
+        write_manifest(path.with_name("manifest.json"), files)
+    read_state(path.parents[1])
 
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
@@ -253,7 +257,7 @@ def of_tensors(file: str, files: Callable, read: Callable, edit: Edit | None = N
 def of_training_state(file: str) -> Reader:
     """The reader of a file of a run's state."""
     files = functools.partial(state_files, file)
-    return Reader(f"training_state/{file}", files, reads=(read_state,), edit=edit_json)
+    return Reader(f"training_state/{file}", files, reads=(read_step,), edit=edit_json)
 
 
 READERS = {

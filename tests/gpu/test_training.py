@@ -11,11 +11,13 @@ import pytest
 
 from evaluation.encode import PaddleEncoder
 from model import layers
-from model.checkpoint.training_state import load_training_state, save_training_state
+from model.checkpoint.folder import WEIGHTS, ModelFiles
+from model.checkpoint.formats import safetensors
 from pretrain.config import OBJECTIVES
 from pretrain.loss import masked_lm_loss, to_device
 from tests.gpu import toys
 from tests.gpu.bounds import REPORT, TRAINING_BOUND, Failed, compare
+from training.checkpoint import read_state, write_checkpoint
 from training.engine import Engine
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
@@ -150,7 +152,7 @@ def test_options(device, quick, fact, tmp_path):
             compare(f"{amp} O2", values, exact, bound=TRAINING_BOUND, advice=advice)
         fact("O2 within 1 %")
 
-    values, exact = resumed(tmp_path / "training_state", steps)
+    values, exact = resumed(tmp_path / "step_1", steps)
     # A GPU adds some gradients in an order that changes.
     bound = 1e-4 if device.is_card else 0.0
     compare("a resumed run", values, exact, bound=bound, advice="do not stop a run")
@@ -161,17 +163,18 @@ def resumed(path: Path, steps: int) -> tuple[list[float], list[float]]:
     """Losses and gradient norms of a run's second half: resumed from files, and without a stop.
 
     Args:
-        path: of the files.
+        path: of the step folder.
         steps: of both halves together.
     """
     straight = toys.engine_of("float32")
     restarted = toys.engine_of("float32")
     toys.train(straight, "mmlm", last=steps // 2)
     weights = {name: tensor.numpy() for name, tensor in straight.model.state_dict().items()}
-    save_training_state(path, {"weights": weights, "engine": straight.state_dict()})
-    saved = load_training_state(path)
-    restarted.model.set_state_dict(saved["weights"])
-    restarted.load_state_dict(saved["engine"])
+    values = straight.state_dict()
+    write_checkpoint(path, ModelFiles(weights, {}, "", {}), values.pop("optimizer"), values)
+    arrays, values = read_state(path)
+    restarted.model.set_state_dict(safetensors.read(path / WEIGHTS))
+    restarted.load_state_dict({**values, "optimizer": arrays})
     without_stop = toys.train(straight, "mmlm", last=steps)
     return toys.train(restarted, "mmlm", last=steps), without_stop
 

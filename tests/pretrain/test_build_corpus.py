@@ -328,10 +328,10 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
         stop_at(patch, 30)
         with pytest.raises(Stopped):
             build(tmp_path / "corpus", pieces, **inputs)
-    with pytest.raises(UserError, match=r"unfinished build .*options.held_out: 0 -> 5"):
+    with pytest.raises(UserError, match=r"\.build was made with other settings .*options.held_out: 0 -> 5"):
         build(tmp_path / "corpus", pieces, **inputs, held_out=5)
     os.utime(inputs["mono"]["fr"])
-    with pytest.raises(UserError, match=rf"unfinished build .*\({inputs['mono']['fr']}: written since\)"):
+    with pytest.raises(UserError, match=rf"\.build .*\(modified.{inputs['mono']['fr']}: "):
         build(tmp_path / "corpus", pieces, **inputs)
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, "find_duplicates", lambda _: os.utime(inputs["mono"]["fr"]))
@@ -360,7 +360,7 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, 
     build(tmp_path / "corpus", pieces, **inputs)
     (warning,) = caplog.messages
     assert warning.startswith(f"{inputs['mono']['fr']}: written after the corpus was built")
-    with pytest.raises(UserError, match=r"made otherwise \(options.documents: line -> blank\)"):
+    with pytest.raises(UserError, match=r"made with other settings \(options.documents: line -> blank\)"):
         build(tmp_path / "corpus", pieces, **inputs, documents="blank")
     flip_last_bit(tmp_path / "corpus/mono/fr/train-00000.ids.npy")
     with pytest.raises(UserError, match="train-00000.ids.npy: damaged, its checksum"):
@@ -368,7 +368,8 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, 
 
 
 @pytest.mark.parametrize(
-    "key, message", [('"options"', "made otherwise .options"), ('"bytes"', "manifest.json: damaged")]
+    "key, message",
+    [('"options"', "made with other settings .options"), ('"bytes"', "manifest.json: damaged")],
 )
 def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key, message):
     build(tmp_path / "corpus", pieces, mono={"fr": inputs["mono"]["fr"]})

@@ -14,9 +14,10 @@ import pytest
 from pretrain.evaluate import Evaluator
 from pretrain.task import Pretraining
 from reader.corpus import checksum_of
+from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
-from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, config, pretrain, records
+from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, config, losses, pretrain, records
 from training import distributed
 from training.engine import Engine
 from training.run_folder import RunFolder
@@ -70,6 +71,18 @@ def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
     assert_equal_runs(straight, out)
+
+
+def test_a_run_of_an_earlier_revision(straight, out, pretrain, refused):
+    """It is refused in one line. The weights of its steps load as before: a new run starts from them."""
+    step = out / "checkpoints/step_12"
+    as_95dfa70d_wrote_it(step)
+    assert "step_12: its training_state is of another revision; 95dfa70d goes on" in refused(**USUAL)
+    assert records(out) == records(straight)
+    start = {"init__lm_head": "encoder", "optimizer__steps": 1, "run__seed": 2}
+    of_step = pretrain("of_step", init__encoder=str(step), **start)
+    of_full = pretrain("of_full", init__encoder=str(out / "full"), **start)
+    assert losses(of_step) == losses(of_full)
 
 
 @pytest.mark.parametrize("write", [1, 3, 4, 6])
@@ -249,7 +262,7 @@ def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, ou
 def test_another_configuration_is_named(straight, out, refused):
     """run.eval_steps may change, so only the other two are named."""
     line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7)
-    assert "step_12 was made with another configuration (" in line
+    assert "step_12 was made with other settings (" in line
     assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
     assert records(out) == records(straight)
 
@@ -257,7 +270,7 @@ def test_another_configuration_is_named(straight, out, refused):
 def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pretrain, refused):
     """The message advises so; a new run with the same seed warns that it reads the same text again."""
     line = refused(optimizer__steps=20, **USUAL)
-    assert "(optimizer.steps: 12 -> 20): go on with that one" in line
+    assert "(optimizer.steps: 12 -> 20); choose another run.output" in line
     assert f"--init.encoder {out / 'full'} --init.lm_head encoder, and another run.seed" in line
     start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1}
     for seed in (1, 2):
@@ -284,8 +297,8 @@ def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused
     corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
     swap_two_tokens(corpus)
     line = refused(corpus=corpus, **USUAL)
-    assert "step_12 was made with another configuration (digests.corpus: " in line
-    assert str(tiny_corpus) in line and str(corpus) in line and "begin anew with --run.overwrite true" in line
+    assert "step_12 was made with other settings (digests.corpus: " in line
+    assert "begin anew with --run.overwrite true" in line
     assert records(out) == records(straight)
 
 
@@ -296,13 +309,13 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     for key, value, message in (
         ("corpus", "nowhere", "nowhere: no finished corpus there (no manifest.json); build it with"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
-        ("init__encoder", out / "full", f"true would remove {out}/full, which the run starts from;"),
+        ("init__encoder", out / "full", f"overwrite would remove {out}/full, which the run starts from;"),
     ):
         assert message in refused(**{key: str(value)}, run__overwrite=True)
     assert change_times_of(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
-    (notice,) = (line for line in log_of(out).splitlines() if "run.overwrite" in line)
+    (notice,) = (line for line in log_of(out).splitlines() if "overwrite: " in line)
     assert f"removed the run that was in {out} (checkpoints, metrics.jsonl, full, encoder," in notice
     assert "overwrite: false" in (out / "config.yaml").read_text()
     pretrain(tiny_corpus, out, **USUAL)
@@ -318,6 +331,3 @@ def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
     resumed = checkpoint(out, STEPS)
     for name, value in checkpoint(straight, STEPS).items():
         assert (value == resumed[name]).all(), name
-    saved = json.loads((out / "checkpoints/step_12/training_state/state.json").read_text())
-    identity = saved["run"]
-    assert identity["run"]["save_steps"] == 3

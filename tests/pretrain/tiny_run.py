@@ -105,8 +105,8 @@ def assert_equal_runs(straight: Path, resumed: Path, step: int = STEPS) -> None:
     for name, value in expected.items():
         np.testing.assert_array_equal(arrays[name], value, err_msg=name)
     state_path = f"checkpoints/step_{step}/training_state/state.json"
-    state = json.loads((resumed / state_path).read_text())["state"]
-    assert state == json.loads((straight / state_path).read_text())["state"]
+    state = json.loads((resumed / state_path).read_text())["trainer"]
+    assert state == json.loads((straight / state_path).read_text())["trainer"]
     assert records(resumed) == records(straight)
     for export in ("full", "encoder"):
         weights = f"{export}/model.safetensors"

@@ -16,8 +16,7 @@ import numpy as np
 import paddle
 
 from model.checkpoint.folder import model_weights
-from model.checkpoint.training_state import load_training_state
-from tests.training.toy_training import STEPS, load, make, run, state_of, weights, write_parts
+from tests.training.toy_training import STEPS, load, make, read_step, run, state_of, weights, write_step
 from training import distributed
 from training.guard import StallWatch
 from utils import logging
@@ -109,9 +108,9 @@ def train(name: str, steps: int) -> None:
         saved = np.load(start_file, allow_pickle=True).item()
         load(engine, saved["weights"], saved["state"])
     elif start_folder.exists():
-        engine.load_state_dict(load_training_state(start_folder))
+        engine.load_state_dict(read_step(start_folder))
     if STAGE:
-        write_parts(engine, FOLDER / f"{name}.loaded")
+        write_step(engine, FOLDER / f"{name}.loaded")
     results = [vars(step) for step in run(engine, steps)]
     # Kind, such as the first moment -> parameter -> its accumulator.
     accumulators = sum(len(by_parameter) for by_parameter in engine.optimizer._accumulators.values())
@@ -124,7 +123,7 @@ def train(name: str, steps: int) -> None:
     if distributed.is_main():
         np.save(FOLDER / f"{name}.npy", end)
     if STAGE:
-        write_parts(engine, FOLDER / f"{name}.parts")
+        write_step(engine, FOLDER / f"{name}.parts")
 
 
 if __name__ == "__main__":

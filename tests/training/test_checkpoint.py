@@ -1,24 +1,160 @@
-"""A checkpoint appears when all processes have written their parts, or not at all."""
+"""A checkpoint appears when all processes have written their parts, or not at all; it comes back exactly.
+
+Only whole step folders are resumed from; a damaged one is named and set aside.
+"""
 
 import errno
+import itertools
+import json
+import logging
+import os
+import shutil
+import signal
 
 import numpy as np
+import paddle
 import pytest
 
 from model.checkpoint.folder import ModelFiles
-from model.checkpoint.training_state import load_training_state
+from model.checkpoint.formats import safetensors
+from tests.helpers.damaged import flip_last_bit
 from training import checkpoint, distributed
-from training.checkpoint import write_checkpoint
+from training.checkpoint import keep_last, newest_step, read_state, step_folders, write_checkpoint
+from training.claim import clear_leftovers
 from utils.errors import UserError
+from utils.manifest import MANIFEST, describe
 
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
+DTYPES = ["bool", "int8", "uint8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def make_step(folder, step, arrays=None):
+    """Write a complete step folder, and return its path."""
+    path = folder / f"step_{step}"
+    files = ModelFiles({"weight": np.full(3, step, np.float32)}, {"hidden_size": 3}, "a card", {})
+    write_checkpoint(path, files, {"moment": np.ones(9)} if arrays is None else arrays, {"step": step})
+    return path
+
+
+def bits(array):
+    """What two arrays have in common only if all their bits are equal."""
+    return array.dtype, array.shape, array.tobytes()
+
+
+# What is written comes back
+
+
+def test_arrays_come_back_bit_for_bit(tmp_path):
+    arrays = {}
+    for dtype in DTYPES:
+        for shape in ((), (0, 3), (7,), (3, 4)):
+            raw = np.random.default_rng(0).bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            array = np.frombuffer(raw, np.uint8).view(dtype).reshape(shape)
+            if dtype == "bool":  # not every byte is a bool
+                array = np.ones(shape, bool)
+            arrays[f"{dtype} {shape}/a"] = array
+    arrays["transposed"] = np.arange(24, dtype=np.float32).reshape(4, 6).T
+    loaded, _ = read_state(make_step(tmp_path, 1, arrays))
+    assert loaded.keys() == arrays.keys()
+    for name, array in loaded.items():
+        assert bits(array) == bits(arrays[name]), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16", "int64", "bool"])
+def test_tensors_come_back_bit_for_bit(tmp_path, dtype):
+    tensor = (paddle.randn([5, 3]) * 100).astype(dtype)
+    tensor.stop_gradient = dtype in ("int64", "bool")
+    loaded, _ = read_state(make_step(tmp_path, 1, {"tensor": tensor, "zero_d": tensor.sum()}))
+    new_tensor = paddle.zeros([5, 3], dtype=dtype)
+    new_tensor.set_value(loaded["tensor"])
+    assert new_tensor.dtype == tensor.dtype
+    assert bits(new_tensor.numpy()) == bits(tensor.detach().numpy())
+    assert loaded["zero_d"].shape == ()
+
+
+def test_values_come_back_exactly(tmp_path):
+    values = {
+        "step": 2**63 + 1,
+        "generator": {"state": 2**127 + 3, "words": ["α", "\ud800", 'a"b\n'], "none": None, "flag": True},
+        "floats": [0.1, -0.0, 5e-324, 1e308, float("inf"), float("nan"), 1 / 3],
+        "empty": {"dict": {}, "list": []},
+    }
+    write_checkpoint(tmp_path / "step_1", FILES, {}, values)
+    arrays, loaded = read_state(tmp_path / "step_1")
+    assert arrays == {}
+    assert repr(loaded) == repr(values)  # as text, because nan is not equal to nan
 
 
 def test_a_checkpoint_replaces_an_older_one(tmp_path):
     for step in (1, 2):
-        write_checkpoint(tmp_path / "step_1", FILES, {"steps": step})
-        assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": step}
-    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+        write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": step})
+        assert read_state(tmp_path / "step_1") == ({}, {"steps": step})
+    assert names_in(tmp_path) == ["step_1"]
+
+
+# Several processes
+
+
+@pytest.fixture
+def two_parts(tmp_path):
+    """A step folder as two processes write it. `tests/training/test_processes.py` lets two write one."""
+    step = make_step(tmp_path, 7, {"a/moment": np.zeros(3)})
+    state = step / "training_state"
+    safetensors.write(state / "arrays-1.safetensors", {"b/moment": np.ones(3)})
+    manifest = json.loads((state / MANIFEST).read_text())
+    manifest["files"]["arrays-1.safetensors"] = describe(state / "arrays-1.safetensors")
+    (state / MANIFEST).write_text(json.dumps(manifest))
+    return step
+
+
+def test_the_parts_of_two_processes_are_read_together(two_parts):
+    arrays, values = read_state(two_parts)
+    assert values == {"step": 7}
+    assert {name: array.tolist() for name, array in arrays.items()} == {
+        "a/moment": [0, 0, 0],
+        "b/moment": [1, 1, 1],
+    }
+
+
+PARTS = ["arrays.safetensors", "arrays-1.safetensors", "state.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "removed", "empty", "zeros"])
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_is_compared(two_parts, name, damage):
+    path = two_parts / "training_state" / name
+    if damage == "flipped":
+        flip_last_bit(path)
+    elif damage == "removed":
+        path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(UserError, match=f"{path.parent}/"):
+        read_state(two_parts)
+
+
+@pytest.mark.parametrize("name", ["arrays-1.safetensors", "state.json", "../manifest.json"])
+def test_a_bit_in_a_name_of_the_manifest(two_parts, name):
+    manifest = two_parts / "training_state" / MANIFEST
+    manifest.write_text(manifest.read_text().replace(f'"{name}"', f'"{name[:-1]}{chr(ord(name[-1]) ^ 1)}"'))
+    with pytest.raises(UserError, match=f"{two_parts}/"):
+        read_state(two_parts)
+
+
+def test_a_state_or_a_model_of_another_step(tmp_path):
+    """Each is whole, but they are of two steps."""
+    first = make_step(tmp_path, 1)
+    second = make_step(tmp_path, 2)
+    shutil.copytree(first / "training_state", second / "training_state", dirs_exist_ok=True)
+    with pytest.raises(UserError, match="step_2/manifest.json: damaged"):
+        read_state(second)
+    assert read_state(first)[1] == {"step": 1}
 
 
 def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
@@ -27,7 +163,7 @@ def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
     The processes exchange (success, result) after each of three pieces of work: making the folder, writing
     the parts, and renaming the folder.
     """
-    write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
+    write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 1})
     outcomes = []
 
     def gather(outcome):
@@ -38,22 +174,136 @@ def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(distributed, "gather", gather)
     with pytest.raises(UserError, match="step_1: another process could not write its part; its log says why"):
-        write_checkpoint(tmp_path / "step_1", FILES, {"steps": 2}, part=0, parts=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
-    assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": 1}
+        write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 2})
+    assert names_in(tmp_path) == ["step_1"]
+    assert read_state(tmp_path / "step_1") == ({}, {"steps": 1})
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ZeroDivisionError()])
 def test_a_failed_part_leaves_nothing_behind(tmp_path, monkeypatch, error):
     """A full disk becomes a user error; an error of the program stays what it is."""
-    write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
+    write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 1})
 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(checkpoint, "sync_files", fail)
+    monkeypatch.setattr(checkpoint, "sync_file", fail)
     expected = UserError if isinstance(error, OSError) else ZeroDivisionError
     with pytest.raises(expected):
-        write_checkpoint(tmp_path / "step_1", FILES, {"steps": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
-    assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": 1}
+        write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 2})
+    assert names_in(tmp_path) == ["step_1"]
+    assert read_state(tmp_path / "step_1") == ({}, {"steps": 1})
+
+
+# Step folders
+
+
+def test_step_folders_are_in_numeric_order_and_the_last_ones_are_kept(tmp_path):
+    for step in (9, 100, 20, 3):
+        make_step(tmp_path, step)
+    not_steps = ["step_x", "step_5.bak", "last", f".step_7.tmp-{os.getpid()}"]
+    for name in not_steps:
+        (tmp_path / name).mkdir()
+    (tmp_path / "step_300").write_text("a file")
+    assert [step for step, _ in step_folders(tmp_path)] == [3, 9, 20, 100]
+    path, _, values = newest_step(tmp_path)
+    assert (path, values) == (tmp_path / "step_100", {"step": 100})
+    keep_last(tmp_path, 2, always=tmp_path / "step_3")
+    assert names_in(tmp_path) == sorted(["step_3", "step_20", "step_100", "step_300", *not_steps])
+
+
+def test_a_folder_that_does_not_exist_has_no_steps(tmp_path):
+    assert step_folders(tmp_path / "absent") == []
+    assert newest_step(tmp_path / "absent") is None
+
+
+# Each damages a step folder.
+DAMAGES = [
+    lambda path: (path / "training_state/manifest.json").unlink(),
+    lambda path: (path / "training_state/arrays.safetensors").write_bytes(b"half"),
+    lambda path: (path / MANIFEST).unlink(),
+    lambda path: flip_last_bit(path / "training_state/state.json"),
+    lambda path: flip_last_bit(path / "model.safetensors"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_step_is_named_passed_over_and_set_aside(tmp_path, caplog, damage):
+    """All of its files stay. If it is the only one, nothing changes, and the run is refused."""
+    step = make_step(tmp_path, 2)
+    damage(step)
+    files = sorted(file.relative_to(step) for file in step.rglob("*"))
+    with pytest.raises(UserError, match="none of its 1 checkpoints is whole .*step_2"):
+        newest_step(tmp_path)
+    make_step(tmp_path, 1)
+    with caplog.at_level(logging.WARNING):
+        path, _, values = newest_step(tmp_path)
+    assert (path.name, values) == ("step_1", {"step": 1})
+    assert f"{step}" in caplog.text and "step_2 is passed over" in caplog.text
+    aside = tmp_path / "step_2.damaged"
+    assert sorted(file.relative_to(aside) for file in aside.rglob("*")) == files
+    # The next damaged one takes its place.
+    damage(make_step(tmp_path, 2))
+    newest_step(tmp_path)
+    assert names_in(tmp_path) == ["step_1", "step_2.damaged"]
+
+
+def test_processes_that_see_different_folders(tmp_path, monkeypatch):
+    make_step(tmp_path, 1)
+    monkeypatch.setattr(distributed, "gather", lambda found: [found, str(tmp_path / "step_2")])
+    with pytest.raises(UserError, match="give a folder that all machines share"):
+        newest_step(tmp_path)
+
+
+def save_in_a_child(folder, allowed_syncs):
+    """Save step 2 in a forked process that kills itself after so many syncs; return how it ended.
+
+    It calls nothing of Paddle, whose threads a fork does not have.
+    """
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)  # -9: killed
+    sync = os.fsync
+    calls = itertools.count()
+
+    def sync_or_die(descriptor):
+        if next(calls) == allowed_syncs:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
+
+    try:
+        os.fsync = sync_or_die
+        write_checkpoint(folder / "step_2", FILES, {"a": np.ones(9)}, {"step": 2})
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
+    """Killed after 0, 1, 2 ... syncs, until a save is not killed any more."""
+    make_step(tmp_path, 1)
+    outcomes = set()
+    for allowed_syncs in range(30):
+        status = save_in_a_child(tmp_path, allowed_syncs)
+        newest, _, _ = newest_step(tmp_path)
+        outcomes.add((status, newest.name))
+        if status == 0:
+            break
+    assert {(-9, "step_1"), (0, "step_2")} <= outcomes
+    killed_after_the_rename = (-9, "step_2")
+    assert outcomes <= {(-9, "step_1"), killed_after_the_rename, (0, "step_2")}
+    clear_leftovers(tmp_path)
+    keep_last(tmp_path, 1)
+    assert names_in(tmp_path) == ["step_2"]
+
+
+def test_a_manifest_that_names_no_model(tmp_path):
+    """A state that is not bound to the model beside it is not taken."""
+    step = make_step(tmp_path, 1)
+    path = step / "training_state" / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["files"]["../manifest.json"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="training_state/manifest.json: damaged"):
+        read_state(step)

@@ -7,9 +7,19 @@ import numpy as np
 import paddle
 import pytest
 
-from model.checkpoint.training_state import load_training_state, save_training_state
 from tests.training import toy_training
-from tests.training.toy_training import BATCH, STEPS, loss_of, make, micro_batches_of, run, state_of, weights
+from tests.training.toy_training import (
+    BATCH,
+    STEPS,
+    loss_of,
+    make,
+    micro_batches_of,
+    read_step,
+    run,
+    state_of,
+    weights,
+    write_step,
+)
 from training import distributed
 from training.engine import Engine, Step, step_seed
 from training.precision import LossScaling, Precision
@@ -247,8 +257,8 @@ def test_the_scaler_is_part_of_the_state(fp16, tmp_path):
     first = make("float32", precision=Precision("fp16", loss_scaling=scaling))
     second = make("float32", precision=Precision("fp16", loss_scaling=scaling))
     run(first, 5)
-    save_training_state(tmp_path / "state", first.state_dict())
-    second.load_state_dict(load_training_state(tmp_path / "state"))
+    write_step(first, tmp_path / "step_5")
+    second.load_state_dict(read_step(tmp_path / "step_5"))
     assert first.scaler.state_dict() == second.scaler.state_dict()
     assert first.scaler.state_dict()["scale"] == 16.0
     assert first.scaler.state_dict()["incr_count"] == 2

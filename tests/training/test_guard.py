@@ -1,20 +1,15 @@
-"""The lock of an output folder, stop requests, and warnings about work that takes too long."""
+"""Stop requests, and warnings about work that takes too long."""
 
-import errno
-import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.helpers.full_disk import disk_full_after
 from tests.launching import ROOT, clean_environment
-from training.guard import LOCK, StallWatch, StopSignal, only_run_in
-from utils.errors import UserError
+from training.guard import StallWatch, StopSignal
 from utils.logging import logger
 
 
@@ -29,69 +24,6 @@ def start(code: str, *arguments: object) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-# Takes the lock of a folder, and holds it.
-HOLDER = """
-import sys, time
-from training.guard import only_run_in
-with only_run_in(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_full_disk_is_one_line(tmp_path):
-    with disk_full_after(0), pytest.raises(UserError, match="no space left"), only_run_in(tmp_path):
-        pass
-
-
-def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, monkeypatch):
-    folder = tmp_path / "out"
-    with start(HOLDER, folder) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError) as refused, only_run_in(folder):
-            raise AssertionError("both hold the lock")
-        process = f"(process {holder.pid} on {socket.gethostname()})"
-        assert str(refused.value).startswith(f"{folder}: another run is at work there {process}")
-        with monkeypatch.context() as patch:
-            patch.setenv("PADDLE_TRAINER_ID", "1")  # only process 0 of a run takes the lock
-            with only_run_in(folder):
-                pass
-        holder.kill()
-    with only_run_in(folder):
-        assert str(os.getpid()) in (folder / LOCK).read_text()
-
-
-def test_the_lock_ends_with_the_work(tmp_path):
-    """Until then it is refused to this process, too. A process may have locks of several folders."""
-    with only_run_in(tmp_path), only_run_in(tmp_path / "other"):
-        for _ in range(2):  # a refused run does not release the lock
-            with pytest.raises(UserError), only_run_in(tmp_path):
-                pass
-        child = subprocess.Popen(["sleep", "60"], close_fds=False)
-    try:
-        with only_run_in(tmp_path):  # the child has inherited the open files, but not the lock
-            pass
-    finally:
-        child.kill()
-        child.wait()
-
-
-def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
-    def refuse(file, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with only_run_in(tmp_path):
-        pass
-    assert f"{tmp_path}: this file system has no locks" in caplog.text
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="choose another place"), only_run_in(tmp_path / "file" / "out"):
-        pass
 
 
 def send(number: signal.Signals) -> None:

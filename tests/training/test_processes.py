@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.training_state import load_training_state
 from tests.launching import launch
 from tests.training.test_engine import assert_close, assert_same_bits
-from tests.training.toy_training import STEPS, make, run, state_of, weights
+from tests.training.toy_training import STEPS, make, read_step, run, state_of, weights
 from training import distributed
 from utils.errors import UserError
 
@@ -130,14 +129,14 @@ def test_two_processes_equal_one(straight_run, data_parallel, sharded, stage):
     if stage == 1:
         assert sum(trained["accumulators"]) == len(moments), "each is on one process"
         assert min(trained["accumulators"]) > 0
-        assert_same_bits(load_training_state(sharded / "whole.parts"), trained["state"])
+        assert_same_bits(read_step(sharded / "whole.parts"), trained["state"])
     else:
         assert trained["accumulators"] == [len(moments), len(moments)]
 
 
 def test_saved_by_one_and_resumed_by_two_with_sharding(straight_run, sharded):
     start = np.load(sharded / "resumed.start.npy", allow_pickle=True).item()
-    assert_same_bits(load_training_state(sharded / "resumed.loaded"), start["state"])
+    assert_same_bits(read_step(sharded / "resumed.loaded"), start["state"])
     resumed = end(sharded, "resumed")
     assert len(resumed["steps"]) == STEPS - 8
     assert_close(resumed["weights"], straight_run.weights, 1e-9)
@@ -153,14 +152,14 @@ def test_o2_exports_the_master_weights_of_all_processes(sharded):
 
 
 def test_the_parts_of_three_are_read_by_two_and_by_one(sharded):
-    saved = load_training_state(sharded / "three.start")
-    parts = [safe.read(path) for path in sorted((sharded / "three.start").glob("arrays*"))]
+    saved = read_step(sharded / "three.start")
+    parts = [safe.read(path) for path in sorted((sharded / "three.start").rglob("arrays*"))]
     assert len(parts) == 3
     assert all(len(part) > 0 for part in parts)
     assert sum(len(part) for part in parts) == len(saved["optimizer"])
     assert_same_bits(saved, end(sharded, "of_three")["state"])
-    assert len(list((sharded / "three.loaded").glob("arrays*"))) == 2
-    assert_same_bits(load_training_state(sharded / "three.loaded"), saved)
+    assert len(list((sharded / "three.loaded").rglob("arrays*"))) == 2
+    assert_same_bits(read_step(sharded / "three.loaded"), saved)
     engine = make()
     engine.load_state_dict(saved)
     assert_same_bits(state_of(engine), saved)

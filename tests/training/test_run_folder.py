@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import contextmanager
 
+import numpy as np
 import paddle
 import pytest
 
@@ -11,24 +12,17 @@ from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.read import open_checkpoint
 from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
+from tests.helpers.damaged import flip_last_bit
+from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from training import distributed
-from training.guard import only_run_in
+from training.claim import only_run_in
 from training.run_folder import FolderRules, RunFolder
 from training.task import Evaluation
 from utils.errors import UserError
 
-# The identity of a run, of which "place" may change.
-RULES = FolderRules(
-    output_option="--checkpoints",
-    overwrite_option="--overwrite true",
-    contents=("run.json", "step_*", "best", "full"),
-    may_change=("place",),
-    advice=lambda identity, keys: f"; {', '.join(keys)}: the run had {identity['rate']}",
-    finished_folder="full",
-)
-DIGEST = "0123456789ab" + 52 * "0"
-IDENTITY = {"rate": 1, "place": "here", "digest": DIGEST}
-WAYS_OUT = "choose another --checkpoints, or begin anew with --overwrite true"
+WAYS_OUT = "choose another --checkpoints"
+RULES = FolderRules(ways_out=WAYS_OUT, contents=("run.json", "step_*", "best"))
+IDENTITY = {"rate": 1, "data": {"train": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +44,9 @@ def save(model):
         evaluation = None
         if best is not None:
             evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
-        state = {
-            "position": [0, step],
-            "evaluated": evaluated,
-            "best": evaluation,
-            "window": {},
-            "tokens": 0.0,
-        }
-        training_state = {"engine": {"steps": step}, "run": identity, "seed": 1, "state": state}
-        folder.save_step(step, files_of(model, step), training_state, part=0, parts=1)
+        trainer = {"position": [0, step], "evaluated": evaluated, "best": evaluation}
+        values = {"engine": {"steps": step}, "identity": identity, "seed": 1, "trainer": trainer}
+        folder.save_step(step, files_of(model, step), {"moment": np.full(2, step)}, values)
 
     return write
 
@@ -74,6 +62,10 @@ def folder(tmp_path):
     return RunFolder(tmp_path / "out", RULES, keep_checkpoints=2)
 
 
+def names_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def refusal(work) -> str:
     """The line with which `work()` is refused."""
     with pytest.raises(UserError) as refused:
@@ -85,33 +77,45 @@ def test_the_newest_steps_are_kept_and_the_run_goes_on_from_the_last(folder, sav
     assert folder.resume(IDENTITY) is None
     for step in (2, 4, 10):
         save(folder, step)
-    assert sorted(path.name for path in folder.path.iterdir()) == ["step_10", "step_4"]
-    saved = folder.resume({**IDENTITY, "place": "there"})
+    assert names_in(folder.path) == ["step_10", "step_4"]
+    saved = folder.resume(IDENTITY)
     assert saved.folder.name == "step_10"
-    assert saved.engine_state["steps"] == 10
+    assert saved.counters["steps"] == 10
+    assert saved.arrays["moment"].tolist() == [10, 10]
     assert saved.seed == 1
     assert saved.trainer_state["position"] == [0, 10]
 
 
 def test_another_identity_is_named(folder, save):
-    """The line shows 12 digits of digests, and ends with the advice of RULES."""
     save(folder, 2)
-    line = refusal(lambda: folder.resume({**IDENTITY, "rate": 2, "digest": 64 * "f"}))
-    assert line == (
-        f"{folder.path}/step_2 was made with another configuration (rate: 1 -> 2; digest: 0123456789ab -> "
-        f"ffffffffffff): go on with that one, {WAYS_OUT}; rate, digest: the run had 1"
-    )
-    # A run may be older than an option.
-    assert "(younger: (absent) -> 0)" in refusal(lambda: folder.resume({**IDENTITY, "younger": 0}))
+    line = refusal(lambda: folder.resume({**IDENTITY, "rate": 2}))
+    assert line == f"{folder.path}/step_2 was made with other settings (rate: 1 -> 2); {WAYS_OUT}"
 
 
-@pytest.mark.parametrize("change", [{}, {"state": 7}, {"run": [1]}, {"state": {}}])
+def test_the_state_of_an_earlier_revision_is_refused_and_its_weights_are_read(folder, save, model):
+    """It is no damage: the folder keeps its name, and no older one is taken instead."""
+    save(folder, 2)
+    save(folder, 4)
+    as_95dfa70d_wrote_it(folder.path / "step_4")
+    line = refusal(lambda: folder.resume(IDENTITY))
+    assert line.startswith(f"{folder.path}/step_4: its training_state is of another revision; 95dfa70d")
+    assert "\n" not in line
+    assert names_in(folder.path) == ["step_2", "step_4"]
+    tensors = open_checkpoint(folder.path / "step_4").tensors
+    assert {name: tensors[name].tolist() for name in tensors} == {
+        name: parameter.tolist() for name, parameter in model.named_parameters()
+    }
+    # If it is damaged, the step before it is taken, as ever.
+    flip_last_bit(folder.path / "step_4/training_state/state.json")
+    assert folder.resume(IDENTITY).folder.name == "step_2"
+    assert names_in(folder.path) == ["step_2", "step_4.damaged"]
+
+
+@pytest.mark.parametrize("change", [{"trainer": 7}, {"identity": [1]}, {"more": 1}])
 def test_a_state_of_another_program_is_refused(folder, model, change):
-    state = {"engine": {}, "run": {}, "seed": 1, "state": {}, **change} if change else {"settings": {}}
-    folder.save_step(2, files_of(model, 2), state, part=0, parts=1)
-    assert "step_2: the training_state there is of another program or version" in refusal(
-        lambda: folder.resume(IDENTITY)
-    )
+    values = {"engine": {}, "identity": {}, "seed": 1, "trainer": {}, **change}
+    folder.save_step(2, files_of(model, 2), {}, values)
+    assert "step_2: its training_state is of another revision" in refusal(lambda: folder.resume(IDENTITY))
 
 
 def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_path):
@@ -125,15 +129,7 @@ def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_pa
     # If it is in the run's own folder, it is kept beside the newest one.
     same_folder = RunFolder(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     save(same_folder, 8)
-    assert sorted(path.name for path in folder.path.iterdir()) == ["step_2", "step_8"]
-
-
-def test_a_finished_model_alone_is_not_overwritten(folder):
-    (folder.path / "full").mkdir(parents=True)
-    line = refusal(lambda: folder.resume(IDENTITY))
-    assert f"{folder.path} holds a finished model (full), but no checkpoint" in line
-    assert WAYS_OUT in line
-    assert RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True).resume(IDENTITY) is None
+    assert names_in(folder.path) == ["step_2", "step_8"]
 
 
 def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp_path, monkeypatch):
@@ -187,7 +183,7 @@ def test_a_claimed_folder(folder, save):
         folder.claim({**IDENTITY, "rate": 2})  # nothing was trained yet
         save(folder, 2)
         line = refusal(lambda: folder.claim(IDENTITY))
-        assert f"{folder.path} holds another run (rate: 2 -> 1); {WAYS_OUT}" in line
+        assert f"{folder.path} was made with other settings (rate: 2 -> 1); {WAYS_OUT}" in line
         (folder.path / "run.json").unlink()
         assert f"left no run.json there; {WAYS_OUT}" in refusal(lambda: folder.claim(IDENTITY))
 
@@ -201,16 +197,14 @@ def test_overwriting(folder, save):
     source = str(folder.path / "step_2")
     with_source = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[source])
     line = refusal(lambda: with_source.claim(IDENTITY))
-    assert line.startswith(
-        f"--overwrite true would remove {source}, which the run starts from; choose another"
-    )
+    assert line.startswith(f"overwrite would remove {source}, which the run starts from; choose another")
     again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.locked():
         assert again.resume(IDENTITY) is None
         again.claim({**IDENTITY, "rate": 2})
         save(again, 4)
         again.remove_old_run()  # does nothing: the old run is removed once
-    assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "notes.txt", "run.json", "step_4"]
+    assert names_in(folder.path) == [".lock", "notes.txt", "run.json", "step_4"]
     assert json.loads((folder.path / "run.json").read_text())["rate"] == 2
 
 

@@ -7,8 +7,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from model.checkpoint.training_state import write_part
+from model.checkpoint.folder import ModelFiles
 from training import distributed
+from training.checkpoint import read_state, write_checkpoint
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
 from training.schedules import linear_warmup_decay
@@ -107,9 +108,18 @@ def load(engine: Engine, saved_weights: dict, state: dict) -> None:
     engine.load_state_dict(state)
 
 
-def write_parts(engine: Engine, folder: Path) -> None:
-    """Every process writes its part of the state, as in a checkpoint with sharding."""
-    folder.mkdir(exist_ok=True)
-    distributed.barrier()
-    write_part(folder, engine.state_dict(), distributed.rank(), distributed.world_size())
-    distributed.barrier()
+def write_step(engine: Engine, folder: Path) -> None:
+    """Every process writes what it has of the state into a step folder, as in a training."""
+    values = engine.state_dict()
+    arrays = values.pop("optimizer")
+    if distributed.is_main():
+        files = ModelFiles({"weight": np.ones(3, np.float32)}, {}, "a card", {})
+        write_checkpoint(folder, files, arrays, values)
+    else:
+        write_checkpoint(folder, None, arrays if engine.is_sharded else None)
+
+
+def read_step(folder: Path) -> dict:
+    """The `engine.state_dict()` that `write_step` wrote."""
+    arrays, values = read_state(folder)
+    return {**values, "optimizer": arrays}

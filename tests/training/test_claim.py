@@ -1,0 +1,164 @@
+"""The folder of work that can be interrupted: its lock, whose work it holds, what killed processes left."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.full_disk import disk_full_after
+from tests.launching import ROOT, clean_environment
+from training.claim import LOCK, claim, clear_leftovers, only_run_in
+from utils.errors import UserError
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen:
+    """`python -c code` in a process of its own, with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+# Takes the lock of a folder, and holds it.
+HOLDER = """
+import sys, time
+from training.claim import only_run_in
+with only_run_in(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    with disk_full_after(0), pytest.raises(UserError, match="no space left"), only_run_in(tmp_path):
+        pass
+
+
+def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    with start(HOLDER, folder) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError) as refused, only_run_in(folder):
+            raise AssertionError("both hold the lock")
+        process = f"(process {holder.pid} on {socket.gethostname()})"
+        assert str(refused.value).startswith(f"{folder}: another run is at work there {process}")
+        with monkeypatch.context() as patch:
+            patch.setenv("PADDLE_TRAINER_ID", "1")  # only process 0 of a run takes the lock
+            with only_run_in(folder):
+                pass
+        holder.kill()
+    with only_run_in(folder):
+        assert str(os.getpid()) in (folder / LOCK).read_text()
+
+
+def test_the_lock_ends_with_the_work(tmp_path):
+    """Until then it is refused to this process, too. A process may have locks of several folders."""
+    with only_run_in(tmp_path), only_run_in(tmp_path / "other"):
+        for _ in range(2):  # a refused run does not release the lock
+            with pytest.raises(UserError), only_run_in(tmp_path):
+                pass
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        with only_run_in(tmp_path):  # the child has inherited the open files, but not the lock
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with only_run_in(tmp_path):
+        pass
+    assert f"{tmp_path}: this file system has no locks" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another place"), only_run_in(tmp_path / "file" / "out"):
+        pass
+
+
+# Whose work it is
+
+
+def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
+    """A line names up to five keys that differ, and shows 12 digits of digests."""
+    file = tmp_path / "run.json"
+    identity = {"data": {"digest": "0123456789ab" + 52 * "0"}, "seeds": (1, 2)}
+    claim(file, identity, "choose another folder")
+    claim(file, identity, "choose another folder")
+    assert json.loads(file.read_text()) == {**identity, "seeds": [1, 2]}
+    others = {str(number): number for number in range(9)}
+    with pytest.raises(UserError) as refused:
+        claim(file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder")
+    assert str(refused.value) == (
+        f"{tmp_path} was made with other settings (data.digest: 0123456789ab -> ffffffffffff; "
+        "0: (absent) -> 0; 1: (absent) -> 1; 2: (absent) -> 2; 3: (absent) -> 3); choose another folder"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_a_damaged_identity(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match="run.json.*; choose another folder"):
+        claim(tmp_path / "run.json", {}, "choose another folder")
+
+
+# What killed processes left
+
+
+@pytest.fixture(params=["another process", "one with the id of this one"])
+def ended_process(request):
+    """The id of a process that does not run any more. In containers, it is often that of this process."""
+    if request.param == "one with the id of this one":
+        return os.getpid()
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended_process):
+    (tmp_path / f".best.old-{ended_process}").mkdir()
+    (tmp_path / f".best.old-{ended_process}" / "model").write_text("the older one")
+    (tmp_path / f".best.tmp-{ended_process}").mkdir()
+    clear_leftovers(tmp_path)
+    assert names_in(tmp_path) == ["best"]
+    assert (tmp_path / "best/model").read_text() == "the older one"
+
+
+def test_leftovers_of_a_killed_process_are_cleared(tmp_path, ended_process):
+    cleared = [f".best.tmp-{ended_process}", f".best.old-{ended_process}", f".step_3.gone-{ended_process}"]
+    with subprocess.Popen(["sleep", "60"]) as running:
+        # The first one belongs to a process that runs; the others have no temporary names of ours.
+        stays = [f".best.tmp-{running.pid}", ".hidden", ".x.tmp-y", "best", "x.tmp-1"]
+        cleared.append(f".x.tmp-{running.pid}-elsewhere-0a")  # its process ran on another machine
+        for name in (*stays, *cleared):
+            (tmp_path / name).mkdir()
+        (tmp_path / "best" / "new").touch()
+        (tmp_path / f".metrics.jsonl.tmp-{ended_process}").write_text("half")
+        clear_leftovers(tmp_path)
+        running.kill()
+    assert names_in(tmp_path) == sorted(stays)
+    assert (tmp_path / "best" / "new").exists()
+
+
+def test_a_folder_that_does_not_exist_has_no_leftovers(tmp_path):
+    clear_leftovers(tmp_path / "absent")

@@ -1,0 +1,133 @@
+"""The folder of work that can be interrupted: one command at a time, one run, nothing half-written."""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from utils.config import differences
+from utils.errors import UserError
+from utils.files import host_name, read_object, unwritable_is_a_user_error, write_json
+from utils.logging import logger
+from utils.runtime import is_main
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
+_MOST_DIFFERENCES = 5  # in one message
+# `utils.files.temporary_name`: what a killed process leaves behind. Its earlier names had no host.
+_LEFTOVER = re.compile(
+    r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<process>\d{1,9})(?:-(?P<host>\w+)-[0-9a-f]+)?"
+)
+
+
+@contextmanager
+def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold the lock of an output folder, which is made if it is missing. Only the main process takes it.
+
+    The lock is an flock on the file `.lock`, which names the last process that held it. The kernel releases
+    it when the process ends, even by a kill, so there is nothing to clean up.
+
+    Raises:
+        UserError: another run holds the lock (the line names its process and host), or the folder cannot be
+            written.
+    """
+    if not is_main():
+        yield
+        return
+    path = Path(folder, LOCK)
+    with unwritable_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"{path.parent}: another run is at work there ({file.read(1000).decode()}); wait until it "
+                "has ended, end it, or choose another output folder"
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s: this file system has no locks: let no second run write there", path.parent)
+        with unwritable_is_a_user_error(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+
+
+def claim(file: Path, identity: Mapping[str, Any], ways_out: str) -> None:
+    """Write the identity of some work into its folder, or compare it with the one that is there.
+
+    Call it while you hold the lock of the folder.
+
+    Args:
+        file: the JSON file of the identity.
+        identity: all that decides the result of the work, as JSON values.
+        ways_out: the end of an error: what a user can do.
+
+    Raises:
+        UserError: the folder holds other work, or the file is damaged or cannot be written.
+    """
+    if file.is_file():
+        check_identity(file.parent, read_object(file, ways_out), identity, ways_out)
+    else:
+        write_json(file, identity)
+
+
+def check_identity(
+    folder: Path, stored: Mapping[str, Any], identity: Mapping[str, Any], ways_out: str
+) -> None:
+    """Compare the identity that was stored with the work in a folder with that of this command.
+
+    Raises:
+        UserError: they differ. The line names the first keys, such as "seed: 1 -> 2", and shortens digests.
+    """
+    changed = differences(stored, identity)
+    if changed:
+        listed = "; ".join(_DIGEST.sub(r"\1", line) for line in changed[:_MOST_DIFFERENCES])
+        raise UserError(f"{folder} was made with other settings ({listed}); {ways_out}")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder. Call it before a run writes there.
+
+    A folder that was being replaced is put back if the new one had not yet got its name. Files of a process
+    that is still running on this machine stay. The caller holds the lock of the run.
+    """
+    for path in sorted(folder.glob(".*")):
+        leftover = _LEFTOVER.fullmatch(path.name)
+        if leftover is None:  # a hidden file of the user's own
+            continue
+        is_of_this_machine = leftover["host"] in (None, host_name())  # None: an earlier form of the names
+        if is_of_this_machine and _is_running(int(leftover["process"])):
+            continue
+        original = path.with_name(leftover["name"])
+        if leftover["kind"] == "old" and not original.exists():  # "old": what was being replaced
+            os.replace(path, original)
+            logger.warning("%s: put back, its replacement was never finished", original)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether another process of this machine has this number."""
+    if process == os.getpid():  # an earlier process had the same number: numbers repeat in containers
+        return False
+    try:
+        os.kill(process, 0)  # signal 0 only checks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a process of another user
+        pass
+    return True
