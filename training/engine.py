@@ -34,10 +34,7 @@ from utils.errors import UserError
 from utils.logging import logger
 
 LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]  # micro-batch -> loss, values to sum up
-# Names in the totals of a step, beside those of the sums, the word tables and the parameters.
-LOSS = "loss"
-SQUARED_NORM = "squared norm"
-STOP = "stop"
+LOSS = "loss"  # in the totals of a step, beside the names of `Engine.sums`
 
 
 @dataclass(frozen=True)
@@ -158,12 +155,7 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
-        counts_of_gradients = [_gradients_of(name) for name in self.parameters]
-        totals = Totals(
-            [LOSS, *self.sums],
-            on_device=[SQUARED_NORM],
-            on_host=[STOP, *counts_of_gradients],
-        )
+        totals = Totals([LOSS, *self.sums])
 
         # Forward and backward passes of this process; the gradients add up in place.
         for micro_batch in micro_batches:
@@ -175,10 +167,14 @@ class Engine:
             return None
 
         # Gradients and totals of all processes. This is the only read of the device.
-        self._sum_gradients(totals)
-        totals.add(STOP, float(bool(stop)))
-        values = totals.read()
-        if values[STOP] > 0:  # the number of processes that were asked to stop
+        has_gradient = [float(parameter.grad is not None) for parameter in self.parameters.values()]
+        self._sum_gradients()
+        is_asked = float(bool(stop))
+        sums, (squared_norm,), of_host = totals.read(
+            tensors=[self._squared_norm()], numbers=[is_asked, *has_gradient]
+        )
+        asked_processes, *processes_with_gradient = of_host
+        if asked_processes > 0:
             self._drop_gradients()
             return None
 
@@ -186,13 +182,13 @@ class Engine:
             before_update()
 
         # A parameter without a gradient on any process got zeros. AdamW would decay it.
-        for name, parameter in self.parameters.items():
-            if values[_gradients_of(name)] == 0:
+        for parameter, processes in zip(self.parameters.values(), processes_with_gradient):
+            if processes == 0:
                 parameter.grad = None
 
         # Clip and update, unless a value is not finite; the schedule goes on either way.
-        loss = values[LOSS]
-        norm = math.sqrt(values[SQUARED_NORM])
+        loss = sums.pop(LOSS)
+        norm = math.sqrt(squared_norm)
         finite = math.isfinite(norm)
         if not self.scaler.is_enable():  # with float16 the scaler decides by the gradients alone
             finite = finite and math.isfinite(loss)
@@ -202,7 +198,6 @@ class Engine:
         self.optimizer.lr_scheduler.step()
         self.steps += 1
         self._count_bad_step(finite, loss, norm)
-        sums = {name: values[name] for name in self.sums}
         return Step(loss, sums, norm, lr, skipped=not finite)
 
     def _decorate(self) -> None:
@@ -234,28 +229,28 @@ class Engine:
                     parameter.grad_ = parameter.grad.astype("float32")
 
     @paddle.no_grad()
-    def _sum_gradients(self, totals: Totals) -> None:
-        """Sum the gradients over the processes. Add their norm, and which of them exist, to the totals."""
-        # Before the exchange, which makes zeros of a gradient that this process does not have.
-        for name, parameter in self.parameters.items():
-            totals.add(_gradients_of(name), float(parameter.grad is not None))
+    def _sum_gradients(self) -> None:
+        """Sum the gradients over the processes, and divide the loss scale out."""
         if distributed.world_size() > 1:
             self._exchange_gradients()
         self.scaler.unscale_(self._sharded or self.optimizer)
-        squared_norm = self._squared_norm()
-        # In stage 0 every process has the whole norm, so one of them adds it.
-        if self.is_sharded or distributed.is_main():
-            totals.add(SQUARED_NORM, squared_norm)
 
     def _exchange_gradients(self) -> None:
         """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
-        row_tables = self._row_tables()
-        for table in row_tables.values():
-            self._exchange_rows(table)
+        row_tables = set()  # the names of the word tables whose gradients consist of rows, on a GPU
+        for table in self.parameters.values():
+            row_gradient = self.optimizer.row_gradients.get(table.name)
+            if row_gradient is None or not row_gradient.is_in_use():
+                continue
+            row_tables.add(table.name)
+            row_gradient.merge(distributed.gather, distributed.sum_)
+            if self.is_sharded and table.grad is not None:
+                # As fleet averages the other gradients: the loss was multiplied by this number for it.
+                table.grad.scale_(1 / distributed.world_size())
         trained = [
             parameter
-            for name, parameter in self.parameters.items()
-            if not parameter.stop_gradient and name not in row_tables
+            for parameter in self.parameters.values()
+            if not parameter.stop_gradient and parameter.name not in row_tables
         ]
         for parameter in trained:
             if parameter.grad is None:
@@ -271,26 +266,13 @@ class Engine:
         for table_gradient in self.optimizer.table_gradients.values():
             table_gradient.forget_rows()
 
-    def _row_tables(self) -> dict[str, Tensor]:
-        """The word tables whose gradients consist of rows, by name."""
-        tables = {}
-        for name, parameter in self.parameters.items():
-            row_gradient = self.optimizer.row_gradients.get(parameter.name)
-            if row_gradient is not None and row_gradient.is_in_use():
-                tables[name] = parameter
-        return tables
-
-    def _exchange_rows(self, table: Tensor) -> None:
-        """Sum the rows of a word table's gradient over the processes."""
-        self.optimizer.row_gradients[table.name].merge(distributed.gather, distributed.sum_)
-        if self.is_sharded and table.grad is not None:
-            # As fleet averages the other gradients: the loss was multiplied by this number for it.
-            table.grad.scale_(1 / distributed.world_size())
-
+    @paddle.no_grad()
     def _squared_norm(self) -> Tensor:
-        """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
+        """The squared norm of the gradients, float64 []; this process's part of the totals."""
         parameters = self._own_with_gradient()
-        if not parameters:
+        # In stage 0 every process has the whole norm, so one of them adds it.
+        adds_norm = self.is_sharded or distributed.is_main()
+        if not parameters or not adds_norm:
             return paddle.zeros([], "float64")
         if device.uses_gpu_kernels():
             # Starting a kernel takes longest there. Biases and layer norms are two thirds of the parameters,
@@ -403,11 +385,6 @@ class Engine:
         load_optimizer_state(self.optimizer, self.parameters, state["optimizer"], self._is_own)
         self.optimizer.moments_replaced()
         self.optimizer.lr_scheduler.step(self.steps)
-
-
-def _gradients_of(parameter: str) -> str:
-    """The name in the totals of the number of processes that have a gradient of a parameter."""
-    return f"gradients of {parameter}"
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -312,8 +312,8 @@ def _saved_run(folder: Path, arrays: dict[str, np.ndarray], values: dict[str, An
     """
     if values.keys() != _KEYS or not all(isinstance(values[key], dict) for key in _KEYS - {"seed"}):
         raise UserError(
-            f"{folder}: its {STATE} is of another revision; 95dfa70d goes on with that of earlier ones. Here "
-            "the weights load, convert and evaluate as before, and a new run can start from them"
+            f"{folder}: its {STATE} is of another revision; 95dfa70d goes on with what it or an earlier one "
+            "wrote. The weights load, convert and evaluate here as before, and a new run can start from them"
         )
     return SavedRun(
         folder,

@@ -9,38 +9,54 @@ from training import distributed
 
 
 class Totals:
-    """Named numbers, float64. `read` sums them over the processes and waits for the device once.
+    """Named numbers, float64, each the sum of what `add` was given. `read` waits for the device once.
 
     A value is a tensor on the device or a number on the host. The two kinds are added up apart until `read`,
-    because reading a tensor and uploading a number both wait for the device. All processes must give the same
-    names in the same order.
+    because reading a tensor and uploading a number both wait for the device.
 
     Args:
-        names: of values that may be of either kind.
-        on_device: the names of values that are always tensors.
-        on_host: the names of values that are always numbers.
+        names: the same in the same order on all processes.
     """
 
-    def __init__(self, names: Sequence[str], on_device: Sequence[str] = (), on_host: Sequence[str] = ()):
-        self._tensors: dict[str, Tensor | None] = dict.fromkeys([*names, *on_device])
-        self._numbers = dict.fromkeys([*names, *on_host], 0.0)
+    def __init__(self, names: Sequence[str]):
+        self._tensors: dict[str, Tensor | None] = dict.fromkeys(names)
+        self._numbers = dict.fromkeys(names, 0.0)
 
     def add(self, name: str, value: Tensor | float) -> None:
         """Add a number, or a tensor with one element."""
         if not isinstance(value, Tensor):
             self._numbers[name] += float(value)
             return
-        scalar = value.detach().astype("float64").reshape([])
+        scalar = _scalar(value)
         total = self._tensors[name]
         self._tensors[name] = scalar if total is None else total + scalar
 
-    def read(self) -> dict[str, float]:
-        """The totals over all processes, by name; every process gets them."""
+    def read(
+        self, tensors: Sequence[Tensor], numbers: Sequence[float]
+    ) -> tuple[dict[str, float], list[float], list[float]]:
+        """Sum everything over the processes; each of them gets the sums.
+
+        Args:
+            tensors: further tensors, with one element each, equally many on all processes.
+            numbers: further numbers, equally many on all processes.
+
+        Returns:
+            The totals by name, and the sums of `tensors` and of `numbers` in their order.
+        """
         zero = paddle.zeros([], "float64")
-        tensors = [zero if total is None else total for total in self._tensors.values()]
-        summed = distributed.sum_and_read(paddle.stack(tensors), list(self._numbers.values()))
-        names = [*self._tensors, *self._numbers]  # a name of values of either kind comes twice
-        totals = dict.fromkeys(names, 0.0)
-        for name, value in zip(names, summed, strict=True):
-            totals[name] += value
-        return totals
+        of_device = [zero if total is None else total for total in self._tensors.values()]
+        of_device += [_scalar(tensor) for tensor in tensors]
+        of_host = [*self._numbers.values(), *numbers]
+        summed = distributed.sum_and_read(paddle.stack(of_device), of_host)
+        from_device = summed[: len(of_device)]
+        from_host = summed[len(of_device) :]
+        totals = {
+            name: of_tensors + of_numbers
+            for name, of_tensors, of_numbers in zip(self._tensors, from_device, from_host)
+        }
+        return totals, from_device[len(totals) :], from_host[len(totals) :]
+
+
+def _scalar(tensor: Tensor) -> Tensor:
+    """A tensor with one element as float64 []."""
+    return tensor.detach().astype("float64").reshape([])
