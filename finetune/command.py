@@ -23,11 +23,10 @@ from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
 from training.meter import Interval
-from training.optimizer import FULL_RATE, build_optimizer
+from training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from training.precision import LossScaling, Precision
 from training.run import Pace
 from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state, read_step
-from training.schedules import Schedule, linear_warmup_decay
 from training.task import Evaluation
 from utils.command_line import log_no_effect, without_overridden
 from utils.errors import UserError

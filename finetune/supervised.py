@@ -42,10 +42,10 @@ from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
 from training.meter import Interval
+from training.optimizer import noam_decay
 from training.precision import LossScaling
 from training.run import Trainer
 from training.run_folder import BEST, SELECTED, RunFolder
-from training.schedules import noam_decay
 from training.task import Evaluation, Task
 from utils.errors import UserError
 from utils.logging import logger

@@ -36,9 +36,8 @@ from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
 from training.meter import Interval
-from training.optimizer import build_optimizer
+from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from training.precision import Precision
-from training.schedules import Schedule, linear_warmup_decay
 from training.task import Evaluation, Task
 from utils.logging import logger
 from utils.options import deciding

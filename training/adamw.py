@@ -1,15 +1,13 @@
 """AdamW that updates only the rows of a word table that have moments, and on a GPU many parameters at once.
 
-On a CPU, AdamW on the whole word table (192 million numbers at base size) takes a twentieth of a step, and a
-fine-tuning batch contains some thousand of 250,002 words. If a row has no gradient and its moments are 0,
-AdamW changes it by weight decay only. Such rows are only decayed here. The others are updated: they have
-moments from this step or an earlier one. The result equals AdamW on the whole table. If more than a share of
-the rows has moments, updating all of them is faster.
+Its state is saved under the model's parameter names, not Paddle's own. A key of the state is
+"<parameter>/<accumulator>", such as "pooler.dense.bias/moment1_0".
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -17,13 +15,68 @@ from paddle import Tensor
 from paddle.optimizer.lr import LambdaDecay
 
 from model import device
-from model.cpu.rows import as_array, as_tensor, over_rows
 from model.word_rows import RowGradient
 from model.word_table import TableGradient
-from training.grouped_adam import AdamGroup, AdamState, grouped
-from training.row_adam import RowsWithMomentsOnGpu
+from training.row_adam import RowsWithMoments, RowsWithMomentsOnGpu
+from utils.errors import UserError
 
-MOST_ROWS = 0.4  # the share of rows with moments above which the whole word table is updated
+MASTER = "master_weight"  # the float32 copy of a parameter in half precision
+CHUNK = 1 << 16  # numbers that a block of the kernel for many parameters updates
+_ANOTHER_MODEL = "the training state belongs to another model: it has"
+
+
+class AdamState(NamedTuple):
+    """A parameter and its state in AdamW."""
+
+    parameter: Tensor
+    moment1: Tensor
+    moment2: Tensor
+    beta1_power: Tensor  # [1], on the CPU: beta1 ** (updates so far + 1)
+    beta2_power: Tensor  # [1], on the CPU: the same of beta2
+
+
+class AdamGroup(NamedTuple):
+    """Parameters that one kernel updates, for a GPU, where starting a kernel takes longest.
+
+    They have the same rate, the same decay and equal powers, because the kernel reads only the powers of the
+    first one. Gradients must have the dtype of their parameters, which the kernel does not check
+    (paddle/phi/kernels/gpu/fused_adam_kernel.cu).
+    """
+
+    states: list[AdamState]
+    decay: float  # the coefficient of weight decay
+
+    def update(
+        self, gradients: Mapping[str, Tensor], rate: Tensor, beta1: float, beta2: float, epsilon: float
+    ) -> None:
+        """Update all parameters.
+
+        Args:
+            gradients: name of a parameter -> its gradient.
+            rate: the learning rate, [1].
+            beta1, beta2, epsilon: of Adam.
+        """
+        paddle._C_ops.fused_adam_(
+            [state.parameter for state in self.states],
+            [gradients[state.parameter.name] for state in self.states],
+            rate,
+            [state.moment1 for state in self.states],
+            [state.moment2 for state in self.states],
+            None,  # the largest second moments, of AMSGrad
+            [state.beta1_power for state in self.states],
+            [state.beta2_power for state in self.states],
+            None,  # the master weights
+            None,  # whether a gradient is not finite
+            beta1,
+            beta2,
+            epsilon,
+            CHUNK,
+            self.decay,
+            True,  # decoupled decay
+            False,  # multi-precision
+            False,  # global powers of the betas
+            False,  # AMSGrad
+        )
 
 
 class AdamW(paddle.optimizer.AdamW):
@@ -61,20 +114,6 @@ class AdamW(paddle.optimizer.AdamW):
         self._in_groups: list[str] = []  # the names of the parameters in `_groups`
         # name -> beta1 ** (updates so far + 1), the value of Paddle's tensor, known without reading it
         self._beta1_powers: dict[str, float] = {}
-
-    def moments_replaced(self) -> None:
-        """Call it after you have changed the moments."""
-        self._rows_with_moments.clear()
-        self._rows_with_moments_on_gpu.clear()
-        for name, moment1 in self._accumulators[self._moment1_acc_str].items():
-            if name in self.row_gradients and self.row_gradients[name].is_in_use():
-                moment2 = self._accumulators[self._moment2_acc_str][name]
-                self._rows_with_moments_on_gpu[name] = RowsWithMomentsOnGpu(len(moment1), moment1, moment2)
-        # The next step makes the groups again.
-        self._groups = []
-        self._in_groups = []
-        powers = self._accumulators[self._beta1_pow_acc_str]
-        self._beta1_powers = {name: power.item() for name, power in powers.items()}
 
     def _create_optimization_pass(self, parameters_and_grads, param_group_idx=0):
         # Paddle calls this in each step, and the three methods below within it.
@@ -130,7 +169,7 @@ class AdamW(paddle.optimizer.AdamW):
 
     def _make_groups(self) -> list[AdamGroup]:
         """The groups of the delayed parameters: those with equal rates, equal decay and equal powers."""
-        states = []  # (key, coefficient of decay, state) of each parameter
+        states_of = defaultdict(list)  # (ratio of the rate, power, coefficient of decay) -> states
         for name, (parameter, _) in self._delayed.items():
             state = AdamState(
                 parameter,
@@ -143,9 +182,8 @@ class AdamW(paddle.optimizer.AdamW):
             # If the powers of beta1 are equal, so are the numbers of updates, and the powers of beta2.
             power = self._beta1_powers.get(name, self._beta1)
             decay = self._decay_coefficient(parameter) if self._apply_decay_param_fun(name) else 0.0
-            key = (ratio, power)
-            states.append((key, decay, state))
-        return grouped(states)
+            states_of[ratio, power, decay].append(state)
+        return [AdamGroup(states, decay) for (_, _, decay), states in states_of.items()]
 
     def _decay_coefficient(self, parameter: Tensor) -> float:
         """The coefficient of decay for Paddle's kernel, which multiplies it by the rate times its ratio."""
@@ -233,59 +271,77 @@ class AdamW(paddle.optimizer.AdamW):
 
         return adam
 
+    # The state
 
-class RowsWithMoments:
-    """The rows of one word table [V, H] on a CPU whose two moments may differ from 0."""
+    def state_of(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of every parameter that this process has updated: key -> tensor.
 
-    def __init__(self, weight: Tensor, moment1: Tensor, moment2: Tensor):
-        self.tensors = (weight, moment1, moment2)  # [V, H] each
-        self.has_moments = as_array(moment1).any(1) | as_array(moment2).any(1)  # bool [V]
+        With sharding this is the part of this process; the parts together are the state. The tensors are the
+        optimizer's own, because a copy would take gigabytes: write them before the next step.
+        """
+        state = {}
+        for kind, accumulators in self._accumulators.items():
+            for name, parameter in parameters.items():
+                accumulator = accumulators.get(self._name_in_accumulators(parameter))
+                if accumulator is not None:
+                    state[f"{name}/{kind}"] = accumulator
+        for name, parameter in parameters.items():
+            if parameter.name in self._master_weights:
+                state[f"{name}/{MASTER}"] = self._master_weights[parameter.name]
+        return state
 
-    def update(
-        self, gradient: Tensor, touched: np.ndarray, adam: Callable[..., None], decay_factor: float
+    def load_state(
+        self,
+        parameters: Mapping[str, Tensor],
+        state: Mapping[str, np.ndarray | Tensor],
+        is_own: Callable[[Tensor], bool] = lambda parameter: True,
     ) -> None:
-        """Do one step: multiply every weight by `decay_factor`, then update the rows that have moments.
+        """Load the `state_of` all processes.
 
         Args:
-            gradient: [V, H].
-            touched: bool [V], True where `gradient` may differ from 0.
-            adam: takes weight, both moments and gradient of some rows, [R, H] each, and updates them in
-                place, without decay.
+            parameters: all parameters of the model, by name.
+            is_own: whether this process updates a parameter. The states of the others are not loaded.
+
+        Raises:
+            UserError: the model has no such parameter, or a shape differs.
         """
-        self.has_moments |= touched
-        tables = [as_array(tensor) for tensor in self.tensors]
-        if decay_factor != 1.0:
-            # One loop over all rows, so that bits do not depend on `has_moments`: a resumed run finds it by
-            # the moments, which are still 0 in a row that was touched by gradients of 0.
-            weight = tables[0]
-            over_rows(partial(_scale, weight, decay_factor), *weight.shape)
-        rows = np.flatnonzero(self.has_moments)  # int64 [R]
-        if len(rows) > MOST_ROWS * len(self.has_moments):
-            adam(*self.tensors, gradient)
-            return
-        parts = [_gather(table, rows) for table in (*tables, as_array(gradient))]  # [R, H] each
-        adam(*map(as_tensor, parts))
-        for table, part in zip(tables, parts):  # not the last part, the gradient
-            over_rows(partial(_put, part, table, rows), *part.shape)
+        names = {key: key.rpartition("/")[0] for key in state}  # key -> name of the parameter
+        unknown = sorted(set(names.values()) - set(parameters))
+        if unknown:
+            raise UserError(f"{_ANOTHER_MODEL} moments of {', '.join(unknown[:5])}")
+        own_parameters = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
+        # Each parameter has several keys; Paddle must get it once.
+        distinct = {parameter.name: parameter for parameter in own_parameters.values()}
+        block = paddle.static.default_main_program().global_block()
+        self._create_accumulators(block, list(distinct.values()))
+        for key, parameter in own_parameters.items():
+            kind = key.rpartition("/")[2]
+            if kind == MASTER:
+                tensor = self._master_weights[parameter.name]
+            else:
+                tensor = self._accumulators[kind][self._name_in_accumulators(parameter)]
+            value = state[key]
+            if list(tensor.shape) != list(value.shape):
+                raise UserError(f"{_ANOTHER_MODEL} {key} of shape {list(value.shape)}")
+            if tensor.place.is_cpu_place():
+                # Paddle keeps Adam's powers on the CPU. `set_value` would move them to the device in use,
+                # where each takes a kernel of its own in every step.
+                tensor.get_tensor().set(np.asarray(value), paddle.CPUPlace())
+            else:
+                tensor.set_value(value)
+        # What was derived from the moments is made again.
+        self._rows_with_moments.clear()
+        self._rows_with_moments_on_gpu.clear()
+        for name, moment1 in self._accumulators[self._moment1_acc_str].items():
+            if name in self.row_gradients and self.row_gradients[name].is_in_use():
+                moment2 = self._accumulators[self._moment2_acc_str][name]
+                self._rows_with_moments_on_gpu[name] = RowsWithMomentsOnGpu(len(moment1), moment1, moment2)
+        self._groups = []
+        self._in_groups = []
+        powers = self._accumulators[self._beta1_pow_acc_str]
+        self._beta1_powers = {name: power.item() for name, power in powers.items()}
 
-
-def _gather(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """table[rows], on all threads."""
-    part = np.empty([len(rows), table.shape[1]], table.dtype)
-    over_rows(partial(_take, part, table, rows), *part.shape)
-    return part
-
-
-def _scale(table: np.ndarray, factor: float, places: slice) -> None:
-    """The work on one slice: multiply some rows of a table by `factor`."""
-    table[places] *= factor
-
-
-def _take(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) -> None:
-    """The work on one slice: copy some of the `rows` of a table to their places in `part`."""
-    part[places] = table[rows[places]]
-
-
-def _put(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) -> None:
-    """The work on one slice: copy some rows of `part` back to the table."""
-    table[rows[places]] = part[places]
+    def _name_in_accumulators(self, parameter: Tensor) -> str:
+        """The name of a parameter's moments in Paddle: that of its master weight, if it has one."""
+        master = self._master_weights.get(parameter.name)
+        return parameter.name if master is None else master.name

@@ -27,7 +27,6 @@ from paddle import Tensor, nn
 from model import device
 from training import distributed
 from training.adamw import AdamW
-from training.optimizer_state import load_optimizer_state, optimizer_state
 from training.precision import HALF, Precision
 from training.totals import Totals
 from utils.errors import UserError
@@ -367,7 +366,7 @@ class Engine:
             "skipped": self.skipped,
             "bad_in_a_row": self.bad_in_a_row,
             "loss_scale": loss_scale,
-            "optimizer": optimizer_state(self.optimizer, self.parameters),
+            "optimizer": self.optimizer.state_of(self.parameters),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -382,8 +381,7 @@ class Engine:
         self.bad_in_a_row = int(state["bad_in_a_row"])
         if state.get("loss_scale"):
             self.scaler.load_state_dict(state["loss_scale"])
-        load_optimizer_state(self.optimizer, self.parameters, state["optimizer"], self._is_own)
-        self.optimizer.moments_replaced()
+        self.optimizer.load_state(self.parameters, state["optimizer"], self._is_own)
         self.optimizer.lr_scheduler.step(self.steps)
 
 

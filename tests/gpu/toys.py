@@ -29,9 +29,8 @@ from pretrain.task import objectives_loss, send_step
 from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 from training import distributed
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer
+from training.optimizer import build_optimizer, linear_warmup_decay
 from training.precision import LossScaling, Precision
-from training.schedules import linear_warmup_decay
 
 STEPS = 20  # of a training
 FEW_STEPS = 6  # the same with tiny shapes

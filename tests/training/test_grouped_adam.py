@@ -16,8 +16,7 @@ from tests.helpers.batches import packed_batch
 from tests.helpers.operations import recorded_operations
 from tests.training.toy_training import state_of
 from training.engine import Engine
-from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
-from training.schedules import linear_warmup_decay
+from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer, linear_warmup_decay
 
 STEPS = 20
 CONFIG = ErnieMConfig(

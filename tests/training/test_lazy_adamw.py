@@ -10,7 +10,7 @@ from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.batches import padded_batch
 from tests.training.toy_training import state_of
-from training import adamw
+from training import row_adam
 from training.engine import Engine
 from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
 
@@ -73,8 +73,8 @@ def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
     A share is never above 2, and always above -1.
     """
     states = []
-    for most_rows in (-1.0, adamw.MOST_ROWS, 2.0):
-        monkeypatch.setattr(adamw, "MOST_ROWS", most_rows)
+    for most_rows in (-1.0, row_adam.MOST_ROWS, 2.0):
+        monkeypatch.setattr(row_adam, "MOST_ROWS", most_rows)
         toy_run = ToyRun()
         toy_run.train(0, STEPS)
         states.append(toy_run.state())

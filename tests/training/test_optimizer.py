@@ -6,8 +6,17 @@ import pytest
 
 from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
-from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer, is_decayed, learning_rate_ratios
-from training.schedules import WITH_DROP, WITHOUT_DROP, linear_warmup_decay, noam_decay
+from training.optimizer import (
+    FULL_RATE,
+    LAYER_RATE,
+    WITH_DROP,
+    WITHOUT_DROP,
+    build_optimizer,
+    is_decayed,
+    learning_rate_ratios,
+    linear_warmup_decay,
+    noam_decay,
+)
 
 CONFIG = ErnieMConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
 PEAK = 0.1

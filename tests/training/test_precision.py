@@ -17,7 +17,6 @@ from model.cpu import onednn
 from training import precision
 from training.engine import Engine
 from training.optimizer import build_optimizer
-from training.optimizer_state import load_optimizer_state, optimizer_state
 from training.precision import DTYPES, LossScaling, Precision
 from utils.command_line import parse_args
 from utils.errors import UserError
@@ -219,8 +218,8 @@ def test_master_weights_are_part_of_the_state(monkeypatch):
     }
     keys = {*state, "weight/moment2", "weight/beta1_pow_acc", "weight/beta2_pow_acc"}
     for optimizer, parameters in optimizers:
-        load_optimizer_state(optimizer, parameters, state)
-        loaded = {key: tensor.numpy() for key, tensor in optimizer_state(optimizer, parameters).items()}
+        optimizer.load_state(parameters, state)
+        loaded = {key: tensor.numpy() for key, tensor in optimizer.state_of(parameters).items()}
         assert loaded.keys() >= keys
         for key, value in state.items():
             np.testing.assert_array_equal(loaded[key], value, err_msg=key)
@@ -233,6 +232,6 @@ def test_powers_of_adam_stay_on_the_cpu(monkeypatch):
     optimizer = build_optimizer(model, 0.1)
     parameters = dict(model.named_parameters())
     monkeypatch.setattr(paddle.Tensor, "set_value", None)  # a call would fail
-    load_optimizer_state(optimizer, parameters, {"weight/beta1_pow_acc": np.full([1], 0.25, np.float32)})
-    power = optimizer_state(optimizer, parameters)["weight/beta1_pow_acc"]
+    optimizer.load_state(parameters, {"weight/beta1_pow_acc": np.full([1], 0.25, np.float32)})
+    power = optimizer.state_of(parameters)["weight/beta1_pow_acc"]
     assert power.place.is_cpu_place() and power.item() == 0.25

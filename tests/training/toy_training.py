@@ -11,8 +11,7 @@ from model.checkpoint.folder import ModelFiles
 from training import distributed
 from training.checkpoint import read_state, write_checkpoint
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer
-from training.schedules import linear_warmup_decay
+from training.optimizer import build_optimizer, linear_warmup_decay
 
 STEPS = 20
 BATCH = 12
