@@ -1,8 +1,7 @@
 """The processes of one run, joined by `paddle.distributed.fleet`. A run on one process needs no fleet.
 
 Start several processes with `fleetrun` or `python -m paddle.distributed.launch`. They use NCCL on GPUs and
-gloo on the CPU (`fleetrun --nproc_per_node 2 --backend gloo script.py`). This file imports Paddle only where
-it needs it.
+gloo on the CPU (`fleetrun --nproc_per_node 2 --backend gloo script.py`).
 """
 
 import contextlib
@@ -10,19 +9,25 @@ import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
+import paddle
+import paddle.distributed as dist
+from paddle import Tensor
+from paddle.distributed import fleet
+from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import DygraphShardingOptimizer
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
+from paddle.distributed.fleet.utils.log_util import set_log_level
+from paddle.optimizer import Optimizer
+
+from training.card import check_wheel
 from utils.errors import UserError
 
 # The other folders import these three from here; `as` says that this is meant.
 from utils.runtime import is_main as is_main
 from utils.runtime import rank as rank
 from utils.runtime import world_size as world_size
-
-if TYPE_CHECKING:
-    from paddle import Tensor
-    from paddle.optimizer import Optimizer
 
 T = TypeVar("T")
 # What gloo and NCCL say when the process at the other end is gone.
@@ -45,12 +50,8 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
         UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use; or Paddle has no
             code for the card.
     """
-    import paddle
-
     gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if gpu:
-        from training.card import check_wheel
-
         check_wheel()
     if world_size() == 1:
         paddle.set_device("gpu" if gpu else "cpu")
@@ -60,8 +61,6 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
         if backend not in ("auto", "", "gloo"):
             raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
-    import paddle.distributed as dist
-
     if not dist.is_initialized():
         _init_fleet(gpu, sharding_stage)
     return str(paddle.device.get_device())
@@ -69,9 +68,6 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
 
 def _init_fleet(gpu: bool, sharding_stage: int) -> None:
     """Join the other processes, without the lines that fleet would print."""
-    from paddle.distributed import fleet
-    from paddle.distributed.fleet.utils.log_util import set_log_level
-
     set_log_level("ERROR")  # otherwise every process logs fleet's groups
     strategy = fleet.DistributedStrategy()
     if sharding_stage:
@@ -94,8 +90,6 @@ def _one_group() -> contextlib.AbstractContextManager:
     Fleet makes a dozen groups. With more than two processes, gloo in Paddle 3.3 cannot connect most of them,
     except the default one.
     """
-    import paddle.distributed as dist
-
     new_group = dist.new_group
 
     def join(ranks: Sequence[int], *args, **options) -> Any:
@@ -129,22 +123,16 @@ def all_sum(values: Sequence[float]) -> list[float]:
     """The sum of `values` over all processes, element by element, in float64."""
     if world_size() == 1 or not values:
         return [float(value) for value in values]
-    import paddle
-    import paddle.distributed as dist
-
     total = paddle.to_tensor([float(value) for value in values], dtype="float64")
     dist.all_reduce(total)
     return total.tolist()
 
 
 @lost_process_is_a_user_error()
-def sum_and_read(values: "Tensor", numbers: Sequence[float]) -> list[float]:
+def sum_and_read(values: Tensor, numbers: Sequence[float]) -> list[float]:
     """Sum `values`, float64 [n], and `numbers` over all processes. It waits for the device once."""
     if world_size() == 1:
         return [*values.tolist(), *numbers]
-    import paddle
-    import paddle.distributed as dist
-
     # `full` for equal numbers that follow each other: an upload would wait for the device, too.
     parts = []
     for number, equal_numbers in itertools.groupby(numbers):
@@ -160,8 +148,6 @@ def gather(item: Any) -> list[Any]:
     """The `item` of each process, in order of rank, on every process. An item must pickle."""
     if world_size() == 1:
         return [item]
-    import paddle.distributed as dist
-
     items: list[Any] = []
     dist.all_gather_object(items, item)
     return items
@@ -191,37 +177,28 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 @lost_process_is_a_user_error()
-def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
+def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
     """Overwrite the tensors with those of process `source`, in place."""
     if world_size() == 1:
         return
-    import paddle
-    import paddle.distributed as dist
-
     with paddle.no_grad():
         for tensor in tensors:
             dist.broadcast(tensor, src=source)
 
 
 @lost_process_is_a_user_error()
-def sum_(tensor: "Tensor") -> None:
+def sum_(tensor: Tensor) -> None:
     """Replace a tensor with its sum over the processes, in place."""
-    import paddle.distributed as dist
-
     dist.all_reduce(tensor)
 
 
 @lost_process_is_a_user_error()
-def sum_gradients(parameters: Sequence["Tensor"]) -> None:
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace each parameter's gradient with its sum over the data-parallel processes, in place.
 
     Every process must pass the same parameters in the same order, and each must have a gradient. Otherwise
     the processes send different buffers and wait for each other for ever.
     """
-    import paddle.distributed as dist
-    from paddle.distributed import fleet
-    from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
-
     group = fleet.get_hybrid_communicate_group().get_data_parallel_group()
     for part in _parts(parameters):
         if len(part) > 1:
@@ -230,7 +207,7 @@ def sum_gradients(parameters: Sequence["Tensor"]) -> None:
             dist.all_reduce(part[0].grad, group=group)
 
 
-def _parts(parameters: Sequence["Tensor"]) -> list[list["Tensor"]]:
+def _parts(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
     """Groups of consecutive parameters of one dtype: at most FUSED_BYTES in total, or a single parameter."""
     parts: list[list[Tensor]] = []
     room = 0  # bytes that the last part can still take
@@ -244,9 +221,6 @@ def _parts(parameters: Sequence["Tensor"]) -> list[list["Tensor"]]:
     return parts
 
 
-def sharded(optimizer: "Optimizer") -> "Optimizer":
+def sharded(optimizer: Optimizer) -> Optimizer:
     """Fleet's sharding stage 1: one process holds the moments of a parameter and updates it."""
-    from paddle.distributed import fleet
-    from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import DygraphShardingOptimizer
-
     return DygraphShardingOptimizer(optimizer, fleet.get_hybrid_communicate_group())

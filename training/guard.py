@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from training import distributed
 from utils.logging import logger
 from utils.processes import stop_signals
+from utils.runtime import world_size
 
 _END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
 
@@ -80,6 +80,9 @@ class StopSignal:
 
     def anywhere(self) -> bool:
         """Whether any process of the run was asked to stop. Call it on every process."""
+        # A command enters `StopSignal` before it imports Paddle.
+        from training import distributed
+
         (requests,) = distributed.all_sum([float(bool(self))])  # how many processes were asked
         return requests > 0
 
@@ -147,7 +150,7 @@ class StallWatch:
 
     def __init__(self, seconds: float, end_seconds: float = 0.0):
         self.seconds = seconds
-        may_end = end_seconds > 0 and distributed.world_size() > 1
+        may_end = end_seconds > 0 and world_size() > 1
         self.end_seconds = end_seconds if may_end else math.inf
         self._work: _Work | None = None
         self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
