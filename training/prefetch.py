@@ -23,6 +23,11 @@ _END = "end"  # there are no more items
 _USER_ERROR = "user error"  # the value is its message
 _FAILURE = "failure"  # another exception: the value is its traceback
 _DEAD = "dead"  # from the receiving thread: the worker ended without a last message
+# Why a signal may have killed the worker.
+_CAUSES = {
+    signal.SIGKILL: " (perhaps for lack of memory)",
+    signal.SIGBUS: " (a file became shorter while it was read, or a disk failed)",
+}
 
 
 class prefetch(Generic[T]):
@@ -89,9 +94,11 @@ class prefetch(Generic[T]):
             if kind == _FAILURE:
                 raise RuntimeError(f"the reader process failed:\n{value}")
             if kind == _DEAD:
+                end = f"ended with code {exit_code}"
+                if exit_code is not None and exit_code < 0:
+                    end = f"was killed by signal {-exit_code}{_CAUSES.get(-exit_code, '')}"
                 raise UserError(
-                    f"the reader process {_end_in_words(exit_code)} before its work was done; resume from "
-                    "the last checkpoint"
+                    f"the reader process {end} before its work was done; resume from the last checkpoint"
                 )
             break  # the kind is _END
         raise StopIteration
@@ -144,14 +151,3 @@ def _end_worker(process: multiprocessing.Process, thread: threading.Thread, item
     while thread.is_alive():  # it may wait for room in the queue, once for each item in the pipe
         with contextlib.suppress(queue.Empty):
             items.get(timeout=0.01)
-
-
-def _end_in_words(code: int | None) -> str:
-    """How a process ended, from its exit code, which is negative if a signal killed it."""
-    if code is None or code >= 0:
-        return f"ended with code {code}"
-    causes = {
-        signal.SIGKILL: " (perhaps for lack of memory)",
-        signal.SIGBUS: " (a file became shorter while it was read, or a disk failed)",
-    }
-    return f"was killed by signal {-code}{causes.get(-code, '')}"

@@ -185,15 +185,19 @@ class CorpusBuild:
         done_bytes = total_bytes - sum(source.size for source in waiting.values())
         # The results of units come in any order. Once those of a source are complete, its counts are written,
         # and a build that is continued does not read it again.
-        counts: dict[SourceKey, _SourceCounts] = defaultdict(_SourceCounts)
+        counts: dict[SourceKey, dict[int, list[int]]] = defaultdict(dict)  # number of a unit -> its counts
+        units_of: dict[SourceKey, int] = {}  # of a source whose last unit has come, how many it has
         progress = Progress(total_bytes, description, initial=done_bytes, unit="bytes")
         with closing(progress):
             for unit, unit_counts in self.workers.run(function, self._unit_tasks(waiting)):
                 progress.update(unit.bytes_read)
                 key = (unit.stream, unit.source)
-                counts[key].add(unit, unit_counts)
-                if counts[key].is_complete:
-                    source_counts = counts.pop(key).in_order()  # SCAN: [lines, documents] of each unit
+                counts[key][unit.number] = unit_counts
+                if unit.last:
+                    units_of[key] = unit.number + 1
+                if len(counts[key]) == units_of.get(key):
+                    # In reading order; of the stage SCAN [lines, documents] of each unit.
+                    source_counts = [counts_of_unit for _, counts_of_unit in sorted(counts.pop(key).items())]
                     if stage == SCAN and not any(lines for lines, _ in source_counts):
                         languages = " and ".join(waiting[key].languages)
                         raise UserError(f"{waiting[key]}: no text in {languages} in it; leave it out")
@@ -211,29 +215,6 @@ class CorpusBuild:
         )
         for unit in _interleave(readers, min(_READERS, self.workers.num_workers)):
             yield unit, self.works[unit.stream]
-
-
-class _SourceCounts:
-    """The counts of the units of one source, which come in any order."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, list[int]] = {}  # number of the unit -> its counts
-        self._total: int | None = None  # units of the source; known once the last one has come
-
-    def add(self, unit: Unit, counts: list[int]) -> None:
-        """Note the counts of a unit."""
-        self._counts[unit.number] = counts
-        if unit.last:
-            self._total = unit.number + 1
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all units of the source have come."""
-        return len(self._counts) == self._total
-
-    def in_order(self) -> list[list[int]]:
-        """The counts in reading order."""
-        return [counts for _, counts in sorted(self._counts.items())]
 
 
 def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import itertools
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -48,26 +48,34 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     if is_whole(path):
         (counts,) = _arrays([path], "counts")
         return _without_text(unit), counts.tolist()
-    # Duplicates are dropped before the text is cut into ids. Lines without ids and uneven pairs are dropped
-    # after that.
+    # Duplicates are dropped before the text is cut into ids.
     text = _read(unit, work)
     lines = len(text.sides[0])  # a pair counts as one line here
     number_in_stream = sum(work.units_per_source[: unit.source]) + unit.number
-    is_new = ~is_duplicate(work, number_in_stream, lines)
+    is_new = ~is_duplicate(work, number_in_stream, lines)  # bool [lines]
+    new_lines = itertools.compress(zip(*text.sides), is_new)
+    texts = list(itertools.chain.from_iterable(new_lines))  # both sides of a pair, then of the next one
     tokenizer = _tokenizer(*(str(work.output / name) for name in VOCABULARY_FILES))
-    tokenized = _tokenize(text, is_new, work.held_out_below, work.held_out_side, tokenizer)
+    ids, lengths = _encode(tokenizer, texts)  # [tokens], [texts]
+    lengths = lengths.reshape(-1, len(text.sides))  # [new lines, sides]
 
-    # The number of ids of the shorter and of the longer side of a pair; of a text both are the same. [lines]
-    shorter = tokenized.lengths.min(axis=1)
-    longer = tokenized.lengths.max(axis=1)
+    # Lines without ids and uneven pairs are dropped after that.
+    shorter = lengths.min(axis=1)  # ids of the shorter side of a pair, [new lines]
+    longer = lengths.max(axis=1)  # of the longer side; of a text both are the same
     is_empty = shorter == 0  # a line of control characters has no ids
     is_uneven = np.zeros(len(shorter), bool)
     if work.options.max_ratio:
         is_uneven = ~is_empty & (longer > work.options.max_ratio * shorter)
     is_usable = ~is_empty & ~is_uneven
-    train, held_out = SPLITS
-    arrays = _arrays_of_split(train, tokenized, is_usable & ~tokenized.is_held_out, tokenizer.unk_id)
-    arrays |= _arrays_of_split(held_out, tokenized, is_usable & tokenized.is_held_out, tokenizer.unk_id)
+
+    # Documents are held out as a whole.
+    document = np.repeat(np.arange(len(text.documents)), text.documents)[is_new]  # of each new line
+    document_is_held_out = text.document_hashes(work.held_out_side) < np.uint64(work.held_out_below)
+    is_held_out = document_is_held_out[document]  # bool [new lines]
+    arrays: dict[str, np.ndarray] = {}
+    for split, is_in_split in zip(SPLITS, (~is_held_out, is_held_out), strict=True):
+        is_chosen = is_usable & is_in_split
+        arrays |= _arrays_of_split(split, ids, lengths, document, is_chosen, tokenizer.unk_id)
 
     dropped = {
         "empty": text.empty_count + int(is_empty.sum()),
@@ -83,51 +91,31 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     return _without_text(unit), counts
 
 
-class _TokenizedLines(NamedTuple):
-    """The lines of a unit that are not duplicates; a pair is one line."""
-
-    ids: np.ndarray  # uint16 or uint32 [tokens], those of a pair one side after the other
-    lengths: np.ndarray  # int64 [lines, sides], the number of ids
-    document: np.ndarray  # int64 [lines], the number of its document in the unit
-    is_held_out: np.ndarray  # bool [lines]
-
-
-def _tokenize(
-    text: Lines, is_new: np.ndarray, held_out_below: int, held_out_side: int, tokenizer: Tokenizer
-) -> _TokenizedLines:
-    """Cut the new lines of a unit into ids.
+def _arrays_of_split(
+    split: str,
+    ids: np.ndarray,
+    lengths: np.ndarray,
+    document: np.ndarray,
+    is_chosen: np.ndarray,
+    unk_id: int,
+) -> dict[str, np.ndarray]:
+    """The arrays of a split in the file of a unit.
 
     Args:
-        is_new: bool [lines]; False for a duplicate.
-        held_out_below: a document with a smaller hash is held out.
-        held_out_side: the side of a pair that is hashed for it.
+        ids: of all lines, [tokens], those of a pair one side after the other.
+        lengths: the number of ids of each line, int64 [lines, sides].
+        document: the number of each line's document in the unit, int64 [lines].
+        is_chosen: the lines of the split, bool [lines].
     """
-    document = np.repeat(np.arange(len(text.documents)), text.documents)  # int64 [lines]
-    is_held_out = text.document_hashes(held_out_side) < np.uint64(held_out_below)  # bool [documents]
-    new_lines = itertools.compress(zip(*text.sides), is_new)
-    texts = list(itertools.chain.from_iterable(new_lines))  # both sides of a pair, then of the next one
-    ids, lengths = _encode(tokenizer, texts)
-    return _TokenizedLines(
-        ids=ids,
-        lengths=lengths.reshape(-1, len(text.sides)),
-        document=document[is_new],
-        is_held_out=is_held_out[document][is_new],
-    )
-
-
-def _arrays_of_split(
-    split: str, lines: _TokenizedLines, is_chosen: np.ndarray, unk_id: int
-) -> dict[str, np.ndarray]:
-    """The arrays of a split in the file of a unit, from the chosen lines. `is_chosen`: bool [lines]."""
-    is_chosen_token = np.repeat(is_chosen, lines.lengths.sum(axis=1))
-    ids = lines.ids[is_chosen_token]
-    lengths = lines.lengths[is_chosen]
+    is_chosen_token = np.repeat(is_chosen, lengths.sum(axis=1))
+    chosen_ids = ids[is_chosen_token]
+    chosen_lengths = lengths[is_chosen]
     # The chosen lines of each document; the file has no entry for a document without any.
-    lines_of_documents = np.bincount(lines.document[is_chosen])
-    sides_of_unknown = _side_of_tokens(lengths)[ids == unk_id]
+    lines_of_documents = np.bincount(document[is_chosen])
+    sides_of_unknown = _side_of_tokens(chosen_lengths)[chosen_ids == unk_id]
     return {
-        f"{split}.ids": ids,
-        f"{split}.lengths": lengths.ravel().astype(np.uint32),
+        f"{split}.ids": chosen_ids,
+        f"{split}.lengths": chosen_lengths.ravel().astype(np.uint32),
         f"{split}.documents": lines_of_documents[lines_of_documents > 0].astype(np.uint32),
         f"{split}.unknown": np.bincount(sides_of_unknown, minlength=lengths.shape[1]),
     }
@@ -274,8 +262,18 @@ def _write_offsets(path: Path, counts: Sequence[np.ndarray]) -> dict[str, Any]:
     Args:
         counts: the sizes of the items, in blocks.
     """
+
+    def offsets() -> Iterator[np.ndarray]:
+        """0, and then the running sums over all counts, in blocks like those of `counts`."""
+        total = 0
+        yield np.zeros(1, np.int64)
+        for block in counts:
+            sums = total + np.cumsum(block, dtype=np.int64)
+            total += int(block.sum())
+            yield sums
+
     items = sum(len(block) for block in counts)
-    return write_array(path, np.dtype("<u4"), items + 1, _offsets(counts))
+    return write_array(path, np.dtype("<u4"), items + 1, offsets())
 
 
 def _without_text(unit: Unit) -> Unit:
@@ -334,13 +332,3 @@ def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:
             raise UserError(
                 f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true"
             ) from error
-
-
-def _offsets(counts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """0, and then the running sums over all counts, in blocks like those of `counts`."""
-    total = 0
-    yield np.zeros(1, np.int64)
-    for block in counts:
-        sums = total + np.cumsum(block, dtype=np.int64)
-        total += int(block.sum())
-        yield sums

@@ -210,10 +210,19 @@ class _TextFile:
             more = self._file.read(missing)
             self.buffer += more
             if len(more) < missing:
-                self._end()
+                # The standard library takes a damaged later part of a .bz2 or .xz file for its end; bytes
+                # remain.
+                if self.raw.read(1):
+                    raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
+                if self.buffer and not self.buffer.endswith(b"\n"):
+                    self.buffer += b"\n"
                 return True
             if b"\n" not in self.buffer:
-                self._finish_line()
+                # Read the rest of the line that fills the buffer.
+                self.buffer += self._file.readline(LONGEST_LINE)
+                if len(self.buffer) > LONGEST_LINE and not self.buffer.endswith(b"\n"):
+                    raise _too_long(self.path, self.line)
+                self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
         return False
 
     def take(self, length: int) -> bytes:
@@ -222,21 +231,6 @@ class _TextFile:
         self.buffer = self.buffer[length:]
         self.line += front.count(b"\n")
         return front
-
-    def _end(self) -> None:
-        """Check that this is the end of the file, and end the last line."""
-        # The standard library takes a damaged later part of a .bz2 or .xz file for its end; bytes remain.
-        if self.raw.read(1):
-            raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
-        if self.buffer and not self.buffer.endswith(b"\n"):
-            self.buffer += b"\n"
-
-    def _finish_line(self) -> None:
-        """Read the rest of the line that fills the buffer."""
-        self.buffer += self._file.readline(LONGEST_LINE)
-        if len(self.buffer) > LONGEST_LINE and not self.buffer.endswith(b"\n"):
-            raise _too_long(self.path, self.line)
-        self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
 
 
 @contextlib.contextmanager
