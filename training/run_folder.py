@@ -275,19 +275,15 @@ class RunFolder:
         """Read selected.json.
 
         Raises:
-            UserError: it is damaged.
+            UserError: it is not as `finish` wrote it.
         """
         path = self.path / SELECTED
-        advice = "remove it, and the same command makes it again"
-        has_digest = (self.path / f"{SELECTED}.digest").is_file()  # version 1.0 wrote none
-        if has_digest and not is_whole(path):
-            raise UserError(f"{path}: damaged, its checksum differs from the one written with it; {advice}")
-        try:
-            evaluation = Evaluation(**read_json(path, advice))
-            _check_types(evaluation)
-        except TypeError as error:
-            raise UserError(f"{path}: holds no evaluation ({error}); {advice}") from error
-        return evaluation
+        if not is_whole(path):
+            raise UserError(
+                f"{path}: damaged, or the checksum beside it is; remove it, and the same command makes it "
+                "again"
+            )
+        return Evaluation(**read_json(path))
 
 
 def has_state(path: Path) -> bool:
@@ -323,33 +319,6 @@ def _saved_run(folder: Path, arrays: dict[str, np.ndarray], values: dict[str, An
         seed=values["seed"],
         trainer_state=values["trainer"],
     )
-
-
-def _check_types(evaluation: Evaluation) -> None:
-    """Raise a TypeError unless an evaluation from a JSON file has the types of one that selects a step."""
-    for number in (evaluation.step, evaluation.epoch, evaluation.selected_by):
-        if not _is_number(number):
-            raise TypeError(f"{number!r} is no number")
-    _check_scores(evaluation.scores, levels=3)
-    if evaluation.confusion != {}:
-        _check_scores(evaluation.confusion, levels=4)
-
-
-def _check_scores(scores: Any, levels: int) -> None:
-    """Raise a TypeError unless they are numbers in so many levels of dicts: group, language, metric."""
-    if levels == 0:
-        if not _is_number(scores):
-            raise TypeError(f"{scores!r} is no score")
-    elif isinstance(scores, dict) and scores:
-        for part in scores.values():
-            _check_scores(part, levels - 1)
-    else:
-        raise TypeError(f"{scores!r} holds no scores")
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number. `isinstance` would take true for an int."""
-    return type(value) in (int, float)
 
 
 def _step_of(model: Path) -> int | None:
