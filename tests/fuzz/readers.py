@@ -41,7 +41,8 @@ from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickl
 from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, tokenizer_json, write_torch_file, zip_bytes
-from training.checkpoint import read_state, write_checkpoint
+from training.checkpoint import write_checkpoint
+from training.run_folder import read_step
 from utils.command_line import load_config
 from utils.config import read_yaml
 from utils.manifest import write_manifest
@@ -208,17 +209,18 @@ def split_weights(folder: Path) -> list[bytes]:
 def state_files(file: str, folder: Path) -> list[bytes]:
     """A file of a run's state; and beside it the others."""
     model = ModelFiles({"w": ARRAYS["b"]}, {}, "a card", {})
-    write_checkpoint(folder / "made", model, {"moment": ARRAYS["b"]}, {"step": 7, "loss": 1.5})
+    values = {"identity": {}, "seed": 1, "engine": {"steps": 7}, "trainer": {"loss": 1.5}}
+    write_checkpoint(folder / "made", model, {"moment": ARRAYS["b"]}, values)
     shutil.copytree(folder / "made", folder, dirs_exist_ok=True)
     return [(folder / "training_state" / file).read_bytes()]
 
 
-def read_step(path: Path) -> None:
+def read_training_state(path: Path) -> None:
     """Read a run's state. A damaged state.json gets a new checksum in the manifest, which would refuse it."""
     if path.name == "state.json":
         files = ("arrays.safetensors", "state.json", "../manifest.json")
         write_manifest(path.with_name("manifest.json"), files)
-    read_state(path.parents[1])
+    read_step(path.parents[1])
 
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
@@ -257,7 +259,7 @@ def of_tensors(file: str, files: Callable, read: Callable, edit: Edit | None = N
 def of_training_state(file: str) -> Reader:
     """The reader of a file of a run's state."""
     files = functools.partial(state_files, file)
-    return Reader(f"training_state/{file}", files, reads=(read_step,), edit=edit_json)
+    return Reader(f"training_state/{file}", files, reads=(read_training_state,), edit=edit_json)
 
 
 READERS = {
