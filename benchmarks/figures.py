@@ -21,45 +21,36 @@ def figures(
         amount: the work that was done in each of the "seconds", in the unit of the speed without "/s".
 
     Returns:
-        "contenders": the row of each. With a peer or another checkout also "ratio_to_peer": how many times as
-        fast as each of them the fastest of ours in float32 is (with --amp: of ours); and "ratio", that of
-        "fastest_peer".
+        "contenders": the row of each, with the speed at its median time as "value". The row of a peer or of
+        another checkout has "times": how many times as fast the fastest of ours in float32 is. And
+        "fastest_peer": the name of the fastest in the same precision, with the batches of ours.
     """
-    rows = {name: row_of(contenders[name], results, amount) for name, results in runs.items()}
+    rows = {}
+    for name, results in runs.items():
+        seconds = [time for result in results for time in result["seconds"]]
+        rows[name] = {
+            "label": contenders[name].label,
+            "precision": contenders[name].precision,
+            "grouped": contenders[name].grouped,
+            "value": float(f"{amount / median(seconds):.4g}"),
+            "peak_gb": round(max(result["peak"] for result in results) / 1e9, 2),
+        }
     speeds = {"unit": unit, "contenders": rows}
-    in_float32 = {name for name in runs if contenders[name].precision == FLOAT32}
-    variants = [name for name in runs if contenders[name].is_ours and name != PREVIOUS]
-    rivals = [name for name in runs if name not in variants]
-    if not variants or not rivals:
+    ours = [name for name in runs if contenders[name].is_ours and name != PREVIOUS]
+    rivals = [name for name in runs if name not in ours]
+    if not ours:
         return speeds
-    # With --amp no variant of ours is in float32.
-    comparable = [name for name in variants if name in in_float32] or variants
-    best = max(comparable, key=lambda name: rows[name]["value"])
-    ratios = {name: round(ratio(runs[name], runs[best]), 3) for name in rivals}
-    peers = [name for name in rivals if name in in_float32 and name != PREVIOUS and contenders[name].counts]
-    # Another checkout counts if it is the only rival. The smaller the ratio, the faster the rival.
-    fastest = min(peers or rivals, key=ratios.get)
-    return speeds | {"ratio": ratios[fastest], "fastest_peer": fastest, "ratio_to_peer": ratios}
-
-
-def row_of(contender: Contender, results: Sequence[Mapping[str, Any]], amount: float) -> dict[str, Any]:
-    """The figures of a contender. "value" belongs to its median time, "least" to the slowest one."""
-    seconds = [time for result in results for time in result["seconds"]]
-    return {
-        "label": contender.label,
-        "peer": not contender.is_ours,
-        "tuned": contender.tuned,
-        "precision": contender.precision,
-        "value": four_digits(amount / median(seconds)),
-        "least": four_digits(amount / max(seconds)),
-        "most": four_digits(amount / min(seconds)),
-        "peak_gb": round(max(result["peak"] for result in results) / 1e9, 2),
-    }
-
-
-def four_digits(value: float) -> float:
-    """The value rounded to four significant digits."""
-    return float(f"{value:.4g}")
+    best = max(ours, key=lambda name: (rows[name]["precision"] == FLOAT32, rows[name]["value"]))
+    for name in rivals:
+        rows[name]["times"] = round(ratio(runs[name], runs[best]), 3)
+    precision = rows[best]["precision"]
+    equal = [name for name in rivals if rows[name]["precision"] == precision and not rows[name]["grouped"]]
+    if not equal:
+        return speeds
+    # Another checkout is no peer, but alone it is what ours is compared with. The smaller the ratio, the
+    # faster the rival.
+    fastest = min(equal, key=lambda name: (name == PREVIOUS, rows[name]["times"]))
+    return speeds | {"fastest_peer": fastest}
 
 
 def ratio(results: Sequence[Mapping[str, Any]], our_results: Sequence[Mapping[str, Any]]) -> float:
@@ -78,12 +69,10 @@ def ratio(results: Sequence[Mapping[str, Any]], our_results: Sequence[Mapping[st
 def contenders_table(result: Mapping[str, Any]) -> str:
     """What `figures` returned: the contenders with their speed, memory and ratio, in Markdown."""
     lines = [["", result["unit"], "peak GB", "ours is"]]
-    for name, row in result["contenders"].items():
+    for row in result["contenders"].values():
         label = row["label"]
         if row["precision"] != FLOAT32:
             label += " (another precision)"
-        our_factor = ""
-        if name in result.get("ratio_to_peer", {}):
-            our_factor = f"{result['ratio_to_peer'][name]:.2f} times"
+        our_factor = f"{row['times']:.2f} times" if "times" in row else ""
         lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", our_factor])
     return in_markdown(lines)

@@ -32,9 +32,8 @@ from benchmarks.training_steps import (
     torch_step,
     wait_for_paddle,
 )
-from finetune.classification import Classification
 from model.config import ErnieMConfig
-from reader.batching import Batches, Feature
+from reader.batching import Batches, EncodePairs, pad
 from reader.classification import Example
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -54,7 +53,6 @@ SIZES = {
     "max_seq_len": 256,
     "data": "",
     "piece_model_path": "",
-    "amp": "none",
 }
 
 
@@ -64,13 +62,9 @@ def draw(folder: Path, args: Namespace) -> int:
     "padded" has the batches as they were drawn; "grouped" the same pairs in batches of similar length, which
     come in a random order. Returns the number of tokens in each of the times that `time_all` tells.
     """
-    if args.length:
-        labels, padded = draw_random(args)
-    else:
-        labels, padded = draw_real(args)
-    pairs = list(itertools.chain.from_iterable(padded))
-    pairs.sort(key=lambda pair: len(pair[0]))  # by the number of ids
-    grouped = in_batches(pairs, args.batch)
+    labels, pairs = draw_random(args) if args.length else draw_real(args)
+    padded = in_batches(pairs, args.batch)
+    grouped = in_batches(sorted(pairs, key=lambda pair: len(pair[0])), args.batch)  # by the number of ids
     random.Random(1).shuffle(grouped)
     tokens = sum(len(ids) for ids, _ in pairs)
     batches = {"labels": labels, "grouped": grouped, "padded": padded, "tokens": tokens}
@@ -78,49 +72,32 @@ def draw(folder: Path, args: Namespace) -> int:
     return args.batch * args.length if args.length else tokens
 
 
-def read_batches(folder: Path) -> dict[str, Any]:
-    """Read what `draw` wrote."""
-    return json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-
-
-def draw_random(args: Namespace) -> tuple[list[str], list[list]]:
-    """The labels, and batches of random sequences of full length."""
-    rng = random.Random(0)
-    words = range(FIRST_WORD, args.vocab)
-    labels = ["0", "1", "2"]
-    sequences = []
-    for _ in range(args.batch * args.steps):
-        sequences.append([CLS, *rng.choices(words, k=args.length - 2), SEP])
-    pairs = [(ids, rng.randrange(len(labels))) for ids in sequences]
-    return labels, in_batches(pairs, args.batch)
-
-
 def in_batches(pairs: list, size: int) -> list[list]:
     """The pairs in their order, `size` in each batch."""
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
-def draw_real(args: Namespace) -> tuple[list[str], list[list]]:
-    """The labels of --data, and the batches that fine-tuning would draw from it."""
-    rows = read_pairs(args)
-    labels = sorted({label for _, _, label in rows})
-    examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
-    task = Classification(Tokenizer(piece_model_path=args.piece_model_path), labels, args.max_seq_len)
-    steps = Batches(examples, task.encode, args.batch, seed=1).stream()
-    batches = []
-    for step in itertools.islice(steps, args.steps):
-        (micro_batch,) = step.micro_batches  # without accumulation
-        drawn = [examples[i] for i in micro_batch.indices]
-        batches.append([(feature.ids, feature.label) for feature in task.encode(drawn)])
-    return labels, batches
+def read_batches(folder: Path) -> dict[str, Any]:
+    """Read what `draw` wrote."""
+    return json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
 
 
-def read_pairs(args: Namespace) -> list[list[str]]:
-    """Premise, hypothesis and label of each line of --data.
+def draw_random(args: Namespace) -> tuple[list[str], list]:
+    """The labels, and random sequences of full length, each (ids, label)."""
+    rng = random.Random(0)
+    words = range(FIRST_WORD, args.vocab)
+    sequences = []
+    for _ in range(args.batch * args.steps):
+        sequences.append([CLS, *rng.choices(words, k=args.length - 2), SEP])
+    return ["0", "1", "2"], [(ids, rng.randrange(3)) for ids in sequences]
+
+
+def draw_real(args: Namespace) -> tuple[list[str], list]:
+    """The labels of --data, and the pairs (ids, label) in the order in which fine-tuning would draw them.
 
     Raises:
-        UserError: --data or --piece_model_path is missing, a line has other columns, or there are too few
-            lines.
+        UserError: --data or --piece_model_path is missing, a line is not premise, hypothesis and label, or
+            there are too few lines.
     """
     for path in (args.data, args.piece_model_path):
         if not Path(path).is_file():
@@ -134,11 +111,20 @@ def read_pairs(args: Namespace) -> list[list[str]]:
             )
     if len(rows) < args.batch * args.steps:
         raise UserError(f"{args.data}: {len(rows)} lines; {args.batch * args.steps} are needed")
-    return rows
+    labels = sorted({label for _, _, label in rows})
+    examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
+    encode = EncodePairs(Tokenizer(piece_model_path=args.piece_model_path), args.max_seq_len)
+    steps = Batches(examples, encode, args.batch, seed=1).stream()
+    pairs = []
+    for step in itertools.islice(steps, args.steps):
+        (micro_batch,) = step.micro_batches  # without accumulation
+        features = encode([examples[i] for i in micro_batch.indices])
+        pairs += [(feature.ids, feature.label) for feature in features]
+    return labels, pairs
 
 
-def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
-    """A classifier of this project. `amp`: that of a contender; None: --amp decides."""
+def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
+    """A classifier of this project, which computes nothing for a pad."""
     prepare(quiet=True)
     import paddle
     import paddle.nn.functional as F
@@ -148,50 +134,30 @@ def ours(folder: Path, args: Namespace, amp: str | None = None) -> None:
     from model.heads import SequenceClassifier
     from model.word_rows import words_of_step
 
-    if amp is None:
-        amp = args.amp
-    labels = read_batches(folder)["labels"]
     config = ErnieMConfig(
         vocab_size=args.vocab,
         hidden_size=args.hidden,
         num_hidden_layers=args.layers,
         num_attention_heads=args.hidden // HEAD_SIZE,
     )
-    model = SequenceClassifier(config, len(labels))
+    model = SequenceClassifier(config, len(read_batches(folder)["labels"]))
 
-    def loss_of_arrays(input_ids, targets):
-        """The loss of padded ids [B, T] and labels [B]."""
+    def loss_of(input_ids, labels):
         words = words_of_step([input_ids])
-        batch = upload(TokenBatch.from_padded(input_ids, config.pad_token_id, words))
-        return F.cross_entropy(model(batch), paddle.to_tensor(targets))
+        batch = upload(TokenBatch.from_padded(input_ids, PAD, words))
+        return F.cross_entropy(model(batch), paddle.to_tensor(labels))
 
-    if args.length:
-        time_all(folder, args, our_step(model, loss_of_arrays, amp), to_arrays)
-        return
-    task = Classification(Tokenizer(piece_model_path=args.piece_model_path), labels, args.max_seq_len)
-
-    def collate(pairs: list) -> tuple:
-        """The arguments of a step: the micro-batch that the reader of a training would make."""
-        features = [Feature(ids, label) for ids, label in pairs]
-        micro_batch = task.encode.collate(features, indices=range(len(pairs)), count=len(pairs))
-        return (micro_batch,)
-
-    def loss_of(micro_batch):
-        (sent,) = task.send_batches(model, [micro_batch])
-        loss, _sums = task.loss(model, sent)
-        return loss
-
-    time_all(folder, args, our_step(model, loss_of, amp), collate)
+    time_all(folder, args, our_step(model, loss_of, amp))
 
 
 def torch_peer(folder: Path, args: Namespace, order: str = "padded", **options: Any) -> None:
     """transformers' XLM-R. `order`: "padded" or "grouped", see `draw`; `options`: those of `torch_step`."""
     num_labels = len(read_batches(folder)["labels"])
     step = torch_step(args, "ForSequenceClassification", num_labels=num_labels, **options)
-    time_all(folder, args, step, to_arrays, order)
+    time_all(folder, args, step, order)
 
 
-def paddlenlp_peer(folder: Path, args: Namespace, order: str = "padded") -> None:
+def paddlenlp_peer(folder: Path, args: Namespace) -> None:
     """PaddleNLP's own ERNIE-M."""
     import paddle
     import paddle.nn.functional as F
@@ -218,59 +184,40 @@ def paddlenlp_peer(folder: Path, args: Namespace, order: str = "padded") -> None
         optimizer.clear_grad()
         wait_for_paddle()
 
-    time_all(folder, args, step, to_arrays, order)
+    time_all(folder, args, step)
 
 
-def time_all(folder: Path, args: Namespace, step: Callable, collate: Callable, order: str = "padded") -> None:
+def time_all(folder: Path, args: Namespace, step: Callable, order: str = "padded") -> None:
     """Time a step on each batch, and tell the seconds: of each if all are of one size, else of all together.
 
     Args:
-        step: takes what `collate` makes of the pairs of a batch.
+        step: takes the ids [B, T] of a batch, padded to the longest, and the labels [B].
         order: "padded" or "grouped", see `draw`.
     """
     drawn = read_batches(folder)
-    batches = [collate(batch) for batch in drawn[order]]
+    batches = []
+    for pairs in drawn[order]:
+        labels = np.array([label for _, label in pairs], np.int64)
+        batches.append((pad([ids for ids, _ in pairs], PAD), labels))
     warm_up = [batches[0]] * WARM_UP  # steps that `time_steps` does not time
     seconds = time_steps(step, warm_up + batches)
-    batches_have_one_size = args.length > 0
-    tell(seconds if batches_have_one_size else sum(seconds), check=drawn["tokens"])
-
-
-def to_arrays(pairs: list) -> tuple:
-    """The ids [B, T] of (ids, label) pairs, padded to the longest, and their labels [B]."""
-    longest = max(len(ids) for ids, _ in pairs)
-    input_ids = np.full([len(pairs), longest], PAD, np.int64)
-    for row, (ids, _) in zip(input_ids, pairs):
-        row[: len(ids)] = ids
-    labels = np.array([label for _, label in pairs], np.int64)
-    return input_ids, labels
+    tell(seconds if args.length else sum(seconds), check=drawn["tokens"])
 
 
 WORKS = {
     "ours": ours,
     "ours_bfloat16": ours,
-    "hf_installed_sdpa": torch_peer,
     "hf_best_sdpa": torch_peer,
-    "hf_best_eager": torch_peer,
     "hf_best_latest_sdpa": torch_peer,
     "hf_best_latest_eager": torch_peer,
     "hf_latest_bfloat16": torch_peer,
-    "paddlenlp_installed": paddlenlp_peer,
     "paddlenlp_best": paddlenlp_peer,
     "hf_grouped": torch_peer,
-    "paddlenlp_grouped": paddlenlp_peer,
 }
 
 
 def main() -> None:
-    compare(
-        __doc__,
-        WORKS,
-        SIZES,
-        unit="tokens/s",
-        prepare=draw,
-        in_turns=(*WORKS, PREVIOUS),
-    )
+    compare(__doc__, WORKS, SIZES, unit="tokens/s", prepare=draw, in_turns=(*WORKS, PREVIOUS))
 
 
 if __name__ == "__main__":

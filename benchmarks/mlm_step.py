@@ -7,8 +7,7 @@ would not fit into memory; --against ../another-checkout takes turns with ours.
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from itertools import count, islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,14 @@ SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 1
 
 
 def mmlm_batches(args: Namespace) -> Iterator[tuple]:
-    """Endless batches of `args.batch` random texts of full length.
+    """--steps batches of --batch random texts of full length, after those of the warm-up.
 
     A tuple holds the arguments of one step, which here are the batch alone.
     """
     vocabulary = Vocabulary(cls_id=0, pad_id=PAD, sep_id=2, unk_id=3, mask_id=args.vocab - 1, size=args.vocab)
     objectives = Objectives(ObjectiveConfig(), vocabulary, args.length)
     rng = np.random.default_rng(0)
-    for step in count():
+    for step in range(WARM_UP + args.steps):
         texts = []
         for _ in range(args.batch):
             ids = rng.choice(vocabulary.ordinary_ids, args.length - 2)  # [CLS] and [SEP] are added
@@ -86,19 +85,14 @@ def ours(folder: Path, args: Namespace, amp: str = "none") -> None:
         (sent,) = to_device([batch])
         return masked_lm_loss(model, sent).total / len(batch.targets)
 
-    step = our_step(model, loss_of, amp)
-    time_batches(args, step, mmlm_batches(args))
+    tell(time_steps(our_step(model, loss_of, amp), mmlm_batches(args)))
 
 
 def torch_peer(folder: Path, args: Namespace, gathered: bool = False, **options: Any) -> None:
     """transformers' XLM-R. `gathered`: with logits at the masked positions alone."""
     loss_of = gathered_loss if gathered else loss_of_transformers
-    time_batches(args, torch_step(args, "ForMaskedLM", loss_of=loss_of, **options), ids_and_labels(args))
-
-
-def time_batches(args: Namespace, step: Callable[..., None], batches: Iterator[tuple]) -> None:
-    """Time a step on the first --steps batches after those of the warm-up, and tell the seconds of each."""
-    tell(time_steps(step, islice(batches, WARM_UP + args.steps)))
+    step = torch_step(args, "ForMaskedLM", loss_of=loss_of, **options)
+    tell(time_steps(step, ids_and_labels(args)))
 
 
 def gathered_loss(model: Any, input_ids: Any, attention_mask: Any, labels: Any) -> Any:
@@ -113,12 +107,9 @@ def gathered_loss(model: Any, input_ids: Any, attention_mask: Any, labels: Any) 
 WORKS = {
     "ours": ours,
     "ours_bfloat16": ours,
-    "hf_installed_sdpa": torch_peer,
     "hf_best_sdpa": torch_peer,
-    "hf_best_eager": torch_peer,
     "hf_best_latest_sdpa": torch_peer,
     "hf_best_latest_eager": torch_peer,
-    "hf_gathered_sdpa": torch_peer,
     "hf_gathered_latest_sdpa": torch_peer,
 }
 

@@ -7,12 +7,11 @@ only the part between two marks is written. `--rows none` writes it again withou
 import argparse
 import datetime
 import json
-import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from utils.environment import run
 from benchmarks.contenders import FLOAT32, LATEST, PARITY, ROOT, VENV
 from benchmarks.figures import contenders_table
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, read_json
 from utils.runtime import read_cpu, read_fields
 from utils.tables import in_markdown
 
+DOCS = ROOT / "docs"
 PAGE = "performance.md"
 DATA = "performance.json"
 # The figures stand between these lines of the page.
@@ -42,10 +42,8 @@ PACKAGES = (
     "tokenizers",
     "sentencepiece",
     "onnxruntime",
-    "faiss-cpu",
     "numpy",
 )
-GROUPED = ", grouped"  # ends the label of a peer with pairs of similar length in a batch
 # The instruction sets on which the speed of matrix products depends, by their names in /proc/cpuinfo.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
@@ -53,9 +51,8 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", help="names from the JSON, with commas between; default: all; or none")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page and the JSON")
     args = parser.parse_args()
-    rows = json.loads((args.docs / DATA).read_text(encoding="utf-8"))
+    rows = read_json(DOCS / DATA)
     names = list(rows)
     if args.rows:
         names = [] if args.rows == "none" else args.rows.split(",")
@@ -63,115 +60,78 @@ def main() -> None:
         if name not in rows:
             raise UserError(f"--rows: no {name}; there are {', '.join(rows)}")
     # Now, because `write_page` changes files under version control, and the commit would be "with changes".
-    facts = conditions() if names else {}
+    conditions = describe_conditions() if names else ""
     for name in names:
         print(f"{name}: {rows[name]['title']}", flush=True)
         rows[name] |= measure(rows[name]["command"])
-        rows[name] |= facts
-        write_page(args.docs, rows)  # after each row, so that an interruption loses none
-    if not names:
-        write_page(args.docs, rows)
+        rows[name]["conditions"] = conditions
+        write_page(rows)  # after each row, so that an interruption loses none
+    write_page(rows)
 
 
 def measure(command: str) -> dict[str, Any]:
     """Run a script of benchmarks/ with its flags, and show its output. Its last line is JSON: the result."""
-    script, *flags = command.split()
-    expanded = [os.path.expandvars(flag) for flag in flags]  # $DATA has its value
-    line = [sys.executable, str(ROOT / "benchmarks" / script), *expanded]
+    line = f"{sys.executable} benchmarks/{command}"
     start = time.monotonic()
     last_line = ""
-    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    # The shell gives $DATA its value.
+    with subprocess.Popen(line, shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for last_line in process.stdout:
             print(f"    {last_line}", end="", flush=True)
     if process.returncode:
-        raise UserError(f"{script} ended with {process.returncode}; see above")
-    if os.environ.get("DATA"):  # a path of this machine says nothing to a reader of the page
-        last_line = last_line.replace(os.environ["DATA"], "$DATA")
-    return {
-        "date": datetime.date.today().isoformat(),
-        "minutes": round((time.monotonic() - start) / 60, 1),
-        "result": json.loads(last_line),
-    }
+        raise UserError(f"{command} ended with {process.returncode}; see above")
+    return {"minutes": round((time.monotonic() - start) / 60, 1), "result": json.loads(last_line)}
 
 
-def conditions() -> dict[str, Any]:
-    """What the figures depend on: the commit, the machine, and the versions in each environment."""
+def describe_conditions() -> str:
+    """When and on what is measured: the day, the commit, the machine, and a line for each environment."""
     command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
     cpu = read_cpu()
     cpuinfo = read_fields(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    numbers = [f"{name} {cpuinfo[name]}" for name in ("cpu family", "model") if name in cpuinfo]  # x86 alone
-    machine = {
-        "cpu": cpuinfo.get("model name") or cpu.vendor,
-        "cores": cpu.cores,
-        "cpu_model": ", ".join(numbers),
-        "instructions": [name for name in INSTRUCTIONS if name in cpu.flags],
-        "memory_gb": round(cpu.memory / 1e9, 1),
-        "system": platform.platform(),
-    }
-
-    versions = {}
-    for environment in (VENV, PARITY, LATEST):
+    numbers = [
+        f", {name} {cpuinfo[name]}" for name in ("cpu family", "model") if name in cpuinfo
+    ]  # x86 alone
+    instructions = [name for name in INSTRUCTIONS if name in cpu.flags]
+    lines = [
+        f"Measured on {datetime.date.today()}, commit {commit}, on {cpu.cores} cores of "
+        f"{cpuinfo.get('model name') or cpu.vendor}{''.join(numbers)} ({', '.join(instructions)}), "
+        f"{cpu.memory / 1e9:.0f} GB, {platform.platform()}.\n"
+    ]
+    for environment in (LATEST, PARITY, VENV):
         python = ROOT / environment / "bin/python"
         if python.exists():
             output = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
             installed = {package["name"].lower(): package["version"] for package in json.loads(output)}
-            versions[environment] = {name: installed[name] for name in PACKAGES if name in installed}
-    return {"commit": commit, "machine": machine, "versions": versions}
+            versions = [f"{name} {installed[name]}" for name in PACKAGES if name in installed]
+            lines.append(f"- `{environment}`: {', '.join(versions)}")
+    return "\n".join(lines)
 
 
-def write_page(docs: Path, rows: Mapping[str, Mapping]) -> None:
-    """Write the JSON and the page into a folder."""
-    with atomic_file(docs / DATA, "w") as file:
+def write_page(rows: Mapping[str, Mapping]) -> None:
+    """Write the JSON and the page."""
+    with atomic_file(DOCS / DATA, "w") as file:
         file.write(json.dumps(rows, indent=1) + "\n")
-    before, _, rest = (docs / PAGE).read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = (DOCS / PAGE).read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    with atomic_file(docs / PAGE, "w") as file:
+    with atomic_file(DOCS / PAGE, "w") as file:
         file.write(f"{before}{BEGIN}\n\n{to_markdown(rows)}\n{END}{after}")
 
 
 def to_markdown(rows: Mapping[str, Mapping]) -> str:
-    """A table of the rows with a peer for each machine, commit and day, then each row with its contenders."""
-    measured = {name: row for name, row in rows.items() if "result" in row}
-    by_conditions: dict[str, list[Mapping]] = {}
-    for row in measured.values():
-        by_conditions.setdefault(conditions_of(row), []).append(row)
-    parts = []
-    for line, rows_of_line in by_conditions.items():
-        parts += [line, versions_of(rows_of_line)]
-        heads = ["", "ours", "fastest peer", "times", "grouped", "as installed", "in any precision"]
-        lines = [summary(row) for row in rows_of_line if "ratio_to_peer" in row["result"]]
-        parts.append(in_markdown([heads, *lines]))
-    for name, row in measured.items():
-        result = row["result"]
+    """A table of the rows for each day, commit and machine, then each row with its contenders."""
+    heads = ["", "ours", "peak GB", "fastest peer", "peak GB", "times", "grouped", "in any precision"]
+    tables: dict[str, list[list[str]]] = {}  # conditions -> lines
+    sections = []
+    for name, row in rows.items():
+        if "result" not in row:
+            continue
+        tables.setdefault(row["conditions"], [heads]).append(summary(row))
         minutes = max(1, round(row["minutes"]))
-        parts += [f"### {row['title']}", f"{row['what']} `--rows {name}`: {minutes} min."]
-        parts.append(contenders_table(result) if "contenders" in result else strategies(result))
-        if result.get("left_out"):
-            parts.append(f"Not run: {'; '.join(result['left_out'])}.")
-    return "\n\n".join(parts) + "\n"
-
-
-def conditions_of(row: Mapping[str, Any]) -> str:
-    """A sentence that says when a row was measured, and on which machine."""
-    machine = row["machine"]
-    # Its family and model, if they were recorded.
-    cpu = ", ".join(machine[key] for key in ("cpu", "cpu_model") if machine.get(key))
-    return (
-        f"Measured on {row['date']}, commit {row['commit']}, on {machine['cores']} cores of {cpu} "
-        f"({', '.join(machine['instructions'])}), {machine['memory_gb']:.0f} GB, {machine['system']}."
-    )
-
-
-def versions_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each environment."""
-    lines = set()
-    for row in rows:
-        for environment, packages in row["versions"].items():
-            listed = ", ".join(f"{name} {version}" for name, version in packages.items())
-            lines.add(f"- `{environment}`: {listed}")
-    return "\n".join(sorted(lines))
+        sections += [f"### {row['title']}", f"{row['what']} `--rows {name}`: {minutes} min."]
+        sections.append(contenders_table(row["result"]))
+    parts = [f"{conditions}\n\n{in_markdown(lines)}" for conditions, lines in tables.items()]
+    return "\n\n".join([*parts, *sections]) + "\n"
 
 
 def summary(row: Mapping[str, Any]) -> list[str]:
@@ -181,39 +141,26 @@ def summary(row: Mapping[str, Any]) -> list[str]:
     """
     result = row["result"]
     contenders = result["contenders"]
-    ratios = result["ratio_to_peer"]
+    peers = [each for each in contenders.values() if "times" in each]
+    ours = [each for each in contenders.values() if "times" not in each]
+    best = max((each for each in ours if each["precision"] == FLOAT32), key=lambda each: each["value"])
     peer = contenders[result["fastest_peer"]]
-    ours = [each for each in contenders.values() if each["tuned"] and not each["peer"]]
-    fastest = max(each["value"] for each in ours)
-    fastest_in_float32 = max(each["value"] for each in ours if each["precision"] == FLOAT32)
-    grouped = [ratio for name, ratio in ratios.items() if contenders[name]["label"].endswith(GROUPED)]
-    as_installed = [ratio for name, ratio in ratios.items() if not contenders[name]["tuned"]]
+    grouped = [f"{each['times']:.2f}" for each in peers if each["grouped"]]
     in_any_precision = ""
-    if any(each["precision"] != FLOAT32 for each in contenders.values()):
+    if len({each["precision"] for each in contenders.values()}) > 1:
         # The ratios are those of ours in float32; in its fastest precision ours is `gain` times as fast.
-        gain = fastest / fastest_in_float32
-        in_any_precision = f"{min(ratios.values()) * gain:.2f}"
+        gain = max(each["value"] for each in ours) / best["value"]
+        in_any_precision = f"{min(each['times'] for each in peers) * gain:.2f}"
     return [
         row["title"],
-        f"{fastest_in_float32:,g} {result['unit']}",
+        f"{best['value']:,g} {result['unit']}",
+        f"{best['peak_gb']:.2f}",
         peer["label"],
-        f"**{result['ratio']:.2f}**",
-        f"{min(grouped):.2f}" if grouped else "",
-        f"{min(as_installed):.2f}" if as_installed else "",
+        f"{peer['peak_gb']:.2f}",
+        f"**{peer['times']:.2f}**",
+        *(grouped or [""]),
         in_any_precision,
     ]
-
-
-def strategies(result: Mapping[str, Any]) -> str:
-    """What benchmarks/pretrain_cost.py measured: a table of the strategies, and their ratio."""
-    lines = [["", "tokens/s"]]
-    lines += [[name, f"{speed:,g}"] for name, speed in result["tokens_per_second"].items()]
-    least, *_quartiles, most = result["spread"]
-    return (
-        f"{in_markdown(lines)}\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
-        f"(median of {result['alternations']} alternations, {least:.3f} to {most:.3f}). "
-        f"Peak memory {result['peak_gb']:.1f} GB."
-    )
 
 
 if __name__ == "__main__":

@@ -58,8 +58,7 @@ def loss_of_transformers(model: Any, input_ids: Any, attention_mask: Any, labels
 def torch_step(
     args: Any,
     head: str,
-    attention: str = "eager",
-    fused: bool = True,
+    attention: str = "sdpa",
     bfloat16: bool = False,
     loss_of: Callable = loss_of_transformers,
     **more: Any,
@@ -69,8 +68,7 @@ def torch_step(
     Args:
         args: the flags of the benchmark, which have the model's shape.
         head: the end of the name of a class, such as "ForMaskedLM".
-        attention: the implementation, "eager" or "sdpa".
-        fused: whether AdamW is torch's fused one; False: torch's default.
+        attention: the implementation, "sdpa" or "eager".
         bfloat16: whether products are in bfloat16 (autocast).
         loss_of: the loss, from the model, ids, attention mask and labels.
         more: further values of the configuration.
@@ -80,10 +78,8 @@ def torch_step(
 
     device = torch_device()
     configuration = hf_config(args.layers, args.vocab, args.hidden, attn_implementation=attention, **more)
-    model_class = getattr(transformers, f"XLMRoberta{head}")
-    model = model_class(configuration).to(device).train()
-    # None leaves the choice to torch, as in a program that does not name it.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=fused or None)
+    model = getattr(transformers, f"XLMRoberta{head}")(configuration).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
 
     def step(*arrays: Any) -> None:
         input_ids, labels = [torch.from_numpy(array).to(device) for array in arrays]

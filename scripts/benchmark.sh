@@ -1,9 +1,9 @@
 #!/bin/sh
 # Measure ours side by side with its peers and write docs/performance.md. Hours, on a machine with nothing else to do.
 #
-#   sh scripts/benchmark.sh                     every row
-#   sh scripts/benchmark.sh --rows mlm,search   these rows; the others of the page keep what was measured before
-#   DATA=folder sh scripts/benchmark.sh         the rows "finetune_real" and "corpus" take real text from DATA
+#   sh scripts/benchmark.sh                       every row
+#   sh scripts/benchmark.sh --rows mlm,encoding   these rows; the others of the page keep what was measured before
+#   DATA=folder sh scripts/benchmark.sh           the rows "finetune_real" and "corpus" take real text from DATA
 #
 # The environments of the peers are made first: sh scripts/setup.sh parity, sh scripts/setup.sh latest.
 set -eu
@@ -12,4 +12,3 @@ sh scripts/setup.sh
 sh scripts/setup.sh parity
 sh scripts/setup.sh latest
 .venv/bin/python benchmarks/page.py "$@"
-.venv/bin/python -m scripts.pictures docs/images

@@ -14,9 +14,9 @@ from utils.runtime import read_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 # Contenders that run in this environment. Their work is that of WORKER.
-OURS = Contender("ours", environment=sys.prefix, is_ours=True, tuned=False)
-PEER = Contender("peer", environment=sys.prefix, tuned=False)
-CONTENDERS_HERE = {"ours": OURS, "peer": PEER, "broken": PEER}
+OURS = Contender("ours")
+PEER = Contender("peer", environment=sys.prefix)
+CONTENDERS_HERE = {"ours": OURS, "peer": PEER}
 # A benchmark of three steps. It writes its turns to the file ORDER, as NAME and the step; "broken" fails in
 # its second step. Each step "takes" as many seconds as the contender's name has letters.
 WORKER = f"""
@@ -28,7 +28,7 @@ for step in range(3):
     with open(ORDER, "a") as file: file.write(NAME + str(step) + " ")
     if name == "broken" and step: sys.exit("no such thing")
 print("chatter")
-print(json.dumps({{"seconds": [len(name)] * 3, "peak": 1}}))
+print(json.dumps({{"seconds": [len(name)] * 3, "peak": 1, "device": "cpu", "check": name == "other"}}))
 """
 
 
@@ -55,36 +55,49 @@ def turns(tmp_path) -> list[str]:
     return (tmp_path / "order").read_text().split()
 
 
-def test_rounds_one_after_the_other(checkout, tmp_path, capsys, monkeypatch):
-    """A contender that fails, has no environment, or needs what the CPU lacks, is left out and named."""
+OF_A_ROUND = {"seconds": [4] * 3, "peak": 1, "device": "cpu", "check": False}  # the names have four letters
+
+
+def test_rounds_one_after_the_other(checkout, tmp_path):
     checkout()
+    runs = run_rounds(CONTENDERS_HERE, 2, [])
+    assert runs == {"ours": [OF_A_ROUND] * 2, "peer": [OF_A_ROUND] * 2}
+    assert turns(tmp_path) == ["ours0", "ours1", "ours2", "peer0", "peer1", "peer2"] * 2
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [("broken", "broken ended with 1:\nno such thing"), ("other", "did not do the same work")],
+)
+def test_a_contender_that_fails_or_does_other_work_ends_the_run(checkout, name, message):
+    checkout()
+    with pytest.raises(SystemExit, match=message):
+        run_rounds({"ours": OURS, name: PEER}, 1, [])
+
+
+def test_who_cannot_run_here_is_left_out(capsys, monkeypatch):
+    """A contender without an environment, or that needs what the CPU lacks."""
     without_bfloat16 = dataclasses.replace(read_cpu(), flags=frozenset({"avx2"}))
     monkeypatch.setattr(side_by_side, "read_cpu", lambda: without_bfloat16)
     absent = dataclasses.replace(PEER, environment=".venv-absent")
     in_bfloat16 = dataclasses.replace(OURS, precision="bfloat16")
-    runs = run_rounds(CONTENDERS_HERE | {"absent": absent, "in_bfloat16": in_bfloat16}, 2, [])
-    of_a_round = {"seconds": [4] * 3, "peak": 1}  # "ours" and "peer" have four letters
-    assert runs == {"ours": [of_a_round] * 2, "peer": [of_a_round] * 2}
-    first_round = "ours0 ours1 ours2 peer0 peer1 peer2 broken0 broken1"
-    second_round = "ours0 ours1 ours2 peer0 peer1 peer2"
-    assert turns(tmp_path) == [*first_round.split(), *second_round.split()]
+    here = CONTENDERS_HERE | {"absent": absent, "in_bfloat16": in_bfloat16}
+    monkeypatch.setattr(side_by_side, "CONTENDERS", here)
+    assert choose(here) == CONTENDERS_HERE
     output = capsys.readouterr().out
-    assert "broken is left out: it ended with 1:\nno such thing" in output
     assert "absent is left out: no " in output
     assert "in_bfloat16 is left out: this CPU" in output
 
 
-def test_taking_turns(checkout, tmp_path, capsys):
+def test_taking_turns(checkout, tmp_path):
     """Ours runs alone, then with each other contender, a step each.
 
     The other's result has ours "beside" it.
     """
     checkout()
     runs = run_rounds(CONTENDERS_HERE, 1, [], in_turns=CONTENDERS_HERE)
-    assert runs["peer"] == [{"seconds": [4] * 3, "peak": 1, "beside": [4] * 3}]
-    assert runs["ours"] == [{"seconds": [4] * 3, "peak": 1}]
+    assert runs == {"peer": [OF_A_ROUND | {"beside": [4] * 3}], "ours": [OF_A_ROUND]}
     assert turns(tmp_path)[3:9] == ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
-    assert "broken is left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("named", ["", "benchmarks/row.py"])
@@ -96,8 +109,7 @@ def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch
     old = checkout("old-")
     checkout()
     monkeypatch.setattr(side_by_side, "CONTENDERS", CONTENDERS_HERE)
-    assert list(choose(CONTENDERS_HERE, None, old / named)) == ["ours", "previous"]  # peers only if named
-    chosen = choose(CONTENDERS_HERE, ["ours", "peer"], old / named)
+    chosen = choose(["ours", "peer"], old / named)
     runs = run_rounds(chosen, 1, [], in_turns=["previous"])
     assert turns(tmp_path) == [
         *("ours0", "ours1", "ours2", "peer0", "peer1", "peer2"),
@@ -105,27 +117,18 @@ def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch
     ]
     assert "beside" in runs["previous"][0] and "beside" not in runs["peer"][0]
     with pytest.raises(SystemExit, match="is not there; name a checkout of this project"):
-        choose(CONTENDERS_HERE, None, tmp_path)
-
-
-def test_other_work_ends_the_run():
-    same = {"ours": [{"check": [3, 40]}], "peer": [{"check": [3, 40]}], "unchecked": [{}], "not yet": []}
-    side_by_side.check_same_work(same)
-    with pytest.raises(SystemExit, match="did not do the same work"):
-        side_by_side.check_same_work(same | {"short": [{"check": [3, 39]}]})
-    with pytest.raises(SystemExit, match="the same work, device"):
-        side_by_side.check_same_work({"ours": [{"device": "cpu"}], "peer": [{"device": "gpu"}]})
+        choose(["ours"], tmp_path)
 
 
 # For tables of results that are given.
 CONTENDERS = {
-    "ours": Contender("ours", is_ours=True),
-    "ours_int8": Contender("ours, int8", is_ours=True, precision="int8"),
+    "ours": Contender("ours"),
+    "ours_bfloat16": Contender("ours, bfloat16", precision="bfloat16"),
     "best": Contender("transformers", environment=PARITY),
-    "installed": Contender("transformers, as installed", environment=PARITY, tuned=False),
+    "slow": Contender("transformers, eager", environment=PARITY),
     "bfloat16": Contender("transformers, bfloat16", environment=PARITY, precision="bfloat16"),
-    "grouped": Contender("transformers, grouped", environment=PARITY, counts=False),
-    "previous": Contender("ours in old", is_ours=True),
+    "grouped": Contender("transformers, grouped", environment=PARITY, grouped=True),
+    "previous": Contender("ours in old"),
 }
 
 
@@ -138,28 +141,36 @@ def test_speeds_and_ratios():
     """Two rounds, in which the median time of ours is 2 s."""
     runs = {
         "ours": [result(1.0, 2.0, 9.0, peak=6.0), result(2.0, 2.0)],
-        "ours_int8": [result(0.5)] * 2,
+        "ours_bfloat16": [result(0.5)] * 2,
         "best": [result(8.0, beside=[4.0]), result(9.0, beside=[3.0])],  # ratios 2 and 3
-        "installed": [result(10.0), result(12.0)],  # ratios 5 and 6
+        "slow": [result(10.0), result(12.0)],  # ratios 5 and 6
         "bfloat16": [result(0.1)] * 2,
         "grouped": [result(2.0)] * 2,
     }
     of_all = figures(runs, CONTENDERS, amount=2048, unit="tokens/s")
     row = of_all["contenders"]["ours"]
-    # 2048 tokens in 2 s, in 9 s and in 1 s.
-    assert (row["value"], row["least"], row["most"]) == (1024, 227.6, 2048)
-    assert (row["peak_gb"], row["peer"]) == (6.0, False)
+    assert (row["value"], row["peak_gb"]) == (1024, 6.0)  # 2048 tokens in 2 s
     # The medians of the ratios of both rounds, such as 2 and 3.
-    assert of_all["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05, "grouped": 1.0}
-    # `ratio` is that to the fastest peer of the same precision and with the same batches.
-    assert (of_all["ratio"], of_all["fastest_peer"]) == (2.5, "best")
+    assert times(of_all) == {"best": 2.5, "slow": 5.5, "bfloat16": 0.05, "grouped": 1.0}
+    # The fastest of the same precision and with the same batches.
+    assert of_all["fastest_peer"] == "best"
+
+
+def times(of_all: dict) -> dict[str, float]:
+    """How many times as fast ours is as each contender that is not ours."""
+    return {name: row["times"] for name, row in of_all["contenders"].items() if "times" in row}
 
 
 def test_an_earlier_revision():
-    assert "ratio" not in figures({"ours": [result(1.0)]}, CONTENDERS, 1, "tokens/s")
+    assert "fastest_peer" not in figures({"ours": [result(1.0)]}, CONTENDERS, 1, "tokens/s")
     runs = {"ours": [result(2.0)], "previous": [result(3.0)]}
     of_all = figures(runs, CONTENDERS, 1, "tokens/s")
-    assert (of_all["ratio"], of_all["fastest_peer"]) == (1.5, "previous")
-    # If there is a peer, the ratio is that to the peer.
+    assert (times(of_all), of_all["fastest_peer"]) == ({"previous": 1.5}, "previous")
+    # If there is a peer, it is the fastest peer.
     of_all = figures(runs | {"best": [result(8.0)]}, CONTENDERS, 1, "tokens/s")
-    assert (of_all["ratio"], of_all["ratio_to_peer"]) == (4.0, {"previous": 1.5, "best": 4.0})
+    assert (times(of_all), of_all["fastest_peer"]) == ({"previous": 1.5, "best": 4.0}, "best")
+
+
+def test_other_precisions_are_compared_if_ours_has_no_other():
+    runs = {"ours_bfloat16": [result(2.0)], "bfloat16": [result(3.0)], "best": [result(8.0)]}
+    assert figures(runs, CONTENDERS, 1, "tokens/s")["fastest_peer"] == "bfloat16"
