@@ -114,10 +114,7 @@ def attributes(noun: str) -> Sequence[str]:
 def random_subject(rng: np.random.Generator) -> str:
     """A subject of a random kind; `SUBJECTS` has the probabilities."""
     draw = rng.random()
-    for limit, subjects in SUBJECTS:
-        if draw < limit:
-            return pick(rng, subjects)
-    raise AssertionError("the last limit is 1")
+    return pick(rng, next(subjects for limit, subjects in SUBJECTS if draw < limit))
 
 
 def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: str = "") -> Scene:

@@ -90,7 +90,9 @@ def test_a_lexicon_is_complete_and_different_scenes_are_different_sentences(code
     assert set(words["places"]) == set(scenes.PLACES) and set(words["days"]) == set(scenes.DAYS)
     assert set(words["nouns"]) == set(scenes.OBJECTS)
     assert set(words["subjects"]) == {*scenes.PEOPLE, *scenes.ANIMALS, "person", "animal"}
-    assert set(words["attributes"]) == set(scenes.ATTRIBUTES)
+    assert {noun_class for noun_class, *_ in words["nouns"].values()} == set(words["things"])
+    for things in words["things"].values():
+        assert set(things) == {"plain", *scenes.ATTRIBUTES}
     # A scene has no language: "de" only chooses one of the streams of random scenes.
     pair_scenes = {scenes.pair(seed=3, language="de", index=index) for index in range(1500)}
     sentences = {say(code, scene) for scene in pair_scenes}
