@@ -1,4 +1,4 @@
-"""The chart of a study: bars or lines of mean scores, or curves of BTMLM's perplexity."""
+"""The chart of a study: mean scores of its models with their errors, or curves of BTMLM's perplexity."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,54 +13,42 @@ from utils.files import atomic_file
 
 # Key of a held-out evaluation of BTMLM -> title of its panel.
 CURVES = {"perplexity": "BTMLM perplexity by step", "perplexity_without": "without pseudo-tokens"}
-# Where retrieval is measured in all three ways, its figures among 1,000 pairs are in the tables only.
-NOT_DRAWN_BESIDE_CENTRED = ("retrieval 1000", "retrieval 1000 centred", "retrieval 1000 centred margin")
+# Measure that is drawn -> title of its panel. Retrieval among 1,000 pairs is in the tables only.
+MEASURES = {
+    "retrieval 300": "Retrieval, 300 pairs (%)",
+    "retrieval 300 centred": "Retrieval, 300 pairs, centred (%)",
+    "retrieval 300 centred margin": "Retrieval, 300 pairs, centred, by margin (%)",
+    "xnli": "XNLI, accuracy (%), without en",
+    "ner": "PAN-X, F1 (%), without en",
+}
 
 
-def draw(study: Study, figures: Figures, titles: Mapping[str, str], path: Path) -> None:
-    """Draw a panel for each measure of `titles`, or for each of `CURVES` if the study has curves, as PNG.
+def draw(study: Study, figures: Figures, path: Path) -> None:
+    """Draw a panel for each measure of at least two models, or for each of `CURVES` if the study has curves.
 
-    Args:
-        titles: measure -> title.
+    The file is a PNG.
     """
-    scores: dict[str, Scores] = {}
-    if study.curves:
-        panels = CURVES
-    else:
-        scores = scores_to_draw(figures, titles)
-        panels = {measure: titles[measure] for measure in scores}
-    has_bars = not study.curves and not study.lines
+    panels = CURVES if study.curves else measures_to_draw(figures)
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
-    axes = np.ravel(figure.subplots(1, len(panels), sharey=has_bars))  # the models' names only at the left
-    for axis, (panel, title) in zip(axes, panels.items()):
+    axes = np.ravel(figure.subplots(1, len(panels), sharey=not study.curves))  # names only at the left
+    for axis, (key, title) in zip(axes, panels.items()):
         if study.curves:
-            draw_curves(axis, figures, panel)
-        elif study.lines:
-            draw_lines(axis, study.lines, scores[panel])
+            draw_curves(axis, figures, key)
         else:
-            draw_bars(axis, scores[panel], {model: label_of(study, model) for model in figures})
-        if panel in scores and "en" in scores[panel].languages:
-            title += ", without en"  # the mean that is drawn leaves English out
+            lines = study.lines or {"": {label_of(study, model): model for model in figures}}
+            draw_scores(axis, lines, Scores(figures, key))
+        if study.curves or study.lines:
+            axis.legend(fontsize=8)
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=8)
-        if not has_bars:
-            axis.legend(fontsize=8)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
 
 
-def scores_to_draw(figures: Figures, titles: Mapping[str, str]) -> dict[str, Scores]:
-    """Measure -> its scores, for the measures that at least two models have, or the only model."""
-    fewest_models = min(2, len(figures))
-    scores = {}
-    for measure in titles:
-        of_measure = Scores(figures, measure)
-        if len(of_measure.models) >= fewest_models:
-            scores[measure] = of_measure
-    if "retrieval 300 centred" in scores:
-        for measure in NOT_DRAWN_BESIDE_CENTRED:
-            scores.pop(measure, None)
-    return scores
+def measures_to_draw(figures: Figures) -> dict[str, str]:
+    """Those of `MEASURES` that at least two models have, or the only model."""
+    fewest = min(2, len(figures))
+    return {key: title for key, title in MEASURES.items() if len(Scores(figures, key).models) >= fewest}
 
 
 def label_of(study: Study, model: str) -> str:
@@ -72,30 +60,26 @@ def label_of(study: Study, model: str) -> str:
     return f"{', '.join(objectives).upper()} ({model})"
 
 
-def draw_bars(axis: Axes, scores: Scores, labels: Mapping[str, str]) -> None:
-    """A bar with its error for each model that has the measure, the first model at the top.
+def draw_scores(axis: Axes, lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:
+    """Points at the mean scores with their errors, one below the other; a line connects those of one name.
 
     Args:
-        labels: model -> what stands beside its bar.
-    """
-    for number, model in enumerate(labels):
-        if model in scores.cells:
-            axis.barh(number, _mean(scores, model), xerr=scores.error(model), capsize=3, color=f"C{number}")
-    axis.set_yticks(range(len(labels)), list(labels.values()))
-    axis.set_ylim(len(labels) - 0.5, -0.5)  # bottom and top: the numbers grow downwards
-
-
-def draw_lines(axis: Axes, lines: Mapping[str, Mapping[str, str]], scores: Scores) -> None:
-    """Lines through the mean scores of models, with their errors.
-
-    Args:
-        lines: name of a line -> label on the axis -> model. Models without the measure are left out.
+        lines: name of a line, "" for points alone -> label of a point -> model. Models without the measure
+            are left out.
     """
     for name, models in lines.items():
-        labels = [label for label, model in models.items() if model in scores.cells]
-        means = [_mean(scores, models[label]) for label in labels]
-        errors = [scores.error(models[label]) for label in labels]
-        axis.errorbar(labels, means, yerr=errors, capsize=3, marker="o", label=name)
+        means = []
+        errors = []
+        for model in models.values():
+            has_measure = model in scores.cells
+            seeds = scores.cells.get(model, ())
+            means.append(np.mean([scores.mean(model, seed) for seed in seeds]) if has_measure else np.nan)
+            errors.append(scores.error(model) if has_measure else np.nan)
+        axis.errorbar(
+            means, range(len(models)), xerr=errors, capsize=3, fmt="o-" if name else "o", label=name
+        )
+        axis.set_yticks(range(len(models)), list(models))
+        axis.set_ylim(len(models) - 0.5, -0.5)  # bottom and top: the first model is at the top
 
 
 def draw_curves(axis: Axes, figures: Figures, key: str) -> None:
@@ -112,8 +96,3 @@ def draw_curves(axis: Axes, figures: Figures, key: str) -> None:
             is_first_seed = seed == min(by_seed)
             label = model if has_btmlm and is_first_seed else None  # one line of the legend for each model
             axis.plot(steps, perplexities, color=f"C{number}", label=label)
-
-
-def _mean(scores: Scores, model: str) -> float:
-    """A model's mean score over the languages and the seeds."""
-    return float(np.mean([scores.mean(model, seed) for seed in scores.cells[model]]))

@@ -5,17 +5,17 @@ A vocabulary of a few thousand pieces has no room for capitals.
 
 import gzip
 import os
+import re
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from experiments.study import STUDIES
 from reader.corpus import read_manifest
 from scripts.data import prepare
-from utils.config import read_yaml
 from utils.errors import UserError
 from utils.files import atomic_file
+
+NAMED_FILE = re.compile(r"\$DATA/([^\s,\]}\"']+)")  # in the configuration of a corpus
 
 
 def prepare_corpus(name: str, data: Path, output: Path) -> None:
@@ -24,32 +24,13 @@ def prepare_corpus(name: str, data: Path, output: Path) -> None:
     Raises:
         UserError: a file of text is missing, or the corpus cannot be built.
     """
-    config = STUDIES.parent / "corpus" / f"{name}.yaml"
-    for file in named_files(read_yaml(config)):
+    config = (STUDIES.parent / "corpus" / f"{name}.yaml").read_text(encoding="utf-8")
+    for file in NAMED_FILE.findall(config):
         lower_case(data / file, output / "text" / file)
     command = ["sh", "scripts/data/real_corpus.sh", name, str(output)]  # does what is not done yet
     finished = subprocess.run(command, env={**os.environ, "DATA": str(output / "text")})
     if finished.returncode:
         raise UserError(f"{output / 'corpus'}: not built; the lines above say why")
-
-
-def named_files(config: Any) -> list[str]:
-    """Every path in a corpus configuration that begins with $DATA, without that beginning, each once.
-
-    Args:
-        config: the configuration, or a value in it: a dictionary, a list, text or a number.
-    """
-    if isinstance(config, str) and config.startswith("$DATA/"):
-        return [config.removeprefix("$DATA/")]
-    values: Iterable[Any] = []  # other text and numbers hold no values
-    if isinstance(config, dict):
-        values = config.values()
-    elif isinstance(config, list):
-        values = config
-    paths: list[str] = []
-    for value in values:
-        paths += named_files(value)
-    return list(dict.fromkeys(paths))  # each once, in order
 
 
 def lower_case(source: Path, target: Path) -> None:

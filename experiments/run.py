@@ -3,7 +3,7 @@
     DATA=/where/the/data/is python -m experiments.run table6
     DATA=/where/the/data/is python -m experiments.run table6 --models "[exp0, exp4]" --seeds "[1]"
 
-Two runs at a time have a core each. A model is finished when docs/results/<study>/<model>-<seed>.json is
+Two seeds at a time have a core each. A model is finished when docs/results/<study>/<model>-<seed>.json is
 there; the same command continues a stopped study. Weights are kept in --output.
 """
 
@@ -66,7 +66,7 @@ class StudyFlags:
     """Only these."""
 
     at_once: PositiveInt = 2
-    """The runs side by side, on a core each."""
+    """The seeds side by side, on a core each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,8 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = StudyRuns(study, Path(flags.output), Path(os.environ["DATA"]), tables.RESULTS)
     runs.prepare_data()
     models = [study.models[name] for name in flags.models or study.models]
-    for chains in runs.rounds(models, flags.seeds or study.seeds):
-        carry_out_chains(chains, flags.at_once)
+    carry_out_chains(runs.chains(models, flags.seeds or study.seeds), flags.at_once)
     tables.write(study, tables.RESULTS, tables.IMAGES)
 
 
@@ -115,43 +114,21 @@ class StudyRuns:
             if task in self.study.measures and not finished:
                 prepare(self.data, self.layout / task, self.corpus)
 
-    def rounds(self, models: list[TrainedModel], seeds: list[int]) -> list[list[list[Job]]]:
-        """The jobs that are not finished, in rounds: a model comes in a later round than its start.
+    def chains(self, models: list[TrainedModel], seeds: list[int]) -> list[list[Job]]:
+        """A chain of jobs for each seed, one after the other: a model comes after its start.
 
-        A round is a list of chains, which may run side by side; a chain is a list of jobs, one after the
-        other.
+        Chains may run side by side. A model whose figures are there has no jobs.
         """
-        depths: dict[int, dict[Path, list[Job]]] = {}  # number of starts -> folder of a model -> chain
-        for model in models:
-            ancestors = self.ancestors(model)
-            for seed in seeds:
-                jobs = self.jobs(model, seed)
-                if all(job.finished() for job in jobs):
-                    continue
-                # The models whose weights it needs are trained, but only measured if they are asked for, too.
-                for depth, (runs, ancestor) in enumerate(ancestors):
-                    chain = [runs.pretraining(ancestor, seed)]
-                    depths.setdefault(depth, {}).setdefault(runs.folder(ancestor.name, seed), chain)
-                depths.setdefault(len(ancestors), {})[self.folder(model.name, seed)] = jobs
-        return [list(chains.values()) for _, chains in sorted(depths.items())]
-
-    def ancestors(self, model: TrainedModel) -> list[tuple["StudyRuns", TrainedModel]]:
-        """The models that are trained before this one, each with its study: the start of the start first."""
-        reference = model.trained_in or model.start
-        if not reference:
-            return []
-        study, _, name = reference.rpartition("/")  # study: "" without a slash
-        runs = StudyRuns(Study.read(study), self.output, self.data, self.results) if study else self
-        start = runs.study.models[name]
-        return [*runs.ancestors(start), (runs, start)]
+        return [[job for model in models for job in self.jobs(model, seed)] for seed in seeds]
 
     def jobs(self, model: TrainedModel, seed: int) -> list[Job]:
-        """Training, fine-tuning and figures of a model; none if its figures are there."""
+        """Trainings, fine-tuning and figures of a model; none if its figures are there."""
         result = self.study.figures_file(self.results, model.name, seed)
         jobs = []
-        if not result.is_file() and model.revision:
-            raise UserError(f"{model.name}, seed {seed}: only commit {model.revision} can train it")
         if not result.is_file():
+            if model.revision or model.trained_in:
+                place = f"commit {model.revision}" if model.revision else f"the study of {model.trained_in}"
+                raise UserError(f"{model.name}, seed {seed}: only {place} can train it")
             jobs += [self.fine_tuning(task, model, seed) for task in TASKS if task in self.study.measures]
             jobs.append(self.measuring(model, seed, result))
         from_random_weights = not (model.start or model.trained_in)
@@ -160,9 +137,18 @@ class StudyRuns:
             # so the first of these jobs writes the figures, and the others are finished then.
             untrained_result = self.study.figures_file(self.results, UNTRAINED, seed)
             jobs.append(self.measuring(model, seed, untrained_result, "--untrained", seed))
-        if model.trained_in or all(job.finished() for job in jobs):
-            return jobs
-        return [self.pretraining(model, seed), *jobs]
+        if all(job.finished() for job in jobs):
+            return []
+        return [*self.trainings(model, seed), *jobs]
+
+    def trainings(self, model: TrainedModel, seed: int) -> list[Job]:
+        """The jobs that train a model, its start first; that is measured only if it is asked for, too."""
+        jobs = []
+        if model.start:
+            study, _, name = model.start.rpartition("/")
+            runs = StudyRuns(Study.read(study), self.output, self.data, self.results) if study else self
+            jobs = runs.trainings(runs.study.models[name], seed)
+        return [*jobs, self.pretraining(model, seed)]
 
     def folder(self, name: str, seed: int) -> Path:
         """The output of a model's training. A model of another study is named <study>/<model>."""
@@ -195,7 +181,7 @@ class StudyRuns:
     def fine_tuning(self, task: str, model: TrainedModel, seed: int) -> Job:
         """The job that trains a model on one of TASKS and predicts the development sets."""
         program, flags_of_task = TASKS[task]
-        folder = self.folder(model.trained_in or model.name, seed)
+        folder = self.folder(model.name, seed)
         encoder = folder / "encoder"
         output = folder / task
         layout = self.layout / task
@@ -220,7 +206,7 @@ class StudyRuns:
     def measuring(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
         """The job that writes the figures of a model to `result`. `flags` are more words of the command."""
         arguments = {
-            "model": self.folder(model.trained_in or model.name, seed),
+            "model": self.folder(model.name, seed),
             "corpus": self.corpus,
             "data": self.data,
             "layout": self.layout,

@@ -7,10 +7,9 @@ example and seed by seed, but their errors do not count on that the models of a 
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,19 +18,12 @@ Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experimen
 Weights = Mapping[str, float]  # model -> how its score counts in a sum: {"a": 1, "b": -1} is a - b
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A weighted sum of models' scores.
+class Difference(NamedTuple):
+    """A weighted sum of models' scores: its mean over the seeds and the standard error of that.
 
-    Attributes:
-        label: its name in the tables.
-        weights: of the models.
-        mean: the mean of the sum over the seeds, in percentage points.
-        error: standard error of the mean; nan with one seed.
+    Both are in percentage points; the error is nan with one seed.
     """
 
-    label: str
-    weights: Weights
     mean: float
     error: float
 
@@ -58,16 +50,14 @@ class Scores:
     def __init__(self, figures: Figures, measure: str):
         self.measure = measure
         self.cells: dict[str, dict[int, Mapping[str, Sequence]]] = {}
+        languages: set[str] = set()
         for model, by_seed in figures.items():
             of_model = {seed: values[measure] for seed, values in by_seed.items() if measure in values}
             if of_model:
                 self.cells[model] = of_model
+                languages.update(*of_model.values())
         self.models = list(self.cells)
-        languages: Sequence[str] = ()  # in any order
-        if self.models:
-            first_model = self.cells[self.models[0]]
-            languages = list(next(iter(first_model.values())))  # every model and seed has the same ones
-        self.averaged = sorted(language for language in languages if language != "en")
+        self.averaged = sorted(languages - {"en"})
         self.languages = ["en", *self.averaged] if "en" in languages else self.averaged
 
     def score(self, model: str, seed: int, language: str) -> float:
@@ -81,9 +71,8 @@ class Scores:
 
     def common_seeds(self, models: Sequence[str]) -> list[int]:
         """The seeds that all models have."""
-        first_model = models[0]
-        seeds = list(self.cells.get(first_model, ()))  # models without the measure have none
-        return [seed for seed in seeds if all(seed in self.cells.get(model, ()) for model in models)]
+        seeds_of_models = [self.cells.get(model, {}) for model in models]
+        return [seed for seed in seeds_of_models[0] if all(seed in seeds for seeds in seeds_of_models)]
 
     def influence(self, weights: Weights, language: str) -> np.ndarray:
         """How far each example moves the weighted sum: [N], in per cent, the mean over the common seeds.
@@ -134,7 +123,7 @@ class Scores:
         seed_error = self.seed_deviation(model) / math.sqrt(len(self.cells[model]))
         return math.hypot(self.example_error({model: 1}), seed_error)
 
-    def differences(self, rows: Mapping[str, Weights]) -> list[Difference]:
+    def differences(self, rows: Mapping[str, Weights]) -> dict[str, Difference]:
         """The difference of each row whose models have a seed in common.
 
         The deviation between seeds is that of the models or, if it is larger, that of the row's own seeds.
@@ -142,23 +131,21 @@ class Scores:
         Args:
             rows: label -> weights.
         """
-        differences = []
+        differences = {}
         for label, weights in rows.items():
             seeds = self.common_seeds(list(weights))
             if not seeds:
                 continue
-            of_seeds = [self._weighted(weights, seed) for seed in seeds]
+            sums = [
+                sum(weight * self.mean(model, seed) for model, weight in weights.items()) for seed in seeds
+            ]
             of_models = math.hypot(
                 *(weight * self.seed_deviation(model) for model, weight in weights.items())
             )
-            deviation = np.fmax(of_models, pooled_deviation([of_seeds]))  # the other one if one is nan
+            deviation = np.fmax(of_models, pooled_deviation([sums]))  # the other one if one is nan
             error = math.hypot(self.example_error(weights), deviation / math.sqrt(len(seeds)))
-            differences.append(Difference(label, weights, float(np.mean(of_seeds)), error))
+            differences[label] = Difference(float(np.mean(sums)), error)
         return differences
-
-    def _weighted(self, weights: Weights, seed: int) -> float:
-        """The weighted sum of the models' mean scores with one seed."""
-        return sum(weight * self.mean(model, seed) for model, weight in weights.items())
 
 
 def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
@@ -167,21 +154,6 @@ def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
     squares = sum(float(np.sum((row - row.mean()) ** 2)) for row in repeated)
     degrees_of_freedom = sum(len(row) - 1 for row in repeated)
     return math.sqrt(squares / degrees_of_freedom) if degrees_of_freedom else math.nan
-
-
-def difference_of(a: str, b: str) -> dict[str, Weights]:
-    """The row a - b of two models."""
-    return {f"{a} - {b}": {a: 1, b: -1}}
-
-
-def contrast_of(label: str, minuend: Sequence[str], subtrahend: Sequence[str]) -> dict[str, Weights]:
-    """The row (a - b) - (c - d) of the pairs of models [a, b] and [c, d]. A model may be in both pairs."""
-    a, b = minuend
-    c, d = subtrahend
-    weights: Counter[str] = Counter()
-    for model, weight in ((a, 1), (b, -1), (c, -1), (d, 1)):
-        weights[model] += weight
-    return {label: weights}
 
 
 def mean_perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:

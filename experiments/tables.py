@@ -10,13 +10,15 @@ from utils.environment import run
 
 import math
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments import charts
-from experiments.scores import Difference, Figures, Scores, contrast_of, difference_of, mean_perplexity
+from experiments.scores import Figures, Scores, mean_perplexity
 from experiments.study import UNTRAINED, Study
 from experiments.three_ways import CENTRED_WAYS, PLAIN
 from utils.errors import UserError
@@ -114,26 +116,78 @@ def as_text(study: Study, figures: Figures) -> str:
         scores = Scores(figures, measure)
         if len(scores.models) >= fewest_models:
             sections += [f"**{title}**", score_table(scores)]
-    if any("layers" in values for values in _values(figures)):  # measured as in three_ways.py
+    of_layers = [values for by_seed in figures.values() for values in by_seed.values() if "layers" in values]
+    if of_layers:  # measured as in three_ways.py
         sections.append("**Retrieval, some 1,000 held-out pairs, at the layer that finds most of them (%)**")
-        sections.append(held_out_pairs_table(figures))
+        pairs = {title: Scores(figures, measure) for measure, title in HELD_OUT_PAIRS.items()}
+        sections.append(model_table(figures, pairs, score_cell))
         sections.append("**Layers chosen on held-out pairs, by seed**")
-        sections.append(layer_table(figures))
+        ways = (PLAIN, *CENTRED_WAYS)
+        sections.append(model_table(figures, dict(zip(ways, ways)), layers_cell))
         sections.append("**Sentences whose language is that of the nearest language mean, by layer (%)**")
-        sections.append(named_table(figures))
+        first_language = next(iter(of_layers[0]["named"].values()))
+        layers = {str(layer): layer for layer, _ in enumerate(first_language["right"])}
+        sections.append(model_table(figures, layers, named_cell))
     held_out = "Held-out text, at the end: perplexity by objective, and shares of BTMLM's pseudo-tokens (%)"
-    sections += [f"**{held_out}**", held_out_table(figures)]
+    sections += [f"**{held_out}**", model_table(figures, PERPLEXITIES | RATES, held_out_cell)]
     return "\n\n".join(sections) + "\n"
 
 
-def rows_of(study: Study) -> dict[str, Mapping[str, float]]:
-    """The differences and contrasts of a study, as `Scores.differences` takes them: label -> weights."""
-    rows = {}
-    for a, b in study.compare:
-        rows |= difference_of(a, b)
-    for label, (minuend, subtrahend) in study.contrasts.items():
-        rows |= contrast_of(label, minuend, subtrahend)
-    return rows
+def model_table(
+    figures: Figures, columns: Mapping[str, Any], cell: Callable[[Figures, str, Any], str]
+) -> str:
+    """A row for each model that has some cell.
+
+    Args:
+        columns: title -> what `cell` is called with.
+        cell: the text of a cell, of (figures, model, column).
+    """
+    lines = [["model", *columns]]
+    for model in figures:
+        cells = [cell(figures, model, column) for column in columns.values()]
+        if any(cells):
+            lines.append([model, *cells])
+    return in_markdown(lines)
+
+
+def score_cell(figures: Figures, model: str, scores: Scores) -> str:
+    """The mean of a model's scores over the languages and the seeds, with its error."""
+    if model not in scores.cells:
+        return ""
+    mean = np.mean([scores.mean(model, seed) for seed in scores.cells[model]])
+    return with_error(f"{mean:.1f}", scores.error(model))
+
+
+def layers_cell(figures: Figures, model: str, way: str) -> str:
+    """The layer of a way of measuring, seed by seed."""
+    return ", ".join(str(values["layers"][way]) for values in figures[model].values() if "layers" in values)
+
+
+def named_cell(figures: Figures, model: str, layer: int) -> str:
+    """The share of sentences that are nearest to the mean of their language at a layer.
+
+    It is averaged over languages and seeds; see `three_ways.named_languages`.
+    """
+    shares = []
+    for values in figures[model].values():
+        for of_language in values.get("named", {}).values():
+            shares.append(of_language["right"][layer] / of_language["sentences"])
+    return f"{100 * np.mean(shares):.1f}" if shares else ""
+
+
+def held_out_cell(figures: Figures, model: str, column: tuple[str, str]) -> str:
+    """A perplexity (its geometric mean over seeds), or a rate of BTMLM's pseudo-tokens."""
+    objective, key = column
+    values_of_seeds = []
+    for values in figures[model].values():
+        for evaluation in values.get("held_out", [])[-1:]:
+            if key.startswith("perplexity"):
+                values_of_seeds.append(math.log(mean_perplexity(evaluation, objective, key)))
+            else:
+                values_of_seeds += [of_pair[key] for of_pair in evaluation.get(objective, {}).values()]
+    mean = np.mean(values_of_seeds) if values_of_seeds else math.nan
+    value = math.exp(mean) if key.startswith("perplexity") else 100 * mean
+    return "" if math.isnan(value) else f"{value:.1f}"
 
 
 def score_table(scores: Scores) -> str:
@@ -144,24 +198,8 @@ def score_table(scores: Scores) -> str:
         line = [model]
         for language in scores.languages:
             line.append(f"{np.mean([scores.score(model, seed, language) for seed in by_seed]):.1f}")
-        line.append(mean_with_error(scores, model))
-        lines.append(line)
+        lines.append([*line, score_cell({}, model, scores)])
     return in_markdown(lines)
-
-
-def held_out_pairs_table(figures: Figures) -> str:
-    """A row for each model, and a column for each measure of HELD_OUT_PAIRS."""
-    ways = [Scores(figures, measure) for measure in HELD_OUT_PAIRS]
-    lines = [["model", *HELD_OUT_PAIRS.values()]]
-    for model in ways[0].models:
-        lines.append([model, *(mean_with_error(scores, model) for scores in ways)])
-    return in_markdown(lines)
-
-
-def mean_with_error(scores: Scores, model: str) -> str:
-    """A model's mean score over the languages and the seeds, with its error."""
-    mean = np.mean([scores.mean(model, seed) for seed in scores.cells[model]])
-    return with_error(f"{mean:.1f}", scores.error(model))
 
 
 def difference_table(study: Study, figures: Figures) -> str:
@@ -175,96 +213,40 @@ def difference_table(study: Study, figures: Figures) -> str:
         differences = Scores(figures, measure).differences(rows)
         if not differences:
             continue
-        columns.append((title, {difference.label: _cell(difference) for difference in differences}))
+        cells = {}
+        for label, difference in differences.items():
+            text = with_error(f"{difference.mean:+.1f}", difference.error)
+            cells[label] = f"**{text}**" if difference.is_significant else text
+        columns.append((title, cells))
         paper = study.paper.get(measure)  # model -> score
         if paper:
             of_paper = {}
-            for difference in differences:
-                total = sum(weight * paper[model] for model, weight in difference.weights.items())
-                of_paper[difference.label] = f"{total:+.1f}"
+            for label in differences:
+                total = sum(weight * paper[model] for model, weight in rows[label].items())
+                of_paper[label] = f"{total:+.1f}"
             columns.append((OF_PAPER[measure], of_paper))
     lines = [["", *(title for title, _ in columns)]]
     for label in rows:
-        cells = [cells_of_column.get(label, "") for _, cells_of_column in columns]
-        if any(cells):
-            lines.append([label, *cells])
+        cells_of_row = [cells.get(label, "") for _, cells in columns]
+        if any(cells_of_row):
+            lines.append([label, *cells_of_row])
     return in_markdown(lines)
 
 
-def _cell(difference: Difference) -> str:
-    """The difference with its error, in bold if it is significant."""
-    text = with_error(f"{difference.mean:+.1f}", difference.error)
-    return f"**{text}**" if difference.is_significant else text
-
-
-def layer_table(figures: Figures) -> str:
-    """A row for each model: the layer of each way of measuring, seed by seed."""
-    ways = (PLAIN, *CENTRED_WAYS)
-    lines = [["model", *ways]]
-    for model, by_seed in figures.items():
-        layers_by_seed = [values["layers"] for values in by_seed.values() if "layers" in values]
-        if layers_by_seed:
-            line = [model]
-            for way in ways:
-                line.append(", ".join(str(layers[way]) for layers in layers_by_seed))
-            lines.append(line)
-    return in_markdown(lines)
-
-
-def named_table(figures: Figures) -> str:
-    """A row for each model, and a column for each layer, 0 to L, of `three_ways.named_languages`.
-
-    A cell has the share of sentences that are nearest to the mean of their language, averaged over languages
-    and seeds.
-    """
-    lines = []
-    for model, by_seed in figures.items():
-        shares = []  # of each seed and language, [L + 1]
-        for values in by_seed.values():
-            for of_language in values.get("named", {}).values():
-                shares.append(np.array(of_language["right"]) / of_language["sentences"])
-        if shares:
-            means = np.mean(shares, axis=0)  # [L + 1]
-            lines.append([model, *(f"{100 * share:.1f}" for share in means)])
-    columns = len(lines[0]) - 1  # without that of the model
-    layers = [str(layer) for layer in range(columns)]
-    return in_markdown([["model", *layers], *lines])
-
-
-def held_out_table(figures: Figures) -> str:
-    """A row for each model: perplexities (geometric means over seeds), and rates of BTMLM's pseudo-tokens."""
-    lines = [["model", *PERPLEXITIES, *RATES]]
-    for model, by_seed in figures.items():
-        # The last evaluation of each seed.
-        evaluations = [values["held_out"][-1] for values in by_seed.values() if values.get("held_out")]
-        if not evaluations:
-            continue
-        line = [model]
-        for objective, key in PERPLEXITIES.values():
-            logs = [math.log(mean_perplexity(evaluation, objective, key)) for evaluation in evaluations]
-            line.append(_or_empty(math.exp(np.mean(logs))))
-        for objective, key in RATES.values():
-            rates = []  # of each seed and language pair
-            for evaluation in evaluations:
-                rates += [of_pair[key] for of_pair in evaluation.get(objective, {}).values()]
-            line.append(_or_empty(100 * np.mean(rates) if rates else math.nan))
-        lines.append(line)
-    return in_markdown(lines)
+def rows_of(study: Study) -> dict[str, dict[str, int]]:
+    """The differences and contrasts of a study, as `Scores.differences` takes them: label -> weights."""
+    rows = {f"{a} - {b}": {a: 1, b: -1} for a, b in study.compare}
+    for label, ((a, b), (c, d)) in study.contrasts.items():
+        weights: Counter[str] = Counter()  # (a - b) - (c - d); a model may be in both pairs
+        for model, weight in ((a, 1), (b, -1), (c, -1), (d, 1)):
+            weights[model] += weight
+        rows[label] = weights
+    return rows
 
 
 def with_error(mean: str, error: float) -> str:
     """The mean with its error, such as "12.3 ± 0.4", or the mean alone if the error is nan."""
     return mean if math.isnan(error) else f"{mean} ± {error:.1f}"
-
-
-def _or_empty(value: float) -> str:
-    """The text of a cell; "" for nan."""
-    return "" if math.isnan(value) else f"{value:.1f}"
-
-
-def _values(figures: Figures) -> list[Mapping]:
-    """The figures of all models and seeds, without their names."""
-    return [values for by_seed in figures.values() for values in by_seed.values()]
 
 
 def write(study: Study, results: Path, images: Path) -> None:
@@ -274,7 +256,7 @@ def write(study: Study, results: Path, images: Path) -> None:
     print(text)
     with atomic_file(results / f"{study.name}.md", "w") as file:
         file.write(f"# {study.title}\n\n{text}")
-    charts.draw(study, figures, TITLES, images / f"{study.name}.png")
+    charts.draw(study, figures, images / f"{study.name}.png")
 
 
 def at_paper_size(study: Study, runs: Path) -> str:
@@ -289,20 +271,14 @@ def at_paper_size(study: Study, runs: Path) -> str:
         line = [model]
         # The script's folder of a task, and the study's name of its measure.
         for task, measure in (("xnli", "xnli"), ("conll", "ner")):
-            line.append(_test_score(runs / model / task / "results.json"))
-            line.append(_or_empty(study.paper.get(measure, {}).get(model, math.nan)))
+            path = runs / model / task / "results.json"
+            cell = ""
+            for table in read_json(path)["tables"] if path.is_file() else []:
+                if "test" in table["title"]:
+                    cell = f"{table['mean']['avg']:.2f} ± {table['deviation']['avg']:.2f}"
+            line += [cell, str(study.paper.get(measure, {}).get(model, ""))]
         lines.append(line)
     return in_markdown(lines)
-
-
-def _test_score(results: Path) -> str:
-    """Mean and deviation of the average over the test languages; empty if there is no such file."""
-    if not results.is_file():
-        return ""
-    for table in read_json(results)["tables"]:
-        if "test" in table["title"]:
-            return f"{table['mean']['avg']:.2f} ± {table['deviation']['avg']:.2f}"
-    return ""
 
 
 def main() -> None:

@@ -4,9 +4,8 @@ import gzip
 
 import pytest
 
-from experiments.real_data import lower_case, named_files
+from experiments.real_data import NAMED_FILE, lower_case
 from tests.helpers.small_corpus import ROOT
-from utils.config import read_yaml
 from utils.errors import UserError
 
 
@@ -23,7 +22,7 @@ def test_lower_case_copies(tmp_path):
 
 @pytest.mark.parametrize(("name", "languages"), [("en-de-fr-tr", 4), ("xnli-15", 15)])
 def test_every_file_of_the_real_corpora_is_named(name, languages):
-    files = named_files(read_yaml(ROOT / f"configs/corpus/{name}.yaml"))
+    files = set(NAMED_FILE.findall((ROOT / f"configs/corpus/{name}.yaml").read_text()))
     monolingual = languages
     parallel_with_english = languages - 1
     multi_way = languages

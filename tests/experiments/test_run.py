@@ -14,24 +14,27 @@ from utils.errors import UserError
 
 
 def test_a_stopped_study_goes_on(study, tmp_path):
-    """Models b and c start from a, so a is trained again as long as the figures of b or c are missing."""
+    """Models b and c start from a, so a is trained again as long as the figures of b or c are missing.
+
+    A training that comes twice is finished when it comes again.
+    """
     runs = StudyRuns(study, tmp_path, tmp_path, tmp_path / "results")
 
     def remaining():
-        return names_of(runs.rounds(list(study.models.values()), [1]))
+        return names_of(runs.chains(list(study.models.values()), [1]))
 
     all_of_a = ["a-1", "a-1 xnli", "a-1 figures"]
     all_of_b = ["b-1", "b-1 xnli", "b-1 figures"]
     all_of_c = ["c-1", "c-1 xnli", "c-1 figures"]
-    assert remaining() == [[all_of_a], [all_of_b, all_of_c]]
+    assert remaining() == [[*all_of_a, "a-1", *all_of_b, "a-1", *all_of_c]]
     finish(runs, "a")
-    assert remaining() == [[["a-1"]], [all_of_b, all_of_c]]
+    assert remaining() == [["a-1", *all_of_b, "a-1", *all_of_c]]
     finish(runs, "b")
-    assert remaining() == [[["a-1"]], [all_of_c]]
+    assert remaining() == [["a-1", *all_of_c]]
     finish(runs, "c")
-    assert remaining() == []
+    assert remaining() == [[]]
     runs.study.measures.append("retrieval")
-    assert remaining() == [[["a-1", "untrained-1 figures"]]]
+    assert remaining() == [["a-1", "untrained-1 figures"]]
 
 
 # Model of the study "mix" -> its sequences in a late step: MMLM and BTMLM together, TLM, CAMLM.
@@ -68,7 +71,7 @@ def test_the_sequences_of_the_mixes(tmp_path, monkeypatch):
 
 
 def test_models_of_another_study(study, tmp_path, monkeypatch):
-    """Model d starts from weights of another study; g was trained there and is only measured."""
+    """Model d starts from weights of another study; g shows the figures of a model that was trained there."""
     text = """
         title: Other
         corpus: none
@@ -84,36 +87,34 @@ def test_models_of_another_study(study, tmp_path, monkeypatch):
     study = replace(study, measures=["retrieval", "xnli"])
     runs = StudyRuns(study, tmp_path, tmp_path, tmp_path / "results")
     models = [study.models["d"], study.models["g"]]
-    rounds = runs.rounds(models, [4])
-    chain_of_d = ["d-4", "d-4 xnli", "d-4 figures"]
-    chain_of_g = ["e-f-4 xnli", "g-4 figures"]
-    assert names_of(rounds) == [[["first-4"]], [["e-f-4"]], [chain_of_d, chain_of_g]]
-    folder = tmp_path / "other" / "e-f-4"
-    (training_d, *_), (*_, measuring_g) = rounds[-1]
-    assert str(folder / "full") in training_d.command
-    assert str(folder) in measuring_g.command
-    assert str(tmp_path / "results" / study.name / "g-4.json") in measuring_g.command
+    with pytest.raises(UserError, match="g, seed 4: only the study of other/e f can train it"):
+        runs.chains(models, [4])
     figures_of_other = tmp_path / "results" / "other" / "e-f-4.json"
     figures_of_other.parent.mkdir(parents=True)
     figures_of_other.write_text("{}")
-    assert names_of(runs.rounds(models, [4])) == [[["first-4"]], [["e-f-4"]], [chain_of_d]]
+    chains = runs.chains(models, [4])
+    assert names_of(chains) == [["first-4", "e-f-4", "d-4", "d-4 xnli", "d-4 figures"]]
+    _, _, training_d, *_ = chains[0]
+    assert str(tmp_path / "other" / "e-f-4" / "full") in training_d.command
     assert tables.read_figures(replace(study, seeds=[4]), tmp_path / "results") == {"g": {4: {}}}
 
 
 def test_a_start_that_is_left_out_is_trained(study, tmp_path):
     """Only b is asked for. It starts from a, so a is trained, but it is not measured."""
     runs = StudyRuns(study, tmp_path, tmp_path, tmp_path / "results")
-    rounds = runs.rounds([study.models["b"]], [1])
-    assert names_of(rounds) == [[["a-1"]], [["b-1", "b-1 xnli", "b-1 figures"]]]
+    chains = runs.chains([study.models["b"]], [1, 2])
+    assert names_of(chains) == [
+        [f"a-{seed}", f"b-{seed}", f"b-{seed} xnli", f"b-{seed} figures"] for seed in (1, 2)
+    ]
 
 
 def test_a_model_of_another_revision_is_shown_and_never_trained(study, tmp_path):
     study.models["d"] = TrainedModel("d", {"objectives.gone": True}, revision="abc1234")
     runs = StudyRuns(study, tmp_path, tmp_path, tmp_path / "results")
     with pytest.raises(UserError, match="d, seed 1: .* abc1234"):
-        runs.rounds([study.models["d"]], [1])
+        runs.chains([study.models["d"]], [1])
     finish(runs, "d")
-    assert runs.rounds([study.models["d"]], [1]) == []
+    assert runs.chains([study.models["d"]], [1]) == [[]]
 
 
 def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
@@ -133,9 +134,9 @@ def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
     assert config_of(training_b).optimizer.tokens == 0
 
 
-def names_of(rounds):
-    """The names of the jobs of each chain of each round."""
-    return [[[job.name for job in jobs] for jobs in chains] for chains in rounds]
+def names_of(chains):
+    """The names of the jobs of each chain."""
+    return [[job.name for job in jobs] for jobs in chains]
 
 
 def finish(runs, name):

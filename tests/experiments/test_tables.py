@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import charts, tables
-from experiments.scores import Scores, contrast_of
+from experiments.scores import Scores
 from experiments.study import TrainedModel
 
 
@@ -101,12 +101,12 @@ def test_the_deviation_between_seeds_is_that_of_the_logits():
     assert scores.error("a") == pytest.approx(100 * deviation * 0.15 * 0.85 / math.sqrt(2), rel=1e-3)
     assert scores.error("b") == pytest.approx(100 * deviation * 0.5 * 0.5 / math.sqrt(2), rel=1e-3)
     # The difference's own seeds, 40 and 30, deviate by sqrt(50); the two models by less.
-    (difference,) = scores.differences({"b - a": {"b": 1, "a": -1}})
+    difference = scores.differences({"b - a": {"b": 1, "a": -1}})["b - a"]
     of_models = 100 * deviation * math.hypot(0.15 * 0.85, 0.5 * 0.5)
     assert difference.error == pytest.approx(max(of_models, math.sqrt(50)) / math.sqrt(2), rel=1e-3)
     # Seeds that deviate alike in both models do not narrow the error.
     scores = Scores(figures_of_scores(a=[10, 20], b=[40, 50]), "ner")
-    (difference,) = scores.differences({"b - a": {"b": 1, "a": -1}})
+    difference = scores.differences({"b - a": {"b": 1, "a": -1}})["b - a"]
     assert difference.error == pytest.approx(math.hypot(scores.error("a"), scores.error("b")))
     assert math.isfinite(Scores(figures_of_scores(a=[0, 1], b=[100, 99]), "ner").error("a"))
 
@@ -168,23 +168,25 @@ def contrasted(study):
 def test_a_contrast_is_a_difference_of_differences(contrasted):
     figures = figures_of_three_ways()
     scores = Scores(figures, "retrieval 300")
-    first, second, contrast = scores.differences(tables.rows_of(contrasted))
-    assert contrast.label == "more" and contrast.is_significant and contrast.mean < 0
+    rows = tables.rows_of(contrasted)
+    first, second, contrast = scores.differences(rows).values()
+    assert list(rows) == ["b - a", "d - c", "more"] and contrast.is_significant and contrast.mean < 0
     assert contrast.mean == pytest.approx(first.mean - second.mean)
     of_model = {model: np.array([scores.mean(model, seed) for seed in (1, 2, 3)]) for model in THREE_WAYS}
     expected = (of_model["b"] - of_model["a"]) - (of_model["d"] - of_model["c"])  # see `contrasted`
     assert contrast.mean == pytest.approx(expected.mean())
     # The four models answer independently here, so the variances over the examples add up.
     variance = sum(scores.example_error({model: 1}) ** 2 for model in THREE_WAYS)
-    assert scores.example_error(contrast.weights) == pytest.approx(math.sqrt(variance), rel=0.1)
+    assert scores.example_error(rows["more"]) == pytest.approx(math.sqrt(variance), rel=0.1)
     assert scores.example_error({"a": 1, "b": 0}) == pytest.approx(scores.example_error({"a": 1}))
     # The variances of the four models over the seeds add up, if the contrast's own is not larger.
-    variance_over_seeds = contrast.error**2 - scores.example_error(contrast.weights) ** 2
+    variance_over_seeds = contrast.error**2 - scores.example_error(rows["more"]) ** 2
     own_variance = np.var((of_model["b"] - of_model["a"]) - (of_model["d"] - of_model["c"]), ddof=1)
     of_models = sum(scores.seed_deviation(model) ** 2 for model in THREE_WAYS)
     assert variance_over_seeds == pytest.approx(max(of_models, own_variance) / 3)
     # (a - b) - (a - c) is c - b.
-    assert contrast_of("a twice", ["a", "b"], ["a", "c"]) == {"a twice": {"a": 0, "b": -1, "c": 1}}
+    twice = replace(contrasted, compare=[], contrasts={"a twice": [["a", "b"], ["a", "c"]]})
+    assert tables.rows_of(twice) == {"a twice": {"a": 0, "b": -1, "c": 1}}
 
 
 def test_tables_of_three_ways(contrasted, tmp_path):
@@ -214,26 +216,21 @@ def test_tables_of_three_ways(contrasted, tmp_path):
 
 @pytest.mark.parametrize("has_lines", [True, False])
 def test_charts_of_three_ways(contrasted, has_lines, tmp_path):
-    if not has_lines:  # bars instead
+    if not has_lines:  # points alone
         contrasted = replace(contrasted, lines={})
-    charts.draw(contrasted, figures_of_three_ways(), tables.TITLES, tmp_path / "chart.png")
+    charts.draw(contrasted, figures_of_three_ways(), tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_model_is_drawn_if_there_is_no_other():
-    figures = {"a": figures_of_three_ways()["a"]}
-    drawn = charts.scores_to_draw(figures, tables.TITLES)
-    assert list(drawn) == ["retrieval 300", "retrieval 300 centred", "retrieval 300 centred margin"]
-
-
-def test_a_measure_of_one_model_is_not_drawn():
+def test_a_measure_is_drawn_if_two_models_have_it_or_the_only_one():
+    drawn = ["retrieval 300", "retrieval 300 centred", "retrieval 300 centred margin"]
     figures = figures_of_three_ways()
+    assert list(charts.measures_to_draw({"a": figures["a"]})) == drawn
     figures["a"][1]["xnli"] = {"de": [[1, 0], [1, 1]]}
-    drawn = charts.scores_to_draw(figures, tables.TITLES)
-    assert list(drawn) == ["retrieval 300", "retrieval 300 centred", "retrieval 300 centred margin"]
+    assert list(charts.measures_to_draw(figures)) == drawn
 
 
-def test_bars_of_the_papers_models_have_their_objectives(study):
+def test_the_papers_models_have_their_objectives(study):
     models = {
         "exp3": TrainedModel("exp3", flags={"objectives.active": ["mmlm", "camlm"]}),
         "a": TrainedModel("a"),
