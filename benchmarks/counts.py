@@ -108,13 +108,13 @@ LARGE = ModelShape(hidden=1024, layers=24, heads=16, vocabulary=250_002)
 
 
 class PlannedRun(NamedTuple):
-    """A pre-training run as its configuration describes it."""
+    """A pre-training run in half precision, as its configuration describes it."""
 
     batch: int  # sequences of a step, on all cards
     length: int  # tokens of a sequence
     micro_batch: int  # most tokens of a micro-batch on a card
     steps: int
-    precision: str  # a key of `PRECISIONS`
+    half_weights: bool  # `run.amp_level` O2 instead of O1
     recompute: bool
     fused: bool = True  # FlashMask: no scores are kept
     logits: int = MANY_LOGITS_BYTES  # most bytes of a chunk of logits
@@ -124,47 +124,24 @@ class PlannedRun(NamedTuple):
 # Memory
 
 
-class NumberSizes(NamedTuple):
-    """Bytes of a number of each kind; 0: there is none."""
-
-    product: int  # inputs and outputs of products
-    norm: int  # inputs of layer norms
-    weight: int
-    master: int  # the optimizer's float32 copy of a weight
-    cast: int  # the copy of a weight that a product takes
-
-
-PRECISIONS = {
-    "float32": NumberSizes(product=FLOAT, norm=FLOAT, weight=FLOAT, master=0, cast=0),
-    "O1": NumberSizes(product=HALF, norm=HALF, weight=FLOAT, master=0, cast=HALF),
-    "O2": NumberSizes(product=HALF, norm=HALF, weight=HALF, master=FLOAT, cast=0),
-}
-
-
-def layer_memory(
-    shape: ModelShape, sizes: NumberSizes, length: float, fused: bool, after_share: float = 1.0
-) -> float:
+def layer_memory(shape: ModelShape, length: float, fused: bool, after_share: float = 1.0) -> float:
     """Bytes that a layer keeps for each token for the backward pass.
 
-    With half precision and plain attention this is 34 H + 5 heads T, as in Korthikanti et al. 2022, "Reducing
-    Activation Recomputation in Large Transformer Models", equation 1.
+    With plain attention this is 34 H + 5 heads T, as in Korthikanti et al. 2022, "Reducing Activation
+    Recomputation in Large Transformer Models", equation 1.
 
     Args:
         length: T, the number of tokens that a token sees.
         fused: whether attention is FlashMask, which keeps one number for each head instead of the scores.
         after_share: the share of the tokens for which the part after attention is computed.
     """
-    product = sizes.product
     # the input of q, k and v, and these three
-    before_attention = product * (1 + 3)
+    before_attention = HALF * (1 + 3)
     # attention's output, the input of the feed-forward pair, the input and output of gelu (4 H wide), the
     # inputs of two norms, two dropout masks
-    after_attention = product * (1 + 1 + 4 + 4) + 2 * sizes.norm + 2 * 1
-    if fused:
-        scores = FLOAT * shape.heads
-    else:
-        # what softmax returns, dropout's mask, the input of the product with the values
-        scores = shape.heads * length * (product + 1 + product)
+    after_attention = HALF * (1 + 1 + 4 + 4 + 2) + 2 * 1
+    # what softmax returns, dropout's mask, the input of the product with the values
+    scores = FLOAT * shape.heads if fused else shape.heads * length * (HALF + 1 + HALF)
     return shape.hidden * (before_attention + after_share * after_attention) + scores
 
 
@@ -174,22 +151,23 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
     `stage` is that of sharding, 0 or 1. Stage 1 divides the optimizer's state by whole parameters, so the
     owner of the word table is fullest.
     """
-    sizes = PRECISIONS[run.precision]
     tokens = min(run.micro_batch, run.batch * run.length / cards)  # of a micro-batch on a card
-    layer = tokens * layer_memory(shape, sizes, run.length, run.fused)
-    last_layer = tokens * layer_memory(shape, sizes, run.length, run.fused, after_share=MASKED)
+    layer = tokens * layer_memory(shape, run.length, run.fused)
+    last_layer = tokens * layer_memory(shape, run.length, run.fused, after_share=MASKED)
+    activations = (shape.layers - 1) * layer + last_layer
     if run.recompute:  # the inputs of all layers, and one layer that is computed again
-        inputs = shape.layers * tokens * shape.hidden * sizes.norm
-        activations = inputs + layer
-    else:
-        activations = (shape.layers - 1) * layer + last_layer
+        activations = shape.layers * tokens * shape.hidden * HALF + layer
+    # Weights in float32, of which products take copies in half precision; or weights in half precision, of
+    # which the optimizer has copies in float32.
+    copied = 0 if run.half_weights else shape.matrices
+    master = FLOAT if run.half_weights else 0
     # The number of weights whose moments are on this card.
     in_optimizer = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
-    chunk = min(run.logits, sizes.product * MASKED * tokens * shape.vocabulary)
+    chunk = min(run.logits, HALF * MASKED * tokens * shape.vocabulary)
     return {
-        "weights": sizes.weight * shape.trained + sizes.cast * shape.matrices,
+        "weights": (HALF if run.half_weights else FLOAT) * shape.trained + HALF * copied,
         "gradients": FLOAT * shape.trained,
-        "optimizer": (2 * FLOAT + sizes.master) * in_optimizer,  # two moments
+        "optimizer": (2 * FLOAT + master) * in_optimizer,  # two moments
         "activations": activations,
         # A chunk, in which the softmax takes the place of the logits; and at the peak, in the backward pass,
         # three arrays like the word table: its gradients by the loss and by the look-up, and their sum.
@@ -202,11 +180,10 @@ def fine_tuning_memory(shape: ModelShape, tokens: int) -> float:
 
     The gradient of the word table has only the rows of the step's words, which are left out.
     """
-    sizes = PRECISIONS["O1"]
-    weights = sizes.weight * shape.trained + sizes.cast * shape.matrices
+    weights = FLOAT * shape.trained + HALF * shape.matrices
     gradients = FLOAT * (shape.trained - shape.table)
     moments = 2 * FLOAT * shape.trained
-    activations = tokens * shape.layers * layer_memory(shape, sizes, length=0, fused=True)
+    activations = tokens * shape.layers * layer_memory(shape, length=0, fused=True)
     return weights + gradients + moments + activations + RUNTIME
 
 
@@ -359,24 +336,13 @@ def pretraining_parts(shape: ModelShape, run: PlannedRun, cards: int) -> dict[st
     }
 
 
-class FineTuningStep(NamedTuple):
-    """The times of a step of fine-tuning, in seconds."""
-
-    host: float  # to start the kernels
-    parts: dict[str, float]  # of the card, by part
-
-    @property
-    def seconds(self) -> float:
-        """The time of the step: the card works while the host starts the next kernels."""
-        return max(self.host, sum(self.parts.values()))
-
-
 def fine_tuning_step(
     shape: ModelShape, tokens: float, length: float, card: Card, micro_batches: int = 1
-) -> FineTuningStep:
-    """A step of fine-tuning with --amp bf16, in which only the rows of the step's words are read and updated.
+) -> tuple[float, dict[str, float]]:
+    """The seconds of the host and those of the card, by part, in a fine-tuning step with --amp bf16.
 
-    They are at most a few per cent of the word table, and are left out.
+    The card works while the host starts the next kernels, so the step takes the longer time. Only the rows of
+    the step's words are read and updated, at most a few per cent of the word table; they are left out.
 
     Args:
         tokens: of the step, without pads.
@@ -393,4 +359,4 @@ def fine_tuning_step(
     host = micro_batches * seconds + CALL_SECONDS * CALLS["update"]
     moved = (cast_bytes * micro_batches + UPDATE_BYTES) * shape.matrices
     parts = layer_parts(shape, tokens, length, micro_batches) | {"casts, update": Work(moved=moved)}
-    return FineTuningStep(host * shape.layers / COUNTED_LAYERS, seconds_of(parts, card))
+    return host * shape.layers / COUNTED_LAYERS, seconds_of(parts, card)

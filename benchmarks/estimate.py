@@ -11,7 +11,6 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,6 +35,7 @@ from benchmarks.counts import (
 )
 from pretrain.config import PretrainConfig
 from utils.command_line import load_config
+from utils.errors import UserError
 from utils.errors import run as run_main
 from utils.tables import in_markdown
 
@@ -52,43 +52,25 @@ XNLI_LENGTH = 37  # tokens, in the mean
 MEMORY_PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
 
-class Recipe(NamedTuple):
-    """A script of scripts/base and scripts/large, and what it trains on: published sizes, measured lengths.
-
-    Attributes:
-        name: of the script.
-        examples: of the training set, as its authors published it; of MLQA windows of SQuAD 1.1; of Tatoeba
-            pairs of sentences in all steps.
-        length: tokens of an example in the mean. XNLI 37, PAWS-X 58 and windows of questions 191 were counted
-            on public samples with a vocabulary of 128,000 pieces; the others are assumed.
-        devices: for which the recipe is written.
-        batch: --batch_size, for each device.
-        max_seq_len: the flag; of Tatoeba, whose examples are two sequences, twice that.
-        epochs: of base.
-        large_epochs: of large.
-    """
-
-    name: str
-    examples: int
-    length: int
-    devices: int
-    batch: int
-    max_seq_len: int
-    epochs: int
-    large_epochs: int
-
-
-# name, examples, length, devices, batch, max_seq_len, epochs, large_epochs
+# The scripts of scripts/base and scripts/large, and what they train on:
+#   the name of the script,
+#   the examples of the training set, as its authors published it; of MLQA windows of SQuAD 1.1; of Tatoeba
+#   pairs of sentences in all 200,000 steps,
+#   tokens of an example in the mean: XNLI 37, PAWS-X 58 and windows of questions 191 were counted on public
+#   samples with a vocabulary of 128,000 pieces; the others are assumed,
+#   the devices for which the recipe is written, and --batch_size, for each device,
+#   --max_seq_len; of Tatoeba, whose examples are two sequences, twice that,
+#   epochs of base and of large.
 RECIPES = (
-    Recipe("xnli_cross_lingual_transfer", 392_702, 37, 2, 16, 256, 5, 5),
-    Recipe("xnli_translate-train_all", 15 * 392_702, 37, 8, 16, 256, 2, 1),
-    Recipe("pawsx_cross_lingual_transfer", 49_401, 58, 2, 32, 256, 10, 10),
-    Recipe("pawsx_translate-train_all", 7 * 49_401, 58, 2, 32, 256, 2, 2),
-    Recipe("mlqa_cross_lingual_transfer", 92_000, 191, 2, 16, 384, 2, 2),
-    Recipe("conll_cross_lingual_transfer", 14_041, 20, 1, 8, 512, 10, 10),
-    Recipe("conll_finetune_on_all_dataset", 50_322, 20, 1, 8, 512, 10, 10),
-    Recipe("panx_cross_lingual_transfer", 20_000, 13, 1, 8, 512, 10, 10),
-    Recipe("tatoeba_fine-tuning", 200_000 * 32, 50, 1, 32, 2 * 512, 1, 1),  # 200,000 steps
+    ("xnli_cross_lingual_transfer", 392_702, 37, 2, 16, 256, 5, 5),
+    ("xnli_translate-train_all", 15 * 392_702, 37, 8, 16, 256, 2, 1),
+    ("pawsx_cross_lingual_transfer", 49_401, 58, 2, 32, 256, 10, 10),
+    ("pawsx_translate-train_all", 7 * 49_401, 58, 2, 32, 256, 2, 2),
+    ("mlqa_cross_lingual_transfer", 92_000, 191, 2, 16, 384, 2, 2),
+    ("conll_cross_lingual_transfer", 14_041, 20, 1, 8, 512, 10, 10),
+    ("conll_finetune_on_all_dataset", 50_322, 20, 1, 8, 512, 10, 10),
+    ("panx_cross_lingual_transfer", 20_000, 13, 1, 8, 512, 10, 10),
+    ("tatoeba_fine-tuning", 200_000 * 32, 50, 1, 32, 2 * 512, 1, 1),
 )
 
 
@@ -125,7 +107,7 @@ def speed_table() -> list[list[str]]:
     lines: list[list[str]] = []
     for name, card in CARDS.items():
         options = ["--run.micro_batch_tokens", str(card.micro_batch)]
-        shape, run = read_run(f"{ROOT}/configs/pretrain/base.yaml", BASE.vocabulary, options, card)
+        shape, run = read_run(f"{ROOT}/configs/pretrain/base.yaml", options, card)
         parts = pretraining_parts(shape, run, CARDS_OF_A_MACHINE)
         times = seconds_of(parts, card)
         total = sum(times.values())
@@ -145,11 +127,13 @@ def xnli_table() -> list[list[str]]:
     for name, card in CARDS.items():
         if not card.fused:  # the kernel calls were counted with FlashMask
             continue
-        step = fine_tuning_step(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card)
+        host, parts = fine_tuning_step(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card)
         if not lines:
-            lines.append(["card", "step", "host", "card's work", *step.parts])
-        milliseconds = [step.seconds, step.host, sum(step.parts.values()), *step.parts.values()]
-        lines.append([name, *(f"{1e3 * value:.1f}" for value in milliseconds)])
+            lines.append(["card", "step", "host", "card's work", *parts])
+        work = sum(parts.values())
+        lines.append(
+            [name, *(f"{1e3 * value:.1f}" for value in (max(host, work), host, work, *parts.values()))]
+        )
     return lines
 
 
@@ -160,20 +144,20 @@ def recipe_table(card: Card) -> list[list[str]]:
     examples of mean length, the gigabytes those of a micro-batch of full length.
     """
     lines = [["recipe", "examples", "tokens each", "base, min", "base, GB", "large, min", "large, GB"]]
-    for recipe in RECIPES:
-        cells = [recipe.name, f"{recipe.examples:,}", str(recipe.length)]
-        rows = recipe.devices * recipe.batch  # of a step
-        steps_of_an_epoch = math.ceil(recipe.examples / rows)
-        for shape, epochs in ((BASE, recipe.epochs), (LARGE, recipe.large_epochs)):
-            step = fine_tuning_step(shape, rows * recipe.length, recipe.length, card, recipe.devices)
-            minutes = epochs * steps_of_an_epoch * step.seconds / 60
-            gigabytes = fine_tuning_memory(shape, tokens=recipe.batch * recipe.max_seq_len) / GB
+    for name, examples, length, devices, batch, max_seq_len, base_epochs, large_epochs in RECIPES:
+        cells = [name, f"{examples:,}", str(length)]
+        rows = devices * batch  # of a step
+        for shape, epochs in ((BASE, base_epochs), (LARGE, large_epochs)):
+            host, parts = fine_tuning_step(shape, rows * length, length, card, devices)
+            steps = epochs * math.ceil(examples / rows)
+            minutes = steps * max(host, sum(parts.values())) / 60
+            gigabytes = fine_tuning_memory(shape, tokens=batch * max_seq_len) / GB
             cells += [f"{minutes:.0f}", f"{gigabytes:.0f}"]
         lines.append(cells)
     return lines
 
 
-def read_run(path: str, vocabulary: int, options: list[str], card: Card) -> tuple[ModelShape, PlannedRun]:
+def read_run(path: str, options: list[str], card: Card) -> tuple[ModelShape, PlannedRun]:
     """Read a configuration of run_pretrain.py, with options that change it."""
     config = load_config(PretrainConfig, ["--config", path, *options])
     model = config.model
@@ -181,17 +165,18 @@ def read_run(path: str, vocabulary: int, options: list[str], card: Card) -> tupl
         hidden=model.hidden_size,
         layers=model.num_hidden_layers,
         heads=model.num_attention_heads,
-        vocabulary=vocabulary,
+        vocabulary=BASE.vocabulary,
     )
-    precision = "float32" if config.run.amp == "none" else config.run.amp_level
+    if config.run.amp == "none":
+        raise UserError(f"{path}: run.amp: none; the estimate is of bf16 and fp16")
     run = PlannedRun(
         batch=config.optimizer.batch_size,
         length=config.data.max_seq_len,
         micro_batch=config.run.micro_batch_tokens,
         steps=config.optimizer.steps,
-        precision=precision,
+        half_weights=config.run.amp_level == "O2",
         recompute=config.run.recompute,
-        fused=card.fused and precision != "float32",
+        fused=card.fused,
         logits=MANY_LOGITS_BYTES if card.memory >= MUCH_MEMORY else LOGITS_BYTES,
     )
     return shape, run
@@ -204,7 +189,6 @@ def main() -> None:
     add("--configs", nargs="+", default=configs, help="of run_pretrain.py")
     add("--cards", type=int, nargs="+", default=[8, 64, 512])
     add("--card", choices=CARDS, default="A100", help="the kind of card")
-    add("--vocab", type=int, default=250002)
     args, options = parser.parse_known_args()
     if min(args.cards) < 1:
         parser.error("--cards must be 1 or more")
@@ -213,7 +197,7 @@ def main() -> None:
         ["run", "cards", "stage", *MEMORY_PARTS, "in all", "sent a step", "step, s", "tokens/s", "hours"]
     ]
     for path in args.configs:
-        shape, run = read_run(path, args.vocab, options, card)
+        shape, run = read_run(path, options, card)
         for cards in args.cards:
             for stage in (0, 1):
                 cells = run_cells(shape, run, stage, cards, card)
