@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from evaluation.encode import PaddleEncoder
-from experiments.three_ways import HeldOut, retrieval
+from experiments.three_ways import retrieval
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMModel
@@ -57,4 +57,4 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
         src = vectors_of_file(pairs / f"{language}-en.{language}")
         tgt = vectors_of_file(pairs / f"{language}-en.en")
         bitexts[language] = (src, tgt)
-    return retrieval(HeldOut(held_out), bitexts)
+    return retrieval(held_out, bitexts)

@@ -20,7 +20,7 @@ import numpy as np
 from experiments import charts
 from experiments.scores import Figures, Scores, mean_perplexity
 from experiments.study import UNTRAINED, Study
-from experiments.three_ways import CENTRED_WAYS, PLAIN
+from experiments.three_ways import WAYS
 from utils.errors import UserError
 from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
@@ -122,8 +122,7 @@ def as_text(study: Study, figures: Figures) -> str:
         pairs = {title: Scores(figures, measure) for measure, title in HELD_OUT_PAIRS.items()}
         sections.append(model_table(figures, pairs, score_cell))
         sections.append("**Layers chosen on held-out pairs, by seed**")
-        ways = (PLAIN, *CENTRED_WAYS)
-        sections.append(model_table(figures, dict(zip(ways, ways)), layers_cell))
+        sections.append(model_table(figures, dict(zip(WAYS, WAYS)), layers_cell))
         sections.append("**Sentences whose language is that of the nearest language mean, by layer (%)**")
         first_language = next(iter(of_layers[0]["named"].values()))
         layers = {str(layer): layer for layer, _ in enumerate(first_language["right"])}

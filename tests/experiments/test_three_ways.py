@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from evaluation.retrieval import found_by_cosine, found_by_margin
 from evaluation.search import unit
-from experiments.three_ways import EVEN, ODD, HeldOut, found_by_cosine, found_by_margin, retrieval
+from experiments.three_ways import EVEN, ODD, accuracies, means_of, retrieval, rows_of
 
 
 def made_up(count, seed, direction=0.0, noise=0.6):
@@ -57,26 +58,26 @@ def held_out():
     """Two language pairs. German has a direction that is far larger than the sentences' vectors."""
     de, en = made_up(80, seed=2, direction=30.0)
     fr, en_of_fr = made_up(60, seed=3)
-    return HeldOut({("de", "en"): (de, en), ("en", "fr"): (en_of_fr, fr)})
+    return {("de", "en"): (de, en), ("en", "fr"): (en_of_fr, fr)}
 
 
 def test_the_means_come_from_other_pairs(held_out):
     """The even pairs do not change the means of the odd ones."""
-    de, _ = held_out.pairs["de", "en"]
-    _, fr = held_out.pairs["en", "fr"]
-    assert held_out.means().languages == ["de", "en", "fr"]
-    before = held_out.means(ODD).vectors.copy()
+    de, _ = held_out["de", "en"]
+    _, fr = held_out["en", "fr"]
+    assert means_of(held_out).languages == ["de", "en", "fr"]
+    before = means_of(rows_of(held_out, ODD)).vectors.copy()
     de[:, EVEN] += 100  # the array of `held_out` itself
-    assert (held_out.means(ODD).vectors == before).all()
-    mean_of_fr = held_out.means(ODD).vectors[2]  # [L + 1, H]
+    assert (means_of(rows_of(held_out, ODD)).vectors == before).all()
+    mean_of_fr = means_of(rows_of(held_out, ODD)).vectors[2]  # [L + 1, H]
     np.testing.assert_allclose(mean_of_fr, fr[:, 1::2].mean(axis=1), atol=1e-5)
 
 
 def test_a_language_direction_hides_translations_until_it_is_removed(held_out):
     """German has such a direction, in the held-out pairs and in the bitexts."""
-    accuracies = held_out.accuracies()  # way -> [L + 1]
+    of_ways = accuracies(held_out)  # way -> [L + 1]
     for way in ("centred", "centred margin"):  # at layer 1
-        assert accuracies[way][1] > accuracies["plain"][1] + 0.2
+        assert of_ways[way][1] > of_ways["plain"][1] + 0.2
     bitexts = {"de": made_up(320, seed=4, direction=30.0), "fr": made_up(200, seed=5)}
     result = retrieval(held_out, bitexts)
     assert result["layers"] == {"plain": 1, "centred": 1, "centred margin": 1}  # there is less noise
@@ -91,7 +92,7 @@ def test_a_language_direction_hides_translations_until_it_is_removed(held_out):
     assert directions_found("retrieval 300 centred margin") > directions_found("retrieval 300 centred")
     # By hand: each side without the mean of its language at layer 1. English has one mean, of both pairs.
     src, tgt = bitexts["de"]
-    de_mean, en_mean, _ = held_out.means().vectors[:, 1]
+    de_mean, en_mean, _ = means_of(held_out).vectors[:, 1]
     centred = found_by_cosine(src[1, :300] - de_mean, tgt[1, :300] - en_mean)
     assert result["retrieval 300 centred"]["de"] == [centred.tolist(), [2] * 300]
     directions, _ = result["retrieval 1000"]["de"]
@@ -110,14 +111,14 @@ def test_each_way_has_its_own_layer():
     de[0] = (de[0] + 3 * en[0]) / 4  # less noise than `made_up` gives
     de[1] = en[1]
     de[1, :, 0] += 300
-    held_out = HeldOut({("de", "en"): (de, en)})
+    held_out = {("de", "en"): (de, en)}
     src, tgt = made_up(50, seed=6)
     result = retrieval(held_out, {"de": (src, tgt)})
     assert result["layers"]["plain"] == 0
     assert result["layers"]["centred"] == 1
     plain_directions, _ = result["retrieval 300"]["de"]
     assert plain_directions == found_by_cosine(src[0], tgt[0]).tolist()
-    centred_src = held_out.means().subtract(src, "de")[1]
-    centred_tgt = held_out.means().subtract(tgt, "en")[1]
+    centred_src = means_of(held_out).subtract(src, "de")[1]
+    centred_tgt = means_of(held_out).subtract(tgt, "en")[1]
     centred_directions, _ = result["retrieval 300 centred"]["de"]
     assert centred_directions == found_by_cosine(centred_src, centred_tgt).tolist()

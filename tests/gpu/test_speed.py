@@ -128,9 +128,8 @@ def test_speed(device, quick, fact):
     if card:
         seconds = sum(counts.seconds_of(counts.pretraining_parts(measurement.shape, run, 1), card).values())
         host, parts = counts.fine_tuning_step(BASE, XNLI_ROWS * XNLI_LENGTH, XNLI_LENGTH, card)
-        fact(
-            f"estimated {measurement.tokens / seconds:,.0f} tokens/s, XNLI {1e3 * max(host, sum(parts.values())):.0f} ms"
-        )
+        xnli = max(host, sum(parts.values()))
+        fact(f"estimated {measurement.tokens / seconds:,.0f} tokens/s, XNLI {1e3 * xnli:.0f} ms")
         speed = seconds / measurement.seconds
     for warning in warnings_of(speed, margin, measurement.memory / memory, aligned):
         fact(warning)
