@@ -59,7 +59,6 @@ CONTENDERS = {
     "ours_onnx_int8": Contender(
         "ours, ONNX Runtime, int8", precision="int8", options={"engine": "onnx-int8"}
     ),
-    "ours_deduplicated": Contender("ours, duplicates removed", options={"deduplicate": "true"}),
     # Training of XLM-R, which has the same shape. Of two releases and two kinds of attention these were the
     # fastest peer of some row.
     "hf_best_sdpa": Contender("transformers XLM-R, sdpa", PARITY),
@@ -76,5 +75,4 @@ CONTENDERS = {
     ),
     "paddlenlp_best": Contender("PaddleNLP ERNIE-M", PARITY),
     "st_best_latest": Contender("newest sentence-transformers", LATEST),
-    "hf_latest_processes": Contender("newest tokenizers, processes", LATEST),
 }

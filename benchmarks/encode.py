@@ -31,12 +31,9 @@ from utils.runtime import prepare
 MAX_SEQ_LEN = 256
 HIDDEN_SIZE = 768  # of base
 SIZES = {"layers": 12, "vocab": 250_002, "sentences": 2000}
-# The consonants of a script -> what may follow one of them in a syllable.
-VOWELS = {
-    "bdfgklmnprstvz": ("a", "e", "i", "o", "u", "an", "er", "ol"),
-    "бвгдклмнпрст": ("а", "е", "и", "о", "ан", "ер"),
-    "βγδκλμνπρστ": ("α", "ε", "ι", "ο", "αν", "ερ"),
-}
+# A syllable is one of these consonants and one of these ends.
+CONSONANTS = "bdfgklmnprstvz"
+VOWELS = ("a", "e", "i", "o", "u", "an", "er", "ol")
 WORDS = 8000
 MOST_SYLLABLES = 4  # of a word
 PIECES = 4000
@@ -70,7 +67,9 @@ def write_files(folder: Path, args: Namespace) -> int:
         write_onnx(folder / FILES[engine], weights, config, ENCODING, args.layers, int8_largest)
 
     rng = np.random.default_rng(0)
-    words = make_words(rng)
+    syllables = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
+    lengths = rng.integers(1, MOST_SYLLABLES + 1, WORDS)
+    words = ["".join(rng.choice(syllables, length)) for length in lengths]
     with open(folder / PIECE_MODEL, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences(rng, words, TRAINING_SENTENCES)),
@@ -90,18 +89,6 @@ def write_files(folder: Path, args: Namespace) -> int:
     lines = sentences(np.random.default_rng(1), usable, args.sentences)
     (folder / TEXTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return args.sentences
-
-
-def make_words(rng: np.random.Generator) -> list[str]:
-    """Words of 1 to 4 syllables, each in one script."""
-    syllables_of_scripts = []
-    for consonants, vowels in VOWELS.items():
-        syllables_of_scripts.append([consonant + vowel for consonant in consonants for vowel in vowels])
-    words = []
-    for number, length in enumerate(rng.integers(1, MOST_SYLLABLES + 1, WORDS)):
-        syllables = syllables_of_scripts[number % len(syllables_of_scripts)]  # the scripts in turn
-        words.append("".join(rng.choice(syllables, length)))
-    return words
 
 
 def sentences(rng: np.random.Generator, words: list[str], count: int) -> list[str]:

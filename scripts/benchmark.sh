@@ -3,7 +3,7 @@
 #
 #   sh scripts/benchmark.sh                       every row
 #   sh scripts/benchmark.sh --rows mlm,encoding   these rows; the others of the page keep what was measured before
-#   DATA=folder sh scripts/benchmark.sh           the rows "finetune_real" and "corpus" take real text from DATA
+#   DATA=folder sh scripts/benchmark.sh           the rows "finetune_real" and "finetune_real_16" take real pairs from DATA
 #
 # The environments of the peers are made first: sh scripts/setup.sh parity, sh scripts/setup.sh latest.
 set -eu

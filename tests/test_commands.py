@@ -106,7 +106,6 @@ COMMANDS = {
     r".*benchmarks/estimate\.py .*": HERE,
     r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
     r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
-    r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
     r"DATA=.* -m experiments\.run .*":
         HOURS + "experiments/test_studies.py::test_a_study_from_text_to_tables",
     r".* -m experiments\.tables .*":

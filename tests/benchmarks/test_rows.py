@@ -1,6 +1,5 @@
 """The rows in small form: our workers run, and all contenders get the same input."""
 
-import gzip
 import inspect
 import itertools
 import json
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import corpus, encode, finetune_real, mlm_step
+from benchmarks import encode, finetune_real, mlm_step
 from benchmarks.contenders import CONTENDERS
 from benchmarks.training_steps import torch_step
 from reader.tokenization import Tokenizer
@@ -22,14 +21,14 @@ from utils.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def last_line(script: str, *flags: str, **environment: str) -> dict:
-    """The result that a benchmark prints in its last line. `environment`: all variables, if there are any."""
+def last_line(script: str, *flags: str) -> dict:
+    """The result that a benchmark prints in its last line."""
     command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
-    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment or None)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(process.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("row", [corpus, encode, finetune_real, mlm_step])
+@pytest.mark.parametrize("row", [encode, finetune_real, mlm_step])
 def test_the_options_of_a_contender_are_those_of_its_work(row):
     """What the peers of transformers do not take themselves is for `torch_step`."""
     for name, work in row.WORKS.items():
@@ -113,14 +112,3 @@ def test_encoding(tmp_path, capsys, engine):
     encode.ours(tmp_path, args, engine)
     expected = sum(len(tokenizer.build(text, max_seq_len=encode.MAX_SEQ_LEN)) for text in texts)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["check"] == expected
-
-
-def test_corpus(tmp_path):
-    """Ours builds shards of 0.1 MB of text, from a folder in place of the real data."""
-    (tmp_path / "pretrain/mono").mkdir(parents=True)
-    (tmp_path / "vocab").mkdir()
-    train_pieces(tmp_path / "vocab/xnli15-32k.model")
-    (tmp_path / "pretrain/mono/xx.txt.gz").write_bytes(gzip.compress("\n".join(sentences(50)).encode()))
-    flags = ["--gigabytes", "0.0001", "--rounds", "1", "--processes", "2", "--contenders", "ours"]
-    row = last_line("corpus.py", *flags, DATA=str(tmp_path), PATH="/usr/bin:/bin")["contenders"]["ours"]
-    assert row["value"] > 0 and 0.02 < row["peak_gb"] < 1
