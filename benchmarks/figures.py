@@ -1,6 +1,6 @@
 """The figures of a comparison: speeds, memory, and how many times as fast ours is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
@@ -9,40 +9,38 @@ from utils.tables import in_markdown
 
 
 def figures(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]],
-    contenders: Mapping[str, Contender],
-    amount: float,
-    unit: str,
+    results: Mapping[str, Mapping[str, Any]], contenders: Mapping[str, Contender], amount: float, unit: str
 ) -> dict[str, Any]:
     """The figures of all contenders, for the last line of a benchmark and for docs/performance.json.
 
     Args:
-        runs: name -> what the contender told in each round: "seconds", "peak", "beside" (see `run_rounds`).
+        results: name -> what the contender told: "seconds", "peak", "beside" (see `run_all`).
         amount: the work that was done in each of the "seconds", in the unit of the speed without "/s".
 
     Returns:
         "contenders": the row of each, with the speed at its median time as "value". The row of a peer or of
-        another checkout has "times": how many times as fast the fastest of ours in float32 is. And
-        "fastest_peer": the name of the fastest in the same precision, with the batches of ours.
+        another checkout has "times": how many times as fast the fastest of ours in float32 is, the quotient
+        of the median times; if both took turns, ours are those "beside" the other. And "fastest_peer": the
+        name of the fastest in the same precision, with the batches of ours.
     """
     rows = {}
-    for name, results in runs.items():
-        seconds = [time for result in results for time in result["seconds"]]
+    for name, result in results.items():
         rows[name] = {
             "label": contenders[name].label,
             "precision": contenders[name].precision,
             "grouped": contenders[name].grouped,
-            "value": float(f"{amount / median(seconds):.4g}"),
-            "peak_gb": round(max(result["peak"] for result in results) / 1e9, 2),
+            "value": float(f"{amount / median(result['seconds']):.4g}"),
+            "peak_gb": round(result["peak"] / 1e9, 2),
         }
     speeds = {"unit": unit, "contenders": rows}
-    ours = [name for name in runs if contenders[name].is_ours and name != PREVIOUS]
-    rivals = [name for name in runs if name not in ours]
+    ours = [name for name in results if contenders[name].is_ours and name != PREVIOUS]
+    rivals = [name for name in results if name not in ours]
     if not ours:
         return speeds
     best = max(ours, key=lambda name: (rows[name]["precision"] == FLOAT32, rows[name]["value"]))
     for name in rivals:
-        rows[name]["times"] = round(ratio(runs[name], runs[best]), 3)
+        our_seconds = results[name].get("beside", results[best]["seconds"])
+        rows[name]["times"] = round(median(results[name]["seconds"]) / median(our_seconds), 3)
     precision = rows[best]["precision"]
     equal = [name for name in rivals if rows[name]["precision"] == precision and not rows[name]["grouped"]]
     if not equal:
@@ -51,19 +49,6 @@ def figures(
     # faster the rival.
     fastest = min(equal, key=lambda name: (name == PREVIOUS, rows[name]["times"]))
     return speeds | {"fastest_peer": fastest}
-
-
-def ratio(results: Sequence[Mapping[str, Any]], our_results: Sequence[Mapping[str, Any]]) -> float:
-    """How many times as fast ours is: the median over the rounds.
-
-    The ratio of a round is the median time of the other divided by that of ours. If they took turns, the
-    times of ours are those "beside" the other.
-    """
-    ratios = []
-    for result, our_result in zip(results, our_results):
-        our_seconds = result.get("beside", our_result["seconds"])
-        ratios.append(median(result["seconds"]) / median(our_seconds))
-    return median(ratios)
 
 
 def contenders_table(result: Mapping[str, Any]) -> str:

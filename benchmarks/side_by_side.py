@@ -1,8 +1,8 @@
 """Run contenders side by side, each in a process with its own packages and settings.
 
-A benchmark is a program that calls `compare`, which starts the program again for each contender (--worker). A
-round runs every contender. Contenders that take turns are in memory together with ours, and each of the two
-does one step at a time, so that a change in the load of the machine meets both. The others run alone.
+A benchmark is a program that calls `compare`, which starts the program again for each contender (--worker).
+Contenders that take turns are in memory together with ours, and each of the two does one step at a time, so
+that a change in the load of the machine meets both. The others run alone.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def compare(
     prepare: Callable[[Path, argparse.Namespace], float],
     in_turns: Collection[str] = (),
 ) -> None:
-    """The whole program: flags, rounds, table, and a last line of JSON (`figures`).
+    """The whole program: flags, contenders, table, and a last line of JSON (`figures`).
 
     Args:
         works: name of a contender -> the function of (folder with the files, flags, **its options) that does
@@ -52,7 +52,6 @@ def compare(
     parser = argparse.ArgumentParser(description=description)
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", choices=works)
     parser.add_argument("--against", type=Path, help="another checkout, or a benchmark in one")
     parser.add_argument("--worker", choices=works, help=argparse.SUPPRESS)
@@ -66,8 +65,8 @@ def compare(
         amount = prepare(Path(folder), args)
         # Only sizes that differ from the defaults, because other revisions may not know them all.
         changed = [f"--{name}={getattr(args, name)}" for name in sizes if getattr(args, name) != sizes[name]]
-        runs = run_rounds(chosen, args.rounds, [f"--folder={folder}", *changed], in_turns)
-        result = figures(runs, chosen, amount, unit)
+        results = run_all(chosen, [f"--folder={folder}", *changed], in_turns)
+        result = figures(results, chosen, amount, unit)
     print(f"\n{contenders_table(result)}\n")
     print(json.dumps(result))
 
@@ -94,36 +93,34 @@ def choose(names: Sequence[str], against: Path | None = None) -> dict[str, Conte
     return chosen
 
 
-def run_rounds(
-    contenders: Mapping[str, Contender], rounds: int, flags: Sequence[str], in_turns: Collection[str] = ()
-) -> dict[str, list[dict[str, Any]]]:
-    """Run every contender in every round. The program ends if one fails, or does other work than the first.
+def run_all(
+    contenders: Mapping[str, Contender], flags: Sequence[str], in_turns: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Run every contender. The program ends if one fails, or does other work than the first.
 
     Args:
         in_turns: names of the contenders that take turns with ours.
 
     Returns:
-        Name -> what its worker told in each round. If it took turns with ours, this also has "beside": the
-        seconds of ours in these turns.
+        Name -> what its worker told. If it took turns with ours, this also has "beside": the seconds of ours
+        in these turns.
     """
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    results = {}
     work = {}  # name -> the device, and what the worker told of its work
-    for number in range(1, rounds + 1):
-        for name in contenders:
-            names = [name]  # of the contenders that run together
-            if name in in_turns and name != OURS and OURS in contenders:
-                names = [OURS, name]
-            results = run_together({member: contenders[member] for member in names}, flags)
-            medians = [f"{member} {median(results[member]['seconds']):.3g} s" for member in names]
-            print(f"round {number}: {', '.join(medians)}", flush=True)
-            result = results[name]
-            if len(names) > 1:
-                result["beside"] = results[OURS]["seconds"]
-            runs[name].append(result)
-            work[name] = (result["device"], result.get("check"))
-            if len(set(work.values())) > 1:
-                sys.exit(f"the contenders did not do the same work: {work}")
-    return runs
+    for name in contenders:
+        names = [name]  # of the contenders that run together
+        if name in in_turns and name != OURS and OURS in contenders:
+            names = [OURS, name]
+        told = run_together({member: contenders[member] for member in names}, flags)
+        medians = [f"{member} {median(told[member]['seconds']):.3g} s" for member in names]
+        print(", ".join(medians), flush=True)
+        results[name] = told[name]
+        if len(names) > 1:
+            results[name]["beside"] = told[OURS]["seconds"]
+        work[name] = (told[name]["device"], told[name].get("check"))
+        if len(set(work.values())) > 1:
+            sys.exit(f"the contenders did not do the same work: {work}")
+    return results
 
 
 def run_together(contenders: Mapping[str, Contender], flags: Sequence[str]) -> dict[str, dict]:

@@ -9,28 +9,12 @@ example and seed by seed, but their errors do not count on that the models of a 
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 SHARED_ROWS = ("xnli",)  # measures whose example i is the same sentence in every language
 Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
 Weights = Mapping[str, float]  # model -> how its score counts in a sum: {"a": 1, "b": -1} is a - b
-
-
-class Difference(NamedTuple):
-    """A weighted sum of models' scores: its mean over the seeds and the standard error of that.
-
-    Both are in percentage points; the error is nan with one seed.
-    """
-
-    mean: float
-    error: float
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the mean is more than two standard errors from 0; False if there is no error."""
-        return abs(self.mean) > 2 * self.error  # a comparison with nan is False
 
 
 class Scores:
@@ -123,10 +107,12 @@ class Scores:
         seed_error = self.seed_deviation(model) / math.sqrt(len(self.cells[model]))
         return math.hypot(self.example_error({model: 1}), seed_error)
 
-    def differences(self, rows: Mapping[str, Weights]) -> dict[str, Difference]:
-        """The difference of each row whose models have a seed in common.
+    def differences(self, rows: Mapping[str, Weights]) -> dict[str, tuple[float, float]]:
+        """Label -> the mean over the seeds of a row's weighted sum of scores, and the standard error of that.
 
-        The deviation between seeds is that of the models or, if it is larger, that of the row's own seeds.
+        Both are in percentage points; the error is nan with one seed. Rows whose models have no seed in
+        common are left out. The deviation between seeds is that of the models or, if it is larger, that of
+        the row's own seeds.
 
         Args:
             rows: label -> weights.
@@ -144,7 +130,7 @@ class Scores:
             )
             deviation = np.fmax(of_models, pooled_deviation([sums]))  # the other one if one is nan
             error = math.hypot(self.example_error(weights), deviation / math.sqrt(len(seeds)))
-            differences[label] = Difference(float(np.mean(sums)), error)
+            differences[label] = (float(np.mean(sums)), error)
         return differences
 
 

@@ -213,9 +213,9 @@ def difference_table(study: Study, figures: Figures) -> str:
         if not differences:
             continue
         cells = {}
-        for label, difference in differences.items():
-            text = with_error(f"{difference.mean:+.1f}", difference.error)
-            cells[label] = f"**{text}**" if difference.is_significant else text
+        for label, (mean, error) in differences.items():
+            text = with_error(f"{mean:+.1f}", error)
+            cells[label] = f"**{text}**" if abs(mean) > 2 * error else text  # False if the error is nan
         columns.append((title, cells))
         paper = study.paper.get(measure)  # model -> score
         if paper:

@@ -42,7 +42,7 @@ def test_fine_tuning_steps(tmp_path):
 
     Here both checkouts are this one.
     """
-    small = ["--layers=1", "--hidden=64", "--vocab=40000", "--steps=2", "--batch=4", "--rounds=1"]
+    small = ["--layers=1", "--hidden=64", "--vocab=40000", "--steps=2", "--batch=4"]
     random = last_line("finetune_real.py", *small, "--length=16", f"--against={ROOT}")
     train_pieces(tmp_path / "piece.model")
     write_pairs(tmp_path / "pairs.tsv")

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import side_by_side
 from benchmarks.contenders import PARITY, Contender
 from benchmarks.figures import figures
-from benchmarks.side_by_side import choose, run_rounds
+from benchmarks.side_by_side import choose, run_all
 from utils.runtime import read_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,14 +55,13 @@ def turns(tmp_path) -> list[str]:
     return (tmp_path / "order").read_text().split()
 
 
-OF_A_ROUND = {"seconds": [4] * 3, "peak": 1, "device": "cpu", "check": False}  # the names have four letters
+TOLD = {"seconds": [4] * 3, "peak": 1, "device": "cpu", "check": False}  # the names have four letters
 
 
-def test_rounds_one_after_the_other(checkout, tmp_path):
+def test_one_after_the_other(checkout, tmp_path):
     checkout()
-    runs = run_rounds(CONTENDERS_HERE, 2, [])
-    assert runs == {"ours": [OF_A_ROUND] * 2, "peer": [OF_A_ROUND] * 2}
-    assert turns(tmp_path) == ["ours0", "ours1", "ours2", "peer0", "peer1", "peer2"] * 2
+    assert run_all(CONTENDERS_HERE, []) == {"ours": TOLD, "peer": TOLD}
+    assert turns(tmp_path) == ["ours0", "ours1", "ours2", "peer0", "peer1", "peer2"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,7 @@ def test_rounds_one_after_the_other(checkout, tmp_path):
 def test_a_contender_that_fails_or_does_other_work_ends_the_run(checkout, name, message):
     checkout()
     with pytest.raises(SystemExit, match=message):
-        run_rounds({"ours": OURS, name: PEER}, 1, [])
+        run_all({"ours": OURS, name: PEER}, [])
 
 
 def test_who_cannot_run_here_is_left_out(capsys, monkeypatch):
@@ -95,8 +94,8 @@ def test_taking_turns(checkout, tmp_path):
     The other's result has ours "beside" it.
     """
     checkout()
-    runs = run_rounds(CONTENDERS_HERE, 1, [], in_turns=CONTENDERS_HERE)
-    assert runs == {"peer": [OF_A_ROUND | {"beside": [4] * 3}], "ours": [OF_A_ROUND]}
+    results = run_all(CONTENDERS_HERE, [], in_turns=CONTENDERS_HERE)
+    assert results == {"ours": TOLD, "peer": TOLD | {"beside": [4] * 3}}
     assert turns(tmp_path)[3:9] == ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
 
 
@@ -110,12 +109,12 @@ def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch
     checkout()
     monkeypatch.setattr(side_by_side, "CONTENDERS", CONTENDERS_HERE)
     chosen = choose(["ours", "peer"], old / named)
-    runs = run_rounds(chosen, 1, [], in_turns=["previous"])
+    results = run_all(chosen, [], in_turns=["previous"])
     assert turns(tmp_path) == [
         *("ours0", "ours1", "ours2", "peer0", "peer1", "peer2"),
         *("ours0", "old-ours0", "ours1", "old-ours1", "ours2", "old-ours2"),
     ]
-    assert "beside" in runs["previous"][0] and "beside" not in runs["peer"][0]
+    assert "beside" in results["previous"] and "beside" not in results["peer"]
     with pytest.raises(SystemExit, match="is not there; name a checkout of this project"):
         choose(["ours"], tmp_path)
 
@@ -133,25 +132,24 @@ CONTENDERS = {
 
 
 def result(*seconds: float, peak: float = 4.0, **more) -> dict:
-    """What a worker tells after a round. `peak`: GB."""
+    """What a worker tells. `peak`: GB."""
     return {"seconds": list(seconds), "peak": peak * 1e9, **more}
 
 
 def test_speeds_and_ratios():
-    """Two rounds, in which the median time of ours is 2 s."""
-    runs = {
-        "ours": [result(1.0, 2.0, 9.0, peak=6.0), result(2.0, 2.0)],
-        "ours_bfloat16": [result(0.5)] * 2,
-        "best": [result(8.0, beside=[4.0]), result(9.0, beside=[3.0])],  # ratios 2 and 3
-        "slow": [result(10.0), result(12.0)],  # ratios 5 and 6
-        "bfloat16": [result(0.1)] * 2,
-        "grouped": [result(2.0)] * 2,
+    """The median time of ours is 2 s."""
+    results = {
+        "ours": result(1.0, 2.0, 9.0, peak=6.0),
+        "ours_bfloat16": result(0.5),
+        "best": result(8.0, beside=[4.0]),
+        "slow": result(10.0, 12.0),
+        "bfloat16": result(0.1),
+        "grouped": result(2.0),
     }
-    of_all = figures(runs, CONTENDERS, amount=2048, unit="tokens/s")
+    of_all = figures(results, CONTENDERS, amount=2048, unit="tokens/s")
     row = of_all["contenders"]["ours"]
     assert (row["value"], row["peak_gb"]) == (1024, 6.0)  # 2048 tokens in 2 s
-    # The medians of the ratios of both rounds, such as 2 and 3.
-    assert times(of_all) == {"best": 2.5, "slow": 5.5, "bfloat16": 0.05, "grouped": 1.0}
+    assert times(of_all) == {"best": 2.0, "slow": 5.5, "bfloat16": 0.05, "grouped": 1.0}
     # The fastest of the same precision and with the same batches.
     assert of_all["fastest_peer"] == "best"
 
@@ -162,15 +160,15 @@ def times(of_all: dict) -> dict[str, float]:
 
 
 def test_an_earlier_revision():
-    assert "fastest_peer" not in figures({"ours": [result(1.0)]}, CONTENDERS, 1, "tokens/s")
-    runs = {"ours": [result(2.0)], "previous": [result(3.0)]}
+    assert "fastest_peer" not in figures({"ours": result(1.0)}, CONTENDERS, 1, "tokens/s")
+    runs = {"ours": result(2.0), "previous": result(3.0)}
     of_all = figures(runs, CONTENDERS, 1, "tokens/s")
     assert (times(of_all), of_all["fastest_peer"]) == ({"previous": 1.5}, "previous")
     # If there is a peer, it is the fastest peer.
-    of_all = figures(runs | {"best": [result(8.0)]}, CONTENDERS, 1, "tokens/s")
+    of_all = figures(runs | {"best": result(8.0)}, CONTENDERS, 1, "tokens/s")
     assert (times(of_all), of_all["fastest_peer"]) == ({"previous": 1.5, "best": 4.0}, "best")
 
 
 def test_other_precisions_are_compared_if_ours_has_no_other():
-    runs = {"ours_bfloat16": [result(2.0)], "bfloat16": [result(3.0)], "best": [result(8.0)]}
+    runs = {"ours_bfloat16": result(2.0), "bfloat16": result(3.0), "best": result(8.0)}
     assert figures(runs, CONTENDERS, 1, "tokens/s")["fastest_peer"] == "bfloat16"
