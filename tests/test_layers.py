@@ -111,12 +111,12 @@ DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted",
 
 def test_the_project_is_imported_in_one_form():
     """`from X import ...`: the wheel's build puts the name of the package before X (hatch_build.py)."""
-    others = []
+    places = []
     for path in product_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
-            others += [f"{path}:{node.lineno}" for name in names if name.split(".")[0] in OURS]
-    assert others == []
+            places += [f"{path}:{node.lineno}" for name in names if name.split(".")[0] in OURS]
+    assert places == []
 
 
 def works_at_import(statement: ast.stmt) -> bool:

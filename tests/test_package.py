@@ -105,10 +105,10 @@ def test_the_launcher_starts_programs_of_the_package(run_in, users_folder):
 def test_its_texts_name_its_own_commands(packages):
     """And no script of a checkout, but for what only a checkout has."""
     of_checkout = re.compile(r"(?:sh|python) (?:\S*/)?(?:scripts/\S+|\w+\.(?:py|sh))")
-    found = set()
+    commands = set()
     for path in (packages / "ernie_m").rglob("*.py"):
-        found.update(of_checkout.findall(path.read_text(encoding="utf-8")))
-    assert found <= {"sh scripts/setup.sh"}
+        commands.update(of_checkout.findall(path.read_text(encoding="utf-8")))
+    assert commands <= {"sh scripts/setup.sh"}
 
 
 def test_every_program_and_recipe_is_in_it(run_in):

@@ -175,9 +175,9 @@ class StandIn:
         args_in_float32, options = _map_tensors(lambda x: _cast(x, HALF, paddle.float32), (args, options))
         results = original(*args_in_float32, **options)
         if name == "layer_norm":  # the mean and the variance stay in float32
-            first, *others = results if isinstance(results, tuple | list) else [results]
+            first, *further = results if isinstance(results, tuple | list) else [results]
             first = first.astype(half)
-            results = (first, *others) if others else first
+            results = (first, *further) if further else first
         else:
             results = _map_tensors(lambda x: _cast(x, [paddle.float32], half), results)
         if name.endswith("_"):  # in place: the first input holds the first result
@@ -368,11 +368,13 @@ def _to_tf32(x: Tensor) -> Tensor:
 
 def _adamw_of_master(original: Callable, *args: Any) -> Any:
     """AdamW of a weight in a half type: its float32 master is updated, and the weight is rounded from it."""
-    weight, gradient, rate, moment1, moment2, moment2_max, power1, power2, master, found, *options = args
+    weight, gradient, rate, moment1, moment2, moment2_max, power1, power2, master, is_infinite, *options = (
+        args
+    )
     gradient = gradient.astype("float32")
     options[-3] = False  # multi-precision
     results = original(
-        master, gradient, rate, moment1, moment2, moment2_max, power1, power2, None, found, *options
+        master, gradient, rate, moment1, moment2, moment2_max, power1, power2, None, is_infinite, *options
     )
     paddle.assign(master.astype(weight.dtype), output=weight)
     return results

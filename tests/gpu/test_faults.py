@@ -114,13 +114,13 @@ def leaks(right, startend_row_indices):
     return right(np.stack([start + is_placeholder, end], axis=-1))
 
 
-def keeps(kept: float) -> Callable:
+def keeps(share: float) -> Callable:
     """Dropout that keeps this share of the weights, and scales as if it kept what it should."""
 
     def factors(right, shape, rate):
         if rate == 0.0:
             return right(shape, rate)
-        return (right(shape, 1.0 - kept) > 0).astype("float32") / (1.0 - rate)
+        return (right(shape, 1.0 - share) > 0).astype("float32") / (1.0 - rate)
 
     return factors
 
@@ -137,8 +137,8 @@ def draws_by_itself(right, shape, rate):
 
 def drops_anew(right, ctx, gradient):
     """The backward pass has a dropout of its own."""
-    *others, factors = ctx.saved
-    ctx.saved = (*others, factors.flip(-1))
+    *arrays, factors = ctx.saved
+    ctx.saved = (*arrays, factors.flip(-1))
     return right(ctx, gradient)
 
 
@@ -205,8 +205,8 @@ def leaves_vectors(right, gradients, divisor):
 def adds_once(right, x, index, axis, value):
     """index_add_ that adds the last of the values for a repeated index."""
     _, last = np.unique(index.numpy()[::-1], return_index=True)
-    kept = paddle.to_tensor(len(index) - 1 - last)
-    return right(x, index[kept], axis, value[kept])
+    last_of_each = paddle.to_tensor(len(index) - 1 - last)
+    return right(x, index[last_of_each], axis, value[last_of_each])
 
 
 def swaps_two(right, tensors, dtype):

@@ -89,7 +89,7 @@ def largest_differences(
     Raises:
         Failed: it is too large.
     """
-    here = paddle.device.get_device()
+    place = paddle.device.get_device()
     lines = []
     for dtype in dtypes or device.dtypes:
         differences = []
@@ -97,7 +97,7 @@ def largest_differences(
             arrays = operation.arrays
             if dtype in AMPS:
                 arrays = [rounded(array, dtype) for array in arrays]
-            values = value_and_gradients(operation.function, arrays, dtype, here)
+            values = value_and_gradients(operation.function, arrays, dtype, place)
             exact = value_and_gradients(operation.exact, arrays, "float64", "cpu")
             case = f"{name} in {dtype}"
             differences.append(compare(case, values, exact, bound=device.bound(dtype), advice=advice))
@@ -221,12 +221,12 @@ def _compare_flash_mask(layout: Layout, heads: int, dtype: str) -> float:
         query, key, value = x.split(3, axis=-1)
         return upload(kind.of(layout)).attend(query, key, value, heads, dropout_rate=0.0)
 
-    here = paddle.device.get_device()
+    place = paddle.device.get_device()
     x = rounded(
         np.random.default_rng([toys.SEED, 3]).normal(size=[layout.tokens, 3 * heads * HEAD_SIZE]), dtype
     )
-    values = value_and_gradients(partial(attend, FlashMask), [x], dtype, here)
-    exact = value_and_gradients(partial(attend, PaddedMask), [x], "float32", here)
+    values = value_and_gradients(partial(attend, FlashMask), [x], dtype, place)
+    exact = value_and_gradients(partial(attend, PaddedMask), [x], "float32", place)
     name = f"FlashMask with {heads} heads and {layout.tokens} tokens"
     return compare(name, values, exact, bound=BOUNDS["bfloat16"], advice="use kernels plain")
 

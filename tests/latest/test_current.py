@@ -120,16 +120,16 @@ def publish(tmp_path, pieces):
     """publish(head, card, means, *flags) -> the folder of a model of ours, and the same as XLM-RoBERTa."""
 
     def call(head, card, means, *flags):
-        ours = tmp_path / "ours"
+        folder = tmp_path / "ours"
         vocab_size = Tokenizer(piece_model_path=pieces).vocab_size
-        make_ours(ours, head, config={**CONFIG, "vocab_size": vocab_size, "max_position_embeddings": 130})
-        shutil.copy(pieces, ours / "piece.model")
-        (ours / "README.md").write_text(card, encoding="utf-8")
+        make_ours(folder, head, config={**CONFIG, "vocab_size": vocab_size, "max_position_embeddings": 130})
+        shutil.copy(pieces, folder / "piece.model")
+        (folder / "README.md").write_text(card, encoding="utf-8")
         if means:
-            safetensors.write(ours / LANGUAGE_MEANS, means)
+            safetensors.write(folder / LANGUAGE_MEANS, means)
         published = tmp_path / "published"
-        convert.main([str(ours), str(published), "--to", "xlm-roberta", *flags])
-        return ours, published
+        convert.main([str(folder), str(published), "--to", "xlm-roberta", *flags])
+        return folder, published
 
     return call
 
@@ -139,8 +139,8 @@ def test_the_snippets_of_an_encoder_give_our_vectors(publish):
     rng = np.random.default_rng(3)
     shape = (CONFIG["num_hidden_layers"] + 1, CONFIG["hidden_size"])
     means = {language: rng.normal(size=shape).astype(np.float32) for language in ("de", "en")}
-    ours, published = publish(None, model_card({}), means)
-    model = ernie_m.load(ours)
+    folder, published = publish(None, model_card({}), means)
+    model = ernie_m.load(folder)
     texts = ["A man eats.", "Ein Mann isst."]
     namespace: dict = {}
     sentence_vectors, vectors_of_a_layer, centring = snippets_of(published)
@@ -159,12 +159,12 @@ def test_the_snippet_of_a_classifier_gives_our_numbers(publish, tmp_path):
     scores = {f"{tmp_path}/dev.%s.tsv": {"en": {"acc": 84.13}, "de": {"acc": 71.5}}}
     card = model_card({"task": "classification", "scores": scores})
     flags = ["--license", "apache-2.0", "--base_model", "someone/model"]
-    ours, published = publish("classification", card, {}, *flags)
+    folder, published = publish("classification", card, {}, *flags)
     namespace: dict = {}
     (snippet,) = snippets_of(published)
     exec(snippet, namespace)
     probabilities = namespace["outputs"].logits.softmax(-1)[0].tolist()
-    (answer,) = ernie_m.load(ours).classify("A man eats.")
+    (answer,) = ernie_m.load(folder).classify("A man eats.")
     np.testing.assert_allclose(probabilities, list(answer["probabilities"].values()), atol=1e-6)
 
     card = ModelCard.load(published / "README.md")

@@ -71,16 +71,16 @@ def test_a_card_is_read_again(tmp_path):
     """A conversion keeps licence, base model, languages and scores; "unknown" is no licence."""
     metadata = {"license": "mit", "base_model": "someone/model"}
     (tmp_path / CARD).write_text(model_card({**FACTS, "metadata": metadata}), encoding="utf-8")
-    kept = read_metadata(tmp_path)
-    assert {key: kept[key] for key in metadata} == metadata
-    assert kept["language"] == ["en", "de"]
-    first, *_ = kept["model-index"][0]["results"]
+    read_again = read_metadata(tmp_path)
+    assert {key: read_again[key] for key in metadata} == metadata
+    assert read_again["language"] == ["en", "de"]
+    first, *_ = read_again["model-index"][0]["results"]
     assert first == {
         "task": {"type": "text-classification"},
         "dataset": {"type": "dev.en.tsv", "name": "dev.en.tsv", "config": "en"},
         "metrics": [{"type": "accuracy", "name": "acc", "value": 84.13}],
     }
-    again = model_card({"metadata": kept})
+    again = model_card({"metadata": read_again})
     assert again.split("## Scores")[1] in model_card(FACTS)
     (tmp_path / CARD).write_text(model_card({}), encoding="utf-8")
     assert read_metadata(tmp_path) == {"language": ["multilingual"]}
