@@ -202,7 +202,8 @@ run(lambda: prepare(quiet=True))
 
 
 def test_ctrl_c_while_paddle_is_imported_by_a_command_that_saves_nothing(tmp_path):
-    (tmp_path / "paddle.py").write_text(INTERRUPTED)
+    (tmp_path / "paddle").mkdir()
+    (tmp_path / "paddle/__init__.py").write_text(INTERRUPTED)
     with start(WITHOUT_STOP_SIGNAL, tmp_path) as command:
         _, errors = command.communicate(timeout=60)
     assert (command.returncode, errors) == (130, "interrupted\n")
