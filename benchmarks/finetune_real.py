@@ -36,6 +36,7 @@ from model.config import ErnieMConfig
 from reader.batching import Batches, EncodePairs, pad
 from reader.classification import Example
 from reader.tokenization import Tokenizer
+from scripts.data.prepare import COLUMNS, read_table
 from utils.errors import UserError
 from utils.runtime import prepare
 
@@ -96,19 +97,12 @@ def draw_real(args: Namespace) -> tuple[list[str], list]:
     """The labels of --data, and the pairs (ids, label) in the order in which fine-tuning would draw them.
 
     Raises:
-        UserError: --data or --piece_model_path is missing, a line is not premise, hypothesis and label, or
-            there are too few lines.
+        UserError: --data or --piece_model_path is missing, the columns are not premise, hypothesis and label,
+            or there are too few lines.
     """
-    for path in (args.data, args.piece_model_path):
-        if not Path(path).is_file():
-            raise UserError(f"'{path}': no such file; give --data and --piece_model_path, or --length")
-    lines = Path(args.data).read_text(encoding="utf-8").rstrip("\n").split("\n")
-    rows = [line.split("\t") for line in lines]
-    for number, row in enumerate(rows, 1):
-        if len(row) != 3:
-            raise UserError(
-                f"{args.data}, line {number}: not premise, hypothesis and label with tabs between"
-            )
+    table = read_table(Path(args.data or "--data"))
+    places = [table.places[name] for name in COLUMNS]
+    rows = [[cells[place] for place in places] for cells in table.rows]
     if len(rows) < args.batch * args.steps:
         raise UserError(f"{args.data}: {len(rows)} lines; {args.batch * args.steps} are needed")
     labels = sorted({label for _, _, label in rows})

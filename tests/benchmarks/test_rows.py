@@ -77,7 +77,7 @@ def test_fine_tuning_batches(tmp_path):
     assert batches["padded"] != batches["grouped"]
     assert batches["tokens"] == sum(len(ids) for ids, _ in pairs)
     (tmp_path / "pairs.tsv").write_text("no tab\n")
-    with pytest.raises(UserError, match="pairs.tsv, line 1: not premise, hypothesis and label"):
+    with pytest.raises(UserError, match="pairs.tsv, line 1: 1 columns"):
         finetune_real.draw(tmp_path, args)
 
 
