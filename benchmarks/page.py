@@ -146,11 +146,8 @@ def summary(row: Mapping[str, Any]) -> list[str]:
     best = max((each for each in ours if each["precision"] == FLOAT32), key=lambda each: each["value"])
     peer = contenders[result["fastest_peer"]]
     grouped = [f"{each['times']:.2f}" for each in peers if each["grouped"]]
-    in_any_precision = ""
-    if len({each["precision"] for each in contenders.values()}) > 1:
-        # The ratios are those of ours in float32; in its fastest precision ours is `gain` times as fast.
-        gain = max(each["value"] for each in ours) / best["value"]
-        in_any_precision = f"{min(each['times'] for each in peers) * gain:.2f}"
+    # The ratios are those of ours in float32; in its fastest precision ours is `gain` times as fast.
+    gain = max(each["value"] for each in ours) / best["value"]
     return [
         row["title"],
         f"{best['value']:,g} {result['unit']}",
@@ -159,7 +156,7 @@ def summary(row: Mapping[str, Any]) -> list[str]:
         f"{peer['peak_gb']:.2f}",
         f"**{peer['times']:.2f}**",
         *(grouped or [""]),
-        in_any_precision,
+        f"{min(each['times'] for each in peers) * gain:.2f}",
     ]
 
 

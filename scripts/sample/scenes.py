@@ -129,17 +129,14 @@ def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: s
         share_with_object = 0.4 if is_animal(subject) else 0.65
         is_transitive = rng.random() < share_with_object
         verb = pick(rng, verbs(subject, transitive=is_transitive))
-        noun = None
-        count = 1
-        attribute = None
+        scene = Scene(subject, verb)
         if is_transitive:
             noun = pick(rng, OBJECTS)
-            if rng.random() >= 0.5:
-                count = pick(rng, NUMBERS)
+            count = pick(rng, NUMBERS) if rng.random() >= 0.5 else 1
             attribute = maybe(rng, detail["attribute"], attributes(noun))
+            scene = scene._replace(noun=noun, count=count, attribute=attribute)
         place = maybe(rng, detail["place"], PLACES)
-        day = maybe(rng, detail["day"], DAYS)
-        scene = Scene(subject, verb, noun, count, attribute, place, day)
+        scene = scene._replace(place=place, day=maybe(rng, detail["day"], DAYS))
         if not split or scene.split == split:
             return scene
 
@@ -229,15 +226,14 @@ def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
             return pick(rng, KINDS[concept])
         return concept
 
-    subject = member(scene.subject)
-    noun = scene.noun
-    attribute = scene.attribute
-    if noun:
-        noun = member(noun)
-        attribute = attribute or maybe(rng, RICH["attribute"], attributes(noun))
+    entailing = scene._replace(subject=member(scene.subject))
+    if scene.noun:
+        noun = member(scene.noun)
+        attribute = scene.attribute or maybe(rng, RICH["attribute"], attributes(noun))
+        entailing = entailing._replace(noun=noun, attribute=attribute)
     place = scene.place or maybe(rng, RICH["place"], PLACES)
     day = scene.day or maybe(rng, RICH["day"], DAYS)
-    return scene._replace(subject=subject, noun=noun, attribute=attribute, place=place, day=day)
+    return entailing._replace(place=place, day=day)
 
 
 def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
