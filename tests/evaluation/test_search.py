@@ -69,13 +69,23 @@ def test_a_negative_mean_does_not_turn_the_margin_over():
 
 
 def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
-    """It has two blocks and 179 cells. The nearest cell alone has four in ten of the neighbours."""
-    monkeypatch.setattr(search, "EXACT_UP_TO", 100)
+    """More than EXACT_UP_TO vectors are divided into cells, of which 16 are searched.
+
+    2000 vectors have 179 cells, which is 4 times the root of 2000. The nearest cell alone has four in ten of
+    the neighbours.
+    """
     targets, queries = map(unit, bitext(2000, width=8, noise=0.3))
-    _, expected = nearest(queries, targets, k=10)
-    _, found = index_of([targets[:900], targets[900:]], len(targets)).search(queries, 10)
+    blocks = [targets[:900], targets[900:]]
+    expected_cosines, expected = nearest(queries, targets, k=10)
+    cosines, found = index_of(blocks, len(targets)).search(queries, 10)
+    np.testing.assert_array_equal(cosines, expected_cosines)
+    np.testing.assert_array_equal(found, expected)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
+    cosines, found = index_of(blocks, len(targets)).search(queries, 10)
     shares = [len(set(row) & set(expected_row)) / 10 for row, expected_row in zip(found, expected)]
     assert 0.9 < np.mean(shares) < 1
+    # The cosines themselves are exact.
+    np.testing.assert_allclose(cosines[:, 0], (queries * targets[found[:, 0]]).sum(axis=1), atol=1e-6)
 
 
 def test_a_zero_vector_is_no_fault():

@@ -1,4 +1,4 @@
-"""The encoder: its numbers, positions, dropout and initial weights, and its config."""
+"""The encoder: its positions, dropout and initial weights, and its config. Its numbers: test_packed.py."""
 
 import json
 import math
@@ -12,8 +12,6 @@ from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from model.layout import Layout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
-from tests.helpers.gradients import gradients_of
-from tests.helpers.plain_model import PlainErnieM
 from utils.errors import UserError
 
 SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
@@ -25,28 +23,6 @@ IS_REAL = IDS != 1
 
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def test_equals_the_same_encoder_in_plain_paddle():
-    """Hidden states, pooled states and gradients, within 1e-9 in float64, where there are no pads."""
-    model = ErnieMModel(CONFIG)
-    plain = PlainErnieM(CONFIG)
-    plain.set_state_dict(model.state_dict())
-    batch = padded_batch(IDS)
-    output = model.encode(batch, output_hidden_states=True)
-    expected = plain(paddle.to_tensor(IDS))
-    for packed, padded in zip(output.hidden_states, expected.hidden_states, strict=True):
-        assert np.abs(packed.numpy() - padded.numpy()[IS_REAL]).max() < 1e-9
-    pooled = model.pooler(paddle.gather(output.sequence, batch.first_tokens))
-    assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
-    weights = np.random.default_rng(1).standard_normal([*IDS.shape, 12]) * IS_REAL[..., None]
-    value = (output.sequence * paddle.to_tensor(weights[IS_REAL])).sum() + pooled.sum()
-    gradients = gradients_of(model, value)
-    value = (expected.sequence * paddle.to_tensor(weights)).sum() + expected.pooled.sum()
-    plain_gradients = gradients_of(plain, value)
-    assert gradients.keys() == plain_gradients.keys() == dict(model.named_parameters()).keys()
-    for name, gradient in gradients.items():
-        assert np.abs(gradient - plain_gradients[name]).max() < 1e-9, name
 
 
 def test_base_has_the_official_number_of_parameters():
