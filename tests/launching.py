@@ -1,4 +1,4 @@
-"""Start a script in this process, in a process of its own, or in several processes as `fleetrun` does."""
+"""Call a function or start a script: in this process, in one of its own, or in several as `fleetrun` does."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 from utils import logging as run_log
-from utils.errors import run
+from utils.errors import UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,6 +63,15 @@ def one_error(main: Callable[[], object], capsys) -> str:
     lines = capsys.readouterr().err.splitlines()
     (error,) = [line for line in lines if line.startswith("error: ")]
     return error
+
+
+def error_of(call: Callable[..., object], /, *arguments, **options) -> str:
+    """Call a function that must end with a `UserError`, and return its one line."""
+    with pytest.raises(UserError) as error:
+        call(*arguments, **options)
+    line = str(error.value)
+    assert line and "\n" not in line
+    return line
 
 
 def stand_in_for_launch(folder: Path) -> Path:

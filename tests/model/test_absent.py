@@ -10,7 +10,7 @@ from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
-from utils.errors import UserError
+from tests.launching import error_of
 
 MODELS = "; models are in run/best, run/step_3"
 ANY_CHECKPOINT = "; name the folder of a checkpoint, such as best or step_N of a run"
@@ -33,13 +33,6 @@ def outputs(tmp_path_factory):
     return folder
 
 
-def refusal_of(path):
-    """The message with which a path is refused."""
-    with pytest.raises(UserError) as error:
-        open_checkpoint(path)
-    return str(error.value)
-
-
 @pytest.mark.parametrize(
     "path, beginning, end",
     [
@@ -60,16 +53,18 @@ def refusal_of(path):
 )
 def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, beginning, end):
     monkeypatch.chdir(outputs)
-    line = refusal_of(path)
+    line = error_of(open_checkpoint, path)
     assert line.startswith(f"{path}: {beginning}") and line.endswith(end)
 
 
 def test_only_the_first_of_many_models_are_named(outputs, monkeypatch):
     monkeypatch.setattr(absent, "_MOST_LISTED", 1)
-    assert refusal_of(outputs / "run/none").endswith(f"; models are in {outputs}/run/best and others")
+    assert error_of(open_checkpoint, outputs / "run/none").endswith(
+        f"; models are in {outputs}/run/best and others"
+    )
 
 
 def test_without_released_weights(tmp_path):
     """Below `configs`, the advice is to fetch them."""
     (tmp_path / "configs").mkdir()
-    assert "; sh scripts/data/get_weights.sh fetches" in refusal_of(tmp_path / "configs/base")
+    assert "; sh scripts/data/get_weights.sh fetches" in error_of(open_checkpoint, tmp_path / "configs/base")

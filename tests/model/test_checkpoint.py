@@ -1,7 +1,6 @@
 """Checkpoint folders: what is written is read, damage is one clear line, a failed save harms nothing."""
 
 import json
-import re
 
 import numpy as np
 import paddle
@@ -18,6 +17,7 @@ from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, To
 from tests.helpers.damaged import flip_last_bit
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
+from tests.launching import error_of
 from utils.errors import UserError
 
 CONFIG = official_config("tiny")
@@ -289,9 +289,8 @@ def saved(tmp_path):
 )
 def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, message):
     damage(saved / name)
-    with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as error:
-        open_checkpoint(saved)
-    assert f"delete {saved / 'manifest.json'}" in str(error.value)
+    line = error_of(open_checkpoint, saved)
+    assert line.startswith(f"{saved / name}: {message}") and f"delete {saved / 'manifest.json'}" in line
     (saved / "manifest.json").unlink()  # the user says that the change is theirs
     assert open_checkpoint(saved).tensors
 
@@ -299,8 +298,7 @@ def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, mess
 @pytest.mark.parametrize("content", ["", "\x00", '{"version": 1, "fil'])
 def test_a_manifest_that_is_no_json(saved, content):
     (saved / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=f"{re.escape(str(saved / 'manifest.json'))}.*; put back"):
-        open_checkpoint(saved)
+    assert error_of(open_checkpoint, saved).startswith(str(saved / "manifest.json"))
 
 
 @pytest.mark.parametrize("content", ["[]", '{"version": 1, "name": "an app"}'])
@@ -322,8 +320,7 @@ def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(
 def test_a_damaged_manifest(saved, change, message):
     manifest = json.loads((saved / "manifest.json").read_text())
     (saved / "manifest.json").write_text(json.dumps(manifest | change))
-    with pytest.raises(UserError, match=message):
-        open_checkpoint(saved)
+    assert message in error_of(open_checkpoint, saved)
 
 
 def test_a_damaged_file_without_a_manifest_is_named(saved):
@@ -331,18 +328,17 @@ def test_a_damaged_file_without_a_manifest_is_named(saved):
     file = saved / "model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1])
-    with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
-        open_checkpoint(saved)
+    assert f"{file}: damaged, cut short or not a safetensors file" in error_of(open_checkpoint, saved)
     safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
-    with pytest.raises(UserError, match=f"{file}: no names of ERNIE-M or XLM-R: .* but bert.encoder.weight"):
-        open_checkpoint(saved)
+    line = error_of(open_checkpoint, saved)
+    assert line.startswith(f"{file}: no names of ERNIE-M") and "but bert.encoder.weight" in line
     file.write_bytes(content)
     (saved / "config.json").write_text("{")
-    with pytest.raises(UserError, match="config.json, line 1, column 2: not JSON"):
-        open_checkpoint(saved)
+    assert "config.json, line 1, column 2: not JSON" in error_of(open_checkpoint, saved)
 
 
 def test_nothing_is_written_if_a_tokenizer_file_is_missing(tmp_path):
-    with pytest.raises(UserError, match="vocab.txt: no such file"):
-        save_model(tmp_path / "saved", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt")
+    assert "vocab.txt: no such file" in error_of(
+        save_model, tmp_path / "saved", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt"
+    )
     assert not (tmp_path / "saved").exists()

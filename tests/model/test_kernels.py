@@ -14,10 +14,10 @@ from model.layout import Layout
 from tests.helpers.batches import packed_batch
 from tests.helpers.flash import flashmask
 from tests.helpers.gradients import gradients_of
+from tests.launching import error_of
 from training.engine import Engine
 from training.optimizer import build_optimizer
 from training.precision import Precision
-from utils.errors import UserError
 from utils.logging import logger
 
 CONFIG = ErnieMConfig(
@@ -165,8 +165,9 @@ def test_the_optimizer_with_plain_kernels_is_paddles(monkeypatch):
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
     monkeypatch.setattr("model.cpu.onednn.missing", lambda: None)
-    with pytest.raises(UserError, match="cpu_bf16 needs kernels that are not plain: leave out kernels plain"):
-        Precision(cpu_bf16=True)
+    assert "cpu_bf16 needs kernels that are not plain: leave out kernels plain" in error_of(
+        Precision, cpu_bf16=True
+    )
 
 
 def test_a_batch_of_plain_kernels_is_padded(monkeypatch):

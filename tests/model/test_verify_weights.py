@@ -11,7 +11,7 @@ from scripts import verify_weights
 from scripts.verify_weights import EXPECTED, TOLERANCE, agrees, hidden_states, load_base
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.plain_model import PlainErnieM
-from utils.errors import UserError
+from tests.launching import error_of
 
 
 @pytest.mark.parametrize(("factor", "agree"), [(0.0, True), (0.9, True), (-1.1, False), (np.nan, False)])
@@ -71,8 +71,8 @@ def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
         ([str(tmp_path / "absent")], "absent: no such folder"),
     ):
         monkeypatch.setattr(sys, "argv", ["verify_weights", *arguments])
-        with pytest.raises(UserError, match=message):
-            verify_weights.main()
+        assert message in error_of(verify_weights.main)
     make_official_weights(tmp_path, official_config("tiny"), seed=0)
-    with pytest.raises(UserError, match="not the base size .vocab_size 50, hidden_size 8, num_hidden_layers"):
-        load_base(str(tmp_path))
+    assert "not the base size (vocab_size 50, hidden_size 8, num_hidden_layers" in error_of(
+        load_base, str(tmp_path)
+    )

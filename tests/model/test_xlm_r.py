@@ -3,14 +3,13 @@
 import json
 
 import numpy as np
-import pytest
 from safetensors.numpy import save_file
 
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.heads import PreTrainingModel
 from tests.helpers.xlm_r_layout import make_xlm_r
-from utils.errors import UserError
+from tests.launching import error_of
 
 
 def test_every_tensor_has_its_place(tmp_path):
@@ -85,5 +84,4 @@ def test_parts_and_their_index(tmp_path):
     with_outside = file_of | {"x": "../model-0.safetensors"}
     for wrong in (with_missing, with_outside, None):  # a tensor that is not there, a file elsewhere, no map
         index.write_text(json.dumps({"weight_map": wrong}))
-        with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
-            open_checkpoint(tmp_path)
+        assert "index.json: damaged, or not of the files beside it" in error_of(open_checkpoint, tmp_path)

@@ -11,13 +11,12 @@ import pytest
 
 import convert
 from model.checkpoint.formats import fluid
-from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
 from scripts.data import get_weights
 from scripts.data.download import download
 from tests.helpers.official_layout import make_official_weights, official_config
+from tests.launching import error_of
 from tests.reader.conftest import files
-from utils.errors import UserError
 
 # Nobody answers at this port. The address of the weights has the field {size}, that of a vocabulary {name}.
 NOWHERE = "http://127.0.0.1:9/{size}{name}"
@@ -135,8 +134,7 @@ def test_without_a_network(monkeypatch, tmp_path, capsys):
     """Every file is named, where it is and where it belongs; nothing half-made is left."""
     monkeypatch.setattr(get_weights, "WEIGHTS_URL", NOWHERE.replace("{name}", ".tar.gz"))
     monkeypatch.setattr(get_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
-    with pytest.raises(UserError, match="not all files could be downloaded.*run the same command again"):
-        get(tmp_path)
+    assert "not all files could be downloaded" in error_of(get, tmp_path)
     message = capsys.readouterr().out
     for name in ("vocab.txt", "piece.model", "base.tar.gz"):
         assert f"http://127.0.0.1:9/{name} -> {tmp_path / name}: " in message
@@ -147,8 +145,7 @@ def test_a_vocabulary_of_another_size_is_refused(tokenizer, tmp_path):
     """The released vocabulary has 250,002 ids, and this one is smaller."""
     tokenizer.write_vocab(tmp_path / "vocab.txt")
     (tmp_path / "piece.model").write_bytes(tokenizer.piece_model_path.read_bytes())
-    with pytest.raises(UserError, match=r"vocab.txt: .* have 250,002; move .* away"):
-        get(tmp_path, "vocab")
+    assert f"{tmp_path / 'vocab.txt'}: " in error_of(get, tmp_path, "vocab")
 
 
 @pytest.mark.parametrize(
@@ -157,14 +154,13 @@ def test_a_vocabulary_of_another_size_is_refused(tokenizer, tmp_path):
         (lambda: b"<html>log in</html>", "cannot be unpacked"),
         (lambda: archive(9, 4, leave_out="word_embedding"), "no word_embedding in it"),
         (lambda: archive(9, 4)[:-60], "cannot be unpacked"),
-        (lambda: archive(9, 4), r"word_embedding: its shape is \(9, 4\), but that of base is"),
+        (lambda: archive(9, 4), "word_embedding: its shape is (9, 4), but that of base is"),
     ],
     ids=["html", "other", "cut", "shape"],
 )
 def test_bad_archives(small, tmp_path, make, message):
     small.files["/model-ernie-m-base.tar.gz"] = make()
-    with pytest.raises(UserError, match=message):
-        get(tmp_path, "base")
+    assert message in error_of(get, tmp_path, "base")
     assert files(tmp_path) == ["model-ernie-m-base.tar.gz"]
 
 
@@ -174,10 +170,6 @@ def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
     tokenizer.write_vocab(tmp_path / "vocab.txt")
     config = official_config("tiny", vocab_size=tokenizer.vocab_size)
     make_official_weights(tmp_path / "base", config, seed=1)
-    for source in ("base", "base/params"):
-        assert open_checkpoint(tmp_path / source).piece_model_path == tmp_path / "piece.model"
     convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
     assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
     assert "ErnieMTokenizer of these libraries gives other ids" in capsys.readouterr().out
-    (tmp_path / "vocab.txt").unlink()  # a lone piece model above may belong to anything
-    assert open_checkpoint(tmp_path / "base").piece_model_path is None

@@ -16,9 +16,8 @@ from reader.tagging import JOINT, read_tagged
 from reader.task_files import read_label_map, read_languages
 from scripts.data.prepare import DATA_SETS, NLI, main
 from scripts.data.treebank import read_sentences
-from tests.launching import ROOT
+from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
-from utils.errors import UserError
 
 
 def prepare(task: str, *arguments) -> None:
@@ -425,8 +424,7 @@ def test_bucc_the_splits_get_other_names(tmp_path, capsys):
 )
 def test_bad_files_of_bucc(tmp_path, change, message):
     write(bucc(tmp_path / "in", "sample") / "de-en", **change)
-    with pytest.raises(UserError, match=re.escape(message)):
-        prepare("bucc", tmp_path / "in", "--output", tmp_path / "out")
+    assert message in error_of(prepare, "bucc", tmp_path / "in", "--output", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -455,8 +453,7 @@ def test_bad_files_of_bucc(tmp_path, change, message):
 )
 def test_bad_sources(tmp_path, task, name, content, message):
     write(tmp_path / "in", **{name: content})
-    with pytest.raises(UserError, match=re.escape(message)):
-        prepare(task, tmp_path / "in", "--output", tmp_path / "out")
+    assert message in error_of(prepare, task, tmp_path / "in", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

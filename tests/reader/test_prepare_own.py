@@ -1,7 +1,6 @@
 """`prepare.py own`: labelled texts of the user's own."""
 
 import gzip
-import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,8 @@ import pytest
 from reader.classification import Example, read_classification
 from reader.task_files import read_label_map, read_languages
 from scripts.data.own import prepare_own
+from tests.launching import error_of
 from tests.reader.conftest import files
-from utils.errors import UserError
 
 TRAINING = "Good.\tnice\nBad.\tnasty\nFine.\tnice\nAwful.\tnasty\n"
 
@@ -195,9 +194,8 @@ def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
     (source / "train.de.tsv").unlink()
     (source / "test.de.tsv").unlink()
     leftovers = f"{out}/train/train.all.tsv, {out}/train/train.de.tsv, {out}/test/test.de.tsv"
-    message = re.escape(f"{leftovers}: written by an earlier call, and not")
-    with pytest.raises(UserError, match=message):
-        prepare_own([source], out)
+    message = f"{leftovers}: written by an earlier call, and not"
+    assert message in error_of(prepare_own, [source], out)
     assert files(out) == before
 
 
@@ -232,11 +230,9 @@ def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
     ],
 )
 def test_bad_files(folder_with, tmp_path, contents, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        prepare_own([folder_with(**contents)], tmp_path / "out")
+    assert message in error_of(prepare_own, [folder_with(**contents)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_no_such_source(tmp_path):
-    with pytest.raises(UserError, match="none: no such file or folder"):
-        prepare_own([tmp_path / "none"], tmp_path / "out")
+    assert "none: no such file or folder" in error_of(prepare_own, [tmp_path / "none"], tmp_path / "out")

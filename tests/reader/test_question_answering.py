@@ -20,8 +20,8 @@ from reader.question_answering import (
     read_squad,
     read_windows,
 )
+from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
-from utils.errors import UserError
 
 WHOLE = Cut(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is cut
 SMALL = Cut(max_seq_len=30, max_query_length=8, doc_stride=7)
@@ -112,10 +112,8 @@ def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
     ],
 )
 def test_faults_are_one_line_with_their_place(write, tmp_path, content, expected):
-    with pytest.raises(UserError) as raised:
-        read_squad(write(content), "dev")
-    line = str(raised.value)
-    assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line and "\n" not in line
+    line = error_of(read_squad, write(content), "dev")
+    assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line
 
 
 def test_windows_by_hand():
@@ -228,14 +226,16 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     everything = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
     assert len(everything.of_question(2)) == 0  # an empty context
-    with pytest.raises(UserError, match="so there is nothing to do with it"):
-        read_windows(write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL)
+    assert "so there is nothing to do with it" in error_of(
+        read_windows, write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL
+    )
 
 
 def test_a_question_leaves_room_for_the_context(write, tokenizer):
     """Of 67 tokens a question of 64 and 3 special tokens leave none for a context, and of 68 one."""
-    with pytest.raises(UserError, match="67 leaves no room for a context beside --max_query_length 64"):
-        Cut(max_seq_len=67, max_query_length=64, doc_stride=128)
+    assert "67 leaves no room for a context beside --max_query_length 64" in error_of(
+        Cut, max_seq_len=67, max_query_length=64, doc_stride=128
+    )
     path = write({"quick fox": [("1", "Who? " * 99, "fox")]})
     cut = Cut(max_seq_len=68, max_query_length=64, doc_stride=128)
     data = read_windows(path, "dev", tokenizer, cut)

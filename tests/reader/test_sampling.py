@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reader.sampling import Draws, Sampler, permuted, temperature
-from utils.errors import UserError
+from tests.launching import error_of
 
 # stream -> how many items it has, and the amount of text by which it is weighed against the others
 ITEMS = {"en": 1000, "de": 333, "sw": 7}
@@ -60,12 +60,9 @@ def test_temperature_by_hand():
     # 1^(1/2) : 16^(1/2) = 1 : 4
     assert temperature({"a": 1, "b": 16}, 0.5) == {"a": 0.2, "b": 0.8}
     assert temperature({"a": 1, "b": 16}, 0.0) == {"a": 0.5, "b": 0.5}
-    with pytest.raises(UserError, match="nothing to sample from sw"):
-        temperature({"en": 3, "sw": 0}, 0.3)
-    with pytest.raises(UserError, match="empty list"):
-        temperature({}, 0.3)
-    with pytest.raises(UserError, match="nothing to sample from sw"):
-        sampler(items={"en": 5, "sw": 0})
+    assert "nothing to sample from sw" in error_of(temperature, {"en": 3, "sw": 0}, 0.3)
+    assert "empty list" in error_of(temperature, {}, 0.3)
+    assert "nothing to sample from sw" in error_of(sampler, items={"en": 5, "sw": 0})
 
 
 def test_streams_come_as_often_as_the_temperature_says():

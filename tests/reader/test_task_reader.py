@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from reader.batching import EncodePairs
 from reader.classification import Example, read_classification
 from reader.task_files import expand, read_label_map, read_languages
-from utils.errors import UserError
+from tests.launching import error_of
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 
@@ -102,30 +101,27 @@ def test_ids_as_labels_and_no_labels(write):
     ],
 )
 def test_faults_of_a_file(write, content, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        read_classification(write(content), LABELS)
+    assert message in error_of(read_classification, write(content), LABELS)
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"none.tsv: cannot be read \(No such file"):
-        read_classification(tmp_path / "none.tsv", LABELS)
+    assert "none.tsv: cannot be read (No such file" in error_of(
+        read_classification, tmp_path / "none.tsv", LABELS
+    )
 
 
 @pytest.mark.parametrize("label", ["neutral", "3", "-1"])
 def test_labels_without_a_map(write, label):
-    with pytest.raises(UserError, match=rf"line 2: the label is '{label}', but .* 0 to 2 \(--num_labels 3\)"):
-        read_classification(write(f"text_a\tlabel\na\t{label}\n"), num_labels=3)
+    line = error_of(read_classification, write(f"text_a\tlabel\na\t{label}\n"), num_labels=3)
+    assert f"line 2: the label is '{label}'" in line and "--num_labels 3" in line
 
 
 def test_a_label_map_must_have_num_labels(write):
     path = write(json.dumps(LABELS), "label_map.json")
     assert read_label_map(path) == read_label_map(path, 3) == LABELS
     assert read_languages(path) == list(LABELS)
-    with pytest.raises(
-        UserError,
-        match=r"label_map.json: 3 labels \(contradiction.*\), but --num_labels is 2; give --num_labels 3",
-    ):
-        read_label_map(path, 2)
+    line = error_of(read_label_map, path, 2)
+    assert "label_map.json: 3 labels" in line and "--num_labels is 2" in line
 
 
 @pytest.mark.parametrize(
@@ -140,8 +136,8 @@ def test_a_label_map_must_have_num_labels(write):
     ],
 )
 def test_bad_label_maps(write, content, message):
-    with pytest.raises(UserError, match=f"m.json.*{message}"):
-        read_label_map(write(content, "m.json"))
+    line = error_of(read_label_map, write(content, "m.json"))
+    assert "m.json" in line and message in line
 
 
 def test_patterns_with_languages():
@@ -156,14 +152,11 @@ def test_patterns_with_languages():
 
 
 def test_bad_patterns():
-    with pytest.raises(
-        UserError, match=r"--dev_set dev.tsv: no %s in it, but the language map has 2 languages"
-    ):
-        expand("dev.tsv", ["en", "zh"], "--dev_set")
-    with pytest.raises(UserError, match=r"--dev_set dev.%s.tsv: %s stands for languages.*--lang_map_config"):
-        expand("dev.%s.tsv", None, "--dev_set")
-    with pytest.raises(UserError, match="--dev_set: no file named"):
-        expand(" ,", ["en"], "--dev_set")
+    assert "--dev_set dev.tsv: no %s in it, but the language map has 2 languages" in error_of(
+        expand, "dev.tsv", ["en", "zh"], "--dev_set"
+    )
+    assert "--dev_set dev.%s.tsv: %s stands for" in error_of(expand, "dev.%s.tsv", None, "--dev_set")
+    assert "--dev_set: no file named" in error_of(expand, " ,", ["en"], "--dev_set")
 
 
 def test_features_of_rows(write, tokenizer):

@@ -9,7 +9,7 @@ from reader.tokenization import Tokenizer
 from scripts.data import train_vocab as script
 from scripts.data.train_vocab import VocabOptions, train_vocab
 from tests.helpers.small_corpus import sentences, write_lines
-from utils.errors import UserError
+from tests.launching import error_of
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,7 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     train_vocab(options(tmp_path / "two", texts))
     for name in ("piece.model", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    with pytest.raises(UserError, match="one/piece.model: exists"):
-        train_vocab(options(tmp_path / "one", texts))
+    assert "one/piece.model: exists" in error_of(train_vocab, options(tmp_path / "one", texts))
 
 
 def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
@@ -56,8 +55,7 @@ def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
     sampled = []
     trainer = SimpleNamespace(train=lambda sentence_iterator, **_: sampled.extend(sentence_iterator))
     monkeypatch.setattr(script.sentencepiece, "SentencePieceTrainer", trainer)
-    with pytest.raises(UserError):  # there is no model
-        train_vocab(options(tmp_path, texts, alpha=0.5, sentences=900))
+    error_of(train_vocab, options(tmp_path, texts, alpha=0.5, sentences=900))  # there is no model
 
     def language_of(line: str) -> str:
         if line[0] in "бд":
@@ -87,20 +85,21 @@ def test_long_lines_and_columns_count(tmp_path):
     assert tokenizer.unk_id not in tokenizer.encode("дом")
     assert tokenizer.unk_id not in tokenizer.encode("guten Tag")
     assert tokenizer.unk_id in tokenizer.encode("баба")
-    with pytest.raises(UserError, match="score_column: name the columns of the pair too"):
-        options(tmp_path, text, score_column=1)
+    assert "score_column: name the columns of the pair too" in error_of(
+        options, tmp_path, text, score_column=1
+    )
 
 
 def test_bad_input(tmp_path, texts):
-    message = r"^--vocab_size 90000: the text has too few words for it; give --vocab_size \d+ or less"
-    with pytest.raises(UserError, match=message):
-        train_vocab(options(tmp_path, texts, vocab_size=90_000))
-    with pytest.raises(UserError, match="^/proc"):  # before the text is looked for
-        train_vocab(options("/proc/vocab", {"mono": {"en": str(tmp_path / "none")}}))
-    with pytest.raises(UserError, match="no such file"):
-        train_vocab(options(tmp_path, {"mono": {"en": str(tmp_path / "none")}}))
-    with pytest.raises(UserError, match="no text in en"):
-        train_vocab(options(tmp_path, {"mono": {"en": write_lines(tmp_path / "blank", ["", " "])}}))
-    with pytest.raises(UserError, match="character_coverage"):
-        VocabOptions(output="x", character_coverage=99.95)  # per cent, where a share is expected
+    assert "--vocab_size 90000: the text has too few words for it" in error_of(
+        train_vocab, options(tmp_path, texts, vocab_size=90_000)
+    )
+    no_file = {"mono": {"en": str(tmp_path / "none")}}
+    no_text = {"mono": {"en": write_lines(tmp_path / "blank", ["", " "])}}
+    # The place of the output is checked before the text is looked for.
+    assert error_of(train_vocab, options("/proc/vocab", no_file)).startswith("/proc")
+    assert "none: no such file" in error_of(train_vocab, options(tmp_path, no_file))
+    assert "no text in en" in error_of(train_vocab, options(tmp_path, no_text))
+    in_per_cent = {"character_coverage": 99.95}  # where a share is expected
+    assert "character_coverage" in error_of(VocabOptions, output="x", **in_per_cent)
     assert not (tmp_path / "piece.model").exists()

@@ -12,6 +12,7 @@ import pytest
 from reader.bitext import Sentences
 from reader.classification import read_classification
 from reader.tagging import read_tagged
+from tests.launching import error_of
 from utils.errors import UserError
 
 HEADER = "text_a\tlabel\n"
@@ -71,10 +72,7 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path):
 def test_compressed_files_are_named_as_such(tmp_path, program):
     path = tmp_path / "train.tsv.gz"
     path.write_bytes(COMPRESS[program]((HEADER + ROWS).encode()))
-    message = rf"train\.tsv\.gz: the file is compressed; unpack it first with {program}"
-    with pytest.raises(UserError, match=message):
-        read_classification(path)
-    with pytest.raises(UserError, match=message):
-        read_tagged(path, {"O": 0})
-    with pytest.raises(UserError, match=message):
-        Sentences(path).texts()
+    message = f"train.tsv.gz: the file is compressed; unpack it first with {program}"
+    assert message in error_of(read_classification, path)
+    assert message in error_of(read_tagged, path, {"O": 0})
+    assert message in error_of(Sentences(path).texts)

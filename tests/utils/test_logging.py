@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.full_disk import disk_full_after
-from tests.launching import ROOT, clean_environment
+from tests.launching import ROOT, clean_environment, error_of
 from utils import logging as run_log
 from utils.errors import UserError, run
 
@@ -115,11 +115,9 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "log").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="log cannot be written"):
-        run_log.setup(str(tmp_path / "log"))
+    assert "log cannot be written" in error_of(run_log.setup, str(tmp_path / "log"))
     run_log.setup(str(tmp_path), is_copied=True)
-    with pytest.raises(UserError, match="log cannot be written"):
-        run_log.copy_log(tmp_path / "log" / "job.log.0")
+    assert "log cannot be written" in error_of(run_log.copy_log, tmp_path / "log" / "job.log.0")
 
 
 def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):

@@ -144,8 +144,12 @@ def test_prepare_knows_the_processes_of_a_job():
 
 
 def test_prepare_says_when_it_comes_too_late():
-    """Once, although it is called three times. Another module stands for Paddle, as if it were imported."""
-    late = "import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare\n"
+    """Once, although it is called three times. An empty module stands for Paddle, as if it were imported."""
+    late = (
+        "import sys; from importlib.util import find_spec, module_from_spec\n"
+        "from utils.runtime import prepare\n"
+        "sys.modules['paddle'] = module_from_spec(find_spec('paddle'))\n"
+    )
     errors = python(late + "for _ in range(3): prepare()").stderr
     assert errors.count("may run on one thread") == 1
 
