@@ -54,6 +54,12 @@ def write_lines(path: Path, lines: list[str]) -> str:
     return str(path)
 
 
+def write_languages(folder: Path, **texts: list[str]) -> str:
+    """Write the lines of each language to a file of its name; return these files as a flag names them."""
+    paths = {language: write_lines(folder / language, lines) for language, lines in texts.items()}
+    return ",".join(f"{language}<={path}" for language, path in paths.items())
+
+
 def build(output: Path, pieces: Path, **options) -> dict:
     """Build a corpus in this process, by default in units of 8 KiB with nothing held out.
 

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
+import encode_vector
 import export
 import predict
+from tests.helpers.small_corpus import write_lines
 from tests.inference import toy_models
 from tests.launching import as_flags, call_main, give_input, one_error
 
@@ -51,6 +54,25 @@ def ask(monkeypatch, capsys):
         capsys.readouterr()
         call_main(predict, as_flags(flags))
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return call
+
+
+@pytest.fixture
+def encode_texts(tmp_path):
+    """encode_texts(texts, model, output="out", **flags) runs encode_vector.py for the means of texts.
+
+    What is returned are the arrays that it wrote: name of the file -> array.
+    """
+
+    def call(texts, model, output="out", **flags):
+        path = tmp_path / f"{output}.txt"
+        write_lines(path, texts)
+        folder = tmp_path / output
+        places = {"data_set": path, "output_dir": folder, "init_pretraining_params": model}
+        others = {"data_format": "text", "vectors": "mean", "max_seq_len": toy_models.LONGEST}
+        call_main(encode_vector, as_flags({"use_cuda": "false", **places, **others, **flags}))
+        return {path.stem: np.load(path) for path in folder.glob("*.npy")}
 
     return call
 

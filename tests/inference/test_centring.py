@@ -2,12 +2,10 @@
 
 import json
 import shutil
-from functools import partial
 
 import numpy as np
 import pytest
 
-import encode_vector
 import ernie_m
 from evaluation.centring import LanguageMeans
 from evaluation.search import unit
@@ -16,11 +14,10 @@ from inference.serve import answerers_of, describe
 from inference.tasks import TaskOptions, make
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import LANGUAGE_MEANS
-from tests.helpers.small_corpus import sentences
+from tests.helpers.small_corpus import sentences, write_languages
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
-from tests.launching import as_flags, call_main
-from utils.errors import UserError
+from tests.launching import error_of
 
 TEXTS = sentences(12, seed=3)
 LANGUAGES = toy_models.LANGUAGES
@@ -112,28 +109,18 @@ def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models
     ],
 )
 def test_what_cannot_be_centred(folder, options, message):
-    with pytest.raises(UserError, match=message):
-        ernie_m.load(folder).encode(TEXTS, **options)
+    assert message in error_of(ernie_m.load(folder).encode, TEXTS, **options)
 
 
 def test_a_model_without_means(models):
-    with pytest.raises(UserError, match=f"no {LANGUAGE_MEANS} is there, which centred vectors need"):
-        ernie_m.load(models / "encode").encode(TEXTS, centre=True)
-
-
-def test_means_of_another_model(models, tmp_path):
-    folder = shutil.copytree(models / "encode", tmp_path / "model")
-    # Means of 8 numbers; this model has vectors of 32.
-    safetensors.write(folder / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
-    with pytest.raises(UserError, match="it belongs to a model of another shape"):
-        ernie_m.load(folder).encode(TEXTS, centre=True)
+    assert f"no {LANGUAGE_MEANS} is there, which centred vectors need" in error_of(
+        ernie_m.load(models / "encode").encode, TEXTS, centre=True
+    )
 
 
 def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     """The corpus has a file of a language with a mean, and one of a language without."""
-    for language, texts in (("de", TEXTS[:6]), ("xx", TEXTS[6:])):
-        (tmp_path / language).write_text("\n".join(texts) + "\n")
-    corpus = f"de<={tmp_path / 'de'},xx<={tmp_path / 'xx'}"
+    corpus = write_languages(tmp_path, de=TEXTS[:6], xx=TEXTS[6:])
     flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
     (answer,) = ask([{"text": TEXTS[0]}], **flags)
     assert answer["centred"] is True
@@ -162,36 +149,26 @@ def test_an_export_keeps_the_means(folder, tmp_path):
     np.testing.assert_allclose(ernie_m.load(tmp_path / "out").encode(TEXTS, centre=True), expected, atol=1e-4)
 
 
-def test_encode_vector_centres_on_the_model_or_on_files(folder, models, tmp_path, means, refused):
-    (tmp_path / "texts").write_text("\n".join(TEXTS) + "\n")
-    for language, texts in (("de", TEXTS[:5]), ("en", TEXTS[5:])):
-        (tmp_path / language).write_text("\n".join(texts) + "\n")
-    flags = {"data_set": tmp_path / "texts", "data_format": "text", "vectors": "mean", "max_seq_len": 62}
+def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_texts, tmp_path, means):
     plain = ernie_m.load(folder).encode(TEXTS)
-    of_model = {"init_pretraining_params": folder, "centre_on": "model"}
-    call_main(encode_vector, as_flags(flags | of_model | {"output_dir": tmp_path / "of_model"}))
-    vectors = np.load(tmp_path / "of_model/vectors.npy")
+    vectors = encode_texts(TEXTS, folder, "of_model", centre_on="model")["vectors"]
     np.testing.assert_allclose(vectors, plain - means[nearest(plain, means)], atol=1e-5)
-    files = f"de<={tmp_path / 'de'},en<={tmp_path / 'en'}"
-    of_files = {"init_pretraining_params": models / "encode", "centre_on": files}
-    call_main(encode_vector, as_flags(flags | of_files | {"output_dir": tmp_path / "of_files"}))
+    files = write_languages(tmp_path, de=TEXTS[:5], en=TEXTS[5:])
+    vectors = encode_texts(TEXTS, models / "encode", "of_files", centre_on=files)["vectors"]
     file_means = np.stack([plain[:5].mean(axis=0), plain[5:].mean(axis=0)])  # of de and en: [2, H]
-    vectors = np.load(tmp_path / "of_files/vectors.npy")
     np.testing.assert_allclose(vectors, plain - file_means[nearest(plain, file_means)], atol=1e-5)
-    out = {"output_dir": tmp_path / "out"}
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
     # Means of 8 numbers; this model has vectors of 32.
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     mistakes = [
-        ({"vectors": "official"}, "--centre_on needs one vector per text"),
-        ({"vectors": "specials"}, "--centre_on model needs --vectors mean"),
-        ({"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
-        ({"init_pretraining_params": models / "encode"}, f"{LANGUAGE_MEANS}: no such file; run_pretrain.py"),
-        ({"init_pretraining_params": other_shape}, "it belongs to a model of another shape"),
+        (folder, {"vectors": "official"}, "--centre_on needs one vector per text"),
+        (folder, {"vectors": "specials"}, "--centre_on model needs --vectors mean"),
+        (folder, {"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
+        (models / "encode", {}, f"{LANGUAGE_MEANS}: no such file; run_pretrain.py"),
+        (other_shape, {}, f"{LANGUAGE_MEANS}: it belongs to a model of another shape"),
     ]
-    for wrong_flags, message in mistakes:
-        all_flags = as_flags(flags | of_model | out | wrong_flags)
-        assert message in refused(partial(call_main, encode_vector, all_flags))
+    for model, flags, message in mistakes:
+        assert message in error_of(encode_texts, TEXTS, model, **{"centre_on": "model", **flags})
 
 
 def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
@@ -213,5 +190,6 @@ def test_the_server_centres_unless_it_is_told_not_to(folder, models, tmp_path):
     assert centred["cosine"] == pytest.approx(float(first @ second), abs=1e-5)
     without = load(models / "encode")
     assert describe([without], answerers_of([without], options))["centred"] is False
-    with pytest.raises(UserError, match="which centred vectors need"):
-        make("search", without, options).parse({"text": "a", "centre": True})
+    assert "which centred vectors need" in error_of(
+        make("search", without, options).parse, {"text": "a", "centre": True}
+    )

@@ -9,8 +9,7 @@ import pytest
 
 import ernie_m
 from tests.inference import toy_models
-from tests.launching import ROOT
-from utils.errors import UserError
+from tests.launching import ROOT, error_of
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 # The page's blocks of Python, and its command lines: (text for standard input, flags).
@@ -105,8 +104,7 @@ def test_answers_are_those_of_predict(places, ask):
         # The last bits of MKL's products depend on the addresses of the arrays.
         assert answer["probabilities"] == pytest.approx(expected_answer["probabilities"], abs=2e-6)
     assert model.classify([]) == []
-    with pytest.raises(UserError, match="this model is not for tagging: its head is for classification"):
-        model.tag(["a"])
+    assert "this model is not for tagging: its head is for classification" in error_of(model.tag, ["a"])
     assert model.encode([]).shape == (0, 32)
 
 
@@ -135,7 +133,7 @@ def test_a_string_is_one_text(models):
             "pooling 'cls': it must be one of mean",
         ),
         ("encode", "encode", ["a"], {"on_empty": "drop"}, "on_empty 'drop': it must be error or skip"),
-        ("encode", "encode", ["a"], {"layer": 3}, "^layer 3: no such layer; this model has 0"),
+        ("encode", "encode", ["a"], {"layer": 3}, "layer 3: no such layer; this model has 0"),
         ("encode", "encode", ["a"], {"layer": True}, "layer True: it must be a whole number, middle or top"),
         ("encode", "similarity", ["a", None], {}, "texts is a NoneType"),
         ("encode", "search", [["a"], ["b"]], {}, "search takes one text"),
@@ -147,8 +145,7 @@ def test_a_string_is_one_text(models):
 )
 def test_wrong_inputs_and_options(models, kind, method, arguments, options, message):
     model = ernie_m.load(models / kind)
-    with pytest.raises(UserError, match=message):
-        getattr(model, method)(*arguments, **options)
+    assert message in error_of(getattr(model, method), *arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +166,11 @@ def test_wrong_inputs_and_options(models, kind, method, arguments, options, mess
     ],
 )
 def test_what_cannot_be_loaded(models, kind, options, message):
-    with pytest.raises(UserError, match=message):
-        ernie_m.load(models / kind, **options)
+    assert message in error_of(ernie_m.load, models / kind, **options)
 
 
 def test_a_folder_is_a_path():
-    with pytest.raises(UserError, match=r"load\(None\): the folder must be a path"):
-        ernie_m.load(None)
+    assert "load(None): the folder must be a path" in error_of(ernie_m.load, None)
 
 
 @pytest.mark.parametrize("empty", ["", " \n", None, float("nan")])
@@ -184,15 +179,13 @@ def test_one_empty_text_of_many(models, empty):
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", empty, "tan ga lo"]
     for method in (model.encode, model.classify):
-        with pytest.raises(UserError, match=r"^text 3 of 4 \(index 2\): "):
-            method(texts)
+        assert error_of(method, texts).startswith("text 3 of 4 (index 2): ")
     vectors = model.encode(texts, on_empty="skip")
     assert np.isnan(vectors[2]).all()
     expected = model.encode([*texts[:2], texts[3]])
     np.testing.assert_allclose(vectors[[0, 1, 3]], expected, atol=1e-6)
     assert np.isnan(model.encode(empty if isinstance(empty, str) else [empty], on_empty="skip")).all()
-    with pytest.raises(UserError, match="index 0"):
-        model.encode([3, "bado"], on_empty="skip")
+    assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
 
 
 def test_a_tuple_of_two_strings_is_a_pair(models):

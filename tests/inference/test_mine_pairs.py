@@ -16,11 +16,11 @@ from inference import mining
 from model.checkpoint.formats import safetensors
 from model.checkpoint.read import LANGUAGE_MEANS
 from reader.corpus import Corpus
+from tests.helpers.checkpoints import changed_copy
 from tests.helpers.damaged import flip_middle_bit
 from tests.helpers.small_corpus import build, sentences
 from tests.inference import toy_models
-from tests.launching import ROOT, as_flags, call_main, run_script
-from utils.errors import UserError
+from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from utils.manifest import MANIFEST, check_manifest
 
 PAIRS = 40
@@ -248,8 +248,7 @@ def test_damaged_parts_are_made_again(run_mining, tmp_path, monkeypatch):
 def test_settings_that_are_no_settings(run_mining, tmp_path):
     run_mining()
     (tmp_path / "mined/.work/settings.json").write_text("[1]")
-    with pytest.raises(UserError, match=r"\.work/settings.json: .*delete "):
-        run_mining()
+    assert ".work/settings.json: " in error_of(run_mining)
 
 
 def test_the_last_line_says_that_there_was_no_threshold(run_mining, capsys):
@@ -263,8 +262,7 @@ def test_the_last_line_says_that_there_was_no_threshold(run_mining, capsys):
 
 def test_the_log_says_whether_vectors_are_centred_and_why(run_mining, models, texts, tmp_path, capsys):
     """Texts in the wrong language are named: those whose vectors are nearer to the mean of the other one."""
-    weights = shutil.copytree(models / "encode", tmp_path / "weights")
-    (weights / MANIFEST).unlink()
+    weights = changed_copy(models / "encode", tmp_path / "weights")
     lines: list[str] = []  # of the last call of `line_of`
 
     def line_of(output, model=weights, **flags):
@@ -293,8 +291,7 @@ def test_the_log_says_whether_vectors_are_centred_and_why(run_mining, models, te
 
 def test_mining_centred_on_the_means_beside_the_weights_or_on_files(run_mining, models, texts, tmp_path):
     plain, _ = run_mining()
-    weights = shutil.copytree(models / "encode", tmp_path / "weights")
-    (weights / MANIFEST).unlink()
+    weights = changed_copy(models / "encode", tmp_path / "weights")
     rng = np.random.default_rng(0)
     shape = (toy_models.LAYERS + 1, toy_models.HIDDEN_SIZE)
     means = {language: rng.normal(size=shape).astype(np.float32) for language in ("de", "en")}
@@ -349,37 +346,33 @@ def test_ray_gives_the_same_pairs(run_mining, texts, models, tmp_path):
 
 def test_another_text_is_other_work(run_mining, texts):
     run_mining()
-    with pytest.raises(
-        UserError, match=r"mined: its vectors were made with another target; give another --out"
-    ):
-        run_mining(target=texts / "de.txt")
-    with pytest.raises(UserError, match="its vectors were made with another layer; "):
-        run_mining(layer=1)
+    assert "mined: its vectors were made with another target; give another --out" in error_of(
+        run_mining, target=texts / "de.txt"
+    )
+    assert "its vectors were made with another layer; " in error_of(run_mining, layer=1)
 
 
 def test_another_model_is_other_work(run_mining, models, tmp_path):
     """A copy of config.json in a sub-folder must not hide that config.json itself has changed."""
-    weights = shutil.copytree(models / "encode", tmp_path / "weights")
-    (weights / MANIFEST).unlink()
+    weights = changed_copy(models / "encode", tmp_path / "weights")
     config = weights / "config.json"
     (weights / "notes").mkdir()
     shutil.copy(config, weights / "notes")
     run_mining(model=weights)
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(UserError, match=r"its vectors were made with another model; give"):
-        run_mining(model=weights)
+    assert "its vectors were made with another model; give" in error_of(run_mining, model=weights)
 
 
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (b"a\n", {"source": "absent"}, r"absent: cannot be read \(No such file"),
+        (b"a\n", {"source": "absent"}, "absent: cannot be read (No such file"),
         (b"a\n", {"model": "absent"}, "--model absent: no such folder"),
         (b"", {"source": "in.txt"}, "in.txt: the file is empty"),
         (b"\n \n", {"source": "in.txt"}, "in.txt: all lines are blank"),
         (b"a\n\xff\n", {"source": "in.txt"}, "in.txt, line 2: not UTF-8"),
         (b"a\n", {"gold": "in.txt"}, "in.txt, line 1: 1 cells, not 2; give source, tab, translation"),
-        (b"none\tnone\n", {"gold": "in.txt"}, r"in.txt, line 1: 'none' is not in \S*de.txt"),
+        (b"none\tnone\n", {"gold": "in.txt"}, "in.txt, line 1: 'none' is not in "),
         (b"a\n", {"margin": "cosine"}, "--margin cosine: it must be ratio, distance or absolute"),
         (b"a\n", {"neighbours": 0}, "--neighbours 0: it must be at least 1"),
         (b"a\n", {"centre_on": "in.txt"}, "--centre_on in.txt: give language<=file,language<=file"),
@@ -395,6 +388,5 @@ def test_another_model_is_other_work(run_mining, models, tmp_path):
 )
 def test_bad_input(run_mining, tmp_path, content, flags, message):
     (tmp_path / "in.txt").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        run_mining(**flags)
+    assert message in error_of(run_mining, **flags)
     assert not (tmp_path / "mined/pairs.tsv").exists()

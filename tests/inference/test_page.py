@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from inference.serve import LONGEST_BODY
-from tests.helpers.small_corpus import sentences
+from tests.helpers.checkpoints import changed_copy
+from tests.helpers.small_corpus import sentences, write_languages
 from tests.inference import browser
 from tests.inference.served import ask, serving
 from tests.inference.toy_models import write_means
@@ -43,13 +44,11 @@ CONTRAST = """(() => {
 def page(models, tmp_path_factory):
     """A page with every tab, and the address of its server."""
     folder = tmp_path_factory.mktemp("page")
-    for language, texts in (("ar", [*TEXTS[:15], ARABIC]), ("fr", TEXTS[15:])):
-        (folder / language).write_text("\n".join(texts) + "\n")
     centred = folder / "full"
     shutil.copytree(models / "full", centred)
     write_means(centred, ["de", "en"])  # not of the corpus, so that each text is nearest to itself
     folders = ",".join(map(str, (centred, models / "classify", models / "tag", models / "answer")))
-    corpus = f"ar<={folder / 'ar'},fr<={folder / 'fr'}"
+    corpus = write_languages(folder, ar=[*TEXTS[:15], ARABIC], fr=TEXTS[15:])
     with (
         serving("--model", folders, "--corpus", corpus) as (address, _),
         browser.Browser(tmp_path_factory.mktemp("profile")) as opened,
@@ -255,13 +254,8 @@ def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
     assert page.value("document.querySelector('#classify-text_b').closest('label').textContent").endswith(
         "(optional)"
     )
-    shutil.copytree(models / "classify", tmp_path / "topics")
-    (tmp_path / "topics/manifest.json").unlink()
-    path = tmp_path / "topics/config.json"
-    config = json.loads(path.read_text())
-    config["labels"] = [f"topic {number}" for number in range(len(config["labels"]))]
-    path.write_text(json.dumps(config))
-    with serving("--model", str(tmp_path / "topics")) as (address, _):
+    topics = changed_copy(models / "classify", tmp_path / "topics", labels=["topic 0", "topic 1", "topic 2"])
+    with serving("--model", str(topics)) as (address, _):
         page.open(address)
         page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
         page.click("#tab-classify")

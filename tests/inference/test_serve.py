@@ -17,7 +17,7 @@ from inference.loading import load
 from inference.serve import LONGEST_BODY, PAGE
 from inference.tasks import make
 from inference.tasks.zero_shot import MOST_LABELS
-from tests.helpers.small_corpus import sentences
+from tests.helpers.small_corpus import sentences, write_languages
 from tests.inference import toy_models
 from tests.inference.served import ask, serving
 from tests.launching import ROOT
@@ -37,9 +37,7 @@ def port_of(address: str) -> int:
 def server(models, tmp_path_factory):
     """The address of a server with a classifier, a pre-trained model and a corpus of two languages."""
     folder = tmp_path_factory.mktemp("corpus")
-    for language, texts in (("de", TEXTS[:10]), ("fr", TEXTS[10:])):
-        (folder / language).write_text("\n".join(texts) + "\n")
-    corpus = f"de<={folder / 'de'},fr<={folder / 'fr'}"
+    corpus = write_languages(folder, de=TEXTS[:10], fr=TEXTS[10:])
     with serving("--model", f"{models / 'classify'},{models / 'full'}", "--corpus", corpus) as (address, _):
         yield address
 

@@ -43,6 +43,7 @@ def model(kind: str, shape: ErnieMConfig) -> paddle.nn.Layer:
     paddle.seed(7)
     makers = {
         "classify": lambda: SequenceClassifier(shape, len(LABELS)),
+        "score": lambda: SequenceClassifier(shape, 1),
         "tag": lambda: TokenClassifier(shape, len(TAGS)),
         "answer": lambda: SpanClassifier(shape),
         "encode": lambda: ErnieMModel(shape),
@@ -56,12 +57,25 @@ def model(kind: str, shape: ErnieMConfig) -> paddle.nn.Layer:
     return new_model.eval()
 
 
+def save(folder: Path, kind: str, pieces: Path, settings: dict, **options) -> paddle.nn.Layer:
+    """Write a model with a tokenizer to a folder, and return it.
+
+    Args:
+        kind: as of `model`.
+        settings: what its config.json also says.
+        options: further ones of `save_model`.
+    """
+    shape = config(Tokenizer(None, pieces).vocab_size)
+    new_model = model(kind, shape)
+    save_model(folder, new_model, shape, piece_model_path=pieces, settings=settings, **options)
+    return new_model
+
+
 def make(folder: Path) -> Path:
     """Write a model of each kind of `EXTRA` to a folder of its name, and piece.model beside them."""
     pieces = train_pieces(folder / "piece.model")
-    shape = config(Tokenizer(None, pieces).vocab_size)
-    for kind, extra in EXTRA.items():
-        save_model(folder / kind, model(kind, shape), shape, piece_model_path=pieces, settings=extra)
+    for kind, settings in EXTRA.items():
+        save(folder / kind, kind, pieces, settings)
     return folder
 
 

@@ -1,0 +1,32 @@
+"""Copies of checkpoints that differ from what was written, and the comparison of weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from utils.manifest import MANIFEST
+
+
+def changed_copy(source: Path, target: Path, **changes) -> Path:
+    """Copy a checkpoint with other values in its config.json, and without the manifest of what was there.
+
+    Returns:
+        `target`.
+    """
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(MANIFEST))
+    path = target / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(settings | changes), encoding="utf-8")
+    return target
+
+
+def assert_same_weights(folder: Path, expected: Path) -> None:
+    """The weights of two checkpoints have the same names and bits."""
+    weights = load_file(folder / "model.safetensors")
+    expected_weights = load_file(expected / "model.safetensors")
+    assert weights.keys() == expected_weights.keys()
+    for name, array in expected_weights.items():
+        np.testing.assert_array_equal(weights[name], array, err_msg=name)
