@@ -10,7 +10,7 @@ import run_classifier
 import run_retrieval
 from model.checkpoint.folder import save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from tests.finetune import toy
+from tests.finetune import answering_toy, toy
 from tests.launching import call_main, one_error
 from tests.pretrain import tiny_run
 
@@ -19,6 +19,12 @@ from tests.pretrain import tiny_run
 def toy_folder(tmp_path_factory):
     """The data, vocabulary and config of `toy.make`."""
     return toy.make(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def answering_folder(tmp_path_factory):
+    """The data, vocabulary and config of `answering_toy.make`."""
+    return answering_toy.make(tmp_path_factory.mktemp("answering"))
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ from utils.command_line import parse_args
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return toy.make(tmp_path_factory.mktemp("toy"))
+def folder(answering_folder):
+    return answering_folder
 
 
 @pytest.fixture(scope="module")

@@ -11,68 +11,65 @@ from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
 
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"train_set": None}, "--train_set is needed with --do_train true"),
-        ({"train_set": "absent.tsv"}, "absent.tsv"),
-        ({"dev_set": None}, "--dev_set is needed with --do_val true"),
-        ({"dev_set": "dev.en.tsv"}, "no %s in it"),
-        (
-            {"dev_set": "dev.%s.tsv"},
-            f"dev.{toy.LANGUAGES[0]}.tsv: no such file; add it, or give --do_val false",
-        ),
-        ({"lang_map_config": None}, "--lang_map_config"),
-        ({"num_labels": 2}, "label_map.json"),
-        ({"do_test": "true"}, "--test_set is needed with --do_test true"),
-        ({"do_test": "true", "test_set": "a.%s,b.%s", "test_save": "c.%s"}, "the same number"),
-        ({"do_train": "false"}, "--init_checkpoint is needed with --do_train false"),
-        ({"do_train": "false", "do_val": "false"}, "nothing to do"),
-        ({"piece_model_path": None}, "--piece_model_path is needed"),
-        ({"ernie_config_path": None}, "--ernie_config_path is needed"),
-        ({"ernie_config_path": "absent.json"}, "absent.json"),
-        ({"init_pretraining_params": "absent"}, "absent: no such folder"),
-        ({"select_on": "sw"}, "--select_on sw"),
-        ({"in_tokens": "true", "batch_size": 8}, "--batch_size 8"),
-    ],
-)
-def test_a_bad_flag_is_named(refused, changes, expected):
-    assert expected in refused(**changes)
+HERE, ABSENT, _ = toy.LANGUAGES
 
 
-def test_one_label_alone_is_refused(refused, tmp_path):
-    (tmp_path / "labels.json").write_text('{"tool": 0}')
-    line = refused(label_map_config=tmp_path / "labels.json", num_labels=1)
-    assert f"{tmp_path / 'labels.json'}: one label alone" in line
+def config(**changes) -> dict[str, str]:
+    """The file config.json, the toy's with changes."""
+    return {"config.json": json.dumps({**toy.CONFIG, **changes})}
 
 
-def test_a_dev_file_of_one_language_is_missing(refused, toy_folder, tmp_path):
-    here, absent, _ = toy.LANGUAGES
-    (tmp_path / f"dev.{here}.tsv").symlink_to(toy_folder / f"dev.{here}.tsv")
-    assert f"dev.{absent}.tsv: no such file; add it, or take {absent} out of " in refused(
-        dev_set="dev.%s.tsv"
-    )
+# Files in the current folder, flags, and what the line must name.
+MISTAKES = [
+    ({}, {"train_set": None}, "--train_set is needed with --do_train true"),
+    ({}, {"train_set": "absent.tsv"}, "absent.tsv"),
+    ({}, {"dev_set": None}, "--dev_set is needed with --do_val true"),
+    ({}, {"dev_set": "dev.en.tsv"}, "no %s in it"),
+    ({}, {"dev_set": "dev.%s.tsv"}, f"dev.{HERE}.tsv: no such file; add it, or give --do_val false"),
+    (
+        {f"dev.{HERE}.tsv": "text_a\tlabel\nred\ttool\n"},
+        {"dev_set": "dev.%s.tsv"},
+        f"dev.{ABSENT}.tsv: no such file; add it, or take {ABSENT} out of ",
+    ),
+    ({}, {"lang_map_config": None}, "--lang_map_config"),
+    ({}, {"num_labels": 2}, "label_map.json"),
+    (
+        {"labels.json": '{"tool": 0}'},
+        {"label_map_config": "labels.json", "num_labels": 1},
+        "labels.json: one label alone",
+    ),
+    ({}, {"do_test": "true"}, "--test_set is needed with --do_test true"),
+    ({}, {"do_test": "true", "test_set": "a.%s,b.%s", "test_save": "c.%s"}, "the same number"),
+    ({}, {"do_train": "false"}, "--init_checkpoint is needed with --do_train false"),
+    ({}, {"do_train": "false", "do_val": "false"}, "nothing to do"),
+    ({}, {"piece_model_path": None}, "--piece_model_path is needed"),
+    ({}, {"ernie_config_path": None}, "--ernie_config_path is needed"),
+    ({}, {"ernie_config_path": "absent.json"}, "absent.json"),
+    (config(vocab_size=20), {"ernie_config_path": "config.json"}, "vocab_size is 20"),
+    (config(hidden_size=15), {"ernie_config_path": "config.json"}, "hidden_size 15"),
+    (
+        config(max_position_embeddings=34),
+        {"ernie_config_path": "config.json"},
+        "room for 32 tokens; give --max_seq_len 32 or less",
+    ),
+    (config(pad_token_id=0), {"ernie_config_path": "config.json"}, "pad_token_id is 0"),
+    ({}, {"init_pretraining_params": "absent"}, "absent: no such folder"),
+    ({}, {"select_on": "sw"}, "--select_on sw"),
+    ({}, {"in_tokens": "true", "batch_size": 8}, "--batch_size 8"),
+]
+
+
+@pytest.mark.parametrize(("files", "flags", "place"), MISTAKES)
+def test_a_mistake_is_named(refused, tmp_path, files, flags, place):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert place in refused(**flags)
 
 
 def test_all_missing_flags_are_named_at_once(refused):
     missing = ("train_set", "dev_set", "piece_model_path", "ernie_config_path")
     line = refused(**dict.fromkeys(missing))
     assert [name for name in missing if f"--{name} is needed" in line] == list(missing)
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"vocab_size": 20}, "vocab_size is 20"),
-        ({"hidden_size": 15}, "hidden_size 15"),
-        ({"max_position_embeddings": 34}, "room for 32 tokens; give --max_seq_len 32 or less"),
-        ({"pad_token_id": 0}, "pad_token_id is 0"),
-    ],
-)
-def test_a_config_that_does_not_fit_is_refused(refused, tmp_path, change, expected):
-    (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, **change}))
-    assert expected in refused(ernie_config_path=tmp_path / "config.json")
 
 
 def test_bad_vocabularies_are_refused(refused, random_encoder, toy_folder, tmp_path):

@@ -1,15 +1,13 @@
 """Fine-tuning with --cpu_bf16: it learns, resumes exactly, and searches with vectors made in bfloat16."""
 
 import numpy as np
-import pytest
-from safetensors.numpy import load_file
 
 import run_retrieval
 from finetune import search
 from tests.finetune import toy
+from tests.helpers.checkpoints import assert_same_weights
 from tests.helpers.small_corpus import write_lines
-from tests.launching import as_flags, call_main
-from utils.errors import UserError
+from tests.launching import as_flags, call_main, error_of
 
 
 def test_it_learns(classify, cpu_with_bf16):
@@ -22,12 +20,8 @@ def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
     classify(cpu_bf16="true", **options)
     start = tmp_path / "out" / "step_10"
     classify(out="again", init_checkpoint=start, cpu_bf16="true", **options)
-    straight = load_file(tmp_path / "out" / "step_24" / "model.safetensors")
-    resumed = load_file(tmp_path / "again" / "step_24" / "model.safetensors")
-    for name, value in straight.items():
-        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
-    with pytest.raises(UserError, match="cpu_bf16: True -> False"):
-        classify(out="float32", init_checkpoint=start, **options)
+    assert_same_weights(tmp_path / "again" / "step_24", tmp_path / "out" / "step_24")
+    assert "cpu_bf16: True -> False" in error_of(classify, out="float32", init_checkpoint=start, **options)
 
 
 def test_retrieval_searches_with_vectors_made_in_bfloat16(

@@ -1,7 +1,6 @@
 """encode_vector.py: the two official files and other vectors are those of the model itself; bad input."""
 
 import dataclasses
-import shutil
 
 import numpy as np
 import paddle
@@ -19,8 +18,8 @@ from reader.batching import EncodePairs
 from reader.classification import read_classification
 from reader.tokenization import Tokenizer
 from tests.helpers.batches import padded_batch
-from tests.launching import as_flags, call_main
-from utils.errors import UserError
+from tests.helpers.checkpoints import changed_copy
+from tests.launching import as_flags, call_main, error_of
 from utils.manifest import MANIFEST, check_manifest
 
 
@@ -121,9 +120,9 @@ def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, 
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (b"text_a\na\n", {"vectors": "mean", "layer": 3}, "layer 3: no such layer; .* 0 .* to 2"),
+        (b"text_a\na\n", {"vectors": "mean", "layer": 3}, "layer 3: no such layer"),
         (b"text_a\nthe cat\n", {"layer": 1}, "--layer 1: --vectors official is of the top layer"),
-        (b"text_a\nthe cat\n", {"output_dir": "."}, r"--output_dir \.: it exists already; name a new folder"),
+        (b"text_a\nthe cat\n", {"output_dir": "."}, "--output_dir .: it exists already; name a new folder"),
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: it must be at least 1"),
         (b"text_a\nthe cat\n", {"init_pretraining_params": "absent"}, "absent: no such folder"),
         (b"text_a\nthe cat\n", {"init_pretraining_params": ""}, "--init_pretraining_params must be given"),
@@ -134,8 +133,7 @@ def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, 
 )
 def test_bad_input(run_encode, tmp_path, content, flags, message):
     (tmp_path / "in.tsv").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        run_encode(tmp_path / "in.tsv", **flags)
+    assert message in error_of(run_encode, tmp_path / "in.tsv", **flags)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tsv"]  # nothing half done is left
 
 
@@ -151,20 +149,18 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)  # "" counts as not given
     cut = run_encode(tmp_path / "in.txt", max_seq_len=8, output="cut", **options)
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
-    with pytest.raises(
-        UserError, match="--max_seq_len 9: .*short has room for 8 tokens; give --max_seq_len 8"
-    ):
-        run_encode(tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
+    line = error_of(run_encode, tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
+    assert line.startswith("--max_seq_len 9: ") and f"{weights} has room for 8 tokens" in line
 
 
 def test_weights_without_a_pooler_give_mean_vectors_only(random_encoder, run_encode, toy_folder, tmp_path):
     """cls_emb.npy would need the pooler."""
-    folder = shutil.copytree(random_encoder, tmp_path / "copy")
+    folder = changed_copy(random_encoder, tmp_path / "copy")
     tensors = dict(safetensors.read(random_encoder / "model.safetensors"))
     without_pooler = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
     safetensors.write(folder / "model.safetensors", without_pooler)
-    (folder / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"2 tensors missing: pooler.dense"):
-        run_encode(toy_folder / "dev.en.tsv", init_pretraining_params=folder)
+    assert "2 tensors missing: pooler.dense" in error_of(
+        run_encode, toy_folder / "dev.en.tsv", init_pretraining_params=folder
+    )
     mean = run_encode(toy_folder / "dev.en.tsv", init_pretraining_params=folder, vectors="mean")
     assert mean["vectors"].size

@@ -174,7 +174,7 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
     official = classify(out="b", init_checkpoint=tmp_path / "step_9", **options)
     assert expected["tables"] == official["tables"]
     classify(out="c", init_checkpoint=tmp_path / "step_9", max_steps=2, do_val="false")
-    assert "step: 2/2" in (tmp_path / "log" / "job.log.0").read_text()
+    assert "step: 2/2" in toy.read_log(tmp_path)
 
 
 def test_pretrained_weights_come_without_their_head(classify, trained, tmp_path):

@@ -7,9 +7,8 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from finetune.flags import FinetuneFlags
-from tests.launching import ROOT, run_script
+from tests.launching import ROOT, error_of, run_script
 from utils.command_line import log_no_effect, parse_args
-from utils.errors import UserError
 from utils.options import options_of
 
 parse = partial(parse_args, FinetuneFlags)
@@ -104,19 +103,17 @@ def test_the_official_ways_to_write_booleans():
     [
         ("--learning_rat 1", "unknown flag --learning_rat; did you mean --learning_rate?"),
         ("--epoch 3 4", "'4' is where a flag was expected"),
-        ("--epoch three", "--epoch.*three"),
+        ("--epoch three", "--epoch three: "),
         ("--epoch", "--epoch has no value"),
         ("--do_val ture", "--do_val ture: it must be true or false"),
         ("--learning_rate nan", "--learning_rate nan: it must be a finite number"),
-        ("--lr_scheduler cosine", "--lr_scheduler.*cosine"),
+        ("--lr_scheduler cosine", "--lr_scheduler cosine: "),
         ("--random_seed 1,1", "--random_seed 1,1"),
         ("--max_seq_len 513", "--max_seq_len 513: it must be at least 8 and at most 512"),
     ],
 )
 def test_mistakes_are_one_line(line, expected):
-    with pytest.raises(UserError, match=expected) as error:
-        parse(line.split())
-    assert "\n" not in str(error.value)
+    assert error_of(parse, line.split()).startswith(expected)
 
 
 def test_help_lists_every_flag_without_paddle():

@@ -4,61 +4,21 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from tests.finetune import answering_toy, tagging_toy, toy
+from tests.finetune.processes import assert_close, losses, recorded, start
 from tests.helpers.small_corpus import write_lines
-from tests.launching import as_flags, launch, run_script
+from tests.launching import as_flags
 
-SCRIPT = Path(__file__).with_name("processes_script.py")
 WITHOUT_DROPOUT = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 EXACT = {"dtype": "float64", "save_steps": 100}  # 100: only the last step is saved
 
 
-def start(folder, commands, processes, stop_at=0):
-    """Run commands (script, folder to run it in, flags) in one process or two.
-
-    Args:
-        stop_at: the step in which all processes get SIGTERM; 0: none.
-    """
-    commands = [[script, str(place), line] for script, place, line in commands]
-    (folder / "commands.json").write_text(json.dumps(commands))
-    run = run_script if processes == 1 else launch
-    completed = run([SCRIPT, folder / "commands.json"], folder, STOP_AT=str(stop_at))
-    assert completed.returncode == 0, completed.stderr
-
-
-def recorded(folder, rank):
-    """step -> [[loss, samples], ...], for each time that process `rank` did the step.
-
-    The samples are the numbers of the examples that it read for the step.
-    """
-    path = folder / f"steps.{rank}.json"
-    runs_by_step = json.loads(path.read_text()) if path.exists() else {}
-    return {int(step): runs for step, runs in runs_by_step.items()}
-
-
-def losses(folder, rank=0):
-    """The loss of each step, when process `rank` did it for the first time."""
-    losses_of_steps = []
-    for _, runs in sorted(recorded(folder, rank).items()):
-        loss, _ = runs[0]
-        losses_of_steps.append(loss)
-    return losses_of_steps
-
-
 def dev_losses(folder):
     """The mean loss of each evaluated dev file, in the order of the log."""
-    log = (folder / "log" / "job.log.0").read_text()
-    return [float(loss) for loss in re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", log)]
-
-
-def assert_close(expected_path, path):
-    tensors = load_file(path)
-    for name, expected in load_file(expected_path).items():
-        np.testing.assert_allclose(tensors[name], expected, rtol=0, atol=1e-9, err_msg=name)
+    losses_logged = re.findall(r"\[dev evaluation\] ave loss: ([\d.]+)", toy.read_log(folder))
+    return [float(loss) for loss in losses_logged]
 
 
 def every_task(folder, data, corpus, pairs, processes):

@@ -18,11 +18,12 @@ def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def by_hand(sources, translations, negative):
+def by_hand(sources, candidates, negative):
     """-2 log m(pair) - log(1 - m(hardest other translation)) - log(1 - m(hardest other source)), summed.
 
     Args:
-        negative: [n, n] bool: whether source i and translation j are a negative.
+        candidates: the translations of the n sources, then perhaps given negatives, which have no source.
+        negative: [n, candidates] bool: whether source i and candidate j are a negative.
 
     Returns:
         The loss, and the number of pairs that beat all their negatives.
@@ -35,13 +36,13 @@ def by_hand(sources, translations, negative):
     beating = 0
     count = len(sources)
     for i in range(count):
-        of_pair = match(sources[i], translations[i])
-        of_translations = [match(sources[i], translations[j]) for j in range(count) if negative[i, j]]
-        of_sources = [match(sources[j], translations[i]) for j in range(count) if negative[j, i]]
-        hardest_translation = max(of_translations)
+        of_pair = match(sources[i], candidates[i])
+        of_candidates = [match(sources[i], candidates[j]) for j in range(len(candidates)) if negative[i, j]]
+        of_sources = [match(sources[j], candidates[i]) for j in range(count) if negative[j, i]]
+        hardest_candidate = max(of_candidates)
         hardest_source = max(of_sources)
-        loss -= 2 * np.log(of_pair) + np.log(1 - hardest_translation) + np.log(1 - hardest_source)
-        beating += of_pair > max(hardest_translation, hardest_source)
+        loss -= 2 * np.log(of_pair) + np.log(1 - hardest_candidate) + np.log(1 - hardest_source)
+        beating += of_pair > max(hardest_candidate, hardest_source)
     return loss, beating
 
 
@@ -94,15 +95,7 @@ def test_a_given_negative_can_be_the_hardest():
     candidates[-1] = sources[2]
     vectors_and_mask = map(paddle.to_tensor, (sources, candidates, negative))
     loss, _ = hardest_negative_bce(*vectors_and_mask, SCALE, OFFSET)
-    expected = 0.0
-    for i in range(6):
-        logits = [SCALE * (cosine(sources[i], candidate) - OFFSET) for candidate in candidates]
-        hardest_candidate = max(logit for j, logit in enumerate(logits) if negative[i, j])
-        cosines_of_sources = [cosine(sources[j], candidates[i]) for j in range(6) if negative[j, i]]
-        hardest_source = SCALE * (max(cosines_of_sources) - OFFSET)
-        # - log m = log(1 + exp(-logit)), and - log(1 - m) = log(1 + exp(logit))
-        expected += 2 * np.log1p(np.exp(-logits[i]))
-        expected += np.log1p(np.exp(hardest_candidate)) + np.log1p(np.exp(hardest_source))
+    expected, _ = by_hand(sources, candidates, negative)
     cosines = [cosine(sources[2], candidate) for candidate in candidates]
     assert max(cosines) == cosines[-1]
     assert loss.item() == pytest.approx(expected, abs=1e-9)

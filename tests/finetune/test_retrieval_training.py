@@ -17,8 +17,9 @@ from model import device
 from model.config import ErnieMConfig
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
+from tests.finetune.processes import in_order
 from tests.helpers.damaged import flip_last_bit
-from utils.errors import UserError
+from tests.launching import error_of
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
@@ -72,14 +73,9 @@ def test_three_processes_share_a_step(corpus):
     steps_of_processes = [steps_of(corpus, rank, world_size=3)() for rank in range(3)]
     for step, *shares in zip(islice(steps_of(corpus)(), 4), *steps_of_processes):
         assert [share.pair_count for share in shares] == [2, 3, 3]
-        sources = []
-        translations = []
         for share in shares:
-            assert len(share.sentences) == 2 * share.pair_count
-            sources += share.sentences[: share.pair_count]
-            translations += share.sentences[share.pair_count :]
             np.testing.assert_array_equal(share.negative, step.negative)
-        for ids, expected in zip(sources + translations, step.sentences, strict=True):
+        for ids, expected in zip(in_order(shares), step.sentences, strict=True):
             np.testing.assert_array_equal(ids, expected)
 
 
@@ -170,26 +166,26 @@ def test_another_seed_gives_other_weights(train_on_pairs, tmp_path):
     ],
 )
 def test_bad_flags(train_on_pairs, changes, message):
-    with pytest.raises(UserError, match=message):
-        train_on_pairs("out", **changes)
+    assert message in error_of(train_on_pairs, "out", **changes)
 
 
 def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     train_on_pairs("out", max_steps=3)
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     (copy / "manifest.json").write_text((copy / "manifest.json").read_text() + " ")
-    with pytest.raises(UserError, match=r"out was made with other settings \(train_set: "):
-        train_on_pairs("out", max_steps=3, train_set=copy)
-    with pytest.raises(UserError, match="best: no training_state there"):
-        train_on_pairs("out", init_checkpoint=tmp_path / "out" / "best")
+    assert "out was made with other settings (train_set: " in error_of(
+        train_on_pairs, "out", max_steps=3, train_set=copy
+    )
+    assert "best: no training_state there" in error_of(
+        train_on_pairs, "out", init_checkpoint=tmp_path / "out" / "best"
+    )
 
 
 def test_a_flipped_bit_in_a_shard(train_on_pairs, corpus, tmp_path):
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     name = "parallel/de-en/train-00000.ids.npy"
     flip_last_bit(copy / name)
-    with pytest.raises(UserError, match=f"{name}: damaged"):
-        train_on_pairs("out", train_set=copy)
+    assert f"{name}: damaged" in error_of(train_on_pairs, "out", train_set=copy)
 
 
 def test_a_gpu_trains_rows_of_the_word_table(train_on_pairs, corpus, tmp_path, monkeypatch):

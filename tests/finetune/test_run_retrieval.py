@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 
 import numpy as np
 import paddle
@@ -20,11 +19,10 @@ from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
+from tests.helpers.checkpoints import changed_copy
 from tests.helpers.small_corpus import write_lines
-from tests.launching import as_flags, call_main
+from tests.launching import as_flags, call_main, error_of
 from training import distributed
-from utils.errors import UserError
-from utils.manifest import MANIFEST
 
 LAYERS = 2  # of the model of `random_encoder`
 HIDDEN = 16
@@ -226,12 +224,8 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
 
 def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_path):
     """The layer and the pooling are those of its training, unless a flag names another."""
-    weights = tmp_path / "weights"
-    shutil.copytree(folder / "weights", weights)
-    config = json.loads((weights / "config.json").read_text())
     reading = {"layer": LAYERS, "pooling": "specials"}
-    (weights / "config.json").write_text(json.dumps({**config, "reading": reading}))
-    (weights / MANIFEST).unlink()
+    weights = changed_copy(folder / "weights", tmp_path / "weights", reading=reading)
     as_trained = retrieve(init_pretraining_params=weights)
     assert as_trained["pooling"] == "specials" and as_trained["layers"] == {"1": LAYERS}
     with_flags = retrieve(pooling="specials", layer="top")
@@ -251,10 +245,8 @@ def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path):
     save_model(weights, ErnieMModel(short), short, piece_model_path=pieces)
     by_default = retrieve(init_pretraining_params=weights, max_seq_len="")
     assert by_direction(by_default) == by_direction(retrieve(init_pretraining_params=weights, max_seq_len=30))
-    with pytest.raises(
-        UserError, match="--max_seq_len 64: .*short has room for 30 tokens; give --max_seq_len 30 or"
-    ):
-        retrieve(init_pretraining_params=weights)
+    line = error_of(retrieve, init_pretraining_params=weights)
+    assert line.startswith("--max_seq_len 64: ") and f"{weights} has room for 30 tokens" in line
 
 
 def by_measure(report):
@@ -306,8 +298,9 @@ def test_vectors_centred_on_files(retrieve, folder):
         expected = centred_by_hand(folder, "de", english.mean(axis=0), german.mean(axis=0), score)
         assert report[measure]["de"] == pytest.approx(expected)
     assert report["centred"] != report["cosine"]
-    with pytest.raises(UserError, match="--centre_on has no xx; give language<=file for every language"):
-        retrieve(centre_on=files)
+    assert "--centre_on has no xx; give language<=file for every language" in error_of(
+        retrieve, centre_on=files
+    )
 
 
 def test_the_sweep_centres_every_layer(retrieve, folder):
@@ -325,9 +318,7 @@ def test_the_sweep_centres_every_layer(retrieve, folder):
 
 def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
     """They are those of the layer that is searched; without one of the languages there are no such rows."""
-    weights = tmp_path / "weights"
-    shutil.copytree(folder / "weights", weights)
-    (weights / MANIFEST).unlink()  # it does not list the file of means
+    weights = changed_copy(folder / "weights", tmp_path / "weights")
     rng = np.random.default_rng(0)
     means = {}
     for language in ("de", "en", "xx"):
@@ -351,15 +342,15 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     assert "centred" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
     without_top_layer = {language: mean[:LAYERS] for language, mean in means.items()}
     safetensors.write(weights / LANGUAGE_MEANS, without_top_layer)
-    with pytest.raises(UserError, match=f"{LANGUAGE_MEANS}: it belongs to a model of another shape"):
-        retrieve(init_pretraining_params=weights, languages="de")
+    assert f"{LANGUAGE_MEANS}: it belongs to a model of another shape" in error_of(
+        retrieve, init_pretraining_params=weights, languages="de"
+    )
 
 
 def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
     """There is no table of centred vectors then, whichever seed it is, and a line says why."""
     for seed in (1, 2):
-        shutil.copytree(folder / "weights", tmp_path / f"weights_{seed}")
-    (tmp_path / "weights_2" / MANIFEST).unlink()  # it does not list the file of means
+        changed_copy(folder / "weights", tmp_path / f"weights_{seed}")
     rng = np.random.default_rng(0)
     means = {language: rng.normal(size=(LAYERS + 1, HIDDEN)).astype(np.float32) for language in ("de", "en")}
     safetensors.write(tmp_path / "weights_2" / LANGUAGE_MEANS, means)
@@ -373,26 +364,23 @@ def test_files_named_with_english_first_are_refused(retrieve, tmp_path):
     (tmp_path / "reversed").mkdir()
     for side in ("de", "en"):
         write_lines(tmp_path / "reversed" / f"en-de.{side}", ["the cat"])
-    message = "en-de.de: .*; rename the files to de-en.de and de-en.en"
-    with pytest.raises(UserError, match=message):
-        retrieve(pairs=tmp_path / "reversed")
+    assert "en-de.de: " in error_of(retrieve, pairs=tmp_path / "reversed")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer": 3}, "layer 3: no such layer; this model has 0 .the embeddings. to 2"),
+        ({"layer": 3}, "layer 3: no such layer; this model has 0 (the embeddings) to 2"),
         ({"pairs": None}, "nothing to do: give --pairs, or --do_train true"),
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
         ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep searches with one seed"),
-        ({"layer": "sweep", "score": "margin"}, "--layer sweep searches .* by cosine"),
+        ({"layer": "sweep", "score": "margin"}, "--layer sweep searches"),
         ({"languages": "sw"}, "no sw there; it has de, xx"),
         ({"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
-        ({"centre_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: .*"),
+        ({"centre_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: "),
         ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
     ],
 )
 def test_bad_flags(retrieve, changes, message):
-    with pytest.raises(UserError, match=message):
-        retrieve(**changes)
+    assert message in error_of(retrieve, **changes)

@@ -86,7 +86,7 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
     steps = sorted(path.name for path in (tmp_path / "broken" / "seed_2").glob("step_*"))
     assert steps == ["step_2", "step_4", "step_6"]
     assert not (tmp_path / "broken" / "results.json").exists()
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     assert "Ctrl-C received" in log and "the same command goes on from there" in log
     seed_1 = contents(tmp_path / "broken" / "seed_1")
     again = classify(out="broken", **flags)
@@ -111,7 +111,7 @@ def test_an_interrupted_evaluation_is_repeated(classify, tmp_path, monkeypatch):
     monkeypatch.setattr(FineTuning, "evaluate", evaluation)
     is_first_command = True
     assert classify(**FAST) is None  # no results.json
-    assert "stopped at step 3 of 6" in (tmp_path / "log" / "job.log.0").read_text()
+    assert "stopped at step 3 of 6" in toy.read_log(tmp_path)
     is_first_command = False  # `evaluation` reads it
     assert classify(**FAST)["selected"]["1"]["step"] == 3
 
@@ -120,7 +120,7 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
     """All processes stop if one of them gets a signal, or they would wait for each other."""
     monkeypatch.setattr(StopSignal, "anywhere", lambda self: True)
     assert classify(**FAST) is None
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     assert "stopped at step 3 of 6" in log and "[dev evaluation]" not in log
     assert (tmp_path / "out" / "log" / "job.log.0").read_text() == log
 
@@ -222,9 +222,14 @@ def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp
     assert "run.json" in refused(**FAST)
 
 
-def test_a_run_json_that_is_no_object(classify, refused, tmp_path):
-    classify(**FAST)
-    (tmp_path / "out" / "run.json").write_text("[]")
+def test_a_folder_that_is_older_than_an_option(finished, refused, tmp_path):
+    """Its run cannot go on, even with the default of the option."""
+    path = shutil.copytree(finished, tmp_path / "out") / "run.json"
+    identity = json.loads(path.read_text())
+    assert identity.pop("split_han") is True
+    path.write_text(json.dumps(identity))
+    assert "(split_han: (absent) -> True)" in refused(**FAST)
+    path.write_text("[]")
     assert "run.json: " in refused(**FAST)
 
 
@@ -292,7 +297,7 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     steps = sorted(path.name for path in (tmp_path / "broken").glob("step_*"))
     assert steps == ["step_2", "step_4"]  # step_2 stays, so that the same command still finds it
     classify(out="broken", **named)
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     assert "step_2 is not used: " in log and "going on from" in log and "broken/step_4: " in log
     straight = trained(tmp_path / "out")
     interrupted = trained(tmp_path / "broken")

@@ -45,7 +45,7 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     completed = sh(f"base/{XNLI}", tmp_path, *overrides, NPROC="2")
     assert completed.returncode == 0, completed.stderr
     assert "batch: 4 x accumulation 1 x processes 2 = 8 in all" in completed.stdout
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     assert "8 examples (batch 4 x accumulation 1 x processes 2)" in log
     assert "warning: batch: 4 x accumulation 1 x processes 2 = 8 in all, but 32 in the recipe" in log
     assert "acc, " in completed.stdout and "seed 1" in completed.stdout

@@ -7,7 +7,6 @@ from finetune.metrics import answer_scores
 from finetune.question_answering import QuestionAnswering, SpanScores, best_spans
 from reader.question_answering import NO_ANSWER, AnswerWindows, ContextWindow, Cut
 from reader.tokenization import Tokenizer
-from tests.finetune import answering_toy as toy
 
 
 def random_scores(rng: np.random.Generator, starts: int, ends: int, first_token: int) -> SpanScores:
@@ -43,13 +42,12 @@ def test_best_spans_against_brute_force(starts, ends, max_length, count):
 
 
 @pytest.fixture
-def toy_data(tmp_path):
+def toy_data(answering_folder):
     """A task, and 6 questions on 3 texts, each in several windows. Some tokens are lone spaces."""
-    folder = toy.make(tmp_path)
-    tokenizer = Tokenizer(None, folder / "piece.model")
+    tokenizer = Tokenizer(None, answering_folder / "piece.model")
     cut = Cut(max_seq_len=40, max_query_length=8, doc_stride=12)
     task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=3)
-    return task, task.read(folder / "dev.de.json", "dev")
+    return task, task.read(answering_folder / "dev.de.json", "dev")
 
 
 def impossible(data: AnswerWindows) -> list[SpanScores]:

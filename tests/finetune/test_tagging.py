@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from functools import partial
 
 import pytest
@@ -12,6 +11,7 @@ from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
 from model.checkpoint.read import open_checkpoint
 from tests.finetune import tagging_toy, toy
+from tests.helpers.checkpoints import changed_copy
 from tests.launching import ROOT, run_script
 
 LEARNS = {"epoch": 12, "learning_rate": 2e-2}
@@ -63,7 +63,7 @@ def test_it_learns_the_toy_task(trained):
     assert results["metric"] == "f1" and results["task"] == "tagging"
     for metric in ("f1", "precision", "recall"):
         assert means(results, metric) == {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
-    log = (trained / "log" / "job.log.0").read_text()
+    log = toy.read_log(trained)
     line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
     assert re.search(line + "data_num: 21, ", log)
     config = json.loads((trained / "best" / "config.json").read_text())
@@ -112,11 +112,8 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
 
 def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, capsys):
     """Without flags it takes --max_seq_len and --label_pieces of the training; a flag that is given stays."""
-    with_all_pieces = shutil.copytree(trained / "best", tmp_path / "best")
-    (with_all_pieces / "manifest.json").unlink()
-    config = json.loads((with_all_pieces / "config.json").read_text())
-    config["reading"]["label_pieces"] = "all"
-    (with_all_pieces / "config.json").write_text(json.dumps(config))
+    reading = open_checkpoint(trained / "best").settings["reading"] | {"label_pieces": "all"}
+    with_all_pieces = changed_copy(trained / "best", tmp_path / "best", reading=reading)
     flags = {**toy.FOLDER_ALONE, "init_checkpoint": with_all_pieces, "dev_set": f"{folder}/dev.%s.tsv"}
     tag(**flags, max_seq_len=None)
     assert f"as in the training of {with_all_pieces}: --max_seq_len 24, --label_pieces all" in (

@@ -11,23 +11,16 @@ from safetensors.numpy import load_file
 
 from finetune import supervised
 from tests.finetune import toy
+from tests.helpers.checkpoints import assert_same_weights
 
 
 def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-def assert_same_weights(expected_folder, folder):
-    expected = weights(expected_folder)
-    actual = weights(folder)
-    assert expected.keys() == actual.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(value, actual[name], err_msg=name)
-
-
 def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path):
     classify(max_seq_len=8, max_steps=1, epoch=1)
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     (line,) = [line for line in log.splitlines() if "are longer than --max_seq_len 8 and are cut" in line]
     assert f"{toy_folder / 'train.tsv'}: " in line and "of the first 96 rows" in line
 
@@ -35,7 +28,7 @@ def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     results = classify(**toy.LEARNS)
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     line = re.compile(
         r"\[dev evaluation\] ave loss: \d+\.\d{6}, (\w+) acc: (\d\.\d{6}), data_num: 31, "
         r"elapsed time: \d+\.\d+ s file: \S*dev\.(\w+)\.tsv, epoch: (\d+), steps: (\d+)$",
@@ -115,7 +108,7 @@ def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
     """Dev files are scored once, at the end; the weights are those of the last step."""
     results = classify(epoch=3, validation_steps=5, select_on="last")
     assert results["selected"]["1"]["step"] == 36
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     assert log.count("[dev evaluation]") == len(toy.LANGUAGES)
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_36")
 
@@ -212,7 +205,7 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):
     """Of 6 steps 3 warm up. Step i, from 0, has i/3 of the peak, and then 1 - i/6 of it."""
     peak = 5e-3
     classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak)
-    log = (tmp_path / "log" / "job.log.0").read_text()
+    log = toy.read_log(tmp_path)
     rates = [float(rate) for rate in re.findall(r"lr: (\S+),", log)]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
     assert rates == pytest.approx(expected, rel=1e-3)  # they are logged with 4 digits

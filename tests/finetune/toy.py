@@ -136,6 +136,11 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
     return as_flags(values | changes)
 
 
+def read_log(folder: Path) -> str:
+    """What the commands that ran in a folder have logged."""
+    return (folder / "log" / "job.log.0").read_text()
+
+
 def retrieval_flags(corpus: Path, out: Path, **changes) -> list[str]:
     """A command line for run_retrieval.py: a few steps on the fixture `corpus`."""
     values = {
