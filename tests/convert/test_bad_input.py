@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import convert
 from model.checkpoint.read import open_checkpoint
+from tests.helpers.checkpoints import change_config
 from tests.helpers.small_corpus import train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_state, make_ours, make_paddlenlp, weights, write_pieces
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
@@ -38,12 +39,6 @@ def set_tensor(folder, name: str, array: np.ndarray | None) -> None:
     else:
         tensors[name] = array
     save_file(tensors, folder / "model.safetensors")
-
-
-def change_config(folder, **changes) -> None:
-    """Replace or add keys in a folder's config.json."""
-    config = json.loads((folder / "config.json").read_text()) | changes
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def full(*shape: int, value: float = 1.0, dtype: type = np.float32) -> np.ndarray:

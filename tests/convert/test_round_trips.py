@@ -1,7 +1,5 @@
 """There and back: every pair of output formats keeps every bit of what both have a place for."""
 
-import json
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -11,6 +9,7 @@ from model.checkpoint.convert import TARGETS
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
 from tests.convert.conftest import assert_same_bits
+from tests.helpers.checkpoints import change_config
 from tests.helpers.toy_models import make_ours
 
 # Kind of model -> the arguments of `make_ours`.
@@ -88,9 +87,7 @@ def test_there_and_back(tmp_path, kind, first, capsys):
 @pytest.mark.parametrize("target", ["paddlenlp", "huggingface", "xlm-roberta"])
 def test_labels_and_task_go_along(tmp_path, target):
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
-    config = json.loads((tmp_path / "made/config.json").read_text())
-    config["reading"] = {"label_pieces": "all"}
-    (tmp_path / "made/config.json").write_text(json.dumps(config))
+    change_config(tmp_path / "made", reading={"label_pieces": "all"})
     converted(target, tmp_path / "made", tmp_path / "there")
     back = converted("ernie-m", tmp_path / "there", tmp_path / "back")
     assert (back.task, back.labels) == ("classification", ["no", "maybe", "yes"])

@@ -11,6 +11,7 @@ from model.checkpoint.read import open_checkpoint
 from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import change_config
 from tests.helpers.small_corpus import train_pieces
 from tests.helpers.toy_models import CONFIG, make_ours
 from tests.helpers.xlm_r_layout import make_xlm_r, tokenizer_json
@@ -185,9 +186,7 @@ def test_pooling_files_of_sentence_transformers(tmp_path, capsys, kind):
 def test_a_model_trained_for_other_vectors_is_noted(tmp_path, capsys, layer, pooling, is_noted):
     """Other than the mean of the top layer, 2, over all tokens, [CLS] and [SEP] included ("specials")."""
     make_ours(tmp_path / "in")
-    path = tmp_path / "in/config.json"
-    settings = {"task": "retrieval", "reading": {"layer": layer, "pooling": pooling}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    change_config(tmp_path / "in", task="retrieval", reading={"layer": layer, "pooling": pooling})
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
     note = f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}\n"
     assert (note in capsys.readouterr().out) == is_noted

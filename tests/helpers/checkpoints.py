@@ -10,6 +10,13 @@ from safetensors.numpy import load_file
 from utils.manifest import MANIFEST
 
 
+def change_config(folder: Path, **changes) -> None:
+    """Replace or add keys in the config.json of a folder."""
+    path = folder / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(settings | changes), encoding="utf-8")
+
+
 def changed_copy(source: Path, target: Path, **changes) -> Path:
     """Copy a checkpoint with other values in its config.json, and without the manifest of what was there.
 
@@ -17,9 +24,7 @@ def changed_copy(source: Path, target: Path, **changes) -> Path:
         `target`.
     """
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(MANIFEST))
-    path = target / "config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(settings | changes), encoding="utf-8")
+    change_config(target, **changes)
     return target
 
 
