@@ -1,6 +1,7 @@
 """The folder of a run: where the same command goes on, which commands are refused, what begins anew."""
 
 import itertools
+import json
 import os
 import shutil
 import signal
