@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from tests.launching import ROOT, run_script
+from tests.launching import ROOT, clean_environment, run_script
 from utils import __version__
 
 # Checks as a file that the command may run in place of its own: one for each result.
@@ -85,3 +85,11 @@ def test_without_the_right_paddle_the_other_checks_are_left_out(tmp_path):
     process = run_planted(tmp_path, broken="device")
     lines, report = lines_and_report(process)
     assert process.returncode == 1 and len(lines) == 2 and not report["ok"]
+
+
+def test_the_script_starts_from_any_folder(tmp_path):
+    line = ["sh", str(ROOT / "scripts" / "gpu_check.sh"), "--help"]
+    completed = subprocess.run(
+        line, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True
+    )
+    assert "--quick" in completed.stdout
