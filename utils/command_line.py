@@ -50,7 +50,7 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
 
     Raises:
         UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted; names the
-            file or the flag. `__post_init__` of the dataclass may raise others, which name no file.
+            file or the flag. `__post_init__` of the dataclass may raise others.
     """
     if arguments is None:
         arguments = sys.argv[1:]
@@ -78,7 +78,11 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
     ]
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
-    return build(cls, values)
+    try:
+        return build(cls, values)
+    except UserError as error:  # of `__post_init__`, which knows the keys alone
+        files = [text for name, text in flags if name == CONFIG.key]
+        raise UserError(": ".join([*files, str(error)])) from error
 
 
 def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
