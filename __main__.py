@@ -82,7 +82,7 @@ def run_recipe(words: list[str]) -> None:
     if name not in recipes():
         print(f"error: recipe {name}: it is none of {', '.join(recipes())}", file=sys.stderr)
         sys.exit(2)
-    # The Python with which scripts/launch.sh starts the programs, by this file.
+    # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`.
     os.environ["ERNIE_M_PYTHON"] = sys.executable
     os.execvp("sh", ["sh", str(RECIPES / f"{name}.sh"), *flags])
 

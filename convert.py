@@ -138,18 +138,20 @@ def write(
     Args:
         task: what the model's head is for; None: it has no head.
     """
+    metadata = read_metadata(checkpoint.path)  # for the model card
+    if flags.keep_pieces_of:
+        metadata.pop("model-index", None)  # those scores are of the whole vocabulary
+    given = {"license": flags.license, "base_model": flags.base_model}
+    metadata |= {key: value for key, value in given.items() if value}
     with atomic_dir(flags.target) as folder:
-        given = {"license": flags.license, "base_model": flags.base_model}
-        metadata = {key: value for key, value in given.items() if value}
         report = conversion.write(flags.to, folder, checkpoint, config, task, metadata)
-        has_license = "license" in metadata | read_metadata(checkpoint.path)
         files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input)
         if conversion.TARGETS[flags.to] == conversion.OURS:
             write_manifest(folder / MANIFEST)
     with pipe_may_close():
         print_report(report, checkpoint, flags)
         print_tokenizer_files(files, flags)
-        if not has_license:
+        if "license" not in metadata:
             print(f"{flags.target}/README.md has no licence; to publish it, add --license, as in apache-2.0")
 
 

@@ -5,12 +5,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from model.checkpoint.card import CARD, model_card, read_metadata
+from model.checkpoint.card import CARD, model_card
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, sentence_transformers, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import ForeignWeights, Origin, Weights, finite, to_foreign
@@ -178,7 +177,7 @@ def write(
     checkpoint: Checkpoint,
     config: ErnieMConfig,
     task: str | None,
-    metadata: Mapping[str, Any] = MappingProxyType({}),
+    metadata: Mapping[str, Any],
 ) -> Report:
     """Write weights (float32, one tensor at a time), config and model card into an existing folder.
 
@@ -187,7 +186,7 @@ def write(
         folder: from `utils.files.atomic_dir`.
         config: from `checked_config`.
         task: from `task_to_convert`.
-        metadata: of the model card, such as "license"; other keys are taken from the card of the source.
+        metadata: of the model card, such as "license"; it may be from the card of the source.
 
     Raises:
         UserError: a size that the format cannot have; a value that is not finite.
@@ -228,7 +227,7 @@ def write(
         "trained_with": reading or None,
         "config": config.to_dict(),
         "parameters": count_parameters(translated.weights),
-        "metadata": {"library_name": library} | read_metadata(checkpoint.path) | dict(metadata),
+        "metadata": {"library_name": library, **metadata},
     }
     if pooling_files:
         facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline

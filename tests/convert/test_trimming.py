@@ -11,6 +11,7 @@ import pytest
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 import convert
+from model.checkpoint.card import CARD, model_card, read_metadata
 from model.checkpoint.convert import TARGETS, with_tokens
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import load_from
@@ -317,3 +318,16 @@ def test_bad_input(toy, tmp_path):
     for model, flags, message in cases:
         assert message in error_of(convert.main, [str(model), str(tmp_path / "out"), *flags])
         assert not (tmp_path / "out").exists()
+
+
+def test_the_card_of_a_trimmed_model_has_no_scores_of_the_whole_one(toy, tmp_path):
+    """Its licence stays. A conversion without trimming keeps both."""
+    make_models(tmp_path, toy.pieces)
+    facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
+    (tmp_path / "classify" / CARD).write_text(model_card(facts), encoding="utf-8")
+    convert.main([str(tmp_path / "classify"), str(tmp_path / "whole")])
+    options = ["--keep_pieces_of", str(toy.path)]
+    convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), *options])
+    assert {"license", "model-index"} <= read_metadata(tmp_path / "whole").keys()
+    trimmed = read_metadata(tmp_path / "trimmed")
+    assert trimmed["license"] == "mit" and "model-index" not in trimmed
