@@ -198,7 +198,7 @@ def keep_total_batch(
     if total == recipe_total:
         return tuple(script), f"{line} (the recipe is for {devices(recipe_devices)})"
     flags_for_total = ways_to_total(recipe_size, recipe_devices, batch_size, processes)
-    return tuple(script), f"warning: {line}, but {recipe_total} in the recipe, as with {flags_for_total}"
+    return tuple(script), f"warning: {line}; the recipe has {recipe_total}, as {flags_for_total} would give"
 
 
 def ways_to_total(recipe_size: int, recipe_devices: int, batch_size: int, processes: int) -> str:

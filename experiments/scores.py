@@ -3,7 +3,7 @@
 An error is a standard error over examples and seeds; with one seed there is none. Three seeds are too few to
 estimate the deviation of each model, so all models of a table share one: that of the logits of their scores,
 because a score near 50 % deviates more between seeds than one near 0 %. Differences are taken example by
-example and seed by seed, but their errors do not count on that the models of a seed deviate alike.
+example and seed by seed, but their errors do not assume that the models of a seed deviate alike.
 """
 
 import math

@@ -101,7 +101,7 @@ class Classification(SupervisedTask):
         """Return the class probabilities of each input, [C] float."""
         if "probabilities" in outputs:
             return list(outputs["probabilities"])
-        # In prediction the model returns logits alone.
+        # For predict.py the model returns logits alone.
         return list(softmax(outputs["logits"]))
 
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:

@@ -57,7 +57,7 @@ _RULES = FolderRules(
 )
 
 
-def begin(flags: TrainingFlags) -> None:
+def set_up(flags: TrainingFlags) -> None:
     """Start a command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
@@ -95,7 +95,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     with folder.locked():
         # A step folder belongs to one seed, and other seeds may be run beside it.
         folder.claim({**identity, "random_seed": list(flags.seeds)})
-        # The official place has the lines of all runs.
+        # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
 

@@ -135,7 +135,7 @@ def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> F
     for name in recorded:
         if name in opened.reading and name not in flags.on_command_line:
             default = getattr(flags, name)
-            values[name] = type(default)(opened.reading[name])  # a layer is recorded as a number
+            values[name] = type(default)(opened.reading[name])  # --layer is a text, recorded as a number
     if values:
         in_words = ", ".join(f"--{name} {value}" for name, value in values.items())
         logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)

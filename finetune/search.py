@@ -13,7 +13,7 @@ from evaluation.encode import PaddleEncoder
 from evaluation.retrieval import accuracy_by_layer, choose_on_half, found_by_margin
 from evaluation.search import Matches, search_both
 from finetune import report
-from finetune.command import begin, log_and_write_report, pace_of, run_folder
+from finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from finetune.flags import RetrievalFlags
 from finetune.opening import open_model, settle
 from finetune.retrieval import Retrieval, layer_of, make_encoder
@@ -75,7 +75,7 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
         UserError: a file is missing or damaged, a flag has another form, a bitext is too short for --layer
             sweep, or weights were not fine-tuned for the task of --init_task.
     """
-    begin(flags)
+    set_up(flags)
     # The texts: the bitexts of --pairs, and of each language the sentences of --centre_on.
     bitexts = []
     if flags.pairs:
@@ -204,7 +204,7 @@ def search(
 
 
 def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer) -> Encode:
-    """What makes the vectors of texts with a model, as the flags say."""
+    """A function from texts to their vectors, as the flags say. With --cpu_bf16 it changes `model` itself."""
     if flags.cpu_bf16:
         use_cpu_bf16(model)
     layer = None if flags.layer == "sweep" else layer_of(flags, model.config.num_hidden_layers)

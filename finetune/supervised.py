@@ -14,7 +14,6 @@ from paddle import Tensor, nn
 from finetune import report
 from finetune.classification import names_of_ids
 from finetune.command import (
-    begin,
     digest_of_files,
     files_of_checkpoint,
     identity_of,
@@ -24,6 +23,7 @@ from finetune.command import (
     open_step,
     pace_of,
     run_folder,
+    set_up,
 )
 from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.opening import OpenedModel, open_model, settle
@@ -64,7 +64,7 @@ RECORDED = (
 def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: StopSignal) -> None:
     """Run the command. It returns early if it is asked to stop; the same command then goes on."""
     flags.check()
-    begin(flags)
+    set_up(flags)
 
     # Open the model, and let it decide what the command line left open.
     path = flags.init_checkpoint or flags.init_pretraining_params
@@ -109,7 +109,7 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         UserError: they have no classifier, or that of another task, of a regression or of other labels.
     """
     checkpoint = opened.checkpoint
-    # The classifier of a multiple choice has one number, as that of a regression.
+    # A multiple choice is a classifier with one number, as a regression is.
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
     if head_task not in (None, task.name):
         raise UserError(

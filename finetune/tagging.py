@@ -232,7 +232,7 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     Raises:
         UserError: it cannot be read, or has another form.
     """
-    lines = decode(read_all(Path(path)), path, 1).split("\n")
+    lines = [decode(line, path, number) for number, line in enumerate(read_all(Path(path)).split(b"\n"), 1)]
     form = "a word, its gold tag if it is known, and its predicted tag"
     sentences = []
     for _first_line, rows in read_columns(lines, path, str.split, form):

@@ -178,7 +178,8 @@ def mine_pairs(options: MiningOptions) -> None:
     work = Path(options.output).absolute() / ".work"
     with only_run_in(work):
         claim(work, settings)
-        # The vectors of both texts. They are plain on disk, and the search takes the means from them.
+        # The vectors of both texts. On disk they are not centred:
+        # VectorParts subtracts the means when it reads them.
         means = language_means(options, source.language, target.language)
         encode_parts(options, {work / "source": source, work / "target": target})
         if means:
@@ -187,9 +188,10 @@ def mine_pairs(options: MiningOptions) -> None:
         sources = VectorParts(part_paths(work / "source", source, "npy"), means.get(source.language))
         targets = VectorParts(part_paths(work / "target", target, "npy"), means.get(target.language))
 
-        # The neighbours. Searches with equal results have equal keys.
-        digest = hashlib.sha256(json.dumps([options.neighbours, sorted(means)]).encode())
-        for language in sorted(means):
+        # The neighbours. Searches that may differ have different keys.
+        centred = [source.language, target.language] if means else []
+        digest = hashlib.sha256(json.dumps([options.neighbours, centred]).encode())
+        for language in centred:
             digest.update(means[language].tobytes())
         key = digest.hexdigest()[:12]
         forward_paths = part_paths(work / f"forward-{key}", source, "npz")
@@ -316,7 +318,7 @@ def encode_part(options: MiningOptions, texts: list[str], path: Path) -> int:
     vectors = encoder_of(options).vectors(texts)
     with atomic_file(path) as file:
         np.save(file, vectors)
-    write_digest(path, part_lines=PART_LINES)
+    write_digest(path, part_lines=PART_LINES)  # a part of another length is not taken
     return len(texts)
 
 

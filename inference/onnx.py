@@ -295,8 +295,9 @@ class _EncoderGraph:
             node("Gather", logits, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, labels]
             return
         logits = node("Gather", logits, self.token_of_cell, axis=0)  # [B, T, 2]
-        for label, output in zip(("zero", "one"), outputs, strict=True):  # the start logits, the end logits
-            node("Gather", logits, label, axis=2, name=output)  # [B, T]
+        start_logits, end_logits = outputs
+        node("Gather", logits, "zero", axis=2, name=start_logits)  # the first column, [B, T]
+        node("Gather", logits, "one", axis=2, name=end_logits)  # the second
 
 
 def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,7 @@ class PreTrainingModel(nn.Layer):
     """Encoder, masked-LM head and language embeddings, for all four objectives.
 
     The language embeddings, one row per name in `languages` and zero at the start, tell a [MASK] or a
-    placeholder which language to produce (paper, section 3.3). They are added to the embeddings of the
+    placeholder which language to produce (paper, section 3, BTMLM). They are added to the embeddings of the
     tokens that carry a language id, so the exported encoder, which has no such table, is unchanged for
     every other token.
     """

@@ -81,24 +81,26 @@ class LossOnCpu:
             return bfloat16.table_products(x, self._table.weight)
         return paddle.matmul(x, self._table.weight, transpose_y=True)
 
-    def _product_gradients(self, grad_logits: Tensor, x: Tensor, accumulate: bool) -> Tensor:
-        """The gradient of x [m, H] through its products; that of the table is kept, if it is needed.
+    def _product_gradients(self, grad_logits: Tensor, weighted_x: Tensor, accumulate: bool) -> Tensor:
+        """The gradient of x [m, H] without the factors; that of the table is kept, if it is needed.
 
         Args:
-            grad_logits: [m, V].
+            grad_logits: [m, V], without the factors of the losses.
+            weighted_x: [m, H], x with them.
             accumulate: add the gradient of the table to that of the chunks before.
         """
         weight = self._table.weight
         grad_weight = self._grad_weight
         if self._table.in_bfloat16:
-            return bfloat16.table_gradients(grad_logits, x, weight, grad_weight, accumulate)
+            return bfloat16.table_gradients(grad_logits, weighted_x, weight, grad_weight, accumulate)
         if grad_weight is not None and not accumulate:
-            paddle.matmul(grad_logits, x, transpose_x=True, out=as_tensor(grad_weight))
+            shared = as_tensor(grad_weight)  # the same memory
+            paddle.matmul(grad_logits, weighted_x, transpose_x=True, out=shared)
         elif grad_weight is not None:  # accumulate
             # In blocks, because a product takes memory of its own before it is added.
             for start in range(0, len(grad_weight), BLOCK_WORDS):
                 words = slice(start, start + BLOCK_WORDS)
-                product = paddle.matmul(grad_logits[:, words], x, transpose_x=True)
+                product = paddle.matmul(grad_logits[:, words], weighted_x, transpose_x=True)
                 add(grad_weight[words], as_array(product))
         return paddle.matmul(grad_logits, weight)
 

@@ -77,6 +77,7 @@ def cross_entropy(
     needs_gradient = not (x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient)
     derive = needs_gradient and paddle.is_grad_enabled()
     kernels = (LossOnCpu if device.on_cpu(x) else LossOnGpu)(x, table, bias, loss_weights)
+    # `words` is V, on a GPU with padding.
     chunks = logit_chunks(x.shape[0], kernels.words, kernels.bytes_per_logit)
     if derive:
         outputs = CrossEntropy.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)

@@ -21,7 +21,7 @@ TOKENS = "tokens"
 
 @dataclass(frozen=True)
 class Prediction:
-    """Something that a model can be asked for.
+    """A kind of request: something that a model can be asked for.
 
     Attributes:
         word: predict.py --task, and the address of the server, /api/<word>.

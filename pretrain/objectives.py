@@ -246,8 +246,9 @@ class Objectives:
     def pseudo_lengths(self, text: Text) -> tuple[int, int]:
         """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.
 
-        p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. n is the largest
-        number for which n + p + 4 special tokens are at most `max_seq_len`.
+        p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. n is the length
+        of the text, or if that is too long, the largest for which n + p + 4 special tokens are at most
+        `max_seq_len`.
         """
         proportion = self.config.pseudo_proportion
         longest = self.max_seq_len - 4
@@ -323,26 +324,26 @@ class Objectives:
         )
 
 
-def _half(pair: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSequence:
+def _half(whole: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSequence:
     """Half of a masked pair: one side's unmasked tokens, then the other's masks as placeholders.
 
     Each token keeps its position and language, and each mask its target. So both halves together have the
     whole pair's loss.
 
     Args:
-        pair: the whole masked pair, as one sequence of t tokens.
+        whole: the masked pair, as one sequence of t tokens.
         side: [t], 0 or 1.
         context_side: the side whose unmasked tokens are the context.
     """
-    context = np.setdiff1d(np.flatnonzero(side == context_side), pair.targets)  # columns, ascending
-    is_placeholder = side[pair.targets] != context_side  # [m]
-    columns = np.concatenate([context, pair.targets[is_placeholder]])
+    context = np.setdiff1d(np.flatnonzero(side == context_side), whole.targets)  # columns, ascending
+    is_placeholder = side[whole.targets] != context_side  # [m]
+    columns = np.concatenate([context, whole.targets[is_placeholder]])
     return MaskedSequence(
-        input_ids=pair.input_ids[columns],
-        position_ids=pair.position_ids[columns],
-        language_ids=pair.language_ids[columns],
+        input_ids=whole.input_ids[columns],
+        position_ids=whole.position_ids[columns],
+        language_ids=whole.language_ids[columns],
         targets=np.arange(len(context), len(columns)),
-        target_ids=pair.target_ids[is_placeholder],
-        target_languages=pair.target_languages[is_placeholder],
+        target_ids=whole.target_ids[is_placeholder],
+        target_languages=whole.target_languages[is_placeholder],
         context=len(context),
     )

@@ -288,7 +288,7 @@ class StepReader:
         of_texts = _repeated(MONOLINGUAL, counts)  # the objective of each text
         examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
 
-        of_pairs = _repeated(PARALLEL, counts)  # the objective of each pair; those of TLM come first
+        of_pairs = _repeated(PARALLEL, counts)  # the objective of each pair
         for objective, pair in zip(of_pairs, self._draw("parallel", len(of_pairs)), strict=True):
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
                 # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
@@ -341,7 +341,7 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     """Divide a step's sequences into micro-batches with about equal sums of tokens.
 
     Every process gets the same number of micro-batches, unless there are fewer sequences than micro-batches.
-    None of these is empty, so a process may get none.
+    Empty micro-batches are left out, so a process may have none.
 
     Args:
         tokens: of each sequence.

@@ -291,7 +291,7 @@ class EncodeTagged:
             windows = np.searchsorted(bounds, starts, side="right") - 1
             windows_before = len(ids)  # those of the sentences before
             columns = [windows_before + windows, starts - bounds[windows], piece_counts]
-            words.append(np.stack(columns, axis=1))  # [words, 3]
+            words.append(np.stack(columns, axis=1))  # [words, 3]: window, first piece in it, number of pieces
             for start, end in pairwise(bounds):
                 ids.append(feature.ids[start:end])
                 labels.append(feature.labels[start:end])

@@ -64,12 +64,12 @@ def piece_model_of_json(path: str | os.PathLike) -> bytes:
 
 def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
     """The key of tokenizer.json whose value is not that of XLM-R; None: there is none."""
-    names = list(XLM_R_NAMES.values())
+    names = list(XLM_R_NAMES.values())  # in the order of the ids: the first four, and the last one
     unigram = contents["model"]
     if unigram["type"] != "Unigram" or unigram.get("byte_fallback"):
         return "model"
-    ends = [*unigram["vocab"][:4], unigram["vocab"][-1]]
-    if unigram["unk_id"] != names.index("<unk>") or [piece for piece, _ in ends] != names:
+    special_pieces = [piece for piece, _score in (*unigram["vocab"][:4], unigram["vocab"][-1])]
+    if unigram["unk_id"] != names.index("<unk>") or special_pieces != names:
         return "vocab"
     if any(token["content"] not in names for token in contents["added_tokens"]):
         return "added_tokens"

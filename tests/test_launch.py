@@ -52,7 +52,7 @@ def test_another_total_batch_than_that_of_the_recipe_is_a_warning(flags, recipe_
     recipe_total = 16 * recipe_devices
     _, line = launch.keep_total_batch(flags, recipe_devices, processes)
     assert line.startswith("warning: batch: ")
-    assert line.endswith(f" in all, but {recipe_total} in the recipe, as with {advice}")
+    assert line.endswith(f" in all; the recipe has {recipe_total}, as {advice} would give")
     advised_flags = advice
     if advice.startswith("NPROC="):
         number, advised_flags = advice.removeprefix("NPROC=").split(" and ")

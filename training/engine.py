@@ -5,9 +5,10 @@
     loss, named sums, norm, stop requests                     one sum, and the only read of the device
     clip -> AdamW -> schedule                                 skipped if a value is not finite
 
-Each loss is divided by the count over all processes and micro-batches. The sum of the gradients is therefore
-the gradient of the whole batch, however it is divided. The engine sums the gradients after the last backward
-pass, not in hooks, because processes that train different objectives have different graphs.
+Each loss is divided by the count over all processes and micro-batches; in pre-training, the loss of each
+objective by its own. The sum of the gradients is therefore the gradient of the whole batch, however it is
+divided. The engine sums the gradients after the last backward pass, not in hooks, because processes that
+train different objectives have different graphs.
 
 Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`. Each parameter has an owner, which holds its
 moments, receives its gradient, updates it and sends the new value to the others. Fleet averages the gradients
@@ -169,10 +170,10 @@ class Engine:
         has_gradient = [float(parameter.grad is not None) for parameter in self.parameters.values()]
         self._sum_gradients()
         is_asked = float(bool(stop))
-        sums, (squared_norm,), of_host = totals.read(
+        sums, (squared_norm,), numbers = totals.read(
             tensors=[self._squared_norm()], numbers=[is_asked, *has_gradient]
         )
-        asked_processes, *processes_with_gradient = of_host
+        asked_processes, *processes_with_gradient = numbers
         if asked_processes > 0:
             self._drop_gradients()
             return None

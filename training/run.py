@@ -104,6 +104,7 @@ class Trainer:
         self.evaluated_step = saved.trainer_state["evaluated"]
         if saved.trainer_state["best"] is not None:
             self.best = Evaluation(**saved.trainer_state["best"])
+        # The window: the sums since the last line of the log.
         self.meter = Meter(saved.trainer_state["window"], saved.trainer_state["tokens"])
         logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, self.task.total_steps)
 
@@ -250,7 +251,7 @@ class Trainer:
         """The data of the next step; None: this process was asked to stop while it waited."""
         if self._sent_ahead is not None:
             return self._sent_ahead.data
-        if self.task.divisible:
+        if self.task.divisible:  # a step may end between two micro-batches, so it may also not begin
             return batches.next_unless(stop)
         # The other processes wait within the step for what this one sends, so it must take part.
         return next(batches)

@@ -88,7 +88,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the block of YAML."""
-    # A model's class is one of the names of its task. The class of an encoder is no name of any task.
+    # `task_named` knows the classes of models, too. That of an encoder stands for no task, and is returned as
+    # it is.
     task = task_named(facts.get("task") or config.get("task") or config.get("architecture", ENCODING))
     pipeline = TASKS.get(task, TASKS[ENCODING]).pipeline
     # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.

@@ -296,7 +296,8 @@ def _write_ours(
         more_settings: keys of config.json beside the model's shape; None as a value: not written.
     """
     if task is None or task == EXTRACT:  # no model class of ours has the head of EXTRACT
-        architecture = "PreTrainingModel" if "languages" in more_settings else "ErnieMModel"
+        # A pre-training model is known by its languages, which have embeddings.
+        architecture = "PreTrainingModel" if more_settings.get("languages") else "ErnieMModel"
     elif task == CHOICE:  # has the same layer as a classifier
         architecture = TASKS[CLASSIFICATION].model_class
     else:

@@ -114,7 +114,8 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raw_config = configs.of_fairseq(source.tensors.metadata)
 
     tasks = _possible_tasks(format_name, source, raw_config)
-    # The heads of all of these tasks have the same names; only the user can say which one it is.
+    # The heads of all of these tasks have the same names, so the first one serves. Only the user can say
+    # which one it is.
     translated = from_foreign(format_name, source.tensors, tasks[0] if tasks else None)
     dropped = translated.dropped
     unknown = translated.unknown
@@ -343,7 +344,7 @@ def _config_of(
     """The model's shape; None if there is no config file, and the format can do without."""
     if not raw_config and format_name in (OURS, OFFICIAL):
         return None
-    return configs.settle(raw_config, tensors, source.config_path or source.path, format_name)
+    return configs.config_of(raw_config, tensors, source.config_path or source.path, format_name)
 
 
 def _settings_of(

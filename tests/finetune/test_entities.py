@@ -9,6 +9,7 @@ from finetune.metrics import MatchCounts, entity_scores, seqeval_chunks
 from finetune.tagging import Tagging, read_conll
 from reader.tagging import Sentence
 from tests.helpers.letters import Letters
+from utils.errors import UserError
 
 
 def scores(gold: str, predicted: str) -> MatchCounts:
@@ -91,3 +92,6 @@ def test_the_form_of_predictions(tmp_path):
     assert (tmp_path / "b.txt").read_text(encoding="utf-8").startswith("El O\nNiño O\n\n前 B-LOC\n")
     first = read_conll(tmp_path / "b.txt")[0]
     assert (first.words, first.gold, first.predicted) == (("El", "Niño"), None, ("O", "O"))
+    (tmp_path / "c.txt").write_bytes(text.encode() + "Niño B-LOC O\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"c\.txt, line 8: "):
+        read_conll(tmp_path / "c.txt")

@@ -46,7 +46,7 @@ def test_train_score_and_predict(folder, tmp_path):
     f1 = table_of_f1["seeds"]["1"]  # language -> per cent
     accuracy = table_of_accuracy["seeds"]["1"]
     for language in tagging_toy.LANGUAGES:
-        (path,) = tmp_path.glob(f"{language}.*")
+        (path,) = tmp_path.glob(f"{language}.*")  # <language>.<epoch>.<step>
         sentences = read_conll(path)
         gold = [sentence.gold for sentence in sentences]
         predicted = [sentence.predicted for sentence in sentences]

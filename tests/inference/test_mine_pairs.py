@@ -311,6 +311,10 @@ def test_mining_centred_on_the_means_beside_the_weights_or_on_files(run_mining, 
     rows, facts = run_mining("files", centre_on="de<=de.txt,en<=en.txt")
     assert facts["centred"] and rows != plain
     assert run_mining("beside", model=weights, centre_on="de<=de.txt,en<=en.txt")[0] == rows  # searched again
+    # So is the other order of the languages, which is what a warning advises whose means are swapped.
+    swapped = {"source": f"en<={texts / 'de.txt'}", "target": f"de<={texts / 'en.txt'}"}
+    rows, _ = run_mining("swapped", model=weights, **swapped)
+    assert run_mining("beside", model=weights, **swapped)[0] == rows
     # Without the languages of the texts the means are not used.
     unnamed, facts = run_mining("plain", model=weights, source=texts / "de.txt", target=texts / "en.txt")
     assert unnamed == plain and not facts["centred"]

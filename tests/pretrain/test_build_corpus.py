@@ -325,7 +325,7 @@ def run_command(words: list[str]) -> subprocess.CompletedProcess:
 def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypatch, pieces, inputs):
     """With other options or changed files it is refused. --overwrite begins anew, beside other files."""
     with monkeypatch.context() as patch:
-        stop_at(patch, 30)
+        stop_at(patch, file_number=30)
         with pytest.raises(Stopped):
             build(tmp_path / "corpus", pieces, **inputs)
     with pytest.raises(UserError, match=r"\.build was made with other settings .*options.held_out: 0 -> 5"):

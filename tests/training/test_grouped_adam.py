@@ -143,7 +143,7 @@ def test_gradients_of_another_type_are_left_to_paddle(monkeypatch):
         paddle.optimizer.AdamW, "_append_optimize_op", lambda self, block, pair: calls.append(pair)
     )
     parameter = run.model.classifier.weight
-    pair = (parameter, paddle.ones(parameter.shape, "float64"))
+    pair = (parameter, paddle.ones(parameter.shape, "float64"))  # of another type than the float32 weight
     run.engine.optimizer._append_optimize_op(None, pair)
     assert calls == [pair] and run.engine.optimizer._delayed == {}
 

@@ -1,4 +1,4 @@
-"""Config files of other libraries, read as ours and written from ours.
+"""Config files, ours and those of other libraries: read as ours, and written from ours.
 
 Where a config and the weights disagree on a size, the weights win.
 """
@@ -112,7 +112,7 @@ def _numbered(count: int) -> list[str]:
     return [f"LABEL_{i}" for i in range(count)]
 
 
-def settle(raw_config: Mapping[str, Any], weights: Weights, path: Path, format_name: str) -> ErnieMConfig:
+def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, format_name: str) -> ErnieMConfig:
     """Our config of a model. A key on which the file and the weights disagree is logged.
 
     Args:
