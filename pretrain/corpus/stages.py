@@ -329,6 +329,4 @@ def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:
             with np.load(unit) as arrays:
                 yield arrays[name]
         except (zipfile.BadZipFile, EOFError, ValueError, KeyError, FileNotFoundError) as error:
-            raise UserError(
-                f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true"
-            ) from error
+            raise UserError(f"{unit}: damaged or gone ({error}); the same command makes it again") from error

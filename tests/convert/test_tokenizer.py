@@ -46,6 +46,10 @@ def test_files_of_each_format(tmp_path, target, files):
     for name in files:
         if name != "tokenizer_config.json":  # it has the model's longest input
             assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    if target == "xlm-roberta":
+        for folder, longest in (("out", CONFIG["max_position_embeddings"] - 2), ("alone", 512)):
+            settings = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())
+            assert settings["model_max_length"] == longest  # two positions are never used
 
 
 def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_path):
@@ -53,7 +57,8 @@ def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_p
     tokens = list(Tokenizer(None, model / "piece.model").vocab)
     reordered = [*tokens[:4], *reversed(tokens[4:])]  # special tokens, then the pieces the other way round
     lines = [f"{token}\t{id_}\n" for id_, token in enumerate(reordered)]
-    (tmp_path / "named.txt").write_text("".join(lines), encoding="utf-8")
+    in_another_order = "".join(reversed(lines))  # the ids are in the lines
+    (tmp_path / "named.txt").write_text(in_another_order, encoding="utf-8")
     Tokenizer(None, model / "piece.model").write_vocab(model / "vocab.txt")
     flags = ["--to", "ernie-m", "--vocab_path", str(tmp_path / "named.txt")]
     convert.main([str(model), str(tmp_path / "out"), *flags])

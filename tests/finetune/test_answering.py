@@ -136,6 +136,20 @@ def test_the_loss_by_hand(folder, model):
     assert (int(sums["correct"]), sums["count"]) == (correct, len(lengths))
 
 
+def test_an_answer_is_correct_if_both_of_its_ends_are(folder, model):
+    """Of three windows the first one has its start right, the second one its end, and the third one both."""
+    task = make_task(folder)
+    batch = one_batch(task, folder / "dev.en.json", "train")
+    ((_, sent),) = task.send_batches(model, [batch])
+    places = batch.answers.copy()  # [B, 2], where the largest logits are
+    places[:, 0] += np.arange(len(places)) % 3 == 1
+    places[:, 1] += np.arange(len(places)) % 3 == 0
+    one_hot = np.eye(batch.input_ids.shape[1], dtype=np.float32)[places]  # [B, 2, T]
+    outputs = {"start_logits": paddle.to_tensor(one_hot[:, 0]), "end_logits": paddle.to_tensor(one_hot[:, 1])}
+    _, correct, count = task.losses(sent, outputs)
+    assert (int(correct), count) == (len(places) // 3, len(places))
+
+
 def test_official_compat_trains_windows_without_the_answer(folder, model):
     """Their target is (0, 0), and all windows are in the order of the file. Else they are left out."""
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12}

@@ -235,6 +235,19 @@ def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_
     assert with_layer["pooling"] == "specials" and with_layer["layers"] == {"1": MIDDLE}
 
 
+@pytest.mark.parametrize(
+    ("task", "fact"), [(None, "were not fine-tuned"), ("tagging", "were fine-tuned for tagging")]
+)
+def test_weights_of_another_task_are_refused(retrieve, folder, tmp_path, task, fact):
+    settings = {"task": task} if task else {}
+    weights = changed_copy(folder / "weights", tmp_path / "weights", **settings)
+    line = error_of(retrieve, init_pretraining_params=weights, init_task="classification")
+    assert line.startswith(f"{weights}: ") and fact in line and "--init_task" in line
+    if task:
+        retrieve(init_pretraining_params=weights, init_task=task)
+    retrieve(init_pretraining_params=weights, init_task="")
+
+
 def test_the_default_length_is_the_models_room(retrieve, folder, tmp_path):
     """A model with room for 30 tokens takes them without --max_seq_len, and refuses a longer one."""
     paddle.seed(1)

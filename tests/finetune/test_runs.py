@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from finetune.classification import Classification
 from finetune.supervised import FineTuning
@@ -18,6 +19,7 @@ from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.launching import ROOT, run_script
 from training.engine import Engine
 from training.guard import StopSignal
+from utils.manifest import MANIFEST
 
 # 6 steps, evaluated after 3 and 6, saved after 2, 4 and 6.
 FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoints": 9}
@@ -204,9 +206,12 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
         line = refused(**{**weights, **changes})
         assert "out was made with other settings (" in line and difference in line, changes
         assert "--overwrite true" in line and "another --checkpoints" in line
-    # The same path, other weights.
-    shutil.rmtree(source / "best")
-    shutil.copytree(source / "step_2", source / "best")
+    # The same path, and one number of the first tensor is another.
+    (source / "best" / MANIFEST).unlink()
+    path = source / "best" / "model.safetensors"
+    tensors = load_file(path)
+    tensors[min(tensors)].flat[0] += 1
+    save_file(tensors, path)
     assert "weights: " in refused(**weights)
     assert contents(tmp_path / "out") == before
 

@@ -25,6 +25,9 @@ SHAPE = {
     "max_position_embeddings": 40,
 }
 
+# The type of an array -> torch's name for a storage of it.
+STORAGES = {"float16": "HalfStorage", "float32": "FloatStorage", "float64": "DoubleStorage"}
+
 
 def config(**changes) -> dict:
     """The content of config.json, with `changes`."""
@@ -127,7 +130,8 @@ class _Pickler(pickle.Pickler):
         """What the pickle has in the place of a storage; None: the value itself."""
         if isinstance(value, _Storage):
             array = value.tensor.array
-            return ("storage", sys.modules["torch"].FloatStorage, value.tensor.key, "cpu", array.size)
+            kind = getattr(sys.modules["torch"], STORAGES[array.dtype.name])
+            return ("storage", kind, value.tensor.key, "cpu", array.size)
         return None
 
 
@@ -142,7 +146,8 @@ def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legac
     # A pickle has only the names of classes and functions. It looks them up in their modules, so there must
     # be something with these names in modules with these names.
     torch = types.ModuleType("torch")
-    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+    for name in STORAGES.values():
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
     utils = types.ModuleType("torch._utils")
 
     def rebuild() -> None:

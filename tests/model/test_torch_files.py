@@ -23,13 +23,15 @@ ONE_NUMBER = {"0": np.zeros(1, np.float32)}
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
-    array = np.arange(16, dtype=np.float32)
+    arrays = {dtype: np.arange(16, dtype=dtype) for dtype in ("float16", "float64", "float32")}
     values = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
-    write_torch_file(tmp_path / "x.bin", {"tensor": array}, legacy=legacy, **values)
+    write_torch_file(tmp_path / "x.bin", arrays, legacy=legacy, **values)
     tensors = torch_file.read(tmp_path / "x.bin")
-    assert list(tensors) == ["tensor"]
+    assert list(tensors) == list(arrays)
     assert tensors.other_names == [*values]
-    np.testing.assert_array_equal(tensors["tensor"], array)
+    for dtype, array in arrays.items():
+        assert tensors[dtype].dtype == dtype
+        np.testing.assert_array_equal(tensors[dtype], array)
 
 
 def test_a_tensor_that_ends_behind_its_storage(tmp_path):

@@ -140,6 +140,24 @@ def test_what_was_damaged_is_done_again(tmp_path, pieces, inputs, reference, sta
     assert files_of(tmp_path / "corpus") == reference
 
 
+@pytest.mark.parametrize("damage", [flip_middle_bit, Path.unlink])
+def test_a_unit_that_is_damaged_during_a_build(tmp_path, monkeypatch, pieces, inputs, reference, damage):
+    """The build ends with one line, and the same command makes the unit again."""
+    unit = tmp_path / "corpus/.build/mono/fr/tokens/00000-000001"
+    write_shards = CorpusBuild.write_shards
+
+    def damaged(corpus_build):
+        damage(unit)
+        write_shards(corpus_build)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CorpusBuild, "write_shards", damaged)
+        with pytest.raises(UserError, match=f"{unit}: damaged or gone .*the same command makes it again"):
+            build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    assert files_of(tmp_path / "corpus") == reference
+
+
 def test_a_plan_that_is_no_plan(tmp_path, pieces, inputs):
     build_until("scan", tmp_path / "corpus", pieces, inputs)
     (tmp_path / "corpus/.build/plan.json").write_text("[]")
@@ -269,7 +287,7 @@ def test_the_table_and_the_warning(tmp_path, pieces):
     """Georgian has letters that the piece model does not know, so it gets the warning."""
     mono = {
         "en": write_lines(tmp_path / "en", ["baba dodo"] * 3),
-        "ka": write_lines(tmp_path / "ka", ["ბაბა დოდო"]),
+        "ka": write_lines(tmp_path / "ka", ["ბაბა დოდო"] * 2),
     }
     pair = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba"])
     manifest = build(tmp_path / "corpus", pieces, mono=mono, parallel={"en-de": pair}, deduplicate=True)
@@ -278,6 +296,7 @@ def test_the_table_and_the_warning(tmp_path, pieces):
     rows = {row.split("  ")[0].strip(): row.split() for row in table}  # text -> words of its row
     # One line of the three is left: its tokens, unknown ones, mean length, held out, left out.
     assert rows["en"][1:] == ["1", str(tokens), "0.00%", f"{tokens:.1f}", "0", "2", "duplicate"]
+    assert rows["ka"][-2:] == ["1", "duplicate"]
     _, _, lines_of_german, *_ = rows["de-en: de"]
     _, _, lines_of_english, *_ = rows["de-en: en"]
     assert lines_of_german == lines_of_english == "1"

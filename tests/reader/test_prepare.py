@@ -330,6 +330,7 @@ def test_udpos_the_treebanks_of_a_language_are_joined(tmp_path):
         "1-2/du/_/_ 1/de/ADP/3 2/le/DET/3 3/chat\u200c/NOUN/4 4/10+000/NUM/0",
         # The part nearest to the root, although its rank is lower.
         "1-3/dámelo/_/_ 1/da/AUX/0 2/me/VERB/1 3/lo/NOUN/1 4/_/_/1 5/ya/ADV/1",
+        "1/no/ADV/2 2/da/VERB/0",  # no fused form, below one with several
     )
     write(source, **{"UD_English-B/en_b-ud-train.conllu": treebank("1/b/SYM/0")})
     write(source, **{"UD_English-A/en_a-ud-train.conllu": english_a})
@@ -347,7 +348,14 @@ def test_udpos_the_treebanks_of_a_language_are_joined(tmp_path):
     for line, sentence in zip(lines, sentences, strict=True):
         words = line.split("\t")[0].split(JOINT)
         rows.append(" ".join(f"{word}/{names[tag]}" for word, tag in zip(words, sentence.labels)))
-    assert rows == ["a/DET dog/NOUN", "du/ADP chat/NOUN 10000/NUM", "dámelo/AUX _/X ya/ADV", "x/X", "b/SYM"]
+    assert rows == [
+        "a/DET dog/NOUN",
+        "du/ADP chat/NOUN 10000/NUM",
+        "dámelo/AUX _/X ya/ADV",
+        "no/ADV da/VERB",
+        "x/X",
+        "b/SYM",
+    ]
     # Yoruba has only a test file: it is predicted by a command of its own.
     assert read_languages(tmp_path / "out/lang_map.json") == ["en", "de"]
     assert read_languages(tmp_path / "out/test/lang_map.json") == ["en", "de", "yo"]

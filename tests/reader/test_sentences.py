@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from reader.bitext import Sentences, read_bitext, read_bitexts, sentences_by_language
+from reader.bitext import Bitext, Sentences, read_bitext, read_bitexts, sentences_by_language
 from tests.launching import error_of
 
 
@@ -47,6 +47,13 @@ def test_xtreme_names_and_public_names(tmp_path):
     for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.tsv"):
         write(tmp_path, {stray: ["no bitext"]})
     assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
+
+
+def test_the_alphabetical_order_is_that_of_the_bytes():
+    """Capitals come before small letters, and those before others; blanks around a line do not count."""
+    english = ["b", "a", " ä", "B", "A b", "A"]
+    bitext = Bitext("de", ["eins", "zwei", "drei", "vier", "fünf", "sechs"], english)
+    assert [english[number] for number in bitext.alphabetical_order()] == ["A", "A b", "B", "a", "b", " ä"]
 
 
 def test_bad_bitexts_are_refused(tmp_path):

@@ -8,7 +8,8 @@ import paddle
 import pytest
 from paddle import nn
 from paddle.amp import amp_lists
-from paddle.amp.auto_cast import _update_list
+from paddle.amp.auto_cast import AMP_LEVEL, _update_list
+from paddle.base.framework import _dygraph_tracer
 
 from finetune.flags import FinetuneFlags
 from model import device, layers
@@ -36,6 +37,16 @@ def test_o2_needs_a_gpu():
     for amp in ("bf16", "none"):
         with pytest.raises(UserError, match="amp_level O2 needs a GPU and amp bf16 or fp16: .* amp_level O1"):
             Precision(amp, "O2")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_products_are_in_the_half_type_of_autocast(monkeypatch, dtype):
+    x = paddle.ones([1])
+    assert device.product_dtype(x) == paddle.float32
+    # What auto_cast sets on a GPU. On a CPU it sets nothing.
+    monkeypatch.setattr(_dygraph_tracer(), "_amp_level", AMP_LEVEL.O1)
+    monkeypatch.setattr(_dygraph_tracer(), "_amp_dtype", dtype)
+    assert device.product_dtype(x) == getattr(paddle, dtype)
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
