@@ -60,9 +60,12 @@ def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_p
     in_another_order = "".join(reversed(lines))  # the ids are in the lines
     (tmp_path / "named.txt").write_text(in_another_order, encoding="utf-8")
     Tokenizer(None, model / "piece.model").write_vocab(model / "vocab.txt")
-    flags = ["--to", "ernie-m", "--vocab_path", str(tmp_path / "named.txt")]
-    convert.main([str(model), str(tmp_path / "out"), *flags])
-    assert (tmp_path / "out/vocab.txt").read_text(encoding="utf-8").splitlines(True) == lines
+    for target in ("ernie-m", "huggingface"):
+        flags = ["--to", target, "--vocab_path", str(tmp_path / "named.txt")]
+        convert.main([str(model), str(tmp_path / target), *flags])
+    assert (tmp_path / "ernie-m/vocab.txt").read_text(encoding="utf-8").splitlines(True) == lines
+    # The line is the id there.
+    assert (tmp_path / "huggingface/vocab.txt").read_text(encoding="utf-8").splitlines() == reordered
 
 
 def test_xlm_r_has_no_tokenizer_for_a_bpe_vocabulary(tmp_path):

@@ -81,7 +81,6 @@ def test_similarity_and_search(models):
     assert first == {"text": texts[1], "cosine": pytest.approx(1, abs=1e-5)}
     cosines_of_others = np.delete(vectors @ vectors[1], 1)
     assert second["cosine"] == pytest.approx(cosines_of_others.max(), abs=1e-5)
-    assert len(model.search("mo", texts, top_k=5)) == 3  # not more than there are
     assert model.search("mo", []) == []
 
 

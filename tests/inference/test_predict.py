@@ -309,6 +309,9 @@ def test_search(models, exported, ask, tmp_path, engine):
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # the query's, then those of lines 2, 3, ...
     nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:4]
     assert [hit["line"] for hit in hits] == (2 + nearest).tolist()
+    # Not more than there are.
+    all_hits = ask([{"text": TEXTS[2]}], top_k=60, **flags)[0]["found"]
+    assert sorted(hit["line"] for hit in all_hits) == list(range(2, 51))
 
 
 @pytest.mark.parametrize("language", [None, "fr"])
