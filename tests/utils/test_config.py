@@ -1,9 +1,9 @@
-"""YAML files that are refused."""
+"""YAML files that are refused, and the names of values in which two configurations differ."""
 
 import pytest
 
 from tests.launching import error_of
-from utils.config import read_yaml
+from utils.config import differences, read_yaml
 
 
 def test_a_file_without_end_is_not_read_whole():
@@ -32,3 +32,12 @@ def test_read_yaml_refuses_what_is_no_mapping_and_what_has_no_end(tmp_path, text
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     line = error_of(read_yaml, path)
     assert "a.yaml" in line and expected in line
+
+
+def test_a_difference_is_named_by_its_whole_key():
+    old = {"objectives": {"shares": {"mmlm": 100}, "mask_rate": 0.3}, "languages": ["de"]}
+    new = {"objectives": {"shares": {"mmlm": 15, "camlm": 85}, "mask_rate": 0.3}, "languages": ("de",)}
+    assert differences(old, new) == [
+        "objectives.shares.mmlm: 100 -> 15",
+        "objectives.shares.camlm: (absent) -> 85",
+    ]
