@@ -39,12 +39,13 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
-def logit_chunks(position_count: int, vocab_size: int, bytes_per_logit: int = 4) -> list[slice]:
+def logit_chunks(position_count: int, vocab_size: int, bytes_per_logit: int) -> list[slice]:
     """Slices of the positions, such that the logits of a slice fit into the memory for logits.
 
     Args:
         position_count: M, the number of masked positions.
         vocab_size: V, the number of logits of a position.
+        bytes_per_logit: of their type.
     """
     memory_for_logits = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
     logits_per_slice = min(memory_for_logits // bytes_per_logit, MOST_LOGITS)

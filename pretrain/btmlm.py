@@ -9,6 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from model import device
 from model.attention import MASK_VALUE
 from model.heads import PreTrainingModel
 from model.masked_loss import logit_chunks, logits
@@ -104,7 +105,8 @@ class PseudoTokenGenerator:
             Rows of `table`, int64 [P].
         """
         chosen = []
-        for part in logit_chunks(hidden.shape[0], table.shape[0]):  # as many positions as memory allows
+        bytes_per_logit = device.bytes_of(bias.dtype)
+        for part in logit_chunks(hidden.shape[0], table.shape[0], bytes_per_logit):  # as memory allows
             piece_logits = logits(hidden[part], table, bias)  # [p, n]
             if self.temperature == 0:
                 chosen.append(piece_logits.argmax(-1))

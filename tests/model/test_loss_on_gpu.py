@@ -184,9 +184,21 @@ def test_the_table_is_cast_once(monkeypatch, operations):
     example = Example("float64")
     operations.begin()
     loss = example.loss()
+    assert sum(call.name == "cross_entropy_with_softmax_" for call in operations) == 3
     casts = [call for call in operations if call.name == "cast" and call.inputs[0].shape == [WORDS, SIZE]]
     assert len(casts) == 1 and casts[0].outputs[0].dtype == paddle.float32
     loss.total.backward()
+
+
+def test_held_out_losses_are_computed_in_full_precision(monkeypatch, operations):
+    """Though the products are not. float32 stands here for half precision, and float64 for float32."""
+    monkeypatch.setattr(device, "product_dtype", lambda x: paddle.float32)
+    example = Example("float64")
+    operations.begin()
+    with paddle.no_grad():
+        losses = example.loss().losses
+    (softmax,) = [call for call in operations if call.name == "cross_entropy_with_softmax_"]
+    assert softmax.inputs[0].dtype == losses.dtype == paddle.float64
 
 
 def test_the_operation_of_paddle():
