@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 from finetune.command import identity_of
 from finetune.flags import RetrievalFlags
 from finetune.sentence_pairs import StepPairs
-from model import device
 from model.config import ErnieMConfig
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -186,19 +185,3 @@ def test_a_flipped_bit_in_a_shard(train_on_pairs, corpus, tmp_path):
     name = "parallel/de-en/train-00000.ids.npy"
     flip_last_bit(copy / name)
     assert f"{name}: damaged" in error_of(train_on_pairs, "out", train_set=copy)
-
-
-def test_a_gpu_trains_rows_of_the_word_table(train_on_pairs, corpus, tmp_path, monkeypatch):
-    """A CPU that takes the paths of a GPU ends near the weights of its own paths. A step has two groups."""
-    monkeypatch.setattr("finetune.retrieval.GROUP_TOKENS", 160)
-    config = corpus.parent / "without_dropout.json"
-    train_on_pairs("usual", ernie_config_path=config)
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
-    train_on_pairs("as_gpu", ernie_config_path=config)
-    expected = arrays_of(tmp_path / "usual" / "step_6")
-    arrays = arrays_of(tmp_path / "as_gpu" / "step_6")
-    moments = f"state/{WORD_EMBEDDINGS}/moment1"
-    assert 0 < (expected[moments] != 0).any(1).sum() < len(expected[moments])
-    for name in (WORD_EMBEDDINGS, moments):
-        assert np.abs(arrays[name] - expected[name]).max() < 1e-3 * np.abs(expected[name]).max(), name

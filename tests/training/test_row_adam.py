@@ -6,9 +6,12 @@ import numpy as np
 import paddle
 import pytest
 
+from finetune.classification import Classification
 from model import device
+from model.heads import SequenceClassifier
 from model.word_rows import RowGradient, words_of_step
 from model.word_table import WordEmbeddings
+from reader.batching import TaskBatch
 from tests.helpers.operations import recorded_operations
 from tests.launching import launch
 from tests.training.row_toy import CONFIG, STEPS, WORDS, RowToy
@@ -112,6 +115,14 @@ def look_up(table: WordEmbeddings, *ids: list[int]) -> list[paddle.Tensor]:
     for array in arrays:
         vectors.append(table(paddle.to_tensor(array), device.upload(words.of_batch(array))))
     return vectors
+
+
+def test_the_words_of_a_step_of_fine_tuning_are_those_of_all_its_micro_batches(monkeypatch):
+    use_gpu_kernels(monkeypatch)
+    task = Classification(None, ["a", "b", "c"], 9)  # no tokenizer, three labels, at most 9 tokens
+    batches = [TaskBatch(np.array([ids]), np.array([0]), np.array([0]), 2) for ids in ([3, 5], [3, 8])]
+    sent = [labelled for _, labelled in task.send_batches(SequenceClassifier(CONFIG, 3), batches)]
+    assert [labelled.inputs.words.of_step.ids.tolist() for labelled in sent] == [[3, 5, 8]] * 2
 
 
 def test_batches_that_were_not_made_for_one_step(monkeypatch):
