@@ -314,6 +314,8 @@ def test_the_copies_of_base(amp, uploads, reads):
     assert test_step.check_copies(copies, amp, layers=12) == f"uploads {uploads}, reads {reads}"
     with fails(f"{uploads} uploads and {reads + 1} reads"):
         test_step.check_copies([*copies, "MEMCPY_DtoH"], amp, layers=12)
+    with fails(f"19 uploads and {reads} reads"):
+        test_step.check_copies([*copies, *["MEMCPY_HtoD"] * (19 - uploads)], amp, layers=12)
 
 
 @pytest.mark.parametrize(

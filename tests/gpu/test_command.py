@@ -1,8 +1,11 @@
 """scripts/gpu_check.py on a CPU: its lines, its JSON, and how it ends."""
 
+import importlib
+import inspect
 import json
 import subprocess
 
+from scripts.gpu_check import FILES
 from tests.launching import ROOT, clean_environment, run_script
 from utils import __version__
 
@@ -40,6 +43,19 @@ def lines_and_report(process: subprocess.CompletedProcess) -> tuple[list[str], d
     report = json.loads(last_line)
     assert len(lines) == len(report["checks"])
     return lines, report
+
+
+def test_every_check_is_run():
+    """A check takes the fixture `fact`, and is in one of the files of the command."""
+    files = set()
+    for path in (ROOT / "tests" / "gpu").glob("test_*.py"):
+        module = importlib.import_module(f"tests.gpu.{path.stem}")
+        tests = [
+            value for name, value in vars(module).items() if name.startswith("test_") and callable(value)
+        ]
+        if any("fact" in inspect.signature(test).parameters for test in tests):
+            files.add(path.stem.removeprefix("test_"))
+    assert files == set(FILES)
 
 
 def test_a_cpu_passes(tmp_path):

@@ -219,10 +219,14 @@ def swaps_two(right, tensors, dtype):
     return copies
 
 
-def five_percent_off(right, self, x, labels):
-    """Held-out losses in half precision are 5 % too large."""
-    losses, correct = right(self, x, labels)
-    return losses * (1.05 if x.dtype in stand_ins.HALF else 1.0), correct
+def off_by(share: float) -> Callable:
+    """Held-out losses in half precision that are too large by this share."""
+
+    def losses_of(right, self, x, labels):
+        losses, correct = right(self, x, labels)
+        return losses * (1.0 + share if x.dtype in stand_ins.HALF else 1.0), correct
+
+    return losses_of
 
 
 def overwrites_second_chunk(right, self, x):
@@ -337,9 +341,14 @@ PLANTED = {
         replaced(half_weights, "cast_together", detached), "kernels", "training with fast kernels is off by"
     ),
     "held-out losses in half are 5 % off": Fault(
-        method(LossOnGpu, "losses", five_percent_off),
+        method(LossOnGpu, "losses", off_by(0.05)),
         "held out loss",
-        "held-out losses of .* in bfloat16 is off by",
+        "^held-out losses of .* in bfloat16 is off by",
+    ),
+    "held-out losses in half are 0.5 % off": Fault(
+        method(LossOnGpu, "losses", off_by(0.005)),
+        "held out loss",
+        "^the mean of held-out losses of .* in bfloat16 is off by",
     ),
     "the second chunk of half logits is overwritten": Fault(
         method(LossOnGpu, "_logits", overwrites_second_chunk), "loss", "loss of .* in bfloat16 is off by"
