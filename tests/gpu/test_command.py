@@ -106,6 +106,6 @@ def test_without_the_right_paddle_the_other_checks_are_left_out(tmp_path):
 def test_the_script_starts_from_any_folder(tmp_path):
     line = ["sh", str(ROOT / "scripts" / "gpu_check.sh"), "--help"]
     completed = subprocess.run(
-        line, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True
+        line, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True, timeout=120
     )
     assert "--quick" in completed.stdout

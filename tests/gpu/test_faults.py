@@ -19,24 +19,17 @@ from paddle.autograd import PyLayer
 from model import half_weights
 from model.heads import SequenceClassifier
 from model.loss_on_gpu import LossOnGpu
-from tests.gpu import (
-    bounds,
-    test_kernels,
-    test_machine,
-    test_step,
-    test_training,
-    toys,
-)
-from tests.gpu import (
-    stand_in as stand_ins,
-)
-from tests.gpu.bounds import Failed, difference
+from tests.gpu import stand_in as stand_ins
+from tests.gpu import test_kernels, test_machine, test_step, test_training, toys
+from tests.gpu.bounds import Failed, compare
 from tests.gpu.device import A100
 from tests.helpers import flash
 from training.engine import Engine
 
 RECOMPUTE = importlib.import_module("paddle.distributed.fleet.recompute.recompute")  # as a name, a function
 SEEDS = itertools.count(1)
+# Bounds up to this are for sums that a card adds in an order that changes, which a CPU does not.
+ORDER_BOUND = 1e-4
 
 
 class Fault(NamedTuple):
@@ -368,10 +361,23 @@ def test_a_fault_of_a_card_is_seen(stand_in, monkeypatch, tmp_path, name):
 @pytest.mark.parametrize(
     "check", sorted({"attention", "dropout", "objectives"} | {fault.check for fault in PLANTED.values()})
 )
-def test_healthy_figures_are_below_half_of_their_bounds(stand_in, monkeypatch, tmp_path, check):
-    """With ten seeds for weights and data."""
-    monkeypatch.setattr(bounds, "difference", lambda values, exact: 2.0 * difference(values, exact))
+def test_bounds_fit_healthy_figures(stand_in, monkeypatch, tmp_path, check):
+    """The largest figure of ten seeds for weights and data is below half of its bound: no false alarm. It is
+    above a twentieth, or a fault could hide below the bound.
+    """
+    shares: dict[float, float] = {}  # bound -> the largest figure, as a share of it
+
+    def noted(*args: Any, bound: float, **options: Any) -> float:
+        largest = compare(*args, bound=bound, **options)
+        shares[bound] = max(shares.get(bound, 0.0), largest / bound)
+        return largest
+
+    for module in (test_kernels, test_step, test_training):
+        monkeypatch.setattr(module, "compare", noted)
     for seed in range(1, 11):
         monkeypatch.setattr(toys, "SEED", seed)
         with monkeypatch.context() as patch:
             run_check(check, print, patch, tmp_path / str(seed))
+    for bound, share in shares.items():
+        assert share < 0.5, bound
+        assert share > 0.05 or bound <= ORDER_BOUND, bound
