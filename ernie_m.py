@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if not __package__:  # this is the file of a checkout, beside folders whose names a user may have, too
-    for _name in ("utils", "model", "reader", "training", "evaluation", "finetune", "inference"):
-        _found = find_spec(_name)
-        if _found is None or _found.origin != str(Path(__file__).with_name(_name) / "__init__.py"):
+    for _own in sorted(Path(__file__).parent.glob("*/__init__.py")):
+        _found = find_spec(_own.parent.name)
+        if _found is None or _found.origin != str(_own):
             raise ImportError(
-                f"{_found and _found.origin} hides {_name}/ of ERNIE-M's checkout; install ERNIE-M as a "
-                f"package, whose only name is ernie_m: pip install {Path(__file__).parent}"
+                f"{_found and _found.origin} hides {_own.parent.name}/ of ERNIE-M's checkout; install ERNIE-M "
+                f"as a package, whose only name is ernie_m: pip install {Path(__file__).parent}"
             )
 
 from utils import __version__

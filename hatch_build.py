@@ -15,7 +15,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "ernie_m"
-FOLDERS = ("evaluation", "finetune", "inference", "model", "pretrain", "reader", "training", "utils")
+# The folders that the package has whole: evaluation, finetune, inference, model, ...
+FOLDERS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
 # Of the other folders, patterns of what is used without a checkout.
 FILES = (
     "*.py",

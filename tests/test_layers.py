@@ -53,6 +53,11 @@ def offences(path: Path, forbidden: set[str]) -> list[str]:
     return lines
 
 
+def test_the_layers_are_the_folders_of_the_package():
+    """hatch_build.py and ernie_m.py take the folders with an __init__.py as the project's own."""
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == {*BELOW}
+
+
 @pytest.mark.parametrize("folder", BELOW)
 def test_a_folder_imports_only_what_lies_below_it(folder):
     forbidden = OURS - BELOW[folder] - {folder}
