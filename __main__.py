@@ -62,7 +62,8 @@ def usage() -> str:
     purposes["recipe"] = "run a program with the values of a recipe: ernie-m recipe NAME --flag value ..."
     width = max(map(len, purposes)) + 2
     lines = [f"  {name:{width}}{purpose}" for name, purpose in purposes.items()]
-    names = textwrap.fill(", ".join(recipes()), WIDTH, initial_indent="  ", subsequent_indent="  ")
+    indents = {"initial_indent": "  ", "subsequent_indent": "  "}
+    names = textwrap.fill(", ".join(recipes()), WIDTH, break_on_hyphens=False, **indents)
     first = "usage: ernie-m PROGRAM --flag value ..."
     return "\n".join([first, "", *lines, "", "The recipes are", "", names])
 

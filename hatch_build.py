@@ -37,6 +37,7 @@ COMMANDS = {
     r"sh scripts/(?:data/)?(get_data|get_weights|train_vocab)\.sh": r"ernie-m \1",
     r"(?:\.venv/bin/)?python -m (?:pretrain|finetune)\.(\w+)": r"ernie-m \1",
     r"(?:\.venv/bin/)?python (?:scripts/data/)?(\w+)\.py": r"ernie-m \1",
+    r"usage: \{program\.name\}": "usage: ernie-m {program.stem}",
 }
 
 

@@ -3,7 +3,7 @@
     python -m finetune.xtreme xnli=output/xnli/test udpos=output/udpos/test tatoeba=output/tatoeba ...
 
 Each task has the folder that its run wrote (docs/xtreme.md). Scores are those of XTREME's evaluate.py (Hu et
-al., 2020), against the files that scripts/data/prepare.py wrote.
+al., 2020), against the files that prepare.py wrote.
 """
 
 from utils.environment import run

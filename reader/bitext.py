@@ -130,8 +130,8 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     if not files:
         _refuse_reversed_names(folder)
         raise UserError(
-            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; sh "
-            "scripts/data/get_data.sh tatoeba fetches those of Tatoeba to data/tatoeba"
+            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; "
+            "sh scripts/data/get_data.sh tatoeba fetches those of Tatoeba to data/tatoeba"
         )
     absent = [language for language in languages if language not in files]
     if absent:

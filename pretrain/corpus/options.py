@@ -73,7 +73,7 @@ class BuildOptions:
         if not self.output:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
-            raise UserError("no piece model; give --piece_model_path (scripts/data/train_vocab.sh makes one)")
+            raise UserError("no --piece_model_path; sh scripts/data/train_vocab.sh makes a piece model")
         check_format(self.text_format)
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")

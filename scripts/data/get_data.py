@@ -1,4 +1,4 @@
-"""Fetch the public data of the fine-tuning recipes and prepare it; see scripts/data/get_data.sh.
+"""Fetch the public data of the fine-tuning recipes and prepare it.
 
 Archives and files go to data/downloads/<part>. They are unpacked beside it, prepared by prepare.py into
 data/<task>, and the unpacked files are removed. What is in data/downloads already is not fetched again.
@@ -65,9 +65,9 @@ PARTS = {
 }
 BY_HAND = {
     "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
-    "archives, then run scripts/data/prepare.py panx FOLDER",
+    "archives, then run .venv/bin/python scripts/data/prepare.py panx FOLDER",
     "conll": "its licences do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
-    "say where to ask, then run scripts/data/prepare.py conll FOLDER",
+    "say where to ask, then run .venv/bin/python scripts/data/prepare.py conll FOLDER",
 }
 
 

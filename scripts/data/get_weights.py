@@ -1,4 +1,4 @@
-"""Fetch the released ERNIE-M weights and their vocabulary; see scripts/data/get_weights.sh.
+"""Fetch the released ERNIE-M weights and their vocabulary.
 
 The files go where the official scripts expect them: configs/vocab.txt, configs/piece.model and
 configs/{base,large}/params/. Files that are already there are checked and kept.

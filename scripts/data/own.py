@@ -1,4 +1,4 @@
-"""Labelled texts of the user's own, in the layout that scripts/base/own.sh reads: ./data/own.
+"""Labelled texts of the user's own, in the layout that the recipe "own" reads: ./data/own.
 
 The sources hold train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ... Each row has a text, perhaps a
 second text, and a label; or more columns, if a header names those.
