@@ -207,9 +207,14 @@ def _save_paddle(graph: ExportedGraph, path: Path) -> None:
 
     Raises:
         OSError: the disk is full. Paddle leaves incomplete files then and says nothing.
+        UserError: Paddle cannot write the code that it traces.
     """
     ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
-    paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
+    try:
+        paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
+    except OSError as error:
+        cache = Path("~/.cache/paddle").expanduser()
+        raise UserError(f"{cache}: not writable ({error.strerror}); set HOME to another folder") from error
     # The file has these parameters and those of the head, so it must be at least as large as these.
     parameters = list(graph.encoder.embeddings.parameters())
     for layer in graph.layers:

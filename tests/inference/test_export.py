@@ -279,6 +279,14 @@ def test_a_full_disk(models, tmp_path, refused):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
+    """Paddle writes the code that it traces there."""
+    monkeypatch.setenv("HOME", "/dev/null")
+    line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
+    assert "/dev/null/.cache/paddle: " in line and "HOME" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
     shutil.copytree(models / "tag", tmp_path / "with_graph")
     (tmp_path / "with_graph/model.onnx").write_bytes(b"")
