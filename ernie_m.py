@@ -19,8 +19,8 @@ if not __package__:  # this is the file of a checkout, beside folders whose name
         _found = find_spec(_own.parent.name)
         if _found is None or _found.origin != str(_own):
             raise ImportError(
-                f"{_found and _found.origin} hides {_own.parent.name}/ of ERNIE-M's checkout; install ERNIE-M "
-                f"as a package, whose only name is ernie_m: pip install {Path(__file__).parent}"
+                f"{_found and _found.origin} hides {_own.parent.name}/ of ERNIE-M's checkout; install "
+                f"ERNIE-M as a package, whose only name is ernie_m: pip install {Path(__file__).parent}"
             )
 
 from utils import __version__

@@ -62,6 +62,8 @@ ready() { [ "$(cat "$state" 2>/dev/null)" = "$wanted" ] && [ -x "$venv/bin/pytho
 
 if ready; then add_path; exit 0; fi
 
+[ -w . ] || fail "$PWD: you may not write there; make a clone of your own"
+
 # Two first commands at once must not build the same folder.
 lock=$venv.lock
 waiting=

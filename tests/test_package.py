@@ -1,12 +1,15 @@
 """The wheel: `import ernie_m` and `ernie-m`, from a folder with files that have the names of our folders."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from itertools import chain
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.finetune import toy
 from tests.inference import toy_models
@@ -15,8 +18,18 @@ from utils import runtime
 from utils.errors import UserError
 
 OWN_NAMES = tuple(path.parent.name for path in ROOT.glob("*/__init__.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What a program of the user's says, to show that none of his files is imported.
 USERS_FILE = "raise RuntimeError('a file of the user was imported')"
+
+
+def versions_in(*names: str) -> dict[str, str]:
+    """Package -> its version in these requirements files."""
+    lines = "".join((ROOT / name).read_text(encoding="utf-8") for name in names)
+    return dict(re.findall(r"^([\w-]+)==(\S+)", lines, re.MULTILINE))
+
+
+PINNED = versions_in(*(f"requirements{kind}.txt" for kind in ("", "-common", "-export", "-serve", "-ray")))
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +117,17 @@ def test_the_launcher_starts_programs_of_the_package(run_in, users_folder):
 
 def test_its_texts_name_its_own_commands(packages):
     """And no script of a checkout, but for what only a checkout has."""
-    of_checkout = re.compile(r"(?:sh|python) (?:\S*/)?(?:scripts/\S+|\w+\.(?:py|sh))")
+    of_checkout = re.compile(r"(?:(?:sh|python) (?:\S*/)?\w+|scripts/[\w/]+)\.(?:py|sh)|-r requirements\S+")
     commands = set()
     for path in (packages / "ernie_m").rglob("*.py"):
-        commands.update(of_checkout.findall(path.read_text(encoding="utf-8")))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                commands.update(of_checkout.findall(node.value))
     assert commands <= {"sh scripts/setup.sh"}
 
 
 def test_every_program_and_recipe_is_in_it(run_in):
-    """Each program prints its help, and a recipe stops at the data that are missing."""
+    """Each program prints its help, which begins with the words that start it."""
     program = """
 import contextlib, io
 from ernie_m.__main__ import PROGRAMS, main, recipes
@@ -121,7 +136,7 @@ for name in PROGRAMS:
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main()
-    print(name, len(text.getvalue()) > 100, "paddle" in sys.modules)
+    print(name, text.getvalue().startswith(f"usage: ernie-m {name} "), "paddle" in sys.modules)
 print(*recipes())
 """
     *lines, names = run_in(program).splitlines()
@@ -153,11 +168,14 @@ def test_a_file_that_hides_a_folder_of_the_checkout(tmp_path, name):
         (None, "not installed"),
         (["paddlepaddle-3.3.1", "paddlepaddle_gpu-3.3.1"], "paddlepaddle and paddlepaddle-gpu"),
         (["paddlepaddle-3.4.0"], "paddlepaddle 3.4.0"),
+        ([], "not installed"),
     ],
 )
 def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, message):
-    if installed:
+    """`installed` are packages. None: there is nothing; []: a folder named paddle that is no package."""
+    if installed is not None:
         (tmp_path / "paddle").mkdir()
+    if installed:
         (tmp_path / "paddle" / "__init__.py").touch()
     for name in installed or []:
         (tmp_path / f"{name}.dist-info").mkdir()
@@ -172,6 +190,30 @@ def test_the_image_installs_what_the_package_has(name):
     """Its extras are those of pyproject.toml. Paddle comes from one place."""
     lines = (ROOT / name).read_text(encoding="utf-8")
     (extras,) = re.findall(r"/src\[(.*)\]", lines)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {*extras.split(",")} <= {*project["optional-dependencies"]}
+    assert {*extras.split(",")} - {"cpu"} == {*PROJECT["optional-dependencies"]} - {"cpu", "ray"}
     assert ("cpu" in extras.split(",")) != ("paddlepaddle-gpu" in lines)
+
+
+def test_every_place_names_the_same_paddle_for_a_gpu():
+    """Its version, and the folder of Paddle's index."""
+    named = set()
+    for name in ("requirements-gpu.txt", "Dockerfile.gpu", "docs/install.md", "utils/runtime.py"):
+        text = (ROOT / name).read_text(encoding="utf-8").replace("{PADDLE}", runtime.PADDLE)
+        named.update(re.findall(r"paddlepaddle-gpu==[\d.]+|packages/stable/cu\d+", text))
+    assert named == {f"paddlepaddle-gpu=={PINNED['paddlepaddle']}", "packages/stable/cu126"}
+
+
+def test_its_dependencies_are_those_of_a_checkout():
+    """The versions that the tests run with are among its own; the next ones of numpy and Paddle are not."""
+    extras = PROJECT["optional-dependencies"]
+    ranges = {}  # package -> its versions
+    for line in [*PROJECT["dependencies"], *chain(*extras.values())]:
+        requirement = Requirement(line)
+        ranges[requirement.name] = requirement.specifier
+    for name, versions in ranges.items():
+        assert versions.contains(PINNED[name]), name
+    assert not ranges["numpy"].contains("2.4.0") and not ranges["paddlepaddle"].contains("3.4.0")
+    for extra in ("export", "serve", "ray"):
+        assert {*versions_in(f"requirements-{extra}.txt")} == {
+            Requirement(line).name for line in extras[extra]
+        }

@@ -142,9 +142,9 @@ def check_paddle() -> None:
         f"pip install paddlepaddle=={PADDLE}.1, or for a GPU: "
         f"pip install paddlepaddle-gpu=={PADDLE}.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
     )
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or not str(spec.origin).endswith("__init__.py"):  # a folder without it may be a remainder
         raise UserError(f"Paddle is not installed for {sys.executable}: {install}")
-    site_packages = Path(spec.submodule_search_locations[0]).parent
+    site_packages = Path(spec.origin).parents[1]
     versions = {}  # package -> its version
     for path in site_packages.glob("paddlepaddle*.dist-info"):
         package, _, version = path.name.removesuffix(".dist-info").partition("-")
