@@ -29,6 +29,7 @@ from types import FrameType
 
 from utils.command_line import log_no_effect, parse_args
 from utils.errors import UserError
+from utils.files import unwritable_is_a_user_error
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
 from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
 from utils.processes import end_with_parent, stop_signals_handled_by
@@ -312,9 +313,10 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     Returns:
         The exit code: 0, or that of the first process that failed.
     """
-    logs.mkdir(parents=True, exist_ok=True)
-    for log in logs.glob("workerlog.*"):  # of an earlier run
-        log.unlink()
+    with unwritable_is_a_user_error(logs):
+        logs.mkdir(parents=True, exist_ok=True)
+        for log in logs.glob("workerlog.*"):  # of an earlier run
+            log.unlink()
     processes: list[subprocess.Popen] = []
     handler = partial(hand_on, processes)  # of those that were started so far
     with stop_signals_handled_by(handler), contextlib.ExitStack() as files:

@@ -164,6 +164,19 @@ def test_mistakes_in_the_flags_of_the_launcher(line, message):
         launch_flags(*line)
 
 
+def test_a_script_of_the_checkout_is_a_path(tmp_path, monkeypatch):
+    """Only in the package is a program found by its name from every folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"run_classifier\.py: no such file"):
+        launch.read_command_line(["run_classifier.py"])
+
+
+def test_a_folder_of_logs_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/file")):
+        launch.run_processes([], [], tmp_path / "file" / "workers")
+
+
 def test_the_flags_of_the_launcher_end_at_the_script():
     flags = launch_flags("--node_ips=10.0.0.1,10.0.0.2", "--node_id", "1", "--log_prefix", "")
     assert flags.script == (str(ROOT / "run_classifier.py"), "--epoch", "1")
