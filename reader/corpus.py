@@ -338,8 +338,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not file.is_file():
         raise UserError(
-            f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m "
-            "pretrain.build_corpus, or run that again if it was stopped"
+            f"{path}: no finished corpus there (no {MANIFEST}); build it with "
+            "python -m pretrain.build_corpus, or run that again if it was stopped"
         )
     manifest = read_json(file, "build the corpus again")
     version = manifest.get("format") if isinstance(manifest, dict) else None

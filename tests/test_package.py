@@ -11,6 +11,7 @@ from itertools import chain
 import pytest
 from packaging.requirements import Requirement
 
+from hatch_build import PackageHook
 from tests.finetune import toy
 from tests.inference import toy_models
 from tests.launching import ROOT, clean_environment, run_script
@@ -55,9 +56,12 @@ def users_folder(tmp_path):
 
 @pytest.fixture
 def run_in(users_folder, packages):
-    """run_in(program) -> what a Python program prints that runs in the user's folder with the package."""
+    """run_in(program) -> what a Python program prints that runs in the user's folder with the package.
 
-    def call(program: str) -> str:
+    If it is to end with another `code` than 0: what it prints on stderr.
+    """
+
+    def call(program: str, code: int = 0) -> str:
         first = f"import sys; sys.path.insert(0, {str(packages)!r})\n"
         completed = subprocess.run(
             [sys.executable, "-I", "-c", first + program],
@@ -67,8 +71,8 @@ def run_in(users_folder, packages):
             text=True,
             check=False,
         )
-        assert completed.returncode == 0, completed.stderr
-        return completed.stdout
+        assert completed.returncode == code, completed.stderr
+        return completed.stderr if code else completed.stdout
 
     return call
 
@@ -115,9 +119,19 @@ def test_the_launcher_starts_programs_of_the_package(run_in, users_folder):
     assert (users_folder / "out" / "best" / "model.safetensors").is_file()
 
 
+def test_a_recipe_has_the_files_of_the_current_folder(run_in, users_folder):
+    """And its own configuration. A value may have a space in it."""
+    words = ["recipe", "small/pretrain", "--data.corpus", "a corpus"]
+    program = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
+    line = run_in(program, code=2).splitlines()[-1]
+    assert line.startswith("error: a corpus: ") and "ernie-m build_corpus" in line
+    assert (users_folder / "log" / "pretrain-small" / "job.log.0").is_file()
+
+
 def test_its_texts_name_its_own_commands(packages):
     """And no script of a checkout, but for what only a checkout has."""
-    of_checkout = re.compile(r"(?:(?:sh|python) (?:\S*/)?\w+|scripts/[\w/]+)\.(?:py|sh)|-r requirements\S+")
+    program = r"(?:(?:sh|python) (?:\S*/)?\w+|scripts/[\w/]+)\.(?:py|sh)"
+    of_checkout = re.compile(rf"{program}|-r requirements\S+|python -m (?:pretrain|finetune)\.\w+")
     commands = set()
     for path in (packages / "ernie_m").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -183,6 +197,21 @@ def test_a_paddle_that_does_not_go_with_it(tmp_path, monkeypatch, installed, mes
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(UserError, match=message):
         runtime.check_paddle()
+
+
+def test_a_command_without_paddle(users_folder, packages):
+    """`python -m ernie_m` says it in one line."""
+    (users_folder / "paddle.py").touch()
+    completed = run_script(["-m", "ernie_m", "run_classifier"], users_folder, PYTHONPATH=str(packages))
+    assert completed.returncode == 2
+    (line,) = completed.stderr.splitlines()
+    assert line.startswith("error: Paddle is not installed")
+
+
+def test_an_editable_installation_is_refused():
+    hook = PackageHook(str(ROOT), {}, None, None, "", "wheel")
+    with pytest.raises(SystemExit, match=r"scripts/setup\.sh"):
+        hook.initialize("editable", {})
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
