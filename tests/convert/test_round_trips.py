@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import convert
+from model.checkpoint.card import read_metadata
 from model.checkpoint.convert import TARGETS
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
@@ -127,3 +128,18 @@ def test_a_safetensors_is_what_the_library_writes(tmp_path):
     assert (tmp_path / "by_us").read_bytes() == (tmp_path / "by_library").read_bytes()
     for name, array in load_file(tmp_path / "by_us").items():
         np.testing.assert_array_equal(safe.read(tmp_path / "by_library")[name], array)
+
+
+def test_the_licence_and_the_base_model_of_a_card(tmp_path, capsys):
+    """A flag wins over the card of the source. Where there is neither, the last line says so."""
+    make_ours(tmp_path / "ours")
+    converted("huggingface", tmp_path / "ours", tmp_path / "bare")
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path / 'bare'}/README.md has no licence")
+    )
+    flags = ("--license", "mit", "--base_model", "someone/model")
+    converted("xlm-roberta", tmp_path / "bare", tmp_path / "licensed", *flags)
+    converted("ernie-m", tmp_path / "licensed", tmp_path / "changed", "--license", "apache-2.0")
+    assert "no licence" not in capsys.readouterr().out
+    metadata = read_metadata(tmp_path / "changed")
+    assert (metadata["license"], metadata["base_model"]) == ("apache-2.0", "someone/model")
