@@ -33,7 +33,7 @@ from utils.files import unwritable_is_a_user_error
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
 from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
 from utils.processes import end_with_parent, stop_signals_handled_by
-from utils.runtime import has_gpu
+from utils.runtime import check_paddle, has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
 COUNT_GPUS = """
@@ -124,9 +124,14 @@ def command_of(script: Sequence[str]) -> list[str]:
 
 
 def visible_gpus() -> list[str]:
-    """The labels of the GPUs that Paddle can use."""
+    """The labels of the GPUs that Paddle can use.
+
+    Raises:
+        UserError: as `check_paddle`.
+    """
     if not has_gpu():
         return []
+    check_paddle()
     # In a process of its own, because Paddle changes the environment when it is imported.
     command = [sys.executable, "-W", "ignore", "-c", COUNT_GPUS]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

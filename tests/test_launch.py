@@ -149,6 +149,14 @@ def test_counting_gpus_changes_no_environment(tmp_path):
     assert run_script(["-c", COUNTING], tmp_path).stdout == "[] None\n"  # a CPU build sees no GPU
 
 
+def test_gpus_without_paddle(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "has_gpu", lambda: True)
+    monkeypatch.delitem(sys.modules, "paddle")  # or it is found there
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(UserError, match="Paddle is not installed"):
+        launch.visible_gpus()
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
