@@ -52,7 +52,7 @@ def main() -> None:
     if __package__:  # empty in a checkout
         module = f"{__package__}.{module}"
     del sys.argv[1]
-    # alter_sys: a reader process imports the program by its name in sys.modules.
+    # alter_sys: --help takes the program's name from sys.argv, and a reader process from sys.modules.
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

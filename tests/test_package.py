@@ -144,16 +144,18 @@ def test_every_program_and_recipe_is_in_it(run_in):
     """Each program prints its help, which begins with the words that start it."""
     program = """
 import contextlib, io
-from ernie_m.__main__ import PROGRAMS, main, recipes
+from ernie_m.__main__ import PROGRAMS, main, recipes, usage
 for name in PROGRAMS:
     sys.argv = ["ernie-m", name, "--help"]
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main()
     print(name, text.getvalue().startswith(f"usage: ernie-m {name} "), "paddle" in sys.modules)
+print(all(name in usage() for name in recipes()))
 print(*recipes())
 """
-    *lines, names = run_in(program).splitlines()
+    *lines, all_shown, names = run_in(program).splitlines()
+    assert all_shown == "True"
     assert len(lines) > 15
     assert {line.partition(" ")[2] for line in lines} == {"True False"}
     shipped = {f"{path.parent.name}/{path.stem}" for path in ROOT.glob("scripts/*/*.sh")}

@@ -1,9 +1,15 @@
 """The model card has the facts that it gets, in their order, and no others."""
 
+import numpy as np
 import pytest
 import yaml
 
+from evaluation.centring import LanguageMeans
 from model.checkpoint.card import CARD, model_card, read_metadata
+from model.checkpoint.formats import safetensors
+from model.checkpoint.formats.tables import XLM_R
+from model.checkpoint.read import LANGUAGE_MEANS
+from model.checkpoint.usage import FOLDER, usage
 
 FACTS = {
     "name": "XNLI, zero-shot",
@@ -104,3 +110,18 @@ def test_a_card_of_another_form_is_none(tmp_path, text):
 
 def test_no_card(tmp_path):
     assert read_metadata(tmp_path) == {}
+
+
+def test_the_snippet_that_centres_takes_the_layer_of_the_training(tmp_path):
+    """Its means are those that our own centring takes."""
+    rng = np.random.default_rng(1)
+    means = {language: rng.normal(size=(3, 4)).astype(np.float32) for language in ("de", "en")}
+    safetensors.write(tmp_path / LANGUAGE_MEANS, means)
+    vectors = rng.normal(size=(2, 4)).astype(np.float32)
+    text = usage(XLM_R, None, {"layer": 1, "pooling": "mean"}, has_means=True)
+    snippet = text.split("```python\n")[-1].removesuffix("```")
+    namespace = {"vectors": vectors}
+    exec(snippet.replace(FOLDER, str(tmp_path)), namespace)
+    ours = LanguageMeans.read(tmp_path / LANGUAGE_MEANS, (3, 4)).at(1)
+    expected = [ours.subtract(vectors[:1], "en")[0], ours.subtract(vectors[1:], "de")[0]]
+    np.testing.assert_array_equal(namespace["centred"], expected)
