@@ -223,8 +223,11 @@ class FineTuning(Task):
         if language_map:
             languages = read_languages(language_map)
         files = []
-        for pattern, path_of_language in expand(patterns, languages, f"--{purpose}_set").items():
+        expanded = expand(patterns, languages, f"--{purpose}_set")
+        for pattern, path_of_language in expanded.items():
             advice = f"give --do_{'val' if purpose == 'dev' else 'test'} false"
+            if len(expanded) > 1:  # as the recipes of XNLI have them, for dev and test files
+                advice = f"take {pattern} out of --{purpose}_set"
             for language, path in path_of_language.items():
                 if languages and not path.exists():
                     if any(other.exists() for other in path_of_language.values()):

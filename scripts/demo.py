@@ -98,7 +98,8 @@ def main() -> None:
     started = time.monotonic()
     make_room(seed, flags.overwrite)
 
-    print("\ndemo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
+    print("\ndemo: after Ctrl-C the same command goes on with it", flush=True)
+    print("demo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
     setup_console()
     make_sample(seed)
     if flags.quick:

@@ -31,6 +31,11 @@ MISTAKES = [
         {"dev_set": "dev.%s.tsv"},
         f"dev.{ABSENT}.tsv: no such file; add it, or take {ABSENT} out of ",
     ),
+    (
+        {f"dev.{code}.tsv": "text_a\tlabel\nred\ttool\n" for code in toy.LANGUAGES},
+        {"dev_set": "dev.%s.tsv,test.%s.tsv"},
+        f"test.{HERE}.tsv: no such file; add it, or take test.%s.tsv out of --dev_set",
+    ),
     ({}, {"lang_map_config": None}, "--lang_map_config"),
     ({}, {"num_labels": 2}, "label_map.json"),
     (
