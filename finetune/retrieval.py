@@ -113,6 +113,8 @@ class Retrieval(Task):
             self.rows = PairRows(flags.train_set)
             self.languages: list[str] = []
             digests["train_set"] = digest_of_files([flags.train_set])
+        elif flags.train_set.endswith(".tsv"):
+            raise UserError(f"{flags.train_set}: no such file; gunzip -k unpacks a .tsv.gz")
         else:
             self.rows = None
             corpus = Corpus(flags.train_set, self.tokenizer.digest)

@@ -267,7 +267,7 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
         ("a\tb\nalone\n", {}, "in.tsv, line 2: give query, tab, positive, and perhaps further negatives"),
         ("a\tb\t\n", {}, "in.tsv, line 1: give query, tab, positive"),
         ("a\tb\na\tc\n", {}, "in.tsv: too few rows without a text in common for --batch_size 8; lower it"),
-        ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: no finished corpus there"),
+        ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: no such file"),
         ("a\tb\n", {"teacher": "absent.npy"}, "--teacher absent.npy: cannot be read as an .npy file"),
         ("a\tb\n", {"teacher": "in.tsv"}, "--teacher in.tsv: cannot be read as an .npy file"),
         ("a\tb\n", {"teacher": "x.npy"}, "--teacher x.npy: its shape is [2, 16]; the rows"),
