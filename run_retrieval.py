@@ -2,6 +2,7 @@
 
 python run_retrieval.py --pairs data/tatoeba --init_pretraining_params checkpoints/best
 python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,2,3 ...
+python run_retrieval.py --mine_negatives corpus.txt --train_set pairs.tsv --init_pretraining_params ...
 """
 
 from utils.environment import run
@@ -19,9 +20,14 @@ def main() -> None:
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-        from finetune.search import train_and_search
+        if flags.mine_negatives:
+            from inference.negatives import mine_negatives
 
-        train_and_search(flags, stop)
+            mine_negatives(flags)
+        else:
+            from finetune.search import train_and_search
+
+            train_and_search(flags, stop)
     stop.exit_as_asked()
 
 

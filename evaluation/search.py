@@ -1,6 +1,6 @@
 """Nearest neighbours with faiss, by cosine or by margin."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -64,6 +64,28 @@ def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarra
     index = faiss.IndexFlatIP(targets.shape[1])
     index.add(targets)
     return index.search(queries, k)
+
+
+def nearest_in_blocks(
+    queries: np.ndarray, blocks: Iterable[np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `nearest` finds among the vectors of all blocks, of which it holds one at a time.
+
+    Args:
+        queries: unit vectors, float32 [N, H].
+        blocks: unit vectors, float32 [rows, H] each.
+        k: at most the number of vectors in all blocks.
+    """
+    import faiss  # here, because only a search needs its libraries
+
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    searched = 0  # vectors
+    for block in blocks:
+        cosines, numbers = nearest(queries, block, min(k, len(block)))
+        best.add_result(cosines, numbers + searched)
+        searched += len(block)
+    best.finalize()
+    return best.D, best.I
 
 
 def index_of(blocks: Sequence[np.ndarray], count: int) -> "faiss.Index":

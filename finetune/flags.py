@@ -380,6 +380,22 @@ class RetrievalFlags(TrainingFlags):
     """A corpus folder of pretrain.build_corpus, whose parallel text is used; or a .tsv file whose rows have a
     query, its positive, and any number of negatives."""
 
+    mine_negatives: str | None = option(None, free=True)
+    """A text file with one text on each line, among which the rows of a .tsv file, --train_set, find hard
+    negatives: lines near to the query. negatives.tsv in --checkpoints receives the rows with them."""
+
+    num_negatives: PositiveInt = option(3, free=True)
+    """The number of negatives that a row receives, or fewer if no more are found."""
+
+    range_min: NonNegativeInt = option(0, free=True)
+    """The number of nearest lines that are no negatives, because they may be further positives."""
+
+    range_max: PositiveInt = option(30, free=True)
+    """The number of nearest lines among which negatives are searched, those of --range_min included."""
+
+    relative_margin: UnitInterval = option(0.05, free=True)
+    """By how much less than the cosine of query and positive that of a negative is, as a share of it."""
+
     loss: Literal["hardest", "softmax"] = "hardest"
     """hardest: binary cross-entropy of each pair and of its hardest negatives in the step. softmax:
     cross-entropy of each query over all positives and negatives of the step."""
@@ -419,24 +435,45 @@ class RetrievalFlags(TrainingFlags):
     def __post_init__(self) -> None:
         super().__post_init__()
         can_sweep = (
-            not self.do_train and len(self.seeds) == 1 and self.pooling != "pooled" and self.score == "cosine"
+            not (self.do_train or self.mine_negatives)
+            and len(self.seeds) == 1
+            and self.pooling != "pooled"
+            and self.score == "cosine"
         )
         if self.layer == "sweep" and not can_sweep:
             raise UserError(
-                "--layer sweep searches with one seed and a mean of tokens, by cosine; train at one layer"
+                "--layer sweep searches with one seed and a mean of tokens, by cosine; train and mine at one "
+                "layer"
             )
-        if not (self.do_train or self.pairs):
-            raise UserError("nothing to do: give --pairs, or --do_train true")
+        if not (self.do_train or self.pairs or self.mine_negatives):
+            raise UserError("nothing to do: give --pairs, --do_train true or --mine_negatives")
         if self.do_train and not self.train_set:
             raise UserError(
                 "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus or a .tsv file"
             )
+        if self.mine_negatives:
+            self._check_mining()
         if self.both_directions and self.loss != "softmax":
             raise UserError("--both_directions true belongs to --loss softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
                 "--init_checkpoint resumes --do_train true; to search with it, name it with "
                 "--init_pretraining_params"
+            )
+
+    def _check_mining(self) -> None:
+        """Refuse flags that do not go together with --mine_negatives."""
+        if not self.train_set:
+            raise UserError("--train_set is needed with --mine_negatives: a .tsv file of pairs")
+        if self.do_train or self.pairs or self.centre_on or len(self.seeds) > 1:
+            raise UserError(
+                "--mine_negatives only writes rows: give it without --do_train, --pairs and --centre_on, and "
+                "with one seed; train on the rows with a second command"
+            )
+        if self.range_max - self.range_min < self.num_negatives:
+            raise UserError(
+                f"--range_min {self.range_min} and --range_max {self.range_max}: fewer than --num_negatives "
+                f"{self.num_negatives} lines are between them"
             )
 
     def of_seed(self, seed: int) -> "RetrievalFlags":

@@ -15,9 +15,9 @@ and makes the parts that are missing or damaged:
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ from utils.manifest import MANIFEST, is_whole, write_digest, write_manifest
 from utils.options import PositiveInt
 
 PART_LINES = 16_384  # sentences that are encoded, and searched, between two files
+Encode = Callable[[list[str]], np.ndarray]  # texts -> their vectors, float32 [N, H]
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def mine_pairs(options: MiningOptions) -> None:
         # The vectors of both texts. On disk they are not centred:
         # VectorParts subtracts the means when it reads them.
         means = language_means(options, source.language, target.language)
-        encode_parts(options, {work / "source": source, work / "target": target})
+        encode = partial(vectors_of, options)
+        encode_parts(encode, {work / "source": source, work / "target": target}, options.ray)
         if means:
             for side, folder in ((source, work / "source"), (target, work / "target")):
                 warn_of_other_language(side, np.load(part_paths(folder, side, "npy")[0]), means)
@@ -313,20 +315,27 @@ def encoder_of(options: MiningOptions) -> EncodeTexts:
     return make("encode", load(options.model), task_options)
 
 
-def encode_part(options: MiningOptions, texts: list[str], path: Path) -> int:
+def vectors_of(options: MiningOptions, texts: list[str]) -> np.ndarray:
+    """The vectors of texts, [N, H]."""
+    return encoder_of(options).vectors(texts)
+
+
+def encode_part(encode: Encode, texts: list[str], path: Path) -> int:
     """Write the vectors of some texts, and return the number of texts. Workers call it."""
-    vectors = encoder_of(options).vectors(texts)
+    vectors = encode(texts)
     with atomic_file(path) as file:
         np.save(file, vectors)
     write_digest(path, part_lines=PART_LINES)  # a part of another length is not taken
     return len(texts)
 
 
-def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> None:
+def encode_parts(encode: Encode, sides: dict[Path, DistinctLines], ray: str | None = None) -> None:
     """Encode the parts that are missing or damaged.
 
     Args:
+        encode: makes the vectors; a Ray cluster gets it pickled.
         sides: the folder for the vectors of a text -> the text.
+        ray: see `MiningOptions`; None: this process encodes.
     """
     missing = []
     encoded_before = 0  # lines
@@ -339,13 +348,13 @@ def encode_parts(options: MiningOptions, sides: dict[Path, DistinctLines]) -> No
     if not missing:
         return
     # A generator: the texts of a part are read when its turn comes.
-    tasks = ((options, [side.text(index) for index in part], path) for side, part, path in missing)
+    tasks = ((encode, [side.text(index) for index in part], path) for side, part, path in missing)
     total = sum(len(side) for side in sides.values())
     progress = Progress(total, "encoding", initial=encoded_before, unit="lines")
-    if options.ray is None:
+    if ray is None:
         workers = LocalWorkers(number=1)  # this process
     else:
-        workers = RayWorkers(number=0, address=options.ray)  # one for each core of the cluster
+        workers = RayWorkers(number=0, address=ray)  # one for each core of the cluster
     with workers:
         for count in workers.run(encode_part, tasks):
             progress.update(count)

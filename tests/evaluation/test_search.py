@@ -5,7 +5,7 @@ import pytest
 
 from evaluation import search
 from evaluation.retrieval import hits
-from evaluation.search import index_of, nearest, search_both, unit
+from evaluation.search import index_of, nearest, nearest_in_blocks, search_both, unit
 
 
 def bitext(count=150, width=24, noise=1.2, seed=0):
@@ -93,3 +93,14 @@ def test_a_zero_vector_is_no_fault():
     foreign[3] = 0
     assert np.isfinite(unit(foreign)).all()
     assert search_both(english, foreign).forward[3] != 3
+
+
+@pytest.mark.parametrize("k", [1, 5, 60])
+def test_blocks_are_searched_as_one(k):
+    """Also with k above the size of a block."""
+    queries, targets = map(unit, bitext())
+    cosines, numbers = nearest(queries, targets, k)
+    blocks = np.split(targets, [50, 60, 110])
+    cosines_in_blocks, numbers_in_blocks = nearest_in_blocks(queries, iter(blocks), k)
+    np.testing.assert_array_equal(numbers_in_blocks, numbers)
+    np.testing.assert_allclose(cosines_in_blocks, cosines, atol=1e-6)

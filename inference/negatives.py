@@ -1,0 +1,135 @@
+"""Hard negatives for own pairs: the work of run_retrieval.py --mine_negatives. See docs/retrieval.md.
+
+Each part is one file with a checksum beside it, NAME.digest. The same command goes on after an interruption,
+and makes the parts that are missing or damaged:
+
+<checkpoints>/negatives.tsv                the rows of --train_set, each with its negatives
+<checkpoints>/.negatives/settings.json     what decides the vectors; a folder is continued only with the same
+<checkpoints>/.negatives/corpus/00000.npy  vectors of distinct lines, float32 [lines, H]
+<checkpoints>/.negatives/rows/00000.npz    the lines that are nearest to the queries of a part of the rows
+"""
+
+from collections import defaultdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.search import nearest_in_blocks, unit
+from finetune.command import begin, digest_of_files, identity_of
+from finetune.flags import RetrievalFlags
+from finetune.opening import open_model, settle
+from finetune.retrieval import make_encoder
+from finetune.search import encoder_of
+from inference.mining import DistinctLines, Encode, VectorParts, encode_parts, part_paths
+from model.checkpoint.read import open_checkpoint
+from model.tasks import RETRIEVAL
+from reader.pairs import PairRows
+from training.claim import claim, only_run_in
+from utils.files import atomic_file
+from utils.logging import Progress, logger
+from utils.manifest import is_whole, write_digest
+
+PART_ROWS = 4096  # rows that are searched between two files; the vectors of the corpus are read for each part
+# The values of `identity_of` that decide vectors.
+_DECIDING = ("pooling", "layer", "max_seq_len", "dtype", "cpu_bf16", "weights", "model", "vocabulary")
+
+
+def mine_negatives(flags: RetrievalFlags) -> None:
+    """Run the command.
+
+    Raises:
+        UserError: a file is missing or damaged, or the folder holds the work on another corpus or model.
+    """
+    begin(flags)
+    rows = PairRows(flags.train_set)
+    corpus = DistinctLines(flags.mine_negatives)
+    (seed,) = flags.seeds
+    weights = flags.of_seed(seed).init_pretraining_params
+    start = open_checkpoint(weights) if weights else None
+    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+    flags = settle(flags, opened, recorded=("pooling", "layer"))
+    encode = encoder_of(flags, make_encoder(opened.config, start, flags.dtype, seed), opened.tokenizer)
+    identity = identity_of(flags, RETRIEVAL, [start], opened.config, opened.tokenizer)
+    settings = {key: identity[key] for key in _DECIDING}
+    settings |= {"corpus": digest_of_files([corpus.path]), "random_seed": seed}
+
+    output = Path(flags.checkpoints, "negatives.tsv")
+    work = Path(flags.checkpoints, ".negatives")
+    with only_run_in(work):
+        claim(work / "settings.json", settings, f"choose another --checkpoints, or delete {work}")
+        encode_parts(encode, {work / "corpus": corpus})
+        vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
+        found = find_nearest(encode, rows, vectors, min(flags.range_max, len(corpus)), work / "rows")
+        write(output, flags, rows, corpus, found)
+
+
+def find_nearest(encode: Encode, rows: PairRows, corpus: VectorParts, count: int, folder: Path) -> list[Path]:
+    """Find the lines that are nearest to each query. Parts that are missing or damaged are searched.
+
+    Returns:
+        The file of each part of the rows. It has "lines", int64 [rows, count], and their "cosines", float32,
+        both the nearest first, and "positives", the cosine of query and positive, float32 [rows].
+    """
+    # A part of other rows or of another number of lines is made again.
+    facts: dict[str, Any] = {"rows": digest_of_files([rows.path]), "part_rows": PART_ROWS, "count": count}
+    progress = Progress(len(rows), "searching", unit="rows")
+    paths = []
+    for first in range(0, len(rows), PART_ROWS):
+        last = min(first + PART_ROWS, len(rows))
+        part = [rows[number] for number in range(first, last)]
+        path = folder / f"{len(paths):05d}.npz"
+        paths.append(path)
+        if not is_whole(path, **facts):
+            queries = unit(encode([row[0] for row in part]))  # [rows, H]
+            positives = unit(encode([row[1] for row in part]))  # [rows, H]
+            cosines, lines = nearest_in_blocks(queries, corpus, count)
+            with atomic_file(path) as file:
+                np.savez(file, lines=lines, cosines=cosines, positives=(queries * positives).sum(axis=1))
+            write_digest(path, **facts)
+        progress.update(len(part))
+    progress.close()
+    return paths
+
+
+def write(
+    path: Path, flags: RetrievalFlags, rows: PairRows, corpus: DistinctLines, found: list[Path]
+) -> None:
+    """Write the rows with their negatives, and log how many there are.
+
+    Args:
+        found: the files of `find_nearest`.
+    """
+    positives_of = defaultdict(list)  # query -> its positives in all rows
+    for query, positive, *_ in rows:
+        positives_of[query].append(positive)
+    counts = []  # of the negatives of each row
+    with atomic_file(path, "w", newline="\n") as file:
+        for part in found:
+            arrays = np.load(part)
+            nearest = arrays["lines"][:, flags.range_min :]  # [rows, ranks]
+            cosines = arrays["cosines"][:, flags.range_min :]
+            positives = arrays["positives"]
+            # Of a positive below zero, too, the limit lies below it.
+            limits = positives - flags.relative_margin * np.abs(positives)
+            for lines, is_allowed in zip(nearest, cosines <= limits[:, None], strict=True):
+                row = rows[len(counts)]
+                texts = (corpus.text(line) for line in lines[is_allowed])
+                known = {*row, *positives_of[row[0]]}
+                negatives = list(islice((text for text in texts if text not in known), flags.num_negatives))
+                counts.append(len(negatives))
+                file.write("\t".join([*row, *negatives]) + "\n")
+    with_negatives = np.count_nonzero(counts)  # rows
+    logger.info(
+        "%s negatives for %s of %s rows: %s; train on them with --train_set",
+        f"{sum(counts):,}",
+        f"{with_negatives:,}",
+        f"{len(rows):,}",
+        path,
+    )
+    if with_negatives < len(rows) / 2:
+        logger.warning(
+            "few rows have negatives: the lines nearest to the queries are too near; take a model that was "
+            "trained on the pairs, or raise --range_max"
+        )

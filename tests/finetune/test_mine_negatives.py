@@ -1,0 +1,256 @@
+"""run_retrieval.py --mine_negatives: equal to a brute-force search, goes on, its rows train, bad input."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+import run_retrieval
+from evaluation.encode import PaddleEncoder
+from evaluation.search import unit
+from finetune.retrieval import make_encoder
+from inference import mining, negatives
+from model.checkpoint.read import open_checkpoint
+from reader.tokenization import Tokenizer
+from tests.finetune import toy
+from tests.helpers.damaged import flip_middle_bit
+from tests.helpers.small_corpus import write_lines
+from tests.launching import as_flags, call_main, error_of
+
+ROWS = 40
+LINES = 100  # distinct lines of the corpus beside the texts of the rows
+
+
+@pytest.fixture
+def rows():
+    """40 rows: rows 7 and 30 have the query of row 0; every third row has a negative."""
+    rng = np.random.default_rng(2)
+    drawn = dict.fromkeys(toy.sentence(rng, str(rng.choice(["cat", "tea", "saw"]))) for _ in range(400))
+    texts = list(drawn)[: 3 * ROWS]
+    rows = []
+    for number in range(ROWS):
+        query, positive, negative = texts[3 * number : 3 * number + 3]
+        rows.append([query, positive, negative] if number % 3 == 0 else [query, positive])
+    for number in (7, 30):
+        rows[number][0] = rows[0][0]
+    return rows
+
+
+@pytest.fixture
+def lines(rows):
+    """Other texts, and of rows 0, 7 and 30, which have one query, and all negatives."""
+    rng = np.random.default_rng(3)
+    drawn = dict.fromkeys(toy.sentence(rng, str(rng.choice(["dog", "milk", "axe"]))) for _ in range(400))
+    given_negatives = [negative for row in rows for negative in row[2:]]
+    return list(drawn)[:LINES] + rows[0][:2] + [rows[7][1], rows[30][1], *given_negatives]
+
+
+@pytest.fixture
+def mine(rows, lines, random_encoder, tmp_path, monkeypatch):
+    """mine(**flags) runs run_retrieval.py --mine_negatives in `tmp_path`; returns the rows it wrote.
+
+    The corpus has blank lines, lines that are equal to earlier ones, and a tab in its third line.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mining, "PART_LINES", 32)
+    monkeypatch.setattr(negatives, "PART_ROWS", 16)
+    write_lines(tmp_path / "pairs.tsv", ["\t".join(row) for row in rows])
+    third = lines[2].replace(" ", "\t")
+    write_lines(tmp_path / "corpus.txt", ["", *lines[:2], third, " ", f" {lines[0]} ", *lines[3:], lines[5]])
+
+    def call(**changes):
+        flags = {
+            "mine_negatives": "corpus.txt",
+            "train_set": "pairs.tsv",
+            "init_pretraining_params": random_encoder,
+            "checkpoints": "out",
+            "use_cuda": "false",
+            "max_seq_len": 32,
+        } | changes
+        call_main(run_retrieval, as_flags(flags))
+        written = (tmp_path / "out" / "negatives.tsv").read_text(encoding="utf-8")
+        return [line.split("\t") for line in written.splitlines()]
+
+    return call
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Replaces the encoder by random vectors, one for each text, and collects the texts that are encoded."""
+    texts_encoded = []
+
+    def encode(texts):
+        texts_encoded.extend(texts)
+        return vectors_of(texts)
+
+    monkeypatch.setattr(negatives, "encoder_of", lambda flags, model, tokenizer: encode)
+    return texts_encoded
+
+
+def vectors_of(texts):
+    """A random vector of each text, float32 [N, 6]; its length is not 1."""
+    vectors = []
+    for text in texts:
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+        vectors.append(np.random.default_rng(seed).normal(size=6))
+    return np.array(vectors, np.float32)
+
+
+def by_brute_force(rows, lines, num_negatives=3, range_min=0, range_max=30, relative_margin=0.05):
+    """The rows with their negatives, by the rule of the manual, from all cosines in float64."""
+    line_vectors = unit(vectors_of(lines)).astype(np.float64)
+    written = []
+    for row in rows:
+        query, positive = unit(vectors_of(row[:2])).astype(np.float64)
+        known = set(row)
+        for other in rows:
+            if other[0] == row[0]:
+                known.add(other[1])
+        cosines = line_vectors @ query
+        chosen = []
+        for line in np.argsort(-cosines)[range_min:range_max]:
+            is_near = cosines[line] > query @ positive - relative_margin * abs(query @ positive)
+            if lines[line] not in known and not is_near:
+                chosen.append(lines[line])
+        written.append(row + chosen[:num_negatives])
+    return written
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"relative_margin": 0.5, "num_negatives": 5},
+        {"relative_margin": 0, "range_max": 1000, "num_negatives": 1000},  # all lines below the limit
+        {"range_min": 4, "range_max": 60, "num_negatives": 1},
+    ],
+)
+def test_the_negatives_of_a_brute_force_search(mine, encoded, rows, lines, flags):
+    expected = by_brute_force(rows, lines, **flags)
+    counts = {len(with_negatives) - len(row) for with_negatives, row in zip(expected, rows)}
+    assert len(counts) > 1  # the rows differ in what they find
+    assert mine(**flags) == expected
+    # The same vectors serve other ranks and margins.
+    encoded.clear()
+    assert mine(num_negatives=2) == by_brute_force(rows, lines, num_negatives=2)
+    assert set(encoded) <= {text for row in rows for text in row[:2]}
+
+
+def test_an_interrupted_run_goes_on(mine, encoded, rows, lines, tmp_path, monkeypatch):
+    """Parts that are there are neither encoded nor searched again; damaged ones are."""
+    expected = by_brute_force(rows, lines)
+    search = negatives.nearest_in_blocks
+    monkeypatch.setattr(negatives, "nearest_in_blocks", stop_at_call(2, search))
+    with pytest.raises(KeyboardInterrupt):
+        mine()
+    assert not (tmp_path / "out/negatives.tsv").exists()
+    assert len(list((tmp_path / "out/.negatives/corpus").glob("*.npy"))) == 4  # parts of at most 32 lines
+    monkeypatch.setattr(negatives, "nearest_in_blocks", search)
+    encoded.clear()
+    assert mine() == expected
+    assert encoded == texts_to_search(rows[16:32]) + texts_to_search(rows[32:])
+
+    flip_middle_bit(tmp_path / "out/.negatives/corpus/00001.npy")
+    (tmp_path / "out/.negatives/rows/00002.npz").write_bytes(b"")
+    encoded.clear()
+    assert mine() == expected
+    assert encoded == lines[32:64] + texts_to_search(rows[32:])
+
+
+def stop_at_call(number, function):
+    """A function that calls `function`, and from the call with this number on is interrupted instead."""
+    calls = iter(range(1, number))
+
+    def call(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return call
+
+
+def texts_to_search(part):
+    """What is encoded of a part of the rows: all queries, then all positives."""
+    return [row[0] for row in part] + [row[1] for row in part]
+
+
+def test_other_rows_use_the_vectors_of_the_corpus(mine, encoded, rows, lines, tmp_path):
+    mine()
+    write_lines(tmp_path / "pairs.tsv", ["\t".join(row) for row in rows[:20]])
+    encoded.clear()
+    assert mine() == by_brute_force(rows[:20], lines)
+    assert encoded == texts_to_search(rows[:16]) + texts_to_search(rows[16:20])
+
+
+def test_another_corpus_or_model_is_other_work(mine, lines, toy_folder, tmp_path):
+    mine()
+    assert "out/.negatives was made with other settings (layer: middle -> top)" in error_of(mine, layer="top")
+    write_lines(tmp_path / "other.txt", lines[:50])
+    assert "settings (corpus: " in error_of(mine, mine_negatives="other.txt")
+    random_weights = {
+        "init_pretraining_params": None,
+        "ernie_config_path": toy_folder / "ernie_config.json",
+        "piece_model_path": toy_folder / "piece.model",
+    }
+    line = error_of(mine, **random_weights)
+    assert "settings (weights: " in line and " -> random)" in line
+    assert error_of(mine, random_seed=2).endswith("delete out/.negatives")
+
+
+def test_the_rows_train(mine, rows, random_encoder, tmp_path):
+    """The vectors are those of the layer and the pooling; the rows are read by --train_set."""
+    written = mine(layer=2, pooling="specials", num_negatives=1, relative_margin=0)
+    tokenizer = Tokenizer.from_folder(random_encoder)
+    checkpoint = open_checkpoint(random_encoder)
+    encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "specials", layer=2)
+    vectors = []  # of queries and of positives, [ROWS, H] each
+    for cell in (0, 1):
+        ids = tokenizer.encode_batch([row[cell] for row in rows])
+        vectors.append(unit(encoder.vectors(tokenizer.sentences(ids, 32))))
+    parts = [np.load(path) for path in sorted((tmp_path / "out/.negatives/rows").glob("*.npz"))]
+    cosines = np.concatenate([part["positives"] for part in parts])
+    np.testing.assert_allclose(cosines, (vectors[0] * vectors[1]).sum(axis=1), atol=1e-6)
+    assert {len(row) for row in written} == {2, 3, 4}
+    training = {
+        "do_train": "true",
+        "train_set": tmp_path / "out/negatives.tsv",
+        "init_pretraining_params": random_encoder,
+        "checkpoints": "trained",
+        "max_steps": 3,
+        "skip_steps": 1,
+        "batch_size": 4,
+        "max_seq_len": 32,
+        "use_cuda": "false",
+    }
+    call_main(run_retrieval, as_flags(training))
+    assert (tmp_path / "log/job.log.0").read_text().count("ave loss") == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "flags", "message"),
+    [
+        ({"corpus.txt": ""}, {}, "corpus.txt: the file is empty"),
+        ({"corpus.txt": "\n \n"}, {}, "corpus.txt: all lines are blank"),
+        ({"corpus.txt": b"a\n\xff\n"}, {}, "corpus.txt, line 2: not UTF-8"),
+        ({"pairs.tsv": "a\tb\nalone\n"}, {}, "pairs.tsv, line 2: give query, tab, positive"),
+        ({}, {"mine_negatives": "absent.txt"}, "absent.txt: cannot be read"),
+        ({}, {"train_set": None}, "--train_set is needed with --mine_negatives"),
+        ({}, {"train_set": "."}, ".: cannot be read"),
+        ({}, {"range_min": 28}, "--range_min 28 and --range_max 30: fewer than --num_negatives 3"),
+        ({}, {"range_min": -1}, "--range_min -1: "),
+        ({}, {"num_negatives": 0}, "--num_negatives 0: "),
+        ({}, {"relative_margin": 1.5}, "--relative_margin 1.5: "),
+        ({}, {"relative_margin": -0.1}, "--relative_margin -0.1: "),
+        ({}, {"layer": "sweep"}, "--layer sweep "),
+        ({}, {"do_train": "true"}, "--mine_negatives only writes rows"),
+        ({}, {"pairs": "."}, "--mine_negatives only writes rows"),
+        ({}, {"centre_on": "en<=pairs.tsv"}, "--mine_negatives only writes rows"),
+        ({}, {"random_seed": "1,2"}, "--mine_negatives only writes rows"),
+    ],
+)
+def test_bad_input(mine, tmp_path, files, flags, message):
+    for name, content in files.items():
+        content = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(content)
+    assert message in error_of(mine, **flags)
+    assert not (tmp_path / "out/negatives.tsv").exists()
