@@ -221,6 +221,7 @@ def put_texts(folder: Path) -> None:
         "pairs.tsv": pairs,
         "my.tsv": pairs,
         "mined/pairs.tsv": pairs,
+        "corpus.txt": german,
         "en-sw.tsv": pairs,
         "sentences.txt": english[:9],
         "texts.tsv": ["text_a", *english[:9]],
