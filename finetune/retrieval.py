@@ -139,6 +139,12 @@ class Retrieval(Task):
         if self.held_out and flags.validation_pairs:
             # Also before the first step: training has to beat that score.
             self.evaluation_steps = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
+        elif flags.validation_pairs:
+            logger.warning(
+                "%s: too few pairs for a selection: none is held out, so the last step is the result. Give "
+                "ten or more, or --validation_pairs 0",
+                flags.train_set,
+            )
         weights = open_step(checkpoint, self.start_of_seed[seed])
         model = make_encoder(self.config, weights, flags.dtype, seed)
         model.use_recompute(flags.recompute)

@@ -88,10 +88,14 @@ class Evaluator:
             stop: a request, on any process, breaks the evaluation off on all.
 
         Returns:
-            mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
-            {perplexity, perplexity_without, precision, frequent_precision, copy_rate, repeat_rate, samples};
+            mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm: "a-b" -> {perplexity,
+            accuracy}; btmlm: "a-b" -> {perplexity, perplexity_without, precision, frequent_precision,
+            copy_rate, repeat_rate, samples};
             retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" ->
             the number of sentences that retrieval searches. None if it was broken off.
+
+            In mmlm, frequency_perplexity is the perplexity of the same text for a model that knows only how
+            often each piece occurs in the language's training text.
 
             In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens,
             precision is the share of pseudo-tokens that are in the real translation, frequent_precision is
@@ -140,12 +144,20 @@ class Evaluator:
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
-        """Perplexity and accuracy on blocks of text, as they are trained on."""
+        """Perplexity and accuracy on blocks of text, as they are trained on; what the frequencies give."""
         data = self.config.data
         blocks = Blocks(self.mono[language], data.max_seq_len - 2, one_line=not data.pack_lines)
         count = min(len(blocks), self.config.run.eval_sequences)
         language_number = self.text.language_number[language]
-        return self._masked_scores(model, "mmlm", [Text(blocks[i], language_number) for i in range(count)])
+        examples = [Text(blocks[i], language_number) for i in range(count)]
+        scores = self._masked_scores(model, "mmlm", examples)
+        if scores is None:
+            return None
+        # One is added, because a held-out piece may be absent from the training text.
+        counts = self.text.corpus.piece_counts(language) + 1.0  # [V]
+        ids = np.concatenate([example.ids for example in examples])
+        loss_of_frequencies = -np.log(counts[ids] / counts.sum()).mean()
+        return scores | {"frequency_perplexity": perplexity(loss_of_frequencies)}
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
         """Perplexity and accuracy on pairs."""

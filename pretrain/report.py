@@ -15,6 +15,8 @@ _OF_STEP = ("tokens", "pseudo", "copied", "repeated")
 SUMS = [f"{objective}.{name}" for objective in OBJECTIVES for name in _OF_OBJECTIVE] + list(_OF_STEP)
 
 _SAMPLES = 3  # sentences with pseudo-tokens in the log
+# A run whose perplexity is above this share of that of the frequencies has learned little of the context.
+_LEARNED = 0.5
 _LARGEST_LOSS = 50.0  # of a perplexity; the exponential of a diverged run's loss would overflow
 
 
@@ -82,7 +84,13 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
         if results:
             mean = _geometric_mean(results, "perplexity")
             accuracy = 100 * np.mean([result["accuracy"] for result in results])
-            lines.append(f"{objective}: perplexity {mean:.2f} (geometric mean), accuracy {accuracy:.2f} %")
+            beside = ""
+            if objective == "mmlm" and "frequency_perplexity" in results[0]:  # not in earlier records
+                of_frequencies = _geometric_mean(results, "frequency_perplexity")
+                beside = f"; the frequencies of the pieces: {of_frequencies:.2f}"
+            lines.append(
+                f"{objective}: perplexity {mean:.2f} (geometric mean{beside}), accuracy {accuracy:.2f} %"
+            )
     if scores.get("btmlm"):
         lines += _summary_of_btmlm(list(scores["btmlm"].values()))
     if "retrieval" in scores:
@@ -94,6 +102,29 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
             among = f" among {' to '.join(map(str, sorted({min(counts), max(counts)})))} sentences"
         lines.append(f"retrieval accuracy{among} from the embeddings to the top layer: {listed} %")
     return [f"[held-out] {line}" for line in lines]
+
+
+def plateau(scores: Mapping[str, Any]) -> str | None:
+    """A line with what to change if MMLM has learned little beyond the frequencies of the pieces, or None.
+
+    A small model first learns how often each piece occurs, and much later what stands beside what.
+
+    Args:
+        scores: of a run that trains MMLM and has ended; see `summary`.
+    """
+    results = list(scores.get("mmlm", {}).values())
+    if not results:
+        return None
+    mean = _geometric_mean(results, "perplexity")
+    of_frequencies = _geometric_mean(results, "frequency_perplexity")
+    if mean <= _LEARNED * of_frequencies:
+        return None
+    return (
+        f"mmlm has learned little beyond the frequencies of the pieces: held-out perplexity {mean:.0f}, and "
+        f"that of the frequencies {of_frequencies:.0f}. Train on more tokens (optimizer.tokens), take a "
+        "smaller vocabulary, or begin with mmlm alone (objectives.later_shares, as in "
+        "configs/pretrain/own.yaml)"
+    )
 
 
 def _summary_of_btmlm(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -30,7 +30,7 @@ from pretrain.reader import (
     read_steps,
     total_steps,
 )
-from pretrain.report import SUMS, line_of, record_of, summary
+from pretrain.report import SUMS, line_of, plateau, record_of, summary
 from reader.corpus import verify_corpus
 from training import distributed
 from training.engine import Engine
@@ -143,6 +143,10 @@ class Pretraining(Task):
             return None
         for line in summary(scores):
             logger.info("%s", line)
+        if engine.steps == self.total_steps and "mmlm" in self.config.objectives.names:
+            advice = plateau(scores)
+            if advice:
+                logger.warning("%s", advice)
         # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 

@@ -186,6 +186,16 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
     assert not len(held_out) and len(trained) == ROWS
 
 
+def test_too_few_pairs_for_a_selection(train, pairs, tmp_path):
+    """Of 9 pairs none is held out: the log says so, unless no selection was asked for."""
+    few = tmp_path / "few.tsv"
+    few.write_text("".join(f"q{number}\tp{number}\n" for number in range(9)))
+    changes = {"train_set": few, "max_steps": 1, "batch_size": 2}
+    said = [line for line in train("selected", **changes).splitlines() if "for a selection" in line]
+    assert len(said) == 1 and str(few) in said[0] and "--validation_pairs 0" in said[0]
+    assert "for a selection" not in train("last", validation_pairs=0, **changes)
+
+
 def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     """Row 0 is held out. Rows 1, 2 and 3 have its positive: as a positive, as the query, as a negative."""
     rows = ["q0\tp0", "q1\tp0", "p0\tp2", "q3\tp3\tp0", *(f"q{number}\tp{number}" for number in range(4, 10))]

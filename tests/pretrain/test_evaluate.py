@@ -14,7 +14,7 @@ from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
 from pretrain.reader import TrainingText
 from pretrain.task import Pretraining
-from reader.corpus import Corpus
+from reader.corpus import Blocks, Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import STEPS, checkpoint, config, losses, records
 from training.guard import StopSignal
@@ -75,6 +75,18 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
             assert scores["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5), (kind, name)
             accuracies.append(accuracy)
     assert any(accuracies)
+
+
+def test_the_perplexity_of_the_frequencies(held_out):
+    """By hand: every held-out token of German, packed into blocks, with the counts of the training text."""
+    counts = held_out.corpus.piece_counts("de") + 1
+    max_seq_len = held_out.evaluator.config.data.max_seq_len
+    blocks = Blocks(held_out.corpus.held_out_mono["de"], max_seq_len - 2, one_line=False)
+    losses = []
+    for number in range(min(len(blocks), 100)):
+        losses += [math.log(counts.sum() / counts[piece]) for piece in blocks[number]]
+    of_frequencies = held_out.run()["mmlm"]["de"]["frequency_perplexity"]
+    assert of_frequencies == pytest.approx(math.exp(sum(losses) / len(losses)))
 
 
 def test_the_masks_do_not_depend_on_the_seed(tiny_corpus, monkeypatch):

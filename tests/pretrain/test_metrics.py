@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pretrain.config import OBJECTIVES
-from pretrain.report import SUMS, line_of, record_of, summary
+from pretrain.report import SUMS, line_of, plateau, record_of, summary
 from training.engine import Step
 from training.meter import Meter
 from training.records import Records
@@ -175,3 +175,18 @@ def test_a_summary():
         "15.0 40.0 %",
     ]
     assert summary({}) == []
+
+
+def test_a_run_on_the_plateau():
+    """What is above half of the perplexity that the frequencies of the pieces give, in the geometric mean."""
+    german = {"perplexity": 100.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
+    english = {"perplexity": 300.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
+    assert plateau({"mmlm": {"de": german, "en": german}}) is None
+    assert plateau({"mmlm": {"de": german, "en": english}}) is None  # 173 beside 400
+    line = plateau({"mmlm": {"de": english, "en": english}})
+    assert "300" in line and "400" in line and "optimizer.tokens" in line
+    assert plateau({"camlm": {"de-en": {"perplexity": 300.0}}}) is None
+    assert summary({"mmlm": {"de": german, "en": german}}) == [
+        "[held-out] mmlm: perplexity 100.00 (geometric mean; the frequencies of the pieces: 400.00), "
+        "accuracy 25.00 %"
+    ]
