@@ -19,6 +19,7 @@ from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.config import OBJECTIVES, SCRATCH, ObjectiveConfig, PretrainConfig
 from pretrain.evaluate import Evaluator
+from pretrain.head_start import give_head_start
 from pretrain.initialise import initialise
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.masking import Vocabulary
@@ -103,6 +104,8 @@ class Pretraining(Task):
             sums=SUMS,
         )
         if checkpoint is None:
+            if self.config.init.head_start:
+                give_head_start(model, self.text, seed)
             initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
         else:
             load_from(model, open_checkpoint(checkpoint), optional=())  # no weight may be absent

@@ -1,0 +1,179 @@
+"""A head start for random weights: what a small model learns first and slowly, put into its initial weights.
+
+- Word vectors by counting. A piece's row of a table counts the pieces that stand near it in a line, and those
+  of its translations; as positive pointwise mutual information (Levy and Goldberg, 2014), of whose largest
+  singular vectors the word vectors are made. So words with the same neighbours or translations begin alike.
+- Positions are sinusoids, and the heads of the first layer begin by attending to the tokens one and two places
+  before and after.
+
+Everything is trained on as usual: only the start differs.
+"""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import paddle
+
+from model.config import FIRST_POSITION
+from model.heads import PreTrainingModel
+from pretrain.reader import TrainingText
+from training import distributed
+from utils.logging import logger
+
+_WINDOW = 5  # a neighbour at distance d <= 5 counts 1 / d
+_CONTEXTS = 8192  # at most so many columns of the table, those of the most frequent pieces: 4 V x 8192 bytes
+_SMOOTHING = 0.75  # exponent of the contexts' frequencies (Levy, Goldberg and Dagan, 2015)
+_ROUNDS = 2  # of the iteration for the singular vectors
+_EXTRA = 32  # singular vectors that are computed beside those that are taken
+_NEIGHBOUR_SCORE = (
+    4.0  # attention's score of the neighbour in the first layer; that of other places is near 0
+)
+_LINES = 1000  # that are counted at a time
+
+
+def give_head_start(model: PreTrainingModel, text: TrainingText, seed: int) -> None:
+    """Change the random weights of a new model as the top of this file says.
+
+    Args:
+        text: what is counted.
+        seed: of the directions of the word vectors.
+    """
+    began = time.monotonic()
+    embeddings = model.ernie_m.embeddings
+    words = embeddings.word_embeddings.weight  # [V, H]
+    rows = words.numpy()
+    vectors = word_vectors(text, rows.shape[1], seed)
+    # Each vector is as long as the random one in its place. Pieces without neighbours keep theirs.
+    is_counted = vectors.any(axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = np.where(is_counted, lengths * vectors, rows)
+    words.set_value(rows.astype(words.numpy().dtype))
+
+    positions = embeddings.position_embeddings.weight  # [P, H]
+    frequencies = np.geomspace(1.0, np.pi / positions.shape[0], positions.shape[1] // 2)
+    # Words and positions have the same variance; a sinusoid's is half of its squared amplitude.
+    amplitude = np.sqrt(2) * np.median(lengths) / np.sqrt(rows.shape[1])
+    table = amplitude * sinusoids(positions.shape[0], positions.shape[1], frequencies)
+    table[:FIRST_POSITION] = positions.numpy()[:FIRST_POSITION]
+    positions.set_value(table.astype(positions.numpy().dtype))
+    attention = model.ernie_m.encoder.layers[0].self_attn
+    query, key = neighbour_weights(positions.shape[1], attention.num_heads, frequencies)
+    for projection, weights in ((attention.q_proj, query), (attention.k_proj, key)):
+        projection.weight.set_value(projection.weight + weights.astype(projection.weight.numpy().dtype))
+
+    changed = [words, positions, attention.q_proj.weight, attention.k_proj.weight]
+    distributed.broadcast_(changed)  # other machines may round otherwise
+    logger.info("head start: word vectors counted in %.0f s", time.monotonic() - began)
+
+
+def word_vectors(text: TrainingText, size: int, seed: int) -> np.ndarray:
+    """Vectors of length 1, or 0 for pieces that stand nowhere beside another: float64 [V, size]."""
+    table = count_neighbours(text)  # [V, contexts]
+    # Positive pointwise mutual information, in place.
+    of_piece = table.sum(axis=1, keepdims=True)
+    of_context = table.sum(axis=0) ** _SMOOTHING
+    table /= np.maximum(of_piece, 1e-9)
+    table /= np.maximum(of_context / of_context.sum(), 1e-9)
+    np.log(np.maximum(table, 1.0, out=table), out=table)
+    # Its largest singular vectors, by subspace iteration (Halko, Martinsson and Tropp, 2011).
+    rng = np.random.default_rng(seed)
+    width = min(size + _EXTRA, *table.shape)
+    basis = rng.normal(size=(table.shape[1], width)).astype(np.float32)
+    for _ in range(_ROUNDS):
+        basis, _ = np.linalg.qr(table.T @ (table @ basis))
+    left, values, _ = np.linalg.svd(table @ basis, full_matrices=False)
+    width = min(size, width)
+    vectors = np.zeros((len(table), size))
+    vectors[:, :width] = left[:, :width] * np.sqrt(values[:width])
+    # Turned at random, so that no coordinate is larger than the others.
+    turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    vectors = vectors @ turn
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def count_neighbours(text: TrainingText) -> np.ndarray:
+    """How often, by weight, each piece stands near each of the most frequent pieces: float32 [V, contexts].
+
+    A piece gets as much weight from its translation as from its window.
+    """
+    frequencies = sum(text.corpus.piece_counts(language) for language in text.languages)  # [V]
+    contexts = np.argsort(-frequencies, kind="stable")[:_CONTEXTS]
+    column_of_piece = np.full(len(frequencies), -1)
+    column_of_piece[contexts] = np.arange(len(contexts))
+    table = np.zeros((len(frequencies), len(contexts)), np.float32)
+
+    def count(pieces: np.ndarray, others: np.ndarray, weights: np.ndarray) -> None:
+        for rows, columns in ((pieces, column_of_piece[others]), (others, column_of_piece[pieces])):
+            taken = columns >= 0
+            cells = rows[taken] * len(contexts) + columns[taken]
+            np.add.at(table.reshape(-1), cells, weights[taken])
+
+    for lines in _lines(text):
+        ids = np.concatenate(lines)
+        line_of_token = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
+        for distance in range(1, _WINDOW + 1):
+            in_one_line = line_of_token[distance:] == line_of_token[:-distance]
+            pieces = ids[:-distance][in_one_line]
+            weights = np.full(len(pieces), 1 / distance, np.float32)
+            count(pieces, ids[distance:][in_one_line], weights)
+    of_window = 2 * sum(1 / distance for distance in range(1, _WINDOW + 1))
+    for pairs in text.pairs.values():
+        for first in range(0, len(pairs), _LINES):
+            sides = [pairs[number] for number in range(first, min(first + _LINES, len(pairs)))]
+            pieces = [np.repeat(a, len(b)) for a, b in sides]
+            others = [np.tile(b, len(a)) for a, b in sides]
+            weights = [np.full(len(a) * len(b), of_window / max(len(a), len(b), 1)) for a, b in sides]
+            count(np.concatenate(pieces), np.concatenate(others), np.concatenate(weights).astype(np.float32))
+    return table
+
+
+def _lines(text: TrainingText) -> Iterator[list[np.ndarray]]:
+    """All lines of the text and of the pairs, up to `_LINES` of them at a time."""
+    for language in text.mono:
+        stream = text.corpus.mono[language]
+        for first in range(0, stream.num_lines, _LINES):
+            yield [stream.line(n) for n in range(first, min(first + _LINES, stream.num_lines))]
+    for pairs in text.pairs.values():
+        for first in range(0, len(pairs), _LINES):
+            yield [side for n in range(first, min(first + _LINES, len(pairs))) for side in pairs[n]]
+
+
+def sinusoids(positions: int, size: int, frequencies: np.ndarray) -> np.ndarray:
+    """sin and cos of each position times each frequency, in turns: [positions, size].
+
+    Args:
+        frequencies: [size // 2].
+    """
+    angles = np.arange(positions)[:, None] * frequencies  # [positions, size // 2]
+    table = np.zeros((positions, size))
+    table[:, 0 : 2 * len(frequencies) : 2] = np.sin(angles)
+    table[:, 1 : 2 * len(frequencies) : 2] = np.cos(angles)
+    return table
+
+
+def neighbour_weights(
+    hidden_size: int, num_heads: int, frequencies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is added to the query and key weights of a layer, [H, H] each (inputs, outputs).
+
+    Each head takes every num_heads-th sinusoid. The key is the sinusoid at its token, the query that at the
+    place to attend to: -1, 1, -2, 2, ... for head 0, 1, 2, 3, ...
+    """
+    query = np.zeros((hidden_size, hidden_size))
+    key = np.zeros((hidden_size, hidden_size))
+    head_size = hidden_size // num_heads
+    # Sinusoids have amplitude 1 behind the layer norm: the score is gain^2 (D / 2) / sqrt(D) at the neighbour.
+    gain = np.sqrt(2 * _NEIGHBOUR_SCORE / np.sqrt(head_size))
+    for head in range(num_heads):
+        offset = (head // 2 + 1) * (1 if head % 2 else -1)
+        for pair in range(head_size // 2):
+            number = pair * num_heads + head  # of the frequency
+            turn = frequencies[number] * offset
+            sin, cos = 2 * number, 2 * number + 1  # inputs
+            first = head * head_size + 2 * pair  # of the two outputs
+            # sin(x + turn) = sin x cos turn + cos x sin turn; cos(x + turn) = cos x cos turn - sin x sin turn
+            query[sin, first], query[cos, first] = gain * np.cos(turn), gain * np.sin(turn)
+            query[sin, first + 1], query[cos, first + 1] = -gain * np.sin(turn), gain * np.cos(turn)
+            key[sin, first], key[cos, first + 1] = gain, gain
+    return query, key
