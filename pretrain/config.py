@@ -201,8 +201,8 @@ class InitConfig:
     """"scratch", or weights in any format of docs/convert.md."""
 
     head_start: bool = False
-    """Whether random weights begin with word vectors counted in the corpus and a first layer that attends to
-    the neighbours (docs/pretraining.md). For small models and little text."""
+    """Whether a new encoder begins with word vectors that are counted in the corpus, and with a first layer
+    that attends to the neighbours. Otherwise all weights are random. For small models and little text."""
 
     lm_head: str = option(FRESH, free=True)
     """"fresh", or a folder with a head (XLM-R's or ours); "encoder": the head in `encoder`."""
@@ -353,11 +353,6 @@ class PretrainConfig:
             raise UserError(
                 f"run.micro_batch_tokens {self.run.micro_batch_tokens} is below data.max_seq_len "
                 f"{max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len"
-            )
-        if self.init.head_start and self.init.encoder != SCRATCH:
-            raise UserError(
-                f"init.head_start is for random weights, but init.encoder is '{self.init.encoder}': set "
-                "init.head_start false"
             )
         if self.init.lm_head == FROM_ENCODER and self.init.encoder == SCRATCH:
             raise UserError(

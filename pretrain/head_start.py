@@ -1,10 +1,10 @@
-"""A head start for random weights: what a small model learns first and slowly, put into its initial weights.
+"""A head start for a new encoder: initial weights that hold what a small model would first learn, slowly.
 
 - Word vectors by counting. A piece's row of a table counts the pieces that stand near it in a line, and those
   of its translations; as positive pointwise mutual information (Levy and Goldberg, 2014), of whose largest
   singular vectors the word vectors are made. So words with the same neighbours or translations begin alike.
-- Positions are sinusoids, and the heads of the first layer begin by attending to the tokens one and two places
-  before and after.
+- Positions are sinusoids, and the heads of the first layer begin by attending to the tokens one and two
+  places before and after.
 
 Everything is trained on as usual: only the start differs.
 """
@@ -26,9 +26,7 @@ _CONTEXTS = 8192  # at most so many columns of the table, those of the most freq
 _SMOOTHING = 0.75  # exponent of the contexts' frequencies (Levy, Goldberg and Dagan, 2015)
 _ROUNDS = 2  # of the iteration for the singular vectors
 _EXTRA = 32  # singular vectors that are computed beside those that are taken
-_NEIGHBOUR_SCORE = (
-    4.0  # attention's score of the neighbour in the first layer; that of other places is near 0
-)
+_NEIGHBOUR_SCORE = 4.0  # of attention in the first layer; the score of other places is near 0
 _LINES = 1000  # that are counted at a time
 
 
@@ -43,32 +41,36 @@ def give_head_start(model: PreTrainingModel, text: TrainingText, seed: int) -> N
     embeddings = model.ernie_m.embeddings
     words = embeddings.word_embeddings.weight  # [V, H]
     rows = words.numpy()
-    vectors = word_vectors(text, rows.shape[1], seed)
-    # Each vector is as long as the random one in its place. Pieces without neighbours keep theirs.
-    is_counted = vectors.any(axis=1, keepdims=True)
+    dtype = rows.dtype
+    hidden_size = rows.shape[1]
+    vectors = word_vectors(text, hidden_size, seed)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.where(is_counted, lengths * vectors, rows)
-    words.set_value(rows.astype(words.numpy().dtype))
+    words.set_value((lengths * vectors).astype(dtype))  # each is as long as the random one in its place
 
     positions = embeddings.position_embeddings.weight  # [P, H]
-    frequencies = np.geomspace(1.0, np.pi / positions.shape[0], positions.shape[1] // 2)
+    position_count = positions.shape[0]
+    frequencies = np.geomspace(1.0, np.pi / position_count, hidden_size // 2)
     # Words and positions have the same variance; a sinusoid's is half of its squared amplitude.
-    amplitude = np.sqrt(2) * np.median(lengths) / np.sqrt(rows.shape[1])
-    table = amplitude * sinusoids(positions.shape[0], positions.shape[1], frequencies)
-    table[:FIRST_POSITION] = positions.numpy()[:FIRST_POSITION]
-    positions.set_value(table.astype(positions.numpy().dtype))
-    attention = model.ernie_m.encoder.layers[0].self_attn
-    query, key = neighbour_weights(positions.shape[1], attention.num_heads, frequencies)
-    for projection, weights in ((attention.q_proj, query), (attention.k_proj, key)):
-        projection.weight.set_value(projection.weight + weights.astype(projection.weight.numpy().dtype))
+    amplitude = np.sqrt(2) * np.median(lengths) / np.sqrt(hidden_size)
+    table = amplitude * sinusoids(position_count, frequencies)
+    with paddle.no_grad():
+        positions[FIRST_POSITION:] = table[FIRST_POSITION:].astype(dtype)
 
-    changed = [words, positions, attention.q_proj.weight, attention.k_proj.weight]
-    distributed.broadcast_(changed)  # other machines may round otherwise
+    attention = model.ernie_m.encoder.layers[0].self_attn
+    query = attention.q_proj.weight  # [H, H], inputs and outputs
+    key = attention.k_proj.weight
+    added_to_query, added_to_key = neighbour_weights(hidden_size, attention.num_heads, frequencies)
+    query.set_value(query.numpy() + added_to_query.astype(dtype))
+    key.set_value(key.numpy() + added_to_key.astype(dtype))
+    distributed.broadcast_([words, positions, query, key])  # other machines may round otherwise
     logger.info("head start: word vectors counted in %.0f s", time.monotonic() - began)
 
 
 def word_vectors(text: TrainingText, size: int, seed: int) -> np.ndarray:
-    """Vectors of length 1, or 0 for pieces that stand nowhere beside another: float64 [V, size]."""
+    """Vectors of length 1: float64 [V, size].
+
+    Those of pieces that stand beside no other are 0. So a [MASK] is at first its position alone.
+    """
     table = count_neighbours(text)  # [V, contexts]
     # Positive pointwise mutual information, in place.
     of_piece = table.sum(axis=1, keepdims=True)
@@ -89,6 +91,7 @@ def word_vectors(text: TrainingText, size: int, seed: int) -> np.ndarray:
     # Turned at random, so that no coordinate is larger than the others.
     turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
     vectors = vectors @ turn
+    vectors *= of_piece > 0
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
@@ -139,17 +142,10 @@ def _lines(text: TrainingText) -> Iterator[list[np.ndarray]]:
             yield [side for n in range(first, min(first + _LINES, len(pairs))) for side in pairs[n]]
 
 
-def sinusoids(positions: int, size: int, frequencies: np.ndarray) -> np.ndarray:
-    """sin and cos of each position times each frequency, in turns: [positions, size].
-
-    Args:
-        frequencies: [size // 2].
-    """
-    angles = np.arange(positions)[:, None] * frequencies  # [positions, size // 2]
-    table = np.zeros((positions, size))
-    table[:, 0 : 2 * len(frequencies) : 2] = np.sin(angles)
-    table[:, 1 : 2 * len(frequencies) : 2] = np.cos(angles)
-    return table
+def sinusoids(positions: int, frequencies: np.ndarray) -> np.ndarray:
+    """sin and cos of each position times each of F frequencies, in turns: [positions, 2 F]."""
+    angles = np.arange(positions)[:, None] * frequencies  # [positions, F]
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(positions, -1)
 
 
 def neighbour_weights(
@@ -163,7 +159,7 @@ def neighbour_weights(
     query = np.zeros((hidden_size, hidden_size))
     key = np.zeros((hidden_size, hidden_size))
     head_size = hidden_size // num_heads
-    # Sinusoids have amplitude 1 behind the layer norm: the score is gain^2 (D / 2) / sqrt(D) at the neighbour.
+    # Behind the layer norm sinusoids have amplitude 1, so the neighbour's score is gain^2 (D / 2) / sqrt(D).
     gain = np.sqrt(2 * _NEIGHBOUR_SCORE / np.sqrt(head_size))
     for head in range(num_heads):
         offset = (head // 2 + 1) * (1 if head % 2 else -1)

@@ -104,7 +104,7 @@ class Pretraining(Task):
             sums=SUMS,
         )
         if checkpoint is None:
-            if self.config.init.head_start:
+            if self.config.init.head_start and self.config.init.encoder == SCRATCH:
                 give_head_start(model, self.text, seed)
             initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
         else:

@@ -1,0 +1,130 @@
+"""The head start: counts and vectors of words, heads that attend to neighbours, what a run starts from."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from pretrain.head_start import count_neighbours, neighbour_weights, sinusoids, word_vectors
+from pretrain.task import Pretraining
+from tests.helpers.small_corpus import build, train_pieces, write_lines
+from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain
+
+HEADS = 4
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A task whose corpus has a few lines and pairs."""
+    folder = tmp_path_factory.mktemp("small")
+    english = ["a man eats bread", "a man eats an apple", "a dog drinks", "the dog drinks water"]
+    german = ["ein Mann isst Brot", "ein Mann isst einen Apfel", "ein Hund trinkt", "der Hund trinkt Wasser"]
+    text = write_lines(folder / "en.txt", english[:3])
+    pairs = write_lines(folder / "en-de.tsv", [f"{a}\t{b}" for a, b in zip(english, german)])
+    pieces = train_pieces(folder / "piece.model")
+    build(folder / "corpus", pieces, mono={"en": text}, parallel={"en-de": pairs}, held_out=0)
+    return Pretraining(config(folder / "corpus", objectives__active=["mmlm", "camlm"]))
+
+
+def test_neighbours_are_counted(small):
+    """Line by line and pair by pair, with plain loops."""
+    text = small.text
+    pairs = text.pairs["de", "en"]
+    lines = [text.corpus.mono["en"].line(number) for number in range(3)]
+    lines += [side for number in range(len(pairs)) for side in pairs[number]]
+    expected = Counter()
+    for line in lines:
+        for i, piece in enumerate(line):
+            for j, other in enumerate(line):
+                if 1 <= abs(i - j) <= 5:
+                    expected[piece, other] += 1 / abs(i - j)
+    of_window = 2 * (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5)
+    for number in range(len(pairs)):
+        german, english = pairs[number]
+        for piece in german:
+            for other in english:
+                weight = of_window / max(len(german), len(english))
+                expected[piece, other] += weight
+                expected[other, piece] += weight
+    counts = sum(text.corpus.piece_counts(language) for language in text.languages)
+    contexts = np.argsort(-counts, kind="stable")  # V is small: all pieces
+    table = count_neighbours(text)
+    assert table.shape == (len(counts), len(counts))
+    for row in range(len(table)):
+        hand = [expected[row, other] for other in contexts.tolist()]
+        np.testing.assert_allclose(table[row], hand, rtol=1e-5)
+
+
+def test_word_vectors_are_singular_vectors_of_the_counts(small):
+    """Their cosines are those of an exact decomposition of the pointwise mutual information."""
+    table = count_neighbours(small.text).astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_context = table.sum(axis=0) ** 0.75
+        information = np.log(table / table.sum(axis=1, keepdims=True) / (of_context / of_context.sum()))
+    information = np.where(information > 0, information, 0)
+    left, values, _ = np.linalg.svd(information)
+    expected = left[:, :24] * np.sqrt(values[:24])
+    occurs = table.any(axis=1)
+    expected[occurs] /= np.linalg.norm(expected[occurs], axis=1, keepdims=True)
+    vectors = word_vectors(small.text, size=24, seed=1)
+    assert (vectors[~occurs] == 0).all() and 0 < occurs.sum() < len(occurs)
+    np.testing.assert_allclose(
+        vectors[occurs] @ vectors[occurs].T, expected[occurs] @ expected[occurs].T, atol=1e-3
+    )
+    assert (word_vectors(small.text, size=24, seed=1) == vectors).all()
+
+
+def test_heads_attend_to_the_neighbours():
+    """Of sinusoids behind the layer norm, each head's best place is its neighbour, with the score 4."""
+    size = 128
+    frequencies = np.geomspace(1.0, np.pi / 130, size // 2)
+    states = sinusoids(130, frequencies)  # [P, H], of amplitude 1
+    query, key = neighbour_weights(size, HEADS, frequencies)
+    head_size = size // HEADS
+    for head, offset in enumerate((-1, 1, -2, 2)):
+        outputs = slice(head * head_size, (head + 1) * head_size)
+        scores = (states @ query[:, outputs]) @ (states @ key[:, outputs]).T / head_size**0.5  # [P, P]
+        places = np.arange(2, 128)  # whose neighbours are in the table
+        assert (scores[places].argmax(axis=1) == places + offset).all()
+        np.testing.assert_allclose(scores[places, places + offset], 4.0)
+
+
+def test_what_a_run_starts_from(tiny_corpus):
+    """Only the tables of words and positions and the first layer's queries and keys differ, in any dtype."""
+    for dtype in ("float32", "float64"):
+        weights = {}
+        for head_start in (False, True):
+            task = Pretraining(config(tiny_corpus, init__head_start=head_start, run__dtype=dtype))
+            model = task.begin(seed=1, checkpoint=None).model
+            weights[head_start] = {name: value.numpy() for name, value in model.named_parameters()}
+        different = [
+            name for name, value in weights[True].items() if not (value == weights[False][name]).all()
+        ]
+        attention = "ernie_m.encoder.layers.0.self_attn"
+        assert different == [
+            "ernie_m.embeddings.word_embeddings.weight",
+            "ernie_m.embeddings.position_embeddings.weight",
+            f"{attention}.q_proj.weight",
+            f"{attention}.k_proj.weight",
+        ]
+        lengths = [
+            np.linalg.norm(weights[kind]["ernie_m.embeddings.word_embeddings.weight"], axis=1)
+            for kind in (False, True)
+        ]
+        special = list(task.tokenizer.special_ids)  # they stand in no text
+        assert not lengths[1][special].any()
+        others = np.setdiff1d(np.flatnonzero(lengths[1]), special)
+        np.testing.assert_allclose(lengths[1][others], lengths[0][others], rtol=1e-5)
+
+
+def test_weights_that_are_loaded_get_none(tiny_corpus, tmp_path):
+    """A run that goes on from a checkpoint, and one from the weights of another."""
+    straight = pretrain(tiny_corpus, tmp_path / "straight", init__head_start=True)
+    stopped = tmp_path / "stopped"
+    for steps in (5, 0):
+        pretrain(tiny_corpus, stopped, init__head_start=True, run__stop_after_steps=steps)
+    assert_equal_runs(straight, stopped)
+    start = {"init__encoder": str(straight / "full"), "init__lm_head": "encoder"}
+    plain = pretrain(tiny_corpus, tmp_path / "plain", **start)
+    started = pretrain(tiny_corpus, tmp_path / "started", init__head_start=True, **start)
+    assert_equal_runs(plain, started)
