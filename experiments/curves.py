@@ -1,0 +1,157 @@
+"""Learning curves of runs on one corpus: their figures as JSON, a table and a chart.
+
+    python -m experiments.curves --add output/a --name "head start" --changed "init.head_start true" \\
+        --tokens 10000000 --pairs output/pairs-a
+    python -m experiments.curves
+
+The first takes the figures of a run, and of the training on pairs that follows it, into
+docs/results/head_start.json. Both write docs/results/head_start.md and docs/images/head_start.png from it.
+"""
+
+from utils.environment import run
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.scores import mean_perplexity
+from training.records import read_records
+from utils.command_line import load_config
+from utils.files import atomic_file, read_json
+from utils.tables import in_markdown
+
+FIGURES = Path("docs/results/head_start.json")
+CHART = Path("docs/images/head_start.png")
+BIN = 250_000  # tokens over which the losses of the training are averaged
+OBJECTIVES = ("mmlm", "camlm")
+AT_MILLIONS = (0.5, 1, 1.5, 2, 3)
+FREQUENCIES = 976.19  # the held-out perplexity of MMLM's text for the frequencies of the pieces, in the log
+TITLE = "The first million tokens"
+ABOUT = """`own.yaml` on the text of [pretraining.md](../pretraining.md#your-own-text) in English, German and
+Turkish. Losses are those of the training, in nats, over the quarter of a million tokens before. The
+perplexities of MMLM and CAMLM are those of held-out text at the end; "found" are the translations after
+training on pairs, cosine and margin, per cent. Runs without them were stopped in MMLM's stage."""
+
+
+@dataclass
+class CurvesFlags:
+    """Nothing: the table and the chart are written. With --add, a run is taken into the figures first."""
+
+    add: str = ""
+    """The output folder of run_pretrain.py."""
+
+    name: str = ""
+    """Runs of one name differ in their seed."""
+
+    changed: str = ""
+    """What the run changes in own.yaml."""
+
+    seed: int = 1
+    tokens: int = 0
+    """Of its schedule; it may have been stopped before."""
+
+    pairs: str = ""
+    """The output folder of run_retrieval.py, of the training on pairs from this run's encoder."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = load_config(CurvesFlags, arguments, __doc__)
+    runs = read_json(FIGURES) if FIGURES.is_file() else []
+    if flags.add:
+        runs = [of_run for of_run in runs if (of_run["name"], of_run["seed"]) != (flags.name, flags.seed)]
+        runs.append(figures_of(flags))
+        with atomic_file(FIGURES, "w") as file:
+            file.write("[\n" + ",\n".join(json.dumps(of_run) for of_run in runs) + "\n]\n")
+    with atomic_file(FIGURES.with_suffix(".md"), "w") as file:
+        file.write(page(runs))
+    draw(runs)
+
+
+def figures_of(flags: CurvesFlags) -> dict[str, Any]:
+    """The figures of one run as JSON values."""
+    tokens_of_step = {}
+    losses: dict[str, dict[int, list[float]]] = {objective: {} for objective in OBJECTIVES}
+    held_out = []
+    for record in read_records(Path(flags.add, "metrics.jsonl")):
+        if "held_out" in record:
+            evaluation = {"tokens": tokens_of_step[record["step"]]}
+            for objective in OBJECTIVES:
+                evaluation[objective] = mean_perplexity(record["held_out"], objective)
+            held_out.append(evaluation)
+            continue
+        tokens_of_step[record["step"]] = record["tokens"]
+        for objective in OBJECTIVES:
+            if objective in record:
+                of_bin = losses[objective].setdefault(math.ceil(record["tokens"] / BIN), [])
+                of_bin.append(record[objective]["loss"])
+    training = {
+        objective: [[number * BIN, round(float(np.mean(values)), 4)] for number, values in of_bins.items()]
+        for objective, of_bins in losses.items()
+    }
+    result = {"name": flags.name, "changed": flags.changed, "seed": flags.seed, "tokens": flags.tokens}
+    result |= {"training": training, "held_out": held_out}
+    if flags.pairs:
+        result["found"] = found(Path(flags.pairs))
+    return result
+
+
+def found(folder: Path) -> dict[str, float]:
+    """Per cent of the translations found, by measure: the mean over the languages and both directions."""
+    by_measure = {}
+    for table in read_json(folder / "retrieval.json")["tables"]:
+        for measure in ("cosine", "margin"):
+            if table["title"].startswith(f"mean of both directions, {measure}"):
+                by_measure[measure] = table["mean"]["avg"]
+    return by_measure
+
+
+def page(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The table of all runs, in Markdown. Losses in nats; perplexities and what is found at the end."""
+    losses = [f"MMLM's loss at {millions} million" for millions in AT_MILLIONS]
+    lines = [["run", "what is changed", "seed", "tokens, millions", *losses, "MMLM", "CAMLM", "found"]]
+    for of_run in runs:
+        tokens, values = np.array(of_run["training"]["mmlm"]).reshape(-1, 2).T
+        cells = []
+        for millions in AT_MILLIONS:
+            at = np.flatnonzero(tokens == 1e6 * millions)
+            cells.append(f"{values[at[0]]:.3f}" if len(at) else "")
+        of_schedule = f"{of_run['tokens'] / 1e6:g}"
+        end: dict[str, float] = of_run["held_out"][-1] if of_run["held_out"] else {}
+        perplexities = [f"{end[objective]:.0f}" if end else "" for objective in OBJECTIVES]
+        pairs = of_run.get("found", {})
+        text = ", ".join(f"{value:.1f}" for value in pairs.values())
+        about = [of_run["name"], of_run["changed"], str(of_run["seed"]), of_schedule]
+        lines.append([*about, *cells, *perplexities, text])
+    return f"# {TITLE}\n\n{ABOUT}\n\n{in_markdown(lines)}\n"
+
+
+def draw(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the training loss of each objective by tokens, a curve for each run, a colour for each name."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    names = list(dict.fromkeys(of_run["name"] for of_run in runs))
+    for axis, objective in zip(figure.subplots(1, len(OBJECTIVES), sharey=True), OBJECTIVES):
+        for of_run in runs:
+            curve = np.array(of_run["training"][objective]).reshape(-1, 2)
+            color = f"C{names.index(of_run['name'])}"
+            is_first = of_run["seed"] == min(
+                other["seed"] for other in runs if other["name"] == of_run["name"]
+            )
+            label = of_run["name"] if is_first and len(curve) else None
+            axis.plot(curve[:, 0] / 1e6, curve[:, 1], color=color, label=label)
+        axis.axhline(math.log(FREQUENCIES), color="grey", linestyle=":", label="frequencies of the pieces")
+        axis.set_ylim(4.9, 7.1)
+        axis.set_title(f"{objective.upper()}: loss in training, by million tokens", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.legend(fontsize=7)
+    with atomic_file(CHART) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+if __name__ == "__main__":
+    run(main)
