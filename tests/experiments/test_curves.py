@@ -1,0 +1,47 @@
+"""Learning curves: the published page, and the figures of a run."""
+
+import json
+
+import pytest
+
+from experiments import curves
+from utils.files import read_json
+
+
+def test_the_published_page_is_that_of_the_figures():
+    page = curves.FIGURES.with_suffix(".md").read_text(encoding="utf-8")
+    assert page == curves.page(read_json(curves.FIGURES))
+
+
+def test_the_figures_of_a_run(tmp_path, monkeypatch):
+    """Losses are averaged over a quarter of a million tokens; a run of the same name and seed is replaced."""
+    monkeypatch.setattr(curves, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(curves, "CHART", tmp_path / "chart.png")
+    evaluation = {"mmlm": {"de": {"perplexity": 2.0}, "en": {"perplexity": 8.0}}}
+    records = [
+        {"step": 1, "tokens": 100_000, "mmlm": {"loss": 7.0}},
+        {"step": 2, "tokens": 250_000, "mmlm": {"loss": 6.0}},
+        {"step": 3, "tokens": 300_000, "mmlm": {"loss": 5.0}, "camlm": {"loss": 4.0}},
+        {"step": 3, "held_out": evaluation | {"camlm": {"de-en": {"perplexity": 3.0}}}},
+    ]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = [
+        {"title": "en -> xx, cosine, specials, layer 2", "mean": {"avg": 1.0}},
+        {"title": "mean of both directions, cosine, specials, layer 2", "mean": {"avg": 70.25}},
+        {"title": "mean of both directions, margin, specials, layer 2", "mean": {"avg": 72.5}},
+    ]
+    (folder / "retrieval.json").write_text(json.dumps({"tables": found}))
+    flags = ["--add", str(folder), "--pairs", str(folder), "--name", "a", "--tokens", "5000000"]
+    curves.main([*flags, "--changed", "nothing"])
+    curves.main([*flags, "--changed", "all"])
+    (of_run,) = read_json(curves.FIGURES)
+    assert of_run["training"] == {"mmlm": [[250_000, 6.5], [500_000, 5.0]], "camlm": [[500_000, 4.0]]}
+    assert of_run["held_out"] == [
+        {"tokens": 300_000, "mmlm": pytest.approx(4.0), "camlm": pytest.approx(3.0)}
+    ]
+    assert of_run["found"] == {"cosine": 70.25, "margin": 72.5}
+    row = (tmp_path / "figures.md").read_text().splitlines()[-1]
+    assert row == "| a | all | 1 | 5 | 5.000 |  |  |  |  | 4 | 3 | 70.2, 72.5 |"
+    assert curves.CHART.stat().st_size > 0
