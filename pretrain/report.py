@@ -122,8 +122,8 @@ def plateau(scores: Mapping[str, Any]) -> str | None:
     return (
         f"mmlm has learned little beyond the frequencies of the pieces: held-out perplexity {mean:.0f}, and "
         f"that of the frequencies {of_frequencies:.0f}. Train on more tokens (optimizer.tokens), take a "
-        "smaller vocabulary, or begin with mmlm alone (objectives.later_shares, as in "
-        "configs/pretrain/own.yaml)"
+        "smaller vocabulary, give new weights a head start (init.head_start), or begin with mmlm alone "
+        "(objectives.later_shares, as in configs/pretrain/own.yaml)"
     )
 
 
