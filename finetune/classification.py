@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from finetune.flags import FinetuneFlags
-from finetune.metrics import accuracy
+from finetune.metrics import MACRO_F1, accuracy, macro_f1
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint
 from model.tasks import CLASSIFICATION
@@ -35,34 +35,30 @@ class Classification(SupervisedTask):
         labels: label names in the order of their ids.
         max_seq_len: longest input in tokens.
         named: whether the label column of a file holds names instead of ids.
+        metric: what selects a step; None: accuracy.
     """
 
     name = CLASSIFICATION
     metric = "acc"
 
-    def __init__(self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, named: bool = True):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        max_seq_len: int,
+        named: bool = True,
+        metric: str | None = None,
+    ):
         self.labels = list(labels)
         self.named = named
+        self.metric = metric or self.metric
         self.encode = EncodePairs(tokenizer, max_seq_len)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        if flags.label_map_config is not None:
-            ids = read_label_map(flags.label_map_config, flags.num_labels)
-            if len(ids) == 1:
-                raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
-            return cls(tokenizer, sorted(ids, key=ids.get), flags.max_seq_len)
-        if flags.init_checkpoint and start and start.labels:
-            count = len(start.labels)
-            if "num_labels" in flags.on_command_line and flags.num_labels != count:
-                raise UserError(
-                    f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
-                    f"({', '.join(start.labels)}); leave the flag out"
-                )
-            # A model that was trained without a label map has the ids in place of names.
-            named = start.labels != names_of_ids(count)
-            return cls(tokenizer, start.labels, flags.max_seq_len, named)
-        return cls(tokenizer, names_of_ids(flags.num_labels), flags.max_seq_len, named=False)
+        labels, named = labels_of(flags, start)
+        metric = MACRO_F1 if flags.select_by == "macro_f1" else None
+        return cls(tokenizer, labels, flags.max_seq_len, named, metric)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         label_map = None  # the label column holds ids
@@ -107,7 +103,10 @@ class Classification(SupervisedTask):
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
         labels = [example.label for example in data]
         predicted = [int(probabilities.argmax()) for probabilities in predictions]
-        return {self.metric: accuracy(predicted, labels)}
+        scores = {"acc": accuracy(predicted, labels)}
+        if self.metric == MACRO_F1:
+            scores[MACRO_F1] = macro_f1(self.confusion(data, predictions))
+        return scores
 
     def confusion(self, data: Examples, predictions: list[np.ndarray]) -> dict[str, dict[str, int]]:
         pairs = Counter(
@@ -161,6 +160,29 @@ class Classification(SupervisedTask):
                 self.encode.max_seq_len,
             )
         return cut
+
+
+def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
+    """The labels in the order of their ids, and whether the label column of a file holds them and no ids.
+
+    Raises:
+        UserError: there is one label alone, or --num_labels is another number.
+    """
+    if flags.label_map_config is not None:
+        ids = read_label_map(flags.label_map_config, flags.num_labels)
+        if len(ids) == 1:
+            raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
+        return sorted(ids, key=ids.get), True
+    if flags.init_checkpoint and start and start.labels:
+        count = len(start.labels)
+        if "num_labels" in flags.on_command_line and flags.num_labels != count:
+            raise UserError(
+                f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
+                f"({', '.join(start.labels)}); leave the flag out"
+            )
+        # A model that was trained without a label map has the ids in place of names.
+        return start.labels, start.labels != names_of_ids(count)
+    return names_of_ids(flags.num_labels), False
 
 
 def names_of_ids(count: int) -> list[str]:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+MACRO_F1 = "macro f1"  # the name of `macro_f1` in reports
 Confusion = Mapping[str, Mapping[str, int]]  # label of a row -> predicted label -> number of rows
 
 # The articles that are removed from an answer. Hindi and Chinese have none.

@@ -40,6 +40,10 @@ class Regression(Classification):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
             raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
+        if flags.select_by == "macro_f1":
+            raise UserError(
+                "--select_by macro_f1 is the F1 of labels, but with --is_regression true they are numbers"
+            )
         return cls(tokenizer, flags.max_seq_len)
 
     def reading(self) -> dict[str, Any]:

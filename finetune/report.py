@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from finetune.metrics import Confusion, label_counts, macro_f1, share_of_most_frequent
+from finetune.metrics import MACRO_F1, Confusion, label_counts, macro_f1, share_of_most_frequent
 from utils.command_line import without_overridden
 from utils.errors import UserError
 from utils.files import atomic_file
@@ -216,7 +216,7 @@ class LabelTable:
             for label, counts in label_counts(self.confusion).items()
         }
         macro = macro_f1(self.confusion)
-        return {"title": self.title, "macro f1": macro, "labels": labels, "confusion": self.confusion}
+        return {"title": self.title, MACRO_F1: macro, "labels": labels, "confusion": self.confusion}
 
 
 def tables_of_labels(pattern: str, confusions: Mapping[int, Mapping[str, Confusion]]) -> list[LabelTable]:
@@ -236,7 +236,7 @@ def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[st
         for language in first
     }
     shares = {language: share_of_most_frequent(confusion) for language, confusion in first.items()}
-    return {"macro f1": f1_of_language, "most frequent label": shares}
+    return {MACRO_F1: f1_of_language, "most frequent label": shares}
 
 
 def tables_of_seeds(
@@ -272,7 +272,8 @@ def tables_of_seeds(
             for seed, scores in scores_of_seed.items():
                 rows[seed] = {language: values[metric] for language, values in scores[place].items()}
             paper = figures(recipe_of_place, metric, list(by_language))
-            tables.append(Table(f"{metric}, {pattern}", rows, paper, beside))
+            other_rows = {name: row for name, row in beside.items() if name != metric}
+            tables.append(Table(f"{metric}, {pattern}", rows, paper, other_rows))
     return tables, label_tables
 
 

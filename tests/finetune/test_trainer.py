@@ -168,6 +168,27 @@ def test_the_selected_weights_come_along_to_another_folder(classify, scripted, t
         assert first.read_bytes() == again.read_bytes()
 
 
+def test_macro_f1_selects_on_request(classify, toy_folder, tmp_path):
+    """Accuracy would select an earlier step, where most labels are never predicted."""
+    results = classify(select_by="macro_f1", epoch=3, learning_rate=2e-3, validation_steps=28)
+    line = re.compile(r"\w\w acc: (\d\.\d+), \w\w macro f1: (\d\.\d+), .* steps: (\d+)$", re.M)
+    accuracies = Counter()  # step -> the sum over the languages
+    macro_f1s = Counter()
+    for accuracy, macro_f1, step in line.findall(toy.read_log(tmp_path)):
+        accuracies[int(step)] += float(accuracy)
+        macro_f1s[int(step)] += float(macro_f1)
+    assert list(macro_f1s) == [12, 24, 28, 36]
+    ((best, total),) = macro_f1s.most_common(1)
+    selected = results["selected"]["1"]
+    assert selected["step"] == best != accuracies.most_common(1)[0][0]
+    assert selected["selected_by"] == pytest.approx(100 * total / 3, abs=1e-3)
+    assert results["metric"] == "macro f1"
+    of_accuracy, of_macro_f1 = results["tables"]
+    assert of_macro_f1["title"] == f"macro f1, {toy_folder}/dev.%s.tsv"
+    assert of_macro_f1["mean"]["avg"] == pytest.approx(selected["selected_by"])
+    assert "macro f1" in of_accuracy and "macro f1" not in of_macro_f1  # the row for comparison
+
+
 def test_a_best_model_that_was_removed_or_replaced_is_refused(classify, scripted, refused, tmp_path):
     """Without it the run would select another step. A model of a later step is accepted.
 
