@@ -210,7 +210,9 @@ def decode(line: bytes, path: Path, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from error
+        raise UserError(
+            f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); save it as UTF-8"
+        ) from error
 
 
 def refuse_compressed(content: bytes, path: Path) -> None:

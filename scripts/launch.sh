@@ -61,8 +61,8 @@ own() {
         echo "error: no $own_data here; write it from your files: .venv/bin/python scripts/data/prepare.py own FOLDER" >&2
         exit 2
     fi
-    # prepare.py puts English first, and then the other languages by their codes.
-    for train_set in "$own_data"/train/train.en.tsv "$own_data"/train/train.??.tsv; do
+    # prepare.py puts English first, and then the other languages by their codes. One file of any name is train.all.tsv.
+    for train_set in "$own_data"/train/train.en.tsv "$own_data"/train/train.??.tsv "$own_data"/train/train.all.tsv; do
         if [ -f "$train_set" ]; then break; fi
     done
     fine_tune run_classifier.py own tsv "$size" 1 \

@@ -319,7 +319,8 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
 
 
 @pytest.mark.parametrize(
-    "languages, trained", [(["sw"], "sw"), (["tr", "de"], "de"), (["de", "en"], "en"), (["de", "all"], "de")]
+    "languages, trained",
+    [(["sw"], "sw"), (["tr", "de"], "de"), (["de", "en"], "en"), (["de", "all"], "de"), (["all"], "all")],
 )
 def test_own_takes_the_training_file_that_is_there(scripts, tmp_path, languages, trained):
     for language in languages:
@@ -335,7 +336,7 @@ def test_your_own_data(copy_of_clone, scripts):
     """docs/finetune.md: the recipe on one's own files, then predictions and a test of the selected step."""
     page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
     section = page.split("## Your own data")[1].split("\n## ")[0]
-    prepare, train, predict, test = commands_of(section)
+    prepare, _, train, predict, test = commands_of(section)
     lines = []
     for _, text_a, text_b, kind in toy.rows(20, seed=1):
         label = "no" if kind == "tool" else "yes"
@@ -368,3 +369,23 @@ def test_your_own_data(copy_of_clone, scripts):
     call_main(run_classifier, [*flags, *CPU.split()])
     (table,) = json.loads(Path("output/own/evaluation.json").read_text())["tables"]
     assert table["title"] == "acc, ./data/own/test/test.%s.tsv" and "de" in table["mean"]
+
+
+def test_one_file_of_your_own(copy_of_clone, scripts, capsys):
+    """The command that `prepare.py own reviews.csv` prints trains on it, and selects by its dev file."""
+    rows = [f'"{text_a}; {i}";{kind}' for i, (_, text_a, _, kind) in enumerate(toy.rows(40, seed=1))]
+    write_lines(Path("reviews.csv"), ["Kommentar;Art", *rows])
+    prepare_data.main(["own", "reviews.csv", "--output", "data/reviews"])
+    train, _, _ = capsys.readouterr().out.splitlines()[-1].partition("    # ")
+    (scripts / "data").symlink_to(Path("data").resolve())
+    _, flags = launched(scripts, train)
+    (scripts / "data").unlink()
+    shutil.rmtree("output/own")  # the model of the other commands
+    call_main(importlib.import_module("run_classifier"), [*flags, "--max_steps", "2", *CPU.split()])
+    (table,) = json.loads(Path("output/own/results.json").read_text())["tables"]
+    assert table["title"] == "acc, data/reviews/dev/dev.%s.tsv" and list(table["mean"]) == ["all", "avg"]
+    assert json.loads(Path("output/own/best/config.json").read_text())["labels"] == [
+        "animal",
+        "drink",
+        "tool",
+    ]

@@ -1,7 +1,8 @@
 """Labelled texts of the user's own, in the layout that the recipe "own" reads: ./data/own.
 
-The sources hold train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ... Each row has a text, perhaps a
-second text, and a label; or more columns, if a header names those.
+The sources hold train.en.tsv, dev.en.tsv, dev.de.csv, test.de.tsv.gz, ..., or are one file with any name.
+Each row has a text, perhaps a second text, and a label; or more columns, below a header. Without dev files a
+part of the training rows becomes one.
 
 train/train.en.tsv, dev/dev.de.tsv, ...    the same rows below a header
 train/train.all.tsv                        those of all training files, if there are several
@@ -21,8 +22,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from reader.task_files import write_places
-from reader.tsv import decode, official_names, read_all, refuse_two_columns, split_cells
+import numpy as np
+
+from reader.task_files import ALL_LANGUAGES, write_places
+from reader.tsv import decode, read_all, split_cells
+from scripts.data.columns import find_columns, is_number
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.tables import in_columns
@@ -32,6 +36,7 @@ _FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(?P<
 _ENDINGS = ("tsv", "csv", "tsv.gz", "csv.gz")
 _COLUMNS = {2: ["text_a", "label"], 3: ["text_a", "text_b", "label"]}  # number of columns -> their names
 _FEW_ROWS = 3  # a label with fewer training rows may be a slip, and is hardly learned
+_SEED = 1  # of the choice of dev rows
 _MOST_ITEMS = 10  # that are printed of files that are not read, and of warnings
 
 
@@ -66,20 +71,33 @@ class OwnTable(NamedTuple):
         """The label of each row."""
         return [cells[-1] for cells in self.rows]
 
+    def part(self, numbers: np.ndarray) -> "OwnTable":
+        """The rows with these numbers, int64."""
+        rows = [self.rows[number] for number in numbers]
+        return self._replace(rows=rows, lines=[self.lines[number] for number in numbers])
 
-def prepare_own(sources: Sequence[Path], output: Path) -> None:
+
+def prepare_own(
+    sources: Sequence[Path], output: Path, columns: Sequence[str] = (), dev_share: float = 0.1
+) -> None:
     """Check all files of the sources, then write them, and print what they have.
+
+    Args:
+        columns: the names of the columns: text, perhaps second text, label; none: `find_columns` finds them.
+        dev_share: how many of the training rows become dev rows, if there is no dev file.
 
     Raises:
         UserError: there is no training file, a file is malformed, or `output` has files of other sources.
     """
-    files = find_files(sources, output)
-    refuse_earlier_files(output, files)
-    tables = {file: read_own(file.path) for file in files}
+    tables = {file: read_own(file.path, columns) for file in find_files(sources, output)}
     check_columns(tables)
     labels = sorted(labels_of_training(tables))
     check_first_rows(tables)
     check_labels(tables, labels)
+    if not any(file.split == "dev" for file in tables):
+        tables = with_dev_rows(tables, dev_share)
+    files = list(tables)
+    refuse_earlier_files(output, files)
     for file, table in tables.items():
         write_rows(file.target(output), [table])
     training = [table for file, table in tables.items() if file.split == "train"]
@@ -97,10 +115,11 @@ def prepare_own(sources: Sequence[Path], output: Path) -> None:
 def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
     """The files in the sources whose names are known, by split and language; English is first.
 
-    Files below `output` are passed over. Files that are not used are named on the console.
+    A source that is a file may have any name; its language is then "all". Files below `output` are passed
+    over. Files that are not used are named on the console.
 
     Raises:
-        UserError: a source does not exist, or there is no training file.
+        UserError: a source does not exist, there is no training file, or two training files have no language.
     """
     files: dict[tuple[str, str], OwnFile] = {}  # (split, language) -> file
     unread: dict[str, list[str]] = {}  # why -> files
@@ -108,21 +127,31 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
         for path in files_in(source, output):
             match = _FILE_NAME.fullmatch(path.name)
             fault = fault_of_name(match)
-            if fault:
+            if not fault:
+                file = OwnFile(path, match["split"], match["language"])
+            elif path == source and path.name.lower().endswith(_ENDINGS):
+                known_split = re.match("|".join(SPLITS), path.name)
+                file = OwnFile(path, known_split[0] if known_split else "train", ALL_LANGUAGES)
+            else:
                 unread.setdefault(fault, []).append(str(path))
                 continue
-            split = match["split"]
-            language = match["language"]
-            if (split, language) in files:
-                print(f"not used: {path}; {split} {language} is {files[split, language].path}")
-            else:
-                files[split, language] = OwnFile(path, split, language)
+            same = files.setdefault((file.split, file.language), file)
+            if same != file and file.language == ALL_LANGUAGES:
+                raise UserError(f"{path}: {same.path} is the {file.split} file; put all rows into one file")
+            if same != file:
+                print(f"not used: {path}; {file.split} {file.language} is {same.path}")
     for fault, paths in unread.items():
         print(f"not read: {listed(paths, ', ')} ({fault})")
-    if not any(split == "train" for split, _ in files):
+    training = [file for file in files.values() if file.split == "train"]
+    if not training:
         raise UserError(
             f"{', '.join(map(str, sources))}: no training file there, such as train.en.tsv; "
             "docs/data_layout.md lists the names under Your own labels"
+        )
+    if len(training) > 1 and ("train", ALL_LANGUAGES) in files:  # its file would be that of all languages
+        raise UserError(
+            f"{files['train', ALL_LANGUAGES].path}: beside other training files its name needs the language, "
+            "as in train.en.csv"
         )
     return sorted(files.values(), key=_order)
 
@@ -187,11 +216,14 @@ def refuse_earlier_files(output: Path, files: Sequence[OwnFile]) -> None:
         )
 
 
-def read_own(path: Path) -> OwnTable:
+def read_own(path: Path, columns: Sequence[str] = ()) -> OwnTable:
     """Read texts or pairs of texts with labels: tab-separated, or a .csv with commas or semicolons.
 
-    A header may name the columns as `official_names` knows them, in any order; other columns are left out.
+    `find_columns` finds those of the texts and of the label if there is a header; other columns are left out.
     Without one a row has a text, perhaps a second text, and a label.
+
+    Args:
+        columns: their names in the header, if it has others than usual.
 
     Raises:
         UserError: the file cannot be read or decoded, or a row has another form; names the line.
@@ -202,35 +234,40 @@ def read_own(path: Path) -> OwnTable:
     if not rows:
         raise UserError(f"{path}: no rows in it")
     first_line, first_cells = rows[0]
-    header = official_names(first_cells)
-    has_header = {"text_a", "label"} <= set(header)
+    for line, cells in rows:
+        if len(cells) != len(first_cells):
+            raise UserError(
+                f"{path}, line {line}: {_counted(cells)}, but line {first_line} has {len(first_cells)}"
+            )
+    below = [cells for _, cells in rows[1:]]
+    places = find_columns(path, first_cells, below, columns)
+    has_header = places is not None
     if has_header:
-        refuse_two_columns(first_cells, header, path)
         rows.pop(0)
-    elif len(first_cells) not in _COLUMNS:
+    else:
+        places = list(range(len(first_cells)))
+        if len(places) > 2 and [cells[0] for _, cells in rows] == list(map(str, range(len(rows)))):
+            places.pop(0)  # the index of pandas
+    if len(places) not in _COLUMNS:
         raise UserError(
             f"{path}, line {first_line}: {_counted(first_cells)}, and no header with text_a and label; a "
             f"row is a text, perhaps a second text, and a label, with {_separator(path)} between"
         )
-    else:
-        header = _COLUMNS[len(first_cells)]
     if not rows:
         raise UserError(f"{path}: no rows in it")
-    columns = [column for column in _COLUMNS[3] if column in header]
-    table = OwnTable(columns, [], [], has_header)
+    table = OwnTable(_COLUMNS[len(places)], [], [], has_header)
+    empty = []  # where a cell is
     for line, cells in rows:
-        if len(cells) != len(header):
-            raise UserError(
-                f"{path}, line {line}: {_counted(cells)}, but line {first_line} has {len(header)}"
-            )
-        values = [cells[header.index(column)] for column in columns]
-        for column, value in zip(columns, values):
-            if not value.strip():
-                raise UserError(f"{path}, line {line}: the {column} is empty; fill it in, or remove the line")
+        values = [cells[place] for place in places]
         values[-1] = values[-1].strip()  # a space behind a label would make it another label
+        empty += [(line, name) for name, value in zip(table.columns, values) if not value.strip()]
         table.rows.append(values)
         table.lines.append(line)
-    _say_what_is_odd(path, header, table)
+    if empty:
+        line, name = empty[0]
+        others = f" (and {len(empty) - 1:,} more cells)" if len(empty) > 1 else ""
+        raise UserError(f"{path}, line {line}: the {name} is empty{others}; fill it in, or remove the line")
+    _say_what_is_odd(path, first_cells, places, table)
     return table
 
 
@@ -240,7 +277,7 @@ def _counted(cells: Sequence[str]) -> str:
 
 def _separator(path: Path) -> str:
     """What separates the cells of a file, as its name says."""
-    return "commas" if ".csv" in path.suffixes else "tabs"
+    return "commas" if ".csv" in path.name.lower() else "tabs"
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -250,7 +287,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         UserError: the file cannot be read, unpacked or decoded, or is no CSV; names the line.
     """
     content = read_all(path)
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
@@ -260,8 +297,9 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     if _separator(path) == "tabs":
         yield from enumerate(map(split_cells, lines), 1)
         return
-    # Some programs write ; where , is the decimal point. If the first line has both, most lines decide.
-    marks = [mark for mark in ",;" if mark in lines[0]] or [","]
+    # Some programs write ; where , is the decimal point, or tabs. If the first line has several of them, most
+    # lines decide.
+    marks = [mark for mark in ",;\t" if mark in lines[0]] or [","]
     separator = max(marks, key=lambda mark: sum(mark in line for line in lines))
     reader = csv.reader([f"{line}\n" for line in lines], delimiter=separator, strict=True)
     try:
@@ -272,9 +310,17 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
 
 
-def _say_what_is_odd(path: Path, header: Sequence[str], table: OwnTable) -> None:
-    """Print which columns are not read, and how many rows have cells in quotation marks."""
-    others = [name for name in header if name not in table.columns]
+def _say_what_is_odd(path: Path, first: Sequence[str], places: Sequence[int], table: OwnTable) -> None:
+    """Print which columns are read and which not, and how many rows have cells in quotation marks.
+
+    Args:
+        first: the cells of the first row.
+        places: the columns that are read.
+    """
+    read = [first[place] for place in places]
+    if table.has_header and read != table.columns:
+        print(f"{path}: {', '.join(f'{name} is {cell}' for name, cell in zip(table.columns, read))}")
+    others = [cell or "(no name)" for place, cell in enumerate(first) if place not in places]
     if others:
         print(f"{path}: columns not read: {', '.join(others)}")
     if _separator(path) == "tabs":
@@ -284,6 +330,36 @@ def _say_what_is_odd(path: Path, header: Sequence[str], table: OwnTable) -> None
                 f"warning: {path}: {quoted:,} of {len(table.rows):,} rows have a cell in quotation marks. A "
                 ".tsv has no quoting, so they stay in the text; if they only enclose cells, save it as .csv"
             )
+
+
+def with_dev_rows(tables: Mapping[OwnFile, OwnTable], share: float) -> dict[OwnFile, OwnTable]:
+    """Take a dev file out of each training file: a share of the texts of each label, at least one.
+
+    Rows with the same text stay together. A label with fewer than `_FEW_ROWS` texts stays in the training
+    file. Files whose rows are translations of each other are divided at the same rows.
+    """
+    divided: dict[OwnFile, OwnTable] = {}
+    for file, table in tables.items():
+        if file.split != "train":
+            divided[file] = table
+            continue
+        label_of: dict[tuple[str, ...], str] = {}  # texts -> the label of their first row
+        for *texts, label in table.rows:
+            label_of.setdefault(tuple(texts), label)
+        texts_of: dict[str, list[tuple[str, ...]]] = {}
+        for texts, label in label_of.items():
+            texts_of.setdefault(label, []).append(texts)
+        random = np.random.Generator(np.random.Philox(_SEED))
+        held_out: set[tuple[str, ...]] = set()
+        for _, all_texts in sorted(texts_of.items()):
+            if share and len(all_texts) >= _FEW_ROWS:
+                count = max(1, round(share * len(all_texts)))
+                held_out.update(all_texts[i] for i in random.choice(len(all_texts), count, replace=False))
+        is_held_out = np.array([tuple(cells[:-1]) in held_out for cells in table.rows])
+        divided[file] = table.part(np.flatnonzero(~is_held_out))
+        if held_out:
+            divided[file._replace(split="dev")] = table.part(np.flatnonzero(is_held_out))
+    return dict(sorted(divided.items(), key=lambda item: _order(item[0])))
 
 
 def check_columns(tables: Mapping[OwnFile, OwnTable]) -> None:
@@ -310,9 +386,10 @@ def labels_of_training(tables: Mapping[OwnFile, OwnTable]) -> set[str]:
     counts = count_labels(tables, "train")
     paths = ", ".join(str(file.path) for file in tables if file.split == "train")
     if 2 * len(counts) > counts.total():  # on average a label has fewer than two rows
-        raise UserError(
-            f"{paths}: {len(counts):,} labels in {counts.total():,} rows; is the last column the label?"
-        )
+        question = "is the last column the label?"
+        if all(map(is_number, counts)):
+            question = "to predict numbers, see Regression in docs/finetune.md"
+        raise UserError(f"{paths}: {len(counts):,} labels in {counts.total():,} rows; {question}")
     if len(counts) == 1:
         raise UserError(
             f"{paths}: all rows have the label '{next(iter(counts))}'; give rows with another one, too"

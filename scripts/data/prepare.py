@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 if not __package__:  # started as a file: the path has the folder of the file, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -29,7 +29,7 @@ from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import as_json, atomic_file, read_bytes, read_json
 from utils.logging import setup_console
-from utils.options import option
+from utils.options import Range, option
 from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test", "xquad")
@@ -144,6 +144,12 @@ class PrepareFlags:
     output: str | None = None
     """The folder to write. Default: data/<task>."""
 
+    columns: str | None = None
+    """own: the names of the columns of text, perhaps a second text, and label, as in "Comment,Topic"."""
+
+    dev_share: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.1
+    """own: without dev files, the share of the training rows that becomes dev rows."""
+
     lower_case: bool = option(False, bare=True)
     """conll and panx: words in lower case."""
 
@@ -158,7 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare_bucc(sources, output)
         return
     if flags.task == "own":
-        prepare_own(sources, output)
+        columns = flags.columns.split(",") if flags.columns else []
+        prepare_own(sources, output, columns, flags.dev_share)
         return
     data_set = DATA_SETS[flags.task]
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written

@@ -1,6 +1,8 @@
 """`prepare.py own`: labelled texts of the user's own."""
 
 import gzip
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -185,6 +187,95 @@ def test_the_next_commands(folder_with, tmp_path, monkeypatch, capsys, names, ou
     assert [line.partition("   #")[0] for line in lines] == commands
 
 
+ROWS = [(f"text {i}; it's so", ("nice", "nasty", "so, so")[i % 3]) for i in range(30)]
+
+
+def joined(row: str, rows=ROWS, header: str = "", end: str = "\n") -> str:
+    """The lines of a file. `row`: its form, with {i}, {text} and {label}."""
+    lines = [row.format(i=i, text=text, label=label) for i, (text, label) in enumerate(rows)]
+    if header:
+        lines.insert(0, header)
+    return end.join([*lines, ""])
+
+
+NUMBERED = [(text, str(5 - i % 3)) for i, (text, _) in enumerate(ROWS)]
+CHINESE = [(f"第{i}篇评论很短", ("好", "坏")[i % 2]) for i in range(30)]
+# The form of a file as people have it -> its name, its content, and the rows in it.
+AS_PEOPLE_HAVE_THEM = {
+    "pandas": ("reviews.csv", joined('{i},"{text}","{label}"', header=",review,sentiment"), ROWS),
+    "pandas without names": ("reviews.csv", joined('{i},"{text}",{label}', NUMBERED, ",0,1"), NUMBERED),
+    "pandas without header": ("reviews.csv", joined('{i},"{text}",{label}', NUMBERED), NUMBERED),
+    "Excel": (
+        "Umfrage 2024.csv",
+        "\ufeff" + joined('{label};"{text}";{i}', NUMBERED, "Note;Kommentar;Nr", "\r\n"),
+        NUMBERED,
+    ),
+    "another language": ("数据.tsv", joined("{text}\t{label}", CHINESE, "评论\t类别"), CHINESE),
+    "compressed": ("train.tsv.gz", gzip.compress(joined("{text}\t{label}").encode()), ROWS),
+    "Windows": ("my.tsv", joined("{label}\t{text}", header="target\tbody", end="\r\n"), ROWS),
+    "comma in a label": ("labels.csv", joined('"{text}","{label}"', header="text,label"), ROWS),
+    "tabs in a .csv": ("data.CSV", joined("{text}\t{label}\t2024-01-01", header="Text\tTopic\tday"), ROWS),
+    "more columns": ("all.csv", joined('{i},"{text}",x{i},"{label}"', header="id,text,user,kind"), ROWS),
+}
+
+
+@pytest.mark.parametrize("form", AS_PEOPLE_HAVE_THEM)
+def test_one_file_as_people_have_it(folder_with, tmp_path, capsys, form):
+    """A tenth of each label is held out, and the last line is the command that trains."""
+    name, content, rows = AS_PEOPLE_HAVE_THEM[form]
+    prepare_own([folder_with(**{name: content}) / name], tmp_path / "out")
+    written = {}
+    for split in ("train", "dev"):
+        header, *lines = (tmp_path / f"out/{split}/{split}.all.tsv").read_text().splitlines()
+        assert header == "text_a\tlabel"
+        written[split] = [tuple(line.split("\t")) for line in lines]
+    assert sorted(written["train"] + written["dev"]) == sorted(rows)
+    counts = Counter(label for _, label in rows)
+    assert Counter(label for _, label in written["dev"]) == {
+        label: round(count / 10) for label, count in counts.items()
+    }
+    assert list(read_label_map(tmp_path / "out/label_map.json")) == sorted(counts)
+    assert read_languages(tmp_path / "out/lang_map.json") == ["all"]
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command.startswith(f"OWN_DATA={tmp_path}/out sh scripts/base/own.sh    # trains on all")
+
+
+def test_the_named_columns_are_read(folder_with, tmp_path):
+    content = joined("{label}\t{text}\tB {text}\t{i}", header="Label\tTitle\tBody\tkind")
+    source = folder_with(**{"all.tsv": content})
+    prepare_own([source / "all.tsv"], tmp_path / "out", ["Title", "Body", "Label"], dev_share=0.5)
+    training = (tmp_path / "out/train/train.all.tsv").read_text().splitlines()
+    assert training[0] == "text_a\ttext_b\tlabel" and len(training) == 16
+    assert {tuple(line.split("\t")) for line in training[1:]} < {
+        (text, f"B {text}", label) for text, label in ROWS
+    }
+
+
+def test_rows_with_the_same_text_stay_together(folder_with, tmp_path):
+    """Also in a file with a language. A label with two texts alone stays in the training file."""
+    rows = [(f"text {i % 10}", "ab"[i % 2]) for i in range(40)] + [("rare", "c"), ("rarer", "c")]
+    prepare_own([folder_with(**{"train.de.tsv": joined("{text}\t{label}", rows)})], tmp_path / "out")
+    held_out = (tmp_path / "out/dev/dev.de.tsv").read_text().splitlines()[1:]
+    assert Counter(held_out).most_common() == [(line, 4) for line in held_out[:1] + held_out[1:2]]
+    training = (tmp_path / "out/train/train.de.tsv").read_text().splitlines()[1:]
+    assert len(training) == 34 and not set(training) & set(held_out)
+
+
+def test_translations_are_divided_at_the_same_rows(folder_with, tmp_path):
+    german = [(f"Text {i}", label) for i, (_, label) in enumerate(ROWS)]
+    contents = {"train.en.tsv": joined("{text}\t{label}"), "train.de.tsv": joined("{text}\t{label}", german)}
+    prepare_own([folder_with(**contents)], tmp_path / "out")
+    english, *others = (
+        [
+            re.findall(r"\d+", line)[0]
+            for line in (tmp_path / f"out/dev/dev.{language}.tsv").open()
+            if "label" not in line
+        ]
+        for language in ("en", "de")
+    )
+    assert [english] == others and len(english) == 3
+
+
 def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
     out = tmp_path / "out"
     source = folder_with(**{"train.en.tsv": TRAINING, "train.de.tsv": TRAINING, "test.de.tsv": "x\tnice\n"})
@@ -205,7 +296,7 @@ def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
         ({"train.en.tsv": ""}, "train.en.tsv: the file is empty"),
         ({"train.en.tsv": "text_a\tlabel\n"}, "train.en.tsv: no rows in it"),
         ({"train.en.tsv": "a\tyes\n\tno\n"}, "train.en.tsv, line 2: the text_a is empty"),
-        ({"train.en.tsv": "a\tyes\nb\t \n"}, "train.en.tsv, line 2: the label is empty"),
+        ({"train.en.tsv": "a\tyes\nb\t \nc\t\n"}, "train.en.tsv, line 2: the label is empty (and 1 more"),
         ({"train.en.tsv": "text_a\tlabel\na\tb\tc\n"}, "train.en.tsv, line 2: 3 columns, but line 1 has 2"),
         ({"train.en.tsv": "a yes\n"}, "train.en.tsv, line 1: 1 column, and no header"),
         ({"train.en.csv": "1,2,a,yes\n"}, "train.en.csv, line 1: 4 columns, and no header"),
@@ -214,8 +305,8 @@ def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
         ({"train.en.tsv": "text\tsentence\tlabel\n"}, "train.en.tsv, line 1: text and sentence: two columns"),
         ({"train.en.tsv": "a\tyes\nb\tyes\n"}, "train.en.tsv: all rows have the label 'yes'"),
         (
-            dict.fromkeys(("train.en.tsv", "dev.en.tsv"), f"review\trating\n{TRAINING}{TRAINING}"),
-            "train.en.tsv, line 1: the label 'rating' occurs in no other row",
+            {"train.en.tsv": TRAINING, "dev.en.tsv": "review\trating\nx\tnice\n"},
+            "dev.en.tsv, line 1: the label 'rating' occurs in no other row",
         ),
         ({"train.tsv": TRAINING, "dev.en.tsv": TRAINING}, "my: no training file there, such as train.en.tsv"),
         ({"train.en.tsv": TRAINING, "dev.de.tsv": "a\tb\tnice\n"}, "dev.de.tsv: 3 columns, but "),
@@ -231,6 +322,41 @@ def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
 )
 def test_bad_files(folder_with, tmp_path, contents, message):
     assert message in error_of(prepare_own, [folder_with(**contents)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "contents, columns, message",
+    [
+        (
+            {"a.csv": joined('{i},"{text}",{i},"{label}"', header="id,,a,a")},
+            ["b", "a"],
+            "a.csv, line 1: --columns b",
+        ),
+        (
+            {"a.csv": joined("{text},{label},t{i}", NUMBERED, "title,stars,body")},
+            [],
+            "may be 'title' or 'body', the label 'stars'; say which, as in --columns title,stars",
+        ),
+        (
+            {"a.csv": joined("{i},{label},{label}", NUMBERED, "id,stars,votes")},
+            [],
+            "the label 'stars' or 'votes'",
+        ),
+        ({"a.txt": TRAINING}, [], "a.txt: no training file there"),
+        ({"a.tsv": TRAINING, "b.tsv": TRAINING}, [], "b.tsv: "),
+        ({"a.tsv": TRAINING, "train.en.tsv": TRAINING}, [], "a.tsv: beside other training files"),
+        (
+            {"a.csv": joined('"{text}",{label}', NUMBERED, "text,label").encode("utf-16")},
+            [],
+            "a.csv, line 1: not UTF-8",
+        ),
+        ({"a.csv": joined("{text},{i}", header="text,label")}, [], "a.csv: 30 labels in 30 rows; to predict"),
+    ],
+)
+def test_one_file_is_refused(folder_with, tmp_path, contents, columns, message):
+    sources = [folder_with(**contents) / name for name in contents]
+    assert message in error_of(prepare_own, sources, tmp_path / "out", columns)
     assert not (tmp_path / "out").exists()
 
 
