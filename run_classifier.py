@@ -22,10 +22,12 @@ def main() -> None:
         prepare()
         # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
         from finetune.classification import Classification
+        from finetune.multi_label import MultiLabelClassification
         from finetune.regression import Regression
         from finetune.supervised import fine_tune
 
-        fine_tune(Regression if flags.is_regression else Classification, flags, stop)
+        task_class = MultiLabelClassification if flags.multi_label else Classification
+        fine_tune(Regression if flags.is_regression else task_class, flags, stop)
     stop.exit_as_asked()
 
 

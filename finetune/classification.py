@@ -40,6 +40,7 @@ class Classification(SupervisedTask):
 
     name = CLASSIFICATION
     metric = "acc"
+    multi_label = False  # whether a text may have several labels, or none
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Classification(SupervisedTask):
         self.labels = list(labels)
         self.named = named
         self.metric = metric or self.metric
-        self.encode = EncodePairs(tokenizer, max_seq_len)
+        self.encode = EncodePairs(tokenizer, max_seq_len, np.float32 if self.multi_label else np.int64)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
@@ -64,7 +65,13 @@ class Classification(SupervisedTask):
         label_map = None  # the label column holds ids
         if self.named:
             label_map = {label: id_ for id_, label in enumerate(self.labels)}
-        examples = read_classification(path, label_map, num_labels=len(self.labels), labels=purpose != "test")
+        examples = read_classification(
+            path,
+            label_map,
+            num_labels=len(self.labels),
+            labels=purpose != "test",
+            multi_label=self.multi_label,
+        )
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
         if purpose == "train":
             warn_if_cut(self.encode, examples, path)
@@ -73,15 +80,15 @@ class Classification(SupervisedTask):
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Return logits and probabilities.
 
-        The probabilities are computed here because NumPy's softmax could differ from Paddle's in the last
-        digit.
+        The probabilities are computed here because NumPy's could differ from Paddle's in the last digit.
         """
         import paddle
         import paddle.nn.functional as F
 
         outputs = super().outputs(model, sent)
         with paddle.amp.auto_cast(enable=False):  # otherwise half precision rounds them
-            probabilities = F.softmax(outputs["logits"])
+            activation = F.sigmoid if self.multi_label else F.softmax
+            probabilities = activation(outputs["logits"])
         return {**outputs, "probabilities": probabilities}
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
@@ -98,7 +105,26 @@ class Classification(SupervisedTask):
         if "probabilities" in outputs:
             return list(outputs["probabilities"])
         # For predict.py the model returns logits alone.
-        return list(softmax(outputs["logits"]))
+        activation = sigmoid if self.multi_label else softmax
+        return list(activation(outputs["logits"]))
+
+    def chosen(self, probabilities: np.ndarray) -> list[int]:
+        """The ids of the labels that are predicted: the likeliest one."""
+        return [int(probabilities.argmax())]
+
+    def answer(self, prediction: np.ndarray) -> dict[str, Any]:
+        """A prediction as JSON values, for predict.py and the server."""
+        (best,) = self.chosen(prediction)
+        return {"label": self.labels[best], "probabilities": self.by_name(prediction)}
+
+    def readable(self, prediction: np.ndarray) -> dict[str, Any]:
+        """A prediction as JSON values, for people: the label and its probability."""
+        (best,) = self.chosen(prediction)
+        return {"label": self.labels[best], "probability": round(float(prediction[best]), 6)}
+
+    def by_name(self, probabilities: np.ndarray) -> dict[str, float]:
+        """Label -> probability, with six decimals."""
+        return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
         labels = [example.label for example in data]
@@ -120,24 +146,23 @@ class Classification(SupervisedTask):
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
         """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs.
 
-        A second file, `path` + ".jsonl", has the texts and the name of the label, for people.
+        Several label ids have commas between them. A second file, `path` + ".jsonl", has the texts and the
+        names of the labels, for people.
         """
         with atomic_file(path, "w") as file:
             for example, probabilities in zip(data, predictions, strict=True):
                 cells = [] if example.qid is None else [example.qid]
-                cells.append(str(int(probabilities.argmax())))
+                cells.append(",".join(map(str, self.chosen(probabilities))))
                 cells += [f"{probability:.6f}" for probability in probabilities]
                 file.write("\t".join(cells) + "\n")
         readable_path = f"{path}.jsonl"
         with atomic_file(readable_path, "w") as file:
             for example, probabilities, cut in zip(data, predictions, self.cut_rows(data), strict=True):
-                best = int(probabilities.argmax())
                 values = {
                     "qid": example.qid,
                     "text_a": example.text_a,
                     "text_b": example.text_b,
-                    "label": self.labels[best],
-                    "probability": round(float(probabilities[best]), 6),
+                    **self.readable(probabilities),
                     "cut": cut or None,
                 }
                 # Without the columns that the data file does not have.
@@ -195,3 +220,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The probability of each label by itself, in float64."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))

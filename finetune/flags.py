@@ -184,6 +184,9 @@ class FinetuneFlags(TrainingFlags):
     is_regression: bool = option(False, only=CLASSIFIER)
     """Whether labels are numbers to predict, by mean squared error, as in STS-B."""
 
+    multi_label: bool = option(False, only=CLASSIFIER)
+    """Whether a text may have several labels, a,b in the label column, or none."""
+
     task_id: int = option(0, no_effect="the model has no task embedding")
 
     epoch: PositiveInt = 3
@@ -292,7 +295,8 @@ class FinetuneFlags(TrainingFlags):
     """What selects the best step: the mean over the languages, one language (en), or last, the last step."""
 
     select_by: Literal["metric", "macro_f1"] = option("metric", only=CLASSIFIER)
-    """The score that selects the best step: the metric of the task, accuracy, or macro_f1."""
+    """The score that selects the best step: the metric of the task (accuracy; of several labels micro F1), or
+    macro_f1."""
 
     decay_style: Literal["official", "paddlenlp"] = "official"
     """Whether weights decay at the full rate (official) or at the rate of their layer (paddlenlp)."""

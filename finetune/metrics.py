@@ -18,7 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 MACRO_F1 = "macro f1"  # the name of `macro_f1` in reports
-Confusion = Mapping[str, Mapping[str, int]]  # label of a row -> predicted label -> number of rows
+NO_LABEL = ""
+# Label of a row -> predicted label -> number of rows. If a row may have several labels, these are numbers of
+# decisions, one for each label of each row: whether it has the label or `NO_LABEL`, and which is predicted.
+Confusion = Mapping[str, Mapping[str, int]]
 
 # The articles that are removed from an answer. Hindi and Chinese have none.
 ARTICLES = {
@@ -46,6 +49,8 @@ def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
         predicted.update(counts)
     matches = {}
     for label in {**confusion, **predicted}:
+        if label == NO_LABEL:
+            continue
         row = confusion.get(label, {})
         matches[label] = MatchCounts(sum(row.values()), predicted[label], row.get(label, 0))
     return matches
@@ -57,10 +62,19 @@ def macro_f1(confusion: Confusion) -> float:
     return sum(counts.f1 for counts in matches) / len(matches)
 
 
+def micro_f1(confusion: Confusion) -> float:
+    """The F1 of the counts of all labels together, in per cent."""
+    return MatchCounts(*map(sum, zip(*label_counts(confusion).values()))).f1
+
+
 def share_of_most_frequent(confusion: Confusion) -> float:
     """Per cent of the rows that have the most frequent label: the accuracy of predicting it always."""
-    sizes = [sum(counts.values()) for counts in confusion.values()]
-    return 100 * max(sizes) / sum(sizes)
+    sizes = {label: sum(counts.values()) for label, counts in confusion.items()}
+    rows = sum(sizes.values())
+    if NO_LABEL in sizes:
+        del sizes[NO_LABEL]
+        rows //= len(sizes)
+    return 100 * max(sizes.values()) / rows
 
 
 def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:

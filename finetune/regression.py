@@ -34,7 +34,7 @@ class Regression(Classification):
 
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
         self.labels = ["score"]
-        self.encode = EncodePairs(tokenizer, max_seq_len, regression=True)
+        self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
@@ -44,6 +44,8 @@ class Regression(Classification):
             raise UserError(
                 "--select_by macro_f1 is the F1 of labels, but with --is_regression true they are numbers"
             )
+        if flags.multi_label:
+            raise UserError("--multi_label true is for several labels, --is_regression true for a number")
         return cls(tokenizer, flags.max_seq_len)
 
     def reading(self) -> dict[str, Any]:
@@ -67,6 +69,9 @@ class Regression(Classification):
     def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
         """Return the predicted number of each input."""
         return outputs["logits"][:, 0].tolist()
+
+    def answer(self, prediction: float) -> dict[str, Any]:
+        return {"score": round(prediction, 6)}
 
     def score(self, data: Examples, predictions: list[float], language: str) -> dict[str, float]:
         labels = [example.label for example in data]

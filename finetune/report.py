@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from finetune.metrics import MACRO_F1, Confusion, label_counts, macro_f1, share_of_most_frequent
+from finetune.metrics import MACRO_F1, NO_LABEL, Confusion, label_counts, macro_f1, share_of_most_frequent
 from utils.command_line import without_overridden
 from utils.errors import UserError
 from utils.files import atomic_file
@@ -193,15 +193,24 @@ class LabelTable:
     confusion: Confusion
 
     def cells(self) -> list[list[str]]:
-        """The lines of the table: a label, its scores, its number of rows, and how they are predicted."""
+        """The lines of the table: a label, its scores, its number of rows, and how they are predicted.
+
+        Where a row may have several labels, these are the rows without which it is predicted, and the rows
+        for which it is predicted wrongly.
+        """
         counts_of_label = label_counts(self.confusion)
         predicted_labels = list(counts_of_label) if len(counts_of_label) <= _MOST_PREDICTED else []
-        lines = [["", "precision", "recall", "f1", "rows", *(f"as {label}" for label in predicted_labels)]]
+        columns = [f"as {label}" for label in predicted_labels]
+        if NO_LABEL in self.confusion:
+            columns = ["missed", "wrong"]
+        lines = [["", "precision", "recall", "f1", "rows", *columns]]
         for label, counts in counts_of_label.items():
             scores = [f"{score:.2f}" for score in (counts.precision, counts.recall, counts.f1)]
             row = self.confusion.get(label, {})
-            numbers = [str(row.get(predicted, 0)) for predicted in predicted_labels]
-            lines.append([label, *scores, str(counts.gold), *numbers])
+            numbers = [row.get(predicted, 0) for predicted in predicted_labels]
+            if NO_LABEL in self.confusion:
+                numbers = [counts.gold - counts.correct, counts.predicted - counts.correct]
+            lines.append([label, *scores, *map(str, [counts.gold, *numbers])])
         return lines
 
     def to_json(self) -> dict[str, Any]:

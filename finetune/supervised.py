@@ -106,7 +106,8 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         label_map: --label_map_config; None: the labels of the task are those of the weights.
 
     Raises:
-        UserError: they have no classifier, or that of another task, of a regression or of other labels.
+        UserError: they have no classifier, or that of another task, of a regression, of other labels or of
+            another number of labels a text.
     """
     checkpoint = opened.checkpoint
     # A multiple choice is a classifier with one number, as a regression is.
@@ -123,6 +124,10 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
             f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
             "name it with --init_pretraining_params"
         )
+    several = opened.reading.get("multi_label", False)
+    if several != task.reading().get("multi_label", False):
+        kind = "several labels a text" if several else "one label a text"
+        raise UserError(f"{checkpoint.path}: it predicts {kind}; give --multi_label {str(several).lower()}")
     labels = task.labels or []
     # A checkpoint may have no names of labels. If it was trained without a label map, they are only numbers.
     numbers = names_of_ids(len(checkpoint.labels))

@@ -61,11 +61,13 @@ class CheckSet:
         name: a description such as "64 made-up sentences".
         rows: ids with special tokens, of mixed lengths.
         labels: the label ids of a classification file, else None.
+        multi_label: whether an input has several labels, or none.
     """
 
     name: str
     rows: list[list[int]]
     labels: list[int] | None = None
+    multi_label: bool = False
 
 
 @dataclass
@@ -111,12 +113,13 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
     if path is None:
         ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
         rows = random_rows(GENERATED_TEXTS, loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
-        return CheckSet(f"{GENERATED_TEXTS} made-up sentences", rows)
+        return CheckSet(f"{GENERATED_TEXTS} made-up sentences", rows, multi_label=loaded.multi_label)
     labels = None
     if path.endswith(".tsv"):
         label_ids = None
         header = read_all(Path(path)).partition(b"\n")[0].split()
-        is_labelled = task == CLASSIFICATION and b"label" in header and not loaded.predicts_numbers
+        is_labelled = task == CLASSIFICATION and b"label" in header
+        is_labelled = is_labelled and not (loaded.predicts_numbers or loaded.multi_label)
         if is_labelled:
             label_ids = {label: id_ for id_, label in enumerate(loaded.labels)}
         examples = []
@@ -129,7 +132,7 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
         examples = list(islice(Sentences(path), MOST_CHECKED))
     features = EncodePairs(tokenizer, loaded.longest)(examples)
     rows = [feature.ids for feature in features]
-    return CheckSet(f"{len(rows)} texts of {Path(path).name}", rows, labels)
+    return CheckSet(f"{len(rows)} texts of {Path(path).name}", rows, labels, loaded.multi_label)
 
 
 def random_rows(
@@ -284,8 +287,8 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
 
     For encoding "cosine" is the mean cosine between an input's mean vectors. For a classifier with one
     output, such as a regression, "change" is the mean absolute difference. For other tasks "decisions" is the
-    share of equal decisions (classes, tags of tokens, starts and ends of answers), and with labels "accuracy"
-    is (before, after) in per cent.
+    share of equal decisions (classes, whether an input has a label, tags of tokens, starts and ends of
+    answers), and with labels "accuracy" is (before, after) in per cent.
     """
     if task == ENCODING:
         vectors_before = _unit_means(before)
@@ -293,8 +296,8 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
         return {"cosine": float((vectors_before * vectors_after).sum(axis=1).mean())}
     if task == CLASSIFICATION and before[0]["logits"].size == 1:
         return {"change": float(np.mean([abs(a["logits"] - b["logits"]) for a, b in zip(before, after)]))}
-    decisions_before = _decisions(task, before)
-    decisions_after = _decisions(task, after)
+    decisions_before = _decisions(task, before, check_set.multi_label)
+    decisions_after = _decisions(task, after, check_set.multi_label)
     # All decisions of an input, one after the other: a text has as many tags as tokens.
     equal = np.concatenate([a == b for a, b in zip(decisions_before, decisions_after)])
     change: dict[str, Any] = {"decisions": float(equal.mean())}
@@ -313,8 +316,13 @@ def _unit_means(outputs: Outputs) -> np.ndarray:
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def _decisions(task: str, outputs: Outputs) -> list[np.ndarray]:
-    """The decisions for each input: the class, the tags of the tokens, or start and end of the answer."""
+def _decisions(task: str, outputs: Outputs, multi_label: bool) -> list[np.ndarray]:
+    """The decisions for each input: the class, the tags of the tokens, or start and end of the answer.
+
+    With `multi_label` they are whether it has each label.
+    """
+    if multi_label:
+        return [row["logits"] > 0 for row in outputs]
     decisions = []
     for row in outputs:
         likeliest = [row[name].argmax(axis=-1) for name in TASKS[task].outputs]

@@ -147,6 +147,11 @@ class LoadedModel:
         """Whether the head has one output, as those of a regression and of multiple choice."""
         return self.task == CLASSIFICATION and len(self.labels) == 1
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text has several labels, or none."""
+        return self.reading.get("multi_label", False)
+
     def description_of_head(self) -> str:
         """What the model is for, for a message to someone who expects something else."""
         if self.task is None:

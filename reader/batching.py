@@ -28,7 +28,7 @@ class Feature(NamedTuple):
     """One model input."""
 
     ids: list[int]  # with special tokens
-    label: int | float  # the label id; in a regression the number to predict
+    label: int | float | tuple[int, ...]  # `Example.label`
     cut: bool = False  # whether the texts were cut to fit
 
 
@@ -55,7 +55,7 @@ class TaskBatch:
     """What one process feeds the model at once."""
 
     input_ids: np.ndarray  # int64 [B, T], padded on the right; T is the longest input of the batch
-    labels: np.ndarray  # int64 [B]; float32 in a regression
+    labels: np.ndarray  # int64 [B]; float32 [B] in a regression, and [B, labels] if a text has several
     indices: np.ndarray  # int64 [B], the number of each row in the data set
     count: int  # what a loss is divided by: examples of the whole step, over all processes
 
@@ -64,13 +64,13 @@ class EncodePairs:
     """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`.
 
     Args:
-        regression: labels are numbers, float32, and not ids.
+        label_type: the dtype of `TaskBatch.labels`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, regression: bool = False):
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, label_type: type = np.int64):
         self.tokenizer = tokenizer
         self.max_seq_len = max_seq_len
-        self._label_type = np.float32 if regression else np.int64
+        self._label_type = label_type
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
         first_texts = [example.text_a for example in examples]
@@ -92,7 +92,7 @@ class EncodePairs:
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> TaskBatch:
         """Features as a batch; see `EncodeExamples`."""
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
-        labels = np.asarray([feature.label for feature in features], self._label_type)  # [B]
+        labels = np.asarray([feature.label for feature in features], self._label_type)
         return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 

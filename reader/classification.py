@@ -29,12 +29,13 @@ _NO_LABEL = -1  # the label of a row whose label is not read
 class Example(NamedTuple):
     """One row. `text_b` and `qid` are None without such a column. `label` is -1 if labels are not read.
 
-    In a regression the label is the number that is to be predicted, a float.
+    In a regression the label is the number that is to be predicted, a float. Where a text has several labels
+    it is 1 or 0 for each id, as long as there are labels.
     """
 
     text_a: str
     text_b: str | None
-    label: int | float = _NO_LABEL
+    label: int | float | tuple[int, ...] = _NO_LABEL
     qid: str | None = None
 
 
@@ -46,6 +47,7 @@ class Examples(FileLines, Sequence[Example]):
         columns: name -> place of the columns that are read.
         label_map: label -> id; without it labels are ids.
         regression: labels are numbers.
+        multi_label: the number of labels, if a text has several; None: it has one.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class Examples(FileLines, Sequence[Example]):
         columns: Mapping[str, int],
         label_map: Mapping[str, int] | None,
         regression: bool = False,
+        multi_label: int | None = None,
     ):
         super().__init__(path, version, starts)
         self._columns = columns
         self._label_map = label_map
         self._regression = regression
+        self._multi_label = multi_label
 
     def __getitem__(self, index: int) -> Example:
         # `read_classification` has checked the line already.
@@ -68,13 +72,24 @@ class Examples(FileLines, Sequence[Example]):
         row = {name: cells[place] for name, place in self._columns.items()}
         return Example(row["text_a"], row.get("text_b"), self._label(row.get("label")), row.get("qid"))
 
-    def _label(self, label: str | None) -> int | float:
+    def _label(self, label: str | None) -> int | float | tuple[int, ...]:
         """A cell of the label column as `Example.label`; None: the column is not read."""
         if label is None:
             return _NO_LABEL
         if self._regression:
             return float(label)
+        if self._multi_label is None:
+            return self._id(label)
+        ids = {self._id(name) for name in split_labels(label)}
+        return tuple(int(id_ in ids) for id_ in range(self._multi_label))
+
+    def _id(self, label: str) -> int:
         return int(label) if self._label_map is None else self._label_map[label]
+
+
+def split_labels(cell: str) -> list[str]:
+    """The labels in a cell such as "a,b", each once. An empty cell has none."""
+    return list(dict.fromkeys(label.strip() for label in cell.split(",") if label.strip()))
 
 
 def read_classification(
@@ -83,6 +98,7 @@ def read_classification(
     num_labels: int | None = None,
     labels: bool = True,
     regression: bool = False,
+    multi_label: bool = False,
 ) -> Examples:
     """Check a TSV file with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
@@ -90,9 +106,10 @@ def read_classification(
 
     Args:
         label_map: label -> id; without it the label column contains ids.
-        num_labels: without a label map, the ids must be below it.
+        num_labels: without a label map, the ids must be below it. It is needed if a text has several labels.
         labels: False ignores the label column (prediction).
         regression: the label column holds numbers.
+        multi_label: the label column holds any number of labels, with commas between them.
 
     Raises:
         UserError: the file cannot be read, or a line has another form; names the file and the line.
@@ -117,14 +134,17 @@ def read_classification(
                     if regression:
                         _check_number(label, place)
                     else:
-                        _check_label(label, label_map, num_labels, place)
+                        for name in split_labels(label) if multi_label else [label]:
+                            _check_label(name, label_map, num_labels, place)
                     checked_labels.add(label)
             starts.append(position)
             position += len(line)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
-    return Examples(path, version, np.asarray(starts, np.int64), columns, label_map, regression)
+    positions = np.asarray(starts, np.int64)
+    count = num_labels if multi_label else None
+    return Examples(path, version, positions, columns, label_map, regression, count)
 
 
 def _check_number(label: str, place: str) -> None:

@@ -71,7 +71,9 @@ COMMANDS = {
     r"docker build .*": "needs Docker; test_package.py::test_the_image_installs_what_the_package_has",
     r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
-    r".*prepare\.py own .*|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
+    r".*prepare\.py own \S+|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
+    r".*prepare\.py own .* --multi_label true|sh scripts/base/own\.sh --multi_label true":
+        "test_commands.py::test_several_labels_a_text",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare\.py panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
     r".*prepare\.py udpos .*": "reader/test_prepare.py::test_udpos_the_treebanks_of_a_language_are_joined",
@@ -369,6 +371,28 @@ def test_your_own_data(copy_of_clone, scripts):
     call_main(run_classifier, [*flags, *CPU.split()])
     (table,) = json.loads(Path("output/own/evaluation.json").read_text())["tables"]
     assert table["title"] == "acc, ./data/own/test/test.%s.tsv" and "de" in table["mean"]
+
+
+def test_several_labels_a_text(copy_of_clone, scripts, capsys):
+    """docs/finetune.md: the command that prepare.py prints has the flag, and its model says so."""
+    rows = [
+        f"{text_a} {i}\t{['', kind, f'tool, {kind}'][i % 3]}"
+        for i, (_, text_a, _, kind) in enumerate(toy.rows(60, 1))
+    ]
+    write_lines(Path("my/train.de.tsv"), rows)
+    page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
+    prepare, train = commands_of(page.split("## Several labels a text")[1].split("\n## ")[0])
+    _, _, *arguments = shlex.split(prepare)
+    shutil.rmtree("data/own")  # the files of the other commands
+    prepare_data.main(arguments)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{train}    # trains on de")
+    (scripts / "data").symlink_to(Path("data").resolve())
+    _, flags = launched(scripts, train)
+    (scripts / "data").unlink()
+    shutil.rmtree("output/own")  # the model of the other commands
+    call_main(importlib.import_module("run_classifier"), [*flags, "--max_steps", "2", *CPU.split()])
+    config = json.loads(Path("output/own/best/config.json").read_text())
+    assert (config["labels"], config["reading"]) == (["animal", "drink", "tool"], {"multi_label": True})
 
 
 def test_one_file_of_your_own(copy_of_clone, scripts, capsys):

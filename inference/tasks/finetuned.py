@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.classification import Classification
 from finetune.metrics import entities
+from finetune.multi_label import MultiLabelClassification
 from finetune.question_answering import Answer, QuestionAnswering
 from finetune.regression import Regression
 from finetune.tagging import Tagging
@@ -63,7 +64,8 @@ class ClassifyTexts(FineTunedTask):
     """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "cut" if the text was too long, and
     the number of "unknown_words" if there are any.
 
-    A model with one output, such as a regression, answers {"score"} instead.
+    A model with one output, such as a regression, answers {"score"} instead, and one for several labels a
+    text {"labels", "probabilities"}.
     """
 
     fields: ClassVar[Fields] = {"text_a": REQUIRED_TEXT, "text_b": OPTIONAL_TEXT}
@@ -72,6 +74,8 @@ class ClassifyTexts(FineTunedTask):
         limit = model.limit(options.max_seq_len, model.longest)
         if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
+        elif model.multi_label:
+            task = MultiLabelClassification(model.tokenizer, model.labels, limit)
         else:
             task = Classification(model.tokenizer, model.labels, limit)
         super().__init__(model, task)
@@ -84,7 +88,7 @@ class ClassifyTexts(FineTunedTask):
         features = self.task.encode(examples)
         answers = []
         for example, feature, prediction in zip(examples, features, self.predictions(features)):
-            answer = self._as_json(prediction)
+            answer = self.task.answer(prediction)
             if feature.cut:  # the text was longer than the limit
                 answer["cut"] = True
             text = f"{example.text_a} {example.text_b or ''}"
@@ -92,16 +96,6 @@ class ClassifyTexts(FineTunedTask):
                 answer["unknown_words"] = unknown_words
             answers.append(answer)
         return answers
-
-    def _as_json(self, prediction: Any) -> dict[str, Any]:
-        """The score of a regression, or the probabilities of the classes, [C]."""
-        if isinstance(self.task, Regression):
-            return {"score": round(prediction, 6)}
-        labels = self.task.labels
-        probabilities = {
-            label: round(float(probability), 6) for label, probability in zip(labels, prediction)
-        }
-        return {"label": labels[int(prediction.argmax())], "probabilities": probabilities}
 
 
 class Words(NamedTuple):

@@ -267,6 +267,8 @@ def _library_settings(
     settings = configs.for_library(format_name, config, class_name, checkpoint.labels, num_labels)
     if READING in checkpoint.settings:
         settings[READING] = checkpoint.settings[READING]
+        if settings[READING].get("multi_label"):
+            settings["problem_type"] = configs.MULTI_LABEL
     return settings
 
 

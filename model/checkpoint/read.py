@@ -355,6 +355,8 @@ def _settings_of(
         shape = config.to_dict() if config else {}
         return {key: value for key, value in raw_config.items() if key not in shape}
     settings = {"labels": configs.labels_of(raw_config), READING: raw_config.get(READING)}
+    if raw_config.get("problem_type") == configs.MULTI_LABEL:
+        settings[READING] = {**raw_config.get(READING, {}), "multi_label": True}
     return {key: value for key, value in settings.items() if value is not None}
 
 

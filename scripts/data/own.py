@@ -19,11 +19,13 @@ import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from reader.classification import split_labels
 from reader.task_files import ALL_LANGUAGES, write_places
 from reader.tsv import decode, read_all, split_cells
 from scripts.data.columns import find_columns, is_number
@@ -60,16 +62,18 @@ class OwnTable(NamedTuple):
         rows: the cells of each row in the order of `columns`.
         lines: the number of the line at which each row ends.
         has_header: whether the first line names the columns.
+        multi_label: whether a row may have several labels, with commas between them, or none.
     """
 
     columns: Sequence[str]
     rows: list[list[str]]
     lines: list[int]
     has_header: bool
+    multi_label: bool
 
-    def labels(self) -> list[str]:
-        """The label of each row."""
-        return [cells[-1] for cells in self.rows]
+    def labels(self) -> list[list[str]]:
+        """The labels of each row: one, unless `multi_label`."""
+        return [split_labels(cells[-1]) if self.multi_label else [cells[-1]] for cells in self.rows]
 
     def part(self, numbers: np.ndarray) -> "OwnTable":
         """The rows with these numbers, int64."""
@@ -78,18 +82,23 @@ class OwnTable(NamedTuple):
 
 
 def prepare_own(
-    sources: Sequence[Path], output: Path, columns: Sequence[str] = (), dev_share: float = 0.1
+    sources: Sequence[Path],
+    output: Path,
+    columns: Sequence[str] = (),
+    dev_share: float = 0.1,
+    multi_label: bool = False,
 ) -> None:
     """Check all files of the sources, then write them, and print what they have.
 
     Args:
         columns: the names of the columns: text, perhaps second text, label; none: `find_columns` finds them.
         dev_share: how many of the training rows become dev rows, if there is no dev file.
+        multi_label: see `OwnTable`.
 
     Raises:
         UserError: there is no training file, a file is malformed, or `output` has files of other sources.
     """
-    tables = {file: read_own(file.path, columns) for file in find_files(sources, output)}
+    tables = {file: read_own(file.path, columns, multi_label) for file in find_files(sources, output)}
     check_columns(tables)
     labels = sorted(labels_of_training(tables))
     check_first_rows(tables)
@@ -109,7 +118,8 @@ def prepare_own(
     if warnings := warnings_of_labels(tables, labels):
         print(listed(warnings, "\n"))
     print(f"--num_labels is {len(labels)}", f"written to {output}", "", sep="\n")
-    print("next:", *next_commands(output, files), sep="\n")
+    flags = " --multi_label true" if multi_label else ""
+    print("next:", *next_commands(output, files, flags), sep="\n")
 
 
 def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
@@ -216,7 +226,7 @@ def refuse_earlier_files(output: Path, files: Sequence[OwnFile]) -> None:
         )
 
 
-def read_own(path: Path, columns: Sequence[str] = ()) -> OwnTable:
+def read_own(path: Path, columns: Sequence[str] = (), multi_label: bool = False) -> OwnTable:
     """Read texts or pairs of texts with labels: tab-separated, or a .csv with commas or semicolons.
 
     `find_columns` finds those of the texts and of the label if there is a header; other columns are left out.
@@ -224,6 +234,7 @@ def read_own(path: Path, columns: Sequence[str] = ()) -> OwnTable:
 
     Args:
         columns: their names in the header, if it has others than usual.
+        multi_label: see `OwnTable`. A label may then be empty.
 
     Raises:
         UserError: the file cannot be read or decoded, or a row has another form; names the line.
@@ -255,12 +266,13 @@ def read_own(path: Path, columns: Sequence[str] = ()) -> OwnTable:
         )
     if not rows:
         raise UserError(f"{path}: no rows in it")
-    table = OwnTable(_COLUMNS[len(places)], [], [], has_header)
+    table = OwnTable(_COLUMNS[len(places)], [], [], has_header, multi_label)
     empty = []  # where a cell is
     for line, cells in rows:
         values = [cells[place] for place in places]
         values[-1] = values[-1].strip()  # a space behind a label would make it another label
-        empty += [(line, name) for name, value in zip(table.columns, values) if not value.strip()]
+        needed = values[:-1] if multi_label else values
+        empty += [(line, name) for name, value in zip(table.columns, needed) if not value.strip()]
         table.rows.append(values)
         table.lines.append(line)
     if empty:
@@ -343,9 +355,10 @@ def with_dev_rows(tables: Mapping[OwnFile, OwnTable], share: float) -> dict[OwnF
         if file.split != "train":
             divided[file] = table
             continue
-        label_of: dict[tuple[str, ...], str] = {}  # texts -> the label of their first row
-        for *texts, label in table.rows:
-            label_of.setdefault(tuple(texts), label)
+        counts = count_labels({file: table}, "train")
+        label_of: dict[tuple[str, ...], str] = {}  # texts -> the rarest label of their first row
+        for (*texts, _), labels in zip(table.rows, table.labels()):
+            label_of.setdefault(tuple(texts), min(labels, key=counts.get, default=""))
         texts_of: dict[str, list[tuple[str, ...]]] = {}
         for texts, label in label_of.items():
             texts_of.setdefault(label, []).append(texts)
@@ -391,9 +404,7 @@ def labels_of_training(tables: Mapping[OwnFile, OwnTable]) -> set[str]:
             question = "to predict numbers, see Regression in docs/finetune.md"
         raise UserError(f"{paths}: {len(counts):,} labels in {counts.total():,} rows; {question}")
     if len(counts) == 1:
-        raise UserError(
-            f"{paths}: all rows have the label '{next(iter(counts))}'; give rows with another one, too"
-        )
+        raise UserError(f"{paths}: the only label is '{next(iter(counts))}'; give rows with another one, too")
     return set(counts)
 
 
@@ -402,7 +413,7 @@ def count_labels(tables: Mapping[OwnFile, OwnTable], split: str) -> Counter[str]
     counts: Counter[str] = Counter()
     for file, table in tables.items():
         if file.split == split:
-            counts.update(table.labels())
+            counts.update(chain.from_iterable(table.labels()))
     return counts
 
 
@@ -414,12 +425,13 @@ def check_first_rows(tables: Mapping[OwnFile, OwnTable]) -> None:
     """
     known: set[str] = set()
     for table in tables.values():
-        known.update(table.labels() if table.has_header else table.labels()[1:])
+        known.update(*(table.labels() if table.has_header else table.labels()[1:]))
     for file, table in tables.items():
-        label = table.rows[0][-1]
-        if label not in known:
+        labels = table.labels()[0]
+        if labels and not known.intersection(labels):
+            label = ",".join(labels)[:30]
             raise UserError(
-                f"{file.path}, line {table.lines[0]}: the label '{label[:30]}' occurs in no other row. If "
+                f"{file.path}, line {table.lines[0]}: the label '{label}' occurs in no other row. If "
                 "the line is a header, name its columns text_a, text_b and label; if not, put such a header "
                 "above it"
             )
@@ -432,12 +444,13 @@ def check_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> N
         UserError: a row has another; names the line.
     """
     for file, table in tables.items():
-        for number, label in zip(table.lines, table.labels()):
-            if label not in labels:
-                raise UserError(
-                    f"{file.path}, line {number}: label '{label[:30]}' is in no training file "
-                    f"({', '.join(labels)})"
-                )
+        for number, labels_of_row in zip(table.lines, table.labels()):
+            for label in labels_of_row:
+                if label not in labels:
+                    raise UserError(
+                        f"{file.path}, line {number}: label '{label[:30]}' is in no training file "
+                        f"({', '.join(labels)})"
+                    )
 
 
 def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> list[str]:
@@ -451,6 +464,9 @@ def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]
     for group in same.values():
         if len(group) > 1:
             warnings.append(f"warning: the labels {', '.join(group)} differ only in case")
+    joint = [label for label in labels if len(split_labels(label)) > 1 and {*split_labels(label)} < {*labels}]
+    if joint:
+        warnings.append(f"warning: if '{joint[0]}' are several labels of a text, add --multi_label true")
     absent = [f"'{label}'" for label in labels if label not in evaluated]
     if evaluated and absent:
         warnings.append(
@@ -505,9 +521,9 @@ def table_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -
     return in_columns(lines)
 
 
-def next_commands(output: Path, files: Sequence[OwnFile]) -> list[str]:
-    """The commands that train on the files that were written."""
-    train = "sh scripts/base/own.sh"
+def next_commands(output: Path, files: Sequence[OwnFile], flags: str) -> list[str]:
+    """The commands that train on the files that were written, with `flags`."""
+    train = f"sh scripts/base/own.sh{flags}"
     if output != Path("data/own"):
         train = f"OWN_DATA={shlex.quote(str(output))} {train}"
     result = "output/own/best"

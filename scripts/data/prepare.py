@@ -150,6 +150,9 @@ class PrepareFlags:
     dev_share: Annotated[float, Range(at_least=0, at_most=0.5)] = 0.1
     """own: without dev files, the share of the training rows that becomes dev rows."""
 
+    multi_label: bool = False
+    """own: whether a text may have several labels, a,b in the label column, or none."""
+
     lower_case: bool = option(False, bare=True)
     """conll and panx: words in lower case."""
 
@@ -165,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if flags.task == "own":
         columns = flags.columns.split(",") if flags.columns else []
-        prepare_own(sources, output, columns, flags.dev_share)
+        prepare_own(sources, output, columns, flags.dev_share, flags.multi_label)
         return
     data_set = DATA_SETS[flags.task]
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written

@@ -278,10 +278,23 @@ READERS = {
         reads=(lambda path: list(read_classification(path, regression=True)),),
         words=(b"nan", b"1e999"),
     ),
+    "multi_label": Reader(
+        "dev.tsv",
+        files=["text_a\tlabel\nA\tyes,no\n", "label\ttext_a\r\n2, 0\tx\r\n\ty\r\n"],
+        reads=(
+            lambda path: list(read_classification(path, LABELS, num_labels=len(LABELS), multi_label=True)),
+            lambda path: list(read_classification(path, num_labels=3, multi_label=True)),
+        ),
+        words=(b",",),
+    ),
     "own": Reader(
         "train.en.tsv",
-        files=["text_a\tlabel\nA\tyes\n", "a\tb\tno\nc\td\tyes\r\n"],
-        reads=(read_own,),
+        files=[
+            "text_a\tlabel\nA\tyes\n",
+            "a\tb\tno\nc\td\tyes\r\n",
+            "Kommentar\tArt\nA\tx\nB\ty\nC\ty\nD\tx\n",
+        ],
+        reads=(read_own, lambda path: read_own(path, ["text_a", "label"], multi_label=True)),
     ),
     "own_csv": Reader(
         "train.en.csv",

@@ -149,6 +149,28 @@ def test_a_regression(models, tmp_path, capsys):
     assert f"a text's number changes by {change:.4f} on average" in capsys.readouterr().out
 
 
+def test_several_labels_a_text(models, tmp_path, capsys):
+    """The export answers as the checkpoint. For int8 a decision is whether a text has a label."""
+    labels = toy_models.LABELS
+    settings = {"task": "classification", "labels": labels, "reading": {"multi_label": True}}
+    toy_models.save(tmp_path / "several", "classify", models / "piece.model", settings)
+    (tmp_path / "dev.tsv").write_text(f"text_a\tlabel\nbado kani\t{labels[0]},{labels[1]}\nlera mo\t\n")
+    report = run_export(tmp_path / "several", tmp_path / "out", int8="true", check_set=tmp_path / "dev.tsv")
+    assert report["export"]["int8"].keys() == {"decisions"} and report["reading"] == {"multi_label": True}
+    answers = []
+    for folder in ("several", "out"):
+        task = make("classify", load(tmp_path / folder))
+        answers += task.answer([task.parse({"text": "bado kani"})])
+    ours, exported = answers
+    assert ours["labels"] == exported["labels"]
+    assert ours["labels"] == [label for label, value in ours["probabilities"].items() if value > 0.5]
+    assert exported["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-5)
+    before = [{"logits": np.array([1.0, 2.0])}, {"logits": np.array([-1.0, 2.0])}]
+    after = [{"logits": np.array([1.0, -0.1])}, {"logits": np.array([-3.0, 1.0])}]
+    check_set = CheckSet("two", [[], []], multi_label=True)
+    assert agreement("classification", check_set, before, after) == {"decisions": 0.75}
+
+
 def test_agreement_by_hand():
     # Of two texts with the labels 0 and 1: before, both are classified rightly; after, both as 0.
     before = [{"logits": np.array([1.0, 0.0])}, {"logits": np.array([0.0, 2.0])}]

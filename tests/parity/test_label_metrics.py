@@ -1,4 +1,4 @@
-"""Accuracy, macro F1, the table by label and the confusion are scikit-learn's."""
+"""Accuracy, micro and macro F1, the table by label and the confusion are scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,11 @@ from sklearn import metrics
 
 from finetune.classification import Classification
 from finetune.metrics import MACRO_F1, share_of_most_frequent
+from finetune.multi_label import MultiLabelClassification
 from finetune.report import LabelTable
 from reader.classification import Example
+
+SEEDS = range(0, 300, 50)  # each with the 49 after it
 
 
 def drawn(seed):
@@ -22,7 +25,14 @@ def drawn(seed):
     return labels, probabilities
 
 
-@pytest.mark.parametrize("first_seed", range(0, 300, 50))
+def assert_same_by_label(table, names, by_label):
+    """Compare the values of a table with precision, recall, F1 and rows of each label."""
+    for name, precision, recall, f1, rows in zip(names, *by_label, strict=True):
+        ours = list(table["labels"][name].values())
+        assert ours == pytest.approx([100 * precision, 100 * recall, 100 * f1, rows])
+
+
+@pytest.mark.parametrize("first_seed", SEEDS)
 def test_one_label_a_text(first_seed):
     for seed in range(first_seed, first_seed + 50):
         labels, probabilities = drawn(seed)
@@ -40,9 +50,7 @@ def test_one_label_a_text(first_seed):
         ids = sorted({*labels.tolist(), *predicted.tolist()})
         assert sorted(table["labels"]) == [names[id_] for id_ in ids]
         by_label = metrics.precision_recall_fscore_support(labels, predicted, labels=ids, zero_division=0)
-        for id_, precision, recall, f1, rows in zip(ids, *by_label, strict=True):
-            ours = table["labels"][names[id_]]
-            assert list(ours.values()) == pytest.approx([100 * precision, 100 * recall, 100 * f1, rows])
+        assert_same_by_label(table, [names[id_] for id_ in ids], by_label)
         counts = metrics.confusion_matrix(labels, predicted, labels=ids)
         for row, of_row in zip(ids, counts):
             ours = [confusion.get(names[row], {}).get(names[column], 0) for column in ids]
@@ -50,3 +58,31 @@ def test_one_label_a_text(first_seed):
         assert share_of_most_frequent(confusion) == pytest.approx(
             100 * np.bincount(labels).max() / len(labels)
         )
+
+
+@pytest.mark.parametrize("first_seed", SEEDS)
+def test_several_labels_a_text(first_seed):
+    for seed in range(first_seed, first_seed + 50):
+        random = np.random.default_rng(seed)
+        shape = (int(random.integers(1, 60)), int(random.integers(2, 10)))  # [N, C]
+        gold = random.random(shape) < random.beta(0.5, 1.0, shape[1])  # some labels are rare, or never there
+        probabilities = np.clip(random.normal(np.where(gold, 0.6, 0.35), 0.25), 0, 1)
+        predicted = probabilities > 0.5
+        names = [f"label {id_}" for id_ in range(shape[1])]
+        task = MultiLabelClassification(None, names, 16)
+        data = [Example("", None, tuple(row.tolist())) for row in gold.astype(int)]
+        scores = task.score(data, list(probabilities), "en")
+        for average in ("micro", "macro"):
+            expected = 100 * metrics.f1_score(gold, predicted, average=average, zero_division=0)
+            assert scores[f"{average} f1"] == pytest.approx(expected)
+        assert scores["acc"] == pytest.approx(100 * metrics.accuracy_score(gold, predicted))
+
+        confusion = task.confusion(data, list(probabilities))
+        table = LabelTable("", confusion)
+        by_label = metrics.precision_recall_fscore_support(gold, predicted, zero_division=0)
+        assert_same_by_label(table.to_json(), names, by_label)
+        counts = metrics.multilabel_confusion_matrix(gold, predicted)  # [C, 2, 2]
+        for line, ((_, wrong), (missed, _)) in zip(table.cells()[1:], counts, strict=True):
+            assert line[-2:] == [str(missed), str(wrong)]
+        share = 100 * gold.sum(axis=0).max() / shape[0]
+        assert share_of_most_frequent(confusion) == pytest.approx(share)

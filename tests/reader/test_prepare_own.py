@@ -261,6 +261,27 @@ def test_rows_with_the_same_text_stay_together(folder_with, tmp_path):
     assert len(training) == 34 and not set(training) & set(held_out)
 
 
+def test_several_labels(folder_with, tmp_path, capsys):
+    """The rarest label of a row decides: of 10 rows with b, and of 10 with a or none, 1 each is held out."""
+    rows = [(f"text {i}", ("a", "b, a", "")[i % 3]) for i in range(30)]
+    source = folder_with(**{"all.csv": joined('{text},"{label}"', rows, "text,label")})
+    prepare_own([source / "all.csv"], tmp_path / "out", multi_label=True)
+    assert read_label_map(tmp_path / "out/label_map.json") == {"a": 0, "b": 1}
+    held_out = (tmp_path / "out/dev/dev.all.tsv").read_text().splitlines()[1:]
+    assert Counter(line.partition("\t")[2] for line in held_out) == {"a": 1, "b, a": 1, "": 1}
+    printed = capsys.readouterr().out
+    assert "own.sh --multi_label true    #" in printed
+    counts = [line.split() for line in printed.splitlines()]
+    assert ["a", "18", "2"] in counts and ["b", "9", "1"] in counts
+
+
+def test_several_labels_without_the_flag_are_warned_of(folder_with, tmp_path, capsys):
+    rows = [(f"text {i}", ("a", "b,a", "b", "c, d")[i % 4]) for i in range(40)]
+    prepare_own([folder_with(**{"train.en.tsv": joined("{text}\t{label}", rows)})], tmp_path / "out")
+    assert read_label_map(tmp_path / "out/label_map.json").keys() == {"a", "b,a", "b", "c, d"}
+    assert "warning: if 'b,a' are several labels of a text, add --multi_label true" in capsys.readouterr().out
+
+
 def test_translations_are_divided_at_the_same_rows(folder_with, tmp_path):
     german = [(f"Text {i}", label) for i, (_, label) in enumerate(ROWS)]
     contents = {"train.en.tsv": joined("{text}\t{label}"), "train.de.tsv": joined("{text}\t{label}", german)}
@@ -303,7 +324,7 @@ def test_files_of_an_earlier_call_are_refused(folder_with, tmp_path):
         ({"train.en.csv": 'a,yes\n"b,no\n'}, "train.en.csv, line 3: not CSV"),
         ({"train.en.tsv.gz": b"\x1f\x8b\x08"}, "train.en.tsv.gz: cannot be unpacked"),
         ({"train.en.tsv": "text\tsentence\tlabel\n"}, "train.en.tsv, line 1: text and sentence: two columns"),
-        ({"train.en.tsv": "a\tyes\nb\tyes\n"}, "train.en.tsv: all rows have the label 'yes'"),
+        ({"train.en.tsv": "a\tyes\nb\tyes\n"}, "train.en.tsv: the only label is 'yes'"),
         (
             {"train.en.tsv": TRAINING, "dev.en.tsv": "review\trating\nx\tnice\n"},
             "dev.en.tsv, line 1: the label 'rating' occurs in no other row",

@@ -16,6 +16,8 @@ from model.config import ErnieMConfig
 from utils import files
 from utils.errors import UserError
 
+# The value of "problem_type" in a classifier whose texts have several labels.
+MULTI_LABEL = "multi_label_classification"
 MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
 # The keys that we share with all libraries.
 _SHARED_KEYS = (

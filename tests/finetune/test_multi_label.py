@@ -1,0 +1,141 @@
+"""run_classifier.py --multi_label true: several labels a text, or none."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+import predict
+import run_classifier
+from finetune.multi_label import MultiLabelClassification
+from finetune.report import LabelTable, rows_of_labels, to_text
+from model.batch import LabelledBatch
+from reader.classification import Example, read_classification
+from reader.tokenization import Tokenizer
+from tests.finetune import toy
+from tests.launching import as_flags, call_main, give_input
+
+
+def labelled_rows(count, seed):
+    """Rows whose labels are the kinds of the nouns in their text: none to three of them."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        kinds = [kind for kind in toy.NOUNS if rng.random() < 0.4]
+        text = toy.sentence(rng, "and")
+        for kind in kinds:
+            text = f"{text} {rng.choice(toy.NOUNS[kind])}"
+        rows.append(toy.Row(str(100 + i), text, "now", ",".join(kinds)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled")
+    toy.write_model(folder, toy.texts_of(toy.rows(400, seed=9)), ["en"], toy.LABELS)
+    toy.write_tsv(folder / "train.tsv", labelled_rows(160, seed=1))
+    toy.write_tsv(folder / "dev.en.tsv", labelled_rows(31, seed=20))
+    return folder
+
+
+@pytest.fixture
+def decide(runner, folder):
+    """decide(**flags): run_classifier.py --multi_label true; returns results.json."""
+
+    def flags(folder, out, **changes):
+        return toy.flags(folder, out, **({"multi_label": "true"} | changes))
+
+    return runner(run_classifier, flags, folder)
+
+
+def test_a_cell_has_several_labels_or_none(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("label\ttext_a\nc, a,a\tx\n\ty\nb\tz\n", encoding="utf-8")
+    examples = read_classification(path, {"a": 0, "b": 1, "c": 2}, num_labels=3, multi_label=True)
+    assert [example.label for example in examples] == [(1, 0, 1), (0, 0, 0), (0, 1, 0)]
+    path.write_text("label\ttext_a\n2,0\tx\n", encoding="utf-8")
+    (example,) = read_classification(path, num_labels=3, multi_label=True)
+    assert example.label == (1, 0, 1)
+
+
+def test_the_loss_is_the_mean_binary_cross_entropy(folder):
+    task = MultiLabelClassification(Tokenizer(None, folder / "piece.model"), ["a", "b"], 16)
+    features = task.encode([Example("ab", None, (1, 0)), Example("c", "d", (0, 0))])
+    batch = task.encode.collate(features, np.arange(2), 2)
+    logits = np.array([[2.0, -1.0], [0.5, -3.0]])
+    probabilities = 1 / (1 + np.exp(-logits))
+    of_labels = -np.log(np.where(batch.labels, probabilities, 1 - probabilities))
+    sent = LabelledBatch(None, paddle.to_tensor(batch.labels))
+    total, right, count = task.losses(sent, {"logits": paddle.to_tensor(logits)})
+    assert float(total) == pytest.approx(of_labels.mean(axis=1).sum())
+    assert (int(right), count) == (1, 2)  # the second text does not have a
+    np.testing.assert_allclose(task.decode(batch, {"logits": logits}), probabilities)
+
+
+def test_the_table_of_labels():
+    """Worked by hand: a is in 3 of 5 rows, found in 2 and predicted for another; b is in 1, and found."""
+    confusion = {"a": {"a": 2, "": 1}, "b": {"b": 1}, "": {"a": 1, "": 5}}
+    assert to_text([LabelTable("dev", confusion)]) == (
+        "dev\n"
+        "   precision  recall      f1  rows  missed  wrong\n"
+        "a      66.67   66.67   66.67     3       1      1\n"
+        "b     100.00  100.00  100.00     1       0      0"
+    )
+    beside = rows_of_labels({1: {"en": confusion}})
+    assert beside["most frequent label"] == {"en": pytest.approx(60)}
+    assert beside["macro f1"] == {"en": pytest.approx(250 / 3)}
+
+
+def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, capsys):
+    test_files = {"do_test": "true", "test_set": f"{folder}/dev.%s.tsv", "test_save": f"{tmp_path}/%s"}
+    results = decide(epoch=12, learning_rate=5e-3, select_on="last", **test_files)
+    assert [table["title"].split(",")[0] for table in results["tables"]] == ["micro f1", "macro f1", "acc"]
+    micro_f1, _, accuracy = (table["mean"]["en"] for table in results["tables"])
+    assert micro_f1 > 70 and results["metric"] == "micro f1"
+
+    # The predictions, in both forms.
+    gold = labelled_rows(31, seed=20)
+    (path,) = tmp_path.glob("en.*[0-9]")
+    readable = [json.loads(line) for line in (tmp_path / f"{path.name}.jsonl").read_text().splitlines()]
+    right = 0
+    for row, line, values in zip(gold, path.read_text().splitlines(), readable, strict=True):
+        qid, ids, *probabilities = line.split("\t")
+        names = [list(toy.LABELS)[int(id_)] for id_ in ids.split(",") if id_]
+        assert (qid, values["labels"]) == (row.qid, names)
+        assert list(values["probabilities"].values()) == pytest.approx(list(map(float, probabilities)))
+        assert names == [label for label, value in values["probabilities"].items() if value > 0.5]
+        right += names == [name for name in row.label.split(",") if name]
+    assert 100 * right / 31 == pytest.approx(accuracy)
+    assert {len(values["labels"]) for values in readable} >= {0, 1, 2}
+
+    # Without the flag.
+    best = tmp_path / "out/best"
+    alone = {**toy.FOLDER_ALONE, "init_checkpoint": best, "label_map_config": None, "num_labels": None}
+    assert f"{best}: it predicts several labels a text; give --multi_label true" in refusal(
+        decide, **alone, multi_label="false"
+    )
+    again = decide(**alone)
+    assert again["labels"][0]["labels"] == results["labels"][0]["labels"]
+
+    # predict.py
+    row = max(gold, key=lambda row: len(row.label))
+    give_input(monkeypatch, json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode())
+    call_main(predict, as_flags({"task": "classify", "model": best}))
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    values = readable[gold.index(row)]
+    assert answer["labels"] == values["labels"]
+    assert answer["probabilities"] == pytest.approx(values["probabilities"], abs=1e-4)
+
+
+def test_a_model_for_one_label_is_refused(decide, refusal, toy_folder, tmp_path):
+    decide(multi_label="false", max_steps=1, train_set=toy_folder / "train.tsv", do_val="false", dev_set=None)
+    line = refusal(decide, out="again", init_checkpoint=tmp_path / "out/step_1")
+    assert "out/step_1: it predicts one label a text; give --multi_label false" in line
+
+
+def test_what_is_refused(decide, refusal, tmp_path):
+    toy.write_tsv(tmp_path / "bad.tsv", [toy.Row("1", "a", "b", "tool"), toy.Row("2", "a", "b", "tool,toll")])
+    assert "bad.tsv, line 3: unknown label 'toll'" in refusal(decide, train_set=tmp_path / "bad.tsv")
+    line = refusal(decide, is_regression="true", label_map_config=None, num_labels=None)
+    assert "--multi_label true" in line

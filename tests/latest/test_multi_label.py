@@ -1,0 +1,57 @@
+"""Several labels a text: transformers' pipeline gives the labels and scores of a converted model."""
+
+import json
+
+import numpy as np
+import transformers
+
+import convert
+import ernie_m
+from model.checkpoint.formats import safetensors
+from model.checkpoint.read import open_checkpoint
+from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import train_pieces
+from tests.helpers.toy_models import CONFIG, make_ours
+
+LABELS = ["Rechnung", "возврат", "投诉"]
+WORDS = "the man buys a book am Markt und liest мужчина покупает книгу в старом доме 买 一本 书 然后"
+
+
+def test_the_same_labels_and_scores(tmp_path):
+    random = np.random.default_rng(1)
+    texts = [" ".join(random.choice(WORDS.split(), random.integers(1, 20))) for _ in range(60)]
+    pieces = train_pieces(
+        tmp_path / "piece.model", texts * 9, vocab_size=120, normalization_rule_name="nmt_nfkc"
+    )
+    vocab_size = Tokenizer(piece_model_path=pieces).vocab_size
+    sizes = {"vocab_size": vocab_size, "max_position_embeddings": 130, "hidden_size": 32}
+    arrays = make_ours(tmp_path / "plain", "classification", config={**CONFIG, **sizes}, labels=LABELS)
+    path = tmp_path / "plain" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reading": {"multi_label": True}}))
+    flags = ["--piece_model_path", str(pieces)]
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "first"), *flags])
+    # With another bias each label is one of half of the texts.
+    answers = ernie_m.load(tmp_path / "first").classify(texts)
+    probabilities = np.array([list(answer["probabilities"].values()) for answer in answers])
+    arrays["classifier.bias"] -= np.median(np.log(probabilities / (1 - probabilities)), axis=0)
+    safetensors.write(tmp_path / "plain" / "model.safetensors", arrays)
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "ours"), *flags])
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "peer"), *flags, "--to", "xlm-roberta"])
+
+    answers = ernie_m.load(tmp_path / "ours").classify(texts)
+    peer = transformers.pipeline("text-classification", model=str(tmp_path / "peer"), device="cpu")
+    of_peer = peer(texts, top_k=None)
+    for answer, scores in zip(answers, of_peer, strict=True):
+        score_of = {score["label"]: score["score"] for score in scores}
+        assert answer["labels"] == [label for label in LABELS if score_of[label] > 0.5]
+        assert max(abs(score_of[label] - value) for label, value in answer["probabilities"].items()) < 1e-5
+    assert {len(answer["labels"]) for answer in answers} == {0, 1, 2, 3}
+
+    # What transformers saves of it is read as a model for several labels again.
+    peer.model.save_pretrained(tmp_path / "again")
+    again = open_checkpoint(tmp_path / "again")
+    assert (again.labels, again.settings["reading"]) == (LABELS, {"multi_label": True})
+    config = json.loads((tmp_path / "again/config.json").read_text())
+    del config["reading"]
+    (tmp_path / "again/config.json").write_text(json.dumps(config))
+    assert open_checkpoint(tmp_path / "again").settings["reading"] == {"multi_label": True}
