@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from inference.loading import LoadedModel
+    from inference.tasks.search import SearchCorpus
 
 __all__ = ["Model", "UserError", "__version__", "load"]
 
@@ -152,6 +154,8 @@ class Model:
         layer: str | int | None = None,
         centre: bool | str | Sequence[str] = False,
         on_empty: str = "error",
+        batch_size: int | None = None,
+        normalize: bool = False,
     ) -> "np.ndarray":
         """Make a vector of each text: float32 [N, H]. A warning says how many texts are cut.
 
@@ -163,25 +167,34 @@ class Model:
                 each text: that of the text.
             on_empty: what a text that is empty, white space, None or NaN does: "error", or "skip", with which
                 its row is NaN, so that row i is always that of text i.
+            batch_size: the number of texts of the greatest length in a batch, which holds more of shorter
+                texts; None: as many as have 4,096 tokens.
+            normalize: whether vectors have length 1.
         """
         import numpy as np
 
+        from evaluation.search import unit
+        from inference.tasks import is_whole
+        from reader.batching import BATCH_TOKENS
         from utils.logging import logger
 
         if on_empty not in ("error", "skip"):
             raise UserError(f"on_empty {on_empty!r}: it must be error or skip")
+        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+            raise UserError(f"batch_size {batch_size!r}: it must be a whole number, at least 1")
         sentences = _as_list(texts, "texts")
         languages = _languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
         answerer = self._answerer("encode", pooling=pooling, layer=layer, centre=centred)
         inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
+        batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         given = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
         for numbers in _in_parts(given, "encoding"):
             features = answerer.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
-            vectors[numbers] = answerer.vectors_of(features, part_languages)
+            vectors[numbers] = answerer.vectors_of(features, part_languages, batch_tokens)
             cut_count += sum(feature.cut for feature in features)
         if cut_count:
             logger.warning(
@@ -190,7 +203,7 @@ class Model:
                 len(inputs),
                 answerer.max_seq_len,
             )
-        return vectors
+        return unit(vectors) if normalize else vectors
 
     def similarity(
         self, texts: str | Iterable[str], others: str | Iterable[str], **options: Any
@@ -229,6 +242,37 @@ class Model:
         (cosines,) = self.similarity(text, sentences, centre=centre, **options)  # [M], of the one text
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
         return [{"text": sentences[number], "cosine": float(cosines[number])} for number in best]
+
+    def index(
+        self,
+        corpus: str | Iterable[str] | None = None,
+        folder: str | os.PathLike | None = None,
+        **options: Any,
+    ) -> "SearchCorpus":
+        """Encode a corpus for many searches: `index.search(text, top_k)` gives "line", "text" and "cosine".
+
+        Args:
+            corpus: the texts; None: those of the folder.
+            folder: keeps the texts and their vectors. It is made if it is not there, and otherwise read.
+            options: `pooling`, `layer` and `centre` as of `search`.
+
+        Raises:
+            UserError: the folder is damaged, or has other texts or the vectors of another model or layer.
+        """
+        from inference.tasks import TaskOptions
+        from inference.tasks.search import SearchCorpus
+
+        task_options = TaskOptions(index=folder, **options)
+        if corpus is None and folder is None:
+            raise UserError("index needs a corpus, or the folder of one")
+        if corpus is not None:
+            texts = _as_list(corpus, "corpus")
+            if not texts:
+                raise UserError("the corpus has no texts")
+            encode = self._answerer("encode", pooling=task_options.pooling, layer=task_options.layer)
+            parsed = _parsed(encode, [{"text": text} for text in texts])
+            task_options = replace(task_options, corpus=tuple(parsed))
+        return SearchCorpus(self.loaded, task_options)
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""

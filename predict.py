@@ -77,6 +77,10 @@ class PredictFlags:
     """For search: a text file with a sentence on each line; or several with their languages, as in
     "de<=de.txt,fr<=fr.txt"."""
 
+    index: str | None = None
+    """For search: a folder that keeps the vectors of --corpus. It is made if it is not there; afterwards
+    nothing is encoded but the request, and --corpus may be left out."""
+
     labels: str | None = None
     """For zero-shot: the labels, separated by commas. A request can have others."""
 

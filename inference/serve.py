@@ -60,7 +60,7 @@ def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
     unavailable = {"encode"}  # which only programs need, and they have predict.py
     if not model.languages:
         unavailable.add("translate-probe")
-    if not options.corpus:
+    if not options.corpus and not options.index:
         unavailable.add("search")
     if InferenceLabels.of(model.labels).entailment is None:
         unavailable.add("zero-shot")

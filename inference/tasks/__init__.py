@@ -5,6 +5,7 @@
 
 import importlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -36,7 +37,9 @@ class TaskOptions:
         pooling: one of `evaluation.pooling.POOLINGS` (encode, search); None: as in training, else "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
             training, else the top.
-        corpus: for search, a text file with one sentence a line, or language<=file,language<=file.
+        corpus: for search, a text file with one sentence a line, or language<=file,language<=file; or the
+            sentences themselves.
+        index: for search, a folder with the vectors of the corpus. It is made of `corpus` if it is not there.
         centre: whether vectors are without the mean of their language (encode, search); None: in search if
             the model has the means for its pooling, otherwise not.
         labels: for zero-shot, of requests that name none: a list, or a text with commas between them.
@@ -51,7 +54,8 @@ class TaskOptions:
     top_k: int = 5
     pooling: str | None = None
     layer: str | int | None = None
-    corpus: str | None = None
+    corpus: str | tuple[str, ...] | None = None
+    index: str | os.PathLike | None = None
     centre: bool | None = None
     labels: str | tuple[str, ...] | None = None
     template: str = "This example is {}."

@@ -15,7 +15,7 @@ from inference.loading import LoadedModel
 from inference.tasks import Fields, TaskOptions, flag_of, is_whole, text_of
 from model.config import ErnieMConfig
 from model.tasks import ENCODING
-from reader.batching import EncodePairs, Feature
+from reader.batching import BATCH_TOKENS, EncodePairs, Feature
 from reader.classification import Example
 from utils.errors import UserError
 
@@ -125,13 +125,19 @@ class EncodeTexts:
         """The vectors of texts, float32 [N, H]."""
         return self.vectors_of(self.features(texts))
 
-    def vectors_of(self, features: Sequence[Feature], languages: Sequence[str] | None = None) -> np.ndarray:
+    def vectors_of(
+        self,
+        features: Sequence[Feature],
+        languages: Sequence[str] | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> np.ndarray:
         """The vectors of `features`, float32 [N, H].
 
         Args:
             languages: of each text, if vectors are centred; None: the language of the nearest mean.
+            batch_tokens: padded tokens in one forward pass.
         """
-        vectors = self.encoder.vectors([feature.ids for feature in features])
+        vectors = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
         return vectors if self.means is None else self.means.centred(vectors, languages)
 
     def unit_vectors(self, texts: Sequence[str], centre: bool) -> np.ndarray:

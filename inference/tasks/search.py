@@ -1,12 +1,15 @@
 """Search in a corpus: {"text"} -> {"found"}."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from evaluation.search import nearest, unit
+from inference.index import CorpusSentence, Index
 from inference.loading import LoadedModel
 from inference.tasks import REQUIRED_TEXT, Fields, TaskOptions, check_length, flag_of
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
@@ -18,25 +21,17 @@ EXAMPLES = 5  # sentences of the corpus that the page offers
 _AT_ONCE = 1024  # sentences of a corpus between two progress reports
 
 
-class CorpusSentence(NamedTuple):
-    """A sentence of a corpus.
-
-    Attributes:
-        line: its number in its file, from 1.
-        language: "" if the corpus does not name languages.
-    """
-
-    text: str
-    line: int
-    language: str
-
-
-def read_corpus(corpus: str) -> list[CorpusSentence]:
+def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
     """Read a text file, or several ("de<=de.txt,fr<=fr.txt"), without their blank lines.
+
+    Args:
+        corpus: the files, or the sentences themselves.
 
     Raises:
         UserError: a file cannot be read, or all lines are blank.
     """
+    if not isinstance(corpus, str):
+        return [CorpusSentence(text, line, language="") for line, text in enumerate(corpus, 1)]
     sentences = []
     for item in corpus.split(","):
         language, _, path = item.rpartition("<=")  # the language is "" if it is not named
@@ -79,10 +74,11 @@ class SearchCorpus:
     """The sentences nearest to a text by cosine: {"text", "layer", "each", "centre"} -> {"found", "centred"}.
 
     It finds the `top_k` best of all, or with "each" the best of each language of the corpus. The corpus is
-    encoded when a layer is used for the first time, and its vectors are kept.
+    encoded when a layer is used for the first time, and its vectors are kept; those of an index are read.
 
     Raises:
-        UserError: there is no corpus, or it cannot be read.
+        UserError: there is neither a corpus nor an index, one of them cannot be read, or the index is of
+            another model, layer or corpus.
     """
 
     fields: ClassVar[Fields] = {
@@ -93,12 +89,23 @@ class SearchCorpus:
     }
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        if options.corpus is None:
-            raise UserError("--task search needs --corpus: a text file with a sentence on each line")
+        if options.corpus is None and options.index is None:
+            raise UserError(
+                "--task search needs --corpus, a text file with a sentence on each line, or an --index of one"
+            )
         self.encode = EncodeTexts(model, replace(options, centre=False))
         self.centre = centres_by_default(model, options)
-        self.sentences = read_corpus(options.corpus)
-        self.top_k = min(options.top_k, len(self.sentences))
+        self.index: Index | None = None
+        if options.corpus is not None:
+            self.sentences = read_corpus(options.corpus)
+        if options.index is not None and (options.corpus is None or Path(options.index).exists()):
+            self.index = Index.read(options.index, self.encode)
+            if options.corpus is not None and self.sentences != self.index.sentences:
+                raise UserError(
+                    f"{options.index}: the index is of another corpus; name another folder for this one"
+                )
+            self.sentences = self.index.sentences
+        self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])
         distinct_languages = dict.fromkeys(languages.tolist())  # in the order of the corpus
         self.numbers_of_language: dict[str, np.ndarray] = {}  # language -> the numbers of its sentences
@@ -107,6 +114,9 @@ class SearchCorpus:
         self.plain_vectors_at = cache(self._encode_corpus)
         self.unit_vectors_at = cache(self._unit_vectors)
         self.unit_vectors_at(self.encode.layer, self.centre)  # encodes the corpus before the first request
+        if options.index is not None and self.index is None:
+            vectors = self.plain_vectors_at(self.encode.layer)
+            Index.of(self.encode, self.sentences, vectors).write(options.index)
 
     @property
     def corpus_languages(self) -> list[str]:
@@ -124,6 +134,8 @@ class SearchCorpus:
     def _encode_corpus(self, layer: int) -> np.ndarray:
         """The plain vectors of the corpus at a layer, [N, H]."""
         encode = self.encode.at(layer)
+        if self.index is not None and encode is self.encode:
+            return self.index.vectors
         texts = [sentence.text for sentence in self.sentences]
         parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
         parts_with_bar = progress(parts, "encoding the corpus", "sentences", size=len)
@@ -152,6 +164,14 @@ class SearchCorpus:
         centre = self.encode.centre_of(request, self.centre)
         return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each, centre)
 
+    def search(self, text: str, top_k: int = 5) -> list[dict]:
+        """The `top_k` sentences nearest to a text, best first: {"line", "text", "cosine"} each."""
+        TaskOptions(top_k=top_k)  # checks its value
+        queries = self.encode.unit_vectors([self.encode.parse({"text": text})], self.centre)
+        vectors = self.unit_vectors_at(self.encode.layer, self.centre)
+        (hits,) = self._search(queries, vectors, top_k)
+        return [self._as_json(hit) for hit in hits]
+
     def check_length(self, request: SearchInput) -> None:
         """Refuse a text that would be cut.
 
@@ -168,21 +188,23 @@ class SearchCorpus:
             rows = [row for row, request in enumerate(requests) if request.kind == kind]
             texts = [requests[row].text for row in rows]
             queries = self.encode.at(layer).unit_vectors(texts, centre)
-            found = self._search(queries, self.unit_vectors_at(layer, centre), each)
+            found = self._search(queries, self.unit_vectors_at(layer, centre), self.top_k, each)
             for row, hits in zip(rows, found):
                 answers[row]["found"] = [self._as_json(hit) for hit in hits]
                 if centre:
                     answers[row]["centred"] = True
         return answers
 
-    def _search(self, queries: np.ndarray, vectors: np.ndarray, each: bool) -> list[list[Hit]]:
+    def _search(
+        self, queries: np.ndarray, vectors: np.ndarray, top_k: int, each: bool = False
+    ) -> list[list[Hit]]:
         """The sentences found for each query of [N, H], the nearest first.
 
         Args:
             each: whether to find the best sentence of each language, instead of the `top_k` best of all.
         """
         searched_apart = list(self.numbers_of_language.values()) if each else [np.arange(len(vectors))]
-        count = 1 if each else self.top_k
+        count = 1 if each else min(top_k, len(vectors))
         hits: list[list[Hit]] = [[] for _ in queries]
         for numbers in searched_apart:  # of sentences of the corpus
             cosines, places = nearest(queries, vectors[numbers], count)  # [N, count] each

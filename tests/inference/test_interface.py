@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ernie_m
+from inference.paddle_model import DygraphEngine
 from tests.inference import toy_models
 from tests.launching import ROOT, error_of
 
@@ -85,7 +86,7 @@ def test_similarity_and_search(models):
 
 
 def test_the_command_lines_of_the_page(places, ask):
-    assert len(LINES) == 8  # on the page
+    assert len(LINES) == 9  # on the page
     for text, flags in LINES:
         words = shlex.split(flags)
         names = [word.removeprefix("--") for word in words[::2]]
@@ -133,6 +134,8 @@ def test_a_string_is_one_text(models):
             "pooling 'cls': it must be one of mean",
         ),
         ("encode", "encode", ["a"], {"on_empty": "drop"}, "on_empty 'drop': it must be error or skip"),
+        ("encode", "encode", ["a"], {"batch_size": 0}, "batch_size 0: it must be a whole number, at least 1"),
+        ("encode", "encode", ["a"], {"batch_size": True}, "batch_size True: it must be a whole number"),
         ("encode", "encode", ["a"], {"layer": 3}, "layer 3: no such layer; this model has 0"),
         ("encode", "encode", ["a"], {"layer": True}, "layer True: it must be a whole number, middle or top"),
         ("encode", "similarity", ["a", None], {}, "texts is a NoneType"),
@@ -186,6 +189,27 @@ def test_one_empty_text_of_many(models, empty):
     np.testing.assert_allclose(vectors[[0, 1, 3]], expected, atol=1e-6)
     assert np.isnan(model.encode(empty if isinstance(empty, str) else [empty], on_empty="skip")).all()
     assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
+
+
+def test_batch_size_and_length_of_vectors(models, monkeypatch):
+    model = ernie_m.load(models / "encode")
+    batches = []
+    run = DygraphEngine.__call__
+
+    def counting(self, ids):
+        batches.append(ids.shape)
+        return run(self, ids)
+
+    monkeypatch.setattr(DygraphEngine, "__call__", counting)
+    texts = ["ba " * 40, "lera mo", "da " * 40, ""]
+    vectors = model.encode(texts, on_empty="skip")
+    assert len(batches) == 1
+    for batch_size, expected_rows in ((1, [1, 1, 1]), (2, [2, 1])):
+        batches.clear()
+        same = model.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
+        assert [rows for rows, _ in batches] == expected_rows
+        np.testing.assert_allclose(same, vectors / np.linalg.norm(vectors, axis=1)[:, None], atol=1e-6)
+        assert np.isnan(same[3]).all()
 
 
 def test_a_tuple_of_two_strings_is_a_pair(models):

@@ -1,0 +1,126 @@
+"""Search indices: saved, read, and refused with another model, layer or corpus."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import ernie_m
+from inference.tasks.encode import EncodeTexts
+from tests.helpers.small_corpus import sentences, write_languages, write_lines
+from tests.inference import toy_models
+from tests.launching import error_of
+from utils.manifest import MANIFEST, write_manifest
+
+TEXTS = sentences(30, seed=6)
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The number of texts of each call that encodes some."""
+    counts = []
+    vectors_of = EncodeTexts.vectors_of
+
+    def counting(self, features, *args, **options):
+        counts.append(len(features))
+        return vectors_of(self, features, *args, **options)
+
+    monkeypatch.setattr(EncodeTexts, "vectors_of", counting)
+    return counts
+
+
+@pytest.mark.parametrize("centre", ["true", "false"])
+def test_the_command_finds_the_same_and_encodes_the_corpus_once(models, ask, tmp_path, encoded, centre):
+    model = shutil.copytree(models / "encode", tmp_path / "model")
+    toy_models.write_means(model, ["de", "fr"])
+    flags = {"task": "search", "model": model, "index": tmp_path / "index", "centre": centre}
+    corpus = write_languages(tmp_path, de=TEXTS[:10], fr=TEXTS[10:])
+    requests = [{"text": TEXTS[3]}, {"text": TEXTS[12], "each": True}, {"text": TEXTS[5], "layer": 1}]
+    without_index = ask(requests, task="search", model=model, corpus=corpus, centre=centre)
+    assert ask(requests, corpus=corpus, **flags) == without_index
+    for first_request, options in ((0, {"corpus": corpus}), (0, {}), (2, {})):
+        encoded.clear()
+        assert ask(requests[first_request:][:2], **options, **flags) == without_index[first_request:][:2]
+        # One is the corpus' first sentence. Layer 1 is not in the index, so the corpus is encoded for it.
+        assert sum(encoded) == (3 if first_request == 0 else 1 + 30 + 1)
+
+
+def test_from_python(models, tmp_path, encoded):
+    model = ernie_m.load(models / "encode")
+    folder = tmp_path / "index"
+    expected = [
+        (hit["text"], pytest.approx(hit["cosine"], abs=1e-5)) for hit in model.search(TEXTS[4], TEXTS)
+    ]
+    for index in (
+        model.index(TEXTS),
+        model.index(iter(TEXTS), folder),
+        model.index(TEXTS, folder),
+        ernie_m.load(models / "encode").index(folder=folder),
+    ):
+        encoded.clear()
+        hits = index.search(TEXTS[4])
+        assert [(hit["text"], hit["cosine"]) for hit in hits] == expected and hits[0]["line"] == 5
+        assert index.search(TEXTS[4], top_k=2) == hits[:2] and len(index.search("mo", top_k=99)) == 30
+        assert encoded == [1, 1, 1]
+
+
+@pytest.mark.parametrize("engine", ["onnx", "onnx-int8", "paddle"])
+def test_of_an_exported_folder(exported, tmp_path, engine):
+    model = ernie_m.load(exported / "encode", engine=engine)
+    hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
+    assert model.index(folder=tmp_path / "index").search(TEXTS[4]) == hits
+
+
+def test_what_is_refused(models, ask, refused, tmp_path):
+    folder = tmp_path / "index"
+    ernie_m.load(models / "encode").index(TEXTS, folder)
+    corpus = write_lines(tmp_path / "corpus.txt", [*TEXTS, "one more"])
+    for changes, place in (
+        ({"model": models / "full"}, f"{folder}: the index is of another model"),
+        (
+            {"layer": 1},
+            f"{folder}: the index has layer 2, pooling mean, max_seq_len 62, but this search layer 1",
+        ),
+        ({"pooling": "specials"}, f"{folder}: "),
+        ({"max_seq_len": 20}, f"{folder}: "),
+        ({"corpus": corpus}, f"{folder}: the index is of another corpus"),
+        ({"index": tmp_path / "nowhere"}, f"{tmp_path / 'nowhere'}: "),
+        ({"index": corpus}, f"{corpus}: "),
+        ({"index": models / "encode"}, f"{models / 'encode'}: "),
+    ):
+        flags = {"task": "search", "model": models / "encode", "index": folder} | changes
+        assert place in refused(lambda flags=flags: ask([{"text": "mo"}], **flags))
+    model = ernie_m.load(models / "encode")
+    assert f"{folder}: " in error_of(model.index, folder=folder, layer=1)
+    assert f"{folder}: " in error_of(model.index, TEXTS[:3], folder)
+    assert "the corpus has no texts" in error_of(model.index, [])
+    assert "text 2 of 2 (index 1): " in error_of(model.index, ["mo", ""])
+    assert "a corpus" in error_of(model.index)
+    assert "top_k 0: " in error_of(model.index(TEXTS).search, "mo", top_k=0)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "sentences.jsonl", "index.json", "manifest.json"])
+def test_a_file_that_is_damaged_or_missing(models, tmp_path, name):
+    folder = tmp_path / "index"
+    model = ernie_m.load(models / "encode")
+    model.index(TEXTS, folder)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-7] + b"#" + content[-6:])
+    assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
+    (folder / name).unlink()
+    assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
+
+
+def test_a_model_of_another_width(models, tmp_path):
+    """Its manifest is right, so the vectors are what is compared."""
+    folder = tmp_path / "index"
+    model = ernie_m.load(models / "encode")
+    model.index(TEXTS, folder)
+    facts = json.loads((folder / "index.json").read_text())
+    assert np.shape(facts["first_vector"]) == (toy_models.HIDDEN_SIZE,)
+    facts["first_vector"] = facts["first_vector"][:-1]
+    (folder / "index.json").write_text(json.dumps(facts))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder / MANIFEST)
+    assert "another model" in error_of(model.index, folder=folder)
