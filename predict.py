@@ -99,10 +99,16 @@ class PredictFlags:
     port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
     """The port of --serve."""
 
+    token: str = "none"
+    """What every request to --serve must bring: "Authorization: Bearer TOKEN"; a browser asks for it as the
+    password of any user. none: everyone may ask."""
+
     def __post_init__(self) -> None:
         has_task = self.task is not None
         if has_task == self.serve:  # both, or none
             raise UserError("give --task TASK or --serve, one of them")
+        if not self.token:
+            raise UserError("--token is empty; give a text, or none without a token")
         if self.output != "-" and Path(self.output).resolve() == Path(self.input).resolve():
             raise UserError(f"--output {self.output}: it is the input")
         if self.output != "-" and Path(self.output).is_dir():
@@ -123,7 +129,7 @@ def main() -> None:
         except ImportError as error:
             raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
-        serve(models, options, flags.host, flags.port)
+        serve(models, options, flags.host, flags.port, flags.token)
         return
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     answerer = make(flags.task, model, options)

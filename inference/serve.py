@@ -1,23 +1,30 @@
 """The page and the JSON API of `predict.py --serve`: what the loaded models can be asked for.
 
-Requests are answered one at a time, in the main thread. It needs the packages of requirements-serve.txt.
+Requests are answered one at a time, in the main thread, and those for vectors together. It needs the packages
+of requirements-serve.txt.
 """
 
+import base64
+import binascii
 import contextlib
 import errno
+import hmac
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import ConfigDict, create_model
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 
 from inference.deadline import LONGEST_WAIT, TimedConnection, watch_requests
+from inference.embeddings import PATH, EmbeddingsAnswerer, EmbeddingsRequest
 from inference.loading import LoadedModel
 from inference.tasks import Answerer, TaskOptions, make
 from inference.tasks.zero_shot import InferenceLabels
@@ -26,8 +33,10 @@ from utils import __version__
 from utils.errors import UserError
 
 LONGEST_BODY = 64 << 10  # bytes
+LONGEST_EMBEDDINGS_BODY = 2 << 20  # bytes, of a request for the vectors of many texts
 MOST_DISCARDED = 16 << 20  # bytes; a body that is too long, but below this, is read and thrown away
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
+NO_TOKEN = "none"  # the value of --token with which everyone may ask
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
 # The predictions whose requests are refused if they are too long. On the command line, a long text is cut
 # instead, and many labels may take their time.
@@ -57,7 +66,7 @@ def _words_of(model: LoadedModel, options: TaskOptions) -> list[str]:
     if not is_export_with_head:
         predictions += TASKS[ENCODING].predictions
     predictions += OF_ANY_MODEL
-    unavailable = {"encode"}  # which only programs need, and they have predict.py
+    unavailable = set()
     if not model.languages:
         unavailable.add("translate-probe")
     if not options.corpus and not options.index:
@@ -89,11 +98,11 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         if loaded.exported_layer is None:  # an exported folder has one layer, so there is nothing to choose
             layers = loaded.num_layers
     return {
-        "tasks": list(answerers),
+        "tasks": [word for word, answerer in answerers.items() if answerer.fields is not None],
         "languages": languages,
         "models": [
             {
-                "name": str(Path(*model.folder.parts[-2:])),  # not where it is on this machine
+                "name": _name_of(model),
                 "layers": model.num_layers,
                 "hidden_size": model.config.hidden_size,
                 "vocabulary": model.config.vocab_size,
@@ -108,14 +117,19 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
     }
 
 
-def make_app(models: list[LoadedModel], options: TaskOptions) -> FastAPI:
+def _name_of(model: LoadedModel) -> str:
+    """The last two folders of its path, and not where it is on this machine."""
+    return str(Path(*model.folder.parts[-2:]))
+
+
+def make_app(models: list[LoadedModel], options: TaskOptions, token: str = NO_TOKEN) -> FastAPI:
     """The FastAPI application."""
     answerers = answerers_of(models, options)
     info = describe(models, answerers)
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
-    _limit_requests(app)
+    _limit_requests(app, token)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
@@ -126,32 +140,71 @@ def make_app(models: list[LoadedModel], options: TaskOptions) -> FastAPI:
         return info
 
     for word, answerer in answerers.items():
-        _add_endpoint(app, word, answerer)
+        if word == "encode":
+            _add_embeddings(app, EmbeddingsAnswerer(answerer, _name_of(answerer.model)))
+        else:
+            _add_endpoint(app, word, answerer)
     return app
 
 
-def _limit_requests(app: FastAPI) -> None:
-    """Refuse bodies that are too long, and describe those that are wrong without repeating them."""
+def _limit_requests(app: FastAPI, token: str) -> None:
+    """Refuse requests without the token or with bodies that are too long, and describe those that are wrong.
+
+    A description does not repeat the body.
+    """
 
     @app.middleware("http")
     async def limit_length(request: Request, answer: Any) -> Any:
         # With content-length the server reads no more of a body than that says. With transfer-encoding the
         # body may have any length, so it is refused.
         size = int(request.headers.get("content-length", 0))
-        if "transfer-encoding" not in request.headers and size <= LONGEST_BODY:
-            return await answer(request)
+        longest = LONGEST_EMBEDDINGS_BODY if request.url.path == PATH else LONGEST_BODY
+        if "transfer-encoding" not in request.headers and size <= longest:
+            if token == NO_TOKEN or _brings(request, token):
+                return await answer(request)
+            ask_for_it = {"WWW-Authenticate": 'Basic realm="ERNIE-M"'}  # a browser asks for name and password
+            return _refusal(request, 401, "the token is missing or wrong", ask_for_it)
         if 0 < size < MOST_DISCARDED:  # a browser reads the answer only when it has sent everything
             with contextlib.suppress(ClientDisconnect):
                 async for _ in request.stream():
                     pass
-        detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
-        return JSONResponse({"detail": detail}, status_code=413, headers={"Connection": "close"})
+        detail = f"the request is longer than {longest} bytes, or does not give its length"
+        return _refusal(request, 413, detail, {"Connection": "close"})
 
     @app.exception_handler(RequestValidationError)
-    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
         # Without the input, which JSON may not be able to hold.
         details = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
-        return JSONResponse({"detail": details}, status_code=422)
+        return _refusal(request, 422, details)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_content(request: Request, error: HTTPException) -> JSONResponse:
+        return _refusal(request, error.status_code, error.detail, error.headers)
+
+
+def _brings(request: Request, token: str) -> bool:
+    """Whether a request has a token: as a Bearer, or as the password of any user, which browsers send."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    given = credentials.encode("latin-1")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given).partition(b":")[2]
+        except binascii.Error:
+            return False
+    return hmac.compare_digest(given, token.encode())
+
+
+def _refusal(
+    request: Request, status: int, detail: str | list[dict], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer to a request that is refused, at PATH in the form of OpenAI."""
+    if request.url.path != PATH:
+        return JSONResponse({"detail": detail}, status, headers)
+    message = detail
+    if isinstance(detail, list):  # faults that pydantic found
+        message = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in detail)
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": error}, 400 if status == 422 else status, headers)
 
 
 def _add_endpoint(app: FastAPI, word: str, answerer: Answerer) -> None:
@@ -175,13 +228,27 @@ def _add_endpoint(app: FastAPI, word: str, answerer: Answerer) -> None:
     app.post(f"/api/{word}", summary=summary, operation_id=word)(endpoint)
 
 
-def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int) -> None:
+def _add_embeddings(app: FastAPI, embeddings: EmbeddingsAnswerer) -> None:
+    """Answer requests to PATH."""
+
+    @app.post(PATH, summary="Vectors of texts, of length 1, in the form of OpenAI", operation_id="encode")
+    async def endpoint(request: EmbeddingsRequest) -> dict:
+        try:
+            return await embeddings.answer(request)
+        except UserError as error:
+            raise HTTPException(422, str(error)) from error
+
+
+def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int, token: str) -> None:
     """Answer until Ctrl-C.
+
+    Args:
+        token: what every request must bring; `NO_TOKEN`: nothing.
 
     Raises:
         UserError: the port is taken.
     """
-    app = make_app(models, options)
+    app = make_app(models, options, token)
     address = f"[{host}]" if ":" in host else host
     if address in THIS_MACHINE:  # against DNS rebinding: another site's name could resolve to this address
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)

@@ -104,6 +104,7 @@ COMMANDS = {
     r".*predict\.py --task (?!classify --model exported).*":
         "inference/test_interface.py::test_the_command_lines_of_the_page",
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
+    r"curl .*": "inference/test_embeddings.py::test_with_curl",
     r".*pretrain\.show .*": HERE,
     r".*benchmarks/estimate\.py .*": HERE,
     r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",

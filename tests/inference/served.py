@@ -43,7 +43,7 @@ def read_address(process: subprocess.Popen) -> str:
 def answers(address: str) -> bool:
     """Whether the server answers requests."""
     try:
-        return ask(f"{address}/api/info")[0] == 200
+        return ask(f"{address}/api/info")[0] in (200, 401)
     except urllib.error.URLError:
         return False
 

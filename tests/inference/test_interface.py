@@ -14,7 +14,8 @@ from tests.launching import ROOT, error_of
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 # The page's blocks of Python, and its command lines: (text for standard input, flags).
-PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+# The block of OpenAI's client is like the test in tests/latest/test_embeddings.py.
+PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGE, re.MULTILINE)
 
 

@@ -148,7 +148,7 @@ def test_requests_that_are_refused(server, name, request_, message):
 
 def test_openapi(server):
     _, description = ask(f"{server}/openapi.json")
-    assert set(description["paths"]) == {"/api/info", *(f"/api/{name}" for name in TASKS)}
+    assert set(description["paths"]) == {"/api/info", "/v1/embeddings", *(f"/api/{name}" for name in TASKS)}
     schema = description["components"]["schemas"]["ClassifyRequest"]
     assert schema["required"] == ["text_a"] and set(schema["properties"]) == {"text_a", "text_b"}
 
