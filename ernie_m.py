@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,6 +274,48 @@ class Model:
             parsed = _parsed(encode, [{"text": text} for text in texts])
             task_options = replace(task_options, corpus=tuple(parsed))
         return SearchCorpus(self.loaded, task_options)
+
+    def fit(
+        self,
+        texts: str | Iterable[str],
+        labels: Iterable[str | int],
+        folder: str | os.PathLike | None = None,
+        layer: str | int | None = None,
+    ) -> "Model":
+        """Train a classifier of few texts, for which fine-tuning has too little to learn from.
+
+        It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
+        ends at the layer.
+
+        Args:
+            labels: of each text.
+            folder: a new one, for the classifier; None: it is not saved.
+            layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
+
+        Raises:
+            UserError: there are fewer than two labels, or not one for each text; the folder exists; or the
+                model is an exported one.
+        """
+        from model.tasks import MEAN_OF_TOKENS
+
+        if self.loaded.model is None:
+            raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
+        from inference.few_labels import classifier_of, save
+
+        sentences = _as_list(texts, "texts")
+        names = []
+        for number, label in enumerate(_as_list(labels, "labels")):
+            if not isinstance(label, str | Integral) or not str(label).strip():
+                raise UserError(f"label {number + 1:,} (index {number}) is {label!r}; it must be a text")
+            names.append(str(label))
+        if len(names) != len(sentences):
+            raise UserError(f"{len(sentences)} texts have {len(names)} labels; give one for each text")
+        vectors = self.encode(sentences, MEAN_OF_TOKENS, layer)
+        reached = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False).layer
+        classifier = classifier_of(self.loaded, vectors, names, reached)
+        if folder is not None:
+            save(classifier, folder, len(names))
+        return Model(classifier)
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""

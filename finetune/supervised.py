@@ -35,7 +35,7 @@ from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.heads import task_model
-from model.tasks import CLASSIFICATION
+from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from reader.batching import Batches, GlobalBatch
 from reader.task_files import expand, read_languages
 from training import distributed
@@ -119,6 +119,11 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         )
     if opened.reading.get("regression", False) and not task.reading().get("regression"):
         raise UserError(f"{checkpoint.path}: it predicts numbers; add --is_regression true")
+    if opened.reading.get("pooling") == MEAN_OF_TOKENS:
+        raise UserError(
+            f"{checkpoint.path}: its classifier reads the mean of all tokens and is not fine-tuned; to train "
+            "from its encoder, name it with --init_pretraining_params"
+        )
     if not any(name.startswith("classifier.") for name in checkpoint.tensors):
         raise UserError(
             f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "

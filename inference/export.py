@@ -197,10 +197,13 @@ def export(
         _save_paddle(graph, folder / FILES["paddle"])
         compare("paddle", PaddleEngine(folder, graph.outputs))
         weights = model_weights(graph.model)
-        write_onnx(folder / FILES["onnx"], weights, loaded.config, task, layer)
+        pooling = getattr(graph.model, "pooling", None)
+        write_onnx(folder / FILES["onnx"], weights, loaded.config, task, layer, pooling=pooling)
         compare("onnx", OnnxEngine(folder / FILES["onnx"]))
         if int8_largest is not None:
-            write_onnx(folder / FILES["onnx-int8"], weights, loaded.config, task, layer, int8_largest)
+            write_onnx(
+                folder / FILES["onnx-int8"], weights, loaded.config, task, layer, int8_largest, pooling
+            )
             compare("onnx-int8", OnnxEngine(folder / FILES["onnx-int8"]))
         _write_rest(folder, loaded, report)
 

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from model.attention import MASK_VALUE, AttentionMask, padded_attention
 from model.config import FIRST_POSITION, PAD_POSITION
 from model.ernie_m import ErnieMModel
-from model.tasks import ENCODING, POOLED, TASKS, outputs_of
+from model.tasks import ENCODING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class ExportedGraph(nn.Layer):
             if len(self.outputs) == 1:  # below the top layer there is no pooled output
                 return (sequence,)
             return sequence, self.encoder.pooler(sequence[:, 0])
+        if TASKS[self.task].head_reads == POOLED and self.model.pooling == MEAN_OF_TOKENS:
+            is_real = (input_ids != self.encoder.config.pad_token_id).astype(sequence.dtype)  # [B, T]
+            total = paddle.matmul(is_real.unsqueeze(1), sequence).squeeze(1)  # [B, H]
+            return (self.model.classifier(total / is_real.sum(axis=1, keepdim=True)),)
         if TASKS[self.task].head_reads == POOLED:
             return (self.model.classifier(self.encoder.pooler(sequence[:, 0])),)
         logits = self.model.classifier(sequence)  # [B, T, labels]

@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 
 from inference.engines import INT8_LARGEST
 from model.config import FIRST_POSITION, ErnieMConfig
-from model.tasks import ENCODING, POOLED, TASKS, outputs_of
+from model.tasks import ENCODING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
 
 OPSET = 20  # the first opset with Gelu
 IR_VERSION = 9  # the version of ONNX's file format when that opset appeared
@@ -47,6 +47,7 @@ class _EncoderGraph:
         task: one of `model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
         int8_largest: None: float32; else int8 with weights up to this.
+        pooling: what a head of classification reads, see `model.heads.SequenceClassifier`.
 
     The attributes are names of arrays in the graph, which `_tokens` writes. The n tokens count from 0.
 
@@ -55,6 +56,7 @@ class _EncoderGraph:
         first_tokens: [B], the number of the first token of each row.
         to_heads: [B, N, T], the rows of [n * N, D] that make [B, N, T, D].
         from_heads: [n, N], the rows of [B * N * T, D] that make [n, N, D].
+        is_real: [B, T], 1 at tokens, 0 at pads.
         bias: [B, 1, 1, T], added to the scores: `MASKED_SCORE` at pads, 0 at tokens.
     """
 
@@ -66,6 +68,7 @@ class _EncoderGraph:
         task: str,
         layers: int,
         int8_largest: int | None,
+        pooling: str | None,
     ):
         self.data = data
         self.weights = weights
@@ -73,6 +76,7 @@ class _EncoderGraph:
         self.task = TASKS[task]
         self.layers = layers
         self.int8_largest = int8_largest
+        self.reads_mean = pooling == MEAN_OF_TOKENS
         self.outputs = outputs_of(task, at_top_layer=layers == config.num_hidden_layers)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -139,7 +143,7 @@ class _EncoderGraph:
         x = self._embeddings(ids, positions)
         for i in range(self.layers):
             is_last = i == self.layers - 1
-            only_first = is_last and self.task.head_reads == POOLED
+            only_first = is_last and self.task.head_reads == POOLED and not self.reads_mean
             x = self._layer(x, f"encoder.layers.{i}.", only_first)
         self._head(x)
 
@@ -152,6 +156,7 @@ class _EncoderGraph:
         constant = self.constant
         is_token = node("Not", node("Equal", "input_ids", "pad_id"))  # [B, T], bool
         is_real = node("Cast", is_token, to=TensorProto.INT64)  # [B, T], 0 or 1
+        self.is_real = is_real
         is_real_flat = node("Reshape", is_real, "flat")  # [B * T]
         places = node("Reshape", node("NonZero", is_real_flat), "flat")  # [n], 0 to B * T - 1
         ids = node("Gather", node("Reshape", "input_ids", "flat"), places)  # [n]
@@ -286,6 +291,13 @@ class _EncoderGraph:
                 first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
                 node("Tanh", self._linear((first_states,), "pooler.dense"), name=outputs[1])
             return
+        if self.reads_mean:
+            is_real = node("Cast", node("Unsqueeze", self.is_real, "one"), to=TensorProto.FLOAT)  # [B, 1, T]
+            weights = node("Div", is_real, node("ReduceSum", is_real, self.constant("tokens", [2], np.int64)))
+            mean = node("MatMul", weights, node("Gather", x, self.token_of_cell, axis=0))  # [B, 1, H]
+            mean = node("Reshape", mean, "by_size")
+            node("Identity", self._linear((mean,), "classifier"), name=outputs[0])
+            return
         if self.task.head_reads == POOLED:
             pooled = node("Tanh", self._linear((x,), "pooler.dense"))
             node("Identity", self._linear((pooled,), "classifier"), name=outputs[0])
@@ -322,6 +334,7 @@ def write_onnx(
     task: str,
     layers: int,
     int8_largest: int | None = None,
+    pooling: str | None = None,
 ) -> None:
     """Write the graph to `path` and the weights to `path` + ".data", as a graph file is limited to 2 GB.
 
@@ -332,9 +345,10 @@ def write_onnx(
         layers: number of encoder layers to write.
         int8_largest: None: float32; else int8 with weights up to this, `INT8_LARGEST` or `INT7_LARGEST` of
             `inference.engines`.
+        pooling: what a head of classification reads, see `model.heads.SequenceClassifier`.
     """
     with open(f"{path}.data", "wb") as data:
-        graph = _EncoderGraph(data, weights, config, task, layers, int8_largest)
+        graph = _EncoderGraph(data, weights, config, task, layers, int8_largest, pooling)
         graph.write()
     outputs = []
     for name in graph.outputs:

@@ -13,11 +13,12 @@ from model.checkpoint.read import READING, Checkpoint
 from model.config import ErnieMConfig
 from model.device import to_array, upload
 from model.ernie_m import ErnieMModel
-from model.heads import PreTrainingModel, task_model
+from model.heads import PreTrainingModel, SequenceClassifier, task_model
 from model.tasks import (
     CLASSIFICATION,
     ENCODING,
     MASKED_LM,
+    MEAN_OF_TOKENS,
     POOLED,
     SUPERVISED_TASKS,
     TASKS,
@@ -104,14 +105,22 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
     if task == MASKED_LM:
         return _build_masked_lm(checkpoint, config)
     optional = ("pooler.",)  # the prefix of weights that may be missing
+    ignored = ()
     if task is None:
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
-        model = task_model(task, config, num_labels)
-        if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes
-            optional = ()
-    load_from(model, checkpoint, optional)
+        reads_mean = (
+            task == CLASSIFICATION and checkpoint.settings.get(READING, {}).get("pooling") == MEAN_OF_TOKENS
+        )
+        if reads_mean:
+            model = SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
+            ignored = optional
+        else:
+            model = task_model(task, config, num_labels)
+            if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes
+                optional = ()
+    load_from(model, checkpoint, optional, ignored)
     return model.eval(), []
 
 

@@ -11,7 +11,7 @@ from model.config import NO_LANGUAGE, ErnieMConfig
 from model.ernie_m import ErnieMModel, initial_weights
 from model.layers import LayerNorm, Linear, gelu
 from model.masked_loss import MaskedLoss
-from model.tasks import TASKS
+from model.tasks import MEAN_OF_TOKENS, POOLED, TASKS
 from model.word_table import WordEmbeddings
 
 
@@ -26,10 +26,23 @@ class TaskModel(nn.Layer):
 
 
 class SequenceClassifier(TaskModel):
-    """Dropout and a linear layer on the pooled first token."""
+    """Dropout and a linear layer on the vector of a sequence.
+
+    Args:
+        pooling: what the vector is: `POOLED`, the pooled first token; or `MEAN_OF_TOKENS`, the mean over all
+            tokens, for which the pooler is not used.
+    """
+
+    def __init__(self, config: ErnieMConfig, num_labels: int, pooling: str = POOLED):
+        super().__init__(config, num_labels)
+        self.pooling = pooling
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """S sequences -> logits [S, num_labels]."""
+        if self.pooling == MEAN_OF_TOKENS:
+            states = batch.padded(self.ernie_m.encode(batch).sequence)  # [S, T, H], 0 at pads
+            lengths = (~batch.is_pad()).sum(axis=1, keepdim=True)  # [S, 1]
+            return self.classifier(self.dropout(states.sum(axis=1) / lengths.astype(states.dtype)))
         first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
         return self.classifier(self.dropout(self.ernie_m.pooler(first)))
 

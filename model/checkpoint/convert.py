@@ -16,7 +16,7 @@ from model.checkpoint.formats.weights import ForeignWeights, Origin, Weights, fi
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Checkpoint
 from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
-from model.tasks import CLASSIFICATION, RETRIEVAL, SUPERVISED_TASKS, TASKS
+from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
 from utils.errors import UserError
 from utils.files import as_json
 
@@ -192,6 +192,12 @@ def write(
         UserError: a size that the format cannot have; a value that is not finite.
     """
     format_name = TARGETS[target]
+    reading = checkpoint.settings.get(READING, {})
+    if task == CLASSIFICATION and reading.get("pooling") == MEAN_OF_TOKENS and format_name != OURS:
+        raise UserError(
+            f"{checkpoint.path}: its classifier reads the mean of all tokens, and that of --to {target} the "
+            "first one; --to ernie-m keeps it"
+        )
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
     translated = to_foreign(format_name, tensors, class_task)
@@ -216,7 +222,6 @@ def write(
     has_means = checkpoint.language_means_path is not None
     if has_means:
         shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
-    reading = checkpoint.settings.get(READING, {})
     library = "sentence-transformers" if pooling_files else _LIBRARIES[format_name]
     facts = {
         "name": f"ERNIE-M for {library}" if format_name != OURS else "ERNIE-M",

@@ -38,7 +38,7 @@ def places(models, exported, tmp_path, monkeypatch):
 
 
 def test_the_python_of_the_page(places, capsys):
-    assert len(PYTHON) == 4  # blocks on the page
+    assert len(PYTHON) == 5  # blocks on the page
     names: dict = {}
     for block in PYTHON:
         exec(compile(block, "docs/predict.md", "exec"), names)

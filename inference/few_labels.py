@@ -1,0 +1,115 @@
+"""Train a classifier of few labelled texts: logistic regression on the vectors that a checkpoint makes."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from inference.loading import LoadedModel
+from model.checkpoint.folder import model_files
+from model.checkpoint.load import load_from
+from model.checkpoint.read import PIECES, READING, VOCAB, open_checkpoint
+from model.heads import SequenceClassifier
+from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
+from utils.errors import UserError
+from utils.files import atomic_dir
+
+_MOST_ITERATIONS = 100
+
+
+def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str], layer: int) -> LoadedModel:
+    """A classifier with the encoder of a checkpoint up to a layer, and a head that fits these vectors.
+
+    Args:
+        vectors: of the labelled texts at this layer, with `MEAN_OF_TOKENS`, [N, H].
+        labels: of each text.
+
+    Raises:
+        UserError: all labels are the same, or the layer is 0.
+    """
+    names = sorted(set(labels))
+    if len(names) < 2:
+        raise UserError(f"{len(labels)} texts have {len(names)} different labels; two are needed at least")
+    config = replace(loaded.config, num_hidden_layers=layer)
+    model = SequenceClassifier(config, len(names), MEAN_OF_TOKENS)
+    layers_above = tuple(f"encoder.layers.{number}." for number in range(layer, loaded.num_layers))
+    load_from(model, open_checkpoint(loaded.folder), ignore=("pooler.", "classifier.", *layers_above))
+    weight, bias = logistic_regression(vectors, np.array([names.index(label) for label in labels]))
+    model.classifier.weight.set_value(weight)
+    model.classifier.bias.set_value(bias)
+    return LoadedModel(
+        folder=loaded.folder,
+        task=CLASSIFICATION,
+        config=config,
+        tokenizer=loaded.tokenizer,
+        labels=names,
+        engine_name=loaded.engine_name,
+        reading={"pooling": MEAN_OF_TOKENS},
+        model=model.eval(),
+    )
+
+
+def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight [H, C] and bias [C], float32, of the classes 0 to C - 1.
+
+    They minimise the sum of the cross-entropies and half the square of the weight, as scikit-learn does by
+    default, and do not depend on a seed.
+
+    Args:
+        vectors: [N, H].
+        ids: of the class of each vector, int64 [N].
+    """
+    inputs = paddle.to_tensor(vectors, "float64")
+    targets = paddle.to_tensor(ids)
+    classes = int(ids.max()) + 1
+    weight = paddle.zeros([vectors.shape[1], classes], "float64")
+    bias = paddle.zeros([classes], "float64")
+    weight.stop_gradient = bias.stop_gradient = False
+    optimizer = paddle.optimizer.LBFGS(
+        max_iter=_MOST_ITERATIONS, line_search_fn="strong_wolfe", parameters=[weight, bias]
+    )
+
+    def loss() -> paddle.Tensor:
+        optimizer.clear_grad()
+        value = F.cross_entropy(inputs @ weight + bias, targets) + 0.5 * (weight**2).sum() / len(ids)
+        value.backward()
+        return value
+
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # Paddle's optimizer copies tensors in a way that Paddle advises against
+        optimizer.step(loss)
+    return weight.numpy().astype(np.float32), bias.numpy().astype(np.float32)
+
+
+def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
+    """Write a classifier to a new folder.
+
+    Args:
+        rows: how many texts it was trained on, for the model card.
+
+    Raises:
+        UserError: there is something of that name, or it cannot be written.
+    """
+    if Path(folder).exists():
+        raise UserError(f"{folder}: it exists already; name a new folder")
+    settings = {"task": CLASSIFICATION, "labels": classifier.labels, READING: classifier.reading}
+    facts = {
+        "name": f"ERNIE-M, {CLASSIFICATION}",
+        "task": CLASSIFICATION,
+        "initialised_from": str(classifier.folder),
+        "trained_on": f"{rows} texts, logistic regression on their vectors",
+    }
+    files = model_files(
+        classifier.model, classifier.config, settings=settings, facts=facts, leave_out=("pooler.",)
+    )
+    with atomic_dir(folder) as new:
+        classifier.tokenizer.write_vocab(new / VOCAB)
+        (new / PIECES).write_bytes(classifier.tokenizer.piece_model)
+        files.write(new)

@@ -1,0 +1,124 @@
+"""model.fit: a classifier of few labelled texts, and everything that takes it."""
+
+import json
+
+import numpy as np
+import pytest
+
+import convert
+import ernie_m
+import run_classifier
+from inference.few_labels import logistic_regression
+from tests.helpers.small_corpus import sentences, write_lines
+from tests.inference.conftest import run_export
+from tests.launching import as_flags, call_main, error_of
+
+TEXTS = sentences(24, seed=6)
+LABELS = ["news", "question", "3"] * 8
+
+
+@pytest.fixture(scope="module")
+def fitted(models, tmp_path_factory):
+    """The folder of a classifier on the first layer that `fit` saved, and the one that it returned."""
+    folder = tmp_path_factory.mktemp("few") / "classifier"
+    labels = [int(label) if label == "3" else label for label in LABELS]
+    return folder, ernie_m.load(models / "encode").fit(TEXTS, labels, folder, layer=1)
+
+
+def test_the_weights_are_at_the_minimum():
+    """The gradient of the loss, by hand, is zero there."""
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(40, 5))
+    ids = random.integers(0, 3, 40)
+    weight, bias = logistic_regression(vectors, ids)
+    logits = vectors @ weight + bias
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    errors = exponentials / exponentials.sum(axis=1, keepdims=True) - np.eye(3)[ids]
+    np.testing.assert_allclose(vectors.T @ errors + weight, 0, atol=1e-3)
+    np.testing.assert_allclose(errors.sum(axis=0), 0, atol=1e-3)
+    for again in logistic_regression(vectors, ids), logistic_regression(vectors, ids):
+        np.testing.assert_array_equal(again[0], weight)
+
+
+def test_what_it_predicts(models, fitted):
+    folder, classifier = fitted
+    base = ernie_m.load(models / "encode")
+    vectors = base.encode(TEXTS, pooling="specials", layer=1)
+    weight, bias = logistic_regression(vectors, np.array([sorted(set(LABELS)).index(x) for x in LABELS]))
+    logits = vectors @ weight + bias
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loaded = ernie_m.load(folder)
+    assert loaded.labels == classifier.labels == ["3", "news", "question"]
+    for model in (loaded, classifier):
+        answers = model.classify(TEXTS)
+        for answer, expected in zip(answers, probabilities, strict=True):
+            assert list(answer["probabilities"].values()) == pytest.approx(expected.tolist(), abs=3e-6)
+        likeliest = [classifier.labels[row.argmax()] for row in probabilities]
+        assert [answer["label"] for answer in answers] == likeliest
+        np.testing.assert_allclose(model.encode(TEXTS), vectors, atol=1e-5)
+
+
+def test_predict_and_exports_take_it(fitted, ask, tmp_path):
+    folder, classifier = fitted
+    expected = classifier.classify(TEXTS)
+    requests = [{"text": text} for text in TEXTS]
+    settings = run_export(folder, tmp_path / "exported", int8="true", reduce_range="true")
+    assert settings["labels"] == classifier.labels
+    assert max(settings["export"]["engines"][name] for name in ("paddle", "onnx")) < 1e-4
+    for model, engine, tolerance in (
+        (folder, "dygraph", 2e-6),
+        (tmp_path / "exported", "paddle", 1e-5),
+        (tmp_path / "exported", "onnx", 1e-5),
+        (tmp_path / "exported", "onnx-int8", 0.2),
+    ):
+        answers = ask(requests, task="classify", model=model, engine=engine)
+        for answer, of_fit in zip(answers, expected, strict=True):
+            assert answer["probabilities"] == pytest.approx(of_fit["probabilities"], abs=tolerance)
+
+
+def test_conversions(fitted, refused, tmp_path):
+    folder, classifier = fitted
+    convert.main([str(folder), str(tmp_path / "ours"), "--to", "ernie-m"])
+    for answer, expected in zip(ernie_m.load(tmp_path / "ours").classify(TEXTS), classifier.classify(TEXTS)):
+        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
+    for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
+        flags = [str(folder), str(tmp_path / target), "--to", target]
+        assert f"{folder}: " in refused(lambda flags=flags: convert.main(flags))
+        assert not (tmp_path / target).exists()
+
+
+def test_fine_tuning_goes_on_with_its_encoder_alone(fitted, refused, tmp_path):
+    folder, _ = fitted
+    rows = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS)]
+    train = write_lines(tmp_path / "train.tsv", ["text_a\tlabel", *rows])
+    flags = dict.fromkeys(["do_val", "do_test", "use_cuda"], "false") | {"do_train": "true"}
+    flags |= {"train_set": train, "max_seq_len": 32, "checkpoints": tmp_path / "run"}
+    line = refused(lambda: call_main(run_classifier, as_flags(flags | {"init_checkpoint": folder})))
+    assert f"{folder}: its classifier reads the mean" in line
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({label: number for number, label in enumerate(sorted(set(LABELS)))}))
+    flags |= {"init_pretraining_params": folder, "label_map_config": labels, "num_labels": 3}
+    call_main(run_classifier, as_flags(flags))
+    assert ernie_m.load(tmp_path / "run/step_3").loaded.num_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "options", "place"),
+    [
+        (TEXTS, ["a"] * 24, {}, "24 texts have 1 different labels"),
+        ([], [], {}, "0 texts have 0 different labels"),
+        (TEXTS, LABELS[:-1], {}, "24 texts have 23 labels"),
+        (TEXTS[:2], ["a", None], {}, "label 2 (index 1)"),
+        (TEXTS[:2], ["a", " "], {}, "label 2 (index 1)"),
+        (["mo", ""], ["a", "b"], {}, "text 2 of 2 (index 1)"),
+        (TEXTS, LABELS, {"layer": 3}, "layer 3"),
+        (TEXTS, LABELS, {"layer": 0}, "num_hidden_layers"),
+        (TEXTS, LABELS, {"folder": "."}, ".: it exists already"),
+    ],
+)
+def test_what_is_refused(models, texts, labels, options, place):
+    assert place in error_of(ernie_m.load(models / "encode").fit, texts, labels, **options)
+
+
+def test_an_exported_model_is_not_fitted(exported):
+    assert "it was exported" in error_of(ernie_m.load(exported / "encode").fit, TEXTS, LABELS)
