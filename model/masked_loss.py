@@ -19,11 +19,11 @@ from model.loss_on_gpu import LossOnGpu
 from model.word_table import WordEmbeddings
 
 LOGITS_BYTES = 1 << 29  # of the logits that exist at a time: 512 MB
-MANY_LOGITS_BYTES = 1 << 31  # the same on a GPU with MUCH_MEMORY
-MUCH_MEMORY = 39 << 30  # bytes; a card that is sold with 40 GB reports a little less than 40 << 30
-# Paddle's fused cross-entropy computes the place of a row in 32 bits (`VectorizedSoftmaxForward` in
+# The same on a GPU with MUCH_MEMORY. There must be fewer than 2^31 logits, because Paddle's fused
+# cross-entropy computes the place of a row in 32 bits (`VectorizedSoftmaxForward` in
 # paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
-MOST_LOGITS = (1 << 31) - 1
+MANY_LOGITS_BYTES = 1 << 31
+MUCH_MEMORY = 39 << 30  # bytes; a card that is sold with 40 GB reports a little less than 40 << 30
 
 
 class MaskedLoss(NamedTuple):
@@ -48,8 +48,7 @@ def logit_chunks(position_count: int, vocab_size: int, bytes_per_logit: int) -> 
         bytes_per_logit: of their type.
     """
     memory_for_logits = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
-    logits_per_slice = min(memory_for_logits // bytes_per_logit, MOST_LOGITS)
-    size = max(1, logits_per_slice // vocab_size)  # positions of a slice
+    size = max(1, memory_for_logits // (bytes_per_logit * vocab_size))  # positions of a slice
     return [slice(start, min(start + size, position_count)) for start in range(0, position_count, size)]
 
 

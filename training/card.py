@@ -44,8 +44,8 @@ def check_wheel() -> None:
     compiled = ", ".join(f"{number // 10}.{number % 10}" for number in architectures)
     raise UserError(
         f"{paddle.device.cuda.get_device_name()} has compute capability {major}.{minor}, but the installed "
-        f"Paddle has code for {compiled} only: put {INDEX}/{wheel_folder((major, minor))}/ into "
-        "requirements-gpu.txt and run: sh scripts/setup.sh gpu"
+        f"Paddle has code for {compiled} only: install the one of {INDEX}/{wheel_folder((major, minor))}/ "
+        "(in a checkout: put it into requirements-gpu.txt and run sh scripts/setup.sh gpu)"
     )
 
 

@@ -53,7 +53,7 @@ def test_a_wheel_without_code_for_the_card(monkeypatch, capability, architecture
         distributed.init()
     message = str(raised.value)
     assert message.startswith(f"Card has compute capability {capability[0]}.{capability[1]}, but ")
-    assert f"put https://www.paddlepaddle.org.cn/packages/stable/{folder}/ into requirements-gpu" in message
+    assert f" https://www.paddlepaddle.org.cn/packages/stable/{folder}/ (" in message
 
 
 # Messages of Paddle and of CUDA.
