@@ -44,7 +44,7 @@ class Checkpoint:
 
     Attributes:
         path: the folder or file that was opened.
-        format: one of `model.checkpoint.formats.tables`, such as "ours" or "paddlenlp".
+        format: one of `model.checkpoint.formats.tables`, such as "ernie-m" or "paddlenlp".
         tensors: our name -> array.
         config: the model's shape; None if there is no config file, which only our own and the official format
             can do without.

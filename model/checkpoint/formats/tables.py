@@ -10,7 +10,7 @@ from typing import NamedTuple
 from model.tasks import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
 # The formats.
-OURS = "ours"
+OURS = "ernie-m"
 OFFICIAL = "official"
 PADDLENLP = "paddlenlp"
 HUGGING_FACE = "huggingface"
