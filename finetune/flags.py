@@ -397,7 +397,7 @@ class RetrievalFlags(TrainingFlags):
     range_min: NonNegativeInt = option(0, free=True)
     """The number of nearest lines that are no negatives, because they may be further positives."""
 
-    range_max: PositiveInt = option(30, free=True)
+    range_max: PositiveInt = option(100, free=True)
     """The number of nearest lines among which negatives are searched, those of --range_min included."""
 
     relative_margin: UnitInterval = option(0.05, free=True)

@@ -96,7 +96,7 @@ def vectors_of(texts):
     return np.array(vectors, np.float32)
 
 
-def by_brute_force(rows, lines, num_negatives=3, range_min=0, range_max=30, relative_margin=0.05):
+def by_brute_force(rows, lines, num_negatives=3, range_min=0, range_max=100, relative_margin=0.05):
     """The rows with their negatives, by the rule of the manual, from all cosines in float64."""
     line_vectors = unit(vectors_of(lines)).astype(np.float64)
     written = []
@@ -120,7 +120,7 @@ def by_brute_force(rows, lines, num_negatives=3, range_min=0, range_max=30, rela
     "flags",
     [
         {},
-        {"relative_margin": 0.5, "num_negatives": 5},
+        {"relative_margin": 0.5, "num_negatives": 5, "range_max": 30},
         {"relative_margin": 0, "range_max": 1000, "num_negatives": 1000},  # all lines below the limit
         {"range_min": 4, "range_max": 60, "num_negatives": 1},
     ],
@@ -236,7 +236,7 @@ def test_the_rows_train(mine, rows, random_encoder, tmp_path):
         ({}, {"mine_negatives": "absent.txt"}, "absent.txt: cannot be read"),
         ({}, {"train_set": None}, "--train_set is needed with --mine_negatives"),
         ({}, {"train_set": "."}, ".: cannot be read"),
-        ({}, {"range_min": 28}, "--range_min 28 and --range_max 30: fewer than --num_negatives 3"),
+        ({}, {"range_min": 98}, "--range_min 98 and --range_max 100: fewer than --num_negatives 3"),
         ({}, {"range_min": -1}, "--range_min -1: "),
         ({}, {"num_negatives": 0}, "--num_negatives 0: "),
         ({}, {"relative_margin": 1.5}, "--relative_margin 1.5: "),
