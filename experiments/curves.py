@@ -1,10 +1,10 @@
 """Learning curves of runs on one corpus: their figures as JSON, a table and a chart.
 
     python -m experiments.curves --add output/a --name "head start" --changed "init.head_start true" \\
-        --tokens 10000000 --pairs output/pairs-a
+        --tokens 10000000 --pairs "all pairs, 3e-3<=output/pairs-a"
     python -m experiments.curves
 
-The first takes the figures of a run, and of the training on pairs that follows it, into
+The first takes the figures of a run, and of a training on pairs that follows it, into
 docs/results/head_start.json. Both write docs/results/head_start.md and docs/images/head_start.png from it.
 """
 
@@ -34,9 +34,10 @@ AT_MILLIONS = (0.5, 1, 1.5, 2, 3)
 FREQUENCIES = 976.19  # the held-out perplexity of MMLM's text for the frequencies of the pieces, in the log
 TITLE = "The first million tokens"
 ABOUT = """`own.yaml` on the text of [pretraining.md](../pretraining.md#your-own-text) in English, German and
-Turkish. Losses are those of the training, in nats, over the quarter of a million tokens before. The
-perplexities of MMLM and CAMLM are those of held-out text at the end; "found" are the translations after
-training on pairs, cosine and margin, per cent. Runs without them were stopped in MMLM's stage."""
+Turkish: MMLM's loss in training, in nats, over the quarter of a million tokens before, and the perplexities
+of held-out text at the end. Runs without these were stopped before."""
+ABOUT_PAIRS = """Translations found among 1,000, per cent, after training on pairs from the run's encoder: the
+mean of both directions, of German and of Turkish. "Untrained" is the head start itself."""
 
 
 @dataclass
@@ -57,15 +58,21 @@ class CurvesFlags:
     """Of its schedule; it may have been stopped before."""
 
     pairs: str = ""
-    """The output folder of run_retrieval.py, of the training on pairs from this run's encoder."""
+    """about<=folder: the output of run_retrieval.py, of a training on pairs from this run's encoder. Earlier
+    ones stay."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(CurvesFlags, arguments, __doc__)
     runs = read_json(FIGURES) if FIGURES.is_file() else []
     if flags.add:
-        runs = [of_run for of_run in runs if (of_run["name"], of_run["seed"]) != (flags.name, flags.seed)]
-        runs.append(figures_of(flags))
+        key = (flags.name, flags.seed)
+        added = figures_of(flags)
+        for of_run in runs:
+            if (of_run["name"], of_run["seed"]) == key:
+                added["found"] = of_run["found"] | added["found"]
+        runs = [of_run for of_run in runs if (of_run["name"], of_run["seed"]) != key]
+        runs.append(added)
         with atomic_file(FIGURES, "w") as file:
             file.write("[\n" + ",\n".join(json.dumps(of_run) for of_run in runs) + "\n]\n")
     with atomic_file(FIGURES.with_suffix(".md"), "w") as file:
@@ -95,9 +102,10 @@ def figures_of(flags: CurvesFlags) -> dict[str, Any]:
         for objective, of_bins in losses.items()
     }
     result = {"name": flags.name, "changed": flags.changed, "seed": flags.seed, "tokens": flags.tokens}
-    result |= {"training": training, "held_out": held_out}
+    result |= {"training": training, "held_out": held_out, "found": {}}
     if flags.pairs:
-        result["found"] = found(Path(flags.pairs))
+        about, folder = flags.pairs.split("<=")
+        result["found"][about] = found(Path(folder))
     return result
 
 
@@ -112,31 +120,35 @@ def found(folder: Path) -> dict[str, float]:
 
 
 def page(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The table of all runs, in Markdown. Losses in nats; perplexities and what is found at the end."""
-    losses = [f"MMLM's loss at {millions} million" for millions in AT_MILLIONS]
-    lines = [["run", "what is changed", "seed", "tokens, millions", *losses, "MMLM", "CAMLM", "found"]]
+    """The tables of all runs, in Markdown: losses in nats, and what is found after training on pairs."""
+    losses = [f"at {millions} million" for millions in AT_MILLIONS]
+    curves = [["run", "changed", "seed", "million tokens", *losses, "MMLM", "CAMLM"]]
+    pairs = [["run", "seed", "pairs", "cosine", "margin"]]
     for of_run in runs:
+        about = [of_run["name"], of_run["changed"], str(of_run["seed"]), f"{of_run['tokens'] / 1e6:g}"]
         tokens, values = np.array(of_run["training"]["mmlm"]).reshape(-1, 2).T
         cells = []
         for millions in AT_MILLIONS:
             at = np.flatnonzero(tokens == 1e6 * millions)
             cells.append(f"{values[at[0]]:.3f}" if len(at) else "")
-        of_schedule = f"{of_run['tokens'] / 1e6:g}"
         end: dict[str, float] = of_run["held_out"][-1] if of_run["held_out"] else {}
         perplexities = [f"{end[objective]:.0f}" if end else "" for objective in OBJECTIVES]
-        pairs = of_run.get("found", {})
-        text = ", ".join(f"{value:.1f}" for value in pairs.values())
-        about = [of_run["name"], of_run["changed"], str(of_run["seed"]), of_schedule]
-        lines.append([*about, *cells, *perplexities, text])
-    return f"# {TITLE}\n\n{ABOUT}\n\n{in_markdown(lines)}\n"
+        if of_run["tokens"]:
+            curves.append([*about, *cells, *perplexities])
+        for name, by_measure in of_run["found"].items():
+            found_of_pairs = [f"{value:.1f}" for value in by_measure.values()]
+            pairs.append([of_run["name"], str(of_run["seed"]), name, *found_of_pairs])
+    return f"# {TITLE}\n\n{ABOUT}\n\n{in_markdown(curves)}\n\n{ABOUT_PAIRS}\n\n{in_markdown(pairs)}\n"
 
 
 def draw(runs: Sequence[Mapping[str, Any]]) -> None:
     """Draw the training loss of each objective by tokens, a curve for each run, a colour for each name."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    names = list(dict.fromkeys(of_run["name"] for of_run in runs))
+    names = list(dict.fromkeys(of_run["name"] for of_run in runs if of_run["tokens"]))
     for axis, objective in zip(figure.subplots(1, len(OBJECTIVES), sharey=True), OBJECTIVES):
         for of_run in runs:
+            if not of_run["tokens"]:
+                continue
             curve = np.array(of_run["training"][objective]).reshape(-1, 2)
             color = f"C{names.index(of_run['name'])}"
             is_first = of_run["seed"] == min(

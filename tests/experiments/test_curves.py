@@ -33,15 +33,16 @@ def test_the_figures_of_a_run(tmp_path, monkeypatch):
         {"title": "mean of both directions, margin, specials, layer 2", "mean": {"avg": 72.5}},
     ]
     (folder / "retrieval.json").write_text(json.dumps({"tables": found}))
-    flags = ["--add", str(folder), "--pairs", str(folder), "--name", "a", "--tokens", "5000000"]
-    curves.main([*flags, "--changed", "nothing"])
-    curves.main([*flags, "--changed", "all"])
+    flags = ["--add", str(folder), "--name", "a", "--tokens", "5000000"]
+    curves.main([*flags, "--changed", "nothing", "--pairs", f"few<={folder}"])
+    curves.main([*flags, "--changed", "all", "--pairs", f"many<={folder}"])
     (of_run,) = read_json(curves.FIGURES)
     assert of_run["training"] == {"mmlm": [[250_000, 6.5], [500_000, 5.0]], "camlm": [[500_000, 4.0]]}
     assert of_run["held_out"] == [
         {"tokens": 300_000, "mmlm": pytest.approx(4.0), "camlm": pytest.approx(3.0)}
     ]
-    assert of_run["found"] == {"cosine": 70.25, "margin": 72.5}
-    row = (tmp_path / "figures.md").read_text().splitlines()[-1]
-    assert row == "| a | all | 1 | 5 | 5.000 |  |  |  |  | 4 | 3 | 70.2, 72.5 |"
+    assert of_run["found"] == {about: {"cosine": 70.25, "margin": 72.5} for about in ("few", "many")}
+    rows = (tmp_path / "figures.md").read_text().splitlines()
+    assert "| a | all | 1 | 5 | 5.000 |  |  |  |  | 4 | 3 |" in rows
+    assert rows[-2:] == ["| a | 1 | few | 70.2 | 72.5 |", "| a | 1 | many | 70.2 | 72.5 |"]
     assert curves.CHART.stat().st_size > 0
