@@ -113,6 +113,8 @@ COMMANDS = {
         HOURS + "experiments/test_studies.py::test_a_study_from_text_to_tables",
     r".* -m experiments\.tables .*":
         "experiments/test_studies.py::test_the_published_tables_are_those_of_the_figures",
+    r".* -m experiments\.curves.*":
+        "experiments/test_curves.py::test_the_published_page_is_that_of_the_figures",
     r"taskset .*": "two idle cores; pretrain/test_reader.py::test_equal_compute_divides_the_steps",
     r"sh scripts/base/ablation\.sh": HOURS + "experiments/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
