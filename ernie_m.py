@@ -101,7 +101,8 @@ class Model:
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} of each.
 
-        A tuple of two strings is one pair, and a list of strings has a text in each.
+        A model for several labels a text answers {"labels", "probabilities"}. A tuple of two strings is one
+        pair, and a list of strings has a text in each.
         """
         if isinstance(texts, tuple) and all(isinstance(text, str) for text in texts):
             texts = [texts]

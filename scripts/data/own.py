@@ -11,14 +11,11 @@ lang_map.json                              the languages that have a dev file
 test/lang_map.json                         those that have a test file
 """
 
-import csv
 import difflib
-import gzip
 import re
 import shlex
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +24,7 @@ import numpy as np
 
 from reader.classification import split_labels
 from reader.task_files import ALL_LANGUAGES, write_places
-from reader.tsv import decode, read_all, split_cells
-from scripts.data.columns import find_columns, is_number
+from scripts.data.own_table import OwnTable, is_number, read_own
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.tables import in_columns
@@ -36,7 +32,6 @@ from utils.tables import in_columns
 SPLITS = ("train", "dev", "test")
 _FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(?P<ending>.+)")
 _ENDINGS = ("tsv", "csv", "tsv.gz", "csv.gz")
-_COLUMNS = {2: ["text_a", "label"], 3: ["text_a", "text_b", "label"]}  # number of columns -> their names
 _FEW_ROWS = 3  # a label with fewer training rows may be a slip, and is hardly learned
 _SEED = 1  # of the choice of dev rows
 _MOST_ITEMS = 10  # that are printed of files that are not read, and of warnings
@@ -52,33 +47,6 @@ class OwnFile(NamedTuple):
     def target(self, output: Path) -> Path:
         """The file that is written for it."""
         return output / self.split / f"{self.split}.{self.language}.tsv"
-
-
-class OwnTable(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        columns: text_a, text_b (in pairs), label.
-        rows: the cells of each row in the order of `columns`.
-        lines: the number of the line at which each row ends.
-        has_header: whether the first line names the columns.
-        multi_label: whether a row may have several labels, with commas between them, or none.
-    """
-
-    columns: Sequence[str]
-    rows: list[list[str]]
-    lines: list[int]
-    has_header: bool
-    multi_label: bool
-
-    def labels(self) -> list[list[str]]:
-        """The labels of each row: one, unless `multi_label`."""
-        return [split_labels(cells[-1]) if self.multi_label else [cells[-1]] for cells in self.rows]
-
-    def part(self, numbers: np.ndarray) -> "OwnTable":
-        """The rows with these numbers, int64."""
-        rows = [self.rows[number] for number in numbers]
-        return self._replace(rows=rows, lines=[self.lines[number] for number in numbers])
 
 
 def prepare_own(
@@ -226,124 +194,6 @@ def refuse_earlier_files(output: Path, files: Sequence[OwnFile]) -> None:
         )
 
 
-def read_own(path: Path, columns: Sequence[str] = (), multi_label: bool = False) -> OwnTable:
-    """Read texts or pairs of texts with labels: tab-separated, or a .csv with commas or semicolons.
-
-    `find_columns` finds those of the texts and of the label if there is a header; other columns are left out.
-    Without one a row has a text, perhaps a second text, and a label.
-
-    Args:
-        columns: their names in the header, if it has others than usual.
-        multi_label: see `OwnTable`. A label may then be empty.
-
-    Raises:
-        UserError: the file cannot be read or decoded, or a row has another form; names the line.
-    """
-    rows = list(_read_rows(path))
-    while rows and not any(rows[-1][1]):  # blank lines at the end
-        rows.pop()
-    if not rows:
-        raise UserError(f"{path}: no rows in it")
-    first_line, first_cells = rows[0]
-    for line, cells in rows:
-        if len(cells) != len(first_cells):
-            raise UserError(
-                f"{path}, line {line}: {_counted(cells)}, but line {first_line} has {len(first_cells)}"
-            )
-    below = [cells for _, cells in rows[1:]]
-    places = find_columns(path, first_cells, below, columns)
-    has_header = places is not None
-    if has_header:
-        rows.pop(0)
-    else:
-        places = list(range(len(first_cells)))
-        if len(places) > 2 and [cells[0] for _, cells in rows] == list(map(str, range(len(rows)))):
-            places.pop(0)  # the index of pandas
-    if len(places) not in _COLUMNS:
-        raise UserError(
-            f"{path}, line {first_line}: {_counted(first_cells)}, and no header with text_a and label; a "
-            f"row is a text, perhaps a second text, and a label, with {_separator(path)} between"
-        )
-    if not rows:
-        raise UserError(f"{path}: no rows in it")
-    table = OwnTable(_COLUMNS[len(places)], [], [], has_header, multi_label)
-    empty = []  # where a cell is
-    for line, cells in rows:
-        values = [cells[place] for place in places]
-        values[-1] = values[-1].strip()  # a space behind a label would make it another label
-        needed = values[:-1] if multi_label else values
-        empty += [(line, name) for name, value in zip(table.columns, needed) if not value.strip()]
-        table.rows.append(values)
-        table.lines.append(line)
-    if empty:
-        line, name = empty[0]
-        others = f" (and {len(empty) - 1:,} more cells)" if len(empty) > 1 else ""
-        raise UserError(f"{path}, line {line}: the {name} is empty{others}; fill it in, or remove the line")
-    _say_what_is_odd(path, first_cells, places, table)
-    return table
-
-
-def _counted(cells: Sequence[str]) -> str:
-    return f"{len(cells)} column{'' if len(cells) == 1 else 's'}"
-
-
-def _separator(path: Path) -> str:
-    """What separates the cells of a file, as its name says."""
-    return "commas" if ".csv" in path.name.lower() else "tabs"
-
-
-def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of each row with the number of the line at which it ends.
-
-    Raises:
-        UserError: the file cannot be read, unpacked or decoded, or is no CSV; names the line.
-    """
-    content = read_all(path)
-    if path.suffix.lower() == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: cannot be unpacked ({error}); copy or download it again") from error
-    lines = [decode(line, path, number) for number, line in enumerate(content.split(b"\n"), 1)]
-    lines[0] = lines[0].removeprefix("\ufeff")  # byte order mark
-    if _separator(path) == "tabs":
-        yield from enumerate(map(split_cells, lines), 1)
-        return
-    # Some programs write ; where , is the decimal point, or tabs. If the first line has several of them, most
-    # lines decide.
-    marks = [mark for mark in ",;\t" if mark in lines[0]] or [","]
-    separator = max(marks, key=lambda mark: sum(mark in line for line in lines))
-    reader = csv.reader([f"{line}\n" for line in lines], delimiter=separator, strict=True)
-    try:
-        for cells in reader:
-            # The files that are written have neither tabs nor line ends in a cell.
-            yield reader.line_num, [re.sub(r"[\t\r\n]+", " ", cell) for cell in cells]
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-
-
-def _say_what_is_odd(path: Path, first: Sequence[str], places: Sequence[int], table: OwnTable) -> None:
-    """Print which columns are read and which not, and how many rows have cells in quotation marks.
-
-    Args:
-        first: the cells of the first row.
-        places: the columns that are read.
-    """
-    read = [first[place] for place in places]
-    if table.has_header and read != table.columns:
-        print(f"{path}: {', '.join(f'{name} is {cell}' for name, cell in zip(table.columns, read))}")
-    others = [cell or "(no name)" for place, cell in enumerate(first) if place not in places]
-    if others:
-        print(f"{path}: columns not read: {', '.join(others)}")
-    if _separator(path) == "tabs":
-        quoted = sum(any(re.fullmatch('".+"', cell) for cell in cells) for cells in table.rows)
-        if quoted:
-            print(
-                f"warning: {path}: {quoted:,} of {len(table.rows):,} rows have a cell in quotation marks. A "
-                ".tsv has no quoting, so they stay in the text; if they only enclose cells, save it as .csv"
-            )
-
-
 def with_dev_rows(tables: Mapping[OwnFile, OwnTable], share: float) -> dict[OwnFile, OwnTable]:
     """Take a dev file out of each training file: a share of the texts of each label, at least one.
 
@@ -464,7 +314,7 @@ def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]
     for group in same.values():
         if len(group) > 1:
             warnings.append(f"warning: the labels {', '.join(group)} differ only in case")
-    joint = [label for label in labels if len(split_labels(label)) > 1 and {*split_labels(label)} < {*labels}]
+    joint = [label for label in labels if "," in label and not {*split_labels(label)}.isdisjoint(labels)]
     if joint:
         warnings.append(f"warning: if '{joint[0]}' are several labels of a text, add --multi_label true")
     absent = [f"'{label}'" for label in labels if label not in evaluated]

@@ -35,7 +35,7 @@ from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from scripts.data.bucc import sentences_by_id
 from scripts.data.download import unpack
-from scripts.data.own import read_own
+from scripts.data.own_table import read_own
 from scripts.data.prepare import DataFile, read_parts_of_speech, read_tydiqa
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.small_corpus import sentences, train_pieces
