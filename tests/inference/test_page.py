@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+import ernie_m
 from inference.serve import LONGEST_BODY
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.small_corpus import sentences, write_languages
@@ -250,11 +251,13 @@ def test_unknown_words_are_told(page):
 
 
 def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
-    """It has examples of one text, and its second field says that it is for pairs."""
+    """It has examples of one text; its second field says that it is for pairs; it shows several labels."""
     assert page.value("document.querySelector('#classify-text_b').closest('label').textContent").endswith(
         "(optional)"
     )
-    topics = changed_copy(models / "classify", tmp_path / "topics", labels=["topic 0", "topic 1", "topic 2"])
+    labels = ["topic 0", "topic 1", "topic 2"]
+    reading = {"multi_label": True}
+    topics = changed_copy(models / "classify", tmp_path / "topics", labels=labels, reading=reading)
     with serving("--model", str(topics)) as (address, _):
         page.open(address)
         page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
@@ -265,6 +268,10 @@ def test_a_classifier_that_is_not_of_inference(page, models, tmp_path):
         assert texts_of(page, "#panel-classify .examples button") == ["English", "German", "Arabic"]
         label = page.value("document.querySelector('#classify-text_b').closest('label').textContent")
         assert label.endswith("trained on pairs")
+        ask_page(page, "classify", text_a="bado kani")
+        (answer,) = ernie_m.load(topics).classify("bado kani")
+        expected = ", ".join(answer["labels"]) or "none of the labels"
+        assert texts_of(page, "#panel-classify .label") == [expected]
 
 
 def test_an_empty_text_is_asked_for(page):

@@ -198,7 +198,7 @@ def joined(row: str, rows=ROWS, header: str = "", end: str = "\n") -> str:
     return end.join([*lines, ""])
 
 
-NUMBERED = [(text, str(5 - i % 3)) for i, (text, _) in enumerate(ROWS)]
+NUMBERED = [(text, str(1 + i % 3)) for i, (text, _) in enumerate(ROWS)]
 CHINESE = [(f"第{i}篇评论很短", ("好", "坏")[i % 2]) for i in range(30)]
 # The form of a file as people have it -> its name, its content, and the rows in it.
 AS_PEOPLE_HAVE_THEM = {
