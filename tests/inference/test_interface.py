@@ -9,6 +9,7 @@ import pytest
 
 import ernie_m
 from inference.paddle_model import DygraphEngine
+from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.launching import ROOT, error_of
 
@@ -211,6 +212,15 @@ def test_batch_size_and_length_of_vectors(models, monkeypatch):
         assert [rows for rows, _ in batches] == expected_rows
         np.testing.assert_allclose(same, vectors / np.linalg.norm(vectors, axis=1)[:, None], atol=1e-6)
         assert np.isnan(same[3]).all()
+
+
+def test_a_vector_and_its_batch(models):
+    """Its numbers hardly depend on the other texts."""
+    model = ernie_m.load(models / "encode")
+    texts = sentences(60, seed=8)
+    together = model.encode(texts, normalize=True)
+    alone = np.concatenate([model.encode(text, normalize=True) for text in texts])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
 
 
 def test_a_tuple_of_two_strings_is_a_pair(models):
