@@ -95,7 +95,10 @@ def test_what_waits_is_one_batch(models, expected):
     encode.vectors_of = counting
     embeddings = EmbeddingsAnswerer(encode, "name")
 
+    faults = []  # of what the event loop calls
+
     async def answers(requests):
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         waiting = [embeddings.answer(EmbeddingsRequest(input=texts)) for texts in requests]
         return await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -111,6 +114,7 @@ def test_what_waits_is_one_batch(models, expected):
     (error,) = asyncio.run(answers([TEXTS[:1]]))
     assert isinstance(error, UserError)
     assert len(asyncio.run(answers([TEXTS[:2]]))[0]["data"]) == 2
+    assert faults == []
 
 
 @pytest.mark.parametrize(
