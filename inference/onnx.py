@@ -134,7 +134,6 @@ class _EncoderGraph:
             "flat": [-1],  # the rest are shapes
             "by_size": [-1, size],
             "by_head": [-1, head_size],
-            "by_query_head": [-1, heads, 1, head_size],
         }
         for name, value in integers.items():
             self.constant(name, value, np.int64)
@@ -222,7 +221,9 @@ class _EncoderGraph:
             factor = self._factor(x)
         query = self._linear(factor, f"{name}self_attn.q_proj")
         if only_first:
-            query = node("Reshape", query, "by_query_head")  # [B, N, 1, D]
+            heads = self.config.num_attention_heads
+            shape = self.constant("by_query_head", [-1, heads, 1, self.config.hidden_size // heads], np.int64)
+            query = node("Reshape", query, shape)  # [B, N, 1, D]
         else:
             query = self._heads(query)  # [B, N, T, D]
         scores = node("MatMul", query, node("Transpose", key, perm=[0, 1, 3, 2]))
