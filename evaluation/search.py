@@ -81,7 +81,7 @@ def nearest_in_blocks(
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     searched = 0  # vectors
     for block in blocks:
-        cosines, numbers = nearest(queries, block, min(k, len(block)))
+        cosines, numbers = nearest(queries, block, k)  # with fewer vectors the last ones are -inf
         best.add_result(cosines, numbers + searched)
         searched += len(block)
     best.finalize()

@@ -1,6 +1,7 @@
 """run_retrieval.py --mine_negatives: equal to a brute-force search, goes on, its rows train, bad input."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -198,7 +199,10 @@ def test_another_corpus_or_model_is_other_work(mine, lines, toy_folder, tmp_path
 
 
 def test_the_rows_train(mine, rows, random_encoder, tmp_path):
-    """The vectors are those of the layer and the pooling; the rows are read by --train_set."""
+    """The vectors are those of the layer and the pooling, and --train_set reads the rows. Then mine again.
+
+    The second time, layer and pooling are those of the training.
+    """
     written = mine(layer=2, pooling="specials", num_negatives=1, relative_margin=0)
     tokenizer = Tokenizer.from_folder(random_encoder)
     checkpoint = open_checkpoint(random_encoder)
@@ -216,6 +220,8 @@ def test_the_rows_train(mine, rows, random_encoder, tmp_path):
         "train_set": tmp_path / "out/negatives.tsv",
         "init_pretraining_params": random_encoder,
         "checkpoints": "trained",
+        "layer": 2,
+        "pooling": "specials",
         "max_steps": 3,
         "skip_steps": 1,
         "batch_size": 4,
@@ -224,6 +230,9 @@ def test_the_rows_train(mine, rows, random_encoder, tmp_path):
     }
     call_main(run_retrieval, as_flags(training))
     assert (tmp_path / "log/job.log.0").read_text().count("ave loss") == 3
+    mine(init_pretraining_params="trained/step_3", checkpoints="again")
+    settings = json.loads((tmp_path / "again/.negatives/settings.json").read_text())
+    assert (settings["layer"], settings["pooling"]) == ("2", "specials")
 
 
 @pytest.mark.parametrize(
