@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-MACRO_F1 = "macro f1"  # the name of `macro_f1` in reports
+# The names of `micro_f1` and `macro_f1` in reports.
+MICRO_F1 = "micro f1"
+MACRO_F1 = "macro f1"
 NO_LABEL = ""
 # Label of a row -> predicted label -> number of rows. If a row may have several labels, these are numbers of
 # decisions, one for each label of each row: whether it has the label or `NO_LABEL`, and which is predicted.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.classification import Classification
-from finetune.metrics import MACRO_F1, NO_LABEL, macro_f1, micro_f1
+from finetune.metrics import MACRO_F1, MICRO_F1, NO_LABEL, macro_f1, micro_f1
 from reader.classification import Examples
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class MultiLabelClassification(Classification):
     Micro F1 selects a step. "reading" in config.json says that a text has several labels.
     """
 
-    metric = "micro f1"
+    metric = MICRO_F1
     multi_label = True
 
     def reading(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class MultiLabelClassification(Classification):
         gold, predicted = _decisions(data, predictions)
         is_right = (gold == predicted).all(axis=1)
         return {
-            self.metric: micro_f1(confusion),
+            MICRO_F1: micro_f1(confusion),
             MACRO_F1: macro_f1(confusion),
             "acc": 100 * float(is_right.mean()),
         }

@@ -8,6 +8,7 @@ import pytest
 
 import predict
 import run_classifier
+from finetune.metrics import MACRO_F1
 from finetune.multi_label import MultiLabelClassification
 from finetune.report import LabelTable, rows_of_labels, to_text
 from model.batch import LabelledBatch
@@ -85,6 +86,17 @@ def test_the_table_of_labels():
     beside = rows_of_labels({1: {"en": confusion}})
     assert beside["most frequent label"] == {"en": pytest.approx(60)}
     assert beside["macro f1"] == {"en": pytest.approx(250 / 3)}
+
+
+@pytest.mark.parametrize("metric", [None, MACRO_F1])
+def test_the_scores(metric):
+    """Worked by hand, whatever selects a step: a is found in 1 of 2 texts, b is predicted wrongly in 1."""
+    task = MultiLabelClassification(None, ["a", "b"], 16, metric=metric)
+    data = [Example("", None, labels) for labels in ((1, 0), (1, 0), (0, 0))]
+    predictions = [np.array([0.9, 0.6]), np.array([0.5, 0.1]), np.array([0.2, 0.3])]
+    scores = task.score(data, predictions, "en")
+    assert scores == pytest.approx({"micro f1": 50.0, "macro f1": 100 / 3, "acc": 100 / 3})
+    assert task.metric == (metric or "micro f1")
 
 
 def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, capsys):
