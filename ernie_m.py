@@ -283,7 +283,7 @@ class Model:
         folder: str | os.PathLike | None = None,
         layer: str | int | None = None,
     ) -> "Model":
-        """Train a classifier of few texts, for which fine-tuning has too little to learn from.
+        """Train a classifier of few labelled texts in seconds.
 
         It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
         ends at the layer.

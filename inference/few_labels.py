@@ -38,7 +38,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
     config = replace(loaded.config, num_hidden_layers=layer)
     model = SequenceClassifier(config, len(names), MEAN_OF_TOKENS)
     layers_above = tuple(f"encoder.layers.{number}." for number in range(layer, loaded.num_layers))
-    load_from(model, open_checkpoint(loaded.folder), ignore=("pooler.", "classifier.", *layers_above))
+    load_from(model, open_checkpoint(loaded.folder), ignore=("classifier.", *layers_above))
     weight, bias = logistic_regression(vectors, np.array([names.index(label) for label in labels]))
     model.classifier.weight.set_value(weight)
     model.classifier.bias.set_value(bias)
@@ -106,9 +106,7 @@ def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
         "initialised_from": str(classifier.folder),
         "trained_on": f"{rows} texts, logistic regression on their vectors",
     }
-    files = model_files(
-        classifier.model, classifier.config, settings=settings, facts=facts, leave_out=("pooler.",)
-    )
+    files = model_files(classifier.model, classifier.config, settings=settings, facts=facts)
     with atomic_dir(folder) as new:
         classifier.tokenizer.write_vocab(new / VOCAB)
         (new / PIECES).write_bytes(classifier.tokenizer.piece_model)

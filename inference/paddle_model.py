@@ -105,22 +105,18 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
     if task == MASKED_LM:
         return _build_masked_lm(checkpoint, config)
     optional = ("pooler.",)  # the prefix of weights that may be missing
-    ignored = ()
     if task is None:
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
-        reads_mean = (
-            task == CLASSIFICATION and checkpoint.settings.get(READING, {}).get("pooling") == MEAN_OF_TOKENS
-        )
-        if reads_mean:
+        pooling = checkpoint.settings.get(READING, {}).get("pooling")
+        if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
             model = SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
-            ignored = optional
         else:
             model = task_model(task, config, num_labels)
             if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes
                 optional = ()
-    load_from(model, checkpoint, optional, ignored)
+    load_from(model, checkpoint, optional)
     return model.eval(), []
 
 
