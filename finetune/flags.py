@@ -453,7 +453,7 @@ class RetrievalFlags(TrainingFlags):
                 "layer"
             )
         if not (self.do_train or self.pairs or self.mine_negatives):
-            raise UserError("nothing to do: give --pairs, --do_train true or --mine_negatives")
+            raise UserError("nothing to do: give --pairs, or --do_train true, or --mine_negatives")
         if self.do_train and not self.train_set:
             raise UserError(
                 "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus or a .tsv file"
