@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import ernie_m
+from inference.serve import answerers_of
+from inference.tasks import TaskOptions
 from inference.tasks.encode import EncodeTexts
 from tests.helpers.small_corpus import sentences, write_languages, write_lines
 from tests.inference import toy_models
@@ -63,6 +65,14 @@ def test_from_python(models, tmp_path, encoded):
         assert [(hit["text"], hit["cosine"]) for hit in hits] == expected and hits[0]["line"] == 5
         assert index.search(TEXTS[4], top_k=2) == hits[:2] and len(index.search("mo", top_k=99)) == 30
         assert encoded == [1, 1, 1]
+
+
+def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
+    model = ernie_m.load(models / "encode")
+    hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
+    assert "search" not in answerers_of([model.loaded], TaskOptions())
+    search = answerers_of([model.loaded], TaskOptions(index=str(tmp_path / "index")))["search"]
+    assert search.answer([search.parse({"text": TEXTS[4]})]) == [{"found": hits}]
 
 
 @pytest.mark.parametrize("engine", ["onnx", "onnx-int8", "paddle"])
