@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.search import nearest_in_blocks, unit
-from finetune.command import begin, digest_of_files, identity_of
+from finetune.command import set_up, digest_of_files, identity_of
 from finetune.flags import RetrievalFlags
 from finetune.opening import open_model, settle
 from finetune.retrieval import make_encoder
@@ -42,7 +42,7 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     Raises:
         UserError: a file is missing or damaged, or the folder holds the work on another corpus or model.
     """
-    begin(flags)
+    set_up(flags)
     rows = PairRows(flags.train_set)
     corpus = DistinctLines(flags.mine_negatives)
     (seed,) = flags.seeds

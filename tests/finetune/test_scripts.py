@@ -47,7 +47,7 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     assert "batch: 4 x accumulation 1 x processes 2 = 8 in all" in completed.stdout
     log = toy.read_log(tmp_path)
     assert "8 examples (batch 4 x accumulation 1 x processes 2)" in log
-    assert "warning: batch: 4 x accumulation 1 x processes 2 = 8 in all, but 32 in the recipe" in log
+    assert "warning: batch: 4 x accumulation 1 x processes 2 = 8 in all; the recipe has 32" in log
     assert "acc, " in completed.stdout and "seed 1" in completed.stdout
     assert json.loads((tmp_path / "out" / "results.json").read_text())["metric"] == "acc"
 

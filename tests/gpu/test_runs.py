@@ -46,7 +46,7 @@ def test_a_wheel_without_code_for_the_card(stand_in, corpus, tmp_path, monkeypat
     monkeypatch.setattr(paddle.version, "cuda_archs", lambda: [61, 70, 75, 90])
     message = refusal(lambda: pretrain(corpus, tmp_path, **SHORT))
     assert message.startswith("NVIDIA A100-SXM4-80GB has compute capability 8.0, but the installed Paddle")
-    assert "/stable/cu126/ into requirements-gpu.txt" in message
+    assert "/stable/cu126/ (in a checkout" in message
 
 
 def test_a_memory_that_is_full(stand_in, corpus, tmp_path, monkeypatch):
