@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.search import nearest_in_blocks, unit
-from finetune.command import set_up, digest_of_files, identity_of
+from finetune.command import digest_of_files, identity_of, set_up
 from finetune.flags import RetrievalFlags
 from finetune.opening import open_model, settle
 from finetune.retrieval import make_encoder
