@@ -251,6 +251,13 @@ def test_the_named_columns_are_read(folder_with, tmp_path):
     }
 
 
+def test_a_text_that_occurs_twice_is_no_label(folder_with, tmp_path):
+    content = joined("{label},{text}", [*NUMBERED, NUMBERED[0]], "stars,review")
+    prepare_own([folder_with(**{"all.csv": content}) / "all.csv"], tmp_path / "out")
+    header, *rows = (tmp_path / "out/train/train.all.tsv").read_text().splitlines()
+    assert header == "text_a\tlabel" and set(rows) < {"\t".join(row) for row in NUMBERED}
+
+
 def test_rows_with_the_same_text_stay_together(folder_with, tmp_path):
     """Also in a file with a language. A label with two texts alone stays in the training file."""
     rows = [(f"text {i % 10}", "ab"[i % 2]) for i in range(40)] + [("rare", "c"), ("rarer", "c")]
@@ -263,12 +270,12 @@ def test_rows_with_the_same_text_stay_together(folder_with, tmp_path):
 
 def test_several_labels(folder_with, tmp_path, capsys):
     """The rarest label of a row decides: of 10 rows with b, and of 10 with a or none, 1 each is held out."""
-    rows = [(f"text {i}", ("a", "b, a", "")[i % 3]) for i in range(30)]
+    rows = [(f"text {i}", ("a", "a, b", "")[i % 3]) for i in range(30)]
     source = folder_with(**{"all.csv": joined('{text},"{label}"', rows, "text,label")})
     prepare_own([source / "all.csv"], tmp_path / "out", multi_label=True)
     assert read_label_map(tmp_path / "out/label_map.json") == {"a": 0, "b": 1}
     held_out = (tmp_path / "out/dev/dev.all.tsv").read_text().splitlines()[1:]
-    assert Counter(line.partition("\t")[2] for line in held_out) == {"a": 1, "b, a": 1, "": 1}
+    assert Counter(line.partition("\t")[2] for line in held_out) == {"a": 1, "a, b": 1, "": 1}
     printed = capsys.readouterr().out
     assert "own.sh --multi_label true    #" in printed
     counts = [line.split() for line in printed.splitlines()]
