@@ -35,6 +35,8 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
     names = sorted(set(labels))
     if len(names) < 2:
         raise UserError(f"{len(labels)} texts have {len(names)} different labels; two are needed at least")
+    if layer == 0:
+        raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
     config = replace(loaded.config, num_hidden_layers=layer)
     model = SequenceClassifier(config, len(names), MEAN_OF_TOKENS)
     layers_above = tuple(f"encoder.layers.{number}." for number in range(layer, loaded.num_layers))
@@ -81,9 +83,8 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
         return value
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Paddle's optimizer copies tensors in a way that Paddle advises against
+        # Paddle's optimizer copies tensors in a way that Paddle advises against.
+        warnings.simplefilter("ignore")
         optimizer.step(loss)
     return weight.numpy().astype(np.float32), bias.numpy().astype(np.float32)
 
