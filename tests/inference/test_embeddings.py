@@ -25,7 +25,7 @@ from tests.launching import call_main
 from utils.errors import UserError
 
 TEXTS = sentences(50, seed=6)
-TOKEN = "geheim-é"
+TOKEN = "geheim:é"  # a colon ends the name of a user, and not the password
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,20 @@ def test_what_waits_is_one_batch(models, expected):
     assert isinstance(error, UserError)
     assert len(asyncio.run(answers([TEXTS[:2]]))[0]["data"]) == 2
     assert faults == []
+
+
+def test_a_cancelled_request_does_not_stop_the_others(models):
+    embeddings = EmbeddingsAnswerer(make("encode", load(models / "encode")), "name")
+
+    async def second_answer():
+        first, second = (
+            asyncio.ensure_future(embeddings.answer(EmbeddingsRequest(input=[text]))) for text in TEXTS[:2]
+        )
+        await asyncio.sleep(0)  # both wait for the batch
+        first.cancel()
+        return await asyncio.wait_for(second, timeout=20)
+
+    assert len(asyncio.run(second_answer())["data"]) == 1
 
 
 @pytest.mark.parametrize(
