@@ -68,12 +68,15 @@ def test_encode_takes_off_the_means_of_the_languages(folder, means):
 
 
 def test_languages_of_many_texts(folder, monkeypatch):
-    """Each text keeps its own language where texts are encoded five at a time."""
+    """Each text keeps its own language where texts are encoded five at a time, and behind a skipped one."""
     model = ernie_m.load(folder)
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
     expected = model.encode(TEXTS, centre=languages)
     monkeypatch.setattr(ernie_m, "_AT_ONCE", 5)
     np.testing.assert_allclose(model.encode(TEXTS, centre=languages), expected, atol=1e-6)
+    texts = [TEXTS[0], " ", *TEXTS[1:]]
+    vectors = model.encode(texts, centre=["de", "fr", *languages[1:]], on_empty="skip")
+    np.testing.assert_allclose(np.delete(vectors, 1, axis=0), expected, atol=1e-6)
 
 
 def test_search_is_centred_where_there_are_means(folder, models, means):
