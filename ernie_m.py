@@ -286,7 +286,7 @@ class Model:
         """Train a classifier of few labelled texts in seconds.
 
         It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
-        ends at the layer.
+        ends at the layer. The classifier computes in float32, also if this model was loaded with `amp`.
 
         Args:
             labels: of each text.

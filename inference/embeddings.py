@@ -50,8 +50,8 @@ class EmbeddingsAnswerer:
             UserError: a text is empty or too long, there are too many, or the vectors have other dimensions.
         """
         features = self._features(request)
-        entries = []
         vectors = await asyncio.gather(*[self._vector_of(feature) for feature in features])
+        entries = []
         for number, vector in enumerate(vectors):
             embedding = vector.tolist()
             if request.encoding_format == "base64":
