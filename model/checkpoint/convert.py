@@ -16,7 +16,7 @@ from model.checkpoint.formats.weights import ForeignWeights, Origin, Weights, fi
 from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Checkpoint
 from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
-from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
+from model.tasks import CLASSIFICATION, MASKED_LM, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
 from utils.errors import UserError
 from utils.files import as_json
 
@@ -236,7 +236,8 @@ def write(
     }
     if pooling_files:
         facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
-    card = model_card(facts, usage(format_name, class_task if class_task == LM else task, reading, has_means))
+    used_for = MASKED_LM if class_task == LM else task
+    card = model_card(facts, usage(format_name, used_for, reading, has_means))
     (folder / CARD).write_text(card, encoding="utf-8")
     written = _written(format_name, checkpoint, translated)
     return Report(written, translated.left_out, absent, pooling_files)

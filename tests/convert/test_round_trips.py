@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import convert
-from model.checkpoint.card import read_metadata
+from model.checkpoint.card import CARD, read_metadata
 from model.checkpoint.convert import TARGETS
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.read import open_checkpoint
@@ -94,6 +94,14 @@ def test_labels_and_task_go_along(tmp_path, target):
     assert (back.task, back.labels) == ("classification", ["no", "maybe", "yes"])
     assert back.settings["reading"] == {"label_pieces": "all"}
     assert back.settings["architecture"] == "SequenceClassifier"
+
+
+def test_the_card_of_a_masked_lm_says_how_to_use_it(tmp_path):
+    make_ours(tmp_path / "made", lm_head=True)
+    converted("xlm-roberta", tmp_path / "made", tmp_path / "xlm-r")
+    card = (tmp_path / "xlm-r" / CARD).read_text(encoding="utf-8")
+    assert "AutoModelForMaskedLM.from_pretrained(" in card
+    assert "SentenceTransformer(" in card
 
 
 def test_the_head_flag_counts_more_than_the_files(tmp_path):
