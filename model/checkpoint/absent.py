@@ -31,7 +31,7 @@ def no_model_at(path: Path, holds_model: Callable[[Path], bool], weights_files: 
 def _description(path: Path, nearest: Path, weights_files: str) -> str:
     """What a path without weights is."""
     if not path.exists():
-        # Such as "xlm-roberta-base" or "FacebookAI/xlm-roberta-base".
+        # The name of a model elsewhere, such as "xlm-roberta-base" or "FacebookAI/xlm-roberta-base".
         is_name = len(path.parts) < 3 and nearest == Path() and "configs" not in path.parts
         return f"no such folder{_NO_DOWNLOAD if is_name else ''}"
     if path.is_file():

@@ -64,8 +64,8 @@ def model_card(facts: Mapping[str, Any], usage: str = "") -> str:
         blocks.append("\n".join(other_facts))
     if usage:
         blocks += ["## Usage", usage]
-    for index in metadata.get("model-index", ()):
-        blocks += ["## Scores", "\n".join(_table(index["results"]))]
+    for model in metadata.get("model-index", ()):
+        blocks += ["## Scores", "\n".join(_table(model["results"]))]
     if facts.get("command"):
         blocks += ["## Command", f"```sh\n{_FOLDERS.sub('', facts['command'])}\n```"]
     if config:
@@ -79,8 +79,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         _, block, _ = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
         values = yaml_value(block)
         metadata = {key: values[key] for key in KEPT if values.get(key) not in (None, "unknown")}
-        for index in metadata.get("model-index", ()):
-            _table(index["results"])  # which the new card has, too
+        for model in metadata.get("model-index", ()):
+            _table(model["results"])  # fails here, and not in the new card, if the scores have another form
     except (UserError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     return metadata
@@ -113,7 +113,7 @@ def _results(scores: Mapping[str, Mapping[str, Mapping[str, float]]], pipeline: 
     results = []
     for file, by_language in scores.items():
         for language, metrics in by_language.items():
-            name = Path(file.replace("%s", language)).name
+            name = Path(file.replace("%s", language)).name  # %s stands for the language
             values = []
             for metric, value in metrics.items():
                 values.append(
@@ -130,6 +130,7 @@ def _table(results: Iterable[Mapping[str, Any]]) -> list[str]:
     for result in results:
         dataset = result["dataset"]
         language = str(dataset.get("config", ""))
+        # Without its language the file has one name, and so one row, for all languages.
         file = dataset["name"].replace(f".{language}.", ".") if language else dataset["name"]
         for metric in result["metrics"]:
             rows.setdefault(f"{metric.get('name', metric['type'])}, {file}", {})[language] = metric["value"]

@@ -101,7 +101,7 @@ def model_files(
     config_json |= settings or {}
     parameters = sum(array.size for array in weights.values())
     task = task_named(config_json.get("task") or config_json["architecture"])
-    snippets = usage(OURS, task, config_json.get(READING) or {}, bool(language_means))
+    snippets = usage(OURS, task, config_json.get(READING) or {}, has_means=bool(language_means))
     card = model_card({**(facts or {}), "config": config_json, "parameters": parameters}, snippets)
     copies: dict[str, Path] = {}
     if vocab_path is not None:

@@ -152,7 +152,10 @@ def check_reading(config_json: Mapping[str, Any], path: Path | None) -> None:
         UserError: it is not a JSON object, or a length in it is not a whole number.
     """
     reading = config_json.get(READING, {})
-    if not isinstance(reading, dict) or any(type(reading.get(key, 1)) is not int for key in _LENGTHS):
+    is_valid = isinstance(reading, dict) and all(
+        type(reading[key]) is int for key in _LENGTHS if key in reading
+    )
+    if not is_valid:
         raise UserError(
             f"{path}: '{READING}' does not say how inputs were read in training; put back a good copy of the "
             "file, or leave this key out"
@@ -329,7 +332,8 @@ def _possible_tasks(format_name: str, source: _Source, raw_config: Mapping[str, 
 def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) -> str | None:
     """What the model was fine-tuned for; None: nothing, or the files do not say."""
     if format_name != OURS:
-        return tasks[0] if len(tasks) == 1 and tasks[0] != tables.LM else None
+        was_fine_tuned = len(tasks) == 1 and tasks[0] != tables.LM
+        return tasks[0] if was_fine_tuned else None
     # convert.py writes "head", fine-tuning "task"; the name of a model class tells its task, too.
     for key in ("head", "task", "architecture"):
         task = task_named(str(raw_config.get(key)))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model.checkpoint.formats.tables import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP
+from model.checkpoint.formats.tables import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
 FOLDER = "path/of/this/folder"
@@ -99,13 +99,14 @@ def usage(format_name: str, task: str | None, reading: Mapping[str, Any], has_me
     if format_name == HUGGING_FACE:
         name = _TRANSFORMERS_CLASSES.get(kind, "AutoModel")
         return f"With transformers 4, whose last releases have ErnieM:\n\n{_code(_TRANSFORMERS, name=name)}"
+    # The other formats that are written: ours and XLM-R.
     layer = reading.get("layer", -1)
     blocks = []
     if format_name == OURS:
         blocks.append(_code(_OURS, call=_CALLS.get(kind, _CALLS[ENCODING])))
     elif kind in _TRANSFORMERS_CLASSES:
         blocks.append(_code(_TRANSFORMERS, name=_TRANSFORMERS_CLASSES[kind]))
-    if format_name != OURS and kind in (ENCODING, MASKED_LM):  # XLM-R
+    if format_name == XLM_R and kind in (ENCODING, MASKED_LM):
         blocks.append(_code(_SENTENCE_TRANSFORMERS))
         blocks.append("A vector of another layer, as `ernie_m` makes it:")
         blocks.append(

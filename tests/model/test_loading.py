@@ -38,13 +38,14 @@ def test_absent_pooler_is_warned_of(tmp_path, caplog):
 
 
 def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(tmp_path, caplog):
-    checkpoint = official_checkpoint(tmp_path)
+    without_head = official_checkpoint(tmp_path)
     with caplog.at_level(logging.WARNING):
-        fresh = load_from(classifier(), checkpoint, optional=("pooler.", "classifier."))
+        fresh = load_from(classifier(), without_head, optional=("pooler.", "classifier."))
     assert fresh == ["classifier.weight", "classifier.bias"]
     assert "classifier starts fresh" in caplog.text
+    # By default only the pooler may be absent.
     message = f"{tmp_path / 'params'}: 2 tensors missing: classifier.weight, classifier.bias"
-    assert message in error_of(load_from, classifier(), checkpoint)
+    assert message in error_of(load_from, classifier(), without_head)
 
 
 def test_any_other_missing_variable_is_listed_and_nothing_is_changed(tmp_path):

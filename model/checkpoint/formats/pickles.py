@@ -161,7 +161,7 @@ def sizes_of(axes: Any) -> tuple[int, ...]:
 
 
 _STAND_INS: dict[str, Any] = {
-    "collections.OrderedDict": lambda: OrderedDict(),  # takes no items, which it would copy
+    "collections.OrderedDict": lambda: OrderedDict(),  # takes no items: the class would copy them
     "numpy.ndarray": "numpy.ndarray",  # cannot be called; it is an argument of `_reconstruct`
     "numpy.dtype": _Dtype,
 }

@@ -99,7 +99,7 @@ _STAND_INS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuilt_view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": pickles.sizes_of,
-    # fairseq keeps the flags of a run beside its weights. The lambda takes no dict, which it would copy.
+    # fairseq keeps the flags of a run beside its weights. The lambda takes no dict: the class would copy it.
     "argparse.Namespace": lambda: pickles.Attributes(),
     **{f"torch.{name}Storage": np.dtype(code) for name, code in _DTYPES.items()},
 }
