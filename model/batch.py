@@ -33,7 +33,8 @@ class TokenBatch(device.Uploadable):
         token_of_cell: int64 [B, T], only of a batch that was an array with pads: the index of the token in
             each cell. A pad's cell has `tokens`, which is the index of no token.
         mask: who attends to whom.
-        words: the numbers of the words on a GPU, if the word table gets a gradient that consists of rows.
+        words: on a GPU, which row of the step's gradient each token's word has, if the gradient of the word
+            table consists of rows.
         tokens: the number of tokens that the caller gave.
         last_position: the greatest of `position_ids`.
     """

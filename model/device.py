@@ -101,7 +101,7 @@ def _error_of_flash() -> float:
     value = value.expand([1, 128, 2, 64]).astype("bfloat16")  # 1, N, heads, D
     value.stop_gradient = False
     query = paddle.ones_like(value)
-    # Of the columns of each sequence: rows from the first number on are masked, and rows before the second.
+    # For the columns of each sequence (start, end): rows from `start` on are masked, and rows before `end`.
     bounds = paddle.to_tensor([[64, 0], [128, 64]], dtype="int32")
     bounds = paddle.repeat_interleave(bounds, 64, axis=0).reshape([1, 1, 128, 2])
     output = F.flashmask_attention(query, query, value, bounds)
@@ -167,9 +167,9 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
-    """The arrays as tensors, copied as one array of float64, which is divided on the device."""
+    """The arrays as tensors, copied as one array of float64, which is split on the device."""
     not_empty = [array for array in arrays if array.size]
-    parts: Iterator[Tensor] = iter(())  # of each array that is not empty
+    parts: Iterator[Tensor] = iter(())  # one for each array that is not empty
     if not_empty:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in not_empty])
         parts = iter(paddle.split(paddle.to_tensor(numbers), [array.size for array in not_empty]))

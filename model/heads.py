@@ -75,7 +75,7 @@ def task_model(task: str, config: ErnieMConfig, num_labels: int) -> TaskModel:
     Args:
         num_labels: of a task whose outputs have labels.
     """
-    model_class = globals()[TASKS[task].model_class]
+    model_class = globals()[TASKS[task].model_class]  # a class of this file
     return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)
 
 

@@ -29,7 +29,7 @@ class LossOnCpu:
     def __init__(self, x: Tensor, table: WordEmbeddings, bias: Tensor, loss_weights: Tensor):
         self._table = table
         self._bias = bias
-        self._grad_weight = None  # array [V, H]
+        self._grad_weight: np.ndarray | None = None  # [V, H]
         self._grad_bias: Tensor | None = None  # [V]
         self.words = bias.shape[0]
         self.bytes_per_logit = device.bytes_of(x.dtype)

@@ -40,9 +40,9 @@ SOFTMAX_OPTIONS = (False, True, True, -100, -1)
 class LossOnGpu:
     """The losses of masked positions, chunk by chunk, and the gradients of their weighted sum.
 
-    float16 has no numbers below 6e-8, and a weight is as small as 1 / the number of masked tokens. So the
-    products get the weights divided by the largest one. `table_gradients` multiplies by it in float32,
-    together with the loss scale.
+    float16 has no numbers below 6e-8, and a loss weight is as small as 1 / the number of masked tokens. So
+    the products get the loss weights divided by the largest one. `table_gradients` multiplies by it in
+    float32, together with the loss scale.
 
     Args:
         x: [M, H], for its type.

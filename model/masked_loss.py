@@ -74,12 +74,12 @@ def cross_entropy(
         correct = label_logit >= scores.max(1)
         return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
 
-    needs_gradient = not (x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient)
-    derive = needs_gradient and paddle.is_grad_enabled()
-    kernels = (LossOnCpu if device.on_cpu(x) else LossOnGpu)(x, table, bias, loss_weights)
+    all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
+    kernels_class = LossOnCpu if device.on_cpu(x) else LossOnGpu
+    kernels = kernels_class(x, table, bias, loss_weights)
     # `words` is V, on a GPU with padding.
     chunks = logit_chunks(x.shape[0], kernels.words, kernels.bytes_per_logit)
-    if derive:
+    if paddle.is_grad_enabled() and not all_frozen:
         outputs = CrossEntropy.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
         return MaskedLoss(*outputs)
     with paddle.amp.auto_cast(False):

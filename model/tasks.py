@@ -17,7 +17,7 @@ MASKED_LM = "fill"
 # What a head reads: the pooled first token of a sequence, [B, H], or every token, [B, T, H]. A classifier may
 # read the mean over all tokens instead of the first, [B, H]. The first two are also names of poolings.
 POOLED = "pooled"
-MEAN_OF_TOKENS = "specials"
+MEAN_OF_TOKENS = "specials"  # the special tokens count, too
 TOKENS = "tokens"
 
 

@@ -41,13 +41,14 @@ class StepWords(NamedTuple):
     def of_batch(self, input_ids: np.ndarray) -> BatchWords:
         """The words of a batch with these ids, int64 [N], still to be uploaded.
 
-        The filler's id, 0, may be no word of the step: it gets the first place, and adds 0 to that gradient.
+        The filler's id, 0, may be no word of the step. It gets the place of the first word, whose gradient
+        does not change: nothing reads the filler, so its own gradient is 0.
         """
         return BatchWords(self, np.searchsorted(self.ids, input_ids))
 
 
 def words_of_step(ids: Sequence[np.ndarray]) -> StepWords | None:
-    """The words of the batches of a step, for `TokenBatch`; None if their gradients need no numbers.
+    """The words of the batches of a step, for `TokenBatch`; None if the table's gradient is not made of rows.
 
     Args:
         ids: of each batch, int64 of any shape. Pads may be among them: their row gets a gradient of 0.

@@ -44,7 +44,7 @@ class TableGradient:
 
     def array(self) -> np.ndarray:
         """`weight.grad` as an array [V, H] to add to; a gradient that begins here begins with zeros."""
-        if self.weight.grad is None and self._is_lent():
+        if self.weight.grad is None and self._is_lent():  # then the kept memory is not free
             self.weight.grad_ = paddle.zeros_like(self.weight)  # `grad_` and not `grad`, which would copy it
         elif self.weight.grad is None:
             memory = self._kept_memory()

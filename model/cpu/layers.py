@@ -26,7 +26,7 @@ LEVELS = 1 << 16  # the values of the 16 random bits of an element
 class LinearOnCpu(PyLayer):
     """x [..., I] times weight [I, O], plus bias [O]: [..., O].
 
-    Paddle's own backward pass of a sum copies the gradient for each of its terms.
+    One operation, because Paddle's own backward pass of the sum copies the gradient for each of its terms.
     """
 
     @staticmethod
