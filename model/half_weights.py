@@ -5,8 +5,8 @@ Autocast casts the weight and the bias of each linear layer before its product, 
 
     parameters -> stack -> cast -> unbind, which makes views of what was cast
 
-The layers have five shapes, so these are 15 kernels forward and 15 backward. Each number is rounded as
-autocast rounds it: results and gradients are the same to the last bit.
+Weights and biases have five shapes, with three kernels each: 15 forward and 15 backward. Each number is
+rounded as autocast rounds it: results and gradients are the same to the last bit.
 """
 
 from collections import defaultdict
