@@ -32,7 +32,7 @@ from utils.command_line import log_no_effect, without_overridden
 from utils.errors import UserError
 from utils.files import sha256_of
 from utils.logging import RECIPE_BATCH, copy_log, logger, setup
-from utils.options import deciding
+from utils.options import deciding_options
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
 _RULES = FolderRules(
@@ -115,7 +115,7 @@ def identity_of(
         starts: the checkpoint that each seed starts from; None: random weights.
         more: further values, such as the digests of data files.
     """
-    flags_that_decide = deciding(flags)
+    flags_that_decide = deciding_options(flags)
     del flags_that_decide["random_seed"]  # a step folder belongs to one seed of the run
     return {
         "task": task,

@@ -41,7 +41,7 @@ from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from training.precision import Precision
 from training.task import Evaluation, Task
 from utils.logging import logger
-from utils.options import deciding
+from utils.options import deciding_options
 
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 
@@ -68,7 +68,7 @@ class Pretraining(Task):
         self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
         self.evaluation_steps = self.evaluator.steps(self.total_steps)
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
-        self.identity = deciding(config) | {"digests": digests}
+        self.identity = deciding_options(config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": config.run.seed}
 

@@ -263,7 +263,7 @@ def check_values(options: Any) -> None:
             raise UserError(f"--{key} {value}: it must be {error}") from error
 
 
-def deciding(options: Any) -> dict[str, Any]:
+def deciding_options(options: Any) -> dict[str, Any]:
     """The options that decide the result, by their keys. Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for key, option in options_of(type(options)).items():

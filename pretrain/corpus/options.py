@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pretrain.corpus.inputs import Stream, file_status
 from pretrain.corpus.text import TextFormat, check_format
 from utils.errors import UserError
-from utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding, option
+from utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding_options, option
 
 
 @dataclass
@@ -96,7 +96,7 @@ def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, 
         for source in stream.sources:
             label = f"{'-'.join(source.languages)}<={','.join(source.paths)}"
             inputs[stream.folder][label] = source.size
-    return {"vocabulary": vocabulary, "options": deciding(options), "inputs": inputs}
+    return {"vocabulary": vocabulary, "options": deciding_options(options), "inputs": inputs}
 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:
