@@ -35,8 +35,8 @@ class LanguageMeans:
         """The means of sentence vectors, float32, in alphabetical order of the languages.
 
         Args:
-            sentences: language -> the vectors of its sentences, [N, H], or [L + 1, N, H] of each layer. There
-                may be none.
+            sentences: language -> the vectors of its sentences, [N, H], or [L + 1, N, H] of each layer. It
+                may be empty.
         """
         languages = sorted(sentences)
         means = [sentences[language].mean(axis=-2, dtype=np.float64) for language in languages]

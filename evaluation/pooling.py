@@ -37,8 +37,9 @@ def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
         specials: give weight to these two as well. In a sentence without words they always have weight.
     """
     is_real = ids != pad_id  # [B, T]
-    has_weight = is_real
-    if not specials:
+    if specials:
+        has_weight = is_real
+    else:
         cls_id = ids[:, :1]  # [B, 1]
         last = is_real.sum(axis=1, keepdims=True) - 1  # [B, 1], the column of each row's last token
         sep_id = np.take_along_axis(ids, last, axis=1)  # [B, 1]

@@ -83,7 +83,8 @@ def choose_on_half(
 
     Args:
         src, tgt: [L + 1, N, H]; at least 2 pairs.
-        find: decides which pairs of a layer are found: `found_by_cosine` or `found_by_margin`.
+        find: counts in how many directions each pair of a layer is found: `found_by_cosine` or
+            `found_by_margin`.
     """
     found_counts = []  # of each layer: the even pairs that are found, in both directions
     for src_layer, tgt_layer in zip(src[:, ::2], tgt[:, ::2], strict=True):  # [N / 2, H] each

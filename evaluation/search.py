@@ -35,7 +35,7 @@ def search_both(
         english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
         score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
             largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
-            (Artetxe and Schwenk, 2019). If such a mean of one of a query's k targets is not positive, the
+            (Artetxe and Schwenk, 2019). Where this mean is not positive for one of a query's k targets, a
             ratio is meaningless, and the query takes the largest difference (their "distance") instead.
         neighbours: k of the margin.
     """
@@ -81,7 +81,7 @@ def nearest_in_blocks(
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     searched = 0  # vectors
     for block in blocks:
-        cosines, numbers = nearest(queries, block, k)  # with fewer vectors the last ones are -inf
+        cosines, numbers = nearest(queries, block, k)  # -inf where the block has fewer than k
         best.add_result(cosines, numbers + searched)
         searched += len(block)
     best.finalize()

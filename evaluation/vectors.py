@@ -14,7 +14,7 @@ class SentenceEncoder:
     Args:
         config: the model's shape.
         pooling: one of `evaluation.pooling.POOLINGS`.
-        layer: 0 .. L; None: every layer, which has no "pooled" vectors.
+        layer: 0 .. L; None: every layer. "pooled" vectors exist of the top layer only.
     """
 
     def __init__(self, config: ErnieMConfig, pooling: str, layer: int | None):
