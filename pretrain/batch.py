@@ -122,7 +122,7 @@ def pack(examples: Sequence[MaskedExample]) -> Batch:
     starts = packed.layout.starts  # [S]
     objectives = []  # of each sequence, as a place in `OBJECTIVES`
     stage1_sequences = []
-    first_tokens = []  # of each BTMLM sequence, in this batch
+    first_tokens = []  # of each BTMLM sequence, as an index into N
     first_sequence = 0  # of the example, as an index into `sequences`
     for example in examples:
         if example.stage1 is not None:

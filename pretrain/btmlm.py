@@ -71,7 +71,7 @@ class PseudoTokenGenerator:
         was_training = model.training
         model.eval()
         head = model.lm_head
-        hidden = head.transform(model.encode(stage1.inputs, stage1.placeholders))  # [P, H]
+        hidden = head.transform(model.encode(stage1.inputs, positions=stage1.placeholders))  # [P, H]
         if was_training:
             model.train()
         table = head.word_embeddings.weight  # [V, H]
@@ -113,9 +113,9 @@ class PseudoTokenGenerator:
                 continue
             probabilities = F.softmax(piece_logits.astype("float64") / self.temperature, axis=-1)  # [p, n]
             cumulative = probabilities.cumsum(-1)  # [p, n]
-            # Choose the first column at which the cumulative probability reaches the draw: its number is that
-            # of the columns below the draw. The last cumulative probability is 1 but for rounding; the draw
-            # is scaled by it, so that it never falls beyond the last column.
+            # Choose the first column whose cumulative probability reaches the draw: the columns before it are
+            # those below the draw, so their count is its index. The last cumulative probability is 1 but for
+            # rounding; the draw is scaled by it, so that it never falls beyond the last column.
             total = cumulative[:, -1:]  # [p, 1]
             is_below = cumulative < draws[part].unsqueeze(-1) * total  # [p, n]
             chosen.append(is_below.astype("int64").sum(-1))

@@ -40,7 +40,7 @@ def build_corpus(options: BuildOptions) -> dict:
     # The plan is all that decides the bytes of the corpus: a folder is continued only with an equal plan.
     output = Path(options.output).absolute()
     streams = resolve(options.mono, options.parallel)
-    vocab_path = options.vocab_path and expand(options.vocab_path)
+    vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
     tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path))
     vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
     plan = plan_of(options, streams, vocabulary)

@@ -164,7 +164,9 @@ class ObjectiveConfig:
             )
         if "btmlm" in self.names and "mmlm" not in self.names:
             key = "shares" if self.shares else "active"
-            raise UserError(f"objectives.{key} has btmlm without mmlm; add mmlm, which has that share first")
+            raise UserError(
+                f"objectives.{key} has btmlm without mmlm; add mmlm, to which its share goes at first"
+            )
 
     @property
     def names(self) -> list[str]:

@@ -32,7 +32,7 @@ from utils.logging import progress
 # no training masks are equal to them.
 _SEED = 0
 _STEP = (1 << 40) - 1
-_SAMPLES = 2  # sentences of a pair whose pseudo-tokens are recorded
+_SAMPLES = 2  # sentences of each language pair that are recorded with their pseudo-tokens
 
 
 class Evaluator:
@@ -144,9 +144,10 @@ class Evaluator:
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
-        """Perplexity and accuracy on blocks of text, as they are trained on; what the frequencies give."""
+        """Perplexity and accuracy on blocks of text, as in training, and frequency_perplexity (see `run`)."""
         data = self.config.data
-        blocks = Blocks(self.mono[language], data.max_seq_len - 2, one_line=not data.pack_lines)
+        longest = data.max_seq_len - 2  # without [CLS] and [SEP]
+        blocks = Blocks(self.mono[language], longest, one_line=not data.pack_lines)
         count = min(len(blocks), self.config.run.eval_sequences)
         language_number = self.text.language_number[language]
         examples = [Text(blocks[i], language_number) for i in range(count)]
@@ -191,8 +192,8 @@ class Evaluator:
                 is_of_sentence = batch.stage1.slot_sentences == number  # bool [P]
                 pseudo = Text(pseudo_ids[is_of_sentence], languages[number])
                 samples.append(f"{self._in_words(source)} | {self._in_words(pseudo)}")
-        # The same sentences without pseudo-tokens, as BTMLM cuts them. Their generators are the same, so MMLM
-        # masks the same tokens.
+        # MMLM of the same sentences, cut as BTMLM cut them. Their generators are the same, so the same tokens
+        # are masked.
         cut_sources = []
         for source in sources:
             length, _ = self.objectives.pseudo_lengths(source)

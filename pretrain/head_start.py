@@ -44,11 +44,12 @@ def give_head_start(model: PreTrainingModel, text: TrainingText, seed: int) -> N
     dtype = rows.dtype
     hidden_size = rows.shape[1]
     vectors = word_vectors(text, hidden_size, seed)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # [V, 1]
     words.set_value((lengths * vectors).astype(dtype))  # each is as long as the random one in its place
 
     positions = embeddings.position_embeddings.weight  # [P, H]
     position_count = positions.shape[0]
+    # Radians a position: wavelengths of 2 pi to 2 P positions, [H / 2].
     frequencies = np.geomspace(1.0, np.pi / position_count, hidden_size // 2)
     # Words and positions have the same variance; a sinusoid's is half of its squared amplitude.
     amplitude = np.sqrt(2) * np.median(lengths) / np.sqrt(hidden_size)

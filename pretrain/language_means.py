@@ -37,8 +37,8 @@ def language_means(
 def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
     """Up to `SENTENCES` sentences of a language, ids without specials.
 
-    They come from its sentence pairs, equally many from each language pair, because a line of monolingual
-    text may be a document. A language without pairs has lines of its monolingual text instead.
+    They come from its sentence pairs, equally many from each language pair. A language without pairs has
+    lines of its monolingual text instead, each of which may be a whole document.
     """
     held_out_pairs = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
     sentences = []

@@ -252,7 +252,7 @@ class Objectives:
         """
         proportion = self.config.pseudo_proportion
         longest = self.max_seq_len - 4
-        # Begin with at least the result, and count down to it: n + proportion x n is about `longest`.
+        # n + proportion x n is about `longest`. So begin with an n that is not too small, and count down.
         n = min(len(text.ids), int(longest / (1 + proportion)) + 1)
         p = max(1, round(proportion * n))
         while n > 0 and n + p > longest:

@@ -79,7 +79,7 @@ def draw_panels(
     objectives = Objectives(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding)
     example = _example(texts, objective, objectives)
     second_languages = [1] if objective == "btmlm" else None  # for the one example: the second of `languages`
-    rng = generator(seed % (1 << 64), 0, 0)  # a generator takes no negative seed
+    rng = generator(seed % (1 << 64), step=0, index=0)  # a generator takes no negative seed
     batch = objectives.batch(objective, [example], [rng], second_languages)
 
     painter = _Painter(tokenizer, languages)

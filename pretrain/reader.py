@@ -146,13 +146,13 @@ class TrainingText:
             pairs = {pair: PartOfPairs(stream, share, "-".join(pair)) for pair, stream in pairs.items()}
         active = set(config.objectives.names)
         for kind, objectives, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
-            without_text = active & set(objectives)  # if there is no text of this kind
-            if without_text and not text:
+            of_kind = active & set(objectives)  # the active ones that read it
+            if of_kind and not text:
                 key = "shares" if config.objectives.shares else "active"
-                others = active - without_text
+                others = active - of_kind
                 advice = "; objectives.fit_corpus true trains the others alone" if others else ""
                 raise UserError(
-                    f"objectives.{key} has {', '.join(sorted(without_text))}, but {corpus.path} holds no "
+                    f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} holds no "
                     f"{kind} text of {', '.join(languages)}{advice}"
                 )
         return cls(corpus, vocabulary, languages, mono, pairs)

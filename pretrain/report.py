@@ -99,7 +99,10 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
         counts = scores.get("candidates", {}).values()  # none in records of earlier versions
         among = ""
         if counts:
-            among = f" among {' to '.join(map(str, sorted({min(counts), max(counts)})))} sentences"
+            fewest = min(counts)
+            most = max(counts)
+            span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+            among = f" among {span} sentences"
         lines.append(f"retrieval accuracy{among} from the embeddings to the top layer: {listed} %")
     return [f"[held-out] {line}" for line in lines]
 

@@ -75,7 +75,7 @@ class CorpusBuild:
             if work.stream.is_parallel:
                 pair_counts.update(work.stream.languages)
         for number, work in enumerate(self.works):
-            counts_of_sources = work.counts(SCAN)
+            counts_of_sources = work.counts(SCAN)  # of each source: [lines, documents] of each unit
             counts_of_units = list(itertools.chain.from_iterable(counts_of_sources))
             lines = sum(unit_lines for unit_lines, _ in counts_of_units)
             documents = sum(unit_documents for _, unit_documents in counts_of_units)
@@ -213,7 +213,7 @@ class CorpusBuild:
             read_units(stream_number, source_number, source, unit_bytes, blank_lines)
             for (stream_number, source_number), source in sources.items()
         )
-        for unit in _interleave(readers, min(_READERS, self.workers.num_workers)):
+        for unit in _interleave(readers, threads=min(_READERS, self.workers.num_workers)):
             yield unit, self.works[unit.stream]
 
 

@@ -55,7 +55,8 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     is_new = ~is_duplicate(work, number_in_stream, lines)  # bool [lines]
     new_lines = itertools.compress(zip(*text.sides), is_new)
     texts = list(itertools.chain.from_iterable(new_lines))  # both sides of a pair, then of the next one
-    tokenizer = _tokenizer(*(str(work.output / name) for name in VOCABULARY_FILES))
+    model_name, vocab_name = VOCABULARY_FILES
+    tokenizer = _tokenizer(str(work.output / model_name), str(work.output / vocab_name))
     ids, lengths = _encode(tokenizer, texts)  # [tokens], [texts]
     lengths = lengths.reshape(-1, len(text.sides))  # [new lines, sides]
 

@@ -174,6 +174,9 @@ def test_a_summary():
         "[held-out] retrieval accuracy among 45 to 200 sentences from the embeddings to the top layer: "
         "15.0 40.0 %",
     ]
+    one_pair = {"retrieval": {"de-en": [0.1, 0.3]}, "candidates": {"de-en": 200}}
+    (line,) = summary(one_pair)
+    assert "among 200 sentences" in line
     assert summary({}) == []
 
 
