@@ -98,12 +98,12 @@ class Lines(NamedTuple):
 
 
 def read_units(
-    stream: int, number: int, source: TextSource, unit_bytes: int, blank_lines: bool = False
+    stream_number: int, source_number: int, source: TextSource, unit_bytes: int, blank_lines: bool = False
 ) -> Iterator[Unit]:
     """The units of one source in order.
 
     Args:
-        stream, number: numbers of the stream and of the source in it.
+        stream_number, source_number: of the stream, and of the source in it.
         unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
         blank_lines: cut at blank lines, between documents. A document longer than a unit is cut at a line.
 
@@ -126,9 +126,8 @@ def read_units(
             if unit is not None:
                 yield unit
             bytes_so_far = sum(file.raw.tell() for file in files)
-            unit = Unit(
-                stream, number, unit_number, texts, first_line, bytes_read=bytes_so_far - bytes_before
-            )
+            bytes_read = bytes_so_far - bytes_before
+            unit = Unit(stream_number, source_number, unit_number, texts, first_line, bytes_read)
             bytes_before = bytes_so_far
     if unit is None:
         raise UserError(f"{source}: empty: no text in it; leave it out")

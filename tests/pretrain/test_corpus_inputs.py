@@ -23,7 +23,7 @@ ARCHIVES = [end for end in PACKERS if end]
 def units_of(path, unit_bytes=1000):
     """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
-    return list(read_units(stream=0, number=0, source=stream.sources[0], unit_bytes=unit_bytes))
+    return list(read_units(stream_number=0, source_number=0, source=stream.sources[0], unit_bytes=unit_bytes))
 
 
 class AllLines(NamedTuple):
