@@ -371,11 +371,11 @@ class RetrievalFlags(TrainingFlags):
     Default of a search with a model that was trained for retrieval: the pooling of that training."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)
-    """cosine, or margin: the ratio of the cosine to the mean of the 4 nearest neighbours."""
+    """cosine, or margin: the ratio of the cosine to the mean cosine of the 4 nearest neighbours."""
 
     centre_on: str | None = option(None, free=True)
-    """Files of sentences, "de<=de.txt,en<=en.txt": the report also has searches with vectors without the mean
-    of their language. Default: the means beside the weights, if there are any."""
+    """Files of sentences, "de<=de.txt,en<=en.txt": the report also has searches with vectors from which the
+    mean of their language is subtracted. Default: the means beside the weights, if there are any."""
 
     untrained: bool = option(True, free=True)
     """Whether to search with random weights, too."""
@@ -401,7 +401,7 @@ class RetrievalFlags(TrainingFlags):
     """The number of nearest lines among which negatives are searched, those of --range_min included."""
 
     relative_margin: UnitInterval = option(0.05, free=True)
-    """By how much less than the cosine of query and positive that of a negative is, as a share of it."""
+    """A negative's cosine with the query is below the positive's by at least this share of the latter."""
 
     loss: Literal["hardest", "softmax"] = "hardest"
     """hardest: binary cross-entropy of each pair and of its hardest negatives in the step. softmax:

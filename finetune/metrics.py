@@ -54,7 +54,8 @@ def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
         if label == NO_LABEL:
             continue
         row = confusion.get(label, {})
-        matches[label] = MatchCounts(sum(row.values()), predicted[label], row.get(label, 0))
+        gold = sum(row.values())
+        matches[label] = MatchCounts(gold=gold, predicted=predicted[label], correct=row.get(label, 0))
     return matches
 
 
@@ -66,7 +67,13 @@ def macro_f1(confusion: Confusion) -> float:
 
 def micro_f1(confusion: Confusion) -> float:
     """The F1 of the counts of all labels together, in per cent."""
-    return MatchCounts(*map(sum, zip(*label_counts(confusion).values()))).f1
+    matches = label_counts(confusion).values()
+    total = MatchCounts(
+        gold=sum(counts.gold for counts in matches),
+        predicted=sum(counts.predicted for counts in matches),
+        correct=sum(counts.correct for counts in matches),
+    )
+    return total.f1
 
 
 def share_of_most_frequent(confusion: Confusion) -> float:
@@ -75,7 +82,7 @@ def share_of_most_frequent(confusion: Confusion) -> float:
     rows = sum(sizes.values())
     if NO_LABEL in sizes:
         del sizes[NO_LABEL]
-        rows //= len(sizes)
+        rows //= len(sizes)  # so far each row counted once for each label
     return 100 * max(sizes.values()) / rows
 
 

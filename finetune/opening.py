@@ -125,8 +125,8 @@ def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> F
 
     Args:
         flags: of any command with --max_seq_len, whose default becomes what the model has room for.
-        recorded: flags that become what the training of the model recorded ("reading" in config.json), if it
-            did: it says how texts were read.
+        recorded: names of flags that say how texts are read. Each takes the value that the training of the
+            model recorded ("reading" in config.json), unless it recorded none or the flag was given.
 
     Raises:
         UserError: the model has no room for the --max_seq_len that was given.
@@ -135,7 +135,7 @@ def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> F
     for name in recorded:
         if name in opened.reading and name not in flags.on_command_line:
             default = getattr(flags, name)
-            values[name] = type(default)(opened.reading[name])  # --layer is a text, recorded as a number
+            values[name] = type(default)(opened.reading[name])  # --layer is a str, recorded as an int
     if values:
         in_words = ", ".join(f"--{name} {value}" for name, value in values.items())
         logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)

@@ -13,7 +13,7 @@ from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
-_MOST_DRAWS = 100  # for each row of a step; after more the rows have too many texts in common
+_MOST_DRAWS = 100  # for each row of a step; if they do not fill it, too many rows share a text
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class StepRows:
         numbers: list[int] = []
         texts: set[str] = set()
         for _ in range(_MOST_DRAWS * self.batch_size):
-            (place,) = sampler.draw(1).item
+            (place,) = sampler.draw(1).item  # in `numbers`
             number = int(self.numbers[place])
             row = self.rows[number]
             if texts.isdisjoint(row):

@@ -47,7 +47,8 @@ def in_batch_softmax(
         sources, candidates, negative: as of `hardest_negative_bce`.
         scale: a logit is scale x cosine.
         both_directions: take the mean of this loss and of the cross-entropy of each translation over all
-            sources, which is partition_mode="per_direction" in sentence-transformers.
+            sources, which is directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction"
+            in sentence-transformers.
 
     Returns:
         As `hardest_negative_bce`.
@@ -81,7 +82,9 @@ def teacher_mse(
     """
     teacher = teacher.astype(sources.dtype)
     translations = candidates[: len(sources)]  # [B, H]
-    loss = (F.mse_loss(sources, teacher, "none") + F.mse_loss(translations, teacher, "none")) / 2  # [B, H]
+    loss_of_sources = F.mse_loss(sources, teacher, reduction="none")  # [B, H]
+    loss_of_translations = F.mse_loss(translations, teacher, reduction="none")  # [B, H]
+    loss = (loss_of_sources + loss_of_translations) / 2
     cosines = _cosines(sources, candidates)  # [B, C]
     hardest_candidate, hardest_source = _hardest(cosines, negative)  # [B] each
     winners = _count_winners(cosines.diagonal(), hardest_candidate, hardest_source)

@@ -139,6 +139,7 @@ def evaluate_files(
         scores.setdefault(file.pattern, {})[file.language] = metrics
         if confusion := task.confusion(file.data, predictions):
             confusions.setdefault(file.pattern, {})[file.language] = confusion
+        # Shares, not per cent: the line is that of the official code.
         values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
         logger.info(
             "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "

@@ -289,7 +289,9 @@ class QuestionAnswering(SupervisedTask):
         for first, last, start_logit, end_logit in zip(*columns):
             text, start = self.text_of(data, question, first, last)
             if text and text not in answers:
-                answers[text] = Answer(text, start, 0.0, start_logit, end_logit)
+                answers[text] = Answer(
+                    text, start, probability=0.0, start_logit=start_logit, end_logit=end_logit
+                )
                 if len(answers) == self.n_best:
                     break
         return list(answers.values())
@@ -314,7 +316,7 @@ class OfficialAnswering(QuestionAnswering):
     @cached_property
     def pieces_of(self) -> Callable[[str], list[str]]:
         """A function that tokenizes a context. It keeps the last result, as questions share contexts."""
-        return lru_cache(1)(self.tokenizer.tokenize)
+        return lru_cache(maxsize=1)(self.tokenizer.tokenize)
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """The text of an answer is its joined pieces, which are normalised, not characters of the context."""

@@ -195,21 +195,24 @@ class LabelTable:
     def cells(self) -> list[list[str]]:
         """The lines of the table: a label, its scores, its number of rows, and how they are predicted.
 
-        Where a row may have several labels, these are the rows without which it is predicted, and the rows
-        for which it is predicted wrongly.
+        Where a row may have several labels, the last two columns are the rows that have the label and were
+        not given it ("missed"), and those that were given it and do not have it ("wrong").
         """
         counts_of_label = label_counts(self.confusion)
+        has_several = NO_LABEL in self.confusion
         predicted_labels = list(counts_of_label) if len(counts_of_label) <= _MOST_PREDICTED else []
-        columns = [f"as {label}" for label in predicted_labels]
-        if NO_LABEL in self.confusion:
+        if has_several:
             columns = ["missed", "wrong"]
+        else:
+            columns = [f"as {label}" for label in predicted_labels]
         lines = [["", "precision", "recall", "f1", "rows", *columns]]
         for label, counts in counts_of_label.items():
             scores = [f"{score:.2f}" for score in (counts.precision, counts.recall, counts.f1)]
-            row = self.confusion.get(label, {})
-            numbers = [row.get(predicted, 0) for predicted in predicted_labels]
-            if NO_LABEL in self.confusion:
+            if has_several:
                 numbers = [counts.gold - counts.correct, counts.predicted - counts.correct]
+            else:
+                row = self.confusion.get(label, {})
+                numbers = [row.get(predicted, 0) for predicted in predicted_labels]
             lines.append([label, *scores, *map(str, [counts.gold, *numbers])])
         return lines
 
@@ -238,7 +241,10 @@ def tables_of_labels(pattern: str, confusions: Mapping[int, Mapping[str, Confusi
 
 
 def rows_of_labels(confusions: Mapping[int, Mapping[str, Confusion]]) -> dict[str, dict[str, float]]:
-    """Rows beside accuracy: macro F1 (the mean over seeds), and the share of the most frequent label."""
+    """Further rows of the score table, name -> language -> per cent.
+
+    They are macro F1 (the mean over seeds), and the share of the most frequent label.
+    """
     first, *_ = confusions.values()  # every seed has the same files
     f1_of_language = {
         language: fmean(macro_f1(by_language[language]) for by_language in confusions.values())
@@ -264,7 +270,8 @@ def tables_of_seeds(
     confusions_of_seed = {
         seed: list(evaluation.confusion.values()) for seed, evaluation in evaluations.items()
     }
-    has_confusion = all(confusions_of_seed.values())  # not of other tasks, nor of runs of earlier versions
+    # Tasks other than classification have none, nor have runs of earlier versions.
+    has_confusion = all(confusions_of_seed.values())
     tables: list[Table] = []
     label_tables: list[LabelTable] = []
     for place, (pattern, by_language) in enumerate(first_scores.items()):

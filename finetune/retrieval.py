@@ -231,7 +231,7 @@ class Retrieval(Task):
             sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `finetune.pair_losses`.
         """
         flags = self.flags
-        negative = batch.negative.astype("bool")  # [B, C]
+        negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
         if batch.teacher is not None:
             return teacher_mse(sources, candidates, negative, batch.teacher)
         if flags.loss == "softmax":

@@ -165,7 +165,7 @@ def search(
         start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
 
     Returns:
-        None if there are no bitexts, or if all layers were searched, which has a report of its own.
+        None if there are no bitexts, or if all layers were searched: a sweep has a report of its own.
     """
     if not bitexts:
         return None
@@ -381,7 +381,8 @@ def report_seeds(flags: RetrievalFlags, results: Mapping[int, SearchResult | Non
         untrained = _accuracies(first.untrained.get(flags.score, {}), direction=number)
         title = f"{direction}, {flags.score}, {kind_of_vectors}"
         tables.append(report.Table(title, rows, paper, {"untrained": untrained}))
-    for measure in dict.fromkeys(measure for result in searched.values() for measure in result.trained):
+    measures = dict.fromkeys(measure for result in searched.values() for measure in result.trained)
+    for measure in measures:  # each once, in order
         without = [str(seed) for seed, result in searched.items() if measure not in result.trained]
         if without:
             logger.warning("no table for %s: seed %s has no language means", measure, ", ".join(without))

@@ -106,8 +106,8 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
         label_map: --label_map_config; None: the labels of the task are those of the weights.
 
     Raises:
-        UserError: they have no classifier, or that of another task, of a regression, of other labels or of
-            another number of labels a text.
+        UserError: they have no classifier, or it is of another task, predicts numbers, has other labels, or
+            gives a text several labels where the task gives one, or the reverse.
     """
     checkpoint = opened.checkpoint
     # A multiple choice is a classifier with one number, as a regression is.
@@ -228,6 +228,7 @@ class FineTuning(Task):
 
     def _read_files(self, patterns: str, purpose: str) -> list[TaskFile]:
         """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
+        phase = "do_val" if purpose == "dev" else "do_test"
         languages = None
         language_map = self.flags.lang_map_config
         if language_map:
@@ -235,8 +236,8 @@ class FineTuning(Task):
         files = []
         expanded = expand(patterns, languages, f"--{purpose}_set")
         for pattern, path_of_language in expanded.items():
-            advice = f"give --do_{'val' if purpose == 'dev' else 'test'} false"
-            if len(expanded) > 1:  # as the recipes of XNLI have them, for dev and test files
+            advice = f"give --{phase} false"
+            if len(expanded) > 1:  # as in the recipes of XNLI, whose --dev_set names dev and test files
                 advice = f"take {pattern} out of --{purpose}_set"
             for language, path in path_of_language.items():
                 if languages and not path.exists():
@@ -281,7 +282,7 @@ class FineTuning(Task):
         if flags.max_steps is not None:
             self.total_steps = min(self.total_steps, flags.max_steps)
         # The dev files are scored after every --validation_steps-th step, the last step of each epoch, and
-        # the last of all; with --select_on last only after that one.
+        # the last step of all; with --select_on last only after the last step of all.
         steps = {self.total_steps} if self.dev_files else set()
         if self.dev_files and flags.select_on != LAST:
             steps |= {*range(flags.validation_steps, self.total_steps, flags.validation_steps)}

@@ -65,7 +65,7 @@ class Tagging(SupervisedTask):
         self.labels = list(labels)
         self.max_seq_len = max_seq_len
         self.scheme = scheme
-        self.inside_label = tagging.inside_labels(self.labels)
+        self.inside_label = tagging.inside_labels(self.labels)  # the id of I-X for that of B-X
         encode_class = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
         self.encode = encode_class(tokenizer, max_seq_len, self.inside_label, label_pieces)
 

@@ -39,7 +39,7 @@ def rows():
 
 @pytest.fixture
 def lines(rows):
-    """Other texts, and of rows 0, 7 and 30, which have one query, and all negatives."""
+    """The corpus: other texts, the query that rows 0, 7 and 30 share and their positives, all negatives."""
     rng = np.random.default_rng(3)
     drawn = dict.fromkeys(toy.sentence(rng, str(rng.choice(["dog", "milk", "axe"]))) for _ in range(400))
     given_negatives = [negative for row in rows for negative in row[2:]]
@@ -131,7 +131,8 @@ def test_the_negatives_of_a_brute_force_search(mine, encoded, rows, lines, flags
     counts = {len(with_negatives) - len(row) for with_negatives, row in zip(expected, rows)}
     assert len(counts) > 1  # the rows differ in what they find
     assert mine(**flags) == expected
-    # The same vectors serve other ranks and margins.
+    # With other flags the vectors of the corpus are read, not made again: only queries and positives are
+    # encoded.
     encoded.clear()
     assert mine(num_negatives=2) == by_brute_force(rows, lines, num_negatives=2)
     assert set(encoded) <= {text for row in rows for text in row[:2]}
