@@ -61,7 +61,7 @@ def set_up(flags: TrainingFlags) -> None:
     """Start a command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
-    setup(rank=distributed.rank(), is_copied=True)
+    setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
     logger.info("command: %s (paddle %s)", without_overridden(sys.argv), paddle.__version__)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")

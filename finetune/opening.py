@@ -75,7 +75,8 @@ def open_model(
     Args:
         checkpoint: the weights; None: they are random.
         config_path, vocab_path, piece_model_path: the files that --ernie_config_path, --vocab_path and
-            --piece_model_path name; None: those beside the weights.
+            --piece_model_path name; None: those beside the weights. Of a piece_model_path alone the
+            vocabulary is derived.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.

@@ -240,7 +240,7 @@ class FineTuning(Task):
             if len(expanded) > 1:  # as in the recipes of XNLI, whose --dev_set names dev and test files
                 advice = f"take {pattern} out of --{purpose}_set"
             for language, path in path_of_language.items():
-                if languages and not path.exists():
+                if languages and not path.exists():  # without a map the reader says that it is missing
                     if any(other.exists() for other in path_of_language.values()):
                         advice = f"take {language} out of {language_map}"
                     raise UserError(f"{path}: no such file; add it, or {advice}")
