@@ -29,8 +29,8 @@ _NO_LABEL = -1  # the label of a row whose label is not read
 class Example(NamedTuple):
     """One row. `text_b` and `qid` are None without such a column. `label` is -1 if labels are not read.
 
-    In a regression the label is the number that is to be predicted, a float. Where a text has several labels
-    it is 1 or 0 for each id, as long as there are labels.
+    In a regression the label is the number that is to be predicted, a float. Where a text may have several
+    labels it is a tuple with a 1 or 0 for each label id.
     """
 
     text_a: str

@@ -48,7 +48,8 @@ def count_unknown_words(tokenizer: Tokenizer, text: str) -> int:
         tokens = [token.removeprefix("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
         without_marks = [token for token in tokens if token.isalpha()]
         is_spelt = len(without_marks) > 2 and all(map(_is_letter, without_marks))
-        count += UNK in tokens or is_spelt
+        if UNK in tokens or is_spelt:
+            count += 1
     return count
 
 

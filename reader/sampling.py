@@ -124,7 +124,7 @@ class Sampler:
         highest_bits = words[:, 0] >> np.uint64(11)  # 53 of 64, as many as float64 holds exactly
         uniform = highest_bits * 2.0**-53  # in [0, 1)
         stream = np.searchsorted(self._thresholds, uniform, side="right")
-        # The position of a draw in its stream: after the draws before this call and the earlier ones of it.
+        # The position in the stream: how often it was drawn before, in earlier calls and in this one.
         position = self.positions[stream] + _count_earlier_equals(stream)
         item = permuted(position, self.sizes[stream], self._stream_keys[stream])
         reverse = (words[:, 1] >> np.uint64(63)).astype(bool)  # its highest bit

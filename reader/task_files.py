@@ -15,13 +15,16 @@ def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> di
     """Label -> id from a JSON object.
 
     Raises:
-        UserError: the ids are not 0, 1, 2, ..., each of them once, or there are not `num_labels` labels.
+        UserError: the ids are not 0, 1, 2, ..., each of them once, a label is "", or there are not
+            `num_labels` labels.
     """
     labels = _read_json_object(path, '{"label": id, ...}')
     ids = list(labels.values())
     are_whole_numbers = all(type(id_) is int for id_ in ids)  # not bool
     if not are_whole_numbers or sorted(ids) != list(range(len(ids))):
         raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
+    if "" in labels:  # an empty cell has no label
+        raise UserError(f'{path}: the label "" has no name; give it one')
     if num_labels is not None and len(labels) != num_labels:
         raise UserError(
             f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}; "

@@ -93,8 +93,9 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
             start += 1
         while start < end and _is_space(text[end - 1]):
             end -= 1
+        is_empty = start == end
         is_space = not piece.strip("▁")
-        if start == end < len(text) and not is_space:
+        if is_empty and not is_space and end < len(text):
             # A byte of a character that the model spells in bytes. sentencepiece gives the character to the
             # last byte alone; here every byte gets it.
             end += 1
@@ -228,7 +229,7 @@ class Tokenizer:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the tokens with their ids and of the piece model, for both forms of vocab.txt."""
+        """SHA-256 of tokens, their ids and the piece model; it is the same for both forms of vocab.txt."""
         digest = hashlib.sha256()
         for id_, token in sorted(self._token_of.items()):
             digest.update(f"{token}\t{id_}\n".encode())

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `reader.tokenization`
 TOKENIZER_JSON = "tokenizer.json"
-PIECES = (
-    "sentencepiece.bpe.model"  # the piece model beside the weights, as PaddleNLP and Hugging Face name it
-)
+PIECES = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
 UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
 _WHERE_PIECES_ARE = (
@@ -53,6 +51,7 @@ def piece_model_of_json(path: str | os.PathLike) -> bytes:
             trainer_spec={"model_type": UNIGRAM},
             normalizer_spec={"precompiled_charsmap": base64.b64decode(charsmap, validate=True)},
         )
+        # sentencepiece's own special pieces come first. In the JSON four are first and <mask> last.
         for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
             model.pieces.add(piece=name, score=0.0, type=kind)
         for piece, score in contents["model"]["vocab"][4:-1]:

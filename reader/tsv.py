@@ -144,8 +144,8 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
 def official_names(header: Sequence[str]) -> list[str]:
     """The names of columns in small letters, with text_a, text_b and label for their usual names.
 
-    A usual name, such as sentence, stays if the header has the official one, too. If it has text_a, those of
-    text_b also stay.
+    A usual name, such as sentence, stays if the header has the official one, too. Beside text_a, a column
+    such as hypothesis also keeps its name: it does not make pairs of single texts.
     """
     lowered = [name.strip().lower() for name in header]
     official = []

@@ -124,8 +124,8 @@ def test_the_project_is_imported_in_one_form():
     assert places == []
 
 
-def works_at_import(statement: ast.stmt) -> bool:
-    """True of a statement at the top level of a file that does more than define something."""
+def does_work_at_import(statement: ast.stmt) -> bool:
+    """Whether a statement at the top level of a file does more than define something."""
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return False
     if isinstance(statement, ast.Assign | ast.AnnAssign):
@@ -149,7 +149,7 @@ def test_what_a_user_starts_does_nothing_when_imported():
         if "__main__" not in text:
             continue
         for statement in ast.parse(text).body:
-            if works_at_import(statement):
+            if does_work_at_import(statement):
                 working.append(f"{path}:{statement.lineno}")
     assert working == []
 

@@ -150,11 +150,13 @@ def test_offsets_outside_of_the_shard(copy, kind):
     header = file.read_bytes()[:128]  # of the .npy format
     file.write_bytes(header.ljust(size, b"\xff"))  # every number is the largest one
     fault = "npy: damaged: its numbers are wrong"
-    assert f"en/train-00000.{kind}.{fault}" in error_of(Blocks, Corpus(copy).mono["en"], 30)
+    assert f"en/train-00000.{kind}.{fault}" in error_of(Blocks, Corpus(copy).mono["en"], max_tokens=30)
     if kind == "lines":  # they do not fit the ids
         assert f"en/train-00000.ids.{fault}" in error_of(Corpus(copy).mono["en"].line, 0)
     file.write_bytes(b"x" * size)
-    assert f"train-00000.{kind}.npy: damaged, no array" in error_of(Blocks, Corpus(copy).mono["en"], 30)
+    assert f"train-00000.{kind}.npy: damaged, no array" in error_of(
+        Blocks, Corpus(copy).mono["en"], max_tokens=30
+    )
 
 
 @pytest.mark.parametrize("kind", ["lines", "documents"])
@@ -165,7 +167,7 @@ def test_offsets_that_do_not_ascend(copy, kind):
     offsets[[1, 2]] = offsets[[2, 1]]
     np.save(file, offsets)
     assert f"en/train-00000.{kind}.npy: damaged: its numbers are wrong" in error_of(
-        Blocks, Corpus(copy).mono["en"], 30
+        Blocks, Corpus(copy).mono["en"], max_tokens=30
     )
 
 
@@ -217,7 +219,7 @@ def test_pack_lines_equals_the_definition(limit):
 def test_blocks_tile_the_text(path):
     """The blocks one after the other are the lines one after the other; with `one_line` each is a line."""
     text = Corpus(path).mono["en"]
-    blocks = Blocks(text, 30)
+    blocks = Blocks(text, max_tokens=30)
     read = [blocks[number] for number in range(len(blocks))]
     assert max(map(len, read)) <= 30
     lines = [text.line(number) for number in range(text.num_lines)]

@@ -141,7 +141,10 @@ def test_labelled_pieces(text, labels, pieces, expected_ids, expected):
 
 
 def test_windows():
-    """There is room for 8 pieces, so windows overlap by 2 words. Each of the two labels one of them."""
+    """Room for 8 pieces: neighbouring windows share 2 words.
+
+    The first of the two is labelled in the earlier window, the second in the later one.
+    """
     labels = [0, 1, 2, 3, *[O] * 12]
     feature = encode("a b c d e f g h i j k l m n o p", *labels, size=10)
     assert feature.ids == ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>")

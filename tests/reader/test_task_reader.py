@@ -129,6 +129,7 @@ def test_a_label_map_must_have_num_labels(write):
     [
         ('{"a": 0, "b": 2}', "the ids must be 0 to 1"),
         ('{"a": "0"}', "the ids must be 0 to 0"),
+        ('{"a": 0, "": 1}', 'the label ""'),
         ('["a"]', "must hold"),
         ("{}", "must hold"),
         ('{"a": 0,\n', "line 2, column 1: not JSON"),
