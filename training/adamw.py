@@ -107,8 +107,8 @@ class AdamW(paddle.optimizer.AdamW):
         # Of each word table, by the name of its parameter.
         self._rows_with_moments: dict[str, RowsWithMoments] = {}
         self._rows_with_moments_on_gpu: dict[str, RowsWithMomentsOnGpu] = {}
-        self._rates: dict[float, Tensor] = {}  # of this step, by ratio
-        # Those that are updated at the end of this step, in groups: name -> (parameter, gradient).
+        self._rates: dict[float, Tensor] = {}  # in this step: ratio -> ratio x learning rate
+        # The parameters that are updated at the end of this step, in groups: name -> (parameter, gradient).
         self._delayed: dict[str, tuple[Tensor, Tensor]] = {}
         self._groups: list[AdamGroup] = []
         self._in_groups: list[str] = []  # the names of the parameters in `_groups`
@@ -186,7 +186,7 @@ class AdamW(paddle.optimizer.AdamW):
         return [AdamGroup(states, decay) for (_, _, decay), states in states_of.items()]
 
     def _decay_coefficient(self, parameter: Tensor) -> float:
-        """The coefficient of decay for Paddle's kernel, which multiplies it by the rate times its ratio."""
+        """The coefficient of decay for Paddle's kernel, which multiplies it by the parameter's own rate."""
         if self.full_rate_decay:
             return self._weight_decay / parameter.optimize_attr["learning_rate"]
         return self._weight_decay

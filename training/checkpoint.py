@@ -78,6 +78,11 @@ def write_checkpoint(
             rank = distributed.rank()
             name = f"{_ARRAYS}-{rank}.safetensors" if rank else f"{_ARRAYS}.safetensors"
             path = place / STATE / name
+            if not path.parent.is_dir():
+                raise UserError(
+                    f"{path.parent}: process 0 made this folder, but process {rank} does not find it; give a "
+                    "folder that all machines share"
+                )
             safetensors.write(path, {key: as_numpy(array) for key, array in arrays.items()})
             sync_file(path)
             return {name: describe(path)}
@@ -112,8 +117,8 @@ def _together(folder: Path, work: Callable[[], T]) -> list[T]:
             result = work()
     except UserError as error:
         fault = error
-    except OSError as error:  # the folder that process 0 made is not there
-        fault = UserError(f"{folder}: {error.strerror}; give a folder that all machines share")
+    except OSError as error:  # such as EIO, of a disk that fails
+        fault = UserError(f"{error.filename or folder}: {error.strerror or error}")
     outcomes = distributed.gather((fault is None, result))
     if fault is not None:
         raise fault

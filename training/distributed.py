@@ -32,8 +32,8 @@ from utils.runtime import world_size as world_size
 T = TypeVar("T")
 # What gloo and NCCL say when the process at the other end is gone.
 _CONNECTION_LOST = ("gloo/transport", "remote process exited")
-# Of the gradients that are summed at once: enough to hide the fixed cost of a sum, and few, because fleet
-# copies them.
+# The bytes of gradients that are summed at once: enough to hide the fixed cost of a sum, and few, because
+# fleet copies them.
 FUSED_BYTES = 64 << 20
 
 

@@ -221,8 +221,8 @@ class Engine:
         if self.is_sharded:
             loss = loss * distributed.world_size()  # fleet averages the gradients
         self.scaler.scale(loss).backward()
-        # In O2 Paddle makes gradients float32 at the end of a backward pass. With recompute it takes that of
-        # the lowest layer for it, when the embeddings have no gradients yet.
+        # In O2 Paddle makes gradients float32 at the end of a backward pass. With recompute it does so at
+        # the end of the lowest layer, and the embeddings, whose gradients come later, keep half precision.
         if self.precision.level == "O2":
             for parameter in self.parameters.values():
                 if parameter.grad is not None and parameter.grad.dtype in HALF:
@@ -245,7 +245,7 @@ class Engine:
             row_tables.add(table.name)
             row_gradient.merge(distributed.gather, distributed.sum_)
             if self.is_sharded and table.grad is not None:
-                # As fleet averages the other gradients: the loss was multiplied by this number for it.
+                # Fleet averages the other gradients, and the loss was multiplied by this number for that.
                 table.grad.scale_(1 / distributed.world_size())
         trained = [
             parameter
@@ -254,7 +254,7 @@ class Engine:
         ]
         for parameter in trained:
             if parameter.grad is None:
-                # That of the gradients on the other processes; in O2 they are float32.
+                # The dtype of the gradients on the other processes, which in O2 are float32.
                 dtype = "float32" if parameter.dtype in HALF else parameter.dtype
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)  # `grad` would copy it
         if self.is_sharded:
@@ -318,8 +318,8 @@ class Engine:
         """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
         parameters = self._own_with_gradient()
         if device.uses_gpu_kernels() and parameters:
-            # Paddle's kernel for undoing a loss scale divides all of them, which have one type. That it also
-            # looks for numbers that are not finite is not needed: the norm is.
+            # Paddle's kernel for undoing a loss scale divides all gradients at once, which have one dtype. It
+            # also looks for numbers that are not finite; there are none, because the norm is finite.
             gradients = [parameter.grad for parameter in parameters]
             divisor = paddle.full([1], norm / self.clip_norm, gradients[0].dtype)
             paddle._C_ops.check_finite_and_unscale_(gradients, divisor)

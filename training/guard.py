@@ -178,7 +178,7 @@ class StallWatch:
 
     def _look(self) -> None:
         """The thread: look at the work again and again, until the watch ends."""
-        interval = min(self.seconds / 4, self.end_seconds / 4, 5.0)
+        interval = min(self.seconds / 4, self.end_seconds / 4, 5.0)  # seconds
         while not self._end.wait(interval):
             work = self._work
             if work is None:

@@ -161,7 +161,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         amp: "none"; "bf16"; "fp16", on a GPU.
 
     Returns:
-        A function that makes the context which that needs, for a forward pass and for making its batch.
+        A function that makes the context for a forward pass and for making its batch.
 
     Raises:
         UserError: the device cannot do that.

@@ -3,8 +3,8 @@
 On a CPU, AdamW on the whole word table (192 million numbers at base size) takes a twentieth of a step, and a
 fine-tuning batch contains some thousand of 250,002 words. If a row has no gradient and its moments are 0,
 AdamW changes it by weight decay only. The other rows have moments, from this step or an earlier one, and only
-they are updated here. The result equals AdamW on the whole table. If more than a share of the rows has
-moments, updating all of them is faster.
+they are updated here. The result equals AdamW on the whole table. If more than MOST_ROWS of the rows
+have moments, updating all rows is faster.
 
 On a GPU the table's gradient is a `model.word_rows.RowGradient`. The host knows the words of each step, and
 therefore which rows have moments.
@@ -93,7 +93,7 @@ class RowsWithMomentsOnGpu:
         for moment in moments:
             has_moments |= (moment != 0).any(1).numpy()
         rows = np.flatnonzero(has_moments)
-        self.place_of_word = np.full(words, -1)  # [V], the place of a word's row among them; -1: it has none
+        self.place_of_word = np.full(words, -1)  # [V], the place of a word in `_rows`; -1: it has none
         self.place_of_word[rows] = np.arange(len(rows))
         (self._rows,) = device.upload([rows])  # [R]
 

@@ -18,6 +18,7 @@ import pytest
 from model.checkpoint.folder import ModelFiles
 from model.checkpoint.formats import safetensors
 from tests.helpers.damaged import flip_last_bit
+from tests.launching import error_of
 from training import checkpoint, distributed
 from training.checkpoint import keep_last, newest_step, read_state, step_folders, write_checkpoint
 from training.claim import clear_leftovers
@@ -177,6 +178,21 @@ def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
         write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 2})
     assert names_in(tmp_path) == ["step_1"]
     assert read_state(tmp_path / "step_1") == ({}, {"steps": 1})
+
+
+def test_a_part_that_cannot_be_written(tmp_path, monkeypatch):
+    """Only a staged folder that this process does not find is blamed on a folder that is not shared."""
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error", "/disk/file")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(checkpoint, "sync_file", fail)
+        line = error_of(make_step, tmp_path, 1)
+    assert line.startswith("/disk/file: Input/output error") and "share" not in line
+    monkeypatch.setattr(ModelFiles, "write", lambda files, place: (place / "training_state").rmdir())
+    assert "give a folder that all machines share" in error_of(make_step, tmp_path, 1)
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ZeroDivisionError()])
