@@ -199,7 +199,7 @@ def _similarity(name: str, key: str) -> float:
     section, _, part = name.rpartition(".")
     key_section, _, key_part = key.rpartition(".")
     if part == key_part:
-        return 5
+        return 5  # above every score below
     is_shorter = f"_{key_part}".endswith(f"_{part}")  # "rate" for "learning_rate"
     is_longer = f"_{part}".endswith(f"_{key_part}")  # "max_steps" for "steps"
     are_initials = part == "".join(word[:1] for word in key_part.split("_"))  # "lr" for "learning_rate"

@@ -18,7 +18,7 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader without equal keys, endless numbers, and aliases, which grow without end."""
+    """The safe loader without duplicate keys, endless numbers, and aliases, which grow without end."""
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         """What PyYAML calls for each node of the file."""
@@ -47,7 +47,7 @@ def read_yaml(path: str | os.PathLike) -> dict:
     """Read a YAML file as a dict.
 
     Raises:
-        UserError: it cannot be read, is larger than 256 KiB, has aliases or equal keys, or is no mapping.
+        UserError: it cannot be read, is larger than 256 KiB, has aliases or duplicate keys, or is no mapping.
     """
     text = read_text(path, LARGEST_YAML)
     try:

@@ -26,8 +26,10 @@ def shipped(path: str | os.PathLike) -> Path:
     So a command has the same words in a checkout and from the installed package.
     """
     path = Path(path)
+    if path.parts[:1] != ("configs",) or path.exists():
+        return path
     own = Path(__file__).resolve().parents[1] / path
-    return own if path.parts[:1] == ("configs",) and not path.exists() and own.is_file() else path
+    return own if own.is_file() else path
 
 
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:

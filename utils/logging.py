@@ -99,7 +99,7 @@ def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) ->
         handlers.append(_Console())
         if is_copied:
             # It keeps all lines until it has a target, to which it then writes each at once.
-            handlers.append(MemoryHandler(0, flushOnClose=False))
+            handlers.append(MemoryHandler(capacity=0, flushOnClose=False))
     _attach(handlers)
     return path
 

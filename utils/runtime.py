@@ -218,7 +218,7 @@ def _import_paddle() -> None:
     # None: a handler that was not set from Python. Only the main thread may set one.
     can_put_back = in_main_thread and term_handler is not None
     may_interrupt = in_main_thread and callable(interrupt_handler)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # the present one: this blocks nothing
     if can_put_back:  # a SIGTERM that comes meanwhile waits for our handler
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if may_interrupt:
