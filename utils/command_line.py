@@ -311,7 +311,8 @@ def override(
         replaced = f"{section}{dot}{option.replaces}"
         # An option with its default replaces nothing: a saved configuration has both keys.
         is_replacing = key in later and later[key] != option.default
-        if is_replacing and replaced in later and later[replaced] != options[replaced].default:
+        has_replaced = replaced in later and later[replaced] != options[replaced].default
+        if is_replacing and has_replaced:
             raise UserError(f"{place}{key} replaces {replaced}; give one of them")
         if is_replacing:
             values.pop(replaced, None)
