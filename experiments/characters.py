@@ -4,8 +4,7 @@
 
 In each held-out line 15 % of the words are masked, the same for every model, with all of their pieces. The
 losses of these pieces are added up and divided by the number of characters of these words. Beside it stands
-what the frequencies of the pieces in the training text give. The mean over the languages is that of the last
-column.
+what the frequencies of the pieces in the training text give. The last column is the mean over the languages.
 """
 
 from utils.environment import run

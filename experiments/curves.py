@@ -42,7 +42,7 @@ mean of both directions, of German and of Turkish. "Untrained" is the head start
 
 @dataclass
 class CurvesFlags:
-    """Nothing: the table and the chart are written. With --add, a run is taken into the figures first."""
+    """Without flags the table and the chart are written; with --add a run is added to the figures first."""
 
     add: str = ""
     """The output folder of run_pretrain.py."""

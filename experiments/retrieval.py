@@ -19,20 +19,22 @@ from reader.tokenization import Tokenizer
 LONGEST = 62  # tokens of a sentence with [CLS] and [SEP]
 
 
-def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | None) -> dict[str, Any]:
+def measure_retrieval(
+    folder: Path, corpus_path: Path, pairs: Path, random_weights_seed: int | None
+) -> dict[str, Any]:
     """Encode held-out pairs and bitexts, and measure as in experiments/three_ways.py.
 
     Args:
         folder: of the weights, the model's shape and the tokenizer.
-        pairs: files de-en.de and de-en.en for each language of the corpus, in any case; line i of one
-            translates line i of the other.
-        untrained: take random weights of this seed instead.
+        pairs: a folder with two files for each language of the corpus but English, such as de-en.de and
+            de-en.en, in upper or lower case; line i of one translates line i of the other.
+        random_weights_seed: take random weights of this seed instead of those of the folder.
     """
     checkpoint = open_checkpoint(folder)
     tokenizer = Tokenizer.from_folder(folder)
-    paddle.seed(untrained or 0)  # a trained model gets no random weights
+    paddle.seed(random_weights_seed or 0)  # without one `load_from` replaces the weights
     model = ErnieMModel(checkpoint.config)
-    if untrained is None:
+    if random_weights_seed is None:
         load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
     encoder = PaddleEncoder(model)
 
@@ -47,8 +49,8 @@ def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: i
 
     corpus = Corpus(corpus_path)
     held_out = {}
-    for languages, text in corpus.held_out_parallel.items():
-        sentence_pairs = [text[number] for number in range(len(text))]
+    for languages, pairs_of_languages in corpus.held_out_parallel.items():
+        sentence_pairs = [pairs_of_languages[number] for number in range(len(pairs_of_languages))]
         src = vectors([src_ids for src_ids, _ in sentence_pairs])
         tgt = vectors([tgt_ids for _, tgt_ids in sentence_pairs])
         held_out[languages] = (src, tgt)

@@ -142,7 +142,7 @@ class StudyRuns:
         return [*self.trainings(model, seed), *jobs]
 
     def trainings(self, model: TrainedModel, seed: int) -> list[Job]:
-        """The jobs that train a model, its start first; that is measured only if it is asked for, too."""
+        """The jobs that train a model, after those that train its start, which is not measured here."""
         jobs = []
         if model.start:
             study, _, name = model.start.rpartition("/")

@@ -70,8 +70,8 @@ class Scores:
                 cells = self.cells[model][seed][language]
                 parts = np.array(cells[0], float)  # [N]
                 wholes = np.array(cells[1], float)  # [N]
-                # The score is sum(parts) / sum(wholes). An example moves it by what its part is above the
-                # part that the score lets expect of its whole.
+                # The score is the ratio sum(parts) / sum(wholes). An example whose part is ratio * its whole
+                # leaves it as it is; another one moves it by how far its part is above or below that.
                 ratio = self.score(model, seed, language) / 100
                 of_seed = 100 * (parts - ratio * wholes) / max(wholes.sum(), 1)  # [N]
                 total = total + weight * of_seed / len(seeds)

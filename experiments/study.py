@@ -114,17 +114,19 @@ class Study:
         return study
 
     def figures_file(self, results: Path, name: str, seed: int) -> Path:
-        """The file of a model's figures: of this study or, if only that is there, of the one that trained it.
+        """The file of a model's figures: this study's, unless it is missing and another trained the model.
 
         Args:
             results: the folder of figures; it has a folder for each study.
             name: of a model of this study, or UNTRAINED.
         """
         own_file = results / self.name / f"{folder_name(name, seed)}.json"
-        model = self.models.get(name)
-        if own_file.is_file() or model is None or not model.trained_in:
+        if own_file.is_file() or name == UNTRAINED:
             return own_file
-        study, _, trained_name = model.trained_in.rpartition("/")
+        trained_in = self.models[name].trained_in
+        if not trained_in:
+            return own_file
+        study, _, trained_name = trained_in.rpartition("/")
         return results / study / f"{folder_name(trained_name, seed)}.json"
 
 

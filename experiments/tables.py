@@ -108,7 +108,7 @@ def as_text(study: Study, figures: Figures) -> str:
     if about:
         sections.append("\n".join(about))
     sections.append(f"Seeds: {counts}.")
-    fewest_models = min(2, len(figures))  # that have a measure, if it is to have a table
+    fewest_models = min(2, len(figures))  # a measure that fewer models have gets no table
     if study.compare or study.contrasts:
         sections.append("**Differences, paired by seed (bold: more than two standard errors)**")
         sections.append(difference_table(study, figures))
@@ -179,7 +179,7 @@ def held_out_cell(figures: Figures, model: str, column: tuple[str, str]) -> str:
     objective, key = column
     values_of_seeds = []
     for values in figures[model].values():
-        for evaluation in values.get("held_out", [])[-1:]:
+        for evaluation in values.get("held_out", [])[-1:]:  # the last one, if there is any
             if key.startswith("perplexity"):
                 values_of_seeds.append(math.log(mean_perplexity(evaluation, objective, key)))
             else:
@@ -197,7 +197,7 @@ def score_table(scores: Scores) -> str:
         line = [model]
         for language in scores.languages:
             line.append(f"{np.mean([scores.score(model, seed, language) for seed in by_seed]):.1f}")
-        lines.append([*line, score_cell({}, model, scores)])
+        lines.append([*line, score_cell({}, model, scores)])  # which looks at the scores alone
     return in_markdown(lines)
 
 

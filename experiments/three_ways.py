@@ -5,7 +5,8 @@ centred: the same with centred vectors (evaluation/centring.py).
 centred margin: centred vectors, and the nearest by ratio margin with k = 4 (evaluation/search.py).
 
 The means come from the held-out pairs of the corpus, each side for its language. The layer of each way is the
-one that finds most held-out pairs; there the means come from pairs other than those that are searched.
+one that finds most held-out pairs; for this choice each half of the pairs is searched with the means of the
+other half.
 """
 
 from collections.abc import Callable, Mapping
