@@ -303,7 +303,7 @@ def layer_parts(
         attention = Work(attention=passes * operations, moved=SCORE_BYTES * scores)
     # All sequences of a micro-batch are one row for FlashMask, so the blocks grow with its square.
     blocks = (tokens / micro_batches / SKIP_BLOCK) ** 2 * micro_batches if fused else 0.0
-    scanned = (2 + forward_again) * shape.layers * shape.heads * blocks
+    scanned = (2 + forward_again) * shape.layers * shape.heads * blocks  # forward and backward: 2
     return {
         "products": Work(products=passes * 2 * weights * tokens),
         "attention": attention,
@@ -320,7 +320,9 @@ def pretraining_parts(shape: ModelShape, run: PlannedRun, cards: int) -> dict[st
     tokens = run.batch * run.length / cards
     micro_batches = max(1.0, tokens / run.micro_batch)
     forward_again = run.stage_1 + (1 if run.recompute else 0)
-    layers = layer_parts(shape, tokens, run.length, micro_batches, forward_again, MASKED, run.fused)
+    layers = layer_parts(
+        shape, tokens, run.length, micro_batches, forward_again, last_share=MASKED, fused=run.fused
+    )
     masked = MASKED * tokens
     # In the head a dense layer and the logits. Stage 1 has the words of one language, about a seventh of all.
     head = 2 * masked * shape.hidden * (shape.hidden + shape.vocabulary)

@@ -64,7 +64,8 @@ def write_files(folder: Path, args: Namespace) -> int:
     config = model_config(args)
     weights = model_weights(ErnieMModel(config).eval())
     for engine, int8_largest in (("onnx", None), ("onnx-int8", INT8_LARGEST)):  # None: no int8
-        write_onnx(folder / FILES[engine], weights, config, ENCODING, args.layers, int8_largest)
+        path = folder / FILES[engine]
+        write_onnx(path, weights, config, ENCODING, layers=args.layers, int8_largest=int8_largest)
 
     rng = np.random.default_rng(0)
     syllables = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
@@ -115,11 +116,11 @@ def ours(folder: Path, args: Namespace, engine: str = "dygraph", amp: str = "non
 
         model = ErnieMModel(config)
         prepare_for_prediction(model, amp)  # the context that it returns does nothing on a CPU
-        encoder = PaddleEncoder(model, "mean", args.layers)
+        encoder = PaddleEncoder(model, "mean", layer=args.layers)
     else:  # without Paddle in the process
         from inference.tasks.encode import GraphEncoder
 
-        encoder = GraphEncoder(OnnxEngine(folder / FILES[engine]), config, "mean", args.layers)
+        encoder = GraphEncoder(OnnxEngine(folder / FILES[engine]), config, "mean", layer=args.layers)
     tokenizer = Tokenizer(piece_model_path=folder / PIECE_MODEL)
     encode_texts = EncodePairs(tokenizer, MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:

@@ -148,7 +148,7 @@ def recipe_table(card: Card) -> list[list[str]]:
         cells = [name, f"{examples:,}", str(length)]
         rows = devices * batch  # of a step
         for shape, epochs in ((BASE, base_epochs), (LARGE, large_epochs)):
-            host, parts = fine_tuning_step(shape, rows * length, length, card, devices)
+            host, parts = fine_tuning_step(shape, rows * length, length, card, micro_batches=devices)
             steps = epochs * math.ceil(examples / rows)
             minutes = steps * max(host, sum(parts.values())) / 60
             gigabytes = fine_tuning_memory(shape, tokens=batch * max_seq_len) / GB

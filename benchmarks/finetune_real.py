@@ -100,7 +100,7 @@ def draw_real(args: Namespace) -> tuple[list[str], list]:
         UserError: --data or --piece_model_path is missing, the columns are not premise, hypothesis and label,
             or there are too few lines.
     """
-    table = read_table(Path(args.data or "--data"))
+    table = read_table(Path(args.data or "--data"))  # without a path the error names the flag
     places = [table.places[name] for name in COLUMNS]
     rows = [[cells[place] for place in places] for cells in table.rows]
     if len(rows) < args.batch * args.steps:

@@ -79,9 +79,9 @@ def choose(names: Sequence[str], against: Path | None = None) -> dict[str, Conte
         if not contender.python.exists():
             print(f"{name} is left out: no {contender.python}; sh scripts/setup.sh makes it", flush=True)
             continue
-        # Ours refuses, and torch emulates it, very slowly.
-        multiplies = has_gpu() or read_cpu().flags & {"avx512_bf16", "amx_bf16"}
-        if contender.precision == BFLOAT16 and not multiplies:
+        # On other CPUs ours refuses bfloat16, and torch emulates it very slowly.
+        multiplies_in_bfloat16 = has_gpu() or read_cpu().flags & {"avx512_bf16", "amx_bf16"}
+        if contender.precision == BFLOAT16 and not multiplies_in_bfloat16:
             print(f"{name} is left out: this CPU does not multiply in bfloat16", flush=True)
             continue
         chosen[name] = contender
@@ -128,7 +128,8 @@ def run_together(contenders: Mapping[str, Contender], flags: Sequence[str]) -> d
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, contender in contenders.items():
-            workers[name] = stack.enter_context(Worker(name, contender, flags, len(contenders) > 1))
+            worker = Worker(name, contender, flags, in_turns=len(contenders) > 1)
+            workers[name] = stack.enter_context(worker)
         waiting = [worker for worker in workers.values() if worker.asks_for_a_turn()]
         while waiting:
             for worker in list(waiting):
@@ -233,10 +234,11 @@ def tell(seconds: float | list[float], **more: Any) -> None:
 
 def peak_memory_of_gpu() -> int:
     """The largest memory that this process had on a GPU, in bytes; 0 if it did not use one."""
+    peaks = [0]
     torch = sys.modules.get("torch")  # a library that was not imported has used none
     if torch and torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+        peaks.append(torch.cuda.max_memory_allocated())
     paddle = sys.modules.get("paddle")
     if paddle and paddle.device.get_device().startswith("gpu"):
-        return paddle.device.cuda.max_memory_allocated()
-    return 0
+        peaks.append(paddle.device.cuda.max_memory_allocated())
+    return max(peaks)  # both may be imported, but one does the work
