@@ -24,7 +24,7 @@ from utils.runtime import prepare
 ROOT = Path(__file__).resolve().parents[1]
 # In the order of what finds most in the least time.
 FILES = ("machine", "kernels", "training", "processes", "step", "export", "speed", "micro_batches")
-# Its own output, cache and time limit are for developers.
+# Options of pytest: the project's own, its cache and its time limit are for developers.
 SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "faulthandler_timeout=0"]
 
 

@@ -62,6 +62,7 @@ own() {
         exit 2
     fi
     # prepare.py puts English first, and then the other languages by their codes. One file of any name is train.all.tsv.
+    # label_map.json has a line with a colon for each label.
     for train_set in "$own_data"/train/train.en.tsv "$own_data"/train/train.??.tsv "$own_data"/train/train.all.tsv; do
         if [ -f "$train_set" ]; then break; fi
     done

@@ -87,9 +87,9 @@ def load_base(path: str):
 
 
 def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
-    """The last layer [T, H] of one sequence, whose first `masked` positions no other one sees.
+    """The last layer [T, H] of one sequence, of which no position sees the first `masked` ones.
 
-    Here a masked position still sees itself, and in PaddleNLP it does not.
+    Here a masked position still sees itself, and in PaddleNLP it does not: its own vector is another one.
     """
     import paddle
 

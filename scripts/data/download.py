@@ -159,6 +159,7 @@ def unpack(archive: Path, target: Path) -> None:
                     for member in file:
                         size += member.size
                         _check_member(archive, member.name, size)
+                        # What was read so far, without the contents of the files, is headers.
                         if member.size < 0 or file.offset - size > MOST_HEADERS:
                             raise tarfile.ReadError("too many headers, or a size below 0")
                     if file.fileobj.read(1 << 20).strip(b"\0"):  # a damaged header looks like the end

@@ -113,6 +113,7 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
     folder = target.with_name("unpacked")  # beside the target, which may be on another disk than the archive
     unpack(archive, folder)
     try:
+        # Without such a file `check_parameters` refuses the folder itself.
         weights = next(folder.rglob("word_embedding"), folder / "word_embedding").parent
         check_parameters(weights, size)
         os.replace(weights, target)

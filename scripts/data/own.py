@@ -113,11 +113,11 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
             else:
                 unread.setdefault(fault, []).append(str(path))
                 continue
-            same = files.setdefault((file.split, file.language), file)
-            if same != file and file.language == ALL_LANGUAGES:
-                raise UserError(f"{path}: {same.path} is the {file.split} file; put all rows into one file")
-            if same != file:
-                print(f"not used: {path}; {file.split} {file.language} is {same.path}")
+            used = files.setdefault((file.split, file.language), file)  # the first of several
+            if used != file and file.language == ALL_LANGUAGES:
+                raise UserError(f"{path}: {used.path} is the {file.split} file; put all rows into one file")
+            if used != file:
+                print(f"not used: {path}; {file.split} {file.language} is {used.path}")
     for fault, paths in unread.items():
         print(f"not read: {listed(paths, ', ')} ({fault})")
     training = [file for file in files.values() if file.split == "train"]
@@ -275,7 +275,8 @@ def check_first_rows(tables: Mapping[OwnFile, OwnTable]) -> None:
     """
     known: set[str] = set()
     for table in tables.values():
-        known.update(*(table.labels() if table.has_header else table.labels()[1:]))
+        first_row = 0 if table.has_header else 1  # without a header, row 0 may be one of unknown names
+        known.update(*table.labels()[first_row:])
     for file, table in tables.items():
         labels = table.labels()[0]
         if labels and not known.intersection(labels):

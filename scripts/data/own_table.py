@@ -191,7 +191,7 @@ def find_columns(
     columns = list(enumerate(zip(*rows)))  # (place, the cells below the first)
     repeating = [place for place, cells in columns if 1 < len(set(cells)) <= len(cells) / 2]
     is_header = bool(known_texts or known_label)
-    for place, cells in columns:
+    for place, cells in columns:  # a word above numbers is the name of a column
         is_header |= all(map(is_number, cells)) and not is_number(first[place])
     if repeating and not any(first[place] in columns[place][1] for place in repeating):
         is_header = True  # each value of a label is in several rows
@@ -203,7 +203,9 @@ def find_columns(
     ]
     labels = known_label or [place for place in repeating if place not in known_texts]
     if len(labels) != 1 or not (known_texts or len(texts) == 1):
-        example = [first[place] for place in (texts or [0])[:1] + (labels or [len(first) - 1])[:1]]
+        text_place = texts[0] if texts else 0
+        label_place = labels[0] if labels else len(first) - 1
+        example = [first[text_place], first[label_place]]
         raise UserError(
             f"{path}, line 1: the text may be {_listed(first, texts)}, the label {_listed(first, labels)}; "
             f"say which, as in --columns {shlex.quote(','.join(example))}"
@@ -228,7 +230,7 @@ def is_number(cell: str) -> bool:
 
 
 def _has_words(cells: Sequence[str]) -> bool:
-    """Whether most cells of a column have a letter, other than numbers and dates."""
+    """Whether most cells of a column have a letter, which numbers and dates do not."""
     return sum(any(map(str.isalpha, cell)) for cell in cells) > len(cells) / 2
 
 

@@ -36,7 +36,7 @@ def say(code: str, scene: Scene) -> str:
     """The sentence of a language, in composed Unicode (NFC).
 
     In a third of the scenes the place comes first, in another third the day, if they are said, so that the
-    position of a word does not tell its role. It depends on the scene, so all translations agree.
+    position of a word does not tell its role. The order depends on the scene, so all translations agree.
     """
     words = lexicon(code)
     subject = scene.subject
@@ -69,7 +69,8 @@ def say(code: str, scene: Scene) -> str:
 
 def say_thing(words: Mapping[str, Mapping[str, Any]], scene: Scene) -> str:
     """The object, in the case that its verb asks for."""
-    of_things, *forms = words["nouns"][scene.noun]
+    noun_class, *forms = words["nouns"][scene.noun]
+    # Some languages have another form for 5 than for 3 and 4. It is the last one, in the others the plural.
     form = {1: 0, 3: 1, 4: 1, 5: -1}[scene.count]
-    thing = words["things"][of_things][scene.attribute or "plain"][form]
+    thing = words["things"][noun_class][scene.attribute or "plain"][form]
     return thing.replace("#", str(scene.count)).replace("~", forms[form])

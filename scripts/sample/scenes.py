@@ -114,7 +114,8 @@ def attributes(noun: str) -> Sequence[str]:
 def random_subject(rng: np.random.Generator) -> str:
     """A subject of a random kind; `SUBJECTS` has the probabilities."""
     draw = rng.random()
-    return pick(rng, next(subjects for limit, subjects in SUBJECTS if draw < limit))
+    subjects = next(subjects for limit, subjects in SUBJECTS if draw < limit)
+    return pick(rng, subjects)
 
 
 def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: str = "") -> Scene:

@@ -34,8 +34,8 @@ def write_sample(
 ) -> None:
     """Write a sample set to `output`, which is replaced as a whole.
 
-    Each language has so many documents, and all but English so many pairs. The training set has three pairs
-    for each hypothesis.
+    Each language has so many documents, and each but English so many pairs of sentences with English. The
+    inference pairs to train on are three for each hypothesis. `pieces` is the size of the vocabulary.
     """
     with atomic_dir(output) as folder:
         write_inferences(folder / "xnli", seed, hypotheses)
