@@ -61,8 +61,10 @@ def mine_negatives(flags: RetrievalFlags) -> None:
         claim(work / "settings.json", settings, f"choose another --checkpoints, or delete {work}")
         encode_parts(encode, {work / "corpus": corpus})
         vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
-        found = find_nearest(encode, rows, vectors, min(flags.range_max, len(corpus)), work / "rows")
-        write(output, flags, rows, corpus, found)
+        neighbour_files = find_nearest(
+            encode, rows, vectors, min(flags.range_max, len(corpus)), work / "rows"
+        )
+        write(output, flags, rows, corpus, neighbour_files)
 
 
 def find_nearest(encode: Encode, rows: PairRows, corpus: VectorParts, count: int, folder: Path) -> list[Path]:
@@ -94,19 +96,19 @@ def find_nearest(encode: Encode, rows: PairRows, corpus: VectorParts, count: int
 
 
 def write(
-    path: Path, flags: RetrievalFlags, rows: PairRows, corpus: DistinctLines, found: list[Path]
+    path: Path, flags: RetrievalFlags, rows: PairRows, corpus: DistinctLines, neighbour_files: list[Path]
 ) -> None:
     """Write the rows with their negatives, and log how many there are.
 
     Args:
-        found: the files of `find_nearest`.
+        neighbour_files: the files of `find_nearest`.
     """
     positives_of = defaultdict(list)  # query -> its positives in all rows
     for query, positive, *_ in rows:
         positives_of[query].append(positive)
     counts = []  # of the negatives of each row
     with atomic_file(path, "w", newline="\n") as file:
-        for part in found:
+        for part in neighbour_files:
             arrays = np.load(part)
             nearest = arrays["lines"][:, flags.range_min :]  # [rows, ranks]
             cosines = arrays["cosines"][:, flags.range_min :]
@@ -116,8 +118,10 @@ def write(
             for lines, is_allowed in zip(nearest, cosines <= limits[:, None], strict=True):
                 row = rows[len(counts)]
                 texts = (corpus.text(line) for line in lines[is_allowed])
-                known = {*row, *positives_of[row[0]]}
-                negatives = list(islice((text for text in texts if text not in known), flags.num_negatives))
+                own_texts = {*row, *positives_of[row[0]]}
+                negatives = list(
+                    islice((text for text in texts if text not in own_texts), flags.num_negatives)
+                )
                 counts.append(len(negatives))
                 file.write("\t".join([*row, *negatives]) + "\n")
     with_negatives = np.count_nonzero(counts)  # rows

@@ -185,13 +185,13 @@ def _limit_requests(app: FastAPI, token: str) -> None:
 def _brings(request: Request, token: str) -> bool:
     """Whether a request has a token: as a Bearer, or as the password of any user, which browsers send."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    given = credentials.encode("latin-1")
+    sent_token = credentials.encode("latin-1")
     if scheme.lower() == "basic":
         try:
-            given = base64.b64decode(given).partition(b":")[2]
+            sent_token = base64.b64decode(sent_token).partition(b":")[2]
         except binascii.Error:
             return False
-    return hmac.compare_digest(given, token.encode())
+    return hmac.compare_digest(sent_token, token.encode())
 
 
 def _refusal(

@@ -85,10 +85,10 @@ def word_vectors(text: TrainingText, size: int, seed: int) -> np.ndarray:
     basis = rng.normal(size=(table.shape[1], width)).astype(np.float32)
     for _ in range(_ROUNDS):
         basis, _ = np.linalg.qr(table.T @ (table @ basis))
-    left, values, _ = np.linalg.svd(table @ basis, full_matrices=False)
+    singular_vectors, values, _ = np.linalg.svd(table @ basis, full_matrices=False)
     width = min(size, width)
     vectors = np.zeros((len(table), size))
-    vectors[:, :width] = left[:, :width] * np.sqrt(values[:width])
+    vectors[:, :width] = singular_vectors[:, :width] * np.sqrt(values[:width])
     # Turned at random, so that no coordinate is larger than the others.
     turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
     vectors = vectors @ turn
@@ -107,8 +107,8 @@ def count_neighbours(text: TrainingText) -> np.ndarray:
     column_of_piece[contexts] = np.arange(len(contexts))
     table = np.zeros((len(frequencies), len(contexts)), np.float32)
 
-    def count(pieces: np.ndarray, others: np.ndarray, weights: np.ndarray) -> None:
-        for rows, columns in ((pieces, column_of_piece[others]), (others, column_of_piece[pieces])):
+    def count(pieces: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> None:
+        for rows, columns in ((pieces, column_of_piece[neighbours]), (neighbours, column_of_piece[pieces])):
             taken = columns >= 0
             cells = rows[taken] * len(contexts) + columns[taken]
             np.add.at(table.reshape(-1), cells, weights[taken])
@@ -126,9 +126,11 @@ def count_neighbours(text: TrainingText) -> np.ndarray:
         for first in range(0, len(pairs), _LINES):
             sides = [pairs[number] for number in range(first, min(first + _LINES, len(pairs)))]
             pieces = [np.repeat(a, len(b)) for a, b in sides]
-            others = [np.tile(b, len(a)) for a, b in sides]
+            neighbours = [np.tile(b, len(a)) for a, b in sides]
             weights = [np.full(len(a) * len(b), of_window / max(len(a), len(b), 1)) for a, b in sides]
-            count(np.concatenate(pieces), np.concatenate(others), np.concatenate(weights).astype(np.float32))
+            count(
+                np.concatenate(pieces), np.concatenate(neighbours), np.concatenate(weights).astype(np.float32)
+            )
     return table
 
 

@@ -188,8 +188,8 @@ class SearchCorpus:
             rows = [row for row, request in enumerate(requests) if request.kind == kind]
             texts = [requests[row].text for row in rows]
             queries = self.encode.at(layer).unit_vectors(texts, centre)
-            found = self._search(queries, self.unit_vectors_at(layer, centre), self.top_k, each)
-            for row, hits in zip(rows, found):
+            hits_of_rows = self._search(queries, self.unit_vectors_at(layer, centre), self.top_k, each)
+            for row, hits in zip(rows, hits_of_rows):
                 answers[row]["found"] = [self._as_json(hit) for hit in hits]
                 if centre:
                     answers[row]["centred"] = True

@@ -96,8 +96,8 @@ def read_own(path: Path, columns: Sequence[str] = (), multi_label: bool = False)
         table.lines.append(line)
     if empty:
         line, name = empty[0]
-        others = f" (and {len(empty) - 1:,} more cells)" if len(empty) > 1 else ""
-        raise UserError(f"{path}, line {line}: the {name} is empty{others}; fill it in, or remove the line")
+        more = f" (and {len(empty) - 1:,} more cells)" if len(empty) > 1 else ""
+        raise UserError(f"{path}, line {line}: the {name} is empty{more}; fill it in, or remove the line")
     _say_what_is_odd(path, first_cells, places, table)
     return table
 
@@ -151,9 +151,9 @@ def _say_what_is_odd(path: Path, first: Sequence[str], places: Sequence[int], ta
     read = [first[place] for place in places]
     if table.has_header and read != table.columns:
         print(f"{path}: {', '.join(f'{name} is {cell}' for name, cell in zip(table.columns, read))}")
-    others = [cell or "(no name)" for place, cell in enumerate(first) if place not in places]
-    if others:
-        print(f"{path}: columns not read: {', '.join(others)}")
+    unread = [cell or "(no name)" for place, cell in enumerate(first) if place not in places]
+    if unread:
+        print(f"{path}: columns not read: {', '.join(unread)}")
     if _separator(path) == "tabs":
         quoted = sum(any(re.fullmatch('".+"', cell) for cell in cells) for cells in table.rows)
         if quoted:
@@ -164,7 +164,7 @@ def _say_what_is_odd(path: Path, first: Sequence[str], places: Sequence[int], ta
 
 
 def find_columns(
-    path: Path, first: Sequence[str], rows: Sequence[Sequence[str]], wanted: Sequence[str] = ()
+    path: Path, first: Sequence[str], rows: Sequence[Sequence[str]], column_names: Sequence[str] = ()
 ) -> list[int] | None:
     """The places of the text, perhaps a second text, and the label; None: the first row is no header.
 
@@ -174,13 +174,13 @@ def find_columns(
     Args:
         first: the cells of the first row.
         rows: those of the others, as many in each.
-        wanted: the names of the columns in this order; none: they are to be found.
+        column_names: the names of the columns in this order; none: they are to be found.
 
     Raises:
         UserError: the header does not have the wanted columns, or it is not clear which are meant.
     """
-    if wanted:
-        return [_place(path, first, name) for name in wanted]
+    if column_names:
+        return [_place(path, first, name) for name in column_names]
     names = official_names(first)
     known_texts = [names.index(name) for name in ("text_a", "text_b") if name in names]
     known_label = [names.index("label")] if "label" in names else []
