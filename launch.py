@@ -172,7 +172,7 @@ def number_of_processes(flags: LaunchFlags, gpus: list[str]) -> int:
             return available
         return min(available, flags.recipe_devices)
     if gpus and flags.nproc_per_node > len(gpus):
-        raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): there are only {len(gpus)} GPUs")
+        raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): GPUs there are: {len(gpus)}")
     return flags.nproc_per_node
 
 

@@ -89,12 +89,16 @@ class EmbeddingsAnswerer:
         asyncio.get_running_loop().call_later(_PATIENCE, self._encode_batch)
 
     def _encode_batch(self) -> None:
-        """Encode the texts that have waited longest, of BATCH_TOKENS tokens together."""
+        """Encode the texts that have waited longest, at most BATCH_TOKENS tokens, or one text."""
         batch = [self._waiting.popleft()]
         tokens = len(batch[0][0].ids)
-        while self._waiting and (tokens := tokens + len(self._waiting[0][0].ids)) <= BATCH_TOKENS:
+        while self._waiting:
+            next_feature, _ = self._waiting[0]
+            tokens += len(next_feature.ids)
+            if tokens > BATCH_TOKENS:
+                break
             batch.append(self._waiting.popleft())
-        if self._waiting:  # after the requests that arrive meanwhile were read
+        if self._waiting:  # later, so that requests that arrive meanwhile are read first
             self._start_soon()
         try:
             vectors: np.ndarray = unit(self.encode.vectors_of([feature for feature, _ in batch]))  # [N, H]

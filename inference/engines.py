@@ -19,8 +19,8 @@ WEIGHTS_FILES = {
 # ONNX Runtime's name of a device -> its options; the first one that is there is used.
 _PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}  # no TF32: full float32
 _LOG_ERRORS_ONLY = 3  # ONNX Runtime's number for it
-# The largest weight of model.int8.onnx: in 8 bits; in 7 bits, for CPUs without VNNI, where sums of 8-bit
-# products saturate.
+# The largest absolute weight in model.int8.onnx. CPUs without VNNI need 7 bits, because sums of 8-bit
+# products saturate there.
 INT8_LARGEST = 127
 INT7_LARGEST = 63
 _GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows

@@ -118,8 +118,8 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
     if path.endswith(".tsv"):
         label_ids = None
         header = read_all(Path(path)).partition(b"\n")[0].split()
-        is_labelled = task == CLASSIFICATION and b"label" in header
-        is_labelled = is_labelled and not (loaded.predicts_numbers or loaded.multi_label)
+        has_one_class = task == CLASSIFICATION and not (loaded.predicts_numbers or loaded.multi_label)
+        is_labelled = has_one_class and b"label" in header
         if is_labelled:
             label_ids = {label: id_ for id_, label in enumerate(loaded.labels)}
         examples = []
@@ -197,13 +197,12 @@ def export(
         _save_paddle(graph, folder / FILES["paddle"])
         compare("paddle", PaddleEngine(folder, graph.outputs))
         weights = model_weights(graph.model)
-        pooling = getattr(graph.model, "pooling", None)
+        pooling = getattr(graph.model, "pooling", None)  # a classifier's: what its head reads
         write_onnx(folder / FILES["onnx"], weights, loaded.config, task, layer, pooling=pooling)
         compare("onnx", OnnxEngine(folder / FILES["onnx"]))
         if int8_largest is not None:
-            write_onnx(
-                folder / FILES["onnx-int8"], weights, loaded.config, task, layer, int8_largest, pooling
-            )
+            path = folder / FILES["onnx-int8"]
+            write_onnx(path, weights, loaded.config, task, layer, int8_largest=int8_largest, pooling=pooling)
             compare("onnx-int8", OnnxEngine(folder / FILES["onnx-int8"]))
         _write_rest(folder, loaded, report)
 

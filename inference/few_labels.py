@@ -78,6 +78,7 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
 
     def loss() -> paddle.Tensor:
         optimizer.clear_grad()
+        # cross_entropy is a mean over the texts, so the penalty is divided by their number too.
         value = F.cross_entropy(inputs @ weight + bias, targets) + 0.5 * (weight**2).sum() / len(ids)
         value.backward()
         return value

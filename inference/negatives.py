@@ -113,7 +113,7 @@ def write(
             nearest = arrays["lines"][:, flags.range_min :]  # [rows, ranks]
             cosines = arrays["cosines"][:, flags.range_min :]
             positives = arrays["positives"]
-            # Of a positive below zero, too, the limit lies below it.
+            # abs: the limit lies below the positive's cosine even where that is negative.
             limits = positives - flags.relative_margin * np.abs(positives)
             for lines, is_allowed in zip(nearest, cosines <= limits[:, None], strict=True):
                 row = rows[len(counts)]

@@ -149,7 +149,8 @@ class _EncoderGraph:
     def _tokens(self, heads: int) -> tuple[str, str]:
         """Write the nodes of the ids and positions of the n tokens, and return their names; [n] each.
 
-        Sets the names of the indices that move tokens to rows and back, and of the mask.
+        Sets the names of the indices that move tokens to rows and back, and of the mask. The inputs "zero"
+        and "one" are constants of `write`: a number, an index or an axis.
         """
         node = self.node
         constant = self.constant
@@ -294,7 +295,8 @@ class _EncoderGraph:
             return
         if self.reads_mean:
             is_real = node("Cast", node("Unsqueeze", self.is_real, "one"), to=TensorProto.FLOAT)  # [B, 1, T]
-            weights = node("Div", is_real, node("ReduceSum", is_real, self.constant("tokens", [2], np.int64)))
+            token_axis = self.constant("token_axis", [2], np.int64)
+            weights = node("Div", is_real, node("ReduceSum", is_real, token_axis))  # [B, 1, T]
             mean = node("MatMul", weights, node("Gather", x, self.token_of_cell, axis=0))  # [B, 1, H]
             mean = node("Reshape", mean, "by_size")
             node("Identity", self._linear((mean,), "classifier"), name=outputs[0])

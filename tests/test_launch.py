@@ -130,7 +130,7 @@ def test_processes_follow_the_gpus():
     assert processes_on([], "--nproc_per_node", "3") == 3
     with pytest.raises(UserError, match="--selected_gpus 7: there are only the GPUs 0,1"):
         processes_on(["0", "1"], "--selected_gpus", "0,7")
-    with pytest.raises(UserError, match=r"--nproc_per_node 2 \(NPROC\): there are only 1 GPUs"):
+    with pytest.raises(UserError, match=r"--nproc_per_node 2 \(NPROC\): GPUs there are: 1"):
         processes_on(["0"], "--nproc_per_node", "2")
 
 

@@ -153,7 +153,7 @@ class EncodeTexts:
 
 
 def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
-    """Whether the vectors of a request are centred that does not say it.
+    """Whether vectors are centred for a request without "centre".
 
     Without the option `centre`, they are if the model has means that fit its pooling.
     """

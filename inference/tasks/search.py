@@ -124,7 +124,7 @@ class SearchCorpus:
         return [language for language in self.numbers_of_language if language]
 
     def examples(self) -> list[str]:
-        """The shortest sentence of each language, of at most EXAMPLES."""
+        """The shortest sentence of each of the first EXAMPLES languages."""
         shortest = []
         for numbers in self.numbers_of_language.values():
             texts = [self.sentences[number].text for number in numbers]

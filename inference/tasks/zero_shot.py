@@ -80,7 +80,9 @@ class ClassifyByLabels(FineTunedTask):
             )
 
     def parse(self, request: dict) -> LabelRequest:
-        labels = request.get("labels", self.options.labels)
+        labels = request.get("labels")
+        if labels is None:
+            labels = self.options.labels
         if labels is None:
             raise UserError("there are no labels; give --labels, or 'labels' in the request")
         template = text_of(request, "template", optional=True) or self.options.template

@@ -55,6 +55,7 @@ def test_on_the_command_line(models, exported, ask):
         {"text": TEXTS[1], "labels": ["tan", "lera"], "template": "{}"},
         {"text": TEXTS[0], "several": True},
         {"text": "bado " * 90},  # too long, so it is cut
+        {"text": TEXTS[0], "labels": None},  # as if it named none
     ]
     flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "template": TEMPLATE}
     answers = ask(requests, model=models / "classify", **flags)
@@ -65,7 +66,8 @@ def test_on_the_command_line(models, exported, ask):
     assert set(answers[1]["probabilities"]) == {"tan", "lera"}
     # With "several", each label has a probability of its own.
     assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
-    assert [answer.get("cut") for answer in answers] == [None, None, None, True]
+    assert [answer.get("cut") for answer in answers] == [None, None, None, True, None]
+    assert answers[4]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=2e-6)
     answers_of_export = ask(requests, model=exported / "classify", **flags)
     for answer, answer_of_export in zip(answers, answers_of_export, strict=True):
         assert answer["probabilities"] == pytest.approx(answer_of_export["probabilities"], abs=1e-4)
