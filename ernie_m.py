@@ -311,7 +311,7 @@ class Model:
             names.append(str(label))
         if len(names) != len(sentences):
             raise UserError(f"{len(sentences)} texts have {len(names)} labels; give one for each text")
-        vectors = self.encode(sentences, MEAN_OF_TOKENS, layer)
+        vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer)
         reached = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False).layer
         classifier = classifier_of(self.loaded, vectors, names, reached)
         if folder is not None:

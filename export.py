@@ -82,7 +82,7 @@ def main() -> None:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
     int8_largest = largest_int8_weight(flags.reduce_range) if flags.int8 else None  # None: no int8
     check_set = read_check_set(loaded, task, flags.check_set)
-    export(loaded, output, task, layer, check_set, int8_largest)
+    export(loaded, output, task, layer, check_set, int8_largest=int8_largest)
     logger.info("exported for %s: %s", task, flags.output)
 
 

@@ -66,11 +66,12 @@ def make_package(root: Path, package: Path) -> None:
     """Copy what the package has of `root`, with the package's imports and commands."""
     for folder in FOLDERS:
         shutil.copytree(root / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (path for pattern in FILES for path in root.glob(pattern)):
-        if path.name not in LEFT_OUT:
-            target = package / path.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
+    for pattern in FILES:
+        for path in root.glob(pattern):
+            if path.name not in LEFT_OUT:
+                target = package / path.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
     (package / f"{PACKAGE}.py").rename(package / "__init__.py")
 
     programs = [path.stem for path in package.glob("*.py")]

@@ -26,8 +26,13 @@ def main() -> None:
         from finetune.regression import Regression
         from finetune.supervised import fine_tune
 
-        task_class = MultiLabelClassification if flags.multi_label else Classification
-        fine_tune(Regression if flags.is_regression else task_class, flags, stop)
+        if flags.is_regression:
+            task_class = Regression
+        elif flags.multi_label:
+            task_class = MultiLabelClassification
+        else:
+            task_class = Classification
+        fine_tune(task_class, flags, stop)
     stop.exit_as_asked()
 
 

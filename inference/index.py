@@ -20,8 +20,8 @@ from utils.errors import UserError
 from utils.files import atomic_dir, read_json
 from utils.manifest import MANIFEST, check_manifest, write_manifest
 
-# The greatest distance between two unit vectors of one text and one model. In int8 vectors that are made in
-# different batches are further apart, so the vector that is compared is made alone.
+# The greatest distance between two unit vectors of one text and one model. An int8 model makes vectors that
+# are further apart in different batches, so the vector that is compared is made alone.
 TOLERANCE = 1e-3
 _SENTENCES = "sentences.jsonl"
 _VECTORS = "vectors.npy"

@@ -225,8 +225,8 @@ def above_threshold(
     """Choose the pairs with a score of at least a threshold.
 
     Args:
-        threshold: that of --threshold; None: the one with the best F1 on the gold pairs. Without gold pairs
-            there is none then, and all pairs are chosen. Nor is there one without any pairs.
+        threshold: that of --threshold; None: the one with the best F1 on the gold pairs, and without gold
+            pairs none: all pairs are chosen. If there are no pairs, there is no threshold either.
         gold: the gold pairs, as indices of lines; None: there is no --gold.
 
     Returns:

@@ -52,7 +52,7 @@ class FineTunedTask:
         for numbers in batches_by_length([len(feature.ids) for feature in features], BATCH_TOKENS):
             features_of_batch = [features[number] for number in numbers]
             batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
-            # A feature may have many windows, each of them a row, so there are some rows at a time.
+            # A feature may have many windows, each of them a row, so the engine gets some rows at a time.
             rows_at_once = max(1, BATCH_TOKENS // batch.input_ids.shape[1])
             parts = []
             for first in range(0, len(batch.input_ids), rows_at_once):
