@@ -312,8 +312,8 @@ class Model:
         if len(names) != len(sentences):
             raise UserError(f"{len(sentences)} texts have {len(names)} labels; give one for each text")
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer)
-        reached = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False).layer
-        classifier = classifier_of(self.loaded, vectors, names, reached)
+        encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
+        classifier = classifier_of(self.loaded, vectors, names, encode.layer)
         if folder is not None:
             save(classifier, folder, len(names))
         return Model(classifier)
@@ -409,7 +409,7 @@ def _languages_of(centre: Any, count: int) -> list[str] | None:
 
 
 def _in_parts(inputs: Sequence[Any], description: str) -> Iterable[Sequence[Any]]:
-    """The inputs, `_AT_ONCE` at a time, with the progress if these are several parts."""
+    """The inputs, `_AT_ONCE` at a time, with a progress bar if there are several parts."""
     from utils.logging import progress
 
     parts = [inputs[first : first + _AT_ONCE] for first in range(0, len(inputs), _AT_ONCE)]
