@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if not __package__:  # this is the file of a checkout, beside folders whose names a user may have, too
     for _own in sorted(Path(__file__).parent.glob("*/__init__.py")):
+        if _own.parent.name == "benchmarks":
+            continue  # nothing below imports it
         _found = find_spec(_own.parent.name)
         if _found is None or _found.origin != str(_own):
             raise ImportError(

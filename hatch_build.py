@@ -16,7 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "ernie_m"
 # The folders that the package has whole: evaluation, finetune, inference, model, ...
-FOLDERS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
+FOLDERS = sorted({path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")} - {"benchmarks"})
 # Of the other folders, patterns of what is used without a checkout.
 FILES = (
     "*.py",
