@@ -1,1 +1,1 @@
-"""A package, because in .venv-parity a peer's dependency installs one of this name, which would hide a folder."""
+"""A package, because in .venv-parity a dependency of a peer installs one of this name, which would hide it."""
