@@ -47,8 +47,8 @@ def lines(rows):
 
 
 @pytest.fixture
-def mine(rows, lines, random_encoder, tmp_path, monkeypatch):
-    """mine(**flags) runs run_retrieval.py --mine_negatives in `tmp_path`; returns the rows it wrote.
+def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
+    """mine_rows(**flags) runs run_retrieval.py --mine_negatives in `tmp_path`; returns the rows it wrote.
 
     The corpus has blank lines, lines that are equal to earlier ones, and a tab in its third line.
     """
@@ -126,36 +126,36 @@ def by_brute_force(rows, lines, num_negatives=3, range_min=0, range_max=100, rel
         {"range_min": 4, "range_max": 60, "num_negatives": 1},
     ],
 )
-def test_the_negatives_of_a_brute_force_search(mine, encoded, rows, lines, flags):
+def test_the_negatives_of_a_brute_force_search(mine_rows, encoded, rows, lines, flags):
     expected = by_brute_force(rows, lines, **flags)
     counts = {len(with_negatives) - len(row) for with_negatives, row in zip(expected, rows)}
     assert len(counts) > 1  # the rows differ in what they find
-    assert mine(**flags) == expected
+    assert mine_rows(**flags) == expected
     # With other flags the vectors of the corpus are read, not made again: only queries and positives are
     # encoded.
     encoded.clear()
-    assert mine(num_negatives=2) == by_brute_force(rows, lines, num_negatives=2)
+    assert mine_rows(num_negatives=2) == by_brute_force(rows, lines, num_negatives=2)
     assert set(encoded) <= {text for row in rows for text in row[:2]}
 
 
-def test_an_interrupted_run_goes_on(mine, encoded, rows, lines, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on(mine_rows, encoded, rows, lines, tmp_path, monkeypatch):
     """Parts that are there are neither encoded nor searched again; damaged ones are."""
     expected = by_brute_force(rows, lines)
     search = negatives.nearest_in_blocks
     monkeypatch.setattr(negatives, "nearest_in_blocks", stop_at_call(2, search))
     with pytest.raises(KeyboardInterrupt):
-        mine()
+        mine_rows()
     assert not (tmp_path / "out/negatives.tsv").exists()
     assert len(list((tmp_path / "out/.negatives/corpus").glob("*.npy"))) == 4  # parts of at most 32 lines
     monkeypatch.setattr(negatives, "nearest_in_blocks", search)
     encoded.clear()
-    assert mine() == expected
+    assert mine_rows() == expected
     assert encoded == texts_to_search(rows[16:32]) + texts_to_search(rows[32:])
 
     flip_middle_bit(tmp_path / "out/.negatives/corpus/00001.npy")
     (tmp_path / "out/.negatives/rows/00002.npz").write_bytes(b"")
     encoded.clear()
-    assert mine() == expected
+    assert mine_rows() == expected
     assert encoded == lines[32:64] + texts_to_search(rows[32:])
 
 
@@ -176,35 +176,37 @@ def texts_to_search(part):
     return [row[0] for row in part] + [row[1] for row in part]
 
 
-def test_other_rows_use_the_vectors_of_the_corpus(mine, encoded, rows, lines, tmp_path):
-    mine()
+def test_other_rows_use_the_vectors_of_the_corpus(mine_rows, encoded, rows, lines, tmp_path):
+    mine_rows()
     write_lines(tmp_path / "pairs.tsv", ["\t".join(row) for row in rows[:20]])
     encoded.clear()
-    assert mine() == by_brute_force(rows[:20], lines)
+    assert mine_rows() == by_brute_force(rows[:20], lines)
     assert encoded == texts_to_search(rows[:16]) + texts_to_search(rows[16:20])
 
 
-def test_another_corpus_or_model_is_other_work(mine, lines, toy_folder, tmp_path):
-    mine()
-    assert "out/.negatives was made with other settings (layer: middle -> top)" in error_of(mine, layer="top")
+def test_another_corpus_or_model_is_other_work(mine_rows, lines, toy_folder, tmp_path):
+    mine_rows()
+    assert "out/.negatives was made with other settings (layer: middle -> top)" in error_of(
+        mine_rows, layer="top"
+    )
     write_lines(tmp_path / "other.txt", lines[:50])
-    assert "settings (corpus: " in error_of(mine, mine_negatives="other.txt")
+    assert "settings (corpus: " in error_of(mine_rows, mine_negatives="other.txt")
     random_weights = {
         "init_pretraining_params": None,
         "ernie_config_path": toy_folder / "ernie_config.json",
         "piece_model_path": toy_folder / "piece.model",
     }
-    line = error_of(mine, **random_weights)
+    line = error_of(mine_rows, **random_weights)
     assert "settings (weights: " in line and " -> random)" in line
-    assert error_of(mine, random_seed=2).endswith("delete out/.negatives")
+    assert error_of(mine_rows, random_seed=2).endswith("delete out/.negatives")
 
 
-def test_the_rows_train(mine, rows, random_encoder, tmp_path):
+def test_the_rows_train(mine_rows, rows, random_encoder, tmp_path):
     """The vectors are those of the layer and the pooling, and --train_set reads the rows. Then mine again.
 
     The second time, layer and pooling are those of the training.
     """
-    written = mine(layer=2, pooling="specials", num_negatives=1, relative_margin=0)
+    written = mine_rows(layer=2, pooling="specials", num_negatives=1, relative_margin=0)
     tokenizer = Tokenizer.from_folder(random_encoder)
     checkpoint = open_checkpoint(random_encoder)
     encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "specials", layer=2)
@@ -231,7 +233,7 @@ def test_the_rows_train(mine, rows, random_encoder, tmp_path):
     }
     call_main(run_retrieval, as_flags(training))
     assert (tmp_path / "log/job.log.0").read_text().count("ave loss") == 3
-    mine(init_pretraining_params="trained/step_3", checkpoints="again")
+    mine_rows(init_pretraining_params="trained/step_3", checkpoints="again")
     settings = json.loads((tmp_path / "again/.negatives/settings.json").read_text())
     assert (settings["layer"], settings["pooling"]) == ("2", "specials")
 
@@ -258,9 +260,9 @@ def test_the_rows_train(mine, rows, random_encoder, tmp_path):
         ({}, {"random_seed": "1,2"}, "--mine_negatives only writes rows"),
     ],
 )
-def test_bad_input(mine, tmp_path, files, flags, message):
+def test_bad_input(mine_rows, tmp_path, files, flags, message):
     for name, content in files.items():
         content = content if isinstance(content, bytes) else content.encode()
         (tmp_path / name).write_bytes(content)
-    assert message in error_of(mine, **flags)
+    assert message in error_of(mine_rows, **flags)
     assert not (tmp_path / "out/negatives.tsv").exists()

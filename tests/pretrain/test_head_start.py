@@ -35,23 +35,23 @@ def test_neighbours_are_counted(small):
     expected = Counter()
     for line in lines:
         for i, piece in enumerate(line):
-            for j, other in enumerate(line):
+            for j, neighbour in enumerate(line):
                 if 1 <= abs(i - j) <= 5:
-                    expected[piece, other] += 1 / abs(i - j)
+                    expected[piece, neighbour] += 1 / abs(i - j)
     of_window = 2 * (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5)
     for number in range(len(pairs)):
         german, english = pairs[number]
         for piece in german:
-            for other in english:
+            for neighbour in english:
                 weight = of_window / max(len(german), len(english))
-                expected[piece, other] += weight
-                expected[other, piece] += weight
+                expected[piece, neighbour] += weight
+                expected[neighbour, piece] += weight
     counts = sum(text.corpus.piece_counts(language) for language in text.languages)
     contexts = np.argsort(-counts, kind="stable")  # V is small: all pieces
     table = count_neighbours(text)
     assert table.shape == (len(counts), len(counts))
     for row in range(len(table)):
-        hand = [expected[row, other] for other in contexts.tolist()]
+        hand = [expected[row, column] for column in contexts.tolist()]
         np.testing.assert_allclose(table[row], hand, rtol=1e-5)
 
 
@@ -62,8 +62,8 @@ def test_word_vectors_are_singular_vectors_of_the_counts(small):
         of_context = table.sum(axis=0) ** 0.75
         information = np.log(table / table.sum(axis=1, keepdims=True) / (of_context / of_context.sum()))
     information = np.where(information > 0, information, 0)
-    left, values, _ = np.linalg.svd(information)
-    expected = left[:, :24] * np.sqrt(values[:24])
+    singular_vectors, values, _ = np.linalg.svd(information)
+    expected = singular_vectors[:, :24] * np.sqrt(values[:24])
     occurs = table.any(axis=1)
     expected[occurs] /= np.linalg.norm(expected[occurs], axis=1, keepdims=True)
     vectors = word_vectors(small.text, size=24, seed=1)
@@ -113,8 +113,8 @@ def test_what_a_run_starts_from(tiny_corpus):
         ]
         special = list(task.tokenizer.special_ids)  # they stand in no text
         assert not lengths[1][special].any()
-        others = np.setdiff1d(np.flatnonzero(lengths[1]), special)
-        np.testing.assert_allclose(lengths[1][others], lengths[0][others], rtol=1e-5)
+        ordinary = np.setdiff1d(np.flatnonzero(lengths[1]), special)
+        np.testing.assert_allclose(lengths[1][ordinary], lengths[0][ordinary], rtol=1e-5)
 
 
 def test_weights_that_are_loaded_get_none(tiny_corpus, tmp_path):
