@@ -33,13 +33,14 @@ from inference.loading import LoadedModel
 from model.checkpoint.card import CARD, model_card
 from model.checkpoint.folder import model_weights
 from model.checkpoint.formats.tables import OURS
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, VOCAB
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING
 from model.checkpoint.usage import usage
 from model.tasks import CLASSIFICATION, ENCODING, TASKS
 from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
 from reader.classification import read_classification
 from reader.tagging import JOINT
+from reader.tokenizer_files import write_ours
 from reader.tsv import read_all
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
@@ -239,8 +240,7 @@ def _is_json(path: Path) -> bool:
 
 def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None:
     """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
-    loaded.tokenizer.write_vocab(folder / VOCAB)
-    (folder / PIECES).write_bytes(loaded.tokenizer.piece_model)
+    write_ours(folder, loaded.tokenizer)
     if report.task == ENCODING and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
     settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report.task}

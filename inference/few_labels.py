@@ -13,9 +13,10 @@ import paddle.nn.functional as F
 from inference.loading import LoadedModel
 from model.checkpoint.folder import model_files
 from model.checkpoint.load import load_from
-from model.checkpoint.read import PIECES, READING, VOCAB, open_checkpoint
+from model.checkpoint.read import READING, open_checkpoint
 from model.heads import SequenceClassifier
 from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
+from reader.tokenizer_files import write_ours
 from utils.errors import UserError
 from utils.files import atomic_dir
 
@@ -110,6 +111,5 @@ def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
     }
     files = model_files(classifier.model, classifier.config, settings=settings, facts=facts)
     with atomic_dir(folder) as new:
-        classifier.tokenizer.write_vocab(new / VOCAB)
-        (new / PIECES).write_bytes(classifier.tokenizer.piece_model)
+        write_ours(new, classifier.tokenizer)
         files.write(new)
