@@ -15,10 +15,11 @@ from hatch_build import PackageHook
 from tests.finetune import toy
 from tests.inference import toy_models
 from tests.launching import ROOT, clean_environment, run_script
+from tests.test_layers import BELOW
 from utils import runtime
 from utils.errors import UserError
 
-OWN_NAMES = tuple({path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"})
+OWN_NAMES = tuple(BELOW)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What a program of the user's says, to show that none of his files is imported.
 USERS_FILE = "raise RuntimeError('a file of the user was imported')"
