@@ -19,9 +19,10 @@ import paddle
 
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
-from model.config import FIRST_POSITION
+from model.config import FIRST_POSITION, NO_LANGUAGE
 from model.heads import PreTrainingModel
 from pretrain.batch import MaskedExample, MaskedSequence, pack
+from pretrain.evaluate import frequency_losses
 from pretrain.loss import masked_lm_loss, to_device
 from reader.corpus import Blocks, Corpus
 from reader.tokenization import Tokenizer
@@ -60,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number, language in enumerate(corpus.languages):
         examples, characters = masked_lines(corpus, tokenizer, language, number, flags.lines)
         masked[language] = (examples, characters)
-        counts = corpus.piece_counts(language) + 1.0  # a held-out piece may be absent from the training text
         targets = np.concatenate([example.sequences[0].target_ids for example in examples])
-        of_frequencies[language] = float(-np.log(counts[targets] / counts.sum()).sum() / characters)
+        losses = frequency_losses(corpus.piece_counts(language), targets)
+        of_frequencies[language] = float(losses.sum() / characters)
     rows = {"frequencies of the pieces": of_frequencies}
     for folder in flags.models:
         checkpoint = open_checkpoint(folder)
@@ -102,7 +103,7 @@ def masked_lines(
         sequence = MaskedSequence(
             input_ids=input_ids,
             position_ids=FIRST_POSITION + np.arange(len(input_ids)),
-            language_ids=np.where(input_ids == tokenizer.mask_id, number, -1),
+            language_ids=np.where(input_ids == tokenizer.mask_id, number, NO_LANGUAGE),
             targets=1 + chosen,
             target_ids=ids[chosen],
             target_languages=np.full(len(chosen), number),

@@ -31,7 +31,6 @@ CHART = Path("docs/images/head_start.png")
 BIN = 250_000  # tokens over which the losses of the training are averaged
 OBJECTIVES = ("mmlm", "camlm")
 AT_MILLIONS = (0.5, 1, 1.5, 2, 3)
-FREQUENCIES = 976.19  # the held-out perplexity of MMLM's text for the frequencies of the pieces, in the log
 TITLE = "The first million tokens"
 ABOUT = """`own.yaml` on the text of [pretraining.md](../pretraining.md#your-own-text) in English, German and
 Turkish: MMLM's loss in training, in nats, over the quarter of a million tokens before, and the perplexities
@@ -90,6 +89,9 @@ def figures_of(flags: CurvesFlags) -> dict[str, Any]:
             evaluation = {"tokens": tokens_of_step[record["step"]]}
             for objective in OBJECTIVES:
                 evaluation[objective] = mean_perplexity(record["held_out"], objective)
+            frequencies = mean_perplexity(record["held_out"], "mmlm", "frequency_perplexity")
+            if not math.isnan(frequencies):  # it is, in records of earlier revisions
+                evaluation["frequencies"] = frequencies
             held_out.append(evaluation)
             continue
         tokens_of_step[record["step"]] = record["tokens"]
@@ -145,6 +147,9 @@ def draw(runs: Sequence[Mapping[str, Any]]) -> None:
     """Draw the training loss of each objective by tokens, a curve for each run, a colour for each name."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     names = list(dict.fromkeys(of_run["name"] for of_run in runs if of_run["tokens"]))
+    evaluations = [evaluation for of_run in runs for evaluation in of_run["held_out"]]
+    # All runs have one corpus, and with it the same frequencies.
+    frequencies = [evaluation["frequencies"] for evaluation in evaluations if "frequencies" in evaluation]
     for axis, objective in zip(figure.subplots(1, len(OBJECTIVES), sharey=True), OBJECTIVES):
         for of_run in runs:
             if not of_run["tokens"]:
@@ -156,7 +161,9 @@ def draw(runs: Sequence[Mapping[str, Any]]) -> None:
             )
             label = of_run["name"] if is_first and len(curve) else None
             axis.plot(curve[:, 0] / 1e6, curve[:, 1], color=color, label=label)
-        axis.axhline(math.log(FREQUENCIES), color="grey", linestyle=":", label="frequencies of the pieces")
+        if frequencies:
+            label = "frequencies of the pieces"
+            axis.axhline(math.log(frequencies[0]), color="grey", linestyle=":", label=label)
         axis.set_ylim(4.9, 7.1)
         axis.set_title(f"{objective.upper()}: loss in training, by million tokens", fontsize=9)
         axis.tick_params(labelsize=8)

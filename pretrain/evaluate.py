@@ -154,11 +154,9 @@ class Evaluator:
         scores = self._masked_scores(model, "mmlm", examples)
         if scores is None:
             return None
-        # One is added, because a held-out piece may be absent from the training text.
-        counts = self.text.corpus.piece_counts(language) + 1.0  # [V]
         ids = np.concatenate([example.ids for example in examples])
-        loss_of_frequencies = -np.log(counts[ids] / counts.sum()).mean()
-        return scores | {"frequency_perplexity": perplexity(loss_of_frequencies)}
+        losses = frequency_losses(self.text.corpus.piece_counts(language), ids)
+        return scores | {"frequency_perplexity": perplexity(losses.mean())}
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
         """Perplexity and accuracy on pairs."""
@@ -309,3 +307,14 @@ class Evaluator:
         """
         pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
         return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
+
+
+def frequency_losses(piece_counts: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The losses of pieces for a model that knows only how often each occurs, float64 [n].
+
+    Args:
+        piece_counts: in the training text, [V]. One is added, because a held-out piece may be absent from it.
+        ids: of the pieces, [n].
+    """
+    counts = piece_counts + 1.0  # [V]
+    return -np.log(counts[ids] / counts.sum())
