@@ -92,8 +92,9 @@ def read_figures(study: Study, results: Path) -> Figures:
                 continue
             values = read_json(path)
             for way, of_layers in values.get("held_out_layers", {}).items():
-                # One number for all pairs. Its error comes from the seeds alone.
-                values[f"held out {way}"] = {"pairs": [[max(of_layers)], [1]]}
+                # One value of weight 1 for all pairs. Its error comes from the seeds alone.
+                value = max(of_layers)
+                values[f"held out {way}"] = {"pairs": [[value], [1]]}
             figures.setdefault(name, {})[seed] = values
     if not figures:
         raise UserError(f"{results / study.name}: no figures; run python -m experiments.run {study.name}")

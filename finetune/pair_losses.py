@@ -74,7 +74,8 @@ def teacher_mse(
     It is the MSELoss of sentence-transformers, times the number of pairs.
 
     Args:
-        sources, candidates, negative: as of `hardest_negative_bce`; given negatives are not used.
+        sources, candidates, negative: as of `hardest_negative_bce`. Given negatives count for the winners
+            alone, not for the loss.
         teacher: [B, H], the teacher's vectors of the sources.
 
     Returns:

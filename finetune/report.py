@@ -275,10 +275,10 @@ def tables_of_seeds(
     tables: list[Table] = []
     label_tables: list[LabelTable] = []
     for place, (pattern, by_language) in enumerate(first_scores.items()):
-        beside = {}
+        label_rows = {}
         if has_confusion:
             confusions = {seed: of_seed[place] for seed, of_seed in confusions_of_seed.items()}
-            beside = rows_of_labels(confusions)
+            label_rows = rows_of_labels(confusions)
             label_tables += tables_of_labels(pattern, confusions)
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
         recipe_of_place = recipe if place == len(first_scores) - 1 else None
@@ -288,7 +288,8 @@ def tables_of_seeds(
             for seed, scores in scores_of_seed.items():
                 rows[seed] = {language: values[metric] for language, values in scores[place].items()}
             paper = figures(recipe_of_place, metric, list(by_language))
-            other_rows = {name: row for name, row in beside.items() if name != metric}
+            # With --select_by macro_f1 the table's own metric is one of these rows.
+            other_rows = {name: row for name, row in label_rows.items() if name != metric}
             tables.append(Table(f"{metric}, {pattern}", rows, paper, other_rows))
     return tables, label_tables
 

@@ -26,7 +26,7 @@ from inference.mining import DistinctLines, Encode, VectorParts, encode_parts, p
 from model.checkpoint.read import open_checkpoint
 from model.tasks import RETRIEVAL
 from reader.pairs import PairRows
-from training.claim import claim, only_run_in
+from training.claim import claim_file, only_run_in
 from utils.files import atomic_file
 from utils.logging import Progress, logger
 from utils.manifest import is_whole, write_digest
@@ -58,7 +58,7 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     output = Path(flags.checkpoints, "negatives.tsv")
     work = Path(flags.checkpoints, ".negatives")
     with only_run_in(work):
-        claim(work / "settings.json", settings, f"choose another --checkpoints, or delete {work}")
+        claim_file(work / "settings.json", settings, f"choose another --checkpoints, or delete {work}")
         encode_parts(encode, {work / "corpus": corpus})
         vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
         neighbour_files = find_nearest(

@@ -516,7 +516,7 @@ class EncodeWindows:
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
         answers[has_no_answer] = self.place_without_answer
-        # The [SEP] after the context is the last token; what follows is the padding of `EncodeInOrder`.
+        # The ids end with the [SEP] after the context, at `end`. `EncodeInOrder` has put padding behind it.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
             input_ids=pad(ids, self.pad_id),

@@ -49,7 +49,7 @@ def test_the_total_batch_is_kept(flags, recipe_devices, processes, accumulation,
 )
 def test_another_total_batch_than_that_of_the_recipe_is_a_warning(flags, recipe_devices, processes, advice):
     """It ends with the flags that give the recipe's total."""
-    recipe_total = 16 * recipe_devices
+    recipe_total = 16 * recipe_devices  # with the recipe's batch of 16 on each
     _, line = launch.keep_total_batch(flags, recipe_devices, processes)
     assert line.startswith("warning: batch: ")
     assert line.endswith(f" in all; the recipe has {recipe_total}, as {advice} would give")
@@ -312,7 +312,7 @@ def test_the_processes_end_when_their_launcher_is_killed(started):
     "signal_number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)]
 )
 def test_a_signal_reaches_all_processes(started, signal_number, exit_code):
-    """launch.py ends with the exit code of its processes."""
+    """launch.py ends with the exit code of its processes, as SCRIPT has it for each signal."""
     process, pids = started("wait")
     process.send_signal(signal_number)
     assert process.wait(timeout=30) == exit_code

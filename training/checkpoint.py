@@ -140,6 +140,7 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     state = folder / STATE
     files = check_manifest(state / MANIFEST)["files"]
+    # The state names its model's manifest, so that a state cannot be read beside the model of another step.
     if not {_VALUES, _MODEL_MANIFEST} <= files.keys():
         raise UserError(f"{state / MANIFEST}: damaged")
     check_manifest(folder / MANIFEST)

@@ -64,7 +64,7 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
         yield
 
 
-def claim(file: Path, identity: Mapping[str, Any], ways_out: str) -> None:
+def claim_file(file: Path, identity: Mapping[str, Any], ways_out: str) -> None:
     """Write the identity of some work into its folder, or compare it with the one that is there.
 
     Call it while you hold the lock of the folder.

@@ -24,7 +24,7 @@ from model.checkpoint.folder import ModelFiles
 from model.checkpoint.read import open_checkpoint
 from training import distributed
 from training.checkpoint import STATE, keep_last, newest_step, read_state, write_checkpoint
-from training.claim import check_identity, claim, clear_leftovers, only_run_in
+from training.claim import check_identity, claim_file, clear_leftovers, only_run_in
 from training.task import Evaluation
 from utils.errors import UserError
 from utils.files import atomic_dir, read_json, remove, unwritable_is_a_user_error, write_json
@@ -147,7 +147,7 @@ class RunFolder:
                 raise UserError(
                     f"{self.path} holds checkpoints of a run that left no {RUN} there; {self.rules.ways_out}"
                 )
-            claim(path, identity, self.rules.ways_out)
+            claim_file(path, identity, self.rules.ways_out)
 
         distributed.on_main(compare_or_write)
 

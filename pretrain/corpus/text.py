@@ -254,7 +254,7 @@ def _cut(file: _TextFile, size: int, blank_lines: bool) -> bytes:
     Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
     """
     has_ended = file.fill(size)
-    if has_ended:
+    if has_ended:  # so all that is left is in the buffer, at most `size` bytes
         return file.take(len(file.buffer))
     end = file.buffer.rfind(b"\n", 0, size) + 1  # 0 if no line ends within `size`
     if not end:

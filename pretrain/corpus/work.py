@@ -22,7 +22,7 @@ from typing import Any
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.options import BuildOptions
 from reader.corpus import read_manifest
-from training.claim import check_identity, claim, only_run_in
+from training.claim import check_identity, claim_file, only_run_in
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.manifest import MANIFEST, is_whole
@@ -125,7 +125,7 @@ def claimed(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     if not may_write:
         raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
-        claim(work / PLAN, plan, "run the same command as before, or start afresh with --overwrite true")
+        claim_file(work / PLAN, plan, "run the same command as before, or start afresh with --overwrite true")
         yield
 
 

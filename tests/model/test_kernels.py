@@ -126,6 +126,7 @@ def test_plain_kernels_compute_the_same(monkeypatch, loss_of):
     model = PreTrainingModel(CONFIG, ["en"]) if loss_of is masked_loss else SequenceClassifier(CONFIG, 3)
     fast = loss_and_gradients(model, loss_of)
     monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    # A call of one of the fast kernels would now be an error.
     for kernel in ("model.layers.GeluOnCpu", "model.layers.LinearOnCpu", "model.word_table.LookUpOnCpu"):
         monkeypatch.setattr(kernel, None)
     plain = loss_and_gradients(model, loss_of)

@@ -41,15 +41,16 @@ def test_pair_layout():
     expected = [CLS, 11, 12, 13, SEP, SEP, 21, 22, 23, 24, SEP]
     assert restored(tlm).tolist() == expected
     assert tlm.position_ids.tolist() == list(range(2, 13))
-    # One of three, one of four: masks on both sides.
+    # The ids of the source begin with 1, those of the target with 2. One token of each is masked.
     assert [target_id // 10 for target_id in tlm.target_ids.tolist()] == [1, 2]
     camlm = objectives().batch("camlm", [PAIR], rngs(1))
-    # [CLS], two tokens, [SEP] and the target's mask; [SEP], three tokens, [SEP] and the source's mask.
+    # The first sequence: [CLS], two tokens of the source, [SEP], and last the mask of a token of the target.
+    # The second: [SEP], three tokens of the target, [SEP], and the mask of a token of the source.
     assert camlm.lengths.tolist() == [5, 6] and camlm.context_lengths.tolist() == [4, 5]
     by_position = sorted(zip(camlm.position_ids, restored(camlm)))
     assert [token for _, token in by_position] == expected
     assert [position for position, _ in by_position] == list(range(2, 13))
-    assert camlm.targets.tolist() == [4, 10]  # the last token of each sequence
+    assert camlm.targets.tolist() == [4, 10]  # the places of the two masks in the batch
     assert (camlm.input_ids[camlm.targets] == MASK).all()
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert camlm.masked_counts.tolist() == [0, 0, 2, 0]

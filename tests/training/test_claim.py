@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.full_disk import disk_full_after
 from tests.launching import ROOT, clean_environment
-from training.claim import LOCK, claim, clear_leftovers, only_run_in
+from training.claim import LOCK, claim_file, clear_leftovers, only_run_in
 from utils.errors import UserError
 
 
@@ -103,12 +103,12 @@ def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
     """A line names up to five keys that differ, and shows 12 digits of digests."""
     file = tmp_path / "run.json"
     identity = {"data": {"digest": "0123456789ab" + 52 * "0"}, "seeds": (1, 2)}
-    claim(file, identity, "choose another folder")
-    claim(file, identity, "choose another folder")
+    claim_file(file, identity, "choose another folder")
+    claim_file(file, identity, "choose another folder")
     assert json.loads(file.read_text()) == {**identity, "seeds": [1, 2]}
     others = {str(number): number for number in range(9)}
     with pytest.raises(UserError) as refused:
-        claim(file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder")
+        claim_file(file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder")
     assert str(refused.value) == (
         f"{tmp_path} was made with other settings (data.digest: 0123456789ab -> ffffffffffff; "
         "0: (absent) -> 0; 1: (absent) -> 1; 2: (absent) -> 2; 3: (absent) -> 3); choose another folder"
@@ -119,7 +119,7 @@ def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
 def test_a_damaged_identity(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match="run.json.*; choose another folder"):
-        claim(tmp_path / "run.json", {}, "choose another folder")
+        claim_file(tmp_path / "run.json", {}, "choose another folder")
 
 
 # What killed processes left
