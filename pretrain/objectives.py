@@ -193,7 +193,7 @@ class Objectives:
         unmasked tokens of one side are the context, the masks of the other side are the placeholders.
         """
         ids, languages, side, chosen = self._pair(pair, rng)
-        # Always [MASK]: a token that stayed, or a random one, would see itself.
+        # Always [MASK]: since a masked place attends to itself, a token that stayed would give itself away.
         masked = self._sequence(ids, languages, chosen, self.vocabulary.mask_id)
         return [_half(masked, side, context_side=0), _half(masked, side, context_side=1)]
 

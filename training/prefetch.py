@@ -148,6 +148,7 @@ def _end_worker(process: multiprocessing.Process, thread: threading.Thread, item
     """Kill the worker, and wait until it and the receiving thread have ended."""
     process.kill()  # SIGTERM is blocked
     process.join()
-    while thread.is_alive():  # it may wait for room in the queue, once for each item in the pipe
+    # The thread may wait for room in the queue, once for each message that is still in the pipe.
+    while thread.is_alive():
         with contextlib.suppress(queue.Empty):
             items.get(timeout=0.01)

@@ -118,7 +118,8 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
         check_parameters(weights, size)
         os.replace(weights, target)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # it is the target now if the archive has no folders
+        # If the archive has no folders, `folder` itself has become the target, and nothing is left to remove.
+        shutil.rmtree(folder, ignore_errors=True)
     archive.unlink()
     print(f"{size}: {target}, {len(list(target.iterdir()))} files")
 

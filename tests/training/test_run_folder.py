@@ -180,7 +180,8 @@ def test_a_best_model_of_another_step(folder, save, model):
 def test_a_claimed_folder(folder, save):
     with folder.locked():
         folder.claim(IDENTITY)
-        folder.claim({**IDENTITY, "rate": 2})  # nothing was trained yet
+        # Nothing was trained yet, so this claim replaces the first.
+        folder.claim({**IDENTITY, "rate": 2})
         save(folder, 2)
         line = refusal(lambda: folder.claim(IDENTITY))
         assert f"{folder.path} was made with other settings (rate: 2 -> 1); {WAYS_OUT}" in line

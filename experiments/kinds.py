@@ -1,0 +1,158 @@
+"""The kinds of texts from few English labels: the share of each language's texts that get the right kind.
+
+    DATA=/where/the/data/is python -m experiments.kinds --models "[output/a/encoder]" --languages "[en, fr]"
+
+The kinds are news (NTREX), sentences of Wikipedia (PAN-X), questions (TyDi QA, tested on XQuAD) and premises
+(MultiNLI and SNLI, tested on XNLI). Neither a text that is tested on nor its translation is trained on. A
+classifier is `ernie_m.load(model).fit(texts, labels)`; with --rates run_classifier.py is tried beside it.
+"""
+
+from utils.environment import run
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import ernie_m
+from utils.command_line import load_config
+from utils.errors import UserError
+from utils.files import read_json
+from utils.tables import in_markdown
+
+TESTED = 500  # texts of a kind and language, at most
+FIRST_TESTED = 1000  # line of NTREX, whose lines are translations of each other in all languages
+STEPS = 300  # of fine-tuning
+
+
+@dataclass
+class KindsFlags:
+    """What is compared."""
+
+    models: list[str] = field(default_factory=list)
+    """Encoders, such as the folder `encoder` of a pre-training."""
+
+    languages: list[str] = field(default_factory=lambda: ["en"])
+    """Those of the tests."""
+
+    labels: list[int] = field(default_factory=lambda: [16, 64, 256])
+    """The numbers of labelled texts of a kind."""
+
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    """Each draws other texts to train on."""
+
+    rates: list[float] = field(default_factory=list)
+    """Learning rates of run_classifier.py."""
+
+    output: str = "output/kinds"
+    """The files that run_classifier.py reads and writes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    flags = load_config(KindsFlags, arguments, __doc__)
+    if not os.environ.get("DATA"):
+        raise UserError("DATA is not set; set it to the folder of real data")
+    data = Path(os.environ["DATA"])
+    texts = texts_to_train(data)
+    tests = {language: texts_to_test(data, language) for language in flags.languages}
+    table = [["model", "classifier", "labels", "seed", *flags.languages]]
+    for count in flags.labels:
+        for seed in flags.seeds:
+            labelled = draw(texts, count, np.random.default_rng(seed))
+            for model in flags.models:
+                classifiers = {"fit": ernie_m.load(model).fit(*zip(*labelled))}
+                for rate in flags.rates:
+                    folder = Path(flags.output, f"{count}-{seed}-{rate}", model.replace("/", "-"))
+                    classifiers[f"fine-tuned, {rate}"] = fine_tuned(model, labelled, rate, seed, folder)
+                for name, classifier in classifiers.items():
+                    cells = [f"{100 * share_right(classifier, rows):.1f}" for rows in tests.values()]
+                    table.append([model, name, str(count), str(seed), *cells])
+                    print(in_markdown(table[:1] + table[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+    print(in_markdown(table))
+
+
+def texts_to_train(data: Path) -> dict[str, list[str]]:
+    """English texts by kind."""
+    return {
+        "news": lines_of(data, "en")[:FIRST_TESTED],
+        "Wikipedia": sentences(data / "ner/panx/train-en.tsv", " "),
+        "question": questions(data / "qa/train-en.tydiqa-goldp.json"),
+        "premise": premises(data / "nli/train-en.tsv"),
+    }
+
+
+def texts_to_test(data: Path, language: str) -> list[tuple[str, str]]:
+    """(text, kind) in a language."""
+    texts = {
+        "news": lines_of(data, language)[FIRST_TESTED:],
+        "Wikipedia": sentences(data / f"ner/panx/dev-{language}.tsv", "" if language == "zh" else " "),
+        "premise": premises(data / f"nli/xnli-dev-{language}.tsv"),
+    }
+    of_questions = data / f"qa/xquad.{language}.json"
+    if of_questions.is_file():
+        texts["question"] = questions(of_questions)
+    return [(text, kind) for kind, of_kind in texts.items() for text in of_kind[:TESTED]]
+
+
+def lines_of(data: Path, language: str) -> list[str]:
+    return (data / f"pretrain/parallel-multiway/ntrex.{language}").read_text(encoding="utf-8").splitlines()
+
+
+def sentences(file: Path, between_words: str) -> list[str]:
+    blocks = file.read_text(encoding="utf-8").strip().split("\n\n")
+    return [between_words.join(row.split("\t")[0] for row in block.splitlines()) for block in blocks]
+
+
+def questions(file: Path) -> list[str]:
+    paragraphs = [paragraph for article in read_json(file)["data"] for paragraph in article["paragraphs"]]
+    return [question["question"] for paragraph in paragraphs for question in paragraph["qas"]]
+
+
+def premises(file: Path) -> list[str]:
+    """Each once: it stands before several hypotheses."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return list(dict.fromkeys(line.split("\t")[0] for line in lines))
+
+
+def draw(texts: Mapping[str, Sequence[str]], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """As many texts of each kind, with their kinds, in a random order."""
+    rows = []
+    for kind, of_kind in texts.items():
+        rows += [(of_kind[number], kind) for number in rng.choice(len(of_kind), count, replace=False)]
+    return [rows[number] for number in rng.permutation(len(rows))]
+
+
+def fine_tuned(
+    model: str, labelled: Sequence[tuple[str, str]], rate: float, seed: int, folder: Path
+) -> ernie_m.Model:
+    """The classifier that run_classifier.py trains in `STEPS` steps, otherwise as scripts/base/own.sh."""
+    folder.mkdir(parents=True)
+    kinds = sorted({kind for _, kind in labelled})
+    (folder / "label_map.json").write_text(json.dumps({kind: number for number, kind in enumerate(kinds)}))
+    with open(folder / "train.tsv", "w", encoding="utf-8") as file:
+        for row in [("text_a", "label"), *labelled]:
+            print(*(cell.replace("\t", " ") for cell in row), sep="\t", file=file)
+    command = [sys.executable, "run_classifier.py", "--do_val", "false", "--do_test", "false"]
+    command += ["--init_pretraining_params", model, "--train_set", str(folder / "train.tsv")]
+    command += ["--label_map_config", str(folder / "label_map.json"), "--num_labels", str(len(kinds))]
+    command += ["--epoch", str(STEPS), "--max_steps", str(STEPS), "--batch_size", "32"]
+    command += ["--learning_rate", str(rate), "--layerwise_lr_decay", "0.8", "--weight_decay", "0"]
+    command += ["--random_seed", str(seed), "--checkpoints", str(folder / "run")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return ernie_m.load(folder / "run" / f"step_{STEPS}")
+
+
+def share_right(classifier: ernie_m.Model, rows: Sequence[tuple[str, str]]) -> float:
+    """The share of the texts whose kind the classifier finds."""
+    texts, kinds = zip(*rows)
+    answers = classifier.classify(list(texts))
+    return float(np.mean([answer["label"] == kind for answer, kind in zip(answers, kinds)]))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""Kinds of texts: what is trained on is not tested on, and the shares of a classifier."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import kinds
+from tests.inference import toy_models
+from tests.launching import as_flags
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with one or two texts of each kind, and 1,001 lines of news."""
+    files = {
+        "pretrain/parallel-multiway/ntrex.en": "".join(f"news {number}\n" for number in range(1001)),
+        "pretrain/parallel-multiway/ntrex.zh": "".join(f"xinwen {number}\n" for number in range(1001)),
+        "ner/panx/train-en.tsv": "The\tO\nhill\tO\n\nIt\tO\n",
+        "ner/panx/dev-zh.tsv": "shan\tO\nqiu\tB-LOC\n",
+        "nli/train-en.tsv": "A man.\tHe sits.\tneutral\nA man.\tHe runs.\tcontradiction\n",
+        "nli/xnli-dev-zh.tsv": "ren\tzuo\tneutral\n",
+        "qa/train-en.tydiqa-goldp.json": json.dumps(
+            {"data": [{"paragraphs": [{"qas": [{"question": "Who?"}, {"question": "Where?"}]}]}]}
+        ),
+    }
+    for name, text in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_texts_of_each_kind(data):
+    texts = kinds.texts_to_train(data)
+    assert texts.pop("news") == [f"news {number}" for number in range(1000)]
+    assert texts == {"Wikipedia": ["The hill", "It"], "question": ["Who?", "Where?"], "premise": ["A man."]}
+    tests = [("xinwen 1000", "news"), ("shanqiu", "Wikipedia"), ("ren", "premise")]
+    assert kinds.texts_to_test(data, "zh") == tests
+
+
+def test_each_kind_has_as_many_labels():
+    texts = {"a": ["a1", "a2", "a3"], "b": ["b1", "b2"]}
+    rows = kinds.draw(texts, 2, np.random.default_rng(1))
+    assert len(set(rows)) == 4 and sorted(kind for _, kind in rows) == ["a", "a", "b", "b"]
+    assert all(text.startswith(kind) for text, kind in rows)
+
+
+def test_the_table(data, tmp_path, monkeypatch, capsys):
+    """A row for `fit` and one for each learning rate."""
+    model = str(toy_models.make(tmp_path) / "encode")
+    monkeypatch.setenv("DATA", str(data))
+    monkeypatch.setattr(kinds, "STEPS", 1)
+    flags = {"models": f"[{model}]", "languages": "[zh]", "labels": "[1]", "seeds": "[1]", "rates": "[1e-3]"}
+    kinds.main(as_flags({**flags, "output": tmp_path / "tuned"}))
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[:4] for row in rows[2:]] == [[model, "fit", "1", "1"], [model, "fine-tuned, 0.001", "1", "1"]]
+    assert {row[4] for row in rows[2:]} <= {"0.0", "33.3", "66.7", "100.0"}
+
+
+def test_the_share_of_right_kinds():
+    class Classifier:
+        def classify(self, texts):
+            return [{"label": text[0]} for text in texts]
+
+    assert kinds.share_right(Classifier(), [("ab", "a"), ("bb", "b"), ("cc", "b"), ("cd", "c")]) == 0.75
