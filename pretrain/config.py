@@ -232,6 +232,10 @@ class OptimizerConfig:
     learning_rate: PositiveFloat = 2e-4
     """The peak."""
 
+    word_rate_ratio: PositiveShare = 1.0
+    """The share of the learning rate that the word table learns at; its decay keeps the full rate. A low one
+    keeps what `init.head_start` has counted."""
+
     warmup_steps: NonNegativeInt = 10_000
     """Steps of the linear rise; 0: the rate is constant."""
 

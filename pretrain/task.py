@@ -92,6 +92,7 @@ class Pretraining(Task):
             weight_decay=optimizer.weight_decay,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.epsilon,
+            word_rate_ratio=optimizer.word_rate_ratio,
         )
         engine = Engine(
             model,

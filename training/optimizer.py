@@ -65,6 +65,7 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
     decay_style: str = FULL_RATE,
+    word_rate_ratio: float = 1.0,
 ) -> AdamW:
     """AdamW for the model's trainable parameters. It does not clip; `training.engine.Engine` does.
 
@@ -76,6 +77,7 @@ def build_optimizer(
         layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
         betas, eps: of Adam.
         decay_style: FULL_RATE, as the official code, or LAYER_RATE, as PaddleNLP.
+        word_rate_ratio: the share of their rate that word tables learn at.
     """
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
@@ -86,9 +88,11 @@ def build_optimizer(
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay, decay_style)
     for name, parameter in parameters.items():
         parameter.optimize_attr["learning_rate"] = ratios[name]
+    tables = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
+    for table in tables:
+        table.weight.optimize_attr["learning_rate"] *= word_rate_ratio
     # `apply_decay_param_fun` is asked with Paddle's own name of a parameter.
     decayed = {parameter.name for name, parameter in parameters.items() if is_decayed(name)}
-    tables = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
     return AdamW(
         LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
         table_gradients={table.weight.name: table.gradient for table in tables},

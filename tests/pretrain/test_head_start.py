@@ -117,6 +117,13 @@ def test_what_a_run_starts_from(tiny_corpus):
         np.testing.assert_allclose(lengths[1][ordinary], lengths[0][ordinary], rtol=1e-5)
 
 
+def test_its_words_may_learn_slowly(tiny_corpus):
+    task = Pretraining(config(tiny_corpus, optimizer__word_rate_ratio=0.1))
+    for name, parameter in task.begin(seed=1, checkpoint=None).model.named_parameters():
+        ratio = 0.1 if name == "ernie_m.embeddings.word_embeddings.weight" else 1.0
+        assert parameter.optimize_attr["learning_rate"] == ratio, name
+
+
 def test_weights_that_are_loaded_get_none(tiny_corpus, tmp_path):
     """A run that goes on from a checkpoint, and one from the weights of another."""
     straight = pretrain(tiny_corpus, tmp_path / "straight", init__head_start=True)
