@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs.prepare_data()
     models = [study.models[name] for name in flags.models or study.models]
     carry_out_chains(runs.chains(models, flags.seeds or study.seeds), flags.at_once)
-    tables.write(study, tables.RESULTS, tables.IMAGES)
+    tables.write(study, tables.RESULTS)
 
 
 class StudyRuns:

@@ -58,8 +58,6 @@ class Study:
         compare: pairs (a, b): the tables say whether a is above b.
         contrasts: label -> [[a, b], [c, d]]: the tables say whether a - b is above c - d.
         paper: measure -> model -> the score in the paper's table.
-        curves: draw BTMLM's held-out perplexity over the steps instead of scores.
-        lines: connect scores in the chart: name of the line -> label on the axis -> model.
     """
 
     name: str
@@ -72,8 +70,6 @@ class Study:
     compare: list[list[str]] = field(default_factory=list)
     contrasts: dict[str, list[list[str]]] = field(default_factory=dict)
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
-    curves: bool = False
-    lines: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, name: str) -> "Study":
@@ -105,7 +101,7 @@ class Study:
             if model.trained_in and "/" not in model.trained_in:
                 raise UserError(f"{path}: {model.name} is trained in {model.trained_in}, not another study")
         pairs = [*study.compare, *itertools.chain.from_iterable(study.contrasts.values())]
-        for model_name in itertools.chain(*pairs, *(line.values() for line in study.lines.values())):
+        for model_name in itertools.chain(*pairs):
             if model_name not in models:
                 raise UserError(f"{path}: {model_name} is no model of the study")
         for measure in study.measures:

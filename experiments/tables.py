@@ -1,9 +1,9 @@
-"""The tables and charts of a study, from the figures of its finished models.
+"""The tables of a study, from the figures of its finished models.
 
     python -m experiments.tables table6
     python -m experiments.tables table6 output/ablation    # of scripts/base/ablation.sh
 
-It writes docs/results/<study>.md and docs/images/<study>.png. experiments/scores.py says what the errors are.
+It writes docs/results/<study>.md. experiments/scores.py says what the errors are.
 """
 
 from utils.environment import run
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments import charts
 from experiments.scores import Figures, Scores, mean_perplexity
 from experiments.study import UNTRAINED, Study
 from experiments.three_ways import WAYS
@@ -26,7 +25,6 @@ from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
 
 RESULTS = Path("docs/results")
-IMAGES = Path("docs/images")
 # Measure -> title of its table.
 TITLES = {
     "retrieval 300": "Retrieval, 300 pairs (%)",
@@ -249,14 +247,13 @@ def with_error(mean: str, error: float) -> str:
     return mean if math.isnan(error) else f"{mean} ± {error:.1f}"
 
 
-def write(study: Study, results: Path, images: Path) -> None:
-    """Print the tables, and write them and the chart."""
+def write(study: Study, results: Path) -> None:
+    """Print the tables, and write them."""
     figures = read_figures(study, results)
     text = as_text(study, figures)
     print(text)
     with atomic_file(results / f"{study.name}.md", "w") as file:
         file.write(f"# {study.title}\n\n{text}")
-    charts.draw(study, figures, images / f"{study.name}.png")
 
 
 def at_paper_size(study: Study, runs: Path) -> str:
@@ -289,7 +286,7 @@ def main() -> None:
     if runs_at_paper_size:
         print(at_paper_size(study, Path(runs_at_paper_size[0])))
     else:
-        write(study, RESULTS, IMAGES)
+        write(study, RESULTS)
 
 
 if __name__ == "__main__":

@@ -168,13 +168,13 @@ STUDY = {  # the file tiny.yaml
     "measures": ["retrieval", "xnli"],
     "compare": [["b", "a"]],
 }
-# Runs a study whose file, results and chart are in other folders: the first three arguments.
+# Runs a study whose file and results are in other folders: the first two arguments.
 DRIVER = """
 import sys
 from pathlib import Path
 from experiments import run, study, tables
-study.STUDIES, tables.RESULTS, tables.IMAGES = map(Path, sys.argv[1:4])
-run.main(sys.argv[4:])
+study.STUDIES, tables.RESULTS = map(Path, sys.argv[1:3])
+run.main(sys.argv[3:])
 """
 
 
@@ -184,7 +184,7 @@ def test_a_study_from_text_to_tables(tmp_path):
     results = tmp_path / "results"
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "tiny.yaml").write_text(json.dumps(STUDY))
-    words = [sys.executable, "-c", DRIVER, tmp_path / "studies", results, tmp_path, "tiny"]
+    words = [sys.executable, "-c", DRIVER, tmp_path / "studies", results, "tiny"]
     words += ["--output", tmp_path / "output"]
     options = {
         "cwd": ROOT,

@@ -1,4 +1,4 @@
-"""The arithmetic of scores and their errors, and the tables and charts of a study."""
+"""The arithmetic of scores and their errors, and the tables of a study."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments import charts, tables
+from experiments import tables
 from experiments.scores import Scores
 from experiments.study import TrainedModel
 
@@ -111,7 +111,7 @@ def test_the_deviation_between_seeds_is_that_of_the_logits():
     assert math.isfinite(Scores(figures_of_scores(a=[0, 1], b=[100, 99]), "ner").error("a"))
 
 
-def test_tables_and_chart_from_files(study, tmp_path):
+def test_tables_from_files(study, tmp_path):
     """With seeds 1, 2, 3 the perplexities are 10, 20, 30. Only model b has rates of pseudo-tokens."""
     for model, by_seed in made_figures(study, {"untrained": 0.3, "a": 0.5, "b": 0.6}).items():
         for seed, figures in by_seed.items():
@@ -122,12 +122,11 @@ def test_tables_and_chart_from_files(study, tmp_path):
             figures["held_out"] = [evaluation]
             (tmp_path / study.name).mkdir(exist_ok=True)
             (tmp_path / study.name / f"{model}-{seed}.json").write_text(json.dumps(figures))
-    tables.write(study, tmp_path, tmp_path)
+    tables.write(study, tmp_path)
     text = (tmp_path / f"{study.name}.md").read_text()
     assert text.startswith("# Made up\n") and "**XNLI, accuracy (%)**" in text
     geometric_mean = (10 * 20 * 30) ** (1 / 3)
     assert text.endswith(f"| b | {geometric_mean:.1f} |  |  |  |  | 20.0 | 0.0 | 50.0 | 100.0 |\n")
-    assert (tmp_path / f"{study.name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 # Model -> the share of the directions in which pairs are found: plain, centred, centred with the margin.
@@ -157,12 +156,11 @@ def figures_of_three_ways():
 
 @pytest.fixture
 def contrasted(study):
-    """A study with the contrast (b - a) - (d - c), and with two lines, from a to b and from c to d."""
+    """A study with the contrast (b - a) - (d - c)."""
     models = {name: TrainedModel(name) for name in THREE_WAYS}
-    lines = {"low": {"1/4": "a", "all": "b"}, "high": {"1/4": "c", "all": "d"}}
     contrasts = {"more": [["b", "a"], ["d", "c"]]}
     compare = [["b", "a"], ["d", "c"]]
-    return replace(study, models=models, compare=compare, contrasts=contrasts, lines=lines)
+    return replace(study, models=models, compare=compare, contrasts=contrasts)
 
 
 def test_a_contrast_is_a_difference_of_differences(contrasted):
@@ -212,28 +210,3 @@ def test_tables_of_three_ways(contrasted, tmp_path):
     assert "| a | 1, 2, 3 | 2, 2, 2 | 3, 3, 3 |" in text  # the layers of each way, by seed
     # By hand, layer 0: (50 + 75) / 2; layer 1: (85 + 100) / 2.
     assert "| model | 0 | 1 |\n|---|---:|---:|\n| a | 62.5 | 92.5 |" in text
-
-
-@pytest.mark.parametrize("has_lines", [True, False])
-def test_charts_of_three_ways(contrasted, has_lines, tmp_path):
-    if not has_lines:  # points alone
-        contrasted = replace(contrasted, lines={})
-    charts.draw(contrasted, figures_of_three_ways(), tmp_path / "chart.png")
-    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_measure_is_drawn_if_two_models_have_it_or_the_only_one():
-    drawn = ["retrieval 300", "retrieval 300 centred", "retrieval 300 centred margin"]
-    figures = figures_of_three_ways()
-    assert list(charts.measures_to_draw({"a": figures["a"]})) == drawn
-    figures["a"][1]["xnli"] = {"de": [[1, 0], [1, 1]]}
-    assert list(charts.measures_to_draw(figures)) == drawn
-
-
-def test_the_papers_models_have_their_objectives(study):
-    models = {
-        "exp3": TrainedModel("exp3", flags={"objectives.active": ["mmlm", "camlm"]}),
-        "a": TrainedModel("a"),
-    }
-    labels = [charts.label_of(replace(study, models=models), model) for model in ("exp3", "a", "untrained")]
-    assert labels == ["MMLM, CAMLM (exp3)", "a", "untrained"]
