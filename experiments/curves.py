@@ -1,10 +1,10 @@
 """Learning curves of runs on one corpus: their figures as JSON, a table and a chart.
 
-    python -m experiments.curves --add output/a --name "head start" --changed "init.head_start true" \\
-        --tokens 10000000 --pairs "all pairs, 3e-3<=output/pairs-a"
+    python -m experiments.curves --add output/a --languages "en, fr, zh" --name "head start" \\
+        --changed "init.head_start true" --tokens 10000000 --then "all pairs, 3e-3<=output/pairs-a"
     python -m experiments.curves
 
-The first takes the figures of a run, and of a training on pairs that follows it, into
+The first takes the figures of a run, and of a training that starts from its encoder, into
 docs/results/head_start.json. Both write docs/results/head_start.md and docs/images/head_start.png from it.
 """
 
@@ -13,7 +13,7 @@ from utils.environment import run
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ BIN = 250_000  # tokens over which the losses of the training are averaged
 OBJECTIVES = ("mmlm", "camlm")
 AT_MILLIONS = (0.5, 1, 1.5, 2, 3)
 TITLE = "The first million tokens"
-ABOUT = """`own.yaml` on the text of [pretraining.md](../pretraining.md#your-own-text) in English, German and
-Turkish: MMLM's loss in training, in nats, over the quarter of a million tokens before, and the perplexities
-of held-out text at the end. Runs without these were stopped before."""
-ABOUT_PAIRS = """Translations found among 1,000, per cent, after training on pairs from the run's encoder: the
-mean of both directions, of German and of Turkish. "Untrained" is the head start itself."""
+ABOUT = """`own.yaml` on the text of [pretraining.md](../pretraining.md#your-own-text): MMLM's loss in
+training, in nats, over the quarter of a million tokens before, and the perplexities of held-out text at the
+end. Runs without these were stopped before."""
+ABOUT_AFTER = """After a training that starts from the run's encoder: the mean over the seeds, and each of
+them. Of pairs, the translations found among 1,000 (NTREX: 1,997), per cent: the mean of both directions and
+of the languages other than English. Otherwise the score in each language, per cent: F1 of PAN-X and accuracy
+of XNLI, trained on English. "Untrained" is the start itself."""
+CHART_LANGUAGES = "en, de, tr"
 
 
 @dataclass
@@ -45,6 +48,9 @@ class CurvesFlags:
 
     add: str = ""
     """The output folder of run_pretrain.py."""
+
+    languages: str = CHART_LANGUAGES
+    """Of the corpus."""
 
     name: str = ""
     """Runs of one name differ in their seed."""
@@ -56,22 +62,24 @@ class CurvesFlags:
     tokens: int = 0
     """Of its schedule; it may have been stopped before."""
 
-    pairs: str = ""
-    """about<=folder: the output of run_retrieval.py, of a training on pairs from this run's encoder. Earlier
-    ones stay."""
+    then: list[str] = field(default_factory=list)
+    """about<=folder: a training that started from this run's encoder. Earlier ones stay."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(CurvesFlags, arguments, __doc__)
     runs = read_json(FIGURES) if FIGURES.is_file() else []
     if flags.add:
-        key = (flags.name, flags.seed)
         added = figures_of(flags)
+        others = []
         for of_run in runs:
-            if (of_run["name"], of_run["seed"]) == key:
-                added["found"] = of_run["found"] | added["found"]
-        runs = [of_run for of_run in runs if (of_run["name"], of_run["seed"]) != key]
-        runs.append(added)
+            if all(of_run[key] == added[key] for key in ("languages", "name", "seed")):
+                added["after"] = of_run["after"] | added["after"]
+            else:
+                others.append(of_run)
+        runs = sorted(
+            [*others, added], key=lambda of_run: [of_run[key] for key in ("languages", "name", "seed")]
+        )
         with atomic_file(FIGURES, "w") as file:
             file.write("[\n" + ",\n".join(json.dumps(of_run) for of_run in runs) + "\n]\n")
     with atomic_file(FIGURES.with_suffix(".md"), "w") as file:
@@ -103,16 +111,19 @@ def figures_of(flags: CurvesFlags) -> dict[str, Any]:
         objective: [[number * BIN, round(float(np.mean(values)), 4)] for number, values in of_bins.items()]
         for objective, of_bins in losses.items()
     }
-    result = {"name": flags.name, "changed": flags.changed, "seed": flags.seed, "tokens": flags.tokens}
-    result |= {"training": training, "held_out": held_out, "found": {}}
-    if flags.pairs:
-        about, folder = flags.pairs.split("<=")
-        result["found"][about] = found(Path(folder))
+    result = {"languages": flags.languages, "name": flags.name, "changed": flags.changed, "seed": flags.seed}
+    result |= {"tokens": flags.tokens, "training": training, "held_out": held_out, "after": {}}
+    for item in flags.then:
+        about, folder = item.split("<=")
+        result["after"][about] = scores_of(Path(folder))
     return result
 
 
-def found(folder: Path) -> dict[str, float]:
-    """Per cent of the translations found, by measure: the mean over the languages and both directions."""
+def scores_of(folder: Path) -> dict[str, float]:
+    """The scores of a finished training, by measure if translations were searched, otherwise by language."""
+    if not (folder / "retrieval.json").is_file():
+        of_metric = read_json(folder / "results.json")["tables"][0]["mean"]
+        return {language: score for language, score in of_metric.items() if language not in ("avg", "gap")}
     by_measure = {}
     for table in read_json(folder / "retrieval.json")["tables"]:
         for measure in ("cosine", "margin"):
@@ -122,12 +133,12 @@ def found(folder: Path) -> dict[str, float]:
 
 
 def page(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The tables of all runs, in Markdown: losses in nats, and what is found after training on pairs."""
+    """The tables of all runs, in Markdown: losses in nats, and the scores after other trainings."""
     losses = [f"at {millions} million" for millions in AT_MILLIONS]
-    curves = [["run", "changed", "seed", "million tokens", *losses, "MMLM", "CAMLM"]]
-    pairs = [["run", "seed", "pairs", "cosine", "margin"]]
+    curves = [["languages", "run", "changed", "seed", "million tokens", *losses, "MMLM", "CAMLM"]]
+    after: dict[tuple[str, ...], dict[str, list[float]]] = {}  # row -> measure or language -> scores by seed
     for of_run in runs:
-        about = [of_run["name"], of_run["changed"], str(of_run["seed"]), f"{of_run['tokens'] / 1e6:g}"]
+        languages, name = of_run["languages"], of_run["name"]
         tokens, values = np.array(of_run["training"]["mmlm"]).reshape(-1, 2).T
         cells = []
         for millions in AT_MILLIONS:
@@ -136,15 +147,27 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         end: dict[str, float] = of_run["held_out"][-1] if of_run["held_out"] else {}
         perplexities = [f"{end[objective]:.0f}" if end else "" for objective in OBJECTIVES]
         if of_run["tokens"]:
-            curves.append([*about, *cells, *perplexities])
-        for name, by_measure in of_run["found"].items():
-            found_of_pairs = [f"{value:.1f}" for value in by_measure.values()]
-            pairs.append([of_run["name"], str(of_run["seed"]), name, *found_of_pairs])
-    return f"# {TITLE}\n\n{ABOUT}\n\n{in_markdown(curves)}\n\n{ABOUT_PAIRS}\n\n{in_markdown(pairs)}\n"
+            about_run = [name, of_run["changed"], str(of_run["seed"]), f"{of_run['tokens'] / 1e6:g}"]
+            curves.append([languages, *about_run, *cells, *perplexities])
+        for about, scores in of_run["after"].items():
+            for key, score in scores.items():
+                after.setdefault((languages, about, name), {}).setdefault(key, []).append(score)
+    table = [["languages", "training", "run", "scores"]]
+    for row, scores_by_key in sorted(after.items()):
+        texts = []
+        for key, scores in scores_by_key.items():
+            of_seeds = f" ({', '.join(f'{score:.1f}' for score in scores)})" if len(scores) > 1 else ""
+            texts.append(f"{key} {np.mean(scores):.1f}{of_seeds}")
+        table.append([*row, "; ".join(texts)])
+    return f"# {TITLE}\n\n{ABOUT}\n\n{in_markdown(curves)}\n\n{ABOUT_AFTER}\n\n{in_markdown(table)}\n"
 
 
 def draw(runs: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the training loss of each objective by tokens, a curve for each run, a colour for each name."""
+    """Draw the training loss of each objective by tokens, a curve for each run, a colour for each name.
+
+    Only runs with the text of `CHART_LANGUAGES` are drawn.
+    """
+    runs = [of_run for of_run in runs if of_run["languages"] == CHART_LANGUAGES]
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     names = list(dict.fromkeys(of_run["name"] for of_run in runs if of_run["tokens"]))
     evaluations = [evaluation for of_run in runs for evaluation in of_run["held_out"]]

@@ -34,15 +34,24 @@ def test_the_figures_of_a_run(tmp_path, monkeypatch):
     ]
     (folder / "retrieval.json").write_text(json.dumps({"tables": found}))
     flags = ["--add", str(folder), "--name", "a", "--tokens", "5000000"]
-    curves.main([*flags, "--changed", "nothing", "--pairs", f"few<={folder}"])
-    curves.main([*flags, "--changed", "all", "--pairs", f"many<={folder}"])
+    curves.main([*flags, "--changed", "nothing", "--then", f"[few<={folder}]"])
+    curves.main([*flags, "--changed", "all", "--then", f"[many<={folder}]"])
     (of_run,) = read_json(curves.FIGURES)
     assert of_run["training"] == {"mmlm": [[250_000, 6.5], [500_000, 5.0]], "camlm": [[500_000, 4.0]]}
     assert of_run["held_out"] == [
         {"tokens": 300_000, "mmlm": pytest.approx(4.0), "camlm": pytest.approx(3.0)}
     ]
-    assert of_run["found"] == {about: {"cosine": 70.25, "margin": 72.5} for about in ("few", "many")}
+    assert of_run["after"] == {about: {"cosine": 70.25, "margin": 72.5} for about in ("few", "many")}
+    tuned = tmp_path / "tuned"
+    tuned.mkdir()
+    tables = [{"mean": {"en": 60.0, "de": 20.0, "avg": 40.0, "gap": 40.0}}, {"mean": {"en": 1.0}}]
+    (tuned / "results.json").write_text(json.dumps({"tables": tables}))
+    curves.main([*flags, "--seed", "2", "--then", f"[many<={folder}, PAN-X<={tuned}]"])
     rows = (tmp_path / "figures.md").read_text().splitlines()
-    assert "| a | all | 1 | 5 | 5.000 |  |  |  |  | 4 | 3 |" in rows
-    assert rows[-2:] == ["| a | 1 | few | 70.2 | 72.5 |", "| a | 1 | many | 70.2 | 72.5 |"]
+    assert "| en, de, tr | a | all | 1 | 5 | 5.000 |  |  |  |  | 4 | 3 |" in rows
+    assert rows[-3:] == [
+        "| en, de, tr | PAN-X | a | en 60.0; de 20.0 |",
+        "| en, de, tr | few | a | cosine 70.2; margin 72.5 |",
+        "| en, de, tr | many | a | cosine 70.2 (70.2, 70.2); margin 72.5 (72.5, 72.5) |",
+    ]
     assert curves.CHART.stat().st_size > 0
