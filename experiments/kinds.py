@@ -4,7 +4,7 @@
 
 The kinds are news (NTREX), sentences of Wikipedia (PAN-X), questions (TyDi QA, tested on XQuAD) and premises
 (MultiNLI and SNLI, tested on XNLI). Neither a text that is tested on nor its translation is trained on. A
-classifier is `ernie_m.load(model).fit(texts, labels)`; with --rates run_classifier.py is tried beside it.
+classifier is that of `model.fit(texts, labels)`; with --rates run_classifier.py is tried beside it.
 """
 
 from utils.environment import run
@@ -19,10 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-import ernie_m
+from inference.few_labels import classifier_of
+from inference.loading import LoadedModel, load
+from inference.tasks import TaskOptions, make
+from model.tasks import MEAN_OF_TOKENS
+from reader.classification import Example
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import read_json
+from utils.runtime import prepare
 from utils.tables import in_markdown
 
 TESTED = 500  # texts of a kind and language, at most
@@ -57,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(KindsFlags, arguments, __doc__)
     if not os.environ.get("DATA"):
         raise UserError("DATA is not set; set it to the folder of real data")
+    prepare(quiet=True)
     data = Path(os.environ["DATA"])
     texts = texts_to_train(data)
     tests = {language: texts_to_test(data, language) for language in flags.languages}
@@ -65,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in flags.seeds:
             labelled = draw(texts, count, np.random.default_rng(seed))
             for model in flags.models:
-                classifiers = {"fit": ernie_m.load(model).fit(*zip(*labelled))}
+                classifiers = {"fit": fitted(model, labelled)}
                 for rate in flags.rates:
                     folder = Path(flags.output, f"{count}-{seed}-{rate}", model.replace("/", "-"))
                     classifiers[f"fine-tuned, {rate}"] = fine_tuned(model, labelled, rate, seed, folder)
@@ -127,9 +133,17 @@ def draw(texts: Mapping[str, Sequence[str]], count: int, rng: np.random.Generato
     return [rows[number] for number in rng.permutation(len(rows))]
 
 
+def fitted(model: str, labelled: Sequence[tuple[str, str]]) -> LoadedModel:
+    """The classifier that `model.fit` makes of the labelled texts."""
+    loaded = load(model)
+    texts, kinds = zip(*labelled)
+    encode = make("encode", loaded, TaskOptions(pooling=MEAN_OF_TOKENS))
+    return classifier_of(loaded, encode.vectors(texts), kinds, encode.layer)
+
+
 def fine_tuned(
     model: str, labelled: Sequence[tuple[str, str]], rate: float, seed: int, folder: Path
-) -> ernie_m.Model:
+) -> LoadedModel:
     """The classifier that run_classifier.py trains in `STEPS` steps, otherwise as scripts/base/own.sh."""
     folder.mkdir(parents=True)
     kinds = sorted({kind for _, kind in labelled})
@@ -144,14 +158,13 @@ def fine_tuned(
     command += ["--learning_rate", str(rate), "--layerwise_lr_decay", "0.8", "--weight_decay", "0"]
     command += ["--random_seed", str(seed), "--checkpoints", str(folder / "run")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return ernie_m.load(folder / "run" / f"step_{STEPS}")
+    return load(folder / "run" / f"step_{STEPS}")
 
 
-def share_right(classifier: ernie_m.Model, rows: Sequence[tuple[str, str]]) -> float:
+def share_right(classifier: LoadedModel, rows: Sequence[tuple[str, str]]) -> float:
     """The share of the texts whose kind the classifier finds."""
-    texts, kinds = zip(*rows)
-    answers = classifier.classify(list(texts))
-    return float(np.mean([answer["label"] == kind for answer, kind in zip(answers, kinds)]))
+    answers = make("classify", classifier, TaskOptions()).answer([Example(text, None) for text, _ in rows])
+    return float(np.mean([answer["label"] == kind for answer, (_, kind) in zip(answers, rows)]))
 
 
 if __name__ == "__main__":

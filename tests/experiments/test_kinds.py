@@ -58,9 +58,10 @@ def test_the_table(data, tmp_path, monkeypatch, capsys):
     assert {row[4] for row in rows[2:]} <= {"0.0", "33.3", "66.7", "100.0"}
 
 
-def test_the_share_of_right_kinds():
+def test_the_share_of_right_kinds(monkeypatch):
     class Classifier:
-        def classify(self, texts):
-            return [{"label": text[0]} for text in texts]
+        def answer(self, examples):
+            return [{"label": example.text_a[0]} for example in examples]
 
-    assert kinds.share_right(Classifier(), [("ab", "a"), ("bb", "b"), ("cc", "b"), ("cd", "c")]) == 0.75
+    monkeypatch.setattr(kinds, "make", lambda *_: Classifier())
+    assert kinds.share_right(None, [("ab", "a"), ("bb", "b"), ("cc", "b"), ("cd", "c")]) == 0.75
