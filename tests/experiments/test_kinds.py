@@ -7,22 +7,28 @@ import pytest
 
 from experiments import kinds
 from tests.inference import toy_models
-from tests.launching import as_flags
+from tests.launching import as_flags, error_of
+from utils.files import read_json
+
+
+def squad(*questions):
+    """A file of questions in the form of SQuAD."""
+    qas = [{"question": question} for question in questions]
+    return json.dumps({"data": [{"paragraphs": [{"qas": qas}]}]})
 
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with one or two texts of each kind, and 1,001 lines of news."""
+    """A folder with one or two texts of each kind, and up to 1,003 lines of news."""
     files = {
         "pretrain/parallel-multiway/ntrex.en": "".join(f"news {number}\n" for number in range(1001)),
-        "pretrain/parallel-multiway/ntrex.zh": "".join(f"xinwen {number}\n" for number in range(1001)),
+        "pretrain/parallel-multiway/ntrex.zh": "".join(f"xinwen {number}\n" for number in range(1003)),
         "ner/panx/train-en.tsv": "The\tO\nhill\tO\n\nIt\tO\n",
         "ner/panx/dev-zh.tsv": "shan\tO\nqiu\tB-LOC\n",
         "nli/train-en.tsv": "A man.\tHe sits.\tneutral\nA man.\tHe runs.\tcontradiction\n",
         "nli/xnli-dev-zh.tsv": "ren\tzuo\tneutral\n",
-        "qa/train-en.tydiqa-goldp.json": json.dumps(
-            {"data": [{"paragraphs": [{"qas": [{"question": "Who?"}, {"question": "Where?"}]}]}]}
-        ),
+        "qa/train-en.tydiqa-goldp.json": squad("Who?", "Where?"),
+        "qa/xquad.zh.json": squad("shei?"),
     }
     for name, text in files.items():
         file = tmp_path / name
@@ -31,11 +37,15 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_the_texts_of_each_kind(data):
+def test_the_texts_of_each_kind(data, monkeypatch):
+    """At most `TESTED` of a kind are tested on; of questions none if XQuAD lacks the language."""
+    monkeypatch.setattr(kinds, "TESTED", 2)
     texts = kinds.texts_to_train(data)
     assert texts.pop("news") == [f"news {number}" for number in range(1000)]
     assert texts == {"Wikipedia": ["The hill", "It"], "question": ["Who?", "Where?"], "premise": ["A man."]}
-    tests = [("xinwen 1000", "news"), ("shanqiu", "Wikipedia"), ("ren", "premise")]
+    tests = [("xinwen 1000", "news"), ("xinwen 1001", "news"), ("shanqiu", "Wikipedia"), ("ren", "premise")]
+    assert kinds.texts_to_test(data, "zh") == [*tests, ("shei?", "question")]
+    (data / "qa/xquad.zh.json").unlink()
     assert kinds.texts_to_test(data, "zh") == tests
 
 
@@ -47,15 +57,35 @@ def test_each_kind_has_as_many_labels():
 
 
 def test_the_table(data, tmp_path, monkeypatch, capsys):
-    """A row for `fit` and one for each learning rate."""
+    """A row for `fit` and one for each learning rate. A folder that exists is refused."""
     model = str(toy_models.make(tmp_path) / "encode")
     monkeypatch.setenv("DATA", str(data))
     monkeypatch.setattr(kinds, "STEPS", 1)
-    flags = {"models": f"[{model}]", "languages": "[zh]", "labels": "[1]", "seeds": "[1]", "rates": "[1e-3]"}
+    monkeypatch.setattr(kinds, "TESTED", 1)
+    flags = {"models": f"[{model}]", "languages": "[zh]", "labels": "[1]", "seeds": "[3]", "rates": "[2e-3]"}
     kinds.main(as_flags({**flags, "output": tmp_path / "tuned"}))
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
-    assert [row[:4] for row in rows[2:]] == [[model, "fit", "1", "1"], [model, "fine-tuned, 0.001", "1", "1"]]
-    assert {row[4] for row in rows[2:]} <= {"0.0", "33.3", "66.7", "100.0"}
+    assert [row[:4] for row in rows[2:]] == [[model, "fit", "1", "3"], [model, "fine-tuned, 0.002", "1", "3"]]
+    assert {row[4] for row in rows[2:]} <= {"0.0", "25.0", "50.0", "75.0", "100.0"}
+    folder = tmp_path / "tuned" / "1-3-0.002" / model.replace("/", "-")
+    settings = read_json(folder / "run" / "run.json")
+    assert settings["learning_rate"] == 0.002 and settings["random_seed"] == [3]
+    error = error_of(kinds.main, as_flags({**flags, "output": tmp_path / "tuned"}))
+    assert error == f"{folder} exists; give another --output, or delete it"
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        ({"models": None}, "--models must be given (--help lists the flags)"),
+        ({"labels": "[2]"}, "--labels 2: it must be from 1 to 1; a kind has no more texts"),
+        ({"labels": "[0]"}, "--labels 0: it must be from 1 to 1; a kind has no more texts"),
+        ({"languages": "[tr]", "labels": "[1]"}, "ntrex.tr: cannot be read (No such file or directory)"),
+    ],
+)
+def test_mistakes(data, monkeypatch, flags, line):
+    monkeypatch.setenv("DATA", str(data))
+    assert error_of(kinds.main, as_flags({"models": "[a]", **flags})).endswith(line)
 
 
 def test_the_share_of_right_kinds(monkeypatch):
