@@ -1,10 +1,11 @@
-"""Learning curves of runs on one corpus: their figures as JSON, a table and a chart.
+"""Learning curves of runs, and the scores of trainings after them: as JSON, in tables and in a chart.
 
     python -m experiments.curves --add output/a --languages "en, fr, zh" --name "head start" \\
-        --changed "init.head_start true" --tokens 10000000 --then "all pairs, 3e-3<=output/pairs-a"
+        --changed "init.head_start true" --tokens 10000000 \\
+        --then "['all pairs, 3e-3<=output/pairs-a']"
     python -m experiments.curves
 
-The first takes the figures of a run, and of a training that starts from its encoder, into
+The first takes the figures of a run, and of trainings that start from its encoder, into
 docs/results/head_start.json. Both write docs/results/head_start.md and docs/images/head_start.png from it.
 """
 
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 from experiments.scores import mean_perplexity
 from training.records import read_records
 from utils.command_line import load_config
+from utils.errors import UserError
 from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
 
@@ -50,7 +52,7 @@ class CurvesFlags:
     """The output folder of run_pretrain.py."""
 
     languages: str = CHART_LANGUAGES
-    """Of the corpus."""
+    """Of the corpus. The chart has the runs with the default."""
 
     name: str = ""
     """Runs of one name differ in their seed."""
@@ -63,13 +65,15 @@ class CurvesFlags:
     """Of its schedule; it may have been stopped before."""
 
     then: list[str] = field(default_factory=list)
-    """about<=folder: a training that started from this run's encoder. Earlier ones stay."""
+    """about<=folder: the output of a training that started from this run's encoder. Earlier ones stay."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(CurvesFlags, arguments, __doc__)
     runs = read_json(FIGURES) if FIGURES.is_file() else []
     if flags.add:
+        if not flags.name:
+            raise UserError("--add needs --name, the name of the run")
         added = figures_of(flags)
         others = []
         for of_run in runs:
@@ -114,7 +118,9 @@ def figures_of(flags: CurvesFlags) -> dict[str, Any]:
     result = {"languages": flags.languages, "name": flags.name, "changed": flags.changed, "seed": flags.seed}
     result |= {"tokens": flags.tokens, "training": training, "held_out": held_out, "after": {}}
     for item in flags.then:
-        about, folder = item.split("<=")
+        about, arrow, folder = item.partition("<=")
+        if not (about and arrow and folder):
+            raise UserError(f"--then '{item}': give about<=folder, in quotation marks if it has a comma")
         result["after"][about] = scores_of(Path(folder))
     return result
 

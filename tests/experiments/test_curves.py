@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments import curves
+from tests.launching import error_of
 from utils.files import read_json
 
 
@@ -55,3 +56,36 @@ def test_the_figures_of_a_run(tmp_path, monkeypatch):
         "| en, de, tr | many | a | cosine 70.2 (70.2, 70.2); margin 72.5 (72.5, 72.5) |",
     ]
     assert curves.CHART.stat().st_size > 0
+
+
+def test_a_run_of_other_languages_is_another_run(tmp_path, monkeypatch):
+    """It is in the tables, but not in the chart. Of a training that is added again, the last scores count."""
+    monkeypatch.setattr(curves, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(curves, "CHART", tmp_path / "chart.png")
+    record = {"step": 1, "tokens": 250_000, "mmlm": {"loss": 6.0}, "camlm": {"loss": 5.0}}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    flags = ["--add", str(tmp_path), "--name", "a", "--tokens", "5000000", "--then", f"[XNLI<={tmp_path}]"]
+    for score in (60.0, 70.0):
+        tables = [{"mean": {"en": score, "avg": score, "gap": 0.0}}]
+        (tmp_path / "results.json").write_text(json.dumps({"tables": tables}))
+        curves.main(flags)
+    chart = curves.CHART.read_bytes()
+    curves.main([*flags, "--languages", "en, fr"])
+    assert curves.CHART.read_bytes() == chart
+    runs = read_json(curves.FIGURES)
+    assert [(of_run["languages"], of_run["after"]) for of_run in runs] == [
+        ("en, de, tr", {"XNLI": {"en": 70.0}}),
+        ("en, fr", {"XNLI": {"en": 70.0}}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        (["--then", "[pairs<=a]"], "--add needs --name, the name of the run"),
+        (["--name", "a", "--then", "[all pairs, 3e-3<=a]"], "--then 'all pairs': give about<=folder, in "),
+    ],
+)
+def test_mistakes(tmp_path, flags, line):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "tokens": 250000}\n')
+    assert error_of(curves.main, ["--add", str(tmp_path), *flags]).startswith(line)
