@@ -53,6 +53,10 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"data__parallel_share": 0}, "data.parallel_share 0: it must be above 0 and at most 1"),
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: it must be above 0 and at most 0.9"),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
+        (
+            {"optimizer__word_rate_ratio": 1.5},
+            "optimizer.word_rate_ratio 1.5: it must be above 0 and at most 1",
+        ),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: it must be at least 1"),
         ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31 is below data.max_seq_len 32: .*raise "),
         ({"run__micro_batch_size": 8}, "--run.micro_batch_size; did you mean --run.micro_batch_tokens"),
