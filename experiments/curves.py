@@ -36,11 +36,11 @@ AT_MILLIONS = (0.5, 1, 1.5, 2, 3)
 TITLE = "The first million tokens"
 ABOUT = """`own.yaml` on the text of [pretraining.md](../pretraining.md#your-own-text): MMLM's loss in
 training, in nats, over the quarter of a million tokens before, and the perplexities of held-out text at the
-end. Runs without these were stopped before."""
-ABOUT_AFTER = """After a training that starts from the run's encoder: the mean over the seeds, and each of
-them. Of pairs, the translations found among 1,000 (NTREX: 1,997), per cent: the mean of both directions and
-of the languages other than English. Otherwise the score in each language, per cent: F1 of PAN-X and accuracy
-of XNLI, trained on English. "Untrained" is the start itself."""
+end. Runs without these were stopped before. Words learn at the full rate if no other is named."""
+ABOUT_AFTER = """The scores after a training that starts from the run's encoder: the mean over the seeds, with
+each of them in brackets. Of pairs, the translations found among 1,000 (NTREX: 1,997), per cent: the mean of
+both directions and of the languages other than English. Otherwise the score in each language, per cent: F1 of
+PAN-X and accuracy of XNLI, trained on English. "Untrained" is the start itself."""
 CHART_LANGUAGES = "en, de, tr"
 
 
