@@ -40,7 +40,7 @@ end. Runs without these were stopped before. Words learn at the full rate if no 
 ABOUT_AFTER = """The scores after a training that starts from the run's encoder: the mean over the seeds, with
 each of them in brackets. Of pairs, the translations found among 1,000 (NTREX: 1,997), per cent: the mean of
 both directions and of the languages other than English. Otherwise the score in each language, per cent: F1 of
-PAN-X and accuracy of XNLI, trained on English. "Untrained" is the start itself."""
+PAN-X, trained on English. "Untrained" is the start itself."""
 CHART_LANGUAGES = "en, de, tr"
 
 

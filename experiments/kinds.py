@@ -72,19 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not 1 <= count <= fewest:
             raise UserError(f"--labels {count}: it must be from 1 to {fewest}; a kind has no more texts")
     tests = {language: texts_to_test(data, language) for language in flags.languages}
+    loaded = {model: load(model) for model in flags.models}
     table = [["model", "classifier", "labels", "seed", *flags.languages]]
     for count in flags.labels:
         for seed in flags.seeds:
             labelled = draw(texts, count, np.random.default_rng(seed))
             for model in flags.models:
-                classifiers = {"fit": fitted(model, labelled)}
+                classifiers = {"fit": fitted(loaded[model], labelled)}
                 for rate in flags.rates:
                     folder = Path(flags.output, f"{count}-{seed}-{rate}", model.replace("/", "-"))
                     classifiers[f"fine-tuned, {rate}"] = fine_tuned(model, labelled, rate, seed, folder)
                 for name, classifier in classifiers.items():
                     cells = [f"{100 * share_right(classifier, rows):.1f}" for rows in tests.values()]
                     table.append([model, name, str(count), str(seed), *cells])
-                    print(in_markdown(table[:1] + table[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+                    print(*table[-1], sep=", ", file=sys.stderr, flush=True)
     print(in_markdown(table))
 
 
@@ -138,9 +139,8 @@ def draw(texts: Mapping[str, Sequence[str]], count: int, rng: np.random.Generato
     return [rows[number] for number in rng.permutation(len(rows))]
 
 
-def fitted(model: str, labelled: Sequence[tuple[str, str]]) -> LoadedModel:
+def fitted(loaded: LoadedModel, labelled: Sequence[tuple[str, str]]) -> LoadedModel:
     """The classifier that `model.fit` makes of the labelled texts."""
-    loaded = load(model)
     texts, kinds = zip(*labelled)
     encode = make("encode", loaded, TaskOptions(pooling=MEAN_OF_TOKENS))
     return classifier_of(loaded, encode.vectors(texts), kinds, encode.layer)
