@@ -34,6 +34,7 @@ NUMBERS = (3, 4, 5)
 # How often a random scene says what it can leave out.
 RICH = {"attribute": 0.4, "place": 0.5, "day": 0.3}
 PLAIN = {"attribute": 0.35, "place": 0.4, "day": 0.25}
+SHARED = 0.6  # how often a premise says what its hypothesis says, for each part of a scene
 # Whether the action has an object -> the verbs. Nobody does an action and its opposite at the same moment,
 # but who sits may laugh.
 VERBS = {True: ("buy", "sell", "find", "lose"), False: ("sit", "stand", "laugh", "cry")}
@@ -83,9 +84,8 @@ def random_stream(seed: int, *index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *index))))
 
 
-def pick(rng: np.random.Generator, options: Sequence[T], other_than: T | None = None) -> T:
-    """One of the options with equal probabilities, but not `other_than`."""
-    options = [option for option in options if option != other_than]
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """One of the options with equal probabilities."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -190,94 +190,30 @@ def _detail(premise: str | None, hypothesis: str | None) -> str:
     return "neutral" if premise is None else "contradiction"
 
 
-def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: str) -> Scene | None:
-    """A random scene of the split for which `relation(scene, hypothesis)` is `label`.
+def premises_for(rng: np.random.Generator, hypothesis: Scene, split: str) -> dict[str, Scene]:
+    """Label -> a random scene of the split for which `relation(scene, hypothesis)` is the label.
 
-    None after 100 draws: the hypothesis says so much that hardly any other scene of the split says more.
+    The scenes share much of what the hypothesis says. After 50 draws a label may still lack one: then the
+    hypothesis says so much that hardly any other scene of the split says more.
     """
-    for _ in range(100):
-        premise = _entailing(rng, hypothesis)
-        if label == "contradiction":
-            premise = _changed(rng, premise, _conflicts(rng, hypothesis))
-        elif label == "neutral":
-            premise = _changed(rng, premise, _openings(rng, hypothesis))
-        # Several changes may not fit together (a dog that laughs; a conflict about somebody else).
-        subject = premise.subject
-        is_possible = premise.verb in (*verbs(subject, transitive=True), *verbs(subject, transitive=False))
-        is_usable = is_possible and premise != hypothesis and premise.split == split
-        if is_usable and relation(premise, hypothesis) == label:
-            return premise
-    return None
+    premises: dict[str, Scene] = {}
+    for _ in range(50):
+        shared = {name: getattr(hypothesis, name) for name in Scene._fields if rng.random() < SHARED}
+        premise = random_scene(rng, RICH)._replace(**shared)
+        if is_possible(premise) and premise != hypothesis and premise.split == split:
+            premises.setdefault(relation(premise, hypothesis), premise)
+        if len(premises) == len(LABELS):
+            break
+    return premises
 
 
-def _changed(rng: np.random.Generator, scene: Scene, changes: dict[str, object]) -> Scene:
-    """The scene after one or more of the changes."""
-    # How many: one, and each of the others with probability 1/2.
-    number = 1 + int(rng.binomial(len(changes) - 1, 0.5))
-    keys = list(changes)
-    chosen = [keys[i] for i in rng.permutation(len(changes))[:number]]
-    return scene._replace(**{key: changes[key] for key in chosen})
-
-
-def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
-    """A scene that says at least as much: a kind may become a member, and details may be added."""
-
-    def member(concept: str) -> str:
-        if concept in KINDS and rng.random() < 0.7:
-            return pick(rng, KINDS[concept])
-        return concept
-
-    entailing = scene._replace(subject=member(scene.subject))
-    if scene.noun:
-        noun = member(scene.noun)
-        attribute = scene.attribute or maybe(rng, RICH["attribute"], attributes(noun))
-        entailing = entailing._replace(noun=noun, attribute=attribute)
-    place = scene.place or maybe(rng, RICH["place"], PLACES)
-    day = scene.day or maybe(rng, RICH["day"], DAYS)
-    return entailing._replace(place=place, day=day)
-
-
-def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
-    """Changes of an entailing premise, each of which the hypothesis contradicts."""
-    changes: dict[str, object] = {}
-    if hypothesis.place:
-        changes["place"] = pick(rng, PLACES, other_than=hypothesis.place)
-    if hypothesis.day:
-        changes["day"] = pick(rng, DAYS, other_than=hypothesis.day)
-    if hypothesis.count > 1:
-        changes["count"] = pick(rng, NUMBERS, other_than=hypothesis.count)
-    if hypothesis.attribute:
-        family = SIZES if hypothesis.attribute in SIZES else COLOURS
-        possible = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
-        changes["attribute"] = pick(rng, possible, other_than=hypothesis.attribute)
-    if hypothesis.noun in KIND_OF:
-        same_kind = KINDS[KIND_OF[hypothesis.noun]]
-        changes["noun"] = pick(rng, same_kind, other_than=hypothesis.noun)
-    if not changes or rng.random() < 0.5:
-        changes["verb"] = OPPOSITES[hypothesis.verb]
-    return changes
-
-
-def _openings(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
-    """Changes of an entailing premise, each of which leaves the hypothesis open."""
-    changes: dict[str, object] = {}
-    if hypothesis.place:
-        changes["place"] = None
-    if hypothesis.day:
-        changes["day"] = None
-    if not hypothesis.noun:
-        changes["verb"] = pick(rng, verbs(hypothesis.subject, transitive=False))
-    if hypothesis.noun in KIND_OF:
-        changes["noun"] = KIND_OF[hypothesis.noun]
-    if hypothesis.attribute:
-        changes["attribute"] = None if rng.random() < 0.7 else pick(rng, attributes(hypothesis.noun))
-    if not changes or rng.random() < 0.3:
-        kind = KIND_OF.get(hypothesis.subject)
-        if kind and rng.random() < 0.5:
-            changes["subject"] = kind
-        else:
-            changes["subject"] = random_subject(rng)
-    return changes
+def is_possible(scene: Scene) -> bool:
+    """Whether its parts fit together: no dog laughs, no cat is red, and nobody sits 3 balls."""
+    if scene.verb not in verbs(scene.subject, transitive=scene.noun is not None):
+        return False
+    if scene.noun is None:
+        return scene.count == 1 and scene.attribute is None
+    return scene.attribute in (None, *attributes(scene.noun))
 
 
 def document(seed: int, language: str, index: int) -> list[Scene]:
@@ -330,12 +266,11 @@ def inferences(seed: int, split: str, num_hypotheses: int) -> list[tuple[Scene, 
     rows = []
     for index in range(num_hypotheses):
         rng = random_stream(seed, INFERENCE, SPLITS.index(split), index)
-        while True:  # until there is a premise for each label
+        premises: dict[str, Scene] = {}
+        while len(premises) < len(LABELS):
             hypothesis = random_scene(rng, PLAIN, split)
-            premises = [premise_for(rng, hypothesis, label, split) for label in LABELS]
-            if None not in premises:
-                break
-        for premise, label in zip(premises, LABELS):
-            rows.append((premise, hypothesis, label))
+            premises = premises_for(rng, hypothesis, split)
+        for label in LABELS:
+            rows.append((premises[label], hypothesis, label))
     order = random_stream(seed, ORDER, SPLITS.index(split)).permutation(len(rows))
     return [rows[i] for i in order]
