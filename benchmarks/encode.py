@@ -19,7 +19,7 @@ import numpy as np
 import sentencepiece
 
 from benchmarks.side_by_side import compare, tell
-from benchmarks.training_steps import hf_config, torch_device
+from benchmarks.training_steps import hf_config
 from inference.engines import FILES, INT8_LARGEST, OnnxEngine
 from model.config import ErnieMConfig
 from reader.batching import EncodePairs
@@ -142,7 +142,7 @@ def sentence_transformers(folder: Path, args: Namespace) -> None:
         transformers.XLMRobertaModel(hf_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
         # Without a modules.json sentence-transformers takes the mean over the tokens.
-        model = SentenceTransformer(saved, device=torch_device())
+        model = SentenceTransformer(saved, device="cpu")
     model.max_seq_length = MAX_SEQ_LEN  # their model has no argument for it
     texts = (folder / TEXTS).read_text(encoding="utf-8").splitlines()
     start = time.perf_counter()

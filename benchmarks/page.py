@@ -34,7 +34,6 @@ BEGIN = "<!-- figures, written by scripts/benchmark.sh -->"
 END = "<!-- end of the figures -->"
 PACKAGES = (
     "paddlepaddle",
-    "paddlepaddle-gpu",
     "paddlenlp",
     "torch",
     "transformers",

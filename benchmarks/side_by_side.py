@@ -1,4 +1,4 @@
-"""Run contenders side by side, each in a process with its own packages and settings.
+"""Run contenders side by side on a CPU, each in a process with its own packages and settings.
 
 A benchmark is a program that calls `compare`, which starts the program again for each contender (--worker).
 Contenders that take turns are in memory together with ours, and each of the two does one step at a time, so
@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.contenders import BFLOAT16, CONTENDERS, FLOAT32, OURS, PREVIOUS, Contender
+from benchmarks.contenders import BFLOAT16, CONTENDERS, OURS, PREVIOUS, Contender
 from benchmarks.figures import contenders_table, figures
-from utils.runtime import has_gpu, read_cpu, read_fields, settings_for
+from utils.runtime import read_cpu, read_fields, settings_for
 
 # How a worker and this program agree on turns. Other revisions use the same words.
 READY = "ready for a turn"
@@ -80,7 +80,7 @@ def choose(names: Sequence[str], against: Path | None = None) -> dict[str, Conte
             print(f"{name} is left out: no {contender.python}; sh scripts/setup.sh makes it", flush=True)
             continue
         # On other CPUs ours refuses bfloat16, and torch emulates it very slowly.
-        multiplies_in_bfloat16 = has_gpu() or read_cpu().flags & {"avx512_bf16", "amx_bf16"}
+        multiplies_in_bfloat16 = read_cpu().flags & {"avx512_bf16", "amx_bf16"}
         if contender.precision == BFLOAT16 and not multiplies_in_bfloat16:
             print(f"{name} is left out: this CPU does not multiply in bfloat16", flush=True)
             continue
@@ -106,7 +106,7 @@ def run_all(
         in these turns.
     """
     results = {}
-    work = {}  # name -> the device, and what the worker told of its work
+    work = {}  # name -> what the worker told of its work
     for name in contenders:
         names = [name]  # of the contenders that run together
         if name in in_turns and name != OURS and OURS in contenders:
@@ -117,7 +117,7 @@ def run_all(
         results[name] = told[name]
         if len(names) > 1:
             results[name]["beside"] = told[OURS]["seconds"]
-        work[name] = (told[name]["device"], told[name].get("check"))
+        work[name] = told[name].get("check")
         if len(set(work.values())) > 1:
             sys.exit(f"the contenders did not do the same work: {work}")
     return results
@@ -158,10 +158,9 @@ class Worker:
         worker = OURS if name == PREVIOUS else name  # in its own checkout it is ours
         # The shell makes the settings, and the program takes its place.
         command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', contender.python, script]
-        settings = settings_for(read_cpu(), has_gpu=has_gpu())
+        settings = settings_for(read_cpu())
         environment = {name: value for name, value in os.environ.items() if name not in settings}
-        if contender.precision == FLOAT32:
-            environment["NVIDIA_TF32_OVERRIDE"] = "0"  # a GPU computes in float32, not in TF32
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # all of them compute on the CPU
         if in_turns:
             environment[TAKES_TURNS] = "1"
         if not contender.is_ours:  # ours makes these settings itself
@@ -225,20 +224,4 @@ def tell(seconds: float | list[float], **more: Any) -> None:
     """
     fields = read_fields(Path("/proc/self/status").read_text(encoding="utf-8"))
     peak = 1024 * int(fields["VmHWM"].split()[0])  # the largest resident memory so far, "123456 kB"
-    result = {"seconds": seconds, "device": "cpu", "peak": peak}
-    bytes_on_gpu = peak_memory_of_gpu()
-    if bytes_on_gpu:
-        result |= {"device": "gpu", "peak": bytes_on_gpu}
-    print(json.dumps(result | more))
-
-
-def peak_memory_of_gpu() -> int:
-    """The largest memory that this process had on a GPU, in bytes; 0 if it did not use one."""
-    peaks = [0]
-    torch = sys.modules.get("torch")  # a library that was not imported has used none
-    if torch and torch.cuda.is_available():
-        peaks.append(torch.cuda.max_memory_allocated())
-    paddle = sys.modules.get("paddle")
-    if paddle and paddle.device.get_device().startswith("gpu"):
-        peaks.append(paddle.device.cuda.max_memory_allocated())
-    return max(peaks)  # both may be imported, but one does the work
+    print(json.dumps({"seconds": seconds, "peak": peak} | more))

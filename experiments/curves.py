@@ -1,202 +1,203 @@
-"""Learning curves of runs, and the scores of trainings after them: as JSON, in tables and in a chart.
+"""What a masked word costs after so many tokens of pre-training, in nats a character.
 
-    python -m experiments.curves --add output/a --languages "en, fr, zh" --name "head start" \\
-        --changed "init.head_start true" --tokens 10000000 \\
-        --then "['all pairs, 3e-3<=output/pairs-a']"
+    python -m experiments.curves --corpus output/corpus --runs "['own.yaml<=output/a', 'own.yaml<=output/b']"
     python -m experiments.curves
 
-The first takes the figures of a run, and of trainings that start from its encoder, into
-docs/results/head_start.json. Both write docs/results/head_start.md and docs/images/head_start.png from it.
+The first measures the checkpoints that runs have kept (`run.keep_checkpoints`) and puts them into
+docs/results/curves.json; runs of one name differ in their seed. Both write docs/results/curves.md and
+docs/images/curves.png from it.
+
+In each held-out line 15 % of the words are masked, the same for every model, with all of their pieces. The
+losses of these pieces are added up and divided by the number of characters of these words, which compares
+vocabularies and mask rates. Beside it stands what the frequencies of the pieces in the training text give.
+All figures are means over the languages.
 """
 
 from utils.environment import run
 
 import json
-import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 from matplotlib.figure import Figure
 
-from experiments.scores import mean_perplexity
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
+from model.config import FIRST_POSITION, NO_LANGUAGE
+from model.heads import PreTrainingModel
+from pretrain.batch import MaskedExample, MaskedSequence, pack
+from pretrain.evaluate import frequency_losses
+from pretrain.loss import masked_lm_loss, to_device
+from reader.corpus import Blocks, Corpus
+from reader.tokenization import Tokenizer
 from training.records import read_records
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import atomic_file, read_json
+from utils.options import PositiveInt
+from utils.runtime import prepare
 from utils.tables import in_markdown
 
-FIGURES = Path("docs/results/head_start.json")
-CHART = Path("docs/images/head_start.png")
-BIN = 250_000  # tokens over which the losses of the training are averaged
-OBJECTIVES = ("mmlm", "camlm")
-AT_MILLIONS = (0.5, 1, 1.5, 2, 3)
-TITLE = "The first million tokens"
-ABOUT = """`own.yaml` on the text of [pretraining.md](../pretraining.md#your-own-text): MMLM's loss in
-training, in nats, over the quarter of a million tokens before, and the perplexities of held-out text at the
-end. Runs without these were stopped before. Words learn at the full rate if no other is named."""
-ABOUT_AFTER = """The scores after a training that starts from the run's encoder: the mean over the seeds, with
-each of them in brackets. Of pairs, the translations found among 1,000 (NTREX: 1,997), per cent: the mean of
-both directions and of the languages other than English. Otherwise the score in each language, per cent: F1 of
-PAN-X, trained on English. "Untrained" is the start itself."""
-CHART_LANGUAGES = "en, de, tr"
+FIGURES = Path("docs/results/curves.json")
+CHART = Path("docs/images/curves.png")
+AT_MILLIONS = (2, 4, 6, 8, 10)
+MASK_RATE = 0.15
+LONGEST = 126  # tokens of a line, without special ones
+AT_A_TIME = 32  # lines
+WORD = "▁"  # begins the first piece of a word
+FREQUENCIES = "frequencies of the pieces"
+ABOUT = f"""# What a masked word costs
+
+Nats a character of held-out text, the mean over the languages (`experiments/curves.py`), and each seed in
+brackets. Between two checkpoints the figures are interpolated. {FREQUENCIES.capitalize()}: """
 
 
 @dataclass
 class CurvesFlags:
-    """Without flags the table and the chart are written; with --add a run is added to the figures first."""
+    """Without flags the table and the chart are written; with --runs they are measured first."""
 
-    add: str = ""
-    """The output folder of run_pretrain.py."""
+    corpus: str = ""
+    """Its held-out lines are read."""
 
-    languages: str = CHART_LANGUAGES
-    """Of the corpus. The chart has the runs with the default."""
+    runs: list[str] = field(default_factory=list)
+    """name<=output folder of run_pretrain.py. Runs of one name replace those that the figures have."""
 
-    name: str = ""
-    """Runs of one name differ in their seed."""
-
-    changed: str = ""
-    """What the run changes in own.yaml."""
-
-    seed: int = 1
-    tokens: int = 0
-    """Of its schedule; it may have been stopped before."""
-
-    then: list[str] = field(default_factory=list)
-    """about<=folder: the output of a training that started from this run's encoder. Earlier ones stay."""
+    lines: PositiveInt = 1000
+    """The most lines of a language."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(CurvesFlags, arguments, __doc__)
-    runs = read_json(FIGURES) if FIGURES.is_file() else []
-    if flags.add:
-        if not flags.name:
-            raise UserError("--add needs --name, the name of the run")
-        added = figures_of(flags)
-        others = []
-        for of_run in runs:
-            if all(of_run[key] == added[key] for key in ("languages", "name", "seed")):
-                added["after"] = of_run["after"] | added["after"]
-            else:
-                others.append(of_run)
-        runs = sorted(
-            [*others, added], key=lambda of_run: [of_run[key] for key in ("languages", "name", "seed")]
-        )
+    figures = read_json(FIGURES) if FIGURES.is_file() else {"runs": {}}
+    if flags.runs:
+        prepare()
+        corpus = Corpus(Path(flags.corpus))
+        masked, figures["frequencies"] = masked_text(corpus, flags.lines)
+        curves: dict[str, list] = {}
+        for item in flags.runs:
+            name, arrow, folder = item.partition("<=")
+            if not (name and arrow and folder):
+                raise UserError(f"--runs '{item}': give name<=folder")
+            curves.setdefault(name, []).append(curve_of(Path(folder), corpus, masked))
+        figures["runs"] |= curves
         with atomic_file(FIGURES, "w") as file:
-            file.write("[\n" + ",\n".join(json.dumps(of_run) for of_run in runs) + "\n]\n")
+            json.dump(figures, file, indent=1)
+            file.write("\n")
     with atomic_file(FIGURES.with_suffix(".md"), "w") as file:
-        file.write(page(runs))
-    draw(runs)
+        file.write(page(figures))
+    draw(figures)
 
 
-def figures_of(flags: CurvesFlags) -> dict[str, Any]:
-    """The figures of one run as JSON values."""
-    tokens_of_step = {}
-    losses: dict[str, dict[int, list[float]]] = {objective: {} for objective in OBJECTIVES}
-    held_out = []
-    for record in read_records(Path(flags.add, "metrics.jsonl")):
-        if "held_out" in record:
-            evaluation = {"tokens": tokens_of_step[record["step"]]}
-            for objective in OBJECTIVES:
-                evaluation[objective] = mean_perplexity(record["held_out"], objective)
-            frequencies = mean_perplexity(record["held_out"], "mmlm", "frequency_perplexity")
-            if not math.isnan(frequencies):  # it is, in records of earlier revisions
-                evaluation["frequencies"] = frequencies
-            held_out.append(evaluation)
-            continue
-        tokens_of_step[record["step"]] = record["tokens"]
-        for objective in OBJECTIVES:
-            if objective in record:
-                of_bin = losses[objective].setdefault(math.ceil(record["tokens"] / BIN), [])
-                of_bin.append(record[objective]["loss"])
-    training = {
-        objective: [[number * BIN, round(float(np.mean(values)), 4)] for number, values in of_bins.items()]
-        for objective, of_bins in losses.items()
-    }
-    result = {"languages": flags.languages, "name": flags.name, "changed": flags.changed, "seed": flags.seed}
-    result |= {"tokens": flags.tokens, "training": training, "held_out": held_out, "after": {}}
-    for item in flags.then:
-        about, arrow, folder = item.partition("<=")
-        if not (about and arrow and folder):
-            raise UserError(f"--then '{item}': give about<=folder, in quotation marks if it has a comma")
-        result["after"][about] = scores_of(Path(folder))
-    return result
+def masked_text(corpus: Corpus, most: int) -> tuple[list[tuple[list[MaskedExample], int]], float]:
+    """The `masked_lines` of each language, and what the frequencies of the pieces give.
+
+    Args:
+        most: lines of a language.
+    """
+    masked = []
+    of_frequencies = []
+    tokenizer = Tokenizer.from_folder(corpus.path)
+    for number, language in enumerate(corpus.languages):
+        examples, characters = masked_lines(corpus, tokenizer, language, number, most)
+        masked.append((examples, characters))
+        targets = np.concatenate([example.sequences[0].target_ids for example in examples])
+        of_frequencies.append(frequency_losses(corpus.piece_counts(language), targets).sum() / characters)
+    return masked, float(np.mean(of_frequencies))
 
 
-def scores_of(folder: Path) -> dict[str, float]:
-    """The scores of a finished training, by measure if translations were searched, otherwise by language."""
-    if not (folder / "retrieval.json").is_file():
-        of_metric = read_json(folder / "results.json")["tables"][0]["mean"]
-        return {language: score for language, score in of_metric.items() if language not in ("avg", "gap")}
-    by_measure = {}
-    for table in read_json(folder / "retrieval.json")["tables"]:
-        for measure in ("cosine", "margin"):
-            if table["title"].startswith(f"mean of both directions, {measure}"):
-                by_measure[measure] = table["mean"]["avg"]
-    return by_measure
+def masked_lines(
+    corpus: Corpus, tokenizer: Tokenizer, language: str, number: int, most: int
+) -> tuple[list[MaskedExample], int]:
+    """Held-out lines of a language with masked words, and how many characters these words have.
+
+    Args:
+        number: of the language in the model.
+    """
+    lines = Blocks(corpus.held_out_mono[language], LONGEST, one_line=True)
+    examples = []
+    characters = 0
+    for line in range(min(len(lines), most)):
+        ids = np.asarray(lines[line], np.int64)  # [t]
+        pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
+        word_of_piece = np.cumsum([piece.startswith(WORD) for piece in pieces])  # [t]
+        words = np.unique(word_of_piece)
+        # The words of a line depend on the line alone, not on how a vocabulary divides them.
+        rng = np.random.default_rng(zlib.crc32(tokenizer.decode(ids).encode()))
+        chosen_words = rng.permutation(words)[: max(1, round(MASK_RATE * len(words)))]
+        chosen = np.flatnonzero(np.isin(word_of_piece, chosen_words) & (ids != tokenizer.unk_id))  # [m]
+        characters += sum(len(pieces[place].removeprefix(WORD)) for place in chosen)
+        input_ids = np.concatenate([[tokenizer.cls_id], ids, [tokenizer.sep_id]])
+        input_ids[1 + chosen] = tokenizer.mask_id
+        sequence = MaskedSequence(
+            input_ids=input_ids,
+            position_ids=FIRST_POSITION + np.arange(len(input_ids)),
+            language_ids=np.where(input_ids == tokenizer.mask_id, number, NO_LANGUAGE),
+            targets=1 + chosen,
+            target_ids=ids[chosen],
+            target_languages=np.full(len(chosen), number),
+            context=len(input_ids),
+        )
+        examples.append(MaskedExample("mmlm", [sequence]))
+    return examples, characters
 
 
-def page(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The tables of all runs, in Markdown: losses in nats, and the scores after other trainings."""
-    losses = [f"at {millions} million" for millions in AT_MILLIONS]
-    curves = [["languages", "run", "changed", "seed", "million tokens", *losses, "MMLM", "CAMLM"]]
-    after: dict[tuple[str, ...], dict[str, list[float]]] = {}  # row -> measure or language -> scores by seed
-    for of_run in runs:
-        languages, name = of_run["languages"], of_run["name"]
-        tokens, values = np.array(of_run["training"]["mmlm"]).reshape(-1, 2).T
+def curve_of(
+    folder: Path, corpus: Corpus, masked: list[tuple[list[MaskedExample], int]]
+) -> list[list[float]]:
+    """[trained tokens, nats a character] of each checkpoint of a run."""
+    curve = []
+    for record in read_records(folder / "metrics.jsonl"):
+        checkpoint = folder / "checkpoints" / f"step_{record['step']}"
+        if "tokens" in record and checkpoint.is_dir():
+            opened = open_checkpoint(checkpoint)
+            model = PreTrainingModel(opened.config, corpus.languages)
+            load_from(model, opened, optional=())
+            model.eval()
+            nats = float(np.mean([loss_of(model, *lines) for lines in masked]))
+            curve.append([record["tokens"], round(nats, 4)])
+    return curve
+
+
+def loss_of(model: PreTrainingModel, examples: list[MaskedExample], characters: int) -> float:
+    """The loss of all masked pieces, divided by the number of masked characters."""
+    total = 0.0
+    with paddle.no_grad():
+        for first in range(0, len(examples), AT_A_TIME):
+            (batch,) = to_device([pack(examples[first : first + AT_A_TIME])])
+            total += float(masked_lm_loss(model, batch).total)
+    return total / characters
+
+
+def page(figures: Mapping[str, Any]) -> str:
+    """The table of all runs, in Markdown."""
+    table = [["run", *(f"{millions} million tokens" for millions in AT_MILLIONS)]]
+    for name, curves in figures["runs"].items():
         cells = []
         for millions in AT_MILLIONS:
-            at = np.flatnonzero(tokens == 1e6 * millions)
-            cells.append(f"{values[at[0]]:.3f}" if len(at) else "")
-        end: dict[str, float] = of_run["held_out"][-1] if of_run["held_out"] else {}
-        perplexities = [f"{end[objective]:.0f}" if end else "" for objective in OBJECTIVES]
-        if of_run["tokens"]:
-            about_run = [name, of_run["changed"], str(of_run["seed"]), f"{of_run['tokens'] / 1e6:g}"]
-            curves.append([languages, *about_run, *cells, *perplexities])
-        for about, scores in of_run["after"].items():
-            for key, score in scores.items():
-                after.setdefault((languages, about, name), {}).setdefault(key, []).append(score)
-    table = [["languages", "training", "run", "scores"]]
-    for row, scores_by_key in sorted(after.items()):
-        texts = []
-        for key, scores in scores_by_key.items():
-            of_seeds = f" ({', '.join(f'{score:.1f}' for score in scores)})" if len(scores) > 1 else ""
-            texts.append(f"{key} {np.mean(scores):.1f}{of_seeds}")
-        table.append([*row, "; ".join(texts)])
-    return f"# {TITLE}\n\n{ABOUT}\n\n{in_markdown(curves)}\n\n{ABOUT_AFTER}\n\n{in_markdown(table)}\n"
+            values = [np.interp(1e6 * millions, *np.transpose(curve)) for curve in curves]
+            cells.append(f"{np.mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})")
+        table.append([name, *cells])
+    image = f"![the same as curves](../images/{CHART.name})"
+    return f"{ABOUT}{figures['frequencies']:.3f}.\n\n{in_markdown(table)}\n\n{image}\n"
 
 
-def draw(runs: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the training loss of each objective by tokens, a curve for each run, a colour for each name.
-
-    Only runs with the text of `CHART_LANGUAGES` are drawn.
-    """
-    runs = [of_run for of_run in runs if of_run["languages"] == CHART_LANGUAGES]
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    names = list(dict.fromkeys(of_run["name"] for of_run in runs if of_run["tokens"]))
-    evaluations = [evaluation for of_run in runs for evaluation in of_run["held_out"]]
-    # All runs have one corpus, and with it the same frequencies.
-    frequencies = [evaluation["frequencies"] for evaluation in evaluations if "frequencies" in evaluation]
-    for axis, objective in zip(figure.subplots(1, len(OBJECTIVES), sharey=True), OBJECTIVES):
-        for of_run in runs:
-            if not of_run["tokens"]:
-                continue
-            curve = np.array(of_run["training"][objective]).reshape(-1, 2)
-            color = f"C{names.index(of_run['name'])}"
-            is_first = of_run["seed"] == min(
-                other["seed"] for other in runs if other["name"] == of_run["name"]
-            )
-            label = of_run["name"] if is_first and len(curve) else None
-            axis.plot(curve[:, 0] / 1e6, curve[:, 1], color=color, label=label)
-        if frequencies:
-            label = "frequencies of the pieces"
-            axis.axhline(math.log(frequencies[0]), color="grey", linestyle=":", label=label)
-        axis.set_ylim(4.9, 7.1)
-        axis.set_title(f"{objective.upper()}: loss in training, by million tokens", fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.legend(fontsize=7)
+def draw(figures: Mapping[str, Any]) -> None:
+    """Draw a curve for each run, in a colour for each name."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for number, (name, curves) in enumerate(figures["runs"].items()):
+        for seed, curve in enumerate(curves):
+            tokens, nats = np.transpose(curve)
+            axis.plot(tokens / 1e6, nats, color=f"C{number}", label=None if seed else name)
+    axis.axhline(figures["frequencies"], color="grey", linestyle=":", label=FREQUENCIES)
+    axis.set_title("nats a character of held-out text, by million tokens", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.legend(fontsize=7)
     with atomic_file(CHART) as file:
         figure.savefig(file, format="png", dpi=110)
 

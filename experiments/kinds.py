@@ -1,6 +1,6 @@
 """The kinds of texts from few English labels: the share of each language's texts that get the right kind.
 
-    DATA=/where/the/data/is python -m experiments.kinds --models "[output/a/encoder]" --languages "[en, fr]"
+    DATA=/where/the/data/is python -m experiments.kinds --model output/a/encoder --languages "[en, fr]"
 
 The kinds are news (NTREX), sentences of Wikipedia (PAN-X), questions (TyDi QA, tested on XQuAD) and premises
 (MultiNLI and SNLI, tested on XNLI). The texts to train on hold neither a text that is tested on nor its
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.starts import add_figures
 from inference.few_labels import classifier_of
 from inference.loading import LoadedModel, load
 from inference.tasks import TaskOptions, make
@@ -28,6 +29,7 @@ from reader.classification import Example
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import read_json, read_text
+from utils.logging import progress
 from utils.runtime import prepare
 from utils.tables import in_markdown
 
@@ -41,8 +43,8 @@ LARGEST = 1 << 28  # bytes of a file of texts
 class KindsFlags:
     """What is compared."""
 
-    models: list[str]
-    """Encoders, such as the folder `encoder` of a pre-training."""
+    model: str
+    """An encoder, such as the folder `encoder` of a pre-training."""
 
     languages: list[str] = field(default_factory=lambda: ["en"])
     """Those of the tests."""
@@ -59,6 +61,9 @@ class KindsFlags:
     output: str = "output/kinds"
     """The files that run_classifier.py reads and writes."""
 
+    figures: str = ""
+    """A JSON, such as docs/results/starts/pre-trained-1.json, to which the outcome of every text is added."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(KindsFlags, arguments, __doc__)
@@ -72,21 +77,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not 1 <= count <= fewest:
             raise UserError(f"--labels {count}: it must be from 1 to {fewest}; a kind has no more texts")
     tests = {language: texts_to_test(data, language) for language in flags.languages}
-    loaded = {model: load(model) for model in flags.models}
-    table = [["model", "classifier", "labels", "seed", *flags.languages]]
+    loaded = load(flags.model)
+    # Measure -> language -> in how many draws each text gets its kind, [N].
+    found: dict[str, dict[str, np.ndarray]] = {}
     for count in flags.labels:
-        for seed in flags.seeds:
+        for seed in progress(flags.seeds, f"{count} labels of a kind", unit="draws"):
             labelled = draw(texts, count, np.random.default_rng(seed))
-            for model in flags.models:
-                classifiers = {"fit": fitted(loaded[model], labelled)}
-                for rate in flags.rates:
-                    folder = Path(flags.output, f"{count}-{seed}-{rate}", model.replace("/", "-"))
-                    classifiers[f"fine-tuned, {rate}"] = fine_tuned(model, labelled, rate, seed, folder)
-                for name, classifier in classifiers.items():
-                    cells = [f"{100 * share_right(classifier, rows):.1f}" for rows in tests.values()]
-                    table.append([model, name, str(count), str(seed), *cells])
-                    print(*table[-1], sep=", ", file=sys.stderr, flush=True)
+            classifiers = {f"kinds {count}": fitted(loaded, labelled)}
+            for rate in flags.rates:
+                folder = Path(flags.output, f"{count}-{seed}-{rate}", flags.model.replace("/", "-"))
+                tuned = fine_tuned(flags.model, labelled, rate, seed, folder)
+                classifiers[f"kinds {count} fine-tuned {rate}"] = tuned
+            for measure, classifier in classifiers.items():
+                of_measure = found.setdefault(measure, dict.fromkeys(tests, 0))
+                for language, rows in tests.items():
+                    of_measure[language] = of_measure[language] + is_right(classifier, rows)
+    draws = len(flags.seeds)
+    table = [["", *flags.languages]]
+    for measure, of_measure in found.items():
+        table.append([measure, *(f"{100 * counts.mean() / draws:.1f}" for counts in of_measure.values())])
     print(in_markdown(table))
+    if flags.figures:
+        measures: dict[str, dict[str, list]] = {}
+        for measure, of_measure in found.items():
+            for language, counts in of_measure.items():
+                measures.setdefault(measure, {})[language] = [counts.tolist(), [draws] * len(counts)]
+        add_figures(Path(flags.figures), measures)
 
 
 def texts_to_train(data: Path) -> dict[str, list[str]]:
@@ -173,10 +189,10 @@ def fine_tuned(
     return load(folder / "run" / f"step_{STEPS}")
 
 
-def share_right(classifier: LoadedModel, rows: Sequence[tuple[str, str]]) -> float:
-    """The share of the texts whose kind the classifier finds."""
+def is_right(classifier: LoadedModel, rows: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Whether the classifier finds the kind of each text: int [N]."""
     answers = make("classify", classifier, TaskOptions()).answer([Example(text, None) for text, _ in rows])
-    return float(np.mean([answer["label"] == kind for answer, (_, kind) in zip(answers, rows)]))
+    return np.array([int(answer["label"] == kind) for answer, (_, kind) in zip(answers, rows)])
 
 
 if __name__ == "__main__":

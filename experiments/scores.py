@@ -18,7 +18,7 @@ Weights = Mapping[str, float]  # model -> how its score counts in a sum: {"a": 1
 
 
 class Scores:
-    """One measure of all models and seeds. English, which is trained on, is left out of the mean.
+    """One measure of all models and seeds. English, which is trained on, is left out of the mean of several.
 
     Args:
         figures: of all models; those without the measure are left out.
@@ -28,7 +28,7 @@ class Scores:
         cells: model -> seed -> language -> (parts, wholes) of every example; see experiments/measure.py.
         models: those that have the measure.
         languages: English first, then in alphabetical order.
-        averaged: the languages without English.
+        averaged: the languages without English, if there are others.
     """
 
     def __init__(self, figures: Figures, measure: str):
@@ -41,8 +41,8 @@ class Scores:
                 self.cells[model] = of_model
                 languages.update(*of_model.values())
         self.models = list(self.cells)
-        self.averaged = sorted(languages - {"en"})
-        self.languages = ["en", *self.averaged] if "en" in languages else self.averaged
+        self.averaged = sorted(languages - {"en"}) or sorted(languages)
+        self.languages = sorted(languages, key=lambda language: (language != "en", language))
 
     def score(self, model: str, seed: int, language: str) -> float:
         """The score of one language in per cent."""

@@ -1,7 +1,6 @@
 """The tables of a study, from the figures of its finished models.
 
     python -m experiments.tables table6
-    python -m experiments.tables table6 output/ablation    # of scripts/base/ablation.sh
 
 It writes docs/results/<study>.md. experiments/scores.py says what the errors are.
 """
@@ -256,37 +255,10 @@ def write(study: Study, results: Path) -> None:
         file.write(f"# {study.title}\n\n{text}")
 
 
-def at_paper_size(study: Study, runs: Path) -> str:
-    """Mean and deviation over the seeds of the average over the test languages, beside the paper's figures.
-
-    Args:
-        runs: folder with <model>/<task>/results.json, as scripts/base/ablation.sh leaves it. A missing one
-            leaves its cell empty.
-    """
-    lines = [["", "XNLI (accuracy)", "paper", "CoNLL (F1)", "paper"]]
-    for model in study.models:
-        line = [model]
-        # The script's folder of a task, and the study's name of its measure.
-        for task, measure in (("xnli", "xnli"), ("conll", "ner")):
-            path = runs / model / task / "results.json"
-            cell = ""
-            for table in read_json(path)["tables"] if path.is_file() else []:
-                if "test" in table["title"]:
-                    cell = f"{table['mean']['avg']:.2f} ± {table['deviation']['avg']:.2f}"
-            line += [cell, str(study.paper.get(measure, {}).get(model, ""))]
-        lines.append(line)
-    return in_markdown(lines)
-
-
 def main() -> None:
-    if len(sys.argv) not in (2, 3):
-        raise UserError("usage: python -m experiments.tables STUDY [OUTPUT of scripts/base/ablation.sh]")
-    study = Study.read(sys.argv[1])
-    runs_at_paper_size = sys.argv[2:]
-    if runs_at_paper_size:
-        print(at_paper_size(study, Path(runs_at_paper_size[0])))
-    else:
-        write(study, RESULTS)
+    if len(sys.argv) != 2:
+        raise UserError("usage: python -m experiments.tables STUDY")
+    write(Study.read(sys.argv[1]), RESULTS)
 
 
 if __name__ == "__main__":

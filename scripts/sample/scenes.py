@@ -5,7 +5,7 @@ are written alike in all languages. Each text is a function of (seed, language o
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -22,8 +22,7 @@ ANIMALS = ("dog", "cat")
 KINDS = {"person": (*PEOPLE, *NAMES), "animal": ANIMALS, "toy": ("ball", "doll")}  # kind -> its members
 KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
 OBJECTS = ("ball", "doll", "book", "letter", "apple", *ANIMALS, "toy", "animal")
-# Kinds of subjects, each with the sum of the probabilities up to it.
-SUBJECTS = ((0.35, tuple(NAMES)), (0.65, PEOPLE), (0.8, ANIMALS), (1.0, ("person", "animal")))
+SUBJECTS = (*NAMES, *PEOPLE, *ANIMALS, "person", "animal")
 
 COLOURS = ("red", "white", "black")
 SIZES = ("big", "small")
@@ -31,9 +30,7 @@ ATTRIBUTES = COLOURS + SIZES
 ANIMAL_ATTRIBUTES = ("white", "black", *SIZES)
 # From 3 on Arabic has a plural (2 is a dual); up to 9 a numeral is one character in every language.
 NUMBERS = (3, 4, 5)
-# How often a random scene says what it can leave out.
-RICH = {"attribute": 0.4, "place": 0.5, "day": 0.3}
-PLAIN = {"attribute": 0.35, "place": 0.4, "day": 0.25}
+DETAIL = {"attribute": 0.4, "place": 0.5, "day": 0.3}  # how often a random scene says what it can leave out
 SHARED = 0.6  # how often a premise says what its hypothesis says, for each part of a scene
 # Whether the action has an object -> the verbs. Nobody does an action and its opposite at the same moment,
 # but who sits may laugh.
@@ -111,33 +108,20 @@ def attributes(noun: str) -> Sequence[str]:
     return ANIMAL_ATTRIBUTES if is_animal(noun) else ATTRIBUTES
 
 
-def random_subject(rng: np.random.Generator) -> str:
-    """A subject of a random kind; `SUBJECTS` has the probabilities."""
-    draw = rng.random()
-    subjects = next(subjects for limit, subjects in SUBJECTS if draw < limit)
-    return pick(rng, subjects)
-
-
-def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: str = "") -> Scene:
-    """A random scene.
-
-    Args:
-        detail: how often it says what it can leave out: `RICH` or `PLAIN`.
-        split: of the scene; "": of any split.
-    """
+def random_scene(rng: np.random.Generator, split: str = "") -> Scene:
+    """A random scene of the split; "": of any."""
     while True:
-        subject = random_subject(rng)
-        share_with_object = 0.4 if is_animal(subject) else 0.65
-        is_transitive = rng.random() < share_with_object
+        subject = pick(rng, SUBJECTS)
+        is_transitive = rng.random() < 0.6
         verb = pick(rng, verbs(subject, transitive=is_transitive))
         scene = Scene(subject, verb)
         if is_transitive:
             noun = pick(rng, OBJECTS)
             count = pick(rng, NUMBERS) if rng.random() >= 0.5 else 1
-            attribute = maybe(rng, detail["attribute"], attributes(noun))
+            attribute = maybe(rng, DETAIL["attribute"], attributes(noun))
             scene = scene._replace(noun=noun, count=count, attribute=attribute)
-        place = maybe(rng, detail["place"], PLACES)
-        scene = scene._replace(place=place, day=maybe(rng, detail["day"], DAYS))
+        place = maybe(rng, DETAIL["place"], PLACES)
+        scene = scene._replace(place=place, day=maybe(rng, DETAIL["day"], DAYS))
         if not split or scene.split == split:
             return scene
 
@@ -199,7 +183,7 @@ def premises_for(rng: np.random.Generator, hypothesis: Scene, split: str) -> dic
     premises: dict[str, Scene] = {}
     for _ in range(50):
         shared = {name: getattr(hypothesis, name) for name in Scene._fields if rng.random() < SHARED}
-        premise = random_scene(rng, RICH)._replace(**shared)
+        premise = random_scene(rng)._replace(**shared)
         if is_possible(premise) and premise != hypothesis and premise.split == split:
             premises.setdefault(relation(premise, hypothesis), premise)
         if len(premises) == len(LABELS):
@@ -217,45 +201,28 @@ def is_possible(scene: Scene) -> bool:
 
 
 def document(seed: int, language: str, index: int) -> list[Scene]:
-    """Two or three sentences about one subject, most of them at one place and on one day.
-
-    A sentence says what else the subject does, or repeats an earlier one with less detail.
-    """
+    """Two or three sentences about one subject, at one place and on one day."""
     rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
-    first = random_scene(rng, RICH, split="train")
+    first = random_scene(rng, split="train")
     scenes = [first]
     length = int(rng.integers(2, 4))
     while len(scenes) < length:
-        earlier = pick(rng, scenes)
-        if rng.random() < 0.5:
-            scene = _with_less_detail(rng, earlier)
-        else:
-            # What another subject of the same sort, animal or not, does: this one can do it, too.
-            other = random_scene(rng, PLAIN)
-            while is_animal(other.subject) != is_animal(first.subject):
-                other = random_scene(rng, PLAIN)
-            scene = other._replace(subject=first.subject, place=first.place, day=first.day)
-        if scene.split == "train":
+        other = random_scene(rng)
+        scene = other._replace(subject=first.subject, place=first.place, day=first.day)
+        if is_possible(scene) and scene.split == "train":
             scenes.append(scene)
     return scenes
-
-
-def _with_less_detail(rng: np.random.Generator, scene: Scene) -> Scene:
-    """The scene without each of its details, each with probability 1/2."""
-    details = ("attribute", "place", "day") if scene.noun else ("place", "day")
-    dropped = [detail for detail in details if rng.random() >= 0.5]
-    return scene._replace(**dict.fromkeys(dropped))
 
 
 def pair(seed: int, language: str, index: int) -> Scene:
     """The scene that a sentence pair of English and `language` describes."""
     rng = random_stream(seed, PAIR, CODES.index(language), index)
-    return random_scene(rng, RICH, split="train")
+    return random_scene(rng, split="train")
 
 
 def retrieval(seed: int, index: int) -> Scene:
     """A scene of the test split, said in every language to test finding a translation."""
-    return random_scene(random_stream(seed, RETRIEVAL, index), RICH, split="test")
+    return random_scene(random_stream(seed, RETRIEVAL, index), split="test")
 
 
 def inferences(seed: int, split: str, num_hypotheses: int) -> list[tuple[Scene, Scene, str]]:
@@ -268,7 +235,7 @@ def inferences(seed: int, split: str, num_hypotheses: int) -> list[tuple[Scene, 
         rng = random_stream(seed, INFERENCE, SPLITS.index(split), index)
         premises: dict[str, Scene] = {}
         while len(premises) < len(LABELS):
-            hypothesis = random_scene(rng, PLAIN, split)
+            hypothesis = random_scene(rng, split)
             premises = premises_for(rng, hypothesis, split)
         for label in LABELS:
             rows.append((premises[label], hypothesis, label))

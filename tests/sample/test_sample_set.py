@@ -133,21 +133,6 @@ def test_the_label_of_a_hypothesis(hypothesis, label):
     assert relation(premise, hypothesis) == label
 
 
-def test_a_repeated_sentence_lacks_about_half_of_the_details():
-    """A little fewer than half, because a shorter sentence of another split is drawn again."""
-    is_dropped: dict[str, list[bool]] = {"attribute": [], "place": [], "day": []}
-    for index in range(600):
-        first, second, *_ = scenes.document(seed=4, language="fr", index=index)
-        details = {name: getattr(first, name) for name in is_dropped}
-        if second._replace(**details) == first:  # it says nothing else
-            for name, detail in details.items():
-                if detail:
-                    is_dropped[name].append(getattr(second, name) is None)
-    for name, dropped in is_dropped.items():
-        assert len(dropped) > 50
-        assert 0.3 < sum(dropped) / len(dropped) < 0.6, name
-
-
 def test_splits_share_no_scene():
     seed = 6
     drawn: dict[str, set[Scene]] = {}  # split -> the scenes of its texts
