@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in flags.models:
         if name not in study.models:
             raise UserError(f"--models: {name} is not one of {', '.join(study.models)} ({study.name}.yaml)")
+    if not study.corpus:
+        raise UserError(f"{study.name}.yaml: it has no corpus; train its models by the commands of the docs")
     if not os.environ.get("DATA"):
         raise UserError("DATA is not set; set it to the folder of real data")
     runs = StudyRuns(study, Path(flags.output), Path(os.environ["DATA"]), tables.RESULTS)

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-SHARED_ROWS = ("xnli",)  # measures whose example i is the same sentence in every language
+# Example i of measures that begin so is the same sentence in every language.
+SHARED_ROWS = ("xnli", "ntrex")
 Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
 Weights = Mapping[str, float]  # model -> how its score counts in a sum: {"a": 1, "b": -1} is a - b
 
@@ -80,7 +81,7 @@ class Scores:
     def example_error(self, weights: Weights) -> float:
         """Standard error over the examples of a weighted sum of mean scores."""
         influences = [self.influence(weights, language) for language in self.averaged]
-        if self.measure in SHARED_ROWS:
+        if self.measure.startswith(SHARED_ROWS):
             # The same sentence is drawn in all languages at once, so they do not vary independently.
             influences = [np.sum(influences, axis=0)]
         # The variance of the sum over the languages, and from it the error of the mean over them.

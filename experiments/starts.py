@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.retrieval import found_by_cosine, found_by_margin
-from experiments.measure import ner, xnli
+from experiments.measure import held_out, ner, xnli
 from inference.loading import load
 from inference.tasks import TaskOptions, make
 from reader.bitext import Sentences
+from training.records import METRICS
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.files import atomic_file, read_json
@@ -38,8 +39,8 @@ class StartsFlags:
     """A folder with xnli/, which has the gold labels."""
 
     after: list[str] = field(default_factory=list)
-    """name<=folder of run_retrieval.py, or measure<=folder of run_classifier.py (a measure that begins with
-    xnli) or run_sequence_labeling.py."""
+    """name<=folder of run_retrieval.py; measure<=folder of run_classifier.py (a measure that begins with
+    xnli) or run_sequence_labeling.py; held_out<=folder of run_pretrain.py, the model itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("DATA is not set; set it to the folder of real data")
     prepare(quiet=True)
     measures: dict[str, Any] = {}
+    evaluations = []
     for item in flags.after:
         name, arrow, folder = item.partition("<=")
         if not (name and arrow and folder):
@@ -55,16 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         predictions = Path(folder, "predictions")
         if Path(folder, "retrieval.json").is_file():
             measures |= search(name, Path(folder), Path(os.environ["DATA"]))
+        elif Path(folder, METRICS).is_file():
+            evaluations = held_out(Path(folder, METRICS))
         elif name.startswith("xnli"):
             measures[name] = xnli(Path(flags.layout, "xnli"), predictions)
         else:
             measures[name] = ner(predictions)
-    add_figures(Path(flags.output), measures)
+    add_figures(Path(flags.output), measures, evaluations)
 
 
-def add_figures(path: Path, measures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add measures to the JSON of a model. English, which was trained on, gets a measure of its own."""
+def add_figures(
+    path: Path, measures: Mapping[str, Mapping[str, Any]], evaluations: Sequence[Mapping] = ()
+) -> None:
+    """Add measures to the JSON of a model. English, which was trained on, gets a measure of its own.
+
+    Args:
+        evaluations: the held-out ones of its pre-training.
+    """
     figures = read_json(path) if path.is_file() else {}
+    if evaluations:
+        figures["held_out"] = evaluations
     for measure, cells in measures.items():
         figures[measure] = {language: cell for language, cell in cells.items() if language != "en"}
         if "en" in cells:

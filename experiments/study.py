@@ -50,10 +50,10 @@ class Study:
     Args:
         name: of its file.
         title: the headline of its tables.
-        corpus: a file of configs/corpus, without .yaml.
         pretrain: the configuration of run_pretrain.py that all models share.
         seeds: every model is trained with each of them.
         models: row -> model.
+        corpus: a file of configs/corpus, without .yaml; "": experiments/run.py cannot train the models.
         measures: out of MEASURES.
         compare: pairs (a, b): the tables say whether a is above b.
         contrasts: label -> [[a, b], [c, d]]: the tables say whether a - b is above c - d.
@@ -62,10 +62,10 @@ class Study:
 
     name: str
     title: str
-    corpus: str
     pretrain: str
     seeds: list[int]
     models: dict[str, TrainedModel]
+    corpus: str = ""
     measures: list[str] = field(default_factory=list)
     compare: list[list[str]] = field(default_factory=list)
     contrasts: dict[str, list[list[str]]] = field(default_factory=dict)

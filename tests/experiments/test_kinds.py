@@ -56,28 +56,32 @@ def test_each_kind_has_as_many_labels():
     assert all(text.startswith(kind) for text, kind in rows)
 
 
-def test_the_table(data, tmp_path, monkeypatch, capsys):
-    """A row for `fit` and one for each learning rate. A folder that exists is refused."""
+def test_the_table_and_the_figures(data, tmp_path, monkeypatch, capsys):
+    """A row for `fit` and one for each learning rate, over two draws. A folder that exists is refused."""
     model = str(toy_models.make(tmp_path) / "encode")
     monkeypatch.setenv("DATA", str(data))
     monkeypatch.setattr(kinds, "STEPS", 1)
     monkeypatch.setattr(kinds, "TESTED", 1)
-    flags = {"models": f"[{model}]", "languages": "[zh]", "labels": "[1]", "seeds": "[3]", "rates": "[2e-3]"}
-    kinds.main(as_flags({**flags, "output": tmp_path / "tuned"}))
+    flags = {"model": model, "languages": "[zh]", "labels": "[1]", "seeds": "[3, 4]", "rates": "[2e-3]"}
+    flags |= {"figures": tmp_path / "figures.json", "output": tmp_path / "tuned"}
+    kinds.main(as_flags(flags))
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
-    assert [row[:4] for row in rows[2:]] == [[model, "fit", "1", "3"], [model, "fine-tuned, 0.002", "1", "3"]]
-    assert {row[4] for row in rows[2:]} <= {"0.0", "25.0", "50.0", "75.0", "100.0"}
+    figures = read_json(tmp_path / "figures.json")
+    assert list(figures) == ["kinds 1", "kinds 1 fine-tuned 0.002"]
+    for (_, score), cells in zip(rows[2:], figures.values()):
+        parts, wholes = cells["zh"]
+        assert wholes == [2] * 4 and all(0 <= part <= 2 for part in parts)
+        assert score == f"{100 * sum(parts) / 8:.1f}"
     folder = tmp_path / "tuned" / "1-3-0.002" / model.replace("/", "-")
     settings = read_json(folder / "run" / "run.json")
     assert settings["learning_rate"] == 0.002 and settings["random_seed"] == [3]
-    error = error_of(kinds.main, as_flags({**flags, "output": tmp_path / "tuned"}))
-    assert error == f"{folder} exists; give another --output, or delete it"
+    assert error_of(kinds.main, as_flags(flags)) == f"{folder} exists; give another --output, or delete it"
 
 
 @pytest.mark.parametrize(
     "flags, line",
     [
-        ({"models": None}, "--models must be given (--help lists the flags)"),
+        ({"model": None}, "--model must be given (--help lists the flags)"),
         ({"labels": "[2]"}, "--labels 2: it must be from 1 to 1; a kind has no more texts"),
         ({"labels": "[0]"}, "--labels 0: it must be from 1 to 1; a kind has no more texts"),
         ({"languages": "[tr]", "labels": "[1]"}, "ntrex.tr: cannot be read (No such file or directory)"),
@@ -85,13 +89,13 @@ def test_the_table(data, tmp_path, monkeypatch, capsys):
 )
 def test_mistakes(data, monkeypatch, flags, line):
     monkeypatch.setenv("DATA", str(data))
-    assert error_of(kinds.main, as_flags({"models": "[a]", **flags})).endswith(line)
+    assert error_of(kinds.main, as_flags({"model": "a", **flags})).endswith(line)
 
 
-def test_the_share_of_right_kinds(monkeypatch):
+def test_the_texts_whose_kind_is_found(monkeypatch):
     class Classifier:
         def answer(self, examples):
             return [{"label": example.text_a[0]} for example in examples]
 
     monkeypatch.setattr(kinds, "make", lambda *_: Classifier())
-    assert kinds.share_right(None, [("ab", "a"), ("bb", "b"), ("cc", "b"), ("cd", "c")]) == 0.75
+    assert kinds.is_right(None, [("ab", "a"), ("bb", "b"), ("cc", "b"), ("cd", "c")]).tolist() == [1, 1, 0, 1]

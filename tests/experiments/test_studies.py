@@ -80,7 +80,7 @@ def test_the_mean_gain_from_btmlm_in_the_results_is_that_of_the_figures():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("title: x\n", "corpus"),
+        ("title: x\n", "pretrain"),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, color: red}", "'color'"),
         (
             "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: , b: {start: c}}}",
@@ -121,6 +121,12 @@ def test_a_mistake_in_a_study_is_named(text, message, tmp_path, monkeypatch):
         Study.read("tiny")
     with pytest.raises(UserError, match="other: there is no study of this name; there are tiny"):
         Study.read("other")
+
+
+def test_a_study_without_a_corpus_is_not_trained_here(monkeypatch):
+    monkeypatch.setenv("DATA", "data")
+    with pytest.raises(UserError, match="head_start.yaml: it has no corpus"):
+        run.main(["head_start"])
 
 
 def make_data(folder):
