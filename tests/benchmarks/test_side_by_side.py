@@ -20,7 +20,8 @@ CONTENDERS_HERE = {"ours": OURS, "peer": PEER}
 # A benchmark of three steps. It writes its turns to the file ORDER, as NAME and the step; "broken" fails in
 # its second step. Each step "takes" as many seconds as the contender's name has letters.
 WORKER = f"""
-import sys, json; sys.path.insert(0, {str(ROOT)!r})
+import os, sys, json; sys.path.insert(0, {str(ROOT)!r})
+assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 from benchmarks.side_by_side import wait_for_turn
 name = sys.argv[1].removeprefix("--worker=")
 for step in range(3):

@@ -69,7 +69,10 @@ def test_the_curves_of_two_seeds(tiny_corpus, tmp_path, monkeypatch):
     earlier = {"frequencies": 1.0, "runs": {"a": [[[1, 9.0]]], "b": [[[0, 4.0], [10_000_000, 2.0]]]}}
     curves.FIGURES.write_text(json.dumps(earlier))
     corpus = Corpus(tiny_corpus)
-    model = ignorant_model(Tokenizer.from_folder(tiny_corpus).vocab_size, corpus.languages)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_dropout_prob": 0.5}
+    vocab_size = Tokenizer.from_folder(tiny_corpus).vocab_size
+    model = PreTrainingModel(ErnieMConfig(vocab_size=vocab_size, **shape), corpus.languages)
+    model.eval()
     files = {"vocab_path": tiny_corpus / "vocab.txt", "piece_model_path": tiny_corpus / "piece.model"}
     run = tmp_path / "run"
     for step in (20, 30):

@@ -72,6 +72,12 @@ def test_the_table_and_the_figures(data, tmp_path, monkeypatch, capsys):
         parts, wholes = cells["zh"]
         assert wholes == [2] * 4 and all(0 <= part <= 2 for part in parts)
         assert score == f"{100 * sum(parts) / 8:.1f}"
+    of_draws = []
+    for seed in (3, 4):
+        one = {"seeds": f"[{seed}]", "rates": "[]", "figures": tmp_path / f"{seed}.json"}
+        kinds.main(as_flags(flags | one))
+        of_draws.append(read_json(tmp_path / f"{seed}.json")["kinds 1"]["zh"][0])
+    assert figures["kinds 1"]["zh"][0] == np.sum(of_draws, axis=0).tolist()
     folder = tmp_path / "tuned" / "1-3-0.002" / model.replace("/", "-")
     settings = read_json(folder / "run" / "run.json")
     assert settings["learning_rate"] == 0.002 and settings["random_seed"] == [3]

@@ -44,6 +44,21 @@ def test_the_error_over_examples_is_that_of_a_bootstrap(study):
     assert math.isclose(scores.example_error({"b": 1, "a": -1}), 100 * error_of_difference, rel_tol=0.05)
 
 
+@pytest.mark.parametrize("measure", ["xnli after pairs", "ntrex few", "tatoeba few"])
+def test_whether_languages_share_their_examples(measure):
+    """If they do, equal outcomes in two languages say no more than those in one."""
+    cells = {language: [[1, 0, 1, 1], [1] * 4] for language in ("de", "fr")}
+    error = Scores({"a": {1: {measure: cells}}}, measure).example_error({"a": 1})
+    of_one = Scores({"a": {1: {measure: {"de": cells["de"]}}}}, measure).example_error({"a": 1})
+    assert math.isclose(error, of_one if measure != "tatoeba few" else of_one / math.sqrt(2))
+
+
+def test_english_alone_is_not_left_out():
+    scores = Scores({"a": {1: {"ner en": {"en": [[1, 0], [1, 1]]}}}}, "ner en")
+    assert scores.mean("a", 1) == 50.0
+    assert tables.score_table(scores).splitlines()[0] == "| model | en | mean |"
+
+
 def test_f1_is_a_quotient_of_sums():
     """100 (2 + 0 + 4) / (4 + 3 + 5) is 50. An example with a positive influence raises the score."""
     cells = {"de": [[2, 0, 4], [4, 3, 5]]}  # parts and wholes of three sentences

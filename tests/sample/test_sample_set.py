@@ -115,6 +115,19 @@ def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
         assert len(set(counts.values())) == 1  # all labels are equally frequent
 
 
+def test_the_parts_of_a_scene_fit_together():
+    drawn = [scene for index in range(300) for scene in scenes.document(seed=4, language="fr", index=index)]
+    for premise, hypothesis, _ in scenes.inferences(seed=5, split="train", num_hypotheses=300):
+        drawn += [premise, hypothesis]
+    for scene in drawn:
+        assert (scene.verb in ("buy", "sell", "find", "lose")) == (scene.noun is not None)
+        if scene.noun is None:
+            assert (scene.count, scene.attribute) == (1, None)
+        if scene.subject in ("dog", "cat", "animal"):
+            assert scene.verb in ("find", "lose", "sit", "stand")
+        assert scene.noun not in ("dog", "cat", "animal") or scene.attribute != "red"
+
+
 @pytest.mark.parametrize(
     ("hypothesis", "label"),
     [
