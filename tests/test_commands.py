@@ -115,7 +115,10 @@ COMMANDS = {
         "experiments/test_studies.py::test_the_published_tables_are_those_of_the_figures",
     r".* -m experiments\.curves.*":
         "experiments/test_curves.py::test_the_published_page_is_that_of_the_figures",
-    r"DATA=.* -m experiments\.kinds .*": HOURS + "experiments/test_kinds.py::test_the_table",
+    r"DATA=.* -m experiments\.starts .*":
+        HOURS + "experiments/test_starts.py::test_the_figures_of_three_trainings",
+    r"DATA=.* -m experiments\.kinds .*":
+        HOURS + "experiments/test_kinds.py::test_the_table_and_the_figures",
     r"taskset .*": "two idle cores; pretrain/test_reader.py::test_equal_compute_divides_the_steps",
     r"sh scripts/base/ablation\.sh": HOURS + "experiments/test_ablation.py::test_the_command_lines",
 }  # fmt: skip

@@ -31,7 +31,7 @@ ANIMAL_ATTRIBUTES = ("white", "black", *SIZES)
 # From 3 on Arabic has a plural (2 is a dual); up to 9 a numeral is one character in every language.
 NUMBERS = (3, 4, 5)
 DETAIL = {"attribute": 0.4, "place": 0.5, "day": 0.3}  # how often a random scene says what it can leave out
-SHARED = 0.6  # how often a premise says what its hypothesis says, for each part of a scene
+SHARED = 0.75  # how often a premise says what its hypothesis says, for each part of a scene
 # Whether the action has an object -> the verbs. Nobody does an action and its opposite at the same moment,
 # but who sits may laugh.
 VERBS = {True: ("buy", "sell", "find", "lose"), False: ("sit", "stand", "laugh", "cry")}
@@ -177,12 +177,17 @@ def _detail(premise: str | None, hypothesis: str | None) -> str:
 def premises_for(rng: np.random.Generator, hypothesis: Scene, split: str) -> dict[str, Scene]:
     """Label -> a random scene of the split for which `relation(scene, hypothesis)` is the label.
 
-    The scenes share much of what the hypothesis says. After 50 draws a label may still lack one: then the
-    hypothesis says so much that hardly any other scene of the split says more.
+    The scenes share much of what the hypothesis says, and may have a member where it has a kind. After 50
+    draws a label may still lack one: then the hypothesis says so much that hardly any other scene of the
+    split says more.
     """
     premises: dict[str, Scene] = {}
     for _ in range(50):
-        shared = {name: getattr(hypothesis, name) for name in Scene._fields if rng.random() < SHARED}
+        shared = {}
+        for name, concept in hypothesis._asdict().items():
+            if concept and rng.random() < SHARED:
+                is_member = concept in KINDS and rng.random() < 0.7
+                shared[name] = pick(rng, KINDS[concept]) if is_member else concept
         premise = random_scene(rng)._replace(**shared)
         if is_possible(premise) and premise != hypothesis and premise.split == split:
             premises.setdefault(relation(premise, hypothesis), premise)

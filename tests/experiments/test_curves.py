@@ -18,6 +18,11 @@ from tests.pretrain.tiny_run import make_corpus
 from utils.files import read_json
 
 
+def test_the_published_page_is_that_of_the_figures():
+    page = curves.FIGURES.with_suffix(".md").read_text(encoding="utf-8")
+    assert page == curves.page(read_json(curves.FIGURES))
+
+
 @pytest.fixture(scope="module")
 def tiny_corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("tiny"))
