@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from experiments.starts import add_figures
-from inference.few_labels import classifier_of
 from inference.loading import LoadedModel, load
 from inference.tasks import TaskOptions, make
 from model.tasks import MEAN_OF_TOKENS
@@ -62,7 +61,7 @@ class KindsFlags:
     """The files that run_classifier.py reads and writes."""
 
     figures: str = ""
-    """A JSON, such as docs/results/starts/pre-trained-1.json, to which the outcome of every text is added."""
+    """A JSON, such as docs/results/head_start/pre-trained-1.json, that gets the outcome of every text."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,15 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for language, rows in tests.items():
                     of_measure[language] = of_measure[language] + is_right(classifier, rows)
     draws = len(flags.seeds)
+    measures: dict[str, dict[str, list]] = {measure: {} for measure in found}
     table = [["", *flags.languages]]
     for measure, of_measure in found.items():
-        table.append([measure, *(f"{100 * counts.mean() / draws:.1f}" for counts in of_measure.values())])
+        table.append([measure])
+        for language, counts in of_measure.items():
+            table[-1].append(f"{100 * counts.mean() / draws:.1f}")
+            measures[measure][language] = [counts.tolist(), [draws] * len(counts)]
     print(in_markdown(table))
     if flags.figures:
-        measures: dict[str, dict[str, list]] = {}
-        for measure, of_measure in found.items():
-            for language, counts in of_measure.items():
-                measures.setdefault(measure, {})[language] = [counts.tolist(), [draws] * len(counts)]
         add_figures(Path(flags.figures), measures)
 
 
@@ -157,6 +156,8 @@ def draw(texts: Mapping[str, Sequence[str]], count: int, rng: np.random.Generato
 
 def fitted(loaded: LoadedModel, labelled: Sequence[tuple[str, str]]) -> LoadedModel:
     """The classifier that `model.fit` makes of the labelled texts."""
+    from inference.few_labels import classifier_of  # imports Paddle, which the model prepares for
+
     texts, kinds = zip(*labelled)
     encode = make("encode", loaded, TaskOptions(pooling=MEAN_OF_TOKENS))
     return classifier_of(loaded, encode.vectors(texts), kinds, encode.layer)

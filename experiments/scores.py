@@ -12,8 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-# Example i of measures that begin so is the same sentence in every language.
-SHARED_ROWS = ("xnli", "ntrex")
+# Example i of measures that begin so is the same sentence in every language; of kinds of texts many are.
+SHARED_ROWS = ("xnli", "ntrex", "kinds")
 Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
 Weights = Mapping[str, float]  # model -> how its score counts in a sum: {"a": 1, "b": -1} is a - b
 
@@ -83,7 +83,8 @@ class Scores:
         influences = [self.influence(weights, language) for language in self.averaged]
         if self.measure.startswith(SHARED_ROWS):
             # The same sentence is drawn in all languages at once, so they do not vary independently.
-            influences = [np.sum(influences, axis=0)]
+            most = max(map(len, influences))  # of kinds of texts a language may lack the last ones
+            influences = [np.sum([np.pad(array, (0, most - len(array))) for array in influences], axis=0)]
         # The variance of the sum over the languages, and from it the error of the mean over them.
         variance = sum(float((influence**2).sum()) for influence in influences)
         return math.sqrt(variance) / len(self.averaged)

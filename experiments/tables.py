@@ -72,18 +72,18 @@ COLUMNS = {
     "retrieval 1000 centred margin": "1,000 pairs",
     "held out centred margin": "held-out pairs",
     "tatoeba all": "Tatoeba: all pairs",
-    "tatoeba few": "a twelfth",
-    "tatoeba 1000": "1,002 pairs",
+    "tatoeba few": "Tatoeba: a twelfth",
+    "tatoeba 1000": "Tatoeba: 1,002 pairs",
     "ntrex all": "NTREX: all pairs",
-    "ntrex few": "a twelfth",
-    "ntrex 1000": "1,002 pairs",
+    "ntrex few": "NTREX: a twelfth",
+    "ntrex 1000": "NTREX: 1,002 pairs",
     "xnli": "XNLI",
-    "xnli en": "in English",
-    "xnli after pairs": "after all pairs",
+    "xnli en": "XNLI in English",
+    "xnli after pairs": "XNLI after all pairs",
     "ner": "PAN-X",
-    "ner en": "in English",
+    "ner en": "PAN-X in English",
     "kinds 64": "kinds, 64 labels",
-    "kinds 64 en": "in English",
+    "kinds 64 en": "kinds in English",
 }
 # Measure -> column of the paper's differences.
 OF_PAPER = {"xnli": "paper (XNLI)", "ner": "paper (CoNLL)"}
@@ -123,7 +123,7 @@ def read_figures(study: Study, results: Path) -> Figures:
                 values[f"held out {way}"] = {"pairs": [[value], [1]]}
             figures.setdefault(name, {})[seed] = values
     if not figures:
-        raise UserError(f"{results / study.name}: no figures; run python -m experiments.run {study.name}")
+        raise UserError(f"{results / study.name}: no figures; docs/results.md says how they are made")
     return figures
 
 

@@ -24,4 +24,4 @@ for exp in exp0 exp1 exp2 exp3 exp4 exp5; do
             --test_save "$output/$exp/$task/test/test.%s.tsv" --checkpoints "$output/$exp/$task"
     done
 done
-head -n 100 -v "$output"/exp?/*/results.txt
+tail -n +1 "$output"/exp?/*/results.txt    # with their names, as there are several

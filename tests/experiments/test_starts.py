@@ -1,5 +1,6 @@
 """The trainings that began from a model, and the JSON that gets their figures."""
 
+import numpy as np
 import pytest
 
 from experiments import starts
@@ -12,11 +13,13 @@ from utils.files import read_json
 def test_the_figures_of_three_trainings(tmp_path, monkeypatch):
     """A measure that is added again is replaced, others stay; English has a measure of its own."""
     monkeypatch.setenv("DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(starts, "found_by_margin", lambda src, tgt: np.full(len(src), 7))
     for number, name in enumerate(("retrieval/tatoeba-style-dev/de-en", "pretrain/parallel-multiway/ntrex")):
         for language in ("de", "en"):
             file = tmp_path / "data" / f"{name}.{language}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(f"{text}\n" for text in "abcd"[: 2 + number]))
+            texts = {"de": "bac", "en": "abc"}[language]
+            file.write_text("".join(f"{text}\n" for text in texts[number:]))
     search = tmp_path / "search"
     search.mkdir()
     (toy_models.make(tmp_path) / "encode").rename(search / "best")
@@ -38,10 +41,11 @@ def test_the_figures_of_three_trainings(tmp_path, monkeypatch):
     after = [f"{name}<={tmp_path / folder}" for name, folder in folders.items()]
     starts.main(as_flags({"output": output, "layout": tmp_path, "after": f"[{', '.join(after)}]"}))
     figures = read_json(output)
-    # The same text in both languages has the same vector, which is the nearest.
-    for test, count in (("tatoeba", 2), ("ntrex", 3)):
-        for way in ("", " margin"):
-            assert figures.pop(f"{test}{way} few") == {"de": [[2] * count, [2] * count]}
+    # The first two of b, a, c and a, b, c are crossed. NTREX lacks the first pair here: a, c and b, c.
+    assert figures.pop("tatoeba few") == {"de": [[0, 0, 2], [2, 2, 2]]}
+    assert figures.pop("tatoeba margin few") == {"de": [[7, 7, 7], [2, 2, 2]]}
+    assert figures.pop("ntrex few") == {"de": [[2, 2], [2, 2]]}
+    assert figures.pop("ntrex margin few") == {"de": [[7, 7], [2, 2]]}
     assert figures == {
         "kinds 16": 2,
         "held_out": [{"step": 5, "mmlm": {}}],
@@ -49,6 +53,14 @@ def test_the_figures_of_three_trainings(tmp_path, monkeypatch):
         "ner en": {"en": [[2], [2]]},
         "xnli after pairs": {"de": [[1, 0], [1, 1]]},
     }
+
+
+def test_a_language_that_is_not_there_keeps_its_figures(tmp_path):
+    """Kinds of texts may be measured in English alone."""
+    path = tmp_path / "a.json"
+    starts.add_figures(path, {"kinds 16": {"en": [[1], [3]], "fr": [[2], [3]]}})
+    starts.add_figures(path, {"kinds 16": {"en": [[3], [3]]}})
+    assert read_json(path) == {"kinds 16 en": {"en": [[3], [3]]}, "kinds 16": {"fr": [[2], [3]]}}
 
 
 @pytest.mark.parametrize("item", ["output/pairs", "few<=", "<=output"])

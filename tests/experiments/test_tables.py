@@ -44,13 +44,20 @@ def test_the_error_over_examples_is_that_of_a_bootstrap(study):
     assert math.isclose(scores.example_error({"b": 1, "a": -1}), 100 * error_of_difference, rel_tol=0.05)
 
 
-@pytest.mark.parametrize("measure", ["xnli after pairs", "ntrex few", "tatoeba few"])
+@pytest.mark.parametrize("measure", ["xnli after pairs", "ntrex few", "kinds 16", "tatoeba few"])
 def test_whether_languages_share_their_examples(measure):
     """If they do, equal outcomes in two languages say no more than those in one."""
     cells = {language: [[1, 0, 1, 1], [1] * 4] for language in ("de", "fr")}
     error = Scores({"a": {1: {measure: cells}}}, measure).example_error({"a": 1})
     of_one = Scores({"a": {1: {measure: {"de": cells["de"]}}}}, measure).example_error({"a": 1})
     assert math.isclose(error, of_one if measure != "tatoeba few" else of_one / math.sqrt(2))
+
+
+def test_a_language_without_the_last_kind_of_texts():
+    """The outcomes of the shared ones move the mean together: 100 x 1/2 x (1/2 x 1/2 + 1/4 x 1/2) a row."""
+    cells = {"fr": [[1, 0], [1, 1]], "zh": [[1, 0, 1, 0], [1] * 4]}
+    error = Scores({"a": {1: {"kinds 16": cells}}}, "kinds 16").example_error({"a": 1})
+    assert math.isclose(error, 100 * math.sqrt(2 * (0.125 + 0.0625) ** 2 + 2 * 0.0625**2))
 
 
 def test_english_alone_is_not_left_out():
