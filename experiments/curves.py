@@ -34,7 +34,7 @@ FREQUENCIES = "frequencies of the pieces"
 ABOUT = """# What a masked word costs
 
 Nats a character of held-out text, the mean over the languages (`experiments/nats.py`), and each seed in
-brackets. Between two checkpoints the figures are interpolated."""
+brackets. Between two checkpoints the figures are interpolated; after the last one they stay as they are."""
 
 
 @dataclass

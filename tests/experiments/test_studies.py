@@ -77,6 +77,31 @@ def test_the_mean_gain_from_btmlm_in_the_results_is_that_of_the_figures():
     assert row in (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
+# Page -> the measures of each of its rows; "few" and "1000" are those of models from a corpus of these pairs.
+SEARCH = ("tatoeba all", "ntrex all", "tatoeba few", "ntrex few")
+LABELS = ("ner en", "ner", "xnli en", "xnli")
+ROWS = (
+    ("README.md", (*SEARCH, *LABELS)),
+    ("README_zh.md", (*SEARCH, *LABELS)),
+    ("docs/pretraining.md", (*SEARCH, "tatoeba 1000", "ntrex 1000")),
+    ("docs/pretraining.md", (*LABELS, "xnli after pairs", "kinds 64 en", "kinds 64")),
+)
+
+
+@pytest.mark.parametrize(("page", "measures"), ROWS)
+@pytest.mark.parametrize("model", ["random weights", "counted", "pre-trained"])
+def test_the_tables_of_the_head_start_are_those_of_the_figures(page, measures, model):
+    figures = tables.read_figures(Study.read("head_start"), tables.RESULTS)
+    cells = []
+    for measure in measures:
+        _, _, pairs = measure.partition(" ")
+        name = model
+        if pairs in ("few", "1000") and model != "random weights":
+            name = f"{model} {pairs} pairs"
+        cells.append(tables.score_cell(figures, name, Scores(figures, measure)))
+    assert f" | {' | '.join(cells)} |\n" in (ROOT / page).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
