@@ -3,9 +3,9 @@
     python -m experiments.curves --runs "['own.yaml<=output/a', 'own.yaml<=output/b']"
     python -m experiments.curves
 
-The first measures the checkpoints that runs have kept (`run.keep_checkpoints`, as experiments/nats.py says)
-and puts them into docs/results/curves.json; runs of one name differ in their seed. Both write
-docs/results/curves.md and docs/images/curves.png from it.
+The first measures the checkpoints of runs (set `run.keep_checkpoints` to 100 for them) as experiments/nats.py
+does, and puts the figures into docs/results/curves.json; runs of one name differ in their seed. Both write
+docs/results/curves.md and docs/images/curves.png.
 """
 
 from utils.environment import run

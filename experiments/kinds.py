@@ -3,9 +3,9 @@
     DATA=/where/the/data/is python -m experiments.kinds --model output/a/encoder --languages "[en, fr]"
 
 The kinds are news (NTREX), sentences of Wikipedia (PAN-X), questions (TyDi QA, tested on XQuAD) and premises
-(MultiNLI and SNLI, tested on XNLI). The texts to train on hold neither a text that is tested on nor its
-translation, but for some of PAN-X that stand in both of its parts: 17 of 500 in English. A classifier is
-that of `model.fit(texts, labels)`; with --rates run_classifier.py is tried beside it.
+(MultiNLI and SNLI, tested on XNLI). No training text, nor its translation, is tested on. The exception is
+PAN-X, some of whose sentences are in both parts (17 of 500 in English). A classifier is that of
+`model.fit(texts, labels)`; with --rates run_classifier.py is tried beside it.
 """
 
 from utils.environment import run

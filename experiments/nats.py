@@ -1,8 +1,9 @@
 """What a masked word costs along a run, in nats a character.
 
 In each held-out line 15 % of the words are masked, the same for every model, with all of their pieces. The
-losses of these pieces are added up and divided by the number of characters of these words, which compares
-vocabularies and mask rates. A language without spaces has about one word a line: leave such corpora out.
+losses of these pieces are added up and divided by the number of characters of these words, so that models
+with different vocabularies and mask rates can be compared. A language without spaces has about one word a
+line: leave such corpora out.
 """
 
 import zlib

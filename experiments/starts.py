@@ -3,9 +3,9 @@
     DATA=/where/the/data/is python -m experiments.starts --output docs/results/head_start/counted-1.json \\
         --layout output/layout --after "['all<=output/sentences', 'xnli<=output/nli', 'ner<=output/panx']"
 
-Of a training on pairs come "tatoeba" and "ntrex" with the name that stands before "<=": the translations that
-its best model finds among Tatoeba's 1,000 and among the 1,997 sentences of NTREX, by cosine and, in "tatoeba
-margin" and "ntrex margin", by margin. XNLI's and PAN-X's have a measure of their own for English, which was
+A training on pairs called NAME gets the measures "tatoeba NAME" and "ntrex NAME": the translations that its
+best model finds by cosine among Tatoeba's 1,000 and NTREX's 1,997 sentences; those of "tatoeba margin NAME"
+and "ntrex margin NAME" are found by margin. XNLI and PAN-X have a measure of their own for English, which was
 trained on. experiments/measure.py says what a figure is.
 """
 
@@ -38,7 +38,7 @@ class StartsFlags:
     after: list[str]
     """name<=folder. The folder of "held_out" is that of run_pretrain.py, the model itself; of a name that
     begins with "xnli" or "ner" that of run_classifier.py or run_sequence_labeling.py; of others (the tables
-    have "all", "few" and "1000") that of run_retrieval.py."""
+    have "all", "3754" and "1002", the pairs) that of run_retrieval.py."""
 
     layout: str = ""
     """A folder with xnli/, which has the gold labels."""

@@ -45,8 +45,9 @@ DAYS = ("monday", "friday", "sunday")
 class Scene(NamedTuple):
     """Who does what, to what, where and on which day, at one moment.
 
-    `subject` is a name, a known person or animal ("the man") or a kind, which is an unknown one ("a person").
-    Only actions with an object have a `noun`: `count` of them (1, or 3 to 5), with one attribute or none.
+    `subject` is a name, a known person or animal ("the man"), or an unspecified member of a kind ("a
+    person"). Only actions with an object have a `noun`: `count` of them (1, or 3 to 5), with one attribute or
+    none.
     """
 
     subject: str
