@@ -57,31 +57,31 @@ def test_each_kind_has_as_many_labels():
 
 
 def test_the_table_and_the_figures(data, tmp_path, monkeypatch, capsys):
-    """A row for `fit` and one for each learning rate, over two draws. A folder that exists is refused."""
+    """A row for `fit` and one for each learning rate. A folder that exists is refused."""
     model = str(toy_models.make(tmp_path) / "encode")
     monkeypatch.setenv("DATA", str(data))
     monkeypatch.setattr(kinds, "STEPS", 1)
     monkeypatch.setattr(kinds, "TESTED", 1)
-    flags = {"model": model, "languages": "[zh]", "labels": "[1]", "seeds": "[3, 4]", "rates": "[2e-3]"}
-    flags |= {"figures": tmp_path / "figures.json", "output": tmp_path / "tuned"}
-    kinds.main(as_flags(flags))
+    flags = {"model": model, "languages": "[zh]", "labels": "[1]", "output": tmp_path / "tuned"}
+    of_seed = {"figures": tmp_path / "3.json", "seeds": "[3]", "rates": "[2e-3]"}
+    kinds.main(as_flags(flags | of_seed))
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
-    figures = read_json(tmp_path / "figures.json")
+    figures = read_json(tmp_path / "3.json")
     assert list(figures) == ["kinds 1", "kinds 1 fine-tuned 0.002"]
-    for (_, score), cells in zip(rows[2:], figures.values()):
-        parts, wholes = cells["zh"]
-        assert wholes == [2] * 4 and all(0 <= part <= 2 for part in parts)
-        assert score == f"{100 * sum(parts) / 8:.1f}"
-    of_draws = []
-    for seed in (3, 4):
-        one = {"seeds": f"[{seed}]", "rates": "[]", "figures": tmp_path / f"{seed}.json"}
-        kinds.main(as_flags(flags | one))
-        of_draws.append(read_json(tmp_path / f"{seed}.json")["kinds 1"]["zh"][0])
-    assert figures["kinds 1"]["zh"][0] == np.sum(of_draws, axis=0).tolist()
     folder = tmp_path / "tuned" / "1-3-0.002" / model.replace("/", "-")
     settings = read_json(folder / "run" / "run.json")
     assert settings["learning_rate"] == 0.002 and settings["random_seed"] == [3]
-    assert error_of(kinds.main, as_flags(flags)) == f"{folder} exists; give another --output, or delete it"
+    assert (
+        error_of(kinds.main, as_flags(flags | of_seed))
+        == f"{folder} exists; give another --output, or delete it"
+    )
+    for seeds in ("[4]", "[3, 4]"):
+        kinds.main(as_flags(flags | {"figures": tmp_path / f"{seeds}.json", "seeds": seeds}))
+    parts, wholes = read_json(tmp_path / "[3, 4].json")["kinds 1"]["zh"]
+    of_draws = [figures["kinds 1"]["zh"][0], read_json(tmp_path / "[4].json")["kinds 1"]["zh"][0]]
+    assert parts == np.sum(of_draws, axis=0).tolist() and wholes == [2] * 4
+    scores = [rows[2][1], capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")[1]]
+    assert scores == [f"{100 * sum(of_draws[0]) / 4:.1f}", f"{100 * sum(parts) / 8:.1f}"]
 
 
 @pytest.mark.parametrize(

@@ -89,17 +89,21 @@ ROWS = (
 )
 
 
+@pytest.fixture(scope="module")
+def of_head_start():
+    return tables.read_figures(Study.read("head_start"), tables.RESULTS)
+
+
 @pytest.mark.parametrize(("page", "measures"), ROWS)
 @pytest.mark.parametrize("model", ["random weights", "head start", "pre-trained"])
-def test_the_tables_of_the_head_start_are_those_of_the_figures(page, measures, model):
-    figures = tables.read_figures(Study.read("head_start"), tables.RESULTS)
+def test_the_tables_of_the_head_start_are_those_of_the_figures(page, measures, model, of_head_start):
     cells = []
     for measure in measures:
         _, _, pairs = measure.partition(" ")
         name = model
         if pairs in ("3754", "1002") and model != "random weights":
             name = f"{model} {pairs} pairs"
-        cells.append(tables.score_cell(figures, name, Scores(figures, measure)))
+        cells.append(tables.score_cell(of_head_start, name, Scores(of_head_start, measure)))
     assert f" | {' | '.join(cells)} |\n" in (ROOT / page).read_text(encoding="utf-8")
 
 
