@@ -117,10 +117,8 @@ class Study:
             name: of a model of this study, or UNTRAINED.
         """
         own_file = results / self.name / f"{folder_name(name, seed)}.json"
-        if own_file.is_file() or name == UNTRAINED:
-            return own_file
-        trained_in = self.models[name].trained_in
-        if not trained_in:
+        trained_in = "" if name == UNTRAINED else self.models[name].trained_in
+        if own_file.is_file() or not trained_in:
             return own_file
         study, _, trained_name = trained_in.rpartition("/")
         return results / study / f"{folder_name(trained_name, seed)}.json"

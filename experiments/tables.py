@@ -119,8 +119,7 @@ def read_figures(study: Study, results: Path) -> Figures:
             values = read_json(path)
             for way, of_layers in values.get("held_out_layers", {}).items():
                 # One value of weight 1 for all pairs. Its error comes from the seeds alone.
-                value = max(of_layers)
-                values[f"held out {way}"] = {"pairs": [[value], [1]]}
+                values[f"held out {way}"] = {"pairs": [[max(of_layers)], [1]]}
             figures.setdefault(name, {})[seed] = values
     if not figures:
         raise UserError(f"{results / study.name}: no figures; docs/results.md says how they are made")
