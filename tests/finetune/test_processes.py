@@ -105,6 +105,7 @@ def every_task(folder, data, corpus, pairs, processes):
     return commands
 
 
+@pytest.mark.slow
 def test_every_task(tmp_path, corpus):
     """Losses, weights, evaluations, reports and predictions of two processes are those of one."""
     data = tmp_path / "data"
@@ -146,6 +147,7 @@ def test_every_task(tmp_path, corpus):
     assert (double / "classify" / "log" / "job.log.1").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     """No sample is lost and none is repeated; SIGTERM ends each part with exit code 0.
 

@@ -314,6 +314,7 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
 SCRIPT = Path(__file__).with_name("killed_script.py")
 
 
+@pytest.mark.slow
 def test_kill_five_times(toy_folder, tmp_path):
     """Killed in two steps, an evaluation, a checkpoint, and a change of best, it ends with the same bits."""
     flags = {**FAST, "max_steps": 9, "keep_checkpoints": 2}
