@@ -10,7 +10,6 @@ docs/results/curves.md and docs/images/curves.png.
 
 from utils.environment import run
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.study import named_folder
 from utils.command_line import load_config
-from utils.errors import UserError
-from utils.files import atomic_file, read_json
+from utils.files import atomic_file, read_json, write_json
 from utils.options import PositiveInt
 from utils.runtime import prepare
 from utils.tables import in_markdown
@@ -51,24 +50,26 @@ class CurvesFlags:
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(CurvesFlags, arguments, __doc__)
     figures = {} if flags.runs and not FIGURES.is_file() else read_json(FIGURES)
-    measured: dict[str, dict[str, Any]] = {}
-    for item in flags.runs:
-        name, arrow, folder = item.partition("<=")
-        if not (name and arrow and folder):
-            raise UserError(f"--runs '{item}': give name<=folder")
-        prepare(quiet=True)
-        from experiments.nats import figures_of  # imports Paddle, which the table does not need
-
-        curve, frequencies = figures_of(Path(folder), flags.lines)
-        measured.setdefault(name, {"curves": []})["curves"].append(curve)
-        measured[name]["frequencies"] = frequencies
-    figures |= measured
-    with atomic_file(FIGURES, "w") as file:
-        json.dump(figures, file, indent=1)
-        file.write("\n")
+    if flags.runs:
+        figures |= measured(flags)
+        write_json(FIGURES, figures)
     with atomic_file(FIGURES.with_suffix(".md"), "w") as file:
         file.write(page(figures))
     draw(figures)
+
+
+def measured(flags: CurvesFlags) -> dict[str, dict[str, Any]]:
+    """Name -> "curves" of its runs, and "frequencies": what those of the pieces give."""
+    prepare(quiet=True)
+    from experiments.nats import figures_of  # imports Paddle, which the table does not need
+
+    figures: dict[str, dict[str, Any]] = {}
+    for item in flags.runs:
+        name, folder = named_folder("--runs", item)
+        curve, frequencies = figures_of(folder, flags.lines)
+        of_name = figures.setdefault(name, {"curves": [], "frequencies": frequencies})
+        of_name["curves"].append(curve)
+    return figures
 
 
 def page(figures: Mapping[str, Mapping[str, Any]]) -> str:

@@ -10,8 +10,6 @@ PAN-X, some of whose sentences are in both parts (17 of 500 in English). A class
 
 from utils.environment import run
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.real_data import data_folder
 from experiments.starts import add_figures
 from inference.loading import LoadedModel, load
 from inference.tasks import TaskOptions, make
@@ -27,7 +26,7 @@ from model.tasks import MEAN_OF_TOKENS
 from reader.classification import Example
 from utils.command_line import load_config
 from utils.errors import UserError
-from utils.files import read_json, read_text
+from utils.files import read_json, read_text, write_json
 from utils.logging import progress
 from utils.runtime import prepare
 from utils.tables import in_markdown
@@ -66,10 +65,8 @@ class KindsFlags:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(KindsFlags, arguments, __doc__)
-    if not os.environ.get("DATA"):
-        raise UserError("DATA is not set; set it to the folder of real data")
+    data = data_folder()
     prepare(quiet=True)
-    data = Path(os.environ["DATA"])
     texts = texts_to_train(data)
     fewest = min(map(len, texts.values()))
     for count in flags.labels:
@@ -175,7 +172,7 @@ def fine_tuned(
         raise UserError(f"{folder} exists; give another --output, or delete it")
     folder.mkdir(parents=True)
     kinds = sorted({kind for _, kind in labelled})
-    (folder / "label_map.json").write_text(json.dumps({kind: number for number, kind in enumerate(kinds)}))
+    write_json(folder / "label_map.json", {kind: number for number, kind in enumerate(kinds)})
     with open(folder / "train.tsv", "w", encoding="utf-8") as file:
         for row in [("text_a", "label"), *labelled]:
             print(*(cell.replace("\t", " ") for cell in row), sep="\t", file=file)

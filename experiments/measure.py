@@ -18,7 +18,8 @@ So the score of ner is F1.
 from utils.environment import run
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "ner" in flags.measures:
             figures["ner"] = ner(model / "ner" / "predictions")
         figures["held_out"] = held_out(model / "metrics.jsonl")
-    with atomic_file(flags.output, "w") as file:
+    write_figures(flags.output, figures)
+
+
+def write_figures(path: str | os.PathLike, figures: Mapping[str, Any]) -> None:
+    """Write the figures of a model as JSON, on one line because they have a number for every example."""
+    with atomic_file(path, "w") as file:
         json.dump(figures, file, separators=(",", ":"))
         file.write("\n")
 

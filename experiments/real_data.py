@@ -18,6 +18,17 @@ from utils.files import atomic_file
 NAMED_FILE = re.compile(r"\$DATA/([^\s,\]}\"']+)")  # in the configuration of a corpus
 
 
+def data_folder() -> Path:
+    """The folder of real data, which the variable DATA names.
+
+    Raises:
+        UserError: it is not set.
+    """
+    if not os.environ.get("DATA"):
+        raise UserError("DATA is not set; set it to the folder of real data")
+    return Path(os.environ["DATA"])
+
+
 def prepare_corpus(name: str, data: Path, output: Path) -> None:
     """Build <output>/corpus from configs/corpus/<name>.yaml with its own vocabulary, if it is not there.
 

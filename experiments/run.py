@@ -10,13 +10,12 @@ there; the same command continues a stopped study. Weights are kept in --output.
 from utils.environment import run
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments import tables
-from experiments.real_data import prepare_corpus, prepare_ner, prepare_xnli
+from experiments.real_data import data_folder, prepare_corpus, prepare_ner, prepare_xnli
 from experiments.study import UNTRAINED, Study, TrainedModel, folder_name
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
@@ -77,9 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"--models: {name} is not one of {', '.join(study.models)} ({study.name}.yaml)")
     if not study.corpus:
         raise UserError(f"{study.name}.yaml: it has no corpus; train its models by the commands of the docs")
-    if not os.environ.get("DATA"):
-        raise UserError("DATA is not set; set it to the folder of real data")
-    runs = StudyRuns(study, Path(flags.output), Path(os.environ["DATA"]), tables.RESULTS)
+    runs = StudyRuns(study, Path(flags.output), data_folder(), tables.RESULTS)
     runs.prepare_data()
     models = [study.models[name] for name in flags.models or study.models]
     carry_out_chains(runs.chains(models, flags.seeds or study.seeds), flags.at_once)

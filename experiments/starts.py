@@ -11,22 +11,21 @@ trained on. experiments/measure.py says what a figure is.
 
 from utils.environment import run
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.retrieval import found_by_cosine, found_by_margin
-from experiments.measure import held_out, ner, xnli
+from experiments.measure import held_out, ner, write_figures, xnli
+from experiments.real_data import data_folder
+from experiments.study import named_folder
 from inference.loading import load
 from inference.tasks import TaskOptions, make
 from reader.bitext import read_bitext
 from training.records import METRICS
 from utils.command_line import load_config
-from utils.errors import UserError
-from utils.files import atomic_file, read_json
+from utils.files import read_json
 from utils.runtime import prepare
 
 
@@ -46,22 +45,19 @@ class StartsFlags:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(StartsFlags, arguments, __doc__)
-    if not os.environ.get("DATA"):
-        raise UserError("DATA is not set; set it to the folder of real data")
+    data = data_folder()
     prepare(quiet=True)
     measures: dict[str, Any] = {}
     for item in flags.after:
-        name, arrow, folder = item.partition("<=")
-        if not (name and arrow and folder):
-            raise UserError(f"--after '{item}': give name<=folder")
+        name, folder = named_folder("--after", item)
         if name == "held_out":
-            measures[name] = held_out(Path(folder, METRICS))
+            measures[name] = held_out(folder / METRICS)
         elif name.startswith("xnli"):
-            measures[name] = xnli(Path(flags.layout, "xnli"), Path(folder, "predictions"))
+            measures[name] = xnli(Path(flags.layout, "xnli"), folder / "predictions")
         elif name.startswith("ner"):
-            measures[name] = ner(Path(folder, "predictions"))
+            measures[name] = ner(folder / "predictions")
         else:
-            measures |= search(name, Path(folder), Path(os.environ["DATA"]))
+            measures |= search(name, folder, data)
     add_figures(Path(flags.output), measures)
 
 
@@ -74,13 +70,11 @@ def add_figures(path: Path, measures: Mapping[str, Any]) -> None:
             cells = {language: cell for language, cell in cells.items() if language != "en"}
         if cells:
             figures[measure] = cells
-    with atomic_file(path, "w") as file:
-        json.dump(figures, file, separators=(",", ":"))
-        file.write("\n")
+    write_figures(path, figures)
 
 
 def search(name: str, folder: Path, data: Path) -> dict[str, dict[str, Any]]:
-    """The measures of a training on pairs: language -> the directions in which each is found, and 2 for each.
+    """Measure -> language -> two lists for its pairs: in how many directions each is found, and 2.
 
     Args:
         folder: the output of run_retrieval.py, whose languages are searched.

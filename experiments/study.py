@@ -127,3 +127,15 @@ class Study:
 def folder_name(model: str, seed: int) -> str:
     """The name of the folder of a trained model."""
     return f"{model.replace(' ', '-')}-{seed}"
+
+
+def named_folder(flag: str, item: str) -> tuple[str, Path]:
+    """The name and the folder of name<=folder.
+
+    Raises:
+        UserError: one of them is missing; names the flag.
+    """
+    name, _, folder = item.partition("<=")
+    if not (name and folder):
+        raise UserError(f"{flag} '{item}': give name<=folder")
+    return name, Path(folder)
