@@ -77,15 +77,16 @@ def test_the_mean_gain_from_btmlm_in_the_results_is_that_of_the_figures():
     assert row in (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
-# Page, and the measures of each row of one of its tables. With few pairs the models are those of a corpus
-# that has no others.
+# Page, what the names of its models end with, and the measures of each row of one of its tables. With few
+# pairs the models are those of a corpus that has no others.
 SEARCH = ("tatoeba all", "ntrex all", "tatoeba 3754", "ntrex 3754")
 LABELS = ("ner en", "ner", "xnli en", "xnli")
 ROWS = (
-    ("README.md", (*SEARCH, *LABELS)),
-    ("README_zh.md", (*SEARCH, *LABELS)),
-    ("docs/pretraining.md", (*SEARCH, "tatoeba 1002", "ntrex 1002")),
-    ("docs/pretraining.md", (*LABELS, "xnli after pairs", "kinds 64 en", "kinds 64")),
+    ("README.md", "", (*SEARCH, *LABELS)),
+    ("README_zh.md", "", (*SEARCH, *LABELS)),
+    ("docs/pretraining.md", "", (*SEARCH, "tatoeba 1002", "ntrex 1002")),
+    ("docs/pretraining.md", " trained longer", SEARCH),
+    ("docs/pretraining.md", "", (*LABELS, "xnli after pairs", "kinds 64 en", "kinds 64")),
 )
 
 
@@ -94,17 +95,28 @@ def of_head_start():
     return tables.read_figures(Study.read("head_start"), tables.RESULTS)
 
 
-@pytest.mark.parametrize(("page", "measures"), ROWS)
+@pytest.mark.parametrize(("page", "ending", "measures"), ROWS)
 @pytest.mark.parametrize("model", ["random weights", "head start", "pre-trained"])
-def test_the_tables_of_the_head_start_are_those_of_the_figures(page, measures, model, of_head_start):
+def test_the_tables_of_the_head_start_are_those_of_the_figures(page, ending, measures, model, of_head_start):
     cells = []
     for measure in measures:
         _, _, pairs = measure.partition(" ")
         name = model
         if pairs in ("3754", "1002") and model != "random weights":
             name = f"{model} {pairs} pairs"
-        cells.append(tables.score_cell(of_head_start, name, Scores(of_head_start, measure)))
+        cells.append(tables.score_cell(of_head_start, name + ending, Scores(of_head_start, measure)))
     assert f" | {' | '.join(cells)} |\n" in (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("page", "words"), [("README.md", "{} and {} %"), ("README_zh.md", "{} 和 {} %")])
+@pytest.mark.parametrize("model", ["random weights", "head start", "pre-trained"])
+def test_what_the_readme_says_of_longer_trainings(page, words, model, of_head_start):
+    cells = []
+    for measure in ("tatoeba all", "ntrex all"):
+        cells.append(
+            tables.score_cell(of_head_start, f"{model} trained longer", Scores(of_head_start, measure))
+        )
+    assert words.format(*cells) in (ROOT / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
