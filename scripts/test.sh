@@ -41,7 +41,6 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export PYTHONUTF8=1 # tests read and write text without naming its encoding; the program names it everywhere
 echo "test: pytest, $cores processes"
-# worksteal: each process begins with neighbouring tests, so that what these share is made once.
-"$venv/bin/python" -m pytest -n "$cores" --dist worksteal "$@" || exit $?
+"$venv/bin/python" -m pytest -n "$cores" "$@" || exit $?
 [ $style = 0 ] || echo "test: the tests pass; ruff found the faults listed above" >&2
 exit $style
