@@ -36,8 +36,8 @@ class StartsFlags:
     output: str
     after: list[str]
     """name<=folder. The folder of "held_out" is that of run_pretrain.py, the model itself; of a name that
-    begins with "xnli" or "ner" that of run_classifier.py or run_sequence_labeling.py; of others (the tables
-    have "all", "3754" and "1002", the pairs) that of run_retrieval.py."""
+    begins with "xnli" or "ner" that of run_classifier.py or run_sequence_labeling.py; of others ("all"
+    and the numbers of pairs that experiments/tables.py has) that of run_retrieval.py."""
 
     layout: str = ""
     """A folder with xnli/, which has the gold labels."""

@@ -24,6 +24,7 @@ from utils.files import atomic_file, read_json
 from utils.tables import in_markdown
 
 RESULTS = Path("docs/results")
+FEWER_PAIRS = (3754, 1002, 3979)  # of a last training that has not all pairs
 # Measure -> title of its table.
 TITLES = {
     "retrieval 300": "Retrieval, 300 pairs (%)",
@@ -36,18 +37,12 @@ TITLES = {
     "tatoeba margin all": "Tatoeba after all pairs, by margin (%)",
     "ntrex all": "NTREX, 1,997 pairs, after all pairs (%)",
     "ntrex margin all": "NTREX after all pairs, by margin (%)",
-    "tatoeba 3754": "Tatoeba after 3,754 pairs (%)",
-    "tatoeba margin 3754": "Tatoeba after 3,754 pairs, by margin (%)",
-    "ntrex 3754": "NTREX after 3,754 pairs (%)",
-    "ntrex margin 3754": "NTREX after 3,754 pairs, by margin (%)",
-    "tatoeba 1002": "Tatoeba after 1,002 pairs (%)",
-    "tatoeba margin 1002": "Tatoeba after 1,002 pairs, by margin (%)",
-    "ntrex 1002": "NTREX after 1,002 pairs (%)",
-    "ntrex margin 1002": "NTREX after 1,002 pairs, by margin (%)",
-    "tatoeba 3979": "Tatoeba after 3,979 pairs (%)",
-    "tatoeba margin 3979": "Tatoeba after 3,979 pairs, by margin (%)",
-    "ntrex 3979": "NTREX after 3,979 pairs (%)",
-    "ntrex margin 3979": "NTREX after 3,979 pairs, by margin (%)",
+    **{
+        f"{test}{way} {count}": f"{name} after {count:,} pairs{by} (%)"
+        for count in FEWER_PAIRS
+        for test, name in (("tatoeba", "Tatoeba"), ("ntrex", "NTREX"))
+        for way, by in (("", ""), (" margin", ", by margin"))
+    },
     "xnli": "XNLI, accuracy (%)",
     "xnli en": "XNLI in English (%)",
     "xnli after pairs": "XNLI, after training on all pairs (%)",
@@ -76,13 +71,9 @@ COLUMNS = {
     "retrieval 1000 centred margin": "1,000 pairs",
     "held out centred margin": "held-out pairs",
     "tatoeba all": "Tatoeba: all pairs",
-    "tatoeba 3754": "Tatoeba: 3,754 pairs",
-    "tatoeba 1002": "Tatoeba: 1,002 pairs",
-    "tatoeba 3979": "Tatoeba: 3,979 pairs",
+    **{f"tatoeba {count}": f"Tatoeba: {count:,} pairs" for count in FEWER_PAIRS},
     "ntrex all": "NTREX: all pairs",
-    "ntrex 3754": "NTREX: 3,754 pairs",
-    "ntrex 1002": "NTREX: 1,002 pairs",
-    "ntrex 3979": "NTREX: 3,979 pairs",
+    **{f"ntrex {count}": f"NTREX: {count:,} pairs" for count in FEWER_PAIRS},
     "xnli": "XNLI",
     "xnli en": "XNLI in English",
     "xnli after pairs": "XNLI after all pairs",

@@ -77,8 +77,8 @@ def test_the_mean_gain_from_btmlm_in_the_results_is_that_of_the_figures():
     assert row in (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
-# Page, what the names of its models end with, and the measures of each row of one of its tables. With few
-# pairs the models are those of a corpus that has no others.
+# A page, the ending of its models' names, and the measures in each row of one of its tables. With few pairs
+# the models are those of a corpus that has no others.
 SEARCH = ("tatoeba all", "ntrex all", "tatoeba 3754", "ntrex 3754")
 LABELS = ("ner en", "ner", "xnli en", "xnli")
 ROWS = (
@@ -91,31 +91,31 @@ ROWS = (
 
 
 @pytest.fixture(scope="module")
-def of_head_start():
-    return tables.read_figures(Study.read("head_start"), tables.RESULTS)
+def head_start_cell():
+    """head_start_cell(model, measure) -> the mean with its error, from the committed figures."""
+    figures = tables.read_figures(Study.read("head_start"), tables.RESULTS)
+    return lambda model, measure: tables.score_cell(figures, model, Scores(figures, measure))
 
 
 @pytest.mark.parametrize(("page", "ending", "measures"), ROWS)
 @pytest.mark.parametrize("model", ["random weights", "head start", "pre-trained"])
-def test_the_tables_of_the_head_start_are_those_of_the_figures(page, ending, measures, model, of_head_start):
+def test_the_tables_of_the_head_start_are_those_of_the_figures(
+    page, ending, measures, model, head_start_cell
+):
     cells = []
     for measure in measures:
         _, _, pairs = measure.partition(" ")
         name = model
         if pairs in ("3754", "1002") and model != "random weights":
             name = f"{model} {pairs} pairs"
-        cells.append(tables.score_cell(of_head_start, name + ending, Scores(of_head_start, measure)))
+        cells.append(head_start_cell(name + ending, measure))
     assert f" | {' | '.join(cells)} |\n" in (ROOT / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("page", "words"), [("README.md", "{} and {} %"), ("README_zh.md", "{} 和 {} %")])
 @pytest.mark.parametrize("model", ["random weights", "head start", "pre-trained"])
-def test_what_the_readme_says_of_longer_trainings(page, words, model, of_head_start):
-    cells = []
-    for measure in ("tatoeba all", "ntrex all"):
-        cells.append(
-            tables.score_cell(of_head_start, f"{model} trained longer", Scores(of_head_start, measure))
-        )
+def test_what_the_readme_says_of_longer_trainings(page, words, model, head_start_cell):
+    cells = [head_start_cell(f"{model} trained longer", measure) for measure in ("tatoeba all", "ntrex all")]
     assert words.format(*cells) in (ROOT / page).read_text(encoding="utf-8")
 
 
