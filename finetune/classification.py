@@ -75,6 +75,9 @@ class Classification(SupervisedTask):
         warn_if_unsuited(self.encode.tokenizer, (example.text_a for example in examples), path)
         if purpose == "train":
             warn_if_cut(self.encode, examples, path)
+            absent = [label for label in self.labels if label not in examples.labels]
+            if absent:
+                logger.warning("%s: no row has the label %s, so it is not learned", path, ", ".join(absent))
         return examples
 
     def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:

@@ -3,7 +3,7 @@
 import math
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ class Examples(FileLines, Sequence[Example]):
         label_map: label -> id; without it labels are ids.
         regression: labels are numbers.
         multi_label: the number of labels, if a text has several; None: it has one.
+        labels: every label of the column that is read, as it is written.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Examples(FileLines, Sequence[Example]):
         label_map: Mapping[str, int] | None,
         regression: bool = False,
         multi_label: int | None = None,
+        labels: Set[str] = frozenset(),
     ):
         super().__init__(path, version, starts)
+        self.labels = labels
         self._columns = columns
         self._label_map = label_map
         self._regression = regression
@@ -116,7 +119,8 @@ def read_classification(
     """
     path = Path(path)
     required = ["text_a", "label"] if labels else ["text_a"]
-    checked_labels: set[str] = set()  # each label is checked once
+    checked_cells: set[str] = set()  # each cell of the label column is checked once
+    found: set[str] = set()
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     with open_lines(path) as (file, version):  # the version shows later whether the file was changed
         first_line = file.readline()
@@ -129,14 +133,15 @@ def read_classification(
             cells = parse_row(line, path, number, header)
             if labels:
                 label = cells[columns["label"]]
-                if label not in checked_labels:
+                if label not in checked_cells:
                     place = f"{path}, line {number}"
                     if regression:
                         _check_number(label, place)
                     else:
                         for name in split_labels(label) if multi_label else [label]:
                             _check_label(name, label_map, num_labels, place)
-                    checked_labels.add(label)
+                            found.add(name)
+                    checked_cells.add(label)
             starts.append(position)
             position += len(line)
     if not starts:
@@ -144,7 +149,7 @@ def read_classification(
     starts.append(position)
     positions = np.asarray(starts, np.int64)
     count = num_labels if multi_label else None
-    return Examples(path, version, positions, columns, label_map, regression, count)
+    return Examples(path, version, positions, columns, label_map, regression, count, found)
 
 
 def _check_number(label: str, place: str) -> None:

@@ -25,6 +25,15 @@ def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path
     assert f"{toy_folder / 'train.tsv'}: " in line and "of the first 96 rows" in line
 
 
+def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_path):
+    lines = (toy_folder / "train.tsv").read_text().splitlines(keepends=True)
+    path = tmp_path / "two.tsv"
+    path.write_text("".join(line for line in lines if not line.endswith("\ttool\n")))
+    classify(train_set=path, max_steps=1, epoch=1)
+    (line,) = [line for line in toy.read_log(tmp_path).splitlines() if "no row has the label" in line]
+    assert f"{path}: " in line and "label tool," in line
+
+
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     results = classify(**toy.LEARNS)
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}
