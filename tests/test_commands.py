@@ -205,7 +205,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
     for source, target in (
         (models / "classify", "checkpoints/best"),
         (models / "classify", "output/own/best"),
-        (models / "full", "output/mine/full"),
+        (models / "full", "output/pretrain-own/full"),
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
     ):
