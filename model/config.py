@@ -53,6 +53,13 @@ class ErnieMConfig:
                 f"hidden_size {self.hidden_size} is no multiple of "
                 f"num_attention_heads {self.num_attention_heads}"
             )
+        if self.pad_token_id >= self.vocab_size:
+            raise UserError(f"pad_token_id {self.pad_token_id} is no id below vocab_size {self.vocab_size}")
+        if self.max_position_embeddings <= FIRST_POSITION:
+            raise UserError(
+                f"max_position_embeddings {self.max_position_embeddings}: the first token has position "
+                f"{FIRST_POSITION}"
+            )
         if self.hidden_act != "gelu":
             raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
 

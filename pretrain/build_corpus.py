@@ -38,7 +38,7 @@ def build_corpus(options: BuildOptions) -> dict:
         UserError: bad input or options.
     """
     # The plan is all that decides the bytes of the corpus: a folder is continued only with an equal plan.
-    output = Path(options.output).absolute()
+    output = Path(expand(options.output)).absolute()
     streams = resolve(options.mono, options.parallel)
     vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
     tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path))
@@ -86,7 +86,7 @@ def main() -> None:
     setup_console()
     options = load_config(BuildOptions, gather_notation(sys.argv[1:]), "Text and pairs to a corpus.")
     table = summary(build_corpus(options))
-    corpus = Corpus(options.output)
+    corpus = Corpus(expand(options.output))
     for line in table + pair_report(corpus, Tokenizer.from_folder(corpus.path)):
         logger.info("%s", line)
 

@@ -364,3 +364,5 @@ class PretrainConfig:
             raise UserError(
                 "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no head to take"
             )
+        if self.init.head_start and self.model.hidden_size % 2:  # a sine and a cosine of each wavelength
+            raise UserError(f"init.head_start needs an even model.hidden_size, not {self.model.hidden_size}")

@@ -28,13 +28,15 @@ _ROUNDS = 2  # of the iteration for the singular vectors
 _EXTRA = 32  # singular vectors that are computed beside those that are taken
 _NEIGHBOUR_SCORE = 4.0  # of attention in the first layer; the score of other places is near 0
 _LINES = 1000  # that are counted at a time
+_PAIRS = 100  # the same; each has as many counts as the product of its lengths
 
 
-def give_head_start(model: PreTrainingModel, text: TrainingText, seed: int) -> None:
+def give_head_start(model: PreTrainingModel, text: TrainingText, max_seq_len: int, seed: int) -> None:
     """Change the random weights of a new model as the top of this file says.
 
     Args:
         text: what is counted.
+        max_seq_len: the sides of a pair are cut to it, as they are in training.
         seed: of the directions of the word vectors.
     """
     began = time.monotonic()
@@ -43,7 +45,7 @@ def give_head_start(model: PreTrainingModel, text: TrainingText, seed: int) -> N
     rows = words.numpy()
     dtype = rows.dtype
     hidden_size = rows.shape[1]
-    vectors = word_vectors(text, hidden_size, seed)
+    vectors = word_vectors(text, max_seq_len, hidden_size, seed)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # [V, 1]
     words.set_value((lengths * vectors).astype(dtype))  # each is as long as the random one in its place
 
@@ -67,12 +69,12 @@ def give_head_start(model: PreTrainingModel, text: TrainingText, seed: int) -> N
     logger.info("head start: word vectors counted in %.0f s", time.monotonic() - began)
 
 
-def word_vectors(text: TrainingText, size: int, seed: int) -> np.ndarray:
+def word_vectors(text: TrainingText, max_seq_len: int, size: int, seed: int) -> np.ndarray:
     """Vectors of length 1: float64 [V, size].
 
     Those of pieces that stand beside no other are 0. So a [MASK] is at first its position alone.
     """
-    table = count_neighbours(text)  # [V, contexts]
+    table = count_neighbours(text, max_seq_len)  # [V, contexts]
     # Positive pointwise mutual information, in place.
     of_piece = table.sum(axis=1, keepdims=True)
     of_context = table.sum(axis=0) ** _SMOOTHING
@@ -96,7 +98,7 @@ def word_vectors(text: TrainingText, size: int, seed: int) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
-def count_neighbours(text: TrainingText) -> np.ndarray:
+def count_neighbours(text: TrainingText, max_seq_len: int) -> np.ndarray:
     """How often, by weight, each piece stands near each of the most frequent pieces: float32 [V, contexts].
 
     A piece gets as much weight from its translation as from its window.
@@ -123,8 +125,10 @@ def count_neighbours(text: TrainingText) -> np.ndarray:
             count(pieces, ids[distance:][in_one_line], weights)
     of_window = 2 * sum(1 / distance for distance in range(1, _WINDOW + 1))
     for pairs in text.pairs.values():
-        for first in range(0, len(pairs), _LINES):
-            sides = [pairs[number] for number in range(first, min(first + _LINES, len(pairs)))]
+        for first in range(0, len(pairs), _PAIRS):
+            sides = []
+            for number in range(first, min(first + _PAIRS, len(pairs))):
+                sides.append([side[:max_seq_len] for side in pairs[number]])
             pieces = [np.repeat(a, len(b)) for a, b in sides]
             neighbours = [np.tile(b, len(a)) for a, b in sides]
             weights = [np.full(len(a) * len(b), of_window / max(len(a), len(b), 1)) for a, b in sides]

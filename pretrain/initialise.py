@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from model.checkpoint.formats.weights import finite
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.heads import PreTrainingModel
@@ -104,14 +105,22 @@ def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     """Copy the language embeddings, if there are some, by the name of the language.
 
     A language that the checkpoint lacks keeps its zero row.
+
+    Raises:
+        UserError: they are not one row for each of the languages of config.json, or not finite.
     """
     name = f"{_LANGUAGES}weight"
     if name not in checkpoint.tensors:
         return
-    saved_languages = checkpoint.settings.get("languages", [])
-    saved_rows = checkpoint.tensors[name]  # [saved languages, H]
+    saved_languages = checkpoint.settings.get("languages") or []
+    saved_rows = finite(name, checkpoint.tensors[name], checkpoint.tensors.source)
     table = model.language_embeddings.weight
     rows = table.numpy()  # [languages, H]
+    if saved_rows.shape != (len(saved_languages), rows.shape[1]):
+        raise UserError(
+            f"{checkpoint.path}: {name} has shape {list(saved_rows.shape)}, but config.json has "
+            f"{len(saved_languages)} languages, of {rows.shape[1]} numbers each"
+        )
     shared = []
     for number, language in enumerate(model.languages):
         if language in saved_languages:

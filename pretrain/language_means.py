@@ -16,7 +16,7 @@ SENTENCES = 300  # of a language; more sentences change the means, and so retrie
 def language_means(
     model: ErnieMModel, corpus: Corpus, tokenizer: Tokenizer, languages: Sequence[str], max_seq_len: int
 ) -> dict[str, np.ndarray]:
-    """Language -> the mean vector of up to `SENTENCES` held-out sentences, at every layer: [L + 1, H].
+    """Language -> the mean vector of about `SENTENCES` held-out sentences, at every layer: [L + 1, H].
 
     The vector of a sentence is the mean over its tokens.
 
@@ -35,7 +35,7 @@ def language_means(
 
 
 def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
-    """Up to `SENTENCES` sentences of a language, ids without specials.
+    """About `SENTENCES` sentences of a language, or fewer if it has fewer: ids without specials.
 
     They come from its sentence pairs, equally many from each language pair. A language without pairs has
     lines of its monolingual text instead, each of which may be a whole document.

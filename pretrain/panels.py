@@ -90,7 +90,7 @@ def draw_panels(
         return [painter.panel(_TITLES[objective], batch, order, mask, predicted)]
     order = np.arange(batch.tokens)
     if batch.stage1 is None:
-        return [painter.panel(_TITLES[objective], batch, order, _mask(batch), predicted)]
+        return [painter.panel(_TITLES[objective], batch, order, batch.layout.dense(), predicted)]
 
     # BTMLM: no model produces pseudo-tokens here, so they are drawn as h1, h2, ...
     stage1 = batch.stage1
@@ -98,8 +98,8 @@ def draw_panels(
     produced = dict(zip(stage1.placeholders.tolist(), names))
     filled = dict(zip(stage1.slots.tolist(), names))
     return [
-        painter.panel(_STAGE_1_TITLE, stage1, np.arange(stage1.tokens), _mask(stage1), produced),
-        painter.panel(_TITLES[objective], batch, order, _mask(batch), predicted, filled),
+        painter.panel(_STAGE_1_TITLE, stage1, np.arange(stage1.tokens), stage1.layout.dense(), produced),
+        painter.panel(_TITLES[objective], batch, order, batch.layout.dense(), predicted, filled),
     ]
 
 
@@ -173,13 +173,6 @@ def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text 
     if objective == "camlm" and not objectives.serves_camlm(pair):
         raise UserError("camlm needs an unmasked token on each side; such a pair serves tlm")
     return pair
-
-
-def _mask(packed: Packed) -> np.ndarray:
-    """The mask of tokens that are one sequence, bool [T, T]."""
-    context = int(packed.context_lengths[0])
-    placeholders = int(packed.lengths[0]) - context
-    return attention_mask.compact(context, placeholders)
 
 
 def _whole_pair(batch: Batch) -> tuple[np.ndarray, np.ndarray]:

@@ -434,20 +434,22 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
 def check_pairs_of_camlm(config: PretrainConfig, text: TrainingText) -> None:
     """Warn if many pairs are too short for CAMLM (`Objectives.serves_camlm`), and refuse it if all are.
 
-    Some pairs of each two languages are looked at.
+    Some pairs of each two languages, drawn at random, are looked at.
     """
     objectives = make_objectives(config, text)
+    rng = generator(seed=0, step=0, index=0)  # any fixed one
     served = []  # for each pair that is looked at, whether CAMLM can train on it
     for languages, pairs in text.pairs.items():
         numbers = [text.language_number[language] for language in languages]
-        for place in range(0, len(pairs), max(1, len(pairs) // _CHECKED_PAIRS)):
+        for place in rng.permutation(len(pairs))[:_CHECKED_PAIRS]:
             sides = [Text(ids, number) for ids, number in zip(pairs[place], numbers)]
             served.append(objectives.serves_camlm(Pair(*sides)))
     if not any(served):
+        key = "shares" if config.objectives.shares else "active"
         raise UserError(
             f"{config.data.corpus}: camlm has no pair to train on: with objectives.mask_rate "
-            f"{config.objectives.mask_rate} none keeps an unmasked token on both sides; give longer pairs, "
-            "or take camlm out of objectives.shares"
+            f"{config.objectives.mask_rate} none of {len(served)} pairs keeps an unmasked token on both "
+            f"sides; give longer pairs, or take camlm out of objectives.{key}"
         )
     share = 1 - sum(served) / len(served)
     if share > _MANY_SHORT_PAIRS:

@@ -106,7 +106,7 @@ class Pretraining(Task):
         )
         if checkpoint is None:
             if self.config.init.head_start and self.config.init.encoder == SCRATCH:
-                give_head_start(model, self.text, seed)
+                give_head_start(model, self.text, self.config.data.max_seq_len, seed)
             initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
         else:
             load_from(model, open_checkpoint(checkpoint), optional=())  # no weight may be absent

@@ -16,7 +16,6 @@ from training.adamw import AdamW
 Schedule = Callable[[int], float]
 # The shapes of the linear decay; the names are values of --lr_schedule_style and of optimizer.schedule.
 WITH_DROP = "official"
-WITHOUT_DROP = "paddlenlp"
 # What weight decay is in proportion to; the names are values of --decay_style.
 FULL_RATE = "official"  # to the scheduled rate, the same in all layers
 LAYER_RATE = "paddlenlp"  # to the rate of the parameter's own layer
@@ -121,7 +120,7 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_D
 
     Args:
         shape: WITH_DROP, as the official code: from step w on the rate is 1 - t/T, so it drops from 1 to
-            1 - w/T at step w. WITHOUT_DROP, as PaddleNLP: it falls in a straight line from 1 at step w to 0
+            1 - w/T at step w. "paddlenlp", as PaddleNLP: it falls in a straight line from 1 at step w to 0
             at step T.
     """
 

@@ -151,6 +151,8 @@ def test_config_from_json(tmp_path):
         (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),
         (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: hidden_act 'swish' is not supported"),
+        (json.dumps(SIZES | {"pad_token_id": SIZES["vocab_size"]}), "config.json: pad_token_id"),
+        (json.dumps(SIZES | {"max_position_embeddings": 2}), "config.json: max_position_embeddings"),
         (json.dumps(SIZES | {"hidden_size": {}}), "json: hidden_size is {}; it must be a whole number"),
         (json.dumps(SIZES | {"hidden_dropout_prob": math.nan}), "hidden_dropout_prob is nan; it must be"),
         (json.dumps(SIZES | {"initializer_range": math.inf}), "initializer_range is inf; it must be"),

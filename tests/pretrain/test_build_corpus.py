@@ -454,12 +454,13 @@ def test_a_worker_never_receives_ctrl_c():
     assert signal.SIGINT in blocked and signal.SIGTERM not in blocked
 
 
-def test_command_line(tmp_path, pieces):
+def test_command_line(tmp_path, pieces, monkeypatch):
     """A YAML file and flags together; one line for a mistake, exit code 2."""
     text = write_lines(tmp_path / "en", sentences(50))
     (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
     words = [sys.executable, "-m", "pretrain.build_corpus", "--config", str(tmp_path / "c.yaml")]
-    words += ["--output", str(tmp_path / "corpus"), "--workers", "1"]
+    words += ["--output", "$FOLDER/corpus", "--workers", "1"]
+    monkeypatch.setenv("FOLDER", str(tmp_path))
     english = write_lines(tmp_path / "x.en", ["a", "b"])
     german = write_lines(tmp_path / "x.de", ["a"])
     process = run_command([*words, "--parallel", f"en-de<={english},{german}"])
@@ -470,7 +471,7 @@ def test_command_line(tmp_path, pieces):
     process = run_command([*words, "--overwrite", "true"])
     assert process.returncode == 0, process.stderr
     language, lines, *_ = process.stdout.splitlines()[-1].split()  # the last row of the table
-    assert (language, lines) == ("en", "50")
+    assert (language, lines) == ("en", "50") and (tmp_path / "corpus").is_dir()
 
 
 @pytest.mark.parametrize(

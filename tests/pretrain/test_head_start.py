@@ -11,6 +11,7 @@ from tests.helpers.small_corpus import build, train_pieces, write_lines
 from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain
 
 HEADS = 4
+LONGEST = 4  # tokens of a side of a pair; some are longer
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,10 @@ def small(tmp_path_factory):
     return Pretraining(config(folder / "corpus", objectives__active=["mmlm", "camlm"]))
 
 
-def test_neighbours_are_counted(small):
+def test_neighbours_are_counted(small, monkeypatch):
     """Line by line and pair by pair, with plain loops."""
+    monkeypatch.setattr("pretrain.head_start._LINES", 2)
+    monkeypatch.setattr("pretrain.head_start._PAIRS", 3)
     text = small.text
     pairs = text.pairs["de", "en"]
     lines = [text.corpus.mono["en"].line(number) for number in range(3)]
@@ -40,7 +43,7 @@ def test_neighbours_are_counted(small):
                     expected[piece, neighbour] += 1 / abs(i - j)
     of_window = 2 * (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5)
     for number in range(len(pairs)):
-        german, english = pairs[number]
+        german, english = (side[:LONGEST] for side in pairs[number])
         for piece in german:
             for neighbour in english:
                 weight = of_window / max(len(german), len(english))
@@ -48,7 +51,7 @@ def test_neighbours_are_counted(small):
                 expected[neighbour, piece] += weight
     counts = sum(text.corpus.piece_counts(language) for language in text.languages)
     contexts = np.argsort(-counts, kind="stable")  # V is small: all pieces
-    table = count_neighbours(text)
+    table = count_neighbours(text, LONGEST)
     assert table.shape == (len(counts), len(counts))
     for row in range(len(table)):
         hand = [expected[row, column] for column in contexts.tolist()]
@@ -57,7 +60,7 @@ def test_neighbours_are_counted(small):
 
 def test_word_vectors_are_singular_vectors_of_the_counts(small):
     """Their cosines are those of an exact decomposition of the pointwise mutual information."""
-    table = count_neighbours(small.text).astype(float)
+    table = count_neighbours(small.text, LONGEST).astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         of_context = table.sum(axis=0) ** 0.75
         information = np.log(table / table.sum(axis=1, keepdims=True) / (of_context / of_context.sum()))
@@ -66,12 +69,12 @@ def test_word_vectors_are_singular_vectors_of_the_counts(small):
     expected = singular_vectors[:, :24] * np.sqrt(values[:24])
     occurs = table.any(axis=1)
     expected[occurs] /= np.linalg.norm(expected[occurs], axis=1, keepdims=True)
-    vectors = word_vectors(small.text, size=24, seed=1)
+    vectors = word_vectors(small.text, LONGEST, size=24, seed=1)
     assert (vectors[~occurs] == 0).all() and 0 < occurs.sum() < len(occurs)
     np.testing.assert_allclose(
         vectors[occurs] @ vectors[occurs].T, expected[occurs] @ expected[occurs].T, atol=1e-3
     )
-    assert (word_vectors(small.text, size=24, seed=1) == vectors).all()
+    assert (word_vectors(small.text, LONGEST, size=24, seed=1) == vectors).all()
 
 
 def test_heads_attend_to_the_neighbours():

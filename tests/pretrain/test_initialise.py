@@ -1,5 +1,9 @@
 """What weights start from: encoder, head and language embeddings, each from its own place."""
 
+import json
+import re
+import shutil
+
 import numpy as np
 import paddle
 import pytest
@@ -17,6 +21,7 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import ROOT, build, sentences, write_lines
 from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.pretrain.tiny_run import checkpoint, pretrain, records
+from utils.errors import UserError
 
 # The model of `tiny_run`.
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -86,6 +91,23 @@ def test_language_embeddings_go_by_name(tokenizer, trained):
     assert not fi.any()
     # The encoder for fine-tuning has no language embeddings.
     assert not started(tokenizer, encoder=trained / "encoder")["language_embeddings.weight"].any()
+
+
+@pytest.mark.parametrize("fault", ["no languages", "another language", "not finite"])
+def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, fault):
+    """Files of another program, which have no manifest."""
+    folder = shutil.copytree(trained / "full", tmp_path / "full")
+    (folder / "manifest.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    if fault == "not finite":
+        weights = load_file(folder / "model.safetensors")
+        weights["language_embeddings.weight"][1, 0] = np.nan
+        save_file(weights, folder / "model.safetensors")
+    else:
+        config["languages"] = None if fault == "no languages" else [*config["languages"], "fi"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=re.escape(str(folder))):
+        started(tokenizer, encoder=folder)
 
 
 def test_from_xlm_r(tokenizer, tmp_path):

@@ -4,13 +4,22 @@ import itertools
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary
-from pretrain.reader import StepBatches, StepReader, TrainingText, cut_by_tokens, fit_to_corpus, total_steps
+from pretrain.reader import (
+    StepBatches,
+    StepReader,
+    TrainingText,
+    check_pairs_of_camlm,
+    cut_by_tokens,
+    fit_to_corpus,
+    total_steps,
+)
 from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
 from pretrain.task import learning_rate, make_generator
 from reader.corpus import Corpus
@@ -191,6 +200,14 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
     assert f"% of the pairs are too short for camlm and {use}" in caplog.text
     with pytest.raises(UserError, match="camlm has no pair to train on: with objectives.mask_rate 0.9 none"):
         source.steps(**changes, data__max_seq_len=8)
+
+
+def test_every_second_pair_suits_camlm(source):
+    """They stand at the odd places. What is looked at is drawn at random, so it finds them."""
+    pairs = [(np.arange(20), np.arange(20))] * 500
+    pairs[::2] = [(np.arange(1), np.arange(1))] * 250
+    settings = source.config(objectives__active=["camlm"])
+    check_pairs_of_camlm(settings, replace(source.text(settings), pairs={("de", "en"): pairs}))
 
 
 def test_a_smaller_share_of_the_pairs_is_part_of_a_larger_one(source):

@@ -10,7 +10,6 @@ from training.optimizer import (
     FULL_RATE,
     LAYER_RATE,
     WITH_DROP,
-    WITHOUT_DROP,
     build_optimizer,
     is_decayed,
     learning_rate_ratios,
@@ -81,7 +80,7 @@ def adamw_by_hand(value, gradients, rates, ratio, decay):
 
 @pytest.mark.parametrize(
     ("decay_style", "shape", "table"),
-    [(FULL_RATE, WITH_DROP, OFFICIAL), (LAYER_RATE, WITHOUT_DROP, PADDLENLP)],
+    [(FULL_RATE, WITH_DROP, OFFICIAL), (LAYER_RATE, "paddlenlp", PADDLENLP)],
 )
 def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table):
     """All parameters of `table`, with layer-wise rates, warm-up in 2 of 10 steps, and weight decay."""
@@ -152,7 +151,7 @@ def test_ratios_of_other_names(decay_style):
 
 def test_the_values_of_the_flags():
     assert WITH_DROP == FULL_RATE == "official"
-    assert WITHOUT_DROP == LAYER_RATE == "paddlenlp"
+    assert LAYER_RATE == "paddlenlp"
 
 
 # expected: step -> share of the peak.
@@ -160,9 +159,9 @@ def test_the_values_of_the_flags():
     ("schedule", "expected"),
     [
         (linear_warmup_decay(2, 10), {0: 0, 1: 0.5, 2: 0.8, 5: 0.5, 9: 0.1, 10: 0, 11: 0}),
-        (linear_warmup_decay(2, 10, WITHOUT_DROP), {0: 0, 1: 0.5, 2: 1, 6: 0.5, 9: 0.125, 10: 0, 11: 0}),
+        (linear_warmup_decay(2, 10, "paddlenlp"), {0: 0, 1: 0.5, 2: 1, 6: 0.5, 9: 0.125, 10: 0, 11: 0}),
         (linear_warmup_decay(0, 10), {0: 1, 5: 1, 10: 1}),
-        (linear_warmup_decay(10, 10, WITHOUT_DROP), {9: 0.9, 10: 0}),
+        (linear_warmup_decay(10, 10, "paddlenlp"), {9: 0.9, 10: 0}),
         (noam_decay(4), {0: 0.25, 1: 0.5, 3: 1, 15: 0.5, 399: 0.1}),
         (noam_decay(0), {0: 1, 100: 1}),
     ],
