@@ -9,6 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from utils.errors import pipe_may_close
+
 # Program -> its module, and what it is for.
 PROGRAMS = {
     "run_classifier": ("run_classifier", "fine-tune on texts, or pairs of texts, with labels"),
@@ -39,7 +41,8 @@ RECIPES = Path(__file__).parent / "scripts"
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(usage())
+        with pipe_may_close():
+            print(usage())
         return
     program, *words = sys.argv[1:]
     program = program.removesuffix(".py")  # as the recipes have it
@@ -77,14 +80,14 @@ def recipes() -> list[str]:
 def run_recipe(words: list[str]) -> None:
     """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
 
-    Data and weights are those of the current folder, as for the scripts in a checkout.
+    Data and weights are those of the current folder, or in a checkout of that.
     """
     name, *flags = words or [""]
     if name not in recipes():
         print(f"error: recipe {name}: it is none of {', '.join(recipes())}", file=sys.stderr)
         sys.exit(2)
-    # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`.
-    os.environ["ERNIE_M_PYTHON"] = sys.executable
+    if __package__:  # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`
+        os.environ["ERNIE_M_PYTHON"] = sys.executable
     os.execvp("sh", ["sh", str(RECIPES / f"{name}.sh"), *flags])
 
 

@@ -7,9 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-MARGINS = ("ratio", "distance", "absolute")
-RETRIEVALS = ("max", "intersect", "forward", "backward")
-
 
 class Neighbours(NamedTuple):
     """The k nearest sentences of the other text for each sentence of one text, the nearest first."""

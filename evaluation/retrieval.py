@@ -7,8 +7,6 @@ import numpy as np
 
 from evaluation.search import search_both, unit
 
-_BOOTSTRAP_SAMPLES = 1000
-
 
 def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:
     """Whether the nearest target of query i, by cosine, is target i.
@@ -34,7 +32,7 @@ def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
     """The share of sentences whose nearest neighbour is their translation, at each layer.
 
     Args:
-        src, tgt: [L + 1, N, H] from `evaluation.encode.encode`; sentence i of `tgt` translates that of `src`.
+        src, tgt: [L + 1, N, H] from `PaddleEncoder.vectors`; sentence i of `tgt` translates that of `src`.
 
     Returns:
         [L + 1, 2]: src searched in tgt, and tgt in src.
@@ -68,7 +66,6 @@ class SplitResult(NamedTuple):
 
     layer: int  # the best one on the even pairs
     accuracy: float  # on the odd pairs, from 0 to 1, the mean of both directions
-    standard_error: float  # of this accuracy, from a bootstrap over the odd pairs
 
 
 def choose_on_half(
@@ -91,8 +88,4 @@ def choose_on_half(
         found_counts.append(find(src_layer, tgt_layer).sum())
     layer = int(np.argmax(found_counts))
     scores = find(src[layer, 1::2], tgt[layer, 1::2]) / 2  # 0, 0.5 or 1 of each odd pair, [N / 2]
-    # Each bootstrap sample draws as many odd pairs as there are.
-    shape = (_BOOTSTRAP_SAMPLES, len(scores))
-    drawn_pairs = np.random.default_rng(0).integers(len(scores), size=shape)
-    sample_means = scores[drawn_pairs].mean(axis=1)  # [_BOOTSTRAP_SAMPLES]
-    return SplitResult(layer, accuracy=scores.mean(), standard_error=sample_means.std())
+    return SplitResult(layer, accuracy=scores.mean())

@@ -339,8 +339,6 @@ class FinetuneFlags(TrainingFlags):
             _check_recipe_data(Path(self.train_set))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
-        if self.in_tokens and self.batch_size < self.max_seq_len:
-            raise UserError(f"--batch_size {self.batch_size}: with --in_tokens at least --max_seq_len")
 
 
 @dataclass

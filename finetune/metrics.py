@@ -54,15 +54,16 @@ def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
         if label == NO_LABEL:
             continue
         row = confusion.get(label, {})
-        gold = sum(row.values())
-        matches[label] = MatchCounts(gold=gold, predicted=predicted[label], correct=row.get(label, 0))
+        counts = MatchCounts(gold=sum(row.values()), predicted=predicted[label], correct=row.get(label, 0))
+        if counts.gold or counts.predicted:
+            matches[label] = counts
     return matches
 
 
 def macro_f1(confusion: Confusion) -> float:
-    """The mean of the F1 of all `label_counts`, in per cent."""
+    """The mean of the F1 of all `label_counts`, in per cent; 0 if there are none."""
     matches = label_counts(confusion).values()
-    return sum(counts.f1 for counts in matches) / len(matches)
+    return sum(counts.f1 for counts in matches) / max(len(matches), 1)
 
 
 def micro_f1(confusion: Confusion) -> float:

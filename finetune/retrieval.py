@@ -301,13 +301,13 @@ def make_encoder(
     checkpoint: Checkpoint | None,
     dtype: str = "float32",
     seed: int = 1,
-    optional: tuple[str, ...] = ("pooler.",),
+    needs_pooler: bool = False,
 ) -> ErnieMModel:
     """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
 
     Args:
         checkpoint: the weights; None: they stay random.
-        optional: prefixes of tensors that may be missing and are then random.
+        needs_pooler: refuse weights without a pooler. Otherwise it stays random, and its vectors say nothing.
     """
     paddle.seed(seed)
     paddle.set_default_dtype(dtype)
@@ -316,7 +316,7 @@ def make_encoder(
         logger.warning("no --init_pretraining_params: the weights are random")
     else:
         heads = ("classifier.", "lm_head.", "language_embeddings.")
-        load_from(model, checkpoint, optional=optional, ignore=heads)
+        load_from(model, checkpoint, optional=() if needs_pooler else ("pooler.",), ignore=heads)
     return model
 
 

@@ -113,7 +113,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             if start is not opened.checkpoint:  # the weights of another folder
                 opened = open_model(start, *files)
                 opened.check_length(flags.max_seq_len)
-            model = make_encoder(opened.config, start, flags.dtype, seed)
+            needs_pooler = flags.pooling == "pooled"
+            model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
             precision = in_words(flags.dtype, flags.cpu_bf16)
             logger.info("%s", summary(precision, distributed.world_size()))
             results[seed] = search(flags, seed, model, opened.tokenizer, bitexts, sentences, start)

@@ -71,6 +71,10 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     start = open_checkpoint(path) if path else None
     opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
     flags = settle(flags, opened, recorded=() if flags.do_train else RECORDED)
+    if flags.in_tokens and flags.batch_size < flags.max_seq_len:
+        raise UserError(
+            f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
+        )
     task = task_class.from_flags(flags, opened.tokenizer, start)
     if flags.init_checkpoint:
         check_head(task, opened, flags.label_map_config)

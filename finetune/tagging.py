@@ -71,12 +71,15 @@ class Tagging(SupervisedTask):
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        if flags.label_map_config is None:
+        if flags.label_map_config is not None:
+            ids = read_label_map(flags.label_map_config, flags.num_labels)
+            if flags.chunk_scheme != "NONE":
+                tagging.check_tag_map(ids, flags.label_map_config)
+            labels = sorted(ids, key=ids.get)
+        elif flags.init_checkpoint and start and start.labels:
+            labels = start.labels
+        else:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
-        ids = read_label_map(flags.label_map_config, flags.num_labels)
-        if flags.chunk_scheme != "NONE":
-            tagging.check_tag_map(ids, flags.label_map_config)
-        labels = sorted(ids, key=ids.get)
         return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
     @classmethod

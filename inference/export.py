@@ -77,6 +77,7 @@ class ExportReport:
 
     Attributes:
         outputs: the names of the graph's outputs.
+        has_pooler: see `LoadedModel`.
         checked_on: the name of the check set.
         differences: engine -> the largest difference to the checkpoint.
         int8: from `agreement`; empty without int8.
@@ -85,6 +86,7 @@ class ExportReport:
     task: str
     layer: int
     outputs: list[str]
+    has_pooler: bool
     checked_on: str
     differences: dict[str, float] = field(default_factory=dict)
     int8: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class ExportReport:
             "task": self.task,
             "layer": self.layer,
             "outputs": self.outputs,
+            "has_pooler": self.has_pooler,
             "checked_on": self.checked_on,
             "engines": self.differences,
         }
@@ -176,7 +179,7 @@ def export(
     graph = ExportedGraph(loaded.part(task), task, layer)
     pad_id = loaded.config.pad_token_id
     expected = run_all(task, loaded.engine(task, layer), check_set.rows, pad_id)
-    report = ExportReport(task, layer, list(graph.outputs), check_set.name)
+    report = ExportReport(task, layer, list(graph.outputs), loaded.has_pooler, check_set.name)
 
     def compare(name: str, engine: GraphRunner) -> None:
         """Compare an engine with the checkpoint, and add the result to the report. int8 has no bound."""

@@ -40,8 +40,10 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
         raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
     config = replace(loaded.config, num_hidden_layers=layer)
     model = SequenceClassifier(config, len(names), MEAN_OF_TOKENS)
-    layers_above = tuple(f"encoder.layers.{number}." for number in range(layer, loaded.num_layers))
-    load_from(model, open_checkpoint(loaded.folder), ignore=("classifier.", *layers_above))
+    checkpoint = open_checkpoint(loaded.folder)  # it may have more layers than a classifier that was fitted
+    layers_above = range(layer, checkpoint.config.num_hidden_layers)
+    ignored = ("classifier.", *(f"encoder.layers.{number}." for number in layers_above))
+    load_from(model, checkpoint, ignore=ignored)
     weight, bias = logistic_regression(vectors, np.array([names.index(label) for label in labels]))
     model.classifier.weight.set_value(weight)
     model.classifier.bias.set_value(bias)

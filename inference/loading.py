@@ -42,6 +42,7 @@ class LoadedModel:
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs were read in training: "reading" in config.json.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
+        has_pooler: False if the weights lack one; then the vectors of a random one would say nothing.
         amp: the half precision of an exported folder, or "none".
         model: of a checkpoint: an encoder, or a model with one as `.ernie_m`.
         autocast: makes the context for a forward pass of `model`.
@@ -57,6 +58,7 @@ class LoadedModel:
     engine_name: str
     reading: dict[str, Any]
     exported_layer: int | None = None
+    has_pooler: bool = True
     amp: str = "none"
     model: "nn.Layer | None" = None
     autocast: "Autocast" = nullcontext
@@ -235,6 +237,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         amp=amp,
         reading=config_json.get(READING, {}),
         exported_layer=export["layer"],
+        has_pooler=export.get("has_pooler", True),
         language_means_path=means_path if means_path.is_file() else None,
     )
 
@@ -290,6 +293,7 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
         labels=labels,
         engine_name="dygraph",
         reading=opened.reading,
+        has_pooler="pooler.dense.weight" in checkpoint.tensors,
         model=model,
         autocast=autocast,
         languages=languages,

@@ -178,6 +178,8 @@ def mine_pairs(options: MiningOptions) -> None:
     settings = vector_settings(options, source, target)
     work = Path(options.output).absolute() / ".work"
     with only_run_in(work):
+        if not (work / "settings.json").exists():
+            encoder_of(options)  # a layer that the model does not have must not claim the folder
         claim(work, settings)
         # The vectors of both texts. On disk they are not centred:
         # VectorParts subtracts the means when it reads them.
@@ -279,7 +281,10 @@ def vector_settings(options: MiningOptions, source: DistinctLines, target: Disti
     if model.is_file():
         digests = {model.name: sha256_of(model)}
     else:
-        files = sorted(path for path in model.rglob("*") if path.is_file())
+        output = Path(options.output).absolute()  # it may be in the folder of the model
+        files = sorted(
+            path for path in model.rglob("*") if path.is_file() and not path.is_relative_to(output)
+        )
         # By their paths in the folder, because files of two sub-folders may have one name.
         digests = {path.relative_to(model).as_posix(): sha256_of(path) for path in files}
     return {

@@ -50,7 +50,8 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     start = open_checkpoint(weights) if weights else None
     opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
     flags = settle(flags, opened, recorded=("pooling", "layer"))
-    encode = encoder_of(flags, make_encoder(opened.config, start, flags.dtype, seed), opened.tokenizer)
+    model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler=flags.pooling == "pooled")
+    encode = encoder_of(flags, model, opened.tokenizer)
     identity = identity_of(flags, RETRIEVAL, [start], opened.config, opened.tokenizer)
     settings = {key: identity[key] for key in _DECIDING}
     settings |= {"corpus": digest_of_files([corpus.path]), "random_seed": seed}

@@ -102,13 +102,11 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
             f"--model {flags.init_pretraining_params} --output exported"
         )
     distributed.init(flags.use_cuda)
-    # The weights may lack a pooler only if none is needed: a random one would give meaningless vectors.
-    needs_pooler = flags.vectors in ("official", "pooled")
-    optional = () if needs_pooler else ("pooler.",)
     checkpoint = open_checkpoint(flags.init_pretraining_params)
     opened = open_model(checkpoint, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
     flags = settle(flags, opened)  # lowers the default of --max_seq_len to the model's room
-    model = make_encoder(opened.config, checkpoint, optional=optional)
+    needs_pooler = flags.vectors in ("official", "pooled")
+    model = make_encoder(opened.config, checkpoint, needs_pooler=needs_pooler)
     layer = layer_number(flags.layer, model.config.num_hidden_layers)
     encoder = PaddleEncoder(model, flags.vectors, layer, prepare_for_prediction(model, flags.amp))
     return OpenedEncoder(encoder, opened.tokenizer, flags.max_seq_len)

@@ -163,6 +163,12 @@ print(*recipes())
     assert {*names.split()} == {name for name in shipped if name.split("/")[0] != "data"} - {"base/ablation"}
 
 
+def test_a_recipe_of_a_checkout(tmp_path):
+    completed = run_script([ROOT, "recipe", "small/pretrain", "--data.corpus", tmp_path / "absent"], tmp_path)
+    assert completed.returncode == 2
+    assert completed.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'absent'}: ")
+
+
 @pytest.mark.parametrize("words", [["no_program"], ["recipe", "large/nothing"]])
 def test_an_unknown_program_or_recipe(words):
     completed = run_script([ROOT, *words], ROOT)

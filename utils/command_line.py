@@ -363,7 +363,11 @@ def help_text(cls: type, form: str, description: str) -> str:
 def log_no_effect(options: Any) -> None:
     """Log one line for each flag on the command line that has no effect."""
     options_by_name = options_of(type(options))
+    program = Path(sys.argv[0]).stem
     for name in options.on_command_line:
-        why = options_by_name[name].no_effect
+        option = options_by_name[name]
+        why = option.no_effect
+        if option.only and program not in option.only:
+            why = f"it is for {', '.join(option.only)}"
         if why:
             logger.info("--%s has no effect: %s", name, why)

@@ -34,8 +34,8 @@ class EncodeTexts:
         means: of the languages, which are subtracted from vectors; None: vectors are plain.
 
     Raises:
-        UserError: the model has no such layer, the pooling is that of another layer, or there are no means
-            although `centre` is true.
+        UserError: the model has no such layer, the pooling is that of another layer or needs a pooler that
+            is not there, or there are no means although `centre` is true.
     """
 
     fields: ClassVar[Fields | None] = None
@@ -52,6 +52,10 @@ class EncodeTexts:
         if layer is None:
             layer = model.reading.get("layer", "top")
         self.layer = layer_number(layer, model.num_layers)
+        if self.pooling == "pooled" and not model.has_pooler:
+            raise UserError(
+                f"{model.folder}: pooling pooled: the weights have no pooler; take mean or specials"
+            )
         if self.pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(
                 f"pooling pooled is that of the top layer, {model.num_layers}; layer {self.layer} has none"

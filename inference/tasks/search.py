@@ -34,7 +34,7 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
         return [CorpusSentence(text, line, language="") for line, text in enumerate(corpus, 1)]
     sentences = []
     for item in corpus.split(","):
-        language, _, path = item.rpartition("<=")  # the language is "" if it is not named
+        language, _, path = item.strip().rpartition("<=")  # the language is "" if it is not named
         for line, text in enumerate(Sentences(path).texts(), 1):
             if text.strip():
                 sentences.append(CorpusSentence(text, line, language))

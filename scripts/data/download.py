@@ -74,7 +74,8 @@ def download(url: str, path: Path) -> str:
     print(f"downloading {url}", flush=True)
     part = path.with_name(path.name + ".part")
     version = path.with_name(path.name + ".version")  # the tag of the server's file: two are never mixed
-    part.parent.mkdir(parents=True, exist_ok=True)
+    with unwritable_is_a_user_error(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
     tag_of_part = version.read_text() if version.is_file() else ""
     size = 0  # bytes to continue after; without a tag the part may be of another version of the file
     if part.exists() and tag_of_part:

@@ -46,7 +46,6 @@ def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
     assert exchanged.layer == 1
     perfect = choose_on_half(np.stack([src]), np.stack([src]))
     assert perfect.accuracy == 1.0
-    assert perfect.standard_error == 0.0
 
 
 def test_the_layer_of_the_margin_is_chosen_by_margin():

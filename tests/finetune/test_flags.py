@@ -1,6 +1,7 @@
 """Every official flag is there, with its type and default; every mistake is one line of error."""
 
 import logging
+import sys
 from functools import partial
 from typing import Literal, get_args, get_origin
 
@@ -73,6 +74,15 @@ def test_flags_without_a_meaning_say_so_once_each(caplog):
         log_no_effect(args)
     flags = [message.split(" has no effect: ")[0] for message in caplog.messages]
     assert flags == ["--use_fast_executor", "--task_id", "--for_cn"]
+
+
+def test_flags_of_another_command_say_so(caplog, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run_mrc.py"])
+    args = parse(["--multi_label", "true", "--doc_stride", "64"])
+    with caplog.at_level(logging.INFO, logger="ernie_m"):
+        log_no_effect(args)
+    (line,) = caplog.messages
+    assert "--multi_label" in line and "run_classifier" in line
 
 
 def test_values_of_some_flags():

@@ -86,7 +86,7 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained):
 
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
-    """The file to predict has no column of tags, so there are no gold tags in the predictions."""
+    """With its tags. The file to predict has no column of tags, so predictions have no gold tags."""
     reading = open_checkpoint(trained / "best").settings["reading"]
     assert reading == {"max_seq_len": 24, "label_pieces": "first", "official_compat": False}
     rows = tagging_toy.rows(9, seed=50)
@@ -100,6 +100,7 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
         test_set="new.tsv",
         test_save="new.txt",
         lang_map_config="one.json",
+        label_map_config=None,
     )
     assert means(results, "f1") == {"en": 100.0, "avg": 100.0}
     sentences = read_conll(tmp_path / "new.txt.0.0")

@@ -59,6 +59,13 @@ def test_what_it_predicts(models, fitted):
         np.testing.assert_allclose(model.encode(TEXTS), vectors, atol=1e-5)
 
 
+def test_a_classifier_is_fitted_again(fitted):
+    """What `fit` returned has fewer layers than the weights in its folder."""
+    folder, classifier = fitted
+    again = classifier.fit(TEXTS, LABELS)
+    assert again.classify(TEXTS[0]) == ernie_m.load(folder).classify(TEXTS[0])
+
+
 def test_predict_and_exports_take_it(fitted, ask, tmp_path):
     folder, classifier = fitted
     expected = classifier.classify(TEXTS)

@@ -367,6 +367,17 @@ def test_another_model_is_other_work(run_mining, models, tmp_path):
     assert "its vectors were made with another model; give" in error_of(run_mining, model=weights)
 
 
+def test_a_layer_that_is_not_there_claims_no_folder(run_mining):
+    assert "layer 3: no such layer" in error_of(run_mining, layer=3)
+    run_mining(layer=1)
+
+
+def test_the_output_may_be_in_the_folder_of_the_model(run_mining, models, tmp_path):
+    weights = changed_copy(models / "encode", tmp_path / "weights")
+    for _ in range(2):
+        run_mining(model=weights, output="weights/mined")
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [

@@ -11,9 +11,11 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import ernie_m
 import predict
+import run_retrieval
 from evaluation.encode import PaddleEncoder
 from finetune.flags import FinetuneFlags
 from finetune.question_answering import QuestionAnswering
@@ -27,10 +29,10 @@ from reader.question_answering import Cut
 from reader.tagging import JOINT, Sentence
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.checkpoints import changed_copy
-from tests.helpers.small_corpus import sentences
+from tests.helpers.small_corpus import sentences, write_lines
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
-from tests.launching import ROOT, error_of
+from tests.launching import ROOT, as_flags, call_main, error_of
 from utils.command_line import parse_args
 
 ENGINES = ("dygraph", "paddle", "onnx")
@@ -287,6 +289,29 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     default = make("encode", load(models / "encode")).vectors(TEXTS)
     np.testing.assert_array_equal(top, default)
     assert np.abs(default - plain).max() > 0.01
+
+
+def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
+    folder = changed_copy(models / "encode", tmp_path / "weights")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+    save_file(kept, folder / "model.safetensors")
+    make("encode", load(folder), TaskOptions(pooling="mean"))
+    run_export(folder, tmp_path / "exported")
+    for path in (folder, tmp_path / "exported"):
+        assert f"{path}: " in error_of(make, "encode", load(path), TaskOptions(pooling="pooled"))
+    flags = {"init_pretraining_params": folder, "checkpoints": tmp_path / "out", "pairs": tmp_path / "pairs"}
+    (tmp_path / "pairs").mkdir()
+    for name in ("de-en.de", "de-en.en"):
+        write_lines(tmp_path / "pairs" / name, TEXTS)
+    assert "pooler" in error_of(call_main, run_retrieval, as_flags(flags | {"pooling": "pooled"}))
+
+
+def test_a_corpus_of_several_languages(tmp_path):
+    for language in ("de", "en"):
+        (tmp_path / language).write_text("a\n")
+    found = read_corpus(f"de<={tmp_path / 'de'}, en<={tmp_path / 'en'}")
+    assert [sentence.language for sentence in found] == ["de", "en"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
