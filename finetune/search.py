@@ -109,6 +109,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
     results = {}
     # A search without training.
     if not flags.do_train:
+        if flags.amp != "none":
+            logger.warning("--amp %s has no effect: a search computes in %s", flags.amp, flags.dtype)
         for seed, start in start_of_seed.items():
             if start is not opened.checkpoint:  # the weights of another folder
                 opened = open_model(start, *files)
