@@ -95,7 +95,8 @@ class MiningOptions:
     the means beside the weights, if there are any for both languages."""
 
     ray: str | None = None
-    """The head of a Ray cluster, host:port, or auto for the cluster of this machine: its CPUs encode."""
+    """The head of a Ray cluster, whose CPUs encode: host:port, auto for the one of this machine, or local to
+    start one."""
 
 
 class DistinctLines:

@@ -81,7 +81,7 @@ COMMANDS = {
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
         "needs XLM-R; pretrain/test_initialise.py::test_from_xlm_r",
-    r"fleetrun .*|.*launch\.py --node_ips .*":
+    r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"([A-Z_]+=\S+ )*sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,

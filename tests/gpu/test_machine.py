@@ -59,7 +59,7 @@ def test_device(card, fact):
         return
     if not card.has_flash_mask:
         raise Failed(
-            "FlashMask does not work here, so attention is slower; take the wheel that docs/scale.md names"
+            "FlashMask does not work here, so attention is slower: requirements-gpu.txt names the wheel"
         )
     version = paddle.get_flags([FLASH_VERSION])[FLASH_VERSION]
     if version != 2:
