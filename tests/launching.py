@@ -29,6 +29,19 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**environment, **fixed, **more}
 
 
+def start_python(code: str, *arguments: object) -> subprocess.Popen:
+    """`python -c code` in a process of its own, with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def as_flags(values: dict) -> list[str]:
     """`--name value` for each; None as a value leaves the flag out."""
     flags = []

@@ -5,13 +5,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import launch
 from finetune.flags import FinetuneFlags
+from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, run_script
 from utils.command_line import parse_args
 from utils.errors import UserError
@@ -234,7 +234,7 @@ import os, pathlib, signal, sys, time
 rank = os.environ["PADDLE_TRAINER_ID"]
 def save(*_):
     if sys.argv[1] == "save" and rank == "1":
-        time.sleep(3)
+        time.sleep(2.5)
         pathlib.Path("saved").touch()
     sys.exit(130)
 signal.signal(signal.SIGINT, save)
@@ -267,31 +267,13 @@ def started(tmp_path):
         )
         running.append(process)
         files = [tmp_path / f"{rank}.pid" for rank in range(2)]
-        wait_until(lambda: all(file.exists() for file in files))
+        assert wait_until(lambda: all(file.exists() for file in files))
         return process, [int(file.read_text()) for file in files]
 
     yield start
     for process in running:
         process.kill()
         process.communicate()
-
-
-def wait_until(condition) -> None:
-    """Wait for a condition, at most 30 s."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def lives(pid: int) -> bool:
-    """Whether a process runs. One that has ended may remain as a zombie (Z) until its parent asks for it."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()  # such as: 1234 (python3) S 1 ...
-    except FileNotFoundError:
-        return False
-    _, _, after_name = status.rpartition(")")
-    return after_name.split()[0] != "Z"
 
 
 def test_the_first_process_prints_on_the_console(started, tmp_path):
@@ -305,7 +287,7 @@ def test_the_first_process_prints_on_the_console(started, tmp_path):
 def test_the_processes_end_when_their_launcher_is_killed(started):
     process, pids = started("wait")
     process.kill()
-    wait_until(lambda: not any(lives(pid) for pid in pids))
+    assert wait_until(lambda: not any(is_running(pid) for pid in pids))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +298,7 @@ def test_a_signal_reaches_all_processes(started, signal_number, exit_code):
     process, pids = started("wait")
     process.send_signal(signal_number)
     assert process.wait(timeout=30) == exit_code
-    assert not any(lives(pid) for pid in pids)
+    assert not any(is_running(pid) for pid in pids)
 
 
 def test_after_ctrl_c_a_process_may_save_longer_than_another(started, tmp_path):
@@ -337,11 +319,11 @@ def test_one_process_fails_and_the_other_ends(started, rank):
         assert line == "error: no more paper"
     else:
         assert line == "error: process 1 ended with 1: error: no more paper; see log/workers/workerlog.1"
-    assert not any(lives(pid) for pid in pids)
+    assert not any(is_running(pid) for pid in pids)
 
 
 def test_a_killed_process_is_a_failure(started):
     process, pids = started("wait")
     os.kill(pids[0], signal.SIGKILL)
     assert process.wait(timeout=30) == 128 + signal.SIGKILL
-    assert not lives(pids[1])
+    assert not is_running(pids[1])

@@ -16,6 +16,7 @@ from utils.processes import never_received
 
 T = TypeVar("T")
 
+START = "spawn"  # how the worker starts; a fork of a process with threads may hang
 _POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
 # The kinds of messages (kind, value) from the worker. The last message says how the iterator ended.
 _ITEM = "item"  # the value is an item
@@ -48,7 +49,7 @@ class prefetch(Generic[T]):
 
     def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8):
         self._is_closed = False
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        context = multiprocessing.get_context(START)
         receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_work, args=(sender, make_iterator), name="reader", daemon=True

@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def last_line(script: str, *flags: str) -> dict:
     """The result that a benchmark prints in its last line."""
     command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
 
 

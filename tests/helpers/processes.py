@@ -1,6 +1,16 @@
 """Processes of the machine."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Wait until `condition()` is true, at most so long. Return whether it is."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
 
 
 def is_running(pid: int) -> bool:

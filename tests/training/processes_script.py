@@ -48,12 +48,12 @@ def collectives() -> None:
 
 
 def stall() -> None:
-    """Process 0 waits for process 1 with a watch that warns after 0.5 seconds."""
+    """Process 0 waits for process 1 with a watch that warns after 0.2 seconds."""
     logging.setup(FOLDER, distributed.rank())
-    with StallWatch(0.5) as stalls:
+    with StallWatch(0.2) as stalls:
         distributed.barrier()
         if distributed.rank() == 1:
-            time.sleep(3)
+            time.sleep(1.1)
         with stalls.during("step 1"):
             distributed.barrier()
 

@@ -6,31 +6,17 @@ import json
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 
 from tests.helpers.full_disk import disk_full_after
-from tests.launching import ROOT, clean_environment
+from tests.launching import start_python
 from training.claim import LOCK, claim_file, clear_leftovers, only_run_in
 from utils.errors import UserError
 
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen:
-    """`python -c code` in a process of its own, with pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        env=clean_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 # Takes the lock of a folder, and holds it.
@@ -50,7 +36,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, monkeypatch):
     folder = tmp_path / "out"
-    with start(HOLDER, folder) as holder:
+    with start_python(HOLDER, folder) as holder:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(UserError) as refused, only_run_in(folder):
             raise AssertionError("both hold the lock")

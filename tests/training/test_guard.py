@@ -8,22 +8,9 @@ import time
 
 import pytest
 
-from tests.launching import ROOT, clean_environment
+from tests.launching import clean_environment, start_python
 from training.guard import StallWatch, StopSignal
 from utils.logging import logger
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen:
-    """`python -c code` in a process of its own, with pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        env=clean_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def send(number: signal.Signals) -> None:
@@ -124,7 +111,7 @@ sys.exit(0 if child.wait(30) == -signal.SIGTERM else 1)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_late_signal_does_not_end_a_run_that_is_ending(number):
-    with start(LATE, int(number)) as run:
+    with start_python(LATE, int(number)) as run:
         assert run.wait(60) == 0
 
 
@@ -142,7 +129,7 @@ with StopSignal():
 
 
 def test_a_second_ctrl_c_ends_the_process():
-    with start(TWICE) as run:
+    with start_python(TWICE) as run:
         assert run.stdout.readline() == "ready\n"
         run.send_signal(signal.SIGINT)
         signalled = time.monotonic()
@@ -170,7 +157,7 @@ with StopSignal() as stop:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_requests_while_paddle_is_imported(number, code):
     """Paddle's own handler would treat SIGTERM as a crash."""
-    with start(WITH_PADDLE) as run:
+    with start_python(WITH_PADDLE) as run:
         assert run.stdout.readline() == "ready\n"
         time.sleep(0.5)
         run.send_signal(number)
@@ -204,7 +191,7 @@ run(lambda: prepare(quiet=True))
 def test_ctrl_c_while_paddle_is_imported_by_a_command_that_saves_nothing(tmp_path):
     (tmp_path / "paddle").mkdir()
     (tmp_path / "paddle/__init__.py").write_text(INTERRUPTED)
-    with start(WITHOUT_STOP_SIGNAL, tmp_path) as command:
+    with start_python(WITHOUT_STOP_SIGNAL, tmp_path) as command:
         _, errors = command.communicate(timeout=60)
     assert (command.returncode, errors) == (130, "interrupted\n")
 

@@ -10,19 +10,11 @@ from functools import partial
 
 import pytest
 
-from tests.helpers.processes import is_running
+from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT
 from tests.training.prefetch_work import count, large, one_then, one_then_wait, pids
 from training.prefetch import prefetch
 from utils.errors import UserError
-
-
-def wait_until(condition, seconds: float = 10) -> bool:
-    """Wait until `condition()` is true, at most so long. Return whether it is."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 def test_items_in_order_and_the_end():

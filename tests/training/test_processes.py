@@ -96,11 +96,11 @@ def test_sums_are_sums_and_equal_on_every_process(data_parallel):
 
 
 def test_a_process_that_waits_in_a_sum_warns(data_parallel):
-    """Process 0 waits 3 seconds for process 1, which comes late to the sum."""
+    """Process 0 waits 1.1 seconds for process 1, which comes late to the sum."""
     *warnings, last_line = (data_parallel / "job.log.0").read_text().splitlines()
     assert 2 <= len(warnings) <= 4
     assert all("step 1 has taken" in line for line in warnings)
-    assert "step 1 ended after 3 s" in last_line
+    assert "step 1 ended after 1 s" in last_line
     assert "has taken" not in (data_parallel / "job.log.1").read_text()
 
 
