@@ -80,7 +80,7 @@ def recipes() -> list[str]:
 def run_recipe(words: list[str]) -> None:
     """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
 
-    Data and weights are those of the current folder, or in a checkout of that.
+    Data and weights are those of the current folder, and from a checkout those of the checkout.
     """
     name, *flags = words or [""]
     if name not in recipes():

@@ -441,7 +441,8 @@ def check_pairs_of_camlm(config: PretrainConfig, text: TrainingText) -> None:
     served = []  # for each pair that is looked at, whether CAMLM can train on it
     for languages, pairs in text.pairs.items():
         numbers = [text.language_number[language] for language in languages]
-        for place in rng.permutation(len(pairs))[:_CHECKED_PAIRS]:
+        count = min(_CHECKED_PAIRS, len(pairs))
+        for place in rng.choice(len(pairs), count, replace=False):
             sides = [Text(ids, number) for ids, number in zip(pairs[place], numbers)]
             served.append(objectives.serves_camlm(Pair(*sides)))
     if not any(served):
