@@ -400,7 +400,7 @@ class FineTuning(Task):
 
 
 def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:
-    """Write the tables of `report.tables_of_seeds`, and the selected step of each seed.
+    """Write the tables of `report.tables_of_seeds`, and after a training the selected step of each seed.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
@@ -408,18 +408,18 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
     """
     flags = fine_tuning.flags
     tables, label_tables = report.tables_of_seeds(evaluations, flags.paper)
-    selected = {
-        str(seed): {
-            "step": evaluation.step,
-            "epoch": evaluation.epoch,
-            "selected_by": evaluation.selected_by,
-        }
-        for seed, evaluation in evaluations.items()
-    }
     facts: dict[str, Any] = {
         "task": fine_tuning.task.name,
         "metric": fine_tuning.task.metric,
         "select_on": flags.select_on,
-        "selected": selected,
     }
+    if flags.do_train:
+        facts["selected"] = {
+            str(seed): {
+                "step": evaluation.step,
+                "epoch": evaluation.epoch,
+                "selected_by": evaluation.selected_by,
+            }
+            for seed, evaluation in evaluations.items()
+        }
     log_and_write_report(flags, name, tables, facts, label_tables)
