@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,16 +33,17 @@ def data_dir() -> Path:
     return Path(os.environ["DATA"])
 
 
-@pytest.fixture(autouse=True)
-def readers_start_fast(request, monkeypatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def readers_start_fast() -> Iterator[None]:
     """In this process, reader processes are forked from a server that has imported what they need.
 
     Each of some 500 takes a fifth of a second less. test_prefetch.py, and whatever starts a command in a
     process of its own, has those that users have.
     """
-    if request.path.name != "test_prefetch.py":
-        multiprocessing.set_forkserver_preload(["reader.batching", "pretrain.reader", "training.prefetch"])
-        monkeypatch.setattr("training.prefetch.START", "forkserver")
+    multiprocessing.set_forkserver_preload(["reader.batching", "pretrain.reader", "training.prefetch"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.prefetch.START", "forkserver")
+        yield
 
 
 @pytest.fixture

@@ -17,6 +17,11 @@ from training.prefetch import prefetch
 from utils.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def as_users_have_it(monkeypatch) -> None:
+    monkeypatch.setattr("training.prefetch.START", "spawn")
+
+
 def test_items_in_order_and_the_end():
     with prefetch(partial(count, 50), ahead=4) as items:
         assert list(items) == list(range(50))
