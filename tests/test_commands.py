@@ -280,6 +280,8 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
         shutil.rmtree(value_of("--output", flags), ignore_errors=True)
     if "--do_train true" in command:
         shutil.rmtree(value_of("--checkpoints", flags), ignore_errors=True)
+    if name == "run_pretrain" and "--init.encoder" not in flags:
+        shutil.rmtree("output/pretrain-own", ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
     module = importlib.import_module(name)
     if "--help" in flags:
