@@ -45,7 +45,11 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
 
 
 def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
-    """The counts of each label that a row has, or that was predicted."""
+    """The counts of each label that the confusion names, as gold or as predicted.
+
+    Where a text has several labels it names all, as scikit-learn counts them: a label that does not occur has
+    F1 0.
+    """
     predicted: Counter[str] = Counter()
     for counts in confusion.values():
         predicted.update(counts)
@@ -54,16 +58,15 @@ def label_counts(confusion: Confusion) -> dict[str, "MatchCounts"]:
         if label == NO_LABEL:
             continue
         row = confusion.get(label, {})
-        counts = MatchCounts(gold=sum(row.values()), predicted=predicted[label], correct=row.get(label, 0))
-        if counts.gold or counts.predicted:
-            matches[label] = counts
+        gold = sum(row.values())
+        matches[label] = MatchCounts(gold=gold, predicted=predicted[label], correct=row.get(label, 0))
     return matches
 
 
 def macro_f1(confusion: Confusion) -> float:
-    """The mean of the F1 of all `label_counts`, in per cent; 0 if there are none."""
+    """The mean of the F1 of all `label_counts`, in per cent."""
     matches = label_counts(confusion).values()
-    return sum(counts.f1 for counts in matches) / max(len(matches), 1)
+    return sum(counts.f1 for counts in matches) / len(matches)
 
 
 def micro_f1(confusion: Confusion) -> float:

@@ -99,14 +99,6 @@ def test_the_scores(metric):
     assert task.metric == (metric or "micro f1")
 
 
-def test_labels_that_do_not_occur_do_not_count():
-    task = MultiLabelClassification(None, ["a", "b", "c"], 16)
-    rows = [(1, 0, 0), (0, 1, 0)]
-    scores = task.score([Example("", None, row) for row in rows], [np.array(row) for row in rows], "en")
-    assert scores["macro f1"] == 100
-    assert task.score([Example("", None, (0, 0, 0))], [np.zeros(3)], "en")["macro f1"] == 0
-
-
 def test_it_learns_and_predicts(decide, refusal, folder, tmp_path, monkeypatch, capsys):
     test_files = {"do_test": "true", "test_set": f"{folder}/dev.%s.tsv", "test_save": f"{tmp_path}/%s"}
     results = decide(epoch=12, learning_rate=5e-3, select_on="last", **test_files)
