@@ -128,7 +128,7 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     reading = settings.get(READING, {})
     is_table_of_masks = reading.get("language_embedding", "masks") == "masks"
     if is_table_of_masks and LANGUAGE_TABLE in checkpoint.tensors:
-        languages = list(settings.get("languages", []))
+        languages = list(settings.get("languages") or [])
     ignored = () if languages else (LANGUAGE_TABLE,)
     # A table has at least one row; without languages nothing reads it.
     model = PreTrainingModel(config, languages or ["none"])

@@ -352,10 +352,10 @@ def read_windows(
     file = read_squad(path, purpose)
     windows = make_windows(file, tokenizer, cut, keep_all=keep_all or purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
-    if not windows:
-        raise UserError(f"{path}: there is no question with a text")
     if purpose == "train" and with_answer == 0:
-        raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to train on")
+        raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
+    if not windows:
+        raise UserError(f"{path}: every question has an empty text, so there is nothing to do with it")
     counts = f"{len(file.questions)} questions on {len(file.contexts)} texts, {len(windows)} windows"
     if purpose != "test":
         counts += f", {with_answer} of them with the answer"

@@ -267,7 +267,7 @@ def started(tmp_path):
         )
         running.append(process)
         files = [tmp_path / f"{rank}.pid" for rank in range(2)]
-        assert wait_until(lambda: all(file.exists() for file in files))
+        assert wait_until(lambda: all(file.exists() for file in files), seconds=30)
         return process, [int(file.read_text()) for file in files]
 
     yield start
@@ -287,7 +287,7 @@ def test_the_first_process_prints_on_the_console(started, tmp_path):
 def test_the_processes_end_when_their_launcher_is_killed(started):
     process, pids = started("wait")
     process.kill()
-    assert wait_until(lambda: not any(is_running(pid) for pid in pids))
+    assert wait_until(lambda: not any(is_running(pid) for pid in pids), seconds=30)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from model.word_table import WordEmbeddings
 from training.adamw import AdamW
 
 Schedule = Callable[[int], float]
-# The shapes of the linear decay; the names are values of --lr_schedule_style and of optimizer.schedule.
+# A shape of the linear decay, as a value of --lr_schedule_style and of optimizer.schedule.
 WITH_DROP = "official"
 # What weight decay is in proportion to; the names are values of --decay_style.
 FULL_RATE = "official"  # to the scheduled rate, the same in all layers

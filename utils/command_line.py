@@ -346,7 +346,7 @@ def help_text(cls: type, form: str, description: str) -> str:
         for name, option in options_of(section_class).items():
             if "." in name:  # a key of a section, which has its own turn in this loop
                 continue
-            if option.only and program.stem not in option.only:
+            if not option.is_read_by(program.stem):
                 continue
             flag = f"--{section}.{name}" if section else f"--{name}"
             accepted = "text" if takes_many_words(option) else str(option)
@@ -367,7 +367,7 @@ def log_no_effect(options: Any) -> None:
     for name in options.on_command_line:
         option = options_by_name[name]
         why = option.no_effect
-        if option.only and program not in option.only:
+        if not option.is_read_by(program):
             why = f"it is for {', '.join(option.only)}"
         if why:
             logger.info("--%s has no effect: %s", name, why)

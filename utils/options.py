@@ -133,6 +133,10 @@ class Option:
         """What a command line shows: "--key", or "KEY" if it is positional."""
         return self.key.upper() if self.positional else f"--{self.key}"
 
+    def is_read_by(self, command: str) -> bool:
+        """Whether a command of several that share the dataclass reads the option."""
+        return not self.only or command in self.only
+
     def check(self, value: Any) -> Any:
         """Return a value with the type of the option.
 
