@@ -61,9 +61,7 @@ def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarra
     """Search unit vectors exactly: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
     import faiss  # here, because only a search needs its libraries
 
-    index = faiss.IndexFlatIP(targets.shape[1])
-    index.add(targets)
-    return index.search(queries, k)
+    return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 def nearest_in_blocks(
@@ -81,7 +79,7 @@ def nearest_in_blocks(
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     searched = 0  # vectors
     for block in blocks:
-        cosines, numbers = nearest(queries, block, k)  # -inf where the block has fewer than k
+        cosines, numbers = nearest(queries, block, k)  # the lowest float where the block has fewer
         best.add_result(cosines, numbers + searched)
         searched += len(block)
     best.finalize()

@@ -176,9 +176,9 @@ def export(
         from inference.onnx import write_onnx
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
-    graph = ExportedGraph(loaded.part(task), task, layer)
     pad_id = loaded.config.pad_token_id
-    expected = run_all(task, loaded.engine(task, layer), check_set.rows, pad_id)
+    expected = run_all(task, loaded.engine(task, layer), check_set.rows, pad_id)  # refuses another task
+    graph = ExportedGraph(loaded.part(task), task, layer)
     report = ExportReport(task, layer, list(graph.outputs), loaded.has_pooler, check_set.name)
 
     def compare(name: str, engine: GraphRunner) -> None:

@@ -15,9 +15,9 @@ from evaluation.vectors import SentenceEncoder
 from finetune.opening import open_model, settle
 from inference.flags import EncodeVectorFlags
 from inference.loading import exported_settings, load
-from inference.tasks.encode import GraphEncoder
+from inference.tasks import TaskOptions
+from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
-from model.tasks import ENCODING
 from reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,
@@ -116,19 +116,17 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
     """Open the encoder of a folder that export.py wrote.
 
     Raises:
-        UserError: the model has no such layer, takes shorter inputs, or is not for encoding.
+        UserError: the model has no such layer or no pooler, takes shorter inputs, or is not for encoding.
     """
     if not flags.use_cuda:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
     loaded = load(flags.init_pretraining_params, engine=flags.engine, amp=flags.amp)
-    layer = layer_number(flags.layer, loaded.num_layers)
     max_seq_len = flags.max_seq_len
     if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
         max_seq_len = min(max_seq_len, loaded.longest)
-    if max_seq_len > loaded.longest:
-        raise UserError(f"--max_seq_len {max_seq_len}: the model takes at most {loaded.longest} tokens")
-    encoder = GraphEncoder(loaded.engine(ENCODING, layer), loaded.config, flags.vectors, layer)
-    return OpenedEncoder(encoder, loaded.tokenizer, max_seq_len)
+    pooling = "pooled" if flags.vectors == "official" else flags.vectors  # cls_emb.npy has pooled vectors
+    encode = EncodeTexts(loaded, TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=flags.layer))
+    return OpenedEncoder(encode.encoder, loaded.tokenizer, max_seq_len)
 
 
 def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> LanguageMeans:

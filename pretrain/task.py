@@ -108,8 +108,13 @@ class Pretraining(Task):
             if self.config.init.head_start and self.config.init.encoder == SCRATCH:
                 give_head_start(model, self.text, self.config.data.max_seq_len, seed)
             initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
+            # Known only from random weights: others may have been trained on longer inputs before.
+            is_new = self.config.init.encoder == SCRATCH
+            self.trained_length = self.config.data.max_seq_len if is_new else None
         else:
-            load_from(model, open_checkpoint(checkpoint), optional=())  # no weight may be absent
+            opened = open_checkpoint(checkpoint)
+            load_from(model, opened, optional=())  # no weight may be absent
+            self.trained_length = opened.settings.get(TRAINED_LENGTH)
         return engine
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
@@ -189,9 +194,8 @@ class Pretraining(Task):
         Args:
             settings: what config.json holds beside the shape of the model.
         """
-        # Known only from random weights: others may have been trained on longer inputs before.
-        if self.config.init.encoder == SCRATCH:
-            settings = {**settings, TRAINED_LENGTH: self.config.data.max_seq_len}
+        if self.trained_length is not None:
+            settings = {**settings, TRAINED_LENGTH: self.trained_length}
         facts = {
             "name": "ERNIE-M, pre-trained",
             "languages": self.text.languages,

@@ -70,6 +70,8 @@ class TaskOptions:
             raise UserError(f"pooling {self.pooling!r}: it must be one of {', '.join(POOLINGS)}")
         if not (self.layer is None or isinstance(self.layer, str) or is_whole(self.layer)):
             raise UserError(f"layer {self.layer!r}: it must be a whole number, middle or top")
+        if self.centre not in (None, False, True):
+            raise UserError(f"centre {self.centre!r}: it must be true or false")
 
 
 class Answerer(Protocol):

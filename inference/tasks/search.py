@@ -203,15 +203,14 @@ class SearchCorpus:
         Args:
             each: whether to find the best sentence of each language, instead of the `top_k` best of all.
         """
-        searched_apart = list(self.numbers_of_language.values()) if each else [np.arange(len(vectors))]
-        count = 1 if each else min(top_k, len(vectors))
+        if not each:
+            cosines, numbers = nearest(queries, vectors, min(top_k, len(vectors)))  # [N, top_k] each
+            return [[*map(Hit, *row)] for row in zip(numbers.tolist(), cosines.tolist())]
         hits: list[list[Hit]] = [[] for _ in queries]
-        for numbers in searched_apart:  # of sentences of the corpus
-            cosines, places = nearest(queries, vectors[numbers], count)  # [N, count] each
-            nearest_numbers = numbers[places]  # [N, count]
-            rows = zip(hits, nearest_numbers.tolist(), cosines.tolist())  # a row for each query
-            for hits_of_query, numbers_of_query, cosines_of_query in rows:
-                hits_of_query += map(Hit, numbers_of_query, cosines_of_query)
+        for numbers in self.numbers_of_language.values():  # of sentences of the corpus
+            cosines, places = nearest(queries, vectors[numbers], k=1)  # [N, 1] each
+            for hits_of_query, cosine, place in zip(hits, cosines[:, 0].tolist(), places[:, 0].tolist()):
+                hits_of_query.append(Hit(int(numbers[place]), cosine))
         return [sorted(hits_of_query, key=lambda hit: -hit.cosine) for hits_of_query in hits]
 
     def _as_json(self, hit: Hit) -> dict:

@@ -59,7 +59,10 @@ def model_card(facts: Mapping[str, Any], usage: str = "") -> str:
     other_facts = []
     for key, value in facts.items():
         if key not in _NOT_LISTED and value is not None:
-            other_facts.append(f"- {key.replace('_', ' ').capitalize()}: {_FOLDERS.sub('', _plain(value))}")
+            text = _plain(value)
+            if key != "labels":  # a label is no path
+                text = _FOLDERS.sub("", text)
+            other_facts.append(f"- {key.replace('_', ' ').capitalize()}: {text}")
     if other_facts:
         blocks.append("\n".join(other_facts))
     if usage:

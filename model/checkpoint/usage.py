@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model.checkpoint.formats.tables import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP, XLM_R
+from model.checkpoint.formats.tables import CLASSES, HUGGING_FACE, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
 FOLDER = "path/of/this/folder"
@@ -23,11 +23,6 @@ _PADDLENLP = """from paddlenlp.transformers import {name}, ErnieMTokenizer
 
 model = {name}.from_pretrained("{folder}")
 tokenizer = ErnieMTokenizer.from_pretrained("{folder}")"""
-_PADDLENLP_CLASSES = {
-    CLASSIFICATION: "ErnieMForSequenceClassification",
-    TAGGING: "ErnieMForTokenClassification",
-    QUESTION_ANSWERING: "ErnieMForQuestionAnswering",
-}
 _TRANSFORMERS = """from transformers import {name}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
@@ -95,7 +90,8 @@ def usage(format_name: str, task: str | None, reading: Mapping[str, Any], has_me
             f"`--init_pretraining_params {FOLDER}/params --ernie_config_path {FOLDER}/ernie_config.json`."
         )
     if format_name == PADDLENLP:
-        return _code(_PADDLENLP, name=_PADDLENLP_CLASSES.get(kind, "ErnieMModel"))
+        classes = CLASSES[PADDLENLP]
+        return _code(_PADDLENLP, name=classes.get(task, classes[None]).name)
     if format_name == HUGGING_FACE:
         name = _TRANSFORMERS_CLASSES.get(kind, "AutoModel")
         return f"With transformers 4, whose last releases have ErnieM:\n\n{_code(_TRANSFORMERS, name=name)}"

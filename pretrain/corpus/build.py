@@ -23,6 +23,7 @@ from pretrain.corpus.stages import (
     pieces_file,
     scan_unit,
     tokenize_unit,
+    tokenizer_of,
     write_array,
     write_shard,
 )
@@ -107,6 +108,7 @@ class CorpusBuild:
         with atomic_file(self.output / model_name) as file:
             file.write(self.tokenizer.piece_model)
         self.tokenizer.write_vocab(self.output / vocab_name)
+        tokenizer_of.cache_clear()  # an earlier build of this process may have had another vocabulary there
         self._run_units(TOKENS, "tokenizing", tokenize_unit)
 
     def write_shards(self) -> None:

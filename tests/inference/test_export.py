@@ -280,15 +280,16 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
     ("changes", "message"),
     [
         ({"task": "tagging"}, "this model is not for tagging: its head is for classification"),
+        ({"model": "encode", "task": "classification"}, "this model is not for classification: "),
         ({"layer": "1"}, "--layer 1: only --task encoding can end below the top layer"),
         ({"check_set": "nowhere.txt"}, "nowhere.txt: cannot be read"),
         ({"model": "nowhere"}, "nowhere: "),
     ],
 )
 def test_bad_flags(models, tmp_path, refused, changes, message):
-    flags = {"model": models / "classify"} | changes
+    flags = {"model": "classify"} | changes
     model = flags.pop("model")
-    line = refused(lambda: run_export(model, tmp_path / "out", **flags))
+    line = refused(lambda: run_export(models / model, tmp_path / "out", **flags))
     assert message in line
     assert not (tmp_path / "out").exists()
 
@@ -386,6 +387,15 @@ def test_engines_that_are_not_there(models, exported, tmp_path):
     )
     line = error_of(load(folder).engine, "classification")
     assert "exported for tagging" in line and "--task classification" in line
+
+
+@pytest.mark.parametrize("kind", ["official", "pooled"])
+def test_encode_vector_needs_the_pooler_for_its_vectors(exported, encode_texts, tmp_path, refused, kind):
+    settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
+    export = settings["export"] | {"has_pooler": False}
+    folder = changed_copy(exported / "encode", tmp_path / "copy", export=export)
+    assert f"{folder}: " in refused(lambda: encode_texts(["mo"], folder, vectors=kind))
+    assert len(encode_texts(["mo"], folder, "mean", vectors="mean")["vectors"]) == 1
 
 
 def test_the_default_length_is_the_room_of_the_export(exported, encode_texts):

@@ -107,6 +107,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     assert "the corpus has no texts" in error_of(model.index, [])
     assert "text 2 of 2 (index 1): " in error_of(model.index, ["mo", ""])
     assert "a corpus" in error_of(model.index)
+    assert "centre 'de': " in error_of(model.index, TEXTS, centre="de")
     assert "top_k 0: " in error_of(model.index(TEXTS).search, "mo", top_k=0)
 
 

@@ -1,6 +1,7 @@
 """The page of predict.py --serve in a browser: what a user clicks, types and sees."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -241,6 +242,9 @@ def test_the_request_with_curl_is_that_of_the_open_tab(page):
     for task in ("fill", "classify", "search"):
         page.click(f"#tab-{task}")
         assert f"/api/{task} " in texts_of(page, "footer code")[0]
+    page.value("void (TASKS.fill.examples = [{text: \"It's [MASK].\"}], show('fill'))")
+    *_, body = shlex.split(texts_of(page, "footer code")[0])  # as a shell reads it
+    assert json.loads(body) == {"text": "It's [MASK]."}
 
 
 def test_unknown_words_are_told(page):

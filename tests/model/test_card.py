@@ -7,14 +7,15 @@ import yaml
 from evaluation.centring import LanguageMeans
 from model.checkpoint.card import CARD, model_card, read_metadata
 from model.checkpoint.formats import safetensors
-from model.checkpoint.formats.tables import XLM_R
+from model.checkpoint.formats.tables import CHOICE, PADDLENLP, XLM_R
 from model.checkpoint.read import LANGUAGE_MEANS
 from model.checkpoint.usage import FOLDER, usage
+from model.tasks import RETRIEVAL
 
 FACTS = {
     "name": "XNLI, zero-shot",
     "task": "classify",
-    "labels": {"no": 0, "yes": 1},
+    "labels": {"no": 0, "yes": 1, "n/a": 2},
     "languages": ["en", "de"],
     "epochs": None,
     "gap": 12.345,
@@ -30,7 +31,7 @@ FACTS = {
 SECTIONS = [
     "# XNLI, zero-shot",
     "An ERNIE-M model: 4 layers, 1,234,567 parameters.",
-    "- Task: classify\n- Labels: no 0, yes 1\n- Languages: en, de\n- Gap: 12.35\n- Data: dev.tsv",
+    "- Task: classify\n- Labels: no 0, yes 1, n/a 2\n- Languages: en, de\n- Gap: 12.35\n- Data: dev.tsv",
     "## Usage",
     "Load it.",
     "## Scores",
@@ -110,6 +111,12 @@ def test_a_card_of_another_form_is_none(tmp_path, text):
 
 def test_no_card(tmp_path):
     assert read_metadata(tmp_path) == {}
+
+
+def test_the_snippet_for_paddlenlp_names_the_class_of_the_head():
+    expected = {None: "ErnieMModel", RETRIEVAL: "ErnieMModel", CHOICE: "ErnieMForMultipleChoice"}
+    for task, name in expected.items():
+        assert f"{name}.from_pretrained" in usage(PADDLENLP, task, {}, has_means=False)
 
 
 def test_the_snippet_that_centres_takes_the_layer_of_the_training(tmp_path):

@@ -34,6 +34,7 @@ from tests.helpers.small_corpus import (
     files_of,
     sentences,
     stop_at,
+    train_pieces,
     write_lines,
 )
 from utils.errors import UserError
@@ -138,6 +139,14 @@ def test_what_was_damaged_is_done_again(tmp_path, pieces, inputs, reference, sta
     build_until(stage, tmp_path / "corpus", pieces, inputs)
     flip_middle_bit(tmp_path / "corpus" / name)
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_another_vocabulary_in_the_same_folder(tmp_path, pieces, inputs, reference):
+    """The second build of this process cuts the text with its own vocabulary, not with the first one's."""
+    others = train_pieces(tmp_path / "others.model", vocab_size=90)
+    for piece_model in (others, pieces):
+        build(tmp_path / "corpus", piece_model, **inputs, **OPTIONS, workers=1, overwrite=True)
     assert files_of(tmp_path / "corpus") == reference
 
 

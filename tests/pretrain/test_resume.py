@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
 from pretrain.evaluate import Evaluator
 from pretrain.task import Pretraining
 from reader.corpus import checksum_of
@@ -83,6 +84,15 @@ def test_a_run_of_an_earlier_revision(straight, out, pretrain, refused):
     of_step = pretrain("of_step", init__encoder=str(step), **start)
     of_full = pretrain("of_full", init__encoder=str(out / "full"), **start)
     assert losses(of_step) == losses(of_full)
+
+
+def test_a_run_may_go_on_without_its_start(straight, pretrain):
+    """It has still not begun from random weights, so how long its inputs ever were is not known."""
+    of_full = {"init__encoder": str(straight / "full")}
+    pretrain(**of_full, optimizer__steps=2, run__stop_after_steps=1)
+    out = pretrain(optimizer__steps=2)
+    assert TRAINED_LENGTH in open_checkpoint(straight / "encoder").settings
+    assert TRAINED_LENGTH not in open_checkpoint(out / "encoder").settings
 
 
 @pytest.mark.parametrize("write", [1, 3, 4, 6])
