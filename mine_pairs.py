@@ -7,15 +7,13 @@ from utils.environment import run
 
 import sys
 
+from inference.mining import MiningOptions, mine_pairs
 from utils.command_line import load_config
 from utils.logging import setup_console
 
 
 def main() -> None:
     """Mine the texts that the command line names."""
-    # Imported here, because the reader process, which needs none of it, imports this file again.
-    from inference.mining import MiningOptions, mine_pairs
-
     options = load_config(MiningOptions, sys.argv[1:], __doc__)
     setup_console()
     mine_pairs(options)

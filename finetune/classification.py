@@ -23,7 +23,7 @@ from utils.files import atomic_file
 from utils.logging import logger
 
 if TYPE_CHECKING:
-    from paddle import Tensor, nn
+    from paddle import Tensor
 
     from model.batch import LabelledBatch
 
@@ -80,20 +80,6 @@ class Classification(SupervisedTask):
                 logger.warning("%s: no row has the label %s, so it is not learned", path, ", ".join(absent))
         return examples
 
-    def outputs(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
-        """Return logits and probabilities.
-
-        The probabilities are computed here because NumPy's could differ from Paddle's in the last digit.
-        """
-        import paddle
-        import paddle.nn.functional as F
-
-        outputs = super().outputs(model, sent)
-        with paddle.amp.auto_cast(enable=False):  # otherwise half precision rounds them
-            activation = F.sigmoid if self.multi_label else F.softmax
-            probabilities = activation(outputs["logits"])
-        return {**outputs, "probabilities": probabilities}
-
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F
 
@@ -105,9 +91,6 @@ class Classification(SupervisedTask):
 
     def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the class probabilities of each input, [C] float."""
-        if "probabilities" in outputs:
-            return list(outputs["probabilities"])
-        # For predict.py the model returns logits alone.
         activation = sigmoid if self.multi_label else softmax
         return list(activation(outputs["logits"]))
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.metrics import accuracy, answer_scores, seqeval_scores
+from finetune.metrics import MatchCounts, accuracy, answer_scores, seqeval_scores
 from finetune.report import average
 from finetune.tagging import read_conll
 from reader.bitext import TATOEBA, Sentences, read_bitexts
@@ -285,13 +285,8 @@ def read_mined(path: Path, gold: Path, language: str) -> ScoredFile:
         raise UserError(f"{path}: not of mine_pairs.py with {gold}.{language} and .en; mine again") from error
     gold_pairs = {tuple(cells) for cells in _rows(Path(f"{gold}.gold.ids.tsv"))}
     content = "".join(f"{source}\t{translation}\n" for source, translation in sorted(pairs))
-    return ScoredFile(content, {"f1": f1_of_pairs(pairs, gold_pairs)})
-
-
-def f1_of_pairs(pairs: set[tuple[str, ...]], gold: set[tuple[str, ...]]) -> float:
-    """F1 of mined pairs of ids, in per cent."""
-    correct = len(pairs & gold)
-    return 2 * correct / (len(pairs) + len(gold)) * 100
+    counts = MatchCounts(len(gold_pairs), len(pairs), correct=len(pairs & gold_pairs))
+    return ScoredFile(content, {"f1": counts.f1})
 
 
 def _label_map_of(gold: Path) -> dict[str, int]:

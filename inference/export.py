@@ -14,7 +14,6 @@ paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so inference/onnx.py wri
 
 import errno
 import json
-import logging
 import math
 import os
 import shutil
@@ -44,6 +43,7 @@ from reader.tokenizer_files import write_ours
 from reader.tsv import read_all
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
+from utils.logging import logger
 from utils.manifest import MANIFEST, write_manifest
 
 TOLERANCE = 1e-4  # the largest difference between a float32 graph and the checkpoint
@@ -51,7 +51,6 @@ BATCH_TOKENS = 2048  # of a batch, with pads
 GENERATED_TEXTS = 64  # that are compared without --check_set
 MOST_CHECKED = 1000  # texts of --check_set
 Outputs = list[dict[str, np.ndarray]]  # of each input: output name -> array, without pads
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

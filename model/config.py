@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 
 from utils.errors import UserError
-from utils.files import read_json, shipped
+from utils.files import read_object, shipped
 
 FIRST_POSITION = 2  # of a sequence's first token
 PAD_POSITION = 1
@@ -90,9 +90,7 @@ class ErnieMConfig:
         Raises:
             UserError: no such file, not JSON, a missing key, or as `from_dict`.
         """
-        values = read_json(shipped(path), "give the model's config file (JSON)")
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: a JSON object is expected")
+        values = read_object(shipped(path), "give the model's config file (JSON)")
         try:
             return cls.from_dict(values)
         except UserError as error:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from model.checkpoint.formats.tables import WORDS
 from model.checkpoint.formats.weights import finite
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
@@ -17,14 +18,13 @@ _ENCODER = ("embeddings.", "encoder.", "pooler.")
 _HEAD = "lm_head."
 _LANGUAGES = "language_embeddings."
 _CLASSIFIER = "classifier."  # of a fine-tuned model
-_WORD_TABLE = "embeddings.word_embeddings.weight"
 
 
 def initialise(
     model: PreTrainingModel,
     config: InitConfig,
     tokenizer: Tokenizer,
-    corpus_and_seed: Mapping[str, Any] | None = None,
+    corpus_and_seed: Mapping[str, Any],
 ) -> None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
@@ -43,7 +43,7 @@ def initialise(
         _load_languages(model, encoder)
         logger.info("encoder: from %s", encoder.path)
         # `Pretraining.files` writes the setting "drawn".
-        if corpus_and_seed and encoder.settings.get("drawn") == corpus_and_seed:
+        if encoder.settings.get("drawn") == corpus_and_seed:
             logger.warning(
                 "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "
                 "change run.seed",
@@ -81,8 +81,8 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     Raises:
         UserError: they differ from those of the corpus.
     """
-    if _WORD_TABLE in checkpoint.tensors:
-        words = checkpoint.tensors.shape(_WORD_TABLE)[0]
+    if WORDS in checkpoint.tensors:
+        words = checkpoint.tensors.shape(WORDS)[0]
         if words != tokenizer.vocab_size:
             raise _another_vocabulary(checkpoint, f"{words} tokens instead of {tokenizer.vocab_size}")
     if checkpoint.piece_model_path is not None:

@@ -85,7 +85,7 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
             mean = _geometric_mean(results, "perplexity")
             accuracy = 100 * np.mean([result["accuracy"] for result in results])
             beside = ""
-            if objective == "mmlm" and "frequency_perplexity" in results[0]:  # not in earlier records
+            if objective == "mmlm":
                 of_frequencies = _geometric_mean(results, "frequency_perplexity")
                 beside = f"; the frequencies of the pieces: {of_frequencies:.2f}"
             lines.append(
@@ -96,14 +96,13 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
     if "retrieval" in scores:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
         listed = " ".join(f"{accuracy:.1f}" for accuracy in layers)
-        counts = scores.get("candidates", {}).values()  # none in records of earlier versions
-        among = ""
-        if counts:
-            fewest = min(counts)
-            most = max(counts)
-            span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            among = f" among {span} sentences"
-        lines.append(f"retrieval accuracy{among} from the embeddings to the top layer: {listed} %")
+        counts = scores["candidates"].values()
+        fewest = min(counts)
+        most = max(counts)
+        span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        lines.append(
+            f"retrieval accuracy among {span} sentences from the embeddings to the top layer: {listed} %"
+        )
     return [f"[held-out] {line}" for line in lines]
 
 

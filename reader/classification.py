@@ -58,9 +58,9 @@ class Examples(FileLines, Sequence[Example]):
         starts: np.ndarray,
         columns: Mapping[str, int],
         label_map: Mapping[str, int] | None,
-        regression: bool = False,
-        multi_label: int | None = None,
-        labels: Set[str] = frozenset(),
+        regression: bool,
+        multi_label: int | None,
+        labels: Set[str],
     ):
         super().__init__(path, version, starts)
         self.labels = labels

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import read_object
 from utils.manifest import MANIFEST, check_file
 
 FORMAT = 1
@@ -341,8 +341,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: no finished corpus there (no {MANIFEST}); build it with "
             "python -m pretrain.build_corpus, or run that again if it was stopped"
         )
-    manifest = read_json(file, "build the corpus again")
-    version = manifest.get("format") if isinstance(manifest, dict) else None
+    manifest = read_object(file, "build the corpus again")
+    version = manifest.get("format")
     if version != FORMAT:
         raise UserError(
             f"{file}: format version {version}, this program reads {FORMAT}; build the corpus again"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import read_json, write_json
+from utils.files import read_object, write_json
 
 # The key under which `expand` puts the file of a pattern without %s if there is no language map.
 ALL_LANGUAGES = "all"
@@ -84,7 +84,7 @@ def _read_json_object(path: str | os.PathLike, form: str) -> dict:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    value = read_json(path, f"it holds {form}")
-    if not isinstance(value, dict) or not value:
+    value = read_object(path, f"it holds {form}")
+    if not value:
         raise UserError(f"{path}: must hold {form}")
     return value

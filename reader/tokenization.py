@@ -315,9 +315,7 @@ class Tokenizer:
         ids_b = self.encode(text_b) if text_b else None
         return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
 
-    def build_from_ids(
-        self, ids_a: list[int], ids_b: list[int] | None = None, max_seq_len: int = 512
-    ) -> list[int]:
+    def build_from_ids(self, ids_a: list[int], ids_b: list[int] | None, max_seq_len: int) -> list[int]:
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
         A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the

@@ -168,7 +168,7 @@ FOREIGN_ATTRIBUTES = {
     "libc.malloc.restype",
     "libc.malloc.argtypes",
     "libc.free.argtypes",  # ctypes
-    "log.propagate",  # logging.Logger
+    "logger.propagate",  # logging.Logger
     "sys.excepthook",
     "model.max_seq_length",  # sentence_transformers.SentenceTransformer
 }

@@ -102,7 +102,7 @@ class Precision:
 
         Paddle alone would make the masters later, from weights that are already rounded.
         """
-        if self.amp != NONE and self.level == "O2":
+        if self.level == "O2":
             loaded = {name: parameter.numpy() for name, parameter in model.named_parameters()}
             paddle.amp.decorate(
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True

@@ -27,20 +27,7 @@ LOG_PREFIX = "LOG_PREFIX"
 RECIPE_BATCH = "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
-logger = logging.getLogger("ernie_m")
-# The loggers of this project's modules. Paddle writes to the root logger.
-PROJECT_LOGGERS = (
-    "__main__",
-    "ernie_m",
-    "evaluation",
-    "finetune",
-    "inference",
-    "model",
-    "pretrain",
-    "reader",
-    "training",
-    "utils",
-)
+logger = logging.getLogger("ernie_m")  # of all modules; Paddle writes to the root logger
 
 
 class _Console(logging.Handler):
@@ -140,17 +127,15 @@ def setup_console() -> None:
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
-    """Replace the handlers of this project's loggers; not of the root logger, to which Paddle writes too."""
-    for name in PROJECT_LOGGERS:
-        log = logging.getLogger(name)
-        for old in list(log.handlers):
-            log.removeHandler(old)
-            old.close()  # each logger that has the handler closes it, which does no harm
-        for handler in handlers:
-            log.addHandler(handler)
-        # A line that is handled here is not passed on to the root logger, which would print it a second time.
-        log.propagate = not handlers
-        log.setLevel(logging.INFO)
+    """Replace the handlers of this project's logger; not of the root logger, to which Paddle writes too."""
+    for old in list(logger.handlers):
+        logger.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        logger.addHandler(handler)
+    # A line that is handled here is not passed on to the root logger, which would print it a second time.
+    logger.propagate = not handlers
+    logger.setLevel(logging.INFO)
 
 
 class Progress:

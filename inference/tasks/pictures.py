@@ -135,8 +135,7 @@ class DrawMasks:
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
-        keys = ("pseudo_proportion", "pseudo_positions")
-        recorded = {key: model.reading[key] for key in keys if key in model.reading}
+        recorded = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
         self.config = ObjectiveConfig(**recorded)
         self.language_embedding = model.reading.get("language_embedding", "masks")
 

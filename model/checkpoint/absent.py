@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import read_object
 
 _MOST_LISTED = 8
 _NO_DOWNLOAD = (
@@ -46,10 +46,9 @@ def _description(path: Path, nearest: Path, weights_files: str) -> str:
 def _keys_of(file: Path) -> set[str]:
     """The keys of a JSON file; none if it cannot be read."""
     try:
-        contents = read_json(file)
+        return set(read_object(file))
     except UserError:
         return set()
-    return set(contents) if isinstance(contents, dict) else set()
 
 
 def _advice(path: Path, nearest: Path, holds_model: Callable[[Path], bool]) -> str:

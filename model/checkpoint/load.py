@@ -1,6 +1,5 @@
 """Fill a model from an open checkpoint."""
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,10 +9,10 @@ from model.checkpoint.formats import tables
 from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.read import Checkpoint
 from utils.errors import UserError
+from utils.logging import logger
 
 STORED_DTYPES = (paddle.float32, paddle.float64)  # of weights in a checkpoint
 _ENCODER_PREFIX = "ernie_m."  # of the encoder's parameters within a task model
-log = logging.getLogger(__name__)
 
 
 def parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
@@ -63,13 +62,13 @@ def load_from(
     for part in dict.fromkeys(name.split(".")[0] for name in absent):  # "pooler", "classifier", ...
         # Users search for the official name of the pooler.
         label = "pooled_fc" if part == "pooler" else part
-        log.warning("%s is not in %s, %s starts fresh", label, tensors.source, part)
+        logger.warning("%s is not in %s, %s starts fresh", label, tensors.source, part)
     filled = [name for name in to_fill if name in tensors]
     for name in filled:
         _set(to_fill[name], finite(name, tensors[name], tensors.source))
     unused = [name for name in tensors if name not in to_fill and not name.startswith(ignore)]
     if unused:
-        log.info("%s: %s not used: %s", tensors.source, _count(unused), ", ".join(unused))
+        logger.info("%s: %s not used: %s", tensors.source, _count(unused), ", ".join(unused))
     return [name for name in parameters if name not in filled]
 
 

@@ -184,9 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 prepared = joined(path.read_bytes(), written[key], prepared)
             with atomic_file(path) as target:
                 target.write(prepared.content)
-            # The rows are on disk; keep the header alone, not the whole file.
-            header, _, _ = prepared.content.partition(b"\n")
-            written[key] = prepared._replace(content=header)
+            written[key] = prepared._replace(content=b"")  # it is on disk
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
     print("", table(written), "", f"written to {output}", sep="\n")
@@ -197,7 +195,7 @@ def joined(content: bytes, before: Prepared, prepared: Prepared) -> Prepared:
 
     Args:
         content: what was written of the first file.
-        before: the first file, of whose content only the header is kept.
+        before: the first file, whose content is no longer kept.
         prepared: the second file.
     """
     _, _, rows = prepared.content.partition(b"\n")  # without the header
@@ -242,7 +240,7 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv.
 
     Args:
-        written: (split, language) -> what was written; of its content only the header is needed.
+        written: (split, language) -> what was written.
     """
     languages: dict[str, list[str]] = {split: [] for split in SPLITS}
     for split, language in written:
@@ -263,8 +261,7 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     write_places(output / "label_map.json", names)
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
-        headers = [written["train", language].content for language in languages["train"]]
-        join_training_files(output / "train", languages["train"], headers)
+        join_training_files(output / "train", languages["train"])
 
 
 def evaluation_languages(dev: list[str], test: list[str]) -> list[str]:
@@ -276,15 +273,20 @@ def evaluation_languages(dev: list[str], test: list[str]) -> list[str]:
     return in_both or dev or test
 
 
-def join_training_files(folder: Path, languages: Sequence[str], headers: Sequence[bytes]) -> None:
+def join_training_files(folder: Path, languages: Sequence[str]) -> None:
     """Write train.all.tsv: the header of the first language, and the rows of all.
 
     Some files have a last column, qid, that others do not have. Then it is left out.
     """
-    columns = min(len(header.split(b"\t")) for header in headers)
+    paths = [folder / f"train.{language}.tsv" for language in languages]
+    columns_of_files = []
+    for path in paths:
+        with open(path, "rb") as file:
+            columns_of_files.append(len(file.readline().split(b"\t")))
+    columns = min(columns_of_files)
     with atomic_file(folder / "train.all.tsv") as joint:
-        for number, language in enumerate(languages):
-            lines = (folder / f"train.{language}.tsv").read_bytes().splitlines()
+        for number, path in enumerate(paths):
+            lines = path.read_bytes().splitlines()
             if number > 0:  # the header of the first language stays
                 lines = lines[1:]
             for line in lines:

@@ -130,7 +130,7 @@ def test_a_label_map_must_have_num_labels(write):
         ('{"a": 0, "b": 2}', "the ids must be 0 to 1"),
         ('{"a": "0"}', "the ids must be 0 to 0"),
         ('{"a": 0, "": 1}', 'the label ""'),
-        ('["a"]', "must hold"),
+        ('["a"]', "not a JSON object"),
         ("{}", "must hold"),
         ('{"a": 0,\n', "line 2, column 1: not JSON"),
         (b"\xff", "not UTF-8"),

@@ -3,7 +3,6 @@
 Where a config and the weights disagree on a size, the weights win.
 """
 
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from model.checkpoint.formats.weights import Weights
 from model.config import ErnieMConfig
 from utils import files
 from utils.errors import UserError
+from utils.logging import logger
 
 # The value of "problem_type" in a classifier whose texts have several labels.
 MULTI_LABEL = "multi_label_classification"
@@ -61,7 +61,6 @@ _FAIRSEQ_FLAGS = {
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
 }
-log = logging.getLogger(__name__)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
         # PaddleNLP ignores its own key, and saves 3072 for every size.
         is_ignored = format_name == PADDLENLP and key == "intermediate_size"
         if size_in_config is not None and size_in_config != size and not is_ignored:
-            log.warning(
+            logger.warning(
                 "%s: %s is %s, but %s in the weights; the weights win", path, key, size_in_config, size
             )
         settled[key] = size
