@@ -115,7 +115,7 @@ def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -
         stdout of rank 0, stderr of all, and the first return code that is not 0.
     """
     command = [sys.executable, *map(str, arguments)]
-    endpoints = [f"127.0.0.1:{port}" for port in _free_ports(processes)]
+    endpoints = [f"127.0.0.1:{port}" for port in free_ports(processes)]
     running = []
     for rank, endpoint in enumerate(endpoints):
         variables_of_rank = {
@@ -144,7 +144,7 @@ def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -
     return subprocess.CompletedProcess(arguments, code, (cwd / "stdout.0").read_text(), errors)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nothing uses. All sockets are open together, so that the ports differ."""
     with contextlib.ExitStack() as stack:
         ports = []

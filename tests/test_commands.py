@@ -92,7 +92,7 @@ COMMANDS = {
     r".*run_sequence_labeling\.py .* --chunk_scheme NONE .*":
         "finetune/test_parts_of_speech.py::test_train_score_and_predict",
     r".*run_mrc\.py .* --answer_rules .*":
-        "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english_in_every_language",
+        "finetune/test_answering.py::test_squads_rules_decide_the_scores",
     r".*mine_pairs\.py .*data/bucc.*":
         "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
     r".*-m finetune\.xtreme .*": "finetune/test_xtreme.py::test_the_scores_are_those_of_the_definitions",

@@ -158,27 +158,14 @@ def test_without_flash_mask_scores_are_moved():
     assert plain["skipped blocks"] == Work()
 
 
-def test_another_calculation_agrees():
-    """A micro-batch of 32,768 tokens on an A100, worked out from the sources of its kernels: 216 ms.
-
-    That is with a loss that moves 26 bytes a logit. An XNLI step there takes the card 8.3 ms.
-    """
-    run = RUN._replace(batch=64, micro_batch=32768, half_weights=False)
-    parts = counts.pretraining_parts(BASE, run, cards=1)
-    parts["further bytes of the loss"] = Work(moved=(26 - 14) * 0.15 * 32768 * BASE.vocabulary)
-    milliseconds = {name: 1e3 * value for name, value in counts.seconds_of(parts, CARDS["A100"]).items()}
-    assert sum(milliseconds.values()) == pytest.approx(216, rel=estimate.TRUST / 2)
-    assert milliseconds["skipped blocks"] == pytest.approx(11, rel=estimate.TRUST)
-    _, xnli = counts.fine_tuning_step(BASE, 32 * 37, 37, CARDS["A100"])
-    assert 1e3 * sum(xnli.values()) == pytest.approx(8.3, rel=estimate.TRUST / 2)
-
-
-def test_a_fifth_in_every_assumption_is_within_the_trust():
-    card = CARDS["A100"]
-    parts = counts.pretraining_parts(BASE, RUN, cards=8)
+@pytest.mark.parametrize("name", ["A100", "H100", "H200"])
+def test_wrong_assumptions_are_within_the_trust(name):
+    """A fifth less of each share of a peak, and skipped blocks that take half as long again."""
+    card = CARDS[name]
+    parts = counts.pretraining_parts(BASE, RUN._replace(micro_batch=card.micro_batch), cards=8)
     seconds = sum(counts.seconds_of(parts, card).values())
     slower = card._replace(tflops=0.8 * card.tflops, bandwidth=0.8 * card.bandwidth, clock=card.clock / 1.5)
-    assert sum(counts.seconds_of(parts, slower).values()) < (1 + estimate.TRUST + 0.01) * seconds
+    assert sum(counts.seconds_of(parts, slower).values()) < (1 + estimate.TRUST) * seconds
 
 
 def test_the_micro_batch_that_is_advised_is_the_fastest():

@@ -86,6 +86,25 @@ def test_answers_and_candidates_stand_in_the_text(answer, trained, folder, tmp_p
                 assert texts[qa["id"]] == qa["answers"][0]["text"]
 
 
+def test_squads_rules_decide_the_scores(answer, trained, folder, tmp_path):
+    """Of an answer in German text SQuAD's rules take off an English article, and MLQA's do not."""
+    learned = read_json(folder / "dev.en.json")
+    answers = [qa["answers"][0] for _, qa in toy.questions(learned)]
+    (with_article,) = (gold for gold in answers if gold["text"].startswith("the "))
+    with_article |= {"text": "port", "answer_start": with_article["answer_start"] + len("the  ")}
+    for language in toy.LANGUAGES:
+        path = tmp_path / f"dev.{language}.json"
+        path.write_text(json.dumps(learned), encoding="utf-8")
+    flags = {
+        "do_train": "false",
+        "init_checkpoint": trained / "out/best",
+        "dev_set": tmp_path / "dev.%s.json",
+    }
+    for rules, score in (("mlqa", 100 * (1 - 1 / len(answers))), ("squad", 100.0)):
+        _, exact = answer(out=rules, answer_rules=rules, **flags)["tables"]
+        assert exact["mean"]["de"] == pytest.approx(score, abs=0.01)
+
+
 def make_task(folder, task_class=QuestionAnswering, **changes) -> QuestionAnswering:
     flags = parse_args(FinetuneFlags, toy.flags(folder, folder, **changes))
     return task_class.from_flags(flags, Tokenizer(None, folder / "piece.model"))

@@ -9,13 +9,47 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import supervised
+from finetune import command, supervised
+from model import device
 from tests.finetune import toy
 from tests.helpers.checkpoints import assert_same_weights
+from training.optimizer import build_optimizer
 
 
 def weights(folder):
     return load_file(folder / "model.safetensors")
+
+
+def test_the_flags_reach_the_optimizer(classify, monkeypatch):
+    """Each of the official code's and PaddleNLP's values gives their rates and decay in layer 1 of 2."""
+    made = []
+
+    def noted(model, *args, **options):
+        made.append((model, build_optimizer(model, *args, **options)))
+        return made[-1][1]
+
+    monkeypatch.setattr(command, "build_optimizer", noted)
+    flags = {"layerwise_lr_decay": 0.5, "weight_decay": 0.1, "learning_rate": 1e-3, "warmup_proportion": 0.5}
+    official = {"decay_style": "official", "lr_schedule_style": "official"}
+    paddlenlp = {"decay_style": "paddlenlp", "lr_schedule_style": "paddlenlp"}
+    # The decay is a coefficient of the layer's own rate.
+    for styles, decay, rate in ((official, 0.2, 0.5e-3), (paddlenlp, 0.1, 1e-3)):
+        classify(max_steps=4, out=styles["decay_style"], **flags, **styles)
+        model, optimizer = made[-1]
+        weight = dict(model.named_parameters())["ernie_m.encoder.layers.1.linear1.weight"]
+        assert weight.optimize_attr["learning_rate"] == 0.5
+        assert optimizer._decay_coefficient(weight) == pytest.approx(decay)
+        schedule = optimizer.lr_scheduler
+        assert schedule.base_lr * schedule.lr_lambda(2) == pytest.approx(rate)
+    classify(max_steps=4, out="noam", lr_scheduler="noam_decay", **flags)
+    _, optimizer = made[-1]
+    assert optimizer.lr_scheduler.lr_lambda(7) == 0.5  # sqrt(2 / 8): the warm-up has 2 of 4 steps
+
+
+def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
+    monkeypatch.setattr(device, "_kernels", device.FAST)
+    classify(max_steps=1, kernels="plain")
+    assert device.has_plain_kernels()
 
 
 def test_a_training_file_that_is_cut_is_warned_of(classify, toy_folder, tmp_path):

@@ -238,8 +238,8 @@ def test_an_overflow_that_never_recovers(stand_in, monkeypatch):
         unscale(scaler, optimizer)
 
     monkeypatch.setattr(paddle.amp.GradScaler, "unscale_", overflowing)
-    # The engine gives up after ten.
-    with fails("skipped 9 of 20 steps|skipped 19 of 20 steps|skipped 10 of 20 steps"):
+    # In nine steps the scale shrinks to the least one. The engine gives up after ten more.
+    with fails("skipped 19 of 20 steps"):
         test_training.test_overflow(V100, print)
 
 

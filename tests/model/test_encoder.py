@@ -18,7 +18,6 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initializer_range=0.3)
 # A pair of sentences, and one sentence with pads: [CLS] is 0, [SEP] 2, [PAD] 1.
 IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
-IS_REAL = IDS != 1
 
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -332,6 +332,14 @@ def test_the_languages_of_a_run_decide_its_objectives(source):
     assert fit_to_corpus(config, source.corpus).objectives.names == ["mmlm"]
 
 
+def test_btmlm_without_camlm_is_warned_of(source, caplog):
+    for names, warnings in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
+        caplog.clear()
+        config = source.config(objectives__active=names)
+        make_generator(config.objectives, source.text(config))
+        assert sum("btmlm without camlm" in message for message in caplog.messages) == warnings
+
+
 @pytest.mark.parametrize("choice, temperature", [("argmax", 0.0), ("sample", 0.5)])
 def test_pseudo_tokens_are_sampled_only_if_asked(source, choice, temperature):
     config = source.config(objectives__pseudo_choice=choice, objectives__temperature=0.5)

@@ -15,6 +15,7 @@ from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
 from pretrain.evaluate import Evaluator
 from pretrain.task import Pretraining
 from reader.corpus import checksum_of
+from tests.helpers.damaged import flip_middle_bit
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
@@ -43,13 +44,6 @@ def out(straight, tmp_path) -> Path:
 
 def log_of(output: Path) -> str:
     return (output / "log/job.log.0").read_text()
-
-
-def flip(path: Path) -> None:
-    """Flip a bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 16
-    path.write_bytes(content)
 
 
 def test_what_a_run_writes(straight):
@@ -188,7 +182,7 @@ def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training_state/arrays.safetensors"])
 def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file):
     """The run goes on from the checkpoint before it, and the damaged one is put aside."""
-    flip(out / "checkpoints/step_12" / file)
+    flip_middle_bit(out / "checkpoints/step_12" / file)
     (out / "full/old").touch()
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
@@ -209,7 +203,7 @@ def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus,
 
 
 def test_no_whole_checkpoint_is_no_reason_to_begin_anew(straight, out, refused):
-    flip(out / "checkpoints/step_8/model.safetensors")
+    flip_middle_bit(out / "checkpoints/step_8/model.safetensors")
     shutil.rmtree(out / "checkpoints/step_12/training_state")
     line = refused(**USUAL)
     assert f"{out}/checkpoints: none of its 2 checkpoints is whole (" in line
@@ -223,8 +217,9 @@ def test_no_whole_checkpoint_is_no_reason_to_begin_anew(straight, out, refused):
 def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
     corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
     name = "mono/en/train-00000.ids.npy"
-    flip(corpus / name)
+    flip_middle_bit(corpus / name)
     assert f"{name}: damaged" in refused(corpus=corpus, **USUAL)
+    pretrain(corpus, tmp_path / "out", optimizer__steps=1, data__verify=False)
 
 
 def test_only_the_main_process_compares_the_checksums_of_a_corpus(tiny_corpus, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from model import device
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.heads import SequenceClassifier
@@ -57,13 +58,20 @@ def test_a_fresh_head_is_trained_alone_first(pretrain):
         assert (value == resumed[name]).all(), name
 
 
-def test_the_encoder_is_what_fine_tuning_takes(pretrain):
+def test_plain_kernels_are_chosen_by_the_key(pretrain, monkeypatch):
+    monkeypatch.setattr(device, "_kernels", device.FAST)
+    pretrain(optimizer__steps=1, run__kernels="plain")
+    assert device.has_plain_kernels()
+
+
+def test_the_encoder_is_what_fine_tuning_takes(pretrain, tiny_corpus):
     out = pretrain()
     names = load_file(out / "encoder" / "model.safetensors").keys()
     assert not [name for name in names if name.startswith(("lm_head.", "language_embeddings."))]
     encoder = open_checkpoint(out / "encoder")
     assert "languages" not in encoder.settings
-    assert encoder.vocab_path or encoder.piece_model_path
+    for path, name in ((encoder.vocab_path, "vocab.txt"), (encoder.piece_model_path, "piece.model")):
+        assert path.read_bytes() == (tiny_corpus / name).read_bytes()
     # A classifier finds everything there but its own head.
     model = SequenceClassifier(encoder.config, 3)
     initialised = load_from(model, open_checkpoint(out / "encoder"), optional=("pooler.", "classifier."))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.trainings import MARK, marked
-from tests.launching import ROOT, _free_ports, clean_environment
+from tests.launching import ROOT, clean_environment, free_ports
 from tests.pretrain.test_distributed import EXACT, assert_same_run, losses_so_far
 from tests.pretrain.tiny_run import flags, pretrain
 
@@ -21,7 +21,7 @@ STALL_ENDS_SECONDS = 20  # after which a node whose step does not end takes the 
 
 def start_nodes(launcher: str, script: list, folder: Path) -> list[subprocess.Popen]:
     """The same command on two nodes, with two shells; they share `folder`."""
-    port = str(_free_ports(1)[0])
+    port = str(free_ports(1)[0])
     nodes = []
     for node in range(2):
         environment = clean_environment(PADDLE_DISTRI_BACKEND="gloo", **{MARK: str(folder)})

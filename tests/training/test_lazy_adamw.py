@@ -17,7 +17,6 @@ from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
 WORDS = 60
 STEPS = 6
 CONFIG = ErnieMConfig(vocab_size=WORDS, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-TABLE = "ernie_m.embeddings.word_embeddings.weight"
 
 
 class ToyRun:

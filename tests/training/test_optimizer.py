@@ -149,11 +149,6 @@ def test_ratios_of_other_names(decay_style):
     assert learning_rate_ratios(ratios, 12, 0.8, decay_style) == ratios
 
 
-def test_the_values_of_the_flags():
-    assert WITH_DROP == FULL_RATE == "official"
-    assert LAYER_RATE == "paddlenlp"
-
-
 # expected: step -> share of the peak.
 @pytest.mark.parametrize(
     ("schedule", "expected"),

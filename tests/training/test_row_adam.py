@@ -19,7 +19,6 @@ from tests.training.toy_training import state_of
 from training.row_adam import RowsWithMomentsOnGpu
 
 SCRIPT = Path(__file__).with_name("row_script.py")
-TABLE = "ernie_m.embeddings.word_embeddings.weight"
 
 
 def use_gpu_kernels(monkeypatch) -> None:
