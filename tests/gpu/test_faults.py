@@ -24,6 +24,7 @@ from tests.gpu import test_kernels, test_machine, test_step, test_training, toys
 from tests.gpu.bounds import Failed, compare
 from tests.gpu.device import A100
 from tests.helpers import flash
+from tests.launching import ROOT
 from training.engine import Engine
 
 RECOMPUTE = importlib.import_module("paddle.distributed.fleet.recompute.recompute")  # as a name, a function
@@ -355,6 +356,14 @@ def test_a_fault_of_a_card_is_seen(stand_in, monkeypatch, tmp_path, name):
     plant(monkeypatch, stand_in)
     with pytest.raises((Failed, RuntimeError), match=message):
         run_check(check, print, monkeypatch, tmp_path)
+
+
+def test_the_page_lists_the_faults():
+    page = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    _, _, table = page.partition("| fault | check | healthy |")
+    rows = [line.split(" | ")[:2] for line in table.splitlines() if line.startswith("| ")]
+    listed = {(name.removeprefix("| "), check) for name, check in rows}
+    assert listed == {(name, fault.check) for name, fault in PLANTED.items()}
 
 
 @pytest.mark.slow
