@@ -383,6 +383,7 @@ def test_equal_compute_divides_the_steps(source, monkeypatch):
 def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):
     with caplog.at_level("WARNING", logger="ernie_m"):
         source.steps(optimizer__steps=10, optimizer__warmup_steps=10)
+        source.steps(optimizer__steps=1, optimizer__warmup_steps=10)  # it keeps its initial weights
     (message,) = caplog.messages
     assert message.endswith("; give --optimizer.warmup_steps a lower number")
 

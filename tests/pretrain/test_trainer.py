@@ -58,6 +58,13 @@ def test_a_fresh_head_is_trained_alone_first(pretrain):
         assert (value == resumed[name]).all(), name
 
 
+def test_a_run_of_one_step_is_no_plateau(pretrain):
+    """It leaves its initial weights; a longer run that learned as little is warned of."""
+    for steps, warnings in ((1, 0), (2, 1)):
+        out = pretrain(f"of_{steps}", optimizer__steps=steps, optimizer__warmup_steps=1)
+        assert (out / "log/job.log.0").read_text().count("beyond the frequencies of the pieces") == warnings
+
+
 def test_plain_kernels_are_chosen_by_the_key(pretrain, monkeypatch):
     monkeypatch.setattr(device, "_kernels", device.FAST)
     pretrain(optimizer__steps=1, run__kernels="plain")
