@@ -77,7 +77,11 @@ def choose(names: Sequence[str], against: Path | None = None) -> dict[str, Conte
     for name in names:
         contender = CONTENDERS[name]
         if not contender.python.exists():
-            print(f"{name} is left out: no {contender.python}; sh scripts/setup.sh makes it", flush=True)
+            print(
+                f"{name} is left out: no {contender.python}; the peers' environments are made by "
+                "sh scripts/setup.sh parity and sh scripts/setup.sh latest",
+                flush=True,
+            )
             continue
         # On other CPUs ours refuses bfloat16, and torch emulates it very slowly.
         multiplies_in_bfloat16 = read_cpu().flags & {"avx512_bf16", "amx_bf16"}
@@ -215,13 +219,13 @@ def wait_for_turn() -> None:
         sys.stdin.readline()
 
 
-def tell(seconds: float | list[float], **more: Any) -> None:
+def tell(seconds: float | list[float], check: int | None = None) -> None:
     """In a worker, as its last act: print the result.
 
     Args:
         seconds: of the whole work, or of each repetition.
-        more: "check": equal for all that do the same work; "peak": bytes, if other processes did the work.
+        check: equal for all that do the same work.
     """
     fields = read_fields(Path("/proc/self/status").read_text(encoding="utf-8"))
     peak = 1024 * int(fields["VmHWM"].split()[0])  # the largest resident memory so far, "123456 kB"
-    print(json.dumps({"seconds": seconds, "peak": peak} | more))
+    print(json.dumps({"seconds": seconds, "peak": peak, "check": check}))

@@ -1,6 +1,7 @@
 """Measure one model of a study, and write what its tables need as JSON.
 
-    python -m experiments.measure --model DIR --corpus DIR --data DATA --layout DIR --output FILE
+    python -m experiments.measure --model DIR --corpus DIR --data DATA --layout DIR --output FILE \
+        --measures "[retrieval, xnli, ner]"
 
 --model is the output folder of run_pretrain.py, with `xnli/` and `ner/` below it if it was fine-tuned. For
 every measure and language the file has [parts, wholes]: two lists with a number for every example. A score is
@@ -20,7 +21,7 @@ from utils.environment import run
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class MeasureFlags:
     """A folder with xnli/ and ner/, which have the gold labels."""
 
     output: str
-    measures: list[str] = field(default_factory=list)
+    measures: list[str]
     untrained: int | None = None
     """Measure the model's shape with random weights of this seed."""
 

@@ -2,8 +2,8 @@
 
 In each held-out line 15 % of the words are masked, the same for every model, with all of their pieces. The
 losses of these pieces are added up and divided by the number of characters of these words, so that models
-with different vocabularies and mask rates can be compared. A language without spaces has about one word a
-line: leave such corpora out.
+with different vocabularies and mask rates can be compared. Between vocabularies leave out corpora with lines
+of over 126 pieces, which are cut, and those of a language without spaces, which has about one word a line.
 """
 
 import zlib

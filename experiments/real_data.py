@@ -74,8 +74,13 @@ def prepare_xnli(data: Path, output: Path, corpus: Path) -> None:
 
 def prepare_ner(data: Path, output: Path, corpus: Path) -> None:
     """Prepare PAN-X: English sentences to train on, and the development sets of the corpus' languages."""
-    files = _files_of(data / "ner" / "panx", corpus)
-    prepare.main(["panx", *map(str, files), "--output", str(output), "--lower_case"])
+    source = output.parent / "panx"
+    for path in _files_of(data / "ner" / "panx", corpus):
+        with atomic_file(source / path.name, "w") as file:
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                word, tab, tag = line.partition("\t")  # tags keep their capitals
+                file.write(f"{word.lower()}{tab}{tag}")
+    prepare.main(["panx", str(source), "--output", str(output)])
 
 
 def _files_of(folder: Path, corpus: Path) -> list[Path]:

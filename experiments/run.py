@@ -59,7 +59,7 @@ class StudyFlags:
 
     output: str = "output/experiments"
     seeds: list[int] = field(default_factory=list)
-    """These instead of the study's."""
+    """Only these."""
 
     models: list[str] = field(default_factory=list)
     """Only these."""
@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in flags.models:
         if name not in study.models:
             raise UserError(f"--models: {name} is not one of {', '.join(study.models)} ({study.name}.yaml)")
+    for seed in flags.seeds:
+        if seed not in study.seeds:
+            raise UserError(f"--seeds: {seed} is not one of {study.seeds} ({study.name}.yaml)")
     if not study.corpus:
         raise UserError(f"{study.name}.yaml: it has no corpus; train its models by the commands of the docs")
     runs = StudyRuns(study, Path(flags.output), data_folder(), tables.RESULTS)
@@ -200,7 +203,7 @@ class StudyRuns:
             "random_seed": seed,
         }
         command = [program, *as_line(flags)]
-        return self.job(f"{folder.name} {task}", command, output / "results.json", log=output / "log")
+        return self.job(f"{folder.name} {task}", command, output / "results.json")
 
     def measuring(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
         """The job that writes the figures of a model to `result`. `flags` are more words of the command."""
@@ -215,10 +218,10 @@ class StudyRuns:
         command = ["-m", "experiments.measure", *as_line(arguments)]
         return self.job(f"{result.stem} figures", [*command, *flags], result)
 
-    def job(self, name: str, command: list[object], result: Path, log: Path | None = None) -> Job:
+    def job(self, name: str, command: list[object], result: Path) -> Job:
         """A job whose complete output goes to the folder of logs."""
         logs = self.output / self.study.name / "logs"
-        return Job(name, command, result, log, output=logs / f"{name.replace(' ', '-')}.log")
+        return Job(name, command, result, output=logs / f"{name.replace(' ', '-')}.log")
 
 
 if __name__ == "__main__":

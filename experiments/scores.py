@@ -27,7 +27,6 @@ class Scores:
 
     Attributes:
         cells: model -> seed -> language -> (parts, wholes) of every example; see experiments/measure.py.
-        models: those that have the measure.
         languages: English first, then in alphabetical order.
         averaged: the languages without English, if there are others.
     """
@@ -41,7 +40,6 @@ class Scores:
             if of_model:
                 self.cells[model] = of_model
                 languages.update(*of_model.values())
-        self.models = list(self.cells)
         self.averaged = sorted(languages - {"en"}) or sorted(languages)
         self.languages = sorted(languages, key=lambda language: (language != "en", language))
 
@@ -142,15 +140,3 @@ def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
     squares = sum(float(np.sum((row - row.mean()) ** 2)) for row in repeated)
     degrees_of_freedom = sum(len(row) - 1 for row in repeated)
     return math.sqrt(squares / degrees_of_freedom) if degrees_of_freedom else math.nan
-
-
-def mean_perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
-    """The geometric mean of an objective's perplexities, over languages or pairs; nan if there are none.
-
-    Args:
-        evaluation: a held-out one: objective -> language or pair -> figures.
-        key: of a perplexity in the figures.
-    """
-    by_text = evaluation.get(objective, {})
-    logs = [math.log(figures[key]) for figures in by_text.values() if key in figures]
-    return math.exp(np.mean(logs)) if logs else math.nan

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.scores import Figures, Scores, mean_perplexity
+from experiments.scores import Figures, Scores
 from experiments.study import UNTRAINED, Study
 from experiments.three_ways import WAYS
 from utils.errors import UserError
@@ -137,7 +137,7 @@ def as_text(study: Study, figures: Figures) -> str:
         sections.append(difference_table(study, figures))
     for measure, title in TITLES.items():
         scores = Scores(figures, measure)
-        if len(scores.models) >= fewest_models:
+        if len(scores.cells) >= fewest_models:
             sections += [f"**{title}**", score_table(scores)]
     of_layers = [values for by_seed in figures.values() for values in by_seed.values() if "layers" in values]
     if of_layers:  # measured as in three_ways.py
@@ -200,16 +200,15 @@ def named_cell(figures: Figures, model: str, layer: int) -> str:
 def held_out_cell(figures: Figures, model: str, column: tuple[str, str]) -> str:
     """A perplexity (its geometric mean over seeds), or a rate of BTMLM's pseudo-tokens."""
     objective, key = column
-    values_of_seeds = []
+    numbers = []  # of each seed, and of each language or pair
     for values in figures[model].values():
         for evaluation in values.get("held_out", [])[-1:]:  # the last one, if there is any
-            if key.startswith("perplexity"):
-                values_of_seeds.append(math.log(mean_perplexity(evaluation, objective, key)))
-            else:
-                values_of_seeds += [of_pair[key] for of_pair in evaluation.get(objective, {}).values()]
-    mean = np.mean(values_of_seeds) if values_of_seeds else math.nan
-    value = math.exp(mean) if key.startswith("perplexity") else 100 * mean
-    return "" if math.isnan(value) else f"{value:.1f}"
+            of_texts = evaluation.get(objective, {}).values()
+            numbers += [of_text[key] for of_text in of_texts if key in of_text]
+    if not numbers:
+        return ""
+    value = math.exp(np.mean(np.log(numbers))) if key.startswith("perplexity") else 100 * np.mean(numbers)
+    return f"{value:.1f}"
 
 
 def score_table(scores: Scores) -> str:

@@ -42,7 +42,6 @@ def retrieval(held_out: Pairs, bitexts: Mapping[str, tuple[np.ndarray, np.ndarra
 
     Returns:
         A dictionary that JSON can hold:
-        "layer": the layer of plain;
         "layers": way -> its layer;
         "held_out_layers": way -> what `accuracies` returns;
         "retrieval <count>" (plain) and "retrieval <count> <way>": language -> [directions in which each pair
@@ -54,7 +53,6 @@ def retrieval(held_out: Pairs, bitexts: Mapping[str, tuple[np.ndarray, np.ndarra
     layers = {way: int(of_layers.argmax()) for way, of_layers in of_ways.items()}
     means = means_of(held_out)
     result: dict[str, Any] = {
-        "layer": layers[PLAIN],
         "layers": layers,
         "held_out_layers": {way: of_layers.tolist() for way, of_layers in of_ways.items()},
         "named": named_languages(means, bitexts),
@@ -72,7 +70,8 @@ def retrieval(held_out: Pairs, bitexts: Mapping[str, tuple[np.ndarray, np.ndarra
 
 def accuracies(held_out: Pairs) -> dict[str, np.ndarray]:
     """Way -> the share of held-out pairs that each layer finds, a mean over language pairs, [L + 1]."""
-    # Each half is searched with means that come from the other half.
+    # Centred, each half is searched with means that come from the other half. So there are half as many
+    # candidates, and the shares are not to be compared with the plain ones.
     even = centre(rows_of(held_out, EVEN), means_of(rows_of(held_out, ODD)))
     odd = centre(rows_of(held_out, ODD), means_of(rows_of(held_out, EVEN)))
     result = {}

@@ -5,7 +5,7 @@
 #   sh scripts/chaos.sh                        50 rounds
 #   sh scripts/chaos.sh --rounds 8 --seed 2    fewer rounds, other faults
 #
-# The exit code is 0 if every round was identical, 1 if not, and 130 after Ctrl-C, which leaves no files and processes.
+# The exit code is 0 if every round was identical, and 1 if not.
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh

@@ -4,7 +4,7 @@
 # folder. Otherwise they are those of the checkout.
 if [ -z "${ERNIE_M_PYTHON-}" ]; then
     cd "$(dirname "$0")/../.."
-    if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
+    . scripts/env.sh
     python=.venv/bin/python
     if [ ! -x "$python" ]; then
         python=python3

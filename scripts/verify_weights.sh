@@ -11,5 +11,5 @@ case "${1-}" in
 esac
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh
-if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
+. scripts/env.sh
 exec .venv/bin/python -m scripts.verify_weights "$@"

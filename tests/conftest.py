@@ -22,9 +22,6 @@ PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 collect_ignore = [folder for folder, package in PEERS.items() if not importlib.util.find_spec(package)]
-# The environment of parity has sentence-transformers, too, but with an old transformers.
-if "parity" not in collect_ignore:
-    collect_ignore.append("latest")
 
 
 @pytest.fixture(scope="session")

@@ -96,8 +96,7 @@ class DataSet:
 
     languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
     names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
-    # Reads a file. The second argument is whether --lower_case was given, which only `read_tags` heeds.
-    read: Callable[[DataFile, bool], Iterable[Prepared]]
+    read: Callable[[DataFile], Iterable[Prepared]]
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
     ending: str = "tsv"
     only_these_languages: bool = False  # whether files of other languages are passed over
@@ -153,9 +152,6 @@ class PrepareFlags:
     multi_label: bool = False
     """own: whether a text may have several labels, a,b in the label column, or none."""
 
-    lower_case: bool = option(False, bare=True)
-    """conll and panx: words in lower case."""
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
@@ -174,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
     for file in find_files(data_set, sources, output):
         print(f"reading {file.path}", flush=True)
-        for prepared in data_set.read(file, flags.lower_case):
+        for prepared in data_set.read(file):
             key = (file.split, prepared.language)
             path = output / file.split / f"{file.split}.{prepared.language}.{data_set.ending}"
             if key in written:
@@ -417,7 +413,7 @@ def fault_of_row(row: Mapping[str, str], labels: Iterable[str], no_text: set[str
     return ""
 
 
-def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+def read_tags(file: DataFile) -> Iterator[Prepared]:
     """Sentences in IOB2. The first column is the word and the last its tag, read as conlleval reads it.
 
     Raises:
@@ -446,8 +442,6 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
         words, tags = words_and_tags(rows, prefix)
         if not words:
             continue
-        if lower_case:
-            words = [word.lower() for word in words]
         iob2 = to_iob2(tags)
         entities.update(start.tag.removeprefix("B-") for start in entity_starts(iob2))
         counts["sentences"] += 1
@@ -507,7 +501,7 @@ def tag_names(types: Iterable[str]) -> list[str]:
     return [*names, OUTSIDE]
 
 
-def read_parts_of_speech(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+def read_parts_of_speech(file: DataFile) -> Iterator[Prepared]:
     """Words and parts of speech of a treebank.
 
     Raises:
@@ -525,14 +519,14 @@ def read_parts_of_speech(file: DataFile, lower_case: bool) -> Iterator[Prepared]
     yield Prepared(file.language, content, PARTS_OF_SPEECH, counts)
 
 
-def read_tydiqa(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+def read_tydiqa(file: DataFile) -> Iterator[Prepared]:
     """The questions of TyDi QA GoldP by language; the training file has those of all languages.
 
     Raises:
         UserError: the file has another form, or as `read_squad`.
     """
     if file.language is not None:
-        yield from read_questions(file, lower_case)
+        yield from read_questions(file)
         return
     read_squad(file.path, purpose="train")  # checks the form
     texts: Counter[str] = Counter()  # language -> number of paragraphs
@@ -560,7 +554,7 @@ def read_tydiqa(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
         yield Prepared(language, content, (), counts)
 
 
-def read_questions(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+def read_questions(file: DataFile) -> Iterator[Prepared]:
     """A file in SQuAD's form, checked.
 
     Raises:
@@ -573,12 +567,12 @@ def read_questions(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
 
 
-def read_paraphrases(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+def read_paraphrases(file: DataFile) -> Iterator[Prepared]:
     """The pairs of PAWS-X. Label 1 is a paraphrase."""
     return read_pairs(file, labels={"0": "0", "1": "1"}, paraphrases=True)
 
 
-def read_inferences(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
+def read_inferences(file: DataFile) -> Iterator[Prepared]:
     """The pairs of XNLI, whose training files write "contradictory" for contradiction."""
     labels = {label: label for label in NLI}
     labels["contradictory"] = "contradiction"

@@ -39,7 +39,7 @@ _SEED = 1
 class VocabOptions:
     """The training of a vocabulary."""
 
-    output: str = ""
+    output: str
     """The folder for piece.model and vocab.txt."""
 
     mono: dict[str, Any] = field(default_factory=dict)
@@ -76,8 +76,6 @@ class VocabOptions:
     """The threads of the training. The result depends on their number, because sums round differently."""
 
     def __post_init__(self):
-        if not self.output:
-            raise UserError("no folder for the vocabulary; give --output")
         check_values(self)
         check_format(self.text_format)
 
@@ -196,7 +194,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
 def main() -> None:
     """Train the vocabulary of the command line."""
     setup_console()
-    options = load_config(VocabOptions, gather_notation(sys.argv[1:]), "Train a vocabulary.")
+    options = load_config(VocabOptions, gather_notation(sys.argv[1:]), __doc__)
     tokenizer = train_vocab(options)
     logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")
 

@@ -46,6 +46,8 @@ def test_what_a_study_does_not_have():
         run.main(["table6", "--at_once", "0"])
     with pytest.raises(UserError, match="--models: nobody is not one of "):
         run.main(["table6", "--models", "[nobody]"])
+    with pytest.raises(UserError, match="--seeds: 4 is not one of "):
+        run.main(["table6", "--seeds", "[1, 4]"])
     with pytest.raises(UserError, match="other: there is no study of this name; there are .*table6"):
         Study.read("other")
 
@@ -245,7 +247,7 @@ def test_a_study_from_text_to_tables(tmp_path):
     names = {path.name for path in (results / "tiny").iterdir()}
     assert names == {"a-1.json", "b-1.json", "untrained-1.json"}
     figures = json.loads((results / "tiny" / "b-1.json").read_text())
-    assert {"retrieval 300", "xnli", "held_out", "layer"} <= {*figures}
+    assert {"retrieval 300", "xnli", "held_out"} <= {*figures}
     assert {"retrieval 300 centred", "retrieval 1000 centred margin", "layers", "named"} <= {*figures}
     assert list(figures["xnli"]) == ["de", "en"]
     assert "b - a" in (results / "tiny.md").read_text()

@@ -306,13 +306,13 @@ READERS = {
     "treebank": Reader(
         "en_a-ud-train.conllu",
         files=[TREEBANK],
-        reads=(lambda path: list(read_parts_of_speech(DataFile(path, "train", "en"), lower_case=False)),),
+        reads=(lambda path: list(read_parts_of_speech(DataFile(path, "train", "en"))),),
         words=(b"1-2", b"8.1", b"_", b"NOUN"),
     ),
     "tydiqa": Reader(
         "tydiqa-goldp-v1.1-train.json",
         files=[json.dumps(SQUAD).replace("q1", "english-1-0")],
-        reads=(lambda path: list(read_tydiqa(DataFile(path, "train", None), lower_case=False)),),
+        reads=(lambda path: list(read_tydiqa(DataFile(path, "train", None))),),
         edit=edit_json,
     ),
     "bucc": Reader("de-en.sample.de", files=["de-1\tEins.\nde-2\tZwei\n"], reads=(sentences_by_id,)),

@@ -99,12 +99,11 @@ def real_cells(lengths: np.ndarray) -> np.ndarray:
     return np.flatnonzero(padded(np.ones(sum(lengths), int), lengths, 0))
 
 
-def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=None) -> PlainOutput:
+def in_plain_paddle(model, ids, layout: Layout, input_bias) -> PlainOutput:
     """Run the plain model on packed sequences.
 
     Args:
         ids: [N].
-        position_ids: [N].
         input_bias: [N, H].
 
     Returns:
@@ -112,15 +111,10 @@ def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=No
     """
     lengths = layout.lengths
     rows = paddle.to_tensor(padded(ids, lengths, PAD))  # [B, T]
-    positions = None
-    if position_ids is not None:
-        positions = paddle.to_tensor(padded(position_ids, lengths, PAD))  # [B, T]
     cells = paddle.to_tensor(real_cells(lengths))  # [N], into the flattened [B * T]
-    if input_bias is not None:
-        shape = [rows.size, input_bias.shape[-1]]
-        flat_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape)  # [B * T, H]
-        input_bias = flat_bias.reshape([*rows.shape, -1])  # [B, T, H]
+    shape = [rows.size, input_bias.shape[-1]]
+    flat_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape)  # [B * T, H]
     mask = paddle.to_tensor(padded_mask(lengths, layout.context_lengths))
-    output = model(rows, positions, mask, input_bias)
+    output = model(rows, None, mask, flat_bias.reshape([*rows.shape, -1]))
     states = tuple(paddle.gather(x.reshape([-1, x.shape[-1]]), cells) for x in output.hidden_states)
     return PlainOutput(states[-1], output.pooled, states)

@@ -259,13 +259,11 @@ def test_panx_in_both_forms(tmp_path, name):
 
 
 def test_tags_are_read_as_conlleval_does(tmp_path):
-    """A line without a word is left out. Words can be put in lower case, and tags stay."""
+    """A line without a word is left out."""
     text = "A B-PER\nb O\nc B-LOC\n\nd O\ne I-PER\nf I-LOC\n\ng\tO\n\tB-PER\nÑ\tI-PER\n"
     source = write(tmp_path / "in", **{"dev-en.txt": text})
     expected = ["A/B-PER b/O c/B-LOC", "d/O e/B-PER f/B-LOC", "g/O Ñ/B-PER"]
     assert prepared_dev(source, tmp_path / "out", "en") == expected
-    lower = ["a/B-PER b/O c/B-LOC", "d/O e/B-PER f/B-LOC", "g/O ñ/B-PER"]
-    assert prepared_dev(source, tmp_path / "lower", "en", "--lower_case") == lower
 
 
 def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:

@@ -134,6 +134,18 @@ def test_labels_that_may_be_slips_are_warned_of(folder_with, tmp_path, capsys):
     assert "'entailmnet' occurs once in the training files; did you mean 'entailment'?" in misspelt
 
 
+def test_a_label_that_only_dev_rows_have_is_warned_of(tmp_path, capsys):
+    """Each of three labels gives one of its three texts to dev, and a fourth label is with these alone."""
+    rows = [f"text {label} {number}\t{label}" for label in ("a", "b", "c") for number in range(3)]
+    for out in ("first", "second"):
+        source = tmp_path / f"{out}.tsv"
+        source.write_text("\n".join(["text\tlabel", *rows]), encoding="utf-8")
+        prepare_own([source], tmp_path / out, multi_label=True)
+        dev = (tmp_path / out / "dev/dev.all.tsv").read_text(encoding="utf-8")
+        rows = [f"{row},d" if row.split("\t")[0] in dev else row for row in rows]
+    assert "the label 'd' occurs never in the training files" in capsys.readouterr().out
+
+
 def test_quoted_cells_are_warned_of(folder_with, tmp_path, capsys):
     source = folder_with(**{"train.en.tsv": TRAINING + '"Fine"\tnice\nSo "so"\tnasty\n'})
     prepare_own([source], tmp_path / "out")
