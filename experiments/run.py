@@ -203,7 +203,7 @@ class StudyRuns:
             "random_seed": seed,
         }
         command = [program, *as_line(flags)]
-        return self.job(f"{folder.name} {task}", command, output / "results.json")
+        return self.job(f"{folder.name} {task}", command, output / "results.json", log=output / "log")
 
     def measuring(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
         """The job that writes the figures of a model to `result`. `flags` are more words of the command."""
@@ -218,10 +218,10 @@ class StudyRuns:
         command = ["-m", "experiments.measure", *as_line(arguments)]
         return self.job(f"{result.stem} figures", [*command, *flags], result)
 
-    def job(self, name: str, command: list[object], result: Path) -> Job:
+    def job(self, name: str, command: list[object], result: Path, log: Path | None = None) -> Job:
         """A job whose complete output goes to the folder of logs."""
         logs = self.output / self.study.name / "logs"
-        return Job(name, command, result, output=logs / f"{name.replace(' ', '-')}.log")
+        return Job(name, command, result, log, output=logs / f"{name.replace(' ', '-')}.log")
 
 
 if __name__ == "__main__":

@@ -125,6 +125,11 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
     if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
         max_seq_len = min(max_seq_len, loaded.longest)
     pooling = "pooled" if flags.vectors == "official" else flags.vectors  # cls_emb.npy has pooled vectors
+    if pooling == "pooled" and not loaded.has_pooler:
+        raise UserError(
+            f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
+            "--vectors mean or specials"
+        )
     encode = EncodeTexts(loaded, TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=flags.layer))
     return OpenedEncoder(encode.encoder, loaded.tokenizer, max_seq_len)
 

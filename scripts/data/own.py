@@ -327,9 +327,9 @@ def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]
         if trained[label] < _FEW_ROWS:
             larger_labels = [name for name in labels if trained[name] > trained[label]]
             similar = difflib.get_close_matches(label, larger_labels, n=1, cutoff=0.8)
-            times = ("never", "once", "twice")[trained[label]]
+            occurs = ("never occurs", "occurs once", "occurs twice")[trained[label]]
             advice = f"; did you mean '{similar[0]}'?" if similar else ""
-            warnings.append(f"warning: the label '{label}' occurs {times} in the training files{advice}")
+            warnings.append(f"warning: the label '{label}' {occurs} in the training files{advice}")
     return warnings
 
 

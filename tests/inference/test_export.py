@@ -394,7 +394,8 @@ def test_encode_vector_needs_the_pooler_for_its_vectors(exported, encode_texts, 
     settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
     export = settings["export"] | {"has_pooler": False}
     folder = changed_copy(exported / "encode", tmp_path / "copy", export=export)
-    assert f"{folder}: " in refused(lambda: encode_texts(["mo"], folder, vectors=kind))
+    line = refused(lambda: encode_texts(["mo"], folder, vectors=kind))
+    assert f"{folder}: " in line and f"--vectors {kind}" in line
     assert len(encode_texts(["mo"], folder, "mean", vectors="mean")["vectors"]) == 1
 
 

@@ -143,7 +143,7 @@ def test_a_label_that_only_dev_rows_have_is_warned_of(tmp_path, capsys):
         prepare_own([source], tmp_path / out, multi_label=True)
         dev = (tmp_path / out / "dev/dev.all.tsv").read_text(encoding="utf-8")
         rows = [f"{row},d" if row.split("\t")[0] in dev else row for row in rows]
-    assert "the label 'd' occurs never in the training files" in capsys.readouterr().out
+    assert "the label 'd' never occurs in the training files" in capsys.readouterr().out
 
 
 def test_quoted_cells_are_warned_of(folder_with, tmp_path, capsys):
