@@ -42,7 +42,7 @@ from utils.tables import in_markdown
 ROOT = Path(__file__).resolve().parents[1]
 CARDS_OF_A_MACHINE = 8
 BETWEEN_MACHINES = 25  # GB/s
-TRUST = 0.3
+TRUST = 0.27
 TRUST_SENTENCE = (
     f"Trust times and speeds to ± {TRUST:.0%}: no card has run this, each share of a card's peak that is "
     "assumed to be reached may be wrong by a fifth, and the time in which FlashMask skips a block by half."

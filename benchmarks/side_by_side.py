@@ -224,7 +224,7 @@ def tell(seconds: float | list[float], check: int | None = None) -> None:
 
     Args:
         seconds: of the whole work, or of each repetition.
-        check: equal for all that do the same work.
+        check: a number that is the same for all contenders that do the same work.
     """
     fields = read_fields(Path("/proc/self/status").read_text(encoding="utf-8"))
     peak = 1024 * int(fields["VmHWM"].split()[0])  # the largest resident memory so far, "123456 kB"

@@ -79,7 +79,7 @@ def nearest_in_blocks(
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     searched = 0  # vectors
     for block in blocks:
-        cosines, numbers = nearest(queries, block, k)  # the lowest float where the block has fewer
+        cosines, numbers = nearest(queries, block, k)  # the lowest float if the block has fewer
         best.add_result(cosines, numbers + searched)
         searched += len(block)
     best.finalize()

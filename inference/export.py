@@ -176,7 +176,8 @@ def export(
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
     pad_id = loaded.config.pad_token_id
-    expected = run_all(task, loaded.engine(task, layer), check_set.rows, pad_id)  # refuses another task
+    engine = loaded.engine(task, layer)  # refuses a task that the model is not for
+    expected = run_all(task, engine, check_set.rows, pad_id)
     graph = ExportedGraph(loaded.part(task), task, layer)
     report = ExportReport(task, layer, list(graph.outputs), loaded.has_pooler, check_set.name)
 

@@ -4,6 +4,7 @@ The defaults are the full strategy with the choices of docs/objectives.md. confi
 tables.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -186,8 +187,8 @@ def _check_shares(key: str, shares: dict[str, float]) -> None:
         raise UserError(f"{key} has {', '.join(unknown)}: name one or more of {', '.join(OBJECTIVES)}")
     if any(share < 0 for share in shares.values()):
         raise UserError(f"{key} is {shares}: a share must be at least 0")
-    if shares and not any(shares.values()):
-        raise UserError(f"{key} is {shares}: one share must be above 0")
+    if shares and not 0 < sum(shares.values()) < math.inf:
+        raise UserError(f"{key} is {shares}: one share must be above 0, and their sum finite")
 
 
 @dataclass

@@ -421,7 +421,7 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             "would never be trained"
         )
     check_batch_size(config.objectives, optimizer.batch_size, steps)
-    if optimizer.warmup_steps >= steps - head_steps and steps > 1:  # one step is for the initial weights
+    if optimizer.warmup_steps >= steps - head_steps and steps > 1:  # one step leaves the initial weights
         logger.warning(
             "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak; give "
             "--optimizer.warmup_steps a lower number",

@@ -152,7 +152,7 @@ class Pretraining(Task):
             return None
         for line in summary(scores):
             logger.info("%s", line)
-        is_trained = engine.steps == self.total_steps > 1  # one step is for the initial weights
+        is_trained = engine.steps == self.total_steps > 1  # one step leaves the initial weights
         if is_trained and "mmlm" in self.config.objectives.names:
             advice = plateau(scores)
             if advice:

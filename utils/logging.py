@@ -127,7 +127,7 @@ def setup_console() -> None:
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
-    """Replace the handlers of this project's logger; not of the root logger, to which Paddle writes too."""
+    """Replace the handlers of this project's logger, but not of the root logger: Paddle writes to it, too."""
     for old in list(logger.handlers):
         logger.removeHandler(old)
         old.close()

@@ -175,7 +175,7 @@ def test_another_calculation_agrees():
 
 @pytest.mark.parametrize("name", ["A100", "H100", "H200"])
 def test_wrong_assumptions_are_within_the_trust(name):
-    """A fifth less of each share of a peak, and skipped blocks that take half as long again."""
+    """Each share of a card's peak is a fifth lower, and skipped blocks take half as long again."""
     card = CARDS[name]
     parts = counts.pretraining_parts(BASE, RUN._replace(micro_batch=card.micro_batch), cards=8)
     seconds = sum(counts.seconds_of(parts, card).values())

@@ -87,7 +87,7 @@ def test_answers_and_candidates_stand_in_the_text(answer, trained, folder, tmp_p
 
 
 def test_squads_rules_decide_the_scores(answer, trained, folder, tmp_path):
-    """Of an answer in German text SQuAD's rules take off an English article, and MLQA's do not."""
+    """In German, SQuAD's rules leave out an English article of an answer, and MLQA's rules keep it."""
     learned = read_json(folder / "dev.en.json")
     answers = [qa["answers"][0] for _, qa in toy.questions(learned)]
     (with_article,) = (gold for gold in answers if gold["text"].startswith("the "))

@@ -21,18 +21,19 @@ def weights(folder):
 
 
 def test_the_flags_reach_the_optimizer(classify, monkeypatch):
-    """Each of the official code's and PaddleNLP's values gives their rates and decay in layer 1 of 2."""
+    """The official code's and PaddleNLP's values give their rates and decay, here of layer 1 of 2."""
     made = []
 
     def noted(model, *args, **options):
-        made.append((model, build_optimizer(model, *args, **options)))
-        return made[-1][1]
+        optimizer = build_optimizer(model, *args, **options)
+        made.append((model, optimizer))
+        return optimizer
 
     monkeypatch.setattr(command, "build_optimizer", noted)
     flags = {"layerwise_lr_decay": 0.5, "weight_decay": 0.1, "learning_rate": 1e-3, "warmup_proportion": 0.5}
     official = {"decay_style": "official", "lr_schedule_style": "official"}
     paddlenlp = {"decay_style": "paddlenlp", "lr_schedule_style": "paddlenlp"}
-    # The decay is a coefficient of the layer's own rate.
+    # Paddle's kernel multiplies the decay by the layer's own rate, which is half of the full one.
     for styles, decay, rate in ((official, 0.2, 0.5e-3), (paddlenlp, 0.1, 1e-3)):
         classify(max_steps=4, out=styles["decay_style"], **flags, **styles)
         model, optimizer = made[-1]

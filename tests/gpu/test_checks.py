@@ -238,7 +238,7 @@ def test_an_overflow_that_never_recovers(stand_in, monkeypatch):
         unscale(scaler, optimizer)
 
     monkeypatch.setattr(paddle.amp.GradScaler, "unscale_", overflowing)
-    # In nine steps the scale shrinks to the least one. The engine gives up after ten more.
+    # The scale reaches its minimum in nine steps, and the engine gives up after ten more.
     with fails("skipped 19 of 20 steps"):
         test_training.test_overflow(V100, print)
 

@@ -35,6 +35,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"objectives__shares": {"mmlm": 1, "nsp": 1}}, "objectives.shares has nsp: name one or more of"),
         ({"objectives__shares": {"mmlm": -1}}, "shares is {'mmlm': -1.0}: a share must be at least"),
         ({"objectives__shares": {"mmlm": 0}}, "shares is {'mmlm': 0.0}: one share must be above 0"),
+        ({"objectives__shares": {"mmlm": 1e308, "camlm": 1e308}}, "and their sum finite"),
         ({"objectives__shares": {"btmlm": 1}}, "objectives.shares has btmlm without mmlm"),
         ({"objectives__later_shares": {"mmlm": 1}}, "later_shares is given without objectives.shares"),
         (

@@ -81,7 +81,7 @@ def test_a_run_of_an_earlier_revision(straight, out, pretrain, refused):
 
 
 def test_a_run_may_go_on_without_its_start(straight, pretrain):
-    """It has still not begun from random weights, so how long its inputs ever were is not known."""
+    """It did not begin from random weights, so nothing says how long its earlier inputs were."""
     of_full = {"init__encoder": str(straight / "full")}
     pretrain(**of_full, optimizer__steps=2, run__stop_after_steps=1)
     out = pretrain(optimizer__steps=2)

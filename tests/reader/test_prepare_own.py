@@ -135,7 +135,7 @@ def test_labels_that_may_be_slips_are_warned_of(folder_with, tmp_path, capsys):
 
 
 def test_a_label_that_only_dev_rows_have_is_warned_of(tmp_path, capsys):
-    """Each of three labels gives one of its three texts to dev, and a fourth label is with these alone."""
+    """Three labels have three texts each, of which one becomes a dev row; only these have label d, too."""
     rows = [f"text {label} {number}\t{label}" for label in ("a", "b", "c") for number in range(3)]
     for out in ("first", "second"):
         source = tmp_path / f"{out}.tsv"

@@ -171,6 +171,7 @@ def test_the_kernels_of_norm_clipping_and_update(monkeypatch):
     # full one. With weights and biases apart a rate has two groups; the tables are without biases.
     assert calls["fused_adam_"] == 2 * 14 - 1
     assert calls["multiply"] == 14 - 1
+    assert sum(calls.values()) <= 240, calls
 
 
 def test_the_declarations_of_paddle():
