@@ -115,6 +115,8 @@ class DistinctLines:
 
     def __init__(self, file: str):
         self.language, _, path = file.rpartition("<=")
+        if "," in self.language:
+            raise UserError(f"{file}: give one file; run the command once for each language")
         self.path = Path(path)
         self.sentences = Sentences(path)
         hashes = np.array([_hash(example.text_a) for example in self.sentences], np.uint64)

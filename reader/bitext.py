@@ -70,8 +70,8 @@ def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) 
     sentences = {}
     for item in files.split(","):
         language, _, path = item.strip().partition("<=")
-        if not language or not path:
-            raise UserError(f"{flag} {files}: give language<=file,language<=file")
+        if not language or not path or language in sentences:
+            raise UserError(f"{flag} {files}: give language<=file,language<=file, each language once")
         sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
         if not sentences[language]:
             raise UserError(f"{path}: all of its lines are blank; give a sentence on each line")

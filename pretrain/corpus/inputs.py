@@ -137,9 +137,16 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
     streams = []
+    given: dict[tuple[str, ...], str] = {}  # files of a source -> its languages
     for languages, sources_of_stream in sources.items():
-        if len({source.paths for source in sources_of_stream}) < len(sources_of_stream):
-            raise UserError(f"a file is given twice for {'-'.join(languages)}")
+        name = "-".join(languages)
+        for source in sources_of_stream:
+            files = " and ".join(source.paths)
+            if source.paths in given:
+                raise UserError(f"{files}: given for {given[source.paths]} and again for {name}; give it once")
+            if len(set(source.paths)) < len(source.paths):
+                raise UserError(f"{files}: one file for both sides of {name}; name the file of each language")
+            given[source.paths] = name
         streams.append(Stream(languages, tuple(sources_of_stream)))
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
 

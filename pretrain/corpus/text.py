@@ -333,6 +333,10 @@ def _columns(
         if len(cells) < fewest or has_too_many:
             if not line.strip():
                 continue
+            if len(cells) == 1:
+                raise UserError(
+                    f"{path}: line {number}: no tab; put one between the two texts, or remove the line"
+                )
             expected = f"at least {fewest}" if form.tsv_columns else "2"
             raise UserError(
                 f"{path}: line {number}: {len(cells)} columns between tabs, expected {expected}; name the "

@@ -30,7 +30,7 @@ from utils.files import atomic_file
 from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test")
-_FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(?P<ending>.+)")
+_FILE_NAME = re.compile(r"(?P<split>train|dev|test)[.-](?P<language>[^.]+)\.(tsv|csv)(\.gz)?")
 _ENDINGS = ("tsv", "csv", "tsv.gz", "csv.gz")
 _FEW_ROWS = 3  # a label with fewer training rows may be a slip, and is hardly learned
 _SEED = 1  # of the choice of dev rows
@@ -104,11 +104,11 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
     for source in sources:
         for path in files_in(source, output):
             match = _FILE_NAME.fullmatch(path.name)
-            fault = fault_of_name(match)
+            fault = fault_of_name(path.name, match)
             if not fault:
                 file = OwnFile(path, match["split"], match["language"])
             elif path == source and path.name.lower().endswith(_ENDINGS):
-                known_split = re.match("|".join(SPLITS), path.name)
+                known_split = re.match("(train|dev|test)(?![a-z])", path.name)  # devices.csv is no dev file
                 file = OwnFile(path, known_split[0] if known_split else "train", ALL_LANGUAGES)
             else:
                 unread.setdefault(fault, []).append(str(path))
@@ -157,14 +157,14 @@ def listed(items: Sequence[str], separator: str) -> str:
     return separator.join([*items[:_MOST_ITEMS], *more])
 
 
-def fault_of_name(match: re.Match | None) -> str:
+def fault_of_name(name: str, match: re.Match | None) -> str:
     """Why the name of a file says that it is not to be read, or "". `match`: of `_FILE_NAME`."""
+    if not name.lower().endswith(_ENDINGS):
+        return f"a name ends in .{', .'.join(_ENDINGS)}"
     if match is None:
         return "a name is train, dev or test with a language, as in train.en.tsv"
     if not re.fullmatch("[a-z]{2}", match["language"]):
         return "a language has two small letters, as in train.en.tsv"
-    if match["ending"] not in _ENDINGS:
-        return f"a name ends in .{', .'.join(_ENDINGS)}"
     return ""
 
 

@@ -136,6 +136,12 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
                 f"--vocab_size {options.vocab_size}: the text has too few words for it; give "
                 f"--vocab_size {too_many[1]} or less, or more text"
             ) from error
+        too_few = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+        if too_few:
+            raise UserError(
+                f"--vocab_size {options.vocab_size}: the text has more characters; give --vocab_size "
+                f"{too_few[1]} or more, or a lower --character_coverage"
+            ) from error
         raise UserError(f"sentencepiece: {message}") from error
     with atomic_file(model_path) as file:
         file.write(model.getvalue())

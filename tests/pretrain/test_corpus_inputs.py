@@ -98,7 +98,10 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en": "$NOWHERE/x"}, {}, "no such variable"),
         ({"en": "x.txt"}, {}, "no such file"),
         ({"en": "*.q"}, {}, "no file matches"),
-        ({"en": ["{folder}/pairs.csv", "{folder}"]}, {}, "given twice for en"),
+        ({"en": ["{folder}/pairs.csv", "{folder}"]}, {}, "pairs.csv: given for en"),
+        ({"en": "{folder}/pairs.csv", "de": "{folder}/pairs.csv"}, {}, "pairs.csv: given for en"),
+        ({}, {"en-de": "{folder}/x.tsv", "en-fr": "{folder}/x.tsv"}, "x.tsv: given for de-en"),
+        ({}, {"en-de": "{folder}/pairs.csv,{folder}/pairs.csv"}, "pairs.csv: one file"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
         ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "give each .tsv as en-de<=PATH"),
         ({}, {"en-de": "{folder}/pairs.csv"}, "pairs.csv: unknown form of parallel text"),
@@ -266,6 +269,8 @@ def test_misaligned_files_are_named(tmp_path, english_lines, german_lines):
 
 def test_columns(tmp_path):
     """A line has exactly two columns. If the two are named, it may have more."""
+    with pytest.raises(UserError, match=r"y\.tsv: line 2: no tab"):
+        lines_of(parallel={"en-de": write_lines(tmp_path / "y.tsv", ["good\tgut", "bad schlecht"])})
     rows = ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"]  # the last has no English
     path = write_lines(tmp_path / "x.tsv", rows)
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 3 columns between tabs, expected 2"):

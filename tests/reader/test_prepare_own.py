@@ -112,7 +112,8 @@ def test_files_that_are_not_read_have_a_reason(folder_with, tmp_path, capsys):
         ("train.eng.tsv", "dev.zh-CN.tsv", "dev.EN.tsv"), "a language has two small letters"
     )
     faults |= dict.fromkeys(("train.tsv", "xnli-dev-de.tsv"), "a name is train, dev or test with a language")
-    faults["test.de.xlsx"] = "a name ends in .tsv, .csv"
+    faults["train.en.old.tsv"] = "a name is train, dev or test with a language"
+    faults |= dict.fromkeys(("test.de.xlsx", "all.xlsx"), "a name ends in .tsv, .csv")
     source = folder_with(**{"train.en.tsv": TRAINING}, **dict.fromkeys(faults, ""))
     prepare_own([source], tmp_path / "out")
     lines = capsys.readouterr().out.splitlines()
@@ -227,6 +228,7 @@ AS_PEOPLE_HAVE_THEM = {
     "Windows": ("my.tsv", joined("{label}\t{text}", header="target\tbody", end="\r\n"), ROWS),
     "comma in a label": ("labels.csv", joined('"{text}","{label}"', header="text,label"), ROWS),
     "tabs in a .csv": ("data.CSV", joined("{text}\t{label}\t2024-01-01", header="Text\tTopic\tday"), ROWS),
+    "as a split": ("devices.csv", joined('"{text}","{label}"', header="text,label"), ROWS),
     "more columns": ("all.csv", joined('{i},"{text}",x{i},"{label}"', header="id,text,user,kind"), ROWS),
 }
 

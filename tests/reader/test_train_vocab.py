@@ -94,6 +94,10 @@ def test_bad_input(tmp_path, texts):
     assert "--vocab_size 90000: the text has too few words for it" in error_of(
         train_vocab, options(tmp_path, texts, vocab_size=90_000)
     )
+    message = error_of(train_vocab, options(tmp_path, texts, vocab_size=12))
+    assert message.startswith("--vocab_size 12: ")
+    fewest = int(message.split("give --vocab_size ")[1].split()[0])
+    train_vocab(options(tmp_path / "fewest", texts, vocab_size=fewest))
     no_file = {"mono": {"en": str(tmp_path / "none")}}
     no_text = {"mono": {"en": write_lines(tmp_path / "blank", ["", " "])}}
     # The place of the output is checked before the text is looked for.
