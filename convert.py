@@ -218,19 +218,15 @@ def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) ->
     count = len(report.written)
     print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
     if report.pooling_files:
-        print_pooling(report.pooling_files, checkpoint)
-
-
-def print_pooling(files: list[str], checkpoint: Checkpoint) -> None:
-    """Print what sentence-transformers does with the model, and where that is not what it was trained for."""
-    vector = "a vector is the mean of the top layer over all tokens"
-    print(f"for sentence-transformers: {', '.join(files)}; {vector}")
-    if checkpoint.task == RETRIEVAL:
-        training = checkpoint.settings.get("reading", {})  # how the training made vectors
-        layer = training.get("layer")
-        pooling = training.get("pooling")
-        if (layer, pooling) != (checkpoint.config.num_hidden_layers, "specials"):
-            print(f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}")
+        files = ", ".join(report.pooling_files)
+        print(f"for sentence-transformers: {files}; a vector is the mean of the top layer over all tokens")
+    elif flags.to == "xlm-roberta" and checkpoint.task == RETRIEVAL:
+        training = checkpoint.settings["reading"]  # how it made vectors
+        print(
+            f"note: the model was trained for vectors of layer {training.get('layer')} with --pooling "
+            f"{training.get('pooling')}, which sentence-transformers does not make; the lines in "
+            f"{flags.target}/README.md do"
+        )
 
 
 def print_sizes(before: Checkpoint, after: Checkpoint) -> None:

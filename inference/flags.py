@@ -45,7 +45,8 @@ class EncodeVectorFlags:
     mean over its tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS]."""
 
     layer: str = "top"
-    """The layer of mean and specials: a number (0: the embeddings), middle, or top."""
+    """The layer of mean and specials: a number (0: the embeddings), middle, or top. Default with a model that
+    was trained for retrieval: the layer of that training."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """The type of the files."""

@@ -104,8 +104,8 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     distributed.init(flags.use_cuda)
     checkpoint = open_checkpoint(flags.init_pretraining_params)
     opened = open_model(checkpoint, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    flags = settle(flags, opened)  # lowers the default of --max_seq_len to the model's room
     needs_pooler = flags.vectors in ("official", "pooled")
+    flags = settle(flags, opened, recorded=() if needs_pooler else ("layer",))
     model = make_encoder(opened.config, checkpoint, needs_pooler=needs_pooler)
     layer = layer_number(flags.layer, model.config.num_hidden_layers)
     encoder = PaddleEncoder(model, flags.vectors, layer, prepare_for_prediction(model, flags.amp))
@@ -130,7 +130,9 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
             f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
             "--vectors mean or specials"
         )
-    encode = EncodeTexts(loaded, TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=flags.layer))
+    # None: the layer of the export, unless the vectors are those of the top layer.
+    layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
+    encode = EncodeTexts(loaded, TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=layer))
     return OpenedEncoder(encode.encoder, loaded.tokenizer, max_seq_len)
 
 

@@ -84,7 +84,7 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     """With `objectives.fit_corpus`, leave out the objectives for which the corpus has no text."""
     if not config.objectives.fit_corpus:
         return config
-    languages = set(config.data.languages or corpus.languages)
+    languages = set(languages_of(config, corpus))
     monolingual = not languages.isdisjoint(corpus.mono)
     parallel = any(languages.issuperset(pair) for pair in corpus.parallel)
     objectives = with_text(config.objectives, monolingual, parallel)
@@ -93,13 +93,30 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
         missing_text = "sentence pairs" if monolingual else "monolingual text"
         trained = ", ".join(objectives.names)
         logger.info(
-            "%s has no %s: training %s, without %s",
+            "%s has no %s of %s: training %s, without %s",
             corpus.path,
             missing_text,
+            ", ".join(sorted(languages)),
             trained,
             ", ".join(left_out),
         )
     return dataclasses.replace(config, objectives=objectives)
+
+
+def languages_of(config: PretrainConfig, corpus: Corpus) -> list[str]:
+    """`data.languages` in alphabetical order, or every language of the corpus.
+
+    Raises:
+        UserError: the corpus lacks a language.
+    """
+    languages = sorted(set(config.data.languages or corpus.languages))
+    unknown = [language for language in languages if language not in corpus.languages]
+    if unknown:
+        raise UserError(
+            f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
+            f"{', '.join(corpus.languages)}"
+        )
+    return languages
 
 
 @dataclass(frozen=True)
@@ -132,13 +149,7 @@ class TrainingText:
         Raises:
             UserError: the corpus lacks a language, or an objective has no text.
         """
-        languages = sorted(set(config.data.languages or corpus.languages))
-        unknown = [language for language in languages if language not in corpus.languages]
-        if unknown:
-            raise UserError(
-                f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
-                f"{', '.join(corpus.languages)}"
-            )
+        languages = languages_of(config, corpus)
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
         pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
         share = config.data.parallel_share

@@ -40,5 +40,7 @@ def _texts(line: bytes, path: Path, number: int) -> list[str]:
     cells = decode(line, path, number).strip("\ufeff\r\n").split("\t")  # U+FEFF: byte order mark
     texts = [cell.strip() for cell in cells]
     if len(texts) < 2 or not all(texts):
-        raise UserError(f"{path}, line {number}: give query, tab, positive, and perhaps further negatives")
+        raise UserError(
+            f"{path}, line {number}: give query, tab, positive, and perhaps negatives, or remove the line"
+        )
     return texts

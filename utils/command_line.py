@@ -81,8 +81,10 @@ def load_config(cls: type[T], arguments: Sequence[str] | None, description: str 
     try:
         return build(cls, values)
     except UserError as error:  # of `__post_init__`, which knows the keys alone
-        files = [text for name, text in flags if name == CONFIG.key]
-        raise UserError(": ".join([*files, str(error)])) from error
+        places = [text for name, text in flags if name == CONFIG.key]
+        if places and on_command_line:
+            places.append("command line")
+        raise UserError(": ".join([*places, str(error)])) from error
 
 
 def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") -> T:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -15,10 +16,19 @@ LONGEST_NUMBER = 100  # characters; Python takes long for thousands of digits, a
 # PyYAML raises these on a value that does not fit its tag, besides its own kind of error.
 _NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_BOOLEAN = "tag:yaml.org,2002:bool"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader without duplicate keys, endless numbers, and aliases, which grow without end."""
+    """The safe loader without duplicate keys, endless numbers, and aliases, which grow without end.
+
+    As in YAML 1.2 only true and false are booleans: no is Norwegian.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         """What PyYAML calls for each node of the file."""
@@ -36,6 +46,9 @@ class _Loader(yaml.SafeLoader):
                     raise _refusal(f"line {line_of[name]} has the key '{name}', too", key.start_mark)
                 line_of[name] = key.start_mark.line + 1
         return node
+
+
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 def _refusal(problem: str, place: yaml.Mark) -> yaml.YAMLError:

@@ -217,7 +217,10 @@ def write(
             header = {"format": "pt"}  # PyTorch: transformers asks for it
             safetensors.write(folder / WEIGHTS, translated.weights, dtype=np.float32, metadata=header)
         (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-        if format_name == XLM_R and class_task in (None, LM):  # no head of a task: it is used for vectors
+        top = config.num_hidden_layers
+        trained_for = (reading.get("layer", top), reading.get("pooling", "specials"))
+        # Without a head of a task it is used for vectors. The library has only those of the top layer.
+        if format_name == XLM_R and class_task in (None, LM) and trained_for == (top, "specials"):
             pooling_files = sentence_transformers.write(folder, config.hidden_size)
     has_means = checkpoint.language_means_path is not None
     if has_means:
@@ -237,7 +240,7 @@ def write(
     if pooling_files:
         facts["metadata"]["pipeline_tag"] = TASKS[RETRIEVAL].pipeline
     used_for = MASKED_LM if class_task == LM else task
-    card = model_card(facts, usage(format_name, used_for, reading, has_means))
+    card = model_card(facts, usage(format_name, used_for, reading, has_means, bool(pooling_files)))
     (folder / CARD).write_text(card, encoding="utf-8")
     written = _written(format_name, checkpoint, translated)
     return Report(written, translated.left_out, absent, pooling_files)

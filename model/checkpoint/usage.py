@@ -74,7 +74,13 @@ means = {{language: of_language[{layer}] for language, of_language in layers.ite
 centred = centre(vectors, ["en", "de"], means)"""
 
 
-def usage(format_name: str, task: str | None, reading: Mapping[str, Any], has_means: bool) -> str:
+def usage(
+    format_name: str,
+    task: str | None,
+    reading: Mapping[str, Any],
+    has_means: bool,
+    for_sentence_transformers: bool = False,
+) -> str:
     """Markdown: how to use a folder of this format.
 
     Args:
@@ -82,6 +88,7 @@ def usage(format_name: str, task: str | None, reading: Mapping[str, Any], has_me
         task: what the model is for; None: an encoder.
         reading: how the training made vectors, "layer" and "pooling"; empty if it did not.
         has_means: whether the means of the languages lie beside the weights.
+        for_sentence_transformers: whether that library makes the vectors of the training.
     """
     kind = ENCODING if task in (None, RETRIEVAL) else task
     if format_name == OFFICIAL:
@@ -103,8 +110,9 @@ def usage(format_name: str, task: str | None, reading: Mapping[str, Any], has_me
     elif kind in _TRANSFORMERS_CLASSES:
         blocks.append(_code(_TRANSFORMERS, name=_TRANSFORMERS_CLASSES[kind]))
     if format_name == XLM_R and kind in (ENCODING, MASKED_LM):
-        blocks.append(_code(_SENTENCE_TRANSFORMERS))
-        blocks.append("A vector of another layer, as `ernie_m` makes it:")
+        if for_sentence_transformers:
+            blocks.append(_code(_SENTENCE_TRANSFORMERS))
+            blocks.append("A vector of another layer, as `ernie_m` makes it:")
         blocks.append(
             _code(_LAYER, layer=layer, weights=_WEIGHTS.get(reading.get("pooling"), _WEIGHTS["mean"]))
         )

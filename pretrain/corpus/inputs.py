@@ -143,7 +143,9 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         for source in sources_of_stream:
             files = " and ".join(source.paths)
             if source.paths in given:
-                raise UserError(f"{files}: given for {given[source.paths]} and again for {name}; give it once")
+                raise UserError(
+                    f"{files}: given for {given[source.paths]} and again for {name}; give it once"
+                )
             if len(set(source.paths)) < len(source.paths):
                 raise UserError(f"{files}: one file for both sides of {name}; name the file of each language")
             given[source.paths] = name
@@ -158,7 +160,7 @@ def _languages(label: Any, count: int) -> tuple[str, ...]:
         UserError: it does not name `count` languages.
     """
     if not isinstance(label, str):
-        raise UserError(f"{label} is not a language; put it in quotes: YAML reads no as false")
+        raise UserError(f"{label} is not a language; put it in quotes")
     languages = tuple(label.split("-"))
     are_names = all(_LANGUAGE.fullmatch(language) for language in languages)
     if not are_names or len(languages) != count or len(set(languages)) != count:

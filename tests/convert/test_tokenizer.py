@@ -5,6 +5,7 @@ import json
 import pytest
 
 import convert
+from model.checkpoint.card import CARD
 from model.checkpoint.convert import TARGETS
 from model.checkpoint.folder import save_model
 from model.checkpoint.read import open_checkpoint
@@ -189,12 +190,18 @@ def test_pooling_files_of_sentence_transformers(tmp_path, capsys, kind):
 
 
 @pytest.mark.parametrize(
-    ("layer", "pooling", "is_noted"), [(1, "specials", True), (2, "mean", True), (2, "specials", False)]
+    ("layer", "pooling", "is_other"), [(1, "specials", True), (2, "mean", True), (2, "specials", False)]
 )
-def test_a_model_trained_for_other_vectors_is_noted(tmp_path, capsys, layer, pooling, is_noted):
+def test_a_model_trained_for_other_vectors_is_not_for_sentence_transformers(
+    tmp_path, capsys, layer, pooling, is_other
+):
     """Other than the mean of the top layer, 2, over all tokens, [CLS] and [SEP] included ("specials")."""
     make_ours(tmp_path / "in")
     change_config(tmp_path / "in", task="retrieval", reading={"layer": layer, "pooling": pooling})
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
-    note = f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}\n"
-    assert (note in capsys.readouterr().out) == is_noted
+    note = f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}, "
+    assert (note in capsys.readouterr().out) == is_other
+    assert (tmp_path / "out/modules.json").exists() != is_other
+    card = (tmp_path / "out" / CARD).read_text(encoding="utf-8")
+    assert ("SentenceTransformer(" in card) != is_other
+    assert f"def encode(texts, layer={layer}):" in card

@@ -18,7 +18,7 @@ from reader.batching import EncodePairs
 from reader.classification import read_classification
 from reader.tokenization import Tokenizer
 from tests.helpers.batches import padded_batch
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import change_config, changed_copy
 from tests.launching import as_flags, call_main, error_of
 from utils.manifest import MANIFEST, check_manifest
 
@@ -151,6 +151,22 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
     line = error_of(run_encode, tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
     assert line.startswith("--max_seq_len 9: ") and f"{weights} has room for 8 tokens" in line
+
+
+def test_a_model_trained_for_retrieval_is_read_at_the_layer_of_its_training(
+    run_encode, random_encoder, tmp_path
+):
+    """The official files stay those of the top layer."""
+    weights = changed_copy(random_encoder, tmp_path / "trained")
+    change_config(weights, task="retrieval", reading={"layer": 1, "pooling": "specials"})
+    (tmp_path / "in.txt").write_text("the cat is here\nhere is a dog\n")
+    options = {"data_format": "text", "init_pretraining_params": weights}
+    by_default = run_encode(tmp_path / "in.txt", output="default", vectors="specials", **options)
+    named = run_encode(tmp_path / "in.txt", output="named", vectors="specials", layer=1, **options)
+    top = run_encode(tmp_path / "in.txt", output="top", vectors="specials", layer="top", **options)
+    np.testing.assert_array_equal(by_default["vectors"], named["vectors"])
+    assert not np.allclose(by_default["vectors"], top["vectors"])
+    assert len(run_encode(tmp_path / "in.txt", output="official", **options)) == 2
 
 
 def test_weights_without_a_pooler_give_mean_vectors_only(random_encoder, run_encode, toy_folder, tmp_path):

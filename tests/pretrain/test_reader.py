@@ -25,6 +25,7 @@ from pretrain.task import learning_rate, make_generator
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import files_of
+from tests.launching import error_of
 from tests.pretrain.tiny_run import config
 from utils.errors import UserError
 
@@ -330,6 +331,8 @@ def test_the_languages_of_a_run_decide_its_objectives(source):
     """The corpus has pairs of English, but none of English with itself."""
     config = source.config(objectives__fit_corpus=True, data__languages=["en"])
     assert fit_to_corpus(config, source.corpus).objectives.names == ["mmlm"]
+    config = source.config(objectives__fit_corpus=True, data__languages=["en", "xx"])
+    assert "data.languages: xx not in " in error_of(fit_to_corpus, config, source.corpus)
 
 
 def test_btmlm_without_camlm_is_warned_of(source, caplog):

@@ -34,6 +34,15 @@ def test_read_yaml_refuses_what_is_no_mapping_and_what_has_no_end(tmp_path, text
     assert "a.yaml" in line and expected in line
 
 
+def test_no_is_norwegian(tmp_path):
+    (tmp_path / "a.yaml").write_text("languages: [no, yes, on, y]\nmono: {no: x}\nflags: [true, False]\n")
+    assert read_yaml(tmp_path / "a.yaml") == {
+        "languages": ["no", "yes", "on", "y"],
+        "mono": {"no": "x"},
+        "flags": [True, False],
+    }
+
+
 def test_a_difference_is_named_by_its_whole_key():
     old = {"objectives": {"shares": {"mmlm": 100}, "mask_rate": 0.3}, "languages": ["de"]}
     new = {"objectives": {"shares": {"mmlm": 15, "camlm": 85}, "mask_rate": 0.3}, "languages": ("de",)}
