@@ -66,8 +66,10 @@ def build_corpus(options: BuildOptions) -> dict:
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
-    modified = modification_times(streams)  # decides whether a build goes on, but is not in the manifest
-    with claimed(output, plan | {"modified": modified}), workers:
+    modified = modification_times(streams)
+    # These decide whether a build goes on, but are not in the manifest. Work is numbered in the files' order.
+    files = {"modified": modified, "order": list(modified)}
+    with claimed(output, plan | files), workers:
         works = []
         for number, stream in enumerate(streams):
             works.append(StreamWork(number, stream, output, options, vocab_size=tokenizer.vocab_size))

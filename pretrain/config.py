@@ -82,7 +82,8 @@ class DataConfig:
 
     parallel_share: PositiveShare = 1.0
     """The share of each language pair's sentence pairs to train on. They are drawn with a seed of their own,
-    the same for every run.seed, and the pairs of a smaller share are among those of a larger one."""
+    the same for every run.seed, and the pairs of a smaller share are among those of a larger one. How often
+    each piece occurs is counted in all pairs."""
 
     verify: bool = option(True, free=True)
     """Whether the main process compares the checksum of every shard before the first step, not only the

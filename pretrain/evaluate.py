@@ -155,7 +155,10 @@ class Evaluator:
         if scores is None:
             return None
         ids = np.concatenate([example.ids for example in examples])
-        losses = frequency_losses(self.text.corpus.piece_counts(language), ids)
+        piece_counts = self.text.corpus.piece_counts(language)
+        unknown = self.text.vocabulary.unk_id  # never masked, so it is not predicted here either
+        piece_counts = np.where(np.arange(len(piece_counts)) == unknown, 0, piece_counts)
+        losses = frequency_losses(piece_counts, ids[ids != unknown])
         return scores | {"frequency_perplexity": perplexity(losses.mean())}
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:

@@ -270,7 +270,7 @@ class StepReader:
         share = shares(self.config.objectives, self.step, self.total_steps)
         batch_size = self.config.optimizer.batch_size
         counts = allocate(share, batch_size, self.step)
-        examples = self._examples(counts)
+        examples = self._examples(counts, share)
         tokens = [self.objectives.count_tokens(objective, example) for objective, example in examples]
         numbers_by_process = cut_by_tokens(
             tokens, budget=self.config.run.micro_batch_tokens, processes=self.world_size
@@ -287,7 +287,7 @@ class StepReader:
         position = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
         return StepBatches(micro_batches, share, list(masked_counts.values()), position)
 
-    def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
+    def _examples(self, counts: dict[str, int], share: Mapping[str, float]) -> list[tuple[str, Text | Pair]]:
         """The texts and pairs of the whole step, each with its objective.
 
         Every process draws all, so that the positions stay equal. An example's place in the list decides what
@@ -295,6 +295,7 @@ class StepReader:
 
         Args:
             counts: the number of examples of each objective.
+            share: of each objective that is trained in this part of the run.
         """
         of_texts = _repeated(MONOLINGUAL, counts)  # the objective of each text
         examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
@@ -304,7 +305,7 @@ class StepReader:
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
                 # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
                 # if TLM is not trained.
-                if "tlm" not in self.config.objectives.names:
+                if "tlm" not in share:
                     continue
                 objective = "tlm"
             examples.append((objective, pair))

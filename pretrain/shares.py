@@ -100,10 +100,11 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     Equal remainders are served in an order that turns with `step`, so that a small batch does not always
     favour the same objective.
     """
-    # Rounded, so that a quota which is a whole number stays one: 0.29 * 100 is below 29 in floating point.
+    # Rounded, so that a quota which is a whole number stays one, and equal remainders are equal: in floating
+    # point 0.29 * 100 is below 29, and 1.6 - 1 is above 0.6.
     quotas = {name: round(value * batch_size, 9) for name, value in share.items()}
     counts = {name: int(quota) for name, quota in quotas.items()}
-    remainders = {name: quotas[name] - counts[name] for name in share}
+    remainders = {name: round(quotas[name] - counts[name], 9) for name in share}
     names = list(share)
     first = step % len(names)
     by_turn = names[first:] + names[:first]

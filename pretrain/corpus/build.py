@@ -240,10 +240,10 @@ def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray
                     pieces[language] += counts_of_language
     if not entry["train"]["shards"]:
         name = "-".join(work.stream.languages)
-        raise UserError(
-            f"{name}: nothing is left of its text (left out: {left_out(entry)}); loosen the filters "
-            "or leave it out"
-        )
+        fault = f"(left out: {left_out(entry)}); loosen the filters or leave it out"
+        if entry["held_out"]["shards"]:
+            fault = "because all of it is held out; give more text, or --held_out 0"
+        raise UserError(f"{name}: nothing is left of its text {fault}")
     return entry
 
 

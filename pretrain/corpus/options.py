@@ -17,7 +17,8 @@ class BuildOptions:
     """The folder for the corpus. A stopped build continues there."""
 
     mono: dict[str, Any] = option(default_factory=dict, free=True)
-    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths."""
+    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths.
+    On the command line it replaces all languages of --config."""
 
     parallel: dict[str, Any] = option(default_factory=dict, free=True)
     """Sentence pairs, "a-b<=path"; may be repeated. In YAML: a-b: path, or list of paths and [path, path]."""

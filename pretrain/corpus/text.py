@@ -13,6 +13,7 @@ import io
 import itertools
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -260,12 +261,8 @@ def _cut(file: _TextFile, size: int, blank_lines: bool) -> bytes:
     if not end:
         end = file.buffer.find(b"\n") + 1
     if blank_lines:
-        ends_of_documents = []  # the last one for each way to write a blank line
-        for blank in (b"\n\n", b"\n\r\n"):
-            place = file.buffer.rfind(blank, 0, size)
-            if place >= 0:
-                ends_of_documents.append(place + len(blank))
-        end = max(ends_of_documents, default=end)
+        for blank in re.finditer(rb"\n(?:[^\S\n]*\n)+", file.buffer[:size]):
+            end = blank.end()  # the last one counts
     return file.take(end)
 
 

@@ -374,6 +374,9 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
             build(tmp_path / "corpus", pieces, **inputs)
     with pytest.raises(UserError, match=r"\.build was made with other settings .*options.held_out: 0 -> 5"):
         build(tmp_path / "corpus", pieces, **inputs, held_out=5)
+    exchanged = inputs | {"mono": inputs["mono"] | {"en": inputs["mono"]["en"][::-1]}}
+    with pytest.raises(UserError, match=r"\.build .*\(order: "):
+        build(tmp_path / "corpus", pieces, **exchanged)
     os.utime(inputs["mono"]["fr"])
     with pytest.raises(UserError, match=rf"\.build .*\(modified.{inputs['mono']['fr']}: "):
         build(tmp_path / "corpus", pieces, **inputs)

@@ -157,11 +157,12 @@ def test_members_of_an_archive(tmp_path, end):
     assert lines_of({"en": str(path)}).sides == [["one", "two", "three"]]
 
 
+@pytest.mark.parametrize("blank", ["", " \t"])
 @pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
-def test_units_end_with_documents(tmp_path, unit_bytes):
+def test_units_end_with_documents(tmp_path, unit_bytes, blank):
     lines = []
     for start in range(0, 300, 3):  # of a document
-        lines += [*LINES[start : start + 3], "", ""]
+        lines += [*LINES[start : start + 3], blank, blank]
     path = write_lines(tmp_path / "text", lines)
     text = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
     assert text.sides == [LINES[:300]] and text.documents == [3] * 100

@@ -8,13 +8,15 @@ import yaml
 
 from finetune.flags import FinetuneFlags
 from finetune.opening import open_model, settle
-from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from pretrain.config import ObjectiveConfig
 from pretrain.shares import with_text
+from tests.helpers.checkpoints import change_config
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.launching import ROOT
 from tests.pretrain.tiny_run import pretrain
 from utils.errors import UserError
+from utils.manifest import MANIFEST
 
 OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
 
@@ -72,10 +74,20 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
     assert warnings(32, checkpoint) == []  # tiny_run trains with data.max_seq_len 32
     (message,) = warnings(33, checkpoint)
     assert "--max_seq_len 33: the positions above 32" in message
-    # The weights that a run starts from may have been trained on longer inputs.
-    start = {"init__encoder": str(scratch / "full"), "init__lm_head": "encoder"}
-    continued = pretrain(tmp_path / "corpus", tmp_path / "continued", config=OWN, optimizer__steps=2, **start)
-    assert warnings(33, open_checkpoint(continued / "encoder")) == []
+
+    def continued(name: str) -> Checkpoint:
+        """The encoder of a run that goes on from scratch's weights with shorter inputs."""
+        start = {"init__encoder": str(scratch / "full"), "init__lm_head": "encoder"}
+        short = {"optimizer__steps": 2, "data__max_seq_len": 16}
+        folder = pretrain(tmp_path / "corpus", tmp_path / name, config=OWN, **start, **short)
+        return open_checkpoint(folder / "encoder")
+
+    (message,) = warnings(33, continued("again"))
+    assert "the positions above 32" in message
+    # Weights of which no length is known may have been trained on longer inputs.
+    change_config(scratch / "full", **{TRAINED_LENGTH: None})
+    (scratch / "full" / MANIFEST).unlink()  # its checksums would refuse the change
+    assert warnings(33, continued("unknown")) == []
 
 
 def test_shares_of_zero_are_nothing_that_remains():
