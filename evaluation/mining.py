@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.errors import UserError
+
 
 class Neighbours(NamedTuple):
     """The k nearest sentences of the other text for each sentence of one text, the nearest first."""
@@ -51,6 +53,9 @@ def mine(
         retrieval: "forward" takes the best target of each source, "backward" the best source of each target,
             "intersect" the pairs that both of these take. "max" goes through the pairs of both, the best
             first, and uses each sentence in one pair only.
+
+    Raises:
+        UserError: the margin is "ratio", and a mean is not above 0.
     """
     # How close the neighbours of a sentence are: the mean of its k cosines.
     around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
@@ -121,6 +126,11 @@ def _best(
     cosines = neighbours.cosines.astype(np.float64)  # [N, k]
     means = (around_queries[:, None] + around_targets[neighbours.numbers]) / 2  # [N, k]
     if margin == "ratio":
+        if (means <= 0).any():
+            raise UserError(
+                "--margin ratio: the mean cosine of some lines with their nearest is not above 0, so a ratio "
+                "says nothing; take --margin distance, or fewer --neighbours"
+            )
         scores = cosines / means
     elif margin == "distance":
         scores = cosines - means

@@ -181,7 +181,7 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
     """
     if flags.label_map_config is not None:
         ids = read_label_map(flags.label_map_config, flags.num_labels)
-        if len(ids) == 1:
+        if len(ids) == 1 and not flags.multi_label:
             raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
         return sorted(ids, key=ids.get), True
     if flags.init_checkpoint and start and start.labels:
@@ -193,6 +193,10 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
             )
         # A model that was trained without a label map has the ids in place of names.
         return start.labels, start.labels != names_of_ids(count)
+    if flags.num_labels == 1 and not flags.multi_label:
+        raise UserError(
+            "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
+        )
     return names_of_ids(flags.num_labels), False
 
 

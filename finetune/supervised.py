@@ -382,9 +382,8 @@ class FineTuning(Task):
     ) -> ModelFiles:
         flags = self.flags
         task = self.task
-        settings = {"task": task.name, "labels": task.labels}
-        if reading := task.reading():
-            settings["reading"] = reading
+        reading = {"max_seq_len": flags.max_seq_len, **task.reading()}
+        settings = {"task": task.name, "labels": task.labels, "reading": reading}
         facts = {
             "name": f"ERNIE-M, {task.name}",
             "task": task.name,

@@ -93,11 +93,7 @@ class Tagging(SupervisedTask):
         return cls(tokenizer, labels, max_seq_len, label_pieces)
 
     def reading(self) -> dict[str, Any]:
-        return {
-            "max_seq_len": self.max_seq_len,
-            "label_pieces": self.encode.label_pieces,
-            "official_compat": self.official,
-        }
+        return {"label_pieces": self.encode.label_pieces, "official_compat": self.official}
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         ids = {label: id_ for id_, label in enumerate(self.labels)}

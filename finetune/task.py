@@ -49,7 +49,7 @@ class SupervisedTask:
         raise NotImplementedError
 
     def reading(self) -> dict[str, Any]:
-        """How the inputs were read, for prediction: "reading" in config.json."""
+        """How the inputs were read, for prediction: "reading" in config.json, beside `max_seq_len`."""
         return {}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:

@@ -40,7 +40,7 @@ from reader.bitext import Sentences
 from reader.classification import read_classification
 from reader.tagging import JOINT
 from reader.tokenizer_files import write_ours
-from reader.tsv import read_all
+from reader.tsv import decode, official_names, read_all, split_cells
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 from utils.logging import logger
@@ -111,18 +111,25 @@ def read_check_set(loaded: LoadedModel, task: str, path: str | None) -> CheckSet
         task: what is exported.
         path: a TSV file with a header, whose labels are read if a classifier is exported, or a text file with
             a text on each line. None: texts are made up.
+
+    Raises:
+        UserError: the file cannot be read, or its name has another ending, .json or .csv.
     """
     tokenizer = loaded.tokenizer
     if path is None:
         ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
         rows = random_rows(GENERATED_TEXTS, loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
         return CheckSet(f"{GENERATED_TEXTS} made-up sentences", rows, multi_label=loaded.multi_label)
+    if path.endswith((".json", ".csv")):
+        raise UserError(
+            f"--check_set {path}: give a .tsv file with a header, or a file with a text on each line"
+        )
     labels = None
     if path.endswith(".tsv"):
         label_ids = None
-        header = read_all(Path(path)).partition(b"\n")[0].split()
+        header = decode(read_all(Path(path)).partition(b"\n")[0], Path(path), 1).strip("\ufeff")
         has_one_class = task == CLASSIFICATION and not (loaded.predicts_numbers or loaded.multi_label)
-        is_labelled = has_one_class and b"label" in header
+        is_labelled = has_one_class and "label" in official_names(split_cells(header))
         if is_labelled:
             label_ids = {label: id_ for id_, label in enumerate(loaded.labels)}
         examples = []

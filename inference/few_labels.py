@@ -63,7 +63,8 @@ def logistic_regression(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarra
     """Weight [H, C] and bias [C], float32, of the classes 0 to C - 1.
 
     They minimise the sum of the cross-entropies and half the square of the weight, as scikit-learn does by
-    default, and do not depend on a seed.
+    default, and do not depend on a seed. Of two classes scikit-learn has one vector of weights, which it
+    penalises twice as much.
 
     Args:
         vectors: [N, H].

@@ -147,7 +147,7 @@ class LoadedModel:
     @property
     def predicts_numbers(self) -> bool:
         """Whether the head has one output, as those of a regression and of multiple choice."""
-        return self.task == CLASSIFICATION and len(self.labels) == 1
+        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.multi_label
 
     @property
     def multi_label(self) -> bool:

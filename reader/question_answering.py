@@ -155,9 +155,12 @@ class _JsonValue:
         """The text of a key.
 
         Raises:
-            UserError: as `get`.
+            UserError: as `get`, or the text has half a character (a lone surrogate), which cannot be written.
         """
-        return self.get(key, str)
+        text = self.get(key, str)
+        if text.encode(errors="ignore").decode() != text:
+            raise UserError(f"{self.path}: {self._place_of(key)}: it has half a character; remove it")
+        return text
 
     def items(self, key: str) -> Iterator["_JsonValue"]:
         """The items of the list of a key.

@@ -198,6 +198,11 @@ def write(
             f"{checkpoint.path}: its classifier reads the mean of all tokens, and that of --to {target} the "
             "first one; --to ernie-m keeps it"
         )
+    if reading.get("multi_label") and format_name == OFFICIAL:
+        raise UserError(
+            f"{checkpoint.path}: a text has several labels or none, which the files of --to {target} cannot "
+            "say; --to ernie-m keeps it"
+        )
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
     translated = to_foreign(format_name, tensors, class_task)
@@ -243,7 +248,10 @@ def write(
     card = model_card(facts, usage(format_name, used_for, reading, has_means, bool(pooling_files)))
     (folder / CARD).write_text(card, encoding="utf-8")
     written = _written(format_name, checkpoint, translated)
-    return Report(written, translated.left_out, absent, pooling_files)
+    left_out = list(translated.left_out)
+    if format_name == OFFICIAL:
+        left_out += [f"{key} of config.json" for key in ("labels", READING) if checkpoint.settings.get(key)]
+    return Report(written, left_out, absent, pooling_files)
 
 
 def _finite_only(tensors: Weights) -> Weights:

@@ -12,6 +12,7 @@ from model.checkpoint.read import open_checkpoint
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.checkpoints import change_config
 from tests.helpers.toy_models import make_ours
+from tests.launching import error_of
 
 # Kind of model -> the arguments of `make_ours`.
 KINDS = {
@@ -83,6 +84,19 @@ def test_there_and_back(tmp_path, kind, first, capsys):
         back = converted(first, tmp_path / second, tmp_path / f"{second}-back", *head_flag(second, kind))
         assert_same_bits(back.tensors, weights_in_second)
         assert back.config == checkpoint.config
+
+
+def test_what_the_official_files_cannot_say(tmp_path, capsys):
+    """Labels and how texts were read are reported; a classifier for several labels would become another."""
+    make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
+    change_config(tmp_path / "made", reading={"max_seq_len": 32})
+    converted("fluid", tmp_path / "made", tmp_path / "there")
+    report = capsys.readouterr().out
+    for key in ("labels", "reading"):
+        assert f"no place for it in fluid: {key} of config.json\n" in report
+    change_config(tmp_path / "made", reading={"multi_label": True})
+    line = error_of(convert.main, [str(tmp_path / "made"), str(tmp_path / "again"), "--to", "fluid"])
+    assert f"{tmp_path}/made: " in line and "--to ernie-m" in line
 
 
 @pytest.mark.parametrize("target", ["paddlenlp", "huggingface", "xlm-roberta"])

@@ -5,6 +5,7 @@ import pytest
 
 from evaluation.mining import Neighbours, choose_threshold, mine, quality
 from evaluation.search import nearest, unit
+from utils.errors import UserError
 
 K = 4
 
@@ -99,6 +100,15 @@ def test_pairs_and_scores_are_lasers(margin, retrieval):
     source, target = texts(700)
     pairs = mine(*both_ways(source, target), margin, retrieval)
     assert_equal(pairs, by_laser(source, target, margin, retrieval))
+
+
+def test_a_ratio_to_a_mean_that_is_not_above_0_is_refused():
+    """If all lines are neighbours, those of centred vectors have a mean cosine of about 0."""
+    source, target = (vectors - vectors.mean(axis=0) for vectors in texts(20))
+    neighbours = both_ways(source, target, k=20)
+    with pytest.raises(UserError, match="--margin ratio: .*--margin distance"):
+        mine(*neighbours)
+    mine(*neighbours, margin="distance")
 
 
 def test_texts_of_different_lengths():

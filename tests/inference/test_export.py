@@ -283,6 +283,7 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
         ({"model": "encode", "task": "classification"}, "this model is not for classification: "),
         ({"layer": "1"}, "--layer 1: only --task encoding can end below the top layer"),
         ({"check_set": "nowhere.txt"}, "nowhere.txt: cannot be read"),
+        ({"check_set": "squad.json"}, "--check_set squad.json: "),
         ({"model": "nowhere"}, "nowhere: "),
     ],
 )
@@ -292,6 +293,12 @@ def test_bad_flags(models, tmp_path, refused, changes, message):
     line = refused(lambda: run_export(models / model, tmp_path / "out", **flags))
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--output .: " in refused(lambda: run_export(models / "classify", "."))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk(models, tmp_path, refused):

@@ -28,7 +28,7 @@ from model.layout import Layout
 from reader.question_answering import Cut
 from reader.tagging import JOINT, Sentence
 from tests.helpers.batches import packed_batch, padded_batch
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import change_config, changed_copy
 from tests.helpers.small_corpus import sentences, write_lines
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
@@ -93,6 +93,19 @@ def test_a_classifier_with_one_output(models, tmp_path, ask):
     with paddle.no_grad():
         number = float(model(padded_batch([tokenizer.build(TEXTS[0])])))
     assert answer == {"score": pytest.approx(number, abs=1e-5)}
+    settings["reading"] = {"multi_label": True}
+    toy_models.save(tmp_path / "several", "score", models / "piece.model", settings)
+    (answer,) = ask([{"text": TEXTS[0]}], task="classify", model=tmp_path / "several")
+    assert answer.keys() >= {"labels", "probabilities"}
+
+
+def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
+    weights = changed_copy(models / "classify", tmp_path / "short")
+    change_config(weights, reading={"max_seq_len": 8})
+    text = " ".join(TEXTS[:2])
+    (cut,) = ask([{"text": text}], task="classify", model=weights)
+    (whole,) = ask([{"text": text}], task="classify", model=weights, max_seq_len=60)
+    assert cut["cut"] and "cut" not in whole
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "onnx-int8"])

@@ -106,6 +106,7 @@ def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
         ([article(), {"paragraphs": [{"qas": []}]}], "data[1].paragraphs[0].context: a string should be"),
         ([article({"question": "x", "answers": []})], "data[0].paragraphs[0].qas[0].id: a string should be"),
         ([article(qa(True))], "qas[0].id: a string should be"),
+        ([article(qa(), context="half \ud83d")], "data[0].paragraphs[0].context: it has half a character"),
         ([article(qa(answers=[]))], "qas[0].answers: empty; leave out questions without an answer"),
         ([article(qa(answers=[answer(start="14")]))], "[0].answer_start: a whole number should be"),
         ([article(qa("1")), article(qa("1"))], "data[1].paragraphs[0].qas[0].id: '1' occurs twice"),
