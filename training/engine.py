@@ -51,7 +51,8 @@ class Step:
 class Engine:
     """Trains `model` with `optimizer`, one step at a time.
 
-    All processes get the parameters of process 0.
+    All processes get the parameters that the model of process 0 has now. Weights that are loaded afterwards
+    are read by each process.
 
     Args:
         optimizer: from `training.optimizer.build_optimizer`. The engine steps its schedule.
