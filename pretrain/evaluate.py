@@ -155,9 +155,9 @@ class Evaluator:
         if scores is None:
             return None
         ids = np.concatenate([example.ids for example in examples])
-        piece_counts = self.text.corpus.piece_counts(language)
-        unknown = self.text.vocabulary.unk_id  # never masked, so it is not predicted here either
-        piece_counts = np.where(np.arange(len(piece_counts)) == unknown, 0, piece_counts)
+        piece_counts = np.array(self.text.corpus.piece_counts(language))
+        unknown = self.text.vocabulary.unk_id
+        piece_counts[unknown] = 0  # never masked, so not predicted here either
         losses = frequency_losses(piece_counts, ids[ids != unknown])
         return scores | {"frequency_perplexity": perplexity(losses.mean())}
 

@@ -25,13 +25,16 @@ def initialise(
     config: InitConfig,
     tokenizer: Tokenizer,
     corpus_and_seed: Mapping[str, Any],
-) -> None:
+) -> Checkpoint | None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
     Args:
         tokenizer: of the corpus. If a folder has a vocabulary, it must be the same.
         corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
             the same, it has seen the items that the run begins with; a warning says so.
+
+    Returns:
+        The checkpoint of the encoder; None: its weights are new.
 
     Raises:
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
@@ -50,12 +53,11 @@ def initialise(
                 encoder.path,
                 corpus_and_seed["seed"],
             )
-    if config.lm_head == FRESH:
-        return
     if encoder is not None and config.lm_head in (FROM_ENCODER, config.encoder):
         _load_head(model, encoder, tokenizer)  # the same folder, which is open already
-    else:
+    elif config.lm_head != FRESH:
         _load_head(model, open_checkpoint(config.lm_head), tokenizer)
+    return encoder
 
 
 def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:

@@ -107,10 +107,10 @@ class Pretraining(Task):
         if checkpoint is None:
             if self.config.init.head_start and self.config.init.encoder == SCRATCH:
                 give_head_start(model, self.text, self.config.data.max_seq_len, seed)
-            initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
+            encoder = initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
             self.trained_length = self.config.data.max_seq_len
-            if self.config.init.encoder != SCRATCH:
-                earlier = open_checkpoint(self.config.init.encoder).settings.get(TRAINED_LENGTH)
+            if encoder is not None:
+                earlier = encoder.settings.get(TRAINED_LENGTH)
                 # Weights of which no length is known may have been trained on longer inputs.
                 self.trained_length = max(earlier, self.trained_length) if earlier else None
         else:
