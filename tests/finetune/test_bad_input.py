@@ -43,6 +43,7 @@ MISTAKES = [
         {"label_map_config": "labels.json", "num_labels": 1},
         "labels.json: one label alone",
     ),
+    ({}, {"label_map_config": None, "num_labels": 1}, "--num_labels 1: "),
     ({}, {"do_test": "true"}, "--test_set is needed with --do_test true"),
     ({}, {"do_test": "true", "test_set": "a.%s,b.%s", "test_save": "c.%s"}, "the same number"),
     ({}, {"do_train": "false"}, "--init_checkpoint is needed with --do_train false"),

@@ -11,7 +11,7 @@ import yaml
 from pretrain.config import PretrainConfig
 from pretrain.task import learning_rate
 from tests.helpers.small_corpus import ROOT
-from tests.launching import clean_environment
+from tests.launching import clean_environment, error_of
 from tests.pretrain.tiny_run import config, make_corpus
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -93,6 +93,12 @@ def test_every_file_is_a_run_and_says_what_of(path):
         for key, value in values.items():
             if key != "corpus":  # the command line names another one
                 assert getattr(getattr(loaded, section), key) == value, f"{section}.{key}"
+
+
+def test_a_fault_of_the_whole_configuration_names_both_places():
+    """Which of them is at fault is not known then."""
+    words = ["--config", str(FILES[0]), "--objectives.shares", "{mlm: 1}"]
+    assert error_of(load_config, PretrainConfig, words).startswith(f"{FILES[0]}: command line: ")
 
 
 def test_steps_on_the_command_line_replace_the_tokens_of_a_file():
