@@ -224,8 +224,8 @@ def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) ->
         training = checkpoint.settings["reading"]  # how it made vectors
         print(
             f"note: the model was trained for vectors of layer {training.get('layer')} with --pooling "
-            f"{training.get('pooling')}, which sentence-transformers does not make; the lines in "
-            f"{flags.target}/README.md do"
+            f"{training.get('pooling')}, which sentence-transformers does not make; {flags.target}/README.md "
+            "shows how to make them"
         )
 
 

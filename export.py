@@ -61,9 +61,9 @@ def main() -> None:
 
     setup_console()
     output = Path(flags.output)
-    is_empty_folder = output.is_dir() and not any(output.iterdir())
     if output.resolve() == Path.cwd() or os.path.ismount(output):
         raise UserError(f"--output {output}: name a new folder in it, which appears when it is complete")
+    is_empty_folder = output.is_dir() and not any(output.iterdir())
     holds_something = output.exists() and not is_empty_folder
     if holds_something and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")

@@ -111,13 +111,12 @@ class Retrieval(Task):
         digests = {}
         if Path(flags.train_set).is_file():  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set)
-            with_negatives = sum(len(row) > 2 for row in self.rows)
-            if with_negatives:
+            if self.rows.with_negatives:
                 logger.info(
                     "%s: of %d rows %d have negatives, the texts behind the second tab",
                     flags.train_set,
                     len(self.rows),
-                    with_negatives,
+                    self.rows.with_negatives,
                 )
             self.languages: list[str] = []
             digests["train_set"] = digest_of_files([flags.train_set])

@@ -49,7 +49,7 @@ class SupervisedTask:
         raise NotImplementedError
 
     def reading(self) -> dict[str, Any]:
-        """How the inputs were read, for prediction: "reading" in config.json, beside `max_seq_len`."""
+        """How the inputs were read, beside `max_seq_len`, for prediction: "reading" in config.json."""
         return {}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:

@@ -72,6 +72,11 @@ class LoadedModel:
         return self.config.longest_input
 
     @property
+    def longest_in_training(self) -> int:
+        """The longest input of the fine-tuning if the files say it, otherwise `longest`."""
+        return self.reading.get("max_seq_len", self.longest)
+
+    @property
     def num_layers(self) -> int:
         return self.config.num_hidden_layers
 

@@ -84,9 +84,9 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     """With `objectives.fit_corpus`, leave out the objectives for which the corpus has no text."""
     if not config.objectives.fit_corpus:
         return config
-    languages = set(languages_of(config, corpus))
-    monolingual = not languages.isdisjoint(corpus.mono)
-    parallel = any(languages.issuperset(pair) for pair in corpus.parallel)
+    languages = languages_of(config, corpus)
+    monolingual = any(language in corpus.mono for language in languages)
+    parallel = any(set(pair) <= set(languages) for pair in corpus.parallel)
     objectives = with_text(config.objectives, monolingual, parallel)
     left_out = [name for name in config.objectives.names if name not in objectives.names]
     if left_out:
@@ -96,7 +96,7 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
             "%s has no %s of %s: training %s, without %s",
             corpus.path,
             missing_text,
-            ", ".join(sorted(languages)),
+            ", ".join(languages),
             trained,
             ", ".join(left_out),
         )
@@ -270,7 +270,7 @@ class StepReader:
         share = shares(self.config.objectives, self.step, self.total_steps)
         batch_size = self.config.optimizer.batch_size
         counts = allocate(share, batch_size, self.step)
-        examples = self._examples(counts, share)
+        examples = self._examples(counts)
         tokens = [self.objectives.count_tokens(objective, example) for objective, example in examples]
         numbers_by_process = cut_by_tokens(
             tokens, budget=self.config.run.micro_batch_tokens, processes=self.world_size
@@ -287,15 +287,14 @@ class StepReader:
         position = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
         return StepBatches(micro_batches, share, list(masked_counts.values()), position)
 
-    def _examples(self, counts: dict[str, int], share: Mapping[str, float]) -> list[tuple[str, Text | Pair]]:
+    def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
         """The texts and pairs of the whole step, each with its objective.
 
         Every process draws all, so that the positions stay equal. An example's place in the list decides what
         is drawn for it.
 
         Args:
-            counts: the number of examples of each objective.
-            share: of each objective that is trained in this part of the run.
+            counts: the number of examples of each objective that is trained in this part of the run.
         """
         of_texts = _repeated(MONOLINGUAL, counts)  # the objective of each text
         examples = list(zip(of_texts, self._draw("mono", len(of_texts))))
@@ -305,7 +304,7 @@ class StepReader:
             if objective == "camlm" and not self.objectives.serves_camlm(pair):
                 # A side of one token cannot keep an unmasked one. The pair serves TLM instead; it is left out
                 # if TLM is not trained.
-                if "tlm" not in share:
+                if "tlm" not in counts:
                     continue
                 objective = "tlm"
             examples.append((objective, pair))

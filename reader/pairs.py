@@ -14,6 +14,9 @@ from utils.errors import UserError
 class PairRows(FileLines, Sequence[list[str]]):
     """The rows of a file, each a list of its texts. All rows are checked when the file is opened.
 
+    Attributes:
+        with_negatives: the number of rows that have negatives.
+
     Raises:
         UserError: the file is missing, empty or not UTF-8, or a row has an empty cell or fewer than two.
     """
@@ -21,9 +24,11 @@ class PairRows(FileLines, Sequence[list[str]]):
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
         starts = array("q", [0])  # the byte at which each row begins; at last the end of the rows
+        self.with_negatives = 0
         with open_lines(path) as (file, version):
             for number, line in enumerate(without_blank_end(file), 1):
-                _texts(line, path, number)  # only for its errors
+                texts = _texts(line, path, number)
+                self.with_negatives += len(texts) > 2
                 starts.append(starts[-1] + len(line))
         super().__init__(path, version, np.asarray(starts, np.int64))
 

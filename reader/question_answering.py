@@ -20,7 +20,7 @@ import numpy as np
 from reader.batching import pad
 from reader.tokenization import Span, Tokenizer, normalize
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import is_whole_text, read_json
 from utils.logging import logger, progress
 
 NO_ANSWER = -1
@@ -158,7 +158,7 @@ class _JsonValue:
             UserError: as `get`, or the text has half a character (a lone surrogate), which cannot be written.
         """
         text = self.get(key, str)
-        if text.encode(errors="ignore").decode() != text:
+        if not is_whole_text(text):
             raise UserError(f"{self.path}: {self._place_of(key)}: it has half a character; remove it")
         return text
 

@@ -17,16 +17,17 @@ LONGEST_NUMBER = 100  # characters; Python takes long for thousands of digits, a
 _NO_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _BOOLEAN = "tag:yaml.org,2002:bool"
+_TRUE_OR_FALSE = re.compile("(true|True|TRUE|false|False|FALSE)$")
 
 
 class _Loader(yaml.SafeLoader):
     """The safe loader without duplicate keys, endless numbers, and aliases, which grow without end.
 
-    As in YAML 1.2 only true and false are booleans: no is Norwegian.
+    As in YAML 1.2, only true and false are booleans, so that no can be the code of Norwegian.
     """
 
     yaml_implicit_resolvers: ClassVar[dict] = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+        first: [(tag, _TRUE_OR_FALSE if tag == _BOOLEAN else pattern) for tag, pattern in resolvers]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -46,9 +47,6 @@ class _Loader(yaml.SafeLoader):
                     raise _refusal(f"line {line_of[name]} has the key '{name}', too", key.start_mark)
                 line_of[name] = key.start_mark.line + 1
         return node
-
-
-_Loader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 def _refusal(problem: str, place: yaml.Mark) -> yaml.YAMLError:

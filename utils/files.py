@@ -32,6 +32,11 @@ def shipped(path: str | os.PathLike) -> Path:
     return own if own.is_file() else path
 
 
+def is_whole_text(text: str) -> bool:
+    """Whether a text has no half character (a lone surrogate), which JSON may hold and a file may not."""
+    return text.encode(errors="ignore").decode() == text
+
+
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     """The value in a JSON file. A byte order mark at the start is skipped.
 

@@ -14,6 +14,7 @@ from evaluation.pooling import POOLINGS
 from inference.loading import LoadedModel
 from model.tasks import PREDICTIONS
 from utils.errors import UserError
+from utils.files import is_whole_text
 
 # The keys of a request to the server -> (type, default) of each, as pydantic takes them.
 Fields = dict[str, tuple[Any, Any]]
@@ -121,9 +122,7 @@ def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[s
         return None
     if key not in request:
         raise UserError(f"there is no '{key}' in it; it has {', '.join(request) or 'nothing'}")
-    # Half a character (a lone surrogate) cannot be encoded.
-    is_text = isinstance(value, str) and value.encode(errors="ignore").decode() == value
-    if not is_text or not value.strip():
+    if not isinstance(value, str) or not is_whole_text(value) or not value.strip():
         raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}, but must be a text")
     if choices and value not in choices:
         raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")

@@ -71,7 +71,7 @@ class ClassifyTexts(FineTunedTask):
     fields: ClassVar[Fields] = {"text_a": REQUIRED_TEXT, "text_b": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        limit = model.limit(options.max_seq_len, model.reading.get("max_seq_len", model.longest))
+        limit = model.limit(options.max_seq_len, model.longest_in_training)
         if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
         elif model.multi_label:
@@ -114,7 +114,7 @@ class TagWords(FineTunedTask):
     fields: ClassVar[Fields] = {"text": REQUIRED_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        limit = model.limit(options.max_seq_len, model.reading.get("max_seq_len", model.longest))
+        limit = model.limit(options.max_seq_len, model.longest_in_training)
         super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
 
     def parse(self, request: dict) -> Words:

@@ -68,7 +68,7 @@ class ClassifyByLabels(FineTunedTask):
     }
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        limit = model.limit(options.max_seq_len, model.reading.get("max_seq_len", model.longest))
+        limit = model.limit(options.max_seq_len, model.longest_in_training)
         super().__init__(model, Classification(model.tokenizer, model.labels, limit))
         self.options = options
         self.inference_labels = InferenceLabels.of(model.labels)

@@ -193,16 +193,13 @@ def write(
     """
     format_name = TARGETS[target]
     reading = checkpoint.settings.get(READING, {})
+    refusal = ""
     if task == CLASSIFICATION and reading.get("pooling") == MEAN_OF_TOKENS and format_name != OURS:
-        raise UserError(
-            f"{checkpoint.path}: its classifier reads the mean of all tokens, and that of --to {target} the "
-            "first one; --to ernie-m keeps it"
-        )
-    if reading.get("multi_label") and format_name == OFFICIAL:
-        raise UserError(
-            f"{checkpoint.path}: a text has several labels or none, which the files of --to {target} cannot "
-            "say; --to ernie-m keeps it"
-        )
+        refusal = f"its classifier reads the mean of all tokens, and that of --to {target} the first one"
+    elif reading.get("multi_label") and format_name == OFFICIAL:
+        refusal = f"a text has several labels or none, which the files of --to {target} cannot say"
+    if refusal:
+        raise UserError(f"{checkpoint.path}: {refusal}; --to ernie-m keeps it")
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
     translated = to_foreign(format_name, tensors, class_task)

@@ -108,7 +108,7 @@ def find_files(sources: Sequence[Path], output: Path) -> list[OwnFile]:
             if not fault:
                 file = OwnFile(path, match["split"], match["language"])
             elif path == source and path.name.lower().endswith(_ENDINGS):
-                known_split = re.match("(train|dev|test)(?![a-z])", path.name)  # devices.csv is no dev file
+                known_split = re.match(rf"({'|'.join(SPLITS)})(?![a-z])", path.name)  # not devices.csv
                 file = OwnFile(path, known_split[0] if known_split else "train", ALL_LANGUAGES)
             else:
                 unread.setdefault(fault, []).append(str(path))

@@ -33,6 +33,15 @@ from utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, chec
 
 _UNIT_BYTES = 4 << 20  # of text that is read at a time
 _SEED = 1
+# What sentencepiece says of a vocabulary size that does not fit -> what to do, with the number that it names.
+_SIZE_FAULTS = {
+    r"Vocabulary size too high .* <= (\d+)": (
+        "the text has too few words for it; give --vocab_size {} or less, or more text"
+    ),
+    r"smaller than required_chars\. \d+ vs (\d+)": (
+        "the text has more characters; give --vocab_size {} or more, or a lower --character_coverage"
+    ),
+}
 
 
 @dataclass
@@ -130,18 +139,9 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         )
     except RuntimeError as error:
         message = " ".join(str(error).split())
-        too_many = re.search(r"Vocabulary size too high .* <= (\d+)", message)
-        if too_many:
-            raise UserError(
-                f"--vocab_size {options.vocab_size}: the text has too few words for it; give "
-                f"--vocab_size {too_many[1]} or less, or more text"
-            ) from error
-        too_few = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
-        if too_few:
-            raise UserError(
-                f"--vocab_size {options.vocab_size}: the text has more characters; give --vocab_size "
-                f"{too_few[1]} or more, or a lower --character_coverage"
-            ) from error
+        for pattern, advice in _SIZE_FAULTS.items():
+            if match := re.search(pattern, message):
+                raise UserError(f"--vocab_size {options.vocab_size}: {advice.format(match[1])}") from error
         raise UserError(f"sentencepiece: {message}") from error
     with atomic_file(model_path) as file:
         file.write(model.getvalue())

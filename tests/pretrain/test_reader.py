@@ -154,7 +154,7 @@ def test_pairs_are_read_in_both_orders(source):
         language_of[tuple(german.tolist())] = "de"
         language_of[tuple(english.tolist())] = "en"
     for _ in range(20):
-        for _, pair in reader._examples({"tlm": 12}, share={"tlm": 1}):
+        for _, pair in reader._examples({"tlm": 12}):
             language = language_of[tuple(pair.source.ids.tolist())]
             assert reader.text.language_number[language] == pair.source.language
             source_languages[language] += 1
@@ -179,7 +179,7 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
         return examples
 
     monkeypatch.setattr(reader, "_draw", draw_with_short_source)
-    examples = reader._examples({"camlm": 4}, share=dict.fromkeys(trained, 1 / len(trained)))
+    examples = reader._examples(dict.fromkeys(trained, 0) | {"camlm": 4})
     expected = ["camlm", "camlm", "camlm"]
     if "tlm" in trained:
         expected = ["tlm", *expected]
@@ -246,7 +246,7 @@ def test_only_that_share_is_read_and_sampled(source):
     counts = [len(text.pairs[languages]) for languages in (("de", "en"), ("en", "fr"))]
     assert counts == [round(0.05 * len(source.corpus.parallel[pair])) for pair in text.pairs]
     assert reader.samplers["parallel"].sizes.tolist() == counts
-    examples = reader._examples({"tlm": 500}, share={"tlm": 1})
+    examples = reader._examples({"tlm": 500})
     different_pairs = {bytes(pair.source.ids) + bytes(pair.target.ids) for _, pair in examples}
     assert len(different_pairs) <= 2 * sum(counts)  # each in either order
 
