@@ -453,6 +453,14 @@ def test_a_language_without_text(tmp_path, pieces):
             build(tmp_path / "corpus", pieces, mono={"en": path}, overwrite=True)
 
 
+def test_a_language_whose_text_is_all_held_out(tmp_path, pieces):
+    """A twentieth of all lines is held out by its hash, and this line is one of them."""
+    path = write_lines(tmp_path / "x", ["bado 56"])
+    with pytest.raises(UserError, match="en: .*--held_out 0"):
+        build(tmp_path / "corpus", pieces, mono={"en": path}, held_out=1)
+    build(tmp_path / "corpus", pieces, mono={"en": path}, held_out=0, overwrite=True)
+
+
 def test_a_dead_worker():
     tasks = [(1,)]  # the argument of os._exit: the worker ends at once
     with LocalWorkers(2) as workers, pytest.raises(UserError, match="a worker process died"):
