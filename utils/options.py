@@ -201,6 +201,7 @@ def in_words(kind: Any) -> str:
         str: "text",
         list[str]: "a list like [en, de]",
         list[int]: "a list like [1, 2]",
+        list[float]: "a list like [0.1, 0.5]",
         dict[str, Any]: "a mapping like {en: news.txt}",
         dict[str, float]: "a mapping like {mmlm: 0.5, tlm: 0.5}",
         tuple[int, ...]: "an integer, or several like 1,2,3",

@@ -88,6 +88,7 @@ def test_the_table_and_the_figures(data, tmp_path, monkeypatch, capsys):
     "flags, line",
     [
         ({"model": None}, "--model must be given (--help lists the flags)"),
+        ({"rates": "[fast]"}, "--rates [fast]: it must be a list like [0.1, 0.5]"),
         ({"labels": "[2]"}, "--labels 2: it must be from 1 to 1; a kind has no more texts"),
         ({"labels": "[0]"}, "--labels 0: it must be from 1 to 1; a kind has no more texts"),
         ({"languages": "[tr]", "labels": "[1]"}, "ntrex.tr: cannot be read (No such file or directory)"),

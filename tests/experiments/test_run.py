@@ -1,5 +1,6 @@
 """The jobs of a study: which remain after a stop, models of other studies, equal numbers of steps."""
 
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from experiments.run import StudyRuns
 from experiments.study import Study, TrainedModel
 from pretrain.shares import allocate, shares
 from tests.experiments.conftest import config_of
+from tests.launching import ROOT
 from tests.pretrain.tiny_run import make_corpus
 from utils.errors import UserError
 
@@ -144,3 +146,14 @@ def finish(runs, name):
     path = runs.study.figures_file(runs.results, name, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{}")
+
+
+PROGRAMS = [path.stem for path in ROOT.glob("experiments/*.py") if "load_config(" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_help_of_a_program(monkeypatch, capsys, name):
+    monkeypatch.setattr("sys.argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):  # the exit code
+        importlib.import_module(f"experiments.{name}").main()
+    assert capsys.readouterr().out.startswith(f"usage: {name}.py ")
