@@ -8,24 +8,25 @@ import numpy as np
 from evaluation.search import search_both, unit
 
 
-def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:
-    """Whether the nearest target of query i, by cosine, is target i.
+def nearest(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:
+    """The number of the target that is nearest to each query by cosine, the first of equal ones: int64 [N].
 
     Args:
-        queries: [N, H].
-        targets: [N, H]; row i translates query i.
+        queries, targets: [N, H] and [M, H].
         chunk: number of queries that are scored at once.
-
-    Returns:
-        [N] bool. The first of equal targets counts as the nearest.
     """
     queries = unit(queries)
     targets = unit(targets)
-    nearest = []
+    numbers = []
     for start in range(0, len(queries), chunk):
-        cosines = queries[start : start + chunk] @ targets.T  # [chunk, N]
-        nearest.append(np.argmax(cosines, axis=1))
-    return np.concatenate(nearest) == np.arange(len(queries))
+        cosines = queries[start : start + chunk] @ targets.T  # [chunk, M]
+        numbers.append(np.argmax(cosines, axis=1))
+    return np.concatenate(numbers)
+
+
+def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:
+    """Whether the nearest target of query i, by cosine, is target i: bool [N]; see `nearest`."""
+    return nearest(queries, targets, chunk) == np.arange(len(queries))
 
 
 def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """The training steps of a file of pairs (`reader.pairs`). The reader process imports this file: no Paddle."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class StepRows:
 
     Args:
         numbers: int64 [n], the rows that are trained on.
+        held_out: texts that no step has: a row with one as a negative comes without it.
         batch_size: rows of a step, over all processes.
         max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
         teacher: a file of vectors, [rows, H], one for each row of the file; None: there is no teacher.
@@ -35,6 +37,7 @@ class StepRows:
     tokenizer: Tokenizer
     rows: PairRows
     numbers: np.ndarray
+    held_out: frozenset[str]
     batch_size: int
     max_seq_len: int
     teacher: Path | None
@@ -53,8 +56,8 @@ class StepRows:
         teacher = None if self.teacher is None else np.load(self.teacher, mmap_mode="r")
         share = share_of_step(self.batch_size, self.rank, self.world_size)
         while True:
-            numbers = self._draw(sampler)
-            rows = [self.rows[number] for number in numbers]
+            drawn = self._draw(sampler)
+            rows = list(drawn.values())
             given_count = sum(len(row) - 2 for row in rows)  # the negatives behind query and positive
             # The rows have no text in common, so all candidates but its positive are negatives of a query.
             negative = ~np.eye(self.batch_size, self.batch_size + given_count, dtype=bool)  # [B, C]
@@ -68,51 +71,61 @@ class StepRows:
                 negative=negative,
                 position=sampler.state(),
                 pair_count=len(own_rows),
-                teacher=None if teacher is None else np.asarray(teacher[numbers]),
+                teacher=None if teacher is None else np.asarray(teacher[list(drawn)]),
             )
 
-    def _draw(self, sampler: Sampler) -> list[int]:
-        """The numbers of the rows of the next step.
+    def _draw(self, sampler: Sampler) -> dict[int, list[str]]:
+        """The rows of the next step: the number of each -> its texts.
 
         Raises:
             UserError: there are too few rows without a text in common.
         """
-        numbers: list[int] = []
-        texts: set[str] = set()
+        rows: dict[int, list[str]] = {}
+        texts: set[str] = set()  # of these rows
+        shared: Counter[str] = Counter()  # the texts for which rows were passed over
         for _ in range(_MOST_DRAWS * self.batch_size):
             (place,) = sampler.draw(1).item  # in `numbers`
             number = int(self.numbers[place])
-            row = self.rows[number]
+            query, positive, *negatives = self.rows[number]
+            row = [query, positive, *(text for text in negatives if text not in self.held_out)]
             if texts.isdisjoint(row):
                 texts.update(row)
-                numbers.append(number)
-            if len(numbers) == self.batch_size:
-                return numbers
+                rows[number] = row
+            else:
+                shared.update(texts.intersection(row))
+            if len(rows) == self.batch_size:
+                return rows
+        ((text, _),) = shared.most_common(1)
         raise UserError(
-            f"{self.rows.path}: too few rows without a text in common for --batch_size {self.batch_size}; "
-            "lower it"
+            f"{self.rows.path}: too few rows without a text in common for --batch_size {self.batch_size}, as "
+            f"many have '{text}'; lower it, or remove columns that are no negatives: cut -f1,2"
         )
 
 
-def divide(rows: PairRows, validation_pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the rows that are held out and those that are trained on.
+class Division(NamedTuple):
+    """Which rows of a file of pairs are trained on.
 
-    Held out are `validation_pairs` rows, at most a tenth, at equal distances. Rows that have the query or the
-    positive of one of them are not trained on.
+    Attributes:
+        held_out: the numbers of the rows that are held out, int64 [n].
+        texts: their queries and positives.
+        trained: the numbers of the rows that have another query and another positive, int64 [n].
+    """
 
-    Returns:
-        The numbers of the rows that are held out, and of those that are trained on: int64 [n] each.
+    held_out: np.ndarray
+    texts: frozenset[str]
+    trained: np.ndarray
+
+
+def divide(rows: PairRows, validation_pairs: int) -> Division:
+    """Hold out `validation_pairs` rows, at most a tenth, at equal distances.
 
     Raises:
         UserError: no rows are left to train on.
     """
     count = min(validation_pairs, len(rows) // 10)
     held_out = (np.arange(count) * len(rows)) // max(count, 1)  # `count` may be 0
-    texts: set[str] = set()  # the queries and positives that are held out
-    for number in held_out.tolist():
-        query, positive, *_ = rows[number]
-        texts |= {query, positive}
-    trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row)]
+    texts = frozenset(text for number in held_out.tolist() for text in rows[number][:2])
+    trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row[:2])]
     if not trained:
-        raise UserError(f"{rows.path}: all rows have a text in common with a held-out row")
-    return held_out, np.array(trained)
+        raise UserError(f"{rows.path}: all rows have a query or a positive in common with a held-out row")
+    return Division(held_out, texts, np.array(trained))

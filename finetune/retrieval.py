@@ -11,7 +11,7 @@ from paddle import Tensor
 
 from evaluation.encode import PaddleEncoder, SentenceBatch, sentence_vectors
 from evaluation.pooling import layer_number
-from evaluation.retrieval import hits
+from evaluation.retrieval import nearest
 from finetune.command import (
     digest_of_files,
     files_of_checkpoint,
@@ -24,7 +24,7 @@ from finetune.flags import RetrievalFlags
 from finetune.opening import OpenedModel
 from finetune.own_pairs import StepRows, divide
 from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
-from finetune.sentence_pairs import PairStep, StepPairs
+from finetune.sentence_pairs import PairStep, StepPairs, numbers_of
 from finetune.task import accuracy_of
 from model.checkpoint.folder import ModelFiles
 from model.checkpoint.load import load_from
@@ -129,6 +129,8 @@ class Retrieval(Task):
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
         if flags.teacher:
+            if "loss" in flags.on_command_line:
+                logger.info("--loss has no effect: --teacher has a loss of its own")
             # encode_vector.py writes a manifest beside the vectors.
             distributed.on_main(lambda: check_folder(Path(flags.teacher).parent))
             check_teacher(flags, self.rows, self.config.hidden_size)
@@ -176,13 +178,19 @@ class Retrieval(Task):
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             corpus = steps.open()
             return steps, corpus.held_out_parallel
-        held_out, trained = divide(self.rows, flags.validation_pairs)
+        held_out, texts, trained = divide(self.rows, flags.validation_pairs)
+        logger.info(
+            "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
+            self.rows.path,
+            len(trained),
+            len(held_out),
+            len(self.rows) - len(trained) - len(held_out),
+        )
         teacher = Path(flags.teacher) if flags.teacher else None
-        steps = StepRows(rows=self.rows, numbers=trained, teacher=teacher, **shared)
+        steps = StepRows(rows=self.rows, numbers=trained, held_out=texts, teacher=teacher, **shared)
         held_out_ids = []
         for number in held_out.tolist():
-            query, positive, *_ = self.rows[number]
-            held_out_ids.append(self.tokenizer.encode_batch([query, positive]))
+            held_out_ids.append(self.tokenizer.encode_batch(self.rows[number][:2]))
         if not held_out_ids:
             return steps, {}
         return steps, {(self.rows.path.name,): held_out_ids}
@@ -271,17 +279,27 @@ class Retrieval(Task):
     def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
         """Per cent of up to --validation_pairs pairs (source ids, translation ids) that are found.
 
-        It is the mean of both directions.
+        It is the mean of both directions. Another pair with the same source or translation is right, too.
         """
         count = min(self.flags.validation_pairs, len(pairs))
         source_ids, translation_ids = zip(*(pairs[number] for number in range(count)))
         encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
         max_seq_len = self.flags.max_seq_len
-        sources = encoder.vectors(self.tokenizer.sentences(source_ids, max_seq_len))  # [count, H]
-        translations = encoder.vectors(self.tokenizer.sentences(translation_ids, max_seq_len))
-        forward = hits(sources, translations).mean()
-        backward = hits(translations, sources).mean()
-        return float(50.0 * (forward + backward))  # per cent, the mean of both
+        sources = self.tokenizer.sentences(source_ids, max_seq_len)
+        translations = self.tokenizer.sentences(translation_ids, max_seq_len)
+        source_vectors = encoder.vectors(sources)  # [count, H]
+        translation_vectors = encoder.vectors(translations)
+        forward = nearest(source_vectors, translation_vectors)  # int64 [count]
+        backward = nearest(translation_vectors, source_vectors)
+        source_numbers = numbers_of(sources)  # int64 [count]
+        translation_numbers = numbers_of(translations)
+        is_found = []  # of both directions, bool [count] each
+        for found in (forward, backward):
+            is_found.append(
+                (source_numbers[found] == source_numbers)
+                | (translation_numbers[found] == translation_numbers)
+            )
+        return float(100.0 * np.mean(is_found))
 
     def line(self, interval: Interval) -> str:
         per_cent = accuracy_of(interval.sums)  # `loss` counts each such pair as 100

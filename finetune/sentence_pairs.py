@@ -1,6 +1,6 @@
 """The sentence pairs of each training step. The reader process imports this file, so it has no Paddle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,17 +113,8 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
 
     Pairs are read in both directions, so the source of one can be the translation of another.
     """
-    number_of: dict[bytes, int] = {}  # the ids of a sentence -> its number; equal sentences have the same one
-
-    def numbers(sentences: list[np.ndarray]) -> np.ndarray:
-        """The number of each sentence, [B]."""
-        keys = [ids.tobytes() for ids in sentences]
-        for key in keys:
-            number_of.setdefault(key, len(number_of))  # a new sentence gets the next number
-        return np.array([number_of[key] for key in keys])
-
-    source = numbers(sources)
-    translation = numbers(translations)
+    numbers = numbers_of([*sources, *translations])
+    source, translation = numbers[: len(sources)], numbers[len(sources) :]  # [B] each
     share_a_sentence = (
         (source[:, None] == source)
         | (source[:, None] == translation)
@@ -131,3 +122,9 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
         | (translation[:, None] == translation)
     )  # [B, B]
     return ~share_a_sentence
+
+
+def numbers_of(sentences: Sequence[np.ndarray]) -> np.ndarray:
+    """A number for each sentence, int64 [N]; equal sentences have the same one."""
+    number_of: dict[bytes, int] = {}
+    return np.array([number_of.setdefault(ids.tobytes(), len(number_of)) for ids in sentences])

@@ -181,10 +181,12 @@ class Trainer:
                     self.position = data.position
                     self._log(step, data)
         if stopped or engine.steps < task.total_steps:
+            how = "" if stopped else "without run.stop_after_steps "
             logger.info(
-                "stopped at step %d of %d; the same command goes on from there",
+                "stopped at step %d of %d; %sthe same command goes on from there",
                 engine.steps,
                 task.total_steps,
+                how,
             )
             return False
         if self.best is not None:

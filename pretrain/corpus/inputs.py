@@ -137,18 +137,17 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
     streams = []
-    given: dict[tuple[str, ...], str] = {}  # files of a source -> its languages
+    given: dict[tuple[str, ...], str] = {}  # files of a source, unpacked -> its languages and the names
     for languages, sources_of_stream in sources.items():
         name = "-".join(languages)
         for source in sources_of_stream:
             files = " and ".join(source.paths)
-            if source.paths in given:
-                raise UserError(
-                    f"{files}: given for {given[source.paths]} and again for {name}; give it once"
-                )
+            unpacked = tuple(re.sub(r"\.(gz|bz2|xz)$", "", os.path.realpath(path)) for path in source.paths)
+            if unpacked in given:
+                raise UserError(f"{files}: given for {given[unpacked]}, and again for {name}; give it once")
             if len(set(source.paths)) < len(source.paths):
                 raise UserError(f"{files}: one file for both sides of {name}; name the file of each language")
-            given[source.paths] = name
+            given[unpacked] = f"{name} as {files}"
         streams.append(Stream(languages, tuple(sources_of_stream)))
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
 

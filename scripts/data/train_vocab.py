@@ -9,6 +9,7 @@ from utils.environment import run
 
 import io
 import re
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -120,6 +121,10 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{total:,}")
     model = io.BytesIO()
+    # sentencepiece returns to Python only at its end, so Ctrl-C must end the process. Nothing is written yet.
+    at_interrupt = signal.getsignal(signal.SIGINT)
+    if at_interrupt is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=sample(options, rates),
@@ -143,6 +148,8 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
             if match := re.search(pattern, message):
                 raise UserError(f"--vocab_size {options.vocab_size}: {advice.format(match[1])}") from error
         raise UserError(f"sentencepiece: {message}") from error
+    finally:
+        signal.signal(signal.SIGINT, at_interrupt)
     with atomic_file(model_path) as file:
         file.write(model.getvalue())
     tokenizer = Tokenizer(piece_model_path=model_path)

@@ -70,7 +70,7 @@ def train(train_on_pairs, flags):
     return lambda out, **changes: train_on_pairs(out, **(flags | changes))
 
 
-def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0):
+def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0, held_out=()):
     """The steps that process `rank` of `world_size` reads of the rows from `first_row` on.
 
     What is returned is a function without arguments; it returns an endless iterator.
@@ -80,6 +80,7 @@ def steps_of(corpus, pairs, rank=0, world_size=1, teacher=None, first_row=0):
         Tokenizer.from_folder(corpus),
         rows,
         numbers=np.arange(first_row, len(rows)),
+        held_out=frozenset(held_out),
         batch_size=BATCH,
         max_seq_len=MAX_SEQ_LEN,
         teacher=teacher,
@@ -175,14 +176,14 @@ def test_a_damaged_teacher(train, teacher, tmp_path):
 
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
     rows = PairRows(pairs)
-    held_out, trained = divide(rows, validation_pairs=500)
+    held_out, texts, trained = divide(rows, validation_pairs=500)
     assert held_out.tolist() == [0, 10, 20, 30, 40, 50]  # at most a tenth, however many are asked for
-    texts = {text for number in held_out for text in rows[number][:2]}
+    assert texts == {text for number in held_out for text in rows[number][:2]}
     assert len(trained) == 54 and all(texts.isdisjoint(rows[number]) for number in trained.tolist())
-    held_out, trained = divide(rows, validation_pairs=1)
+    held_out, _, trained = divide(rows, validation_pairs=1)
     assert held_out.tolist() == [0]
     assert set(range(ROWS)) - set(trained.tolist()) == {0, 20, 40}  # they have the query of row 0
-    held_out, trained = divide(rows, validation_pairs=0)
+    held_out, _, trained = divide(rows, validation_pairs=0)
     assert not len(held_out) and len(trained) == ROWS
 
 
@@ -197,12 +198,37 @@ def test_too_few_pairs_for_a_selection(train, pairs, tmp_path):
 
 
 def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
-    """Row 0 is held out. Rows 1, 2 and 3 have its positive: as a positive, as the query, as a negative."""
+    """Row 0 is held out. Rows 1 and 2 have its positive, as a positive and as the query.
+
+    Row 3 has it as a negative: it is trained on, without this negative.
+    """
     rows = ["q0\tp0", "q1\tp0", "p0\tp2", "q3\tp3\tp0", *(f"q{number}\tp{number}" for number in range(4, 10))]
     path = tmp_path / "pairs.tsv"
     path.write_text("\n".join(rows) + "\n")
-    held_out, trained = divide(PairRows(path), validation_pairs=1)
-    assert held_out.tolist() == [0] and trained.tolist() == list(range(4, 10))
+    held_out, texts, trained = divide(PairRows(path), validation_pairs=1)
+    assert held_out.tolist() == [0] and texts == {"q0", "p0"} and trained.tolist() == list(range(3, 10))
+
+
+def test_a_held_out_text_is_no_negative(corpus, pairs):
+    """Row 1 has one negative and row 2 has two, of which the first is held out."""
+    (_, _, left_out), (_, _, removed, _) = [row.split("\t") for row in pairs.read_text().splitlines()[1:3]]
+    ids = rows_as_ids(corpus, pairs)
+    read = set()
+    for step in islice(steps_of(corpus, pairs, held_out=[left_out, removed])(), 20):
+        read.update(as_tuples(step.sentences))
+    assert {text for row in ids for text in row} - read == {ids[1][2], ids[2][2]}
+
+
+def test_held_out_pairs_with_the_same_positive(train, tmp_path):
+    """Each of them is right, in both directions."""
+    texts = list(dict.fromkeys(sentences(400, seed=4)))[:160]
+    rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
+    for row in rows[::10]:  # these are held out
+        row[1] = texts[1]
+    (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    log = train("out", train_set="in.tsv", max_steps=1)
+    assert "in.tsv: 72 rows are trained on and 8 held out; 0 more" in log
+    assert "held-out pairs found at step 0: mean 100.00" in log
 
 
 @pytest.mark.parametrize(
@@ -212,6 +238,7 @@ def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, flags_of_loss):
     """With each loss; `teacher` writes teacher.npy into the current folder."""
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "pairs.tsv: of 60 rows 40 have negatives" in log
+    assert ("--loss has no effect" in log) == ("teacher" in flags_of_loss)
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert losses[-1] < 0.8 * losses[0]
     evaluated_steps = re.findall(r"found at step (\d+): mean [\d.]+; pairs.tsv", log)
@@ -277,7 +304,11 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
         ("", {}, "in.tsv: the file is empty"),
         ("a\tb\nalone\n", {}, "in.tsv, line 2: give query, tab, positive"),
         ("a\tb\t\n", {}, "in.tsv, line 1: give query, tab, positive"),
-        ("a\tb\na\tc\n", {}, "in.tsv: too few rows without a text in common for --batch_size 8; lower it"),
+        (
+            "a\tb\na\tc\n",
+            {},
+            "in.tsv: too few rows without a text in common for --batch_size 8, as many have 'a'",
+        ),
         ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: no such file"),
         ("a\tb\n", {"teacher": "absent.npy"}, "--teacher absent.npy: cannot be read as an .npy file"),
         ("a\tb\n", {"teacher": "in.tsv"}, "--teacher in.tsv: cannot be read as an .npy file"),

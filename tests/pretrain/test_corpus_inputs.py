@@ -101,6 +101,8 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en": ["{folder}/pairs.csv", "{folder}"]}, {}, "pairs.csv: given for en"),
         ({"en": "{folder}/pairs.csv", "de": "{folder}/pairs.csv"}, {}, "pairs.csv: given for en"),
         ({}, {"en-de": "{folder}/x.tsv", "en-fr": "{folder}/x.tsv"}, "x.tsv: given for de-en"),
+        ({"en": ["{folder}/x.tsv", "{folder}/./x.tsv"]}, {}, "/./x.tsv: given for en"),
+        ({}, {"en-de": "{folder}/x*"}, "x.tsv.gz: given for de-en"),
         ({}, {"en-de": "{folder}/pairs.csv,{folder}/pairs.csv"}, "pairs.csv: one file"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
         ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "give each .tsv as en-de<=PATH"),
@@ -108,8 +110,8 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
     ],
 )
 def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
-    """{folder} in a path is a folder with a .csv and a .tsv file."""
-    for name in ("pairs.csv", "x.tsv"):
+    """{folder} in a path is a folder with a .csv file, and a .tsv file, also packed."""
+    for name in ("pairs.csv", "x.tsv", "x.tsv.gz"):
         write_lines(tmp_path / name, ["a,b"])
 
     def with_folder(paths):

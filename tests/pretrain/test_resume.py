@@ -62,6 +62,7 @@ def test_what_a_run_writes(straight):
 def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     """The same command goes on after that step. The corpus may move in the meantime."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
+    assert f"stopped at step {step} of 12; without run.stop_after_steps the same command" in log_of(out)
     assert (out / "checkpoints" / f"step_{step}").is_dir()
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)

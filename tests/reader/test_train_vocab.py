@@ -1,6 +1,7 @@
 """train_vocab.py: the right ids, the same bytes each time, the right share of each language, bad input."""
 
 import collections
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +46,29 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     for name in ("piece.model", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "one/piece.model: exists" in error_of(train_vocab, options(tmp_path / "one", texts))
+
+
+@pytest.mark.parametrize(
+    ("before", "during"),
+    [(signal.default_int_handler, signal.SIG_DFL), (signal.SIG_IGN, signal.SIG_IGN)],
+)
+def test_an_interrupt_ends_sentencepiece_at_once(tmp_path, texts, monkeypatch, before, during):
+    """It would take no notice until it has finished. Where Ctrl-C is ignored, as under nohup, it stays so."""
+    handlers = []
+    train = script.sentencepiece.SentencePieceTrainer.train
+
+    def watched(**arguments):
+        handlers.append(signal.getsignal(signal.SIGINT))
+        train(**arguments)
+
+    trainer = SimpleNamespace(train=watched)
+    monkeypatch.setattr(script.sentencepiece, "SentencePieceTrainer", trainer)
+    of_tests = signal.signal(signal.SIGINT, before)
+    try:
+        train_vocab(options(tmp_path, texts))
+        assert handlers == [during] and signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, of_tests)
 
 
 def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
