@@ -55,14 +55,14 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
 def test_an_interrupt_ends_sentencepiece_at_once(tmp_path, texts, monkeypatch, before, during):
     """It would take no notice until it has finished. Where Ctrl-C is ignored, as under nohup, it stays so."""
     handlers = []
-    train = script.sentencepiece.SentencePieceTrainer.train
+    trainer = script.sentencepiece.SentencePieceTrainer
+    train = trainer.train
 
     def watched(**arguments):
         handlers.append(signal.getsignal(signal.SIGINT))
         train(**arguments)
 
-    trainer = SimpleNamespace(train=watched)
-    monkeypatch.setattr(script.sentencepiece, "SentencePieceTrainer", trainer)
+    monkeypatch.setattr(trainer, "train", watched)
     of_tests = signal.signal(signal.SIGINT, before)
     try:
         train_vocab(options(tmp_path, texts))
