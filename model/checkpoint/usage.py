@@ -39,7 +39,7 @@ _SENTENCE_TRANSFORMERS = """from sentence_transformers import SentenceTransforme
 
 model = SentenceTransformer("{folder}")
 vectors = model.encode(["A man eats.", "Ein Mann isst."])  # the mean of the top layer over all tokens"""
-_LAYER = """import torch
+_ENCODER = """import torch
 from transformers import AutoModel, AutoTokenizer
 
 folder = "{folder}"
@@ -47,7 +47,20 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModel.from_pretrained(folder)
 
 
-def encode(texts, layer={layer}):
+"""
+_POOLED = (
+    _ENCODER
+    + """def encode(texts):
+    inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).pooler_output.numpy()  # the pooled [CLS] of the top layer
+
+
+vectors = encode(["A man eats.", "Ein Mann isst."])"""
+)
+_LAYER = (
+    _ENCODER
+    + """def encode(texts, layer={layer}):
     options = {{"padding": True, "truncation": True, "return_tensors": "pt"}}
     inputs = tokenizer(texts, return_special_tokens_mask=True, **options)
     special = inputs.pop("special_tokens_mask")
@@ -58,6 +71,7 @@ def encode(texts, layer={layer}):
 
 
 vectors = encode(["A man eats.", "Ein Mann isst."])"""
+)
 # The pooling -> the weights of the tokens.
 _WEIGHTS = {"mean": "(1 - special)[..., None]", "specials": 'inputs["attention_mask"][..., None]'}
 _CENTRE = """import numpy as np
@@ -113,9 +127,11 @@ def usage(
         if for_sentence_transformers:
             blocks.append(_code(_SENTENCE_TRANSFORMERS))
             blocks.append("A vector of another layer, as `ernie_m` makes it:")
-        blocks.append(
-            _code(_LAYER, layer=layer, weights=_WEIGHTS.get(reading.get("pooling"), _WEIGHTS["mean"]))
-        )
+        pooling = reading.get("pooling")
+        if pooling == "pooled":
+            blocks.append(_code(_POOLED))
+        else:
+            blocks.append(_code(_LAYER, layer=layer, weights=_WEIGHTS.get(pooling, _WEIGHTS["mean"])))
     if has_means and format_name == OURS:
         blocks.append("`model.encode(texts, centre=True)` takes the mean of its language from each vector.")
     elif has_means:

@@ -20,6 +20,7 @@ from model.checkpoint.formats import safetensors, tables
 from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
 from model.checkpoint.usage import FOLDER
 from reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import change_config
 from tests.helpers.small_corpus import train_pieces
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, make_ours
@@ -117,13 +118,15 @@ def snippets_of(folder):
 
 @pytest.fixture
 def publish(tmp_path, pieces):
-    """publish(head, card, means, *flags) -> the folder of a model of ours, and the same as XLM-RoBERTa."""
+    """publish(head, card, means, *flags, reading=None) -> the folders of a model, ours and as XLM-RoBERTa."""
 
-    def call(head, card, means, *flags):
+    def call(head, card, means, *flags, reading=None):
         folder = tmp_path / "ours"
         vocab_size = Tokenizer(piece_model_path=pieces).vocab_size
         make_ours(folder, head, config={**CONFIG, "vocab_size": vocab_size, "max_position_embeddings": 130})
         shutil.copy(pieces, folder / "piece.model")
+        if reading:  # how the training made vectors
+            change_config(folder, task="retrieval", reading=reading)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if means:
             safetensors.write(folder / LANGUAGE_MEANS, means)
@@ -152,6 +155,16 @@ def test_the_snippets_of_an_encoder_give_our_vectors(publish):
     exec(centring, namespace)
     expected = model.encode(texts, centre=["en", "de"])
     np.testing.assert_allclose(namespace["centred"], expected, atol=1e-6)
+
+
+def test_the_snippet_of_a_model_trained_for_pooled_vectors_gives_them(publish):
+    reading = {"layer": CONFIG["num_hidden_layers"], "pooling": "pooled"}
+    folder, published = publish(None, model_card({}), {}, reading=reading)
+    namespace: dict = {}
+    (snippet,) = snippets_of(published)
+    exec(snippet, namespace)
+    expected = ernie_m.load(folder).encode(["A man eats.", "Ein Mann isst."], pooling="pooled")
+    np.testing.assert_allclose(namespace["vectors"], expected, atol=1e-6)
 
 
 def test_the_snippet_of_a_classifier_gives_our_numbers(publish, tmp_path):

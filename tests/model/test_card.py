@@ -119,6 +119,13 @@ def test_the_snippet_for_paddlenlp_names_the_class_of_the_head():
         assert f"{name}.from_pretrained" in usage(PADDLENLP, task, {}, has_means=False)
 
 
+def test_the_snippet_for_pooled_vectors_takes_the_pooler():
+    for pooling, has_pooler in {"pooled": True, "specials": False, "mean": False}.items():
+        text = usage(XLM_R, RETRIEVAL, {"layer": 2, "pooling": pooling}, has_means=False)
+        assert ("pooler_output" in text) == has_pooler
+        assert ("hidden_states" in text) != has_pooler
+
+
 def test_the_snippet_that_centres_takes_the_layer_of_the_training(tmp_path):
     """Its means are those that our own centring takes."""
     rng = np.random.default_rng(1)
