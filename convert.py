@@ -165,17 +165,15 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
 
 
 def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFlags) -> Tokenizer:
-    """The tokenizer that the flags name, or else that of the checkpoint.
+    """The tokenizer: of each file the one that the flags name, or else that of the checkpoint.
 
     Raises:
         UserError: there is none, a file cannot be read, or the tokenizer has more tokens than the model.
     """
-    if flags.piece_model_path:
-        tokenizer = Tokenizer(flags.vocab_path, flags.piece_model_path)
-    elif checkpoint.piece_model_path:
-        tokenizer = Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
-    else:
+    piece_model_path = flags.piece_model_path or checkpoint.piece_model_path
+    if piece_model_path is None:
         raise no_piece_model(flags.source)
+    tokenizer = Tokenizer(flags.vocab_path or checkpoint.vocab_path, piece_model_path)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "

@@ -69,6 +69,16 @@ def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_p
     assert (tmp_path / "huggingface/vocab.txt").read_text(encoding="utf-8").splitlines() == reordered
 
 
+def test_the_vocabulary_beside_the_weights_counts_with_a_piece_model_that_is_named(tmp_path):
+    model = make_model(tmp_path / "in")
+    tokens = list(Tokenizer(None, model / "piece.model").vocab)
+    lines = [f"{token}\n" for token in [*tokens[:4], *reversed(tokens[4:])]]
+    (model / "vocab.txt").write_text("".join(lines), encoding="utf-8")
+    pieces = (model / "piece.model").rename(tmp_path / "named.model")
+    convert.main([str(model), str(tmp_path / "out"), "--piece_model_path", str(pieces)])
+    assert Tokenizer.from_folder(tmp_path / "out").vocab == Tokenizer(model / "vocab.txt", pieces).vocab
+
+
 def test_xlm_r_has_no_tokenizer_for_a_bpe_vocabulary(tmp_path):
     """The advice holds: the form of transformers' ErnieM takes any piece model."""
     model = make_model(tmp_path / "in", model_type="bpe")
