@@ -165,3 +165,11 @@ def test_the_licence_and_the_base_model_of_a_card(tmp_path, capsys):
     assert "no licence" not in capsys.readouterr().out
     metadata = read_metadata(tmp_path / "changed")
     assert (metadata["license"], metadata["base_model"]) == ("apache-2.0", "someone/model")
+
+
+@pytest.mark.parametrize(("target", "weights"), [("ernie-m", "model.safetensors"), ("fluid", "params")])
+def test_the_card_counts_if_the_weights_are_named(tmp_path, target, weights):
+    make_ours(tmp_path / "ours")
+    converted(target, tmp_path / "ours", tmp_path / "licensed", "--license", "mit")
+    converted("huggingface", tmp_path / "licensed" / weights, tmp_path / "out")
+    assert read_metadata(tmp_path / "out")["license"] == "mit"
