@@ -31,7 +31,7 @@ from utils.command_line import load_config
 from utils.errors import UserError, pipe_may_close
 from utils.files import atomic_dir
 from utils.manifest import MANIFEST, write_manifest
-from utils.options import option
+from utils.options import PositiveInt, option
 from utils.tables import in_columns
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own
@@ -53,7 +53,7 @@ class ConvertFlags:
     keep_pieces_of: str | None = None
     """Keep only the part of the vocabulary that these text files need, as in en.txt,de.txt."""
 
-    min_count: int = 1
+    min_count: PositiveInt = 1
     """Keep only pieces that are in the text at least this often."""
 
     fallback_of: str | None = None

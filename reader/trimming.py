@@ -17,6 +17,7 @@ from reader.bitext import Sentences
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import read_unigram
 from reader.vocabulary import SPECIAL_TOKENS, write_vocab
+from utils.errors import UserError
 
 _BLOCK = 10_000  # lines that are cut at a time
 
@@ -93,13 +94,16 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
             cut into smaller pieces.
 
     Raises:
-        UserError: a file cannot be read, or the piece model is not a unigram model.
+        UserError: a file cannot be read, all lines are blank, or the piece model is not a unigram model.
     """
     model = read_unigram(
         tokenizer,
         "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
     )
     counts = _count_pieces(tokenizer, texts)
+    if not counts:
+        names = ", ".join(map(str, texts))
+        raise UserError(f"{names}: all lines are blank; --keep_pieces_of needs the text whose pieces stay")
     # The pieces that stay, by their numbers in the piece model, which are not the ids of the vocabulary.
     numbers = {number for number, count in counts.items() if count >= min_count}
     tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`

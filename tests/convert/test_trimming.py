@@ -304,11 +304,15 @@ def test_bad_input(toy, tmp_path):
     for name in ("piece.model", "vocab.txt", "manifest.json"):
         (tmp_path / "bare" / name).unlink(missing_ok=True)
     bpe = train_pieces(tmp_path / "bpe.model", vocab_size=100, model_type="bpe")
+    (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
     keep = ["--keep_pieces_of", str(toy.path)]
+    blank = ["--keep_pieces_of", str(tmp_path / "blank.txt")]
     fallback = ["--fallback_of", str(toy.path)]
     with_bpe = [*keep, "--piece_model_path", str(bpe)]
     cases = [  # model, flags, message
         (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
+        (source, blank, "blank.txt: "),
+        (source, [*keep, "--min_count", "-1"], "--min_count -1: "),
         (source, [*keep, "--fallback_of", "other.txt"], "other.txt: cannot be read"),
         (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
         (tmp_path / "bare", keep, "bare: no piece.model, "),
