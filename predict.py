@@ -109,10 +109,23 @@ class PredictFlags:
             raise UserError("give --task TASK or --serve, one of them")
         if not self.token:
             raise UserError("--token is empty; give a text, or none without a token")
-        if self.output != "-" and Path(self.output).resolve() == Path(self.input).resolve():
+        if self.output != "-":
+            self._check_output()
+
+    def _check_output(self) -> None:
+        """Refuse an --output that is a folder, or that would overwrite what the command reads."""
+        output = Path(self.output).resolve()
+        if output == Path(self.input).resolve():
             raise UserError(f"--output {self.output}: it is the input")
-        if self.output != "-" and Path(self.output).is_dir():
+        if output.is_dir():
             raise UserError(f"--output {self.output}: it is a folder; name a file")
+        corpus = [item.rpartition("<=")[2] for item in self.corpus.split(",")] if self.corpus else []
+        for path in [self.input, *corpus]:
+            if Path(path.strip()).resolve() in (output, _unfinished(output)):
+                raise UserError(f"--output {self.output}: it would overwrite {path}; name another file")
+        for folder in filter(None, (self.model, self.index)):
+            if output.exists() and output.is_relative_to(Path(folder).resolve()):
+                raise UserError(f"--output {self.output}: it is a file of {folder}; name another file")
 
 
 def main() -> None:
@@ -139,6 +152,11 @@ def main() -> None:
         write_to_stdout(answerer, parts)
     else:
         write_to_file(answerer, parts, flags.output)
+
+
+def _unfinished(output: str | Path) -> Path:
+    """The file in which the answers are until all are written; it stays after Ctrl-C."""
+    return Path(f"{output}.part")
 
 
 class Request(NamedTuple):
@@ -222,7 +240,7 @@ def write_to_file(answerer: "Answerer", parts: list[list[Request]], path: str) -
     Raises:
         UserError: the file cannot be written.
     """
-    unfinished = Path(f"{path}.part")  # it stays after Ctrl-C
+    unfinished = _unfinished(path)
     with unwritable_is_a_user_error(unfinished):
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, "w", encoding="utf-8") as file:

@@ -558,6 +558,28 @@ def test_bad_flags(models, ask, refused, flags, message):
     assert message in refused(lambda: ask([], model=models / "classify", **flags))
 
 
+def test_what_is_read_is_not_overwritten(models, ask, refused, tmp_path):
+    model = shutil.copytree(models / "encode", tmp_path / "model")
+    for name in ("a.txt", "b.txt", "out.part"):
+        write_lines(tmp_path / name, TEXTS)
+    index = tmp_path / "index"
+    flags = {"task": "search", "model": model, "corpus": f"de<={tmp_path}/a.txt,en<={tmp_path}/b.txt"}
+    ask([{"text": TEXTS[0]}], index=index, output=tmp_path / "answers", **flags)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    cases = [  # --output, more flags
+        ("a.txt", {"corpus": tmp_path / "a.txt"}),
+        ("b.txt", {}),
+        ("out", {"input": tmp_path / "out.part"}),
+        ("model/config.json", {}),
+        ("index/manifest.json", {"index": index}),
+    ]
+    for name, more in cases:
+        line = refused(lambda: ask([], output=tmp_path / name, **{**flags, **more}))  # noqa: B023
+        assert f"--output {tmp_path / name}: " in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    ask([{"text": TEXTS[0]}], output=tmp_path / "answers", **flags)  # an earlier output is replaced
+
+
 def test_onnx_needs_no_paddle(exported):
     """It needs neither what trains nor what serves; their imports would cost a second of every start."""
     code = f"""
