@@ -56,17 +56,23 @@ def main() -> None:
     import paddle
 
     from evaluation.pooling import layer_number
-    from inference.export import export, read_check_set
+    from inference.export import NAMES, export, read_check_set
     from inference.loading import exported_settings, load
 
     setup_console()
     output = Path(flags.output)
     if output.resolve() == Path.cwd() or os.path.ismount(output):
         raise UserError(f"--output {output}: name a new folder in it, which appears when it is complete")
-    is_empty_folder = output.is_dir() and not any(output.iterdir())
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    is_empty_folder = output.is_dir() and not names
     holds_something = output.exists() and not is_empty_folder
     if holds_something and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
+    if others := names - NAMES:
+        raise UserError(
+            f"--output {output}: a new export would delete {', '.join(sorted(others))}, which export.py did "
+            "not write; move it, or name a new folder"
+        )
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
     task = flags.task or loaded.task or ENCODING

@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
+from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from inference.graph import ExportedGraph
 from inference.loading import LoadedModel
 from model.checkpoint.card import CARD, model_card
 from model.checkpoint.folder import model_weights
 from model.checkpoint.formats.tables import OURS
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, VOCAB
 from model.checkpoint.usage import usage
 from model.tasks import CLASSIFICATION, ENCODING, TASKS
 from reader.batching import EncodePairs, padded_batches
@@ -48,6 +48,8 @@ from utils.manifest import MANIFEST, write_manifest
 
 TOLERANCE = 1e-4  # the largest difference between a float32 graph and the checkpoint
 BATCH_TOKENS = 2048  # of a batch, with pads
+# All that an export may have; another file in its folder is somebody's.
+NAMES = {CONFIG, VOCAB, PIECES, CARD, LANGUAGE_MEANS, MANIFEST, *FILES.values(), *WEIGHTS_FILES.values()}
 GENERATED_TEXTS = 64  # that are compared without --check_set
 MOST_CHECKED = 1000  # texts of --check_set
 Outputs = list[dict[str, np.ndarray]]  # of each input: output name -> array, without pads

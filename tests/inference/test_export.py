@@ -329,7 +329,7 @@ def test_a_file_of_someone_else_is_not_deleted(models, tmp_path, refused):
     """An export replaces the earlier one, whose folder may have the files of another task or engine."""
     run_export(models / "classify", tmp_path / "out", int8="true")
     run_export(models / "encode", tmp_path / "out")
-    assert not (tmp_path / "out/model-int8.onnx").exists()
+    assert not (tmp_path / "out/model.int8.onnx").exists()
     (tmp_path / "out/notes.txt").write_text("mine")
     line = refused(lambda: run_export(models / "encode", tmp_path / "out"))
     assert f"--output {tmp_path / 'out'}: " in line and "notes.txt" in line
