@@ -203,12 +203,14 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
 
-    An earlier file or folder of that name is replaced then.
+    An earlier file or folder of that name is replaced then; of a link, what it leads to.
 
     Raises:
         UserError: the disk is full or read-only. What was there before is untouched.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     temporary = temporary_name(path)
     old = temporary_name(path, "old")
     try:

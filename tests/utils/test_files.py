@@ -116,3 +116,17 @@ def test_a_folder_replaces_what_has_its_name(tmp_path, earlier):
     with files.atomic_dir(path) as folder:
         (folder / "new").write_text("new")
     assert [file.name for file in tmp_path.rglob("*")] == ["step_20", "new"]  # no "old", no temporary folder
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_to_a_folder_stays(tmp_path, is_there):
+    target = tmp_path / "elsewhere" / "step_20"
+    if is_there:
+        target.mkdir(parents=True)
+        (target / "old").write_text("old")
+    link = tmp_path / "current"
+    link.symlink_to(target)
+    with files.atomic_dir(link) as folder:
+        (folder / "new").write_text("new")
+    assert link.is_symlink() and [file.name for file in target.iterdir()] == ["new"]
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["current", "elsewhere", "new", "step_20"]
