@@ -44,11 +44,13 @@ class OpenedEncoder(NamedTuple):
 
     Attributes:
         max_seq_len: the longest input in tokens, for which the model has room.
+        language_means_path: the file of the means of the languages; None: there is none beside the model.
     """
 
     encoder: SentenceEncoder
     tokenizer: Tokenizer
     max_seq_len: int
+    language_means_path: Path | None
 
 
 def write_vectors(flags: EncodeVectorFlags) -> None:
@@ -109,7 +111,7 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     model = make_encoder(opened.config, checkpoint, needs_pooler=needs_pooler)
     layer = layer_number(flags.layer, model.config.num_hidden_layers)
     encoder = PaddleEncoder(model, flags.vectors, layer, prepare_for_prediction(model, flags.amp))
-    return OpenedEncoder(encoder, opened.tokenizer, flags.max_seq_len)
+    return OpenedEncoder(encoder, opened.tokenizer, flags.max_seq_len, checkpoint.language_means_path)
 
 
 def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
@@ -133,7 +135,7 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
     # None: the layer of the export, unless the vectors are those of the top layer.
     layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
     encode = EncodeTexts(loaded, TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=layer))
-    return OpenedEncoder(encode.encoder, loaded.tokenizer, max_seq_len)
+    return OpenedEncoder(encode.encoder, loaded.tokenizer, max_seq_len, loaded.language_means_path)
 
 
 def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> LanguageMeans:
@@ -144,14 +146,14 @@ def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> Langua
     """
     encoder = opened.encoder
     if flags.centre_on == "model":
-        path = Path(flags.init_pretraining_params, LANGUAGE_MEANS)
-        if not path.is_file():
+        if opened.language_means_path is None:
             raise UserError(
-                f"{path}: no such file; run_pretrain.py leaves it beside a finished model. For another model "
-                "give --centre_on language<=file,language<=file"
+                f"--init_pretraining_params {flags.init_pretraining_params}, {LANGUAGE_MEANS}: no such file; "
+                "run_pretrain.py leaves it beside a finished model. For another model give --centre_on "
+                "language<=file,language<=file"
             )
         shape = (encoder.config.num_hidden_layers + 1, encoder.config.hidden_size)
-        return LanguageMeans.read(path, shape).at(encoder.layer)
+        return LanguageMeans.read(opened.language_means_path, shape).at(encoder.layer)
     vectors = {}
     for language, sentences in sentences_by_language(flags.centre_on, "--centre_on").items():
         ids = opened.tokenizer.encode_batch(sentences)

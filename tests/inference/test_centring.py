@@ -154,8 +154,9 @@ def test_an_export_keeps_the_means(folder, tmp_path):
 
 def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_texts, tmp_path, means):
     plain = ernie_m.load(folder).encode(TEXTS)
-    vectors = encode_texts(TEXTS, folder, "of_model", centre_on="model")["vectors"]
-    np.testing.assert_allclose(vectors, plain - means[nearest(plain, means)], atol=1e-5)
+    for weights, out in ((folder, "of_model"), (folder / "model.safetensors", "of_file")):
+        vectors = encode_texts(TEXTS, weights, out, centre_on="model")["vectors"]
+        np.testing.assert_allclose(vectors, plain - means[nearest(plain, means)], atol=1e-5)
     files = write_languages(tmp_path, de=TEXTS[:5], en=TEXTS[5:])
     vectors = encode_texts(TEXTS, models / "encode", "of_files", centre_on=files)["vectors"]
     file_means = np.stack([plain[:5].mean(axis=0), plain[5:].mean(axis=0)])  # of de and en: [2, H]
