@@ -136,11 +136,13 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
         has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)
         if error.errno in _REFUSED or has_no_folder:
             raise UserError(f"{place}: {error.strerror}; choose another place") from error
-        if error.errno not in FULL:
+        # numpy's error of an array that it could not write whole has no number.
+        is_of_numpy = error.errno is None and str(error).endswith(" written")
+        if error.errno not in FULL and not is_of_numpy:
             raise
         raise UserError(
-            f"{path}: no space left to write it ({error.strerror}); what was there before is untouched. "
-            "Free some space and run the same command again"
+            f"{path}: no space left to write it ({error.strerror or error}); what was there before is "
+            "untouched. Free some space and run the same command again"
         ) from error
 
 

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers.full_disk import disk_full_after
@@ -85,6 +86,15 @@ def test_a_manifest_on_a_full_disk(tmp_path):
     with disk_full_after(16), pytest.raises(UserError, match=f"^{path}: "):
         write_manifest(path, ["pairs.tsv"])
     assert path.read_bytes() == before
+
+
+def test_an_array_on_a_full_disk(tmp_path):
+    """numpy's error has no number."""
+    path = tmp_path / "vectors.npy"
+    message = f"^{path}: no space left"
+    with disk_full_after(1000), pytest.raises(UserError, match=message), files.atomic_file(path) as file:
+        np.save(file, np.zeros(1000))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_earlier_folder_is_put_back_if_the_new_one_cannot_have_its_name(tmp_path, monkeypatch):
