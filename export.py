@@ -73,6 +73,10 @@ def main() -> None:
             f"--output {output}: a new export would delete {', '.join(sorted(others))}, which export.py did "
             "not write; move it, or name a new folder"
         )
+    if exported_settings(Path(flags.model)) is not None:
+        raise UserError(
+            f"--model {flags.model}: what export.py wrote; name the checkpoint that it was made of"
+        )
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
     task = flags.task or loaded.task or ENCODING

@@ -295,6 +295,11 @@ def test_bad_flags(models, tmp_path, refused, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_export_is_not_exported(exported, tmp_path, refused):
+    line = refused(lambda: run_export(exported / "tag", tmp_path / "out"))
+    assert f"--model {exported / 'tag'}: " in line and "checkpoint" in line
+
+
 def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "--output .: " in refused(lambda: run_export(models / "classify", "."))
