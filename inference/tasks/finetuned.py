@@ -111,7 +111,7 @@ class TagWords(FineTunedTask):
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
 
-    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT}
+    fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "words": (list[str] | None, None)}  # one of them
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)

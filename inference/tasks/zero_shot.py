@@ -62,9 +62,9 @@ class ClassifyByLabels(FineTunedTask):
 
     fields: ClassVar[Fields] = {
         "text": REQUIRED_TEXT,
-        "labels": (str | list[str], ...),
+        "labels": (str | list[str] | None, None),
         "template": OPTIONAL_TEXT,
-        "several": (bool, False),
+        "several": (bool | None, None),
     }
 
     def __init__(self, model: LoadedModel, options: TaskOptions):

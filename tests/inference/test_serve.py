@@ -15,7 +15,7 @@ import pytest
 from inference.deadline import LONGEST_WAIT
 from inference.loading import load
 from inference.serve import LONGEST_BODY, PAGE
-from inference.tasks import make
+from inference.tasks import TaskOptions, make
 from inference.tasks.zero_shot import MOST_LABELS
 from tests.helpers.small_corpus import sentences, write_languages
 from tests.inference import toy_models
@@ -137,6 +137,7 @@ def test_masks_of_a_pair(server, objective, panels):
         ("masks", {"text_a": TEXTS[0], "objective": "x"}, "literal_error"),
         ("classify", {"text": "a"}, "missing"),
         ("search", {"text": "a " * 200}, "'text' has"),
+        ("zero-shot", {"text": "a"}, "there are no labels"),
         ("zero-shot", {"text": "a", "labels": [f"{i}" for i in range(MOST_LABELS + 1)]}, "'labels' has"),
         ("translate-probe", {"text": "a " * 200, "language": "de"}, "'text' has"),
     ],
@@ -144,6 +145,21 @@ def test_masks_of_a_pair(server, objective, panels):
 def test_requests_that_are_refused(server, name, request_, message):
     status, answer = ask(f"{server}/api/{name}", request_)
     assert status == 422 and message in json.dumps(answer)
+
+
+def test_words_and_the_options_of_the_command_line(models):
+    """They count as on the command line: `words` to tag, and --labels and --several if a request has none."""
+    words = TEXTS[0].split()
+    folders = f"{models / 'tag'},{models / 'classify'}"
+    with serving("--model", folders, "--labels", "bado,lera", "--several", "true") as (server, _):
+        status, answer = ask(f"{server}/api/tag", {"words": words})
+        assert (status, answer["words"]) == (200, words)
+        assert ask(f"{server}/api/tag", {})[0] == 422
+        for request in ({}, {"several": False}, {"labels": ["kani"]}):
+            options = TaskOptions(labels="bado,lera", several=True)
+            answerer = make("zero-shot", load(models / "classify"), options)
+            (expected,) = answerer.answer([answerer.parse({"text": TEXTS[0], **request})])
+            assert ask(f"{server}/api/zero-shot", {"text": TEXTS[0], **request}) == (200, expected)
 
 
 def test_openapi(server):
