@@ -89,8 +89,8 @@ class LoadedModel:
         """
         if self.language_means_path is None:
             raise UserError(
-                f"{self.folder}: no {LANGUAGE_MEANS} is there, which centred vectors need; "
-                "run_pretrain.py leaves it beside a finished model"
+                f"beside the model no {LANGUAGE_MEANS} is there, which centred vectors need; run_pretrain.py "
+                "leaves it beside a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)
         return LanguageMeans.read(self.language_means_path, shape)

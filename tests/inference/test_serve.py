@@ -131,6 +131,7 @@ def test_masks_of_a_pair(server, objective, panels):
         ("search", {"text": "a", "layer": 3}, "'layer' is 3; this model has the layers 0"),
         ("search", {"text": "a", "layer": True}, "int_type"),  # pydantic's word for: no integer
         ("search", {"text": "a", "each": 1}, "bool_type"),
+        ("search", {"text": "a", "centre": True}, "no language_means.safetensors is there"),
         ("align", {"text_a": "a", "text_b": "b " * 200}, "'text_b' has"),
         ("masks", {"text_a": "a " * 200, "text_b": "b", "objective": "tlm"}, "'text_a' has"),
         ("masks", {"text_a": TEXTS[0], "objective": "tlm"}, "no 'text_b' in it"),
@@ -142,9 +143,11 @@ def test_masks_of_a_pair(server, objective, panels):
         ("translate-probe", {"text": "a " * 200, "language": "de"}, "'text' has"),
     ],
 )
-def test_requests_that_are_refused(server, name, request_, message):
+def test_requests_that_are_refused(server, models, name, request_, message):
+    """The answer does not say where the models are on this machine."""
     status, answer = ask(f"{server}/api/{name}", request_)
     assert status == 422 and message in json.dumps(answer)
+    assert str(models) not in json.dumps(answer)
 
 
 def test_words_and_the_options_of_the_command_line(models):
