@@ -84,7 +84,7 @@ class OnnxEngine:
     def __init__(self, path: Path):
         try:
             import onnxruntime
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise UserError("ONNX files need onnxruntime: pip install -r requirements-export.txt") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = read_cpu().cores

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 
 import predict
 from inference import onnx as onnx_graph
+from inference.engines import OnnxEngine
 from inference.export import (
     CheckSet,
     agreement,
@@ -410,6 +412,17 @@ def test_engines_that_are_not_there(models, exported, tmp_path):
     )
     line = error_of(load(folder).engine, "classification")
     assert "exported for tagging" in line and "--task classification" in line
+
+
+def test_only_an_onnxruntime_that_is_not_there_is_called_missing(tmp_path, monkeypatch):
+    """An import that was broken off is no reason to install it."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "onnxruntime" in error_of(OnnxEngine, tmp_path / "model.onnx")
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('interrupted')")
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="interrupted"):
+        OnnxEngine(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("kind", ["official", "pooled"])
