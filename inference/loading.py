@@ -67,6 +67,11 @@ class LoadedModel:
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """The last two folders of its path, and not where it is on this machine."""
+        return str(Path(*self.folder.parts[-2:]))
+
+    @property
     def longest(self) -> int:
         """The longest input in tokens, special tokens included."""
         return self.config.longest_input
@@ -89,7 +94,7 @@ class LoadedModel:
         """
         if self.language_means_path is None:
             raise UserError(
-                f"beside the model no {LANGUAGE_MEANS} is there, which centred vectors need; run_pretrain.py "
+                f"{self.name}: no {LANGUAGE_MEANS} is there, which centred vectors need; run_pretrain.py "
                 "leaves it beside a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)

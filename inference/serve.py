@@ -102,7 +102,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "languages": languages,
         "models": [
             {
-                "name": _name_of(model),
+                "name": model.name,
                 "layers": model.num_layers,
                 "hidden_size": model.config.hidden_size,
                 "vocabulary": model.config.vocab_size,
@@ -115,11 +115,6 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "layers": layers,
         "centred": centred,
     }
-
-
-def _name_of(model: LoadedModel) -> str:
-    """The last two folders of its path, and not where it is on this machine."""
-    return str(Path(*model.folder.parts[-2:]))
 
 
 def make_app(models: list[LoadedModel], options: TaskOptions, token: str = NO_TOKEN) -> FastAPI:
@@ -141,7 +136,7 @@ def make_app(models: list[LoadedModel], options: TaskOptions, token: str = NO_TO
 
     for word, answerer in answerers.items():
         if word == "encode":
-            _add_embeddings(app, EmbeddingsAnswerer(answerer, _name_of(answerer.model)))
+            _add_embeddings(app, EmbeddingsAnswerer(answerer, answerer.model.name))
         else:
             _add_endpoint(app, word, answerer)
     return app
