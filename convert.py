@@ -138,10 +138,7 @@ def write(
     Args:
         task: what the model's head is for; None: it has no head.
     """
-    path = checkpoint.path
-    # The model card is beside the weights, which the source may name: a file, or the official folder.
-    folder_of_card = path.parent if path.is_file() or path.name == "params" else path
-    metadata = read_metadata(folder_of_card)
+    metadata = read_metadata(checkpoint.folder)  # for the model card
     if flags.keep_pieces_of:
         metadata.pop("model-index", None)  # those scores are of the whole vocabulary
     given = {"license": flags.license, "base_model": flags.base_model}

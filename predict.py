@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from model.tasks import COMMAND_WORDS
+from reader.bitext import named_files
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
 from utils.files import read_bytes, unwritable_is_a_user_error
@@ -115,14 +116,16 @@ class PredictFlags:
     def _check_output(self) -> None:
         """Refuse an --output that is a folder, or that would overwrite what the command reads."""
         output = Path(self.output).resolve()
-        if output == Path(self.input).resolve():
-            raise UserError(f"--output {self.output}: it is the input")
         if output.is_dir():
             raise UserError(f"--output {self.output}: it is a folder; name a file")
-        corpus = [item.rpartition("<=")[2] for item in self.corpus.split(",")] if self.corpus else []
-        for path in [self.input, *corpus]:
-            if Path(path.strip()).resolve() in (output, _unfinished(output)):
-                raise UserError(f"--output {self.output}: it would overwrite {path}; name another file")
+        read = {self.input: "the input"}
+        if self.corpus:
+            read |= {path: f"{path} of --corpus" for _, path in named_files(self.corpus)}
+        for path, name in read.items():
+            if Path(path).resolve() == output:
+                raise UserError(f"--output {self.output}: it is {name}")
+            if Path(path).resolve() == _unfinished(output):
+                raise UserError(f"--output {self.output}: {path}, which it is written to first, is {name}")
         for folder in filter(None, (self.model, self.index)):
             if output.exists() and output.is_relative_to(Path(folder).resolve()):
                 raise UserError(f"--output {self.output}: it is a file of {folder}; name another file")

@@ -27,7 +27,7 @@ class StepRows:
 
     Args:
         numbers: int64 [n], the rows that are trained on.
-        held_out: texts that no step has: a row with one as a negative comes without it.
+        held_out: texts that are never read. A row that has one as a negative is read without it.
         batch_size: rows of a step, over all processes.
         max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
         teacher: a file of vectors, [rows, H], one for each row of the file; None: there is no teacher.

@@ -55,6 +55,12 @@ class Sentences(FileLines, Sequence[Example]):
         return [example.text_a for example in self]
 
 
+def named_files(files: str) -> list[tuple[str, str]]:
+    """(language, path) of each file in "de<=de.txt,fr<=fr.txt"; the language of a path alone is ""."""
+    parts = [item.strip().rpartition("<=") for item in files.split(",")]
+    return [(language, path) for language, _, path in parts]
+
+
 def sentences_by_language(files: str, flag: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
     """Language -> the lines of its file that are not blank.
 

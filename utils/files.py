@@ -205,7 +205,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
 
-    An earlier file or folder of that name is replaced then; of a link, what it leads to.
+    An earlier file or folder of that name is replaced then. A link stays, and what it leads to is replaced.
 
     Raises:
         UserError: the disk is full or read-only. What was there before is untouched.

@@ -13,7 +13,7 @@ from inference.index import CorpusSentence, Index
 from inference.loading import LoadedModel
 from inference.tasks import REQUIRED_TEXT, Fields, TaskOptions, check_length, flag_of
 from inference.tasks.encode import CENTRE, LAYER, EncodeTexts, centres_by_default
-from reader.bitext import Sentences
+from reader.bitext import Sentences, named_files
 from utils.errors import UserError
 from utils.logging import progress
 
@@ -33,8 +33,7 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
     if not isinstance(corpus, str):
         return [CorpusSentence(text, line, language="") for line, text in enumerate(corpus, 1)]
     sentences = []
-    for item in corpus.split(","):
-        language, _, path = item.strip().rpartition("<=")  # the language is "" if it is not named
+    for language, path in named_files(corpus):
         for line, text in enumerate(Sentences(path).texts(), 1):
             if text.strip():
                 sentences.append(CorpusSentence(text, line, language))

@@ -44,6 +44,7 @@ class Checkpoint:
 
     Attributes:
         path: the folder or file that was opened.
+        folder: the one that has its model card and the means of its languages.
         format: one of `model.checkpoint.formats.tables`, such as "ernie-m" or "paddlenlp".
         tensors: our name -> array.
         config: the model's shape; None if there is no config file, which only our own and the official format
@@ -60,6 +61,7 @@ class Checkpoint:
     """
 
     path: Path
+    folder: Path
     format: str
     tensors: Weights
     config: ErnieMConfig | None
@@ -81,12 +83,14 @@ class _Source:
 
     Attributes:
         path: the file of the weights, or the official parameter directory; messages name it.
+        folder: as of `Checkpoint`.
         tensors: the weights under their names in the file.
         config_path: None if there is no config file.
         tokenizer_folders: where its tokenizer may be, the most likely folder first.
     """
 
     path: Path
+    folder: Path
     tensors: Weights
     config_path: Path | None
     tokenizer_folders: tuple[Path, ...]
@@ -129,6 +133,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     has_own_vocab = format_name != XLM_R  # that of XLM-R is derived from the piece model
     return Checkpoint(
         path=path,
+        folder=source.folder,
         format=format_name,
         tensors=translated.weights,
         config=config,
@@ -138,7 +143,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         config_path=source.config_path,
         vocab_path=_first_file(source.tokenizer_folders, _VOCABS) if has_own_vocab else None,
         piece_model_path=_first_file(source.tokenizer_folders, _PIECES),
-        language_means_path=_first_file((source.path.parent,), (LANGUAGE_MEANS,)),
+        language_means_path=_first_file((source.folder,), (LANGUAGE_MEANS,)),
         origins=translated.origins,
         dropped=dropped,
         unknown=unknown,
@@ -208,6 +213,7 @@ def _open_source(path: Path) -> _Source:
     folder = weights_path.parent
     return _Source(
         path=weights_path,
+        folder=folder,
         tensors=tensors,
         config_path=_first_file([folder], _CONFIGS),
         tokenizer_folders=(folder,),
@@ -241,12 +247,14 @@ def _open_official_directory(params: Path) -> _Source:
     tokenizer_folders = [params]
     if params.name == "params":  # then the folder of the checkpoint is the one above
         tokenizer_folders.append(parent)
+    folder = tokenizer_folders[-1]
     # configs/base and configs/large share the tokenizer in configs/.
-    shared = tokenizer_folders[-1].resolve().parent
+    shared = folder.resolve().parent
     if (shared / VOCAB).is_file() and (shared / PIECES).is_file():
         tokenizer_folders.append(shared)
     return _Source(
         path=params,
+        folder=folder,
         tensors=fluid.read_directory(params),
         config_path=_first_file([params, parent], (fluid.CONFIG,)),
         tokenizer_folders=tuple(tokenizer_folders),

@@ -46,6 +46,12 @@ class TextSource:
         return len(self.paths) < len(self.languages)
 
     @property
+    def unpacked(self) -> tuple[str, ...]:
+        """Where the paths lead to, without the ending of a packed file: equal for the same text."""
+        parts = [os.path.splitext(os.path.realpath(path)) for path in self.paths]
+        return tuple(stem if end in _ENDINGS else stem + end for stem, end in parts)
+
+    @property
     def size(self) -> int:
         """Bytes of the files.
 
@@ -137,17 +143,18 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
     streams = []
-    given: dict[tuple[str, ...], str] = {}  # files of a source, unpacked -> its languages and the names
+    given: dict[tuple[str, ...], str] = {}  # `TextSource.unpacked` -> its languages and its paths
     for languages, sources_of_stream in sources.items():
         name = "-".join(languages)
         for source in sources_of_stream:
-            files = " and ".join(source.paths)
-            unpacked = tuple(re.sub(r"\.(gz|bz2|xz)$", "", os.path.realpath(path)) for path in source.paths)
+            unpacked = source.unpacked
             if unpacked in given:
-                raise UserError(f"{files}: given for {given[unpacked]}, and again for {name}; give it once")
-            if len(set(source.paths)) < len(source.paths):
-                raise UserError(f"{files}: one file for both sides of {name}; name the file of each language")
-            given[unpacked] = f"{name} as {files}"
+                raise UserError(f"{source}: given for {given[unpacked]}, and again for {name}; give it once")
+            if len(set(unpacked)) < len(unpacked):
+                raise UserError(
+                    f"{source}: one file for both sides of {name}; name the file of each language"
+                )
+            given[unpacked] = f"{name} as {source}"
         streams.append(Stream(languages, tuple(sources_of_stream)))
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
 
