@@ -80,11 +80,6 @@ class DataConfig:
     pair_alpha: UnitInterval = 0.7
     """Parallel text is sampled with p_ab ~ pairs_ab^alpha (InfoXLM: 0.7)."""
 
-    parallel_share: PositiveShare = 1.0
-    """The share of each language pair's sentence pairs to train on. They are drawn with a seed of their own,
-    the same for every run.seed, and the pairs of a smaller share are among those of a larger one. How often
-    each piece occurs is counted in all pairs."""
-
     verify: bool = option(True, free=True)
     """Whether the main process compares the checksum of every shard before the first step, not only the
     sizes. It takes about a second for each gigabyte."""
@@ -106,13 +101,10 @@ class ObjectiveConfig:
     """Whether to leave out objectives for which the corpus has no text: without monolingual text MMLM and
     BTMLM, without sentence pairs all but MMLM. Otherwise such a corpus is refused."""
 
-    monolingual_share: UnitInterval = 0.5
-    """Without `shares`: the share of a step's sequences that is monolingual text, if both kinds are active.
-    Each part is divided equally among its active objectives."""
-
     shares: dict[str, float] = field(default_factory=dict)
     """Objective -> its share of a step's sequences, which is also its weight in the loss. Shares are divided
-    by their sum: {mmlm: 15, btmlm: 15, camlm: 70}."""
+    by their sum: {mmlm: 15, btmlm: 15, camlm: 70}. Empty: half of a step is monolingual text and half pairs,
+    if both kinds are active, and each half is divided equally among its active objectives."""
 
     later_shares: dict[str, float] = field(default_factory=dict)
     """The shares from `later_start` on. Empty: they do not change."""

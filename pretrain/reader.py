@@ -29,7 +29,7 @@ from pretrain.shares import (
     with_text,
 )
 from reader.corpus import Blocks, Corpus, Pairs, read_manifest
-from reader.sampling import Sampler, permuted
+from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
@@ -38,7 +38,6 @@ _CHECKED_PAIRS = 200  # of each two languages, for `check_pairs_of_camlm`
 _MANY_SHORT_PAIRS = 0.2  # a warning names a larger share
 _PROBE_SEQUENCES = 8192  # from which `mean_tokens` measures the tokens of a step
 _ASSUMED_STEPS = 1 << 30  # of the run, for `mean_tokens`; so many that each part of the run is long
-_PART_SEED = 12015674  # any fixed number; it selects the pairs of data.parallel_share
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
@@ -51,33 +50,6 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
     read_manifest(Path(config.corpus))  # first: it has the clearest message for an unfinished corpus
     tokenizer = Tokenizer.from_folder(config.corpus)
     return Corpus(config.corpus, tokenizer.digest), tokenizer
-
-
-class PartOfPairs:
-    """A share of the sentence pairs of two languages, at least one: `part[i]` are the ids of both sides.
-
-    The pairs are drawn with a fixed seed. They are the first ones of a permutation of all pairs, so the pairs
-    of a smaller share are among those of a larger one. Nothing is kept in memory.
-
-    Args:
-        name: of the language pair; each has a permutation of its own.
-    """
-
-    def __init__(self, pairs: Pairs, share: float, name: str):
-        self._pairs = pairs
-        self._count = max(1, round(share * len(pairs)))
-        # `permuted` takes arrays: these are for one item.
-        self._sizes = np.array([len(pairs)], np.int64)
-        self._keys = np.random.SeedSequence([_PART_SEED, *name.encode()]).generate_state(1, np.uint64)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        if not 0 <= number < self._count:
-            raise IndexError(f"{number} is not in 0 .. {self._count - 1}")
-        (place,) = permuted(np.array([number]), self._sizes, self._keys)
-        return self._pairs[int(place)]
 
 
 def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
@@ -135,7 +107,7 @@ class TrainingText:
     vocabulary: Vocabulary
     languages: list[str]
     mono: dict[str, int]
-    pairs: dict[tuple[str, str], Pairs | PartOfPairs]
+    pairs: dict[tuple[str, str], Pairs]
 
     @cached_property
     def language_number(self) -> dict[str, int]:
@@ -144,7 +116,7 @@ class TrainingText:
 
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":
-        """Select `data.languages`, or every language, and `data.parallel_share` of the pairs.
+        """Select `data.languages`, or every language.
 
         Raises:
             UserError: the corpus lacks a language, or an objective has no text.
@@ -152,9 +124,6 @@ class TrainingText:
         languages = languages_of(config, corpus)
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
         pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
-        share = config.data.parallel_share
-        if share < 1:
-            pairs = {pair: PartOfPairs(stream, share, "-".join(pair)) for pair, stream in pairs.items()}
         active = set(config.objectives.names)
         for kind, objectives, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
             of_kind = active & set(objectives)  # the active ones that read it

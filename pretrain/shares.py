@@ -33,21 +33,13 @@ def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, fl
 
 
 def default_shares(config: ObjectiveConfig) -> dict[str, float]:
-    """`monolingual_share` for monolingual text and the rest for pairs.
+    """Half for monolingual text and half for pairs, or all for the only kind that is used.
 
-    Each part is divided equally among its active objectives, so that ablations compare like with like. Where
-    only one kind of text is used, it gets everything.
+    Each part is divided equally among its active objectives, so that ablations compare like with like.
     """
-    monolingual = [name for name in MONOLINGUAL if name in config.names]
-    parallel = [name for name in PARALLEL if name in config.names]
-    if monolingual and parallel:
-        monolingual_share = config.monolingual_share
-    elif monolingual:
-        monolingual_share = 1.0
-    else:
-        monolingual_share = 0.0
-    result = {name: monolingual_share / len(monolingual) for name in monolingual}
-    return result | {name: (1.0 - monolingual_share) / len(parallel) for name in parallel}
+    kinds = [[name for name in kind if name in config.names] for kind in (MONOLINGUAL, PARALLEL)]
+    kinds = [names for names in kinds if names]
+    return {name: 1.0 / len(kinds) / len(names) for names in kinds for name in names}
 
 
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.logging import LOG_DIR
 from utils.processes import end_with_parent, stop_signals_handled_by
 
 # Lines that say how far a program is. The other lines go to the log alone.
@@ -27,14 +26,12 @@ class Job:
         name: printed before its lines.
         command: arguments of Python: a program of the project and its flags.
         result: the file that it writes last; if it exists, the job is finished.
-        log: the folder for its job.log.0; by default the program decides.
         output: the file for all its lines; only progress is printed.
     """
 
     name: str
     command: Sequence[object]
     result: Path | None = None
-    log: Path | None = None
     output: Path = Path(os.devnull)
 
     def finished(self) -> bool:
@@ -116,8 +113,6 @@ class _Crew:
     def start(self, job: Job) -> subprocess.Popen | None:
         """Start a job, or not if all are to stop."""
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        if job.log:
-            environment[LOG_DIR] = str(job.log)
         if self.stopping.is_set():
             return None
         process = subprocess.Popen(

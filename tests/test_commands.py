@@ -108,18 +108,7 @@ COMMANDS = {
     r".*benchmarks/estimate\.py .*": HERE,
     r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
     r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
-    r"DATA=.* -m experiments\.run .*":
-        HOURS + "experiments/test_studies.py::test_a_study_from_text_to_tables",
-    r".* -m experiments\.tables .*":
-        "experiments/test_studies.py::test_the_published_tables_are_those_of_the_figures",
-    r".* -m experiments\.curves.*":
-        "experiments/test_curves.py::test_the_published_page_is_that_of_the_figures",
-    r"DATA=.* -m experiments\.starts .*":
-        HOURS + "experiments/test_starts.py::test_the_figures_of_three_trainings",
-    r"DATA=.* -m experiments\.kinds .*":
-        HOURS + "experiments/test_kinds.py::test_the_table_and_the_figures",
-    r"taskset .*": "two idle cores; pretrain/test_reader.py::test_equal_compute_divides_the_steps",
-    r"sh scripts/base/ablation\.sh": HOURS + "experiments/test_ablation.py::test_the_command_lines",
+    r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 
 CPU = "--max_seq_len 62 --use_cuda false"

@@ -12,7 +12,7 @@ from tests.launching import ROOT
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 # sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare.py
-SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/|experiments/)?[\w/-]+\.(?:sh|py))\b")
+SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/)?[\w/-]+\.(?:sh|py))\b")
 BARE_PYTHON = re.compile(r"(?<!\.venv/bin/)\b(?:python3?|pip) ")
 # 1. `pretrain/corpus/text.py`, `read_units`: ...
 STEP = re.compile(r"^\d+\. `([\w/]+\.py)`, `(?:\w+\.)?(\w+)`", re.MULTILINE)

@@ -24,7 +24,7 @@ BELOW = {
     "inference": {"utils", "model", "reader", "training", "evaluation", "pretrain", "finetune"},
 }
 ENTRY_POINTS = sorted(path.stem for path in ROOT.glob("*.py"))
-OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "experiments", "tests"}
+OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "tests"}
 
 
 def python_files(folder: str) -> list[Path]:
@@ -82,7 +82,6 @@ def programs() -> list[Path]:
         *ROOT.glob("*.py"),
         *python_files("scripts"),
         *python_files("benchmarks"),
-        *python_files("experiments"),
     ]
 
 

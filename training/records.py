@@ -8,29 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.errors import UserError
-from utils.files import atomic_file, read_bytes, sync_file, unwritable_is_a_user_error
+from utils.files import atomic_file, sync_file, unwritable_is_a_user_error
 from utils.logging import logger
 
 HELD_OUT = "held_out"
 METRICS = "metrics.jsonl"
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a finished run.
-
-    Raises:
-        UserError: the file cannot be read or is empty, or a line is damaged; names the line.
-    """
-    records = []
-    for number, text in enumerate(read_bytes(path).splitlines(), 1):
-        record = _record_in(text)
-        if record is None:
-            raise UserError(f"{path}, line {number}: damaged, no record of a run; put back a good copy")
-        records.append(record)
-    if not records:
-        raise UserError(f"{path}: damaged, it has no records; put back a good copy")
-    return records
 
 
 class _Line(NamedTuple):

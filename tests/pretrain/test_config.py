@@ -50,7 +50,6 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             {"objectives__same_pairs": True},
             "objectives.same_pairs",
         ),
-        ({"data__parallel_share": 0}, "data.parallel_share 0: it must be above 0 and at most 1"),
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: it must be above 0 and at most 0.9"),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
         (

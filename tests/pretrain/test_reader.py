@@ -214,43 +214,6 @@ def test_every_second_pair_suits_camlm(source):
     check_pairs_of_camlm(settings, replace(source.text(settings), pairs={("de", "en"): pairs}))
 
 
-def test_a_smaller_share_of_the_pairs_is_part_of_a_larger_one(source):
-    """Whatever the seed of the run; the pairs of a share come in the same order."""
-
-    def pairs_of(share, **changes):
-        """The pairs of each two languages. Sides are bytes, because a set takes no arrays."""
-        text = source.text(source.config(data__parallel_share=share, **changes))
-        pairs_by_languages = {}
-        for languages, pairs in text.pairs.items():
-            pairs_by_languages[languages] = [tuple(map(bytes, pairs[i])) for i in range(len(pairs))]
-        return pairs_by_languages
-
-    everything = pairs_of(1.0)
-    half = pairs_of(0.5)
-    quarter = pairs_of(0.25)
-    assert pairs_of(0.5, run__seed=7) == half
-    for languages, pairs in everything.items():
-        assert len(half[languages]) == round(0.5 * len(pairs))
-        assert quarter[languages] == half[languages][: round(0.25 * len(pairs))]
-        assert set(half[languages]) <= set(pairs)
-        assert half[languages] != pairs[: len(half[languages])]  # not the first ones of the text
-    text = source.text(source.config(data__parallel_share=0.5))
-    with pytest.raises(IndexError):
-        text.pairs["de", "en"][len(half["de", "en"])]
-    assert text.mono == source.text(source.config()).mono  # monolingual text is not concerned
-
-
-def test_only_that_share_is_read_and_sampled(source):
-    reader = source.reader(objectives__active=["mmlm", "tlm"], data__parallel_share=0.05)
-    text = reader.text
-    counts = [len(text.pairs[languages]) for languages in (("de", "en"), ("en", "fr"))]
-    assert counts == [round(0.05 * len(source.corpus.parallel[pair])) for pair in text.pairs]
-    assert reader.samplers["parallel"].sizes.tolist() == counts
-    examples = reader._examples({"tlm": 500})
-    different_pairs = {bytes(pair.source.ids) + bytes(pair.target.ids) for _, pair in examples}
-    assert len(different_pairs) <= 2 * sum(counts)  # each in either order
-
-
 # The experiments of the paper's Tables 6 and 8: the active objectives and their shares.
 ABLATIONS = {
     "exp1": (["mmlm"], {"mmlm": 1.0}),
@@ -289,7 +252,7 @@ def test_shares_are_divided_by_their_sum_and_change_once():
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])
 def test_largest_remainder(batch_size):
     """The counts add up to the batch, and each is its share, rounded up or down."""
-    share = shares(ObjectiveConfig(monolingual_share=0.6), 9, 10)
+    share = shares(ObjectiveConfig(shares={"mmlm": 30, "btmlm": 30, "tlm": 20, "camlm": 20}), 9, 10)
     for step in range(8):
         counts = allocate(share, batch_size, step)
         assert sum(counts.values()) == batch_size
@@ -329,8 +292,9 @@ def test_text_that_is_not_there(source, changes, message):
 
 def test_a_batch_too_small_for_an_objective(source):
     source.steps(optimizer__batch_size=2)  # four objectives of equal shares take turns
+    shares_of_few_pairs = {"mmlm": 45, "btmlm": 45, "tlm": 5, "camlm": 5}
     with pytest.raises(UserError, match=r"batch_size 4 is too small: tlm"):
-        source.steps(optimizer__batch_size=4, objectives__monolingual_share=0.9)
+        source.steps(optimizer__batch_size=4, objectives__shares=shares_of_few_pairs)
     # BTMLM begins after a part of the run.
     with pytest.raises(UserError, match=r"batch_size 8 is too small: btmlm"):
         source.steps(optimizer__batch_size=8, objectives__shares={"mmlm": 48, "btmlm": 2, "camlm": 50})

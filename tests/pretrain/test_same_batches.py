@@ -109,8 +109,6 @@ DIGESTS = {
     "exp4": "571745b9cdcb6328",
     "exp5": "66f814d7585727e8",
     "continue": "ab615b31da4092bd",
-    "real4": "9ca8ac66b13c3059",
-    "real15": "6b5f24317de8c318",
     "sample": "b03e41dc80a0e2f3",
 }
 
@@ -121,17 +119,7 @@ def test_the_batches_of_a_shipped_configuration(corpus, name):
 
 
 def test_the_default_shares_of_files_that_once_had_them(corpus):
-    """Earlier versions of these three files had no shares of their own, and trained all four objectives."""
+    """Earlier versions of these two files had no shares of their own, and trained all four objectives."""
     without_shares = ["--objectives.shares", "{}"]
     assert digest_of_run(corpus, "continue", *without_shares) == "1135992f0781b8bc"
     assert digest_of_run(corpus, "sample", *without_shares) == "57a427d669083991"
-    monolingual_share = ["--objectives.monolingual_share", "0.3"]
-    assert digest_of_run(corpus, "real15", *without_shares, *monolingual_share) == "7a72593fa2b469f9"
-
-
-def test_shares_written_out_give_the_same_batches(corpus):
-    """configs/pretrain/real4.yaml divides 30 % and 70 % equally among the active objectives."""
-    active = digest_of_run(corpus, "real4", "--objectives.active", "[mmlm, btmlm, camlm]")
-    shares = digest_of_run(corpus, "real4", "--objectives.shares", "{mmlm: 15, btmlm: 15, camlm: 70}")
-    assert shares == active
-    assert active != DIGESTS["real4"]
