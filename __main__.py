@@ -33,7 +33,6 @@ PROGRAMS = {
     ),
     "get_data": ("scripts.data.get_data", "fetch the public data of the recipes"),
     "get_weights": ("scripts.data.get_weights", "fetch the released weights"),
-    "xtreme": ("finetune.xtreme", "XTREME's table of a model's scores"),
 }
 WIDTH = 100  # of --help, in characters
 RECIPES = Path(__file__).parent / "scripts"

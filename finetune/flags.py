@@ -43,8 +43,6 @@ _PARTS_OF_DATA = {
     "xnli": "xnli",
     "pawsx": "pawsx",
     "mlqa": "mlqa squad xquad",
-    "tydiqa": "tydiqa",
-    "udpos": "udpos",
     "panx": "panx",
     "conll": "conll",
 }

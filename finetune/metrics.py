@@ -3,7 +3,7 @@
 Answers are compared by one of two sets of rules:
   mlqa (Lewis et al., 2020): Unicode punctuation, and the articles and words of the language.
   squad (SQuAD v1.1): ASCII punctuation, English articles, words separated by white space. XTREME (Hu et al.,
-  2020) uses these rules for XQuAD and TyDi QA in every language.
+  2020) uses these rules for XQuAD in every language.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Extractive question answering: MLQA, XQuAD, SQuAD v1.1, TyDi QA GoldP."""
+"""Extractive question answering: MLQA, XQuAD, SQuAD v1.1."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Questions and their contexts: SQuAD v1.1 JSON (also MLQA, XQuAD and TyDi QA GoldP), and the model inputs.
+"""Questions and their contexts: SQuAD v1.1 JSON (also MLQA and XQuAD), and the model inputs.
 
 An input is `[CLS] question [SEP] part of the context [SEP]`. A context that does not fit is cut into windows
 that begin every `doc_stride` tokens and overlap. A file is tokenised when it is read, each context once for

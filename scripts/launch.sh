@@ -37,9 +37,7 @@ xnli() { with_labels run_classifier.py xnli 3 "$@"; }
 pawsx() { with_labels run_classifier.py pawsx 2 "$@"; }
 conll() { with_labels run_sequence_labeling.py conll 9 "$@"; }
 panx() { with_labels run_sequence_labeling.py panx 7 "$@"; }
-udpos() { with_labels run_sequence_labeling.py udpos 17 "$@"; }
 mlqa() { fine_tune run_mrc.py mlqa json "$@"; }
-tydiqa() { fine_tune run_mrc.py tydiqa json "$@"; }
 
 with_labels() {
     script=$1

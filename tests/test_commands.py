@@ -75,8 +75,6 @@ COMMANDS = {
         "test_commands.py::test_several_labels_a_text",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare\.py panx .*": "reader/test_prepare.py::test_panx_in_both_forms",
-    r".*prepare\.py udpos .*": "reader/test_prepare.py::test_udpos_the_treebanks_of_a_language_are_joined",
-    r".*prepare\.py tydiqa .*": "reader/test_prepare.py::test_tydiqa_by_language",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|own|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
@@ -85,18 +83,13 @@ COMMANDS = {
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"([A-Z_]+=\S+ )*sh scripts/(small|base|large)/(xnli|pawsx|tatoeba)_[\w-]+\.sh.*": RECIPE,
-    r"sh scripts/(base|large)/(conll|panx|udpos|mlqa|tydiqa)_[\w-]+\.sh.*": RECIPE,
+    r"sh scripts/(base|large)/(conll|panx|mlqa)_[\w-]+\.sh.*": RECIPE,
     r".*python run_classifier\.py --is_regression .*":
         "finetune/test_regression.py::test_it_learns_and_predicts",
     r".*python run_classifier\.py (?!--is_regression).*": HERE,
-    r".*run_sequence_labeling\.py .* --chunk_scheme NONE .*":
-        "finetune/test_parts_of_speech.py::test_train_score_and_predict",
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answering.py::test_squads_rules_decide_the_scores",
-    r".*mine_pairs\.py .*data/bucc.*":
-        "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
-    r".*-m finetune\.xtreme .*": "finetune/test_xtreme.py::test_the_scores_are_those_of_the_definitions",
-    r".*python (run_retrieval|encode_vector|mine_pairs)\.py (?!.*data/bucc).*": HERE,
+    r".*python (run_retrieval|encode_vector|mine_pairs)\.py .*": HERE,
     r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
     r".*predict\.py --task classify --model exported.*": HERE,

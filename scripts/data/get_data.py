@@ -16,7 +16,7 @@ if not __package__:  # started as a file: the path has the folder of the file, n
 from utils.environment import run
 
 from reader.bitext import TATOEBA, read_bitexts
-from scripts.data import bucc, prepare
+from scripts.data import prepare
 from scripts.data.download import fetch_missing, refuse_faults, unpack
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -26,8 +26,6 @@ from utils.options import option
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 GOOGLE = "https://storage.googleapis.com"
 GITHUB = "https://raw.githubusercontent.com"
-LINDAT = "https://lindat.mff.cuni.cz/repository/xmlui/bitstream/handle/11234"
-LIMSI = "https://comparable.limsi.fr/bucc2018"
 XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
 
 
@@ -47,7 +45,6 @@ class Part(NamedTuple):
 
 TATOEBA_CODES = tuple(TATOEBA.values())  # "deu" for German
 TATOEBA_FILES = [f"tatoeba.{code}-eng.{side}" for code in TATOEBA_CODES for side in (code, "eng")]
-BUCC_PAIRS = [f"{language}-en.{split}" for language in bucc.LANGUAGES for split in bucc.SPLITS]
 PARTS = {
     "xnli": Part("xnli", f"{FACEBOOK}/XNLI", ["XNLI-1.0.zip", "XNLI-MT-1.0.zip"]),
     "pawsx": Part("pawsx", f"{GOOGLE}/paws/pawsx", ["x-final.tar.gz"]),
@@ -56,12 +53,7 @@ PARTS = {
     "xquad": Part(
         "mlqa", f"{GITHUB}/deepmind/xquad/master", [f"xquad.{language}.json" for language in XQUAD_LANGUAGES]
     ),
-    "tydiqa": Part(
-        "tydiqa", f"{GOOGLE}/tydiqa/v1.1", ["tydiqa-goldp-v1.1-train.json", "tydiqa-goldp-v1.1-dev.tgz"]
-    ),
     "tatoeba": Part("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", TATOEBA_FILES),
-    "bucc": Part("bucc", LIMSI, [f"bucc2018-{pair}-gold.tar.bz2" for pair in BUCC_PAIRS]),
-    "udpos": Part("udpos", f"{LINDAT}/1-3105", ["ud-treebanks-v2.5.tgz"]),
 }
 BY_HAND = {
     "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
@@ -76,7 +68,7 @@ class DataFlags:
     """What to fetch, and where to."""
 
     parts: list[str] = option(default_factory=list, positional=True)
-    """xnli, pawsx, mlqa, squad, xquad, tydiqa, tatoeba, bucc or udpos; none: all of them."""
+    """xnli, pawsx, mlqa, squad, xquad or tatoeba; none: all of them."""
 
     data: str = "data"
     """The folder to write."""

@@ -1,6 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|udpos|mlqa|tydiqa|own|bucc SOURCE
+    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa|own SOURCE
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
 docs/qa.md list the names of files that are known, and what is written.
@@ -22,12 +22,10 @@ from utils.environment import run
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from reader.task_files import write_places
-from scripts.data.bucc import prepare_bucc
 from scripts.data.own import files_in, prepare_own
-from scripts.data.treebank import PARTS_OF_SPEECH, read_sentences
 from utils.command_line import load_config
 from utils.errors import UserError
-from utils.files import as_json, atomic_file, read_bytes, read_json
+from utils.files import atomic_file, read_bytes
 from utils.logging import setup_console
 from utils.options import Range, option
 from utils.tables import in_columns
@@ -44,15 +42,6 @@ RENAMED = {
     "deu": "de",
     "esp": "es",
     "ned": "nl",
-    "arabic": "ar",
-    "bengali": "bn",
-    "english": "en",
-    "finnish": "fi",
-    "indonesian": "id",
-    "korean": "ko",
-    "russian": "ru",
-    "swahili": "sw",
-    "telugu": "te",
 }
 COLUMNS = ("text_a", "text_b", "label")
 # Columns here -> their names in the releases; of two, the later is read.
@@ -99,8 +88,6 @@ class DataSet:
     read: Callable[[DataFile], Iterable[Prepared]]
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
     ending: str = "tsv"
-    only_these_languages: bool = False  # whether files of other languages are passed over
-    joins_files: bool = False  # whether several files of a split and a language are put together
 
     def recognise(self, path: Path) -> DataFile | None:
         """The file with the split and the language that its name says; None if the name is not known."""
@@ -114,8 +101,6 @@ class DataSet:
             language = groups.get("language")
             split = RENAMED.get(split, split)
             language = RENAMED.get(language, language)
-            if self.only_these_languages and language not in self.languages:
-                return None
             return DataFile(path, split, language)
         return None
 
@@ -132,10 +117,8 @@ class DataSet:
 class PrepareFlags:
     """What to prepare, and where to write it."""
 
-    task: Literal["xnli", "pawsx", "conll", "panx", "udpos", "mlqa", "tydiqa", "own", "bucc"] = option(
-        positional=True
-    )
-    """The data set, your own labelled files (own), or the sentences of BUCC (bucc)."""
+    task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "own"] = option(positional=True)
+    """The data set, or your own labelled files (own)."""
 
     sources: list[str] = option(positional=True)
     """Files or folders; of two files for the same, the first counts."""
@@ -159,9 +142,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setup_console()
     sources = [Path(source) for source in flags.sources]
     output = Path(flags.output or f"data/{flags.task}")
-    if flags.task == "bucc":
-        prepare_bucc(sources, output)
-        return
     if flags.task == "own":
         columns = flags.columns.split(",") if flags.columns else []
         prepare_own(sources, output, columns, flags.dev_share, flags.multi_label)
@@ -174,29 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key = (file.split, prepared.language)
             path = output / file.split / f"{file.split}.{prepared.language}.{data_set.ending}"
             if key in written:
-                if not data_set.joins_files:
-                    print(f"not used: {file.split} {prepared.language} is there already")
-                    continue
-                prepared = joined(path.read_bytes(), written[key], prepared)
+                print(f"not used: {file.split} {prepared.language} is there already")
+                continue
             with atomic_file(path) as target:
                 target.write(prepared.content)
             written[key] = prepared._replace(content=b"")  # it is on disk
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
     print("", table(written), "", f"written to {output}", sep="\n")
-
-
-def joined(content: bytes, before: Prepared, prepared: Prepared) -> Prepared:
-    """The rows of two files under one header.
-
-    Args:
-        content: what was written of the first file.
-        before: the first file, whose content is no longer kept.
-        prepared: the second file.
-    """
-    _, _, rows = prepared.content.partition(b"\n")  # without the header
-    counts = Counter(before.counts) + Counter(prepared.counts)  # column by column
-    return prepared._replace(content=content + rows, counts=counts)
 
 
 def table(written: Mapping[tuple[str, str], Prepared]) -> str:
@@ -501,59 +466,6 @@ def tag_names(types: Iterable[str]) -> list[str]:
     return [*names, OUTSIDE]
 
 
-def read_parts_of_speech(file: DataFile) -> Iterator[Prepared]:
-    """Words and parts of speech of a treebank.
-
-    Raises:
-        UserError: as `scripts.data.treebank.read_sentences`.
-    """
-    counts: Counter[str] = Counter()
-    output_lines = ["text_a\tlabel"]
-    for sentence in read_sentences(read_lines(file.path), file.path, file.language):
-        words, tags = words_and_tags(sentence, prefix="")
-        if words:
-            counts["sentences"] += 1
-            counts["words"] += len(words)
-            output_lines.append(f"{JOINT.join(words)}\t{JOINT.join(tags)}")
-    content = "\n".join([*output_lines, ""]).encode()
-    yield Prepared(file.language, content, PARTS_OF_SPEECH, counts)
-
-
-def read_tydiqa(file: DataFile) -> Iterator[Prepared]:
-    """The questions of TyDi QA GoldP by language; the training file has those of all languages.
-
-    Raises:
-        UserError: the file has another form, or as `read_squad`.
-    """
-    if file.language is not None:
-        yield from read_questions(file)
-        return
-    read_squad(file.path, purpose="train")  # checks the form
-    texts: Counter[str] = Counter()  # language -> number of paragraphs
-    questions: Counter[str] = Counter()  # language -> number of questions
-    articles: dict[str, list] = defaultdict(list)  # language -> articles in SQuAD's form
-    for article in read_json(file.path)["data"]:
-        for paragraph in article["paragraphs"]:
-            by_language = defaultdict(list)  # language -> its questions on this paragraph
-            for question in paragraph["qas"]:
-                name = str(question["id"]).partition("-")[0]  # english-123-0
-                if name not in RENAMED:
-                    raise UserError(
-                        f"{file.path}: the question {question['id']} names no language of TyDi QA"
-                    )
-                by_language[RENAMED[name]].append(question)
-            # The paragraph becomes an article of each language, with the questions in that language.
-            for language, questions_of_paragraph in by_language.items():
-                article_of_language = {"paragraphs": [{**paragraph, "qas": questions_of_paragraph}]}
-                articles[language].append(article_of_language)
-                texts[language] += 1
-                questions[language] += len(questions_of_paragraph)
-    for language, articles_of_language in articles.items():
-        content = as_json({"data": articles_of_language}).encode()
-        counts = {"texts": texts[language], "questions": questions[language], "unanswered": 0}
-        yield Prepared(language, content, (), counts)
-
-
 def read_questions(file: DataFile) -> Iterator[Prepared]:
     """A file in SQuAD's form, checked.
 
@@ -591,11 +503,6 @@ TAGGED = DataSet(
     read=read_tags,
     label_names=tag_names,
 )
-# The 33 languages of XTREME's table. English is first: it is trained on.
-UDPOS_LANGUAGES = (
-    "en", "af", "ar", "bg", "de", "el", "es", "et", "eu", "fa", "fi", "fr", "he", "hi", "hu", "id", "it",
-    "ja", "kk", "ko", "mr", "nl", "pt", "ru", "ta", "te", "th", "tl", "tr", "ur", "vi", "yo", "zh",
-)  # fmt: skip
 DATA_SETS = {
     "xnli": DataSet(
         languages=("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur"),
@@ -616,23 +523,6 @@ DATA_SETS = {
     ),
     "conll": TAGGED,
     "panx": TAGGED,
-    "udpos": DataSet(
-        languages=UDPOS_LANGUAGES,
-        names=(rf"{LANGUAGE}_\w+-ud-{SPLIT}\.conllu",),
-        read=read_parts_of_speech,
-        label_names=lambda labels: PARTS_OF_SPEECH,
-        only_these_languages=True,
-        joins_files=True,
-    ),
-    "tydiqa": DataSet(
-        languages=("en", "ar", "bn", "fi", "id", "ko", "ru", "sw", "te"),
-        names=(
-            r"tydiqa-goldp-v1\.1-(?P<split>train)\.json",
-            r"tydiqa-goldp-(?P<split>dev)-(?P<language>[a-z]+)\.json",
-        ),
-        read=read_tydiqa,
-        ending="json",
-    ),
     "mlqa": DataSet(
         languages=("en", "es", "de", "ar", "hi", "vi", "zh"),
         names=(

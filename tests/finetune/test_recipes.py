@@ -47,9 +47,6 @@ PAPER |= {f"large/{name}": row for name, row in LARGE.items()}
 # Not in the paper: PAN-X, and the official values of large on all languages of CoNLL.
 OTHERS = {f"{size}/panx_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10) for size in SIZES}
 OTHERS |= {f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10)}
-# XTREME's values (scripts/train_udpos.sh, train_qa.sh).
-OTHERS |= {f"{size}/udpos_{TRANSFER}": (32, 2e-5, 1.0, 0, 10) for size in ("base", "large")}
-OTHERS |= {f"{size}/tydiqa_{TRANSFER}": (32, 3e-5, 1.0, 0.0001, 3) for size in ("base", "large")}
 # task -> script, labels, longest input, steps between evaluations (None: not checked)
 TASKS = {
     "xnli": ("run_classifier.py", 3, 256, 1000),
@@ -57,11 +54,9 @@ TASKS = {
     "mlqa": ("run_mrc.py", 2, 384, 100),
     "conll": ("run_sequence_labeling.py", 9, 512, 100),
     "panx": ("run_sequence_labeling.py", 7, 512, 500),
-    "udpos": ("run_sequence_labeling.py", 17, 128, 500),
-    "tydiqa": ("run_mrc.py", 2, 384, 1000),
 }
 # task -> the number of devices of its recipes. Only XNLI with all training data has another number, 8.
-DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1, "udpos": 1, "tydiqa": 1}
+DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1}
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +108,8 @@ def test_the_flags_of_every_recipe(arguments, recipe):
     ending = "json" if script == "run_mrc.py" else "tsv"
     data = f"./data/{task}"
     assert args.train_set == f"{data}/train/train.{train}.{ending}"
-    if task == "tydiqa":  # GoldP's dev files are XTREME's test
-        assert (args.dev_set, args.select_on) == (f"{data}/dev/dev.%s.json", "last")
-        assert (args.answer_rules, args.max_answer_length) == ("squad", 30)
-    else:
-        assert args.dev_set == f"{data}/dev/dev.%s.{ending},{data}/test/test.%s.{ending}"
-    assert args.chunk_scheme == ("NONE" if task == "udpos" else "IOB")
+    assert args.dev_set == f"{data}/dev/dev.%s.{ending},{data}/test/test.%s.{ending}"
+    assert args.chunk_scheme == "IOB"
     assert (args.num_labels, args.lang_map_config) == (labels, f"{data}/lang_map.json")
     assert (args.label_map_config is None) == (script == "run_mrc.py")
     assert args.ernie_config_path == f"./configs/{size}/ernie_config.json"

@@ -23,12 +23,6 @@ FAULTY_FILES: dict[str, dict[str, bytes]] = {
         "a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n",
         "an empty tag": b"text_a\tlabel\na\t\n",
     },
-    "tydiqa": {
-        "an id that is a number": (
-            b'{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": 1, "question": "?", "answers": '
-            b'[{"text": "a", "answer_start": 0}]}]}]}]}'
-        )
-    },
     "squad": {"nested too deeply": b'{"data": ' + DEEP, "a long number": b'{"data": ' + DIGITS + b"}"},
     "yaml": {"nested too deeply": b"a: " + b"[" * 5000, "an alias of itself": b"a: &x [*x]"},
     "training_config": {

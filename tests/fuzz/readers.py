@@ -33,10 +33,8 @@ from reader.tagging import read_tagged
 from reader.task_files import read_label_map, read_languages
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
-from scripts.data.bucc import sentences_by_id
 from scripts.data.download import unpack
 from scripts.data.own_table import read_own
-from scripts.data.prepare import DataFile, read_parts_of_speech, read_tydiqa
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
@@ -66,14 +64,6 @@ QUESTIONS = [
     {"id": 7, "question": "?", "answers": ANSWERS},
 ]
 SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "Wien ist 1 Stadt.", "qas": QUESTIONS}]}]}
-TREEBANK = """# text = du chat
-1-2	du	_	_	_	_	_	_	_	_
-1	de	_	ADP	_	_	3	_	_	_
-2	le	_	DET	_	_	3	_	_	_
-3	chat	_	NOUN	_	_	0	_	_	_
-3.1	_	_	VERB	_	_	_	_	_	_
-
-"""
 YAML = [
     "data:\n  corpus: c\n  max_seq_len: 128\noptimizer: {steps: 10, learning_rate: 1e-4}\nrun: {output: o}\n",
     "a: &x [1, 2]\nb: *x\nc:\n  <<: {d: 2001-01-01}\n  e: !!int 3\n? f\n: |\n  text\n...\n",
@@ -303,19 +293,6 @@ READERS = {
         words=(b'"', b"\0"),
     ),
     "own_gzip": Reader("train.en.tsv.gz", files=[gzip.compress(b"A\tyes\n")], reads=(read_own,)),
-    "treebank": Reader(
-        "en_a-ud-train.conllu",
-        files=[TREEBANK],
-        reads=(lambda path: list(read_parts_of_speech(DataFile(path, "train", "en"))),),
-        words=(b"1-2", b"8.1", b"_", b"NOUN"),
-    ),
-    "tydiqa": Reader(
-        "tydiqa-goldp-v1.1-train.json",
-        files=[json.dumps(SQUAD).replace("q1", "english-1-0")],
-        reads=(lambda path: list(read_tydiqa(DataFile(path, "train", None))),),
-        edit=edit_json,
-    ),
-    "bucc": Reader("de-en.sample.de", files=["de-1\tEins.\nde-2\tZwei\n"], reads=(sentences_by_id,)),
     "zip": of_archive("zip"),
     "tar": of_archive("tar"),
     "pairs": Reader("x.tsv", files=[PAIRS, "a\tb\tc\r\n"], reads=(lambda path: list(PairRows(path)),)),

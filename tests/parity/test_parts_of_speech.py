@@ -6,9 +6,12 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
 from finetune.metrics import seqeval_chunks, seqeval_scores
-from scripts.data.treebank import PARTS_OF_SPEECH
 
-TAGS = [*PARTS_OF_SPEECH, "O", "B-PER", "I-PER", ".", "-"]
+# The tags of Universal Dependencies, and others.
+TAGS = [
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT",
+    "SCONJ", "SYM", "VERB", "X", "O", "B-PER", "I-PER", ".", "-",
+]  # fmt: skip
 
 
 def sentences(rng: np.random.Generator, tags: list[str], lengths: np.ndarray) -> list[list[str]]:

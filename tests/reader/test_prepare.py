@@ -15,7 +15,6 @@ from reader.question_answering import read_squad
 from reader.tagging import JOINT, read_tagged
 from reader.task_files import read_label_map, read_languages
 from scripts.data.prepare import DATA_SETS, NLI, main
-from scripts.data.treebank import read_sentences
 from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
 
@@ -53,11 +52,7 @@ def write(folder: Path, **contents: str) -> Path:
         ("conll", "ned.testa", ("dev", "nl")),
         ("panx", "panx/test-zh.txt", ("test", "zh")),
         ("mlqa", "dev/dev-context-zh-question-en.json", None),
-        ("mlqa", "train-en.tydiqa-goldp.json", ("train", "en")),
-        ("udpos", "UD_German-GSD/de_gsd-ud-train.conllu", ("train", "de")),
-        ("udpos", "UD_Gothic/got_proiel-ud-train.conllu", None),
-        ("udpos", "UD_Czech-PDT/cs_pdt-ud-train.conllu", None),  # not of XTREME
-        ("tydiqa", "tydiqa-goldp-dev-swahili.json", ("dev", "sw")),
+        ("mlqa", "train-en.goldp.json", ("train", "en")),
     ],
 )
 def test_names_of_files(task, path, expected):
@@ -282,7 +277,7 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
     for split in ("dev", "test"):
         for context, question in itertools.product(("ar", "en", "zh"), repeat=2):
             squad(source / split, f"{split}-context-{context}-question-{question}.json")
-    squad(tmp_path / "squad", "train-v1.1.json", ids=("1", "1"))  # TyDi QA repeats ids
+    squad(tmp_path / "squad", "train-v1.1.json", ids=("1", "1"))  # as own files may
     squad(tmp_path / "xquad", "xquad.en.json", "xquad.el.json")
     prepare("mlqa", source, tmp_path / "squad", tmp_path / "xquad", "--output", out)
     assert files(out) == [
@@ -307,145 +302,9 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
     assert counts(capsys.readouterr().out, "test", "zh") == expected
 
 
-def treebank(*sentences: str) -> str:
-    """CoNLL-U. A word is `id/form/tag/head`, with "+" for a space; the other columns are empty."""
-    lines = []
-    for sentence in sentences:
-        lines.append("# sent_id = 1")
-        for word in sentence.split():
-            id_, form, tag, head = word.split("/")
-            lines.append("\t".join([id_, form.replace("+", " "), "_", tag, "_", "_", head, "_", "_", "_"]))
-        lines.append("")
-    return "\n".join(lines) + "\n"
-
-
-def test_udpos_the_treebanks_of_a_language_are_joined(tmp_path):
-    """Forms of several words are one word, with the tag of the part nearest to the root."""
-    source = tmp_path / "ud-treebanks-v2.5"
-    english_a = treebank(
-        "1/a/DET/2 2/dog/NOUN/0 2.1/empty/VERB/_",
-        # du = de + le, both below "chat": the rank decides. 10+000 has a space, a non-joiner is dropped.
-        "1-2/du/_/_ 1/de/ADP/3 2/le/DET/3 3/chat\u200c/NOUN/4 4/10+000/NUM/0",
-        # The part nearest to the root, although its rank is lower.
-        "1-3/dámelo/_/_ 1/da/AUX/0 2/me/VERB/1 3/lo/NOUN/1 4/_/_/1 5/ya/ADV/1",
-        "1/no/ADV/2 2/da/VERB/0",  # no fused form, below one with several
-    )
-    write(source, **{"UD_English-B/en_b-ud-train.conllu": treebank("1/b/SYM/0")})
-    write(source, **{"UD_English-A/en_a-ud-train.conllu": english_a})
-    write(source, **{"UD_English-A/en_esl-ud-train.conllu": treebank("1/_/DET/2 2/_/NOUN/0", "1/x/X/0")})
-    for language in ("en", "de"):
-        for split in ("dev", "test"):
-            write(source, **{f"UD/{language}_a-ud-{split}.conllu": treebank(f"1/{language}/INTJ/0")})
-    write(source, **{"UD/yo_a-ud-test.conllu": treebank("1/y/X/0"), "UD/got_a-ud-test.conllu": "x"})
-    prepare("udpos", source, "--output", tmp_path / "out")
-    tags = read_label_map(tmp_path / "out/label_map.json", 17)
-    lines = (tmp_path / "out/train/train.en.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    sentences = read_tagged(tmp_path / "out/train/train.en.tsv", tags, "NONE")
-    names = list(tags)
-    rows = []
-    for line, sentence in zip(lines, sentences, strict=True):
-        words = line.split("\t")[0].split(JOINT)
-        rows.append(" ".join(f"{word}/{names[tag]}" for word, tag in zip(words, sentence.labels)))
-    assert rows == [
-        "a/DET dog/NOUN",
-        "du/ADP chat/NOUN 10000/NUM",
-        "dámelo/AUX _/X ya/ADV",
-        "no/ADV da/VERB",
-        "x/X",
-        "b/SYM",
-    ]
-    # Yoruba has only a test file: it is predicted by a command of its own.
-    assert read_languages(tmp_path / "out/lang_map.json") == ["en", "de"]
-    assert read_languages(tmp_path / "out/test/lang_map.json") == ["en", "de", "yo"]
-
-
-@pytest.mark.parametrize(
-    "language, tags", [("en", "PRON NOUN"), ("es", "AUX ADP"), ("fr", "AUX NOUN"), ("it", "AUX ADP")]
-)
-def test_the_rank_of_parts_of_speech_is_that_of_the_language(tmp_path, language, tags):
-    """The parts of both fused forms are equally near to the root. The ranks of es and it have no NOUN."""
-    lines = treebank(
-        "1-2/serlo/_/_ 1/ser/AUX/3 2/lo/PRON/3 3/bueno/ADJ/0", "1-2/ab/_/_ 1/a/NOUN/3 2/b/ADP/3 3/c/ADJ/0"
-    )
-    sentences = list(read_sentences(lines.splitlines(), tmp_path, language))
-    assert [sentence[0] for sentence in sentences] == list(zip(("serlo", "ab"), tags.split()))
-
-
-def test_tydiqa_by_language(tmp_path, capsys):
-    """The training file has all languages; those of dev are called by their names."""
-    source = squad(
-        tmp_path / "in", "tydiqa-goldp-v1.1-train.json", ids=("english-7-0", "finnish-8-1", "english-9-0")
-    )
-    squad(source / "tydiqa-goldp-v1.1-dev", "tydiqa-goldp-dev-english.json", "tydiqa-goldp-dev-telugu.json")
-    prepare("tydiqa", source, "--output", tmp_path / "out")
-    assert files(tmp_path / "out") == [
-        "dev/dev.en.json",
-        "dev/dev.te.json",
-        "lang_map.json",
-        "train/train.en.json",
-        "train/train.fi.json",
-    ]
-    questions = read_squad(tmp_path / "out/train/train.en.json").questions
-    assert [question.id for question in questions] == ["english-7-0", "english-9-0"]
-    assert read_languages(tmp_path / "out/lang_map.json") == ["en", "te"]
-    expected = {"texts": 1, "questions": 1, "unanswered": 0}
-    assert counts(capsys.readouterr().out, "train", "fi") == expected
-
-
-def bucc(folder: Path, split: str) -> Path:
-    """Write a split of BUCC's German and English with one gold pair, and return the folder."""
-    name = f"de-en/de-en.{split}"
-    write(
-        folder, **{f"{name}.de": "de-1\tEins.\nde-2\tZwei\tdrei.\n", f"{name}.en": "en-7\tTwo.\nen-8\tOne.\n"}
-    )
-    return write(folder, **{f"{name}.gold": "de-1\ten-8\n"})
-
-
-def test_bucc_the_splits_get_other_names(tmp_path, capsys):
-    bucc(tmp_path / "bucc2018", "sample")
-    bucc(tmp_path / "bucc2018", "training")
-    prepare("bucc", tmp_path / "bucc2018", "--output", tmp_path / "out")
-    endings = ["de", "de.ids", "en", "en.ids", "gold.ids.tsv", "gold.tsv"]
-    # BUCC calls dev "sample", and test "training".
-    names = [f"{split}/de-en.{ending}" for split in ("dev", "test") for ending in endings]
-    assert files(tmp_path / "out") == names
-    assert (tmp_path / "out/test/de-en.de").read_text() == "Eins.\nZwei drei.\n"
-    assert (tmp_path / "out/test/de-en.de.ids").read_text() == "de-1\nde-2\n"
-    assert (tmp_path / "out/test/de-en.gold.tsv").read_text() == "Eins.\tOne.\n"
-    assert (tmp_path / "out/test/de-en.gold.ids.tsv").read_text() == "de-1\ten-8\n"
-    expected = {"sentences": 2, "English": 2, "pairs": 1}
-    assert counts(capsys.readouterr().out, "test", "de") == expected
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (
-            {"de-en.sample.gold": "de-1\ten-9\n"},
-            "de-en.sample.gold, line 1: de-1 or en-9 is no id of a sentence",
-        ),
-        ({"de-en.sample.en": "en-7\tA\nen-7\tB\n"}, "de-en.sample.en, line 2: the id en-7 occurs twice"),
-        ({"de-en.sample.de": "Eins.\n"}, "de-en.sample.de, line 1: no tab; a line is"),
-    ],
-)
-def test_bad_files_of_bucc(tmp_path, change, message):
-    write(bucc(tmp_path / "in", "sample") / "de-en", **change)
-    assert message in error_of(prepare, "bucc", tmp_path / "in", "--output", tmp_path / "out")
-
-
 @pytest.mark.parametrize(
     "task, name, content, message",
     [
-        (
-            "udpos",
-            "en_a-ud-train.conllu",
-            "1\ta\tDET\n",
-            "line 1: 3 columns, and CoNLL-U has 10",
-        ),
-        ("udpos", "en_a-ud-train.conllu", treebank("1/a/NN/0"), "line 2: 'NN' is no part of speech of"),
-        ("udpos", "en_a-ud-train.conllu", treebank("x/a/DET/0"), "line 2: 'x' and '0' should number words"),
-        ("tydiqa", "tydiqa-goldp-v1.1-train.json", '{"data": 1}', "data: a list should be here"),
-        ("bucc", "notes.txt", "x", "no file of BUCC 2018 there, such as de-en.sample.de"),
         ("xnli", "notes.tsv", "a\tb\tneutral\n", "no file there has a known name"),
         ("xnli", "train-en.tsv", "", "train-en.tsv, line 1: 0 columns"),
         ("xnli", "train-en.tsv", "a\tb\n", "train-en.tsv, line 1: 2 columns, which neither name"),

@@ -89,7 +89,7 @@ def test_contexts_and_questions_of_a_file(write, caplog):
 
 
 def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
-    """A file to be predicted has no answers; a training file may repeat ids, as TyDi QA's does."""
+    """A file to be predicted has no answers; a training file may repeat ids."""
     (question,) = read_squad(write([article({"id": 7, "question": "Who?"})]), "test").questions
     assert (question.id, question.answers, question.span) == ("7", (), None)
     assert len(read_squad(write([article(qa("1"), qa("1"))]), "train").questions) == 2

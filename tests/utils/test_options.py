@@ -25,7 +25,6 @@ OPTIONS = (
     ("finetune.flags", "FinetuneFlags"),
     ("finetune.flags", "RetrievalFlags"),
     ("predict", "PredictFlags"),
-    ("finetune.xtreme", "XtremeFlags"),
     ("launch", "LaunchFlags"),
     ("pretrain.config", "PretrainConfig"),
     ("pretrain.corpus.options", "BuildOptions"),
