@@ -143,7 +143,7 @@ def main() -> None:
         try:
             from inference.serve import serve
         except ImportError as error:
-            raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
+            raise UserError(f"--serve needs {error.name}: sh scripts/setup.sh serve") from error
         models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
         serve(models, options, flags.host, flags.port, flags.token)
         return

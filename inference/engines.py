@@ -85,7 +85,7 @@ class OnnxEngine:
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise UserError("ONNX files need onnxruntime: pip install -r requirements-export.txt") from error
+            raise UserError("ONNX files need onnxruntime: sh scripts/setup.sh export") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = read_cpu().cores
         options.log_severity_level = _LOG_ERRORS_ONLY

@@ -183,7 +183,7 @@ def export(
     try:
         from inference.onnx import write_onnx
     except ImportError as error:
-        raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
+        raise UserError(f"{error.name} is missing: sh scripts/setup.sh export") from error
     pad_id = loaded.config.pad_token_id
     engine = loaded.engine(task, layer)  # refuses a task that the model is not for
     expected = run_all(task, engine, check_set.rows, pad_id)

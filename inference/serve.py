@@ -1,7 +1,7 @@
 """The page and the JSON API of `predict.py --serve`: what the loaded models can be asked for.
 
 Requests are answered one at a time, in the main thread, and those for vectors together. It needs the packages
-of requirements-serve.txt.
+of install/serve.txt.
 """
 
 import base64

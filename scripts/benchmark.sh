@@ -8,7 +8,7 @@
 # The environments of the peers are made first: sh scripts/setup.sh parity, sh scripts/setup.sh latest.
 set -eu
 cd "$(dirname "$0")/.."
-sh scripts/setup.sh
+sh scripts/setup.sh export
 sh scripts/setup.sh parity
 sh scripts/setup.sh latest
 .venv/bin/python benchmarks/page.py "$@"

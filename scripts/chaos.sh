@@ -8,6 +8,6 @@
 # The exit code is 0 if every round was identical, and 1 if not.
 set -eu
 cd "$(dirname "$0")/.."
-sh scripts/setup.sh
+sh scripts/setup.sh test
 . scripts/env.sh
 exec .venv/bin/python -m tests.chaos "$@"

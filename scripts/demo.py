@@ -35,7 +35,7 @@ CORPUS = OUTPUT / "corpus"
 LOGS = OUTPUT / "logs"
 SHAPE = OUTPUT / "ernie_config.json"  # of the encoders
 SEED = OUTPUT / "seed.json"  # of the demo, to go on with
-PICTURE = OUTPUT / "demo.png"  # which a finished demo has
+PICTURE = OUTPUT / "demo.svg"  # which a finished demo has
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 QUICK = "quick"  # the model of --quick: a third of the tokens
 # Start -> flags of its pre-training. CONFIG has the mix of objectives that docs/pretraining.md recommends.
@@ -48,6 +48,8 @@ PRE_TRAINING = {
 # English stands before all of these.
 CORPUS_LANGUAGES = ("ru", "ar", "zh", "es", "de", "fr", "tr", "el", "hi")
 COLOURS = {"scratch": "#bbbbbb", "mmlm": "#ccbb44", "camlm": "#4477aa"}  # of every start, in this order
+CHANCE = "#cc6677"
+FONT = 'font-family="sans-serif" font-size="13" text-anchor="middle" style="background: white"'
 FINE_TUNING = {
     "epoch": 2,
     "batch_size": 32,
@@ -279,25 +281,47 @@ def table(rows: Rows) -> str:
 
 def draw(zero_shot: Rows, plain: Rows, centred: Rows, path: Path) -> None:
     """Draw bars for each language and start: the accuracy, with chance as a line, and both searches."""
-    from matplotlib.figure import Figure  # which needs no display
+    charts = {
+        "Accuracy after fine-tuning on English only, in per cent": zero_shot,
+        "Translations found, to and from English, in per cent": plain,
+        "Translations found after each vector loses the mean of its language, in per cent": centred,
+    }
+    shapes = []
+    for number, (title, rows) in enumerate(charts.items()):
+        bottom = 300 * number + 260  # of the bars, which have 2 pixels for each per cent
+        place = f'x="40" y="{bottom - 225}"'
+        shapes.append(f'<text {place} font-size="16" text-anchor="start">{title}</text>')
+        shapes += bars(rows, bottom)
+        shapes.append(f'<path d="M40 {bottom}H880" stroke="black"/>')
+    for number, (start, colour) in enumerate({**COLOURS, "chance": CHANCE}.items()):
+        place = f'x="{560 + 90 * number}" y="35"'
+        shapes.append(f'<text {place} fill="{colour}" font-size="14" font-weight="bold">{start}</text>')
+    shapes.append(f'<path d="M40 193.3H880" stroke="{CHANCE}"/>')  # a third of 200 pixels above 260
+    text = "\n".join(shapes)
+    picture = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 890" {FONT}>\n{text}\n</svg>\n'
+    path.write_text(picture, encoding="utf-8")
 
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    upper, middle, lower = figure.subplots(3)
-    shifts = dict(zip(COLOURS, (-0.27, 0, 0.27)))  # start -> where its bar stands beside the language's place
-    for axis, rows in ((upper, zero_shot), (middle, plain), (lower, centred)):
-        languages = list(next(iter(rows.values())))  # those of the first start; all have the same
-        for start, row in rows.items():
-            middles = np.arange(len(row)) + shifts[start]
-            bars = axis.bar(middles, list(row.values()), width=0.26, color=COLOURS[start], label=start)
-            axis.bar_label(bars, fmt="%.0f", fontsize=7)
-        axis.set_xticks(np.arange(len(languages)), languages)
-        axis.set(ylabel="per cent", ylim=(0, 108))
-    upper.axhline(100 / 3, color="#cc6677", linewidth=1, label="chance")
-    upper.set_title("Accuracy after fine-tuning on English only")
-    middle.set_title("Translations found, to and from English")
-    lower.set_title("Translations found after each vector loses the mean of its language")
-    upper.legend(fontsize=8, ncols=4)
-    figure.savefig(path, dpi=120)
+
+def bars(rows: Rows, bottom: int) -> list[str]:
+    """The bars of a chart with their figures, and the languages below them.
+
+    Args:
+        bottom: the lower end of the bars, in pixels from above.
+    """
+    shapes = []
+    for number, language in enumerate(next(iter(rows.values()))):  # all starts have the same languages
+        middle = 84 * number + 82
+        shapes.append(f'<text x="{middle}" y="{bottom + 17}">{language}</text>')
+        for place, (start, colour) in enumerate(COLOURS.items()):
+            if start in rows:
+                value = rows[start][language]
+                left = middle - 33 + 22 * place
+                top = bottom - 2 * value
+                shapes.append(
+                    f'<rect x="{left}" y="{top:.1f}" width="21" height="{2 * value:.1f}" fill="{colour}"/>'
+                    f'<text x="{left + 10.5}" y="{top - 3:.1f}" font-size="11">{value:.0f}</text>'
+                )
+    return shapes
 
 
 if __name__ == "__main__":

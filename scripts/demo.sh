@@ -8,6 +8,6 @@
 #   sh scripts/demo.sh --overwrite    delete an earlier demo in output/demo, and begin again
 set -eu
 cd "$(dirname "$0")/.."
-sh scripts/setup.sh
+sh scripts/setup.sh serve
 . scripts/env.sh
 exec .venv/bin/python -m scripts.demo "$@"

@@ -43,7 +43,7 @@ def main() -> None:
     try:
         import pytest
     except ImportError as error:
-        raise UserError("the checks need pytest, which `sh scripts/setup.sh` installs") from error
+        raise UserError("the checks need pytest: sh scripts/setup.sh test") from error
 
     files = [str(ROOT / "tests" / "gpu" / f"test_{name}.py") for name in FILES]
     line = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", *SETTINGS, *files]

@@ -7,6 +7,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/env.sh
-python=.venv/bin/python
-[ -x "$python" ] || python=python3
+python=python3
+if [ -x .venv/bin/python ]; then
+    python=.venv/bin/python
+    sh scripts/setup.sh test
+fi
 exec "$python" scripts/gpu_check.py "$@"

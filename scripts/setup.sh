@@ -1,13 +1,16 @@
 #!/bin/sh
 # Make the environment that the other scripts run in, or bring it up to date. Silent when there is nothing to do.
 #
-#   sh scripts/setup.sh           .venv, for the CPU
+#   sh scripts/setup.sh           .venv, for the CPU: what the demo, training and prediction need
 #   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
+#   sh scripts/setup.sh export    adds to .venv what ONNX files need; serve: the page; ray: a corpus built on a cluster
+#   sh scripts/setup.sh test      adds all of these and what checks and tests need
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of benchmarks/ and tests/latest
 #
-# PYTHON names the Python to use: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old packages have no later ones).
-# Without PYTHON: python3, or the newest of these that is there. Paddle has no packages for 3.14 yet.
+# What was added before stays. PYTHON names the Python to use: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old
+# packages have no later ones). Without PYTHON: python3, or the newest of these that is there. Paddle has no packages for
+# 3.14 yet.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -34,23 +37,39 @@ find_python() {
     fail "no Python $known is on the PATH; install one, or name it: PYTHON=/path/to/python3.12 sh scripts/setup.sh"
 }
 
+all_extras="export serve ray test"
 venv=.venv
 case "${1-}" in parity | latest) venv=.venv-$1 ;; esac
-state=$venv/setup-state # "<kind> <checksum of the requirements>", or "<kind> unfinished"
+# "<kind> <checksum of the requirements> <what was added>", as in "cpu 8021-530 serve", or "<kind> unfinished <...>"
+state=$venv/setup-state
 log=$venv/setup.log
+asked= # what is to be added
 case "${1-}" in
     gpu | parity | latest) kind=$1 ;;
-    "") case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac ;;
-    *) fail "unknown argument '$1'; it is one of: gpu, parity, latest, or none" ;;
+    "" | export | serve | ray | test)
+        case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac
+        asked=${1-}
+        ;;
+    *) fail "unknown argument '$1'; it is one of: gpu, export, serve, ray, test, parity, latest, or none" ;;
 esac
+[ "$asked" != test ] || asked=$all_extras
 case $kind in
-    cpu) set -- requirements.txt requirements-dev.txt requirements-export.txt requirements-serve.txt requirements-ray.txt ;;
-    gpu) set -- requirements-gpu.txt requirements-dev.txt requirements-export.txt requirements-serve.txt requirements-ray.txt ;;
-    parity | latest) set -- "requirements-$kind.txt" ;;
+    cpu) base=requirements.txt ;;
+    gpu) base=requirements-gpu.txt ;;
+    parity | latest) base=install/$kind.txt ;;
 esac
 case $kind in latest) needed=torch ;; *) needed=paddle ;; esac
-wanted="$kind $(cat requirements-common.txt "$@" | cksum)"
+sum=$(cat requirements*.txt install/*.txt | cksum | tr ' ' -)
 
+# Compare what the environment has with what it is to have, in the form of its state.
+look() {
+    there=$(cat "$state" 2>/dev/null || :)
+    extras=
+    for extra in $all_extras; do
+        case " $there $asked " in *" $extra "*) extras="$extras $extra" ;; esac
+    done
+    wanted="$kind $sum$extras"
+}
 other_python_asked() { [ -n "${PYTHON-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; }
 # `import ernie_m` with the Python of .venv, from any folder: one line, the path of this checkout.
 add_path() {
@@ -58,7 +77,7 @@ add_path() {
         [ "$(cat "$packages/ernie_m.pth" 2>/dev/null)" = "$PWD" ] || echo "$PWD" >"$packages/ernie_m.pth"
     done
 }
-ready() { [ "$(cat "$state" 2>/dev/null)" = "$wanted" ] && [ -x "$venv/bin/python" ] && ! other_python_asked; }
+ready() { look; [ "$there" = "$wanted" ] && [ -x "$venv/bin/python" ] && ! other_python_asked; }
 
 if ready; then add_path; exit 0; fi
 
@@ -81,13 +100,16 @@ if ready; then add_path; exit 0; fi
 
 python=$(find_python)
 if [ -e "$venv" ]; then
-    was=$(cat "$state" 2>/dev/null || :)
     why=
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then why="its Python or its pip does not run"
     elif ! supported "$venv/bin/python"; then why="it has Python $(version_of "$venv/bin/python")"
     elif other_python_asked; then why="it has Python $(version_of "$venv/bin/python"), and PYTHON is $(version_of "$PYTHON")"
-    elif [ "${was#* }" = unfinished ]; then why="its installation was not finished"
-    elif [ -n "$was" ] && [ "${was%% *}" != "$kind" ]; then why="it is the ${was%% *} environment"
+    else
+        case $there in
+            "$kind unfinished"*) why="its installation was not finished" ;;
+            "" | "$kind "*) ;;
+            *) why="it is the ${there%% *} environment" ;;
+        esac
     fi
     if [ -n "$why" ]; then
         say "removing $venv: $why"
@@ -97,15 +119,21 @@ fi
 if [ ! -e "$venv" ]; then
     say "making $venv with Python $(version_of "$python")"
     mkdir "$venv"
-    echo "$kind unfinished" >"$state"
+    echo "$kind unfinished$extras" >"$state"
     "$python" -m venv "$venv" >"$log" 2>&1 || {
         cat "$log" >&2
         fail "$python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv); then run the same command again"
     }
 fi
 # An environment that someone made by hand has no state yet: it gets one when all is well, and is never removed half-way.
-[ ! -e "$state" ] || echo "$kind unfinished" >"$state"
+# Nor is one that is whole and is added to.
+case $there in
+    "" | "$kind $sum"*) ;;
+    *) echo "$kind unfinished$extras" >"$state" ;;
+esac
 
+set -- "$base"
+for extra in $extras; do set -- "$@" "install/$extra.txt"; done
 say "installing $* (once, some minutes; log in $log)"
 requirements=
 for file in "$@"; do requirements="$requirements -r $file"; done

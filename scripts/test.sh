@@ -22,12 +22,12 @@ case ${1-} in
         set -- -o testpaths="$suite" "$@"
         ;;
     slow)
-        sh scripts/setup.sh
+        sh scripts/setup.sh test
         shift
         set -- -m slow "$@"
         ;;
     *)
-        sh scripts/setup.sh
+        sh scripts/setup.sh test
         set -- -m "not slow" "$@" # a -m among the user's arguments takes its place
         echo "test: ruff"
         .venv/bin/python -m ruff check --quiet --output-format concise . || style=1

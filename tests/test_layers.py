@@ -24,7 +24,7 @@ BELOW = {
     "inference": {"utils", "model", "reader", "training", "evaluation", "pretrain", "finetune"},
 }
 ENTRY_POINTS = sorted(path.stem for path in ROOT.glob("*.py"))
-OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "tests"}
+OURS = {*BELOW, *ENTRY_POINTS, "install", "scripts", "benchmarks", "tests"}
 
 
 def python_files(folder: str) -> list[Path]:
@@ -54,7 +54,7 @@ def offences(path: Path, forbidden: set[str]) -> list[str]:
 
 
 def test_the_layers_are_the_folders_of_the_package():
-    """hatch_build.py and ernie_m.py take the folders with an __init__.py as the project's own."""
+    """install/wheel.py and ernie_m.py take the folders with an __init__.py as the project's own."""
     assert {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"} == {*BELOW}
 
 
@@ -114,7 +114,7 @@ DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted",
 
 
 def test_the_project_is_imported_in_one_form():
-    """`from X import ...`: the wheel's build puts the name of the package before X (hatch_build.py)."""
+    """`from X import ...`: the wheel's build puts the name of the package before X (install/wheel.py)."""
     places = []
     for path in product_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

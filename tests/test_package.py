@@ -11,7 +11,7 @@ from itertools import chain
 import pytest
 from packaging.requirements import Requirement
 
-from hatch_build import PackageHook
+from install.wheel import PackageHook
 from tests.finetune import toy
 from tests.inference import toy_models
 from tests.launching import ROOT, clean_environment, run_script
@@ -31,7 +31,8 @@ def versions_in(*names: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==(\S+)", lines, re.MULTILINE))
 
 
-PINNED = versions_in(*(f"requirements{kind}.txt" for kind in ("", "-common", "-export", "-serve", "-ray")))
+EXTRAS = ("export", "serve", "ray")
+PINNED = versions_in("requirements.txt", *(f"install/{name}.txt" for name in ("common", *EXTRAS)))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,17 @@ print(ernie_m.__file__, set(sys.modules) & set({OWN_NAMES}))
     assert lines[-4:] == ["(2, 32)", "True", "refused", f"{packages}/ernie_m/__init__.py set()"]
 
 
+def test_it_has_what_is_used_without_a_checkout(packages):
+    """The folders of the layers whole, and no benchmark, test, or program of the wheel's own build."""
+    package = packages / "ernie_m"
+    folders = {path.name for path in package.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == {*BELOW, "configs", "scripts"}
+    programs = {path.name for path in ROOT.glob("*.py")} - {"ernie_m.py"}
+    assert {path.name for path in package.glob("*.py")} == programs | {"__init__.py", "__main__.py"}
+    modules = {path.relative_to(ROOT) for folder in BELOW for path in (ROOT / folder).rglob("*.py")}
+    assert all((package / path).is_file() for path in modules)
+
+
 def test_fine_tuning_gives_the_weights_of_a_checkout(run_in, users_folder):
     """With the reader process, which imports the program again."""
     (users_folder / "toy").mkdir()
@@ -132,7 +144,7 @@ def test_a_recipe_has_the_files_of_the_current_folder(run_in, users_folder):
 def test_its_texts_name_its_own_commands(packages):
     """And no script of a checkout, but for what only a checkout has."""
     program = r"(?:(?:sh|python) (?:\S*/)?\w+|scripts/[\w/]+)\.(?:py|sh)"
-    of_checkout = re.compile(rf"{program}|-r requirements\S+|python -m (?:pretrain|finetune)\.\w+")
+    of_checkout = re.compile(rf"{program}|python -m (?:pretrain|finetune)\.\w+")
     commands = set()
     for path in (packages / "ernie_m").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -163,17 +175,10 @@ print(*recipes())
     assert {*names.split()} == {name for name in shipped if name.split("/")[0] != "data"} - {"base/ablation"}
 
 
-def test_a_recipe_of_a_checkout(tmp_path):
-    completed = run_script([ROOT, "recipe", "small/pretrain", "--data.corpus", tmp_path / "absent"], tmp_path)
-    assert completed.returncode == 2
-    assert completed.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'absent'}: ")
-
-
 @pytest.mark.parametrize("words", [["no_program"], ["recipe", "large/nothing"]])
-def test_an_unknown_program_or_recipe(words):
-    completed = run_script([ROOT, *words], ROOT)
-    assert completed.returncode == 2
-    (line,) = completed.stderr.splitlines()
+def test_an_unknown_program_or_recipe(run_in, words):
+    program = f"from ernie_m.__main__ import main; sys.argv = ['ernie-m', *{words}]; main()"
+    (line,) = run_in(program, code=2).splitlines()
     assert line.startswith("error: ") and words[-1] in line
 
 
@@ -223,19 +228,21 @@ def test_an_editable_installation_is_refused():
         hook.initialize("editable", {})
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
-def test_the_image_installs_what_the_package_has(name):
-    """Its extras are those of pyproject.toml. Paddle comes from one place."""
-    lines = (ROOT / name).read_text(encoding="utf-8")
+def test_the_image_installs_what_the_package_has():
+    """Its extras are those of pyproject.toml, without Paddle, which the files with both names bring."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     (extras,) = re.findall(r"/src\[(.*)\]", lines)
-    assert {*extras.split(",")} - {"cpu"} == {*PROJECT["optional-dependencies"]} - {"cpu", "ray"}
-    assert ("cpu" in extras.split(",")) != ("paddlepaddle-gpu" in lines)
+    assert {*extras.split(",")} == {*PROJECT["optional-dependencies"]} - {"cpu", "ray"}
+    files = re.findall(r"PADDLE=(\S+)", lines)
+    assert files == ["requirements-gpu.txt", "requirements.txt"] and all(
+        (ROOT / file).exists() for file in files
+    )
 
 
 def test_every_place_names_the_same_paddle_for_a_gpu():
     """Its version, and the folder of Paddle's index."""
     named = set()
-    for name in ("requirements-gpu.txt", "Dockerfile.gpu", "docs/install.md", "utils/runtime.py"):
+    for name in ("requirements-gpu.txt", "docs/install.md", "utils/runtime.py"):
         text = (ROOT / name).read_text(encoding="utf-8").replace("{PADDLE}", runtime.PADDLE)
         named.update(re.findall(r"paddlepaddle-gpu==[\d.]+|packages/stable/cu\d+", text))
     assert named == {f"paddlepaddle-gpu=={PINNED['paddlepaddle']}", "packages/stable/cu126"}
@@ -251,7 +258,6 @@ def test_its_dependencies_are_those_of_a_checkout():
     for name, versions in ranges.items():
         assert versions.contains(PINNED[name]), name
     assert not ranges["numpy"].contains("2.4.0") and not ranges["paddlepaddle"].contains("3.4.0")
-    for extra in ("export", "serve", "ray"):
-        assert {*versions_in(f"requirements-{extra}.txt")} == {
-            Requirement(line).name for line in extras[extra]
-        }
+    for extra in EXTRAS:
+        names = {Requirement(line).name for line in extras[extra]}
+        assert {*versions_in(f"install/{extra}.txt")} == names

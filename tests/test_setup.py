@@ -1,6 +1,7 @@
 """scripts/setup.sh: what it refuses, and the line that lets `.venv/bin/python` find `import ernie_m`."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,11 +11,13 @@ import pytest
 
 from tests.launching import ROOT, clean_environment
 
-# In place of a Python: it has a version, makes an environment with itself in it, and does nothing else.
+# In place of a Python: it has a version, makes an environment with itself in it, writes down what its pip is to
+# install, and does nothing else.
 STAND_IN = """#!/bin/sh
 case "$*" in
     *version_info*) echo {version} ;;
     "-m venv "*) mkdir -p "$3/bin" "$3/lib/python3.12/site-packages" && cp "$0" "$3/bin/python" ;;
+    "-m pip install "*) echo "$*" >>pip.txt ;;
 esac
 """
 
@@ -25,8 +28,9 @@ def checkout(tmp_path):
     folder = tmp_path / "checkout"
     (folder / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "setup.sh", folder / "scripts")
-    for path in ROOT.glob("requirements*.txt"):
-        shutil.copy(path, folder)
+    (folder / "install").mkdir()
+    for path in [*ROOT.glob("requirements*.txt"), *ROOT.glob("install/*.txt")]:
+        shutil.copy(path, folder / path.relative_to(ROOT))
     return folder
 
 
@@ -38,10 +42,10 @@ def python_of(folder: Path, version: str) -> Path:
     return path
 
 
-def setup(folder: Path, python: Path, **options) -> subprocess.CompletedProcess:
+def setup(folder: Path, python: Path, *words: str, **options) -> subprocess.CompletedProcess:
     """Run the script with this Python."""
     environment = clean_environment(PYTHON=str(python))
-    command = ["sh", "scripts/setup.sh"]
+    command = ["sh", "scripts/setup.sh", *words]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, **options
     )
@@ -74,6 +78,59 @@ def test_its_python_finds_the_checkout(checkout, tmp_path):
     process = setup(moved, moved / "python")
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert (moved / path_file).read_text() == f"{moved}\n"
+
+
+def installed(folder: Path) -> list[list[str]]:
+    """The files of requirements of each call of pip."""
+    calls = (folder / "pip.txt").read_text().splitlines()
+    return [re.findall(r"-r (\S+)", call) for call in calls]
+
+
+def test_what_is_added_stays(checkout):
+    """Each kind only adds, in any order, and is silent the second time."""
+    python = python_of(checkout, "3.12")
+    for words in ([], ["serve"], ["test"]):
+        assert setup(checkout, python, *words).returncode == 0
+    serve = "install/serve.txt"
+    everything = ["install/export.txt", serve, "install/ray.txt", "install/test.txt"]
+    assert installed(checkout) == [
+        ["requirements.txt"],
+        ["requirements.txt", serve],
+        ["requirements.txt", *everything],
+    ]
+    for words in ([], ["serve"], ["export"], ["test"]):
+        assert setup(checkout, python, *words).stdout == ""
+    assert len(installed(checkout)) == 3
+    # Another version of one package: all that was added is brought up to date.
+    with open(checkout / serve, "a") as file:
+        file.write("# another version\n")
+    assert "removing" not in setup(checkout, python).stdout
+    assert installed(checkout)[3:] == [["requirements.txt", *everything]]
+
+
+def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
+    """One that was never whole is made again; so is one for another device, with what was added to it."""
+    python = python_of(checkout, "3.12")
+    state = checkout / ".venv/setup-state"
+    setup(checkout, python, "serve")
+    whole = state.read_text()
+    broken = STAND_IN.format(version="3.12").replace('echo "$*" >>pip.txt', "echo ERROR: no network; exit 1")
+    (checkout / ".venv/bin/python").write_text(broken)
+    assert setup(checkout, python, "ray").returncode == 2
+    assert state.read_text() == whole
+    state.write_text("cpu unfinished serve\n")
+    shutil.copy(python, checkout / ".venv/bin/python")
+    assert "removing .venv: its installation was not finished" in setup(checkout, python).stdout
+    assert state.read_text() == whole
+    assert "removing .venv: it is the cpu environment" in setup(checkout, python, "gpu").stdout
+    assert installed(checkout)[-1] == ["requirements-gpu.txt", "install/serve.txt"]
+    assert setup(checkout, python, "test").returncode == 0  # of the environment that is there
+    assert installed(checkout)[-1][0] == "requirements-gpu.txt"
+
+
+def test_an_unknown_word_is_refused(checkout):
+    process = setup(checkout, python_of(checkout, "3.12"), "gpus")
+    assert process.returncode == 2 and "'gpus'" in process.stderr
 
 
 def test_a_checkout_that_cannot_be_written(checkout):

@@ -102,7 +102,7 @@ class RayWorkers(LocalWorkers):
         try:
             import ray
         except ImportError as error:
-            raise UserError("Ray is not installed: pip install -r requirements-ray.txt") from error
+            raise UserError("Ray is not installed: sh scripts/setup.sh ray") from error
         cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:  # a new cluster on this machine
             cluster = {"address": "local", "num_cpus": self.num_workers or len(os.sched_getaffinity(0))}

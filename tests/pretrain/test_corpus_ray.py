@@ -16,7 +16,7 @@ from tests.helpers.small_corpus import OPTIONS, ROOT, command, files_of
 from utils.errors import UserError
 
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="ray is not installed: requirements-ray.txt"
+    importlib.util.find_spec("ray") is None, reason="ray is not installed: sh scripts/setup.sh ray"
 )
 
 
@@ -69,5 +69,5 @@ def test_a_cluster_that_does_not_start(monkeypatch):
 
 def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install -r requirements-ray\.txt"):
+    with pytest.raises(UserError, match=r"sh scripts/setup\.sh ray"):
         RayWorkers(1, None).__enter__()

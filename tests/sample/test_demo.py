@@ -28,7 +28,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "LOGS", output / "logs")
     monkeypatch.setattr(demo, "SHAPE", output / "ernie_config.json")
     monkeypatch.setattr(demo, "SEED", output / "seed.json")
-    monkeypatch.setattr(demo, "PICTURE", output / "demo.png")
+    monkeypatch.setattr(demo, "PICTURE", output / "demo.svg")
     config = yaml.safe_load((ROOT / demo.CONFIG).read_text())
     config["data"]["corpus"] = str(demo.CORPUS)
     config["optimizer"] |= {"tokens": 2000, "batch_size": 16, "warmup_steps": 1}
@@ -51,7 +51,7 @@ def test_the_whole_way(tiny, monkeypatch, capfd):
     assert "training a vocabulary of 700 pieces" in printed
     for name in ("camlm pre-training: step ", "mmlm pre-training: step ", "scratch fine-tuning: epoch: "):
         assert name in printed
-    assert (tiny / "demo.png").is_file()
+    assert (tiny / "demo.svg").is_file()
     assert not (tiny / "camlm" / "checkpoints" / "step_7").exists()
     tokens = {}  # model -> how many tokens it was trained on
     for name in ("mmlm", "camlm"):

@@ -1,6 +1,6 @@
 """One command for all programs: `ernie-m predict ...` is `python predict.py ...` of a checkout.
 
-In a checkout it is `python /path/to/checkout predict ...`.
+In the package this file is `ernie_m/__main__.py`.
 """
 
 import os
@@ -51,11 +51,9 @@ def main() -> None:
         print(f"error: {program}: it is none of {', '.join(['recipe', *PROGRAMS])}", file=sys.stderr)
         sys.exit(2)
     module, _ = PROGRAMS[program]
-    if __package__:  # empty in a checkout
-        module = f"{__package__}.{module}"
     del sys.argv[1]
     # alter_sys: --help takes the program's name from sys.argv, and a reader process from sys.modules.
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    runpy.run_module(f"{__package__}.{module}", run_name="__main__", alter_sys=True)
 
 
 def usage() -> str:
@@ -79,14 +77,14 @@ def recipes() -> list[str]:
 def run_recipe(words: list[str]) -> None:
     """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
 
-    Data and weights are those of the current folder, and from a checkout those of the checkout.
+    Data and weights are those of the current folder.
     """
     name, *flags = words or [""]
     if name not in recipes():
         print(f"error: recipe {name}: it is none of {', '.join(recipes())}", file=sys.stderr)
         sys.exit(2)
-    if __package__:  # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`
-        os.environ["ERNIE_M_PYTHON"] = sys.executable
+    # scripts/launch.sh starts the programs with this Python, as `python -m ernie_m`.
+    os.environ["ERNIE_M_PYTHON"] = sys.executable
     os.execvp("sh", ["sh", str(RECIPES / f"{name}.sh"), *flags])
 
 

@@ -15,8 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "ernie_m"
-# The folders that the package has whole: evaluation, finetune, inference, model, ...
-FOLDERS = sorted({path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")} - {"benchmarks"})
+NOT_OF_THE_PACKAGE = {"benchmarks"}  # of the folders with an __init__.py
 # Of the other folders, patterns of what is used without a checkout.
 FILES = (
     "*.py",
@@ -29,10 +28,10 @@ FILES = (
     "scripts/base/*.sh",
     "scripts/large/*.sh",
 )
-LEFT_OUT = ("hatch_build.py", "ablation.sh")
+LEFT_OUT = ("ablation.sh",)
 # What a text of a checkout says -> what the package says, in this order.
 COMMANDS = {
-    r"pip install -r requirements-(export|serve|ray)\.txt": r"pip install 'ernie-m[\1]'",
+    r"sh scripts/setup\.sh (export|serve|ray)": r"pip install 'ernie-m[\1]'",
     r"sh scripts/(small|base|large)/(\w+)\.sh": r"ernie-m recipe \1/\2",
     r"sh scripts/(?:data/)?(get_data|get_weights|train_vocab)\.sh": r"ernie-m \1",
     r"(?:\.venv/bin/)?python -m (?:pretrain|finetune)\.(\w+)": r"ernie-m \1",
@@ -64,7 +63,8 @@ class PackageHook(BuildHookInterface):
 
 def make_package(root: Path, package: Path) -> None:
     """Copy what the package has of `root`, with the package's imports and commands."""
-    for folder in FOLDERS:
+    folders = {path.parent.name for path in root.glob("*/__init__.py")} - NOT_OF_THE_PACKAGE
+    for folder in folders:
         shutil.copytree(root / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for pattern in FILES:
         for path in root.glob(pattern):
@@ -73,11 +73,11 @@ def make_package(root: Path, package: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
     (package / f"{PACKAGE}.py").rename(package / "__init__.py")
+    shutil.copy(root / "install" / "command.py", package / "__main__.py")
 
     programs = [path.stem for path in package.glob("*.py")]
-    own_import = re.compile(
-        rf"^(\s*)from ({'|'.join([*FOLDERS, 'scripts', *programs])})(?=[. ])", re.MULTILINE
-    )
+    own_names = "|".join([*folders, "scripts", *programs])
+    own_import = re.compile(rf"^(\s*)from ({own_names})(?=[. ])", re.MULTILINE)
     for path in package.rglob("*.*"):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
