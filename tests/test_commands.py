@@ -47,7 +47,7 @@ HOURS = "hours; "
 DOWNLOADS = "downloads from other servers; "
 # Pattern of a whole command -> HERE, RECIPE, the test that runs it as FILE::FUNCTION, or a reason.
 COMMANDS = {
-    r"sh scripts/(setup\.sh( gpu)?|test\.sh)": ITSELF,
+    r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
     r"(PYTEST_ADDOPTS=.+ )?sh scripts/gpu_check\.sh( --quick)?": "gpu/test_command.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":

@@ -11,8 +11,8 @@ import pytest
 
 from tests.launching import ROOT, clean_environment
 
-# In place of a Python: it has a version, makes an environment with itself in it, writes down what its pip is to
-# install, and does nothing else.
+# In place of a Python: it has a version, makes an environment with itself in it, writes down what its pip is
+# to install, and does nothing else.
 STAND_IN = """#!/bin/sh
 case "$*" in
     *version_info*) echo {version} ;;
