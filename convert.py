@@ -76,7 +76,7 @@ class ConvertFlags:
     """For README.md: the name on a model hub of the model that the training began with."""
 
     drop_unknown: bool = option(False, bare=True)
-    """Go on without tensors that are not understood."""
+    """Go on without tensors and without a problem_type that are not understood."""
 
     def __post_init__(self) -> None:
         if self.fallback_of and not self.keep_pieces_of:
@@ -100,14 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         convert_vocabulary(flags)
         return
 
-    checkpoint = open_checkpoint(flags.source)
+    checkpoint = open_checkpoint(flags.source, flags.drop_unknown)
     config = conversion.checked_config(checkpoint)
     task = conversion.task_to_convert(checkpoint, flags.head and task_named(flags.head))
-    if checkpoint.unknown and not flags.drop_unknown:
-        raise UserError(
-            f"{flags.source}: {len(checkpoint.unknown)} tensors unknown: "
-            f"{conversion.listed(checkpoint.unknown)}; --drop_unknown leaves them out"
-        )
     tokenizer = tokenizer_of(checkpoint, config, flags)
     if not flags.keep_pieces_of:
         write(flags, checkpoint, config, task, tokenizer)

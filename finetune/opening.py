@@ -106,6 +106,13 @@ def open_model(
         source = checkpoint.path
         config = checkpoint.config
     tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
+    if tokenizer.vocab_size < config.vocab_size:  # such as 250,002 tokens and 250,037 rows
+        logger.info(
+            "%s: its word table has %d rows; the tokenizer has %d tokens and never uses the other rows",
+            source,
+            config.vocab_size,
+            tokenizer.vocab_size,
+        )
     return OpenedModel(checkpoint, config, tokenizer, source)
 
 

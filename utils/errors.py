@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 LONGEST_MESSAGE = 2000  # characters
@@ -34,6 +34,14 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython and Jupyter show instead of the traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def listed(items: Sequence[str], most: int = 20) -> str:
+    """The first items and the number of the others, for a message."""
+    text = ", ".join(items[:most])
+    if len(items) > most:
+        text += f" and {len(items) - most} more"
+    return text
 
 
 def run(main: Callable[[], None]) -> None:

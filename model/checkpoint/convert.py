@@ -17,7 +17,7 @@ from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Chec
 from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, MASKED_LM, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
-from utils.errors import UserError
+from utils.errors import UserError, listed
 from utils.files import as_json
 
 # The word on the command line -> the format.
@@ -140,14 +140,6 @@ def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> C
 def count_parameters(tensors: Weights) -> int:
     """The number of all numbers in the tensors."""
     return sum(math.prod(shape) for shape in tensors.shapes.values())
-
-
-def listed(items: list[str], most: int = 20) -> str:
-    """The first items and the number of the others, for a message."""
-    text = ", ".join(items[:most])
-    if len(items) > most:
-        text += f" and {len(items) - most} more"
-    return text
 
 
 def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from model.checkpoint.absent import no_model_at
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables, torch
-from model.checkpoint.formats.tables import FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
+from model.checkpoint.formats.tables import BERT, FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Origin, Weights, from_foreign
 from model.config import ErnieMConfig
 from model.tasks import task_named
-from utils.errors import UserError
+from utils.errors import UserError, listed
 from utils.files import read_json
 from utils.manifest import check_folder
 
@@ -24,6 +24,8 @@ TOKENIZER_JSON = "tokenizer.json"  # of XLM-R; `reader.tokenization` makes a pie
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
+# What to do about a part that is not understood; the end of a message.
+WITHOUT_UNKNOWN = "python convert.py FOLDER NEW --drop_unknown writes the model without it"
 _LENGTHS = ("max_seq_len", "max_query_length", "doc_stride", "max_answer_length")  # keys of `READING`
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
@@ -57,7 +59,7 @@ class Checkpoint:
         config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
         origins: our name -> where the tensor comes from.
         dropped: name in the source -> why the tensor was not taken.
-        unknown: names in the source that were not understood.
+        unknown: names in the source that were not understood, and were left out because that was asked for.
     """
 
     path: Path
@@ -96,15 +98,17 @@ class _Source:
     tokenizer_folders: tuple[Path, ...]
 
 
-def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Checkpoint:
     """Open a checkpoint of ours, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
 
     Args:
         path: a folder, or a file of weights in it.
+        drop_unknown: go on without what is not understood. It may be a part of the model, such as relative
+            positions, adapters or a CRF, without which every output is another one.
 
     Raises:
         UserError: no such folder, none of these formats, a damaged file (also one that does not match the
-            folder's manifest), a pickle with code.
+            folder's manifest), a pickle with code; tensors or a problem_type that are not understood.
     """
     path = Path(path)
     # First of all, because a damaged file may fail in any way later, or not at all.
@@ -126,11 +130,18 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     if format_name == OFFICIAL:
         dropped |= _not_of_the_model(unknown)
         unknown = []
+    if not drop_unknown:
+        if unknown:
+            raise UserError(
+                f"{path}: {len(unknown)} tensors unknown: {listed(unknown)}; they may be parts of "
+                f"the model. {WITHOUT_UNKNOWN}"
+            )
+        _check_problem_type(raw_config, source, translated.weights)
 
     config = _config_of(format_name, source, raw_config, translated.weights)
     settings = _settings_of(format_name, raw_config, config)
     labels = settings.get("labels")
-    has_own_vocab = format_name != XLM_R  # that of XLM-R is derived from the piece model
+    has_own_vocab = format_name not in (XLM_R, BERT)  # theirs is derived from the piece model
     return Checkpoint(
         path=path,
         folder=source.folder,
@@ -286,6 +297,9 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
             raise UserError(f"{source.path}: no names of ERNIE-M or XLM-R: no {tables.WORDS}, but {some}")
         is_xlm_r = raw_config.get("model_type") == configs.MODEL_TYPES[XLM_R]
         format_name = XLM_R if is_xlm_r else PADDLENLP
+    if format_name == XLM_R and raw_config.get("model_type") == configs.MODEL_TYPES[BERT]:
+        _check_vocabulary_of_bert(source, raw_config)
+        return BERT
     _check_model_type(format_name, source, raw_config)
     # Our names are PaddleNLP's without a prefix, which PaddleNLP's encoder lacks, too. But a safetensors file
     # of PaddleNLP has a config with the version of PaddleNLP.
@@ -293,6 +307,22 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
     if has_our_names and source.path.suffix == ".safetensors" and "paddlenlp_version" not in raw_config:
         return OURS
     return format_name
+
+
+def _check_vocabulary_of_bert(source: _Source, raw_config: Mapping[str, Any]) -> None:
+    """Check that a model with the names of BERT has the vocabulary of XLM-R.
+
+    Raises:
+        UserError: nothing says so.
+    """
+    class_name = str(raw_config.get("tokenizer_class"))
+    has_pieces = _first_file(source.tokenizer_folders, _PIECES) is not None
+    if not has_pieces and not class_name.startswith("XLMRobertaTokenizer"):
+        raise UserError(
+            f"{source.path}: a BERT with a vocabulary of its own; of BERT's form only models with XLM-R's "
+            f"vocabulary can be read, such as multilingual E5-small, and those have {_PIECES[1]} or "
+            f"{TOKENIZER_JSON} beside the weights"
+        )
 
 
 def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str, Any]) -> None:
@@ -312,8 +342,9 @@ def _check_model_type(format_name: str, source: _Source, raw_config: Mapping[str
     if not raw_config:
         reason = "there is no config.json that says so"
     raise UserError(
-        f"{source.path}: the tensors have the names of {format_name}, but {reason}; put the config.json "
-        f"that belongs to the weights, with model_type {needed_type}, beside them"
+        f"{source.path}: the tensors have the names of {format_name}, but {reason}; only ERNIE-M, XLM-R "
+        "(model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read. If it is one of these, put "
+        f"the config.json that belongs to the weights, with model_type {needed_type}, beside them"
     )
 
 
@@ -350,6 +381,24 @@ def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) 
     return None
 
 
+def _check_problem_type(raw_config: Mapping[str, Any], source: _Source, tensors: Weights) -> None:
+    """Check what transformers says that the outputs of a classifier are.
+
+    Raises:
+        UserError: it is not known, or the classifier predicts several numbers, which would pass for labels.
+    """
+    problem_type = raw_config.get("problem_type")
+    if problem_type is None or "classifier.bias" not in tensors:
+        return
+    place = f"{source.config_path}: problem_type {problem_type!r}"
+    if problem_type not in configs.PROBLEM_TYPES:
+        known = ", ".join(configs.PROBLEM_TYPES)
+        raise UserError(f"{place} is not known, only {known}; {WITHOUT_UNKNOWN}")
+    (outputs,) = tensors.shape("classifier.bias")
+    if problem_type == configs.REGRESSION and outputs > 1:
+        raise UserError(f"{place} with {outputs} outputs, but a regression has one; {WITHOUT_UNKNOWN}")
+
+
 def _config_of(
     format_name: str, source: _Source, raw_config: dict[str, Any], tensors: Weights
 ) -> ErnieMConfig | None:
@@ -367,8 +416,11 @@ def _settings_of(
         shape = config.to_dict() if config else {}
         return {key: value for key, value in raw_config.items() if key not in shape}
     settings = {"labels": configs.labels_of(raw_config), READING: raw_config.get(READING)}
-    if raw_config.get("problem_type") == configs.MULTI_LABEL:
-        settings[READING] = {**raw_config.get(READING, {}), "multi_label": True}
+    kind = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}.get(
+        raw_config.get("problem_type")
+    )
+    if kind:
+        settings[READING] = {**raw_config.get(READING, {}), kind: True}
     return {key: value for key, value in settings.items() if value is not None}
 
 

@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint.formats import tables
-from model.checkpoint.formats.tables import HUGGING_FACE, PADDLENLP, XLM_R
+from model.checkpoint.formats.tables import BERT, HUGGING_FACE, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Weights
-from model.config import ErnieMConfig
+from model.config import FIRST_POSITION, ErnieMConfig
 from utils import files
 from utils.errors import UserError
 from utils.logging import logger
 
 # The value of "problem_type" in a classifier whose texts have several labels.
 MULTI_LABEL = "multi_label_classification"
-MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
+REGRESSION = "regression"
+PROBLEM_TYPES = ("single_label_classification", MULTI_LABEL, REGRESSION)  # those of transformers
+MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta", BERT: "bert"}
+# The values of keys that a config of these libraries may leave out, where ours are others.
+_DEFAULTS = {XLM_R: {"layer_norm_eps": 1e-12}, BERT: {"layer_norm_eps": 1e-12}}
+# The keys of these libraries that our model has one value of.
+_ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+XLM_R_PAD = 1  # the id of [PAD]
 # The keys that we share with all libraries.
 _SHARED_KEYS = (
     "vocab_size",
@@ -122,7 +129,12 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
     Raises:
         UserError: another architecture, or a size that neither file nor weights show, such as the heads.
     """
-    settled = dict(raw_config)
+    for key, value in _ONLY.items():
+        if raw_config.get(key, value) != value:
+            raise UserError(f"{path}: {key} is {raw_config[key]!r}; only models with {value!r} can be read")
+    if format_name == BERT:
+        raw_config = _as_xlm_r(raw_config)
+    settled = _DEFAULTS.get(format_name, {}) | {k: v for k, v in raw_config.items() if v is not None}
     for key, size in _sizes_of(weights).items():
         size_in_config = raw_config.get(key)
         # PaddleNLP ignores its own key, and saves 3072 for every size.
@@ -134,7 +146,7 @@ def config_of(raw_config: Mapping[str, Any], weights: Weights, path: Path, forma
         settled[key] = size
     try:
         config = ErnieMConfig.from_dict(settled)
-        if format_name == XLM_R:
+        if format_name in (XLM_R, BERT):
             _check_first_position(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -151,9 +163,21 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
     return sizes
 
 
+def _as_xlm_r(bert_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a BERT with XLM-R's vocabulary, with XLM-R's positions and its [PAD].
+
+    BERT counts positions from 0. Its pad_token_id is 0 whatever the tokenizer says.
+    """
+    config = {**bert_config, "pad_token_id": XLM_R_PAD}
+    positions = bert_config.get("max_position_embeddings")
+    if isinstance(positions, int):
+        config["max_position_embeddings"] = positions + FIRST_POSITION
+    return config
+
+
 def _check_first_position(config: ErnieMConfig) -> None:
     """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
-    if config.pad_token_id != 1:
+    if config.pad_token_id != XLM_R_PAD:
         raise UserError(f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it")
 
 

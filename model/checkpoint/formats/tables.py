@@ -16,7 +16,9 @@ PADDLENLP = "paddlenlp"
 HUGGING_FACE = "huggingface"
 XLM_R = "xlm-r"
 FAIRSEQ = "fairseq"
-_TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)
+BERT = "bert"  # with XLM-R's vocabulary, as multilingual E5-small and multilingual MiniLM have it
+_TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ, BERT)
+_NAMED_AS = {BERT: XLM_R}  # the format that has the same names in the encoder
 
 # The axes of a tensor: the config's key for their size, if it has one.
 VOCAB = "vocab_size"
@@ -59,7 +61,7 @@ class Module(NamedTuple):
 
     def name_in(self, format_name: str) -> str | None:
         """The module's name in a format; None: the format has no such module."""
-        return self.elsewhere.get(format_name, self.canonical)
+        return self.elsewhere.get(_NAMED_AS.get(format_name, format_name), self.canonical)
 
 
 ENCODER = (
@@ -217,6 +219,12 @@ _LM_HEAD = (
 _XLM_R_CLASSIFIER = (("pooler.dense", "classifier.dense"), ("classifier", "classifier.out_proj"))
 # transformers 4 initialises the bias afresh, without a warning, if only one of its two names is there.
 _XLM_R_LM_HEAD = (*_LM_HEAD, ("lm_head", "lm_head.decoder"))
+_BERT_LM_HEAD = (
+    ("lm_head.dense", "cls.predictions.transform.dense"),
+    ("lm_head.layer_norm", "cls.predictions.transform.LayerNorm"),
+    ("lm_head", "cls.predictions"),
+    ("lm_head", "cls.predictions.decoder"),  # its second name
+)
 _ALL_OF_OURS = tuple((name, name) for name in HEAD_MODULES if name != POOLER)
 
 # Format -> task -> class. None is the encoder alone.
@@ -255,6 +263,14 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
         CHOICE: ModelClass("XLMRobertaForMultipleChoice", head=_CLASSIFIER),
     },
     FAIRSEQ: {None: ModelClass("", has_pooler=False)},
+    BERT: {
+        None: ModelClass("BertModel"),
+        LM: ModelClass("BertForMaskedLM", has_pooler=False, head=_BERT_LM_HEAD),
+        CLASSIFICATION: ModelClass("BertForSequenceClassification", head=_CLASSIFIER),
+        TAGGING: ModelClass("BertForTokenClassification", has_pooler=False, head=_CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("BertForQuestionAnswering", has_pooler=False, head=_QA_OUTPUTS),
+        CHOICE: ModelClass("BertForMultipleChoice", head=_CLASSIFIER),
+    },
 }
 # Modules that may be beside any head. The official masked-LM head was never released: its names are those of
 # other models of the family.
@@ -269,22 +285,22 @@ BESIDE_ANY_HEAD = {
 
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
-TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R: one row, added to every position
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R and BERT: row 0 is added to each position
 LM_BIAS = "lm_head.bias"
 
 # The name of the first layer's queries shows whose names a file has.
 _FORMAT_BY_NAME = {
     "encoder.layers.0.self_attn.self_attn.q_proj.weight": HUGGING_FACE,
-    "encoder.layer.0.attention.self.query.weight": XLM_R,
+    "encoder.layer.0.attention.self.query.weight": XLM_R,  # or BERT, which only the config tells
     "layers.0.self_attn.q_proj.weight": FAIRSEQ,
     "layers.0.self_attn.in_proj_weight": FAIRSEQ,
     "encoder.layers.0.self_attn.q_proj.weight": PADDLENLP,
 }
 # What the encoder's names begin with in a task model.
-ENCODER_PREFIX = {PADDLENLP: "ernie_m.", HUGGING_FACE: "ernie_m.", XLM_R: "roberta."}
+ENCODER_PREFIX = {PADDLENLP: "ernie_m.", HUGGING_FACE: "ernie_m.", XLM_R: "roberta.", BERT: "bert."}
 # What names in files may begin with. fairseq renamed its model from decoder to encoder.
 _ANY_PREFIX = re.compile(
-    r"^(ernie_m\.|roberta\.|(en|de)coder\.sentence_encoder\.|(en|de)coder\.(?=lm_head\.))"
+    r"^(ernie_m\.|roberta\.|bert\.|(en|de)coder\.sentence_encoder\.|(en|de)coder\.(?=lm_head\.))"
 )
 # Old fairseq files have other names for these tensors than `ENCODER`.
 _FAIRSEQ_ALIASES = {
@@ -301,6 +317,8 @@ _DROPPED = {
     "embeddings.token_type_ids": "zeros",
     "lm_head.decoder.weight": "the word embeddings once more",
     "lm_head.weight": "the word embeddings once more",
+    "cls.predictions.decoder.weight": "the word embeddings once more",
+    "cls.seq_relationship": "the head of next sentence prediction",
     "version": "a number",
     "embed_positions._float_tensor": "a marker",
 }

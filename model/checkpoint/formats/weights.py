@@ -7,7 +7,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from model.checkpoint.formats import tables
-from model.checkpoint.formats.tables import LM_BIAS, POSITIONS, TOKEN_TYPES, WORDS, XLM_R
+from model.checkpoint.formats.tables import BERT, LM_BIAS, POSITIONS, TOKEN_TYPES, WORDS, XLM_R
+from model.config import FIRST_POSITION
 from utils.errors import UserError
 
 
@@ -127,20 +128,23 @@ class CanonicalWeights(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    """How one of our tensors is made of tensors in a file: split, then added to, then transposed.
+    """How one of our tensors is made of tensors in a file: split, then added to, moved down, transposed.
 
     Attributes:
         name: in the file.
         transposed: whether [out, in] becomes [in, out].
         fused_part: if the tensor in the file is q, k and v in one, the index in `tables.FUSED_PARTS` of the
             third that is taken; None: it is not.
-        added: the name of a tensor [1, H] in the file that is added to each row; None: there is none.
+        added: the name of a tensor [types, H] in the file whose row 0 is added to each row; None: there is
+            none.
+        rows_before: the number of rows of zeros that are put before those of the file.
     """
 
     name: str
     transposed: bool
     fused_part: int | None
     added: str | None
+    rows_before: int = 0
 
     def origin(self) -> Origin:
         """Where our tensor comes from."""
@@ -161,11 +165,15 @@ class _Recipe(NamedTuple):
             if not shape or shape[0] % len(tables.FUSED_PARTS):
                 raise UserError(f"{file.source}: {self.name} has shape {list(shape)}, not q, k and v in one")
             shape = (shape[0] // len(tables.FUSED_PARTS), *shape[1:])
-        if self.added and file.shape(self.added) != (1, *shape[1:]):
-            raise UserError(
-                f"{file.source}: {self.added} has shape {list(file.shape(self.added))}, which does not go "
-                f"with {list(shape)} of the positions"
-            )
+        if self.added:
+            types = file.shape(self.added)
+            if len(types) != 2 or types[0] < 1 or types[1:] != shape[1:]:
+                raise UserError(
+                    f"{file.source}: {self.added} has shape {list(types)}, which does not go with "
+                    f"{list(shape)} of the positions"
+                )
+        if self.rows_before:
+            shape = (self.rows_before + shape[0], *shape[1:])
         return shape[::-1] if self.transposed else shape
 
     def read(self, file: Weights) -> np.ndarray:
@@ -181,6 +189,8 @@ class _Recipe(NamedTuple):
             row = _read_floats(file, self.added)[0]
             if row.any():  # adding zeros would make 0.0 of -0.0
                 array = array + row
+        if self.rows_before:
+            array = np.concatenate([np.zeros((self.rows_before, array.shape[1]), array.dtype), array])
         return np.ascontiguousarray(array.T if self.transposed else array)
 
 
@@ -211,14 +221,18 @@ def from_foreign(format_name: str, file: Weights, task: str | None) -> Canonical
     name_in_file = {tables.bare(name): name for name in file}
     rows = tables.readable_rows(format_name, tables.count_layers(name_in_file), task)
     recipes: dict[str, _Recipe] = {}
-    # XLM-R adds its one token type to every position, so our position embeddings take it up.
-    token_types = name_in_file.get(TOKEN_TYPES) if format_name == XLM_R else None
+    # XLM-R has one token type and BERT gives every token of a text the first one: it is added to every
+    # position, so our position embeddings take it up.
+    token_types = name_in_file.get(TOKEN_TYPES) if format_name in (XLM_R, BERT) else None
     for row in rows:
         # If a tensor is there under several names, the first name of the table counts.
         if row.foreign in name_in_file and row.canonical not in recipes:
-            added = token_types if row.canonical == POSITIONS else None
-            name = name_in_file[row.foreign]
-            recipes[row.canonical] = _Recipe(name, row.transposed, row.fused_part, added)
+            recipe = _Recipe(name_in_file[row.foreign], row.transposed, row.fused_part, added=None)
+            if row.canonical == POSITIONS:
+                # BERT counts positions from 0, and we from 2, as XLM-R does.
+                rows_before = FIRST_POSITION if format_name == BERT else 0
+                recipe = recipe._replace(added=token_types, rows_before=rows_before)
+            recipes[row.canonical] = recipe
     dropped: dict[str, str] = {}
     if format_name == XLM_R and LM_BIAS in recipes:  # a masked-LM model, whose pooler was never trained
         for canonical in ("pooler.dense.weight", "pooler.dense.bias"):

@@ -1,0 +1,129 @@
+"""BERT's form with XLM-R's vocabulary is read: positions from 0, the first token type, the heads."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from model.checkpoint.read import open_checkpoint
+from tests.helpers import xlm_r_layout
+from tests.launching import error_of
+
+TYPES = "embeddings.token_type_embeddings.weight"
+POSITIONS = "embeddings.position_embeddings.weight"
+
+
+def make_bert(folder, arrays=(), **changes) -> dict[str, np.ndarray]:
+    """Write a BERT with random weights and a file of pieces, and return the weights.
+
+    Args:
+        arrays: more tensors, such as those of a head.
+        changes: of config.json.
+    """
+    settings = xlm_r_layout.config(
+        **{"model_type": "bert", "pad_token_id": 0, "type_vocab_size": 2, **changes}
+    )
+    state = {}
+    for name, array in xlm_r_layout.weights(settings).items():
+        if not name.startswith("lm_head."):
+            state[name.removeprefix("roberta.")] = array
+    state[TYPES] = np.concatenate([state[TYPES], state[TYPES] + 1])
+    state |= dict(arrays)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "sentencepiece.bpe.model").write_bytes(b"")
+    save_file(state, folder / "model.safetensors")
+    return state
+
+
+def test_positions_and_types(tmp_path):
+    state = make_bert(tmp_path, layer_norm_eps=None)
+    checkpoint = open_checkpoint(tmp_path)
+    assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("bert", None, [])
+    table = checkpoint.tensors[POSITIONS]
+    np.testing.assert_array_equal(table[2:], state[POSITIONS] + state[TYPES][0])
+    assert not table[:2].any()
+    config = checkpoint.config
+    assert (config.pad_token_id, config.max_position_embeddings, config.longest_input) == (1, 42, 40)
+    assert config.layer_norm_eps == 1e-12  # BERT's own, where the file does not say
+    assert table.shape == checkpoint.tensors.shape(POSITIONS)
+
+
+def head(*names: str, rows: int = 3) -> dict[str, np.ndarray]:
+    """Linear layers of 16 inputs with these names."""
+    arrays = {}
+    for name in names:
+        arrays |= {
+            f"{name}.weight": np.ones((rows, 16), np.float32),
+            f"{name}.bias": np.arange(rows, dtype=np.float32),
+        }
+    return arrays
+
+
+@pytest.mark.parametrize(
+    "class_name, arrays, task",
+    [
+        ("BertForSequenceClassification", head("classifier"), "classification"),
+        ("BertForTokenClassification", head("classifier"), "tagging"),
+        ("BertForQuestionAnswering", head("qa_outputs", rows=2), "question_answering"),
+    ],
+)
+def test_heads(tmp_path, class_name, arrays, task):
+    state = make_bert(tmp_path, {**arrays, **head("pooler.dense", rows=16)}, architectures=[class_name])
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.task == task
+    name = "qa_outputs" if task == "question_answering" else "classifier"
+    np.testing.assert_array_equal(checkpoint.tensors["classifier.bias"], state[f"{name}.bias"])
+
+
+def test_the_head_of_masked_language_modelling(tmp_path):
+    arrays = {
+        **head("cls.predictions.transform.dense", rows=16),
+        "cls.predictions.transform.LayerNorm.weight": np.ones(16, np.float32),
+        "cls.predictions.transform.LayerNorm.bias": np.ones(16, np.float32),
+        "cls.predictions.bias": np.arange(60, dtype=np.float32),
+        "cls.predictions.decoder.weight": np.ones((60, 16), np.float32),
+        **head("cls.seq_relationship", rows=2),
+    }
+    make_bert(tmp_path, arrays, architectures=["BertForPreTraining"])
+    checkpoint = open_checkpoint(tmp_path)
+    assert {"lm_head.dense.weight", "lm_head.layer_norm.bias"} < set(checkpoint.tensors)
+    np.testing.assert_array_equal(checkpoint.tensors["lm_head.bias"], arrays["cls.predictions.bias"])
+    assert {name for name in checkpoint.dropped if name.startswith("cls.seq")}
+
+
+def test_a_bert_with_its_own_vocabulary_is_refused(tmp_path):
+    make_bert(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").unlink()
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
+    assert "model.safetensors" in error_of(open_checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key, value", [("position_embedding_type", "relative_key"), ("is_decoder", True), ("hidden_act", "relu")]
+)
+def test_another_architecture_is_refused(tmp_path, key, value):
+    make_bert(tmp_path, **{key: value})
+    message = error_of(open_checkpoint, tmp_path)
+    assert "config.json" in message
+    assert key in message
+
+
+@pytest.mark.parametrize("problem_type, rows", [("regression", 3), ("ranking", 1)])
+def test_outputs_that_are_not_understood(tmp_path, problem_type, rows):
+    """Three numbers of a regression would pass for three labels."""
+    settings = {"architectures": ["BertForSequenceClassification"], "problem_type": problem_type}
+    make_bert(
+        tmp_path, head("classifier", "pooler.dense", rows=rows) | head("pooler.dense", rows=16), **settings
+    )
+    message = error_of(open_checkpoint, tmp_path)
+    assert "config.json: problem_type" in message
+    assert "--drop_unknown" in message
+    assert open_checkpoint(tmp_path, drop_unknown=True).task == "classification"
+
+
+def test_a_regression_of_transformers(tmp_path):
+    settings = {"architectures": ["BertForSequenceClassification"], "problem_type": "regression"}
+    make_bert(tmp_path, head("classifier", rows=1) | head("pooler.dense", rows=16), **settings)
+    assert open_checkpoint(tmp_path).settings["reading"]["regression"] is True
