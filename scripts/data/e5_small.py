@@ -250,5 +250,5 @@ def piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
         model.pieces.add(piece=name, score=0.0, type=kind)
     for piece, score in zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()):
         model.pieces.add(piece=piece, score=score)
-    model.trainer_spec.vocab_size = len(model.pieces)
+    model.MergeFrom(ModelProto(trainer_spec={"vocab_size": len(model.pieces)}))
     return model.SerializeToString(deterministic=True)

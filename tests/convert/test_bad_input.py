@@ -142,7 +142,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
             {"hidden_dropout_prob": 10},
             "hidden_dropout_prob is 10; it must be a number from 0",
         ),
-        (make_xlm_r, {"model_type": "bert"}, "names of xlm-r, but config.json says model_type"),
+        (make_xlm_r, {"model_type": "bert"}, "a BERT with a vocabulary of its own"),
         (make_xlm_r, {"model_type": "roberta"}, "names of xlm-r, but config.json says model_type"),
         (make_xlm_r, {"model_type": None}, "names of xlm-r, but config.json says model_type"),
         (make_xlm_r, {"pad_token_id": 0}, "config.json: pad_token_id is 0; XLM-R needs 1"),
