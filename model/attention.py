@@ -25,9 +25,6 @@ from model.layout import Group, Layout
 # Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
 # finite in float16.
 MASK_VALUE = -1e4
-# Sequences x length^2 below which the pads of one array cost a GPU less than the kernels of further groups.
-# With 16 heads these are 2^26 scores.
-SMALL = 1 << 22
 
 
 class AttentionMask(device.Uploadable):
@@ -136,25 +133,20 @@ class PaddedGroup(device.Uploadable):
 
 @dataclass(frozen=True)
 class PaddedMask(AttentionMask):
-    """The mask as groups of sequences, each with its bias. Small batches are one group."""
+    """The mask as groups of sequences, each with its bias."""
 
     groups: list[PaddedGroup]
     cell_of_token: Tensor  # int64 [N], the index of each token's cell among the cells of all groups
-    multiple: ClassVar[int] = 64
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
-        longest = int(layout.lengths.max())
-        # One group has more pads than several, but starts fewer kernels, which is faster in a small batch.
-        is_small = len(layout.lengths) * longest**2 < SMALL
-        groups = [layout.as_one_group()] if is_small else layout.groups
         cell_of_token = np.empty(layout.tokens, np.int64)
         cells_before = 0  # the number of cells of the groups before this one
-        for group in groups:
+        for group in layout.groups:
             # The tokens of the group, and the indices of their cells, both row by row.
             cell_of_token[group.token_indices] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size
-        return cls([PaddedGroup.of(group) for group in groups], cell_of_token)
+        return cls([PaddedGroup.of(group) for group in layout.groups], cell_of_token)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float

@@ -8,9 +8,9 @@
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
 variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
 
-With `--kernels plain` (`run.kernels`) every device takes the simplest path: Paddle's own operations without
-the kernels of `model/cpu/`, padded groups instead of FlashMask, gradients of the whole word table, and
-Paddle's AdamW, parameter by parameter. Numbers that differ by more than rounding point to a faulty kernel.
+With `--kernels plain` (`run.kernels`) every device takes Paddle's public operations alone, so what a CPU then
+computes is what a GPU computes, FlashMask and autocast aside. Numbers that differ from those of the fast
+kernels by more than rounding point to a faulty kernel.
 """
 
 import functools
@@ -35,13 +35,16 @@ _kernels = FAST
 
 
 def use_kernels(kind: str) -> None:
-    """Choose the kernels of this process: FAST or PLAIN. Call it before you make the optimizer."""
+    """Choose the kernels of this process: FAST or PLAIN. Call it before you make the optimizer.
+
+    What PLAIN computes on a CPU is what a GPU computes, FlashMask and autocast aside.
+    """
     global _kernels
     _kernels = kind
 
 
 def has_plain_kernels() -> bool:
-    """Whether this process takes the simplest path everywhere."""
+    """Whether this process takes Paddle's public operations alone."""
     return _kernels == PLAIN
 
 
@@ -189,27 +192,9 @@ def to_array(x: Tensor) -> np.ndarray:
     return x.numpy()
 
 
-def product_dtype(x: Tensor) -> paddle.dtype:
-    """The type in which products with x are computed: the half type within autocast, otherwise that of x."""
-    if paddle.amp.is_autocast_enabled():
-        return getattr(paddle, paddle.amp.get_autocast_gpu_dtype())  # by its name
-    return x.dtype
-
-
-def bytes_of(dtype: paddle.dtype) -> int:
-    """The bytes of a number of this type."""
-    return paddle.empty([0], dtype).element_size()
-
-
 def precise_dtype(x: Tensor) -> paddle.dtype:
     """The type in which losses and sums of x are computed: float64 if x is float64, otherwise float32."""
     return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
-
-
-@functools.cache
-def memory() -> int:
-    """The memory of the GPU in use in bytes; 0 on a CPU."""
-    return paddle.device.cuda.get_device_properties().total_memory if on_gpu() else 0
 
 
 def has_tf32() -> bool:

@@ -11,7 +11,6 @@ Positions are absolute: a sequence's first token has position 2, a pad has posit
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
 """
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import paddle
@@ -21,7 +20,6 @@ from paddle.distributed.fleet.utils import recompute
 from model.attention import AttentionMask, SelfAttention
 from model.batch import TokenBatch
 from model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
-from model.half_weights import half_weights
 from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
 from model.word_rows import BatchWords
 from model.word_table import WordEmbeddings
@@ -162,18 +160,12 @@ class ErnieMModel(nn.Layer):
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
         recomputes = self.recompute and self.training
-        # With recompute the backward pass calls the layers again, when the half-precision copies are gone.
-        weight_copies = nullcontext() if recomputes else half_weights(stack, x)
-        with weight_copies:
-            for layer in stack:
-                # The last layer is computed only where it is read.
-                only_at = positions if layer is stack[-1] else None
-                if recomputes:
-                    x = recompute(layer, x, batch.mask, only_at)
-                else:
-                    x = layer(x, batch.mask, only_at)
-                if output_hidden_states:
-                    hidden_states.append(x)
+        for layer in stack:
+            # The last layer is computed only where it is read.
+            only_at = positions if layer is stack[-1] else None
+            x = recompute(layer, x, batch.mask, only_at) if recomputes else layer(x, batch.mask, only_at)
+            if output_hidden_states:
+                hidden_states.append(x)
         if not stack:  # layers=0: no layer has taken the positions
             x = at_positions(x, positions)
         if positions is None:

@@ -37,15 +37,12 @@ class Linear(nn.Linear):
         in_bfloat16: whether its products on a CPU are in bfloat16.
         frozen_weight: the bits of the weight [I, O] in bfloat16, as uint16, if the layer only predicts. Then
             `weight` is None. Otherwise None.
-        half_copies: copies of weight and bias in half precision, with which the layer computes within
-            `model.half_weights`; empty outside of that.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.in_bfloat16 = False
         self.frozen_weight: np.ndarray | None = None
-        self.half_copies: list[Tensor] = []
 
     def use_bfloat16(self) -> None:
         """Compute the product of this layer in bfloat16 on a CPU."""
@@ -61,9 +58,6 @@ class Linear(nn.Linear):
         if self.in_bfloat16 and device.on_cpu(x):
             (y,) = _linear_layers_in_bfloat16(x, [self])
             return y
-        if self.half_copies:
-            weight, bias = self.half_copies
-            return F.linear(x, weight, bias)
         if not device.training_on_cpu(x):
             return super().forward(x)
         return LinearOnCpu.apply(x, self.weight, self.bias)

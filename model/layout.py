@@ -88,10 +88,6 @@ class Layout:
                 first = following
         return groups
 
-    def as_one_group(self) -> "Group":
-        """All sequences as one group, however long they are."""
-        return self._group_of(np.argsort(-self.lengths, kind="stable"))  # by descending length
-
     def _group_of(self, sequences: np.ndarray) -> "Group":
         """A group of the sequences with these indices, int64 [b], of which the first is the longest."""
         return Group(self.starts[sequences], self.lengths[sequences], self.context_lengths[sequences])

@@ -1,10 +1,16 @@
-"""The masked-LM loss on a CPU: one pass over the logits of a chunk, and gradients that are added in place."""
+"""The masked-LM loss on a CPU: one pass over the logits of a chunk, and gradients that are added in place.
+
+The gradients of a chunk are made in the forward pass, so that no logits wait for the backward pass. What the
+backward pass then gets from above is one number, the factor of the whole sum.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
 from paddle import Tensor
+from paddle.autograd import PyLayer
 
-from model import device
 from model.cpu import bfloat16
 from model.cpu.rows import add, as_array, as_tensor, over_rows, row_sums
 from model.word_table import WordEmbeddings
@@ -12,27 +18,84 @@ from model.word_table import WordEmbeddings
 BLOCK_WORDS = 1 << 14  # rows of the word table whose gradients are added at a time
 
 
+def cross_entropy(
+    x: Tensor,
+    table: WordEmbeddings,
+    bias: Tensor,
+    labels: Tensor,
+    loss_weights: Tensor,
+    chunks: Sequence[slice],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `model.masked_loss.MaskedLoss` has. Only the sum has a gradient.
+
+    Args:
+        x: [M, H].
+        table: the word table [V, H].
+        bias: [V].
+        labels: int64 [M].
+        loss_weights: float [M], the factor of each loss in the sum.
+        chunks: the positions of each chunk.
+    """
+    kernels = LossOnCpu(table, bias)
+    all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
+    if paddle.is_grad_enabled() and not all_frozen:
+        return CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
+    results = [kernels.losses(x[rows], labels[rows]) for rows in chunks]
+    losses, correct = (paddle.concat(parts) for parts in zip(*results))
+    return (losses * loss_weights).sum(), losses, correct
+
+
+class CrossEntropyOnCpu(PyLayer):
+    """`cross_entropy` with gradients, which are made in the forward pass.
+
+    Args:
+        weight: of the table, which gets a gradient.
+        kernels: keep the gradients of table and bias until the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        loss_weights: Tensor,
+        kernels: "LossOnCpu",
+        chunks: Sequence[slice],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
+        losses, correct, grads_x = zip(*results)
+        losses = paddle.concat(losses)
+        correct = paddle.concat(correct)
+        ctx.grad_x = None if x.stop_gradient else paddle.concat(grads_x)  # [M, H]
+        ctx.kernels = kernels
+        ctx.mark_non_differentiable(losses, correct)
+        ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
+        return (losses * loss_weights).sum(), losses, correct
+
+    @staticmethod
+    def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
+        grad_bias = ctx.kernels.take_gradients(grad_total)
+        ctx.grad_x = ctx.kernels = None  # frees the memory
+        # The gradient of the table is added in place; labels and loss weights have none.
+        return grad_x, None, grad_bias, None, None
+
+
 class LossOnCpu:
     """The losses of masked positions, chunk by chunk, and the gradients of their weighted sum.
 
     Args:
-        x: [M, H], for its type.
         table: the word table [V, H].
         bias: [V].
-        loss_weights: not needed here; `model.loss_on_gpu.LossOnGpu` has the same arguments.
-
-    Attributes:
-        words: V.
-        bytes_per_logit: of the type of x.
     """
 
-    def __init__(self, x: Tensor, table: WordEmbeddings, bias: Tensor, loss_weights: Tensor):
+    def __init__(self, table: WordEmbeddings, bias: Tensor):
         self._table = table
         self._bias = bias
         self._grad_weight: np.ndarray | None = None  # [V, H]
         self._grad_bias: Tensor | None = None  # [V]
-        self.words = bias.shape[0]
-        self.bytes_per_logit = device.bytes_of(x.dtype)
 
     def losses(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
@@ -45,7 +108,7 @@ class LossOnCpu:
     def derive(self, x: Tensor, labels: Tensor, loss_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `losses` returns, and the gradient of x, [m, H].
 
-        The gradients of table and bias are kept for `table_gradients`.
+        The gradients of table and bias are kept for `take_gradients`.
 
         Args:
             loss_weights: [m], the factor of each loss.
@@ -65,7 +128,7 @@ class LossOnCpu:
         grad_x = self._product_gradients(grad_logits, x * factors, accumulate=not is_first)
         return losses, correct, grad_x * factors
 
-    def table_gradients(self, grad_total: Tensor) -> tuple[None, Tensor | None]:
+    def take_gradients(self, grad_total: Tensor) -> Tensor | None:
         """The gradient of the bias [V], or None if it is frozen. That of the table is added in place.
 
         Args:
@@ -73,7 +136,7 @@ class LossOnCpu:
         """
         if self._grad_weight is not None:
             self._table.gradient.add_borrowed(self._grad_weight, factor=grad_total.item())
-        return None, None if self._grad_bias is None else self._grad_bias * grad_total
+        return None if self._grad_bias is None else self._grad_bias * grad_total
 
     def _products(self, x: Tensor) -> Tensor:
         """The logits of x [m, H] before the bias is added: [m, V]."""

@@ -1,9 +1,8 @@
 """Cross-entropy over the whole vocabulary, in memory that does not grow with the number of positions.
 
-The masked positions are taken in chunks; the logits of one take at most LOGITS_BYTES. The gradients of a
-chunk are made in the forward pass, so that no logits wait for the backward pass. What the backward pass then
-gets from above is one number, the factor of the whole sum. `model/loss_on_cpu.py` and `model/loss_on_gpu.py`
-compute a chunk; plain kernels make all logits at once.
+The masked positions are taken in chunks; the logits of one take at most LOGITS_BYTES. On a CPU
+`model/loss_on_cpu.py` computes a chunk. On a GPU, and with plain kernels, a chunk is three operations of
+Paddle, whose logits are computed again in the backward pass instead of being kept.
 """
 
 from typing import NamedTuple
@@ -11,19 +10,14 @@ from typing import NamedTuple
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
-from paddle.autograd import PyLayer
+from paddle.distributed.fleet.utils import recompute
 
-from model import device
-from model.loss_on_cpu import LossOnCpu
-from model.loss_on_gpu import LossOnGpu
+from model import device, loss_on_cpu
 from model.word_table import WordEmbeddings
 
-LOGITS_BYTES = 1 << 29  # of the logits that exist at a time: 512 MB
-# The same on a GPU with MUCH_MEMORY. There must be fewer than 2^31 logits, because Paddle's fused
-# cross-entropy computes the place of a row in 32 bits (`VectorizedSoftmaxForward` in
-# paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
-MANY_LOGITS_BYTES = 1 << 31
-MUCH_MEMORY = 39 << 30  # bytes; a card that is sold with 40 GB reports a little less than 40 << 30
+# Of the logits of a chunk: 512 MB. Paddle's cross-entropy on a GPU counts places in 32 bits, so a chunk must
+# have fewer than 2^31 logits (`VectorizedSoftmaxForward` in paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
+LOGITS_BYTES = 1 << 29
 
 
 class MaskedLoss(NamedTuple):
@@ -39,16 +33,16 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
-def logit_chunks(position_count: int, vocab_size: int, bytes_per_logit: int) -> list[slice]:
-    """Slices of the positions, such that the logits of a slice fit into the memory for logits.
+def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> list[slice]:
+    """Slices of the positions, such that the logits of a slice take at most LOGITS_BYTES.
 
     Args:
         position_count: M, the number of masked positions.
         vocab_size: V, the number of logits of a position.
-        bytes_per_logit: of their type.
+        dtype: of the logits.
     """
-    memory_for_logits = MANY_LOGITS_BYTES if device.memory() >= MUCH_MEMORY else LOGITS_BYTES
-    size = max(1, memory_for_logits // (bytes_per_logit * vocab_size))  # positions of a slice
+    bytes_per_logit = paddle.empty([0], dtype).element_size()
+    size = max(1, LOGITS_BYTES // (bytes_per_logit * vocab_size))  # positions of a slice
     return [slice(start, min(start + size, position_count)) for start in range(0, position_count, size)]
 
 
@@ -64,70 +58,34 @@ def cross_entropy(
         labels: [M] int64, from 0 to V - 1.
         loss_weights: [M] float, the factor of each loss in the sum; None: 1. They get no gradient.
     """
+    precise = device.precise_dtype(x)
     if loss_weights is None:
         loss_weights = paddle.ones([x.shape[0]])
-    loss_weights = loss_weights.astype(device.precise_dtype(x))
-    if device.has_plain_kernels():  # the definition, with all logits at once
-        scores = logits(x, table.weight, bias).astype(loss_weights.dtype)  # [M, V]
-        losses = F.cross_entropy(scores, labels, reduction="none")  # [M]
-        label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)  # [M]
-        correct = label_logit >= scores.max(1)
-        return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
+    loss_weights = loss_weights.astype(precise)
+    chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
+    if device.on_cpu(x):
+        return MaskedLoss(*loss_on_cpu.cross_entropy(x, table, bias, labels, loss_weights, chunks))
 
     all_frozen = x.stop_gradient and table.weight.stop_gradient and bias.stop_gradient
-    kernels_class = LossOnCpu if device.on_cpu(x) else LossOnGpu
-    kernels = kernels_class(x, table, bias, loss_weights)
-    # `words` is V, on a GPU with padding.
-    chunks = logit_chunks(x.shape[0], kernels.words, kernels.bytes_per_logit)
-    if paddle.is_grad_enabled() and not all_frozen:
-        outputs = CrossEntropy.apply(x, table.weight, bias, labels, loss_weights, kernels, chunks)
-        return MaskedLoss(*outputs)
-    with paddle.amp.auto_cast(False):
-        results = [kernels.losses(x[rows], labels[rows]) for rows in chunks]
+    has_backward = paddle.is_grad_enabled() and not all_frozen
+    results = []
+    for rows in chunks:
+        inputs = (x[rows], table.weight, bias, labels[rows])
+        if has_backward:
+            # Nothing here is random, so no random state has to be kept.
+            results.append(recompute(_losses_of_chunk, *inputs, preserve_rng_state=False))
+        else:
+            results.append(_losses_of_chunk(*inputs))
     losses, correct = (paddle.concat(parts) for parts in zip(*results))
-    return MaskedLoss((losses * loss_weights).sum(), losses, correct)
+    return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct.detach())
 
 
-class CrossEntropy(PyLayer):
-    """The sum of weighted losses of x [M, H]; the gradients are made in the forward pass.
+def _losses_of_chunk(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
 
-    Args:
-        weight, bias: the word table [V, H] and its bias [V].
-        labels: int64 [M].
-        loss_weights: float [M], the factor of each loss in the sum.
-        kernels: those of the device, which keep the gradients of the table until the backward pass.
-        chunks: the positions of each chunk.
-
-    Returns:
-        What `MaskedLoss` has. Only the sum has a gradient.
+    Within autocast the product is in half precision; the softmax is not.
     """
-
-    @staticmethod
-    def forward(
-        ctx,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        labels: Tensor,
-        loss_weights: Tensor,
-        kernels: LossOnCpu | LossOnGpu,
-        chunks: list[slice],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        with paddle.amp.auto_cast(False):
-            results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
-        losses, correct, grads_x = zip(*results)
-        losses = paddle.concat(losses)
-        correct = paddle.concat(correct)
-        ctx.grad_x = None if x.stop_gradient else paddle.concat(grads_x)  # [M, H]
-        ctx.x_dtype = x.dtype
-        ctx.kernels = kernels
-        ctx.mark_non_differentiable(losses, correct)
-        ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
-        return (losses * loss_weights).sum(), losses, correct
-
-    @staticmethod
-    def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        grad_x = None if ctx.grad_x is None else (ctx.grad_x * grad_total).astype(ctx.x_dtype)
-        grad_weight, grad_bias = ctx.kernels.table_gradients(grad_total)
-        ctx.grad_x = ctx.kernels = None  # frees the memory
-        return grad_x, grad_weight, grad_bias, None, None  # labels and loss weights have no gradient
+    scores = logits(x, weight, bias).astype(device.precise_dtype(x))  # [m, V]
+    losses = F.cross_entropy(scores, labels, reduction="none")
+    label_logit = paddle.take_along_axis(scores, labels.unsqueeze(1), axis=1).squeeze(1)
+    return losses, label_logit >= scores.max(1)

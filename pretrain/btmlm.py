@@ -9,7 +9,6 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from model import device
 from model.attention import MASK_VALUE
 from model.heads import PreTrainingModel
 from model.masked_loss import logit_chunks, logits
@@ -105,8 +104,7 @@ class PseudoTokenGenerator:
             Rows of `table`, int64 [P].
         """
         chosen = []
-        bytes_per_logit = device.bytes_of(bias.dtype)
-        for part in logit_chunks(hidden.shape[0], table.shape[0], bytes_per_logit):  # as memory allows
+        for part in logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # as memory allows
             piece_logits = logits(hidden[part], table, bias)  # [p, n]
             if self.temperature == 0:
                 chosen.append(piece_logits.argmax(-1))

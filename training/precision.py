@@ -84,9 +84,8 @@ class Precision:
         else:
             description = f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
-        is_in_float32 = self.amp == NONE and not self.cpu_bf16 and dtype == "float32"
-        if is_in_float32 and not has_plain_kernels():
-            _recommend_half_precision()
+        if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
+            _recommend_bfloat16()
         scaling = loss_scaling or LossScaling()
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **asdict(scaling))
 
@@ -107,10 +106,13 @@ class Precision:
             paddle.amp.decorate(
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
-            for name, parameter in model.named_parameters():
-                # Frozen parameters get one, too: they may be trained later.
-                if parameter.dtype in HALF and is_own(parameter):
-                    optimizer._create_master_weight(parameter).set_value(loaded[name])
+            # Frozen parameters get one, too: they may be trained later.
+            masters = {
+                parameter.name: paddle.to_tensor(loaded[name])
+                for name, parameter in model.named_parameters()
+                if parameter.dtype in HALF and is_own(parameter)
+            }
+            optimizer.set_state_dict({**optimizer.state_dict(), "master_weights": masters})
 
     def can_shrink(self) -> bool:
         """Whether a smaller loss scale may prevent an overflow."""
@@ -125,15 +127,8 @@ class Precision:
 
 
 def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:
-    """The context for forward passes in half precision, "bf16" or "fp16".
-
-    Paddle alone would compute layer norms and softmax in float32 in O1, and look words up in float32 in O2.
-    Then the sum of the residual branches would stay in float32, and be cast before each product. The kernels
-    add in float32 in any case (paddle/phi/kernels/gpu/layer_norm_kernel.cu, gpudnn/softmax_gpudnn.h), and the
-    weights of layer norms stay in float32 (paddle/fluid/eager/eager_amp_auto_cast.h).
-    """
-    in_half_precision = {"layer_norm", "softmax"} if level == "O1" else {"lookup_table", "lookup_table_v2"}
-    return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp], custom_white_list=in_half_precision)
+    """The context for forward passes in half precision, "bf16" or "fp16"; Paddle's own lists say of what."""
+    return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp])
 
 
 def in_words(dtype: str, cpu_bf16: bool) -> str:
@@ -203,10 +198,7 @@ def _check_bf16(option: str) -> None:
 
 
 @functools.cache  # once, however many seeds a command trains
-def _recommend_half_precision() -> None:
-    """Log that this device would be faster in half precision, if so."""
-    if on_gpu():
-        amp = "bf16" if has_bf16() else "fp16"
-        logger.info("this GPU multiplies faster in half precision: amp %s (docs/scale.md)", amp)
-    elif onednn.missing() is None:
+def _recommend_bfloat16() -> None:
+    """Log that this CPU would be faster in bfloat16, if so."""
+    if onednn.missing() is None:
         logger.info("this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)")

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import paddle
-import pytest
 
 from model import device
-from model.attention import FlashMask, PaddedMask
+from model.attention import FlashMask
 from model.batch import TokenBatch
 from model.device import Uploadable, upload
 from model.layout import Layout
@@ -70,10 +69,10 @@ def test_an_array_with_pads_becomes_a_row_of_tokens():
     assert padded[1].tolist() == [[8, 9], [10, 11], [0, 0], [0, 0]]
 
 
-@pytest.mark.parametrize(("mask", "multiple"), [(PaddedMask, 64), (FlashMask, 128)])
-def test_a_gpu_gets_a_multiple_of_some_tokens(monkeypatch, mask, multiple):
-    """Three tokens are filled up to as many as the kernels of a mask want."""
-    compute_as_on_a_gpu(monkeypatch, mask)
+def test_flash_mask_gets_a_multiple_of_128_tokens(monkeypatch):
+    """Three tokens are filled up to the rows of a block."""
+    multiple = 128
+    compute_as_on_a_gpu(monkeypatch, FlashMask)
     languages = np.array([3, 4, 5])
     batch = upload(TokenBatch.from_packed(np.array([7, 8, 9]), Layout([2, 1]), language_ids=languages))
     assert batch.input_ids.shape == batch.position_ids.shape == [multiple]
@@ -85,7 +84,6 @@ def test_a_gpu_gets_a_multiple_of_some_tokens(monkeypatch, mask, multiple):
 
 
 def test_the_words_of_a_step_are_numbered_for_a_gpu(monkeypatch):
-    """The second batch is filled up to 64 tokens of id 0, which is no word of this step."""
     arrays = [np.array([[9, 7, 9]]), np.array([[7, 30, 1]])]  # 1 is a pad
     assert words_of_step(arrays) is None
     compute_as_on_a_gpu(monkeypatch)
@@ -95,5 +93,5 @@ def test_the_words_of_a_step_are_numbered_for_a_gpu(monkeypatch):
     first, second = upload([TokenBatch.from_padded(ids, 1, words) for ids in arrays])
     assert first.words.of_step is second.words.of_step is words
     assert first.words.places[:3].tolist() == [2, 1, 2]
-    assert second.words.places.tolist() == [1, 3] + [0] * 62
+    assert second.words.places.tolist() == [1, 3]
     assert words_of_step([]) is None

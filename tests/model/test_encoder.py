@@ -121,7 +121,6 @@ def test_where_dropout_is(monkeypatch):
 
     monkeypatch.setattr("model.ernie_m.dropout", record)
     monkeypatch.setattr("model.attention.dropout", record)
-    monkeypatch.setattr("model.attention.SMALL", 0)  # so that each length is a group of its own
     compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
     batch = packed_batch(np.full(64, 5), Layout([60, 4]))

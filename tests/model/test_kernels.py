@@ -7,7 +7,6 @@ import paddle
 import pytest
 
 from model import device
-from model.batch import TokenBatch
 from model.config import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from model.layout import Layout
@@ -169,8 +168,3 @@ def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     assert "cpu_bf16 needs kernels that are not plain: leave out kernels plain" in error_of(
         Precision, cpu_bf16=True
     )
-
-
-def test_a_batch_of_plain_kernels_is_padded(monkeypatch):
-    monkeypatch.setattr(device, "_kernels", device.PLAIN)
-    assert TokenBatch.from_packed(np.arange(3), Layout([2, 1])).input_ids.shape == (64,)

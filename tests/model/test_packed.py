@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model import attention, device
+from model import device
 from model.attention import CpuMask, FlashMask, PaddedMask, SelfAttention, mask_class
 from model.config import ErnieMConfig
 from model.ernie_m import ErnieMModel
@@ -47,7 +47,6 @@ def mask(request, monkeypatch):
     if request.param is not CpuMask:
         compute_as_on_a_gpu(monkeypatch, request.param)
     monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
-    monkeypatch.setattr(attention, "SMALL", 0)  # several groups
     return request.param
 
 
@@ -87,32 +86,6 @@ def test_all_hidden_states_and_gradients(mask, name):
     assert len(gradients) == 4 + 16 * 2 + 2  # two tables and a norm, two layers, the pooler
     value = (expected.sequence * weights).mean() + expected.pooled.mean()
     assert_equal_gradients(gradients, gradients_of(plain, value))
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_one_array_for_a_small_batch(monkeypatch, name):
-    """Padded attention gives the same in one array as in groups of similar length."""
-    compute_as_on_a_gpu(monkeypatch)
-    model = ErnieMModel(CONFIG)
-    layout, ids = layout_and_ids(name)
-    outputs = []
-    for small in (0, 1 << 22):  # no batch is small; each of these is
-        monkeypatch.setattr(attention, "SMALL", small)
-        batch = packed_batch(ids, layout)
-        sequence = model.encode(batch).sequence
-        outputs.append([sequence.numpy(), *gradients_of(model, sequence.square().mean()).values()])
-    in_groups, in_one_array = outputs
-    (group,) = batch.mask.groups
-    assert list(group._biases) == [paddle.float64]  # made once, for both layers
-    for array, expected in zip(in_one_array, in_groups, strict=True):
-        assert np.abs(array - expected).max() < 1e-12
-
-
-def test_a_large_batch_is_divided_into_groups():
-    """2^22 scores for each head are too many: 15 x 512^2 are less, 16 x 512^2 are not."""
-    lengths = [512] * 13 + [3] * 2
-    assert len(PaddedMask.of(Layout(lengths)).groups) == 1
-    assert len(PaddedMask.of(Layout([*lengths, 512])).groups) == 2
 
 
 @pytest.mark.parametrize("layers", [None, 0])  # all, or the embeddings alone

@@ -72,11 +72,9 @@ class Tied:
         return results
 
 
-@pytest.fixture(params=["cpu", "gpu", "plain"])
+@pytest.fixture(params=["cpu", "plain"])
 def form(request, monkeypatch):
-    """The kernels of a CPU, the operations of a GPU, which a CPU has, too, or plain kernels."""
-    if request.param == "gpu":
-        monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    """The kernels of a CPU, or plain kernels, which are the operations of a GPU."""
     if request.param == "plain":
         monkeypatch.setattr(device, "_kernels", device.PLAIN)
     return request.param

@@ -8,8 +8,6 @@ import paddle
 import pytest
 from paddle import nn
 from paddle.amp import amp_lists
-from paddle.amp.auto_cast import AMP_LEVEL, _update_list
-from paddle.base.framework import _dygraph_tracer
 
 from finetune.flags import FinetuneFlags
 from model import device, layers
@@ -23,9 +21,6 @@ from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.logging import logger
 
-# Level -> operations that compute in half precision, which Paddle's own lists would leave in float32.
-IN_HALF = {"O1": {"layer_norm", "softmax"}, "O2": {"lookup_table", "lookup_table_v2"}}
-
 
 class OneWeight(nn.Layer):
     def __init__(self):
@@ -37,16 +32,6 @@ def test_o2_needs_a_gpu():
     for amp in ("bf16", "none"):
         with pytest.raises(UserError, match="amp_level O2 needs a GPU and amp bf16 or fp16: .* amp_level O1"):
             Precision(amp, "O2")
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_products_are_in_the_half_type_of_autocast(monkeypatch, dtype):
-    x = paddle.ones([1])
-    assert device.product_dtype(x) == paddle.float32
-    # What auto_cast sets on a GPU. On a CPU it sets nothing.
-    monkeypatch.setattr(_dygraph_tracer(), "_amp_level", AMP_LEVEL.O1)
-    monkeypatch.setattr(_dygraph_tracer(), "_amp_dtype", dtype)
-    assert device.product_dtype(x) == getattr(paddle, dtype)
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
@@ -64,7 +49,7 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
     assert decorated == [] and engine.scaler.is_enable() == (amp == "fp16")
     for _ in range(2):
         assert not engine.step([1.0, 2.0], lambda factor: ((model.weight * factor).sum(), {})).skipped
-    options = {"level": level, "dtype": dtype, "custom_white_list": IN_HALF[level]}
+    options = {"level": level, "dtype": dtype}
     assert calls_of_auto_cast == [options] * 4
     if level == "O2":
         options = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
@@ -115,7 +100,7 @@ def messages(monkeypatch, caplog):
     """A function that returns the lines of the log so far."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
-    precision._recommend_half_precision.cache_clear()
+    precision._recommend_bfloat16.cache_clear()
     return lambda: [record.message for record in caplog.records]
 
 
@@ -135,22 +120,12 @@ def test_cpu_bf16_is_recommended_once(monkeypatch, messages):
     advice = "this CPU can multiply in bfloat16, which is faster: cpu_bf16 true (docs/cpu.md)"
     monkeypatch.setattr(onednn, "missing", lambda: "a CPU with bfloat16 instructions")
     Precision()
-    precision._recommend_half_precision.cache_clear()
+    precision._recommend_bfloat16.cache_clear()
     assert advice not in messages()
     monkeypatch.setattr(onednn, "missing", lambda: None)
     for _ in range(3):
         Precision()
     assert messages().count(advice) == 1
-
-
-@pytest.mark.parametrize(("capability", "amp"), [((8, 6), "bf16"), ((7, 0), "fp16")])
-def test_half_precision_is_recommended_on_a_gpu(fp16, monkeypatch, messages, capability, amp):
-    pretend_gpu(monkeypatch, *capability)
-    Precision("fp16")
-    assert len(messages()) == 1  # the line that describes the device
-    for _ in range(2):
-        Precision()
-    assert messages().count(f"this GPU multiplies faster in half precision: amp {amp} (docs/scale.md)") == 1
 
 
 def test_cpu_bf16_is_refused_in_one_line(monkeypatch, float64):
@@ -170,21 +145,14 @@ def test_cpu_bf16_has_no_effect_on_a_gpu(fp16, monkeypatch, messages):
 
 
 def test_signatures_of_paddle():
-    """The stand-ins of these tests take what Paddle's functions take; Paddle's lists are as IN_HALF says."""
+    """The stand-ins of these tests take what Paddle's functions take."""
     for name in ("get_device_capability", "get_device_name"):
         assert list(inspect.signature(getattr(paddle.device.cuda, name)).parameters) == ["device"]
     decorate = inspect.signature(paddle.amp.decorate).parameters
     assert list(decorate)[:2] == ["models", "optimizers"]
     assert {"level", "dtype", "master_weight", "master_grad"} <= decorate.keys()
-    options = {"level", "dtype", "custom_white_list"}
-    assert options <= inspect.signature(paddle.amp.auto_cast).parameters.keys()
-    for dtype in DTYPES.values():  # what Paddle computes in float32 unless the white list names it
-        assert {"layer_norm", "softmax"} <= amp_lists.black_list()[dtype]["O1"]
-        assert {"lookup_table", "lookup_table_v2"} <= amp_lists.black_list()[dtype]["O2"]
-        for level, operations in IN_HALF.items():
-            white_list, black_list = _update_list(operations, None, level, dtype)
-            assert operations <= white_list
-            assert not operations & black_list
+    assert {"level", "dtype"} <= inspect.signature(paddle.amp.auto_cast).parameters.keys()
+    for dtype in DTYPES.values():  # the loss is computed in float32
         assert "softmax_with_cross_entropy" in amp_lists.black_list()[dtype]["O1"]
     scaler = inspect.signature(paddle.amp.GradScaler.__init__).parameters
     assert {field.name for field in fields(LossScaling)} | {"self", "enable"} == set(scaler)

@@ -44,7 +44,6 @@ class Events(list):
     def begin(self) -> None:
         """From now on the project takes the tensors, which are on a CPU, for those of a GPU in float32."""
         self.monkeypatch.setattr(device, "on_gpu", lambda: True)
-        self.monkeypatch.setattr(device, "memory", lambda: 0)
         self.clear()
 
 

@@ -1,0 +1,240 @@
+"""A CPU with the type rules of a GPU: half types, autocast, and FlashMask as a dense mask.
+
+Paddle ignores autocast on a CPU, and only kernels of a GPU refuse numbers of different types. Within
+`gpu_types`:
+
+- Paddle says that the device is a GPU of compute capability 8.0.
+- Within `paddle.amp.auto_cast` an operation gets inputs of the type that the lists of the installed Paddle
+  name (paddle/amp/amp_lists.py), by the rules of paddle/fluid/eager/{amp_utils,eager_amp_auto_cast}.h.
+- An operation that gets numbers of different types raises a TypeError where a GPU's kernel does.
+- An operation on half types is computed in float32, and its results are rounded. So are gradients.
+
+It says nothing of a GPU's own kernels, of time, or of memory.
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Collection, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import paddle
+import paddle.nn.functional as F
+import pytest
+from paddle import Tensor
+from paddle.base.core import AmpLevel
+
+from model import device
+from tests.helpers.flash import flashmask
+
+auto_cast = importlib.import_module("paddle.amp.auto_cast")  # the attribute of this name is a function
+HALF = (paddle.float16, paddle.bfloat16)
+CAST = (*HALF, paddle.float32)  # the types that autocast changes
+# Methods of tensors that C++ implements -> the operation that they do.
+OPERATORS = {
+    "__add__": "add",
+    "__radd__": "add",
+    "__sub__": "subtract",
+    "__rsub__": "subtract",
+    "__mul__": "multiply",
+    "__rmul__": "multiply",
+    "__truediv__": "divide",
+    "__rtruediv__": "divide",
+    "__pow__": "elementwise_pow",
+    "__matmul__": "matmul",
+    "__ge__": "greater_equal",
+    "__lt__": "less_than",
+}
+# Operations that have other names on the lists of autocast (paddle/phi/ops/yaml/op_compat.yaml).
+LISTED_NAMES = {
+    "linear": "linear_v2",  # which a Paddle for GPUs calls (`F.linear`)
+    "embedding": "lookup_table_v2",
+    "sum": "reduce_sum",
+    "mean": "reduce_mean",
+    "mean_all": "mean",
+    "cross_entropy_with_softmax": "softmax_with_cross_entropy",
+    "p_norm": "pnorm",
+    "elementwise_pow": "pow",
+}
+# They move numbers and change none, so a CPU does them in half types.
+MOVES = {
+    *("assign", "cast", "expand", "full_like", "reshape", "share_data", "slice", "split"),
+    *("split_with_num", "stack", "strided_slice", "transpose", "unbind", "unstack"),
+    *("view_shape", "empty_like", "zeros_like", "ones_like", "set_value", "set_value_with_tensor"),
+}
+# Of two types they take the wider one (paddle/phi/common/type_promotion.h).
+PROMOTES = {
+    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "where", "elementwise_pow"),
+    *("greater_equal", "less_than"),
+}
+# Their kernels take numbers of several types: half states and float32 scales, weights or rates.
+MIXED = {"layer_norm", "adamw_", "check_finite_and_unscale_", "update_loss_scaling_", "cast"}
+
+
+class Tracer:
+    """Paddle's tracer, which says that the device is a GPU, and keeps what `paddle.amp.auto_cast` sets.
+
+    The real one must not have it, because it would cast by the kernels that a CPU has.
+    """
+
+    _expected_place = SimpleNamespace(
+        is_gpu_place=lambda: True, is_xpu_place=lambda: False, is_custom_place=lambda: False
+    )
+    _amp_level = AmpLevel.O0
+    _amp_dtype = "float32"
+    _use_promote = True
+
+    def __init__(self):
+        self._real = paddle.base.framework._dygraph_tracer()
+        self._lists: tuple[set[str], set[str]] = (set(), set())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    @property
+    def _has_grad(self) -> bool:
+        return self._real._has_grad
+
+    @_has_grad.setter
+    def _has_grad(self, value: bool) -> None:
+        self._real._has_grad = value
+
+    def _set_amp_op_list(self, *lists: set[str]) -> None:
+        """Keep the operations that are computed in the half type, and those in float32."""
+        self._lists = lists
+
+    def _get_amp_op_list(self) -> tuple[set[str], set[str]]:
+        return self._lists
+
+
+class Card:
+    """A GPU's operations on a CPU."""
+
+    def __init__(self):
+        self.tracer = Tracer()
+        self.half_products = 0  # how many products were in a half type
+        self._is_inside = False  # of an operation, which may be made of others
+
+    def operation(self, name: str, original: Callable) -> Callable:
+        """The operation with this name, as a GPU does it."""
+
+        @functools.wraps(original)
+        def do(*args: Any, **options: Any) -> Any:
+            if self._is_inside:
+                return original(*args, **options)
+            self._is_inside = True
+            try:
+                return self._do(name, original, *self._cast_automatically(name, args, options))
+            finally:
+                self._is_inside = False
+
+        return do
+
+    def _cast_automatically(self, name: str, args: tuple, options: dict) -> tuple[tuple, dict]:
+        """The inputs as autocast gives them to an operation; it leaves those in place alone."""
+        if self.tracer._amp_level == AmpLevel.O0 or name.endswith("_") or name == "cast":
+            return args, options
+        white, black = self.tracer._get_amp_op_list()
+        names = {name, LISTED_NAMES.get(name, name)}
+        inputs = tensors((args, options))
+        if name == "layer_norm":  # its scale and bias stay as they are
+            inputs = inputs[:1]
+        dtype = getattr(paddle, self.tracer._amp_dtype)
+        if not names & white and (names & black or any(x.dtype == paddle.float32 for x in inputs)):
+            dtype = paddle.float32
+        if name == "layer_norm":
+            return (cast(args[0], CAST, dtype), *args[1:]), options
+        return cast((args, options), CAST, dtype)
+
+    def _do(self, name: str, original: Callable, args: tuple, options: dict) -> Any:
+        """Do an operation.
+
+        Raises:
+            TypeError: a GPU has no kernel for numbers of these types together.
+        """
+        inputs = tensors((args, options))
+        types = {x.dtype for x in inputs if x.dtype in (*CAST, paddle.float64)}
+        half = next((x.dtype for x in inputs if x.dtype in HALF), None)
+        if half is None or name in MOVES or name in MIXED - {"layer_norm"}:
+            return original(*args, **options)
+        if len(types) > 1 and name != "layer_norm":
+            if name not in PROMOTES:
+                raise TypeError(f"{name} of {' and '.join(sorted(map(str, types)))}")
+            widest = paddle.float64 if paddle.float64 in types else paddle.float32
+            args, options = cast((args, options), types, widest)
+            return original(*args, **options)
+        self.half_products += name in ("matmul", "linear")
+        args, options = cast((args, options), HALF, paddle.float32)
+        results = original(*args, **options)
+        if name == "layer_norm" and isinstance(results, tuple | list):  # mean and variance stay in float32
+            return (results[0].astype(half), *results[1:])
+        results = cast(results, [paddle.float32], half)
+        if name.endswith("_"):  # in place: the first input holds the first result
+            with paddle.no_grad():
+                paddle.assign(tensors(results)[0], output=inputs[0])
+        return results
+
+    def attention(
+        self, query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, dropout: float = 0.0
+    ) -> Tensor:
+        """`F.flashmask_attention`, which takes one half type."""
+        half = query.dtype
+        if half not in HALF or {key.dtype, value.dtype} != {half}:
+            raise TypeError(f"flashmask_attention of {query.dtype}, {key.dtype} and {value.dtype}")
+        self._is_inside = True
+        try:
+            return flashmask(*cast((query, key, value), HALF, paddle.float32), bounds, dropout).astype(half)
+        finally:
+            self._is_inside = False
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors of tuples, lists and dictionaries."""
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, tuple | list):
+        return [x for item in tree for x in tensors(item)]
+    return [tree] if isinstance(tree, Tensor) else []
+
+
+def cast(tree: Any, types: Collection[paddle.dtype], dtype: paddle.dtype) -> Any:
+    """The same tuples, lists and dictionaries, whose tensors of these types have another type."""
+    if isinstance(tree, tuple | list):
+        return type(tree)(cast(item, types, dtype) for item in tree)
+    if isinstance(tree, dict):
+        return {name: cast(item, types, dtype) for name, item in tree.items()}
+    is_meant = isinstance(tree, Tensor) and tree.dtype in types and tree.dtype != dtype
+    return tree.astype(dtype) if is_meant else tree
+
+
+def aliases() -> Iterator[tuple[ModuleType, str, str]]:
+    """Where Paddle has operations: module, name there, name of the operation."""
+    names = {id(value): name for name, value in vars(paddle._C_ops).items() if callable(value)}
+    for module_name, module in list(sys.modules.items()):
+        if module_name == "paddle._C_ops" or module_name.startswith(("paddle.tensor", "paddle.nn.")):
+            for alias, value in list(vars(module).items()):
+                name = names.get(id(value), "_")
+                if not name.startswith("_") and not name.rstrip("_").endswith("_grad"):
+                    yield module, alias, name
+
+
+@pytest.fixture
+def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
+    """This CPU has the type rules of a GPU."""
+    card = Card()
+    for module, alias, name in list(aliases()):
+        monkeypatch.setattr(module, alias, card.operation(name, getattr(module, alias)))
+    for method, name in OPERATORS.items():
+        monkeypatch.setattr(Tensor, method, card.operation(name, getattr(Tensor, method)))
+    monkeypatch.setattr(F, "flashmask_attention", card.attention)
+    for module in (auto_cast, paddle.amp.grad_scaler, paddle.base.framework, paddle.framework):
+        monkeypatch.setattr(module, "_dygraph_tracer", lambda: card.tracer)
+    monkeypatch.setattr(paddle, "set_flags", lambda flags: None)  # a CPU has no flag of FlashMask
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: device.AMPERE)
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "a GPU's types on a CPU")
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    device.flash_works.cache_clear()
+    yield card
+    device.flash_works.cache_clear()
