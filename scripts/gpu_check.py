@@ -1,13 +1,15 @@
-"""Check that this device computes what a CPU computes in float64: `sh scripts/gpu_check.sh [--quick]`.
+"""Check that this device computes what a CPU computes in float64: `sh scripts/gpu_check.sh`.
 
-One line for each check: ok, skipped or failed. A failed line says what to do. The last line is JSON. A bug
-report needs the first two lines, the failed ones and the last (docs/gpu.md). The exit code is 1 if a check
-failed. --quick uses tiny shapes.
+One line for each check: its largest difference and the bound, and then ok, skipped or failed. The exit code
+is 1 if a check failed. A bug report needs the whole output (docs/gpu.md).
 
 The checks are tests of tests/gpu/.
 """
 
 import os
+import platform
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,40 +18,56 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.environment import run
 
+from utils import __version__
 from utils.command_line import load_config
 from utils.errors import UserError
-from utils.options import option
 from utils.runtime import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
-# In the order of what finds most in the least time.
-FILES = ("machine", "kernels", "training", "processes", "step", "export", "speed", "micro_batches")
+FILES = ("kernels", "step", "processes", "export")  # what finds most in the least time comes first
 # Options of pytest: the project's own, its cache and its time limit are for developers.
 SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "faulthandler_timeout=0"]
 
 
 @dataclass
 class CheckFlags:
-    """What is checked."""
-
-    quick: bool = option(False, bare=True)
-    """Tiny shapes."""
+    """The check has no options."""
 
 
 def main() -> None:
-    flags = load_config(CheckFlags, None, __doc__)
+    load_config(CheckFlags, None, __doc__)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's warnings are about its own code
-    prepare(quiet=True)
+    settings = prepare(quiet=True)
     try:
         import pytest
     except ImportError as error:
         raise UserError("the checks need pytest: sh scripts/setup.sh test") from error
+    import paddle
 
+    from model.device import on_gpu, summary
+
+    if not on_gpu():
+        print("no GPU: run on the CPU")
+    commit = output_of("git", "describe", "--always", "--dirty")
+    print(
+        f"ernie-m {__version__}, commit {commit}, Python {platform.python_version()}, {platform.platform()}"
+    )
+    print(f"paddlepaddle {paddle.__version__} for CUDA {paddle.version.cuda()}; {settings}")
+    print(output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"))
+    print(summary("float32", processes=1), flush=True)
     files = [str(ROOT / "tests" / "gpu" / f"test_{name}.py") for name in FILES]
     line = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", *SETTINGS, *files]
-    if flags.quick:
-        line.append("--quick")
     sys.exit(pytest.main(line, plugins=["tests.gpu.lines"]))
+
+
+def output_of(*command: str) -> str:
+    """What a command prints, with semicolons between its lines; or that it is not there, or that it fails."""
+    if shutil.which(command[0]) is None:
+        return f"no {command[0]}"
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    if finished.returncode:
+        return f"{command[0]} fails"
+    return "; ".join(finished.stdout.strip().splitlines())
 
 
 if __name__ == "__main__":

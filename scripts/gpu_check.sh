@@ -1,9 +1,9 @@
 #!/bin/sh
-# Check in some minutes that kernels, precision, training and several processes are right on this device.
+# Check that attention, the loss, a step in each precision, two processes and an export are right on this device.
 #
-#   sh scripts/gpu_check.sh [--quick]
+#   sh scripts/gpu_check.sh
 #
-# One line for each check, JSON last; exit code 1 if a check failed. Without a GPU it says what it skips.
+# One line for each check, with its figure and bound; exit code 1 if one failed. Without a GPU it checks the CPU.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/env.sh

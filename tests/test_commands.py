@@ -48,7 +48,7 @@ DOWNLOADS = "downloads from other servers; "
 # Pattern of a whole command -> HERE, RECIPE, the test that runs it as FILE::FUNCTION, or a reason.
 COMMANDS = {
     r"sh scripts/(setup\.sh( \w+)?|test\.sh)( && sh scripts/setup\.sh \w+)?": ITSELF,
-    r"(PYTEST_ADDOPTS=.+ )?sh scripts/gpu_check\.sh( --quick)?": "gpu/test_command.py::test_a_cpu_passes",
+    r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_a_cpu_does_not_pass_as_a_card",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
         "three minutes; sample/test_demo.py::test_quick_ends_with_a_page_and_the_whole_demo_goes_on_from_it",

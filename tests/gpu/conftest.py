@@ -1,68 +1,89 @@
 """The device of the tests in this folder, which `sh scripts/gpu_check.sh` runs, too."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import paddle
 import pytest
 
 from model import device as model_device
-from tests.gpu import stand_in as stand_ins
-from tests.gpu.device import A100, CPU, V100, Device
+from tests.gpu import toys
+from tests.helpers.half_types import gpu_types  # noqa: F401  a fixture
+from training.precision import Precision
 
-STAND_INS = {"a100": (A100, stand_ins.A100), "v100": (V100, stand_ins.V100)}
+# How far results may be from those in float64, relative to the largest. TF32 has 10 bits of the mantissa;
+# bfloat16 has 8, and a gradient may be a sum that is much smaller than its parts.
+BOUNDS = {"float32": 1e-5, "tf32": 5e-3, "float16": 1e-2, "bfloat16": 2.5e-2}
 
 
 def has_card() -> bool:
-    """Whether there is a card, so that no other device is checked."""
+    """Whether there is a GPU, so that no other device is checked."""
     return bool(paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a check on each stand-in, but not for `sh scripts/gpu_check.sh`, which checks what is there."""
-    is_gpu_check = metafunc.config.getoption("quick", None) is not None
-    if "device" in metafunc.fixturenames and not is_gpu_check and not has_card():
-        metafunc.parametrize("device", STAND_INS, indirect=True)
+    """Run a check on this CPU and by the types of a GPU; `sh scripts/gpu_check.sh` takes what is there."""
+    is_gpu_check = metafunc.config.pluginmanager.has_plugin("tests.gpu.lines")
+    if "place" in metafunc.fixturenames and not is_gpu_check and not has_card():
+        metafunc.parametrize("place", ["cpu", "gpu types"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def exact() -> dict[str, list[float]]:
+    """What `toys.results_of` returns for each of its names, computed by a CPU in float64."""
+    device_before = paddle.device.get_device()
+    paddle.set_device("cpu")
+    paddle.set_default_dtype("float64")
+    results = {name: toys.results_of(name, "float64", Precision()) for name in toys.NAMES}
+    paddle.set_default_dtype("float32")
+    paddle.set_device(device_before)
+    return results
 
 
 @pytest.fixture
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    """The card, if there is one; otherwise a CPU that stands in for one, or this CPU as it is."""
-    if hasattr(request, "param"):
-        device, card = STAND_INS[request.param]
-        with stand_ins.installed(card):
-            yield device
-    elif has_card():
-        device_before = paddle.device.get_device()
-        paddle.set_device("gpu")
-        yield A100 if model_device.has_bf16() else V100
-        paddle.set_device(device_before)
+def place(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What is checked: "gpu", "cpu", or "gpu types", which is a CPU with the type rules of a GPU."""
+    place = getattr(request, "param", "gpu" if has_card() else "cpu")
+    if place == "gpu types":
+        request.getfixturevalue("gpu_types")
+        yield place
     else:
-        yield CPU
+        device_before = paddle.device.get_device()
+        paddle.set_device(place)
+        yield place
+        paddle.set_device(device_before)
 
 
 @pytest.fixture
-def card(device: Device) -> Device:
-    """A card, or a stand-in; without one the test is skipped."""
-    if not device.is_card:
-        pytest.skip("no GPU; a machine that has one needs `sh scripts/setup.sh gpu`")
-    return device
+def bound(place: str) -> Callable[[str], float]:
+    """bound(dtype): how far results in this type may be from exact ones. Skips a type that is not there."""
+
+    def bound(dtype: str) -> float:
+        is_half = dtype in ("float16", "bfloat16")
+        if is_half and place == "cpu":
+            pytest.skip(f"no {dtype} on a CPU")
+        if dtype == "bfloat16" and not model_device.has_bf16():
+            pytest.skip("no bfloat16 on this GPU")
+        return BOUNDS["tf32" if dtype == "float32" and place == "gpu" else dtype]
+
+    return bound
 
 
 @pytest.fixture
-def quick(request: pytest.FixtureRequest) -> bool:
-    """Whether shapes are tiny: always, but for `sh scripts/gpu_check.sh` without --quick."""
-    return request.config.getoption("quick", True)
+def check(record_property: Callable[[str, object], None]) -> Callable[[float, float], None]:
+    """check(figure, bound): the test fails if the figure is larger, or not a number. Both are in its line."""
+
+    def check(figure: float, bound: float) -> None:
+        record_property("figure", f"{figure:.1e}, at most {bound:.1e}")
+        assert figure <= bound
+
+    return check
 
 
-@pytest.fixture
-def fact(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """fact(text): the line of the check in `sh scripts/gpu_check.sh` says so."""
-    return partial(record_property, "fact")
-
-
-@pytest.fixture
-def stand_in() -> Iterator[stand_ins.StandIn]:
-    """This CPU stands in for an A100."""
-    with stand_ins.installed(stand_ins.A100) as installed:
-        yield installed
+def difference(values: Sequence, exact: Sequence) -> float:
+    """The largest difference of the arrays from the exact ones, each relative to its largest exact value."""
+    differences = []
+    for array, exact_array in zip(values, exact, strict=True):
+        scale = np.abs(exact_array).max() or 1.0
+        differences.append(np.abs(np.asarray(array, np.float64) - exact_array).max() / scale)
+    return float(max(differences, key=lambda x: (np.isnan(x), x)))

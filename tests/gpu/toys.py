@@ -1,21 +1,27 @@
-"""Models with equal weights in every type, batches of them, and a training that the checks repeat."""
+"""Models with equal weights in every type, batches of them, and steps of every objective and task."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from evaluation.encode import SentenceBatch, sentence_vectors
+from finetune.classification import Classification
+from finetune.command import SUMS as SUMS_OF_TASKS
+from finetune.multi_label import MultiLabelClassification
 from finetune.pair_losses import hardest_negative_bce, in_batch_softmax
-from model.batch import TokenBatch
+from finetune.question_answering import QuestionAnswering
+from finetune.regression import Regression
+from finetune.tagging import Tagging
+from finetune.task import SupervisedTask
 from model.config import ErnieMConfig
 from model.device import upload
 from model.ernie_m import ErnieMModel
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.heads import PreTrainingModel, task_model
 from model.word_rows import words_of_step
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
@@ -26,40 +32,139 @@ from pretrain.reader import StepBatches
 from pretrain.report import SUMS
 from pretrain.shares import MONOLINGUAL
 from pretrain.task import objectives_loss, send_step
+from reader.batching import TaskBatch
+from reader.question_answering import Cut
+from reader.tagging import IGNORED
 from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs
 from training import distributed
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer, linear_warmup_decay
+from training.optimizer import build_optimizer
 from training.precision import LossScaling, Precision
 
-STEPS = 20  # of a training
-FEW_STEPS = 6  # the same with tiny shapes
 SEED = 1  # of weights and data
-XNLI_ROWS = 32
-XNLI_LENGTH = 50  # rows of 25 to 50 tokens, 37 in the mean
-FEW_XNLI_ROWS = 6  # the same with tiny shapes
-LARGE = 0.3  # the standard deviation of weights, instead of 0.02
-LARGE_WEIGHTS = "classifier with large weights"
+# The gradients of the toys are up to 2 times the loss scale: with the official 102,400 more than the 65,504
+# that float16 holds.
+SCALING = LossScaling(init_loss_scaling=1024)
 SHAPE = {
     "vocab_size": VOCABULARY.size,
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
-BASE_SHAPE = {
-    "vocab_size": 250_002,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}
+ROWS = 8  # of a batch of sentences
+LONGEST = 24  # tokens of a sentence
 
 
-def config_of(
-    shape: dict[str, int] = SHAPE, dropout: float = 0.0, initializer_range: float = 0.02
-) -> ErnieMConfig:
-    """The configuration of a model of this shape."""
+class ToyTask(NamedTuple):
+    """A task with labelled files."""
+
+    task: SupervisedTask
+    labels: Callable[[np.random.Generator, np.ndarray], np.ndarray]  # of a batch of ids
+
+
+class AnswerBatch(NamedTuple):
+    """What question answering reads of its batches."""
+
+    input_ids: np.ndarray
+    answers: np.ndarray
+    count: int
+
+
+def _classes(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
+    return rng.integers(0, 3, len(ids))
+
+
+def _tags(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
+    return np.where(ids == VOCABULARY.pad_id, IGNORED, rng.integers(0, 5, ids.shape))
+
+
+def _numbers(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
+    return rng.random(len(ids)).astype(np.float32)
+
+
+def _sets_of_labels(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
+    return rng.integers(0, 2, [len(ids), 3]).astype(np.float32)
+
+
+def _answers(rng: np.random.Generator, ids: np.ndarray) -> np.ndarray:
+    return np.sort(rng.integers(0, LONGEST // 2, [len(ids), 2]))
+
+
+def toy_tasks() -> dict[str, ToyTask]:
+    """Name -> task. They read no text, so of a tokenizer they need the special ids alone."""
+    tokenizer: Any = SimpleNamespace(
+        cls_id=VOCABULARY.cls_id, sep_id=VOCABULARY.sep_id, pad_id=VOCABULARY.pad_id, vocab={}
+    )
+    cut = Cut(LONGEST, max_query_length=8, doc_stride=4)
+    return {
+        "classification": ToyTask(Classification(tokenizer, "abc", LONGEST), _classes),
+        "several labels": ToyTask(MultiLabelClassification(tokenizer, "abc", LONGEST), _sets_of_labels),
+        "regression": ToyTask(Regression(tokenizer, LONGEST), _numbers),
+        "tagging": ToyTask(Tagging(tokenizer, ["B-A", "I-A", "B-B", "I-B", "O"], LONGEST), _tags),
+        "answering": ToyTask(QuestionAnswering(tokenizer, cut, 10, 1), _answers),
+    }
+
+
+RETRIEVAL = ("bce", "softmax")  # the losses of sentence vectors, as the flag of run_retrieval.py has them
+NAMES = (*OBJECTIVES, *toy_tasks(), *(f"retrieval by {loss}" for loss in RETRIEVAL))
+
+
+def results_of(name: str, dtype: str, precision: Precision, steps: int = 2) -> list[float]:
+    """Train on one of NAMES, then evaluate.
+
+    Args:
+        dtype: of the weights at first.
+
+    Returns:
+        The losses of all steps and a held-out one, and then the norms of the gradients, because AdamW hides
+        gradients of a wrong size.
+    """
+    if name in OBJECTIVES:
+        engine = engine_for(make_model(dtype), precision)
+        results = train(engine, name, last=steps)
+        loss_of = partial(objectives_loss, engine.model, pseudo_tokens())
+        held_out = partial(send_micro_batches, engine, name)
+    elif name in toy_tasks():
+        toy = toy_tasks()[name]
+        engine = engine_for(make_task_model(toy, dtype), precision)
+        loss_of = partial(toy.task.loss, engine.model)
+        held_out = partial(send_task_batches, engine, toy)
+        results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
+    else:
+        paddle.seed(SEED)
+        model = ErnieMModel(config_of(initializer_range=0.1)).to(dtype=dtype)
+        engine = engine_for(model, precision)
+        loss_of = partial(retrieval_loss, model, name.removeprefix("retrieval by "))
+        held_out = partial(send_pairs, engine)
+        results = losses_and_norms([engine.step(held_out(), loss_of) for _ in range(steps)])
+    engine.model.eval()
+    with paddle.no_grad(), engine.autocast():
+        evaluated = [loss_of(batch)[0].item() for batch in held_out()]
+    return [*results[:steps], *evaluated, *results[steps:]]
+
+
+def train_task(name: str, stage: int, steps: int) -> list[float]:
+    """Train a model of one of `toy_tasks` in float64; returns losses, then norms.
+
+    Args:
+        stage: of sharding.
+    """
+    toy = toy_tasks()[name]
+    engine = engine_for(make_task_model(toy, "float64"), stage=stage)
+    loss_of = partial(toy.task.loss, engine.model)
+    return losses_and_norms([engine.step(send_task_batches(engine, toy), loss_of) for _ in range(steps)])
+
+
+def make_task_model(toy: ToyTask, dtype: str) -> nn.Layer:
+    """A model of a task; its weights are the same in every type."""
+    paddle.seed(SEED)
+    return task_model(toy.task.name, config_of(), len(toy.task.labels or "")).to(dtype=dtype)
+
+
+def config_of(dropout: float = 0.0, initializer_range: float = 0.02) -> ErnieMConfig:
+    """The configuration of a toy."""
     return ErnieMConfig(
-        **shape,
+        **SHAPE,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         initializer_range=initializer_range,
@@ -76,27 +181,37 @@ def make_model(dtype: str, **options: Any) -> PreTrainingModel:
     return PreTrainingModel(config_of(**options), LANGUAGES).to(dtype=dtype)
 
 
-def task_models(dtype: str) -> dict[str, nn.Layer]:
-    """A model of each fine-tuning task, with the outputs of XNLI, PAWS-X, CoNLL, PAN-X and MLQA.
+def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
+    """An engine for this model."""
+    optimizer = build_optimizer(model, peak_lr=1e-3)
+    sums = (*SUMS, *SUMS_OF_TASKS)
+    return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=sums)
 
-    One has large weights, because with small ones the layers do little.
+
+def pseudo_tokens() -> PseudoTokenGenerator:
+    """Of BTMLM: any piece may be chosen."""
+    return PseudoTokenGenerator(allowed=None, special_ids=VOCABULARY.special_ids)
+
+
+def train(engine: Engine, objective: str, last: int) -> list[float]:
+    """Train up to step `last` on one objective, with two micro-batches a step on all processes together.
+
+    Returns:
+        The losses of all steps, then the norms of their gradients.
     """
-    makers: dict[str, Callable[[], nn.Layer]] = {
-        "classifier of 3": lambda: SequenceClassifier(config_of(), num_labels=3),
-        "classifier of 2": lambda: SequenceClassifier(config_of(), num_labels=2),
-        "tagger of 9": lambda: TokenClassifier(config_of(), num_labels=9),
-        "tagger of 7": lambda: TokenClassifier(config_of(), num_labels=7),
-        "spans": lambda: SpanClassifier(config_of()),
-        LARGE_WEIGHTS: lambda: SequenceClassifier(config_of(initializer_range=LARGE), num_labels=3),
-    }
-    models = {}
-    for name, make in makers.items():
-        paddle.seed(SEED)
-        models[name] = make().to(dtype=dtype)
-    return models
+    loss_of = partial(objectives_loss, engine.model, pseudo_tokens())
+    steps = []
+    while engine.steps < last:
+        steps.append(engine.step(send_micro_batches(engine, objective), loss_of))
+    return losses_and_norms(steps)
 
 
-def batch_of(objective: str, step: int, count: int = 8, length_limit: int = 20) -> Batch:
+def losses_and_norms(steps: Sequence[Step]) -> list[float]:
+    """The losses of all steps, then the norms of all gradients."""
+    return [step.loss for step in steps] + [step.grad_norm for step in steps]
+
+
+def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) -> Batch:
     """Random texts or pairs of a step, masked. Their lengths are below the limit."""
     rng = np.random.default_rng([SEED, OBJECTIVES.index(objective), step])
 
@@ -111,174 +226,58 @@ def batch_of(objective: str, step: int, count: int = 8, length_limit: int = 20) 
     return objectives(max_seq_len=512).batch(objective, examples, rngs(count, step=step))
 
 
-def padded_ids(rows: int, longest: int, words: int, seed: int) -> np.ndarray:
-    """Ids of sentences of different lengths, int64 [rows, longest], padded on the right.
-
-    Args:
-        words: the ids are below it.
-    """
-    rng = np.random.default_rng([SEED, seed])
-    ids = rng.integers(FIRST_ORDINARY_ID, words, [rows, longest])
-    for row in range(1, rows):  # row 0 has the greatest length
-        length = rng.integers(longest // 2, longest)
-        ids[row, length:] = VOCABULARY.pad_id
-    return ids
-
-
-def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0, **options: Any) -> Engine:
-    """An engine for a model of `make_model`.
-
-    Args:
-        options: for `config_of`.
-    """
-    return engine_for(make_model(dtype, **options), precision, stage)
-
-
-def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
-    """An engine for this model."""
-    # After STEPS steps the rate is still far from 0.
-    schedule = linear_warmup_decay(warmup_steps=4, total_steps=2 * STEPS)
-    optimizer = build_optimizer(model, peak_lr=1e-3, schedule=schedule)
-    return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=SUMS)
-
-
-def train(engine: Engine, objective: str, last: int = STEPS, micro_batches: int = 2) -> list[float]:
-    """Train up to step `last` on one objective.
-
-    Args:
-        micro_batches: of each step, on all processes together.
-
-    Returns:
-        The losses of all steps, then the norms of their gradients, because AdamW hides gradients of a wrong
-        size.
-    """
-    steps = []
-    pseudo_tokens = PseudoTokenGenerator(allowed=None, special_ids=VOCABULARY.special_ids)
-    while engine.steps < last:
-        batches = send_micro_batches(engine, objective, micro_batches)
-        steps.append(engine.step(batches, partial(objectives_loss, engine.model, pseudo_tokens)))
-    return losses_and_norms(steps)
-
-
-def send_micro_batches(engine: Engine, objective: str, count: int = 2) -> list[DeviceBatch]:
-    """This process's micro-batches of the engine's next step, on the device.
-
-    Args:
-        count: of the step's micro-batches, which the processes share.
-    """
-    first = count * engine.steps  # the number of the step's first micro-batch, counted over all steps
-    batches = []
-    for number in range(first, first + count):
-        batches.append(batch_of(objective, step=number, count=4))  # each is drawn as if it were a step
+def send_micro_batches(engine: Engine, objective: str) -> list[DeviceBatch]:
+    """This process's micro-batches of the engine's next step, on the device; all processes have two."""
+    first = 2 * engine.steps  # the number of the step's first micro-batch, counted over all steps
+    batches = [batch_of(objective, step=number) for number in (first, first + 1)]
     # The masked tokens of each objective, over all processes.
     masked_counts = sum(batch.masked_counts for batch in batches).tolist()
     # The processes take the micro-batches in turn.
-    batches_of_this_process = batches[distributed.rank() :: distributed.world_size()]
-    with engine.autocast():
-        step_batches = StepBatches(
-            batches_of_this_process, share={objective: 1.0}, masked_counts=masked_counts, position={}
-        )
-        return send_step(step_batches)
-
-
-def train_task(model: nn.Layer, amp: str) -> list[float]:
-    """Train a fine-tuning model for three steps in this mixed precision; returns what `train` does."""
-    # The gradients of the heads' biases are up to 2 times the scale: with the official 102,400 more than the
-    # 65,504 that float16 holds.
-    engine = engine_for(model, Precision(amp, loss_scaling=LossScaling(init_loss_scaling=1024)))
-    steps = []
-    for _ in range(3):
-        batch = send_sentences(engine, rows=8, longest=24, words=VOCABULARY.mask_id)
-        steps.append(engine.step([batch], partial(distance_from_ones, engine.model)))
-    return losses_and_norms(steps)
-
-
-def train_retrieval(dtype: str, amp: str, loss_name: str) -> list[float]:
-    """Train sentence vectors for three steps on eight pairs; returns what `train` does.
-
-    Args:
-        loss_name: "softmax" or "bce", as the flag of run_retrieval.py.
-    """
-    paddle.seed(SEED)
-    model = ErnieMModel(config_of(initializer_range=0.1)).to(dtype=dtype)
-    engine = engine_for(model, Precision(amp, loss_scaling=LossScaling(init_loss_scaling=1024)))
-    is_translation = paddle.eye(8).astype("bool")
-    # Each pair has one negative for the loss of the hardest: which of several is that, rounding may change.
-    one_negative = is_translation.roll(1, axis=0)
-
-    def loss(batch: SentenceBatch) -> tuple[Tensor, dict]:
-        vectors = sentence_vectors(model, batch, layer=SHAPE["num_hidden_layers"])  # [16, H]
-        if loss_name == "softmax":
-            total, _ = in_batch_softmax(
-                vectors[:8], vectors[8:], ~is_translation, scale=20.0, both_directions=True
-            )
-        else:
-            total, _ = hardest_negative_bce(vectors[:8], vectors[8:], one_negative, scale=5.0, offset=0.5)
-        return total / 8, {}
-
-    steps = []
-    for number in range(3):
-        ids = padded_ids(rows=16, longest=24, words=VOCABULARY.mask_id, seed=number)
-        with engine.autocast():
-            batch = upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean", words_of_step([ids])))
-        steps.append(engine.step([batch], loss))
-    return losses_and_norms(steps)
-
-
-def send_sentences(engine: Engine, rows: int, longest: int, words: int) -> TokenBatch:
-    """Sentences of `padded_ids` on the device; each step of the engine has others."""
+    own_batches = batches[distributed.rank() :: distributed.world_size()]
     with engine.autocast():  # in half precision a batch holds other arrays, for FlashMask
-        ids = padded_ids(rows, longest, words, seed=engine.steps)
-        return upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id, words_of_step([ids])))
+        step = StepBatches(own_batches, share={objective: 1.0}, masked_counts=masked_counts, position={})
+        return send_step(step)
 
 
-def send_shared_sentences(engine: Engine) -> list[TokenBatch]:
-    """This process's part of two micro-batches of sentences, on the device."""
-    step = 2 * engine.steps
-    all_ids = [padded_ids(8, 24, VOCABULARY.mask_id, seed=number) for number in (step, step + 1)]
-    ids_of_this_process = all_ids[distributed.rank() :: distributed.world_size()]
-    words = words_of_step(ids_of_this_process)
-    return [upload(TokenBatch.from_padded(ids, VOCABULARY.pad_id, words)) for ids in ids_of_this_process]
+def padded_ids(rows: int, seed: int) -> np.ndarray:
+    """Ids of sentences of different lengths, int64 [rows, LONGEST], padded on the right."""
+    rng = np.random.default_rng([SEED, seed])
+    ids = rng.integers(FIRST_ORDINARY_ID, VOCABULARY.mask_id, [rows, LONGEST])
+    for row in range(1, rows):  # row 0 has the greatest length
+        ids[row, rng.integers(LONGEST // 2, LONGEST) :] = VOCABULARY.pad_id
+    return ids
 
 
-def losses_and_norms(steps: Sequence[Step]) -> list[float]:
-    """The losses of all steps, then the norms of all gradients."""
-    return [step.loss for step in steps] + [step.grad_norm for step in steps]
+def send_task_batches(engine: Engine, toy: ToyTask) -> list[tuple]:
+    """This process's part of two micro-batches of the engine's next step, on the device."""
+    batches: list[Any] = []
+    for number in (2 * engine.steps, 2 * engine.steps + 1):
+        ids = padded_ids(ROWS, seed=number)
+        labels = toy.labels(np.random.default_rng([SEED, number]), ids)
+        if isinstance(toy.task, QuestionAnswering):
+            batches.append(AnswerBatch(ids, labels, count=2 * ROWS))
+        else:
+            batches.append(TaskBatch(ids, labels, np.arange(ROWS), count=2 * ROWS))
+    with engine.autocast():
+        own_batches = batches[distributed.rank() :: distributed.world_size()]
+        return toy.task.send_batches(engine.model, own_batches)
 
 
-def distance_from_ones(model: nn.Layer, batch: TokenBatch) -> tuple[Tensor, dict]:
-    """A loss that reads every output of any head: the mean square of its distance from 1."""
-    outputs = model(batch)
-    if isinstance(outputs, Tensor):
-        outputs = [outputs]
-    # A mean in half precision would be too coarse.
-    precise = "float64" if model.classifier.weight.dtype == paddle.float64 else "float32"
-    squares = [(output.astype(precise) - 1.0).square().mean() for output in outputs]
-    return paddle.add_n(squares), {}  # no sums to log
+def send_pairs(engine: Engine) -> list[SentenceBatch]:
+    """ROWS sentences and their translations, on the device."""
+    ids = padded_ids(2 * ROWS, seed=engine.steps)
+    with engine.autocast():
+        return [upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean", words_of_step([ids])))]
 
 
-def classifier_engine(quick: bool, amp: str) -> Engine:
-    """An engine for XNLI."""
-    paddle.seed(SEED)
-    shape = SHAPE if quick else BASE_SHAPE
-    model = SequenceClassifier(config_of(shape, dropout=0.1), num_labels=3)
-    return engine_for(model, Precision(amp))
-
-
-def send_xnli(engine: Engine) -> TokenBatch:
-    """A batch as XNLI has it, on the device; a small one for a tiny model."""
-    words = engine.model.ernie_m.config.vocab_size
-    rows = FEW_XNLI_ROWS if words == SHAPE["vocab_size"] else XNLI_ROWS
-    return send_sentences(engine, rows=rows, longest=XNLI_LENGTH, words=words)
-
-
-def xnli_loss(engine: Engine, batch: TokenBatch) -> tuple[Tensor, dict]:
-    """The loss of a batch with labels 0, 1, 2, 0, 1, ..., and no sums to log."""
-    logits = engine.model(batch)
-    labels = paddle.arange(len(logits)) % 3
-    return F.cross_entropy(logits.astype("float32"), labels), {}
-
-
-def xnli_step(engine: Engine) -> None:
-    """A step of XNLI, with its upload."""
-    engine.step([send_xnli(engine)], partial(xnli_loss, engine))
+def retrieval_loss(model: ErnieMModel, loss: str, batch: SentenceBatch) -> tuple[Tensor, dict]:
+    """One of the losses of RETRIEVAL, of sentence vectors."""
+    vectors = sentence_vectors(model, batch, layer=SHAPE["num_hidden_layers"])  # [2 ROWS, H]
+    is_translation = paddle.eye(ROWS).astype("bool")
+    pair = (vectors[:ROWS], vectors[ROWS:])
+    if loss == "softmax":
+        total, _ = in_batch_softmax(*pair, ~is_translation, scale=20.0, both_directions=True)
+    else:
+        # Each pair has one negative: which of several is the hardest, rounding may change.
+        total, _ = hardest_negative_bce(*pair, is_translation.roll(1, axis=0), scale=5.0, offset=0.5)
+    return total / ROWS, {}

@@ -113,7 +113,6 @@ class Card:
 
     def __init__(self):
         self.tracer = Tracer()
-        self.half_products = 0  # how many products were in a half type
         self._is_inside = False  # of an operation, which may be made of others
 
     def operation(self, name: str, original: Callable) -> Callable:
@@ -156,6 +155,10 @@ class Card:
         inputs = tensors((args, options))
         types = {x.dtype for x in inputs if x.dtype in (*CAST, paddle.float64)}
         half = next((x.dtype for x in inputs if x.dtype in HALF), None)
+        if half is not None and name == "adamw_":
+            return adamw_of_master(original, *args)
+        if half is None and name == "flashmask_attention":
+            raise TypeError(f"{name} of {' and '.join(sorted(map(str, types)))}")
         if half is None or name in MOVES or name in MIXED - {"layer_norm"}:
             return original(*args, **options)
         if len(types) > 1 and name != "layer_norm":
@@ -164,7 +167,6 @@ class Card:
             widest = paddle.float64 if paddle.float64 in types else paddle.float32
             args, options = cast((args, options), types, widest)
             return original(*args, **options)
-        self.half_products += name in ("matmul", "linear")
         args, options = cast((args, options), HALF, paddle.float32)
         results = original(*args, **options)
         if name == "layer_norm" and isinstance(results, tuple | list):  # mean and variance stay in float32
@@ -175,18 +177,29 @@ class Card:
                 paddle.assign(tensors(results)[0], output=inputs[0])
         return results
 
-    def attention(
-        self, query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, dropout: float = 0.0
-    ) -> Tensor:
-        """`F.flashmask_attention`, which takes one half type."""
-        half = query.dtype
-        if half not in HALF or {key.dtype, value.dtype} != {half}:
-            raise TypeError(f"flashmask_attention of {query.dtype}, {key.dtype} and {value.dtype}")
-        self._is_inside = True
-        try:
-            return flashmask(*cast((query, key, value), HALF, paddle.float32), bounds, dropout).astype(half)
-        finally:
-            self._is_inside = False
+    def backward(self, original: Callable, loss: Tensor, *args: Any, **options: Any) -> None:
+        """`loss.backward()`, also where gradients of half weights are float32, to which a CPU cannot add."""
+        sums = {}
+        for parameter in auto_cast.amp_global_state().model_parameters:
+            if parameter.grad is not None and parameter.grad.dtype != parameter.dtype:
+                sums[parameter] = parameter.grad.clone()
+                parameter.grad = None
+        original(loss, *args, **options)
+        with paddle.no_grad():
+            for parameter, gradient in sums.items():
+                if parameter.grad is not None:
+                    gradient = gradient + parameter.grad.astype(gradient.dtype)
+                parameter.grad_ = gradient
+
+
+def adamw_of_master(original: Callable, weight: Tensor, gradient: Tensor, *args: Any) -> Any:
+    """AdamW of a weight in a half type: its float32 master is updated, and the weight is rounded from it."""
+    *moments, master, is_infinite = args[:8]  # the rate is among the moments
+    *options, _multi_precision, use_global_beta_pow, amsgrad = args[8:]
+    options += [False, use_global_beta_pow, amsgrad]
+    results = original(master, gradient.astype("float32"), *moments, None, is_infinite, *options)
+    paddle.assign(master.astype(weight.dtype), output=weight)
+    return results
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -220,21 +233,31 @@ def aliases() -> Iterator[tuple[ModuleType, str, str]]:
 
 
 @pytest.fixture
-def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
+def gpu_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This CPU has the type rules of a GPU."""
     card = Card()
     for module, alias, name in list(aliases()):
         monkeypatch.setattr(module, alias, card.operation(name, getattr(module, alias)))
     for method, name in OPERATORS.items():
         monkeypatch.setattr(Tensor, method, card.operation(name, getattr(Tensor, method)))
-    monkeypatch.setattr(F, "flashmask_attention", card.attention)
+    backward = Tensor.backward
+    state = auto_cast.amp_global_state()
+    for owner, name, value in (
+        (F, "flashmask_attention", card.operation("flashmask_attention", flashmask)),
+        (Tensor, "backward", lambda *args, **options: card.backward(backward, *args, **options)),
+        # What `paddle.amp.decorate` changes for the whole process.
+        *((state, "use_master_grad", False), (state, "model_parameters", []), (state, "mesh2params", {})),
+        (paddle, "set_flags", lambda flags: None),  # a CPU has no flag of FlashMask
+        (paddle, "set_device", lambda name: None),
+        (paddle.device, "get_device", lambda: "gpu:0"),
+        (paddle.device.cuda, "get_device_capability", lambda: device.AMPERE),
+        (paddle.device.cuda, "get_device_name", lambda: "a GPU's types on a CPU"),
+        (paddle.version, "cuda", lambda: "12.6"),
+        (device, "on_cpu", lambda x: False),
+    ):
+        monkeypatch.setattr(owner, name, value)
     for module in (auto_cast, paddle.amp.grad_scaler, paddle.base.framework, paddle.framework):
         monkeypatch.setattr(module, "_dygraph_tracer", lambda: card.tracer)
-    monkeypatch.setattr(paddle, "set_flags", lambda flags: None)  # a CPU has no flag of FlashMask
-    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
-    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: device.AMPERE)
-    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "a GPU's types on a CPU")
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
     device.flash_works.cache_clear()
-    yield card
+    yield
     device.flash_works.cache_clear()

@@ -1,0 +1,24 @@
+"""Plain kernels train and evaluate every task and objective as the fast ones do, in float64.
+
+`tests/gpu/test_step.py` has them in half precision.
+"""
+
+import numpy as np
+import paddle
+import pytest
+
+from model import device
+from tests.gpu import toys
+from training.precision import Precision
+
+
+@pytest.mark.parametrize("name", toys.NAMES)
+def test_float64_is_that_of_the_fast_kernels(monkeypatch, name):
+    paddle.set_default_dtype("float64")
+    try:
+        fast = toys.results_of(name, "float64", Precision())
+        monkeypatch.setattr(device, "_kernels", device.PLAIN)
+        plain = toys.results_of(name, "float64", Precision())
+    finally:
+        paddle.set_default_dtype("float32")
+    np.testing.assert_allclose(plain, fast, rtol=1e-12, atol=1e-12)
