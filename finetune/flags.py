@@ -135,8 +135,8 @@ class TrainingFlags:
     """Whether to multiply in bfloat16 on a CPU. It must have avx512_bf16 or AMX."""
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
-    """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute what
-    a GPU computes, FlashMask and mixed precision aside."""
+    """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute
+    what a GPU computes, FlashMask and mixed precision aside."""
 
     lr_schedule_style: Literal["official", "paddlenlp"] = "official"
     """After the warm-up the rate is the peak times 1 - t/T (official), or falls straight to 0 (paddlenlp)."""

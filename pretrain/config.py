@@ -280,8 +280,8 @@ class RunConfig:
     """On a CPU with avx512_bf16 or AMX: whether to multiply in bfloat16. `amp` then means GPUs alone."""
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
-    """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute what
-    a GPU computes, FlashMask and mixed precision aside."""
+    """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute
+    what a GPU computes, FlashMask and mixed precision aside."""
 
     dtype: Literal["float32", "float64"] = "float32"
     """Of the weights; float64 is for tests."""

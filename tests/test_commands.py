@@ -98,7 +98,6 @@ COMMANDS = {
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r"curl .*": "inference/test_embeddings.py::test_with_curl",
     r".*pretrain\.show .*": HERE,
-    r".*benchmarks/estimate\.py .*": HERE,
     r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
     r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
     r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",

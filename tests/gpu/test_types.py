@@ -59,7 +59,7 @@ def test_numbers_of_different_types(gpu_types):
         lambda: F.flashmask_attention(*[x.reshape([1, 1, 1, 2]) for x in (half, half, single)], bounds),
         lambda: F.flashmask_attention(*[single.reshape([1, 1, 1, 2])] * 3, bounds),
     ):
-        with pytest.raises(TypeError, match="paddle.float32"):
+        with pytest.raises(TypeError, match="float32"):
             operation()
 
 
