@@ -6,6 +6,7 @@ The settings must be in the environment before Paddle is imported: it reads them
 import contextlib
 import ctypes
 import io
+import logging
 import os
 import platform
 import signal
@@ -209,8 +210,15 @@ def _keep_freed_memory(memory: int) -> str:
 
 
 def _import_paddle() -> None:
-    """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own."""
+    """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own.
+
+    The root logger is left as it was, too. Paddle gives it a handler, with which `logging.basicConfig` of the
+    user would do nothing, and a level.
+    """
     printed = io.StringIO()  # what the import writes to stderr
+    root = logging.getLogger()
+    root_handlers = list(root.handlers)
+    root_level = root.level
     term_handler = signal.getsignal(signal.SIGTERM)
     interrupt_handler = signal.getsignal(signal.SIGINT)
     interrupts: list[int] = []  # the signals that came during the import
@@ -235,6 +243,14 @@ def _import_paddle() -> None:
         if may_interrupt:
             signal.signal(signal.SIGINT, interrupt_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # Handlers that were made during the import keep `printed`, which nobody reads any more.
+        for name in logging.Logger.manager.loggerDict:
+            for handler in logging.getLogger(name).handlers:
+                if getattr(handler, "stream", None) is printed:
+                    handler.setStream(sys.stderr)
+        for handler in set(root.handlers) - set(root_handlers):
+            root.removeHandler(handler)
+        root.setLevel(root_level)
         for line in printed.getvalue().splitlines():
             if not line.startswith(_ABOUT_OPENBLAS):
                 print(line, file=sys.stderr)

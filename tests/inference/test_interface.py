@@ -11,13 +11,25 @@ import ernie_m
 from inference.paddle_model import DygraphEngine
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
-from tests.launching import ROOT, error_of
+from tests.launching import ROOT, error_of, run_script
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 # The page's blocks of Python, and its command lines: (text for standard input, flags).
 # The block of OpenAI's client is like the test in tests/latest/test_embeddings.py.
 PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGE, re.MULTILINE)
+
+# Paddle is imported by `load`. Afterwards a text is cut, Paddle warns, and the user logs.
+LOGGING = """
+import logging, sys
+import ernie_m
+logging.getLogger().setLevel(logging.DEBUG)
+model = ernie_m.load(sys.argv[1])
+model.encode("bado kani lera " * 40)
+logging.getLogger("paddle.optimizer.optimizer").warning("a warning of Paddle")
+logging.basicConfig(format="of the user: %(message)s")
+logging.debug("a line")
+"""
 
 
 @pytest.fixture
@@ -253,3 +265,11 @@ def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
     monkeypatch.setattr(ernie_m, "_AT_ONCE", 2)
     assert [answer["label"] for answer in model.classify(texts)] == [answer["label"] for answer in answers]
     np.testing.assert_allclose(model.encode(texts), vectors, atol=1e-6)
+
+
+def test_warnings_and_the_users_log_are_printed(models, tmp_path):
+    """In a process of its own: pytest has handlers on the root logger."""
+    cut, of_paddle, of_user = run_script(["-c", LOGGING, models / "encode"], tmp_path).stderr.splitlines()
+    assert cut.startswith("1 of 1 texts are longer than")
+    assert "a warning of Paddle" in of_paddle
+    assert of_user == "of the user: a line"
