@@ -18,7 +18,7 @@ from model.tasks import COMMAND_WORDS
 from reader.bitext import named_files
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
-from utils.files import read_bytes, unwritable_is_a_user_error
+from utils.files import read_bytes, take_lock, unwritable_is_a_user_error
 from utils.logging import progress
 from utils.options import PositiveInt, Range, option
 
@@ -116,8 +116,8 @@ class PredictFlags:
     def _check_output(self) -> None:
         """Refuse an --output that is a folder, or that would overwrite what the command reads."""
         output = Path(self.output).resolve()
-        if output.is_dir():
-            raise UserError(f"--output {self.output}: it is a folder; name a file")
+        if output.exists() and not output.is_file():  # a device would be replaced by a file
+            raise UserError(f"--output {self.output}: it is a folder or a device; name a file")
         read = {self.input: "the input"}
         if self.corpus:
             read |= {path: f"{path} of --corpus" for _, path in named_files(self.corpus)}
@@ -154,12 +154,13 @@ def main() -> None:
     if flags.output == "-":
         write_to_stdout(answerer, parts)
     else:
-        write_to_file(answerer, parts, flags.output)
+        # Resolved, because a link stays: what it leads to is replaced.
+        write_to_file(answerer, parts, Path(flags.output).resolve())
 
 
-def _unfinished(output: str | Path) -> Path:
+def _unfinished(output: Path) -> Path:
     """The file in which the answers are until all are written; it stays after Ctrl-C."""
-    return Path(f"{output}.part")
+    return output.with_name(f"{output.name}.part")
 
 
 class Request(NamedTuple):
@@ -237,18 +238,24 @@ def write_to_stdout(answerer: "Answerer", parts: list[list[Request]]) -> None:
             ) from error
 
 
-def write_to_file(answerer: "Answerer", parts: list[list[Request]], path: str) -> None:
+def write_to_file(answerer: "Answerer", parts: list[list[Request]], output: Path) -> None:
     """Write the answers to a file, which appears when all are written.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or another command is writing it.
     """
-    unfinished = _unfinished(path)
+    unfinished = _unfinished(output)
     with unwritable_is_a_user_error(unfinished):
         unfinished.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", encoding="utf-8") as file:
+        with open(unfinished, "a", encoding="utf-8") as file:  # "w" would empty the file of another command
+            if not take_lock(file):
+                raise UserError(
+                    f"{unfinished}: another command is writing its answers there; wait until it has ended, "
+                    "end it, or name another --output"
+                )
+            file.truncate(0)  # what an interrupted command left
             write_answers(answerer, progress(parts, "predicting", "requests", size=len), file)
-        unfinished.replace(path)
+            unfinished.replace(output)  # before the lock ends
 
 
 def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str]) -> None:

@@ -1,7 +1,5 @@
 """The folder of work that can be interrupted: one command at a time, one run, nothing half-written."""
 
-import errno
-import fcntl
 import os
 import re
 import shutil
@@ -13,12 +11,11 @@ from typing import Any
 
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import host_name, read_object, unwritable_is_a_user_error, write_json
+from utils.files import host_name, read_object, take_lock, unwritable_is_a_user_error, write_json
 from utils.logging import logger
 from utils.runtime import is_main
 
 LOCK = ".lock"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
 _MOST_DIFFERENCES = 5  # in one message
 # `utils.files.temporary_name`: what a killed process leaves behind. Its earlier names had no host.
@@ -31,8 +28,8 @@ _LEFTOVER = re.compile(
 def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
     """Hold the lock of an output folder, which is made if it is missing. Only the main process takes it.
 
-    The lock is an flock on the file `.lock`, which names the last process that held it. The kernel releases
-    it when the process ends, even by a kill, so there is nothing to clean up.
+    The lock is that of the file `.lock`, which names the last process that held it. It ends with the process,
+    so there is nothing to clean up.
 
     Raises:
         UserError: another run holds the lock (the line names its process and host), or the folder cannot be
@@ -46,18 +43,12 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not take_lock(file):
             file.seek(0)
             raise UserError(
                 f"{path.parent}: another run is at work there ({file.read(1000).decode()}); wait until it "
                 "has ended, end it, or choose another output folder"
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            logger.warning("%s: this file system has no locks: let no second run write there", path.parent)
+            )
         with unwritable_is_a_user_error(path):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())

@@ -1,6 +1,7 @@
 """Read JSON files with clear errors; write files and folders so that they appear whole or not at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from utils.errors import FULL, UserError
+from utils.logging import logger
 
 LARGEST_JSON = 256 << 20  # bytes
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
 # Nothing may be written there, or a file is where a folder should be, or a folder where a file should be.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
@@ -144,6 +147,25 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
             f"{path}: no space left to write it ({error.strerror or error}); what was there before is "
             "untouched. Free some space and run the same command again"
         ) from error
+
+
+def take_lock(file: IO) -> bool:
+    """Lock a file that is open for writing, by flock, without waiting.
+
+    The kernel releases the lock when the file is closed, or the process ends, even by a kill.
+
+    Returns:
+        False if another process has the lock, or has renamed the file since it was opened.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning("%s: this file system has no locks: let no second process write there", file.name)
+    return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
 
 
 def host_name() -> str:

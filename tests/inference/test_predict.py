@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -470,6 +471,40 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
     with pytest.raises(KeyboardInterrupt):
         ask([], output=out, on_error="skip", **flags)
     assert not out.exists() and part.read_text() == "answered\n"
+    monkeypatch.undo()
+    ask([], output=out, on_error="skip", **flags)  # the same command answers all
+    assert len(out.read_text().splitlines()) == 4 and not part.exists()
+
+
+def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
+    """The second one is refused while the first one writes, and changes nothing."""
+    out = tmp_path / "out.jsonl"
+    flags = {"task": "classify", "model": models / "classify", "output": out}
+    write_answers = predict.write_answers
+    lines = []  # of error
+
+    def call_a_second(*arguments):
+        monkeypatch.setattr(predict, "write_answers", write_answers)
+        write_answers(*arguments)
+        lines.append(error_of(ask, [{"text": TEXTS[1], "id": 2}], **flags))
+
+    monkeypatch.setattr(predict, "write_answers", call_a_second)
+    ask([{"text": TEXTS[0], "id": 1}], **flags)
+    assert lines[0].startswith(f"{out}.part: another command is writing")
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1]
+
+
+def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
+    """A link stays, and what it leads to is replaced. A device, as /dev/null is one, is refused."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "out.jsonl")
+    flags = {"task": "classify", "model": models / "classify"}
+    ask([{"text": TEXTS[0]}], output=link, **flags)
+    assert link.is_symlink() and (tmp_path / "out.jsonl").is_file()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert error_of(ask, [{"text": TEXTS[0]}], output=pipe, **flags).startswith(f"--output {pipe}: ")
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize(
@@ -546,7 +581,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
     [
         ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
         ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: it is the input"),
-        ({"task": "classify", "output": "."}, "--output .: it is a folder; name a file"),
+        ({"task": "classify", "output": "."}, "--output .: it is a folder"),
         ({"task": "classify", "top_k": 0}, "--top_k 0: it must be at least 1"),
         ({"task": "classify", "max_seq_len": 63}, "max_seq_len 63: it must be between 8 and 62"),
         ({"task": "encode", "layer": 3}, "layer 3: no such layer"),

@@ -47,8 +47,8 @@ def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, mon
             with only_run_in(folder):
                 pass
         holder.kill()
-    with only_run_in(folder):
-        assert str(os.getpid()) in (folder / LOCK).read_text()
+    with only_run_in(folder):  # the lock names this process in place of the other
+        assert (folder / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def test_the_lock_ends_with_the_work(tmp_path):
@@ -73,7 +73,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with only_run_in(tmp_path):
         pass
-    assert f"{tmp_path}: this file system has no locks" in caplog.text
+    assert f"{tmp_path / LOCK}: this file system has no locks" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

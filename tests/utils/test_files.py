@@ -1,6 +1,7 @@
 """Temporary names: processes with the same id, on several machines, write to one disk."""
 
 import errno
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
 
 def test_a_json_file_without_end_is_not_read_whole():
     assert error_of(files.read_json, "/dev/zero").startswith("/dev/zero: larger than ")
+
+
+def test_a_file_that_was_renamed_before_it_is_locked(tmp_path, monkeypatch):
+    """Its lock is free again then, but its name is that of another process's work, or of none."""
+    path = tmp_path / "answers.part"
+    flock = fcntl.flock
+
+    def rename_and_lock(file, operation):
+        path.rename(tmp_path / "answers")
+        flock(file, operation)
+
+    with open(path, "a") as file:
+        assert files.take_lock(file)
+    with open(path, "a") as file:
+        monkeypatch.setattr(fcntl, "flock", rename_and_lock)
+        assert not files.take_lock(file)
 
 
 @pytest.fixture
