@@ -55,13 +55,14 @@ def check_checkpoints(folder: RunFolder) -> None:
     """Refuse a folder with a finished model alone. Call it when the folder is locked.
 
     Raises:
-        UserError: there is no checkpoint that the run could go on from, so it would begin anew.
+        UserError: there is no checkpoint that the run could go on from, so it would begin anew, and at its
+            end replace the model. It may be of a finished run, or a folder of the user's.
     """
-    has_checkpoints = bool(step_folders(folder.steps_folder))
-    if (folder.path / FULL).exists() and not has_checkpoints and not folder.overwrite:
+    models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
+    if models and not step_folders(folder.steps_folder) and not folder.overwrite:
         raise UserError(
-            f"{folder.path} holds a finished model ({FULL}), but no checkpoint that the run could go on "
-            f"from: put back {CHECKPOINTS}, {_WAYS_OUT}"
+            f"{folder.path} holds {' and '.join(models)}, which the run would replace, but no checkpoint that "
+            f"it could go on from: put back {CHECKPOINTS}, {_WAYS_OUT}"
         )
 
 

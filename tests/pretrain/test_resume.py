@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
+from pretrain.command import check_checkpoints, open_run_folder
 from pretrain.evaluate import Evaluator
 from pretrain.task import Pretraining
 from reader.corpus import checksum_of
@@ -20,6 +21,7 @@ from tests.helpers.damaged import flip_middle_bit
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
+from tests.launching import error_of
 from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, config, losses, pretrain, records
 from training import distributed
 from training.engine import Engine
@@ -212,7 +214,7 @@ def test_no_whole_checkpoint_is_no_reason_to_begin_anew(straight, out, refused):
     assert "step_8/model.safetensors: damaged" in line and "put back a good copy" in line
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step_12", "step_8"]
     shutil.rmtree(out / "checkpoints")
-    assert "holds a finished model (full), but no checkpoint" in refused(**USUAL)
+    assert refused(**USUAL).startswith(f"error: {out} holds full and encoder, ")
     assert records(out) == records(straight)
 
 
@@ -337,6 +339,20 @@ def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused
     assert "step_12 was made with other settings (digests.corpus: " in line
     assert "begin anew with --run.overwrite true" in line
     assert records(out) == records(straight)
+
+
+@pytest.mark.parametrize("name", ["full", "encoder"])
+def test_a_model_without_checkpoints_is_not_replaced(tiny_corpus, tmp_path, name):
+    """It may be a folder of the user's. Overwriting is asked for by an option."""
+    out = tmp_path / "out"
+    (out / name).mkdir(parents=True)
+    (out / "checkpoints").mkdir()
+    folder = open_run_folder(config(tiny_corpus, out))
+    line = error_of(check_checkpoints, folder)
+    assert line.startswith(f"{out} holds {name}, ")
+    check_checkpoints(open_run_folder(config(tiny_corpus, out, run__overwrite=True)))
+    (out / "checkpoints/step_8").mkdir()  # of its own run
+    check_checkpoints(folder)
 
 
 def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
