@@ -14,6 +14,7 @@ from utils.environment import run
 import contextlib
 import math
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -27,11 +28,11 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
-from utils.command_line import log_no_effect, parse_args
+from utils.command_line import OFFICIAL_BOOLEANS, log_no_effect, parse_args
 from utils.errors import UserError
 from utils.files import unwritable_is_a_user_error
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH, setup_console
-from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
+from utils.options import NonNegativeInt, PositiveInt, not_an_option, option, options_of
 from utils.processes import end_with_parent, stop_signals_handled_by
 from utils.runtime import check_paddle, has_gpu
 
@@ -48,7 +49,7 @@ PER_DEVICE = ("run_classifier.py", "run_sequence_labeling.py", "run_mrc.py")
 
 @dataclass
 class LaunchFlags:
-    """The official flags, and --recipe_devices."""
+    """The official flags, --master_port and --recipe_devices."""
 
     node_ips: str = "127.0.0.1"
     """The addresses of all machines, separated by commas. The first one leads."""
@@ -73,6 +74,9 @@ class LaunchFlags:
 
     log_prefix: str | None = None
     """The prefix of job.log.<rank>. Default: the variable LOG_PREFIX, or none."""
+
+    print_config: bool = option(False, bare=True)
+    """Whether to print these flags and the script with its flags."""
 
     recipe_devices: PositiveInt | None = None
     """The number of devices for which --batch_size was chosen. Fewer processes reach the total batch by
@@ -99,8 +103,11 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
     """
     place = 0
     while place < len(words) and words[place].startswith("-"):
-        # --flag value has two words, --flag=value one; --help and --version have no value.
-        is_one_word = "=" in words[place] or words[place] in ("-h", "--help", "--version")
+        # --flag value has two words, --flag=value one; --help and --version have no value, and --print_config
+        # need not have one.
+        following = words[place + 1].lower() if place + 1 < len(words) else ""
+        is_bare = words[place] == "--print_config" and following not in OFFICIAL_BOOLEANS
+        is_one_word = is_bare or "=" in words[place] or words[place] in ("-h", "--help", "--version")
         place += 1 if is_one_word else 2
     flags = parse_args(LaunchFlags, words[:place], __doc__)
     script = tuple(words[place:])
@@ -109,6 +116,13 @@ def read_command_line(words: Sequence[str]) -> LaunchFlags:
     if not Path(script[0]).is_file() and not is_own_program(script[0]):
         raise UserError(f"{script[0]}: no such file")
     return replace(flags, script=script)
+
+
+def print_config(flags: LaunchFlags) -> None:
+    """Print what the run was given: each flag with its value, and the script with its flags."""
+    for name in options_of(LaunchFlags):
+        print(f"launch: --{name} {getattr(flags, name)}")
+    print(f"launch: script {shlex.join(flags.script)}", flush=True)
 
 
 def is_own_program(name: str) -> bool:
@@ -383,6 +397,8 @@ def main() -> None:
     flags = read_command_line(sys.argv[1:])
     setup_console()
     log_no_effect(flags)
+    if flags.print_config:
+        print_config(flags)
     gpus = gpus_to_use(flags, visible_gpus())
     processes = number_of_processes(flags, gpus)  # on this machine
     processes_in_all = processes * len(flags.nodes)

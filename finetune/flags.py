@@ -260,7 +260,7 @@ class FinetuneFlags(TrainingFlags):
     n_best_size: PositiveInt = option(20, only=MRC)
     """The number of candidates that are written."""
 
-    chunk_scheme: Literal["IOB", "IOE", "IOBES", "NONE"] = option("IOB", only=TAGGER)
+    chunk_scheme: Literal["IO", "IOB", "IOE", "IOBES", "NONE"] = option("IOB", only=TAGGER)
     """The scheme of the tags. IOB is IOB1 or IOB2; NONE: tags without B- and I-, such as parts of speech."""
 
     is_distributed: bool = option(False, no_effect="the launcher decides (fleetrun, launch.py)")

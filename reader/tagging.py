@@ -1,6 +1,7 @@
 """Tagged sentences: tags that mark entities, the official files, and the model inputs made of them.
 
     words   U.N.   official  Ekeus   heads    for      Baghdad
+    IO      I-ORG  O         I-PER   O        O        I-LOC     every word of an entity has I-
     IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only between two neighbours of one type
     IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
     IOE     E-ORG  O         E-PER   O        O        E-LOC     E- at the end of every entity, I- before it
@@ -33,7 +34,7 @@ from utils.errors import UserError
 
 OUTSIDE = "O"
 # scheme -> the letters of its tags; IOB: IOB1 or IOB2
-SCHEMES = {"IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
+SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from utils.errors import UserError
 from utils.files import atomic_file, read_bytes
+from utils.logging import logger
 
 CLS = "[CLS]"
 PAD = "[PAD]"
@@ -13,20 +14,24 @@ UNK = "[UNK]"
 MASK = "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
 _MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
+_MOST_REPEATED = 5  # lines in one warning
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
 
     The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
-    loses them.
+    loses them. A token that occurs twice has its last id, as in the official code, and the last of two tokens
+    with one id gives the id its name. A warning says so.
 
     Raises:
-        UserError: the file is missing or malformed, or one of the five special tokens is missing.
+        UserError: the file is missing or malformed, one of the five special tokens is missing, or two of them
+            have one id.
     """
     content = read_bytes(path, ending="; see --vocab_path")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
+    repeated: list[str] = []  # the lines in which a token or an id occurs again
     for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):
         place = f"{path}, line {number + 1}"
         encoding = "utf-8-sig" if number == 0 else "utf-8"  # the first line may begin with a byte order mark
@@ -46,7 +51,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
             )
         id_ = int(id_text)
         if token in vocab or id_ in ids:
-            raise UserError(f"{place}: the token '{token}' or its id {id_text} occurs twice")
+            repeated.append(f"{number + 1} ('{token}', {id_})")
         vocab[token] = id_
         ids.add(id_)
     missing = [token for token in SPECIAL_TOKENS if token not in vocab]
@@ -54,6 +59,16 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         raise UserError(
             f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. Use "
             "the official vocab.txt, or --piece_model_path alone, from which the vocabulary is derived"
+        )
+    if len({vocab[token] for token in SPECIAL_TOKENS}) < len(SPECIAL_TOKENS):
+        raise UserError(f"{path}: two of {' '.join(SPECIAL_TOKENS)} have one id; use the official vocab.txt")
+    if repeated:
+        logger.warning(
+            "%s: %d lines have a token or an id that occurs before, and the last one counts, as in the "
+            "official code: line %s",
+            path,
+            len(repeated),
+            ", ".join(repeated[:_MOST_REPEATED]),
         )
     return vocab
 
@@ -84,8 +99,19 @@ def write_vocab(vocab: Mapping[str, int], path: str | os.PathLike) -> None:
 
 
 def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
-    """The token of each id, from 0; a made-up name for an id without a token."""
+    """The token of each id, from 0; a made-up name for an id without a token.
+
+    Raises:
+        UserError: two tokens have one id.
+    """
     tokens = [f"<no token {id_}>" for id_ in range(max(vocab.values()) + 1)]
+    token_of: dict[int, str] = {}
     for token, id_ in vocab.items():
+        if id_ in token_of:
+            raise UserError(
+                f"the vocabulary has the id {id_} twice, for '{token_of[id_]}' and '{token}', which no other "
+                "form can hold; leave one of them out of vocab.txt"
+            )
+        token_of[id_] = token
         tokens[id_] = token
     return tokens

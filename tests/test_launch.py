@@ -189,6 +189,9 @@ def test_the_flags_of_the_launcher_end_at_the_script():
     flags = launch_flags("--node_ips=10.0.0.1,10.0.0.2", "--node_id", "1", "--log_prefix", "")
     assert flags.script == (str(ROOT / "run_classifier.py"), "--epoch", "1")
     assert (flags.nodes, flags.node_id, flags.log_prefix) == (["10.0.0.1", "10.0.0.2"], 1, None)
+    for words in (["--print_config"], ["--print_config", "True"]):  # bare, or as in the official scripts
+        assert launch_flags(*words).print_config and launch_flags(*words).script == flags.script
+    assert not launch_flags("--print_config", "false").print_config
     with pytest.raises(UserError, match="the script is missing"):
         launch.read_command_line(["--nproc_per_node", "2"])
 

@@ -1,14 +1,19 @@
 """Every official flag is there, with its type and default; every mistake is one line of error."""
 
+import importlib
 import logging
+import os
+import shlex
 import sys
 from functools import partial
 from typing import Literal, get_args, get_origin
 
 import pytest
 
+import encode_vector
+import launch
 from finetune.flags import FinetuneFlags
-from tests.launching import ROOT, error_of, run_script
+from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from utils.command_line import log_no_effect, parse_args
 from utils.options import options_of
 
@@ -33,6 +38,88 @@ OFFICIAL = {
     "do_test": True, "use_multi_gpu_test": False, "metrics": True, "shuffle": True, "for_cn": True,
     "use_gpu_num_in_test": 2, "enable_ce": False,
 }  # fmt: skip
+
+# Its flags whose default is None, with the values of the official XNLI script or others of their type.
+GIVEN = {
+    "ernie_config_path": "./configs/base/ernie_config.json", "init_checkpoint": "./checkpoints/step_1",
+    "init_pretraining_params": "./configs/base/params", "train_set": "./data/xnli/train/train.en.tsv",
+    "test_set": "./data/xnli/test/test.%s.tsv", "dev_set": "./data/xnli/dev/dev.%s.tsv", "vocab_path":
+    "./configs/vocab.txt", "piece_model_path": "./configs/piece.model", "predict_batch_size": 16,
+    "random_seed": 1, "label_map_config": "./data/xnli/label_map.json", "lang_map_config":
+    "./data/xnli/lang_map.json", "diagnostic": "./data/diagnostic.tsv", "diagnostic_save": "./diagnostic",
+}  # fmt: skip
+OFFICIAL_LAUNCHER = {
+    "print_config": True, "node_ips": "127.0.0.1", "node_id": 0, "current_node_ip": "127.0.0.1",
+    "nproc_per_node": 1, "selected_gpus": "0", "split_log_path": "log", "log_prefix": "xnli_",
+}  # fmt: skip
+OFFICIAL_ENCODER = {
+    "use_cuda": False, "batch_size": 16, "data_set": "./data/xnli/test/test.en.tsv", "output_dir":
+    "./output", "vocab_path": "./configs/vocab.txt", "piece_model_path": "./configs/piece.model",
+    "ernie_config_path": "./configs/base/ernie_config.json", "init_pretraining_params":
+    "./configs/base/params", "max_seq_len": 256,
+}  # fmt: skip
+OF_ONE_PROGRAM = {
+    "run_classifier": {"is_regression"},
+    "run_sequence_labeling": {"chunk_scheme"},
+    "run_mrc": {"max_query_length", "max_answer_length", "doc_stride", "n_best_size"},
+}
+WITHOUT_MEANING = {
+    "is_classify", "task_id", "metric", "verbose", "tokenizer", "do_lower_case", "diagnostic",
+    "diagnostic_save", "is_distributed", "use_fast_executor", "num_iteration_per_drop_scope",
+    "use_multi_gpu_test", "use_gpu_num_in_test", "metrics", "for_cn", "enable_ce",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", OF_ONE_PROGRAM)
+def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path, caplog, capsys):
+    """Each program has every flag, because the official ones share their parser; launch.py hands them on."""
+    commands = []
+    taken = []
+
+    def record_command(path, command):
+        commands.append(command)
+        sys.exit(0)
+
+    def record_flags(task_class, flags, stop):
+        log_no_effect(flags)  # the first work of `fine_tune`
+        taken.append(flags)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
+    monkeypatch.setattr(os, "execv", record_command)
+    monkeypatch.setattr("finetune.supervised.fine_tune", record_flags)
+    values = OFFICIAL | GIVEN
+    line = [*as_flags(OFFICIAL_LAUNCHER), str(ROOT / f"{program}.py"), *as_flags(values)]
+    with pytest.raises(SystemExit):
+        call_main(launch, line)
+    printed = capsys.readouterr().out.splitlines()
+    assert "--current_node_ip has no effect" in printed[0]
+    for name, value in OFFICIAL_LAUNCHER.items():
+        assert f"launch: --{name} {value}" in printed
+    assert f"launch: script {shlex.join(line[len(as_flags(OFFICIAL_LAUNCHER)) :])}" in printed
+
+    ((_, _, _, *words),) = commands  # python -u script flags
+    with caplog.at_level(logging.INFO, logger="ernie_m"):
+        call_main(importlib.import_module(program), words)
+    (flags,) = taken
+    assert {name: getattr(flags, name) for name in values} == values | {"random_seed": (1,)}
+    of_others = set().union(*(names for other, names in OF_ONE_PROGRAM.items() if other != program))
+    names = [message.partition(" has no effect: ")[0].removeprefix("--") for message in caplog.messages]
+    assert sorted(names) == sorted(WITHOUT_MEANING | of_others)
+
+
+def test_the_official_command_line_of_encode_vector_is_taken(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("inference.vectors.write_vectors", taken.append)
+    call_main(encode_vector, as_flags(OFFICIAL_ENCODER))
+    (flags,) = taken
+    assert {name: getattr(flags, name) for name in OFFICIAL_ENCODER} == OFFICIAL_ENCODER
+
+
+@pytest.mark.parametrize("scheme", ["IO", "IOB", "IOE", "IOBES"])
+def test_the_official_schemes_of_tags(scheme):
+    assert parse(["--chunk_scheme", scheme]).chunk_scheme == scheme
 
 
 def test_defaults_are_the_official_ones():

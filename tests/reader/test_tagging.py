@@ -34,6 +34,7 @@ X = IGNORED
         ("IOB", "I-PER B-PER I-LOC", "B-PER B-PER B-LOC"),  # IOB1: two neighbours of a type, one of another
         ("IOB", "B-PER I-PER O B-LOC", "B-PER I-PER O B-LOC"),
         ("IOB", "B-PER I-LOC I-LOC O", "B-PER B-LOC I-LOC O"),  # neither IOB1 nor IOB2
+        ("IO", "I-PER I-PER O I-LOC I-PER", "B-PER I-PER O B-LOC B-PER"),
         ("IOE", "I-PER E-PER O E-LOC E-LOC", "B-PER I-PER O B-LOC B-LOC"),
         ("IOBES", "B-PER I-PER E-PER S-PER O S-LOC", "B-PER I-PER I-PER B-PER O B-LOC"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import sentencepiece
 
 from reader.tokenization import Tokenizer, normalize, truncate_longest_first
+from reader.tokenizer_files import write_ernie_m
 from reader.vocabulary import write_vocab
 from tests.helpers.small_corpus import train_pieces
 from tests.launching import error_of
@@ -220,14 +221,34 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     [
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", "vocab.txt: no [MASK] among its 5 tokens"),
         (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: the id is 'x1'"),
-        (b"[CLS]\t0\n[PAD]\t0\n", "vocab.txt, line 2: the token '[PAD]' or its id 0 occurs twice"),
-        (b"[CLS]\n[CLS]\n", "vocab.txt, line 2: the token '[CLS]' or its id 1 occurs"),
+        (b"[CLS]\t0\n[PAD]\t0\n[SEP]\t2\n[UNK]\t3\n[MASK]\t4\n", "vocab.txt: two of [CLS] [PAD]"),
         (b"[CLS]\nab\xff\n", "vocab.txt, line 2: not UTF-8 (byte 3 of the line)"),
     ],
 )
 def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
     (tmp_path / "vocab.txt").write_bytes(content)
     assert message in error_of(Tokenizer, tmp_path / "vocab.txt", piece_model)
+
+
+def test_of_a_token_or_an_id_that_occurs_twice_the_last_one_wins(tmp_path, piece_model, tokenizer, caplog):
+    """As in the official code, vocab[token] = id and then token_of[id] = token. A warning names the lines."""
+    size = len(tokenizer.vocab)
+    tokenizer.write_vocab(tmp_path / "vocab.txt")
+    first, second, *_ = tokenizer.ordinary_pieces()
+    with open(tmp_path / "vocab.txt", "a", encoding="utf-8") as file:
+        file.write(f"{first}\t{size}\nmore\t{tokenizer.vocab[second]}\n")
+    repeated = Tokenizer(tmp_path / "vocab.txt", piece_model)
+    assert repeated.vocab == tokenizer.vocab | {first: size, "more": tokenizer.vocab[second]}
+    ids = [size, tokenizer.vocab[second]]
+    assert repeated.convert_ids_to_tokens(ids) == [first, "more"]
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path / 'vocab.txt'}: 2 lines ")
+    assert line.endswith(f": line {size + 1} ('{first}', {size}), {size + 2} ('more', {ids[1]})")
+    repeated.write_vocab(tmp_path / "again.txt")
+    again = Tokenizer(tmp_path / "again.txt", piece_model)
+    assert (again.vocab, again.convert_ids_to_tokens(ids)) == (repeated.vocab, [first, "more"])
+    # Other forms have one token for each id.
+    assert f"the id {ids[1]} twice, for '{second}' and 'more'" in error_of(write_ernie_m, tmp_path, repeated)
 
 
 def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
