@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import paddle
 from paddle import Tensor
 
 from finetune import report
-from finetune.flags import TrainingFlags
+from finetune.flags import FinetuneFlags, RetrievalFlags, TrainingFlags
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
@@ -26,7 +27,7 @@ from training.meter import Interval
 from training.optimizer import FULL_RATE, Schedule, build_optimizer, linear_warmup_decay
 from training.precision import LossScaling, Precision
 from training.run import Pace
-from training.run_folder import BEST, RUN, SELECTED, FolderRules, RunFolder, has_state, read_step
+from training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
 from training.task import Evaluation
 from utils.command_line import log_no_effect, without_overridden
 from utils.errors import UserError
@@ -35,25 +36,30 @@ from utils.logging import RECIPE_BATCH, copy_log, logger, setup
 from utils.options import deciding_options
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
-_RULES = FolderRules(
-    ways_out=(
-        "choose another --checkpoints, or begin anew with --overwrite true; to start a new run from its "
-        "weights, use --init_pretraining_params"
+_WAYS_OUT = (
+    "choose another --checkpoints, or begin anew with --overwrite true; to start a new run from its weights, "
+    "use --init_pretraining_params"
+)
+# Reports and predictions, which the commands leave in --checkpoints beside the run: patterns of whole names.
+_BESIDE_RUN = {
+    FinetuneFlags: (
+        r"(results|evaluation)\.(txt|md|json)",
+        r"(nbest_)?test_result.*\.\d+\.\d+(\.jsonl)?",  # by default of --test_save
     ),
-    # run.json first: if the removal is interrupted, what remains belongs to no run.
-    contents=(
-        RUN,
-        "step_*",
-        BEST,
-        "seed_*",
-        f"{SELECTED}*",
-        "results.*",
-        "evaluation.*",
-        "retrieval.*",
-        "sweep.*",
-        "predictions",
-        "test_result*",
-    ),
+    RetrievalFlags: (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions"),
+}
+# Flags that name what a run reads, where a command has them.
+_READ = (
+    "init_checkpoint",
+    "init_pretraining_params",
+    "ernie_config_path",
+    "vocab_path",
+    "piece_model_path",
+    "label_map_config",
+    "lang_map_config",
+    "train_set",
+    "pairs",
+    "teacher",
 )
 
 
@@ -79,17 +85,25 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     Raises:
         UserError: another command writes there, or the folder holds another run.
     """
-    # Overwriting must not remove the weights that the run starts from.
-    sources = [path for path in (flags.init_checkpoint, flags.init_pretraining_params) if path]
+    sources = set()  # what overwriting must not remove
+    for name in _READ:
+        if path := getattr(flags, name, None):
+            # %d stands for the seed in the weights of run_retrieval.py.
+            sources |= {path.replace("%d", str(seed)) for seed in flags.seeds}
+    rules = FolderRules(
+        ways_out=_WAYS_OUT,
+        # run.json first: if the removal is interrupted, what remains belongs to no run.
+        contents=(re.escape(RUN), *TRAINED, *_BESIDE_RUN[type(flags)]),
+    )
     resume_from = None  # a step folder of another run folder, to go on from
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
         resume_from = Path(flags.init_checkpoint)
     folder = RunFolder(
         Path(flags.checkpoints),
-        _RULES,
+        rules,
         keep_checkpoints=flags.keep_checkpoints,
         overwrite=flags.overwrite,
-        sources=sources,
+        sources=sorted(sources),
         resume_from=resume_from,
     )
     with folder.locked():

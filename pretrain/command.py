@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
@@ -37,7 +38,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
             f"--init.encoder {output / FULL} --init.lm_head encoder, and another run.seed, or it reads the "
             "same text again"
         ),
-        contents=(CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS),
+        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS))),
         steps_folder=CHECKPOINTS,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
@@ -61,8 +62,8 @@ def check_checkpoints(folder: RunFolder) -> None:
     models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
     if models and not step_folders(folder.steps_folder) and not folder.overwrite:
         raise UserError(
-            f"{folder.path} holds {' and '.join(models)}, which the run would replace, but no checkpoint that "
-            f"it could go on from: put back {CHECKPOINTS}, {_WAYS_OUT}"
+            f"{folder.path} holds {' and '.join(models)}, which the run would replace, but no checkpoint "
+            f"that it could go on from: put back {CHECKPOINTS}, {_WAYS_OUT}"
         )
 
 

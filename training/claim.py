@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,17 +10,12 @@ from typing import Any
 
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import host_name, read_object, take_lock, unwritable_is_a_user_error, write_json
-from utils.logging import logger
+from utils.files import read_object, take_lock, unwritable_is_a_user_error, write_json
 from utils.runtime import is_main
 
 LOCK = ".lock"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
 _MOST_DIFFERENCES = 5  # in one message
-# `utils.files.temporary_name`: what a killed process leaves behind. Its earlier names had no host.
-_LEFTOVER = re.compile(
-    r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<process>\d{1,9})(?:-(?P<host>\w+)-[0-9a-f]+)?"
-)
 
 
 @contextmanager
@@ -86,39 +80,3 @@ def check_identity(
     if changed:
         listed = "; ".join(_DIGEST.sub(r"\1", line) for line in changed[:_MOST_DIFFERENCES])
         raise UserError(f"{folder} was made with other settings ({listed}); {ways_out}")
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder. Call it before a run writes there.
-
-    A folder that was being replaced is put back if the new one had not yet got its name. Files of a process
-    that is still running on this machine stay. The caller holds the lock of the run.
-    """
-    for path in sorted(folder.glob(".*")):
-        leftover = _LEFTOVER.fullmatch(path.name)
-        if leftover is None:  # a hidden file of the user's own
-            continue
-        is_of_this_machine = leftover["host"] in (None, host_name())  # None: an earlier form of the names
-        if is_of_this_machine and _is_running(int(leftover["process"])):
-            continue
-        original = path.with_name(leftover["name"])
-        if leftover["kind"] == "old" and not original.exists():  # "old": what was being replaced
-            os.replace(path, original)
-            logger.warning("%s: put back, its replacement was never finished", original)
-        elif path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    """Whether another process of this machine has this number."""
-    if process == os.getpid():  # an earlier process had the same number: numbers repeat in containers
-        return False
-    try:
-        os.kill(process, 0)  # signal 0 only checks
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user
-        pass
-    return True

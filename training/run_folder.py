@@ -11,8 +11,9 @@ The step folders are in checkpoints/ (pre-training) or in the folder itself (fin
 each has its own step folders, best/ and selected.json in seed_<n>/.
 """
 
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,17 +25,25 @@ from model.checkpoint.folder import ModelFiles
 from model.checkpoint.read import open_checkpoint
 from training import distributed
 from training.checkpoint import STATE, keep_last, newest_step, read_state, write_checkpoint
-from training.claim import check_identity, claim_file, clear_leftovers, only_run_in
+from training.claim import check_identity, claim_file, only_run_in
 from training.task import Evaluation
 from utils.errors import UserError
-from utils.files import atomic_dir, read_json, remove, unwritable_is_a_user_error, write_json
+from utils.files import (
+    atomic_dir,
+    clear_leftovers,
+    read_json,
+    remove,
+    unwritable_is_a_user_error,
+    write_json,
+)
 from utils.logging import logger
 from utils.manifest import is_whole, write_digest
 
 RUN = "run.json"
 BEST = "best"
 SELECTED = "selected.json"
-_TRAINED = ("step_*", BEST, SELECTED, "seed_*")  # a folder with any of these holds a fine-tuning run
+# What fine-tuning leaves, as patterns of whole names. A folder with any of these holds a run.
+TRAINED = (r"step_\d+(\.damaged)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", r"seed_\d+")
 _KEYS = {"identity", "seed", "engine", "trainer"}  # of the values of a training state
 
 
@@ -44,7 +53,8 @@ class FolderRules:
 
     Attributes:
         ways_out: what a user can do about another run in the folder, the end of a message.
-        contents: patterns of everything that a run leaves, in the order in which overwriting removes it.
+        contents: regular expressions for the whole names of everything that a run leaves in the folder, in
+            the order in which overwriting removes it. Other files are the user's.
         steps_folder: the sub-folder of the step folders; "" is the folder itself.
     """
 
@@ -81,7 +91,8 @@ class RunFolder:
         rules: those of the command.
         keep_checkpoints: the number of step folders that are kept.
         overwrite: begin anew. The run in the folder is removed when the new one has begun.
-        sources: weights that the run starts from. Overwriting must not remove them.
+        sources: files and folders that the run reads, such as the weights that it starts from. Overwriting
+            must not remove them.
         resume_from: a step folder, perhaps of another run folder, to go on from if there is none here.
     """
 
@@ -140,8 +151,7 @@ class RunFolder:
 
         def compare_or_write() -> None:
             path = self.path / RUN
-            holds_a_run = any(next(self.path.glob(pattern), None) for pattern in _TRAINED)
-            if not holds_a_run:  # a run.json may be of a command that was stopped before its first step
+            if not self._named(TRAINED):  # run.json may be of a command that stopped before its first step
                 path.unlink(missing_ok=True)
             elif not path.is_file():
                 raise UserError(
@@ -165,14 +175,11 @@ class RunFolder:
 
     def _remove_contents(self) -> None:
         """The work of `remove_old_run` on the main process."""
-        contents: list[Path] = []
-        for pattern in self.rules.contents:
-            contents += sorted(self.path.glob(pattern))
+        contents = self._named(self.rules.contents)
         for source in self.sources:
             if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                 raise UserError(
-                    f"overwrite would remove {source}, which the run starts from; choose another folder for "
-                    "the run"
+                    f"overwrite would remove {source}, which the run reads; choose another folder for the run"
                 )
         with unwritable_is_a_user_error(self.path):
             for path in contents:
@@ -180,6 +187,11 @@ class RunFolder:
         if contents:
             names = ", ".join(path.name for path in contents)
             logger.warning("overwrite: removed the run that was in %s (%s)", self.path, names)
+
+    def _named(self, patterns: Iterable[str]) -> list[Path]:
+        """What has a name of one of the patterns, in their order."""
+        paths = sorted(self.path.glob("*"))
+        return [path for pattern in patterns for path in paths if re.fullmatch(pattern, path.name)]
 
     # Where the run goes on
 

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,6 +173,12 @@ def host_name() -> str:
     return re.sub(r"\W", "_", socket.gethostname())
 
 
+# A name of `temporary_name`.
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<process>\d+)-(?P<host>\w+)-[0-9a-f]{8}", re.DOTALL
+)
+
+
 def temporary_name(path: Path, kind: str = "tmp") -> Path:
     """A hidden name beside `path` that no other process on any machine takes.
 
@@ -185,11 +191,59 @@ def temporary_name(path: Path, kind: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
 
 
+def clear_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half written in a folder.
+
+    What was being replaced is put back if the new one had not yet got its name. What a process that still
+    runs on this machine writes stays.
+
+    Args:
+        name: only what was to have this name. Nobody has locked the folder, so what other machines, or
+            threads of this process, may be writing stays, too. None: everything; the caller holds the lock.
+    """
+    for path in sorted(folder.glob(".*")):
+        leftover = _TEMPORARY.fullmatch(path.name)
+        is_of_the_user = leftover is None
+        if is_of_the_user or name not in (None, leftover["name"]):
+            continue
+        process = int(leftover["process"])
+        if leftover["host"] != host_name() or process == os.getpid():  # numbers repeat in containers
+            may_be_written = name is not None
+        else:
+            may_be_written = _is_running(process)
+        if not may_be_written:
+            with suppress(PermissionError):  # what another user left in a shared folder stays
+                _clear(path, path.with_name(leftover["name"]), leftover["kind"])
+
+
+def _clear(path: Path, original: Path, kind: str) -> None:
+    """Remove what has a temporary name, or put it back; `kind` as of `temporary_name`."""
+    if kind == "old" and not original.exists():
+        os.replace(path, original)
+        logger.warning("%s: put back, its replacement was never finished", original)
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(process, 0)  # signal 0 only checks
+    except (ProcessLookupError, OverflowError):  # the latter: no process can have it
+        return False
+    except PermissionError:  # a process of another user
+        pass
+    return True
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
     """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
 
-    The folder is created. `mode` is "wb" or "w", and text is UTF-8 unless `options` for `open` say otherwise.
+    The folder is created, and what a killed process left of such a file is removed. `mode` is "wb" or "w",
+    and text is UTF-8 unless `options` for `open` say otherwise.
 
     Raises:
         UserError: the disk is full or read-only. An earlier file of that name is untouched.
@@ -200,6 +254,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
         options.setdefault("encoding", "utf-8")
     with unwritable_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent, path.name)
     try:
         with unwritable_is_a_user_error(path):
             with open(temporary, mode, **options) as file:
@@ -228,6 +283,7 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
 
     An earlier file or folder of that name is replaced then. A link stays, and what it leads to is replaced.
+    What a killed process left of such a folder is removed before.
 
     Raises:
         UserError: the disk is full or read-only. What was there before is untouched.
@@ -240,6 +296,7 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     try:
         with unwritable_is_a_user_error(path):
             temporary.mkdir(parents=True)
+            clear_leftovers(path.parent, path.name)
             yield temporary
             sync_files(temporary)
             if path.exists():
@@ -256,8 +313,8 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with everything in it."""
-    if path.is_dir():
+    """Remove a file, a folder with everything in it, or a link, but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink()

@@ -33,7 +33,7 @@ from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import FORMAT, SPLITS, checksum_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
-from utils.files import atomic_file, read_json, write_json
+from utils.files import atomic_file, clear_leftovers, read_json, write_json
 from utils.logging import Progress
 from utils.manifest import MANIFEST, describe, is_whole, write_digest
 
@@ -155,9 +155,9 @@ class CorpusBuild:
             manifest["files"][file] = write_array(self.output / file, counts.dtype, len(counts), [counts])
         for file in VOCABULARY_FILES:
             manifest["files"][file] = describe(self.output / file)
-        for folder in ("mono", "parallel", "pieces"):  # temporary files of killed workers
-            for path in (self.output / folder).rglob(".*.tmp-*"):
-                path.unlink()
+        for name in ("mono", "parallel", "pieces"):
+            for folder in {path.parent for path in (self.output / name).rglob("*")}:
+                clear_leftovers(folder)  # of killed workers
         manifest["sha256"] = checksum_of(manifest)
         write_json(self.output / MANIFEST, manifest)
         shutil.rmtree(self.output / WORK, ignore_errors=True)

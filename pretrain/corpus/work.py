@@ -140,12 +140,15 @@ def delete_corpus(output: Path) -> None:
     """
     if _is_free(output):
         return
-    if not (output / WORK).exists() and not (output / MANIFEST).exists():
+    manifest = output / MANIFEST
+    # A model has a file of this name, too, but not the counts of its pieces. The keys may be damaged.
+    is_corpus = manifest.is_file() and b'"pieces"' in manifest.read_bytes()
+    if not (output / WORK).exists() and not is_corpus:
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     with only_run_in(output / WORK):
         # First, so that after a kill no command takes the rest for a corpus, and none continues it: an empty
         # plan is equal to no other.
-        (output / MANIFEST).unlink(missing_ok=True)
+        manifest.unlink(missing_ok=True)
         write_json(output / WORK / PLAN, {})
         # Training with an earlier version left the folder `blocks`.
         for name in ("mono", "parallel", "pieces", "blocks", f"{WORK}/mono", f"{WORK}/parallel"):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.trainings import SAVE_STEPS, STEPS, Training, send
+from utils.files import host_name
 
 ROOM = 12 << 10  # the largest file on the full disk, in bytes: a log fits, a checkpoint does not
 
@@ -102,7 +103,7 @@ def leave_half_a_checkpoint(training: Training, draw: random.Random) -> bool:
     checkpoints = training.checkpoints()
     newest = checkpoints[max(checkpoints)]
     # The name under which a later step, such as 89 after 8, would be written before it is renamed.
-    unfinished = newest.with_name(f".{newest.name}9.tmp-{training.process.pid}")
+    unfinished = newest.with_name(f".{newest.name}9.tmp-{training.process.pid}-{host_name()}-0123abcd")
     shutil.copytree(newest, unfinished)
     for path in unfinished.rglob("*.safetensors"):
         os.truncate(path, path.stat().st_size // 2)

@@ -278,20 +278,29 @@ def test_an_evaluation_with_a_flipped_bit(finished, refused, classify, tmp_path)
 
 
 def test_overwrite_begins_anew(classify, refused, tmp_path):
+    """It removes only what this command writes: a user's files have names that are like its own."""
+    out = tmp_path / "out"
     classify(random_seed="1,2", **FAST)
-    (tmp_path / "out" / "notes.txt").write_text("a file of the user")
-    (tmp_path / "out" / "predictions").mkdir()
-    for name in ("retrieval.md", "sweep.json", "test_result.0.6", "predictions/en.tsv"):
-        (tmp_path / "out" / name).write_text("of the earlier run")
+    of_the_user = {
+        "notes.txt",
+        "results.xlsx",
+        "retrieval.md",
+        "test_result.xlsx",
+        "step_notes",
+        "seed_1.txt",
+    }
+    for name in (*of_the_user, "evaluation.md", "test_result.0.6", "nbest_test_result.seed_2.0.6"):
+        (out / name).write_text("a file")
     again = classify(overwrite="true", **{**FAST, "learning_rate": 1e-3})
     assert again["selected"].keys() == {"1"}
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in out.iterdir()}
     classify(out="alone", **{**FAST, "learning_rate": 1e-3})
-    assert names == {path.name for path in (tmp_path / "alone").iterdir()} | {"notes.txt"}
-    assert trained(tmp_path / "out") == trained(tmp_path / "alone")
+    assert names == {path.name for path in (tmp_path / "alone").iterdir()} | of_the_user
+    assert trained(out) == trained(tmp_path / "alone")
     best = tmp_path / "alone" / "best"
-    line = refused(overwrite="true", init_pretraining_params=best, out="alone")
-    assert "overwrite would remove" in line and best.is_dir()
+    for flag, path in {"init_pretraining_params": best, "piece_model_path": best / "piece.model"}.items():
+        line = refused(overwrite="true", out="alone", **{**FAST, flag: path})
+        assert line.startswith(f"error: overwrite would remove {path}, ") and best.is_dir()
 
 
 def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):

@@ -38,7 +38,7 @@ from tests.helpers.small_corpus import (
     write_lines,
 )
 from utils.errors import UserError
-from utils.manifest import MANIFEST
+from utils.manifest import MANIFEST, write_manifest
 
 
 def lines_of(text) -> list[list[int]]:
@@ -437,6 +437,17 @@ def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
     with pytest.raises(UserError, match="neither"):
         build(tmp_path, pieces, **inputs, overwrite=overwrite)
     assert (tmp_path / "chapter").read_text() == "precious"
+
+
+def test_a_model_is_no_corpus(tmp_path, pieces, inputs):
+    """It has a manifest of its own, and perhaps a folder of the user's that is named like one of a corpus."""
+    (tmp_path / "model.safetensors").touch()
+    write_manifest(tmp_path / "manifest.json")
+    (tmp_path / "mono").mkdir()
+    with pytest.raises(UserError, match=f"^{tmp_path}: neither"):
+        build(tmp_path, pieces, **inputs, overwrite=True)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["manifest.json", "model.safetensors", "mono"]
 
 
 def test_a_language_without_text(tmp_path, pieces):

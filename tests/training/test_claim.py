@@ -1,4 +1,4 @@
-"""The folder of work that can be interrupted: its lock, whose work it holds, what killed processes left."""
+"""The folder of work that can be interrupted: its lock, and whose work it holds."""
 
 import errno
 import fcntl
@@ -11,13 +11,8 @@ import pytest
 
 from tests.helpers.full_disk import disk_full_after
 from tests.launching import start_python
-from training.claim import LOCK, claim_file, clear_leftovers, only_run_in
+from training.claim import LOCK, claim_file, only_run_in
 from utils.errors import UserError
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
-
 
 # Takes the lock of a folder, and holds it.
 HOLDER = """
@@ -106,45 +101,3 @@ def test_a_damaged_identity(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match="run.json.*; choose another folder"):
         claim_file(tmp_path / "run.json", {}, "choose another folder")
-
-
-# What killed processes left
-
-
-@pytest.fixture(params=["another process", "one with the id of this one"])
-def ended_process(request):
-    """The id of a process that does not run any more. In containers, it is often that of this process."""
-    if request.param == "one with the id of this one":
-        return os.getpid()
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
-
-
-def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended_process):
-    (tmp_path / f".best.old-{ended_process}").mkdir()
-    (tmp_path / f".best.old-{ended_process}" / "model").write_text("the older one")
-    (tmp_path / f".best.tmp-{ended_process}").mkdir()
-    clear_leftovers(tmp_path)
-    assert names_in(tmp_path) == ["best"]
-    assert (tmp_path / "best/model").read_text() == "the older one"
-
-
-def test_leftovers_of_a_killed_process_are_cleared(tmp_path, ended_process):
-    cleared = [f".best.tmp-{ended_process}", f".best.old-{ended_process}", f".step_3.gone-{ended_process}"]
-    with subprocess.Popen(["sleep", "60"]) as running:
-        # The first one belongs to a process that runs; the others have no temporary names of ours.
-        stays = [f".best.tmp-{running.pid}", ".hidden", ".x.tmp-y", "best", "x.tmp-1"]
-        cleared.append(f".x.tmp-{running.pid}-elsewhere-0a")  # its process ran on another machine
-        for name in (*stays, *cleared):
-            (tmp_path / name).mkdir()
-        (tmp_path / "best" / "new").touch()
-        (tmp_path / f".metrics.jsonl.tmp-{ended_process}").write_text("half")
-        clear_leftovers(tmp_path)
-        running.kill()
-    assert names_in(tmp_path) == sorted(stays)
-    assert (tmp_path / "best" / "new").exists()
-
-
-def test_a_folder_that_does_not_exist_has_no_leftovers(tmp_path):
-    clear_leftovers(tmp_path / "absent")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,9 +20,10 @@ from training.claim import only_run_in
 from training.run_folder import FolderRules, RunFolder
 from training.task import Evaluation
 from utils.errors import UserError
+from utils.files import host_name
 
 WAYS_OUT = "choose another --checkpoints"
-RULES = FolderRules(ways_out=WAYS_OUT, contents=("run.json", "step_*", "best"))
+RULES = FolderRules(ways_out=WAYS_OUT, contents=(r"run\.json", r"step_\d+", "best"))
 IDENTITY = {"rate": 1, "data": {"train": 0}}
 
 
@@ -190,23 +192,35 @@ def test_a_claimed_folder(folder, save):
 
 
 def test_overwriting(folder, save):
-    """What a run leaves is removed, with the rest of a killed process; a file of the user stays."""
+    """What a run leaves is removed, with the rest of a killed process; files of the user stay."""
     save(folder, 2)
-    for name in ("run.json", "notes.txt"):
+    for name in ("run.json", "notes.txt", "run.json.old", "step_2.txt"):
         (folder.path / name).write_text("{}")
-    (folder.path / ".best.tmp-999999999").mkdir()  # of a process that does not exist
-    source = str(folder.path / "step_2")
-    with_source = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[source])
-    line = refusal(lambda: with_source.claim(IDENTITY))
-    assert line.startswith(f"overwrite would remove {source}, which the run starts from; choose another")
+    (folder.path / "best").symlink_to(folder.path.parent)  # the link is removed, but not what it leads to
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (folder.path / f".best.tmp-{ended.pid}-{host_name()}-0123abcd").mkdir()
     again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.locked():
         assert again.resume(IDENTITY) is None
         again.claim({**IDENTITY, "rate": 2})
         save(again, 4)
         again.remove_old_run()  # does nothing: the old run is removed once
-    assert names_in(folder.path) == [".lock", "notes.txt", "run.json", "step_4"]
+    kept = [".lock", "notes.txt", "run.json.old", "step_2.txt"]
+    assert names_in(folder.path) == sorted([*kept, "run.json", "step_4"])
     assert json.loads((folder.path / "run.json").read_text())["rate"] == 2
+
+
+@pytest.mark.parametrize("source", ["step_2", "step_2/model.safetensors", "step_4/../step_2", "best/of/mine"])
+def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
+    """However deep it lies, and however its path is written."""
+    for step in (2, 4):
+        save(folder, step)
+    (folder.path / "best/of/mine").mkdir(parents=True)
+    path = str(folder.path / source)
+    again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
+    assert refusal(lambda: again.claim(IDENTITY)).startswith(f"overwrite would remove {path}, ")
+    assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
 def test_seeds_have_folders_of_their_own(folder, save):
@@ -222,8 +236,8 @@ def test_seeds_have_folders_of_their_own(folder, save):
 
 
 def test_what_killed_processes_left_in_the_folders_of_seeds_is_cleared(folder):
-    """It is cleared when the lock is taken. No process has the number 999999999."""
-    leftover = folder.path / "seed_3" / ".step_2.tmp-999999999"
+    """It is cleared when the lock is taken."""
+    leftover = folder.path / "seed_3" / ".step_2.tmp-1-elsewhere-0123abcd"
     leftover.mkdir(parents=True)
     with folder.locked():
         assert not leftover.exists()

@@ -1,8 +1,9 @@
-"""Temporary names: processes with the same id, on several machines, write to one disk."""
+"""Files and folders appear whole or not at all, and what killed processes leave is cleared."""
 
 import errno
 import fcntl
 import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -157,3 +158,89 @@ def test_a_link_to_a_folder_stays(tmp_path, is_there):
         (folder / "new").write_text("new")
     assert link.is_symlink() and [file.name for file in target.iterdir()] == ["new"]
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["current", "elsewhere", "new", "step_20"]
+
+
+# What killed processes left
+
+
+@pytest.fixture(params=["another process", "one with the id of this one"])
+def ended(request):
+    """The end of a temporary name of a process that does not run any more.
+
+    In containers, its id is often that of this process.
+    """
+    process = os.getpid()
+    if request.param == "another process":
+        ended_process = subprocess.Popen(["true"])
+        ended_process.wait()
+        process = ended_process.pid
+    return f"{process}-{files.host_name()}-0123abcd"
+
+
+@pytest.fixture
+def running():
+    """The end of a temporary name of another process, which runs."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield f"{process.pid}-{files.host_name()}-0123abcd"
+        process.kill()
+
+
+def names_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended):
+    (tmp_path / f".best.old-{ended}").mkdir()
+    (tmp_path / f".best.old-{ended}" / "model").write_text("the older one")
+    (tmp_path / f".best.tmp-{ended}").mkdir()
+    files.clear_leftovers(tmp_path)
+    assert names_in(tmp_path) == ["best"]
+    assert (tmp_path / "best/model").read_text() == "the older one"
+
+
+def test_leftovers_of_a_killed_process_are_cleared(tmp_path, ended, running):
+    """What a running process writes stays, and so does every name that is not exactly ours."""
+    cleared = [f".best.tmp-{ended}", f".best.old-{ended}", f".step_3.gone-{ended}"]
+    cleared.append(".x.tmp-1-elsewhere-0123abcd")  # its process ran on another machine
+    of_the_user = [".hidden", ".notes.old-2023", ".x.tmp-999", ".x.tmp-1-elsewhere-0a", ".x.tmp-y", "x.tmp-1"]
+    stays = ["best", f".best.tmp-{running}", *of_the_user]
+    for name in (*stays, *cleared):
+        (tmp_path / name).mkdir()
+    (tmp_path / "best" / "new").touch()
+    (tmp_path / f".metrics.jsonl.tmp-{ended}").write_text("half")
+    files.clear_leftovers(tmp_path)
+    assert names_in(tmp_path) == sorted(stays)
+    assert (tmp_path / "best" / "new").exists()
+
+
+def test_a_process_of_another_user_runs(tmp_path, monkeypatch):
+    """It may not be sent a signal, which says that it is there."""
+
+    def refuse(process, number):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    name = f".best.tmp-1-{files.host_name()}-0123abcd"
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(os, "kill", refuse)
+    files.clear_leftovers(tmp_path)
+    assert names_in(tmp_path) == [name]
+
+
+def test_a_folder_that_does_not_exist_has_no_leftovers(tmp_path):
+    files.clear_leftovers(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path, running, kind):
+    """Without a lock: of the same name, and of a process that ran on this machine."""
+    ended_process = subprocess.Popen(["true"])
+    ended_process.wait()
+    ended = f"{ended_process.pid}-{files.host_name()}-0123abcd"
+    of_this_process = f"{os.getpid()}-{files.host_name()}-0123abcd"  # of another thread
+    stays = [f".out.tmp-{running}", f".out.tmp-{of_this_process}", f".other.tmp-{ended}"]
+    stays.append(".out.tmp-1-elsewhere-0123abcd")
+    for name in (*stays, f".out.tmp-{ended}"):
+        (tmp_path / name).mkdir()
+    with files.atomic_file(tmp_path / "out") if kind == "file" else files.atomic_dir(tmp_path / "out"):
+        pass
+    assert names_in(tmp_path) == sorted([*stays, "out"])
