@@ -10,6 +10,7 @@ from model.checkpoint.absent import no_model_at
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables, torch
 from model.checkpoint.formats.tables import BERT, FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Origin, Weights, from_foreign
+from model.checkpoint.hub import local_folder
 from model.config import ErnieMConfig
 from model.tasks import task_named
 from utils.errors import UserError, listed
@@ -102,7 +103,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     """Open a checkpoint of ours, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
 
     Args:
-        path: a folder, or a file of weights in it.
+        path: a folder, a file of weights in it, or the name of a model on Hugging Face's hub.
         drop_unknown: go on without what is not understood. It may be a part of the model, such as relative
             positions, adapters or a CRF, without which every output is another one.
 
@@ -110,7 +111,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         UserError: no such folder, none of these formats, a damaged file (also one that does not match the
             folder's manifest), a pickle with code; tensors or a problem_type that are not understood.
     """
-    path = Path(path)
+    path = local_folder(path)
     # First of all, because a damaged file may fail in any way later, or not at all.
     check_folder(path if path.is_dir() else path.parent)
     source = _open_source(path)

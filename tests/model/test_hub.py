@@ -1,0 +1,115 @@
+"""A model by its name on a hub, which here is a server on this machine."""
+
+import hashlib
+import http.server
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from model.checkpoint.hub import local_folder
+from model.checkpoint.read import open_checkpoint
+from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.launching import error_of
+
+constants = pytest.importorskip("huggingface_hub.constants")
+NAME = "somebody/small-xlm-r"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The two answers of a hub that a download needs: the list of files, and each file."""
+
+    folder: Path
+    fetched: list[str]
+
+    def log_message(self, *_):
+        """Keep the output of the tests clean."""
+
+    def do_HEAD(self):
+        self.do_GET(has_body=False)
+
+    def do_GET(self, has_body=True):
+        path = self.path.split("?")[0]
+        if path.startswith(f"/api/models/{NAME}"):
+            files = [{"rfilename": str(file.relative_to(self.folder))} for file in self.folder.rglob("*.*")]
+            tree = [
+                {"type": "file", "path": file["rfilename"], "size": 1, "oid": "0" * 40} for file in files
+            ]
+            content = tree if "/tree/" in path else {"id": NAME, "sha": COMMIT, "siblings": files}
+            return self.send(json.dumps(content).encode(), has_body, "application/json")
+        file = self.folder / path.removeprefix(f"/{NAME}/resolve/{COMMIT}/")
+        if path.startswith(f"/{NAME}/") and file.is_file():
+            if has_body:
+                self.fetched.append(file.name)
+            return self.send(file.read_bytes(), has_body, "application/octet-stream")
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def send(self, content, has_body, kind):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if has_body:
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with one model, and the folder of its files."""
+    monkeypatch.setattr(Hub, "folder", tmp_path / "on the hub", raising=False)
+    monkeypatch.setattr(Hub, "fetched", [], raising=False)
+    make_xlm_r(Hub.folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        yield Hub
+        server.shutdown()
+
+
+def test_it_is_downloaded_once(hub):
+    (hub.folder / "pytorch_model.bin").write_bytes(b"the same weights in another form")
+    checkpoint = open_checkpoint(NAME)
+    assert checkpoint.format == "xlm-r"
+    assert sorted(hub.fetched) == ["config.json", "model.safetensors"]
+    open_checkpoint(NAME)
+    assert len(hub.fetched) == 2
+
+
+def test_a_folder_counts_more_than_a_name(hub):
+    make_xlm_r(Path(NAME), num_hidden_layers=1)
+    assert open_checkpoint(NAME).config.num_hidden_layers == 1
+    assert hub.fetched == []
+
+
+def test_what_is_cached_needs_no_hub(hub, monkeypatch):
+    local_folder(NAME)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert open_checkpoint(NAME).format == "xlm-r"
+
+
+@pytest.mark.parametrize("case", ["no such model", "no hub", "no library"])
+def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
+    name = NAME
+    if case == "no such model":
+        name = "somebody/else"
+    elif case == "no hub":
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    else:
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    message = error_of(open_checkpoint, name)
+    assert message.startswith(f"{name}: there is no such folder")
+    assert "hub" in message

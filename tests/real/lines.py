@@ -1,0 +1,33 @@
+"""Raw lines of real text in 15 languages, for comparisons of tokenizers and vectors."""
+
+import gzip
+import unicodedata
+from pathlib import Path
+
+LANGUAGES = ("en", "fr", "es", "de", "ru", "zh", "ar", "tr", "vi", "hi", "sw", "ur", "el", "bg", "th")
+
+
+def raw_lines(data_dir: Path, count: int) -> list[str]:
+    """Lines of web text, news and translations, as many of each language.
+
+    Beside the lines as they are there are, of each language, some in decomposed form, some in full width,
+    and some with characters of no width, which are rarer in clean text than in that of users.
+    """
+    lines = []
+    of_each = -(-count // len(LANGUAGES))
+    for language in LANGUAGES:
+        with gzip.open(data_dir / f"pretrain/mono/{language}.txt.gz", "rt", encoding="utf-8") as file:
+            mono = [line.rstrip("\n") for _, line in zip(range(of_each), file)]
+        news = (data_dir / f"pretrain/parallel-multiway/ntrex.{language}").read_text(encoding="utf-8").split("\n")
+        own = [*mono[: of_each // 2], *news[: of_each // 2]]
+        own += mono[of_each // 2 :]
+        own = own[:of_each]
+        for place in range(0, len(own), 20):
+            own[place] = unicodedata.normalize("NFD", own[place])
+            own[place + 1 : place + 2] = [text.translate(_FULL_WIDTH) for text in own[place + 1 : place + 2]]
+            own[place + 2 : place + 3] = [text.replace(" ", " \u200b", 2) for text in own[place + 2 : place + 3]]
+        lines += own
+    return lines[:count]
+
+
+_FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}

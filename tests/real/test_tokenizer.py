@@ -1,0 +1,51 @@
+"""A real model's tokenizer gives the ids of transformers' slow XLMRobertaTokenizer, which is sentencepiece's."""
+
+import os
+from pathlib import Path
+
+import pytest
+from transformers import XLMRobertaTokenizer
+
+import convert
+from model.checkpoint.read import open_checkpoint
+from finetune.opening import open_model
+from tests.real.lines import raw_lines
+
+MODEL = Path(os.environ["REAL_MODEL"])
+COUNT = 20_000
+
+
+@pytest.fixture(scope="module")
+def lines(data_dir):
+    lines = [line for line in raw_lines(data_dir, COUNT) if "<s>" not in line]
+    text = "".join(lines)
+    for kind in ("“", "\u200b", "\uff11", "\u0301"):  # a typographic quote, no width, full width, an accent apart
+        assert kind in text
+    assert len(lines) > COUNT - 10
+    return lines
+
+
+@pytest.fixture(scope="module")
+def expected(lines):
+    peer = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
+    return peer(lines, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("target", [None, "ernie-m", "xlm-roberta"])
+def test_the_ids_of_all_lines(tmp_path, lines, expected, target):
+    """Of the model as its makers have it, and of what convert.py makes of it."""
+    folder = MODEL
+    if target is not None:
+        folder = tmp_path / "converted"
+        convert.main([str(MODEL), str(folder), "--to", target])
+    tokenizer = open_model(open_checkpoint(folder)).tokenizer
+    ids = tokenizer.encode_batch(lines)
+    wrong = [number for number in range(len(lines)) if ids[number] != expected[number]]
+    assert wrong == []
+
+
+def test_pairs(lines, expected):
+    peer = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
+    tokenizer = open_model(open_checkpoint(MODEL)).tokenizer
+    for first, second in zip(lines[:100], lines[100:200]):
+        assert tokenizer.build(first, second, 512) == peer(first, second)["input_ids"]

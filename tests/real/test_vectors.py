@@ -1,0 +1,108 @@
+"""A real model's vectors are those of sentence-transformers: its pooling, length, prompts and longest input."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+import convert
+import ernie_m
+from tests.real.lines import raw_lines
+
+MODEL = Path(os.environ["REAL_MODEL"])
+COUNT = 2_000
+LONGEST = 64  # tokens
+PROMPTS = {"query": "query: ", "passage": "passage: "}
+
+
+def variant(folder: Path, pooling: str, normalize: bool) -> Path:
+    """The model with another pooling, with or without a length of 1, and with a prompt; in a new folder."""
+    folder.mkdir()
+    for file in MODEL.iterdir():
+        if file.is_file():
+            os.link(file, folder / file.name)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")][: 3 if normalize else 2]
+    described = []
+    for number, (path, kind) in enumerate(modules):
+        described.append(
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        )
+        (folder / path).mkdir(exist_ok=True)
+    settings = {"word_embedding_dimension": 384, f"pooling_mode_{pooling}": True}
+    if pooling != "mean_tokens":
+        settings["pooling_mode_mean_tokens"] = False
+    write_json(folder / "modules.json", described)
+    write_json(folder / "1_Pooling/config.json", settings)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": LONGEST, "do_lower_case": False})
+    write_json(folder / "config_sentence_transformers.json", {"prompts": PROMPTS, "default_prompt_name": "query"})
+    return folder
+
+
+def write_json(path: Path, content) -> None:
+    path.unlink(missing_ok=True)  # and not the file that it is a link to
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def lines(data_dir):
+    return raw_lines(data_dir, COUNT)
+
+
+@pytest.mark.parametrize(
+    "pooling, normalize",
+    [("mean_tokens", True), ("mean_tokens", False), ("cls_token", True), ("cls_token", False)],
+)
+def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
+    """In its own form, and after a conversion to each form that can hold the model, and back."""
+    folder = variant(tmp_path / "variant", pooling, normalize)
+    peer = SentenceTransformer(str(folder), device="cpu")
+    model = ernie_m.load(folder)
+    # The fast tokenizer of transformers cuts some lines otherwise than the slow one, whose ids are ours.
+    prompt = PROMPTS["query"]
+    its_ids = peer.tokenizer([prompt + line for line in lines], truncation=True, max_length=LONGEST)["input_ids"]
+    our_ids = [model.loaded.tokenizer.build(prompt + line, None, LONGEST) for line in lines]
+    same = [number for number in range(len(lines)) if its_ids[number] == our_ids[number]]
+    print(f"{pooling}: {len(lines) - len(same)} of {len(lines)} lines have other ids in the fast tokenizer")
+    assert len(same) > 0.9 * len(lines)
+    texts = [lines[number] for number in same]
+    expected = peer.encode(texts, batch_size=32)
+    np.testing.assert_allclose(model.encode(texts), expected, atol=1e-5)
+
+    few = texts[:100]
+    convert.main([str(folder), str(tmp_path / "ours"), "--to", "ernie-m"])
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "again"), "--to", "xlm-roberta"])
+    for converted in ("ours", "again"):
+        np.testing.assert_allclose(ernie_m.load(tmp_path / converted).encode(few), expected[:100], atol=1e-5)
+    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    np.testing.assert_allclose(again.encode(few), expected[:100], atol=1e-5)
+    shutil.rmtree(tmp_path / "ours")
+    shutil.rmtree(tmp_path / "again")
+
+
+@pytest.mark.parametrize("target", ["fluid", "paddlenlp", "huggingface"])
+def test_forms_that_cannot_hold_it_refuse(tmp_path, target):
+    from tests.launching import error_of
+
+    error_of(convert.main, [str(MODEL), str(tmp_path / "out"), "--to", target])
+    assert not (tmp_path / "out").exists()
+
+
+def test_after_trimming(tmp_path, lines):
+    """A smaller vocabulary keeps the vectors of lines that it keeps whole."""
+    texts = lines[:200]
+    (tmp_path / "text.txt").write_text("\n".join(texts), encoding="utf-8")
+    command = [str(MODEL), str(tmp_path / "small"), "--keep_pieces_of", str(tmp_path / "text.txt")]
+    convert.main(command)
+    before = ernie_m.load(MODEL)
+    after = ernie_m.load(tmp_path / "small")
+    kept = []
+    for text in texts:
+        pieces = before.loaded.tokenizer.tokenize(text)
+        if after.loaded.tokenizer.tokenize(text) == pieces:
+            kept.append(text)
+    assert len(kept) > 190
+    np.testing.assert_allclose(after.encode(kept), before.encode(kept), atol=1e-5)
