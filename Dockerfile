@@ -6,6 +6,6 @@ FROM python:3.12-slim
 ARG PADDLE=requirements.txt
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 COPY . /src
-RUN pip install --no-cache-dir -r "/src/$PADDLE" "/src[search,export,serve]"
+RUN pip install --no-cache-dir -r "/src/$PADDLE" "/src[search,export,serve,hub]"
 WORKDIR /work
 ENTRYPOINT ["ernie-m"]

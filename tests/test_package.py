@@ -31,7 +31,7 @@ def versions_in(*names: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==(\S+)", lines, re.MULTILINE))
 
 
-EXTRAS = ("export", "serve", "ray")
+EXTRAS = ("export", "serve", "hub", "ray")
 PINNED = versions_in("requirements.txt", *(f"install/{name}.txt" for name in ("common", *EXTRAS)))
 
 

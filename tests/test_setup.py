@@ -92,7 +92,7 @@ def test_what_is_added_stays(checkout):
     for words in ([], ["serve"], ["test"]):
         assert setup(checkout, python, *words).returncode == 0
     serve = "install/serve.txt"
-    everything = ["install/export.txt", serve, "install/ray.txt", "install/test.txt"]
+    everything = ["install/export.txt", serve, "install/hub.txt", "install/ray.txt", "install/test.txt"]
     assert installed(checkout) == [
         ["requirements.txt"],
         ["requirements.txt", serve],

@@ -7,10 +7,7 @@ from utils.errors import UserError
 from utils.files import read_object
 
 _MOST_LISTED = 8
-_NO_DOWNLOAD = (
-    ", and models are not downloaded by name: put the model's config.json, weights and "
-    "sentencepiece.bpe.model (or tokenizer.json) into a folder, and name the folder"
-)
+_NO_NAME = ", and no name of a model on Hugging Face's hub, which is ORGANISATION/MODEL"
 _FETCH = "sh scripts/data/get_weights.sh fetches the released weights into configs/"
 
 
@@ -31,9 +28,8 @@ def no_model_at(path: Path, holds_model: Callable[[Path], bool], weights_files: 
 def _description(path: Path, nearest: Path, weights_files: str) -> str:
     """What a path without weights is."""
     if not path.exists():
-        # The name of a model elsewhere, such as "xlm-roberta-base" or "FacebookAI/xlm-roberta-base".
-        is_name = len(path.parts) < 3 and nearest == Path() and "configs" not in path.parts
-        return f"no such folder{_NO_DOWNLOAD if is_name else ''}"
+        is_name = len(path.parts) == 1 and nearest == Path()  # such as "xlm-roberta-base"
+        return f"no such folder{_NO_NAME if is_name else ''}"
     if path.is_file():
         return f"no file of weights; these are {weights_files}"
     if {"pieces", "vocabulary", "files"} <= _keys_of(path / "manifest.json"):

@@ -1,6 +1,6 @@
-"""A model by its name on Hugging Face's hub, as in intfloat/multilingual-e5-small: downloaded once, then cached.
+"""A model by its name on Hugging Face's hub, as in intfloat/multilingual-e5-small; cached.
 
-A folder that exists counts more than a name.
+A folder that exists counts more than a name, and a folder in one that exists is no name.
 """
 
 import os
@@ -25,7 +25,7 @@ def local_folder(path: str | os.PathLike) -> Path:
         UserError: it is a name, and the hub has no such model, or cannot be reached and nothing is cached.
     """
     name = str(path)
-    if Path(path).exists() or not _NAME.fullmatch(name):
+    if Path(path).parent.exists() or not _NAME.fullmatch(name):  # the parent of a name is the organisation
         return Path(path)
     neither = f"{name}: there is no such folder"
     try:

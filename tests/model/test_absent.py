@@ -47,8 +47,7 @@ def outputs(tmp_path_factory):
         ("exported", "what export.py wrote, ", ANY_CHECKPOINT),
         ("en.txt", "no file of weights; these are model.safetensors, ", ANY_CHECKPOINT),
         # It may also be a published model.
-        ("xlm-roberta-base", "no such folder, and models are not downloaded by name: ", ANY_CHECKPOINT),
-        ("FacebookAI/xlm-roberta-base", "no such folder, and models are not downloaded ", ANY_CHECKPOINT),
+        ("xlm-roberta-base", "no such folder, and no name of a model on Hugging Face's hub", ANY_CHECKPOINT),
     ],
 )
 def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, beginning, end):

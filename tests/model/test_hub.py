@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from model.checkpoint.hub import local_folder
 from model.checkpoint.read import open_checkpoint
 from tests.helpers.xlm_r_layout import make_xlm_r
 from tests.launching import error_of
 
-constants = pytest.importorskip("huggingface_hub.constants")
 NAME = "somebody/small-xlm-r"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -35,9 +35,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path.startswith(f"/api/models/{NAME}"):
             files = [{"rfilename": str(file.relative_to(self.folder))} for file in self.folder.rglob("*.*")]
-            tree = [
-                {"type": "file", "path": file["rfilename"], "size": 1, "oid": "0" * 40} for file in files
-            ]
+            tree = [{"type": "file", "path": file["rfilename"], "size": 1, "oid": "0" * 40} for file in files]
             content = tree if "/tree/" in path else {"id": NAME, "sha": COMMIT, "siblings": files}
             return self.send(json.dumps(content).encode(), has_body, "application/json")
         file = self.folder / path.removeprefix(f"/{NAME}/resolve/{COMMIT}/")
@@ -68,7 +66,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "fetched", [], raising=False)
     make_xlm_r(Hub.folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)

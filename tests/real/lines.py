@@ -18,14 +18,20 @@ def raw_lines(data_dir: Path, count: int) -> list[str]:
     for language in LANGUAGES:
         with gzip.open(data_dir / f"pretrain/mono/{language}.txt.gz", "rt", encoding="utf-8") as file:
             mono = [line.rstrip("\n") for _, line in zip(range(of_each), file)]
-        news = (data_dir / f"pretrain/parallel-multiway/ntrex.{language}").read_text(encoding="utf-8").split("\n")
+        news = (
+            (data_dir / f"pretrain/parallel-multiway/ntrex.{language}")
+            .read_text(encoding="utf-8")
+            .split("\n")
+        )
         own = [*mono[: of_each // 2], *news[: of_each // 2]]
         own += mono[of_each // 2 :]
         own = own[:of_each]
         for place in range(0, len(own), 20):
             own[place] = unicodedata.normalize("NFD", own[place])
             own[place + 1 : place + 2] = [text.translate(_FULL_WIDTH) for text in own[place + 1 : place + 2]]
-            own[place + 2 : place + 3] = [text.replace(" ", " \u200b", 2) for text in own[place + 2 : place + 3]]
+            own[place + 2 : place + 3] = [
+                text.replace(" ", " \u200b", 2) for text in own[place + 2 : place + 3]
+            ]
         lines += own
     return lines[:count]
 

@@ -1,4 +1,4 @@
-"""A real model's tokenizer gives the ids of transformers' slow XLMRobertaTokenizer, which is sentencepiece's."""
+"""A real model's tokenizer gives the ids of transformers' slow XLMRobertaTokenizer."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 from transformers import XLMRobertaTokenizer
 
 import convert
-from model.checkpoint.read import open_checkpoint
 from finetune.opening import open_model
+from model.checkpoint.read import open_checkpoint
 from tests.real.lines import raw_lines
 
 MODEL = Path(os.environ["REAL_MODEL"])
@@ -19,7 +19,12 @@ COUNT = 20_000
 def lines(data_dir):
     lines = [line for line in raw_lines(data_dir, COUNT) if "<s>" not in line]
     text = "".join(lines)
-    for kind in ("“", "\u200b", "\uff11", "\u0301"):  # a typographic quote, no width, full width, an accent apart
+    for kind in (
+        "“",
+        "\u200b",
+        "\uff11",
+        "\u0301",
+    ):  # a typographic quote, no width, full width, an accent apart
         assert kind in text
     assert len(lines) > COUNT - 10
     return lines

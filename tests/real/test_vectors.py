@@ -1,4 +1,4 @@
-"""A real model's vectors are those of sentence-transformers: its pooling, length, prompts and longest input."""
+"""A real model's vectors are those of sentence-transformers."""
 
 import json
 import os
@@ -25,7 +25,9 @@ def variant(folder: Path, pooling: str, normalize: bool) -> Path:
     for file in MODEL.iterdir():
         if file.is_file():
             os.link(file, folder / file.name)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")][: 3 if normalize else 2]
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")][
+        : 3 if normalize else 2
+    ]
     described = []
     for number, (path, kind) in enumerate(modules):
         described.append(
@@ -38,7 +40,9 @@ def variant(folder: Path, pooling: str, normalize: bool) -> Path:
     write_json(folder / "modules.json", described)
     write_json(folder / "1_Pooling/config.json", settings)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": LONGEST, "do_lower_case": False})
-    write_json(folder / "config_sentence_transformers.json", {"prompts": PROMPTS, "default_prompt_name": "query"})
+    write_json(
+        folder / "config_sentence_transformers.json", {"prompts": PROMPTS, "default_prompt_name": "query"}
+    )
     return folder
 
 
@@ -63,7 +67,9 @@ def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
     model = ernie_m.load(folder)
     # The fast tokenizer of transformers cuts some lines otherwise than the slow one, whose ids are ours.
     prompt = PROMPTS["query"]
-    its_ids = peer.tokenizer([prompt + line for line in lines], truncation=True, max_length=LONGEST)["input_ids"]
+    its_ids = peer.tokenizer([prompt + line for line in lines], truncation=True, max_length=LONGEST)[
+        "input_ids"
+    ]
     our_ids = [model.loaded.tokenizer.build(prompt + line, None, LONGEST) for line in lines]
     same = [number for number in range(len(lines)) if its_ids[number] == our_ids[number]]
     print(f"{pooling}: {len(lines) - len(same)} of {len(lines)} lines have other ids in the fast tokenizer")
