@@ -22,6 +22,8 @@ PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 collect_ignore = [folder for folder, package in PEERS.items() if not importlib.util.find_spec(package)]
+if "REAL_MODEL" not in os.environ:  # `sh scripts/test.sh real` sets it
+    collect_ignore.append("real")
 
 
 @pytest.fixture(scope="session")
