@@ -1,0 +1,182 @@
+"""Time fine-tuning steps from a folder of weights beside transformers (torch) and PaddleNLP, in turns.
+
+    .venv/bin/python benchmarks/finetune.py WEIGHTS PAIRS
+
+WEIGHTS has the form of XLM-R. PAIRS has a premise, a hypothesis and a label in each line, with tabs
+between. The batches are those that the XNLI recipe draws. The peers pad them; the one that is called
+grouped gets the same pairs in batches of similar length. PaddleNLP's weights are random.
+"""
+
+import itertools
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.environment import run
+
+import numpy as np
+
+from benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
+from benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
+from model.checkpoint.read import open_checkpoint
+from reader.batching import Batches, EncodePairs, pad
+from reader.classification import Example
+from reader.tokenization import Tokenizer
+from scripts.data.prepare import COLUMNS, read_table
+from utils.command_line import load_config
+from utils.errors import UserError
+from utils.options import PositiveInt, option
+from utils.runtime import prepare
+
+
+@dataclass
+class FinetuneBenchmark:
+    """What is timed."""
+
+    weights: str = option(positional=True)
+    """A folder of weights in the form of XLM-R, with its tokenizer."""
+
+    pairs: str = option(positional=True)
+    """A file of lines premise<TAB>hypothesis<TAB>label."""
+
+    batch_size: PositiveInt = 32
+    """Pairs of a step."""
+
+    steps: PositiveInt = 20
+    """The number of steps that are timed."""
+
+    max_seq_len: PositiveInt = 256
+    """The longest pair in tokens."""
+
+
+def main() -> None:
+    flags = load_config(FinetuneBenchmark, None, __doc__)
+    given = draw(flags)
+    compare("finetune", CONTENDERS, given, amount=flags.batch_size * flags.steps, unit="pairs/s")
+
+
+def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
+    """What the contenders get: the batches of (ids, label), as they are drawn and "grouped" by length.
+
+    Raises:
+        UserError: a file is missing or damaged, or has too few lines.
+    """
+    config = open_checkpoint(flags.weights).config
+    table = read_table(Path(flags.pairs))
+    places = [table.places[name] for name in COLUMNS]
+    rows = [[cells[place] for place in places] for cells in table.rows]
+    needed = flags.batch_size * flags.steps
+    if len(rows) < needed:
+        raise UserError(f"{flags.pairs}: {len(rows)} lines; {needed} are needed")
+    labels = sorted({label for _, _, label in rows})
+    examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
+    encode = EncodePairs(Tokenizer.from_folder(flags.weights), flags.max_seq_len)
+    stream = Batches(examples, encode, flags.batch_size, seed=1).stream()
+    pairs = []
+    for step in itertools.islice(stream, flags.steps):
+        (micro_batch,) = step.micro_batches  # without accumulation
+        features = encode([examples[i] for i in micro_batch.indices])
+        pairs += [(feature.ids, feature.label) for feature in features]
+    grouped = in_batches(sorted(pairs, key=lambda pair: len(pair[0])), flags.batch_size)
+    random.Random(1).shuffle(grouped)
+    return {
+        "weights": flags.weights,
+        "config": asdict(config),
+        "labels": labels,
+        "batches": in_batches(pairs, flags.batch_size),
+        "grouped": grouped,
+    }
+
+
+def in_batches(pairs: Sequence, size: int) -> list[Sequence]:
+    """The pairs in their order, `size` in each batch."""
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+
+def arrays_of(batch: Sequence, pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ids [B, T] of a batch, padded to the longest, and its labels [B]."""
+    ids, labels = zip(*batch)
+    return pad(ids, pad_token_id), np.array(labels, np.int64)
+
+
+def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]:
+    """A classifier of this project, which computes nothing for a pad."""
+    prepare(quiet=True)
+    import paddle
+    import paddle.nn.functional as F
+
+    from model.batch import TokenBatch
+    from model.checkpoint.load import load_from
+    from model.device import upload
+    from model.heads import SequenceClassifier
+
+    checkpoint = open_checkpoint(given["weights"])
+    pad_token_id = checkpoint.config.pad_token_id
+    model = SequenceClassifier(checkpoint.config, len(given["labels"]))
+    load_from(model, checkpoint, ignore=("classifier.",))
+
+    def loss_of(batch: Sequence) -> paddle.Tensor:
+        ids, labels = arrays_of(batch, pad_token_id)
+        logits = model(upload(TokenBatch.from_padded(ids, pad_token_id)))
+        return F.cross_entropy(logits, paddle.to_tensor(labels))
+
+    return our_step(model, loss_of, amp)
+
+
+def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
+    """The classifier of transformers, with its own choice of attention."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    count = len(given["labels"])
+    model = AutoModelForSequenceClassification.from_pretrained(given["weights"], num_labels=count)
+    pad_token_id = given["config"]["pad_token_id"]
+
+    def loss_of(batch: Sequence) -> torch.Tensor:
+        ids, labels = map(torch.from_numpy, arrays_of(batch, pad_token_id))
+        return model(ids, attention_mask=(ids != pad_token_id).long(), labels=labels).loss
+
+    return torch_step(model, loss_of, bfloat16)
+
+
+def paddlenlp_peer(given: dict[str, Any]) -> Callable[[Sequence], None]:
+    """PaddleNLP's own ERNIE-M of the same shape."""
+    import paddle
+    import paddle.nn.functional as F
+    from paddlenlp.transformers import ErnieMConfig, ErnieMForSequenceClassification
+
+    config = ErnieMConfig(**given["config"], num_labels=len(given["labels"]))
+    model = ErnieMForSequenceClassification(config)
+    model.train()
+    clip = paddle.nn.ClipGradByGlobalNorm(CLIP_NORM)
+    optimizer = paddle.optimizer.AdamW(
+        RATE, parameters=model.parameters(), weight_decay=DECAY, grad_clip=clip
+    )
+
+    def step(batch: Sequence) -> None:
+        ids, labels = map(paddle.to_tensor, arrays_of(batch, config.pad_token_id))
+        mask = (ids != config.pad_token_id).astype("int64")
+        F.cross_entropy(model(ids, attention_mask=mask), labels).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+
+    return step
+
+
+CONTENDERS = {
+    OURS: Contender(ours),
+    "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
+    "transformers": Contender(transformers_peer, LATEST),
+    "transformers, grouped": Contender(transformers_peer, LATEST, "grouped"),
+    "transformers, bfloat16": Contender(transformers_peer, LATEST, bfloat16=True, options={"bfloat16": True}),
+    "PaddleNLP": Contender(paddlenlp_peer, PARITY),
+}
+
+
+if __name__ == "__main__":
+    run(main)

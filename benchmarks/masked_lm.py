@@ -1,0 +1,163 @@
+"""Time masked-LM steps from a folder of weights beside transformers (torch), in turns.
+
+    .venv/bin/python benchmarks/masked_lm.py WEIGHTS TEXT
+
+WEIGHTS has the form of XLM-R, and TEXT a text in each line. Its tokens, one text after the other, fill
+sequences without pads, of which MMLM predicts 15 %. All contenders get the same ids and labels.
+transformers computes logits at all positions; the peer that is called gathered computes them at the masked
+ones, with three lines of user code. The head is random, but for the word table.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.environment import run
+
+import numpy as np
+
+from benchmarks.steps import our_step, torch_step
+from benchmarks.turns import LATEST, OURS, Contender, compare
+from model.checkpoint.read import open_checkpoint
+from pretrain.batch import Batch
+from pretrain.config import ObjectiveConfig
+from pretrain.masking import Vocabulary, generator
+from pretrain.objectives import Objectives, Text
+from reader.tokenization import Tokenizer
+from utils.command_line import load_config
+from utils.errors import UserError
+from utils.files import read_text
+from utils.options import PositiveInt, option
+from utils.runtime import prepare
+
+IGNORED = -100  # transformers does not predict positions with this label
+LARGEST = 1 << 30  # bytes of TEXT
+
+
+@dataclass
+class MaskedLMBenchmark:
+    """What is timed."""
+
+    weights: str = option(positional=True)
+    """A folder of weights in the form of XLM-R, with its tokenizer."""
+
+    text: str = option(positional=True)
+    """A file with a text in each line."""
+
+    batch_size: PositiveInt = 8
+    """Sequences of a step."""
+
+    length: PositiveInt = 128
+    """Tokens of a sequence."""
+
+    steps: PositiveInt = 10
+    """The number of steps that are timed."""
+
+
+def main() -> None:
+    flags = load_config(MaskedLMBenchmark, None, __doc__)
+    given = draw(flags)
+    amount = flags.batch_size * flags.length * flags.steps
+    compare("masked_lm", CONTENDERS, given, amount, unit="tokens/s")
+
+
+def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
+    """What the contenders get: each batch is the ids of its texts, [batch_size, length - 2].
+
+    Raises:
+        UserError: a file is missing or damaged, or has too few tokens.
+    """
+    tokenizer = Tokenizer.from_folder(flags.weights)
+    ids = np.concatenate(tokenizer.encode_batch(read_text(flags.text, LARGEST).splitlines()))
+    shape = (flags.steps, flags.batch_size, flags.length - 2)  # [CLS] and [SEP] are added
+    needed = int(np.prod(shape))
+    if len(ids) < needed:
+        raise UserError(f"{flags.text}: {len(ids)} tokens; {needed} are needed")
+    return {
+        "weights": flags.weights,
+        "vocabulary": asdict(Vocabulary.of(tokenizer)),
+        "length": flags.length,
+        "batches": ids[:needed].reshape(shape).tolist(),
+    }
+
+
+def mask(given: dict[str, Any], texts: list) -> Batch:
+    """A batch of MMLM, the same for all contenders."""
+    objectives = Objectives(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"])
+    examples = [Text(np.array(ids), language=0) for ids in texts]
+    rngs = [generator(seed=0, step=0, index=i) for i in range(len(texts))]
+    return objectives.batch("mmlm", examples, rngs)
+
+
+def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:
+    """The same batch as a model of transformers takes it: ids and labels, both [B, T]."""
+    batch = mask(given, texts)
+    labels = np.full_like(batch.input_ids, IGNORED)  # [B * T]
+    labels[batch.targets] = batch.target_ids
+    shape = [len(texts), given["length"]]
+    return batch.input_ids.reshape(shape), labels.reshape(shape)
+
+
+def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
+    """MMLM of this project."""
+    prepare(quiet=True)
+    import paddle
+
+    from model.checkpoint.load import load_from
+    from model.heads import PreTrainingModel
+    from pretrain.loss import masked_lm_loss, to_device
+
+    checkpoint = open_checkpoint(given["weights"])
+    model = PreTrainingModel(checkpoint.config, ["en"])
+    load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
+
+    def loss_of(texts: list) -> paddle.Tensor:
+        batch = mask(given, texts)
+        (sent,) = to_device([batch])
+        return masked_lm_loss(model, sent).total / len(batch.targets)
+
+    return our_step(model, loss_of, amp)
+
+
+def transformers_peer(
+    given: dict[str, Any], gathered: bool = False, bfloat16: bool = False
+) -> Callable[[list], None]:
+    """The masked LM of transformers. `gathered`: with logits at the masked positions alone."""
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    model = AutoModelForMaskedLM.from_pretrained(given["weights"])
+
+    def loss_of(texts: list) -> torch.Tensor:
+        ids, labels = map(torch.from_numpy, ids_and_labels(given, texts))
+        return gathered_loss(model, ids, labels) if gathered else model(ids, labels=labels).loss
+
+    return torch_step(model, loss_of, bfloat16)
+
+
+def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
+    """The loss of transformers' XLM-R with logits at the masked positions alone, as a user could write it."""
+    import torch.nn.functional as F
+
+    masked = labels != IGNORED
+    hidden = model.roberta(ids).last_hidden_state[masked]
+    return F.cross_entropy(model.lm_head(hidden), labels[masked])
+
+
+CONTENDERS = {
+    OURS: Contender(ours),
+    "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
+    "transformers": Contender(transformers_peer, LATEST),
+    "transformers, gathered": Contender(transformers_peer, LATEST, options={"gathered": True}),
+    "transformers, gathered, bfloat16": Contender(
+        transformers_peer, LATEST, bfloat16=True, options={"gathered": True, "bfloat16": True}
+    ),
+}
+
+
+if __name__ == "__main__":
+    run(main)

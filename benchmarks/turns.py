@@ -1,0 +1,178 @@
+"""Programs that do the same work in turns, each in a process with its own packages.
+
+A benchmark calls `compare`. Each rival is in memory together with ours, and the two alternate by batches,
+so that a change in the load of the machine meets both.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from utils.errors import UserError
+from utils.runtime import read_cpu, settings_for
+from utils.tables import in_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ".venv"
+PARITY = ".venv-parity"
+LATEST = ".venv-latest"
+OURS = "ours"
+WORK = "work.json"
+WARM_UP = 2  # batches that are not counted: the first steps touch fresh memory
+REST = 0.3  # seconds before a turn, while the threads of the contender before stop spinning
+
+
+class Contender(NamedTuple):
+    """One program in one setting.
+
+    Attributes:
+        start: a function of what is given to all contenders, and of `options`; it loads the weights, and
+            returns a function that does a batch.
+        environment: the folder of its Python.
+        batches: the key of its batches in what is given.
+        bfloat16: whether it multiplies in bfloat16, which not every CPU can.
+    """
+
+    start: Callable[..., Callable[[Any], Any]]
+    environment: str = VENV
+    batches: str = "batches"
+    bfloat16: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def python(self) -> str:
+        """The Python that runs it; ours is that of this program."""
+        return sys.executable if self.environment == VENV else str(ROOT / self.environment / "bin/python")
+
+
+def compare(
+    module: str, contenders: Mapping[str, Contender], given: dict[str, Any], amount: int, unit: str
+) -> None:
+    """Let the contenders do all batches, and print a table and, as the last line, its figures in JSON.
+
+    Args:
+        module: the name of the benchmark in this folder, which has the contenders as CONTENDERS.
+        contenders: name -> contender, OURS among them. One that cannot run here is left out.
+        given: JSON values: "batches", and whatever else the contenders need.
+        amount: the number of units in all batches, such as pairs.
+
+    Raises:
+        UserError: a contender failed.
+    """
+    rivals = [name for name in contenders if name != OURS and can_run(name, contenders[name])]
+    count = len(given["batches"])
+    rows: dict[str, dict[str, float]] = {OURS: {}}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
+        ours = stack.enter_context(started(module, OURS, contenders[OURS], folder))
+        our_seconds = []  # of all batches, beside each rival
+        for name in rivals:
+            with started(module, name, contenders[name], folder) as rival:
+                workers = {OURS: ours, name: rival}
+                seconds, peaks = alternate(workers, count)
+            our_seconds.append(seconds[OURS])
+            rows[name] = row_of(amount / seconds[name], peaks[name])
+            rows[name]["times"] = round(seconds[name] / seconds[OURS], 2)
+        if not rivals:
+            seconds, peaks = alternate({OURS: ours}, count)
+            our_seconds.append(seconds[OURS])
+    rows[OURS] = row_of(amount / median(our_seconds), peaks[OURS])
+    lines = [["", unit, "peak GB", "ours is"]]
+    for name, row in rows.items():
+        times = f"{row['times']:.2f} times" if name != OURS else ""
+        lines.append([name, f"{row['speed']:,g}", f"{row['peak_gb']:.2f}", times])
+    print(in_markdown(lines))
+    print(json.dumps({"benchmark": module, "unit": unit, "batches": count, "contenders": rows}))
+
+
+def alternate(
+    workers: Mapping[str, subprocess.Popen], count: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Let contenders do all batches in turns. Returns the seconds and the largest memory in bytes of each."""
+    seconds = dict.fromkeys(workers, 0.0)
+    peaks = {}
+    for number in range(-WARM_UP, count):
+        for name, worker in workers.items():
+            answer = turn(name, worker, max(number, 0))
+            peaks[name] = answer["peak"]
+            if number >= 0:
+                seconds[name] += answer["seconds"]
+    return seconds, peaks
+
+
+def row_of(speed: float, peak: float) -> dict[str, float]:
+    """The figures of a contender."""
+    return {"speed": float(f"{speed:.4g}"), "peak_gb": round(peak / 1e9, 2)}
+
+
+def can_run(name: str, contender: Contender) -> bool:
+    """Whether a contender can run here; prints why not."""
+    if not Path(contender.python).exists():
+        kind = contender.environment.removeprefix(".venv-")
+        print(f"{name} is left out: sh scripts/setup.sh {kind} makes its {contender.environment}")
+    elif contender.bfloat16 and not read_cpu().flags & {"avx512_bf16", "amx_bf16"}:
+        print(f"{name} is left out: this CPU does not multiply in bfloat16")
+    else:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def started(module: str, name: str, contender: Contender, folder: str) -> Iterator[subprocess.Popen]:
+    """The process of a contender, which waits for turns; it is killed in the end."""
+    settings = settings_for(read_cpu())
+    environment = {key: value for key, value in os.environ.items() if key not in settings}
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # all of them compute on the CPU
+    if contender.environment != VENV:  # ours makes the settings itself
+        del settings["KMP_BLOCKTIME"]  # it helps threads that only ours has
+        environment |= settings
+    code = f"from benchmarks import {module}, turns; turns.work({module}.CONTENDERS[{name!r}], {folder!r})"
+    # The shell makes the settings of malloc, and Python takes its place.
+    line = ["sh", "-c", '. scripts/env.sh; exec "$0" -c "$1"', contender.python, code]
+    with subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as worker:
+        try:
+            yield worker
+        finally:
+            worker.kill()
+
+
+def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
+    """Let a contender do a batch. Returns its "seconds", and "peak", its largest memory so far, in bytes.
+
+    Raises:
+        UserError: it has ended.
+    """
+    time.sleep(REST)
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.write(b"%d\n" % batch)
+    answer = worker.stdout.readline()
+    if not answer:
+        raise UserError(f"{name} ended with exit code {worker.wait()}; its own messages are above")
+    return json.loads(answer)
+
+
+def work(contender: Contender, folder: str) -> None:
+    """The process of a contender: for each number of a batch in its input it does the batch, and answers."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    given = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))
+    do = contender.start(given, **contender.options)
+    for line in sys.stdin:
+        batch = given[contender.batches][int(line)]
+        start = time.perf_counter()
+        do(batch)
+        seconds = time.perf_counter() - start
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({"seconds": seconds, "peak": peak}), file=answers, flush=True)

@@ -1,0 +1,123 @@
+"""The three benchmarks in small form: ours runs, and all contenders get the same input."""
+
+import itertools
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from benchmarks import encode, finetune, masked_lm, turns
+from tests.helpers.small_corpus import sentences, train_pieces, write_lines
+from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.launching import call_main
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model with a tokenizer, weights, and 70 texts and 69 pairs of them with one of three labels."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    make_xlm_r(folder / "weights", vocab_size=400, max_position_embeddings=80)
+    train_pieces(folder / "weights" / "sentencepiece.bpe.model")
+    write_lines(folder / "texts.txt", sentences(70))
+    lines = []
+    for number, (premise, hypothesis) in enumerate(itertools.pairwise(sentences(70))):
+        lines.append(f"{premise}\t{hypothesis}\tlabel{number % 3}")
+    write_lines(folder / "pairs.tsv", lines)
+    return folder
+
+
+@pytest.fixture
+def figures(folder, monkeypatch, capfd):
+    """figures(benchmark, file, *flags): the JSON in its last line, with the `names` alone."""
+
+    def call(benchmark, file: str, *flags: str, names: tuple[str, ...] = ()) -> dict:
+        monkeypatch.setattr(turns, "can_run", lambda name, contender: name in names)
+        monkeypatch.setattr(turns, "REST", 0.0)
+        call_main(benchmark, [str(folder / "weights"), str(folder / file), *flags])
+        return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+    return call
+
+
+def test_fine_tuning(figures):
+    result = figures(finetune, "pairs.tsv", "--batch_size=4", "--steps=2", "--max_seq_len=64")
+    assert result["unit"] == "pairs/s" and result["batches"] == 2
+    assert list(result["contenders"]) == ["ours"] and result["contenders"]["ours"]["speed"] > 0
+
+
+def test_masked_lm(figures):
+    result = figures(masked_lm, "texts.txt", "--batch_size=4", "--length=16", "--steps=2")
+    assert result["unit"] == "tokens/s" and result["contenders"]["ours"]["peak_gb"] > 0.1
+
+
+def test_encoding_beside_a_rival(figures):
+    """Both do the same texts, and the rival has a ratio."""
+    rival = "ours, ONNX Runtime"
+    result = figures(encode, "texts.txt", "--batch_size=20", "--calls=2", names=(rival,))
+    assert list(result["contenders"]) == ["ours", rival]
+    assert result["contenders"][rival]["times"] > 0 and "times" not in result["contenders"]["ours"]
+
+
+def test_two_alternate_by_batches(monkeypatch):
+    """The first ones are not counted, and the figures are the sums of the others."""
+    order = []
+
+    def turn(name, worker, batch):
+        order.append((name, batch))
+        return {"seconds": 1.0 if name == "a" else 2.0, "peak": len(order)}
+
+    monkeypatch.setattr(turns, "turn", turn)
+    seconds, peaks = turns.alternate({"a": None, "b": None}, 2)
+    assert order == [("a", 0), ("b", 0)] * 3 + [("a", 1), ("b", 1)]
+    assert seconds == {"a": 2.0, "b": 4.0} and peaks == {"a": 7, "b": 8}
+
+
+def test_a_contender_that_fails_is_named():
+    command = ["sh", "-c", "exit 3"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as worker:
+        worker.wait()
+        with pytest.raises(UserError, match="the peer ended with exit code 3"):
+            turns.turn("the peer", worker, 0)
+
+
+def test_a_contender_without_its_environment_is_left_out(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(turns, "ROOT", tmp_path)
+    assert turns.can_run("ours", turns.Contender(start=None))
+    assert not turns.can_run("peer", turns.Contender(start=None, environment=turns.LATEST))
+    assert "peer is left out: sh scripts/setup.sh latest" in capsys.readouterr().out
+
+
+def test_grouped_batches_have_the_pairs_of_the_others(folder):
+    flags = finetune.FinetuneBenchmark(str(folder / "weights"), str(folder / "pairs.tsv"), 16, 2, 64)
+    given = finetune.draw(flags)
+    pairs = sorted(itertools.chain(*given["batches"]))
+    assert sorted(itertools.chain(*given["grouped"])) == pairs and len(pairs) == 32
+    assert given["batches"] != given["grouped"] and given["labels"] == ["label0", "label1", "label2"]
+
+
+def test_the_peers_of_masked_lm_get_our_labels(folder):
+    """19 of a row of 128: 15 % of 126 tokens."""
+    flags = masked_lm.MaskedLMBenchmark(str(folder / "weights"), str(folder / "texts.txt"), 2, 128, 1)
+    given = masked_lm.draw(flags)
+    (texts,) = given["batches"]
+    batch = masked_lm.mask(given, texts)
+    ids, labels = masked_lm.ids_and_labels(given, texts)
+    assert ids.shape == labels.shape == (2, 128) and len(batch.targets) == 2 * 19
+    assert np.array_equal(batch.input_ids, ids.ravel())
+    is_target = labels != masked_lm.IGNORED
+    assert np.array_equal(np.flatnonzero(is_target), batch.targets)
+    assert np.array_equal(labels[is_target], batch.target_ids)
+
+
+@pytest.mark.parametrize(
+    "draw, flags, file",
+    [
+        (finetune.draw, finetune.FinetuneBenchmark, "pairs.tsv"),
+        (masked_lm.draw, masked_lm.MaskedLMBenchmark, "texts.txt"),
+    ],
+)
+def test_a_file_that_is_too_short(folder, draw, flags, file):
+    with pytest.raises(UserError, match=f"{file}: "):
+        draw(flags(str(folder / "weights"), str(folder / file), steps=10_000))
