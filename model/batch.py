@@ -22,8 +22,8 @@ class TokenBatch(device.Uploadable):
     `from_packed` and `from_padded` make it of NumPy arrays. `model.device.upload` copies it to the device,
     together with the other micro-batches of a step and with what is to be predicted of them.
 
-    On a GPU a filler, a further sequence that nothing reads, makes N a multiple of 64 or 128, so that there
-    are few shapes. The arrays [N] include it; what `ErnieMModel.encode` returns does not.
+    With FlashMask a filler, a further sequence that nothing reads, makes N a multiple of 128. The arrays [N]
+    include it; what `ErnieMModel.encode` returns does not.
 
     Attributes:
         input_ids: int64 [N].

@@ -144,6 +144,34 @@ def test_far_apart_logits(form):
     assert np.isfinite(table).all()
 
 
+def test_plain_kernels_compute_the_logits_of_a_chunk_twice(monkeypatch):
+    """They exist for four positions at a time, and are not kept for the backward pass."""
+    monkeypatch.setattr(device, "_kernels", device.PLAIN)
+    tied = Tied()
+    logits = masked_loss.logits
+    positions = []
+
+    def recorded(x, *arguments):
+        positions.append(len(x))
+        return logits(x, *arguments)
+
+    monkeypatch.setattr(masked_loss, "logits", recorded)
+    loss = tied.fast().total
+    assert positions == [4, 4, 1]
+    loss.backward()
+    assert sorted(positions[3:]) == [1, 4, 4]
+    with paddle.no_grad():
+        tied.fast()
+    assert positions[6:] == [4, 4, 1]
+
+
+def test_a_chunk_of_base_has_536_positions(monkeypatch):
+    """Their logits take 512 MB in float32, and are fewer than 2^31."""
+    monkeypatch.undo()  # the fixture's small chunks
+    first, *_, last = masked_loss.logit_chunks(10_000, 250_002, paddle.float32)
+    assert (first, last.stop) == (slice(0, 536), 10_000)
+
+
 def test_numbers_that_are_not_finite_are_passed_on(recwarn):
     tied = Tied()
     tied.bias.set_value(np.where(np.arange(WORDS) == 3, np.nan, tied.bias.numpy()))
