@@ -334,8 +334,9 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
     """
     with unwritable_is_a_user_error(logs):
         logs.mkdir(parents=True, exist_ok=True)
-        for log in logs.glob("workerlog.*"):  # of an earlier run
-            log.unlink()
+        for log in logs.glob("workerlog.*"):
+            if log.suffix[1:].isdecimal():  # of an earlier run
+                log.unlink()
     processes: list[subprocess.Popen] = []
     handler = partial(hand_on, processes)  # of those that were started so far
     with stop_signals_handled_by(handler), contextlib.ExitStack() as files:

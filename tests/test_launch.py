@@ -280,11 +280,16 @@ def started(tmp_path):
 
 
 def test_the_first_process_prints_on_the_console(started, tmp_path):
+    logs = tmp_path / "log/workers"
+    logs.mkdir(parents=True)
+    for name in ("workerlog.7", "workerlog.notes"):  # of an earlier run, and of the user
+        (logs / name).touch()
     process, _ = started("end")
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 0 and errors == ""
     assert "printed by 0" in output and "printed by 1" not in output
-    assert (tmp_path / "log/workers/workerlog.1").read_text() == "printed by 1\n"
+    assert (logs / "workerlog.1").read_text() == "printed by 1\n"
+    assert sorted(path.name for path in logs.iterdir()) == ["workerlog.1", "workerlog.notes"]
 
 
 def test_the_processes_end_when_their_launcher_is_killed(started):
