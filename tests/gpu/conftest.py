@@ -30,11 +30,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def exact() -> dict[str, list[float]]:
-    """What `toys.results_of` returns for each of its names, computed by a CPU in float64."""
+    """What `toys.results_of` returns for each of its names, by plain kernels in float64 on a CPU."""
     device_before = paddle.device.get_device()
     paddle.set_device("cpu")
     paddle.set_default_dtype("float64")
+    model_device.use_kernels(model_device.PLAIN)
     results = {name: toys.results_of(name, "float64", Precision()) for name in toys.NAMES}
+    model_device.use_kernels(model_device.FAST)
     paddle.set_default_dtype("float32")
     paddle.set_device(device_before)
     return results
@@ -64,7 +66,8 @@ def bound(place: str) -> Callable[[str], float]:
             pytest.skip(f"no {dtype} on a CPU")
         if dtype == "bfloat16" and not model_device.has_bf16():
             pytest.skip("no bfloat16 on this GPU")
-        return BOUNDS["tf32" if dtype == "float32" and place == "gpu" else dtype]
+        is_tf32 = dtype == "float32" and place == "gpu" and model_device.has_tf32()
+        return BOUNDS["tf32" if is_tf32 else dtype]
 
     return bound
 
