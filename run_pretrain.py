@@ -31,7 +31,7 @@ def train(config: PretrainConfig, stop: StopSignal) -> None:
     from training import distributed
     from training.run import Trainer
 
-    distributed.init(sharding_stage=config.run.sharding_stage)
+    distributed.init()
     use_kernels(config.run.kernels)
     with open_run_folder(config).locked() as folder:
         open_log(folder)

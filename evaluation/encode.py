@@ -14,7 +14,6 @@ from evaluation.vectors import SentenceEncoder
 from model.batch import TokenBatch
 from model.device import Uploadable, to_array, upload
 from model.ernie_m import ErnieMModel
-from model.word_rows import StepWords
 from training.precision import Autocast
 
 
@@ -32,18 +31,17 @@ class SentenceBatch(Uploadable):
     weights: Tensor | None
 
     @classmethod
-    def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str, words: StepWords | None = None) -> Self:
+    def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
         """A batch of NumPy arrays, which `model.device.upload` copies to the device.
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
             pooling: one of `evaluation.pooling.POOLINGS`.
-            words: from `words_of_step`, in training.
         """
         weights = None
         if pooling != "pooled":
             weights = mean_weights(ids, pad_token_id, specials=pooling == "specials")
-        return cls(TokenBatch.from_padded(ids, pad_token_id, words), weights)
+        return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
 
 
 def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch, layer: int) -> Tensor:

@@ -33,7 +33,6 @@ from model.config import ErnieMConfig
 from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
 from model.tasks import RETRIEVAL
-from model.word_rows import words_of_step
 from reader.batching import padded_batches
 from reader.corpus import Corpus, verify_corpus
 from reader.pairs import PairRows
@@ -201,11 +200,10 @@ class Retrieval(Task):
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
         """Send the sentences of a step in groups of similar length."""
         pad_id = model.config.pad_token_id
-        words = words_of_step(data.sentences)
         groups = []
         numbers_in_groups: list[int] = []  # the number of each sentence, in the order of the groups
         for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
-            groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling, words))
+            groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
             numbers_in_groups += numbers
         order = np.argsort(numbers_in_groups)  # the place of each sentence in the groups
         return [upload(PairBatch(groups, order, data.negative, data.pair_count, data.teacher))]

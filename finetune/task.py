@@ -91,12 +91,10 @@ class SupervisedTask:
         """Send batches to the device in one copy. Return (batch, what was sent) for each of them."""
         from model.batch import LabelledBatch, TokenBatch
         from model.device import upload
-        from model.word_rows import words_of_step
 
         pad_id = model.ernie_m.config.pad_token_id
-        words = words_of_step([batch.input_ids for batch in batches])
         labelled = [
-            LabelledBatch(TokenBatch.from_padded(batch.input_ids, pad_id, words), self.targets(batch))
+            LabelledBatch(TokenBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
             for batch in batches
         ]
         return list(zip(batches, upload(labelled), strict=True))

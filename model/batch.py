@@ -12,7 +12,6 @@ from model import attention, device
 from model.attention import AttentionMask
 from model.config import FIRST_POSITION, NO_LANGUAGE
 from model.layout import Layout
-from model.word_rows import BatchWords, StepWords
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,6 @@ class TokenBatch(device.Uploadable):
         token_of_cell: int64 [B, T], only of a batch that was an array with pads: the index of the token in
             each cell. A pad's cell has `tokens`, which is the index of no token.
         mask: who attends to whom.
-        words: on a GPU, which row of the step's gradient each token's word has, if the gradient of the word
-            table consists of rows.
         tokens: the number of tokens that the caller gave.
         last_position: the greatest of `position_ids`.
     """
@@ -45,7 +42,6 @@ class TokenBatch(device.Uploadable):
     first_tokens: Tensor
     token_of_cell: Tensor | None
     mask: AttentionMask
-    words: BatchWords | None
     tokens: int
     last_position: int
 
@@ -57,14 +53,12 @@ class TokenBatch(device.Uploadable):
         position_ids: np.ndarray | None = None,
         language_ids: np.ndarray | None = None,
         token_of_cell: np.ndarray | None = None,
-        words: StepWords | None = None,
     ) -> Self:
         """A batch of sequences that are one after the other already. The attributes describe the arrays.
 
         Args:
             layout: where each sequence lies, and who attends to whom.
             position_ids: None: 2, 3, ... in each sequence.
-            words: from `words_of_step`, in fine-tuning.
         """
         if position_ids is None:
             position_ids = FIRST_POSITION + layout.places_in_sequence()
@@ -84,23 +78,18 @@ class TokenBatch(device.Uploadable):
             first_tokens=layout.starts,
             token_of_cell=token_of_cell,
             mask=mask_class.of(with_filler),
-            words=None if words is None else words.of_batch(input_ids),
             tokens=layout.tokens,
             last_position=last_position,
         )
 
     @classmethod
-    def from_padded(cls, input_ids: np.ndarray, pad_token_id: int, words: StepWords | None = None) -> Self:
-        """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context.
-
-        Args:
-            words: from `words_of_step`, in fine-tuning.
-        """
+    def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
+        """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
         is_real = input_ids != pad_token_id  # [B, T]
         layout = Layout(is_real.sum(axis=1))
         tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
         token_of_cell = np.where(is_real, tokens_up_to - 1, layout.tokens)
-        return cls.from_packed(input_ids[is_real], layout, token_of_cell=token_of_cell, words=words)
+        return cls.from_packed(input_ids[is_real], layout, token_of_cell=token_of_cell)
 
     def without_filler(self, states: Tensor) -> Tensor:
         """The states of the tokens that the caller gave: [N, H] -> [tokens, H]."""

@@ -21,7 +21,6 @@ from model.attention import AttentionMask, SelfAttention
 from model.batch import TokenBatch
 from model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
 from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
-from model.word_rows import BatchWords
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
@@ -55,15 +54,9 @@ class Embeddings(nn.Layer):
             self.word_embeddings.weight[config.pad_token_id] = 0.0
             self.position_embeddings.weight[PAD_POSITION] = 0.0
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        input_bias: Tensor | None = None,
-        words: BatchWords | None = None,
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
         """input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
-        x = add_to(self.word_embeddings(input_ids, words), self.position_embeddings(position_ids))  # [N, H]
+        x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [N, H]
         if input_bias is not None:
             x = add_to(x, input_bias)
         return dropout(self.layer_norm(x), self.dropout_rate, self.training)
@@ -156,7 +149,7 @@ class ErnieMModel(nn.Layer):
             UserError: a position is past the table of position embeddings.
         """
         self._check_length(batch.last_position)
-        x = self.embeddings(batch.input_ids, batch.position_ids, input_bias, batch.words)  # [N, H]
+        x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
         recomputes = self.recompute and self.training

@@ -91,7 +91,6 @@ class LMHead(nn.Layer):
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
-        word_embeddings.row_gradient.turn_off()  # the loss gives every row of the table a gradient
         # The table belongs to the encoder. `self.word_embeddings = ...` would make it a sublayer of the head,
         # too, and its weight would have a second name.
         object.__setattr__(self, "word_embeddings", word_embeddings)

@@ -4,8 +4,6 @@ The table is used twice: rows of the input are looked up in it, and masked posit
 (`model/masked_loss.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
 (768 MB at base size, zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to
 one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot return it.
-
-On a GPU the gradient of a table that is only looked up consists of rows (`model/word_rows.py`).
 """
 
 import weakref
@@ -18,7 +16,6 @@ from paddle.autograd import PyLayer
 
 from model import device
 from model.cpu.rows import add, as_array, as_rows, as_tensor
-from model.word_rows import BatchWords, LookUpRows, RowGradient
 
 
 class TableGradient:
@@ -110,7 +107,7 @@ class TableGradient:
         rows = self.touched_rows(gradient)
         if rows is not None:  # all other rows are 0
             gradient = paddle.to_tensor(as_array(gradient)[rows])
-        return paddle._C_ops.squared_l2_norm(gradient).astype("float64")
+        return squared_norm(gradient)
 
     def scale_(self, factor: float) -> None:
         """Multiply `weight.grad` in place."""
@@ -130,6 +127,11 @@ class TableGradient:
     def _is_lent(self) -> bool:
         """Whether a loss that still lives has borrowed the kept memory and not given it back."""
         return self._borrowed_ref is not None and self._borrowed_ref() is not None
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """The sum of the squares of a gradient, float64 []."""
+    return gradient.square().sum().astype("float64")
 
 
 class LookUpOnCpu(PyLayer):
@@ -152,14 +154,12 @@ class WordEmbeddings(nn.Embedding):
 
     Attributes:
         gradient: of the table on a CPU.
-        row_gradient: of the table on a GPU, if it is only looked up.
         in_bfloat16: whether a CPU computes the products of `model.masked_loss.cross_entropy` in bfloat16.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.gradient = TableGradient(self.weight)  # on a CPU
-        self.row_gradient = RowGradient(self.weight)  # on a GPU, if the table is only looked up
+        self.gradient = TableGradient(self.weight)
         self.in_bfloat16 = False
         if not self.weight.stop_gradient:
             self.weight.register_hook(self._note_paddles_gradient)
@@ -173,22 +173,11 @@ class WordEmbeddings(nn.Embedding):
         if gradient is not None:  # None comes from `LookUpOnCpu`, which has added its rows itself
             self.gradient.forget_rows()
 
-    def forward(self, ids: Tensor, words: BatchWords | None = None) -> Tensor:
-        """[N] int64 -> [N, H].
-
-        Args:
-            words: those of the batch, for a gradient that consists of rows.
-
-        Raises:
-            ValueError: they are needed, and the batch was made without them.
-        """
+    def forward(self, ids: Tensor) -> Tensor:
+        """[N] int64 -> [N, H]."""
         is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained
         if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
         if device.on_cpu(self.weight):
             return LookUpOnCpu.apply(self.weight, ids, self.gradient)
-        if self.row_gradient.is_in_use():
-            if words is None:
-                raise ValueError("the batch was made without the words of its step: give it `words_of_step`")
-            return LookUpRows.apply(self.weight, ids, words, self.row_gradient)
         return super().forward(ids)

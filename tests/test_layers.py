@@ -161,8 +161,6 @@ FOREIGN_ATTRIBUTES = {
     "options.intra_op_num_threads",
     "options.log_severity_level",  # onnxruntime.SessionOptions
     "index.nprobe",  # faiss.IndexIVF
-    "self.scaler._found_inf",  # paddle.amp.GradScaler
-    "strategy.hybrid_configs",  # fleet.DistributedStrategy
     "tensor.data_type",  # an ONNX tensor
     "libc.malloc.restype",
     "libc.malloc.argtypes",

@@ -1,27 +1,20 @@
-"""The processes of one run, joined by `paddle.distributed.fleet`. A run on one process needs no fleet.
+"""The processes of one run, joined by `paddle.distributed`.
 
 Start several processes with `fleetrun` or `python -m paddle.distributed.launch`. They use NCCL on GPUs and
 gloo on the CPU (`fleetrun --nproc_per_node 2 --backend gloo script.py`).
 """
 
 import contextlib
+import io
 import itertools
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
-from unittest import mock
 
 import paddle
 import paddle.distributed as dist
 from paddle import Tensor
-from paddle.distributed import fleet
-from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import DygraphShardingOptimizer
-from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
-from paddle.distributed.fleet.utils.log_util import set_log_level
-from paddle.optimizer import Optimizer
 
-from training.card import check_wheel
 from utils.errors import UserError
 
 # The other folders import these three from here; `as` says that this is meant.
@@ -33,26 +26,22 @@ T = TypeVar("T")
 # What gloo and NCCL say when the process at the other end is gone.
 _CONNECTION_LOST = ("gloo/transport", "remote process exited")
 # The bytes of gradients that are summed at once: enough to hide the fixed cost of a sum, and few, because
-# fleet copies them.
+# they are copied.
 FUSED_BYTES = 64 << 20
 
 
-def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
+def init(use_gpu: bool = True) -> str:
     """Choose the device of this process, join the other processes, and return the device ("cpu", "gpu:0").
 
     Call it before you make the model. A second call changes nothing.
 
     Args:
         use_gpu: False: use the CPU even if there are GPUs.
-        sharding_stage: 0: the processes form fleet's data-parallel group; 1: its sharding group.
 
     Raises:
-        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use; or Paddle has no
-            code for the card.
+        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use.
     """
     gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if gpu:
-        check_wheel()
     if world_size() == 1:
         paddle.set_device("gpu" if gpu else "cpu")
         return str(paddle.device.get_device())
@@ -62,40 +51,10 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
             raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     if not dist.is_initialized():
-        _init_fleet(gpu, sharding_stage)
+        # Paddle would print the flags that utils/runtime.py has set.
+        with contextlib.redirect_stderr(io.StringIO()):
+            dist.init_parallel_env()
     return str(paddle.device.get_device())
-
-
-def _init_fleet(gpu: bool, sharding_stage: int) -> None:
-    """Join the other processes, without the lines that fleet would print."""
-    set_log_level("ERROR")  # otherwise every process logs fleet's groups
-    strategy = fleet.DistributedStrategy()
-    if sharding_stage:
-        strategy.hybrid_configs = {"dp_degree": 1, "sharding_degree": world_size()}
-    else:
-        strategy.hybrid_configs = {"dp_degree": world_size(), "sharding_degree": 1}
-    with contextlib.ExitStack() as patches:
-        patches.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="Current global rank")  # of groups of one process
-        # Fleet would print the flags of Paddle that utils/runtime.py has set.
-        patches.enter_context(mock.patch("paddle.distributed.parallel._print_modified_flags"))
-        if not gpu:
-            patches.enter_context(_one_group())
-        fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
-
-
-def _one_group() -> contextlib.AbstractContextManager:
-    """Within this context, `dist.new_group` of all processes returns the default group.
-
-    Fleet makes a dozen groups. With more than two processes, gloo in Paddle 3.3 cannot connect most of them,
-    except the default one.
-    """
-    new_group = dist.new_group
-
-    def join(ranks: Sequence[int], *args, **options) -> Any:
-        return dist.get_group() if len(ranks) == world_size() else new_group(ranks, *args, **options)
-
-    return mock.patch.object(dist, "new_group", join)
 
 
 @contextlib.contextmanager
@@ -187,24 +146,21 @@ def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
 
 
 @lost_process_is_a_user_error()
-def sum_(tensor: Tensor) -> None:
-    """Replace a tensor with its sum over the processes, in place."""
-    dist.all_reduce(tensor)
-
-
-@lost_process_is_a_user_error()
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace each parameter's gradient with its sum over the data-parallel processes, in place.
+    """Replace each parameter's gradient with its sum over the processes.
 
     Every process must pass the same parameters in the same order, and each must have a gradient. Otherwise
     the processes send different buffers and wait for each other for ever.
     """
-    group = fleet.get_hybrid_communicate_group().get_data_parallel_group()
     for part in _parts(parameters):
-        if len(part) > 1:
-            fused_allreduce_gradients_with_group(part, group, scale=1.0)
-        else:  # one parameter, such as the word table: in place, where fleet would copy it twice
-            dist.all_reduce(part[0].grad, group=group)
+        if len(part) == 1:  # one parameter, such as the word table: in place, without a copy
+            dist.all_reduce(part[0].grad)
+            continue
+        joined = paddle.concat([parameter.grad.flatten() for parameter in part])
+        dist.all_reduce(joined)
+        sums = paddle.split(joined, [parameter.size for parameter in part])
+        for parameter, total in zip(part, sums):
+            parameter.grad_ = total.reshape(parameter.shape)  # `grad` would copy it
 
 
 def _parts(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -221,6 +177,36 @@ def _parts(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
     return parts
 
 
-def sharded(optimizer: Optimizer) -> Optimizer:
-    """Fleet's sharding stage 1: one process holds the moments of a parameter and updates it."""
-    return DygraphShardingOptimizer(optimizer, fleet.get_hybrid_communicate_group())
+# Sharding stage 1 (ZeRO, https://arxiv.org/abs/1910.02054): each parameter has an owner, which updates it
+
+
+def owners_of(parameters: Iterable[Tensor]) -> dict[str, int]:
+    """The process that owns each parameter, by Paddle's name of the parameter.
+
+    The largest come first, and each goes to the process that has the fewest numbers so far.
+    """
+    owners = {}
+    numbers = [0] * world_size()  # of each process
+    for parameter in sorted(parameters, key=lambda parameter: parameter.size, reverse=True):
+        owner = numbers.index(min(numbers))
+        owners[parameter.name] = owner
+        numbers[owner] += parameter.size
+    return owners
+
+
+@lost_process_is_a_user_error()
+def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
+    """Sum each parameter's gradient over the processes on the process that owns it.
+
+    As in `sum_gradients`, each parameter must have a gradient. On the other processes it means nothing
+    afterwards.
+    """
+    for parameter in parameters:
+        dist.reduce(parameter.grad, dst=owners[parameter.name])
+
+
+@lost_process_is_a_user_error()
+def send_weights(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
+    """Replace each parameter with that of the process that owns it."""
+    for parameter in parameters:
+        dist.broadcast(parameter, src=owners[parameter.name])

@@ -10,9 +10,9 @@ objective by its own. The sum of the gradients is therefore the gradient of the 
 divided. The engine sums the gradients after the last backward pass, not in hooks, because processes that
 train different objectives have different graphs.
 
-Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`. Each parameter has an owner, which holds its
-moments, receives its gradient, updates it and sends the new value to the others. Fleet averages the gradients
-there, so the engine multiplies the loss by the number of processes.
+In sharding stage 1 (ZeRO) each parameter has an owner, which holds its moments, receives its gradient,
+updates it and sends the new value to the others. (Paddle's `DygraphShardingOptimizer` does not take groups of
+parameters, which layer-wise rates need.)
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from model import device
+from model.word_table import squared_norm
 from training import distributed
 from training.adamw import AdamW
 from training.precision import HALF, Precision
@@ -59,8 +59,7 @@ class Engine:
         seed: the dropout of step s on process r is a function of (seed, s, r), so no random state is saved.
         clip_norm: the largest global norm of the gradient; None: no clipping.
         precision: float32 by default.
-        sharding_stage: 0, or 1 to divide the optimizer's state among the processes; then call
-            `distributed.init(sharding_stage=1)` first.
+        sharding_stage: 0, or 1 to divide the optimizer's state among the processes.
         max_bad_steps: the run stops after this number of consecutive steps whose loss or gradient is not
             finite.
         sums: the names of the values that `loss_of` may return.
@@ -69,6 +68,7 @@ class Engine:
         steps: optimizer steps, skipped ones included: the position in the data and in the schedule.
         skipped: the number of skipped steps.
         bad_in_a_row: how many of the last steps had a loss or a gradient that was not finite.
+        is_sharded: whether each process holds only a part of the moments.
     """
 
     def __init__(
@@ -96,21 +96,16 @@ class Engine:
         self.parameters = dict(model.named_parameters())
         self.scaler = self.precision.scaler
         self._is_decorated = False
-        is_sharded = sharding_stage == 1 and distributed.world_size() > 1
-        self._sharded = distributed.sharded(optimizer) if is_sharded else None
+        self.is_sharded = sharding_stage == 1 and distributed.world_size() > 1
+        self._owners = distributed.owners_of(self.parameters.values())  # of stage 1
         distributed.broadcast_(model.state_dict().values())
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether each process holds only a part of the moments."""
-        return self._sharded is not None
 
     def masters(self) -> dict[str, Tensor]:
         """O2: the float32 master weights by `parameter.name`. Call it on every process.
 
         In stage 1 a process has those of its own parameters; process 0 gets the others, too, on the CPU.
         """
-        masters = dict(self.optimizer._master_weights)
+        masters = dict(self.optimizer.state_dict().get("master_weights", {}))
         if not self.is_sharded:
             return masters
         for parameter in self.parameters.values():
@@ -119,8 +114,7 @@ class Engine:
             master = masters.get(parameter.name)
             if master is None:  # another process owns the parameter and sends the master
                 master = paddle.empty(parameter.shape, "float32")
-            owner = self._sharded._param2rank[parameter.name]
-            distributed.broadcast_([master], source=owner)
+            distributed.broadcast_([master], source=self._owners[parameter.name])
             if distributed.is_main():
                 masters[parameter.name] = master.cpu()
         return masters
@@ -135,7 +129,6 @@ class Engine:
         loss_of: LossOf,
         stop: object = None,
         divisible: bool = True,
-        before_update: Callable[[], None] | None = None,
     ) -> Step | None:
         """Do one optimizer step.
 
@@ -145,7 +138,6 @@ class Engine:
                 micro-batches of the step, and the values to sum, under names of `sums`.
             stop: becomes true when the run is asked to stop; None: never.
             divisible: whether to look at `stop` before each micro-batch, too, and not only after the last.
-            before_update: called while the device has nothing to do, unless the step is abandoned.
 
         Returns:
             The result; None if any process was asked to stop. Then nothing changed.
@@ -169,7 +161,8 @@ class Engine:
 
         # Gradients and totals of all processes. This is the only read of the device.
         has_gradient = [float(parameter.grad is not None) for parameter in self.parameters.values()]
-        self._sum_gradients()
+        if distributed.world_size() > 1:
+            self._exchange_gradients()
         is_asked = float(bool(stop))
         sums, (squared_norm,), numbers = totals.read(
             tensors=[self._squared_norm()], numbers=[is_asked, *has_gradient]
@@ -179,9 +172,6 @@ class Engine:
             self._drop_gradients()
             return None
 
-        if before_update is not None:
-            before_update()
-
         # A parameter without a gradient on any process got zeros. AdamW would decay it.
         for parameter, processes in zip(self.parameters.values(), processes_with_gradient):
             if processes == 0:
@@ -189,7 +179,7 @@ class Engine:
 
         # Clip and update, unless a value is not finite; the schedule goes on either way.
         loss = sums.pop(LOSS)
-        norm = math.sqrt(squared_norm)
+        norm = math.sqrt(squared_norm) / self._loss_scale()
         finite = math.isfinite(norm)
         if not self.scaler.is_enable():  # with float16 the scaler decides by the gradients alone
             finite = finite and math.isfinite(loss)
@@ -219,8 +209,6 @@ class Engine:
         totals.add(LOSS, loss)
         for name, value in values.items():
             totals.add(name, value)
-        if self.is_sharded:
-            loss = loss * distributed.world_size()  # fleet averages the gradients
         self.scaler.scale(loss).backward()
         # In O2 Paddle makes gradients float32 at the end of a backward pass. With recompute it does so at
         # the end of the lowest layer, and the embeddings, whose gradients come later, keep half precision.
@@ -230,105 +218,80 @@ class Engine:
                     parameter.grad_ = parameter.grad.astype("float32")
 
     @paddle.no_grad()
-    def _sum_gradients(self) -> None:
-        """Sum the gradients over the processes, and divide the loss scale out."""
-        if distributed.world_size() > 1:
-            self._exchange_gradients()
-        self.scaler.unscale_(self._sharded or self.optimizer)
-
     def _exchange_gradients(self) -> None:
         """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
-        row_tables = set()  # the names of the word tables whose gradients consist of rows, on a GPU
-        for table in self.parameters.values():
-            row_gradient = self.optimizer.row_gradients.get(table.name)
-            if row_gradient is None or not row_gradient.is_in_use():
-                continue
-            row_tables.add(table.name)
-            row_gradient.merge(distributed.gather, distributed.sum_)
-            if self.is_sharded and table.grad is not None:
-                # Fleet averages the other gradients, and the loss was multiplied by this number for that.
-                table.grad.scale_(1 / distributed.world_size())
-        trained = [
-            parameter
-            for parameter in self.parameters.values()
-            if not parameter.stop_gradient and parameter.name not in row_tables
-        ]
+        trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
         for parameter in trained:
             if parameter.grad is None:
                 # The dtype of the gradients on the other processes, which in O2 are float32.
                 dtype = "float32" if parameter.dtype in HALF else parameter.dtype
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)  # `grad` would copy it
         if self.is_sharded:
-            with distributed.lost_process_is_a_user_error():
-                self._sharded.reduce_gradients(trained, self._sharded._hcg)
+            distributed.send_gradients(trained, self._owners)
         else:
             distributed.sum_gradients(trained)
         # The sum also has the words that other processes have looked up.
-        for table_gradient in self.optimizer.table_gradients.values():
-            table_gradient.forget_rows()
+        for table in self.optimizer.tables.values():
+            table.gradient.forget_rows()
 
     @paddle.no_grad()
     def _squared_norm(self) -> Tensor:
         """The squared norm of the gradients, float64 []; this process's part of the totals."""
-        parameters = self._own_with_gradient()
         # In stage 0 every process has the whole norm, so one of them adds it.
         adds_norm = self.is_sharded or distributed.is_main()
-        if not parameters or not adds_norm:
-            return paddle.zeros([], "float64")
-        if device.uses_gpu_kernels():
-            # Starting a kernel takes longest there. Biases and layer norms are two thirds of the parameters,
-            # but a thousandth of the numbers: joined, they take one kernel.
-            arrays = [parameter.grad for parameter in parameters if parameter.ndim != 1]
-            vectors = [parameter.grad for parameter in parameters if parameter.ndim == 1]
-            if vectors:
-                arrays.append(paddle.concat(vectors))
-            squares = [paddle._C_ops.squared_l2_norm(array) for array in arrays]  # [1] each
-            return paddle.concat(squares).astype("float64").sum()
-        squares = []  # float64 [1] each
+        parameters = self._own_with_gradient() if adds_norm else []
+        squares = [paddle.zeros([], "float64")]
         for parameter in parameters:
-            table_gradient = self.optimizer.table_gradients.get(parameter.name)
-            if table_gradient is not None:  # of a word table on a CPU: only some of its rows have a gradient
-                squares.append(table_gradient.squared_norm())
+            table = self.optimizer.tables.get(parameter.name)
+            if table is not None:  # only some of its rows may have a gradient
+                squares.append(table.gradient.squared_norm())
             else:
-                squares.append(paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64"))
-        return paddle.add_n(squares).reshape([])
+                squares.append(squared_norm(parameter.grad))
+        return paddle.add_n(squares)
+
+    def _loss_scale(self) -> float:
+        """The number by which the gradients are multiplied; 1.0 unless amp is fp16."""
+        state = self.scaler.state_dict()  # {} unless amp is fp16
+        return state["scale"].item() if state else 1.0
 
     def _own_with_gradient(self) -> list[Tensor]:
         """The parameters that have a gradient and that this process updates."""
-        trained = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
-        return [parameter for parameter in trained if self._is_own(parameter)]
+        return [parameter for parameter in self._with_gradient() if self._is_own(parameter)]
+
+    def _with_gradient(self) -> list[Tensor]:
+        """The parameters that have a gradient: the same ones on all processes, once it was exchanged."""
+        return [parameter for parameter in self.parameters.values() if parameter.grad is not None]
 
     def _is_own(self, parameter: Tensor) -> bool:
         """Whether this process updates the parameter."""
-        return not self.is_sharded or self._sharded._param2rank[parameter.name] == distributed.rank()
+        return not self.is_sharded or self._owners[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
     def _update(self, norm: float, finite: bool) -> None:
-        """Clip and update. After an overflow the scaler itself leaves the weights unchanged."""
+        """Divide the loss scale out, clip and update. After an overflow the scaler only adapts its scale."""
+        if not finite and not self.scaler.is_enable():
+            return
+        trained = self._with_gradient()
+        if not finite:
+            # The scaler looks at the gradients of this process; another one may have overflowed.
+            trained[0].grad.fill_(math.inf)
+        self.scaler.unscale_(self.optimizer)
         if finite and self.clip_norm is not None and norm > self.clip_norm:
             self._clip(norm)
-        if self.scaler.is_enable():
-            # unscale_() saw only the gradients of this process; in stage 1 another one may have overflowed.
-            self.scaler._found_inf = paddle.to_tensor([not finite])
-        if finite or self.scaler.is_enable():
-            with distributed.lost_process_is_a_user_error():  # with sharding the step sends the new values
-                self.scaler.step(self._sharded or self.optimizer)
-            self.scaler.update()
+        for parameter in trained:
+            if not self._is_own(parameter):
+                parameter.grad = None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.is_sharded:
+            distributed.send_weights(trained, self._owners)
 
     def _clip(self, norm: float) -> None:
         """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
-        parameters = self._own_with_gradient()
-        if device.uses_gpu_kernels() and parameters:
-            # Paddle's kernel for undoing a loss scale divides all gradients at once, which have one dtype. It
-            # also looks for numbers that are not finite; there are none, because the norm is finite.
-            gradients = [parameter.grad for parameter in parameters]
-            divisor = paddle.full([1], norm / self.clip_norm, gradients[0].dtype)
-            paddle._C_ops.check_finite_and_unscale_(gradients, divisor)
-            return
-        for parameter in parameters:
+        for parameter in self._own_with_gradient():
             # A word table's `TableGradient` leaves rows alone that have no gradient.
-            table_gradient = self.optimizer.table_gradients.get(parameter.name)
-            gradient = parameter.grad if table_gradient is None else table_gradient
+            table = self.optimizer.tables.get(parameter.name)
+            gradient = parameter.grad if table is None else table.gradient
             gradient.scale_(self.clip_norm / norm)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:

@@ -5,13 +5,16 @@ The official code and PaddleNLP decay weights differently; `decay_style` gives b
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from paddle import nn
 from paddle.optimizer.lr import LambdaDecay
 
+from model.device import on_cpu
 from model.word_table import WordEmbeddings
 from training.adamw import AdamW
+from training.row_adam import RowAdam
 
 Schedule = Callable[[int], float]
 # A shape of the linear decay, as a value of --lr_schedule_style and of optimizer.schedule.
@@ -85,25 +88,29 @@ def build_optimizer(
     numbers = [layer for layer in layers if layer is not None]  # from 0; none if no layer is trained
     num_layers = max(numbers) + 1 if numbers else 0
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay, decay_style)
+    embeddings = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
+    table_gradients = {layer.weight.name: layer.gradient for layer in embeddings}
+
+    groups = defaultdict(list)  # (share of the rate, coefficient of decay) -> parameters
+    tables = {}
     for name, parameter in parameters.items():
-        parameter.optimize_attr["learning_rate"] = ratios[name]
-    tables = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
-    for table in tables:
-        table.weight.optimize_attr["learning_rate"] *= word_rate_ratio
-    # `apply_decay_param_fun` is asked with Paddle's own name of a parameter.
-    decayed = {parameter.name for name, parameter in parameters.items() if is_decayed(name)}
-    return AdamW(
-        LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
-        table_gradients={table.weight.name: table.gradient for table in tables},
-        row_gradients={table.weight.name: table.row_gradient for table in tables},
-        full_rate_decay=decay_style == FULL_RATE,
-        beta1=betas[0],
-        beta2=betas[1],
-        epsilon=eps,
-        parameters=list(parameters.values()),
-        weight_decay=weight_decay,
-        apply_decay_param_fun=lambda name: name in decayed,
-    )
+        ratio = ratios[name]
+        if parameter.name in table_gradients:
+            ratio *= word_rate_ratio
+        decay = weight_decay if is_decayed(name) else 0.0
+        if decay_style == FULL_RATE:
+            decay /= ratio  # AdamW multiplies the coefficient by the parameter's own rate
+        if parameter.name in table_gradients and on_cpu(parameter):
+            gradient = table_gradients[parameter.name]
+            tables[parameter.name] = RowAdam(gradient, ratio, decay, betas, eps)
+        else:
+            groups[ratio, decay].append(parameter)
+    paddle_groups = [
+        {"params": members, "learning_rate": ratio, "weight_decay": decay}
+        for (ratio, decay), members in groups.items()
+    ]
+    scheduler = LambdaDecay(peak_lr, schedule or (lambda step: 1.0))
+    return AdamW(scheduler, paddle_groups, tables, betas, eps)
 
 
 def _layer_of(name: str) -> int | None:

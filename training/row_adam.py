@@ -1,61 +1,141 @@
-"""AdamW on the rows of a word table that have moments.
+"""AdamW of a word table on a CPU, which updates only the rows that have moments.
 
-On a CPU, AdamW on the whole word table (192 million numbers at base size) takes a twentieth of a step, and a
+AdamW on the whole word table (192 million numbers at base size) takes a twentieth of a step, and a
 fine-tuning batch contains some thousand of 250,002 words. If a row has no gradient and its moments are 0,
 AdamW changes it by weight decay only. The other rows have moments, from this step or an earlier one, and only
 they are updated here. The result equals AdamW on the whole table. If more than MOST_ROWS of the rows
 have moments, updating all rows is faster.
-
-On a GPU the table's gradient is a `model.word_rows.RowGradient`. The host knows the words of each step, and
-therefore which rows have moments.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
-from model import device
 from model.cpu.rows import as_array, as_tensor, over_rows
+from model.word_table import TableGradient
 
 MOST_ROWS = 0.4  # the share of rows with moments above which the whole word table is updated
 
 
-class RowsWithMoments:
-    """The rows of one word table [V, H] on a CPU whose two moments may differ from 0."""
+class RowAdam:
+    """AdamW of one word table [V, H].
 
-    def __init__(self, weight: Tensor, moment1: Tensor, moment2: Tensor):
-        self.tensors = (weight, moment1, moment2)  # [V, H] each
-        self.has_moments = as_array(moment1).any(1) | as_array(moment2).any(1)  # bool [V]
+    Args:
+        gradient: of the table, which knows the rows that it has touched.
+        rate_ratio: the table's share of the learning rate.
+        decay: the coefficient of weight decay, which is multiplied by the table's own rate.
+        betas, epsilon: of Adam.
 
-    def update(
-        self, gradient: Tensor, touched: np.ndarray, adam: Callable[..., None], decay_factor: float
-    ) -> None:
-        """Do one step: multiply every weight by `decay_factor`, then update the rows that have moments.
+    Attributes:
+        state: name -> tensor, the names being those of Paddle's AdamW: both moments [V, H], and each beta to
+            the power of (updates so far + 1), [1]. Empty before the first update.
+    """
+
+    def __init__(
+        self,
+        gradient: TableGradient,
+        rate_ratio: float,
+        decay: float,
+        betas: tuple[float, float],
+        epsilon: float,
+    ):
+        self.gradient = gradient
+        self.weight = gradient.weight
+        self.rate_ratio = rate_ratio
+        self.decay = decay
+        self.betas = betas
+        self.epsilon = epsilon
+        self.state: dict[str, Tensor] = {}
+        self._has_moments: np.ndarray | None = None  # bool [V]; None: look for them in the moments
+
+    def begin(self) -> None:
+        """Make the state, unless it exists."""
+        if self.state:
+            return
+        dtype = self.weight.dtype
+        for name in ("moment1", "moment2"):
+            self.state[name] = paddle.zeros(self.weight.shape, dtype)
+        for name, beta in zip(("beta1_pow_acc", "beta2_pow_acc"), self.betas):
+            self.state[name] = paddle.full([1], beta, dtype)
+        self._has_moments = np.zeros(len(self.weight), bool)
+
+    def forget_rows(self) -> None:
+        """Look for the rows with moments in the state again, because it was replaced."""
+        self._has_moments = None
+
+    @paddle.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Do one update, if the table has a gradient."""
+        if self.weight.grad is None:
+            return
+        self.begin()
+        rate = paddle.full([1], learning_rate, self.weight.dtype) * self.rate_ratio
+        touched = self.gradient.touched_rows(self.weight.grad)
+        if touched is None:  # any row may have a gradient, and get moments
+            self._has_moments = None
+            self._adam(self._tables(), self.weight.grad, rate, self.decay)
+            return
+        # One loop over all rows, so that bits do not depend on which rows have moments: a resumed run finds
+        # them by the moments, which are still 0 in a row that was touched by gradients of 0.
+        if self.decay:
+            table = as_array(self.weight)
+            over_rows(partial(_scale, table, 1.0 - rate.item() * self.decay), *table.shape)
+        self._update_rows(touched, rate)
+
+    def _update_rows(self, touched: np.ndarray, rate: Tensor) -> None:
+        """Update the rows with moments, without decay; only the rows `touched`, bool [V], have a gradient."""
+        if self._has_moments is None:
+            moments = [as_array(self.state[name]) for name in ("moment1", "moment2")]
+            self._has_moments = moments[0].any(1) | moments[1].any(1)
+        self._has_moments |= touched
+        rows = np.flatnonzero(self._has_moments)  # int64 [R]
+        tables = self._tables()
+        if len(rows) > MOST_ROWS * len(touched):
+            self._adam(tables, self.weight.grad, rate, decay=0.0)
+            return
+        arrays = [as_array(table) for table in tables]
+        *parts, gradient = (_gather(array, rows) for array in (*arrays, as_array(self.weight.grad)))  # [R, H]
+        self._adam([as_tensor(part) for part in parts], as_tensor(gradient), rate, decay=0.0)
+        for array, part in zip(arrays, parts):
+            over_rows(partial(_put, part, array, rows), *part.shape)
+
+    def _tables(self) -> list[Tensor]:
+        """The weight and both moments, [V, H] each."""
+        return [self.weight, self.state["moment1"], self.state["moment2"]]
+
+    def _adam(self, tables: list[Tensor], gradient: Tensor, rate: Tensor, decay: float) -> None:
+        """Update weight and both moments of some rows in place, by Paddle's kernel.
 
         Args:
-            gradient: [V, H].
-            touched: bool [V], True where `gradient` may differ from 0.
-            adam: takes weight, both moments and gradient of some rows, [R, H] each, and updates them in
-                place, without decay.
+            tables: weight and both moments of these rows, [R, H] each.
+            gradient: [R, H].
+            rate: the table's own learning rate, [1].
+            decay: the coefficient of weight decay.
         """
-        self.has_moments |= touched
-        tables = [as_array(tensor) for tensor in self.tensors]
-        if decay_factor != 1.0:
-            # One loop over all rows, so that bits do not depend on `has_moments`: a resumed run finds it by
-            # the moments, which are still 0 in a row that was touched by gradients of 0.
-            weight = tables[0]
-            over_rows(partial(_scale, weight, decay_factor), *weight.shape)
-        rows = np.flatnonzero(self.has_moments)  # int64 [R]
-        if len(rows) > MOST_ROWS * len(self.has_moments):
-            adam(*self.tensors, gradient)
-            return
-        parts = [_gather(table, rows) for table in (*tables, as_array(gradient))]  # [R, H] each
-        adam(*map(as_tensor, parts))
-        for table, part in zip(tables, parts):  # not the last part, the gradient
-            over_rows(partial(_put, part, table, rows), *part.shape)
+        paddle._C_ops.adamw_(  # as paddle.optimizer.AdamW calls it
+            tables[0],
+            gradient,
+            rate,
+            tables[1],
+            tables[2],
+            None,  # the largest second moment, of AMSGrad
+            self.state["beta1_pow_acc"],
+            self.state["beta2_pow_acc"],
+            None,  # the master weight
+            None,  # whether a gradient is not finite
+            *self.betas,
+            self.epsilon,
+            1.0,  # the ratio of the rate, which `rate` already has
+            decay,
+            True,  # with decay
+            False,  # lazy mode
+            1000,  # rows for each thread in lazy mode
+            False,  # multi-precision
+            False,  # global powers of the betas
+            False,  # AMSGrad
+        )
 
 
 def _gather(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -78,48 +158,3 @@ def _take(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) 
 def _put(part: np.ndarray, table: np.ndarray, rows: np.ndarray, places: slice) -> None:
     """The work on one slice: copy some rows of `part` back to the table."""
     table[rows[places]] = part[places]
-
-
-class RowsWithMomentsOnGpu:
-    """The rows of one word table [V, H] whose two moments may differ from 0, in the order of their updates.
-
-    Args:
-        words: V.
-        moments: both, [V, H] each, in which the rows are looked for; none: they are all 0.
-    """
-
-    def __init__(self, words: int, *moments: Tensor):
-        has_moments = np.zeros(words, bool)
-        for moment in moments:
-            has_moments |= (moment != 0).any(1).numpy()
-        rows = np.flatnonzero(has_moments)
-        self.place_of_word = np.full(words, -1)  # [V], the place of a word in `_rows`; -1: it has none
-        self.place_of_word[rows] = np.arange(len(rows))
-        (self._rows,) = device.upload([rows])  # [R]
-
-    def update(
-        self,
-        tables: tuple[Tensor, Tensor, Tensor],
-        gradient: Tensor,
-        words: np.ndarray,
-        adam: Callable[..., None],
-    ) -> None:
-        """Add the rows of some words to those that have moments, and update them all.
-
-        Args:
-            tables: weight and both moments, [V, H] each.
-            gradient: [n, H], a gradient for each of `words`.
-            words: int64 [n], different ones.
-            adam: takes weight, both moments and gradient of some rows, [R, H] each, and updates them in
-                place.
-        """
-        added = words[self.place_of_word[words] < 0]
-        self.place_of_word[added] = len(self._rows) + np.arange(len(added))
-        places, added_rows = device.upload([self.place_of_word[words], added])
-        self._rows = paddle.concat([self._rows, added_rows])  # [R]
-        gradients = paddle.zeros([len(self._rows), gradient.shape[1]], gradient.dtype)  # [R, H]
-        paddle.scatter_(gradients, places, gradient, overwrite=True)
-        parts = [paddle.gather(table, self._rows) for table in tables]  # [R, H] each
-        adam(*parts, gradients)
-        for table, part in zip(tables, parts, strict=True):
-            paddle.scatter_(table, self._rows, part, overwrite=True)

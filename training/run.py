@@ -6,16 +6,16 @@ A run that was stopped, killed or damaged goes on from its newest checkpoint, an
 one that was not interrupted.
 """
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from model import device
+import paddle
+
 from model.checkpoint.folder import ModelFiles
 from training import distributed
-from training.card import out_of_memory_is_a_user_error
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.meter import Meter
@@ -23,6 +23,7 @@ from training.prefetch import prefetch
 from training.records import HELD_OUT, METRICS, Records
 from training.run_folder import RunFolder, SavedRun
 from training.task import Evaluation, StepData, Task
+from utils.errors import UserError
 from utils.logging import Progress, logger
 
 
@@ -43,14 +44,6 @@ class Pace:
     last_step: int | None = None
     stall_seconds: float = 60.0
     stall_ends_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class SentStep:
-    """What one process has read for a step, and its micro-batches on the device."""
-
-    data: StepData
-    micro_batches: Sequence[Any]
 
 
 class Trainer:
@@ -94,7 +87,6 @@ class Trainer:
         # `engine.steps` and `evaluated_step` in the newest step folder.
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # the last one of this process
-        self._sent_ahead: SentStep | None = None  # the next step, if it was sent during the last one
         self._drop_later_records()
 
     def _resume(self, saved: SavedRun) -> None:
@@ -171,8 +163,7 @@ class Trainer:
                     stalls.during(f"step {engine.steps + 1}"),
                     out_of_memory_is_a_user_error(task.memory_advice),
                 ):
-                    is_last = engine.steps + 1 >= last_step
-                    step = self._step(data, stop, later_batches=None if is_last else batches)
+                    step = self._step(data, stop)
 
                 # A step that was abandoned does not count: the run does it when it goes on.
                 if step is None:
@@ -251,47 +242,26 @@ class Trainer:
 
     def _next_data(self, batches: prefetch[StepData], stop: StopSignal) -> StepData | None:
         """The data of the next step; None: this process was asked to stop while it waited."""
-        if self._sent_ahead is not None:
-            return self._sent_ahead.data
         if self.task.divisible:  # a step may end between two micro-batches, so it may also not begin
             return batches.next_unless(stop)
         # The other processes wait within the step for what this one sends, so it must take part.
         return next(batches)
 
-    def _send(self, data: StepData) -> SentStep:
-        """Send the micro-batches of a step to the device."""
-        with self.engine.autocast():  # attention needs other arrays in half precision
-            return SentStep(data, self.task.send(self.engine.model, data))
-
-    def _send_ahead(self, batches: prefetch[StepData], stop: StopSignal) -> None:
-        """Read the data of the next step, and send it to the device."""
-        data = self._next_data(batches, stop)
-        self._sent_ahead = None if data is None else self._send(data)
-
-    def _step(
-        self, data: StepData | None, stop: StopSignal, later_batches: prefetch[StepData] | None
-    ) -> Step | None:
-        """Do a step. None: a process was asked to stop, and nothing has changed.
+    def _step(self, data: StepData | None, stop: StopSignal) -> Step | None:
+        """Send the data to the device, and do a step. None: a process was asked to stop, and nothing changed.
 
         Args:
             data: what was read for it; None: this process was asked to stop before.
-            later_batches: the data of the steps after it; None: it is the last step.
         """
         micro_batches: Sequence[Any] = ()
         if data is not None:
-            sent = self._sent_ahead or self._send(data)
-            micro_batches = sent.micro_batches
-        self._sent_ahead = None
-        send_ahead = None
-        if later_batches is not None and device.uses_gpu_kernels():
-            # An upload waits for the device, which is idle before the update but not after it.
-            send_ahead = partial(self._send_ahead, later_batches, stop)
+            with self.engine.autocast():  # attention needs other arrays in half precision
+                micro_batches = self.task.send(self.engine.model, data)
         return self.engine.step(
             micro_batches,
             loss_of=partial(self.task.loss, self.engine.model),
             stop=stop,
             divisible=self.task.divisible,
-            before_update=send_ahead,
         )
 
     def _log(self, step: Step, data: StepData) -> None:
@@ -327,3 +297,21 @@ class Trainer:
                 dropped,
                 self.records.path.name,
             )
+
+
+@contextmanager
+def out_of_memory_is_a_user_error(advice: str) -> Iterator[None]:
+    """Turn the error of a card whose memory is full into a one-line `UserError`.
+
+    Args:
+        advice: what to lower.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:  # Paddle's own, CUDA's, a library's
+        if "out of memory" not in str(error).lower():
+            raise
+        raise UserError(
+            f"the memory of {paddle.device.get_device()} is full: {advice}; or another program uses the card "
+            "(nvidia-smi shows it)"
+        ) from error

@@ -22,7 +22,6 @@ from model.config import ErnieMConfig
 from model.device import upload
 from model.ernie_m import ErnieMModel
 from model.heads import PreTrainingModel, task_model
-from model.word_rows import words_of_step
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES
@@ -272,7 +271,7 @@ def send_pairs(engine: Engine) -> list[SentenceBatch]:
     """ROWS sentences and their translations, on the device."""
     ids = padded_ids(2 * ROWS, seed=engine.steps)
     with engine.autocast():
-        return [upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean", words_of_step([ids])))]
+        return [upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean"))]
 
 
 def retrieval_loss(model: ErnieMModel, loss: str, batch: SentenceBatch) -> tuple[Tensor, dict]:

@@ -54,7 +54,7 @@ def _scaled_loss(model: PreTrainingModel, factor: float, batch: DeviceBatch) -> 
 def main() -> None:
     """Process 0 writes the results; then process 1 dies."""
     folder, stage = Path(sys.argv[1]), int(sys.argv[2])
-    distributed.init(sharding_stage=stage)
+    distributed.init()
     results = {"losses": losses_of(stage), "skipped": overflow_on_process_1(stage)}
     engine = toys.engine_for(toys.make_model("float64"), stage=stage)  # the processes exchange its weights
     if distributed.is_main():

@@ -7,7 +7,6 @@ from model.attention import AttentionMask, PaddedMask
 from model.batch import TokenBatch
 from model.device import upload
 from model.layout import Layout
-from model.word_rows import words_of_step
 
 PAD = 1
 
@@ -15,7 +14,7 @@ PAD = 1
 def padded_batch(ids) -> TokenBatch:
     """The only batch of a step, from an array of ids with pads, [B, T], on the device."""
     ids = np.asarray(ids)
-    return upload(TokenBatch.from_padded(ids, PAD, words_of_step([ids])))
+    return upload(TokenBatch.from_padded(ids, PAD))
 
 
 def packed_batch(ids, layout: Layout, **arrays: np.ndarray) -> TokenBatch:
@@ -24,7 +23,7 @@ def packed_batch(ids, layout: Layout, **arrays: np.ndarray) -> TokenBatch:
     `arrays`: further arguments of `TokenBatch.from_packed`, such as `position_ids`.
     """
     ids = np.asarray(ids)
-    return upload(TokenBatch.from_packed(ids, layout, words=words_of_step([ids]), **arrays))
+    return upload(TokenBatch.from_packed(ids, layout, **arrays))
 
 
 def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> None:

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from model import device
 from model.attention import FlashMask
 from model.batch import TokenBatch
 from model.device import Uploadable, upload
 from model.layout import Layout
-from model.word_rows import words_of_step
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 
 
@@ -81,17 +79,3 @@ def test_flash_mask_gets_a_multiple_of_128_tokens(monkeypatch):
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
     states = paddle.ones([multiple, 2])
     assert batch.without_filler(states).shape == [3, 2]
-
-
-def test_the_words_of_a_step_are_numbered_for_a_gpu(monkeypatch):
-    arrays = [np.array([[9, 7, 9]]), np.array([[7, 30, 1]])]  # 1 is a pad
-    assert words_of_step(arrays) is None
-    compute_as_on_a_gpu(monkeypatch)
-    monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
-    words = words_of_step(arrays)
-    assert words.ids.tolist() == [1, 7, 9, 30]
-    first, second = upload([TokenBatch.from_padded(ids, 1, words) for ids in arrays])
-    assert first.words.of_step is second.words.of_step is words
-    assert first.words.places[:3].tolist() == [2, 1, 2]
-    assert second.words.places.tolist() == [1, 3]
-    assert words_of_step([]) is None

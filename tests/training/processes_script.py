@@ -85,7 +85,7 @@ def masters() -> None:
         engine.precision.amp = "bf16"  # `Precision` would refuse this without a GPU
         engine.precision.level = "O2"
         engine._decorate()
-    master_weights = list(engine.optimizer._master_weights.values())
+    master_weights = list(engine.optimizer.state_dict()["master_weights"].values())
     assert 0 < len(master_weights) < len(engine.parameters)
     for master in master_weights:  # what AdamW does in bfloat16 only a GPU can do
         master.set_value(master + 1e-4)
@@ -112,8 +112,7 @@ def train(name: str, steps: int) -> None:
     if STAGE:
         write_step(engine, FOLDER / f"{name}.loaded")
     results = [vars(step) for step in run(engine, steps)]
-    # Kind, such as the first moment -> parameter -> its accumulator.
-    accumulators = sum(len(by_parameter) for by_parameter in engine.optimizer._accumulators.values())
+    accumulators = len(engine.optimizer.state_of(engine.parameters))
     end = {
         "steps": results,
         "weights": weights(engine),
@@ -127,7 +126,7 @@ def train(name: str, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    device = distributed.init(sharding_stage=STAGE)
+    device = distributed.init()
     assert device == "cpu"
     functions = {"collectives": collectives, "stall": stall, "masters": masters, "lost": lost}
     for proof in PROOFS:

@@ -89,8 +89,7 @@ def test_clipping_is_by_the_global_norm(monkeypatch):
     # The engine expects these attributes of `training.adamw.AdamW`, which Paddle's SGD does not have.
     constant_rate = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0)
     monkeypatch.setattr(sgd, "lr_scheduler", constant_rate, raising=False)
-    monkeypatch.setattr(sgd, "table_gradients", {}, raising=False)
-    monkeypatch.setattr(sgd, "row_gradients", {}, raising=False)
+    monkeypatch.setattr(sgd, "tables", {}, raising=False)
     monkeypatch.setattr(engine, "optimizer", sgd)
     monkeypatch.setattr(engine, "clip_norm", 0.01)
     (step,) = run(engine, 1)

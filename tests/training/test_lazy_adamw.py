@@ -117,7 +117,8 @@ def test_gradients_that_paddle_adds_are_included():
     def weights_after_two_steps(table):
         """A step has two losses; each looks up one row, and multiplies it with all rows."""
         table.weight.set_value(paddle.to_tensor(start))
-        optimizer = build_optimizer(table, 1e-2, weight_decay=0.1)
+        model = paddle.nn.LayerList([table, paddle.nn.Linear(1, 1)])
+        optimizer = build_optimizer(model, 1e-2, weight_decay=0.1)
         for number in range(2):
             for row in (number, number + 1):
                 hidden = table(paddle.to_tensor([row]))

@@ -106,7 +106,6 @@ def test_three_steps_equal_a_hand_worked_adamw(model, decay_style, shape, table)
     rates = [0.0, PEAK / 2, PEAK * third_share]
     after = dict(model.named_parameters())
     for name, (ratio, decays) in table.items():
-        assert after[name].optimize_attr["learning_rate"] == ratio, name
         decay = 0.0
         if decays:
             decay = DECAY * ratio if decay_style == LAYER_RATE else DECAY
@@ -130,8 +129,10 @@ def test_word_tables_that_learn_slowly(model):
 def test_every_parameter_is_trained_and_only_weights_decay(model):
     optimizer = build_optimizer(model, PEAK)
     parameters = dict(model.named_parameters())
-    trained = {parameter.name for parameter in optimizer._parameter_list}
-    assert trained == {parameter.name for parameter in parameters.values()}
+    set_gradients(model, 0)
+    before = {name: parameter.numpy().copy() for name, parameter in parameters.items()}
+    optimizer.step()
+    assert all((parameter.numpy() != before[name]).any() for name, parameter in parameters.items())
     for name, parameter in parameters.items():
         is_weight = parameter.ndim == 2  # biases and layer norms have one dimension
         assert is_decayed(name) == is_weight, name

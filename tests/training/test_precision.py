@@ -203,14 +203,3 @@ def test_master_weights_are_part_of_the_state(monkeypatch):
         for key, value in state.items():
             np.testing.assert_array_equal(loaded[key], value, err_msg=key)
         state = loaded  # the second optimizer loads what the first one would save
-
-
-def test_powers_of_adam_stay_on_the_cpu(monkeypatch):
-    """`set_value` would move them to the device in use, where each takes a kernel in every step."""
-    model = OneWeight()
-    optimizer = build_optimizer(model, 0.1)
-    parameters = dict(model.named_parameters())
-    monkeypatch.setattr(paddle.Tensor, "set_value", None)  # a call would fail
-    optimizer.load_state(parameters, {"weight/beta1_pow_acc": np.full([1], 0.25, np.float32)})
-    power = optimizer.state_of(parameters)["weight/beta1_pow_acc"]
-    assert power.place.is_cpu_place() and power.item() == 0.25

@@ -24,7 +24,7 @@ from training import distributed
 from training.adamw import AdamW
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
-from training.precision import Precision
+from training.precision import LossScaling, Precision
 
 # The methods with which the host reads a tensor.
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
@@ -112,8 +112,8 @@ def test_pre_training_uploads_once_and_reads_once(events, allowed):
     assert step.sums["btmlm.loss"] > 0
 
 
-def test_float16_reads_twice(events, fp16):
-    """Paddle's scaler reads whether a gradient overflowed."""
+def test_float16_reads_the_scale_and_the_overflow(events, fp16):
+    """Paddle's scaler reads whether a gradient overflowed, and the norm is divided by its scale."""
     model = SequenceClassifier(CONFIG, 3)
     engine = engine_of(model, precision=Precision("fp16"))
     for _ in range(2):
@@ -121,35 +121,42 @@ def test_float16_reads_twice(events, fp16):
         batch = packed_batch([4, 9, 7], Layout([2, 1]))
         engine.step([batch], lambda batch: (model(batch).square().mean(), {}))
         without_uploads = [event for event in events if event != "upload"]
-        assert without_uploads == ["backward", "norm", "read", "update", "read"]
+        assert without_uploads == ["backward", "norm", "read", "read", "update", "read"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
-    """The loss scale is divided out before the clipping: otherwise the weights of the processes would differ
-    in the last bits.
+def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, rank):
+    """The gradient is 1 for each of 3 x 2 weights.
 
-    The gradient is 1 for each of 3 x 2 weights. The sum over the processes is a stand-in that returns the
-    squared norms of process 0, which overflows in the second step: both processes skip that step.
+    The sum over the processes is a stand-in that returns the same squared norm to both: that of a scaled
+    gradient of norm 1, which is clipped to 0.001, then one that overflowed on one of them.
     """
     model = paddle.nn.Linear(3, 2)
-    engine = engine_of(model, precision=Precision("fp16"), clip_norm=1e-3)
+    scaling = LossScaling(init_loss_scaling=1024.0)
+    engine = engine_of(model, precision=Precision("fp16", loss_scaling=scaling), clip_norm=1e-3)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     monkeypatch.setattr(distributed, "is_main", lambda: rank == 0)
     monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: None)
-    squared_norms = iter([1.0, math.inf])
-    norms = []  # of this process's gradient at the time of the sum: the loss scale is divided out
+    squared_norms = iter([1024.0**2, math.inf])
 
     def all_reduce(totals):
-        norms.append(paddle.linalg.norm(model.weight.grad).item())
         totals[1] = next(squared_norms)  # behind the loss
 
+    norms = []  # of the gradient with which AdamW is called
+    update = AdamW.step
+
+    def step(optimizer):
+        norms.append(paddle.linalg.norm(model.weight.grad).item())
+        update(optimizer)
+
     monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
-    engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {}))
+    monkeypatch.setattr(AdamW, "step", step)
+    done = engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {}))
+    assert done.grad_norm == 1.0 and not done.skipped
+    assert norms == [pytest.approx(6**0.5 * 1e-3)]
     before = model.weight.numpy()
     assert engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {})).skipped
-    assert norms == [pytest.approx(6**0.5), pytest.approx(6**0.5)]
     assert (model.weight.numpy() == before).all()
     assert engine.scaler.state_dict()["decr_count"] == 1
 
@@ -160,20 +167,11 @@ def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
     model = PreTrainingModel(CONFIG, LANGUAGES)
     engine = engine_of(model, sums=SUMS)
 
-    class Sharded:
-        """A stand-in for fleet's optimizer; process 0 owns every parameter."""
-
-        _param2rank = dict.fromkeys((parameter.name for parameter in model.parameters()), 0)
-        _hcg = None
-
-        def step(self):
-            engine.optimizer.step()
-
-        def reduce_gradients(self, parameters, hcg):
-            events.append("gradients")
-
-    if stage:
-        monkeypatch.setattr(engine, "_sharded", Sharded())
+    if stage:  # process 0 owns every parameter
+        monkeypatch.setattr(engine, "is_sharded", True)
+        monkeypatch.setattr(engine, "_owners", {parameter.name: 0 for parameter in model.parameters()})
+    monkeypatch.setattr(distributed, "send_gradients", lambda parameters, owners: events.append("gradients"))
+    monkeypatch.setattr(distributed, "send_weights", lambda parameters, owners: None)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: events.append("gradients"))
     monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: events.append("sum"))
@@ -195,5 +193,4 @@ def test_fine_tuning_reads_when_all_is_on_its_way(events):
     events.begin()
     batches = [TaskBatch(ids, labels, numbers, count=4) for ids in micro_batches]
     engine.step(task.send_batches(model, batches), partial(task.loss, model))
-    # The second upload, of the rows that are updated, comes when the device has nothing to do.
-    assert events == ["upload", "backward", "backward", "norm", "read", "update", "upload"]
+    assert events == ["upload", "backward", "backward", "norm", "read", "update"]
