@@ -113,11 +113,6 @@ def _error_of_flash() -> float:
     return max(error.astype("float32").abs().max().item() for error in errors)
 
 
-def uses_gpu_kernels() -> bool:
-    """Whether to take the paths that are faster on a GPU. Their operations also work on a CPU, for tests."""
-    return on_gpu() and not has_plain_kernels()
-
-
 def on_cpu(x: Tensor) -> bool:
     """Whether the kernels of `model/cpu/` compute with a tensor.
 

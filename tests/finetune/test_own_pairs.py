@@ -6,10 +6,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from finetune.own_pairs import StepRows, divide
-from model import device
 from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
@@ -248,25 +246,6 @@ def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, flags_of_loss):
     # The run is finished: the same command trains no further.
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "ave loss" not in log
-
-
-def test_a_gpu_trains_rows_of_the_word_table(train, tmp_path, monkeypatch):
-    """A CPU that takes the paths of a GPU ends near the weights of its own paths.
-
-    A step has several groups, and words that only given negatives have.
-    """
-    monkeypatch.setattr("finetune.retrieval.GROUP_TOKENS", 160)
-    train("usual")
-    monkeypatch.setattr(device, "on_cpu", lambda x: False)
-    monkeypatch.setattr(device, "uses_gpu_kernels", lambda: True)
-    train("as_gpu")
-    folders = [tmp_path / name / "step_6" for name in ("usual", "as_gpu")]
-    expected, weights = [load_file(folder / "model.safetensors")[WORD_EMBEDDINGS] for folder in folders]
-    assert np.abs(weights - expected).max() < 1e-3 * np.abs(expected).max()
-    of_usual, of_gpu = [load_file(folder / "training_state" / "arrays.safetensors") for folder in folders]
-    expected, moments = [arrays[f"{WORD_EMBEDDINGS}/moment1"] for arrays in (of_usual, of_gpu)]
-    assert 0 < (expected != 0).any(1).sum() < len(expected)
-    assert np.abs(moments - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 def test_resume_bit_for_bit(train, tmp_path):

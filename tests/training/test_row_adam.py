@@ -13,6 +13,7 @@ from tests.training.toy_training import state_of
 from training import row_adam
 from training.engine import Engine
 from training.optimizer import FULL_RATE, LAYER_RATE, build_optimizer
+from training.row_adam import RowAdam
 
 WORDS = 60
 STEPS = 6
@@ -130,3 +131,23 @@ def test_gradients_that_paddle_adds_are_included():
     by_rows = weights_after_two_steps(word_table.WordEmbeddings(WORDS, 8))
     plain = weights_after_two_steps(paddle.nn.Embedding(WORDS, 8))
     assert np.abs(by_rows - plain).max() < 1e-6
+
+
+def test_rows_have_the_bits_of_paddles_adamw():
+    """In each step some rows get a gradient, and others only have moments."""
+    table = word_table.WordEmbeddings(WORDS, 8)
+    parameter = paddle.create_parameter(table.weight.shape, "float32")
+    parameter.set_value(table.weight)
+    by_rows = RowAdam(table.gradient, rate_ratio=0.5, decay=0.0, betas=(0.9, 0.999), epsilon=1e-6)
+    group = {"params": [parameter], "learning_rate": 0.5}
+    whole = paddle.optimizer.AdamW(1e-2, epsilon=1e-6, weight_decay=0.0, parameters=[group])
+    for number in range(STEPS):
+        rng = np.random.default_rng(number)
+        table.gradient.add_rows(rng.integers(0, 4 * number + 4, 3), rng.standard_normal([3, 8], "float32"))
+        parameter.grad = table.weight.grad.clone()
+        by_rows.step(1e-2)
+        whole.step()
+        table.weight.grad = None
+    moments = by_rows.state["moment1"].numpy()
+    assert 3 < moments.any(1).sum() < row_adam.MOST_ROWS * WORDS, "some rows should be left alone"
+    assert table.weight.numpy().tobytes() == parameter.numpy().tobytes()
