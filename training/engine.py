@@ -274,7 +274,8 @@ class Engine:
         trained = self._with_gradient()
         if not finite:
             # The scaler looks at the gradients of this process; another one may have overflowed.
-            trained[0].grad.fill_(math.inf)
+            for parameter in trained:
+                parameter.grad.fill_(math.inf)
         self.scaler.unscale_(self.optimizer)
         if finite and self.clip_norm is not None and norm > self.clip_norm:
             self._clip(norm)

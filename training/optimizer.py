@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from paddle import nn
 from paddle.optimizer.lr import LambdaDecay
 
-from model.device import on_cpu
+from model import device
 from model.word_table import WordEmbeddings
 from training.adamw import AdamW
 from training.row_adam import RowAdam
@@ -100,7 +100,7 @@ def build_optimizer(
         decay = weight_decay if is_decayed(name) else 0.0
         if decay_style == FULL_RATE:
             decay /= ratio  # AdamW multiplies the coefficient by the parameter's own rate
-        if parameter.name in table_gradients and on_cpu(parameter):
+        if parameter.name in table_gradients and device.on_cpu(parameter):
             gradient = table_gradients[parameter.name]
             tables[parameter.name] = RowAdam(gradient, ratio, decay, betas, eps)
         else:

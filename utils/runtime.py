@@ -19,7 +19,7 @@ from pathlib import Path
 
 from utils.errors import UserError
 
-PADDLE = "3.3"  # from 3.4 on, adamw and fused_adam take the learning rate in float64
+PADDLE = "3.3"  # from 3.4 on, adamw takes the rate in float64, not as training/row_adam.py gives it
 # Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
 # it to the kernel, which would zero every page again.
 _M_TRIM_THRESHOLD = -1
