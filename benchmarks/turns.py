@@ -83,6 +83,7 @@ def compare(
             our_seconds.append(seconds[OURS])
             rows[name] = row_of(amount / seconds[name], peaks[name])
             rows[name]["times"] = round(seconds[name] / seconds[OURS], 2)
+            print(f"{name}: {rows[name]}, ours {amount / seconds[OURS]:.4g} {unit}", flush=True)
         if not rivals:
             seconds, peaks = alternate({OURS: ours}, count)
             our_seconds.append(seconds[OURS])
