@@ -128,6 +128,15 @@ def test_an_addition_that_is_broken_off_leaves_the_environment(checkout):
     assert installed(checkout)[-1][0] == "requirements-gpu.txt"
 
 
+def test_the_environments_of_peers_are_others(checkout):
+    python = python_of(checkout, "3.12")
+    for peers in ("parity", "latest"):
+        assert setup(checkout, python, peers).returncode == 0
+        assert (checkout / f".venv-{peers}/setup-state").is_file()
+    assert installed(checkout) == [["install/parity.txt"], ["install/latest.txt"]]
+    assert not (checkout / ".venv").exists()
+
+
 def test_an_unknown_word_is_refused(checkout):
     process = setup(checkout, python_of(checkout, "3.12"), "gpus")
     assert process.returncode == 2 and "'gpus'" in process.stderr

@@ -322,6 +322,11 @@ def test_bad_sources(tmp_path, task, name, content, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("task", ["udpos", "tydiqa", "bucc"])
+def test_a_task_that_is_closed_is_unknown(tmp_path, task):
+    assert f"TASK {task}: " in error_of(prepare, task, tmp_path)
+
+
 def test_as_a_command(tmp_path):
     """The imports of the repository are found from any folder."""
     command = [sys.executable, ROOT / "scripts/data/prepare.py", "conll"]
