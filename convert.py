@@ -20,9 +20,12 @@ from typing import Literal
 from model.checkpoint import convert as conversion
 from model.checkpoint.card import read_metadata
 from model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, Report
+from model.checkpoint.differences import differences, note
 from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.checkpoint.usage import vector_in_words
 from model.config import ErnieMConfig
-from model.tasks import RETRIEVAL, task_named
+from model.reading import Reading
+from model.tasks import QUESTION_ANSWERING, RETRIEVAL, task_named
 from reader import tokenizer_files, trimming
 from reader.tokenization import Tokenizer
 from reader.tokenizer_json import no_piece_model
@@ -78,6 +81,9 @@ class ConvertFlags:
     drop_unknown: bool = option(False, bare=True)
     """Go on without tensors and without a problem_type that are not understood."""
 
+    allow_differences: bool = option(False, bare=True)
+    """Write the new folder also if its library will read text otherwise; its README.md then says how."""
+
     def __post_init__(self) -> None:
         if self.fallback_of and not self.keep_pieces_of:
             raise UserError("--fallback_of says what --keep_pieces_of changes; give both")
@@ -113,8 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fallback = None
         if flags.fallback_of:  # before anything is written, because the file may be missing
             fallback = trimmed.fallback(tokenizer, Path(flags.fallback_of))
-        smaller = conversion.with_tokens(checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id)
-        write(flags, smaller, smaller.config, task, trimmed.tokenizer)
+        smaller = conversion.with_tokens(
+            checkpoint, trimmed.old_ids, trimmed.tokenizer.pad_id, trimmed.tokenizer.added_tokens
+        )
+        names = ", ".join(path.name for path in texts)
+        kept = f"{smaller.config.vocab_size:,} of {config.vocab_size:,} tokens are left, those of {names}"
+        if flags.min_count > 1:
+            kept += f" that are in it {flags.min_count} times or more"
+        write(flags, smaller, smaller.config, task, trimmed.tokenizer, kept)
         with pipe_may_close():
             print_sizes(checkpoint, smaller)
             if fallback:
@@ -127,25 +139,46 @@ def write(
     config: ErnieMConfig,
     task: str | None,
     tokenizer: Tokenizer,
+    trimmed: str | None = None,
 ) -> None:
     """Write the new folder, and print what is in it.
 
     Args:
         task: what the model's head is for; None: it has no head.
+        trimmed: what was left out of the vocabulary, for the model card; None: nothing.
+
+    Raises:
+        UserError: the library of the new form reads otherwise, and --allow_differences is not given.
     """
     metadata = read_metadata(checkpoint.folder)  # for the model card
     if flags.keep_pieces_of:
         metadata.pop("model-index", None)  # those scores are of the whole vocabulary
     given = {"license": flags.license, "base_model": flags.base_model}
     metadata |= {key: value for key, value in given.items() if value}
+    format_name = conversion.TARGETS[flags.to]
+    cuts_digit_comma = bool(tokenizer.digit_comma)
+    reading = checkpoint.reading
+    differing = differences(format_name, reading, checkpoint.reading_faults, task, cuts_digit_comma)
+    if differing and not flags.allow_differences:
+        raise UserError(
+            f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. --allow_differences writes it all the "
+            "same, and the new README.md says so"
+        )
+    remark = note(format_name, reading)
+    facts = {"reads_otherwise": [*differing, *filter(None, [remark])] or None, "trimmed": trimmed}
     with atomic_dir(flags.target) as folder:
-        report = conversion.write(flags.to, folder, checkpoint, config, task, metadata)
-        files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input)
-        if conversion.TARGETS[flags.to] == conversion.OURS:
+        report = conversion.write(flags.to, folder, checkpoint, config, task, metadata, facts)
+        separators = checkpoint.reading.separators if task == QUESTION_ANSWERING else 2
+        files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input, separators)
+        if format_name == conversion.OURS:
             write_manifest(folder / MANIFEST)
     with pipe_may_close():
         print_report(report, checkpoint, flags)
         print_tokenizer_files(files, flags)
+        if remark:
+            print(f"note: {remark}")
+        for difference in differing:
+            print(f"read otherwise: {difference}")
         if "license" not in metadata:
             print(f"{flags.target}/README.md has no licence; to publish it, add --license, as in apache-2.0")
 
@@ -157,6 +190,8 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
         files = write_tokenizer(flags.to, folder, tokenizer, LONGEST_INPUT)
     with pipe_may_close():
         print_tokenizer_files(files, flags)
+        if remark := note(conversion.TARGETS[flags.to], Reading()):
+            print(f"note: {remark}")
 
 
 def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFlags) -> Tokenizer:
@@ -168,7 +203,9 @@ def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFla
     piece_model_path = flags.piece_model_path or checkpoint.piece_model_path
     if piece_model_path is None:
         raise no_piece_model(flags.source)
-    tokenizer = Tokenizer(flags.vocab_path or checkpoint.vocab_path, piece_model_path)
+    reading = checkpoint.reading
+    vocab_path = flags.vocab_path or checkpoint.vocab_path
+    tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
@@ -177,15 +214,18 @@ def tokenizer_of(checkpoint: Checkpoint, config: ErnieMConfig, flags: ConvertFla
     return tokenizer
 
 
-def write_tokenizer(target: str, folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
+def write_tokenizer(
+    target: str, folder: Path, tokenizer: Tokenizer, max_length: int, separators: int = 2
+) -> list[str]:
     """Write the tokenizer's files in the form of a format's library; return their names.
 
     Args:
         target: the format, a value of --to.
         max_length: the longest input in tokens.
+        separators: the number of [SEP] between two texts.
     """
     if target == "xlm-roberta":
-        return tokenizer_files.write_xlm_r(folder, tokenizer, max_length)
+        return tokenizer_files.write_xlm_r(folder, tokenizer, max_length, separators)
     if target in ("paddlenlp", "huggingface"):
         return tokenizer_files.write_ernie_m(folder, tokenizer)
     return tokenizer_files.write_ours(folder, tokenizer)
@@ -212,12 +252,12 @@ def print_report(report: Report, checkpoint: Checkpoint, flags: ConvertFlags) ->
     print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
     if report.pooling_files:
         files = ", ".join(report.pooling_files)
-        print(f"for sentence-transformers: {files}; a vector is the mean of the top layer over all tokens")
+        print(f"for sentence-transformers: {files}; a vector is {vector_in_words(checkpoint.reading)}")
     elif flags.to == "xlm-roberta" and checkpoint.task == RETRIEVAL:
-        training = checkpoint.settings["reading"]  # how it made vectors
+        reading = checkpoint.reading
         print(
-            f"note: the model was trained for vectors of layer {training.get('layer')} with --pooling "
-            f"{training.get('pooling')}, which sentence-transformers does not make; {flags.target}/README.md "
+            f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
+            f"{reading.pooling}, which sentence-transformers does not make; {flags.target}/README.md "
             "shows how to make them"
         )
 
@@ -246,8 +286,6 @@ def print_fallback(fallback: Fallback, path: str) -> None:
 def print_tokenizer_files(files: list[str], flags: ConvertFlags) -> None:
     """Print which files of the tokenizer were written."""
     print(f"tokenizer: {', '.join(files)} in {flags.target}")
-    if flags.to in ("paddlenlp", "huggingface"):
-        print("note: the ErnieMTokenizer of these libraries gives other ids for many texts")
 
 
 if __name__ == "__main__":

@@ -159,13 +159,14 @@ class Model:
         centre: bool | str | Sequence[str] = False,
         on_empty: str = "error",
         batch_size: int | None = None,
-        normalize: bool = False,
+        normalize: bool | None = None,
+        prompt: str | None = None,
     ) -> "np.ndarray":
         """Make a vector of each text: float32 [N, H]. A warning says how many texts are cut.
 
         Args:
-            pooling: a name of `evaluation.pooling.POOLINGS`; by default that of the training, else "mean".
-            layer: a number, "middle" or "top"; by default that of the training, else "top".
+            pooling: a name of `evaluation.pooling.POOLINGS`; by default as the files say, else "mean".
+            layer: a number, "middle" or "top"; by default as the files say, else "top".
             centre: whether vectors are without the mean of their language, which needs the means beside the
                 weights. True: the language of a text is that of the nearest mean. A language, or one for
                 each text: that of the text.
@@ -173,11 +174,12 @@ class Model:
                 its row is NaN, so that row i is always that of text i.
             batch_size: the number of texts of the greatest length in a batch, which holds more of shorter
                 texts; None: as many as have 4,096 tokens.
-            normalize: whether vectors have length 1.
+            normalize: whether vectors have length 1; by default as the model's files say, else not.
+            prompt: the name of the prompt of the model that is put before each text; "": none; by default as
+                the files say.
         """
         import numpy as np
 
-        from evaluation.search import unit
         from inference.tasks import is_whole
         from reader.batching import BATCH_TOKENS
         from utils.logging import logger
@@ -189,7 +191,8 @@ class Model:
         sentences = _as_list(texts, "texts")
         languages = _languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
-        answerer = self._answerer("encode", pooling=pooling, layer=layer, centre=centred)
+        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt}
+        answerer = self._answerer("encode", centre=centred, **options)
         inputs = _parsed(answerer, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
@@ -207,7 +210,7 @@ class Model:
                 len(inputs),
                 answerer.max_seq_len,
             )
-        return unit(vectors) if normalize else vectors
+        return vectors
 
     def similarity(
         self, texts: str | Iterable[str], others: str | Iterable[str], **options: Any
@@ -233,6 +236,7 @@ class Model:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
             options: `pooling` and `layer` of `encode`.
         """
+        from evaluation.search import unit
         from inference.tasks import TaskOptions
         from inference.tasks.encode import centres_by_default
 
@@ -243,7 +247,10 @@ class Model:
         if centre is None:
             centre = centres_by_default(self.loaded, task_options)
         sentences = _as_list(corpus, "corpus")
-        (cosines,) = self.similarity(text, sentences, centre=centre, **options)  # [M], of the one text
+        query_prompt, corpus_prompt = self.loaded.reading.search_prompts
+        query = unit(self.encode(text, centre=centre, **{"prompt": query_prompt, **options}))  # [1, H]
+        vectors = unit(self.encode(sentences, centre=centre, **{**options, "prompt": corpus_prompt}))
+        (cosines,) = query @ vectors.T  # [M], of the one text
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
         return [{"text": sentences[number], "cosine": float(cosines[number])} for number in best]
 
@@ -313,7 +320,7 @@ class Model:
             names.append(str(label))
         if len(names) != len(sentences):
             raise UserError(f"{len(sentences)} texts have {len(names)} labels; give one for each text")
-        vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer)
+        vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, prompt="")
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
         classifier = classifier_of(self.loaded, vectors, names, encode.layer)
         if folder is not None:

@@ -86,7 +86,7 @@ def main() -> None:
     if flags.layer is not None:
         layer_name = flags.layer
     elif task == ENCODING:
-        layer_name = loaded.reading.get("layer", "top")  # that of the training for retrieval
+        layer_name = "top" if loaded.reading.layer is None else loaded.reading.layer
     else:
         layer_name = "top"
     layer = layer_number(layer_name, loaded.num_layers)

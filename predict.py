@@ -62,9 +62,16 @@ class PredictFlags:
     top_k: PositiveInt = 5
     """The number of candidates (answer, fill, translate-probe) or of sentences (search)."""
 
-    pooling: Literal["mean", "specials", "pooled"] | None = None
-    """For encode and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), or the
-    pooled [CLS]. Default: as in training for retrieval, otherwise mean."""
+    pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
+    """For encode and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), the state of
+    [CLS] (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
+
+    normalize: bool | None = None
+    """For encode: whether vectors have length 1. Default: as the model's files say, otherwise not."""
+
+    prompt: str | None = None
+    """For encode and search: the name of the prompt of the model that is put before a text; "": none.
+    Default: as the model's files say, otherwise none."""
 
     layer: str | None = None
     """For encode and search: a number, middle or top. Default: as exported, or as in training for retrieval,

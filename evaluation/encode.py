@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from evaluation.pooling import mean_weights
+from evaluation.pooling import token_weights
 from evaluation.vectors import SentenceEncoder
 from model.batch import TokenBatch
 from model.device import Uploadable, to_array, upload
@@ -23,7 +23,7 @@ class SentenceBatch(Uploadable):
 
     Attributes:
         inputs: the tokens of ids [B, T], without the pads.
-        weights: float64 [B, T], the weight of each token in the mean that is its sentence's vector; None: the
+        weights: float64 [B, T], the weight of each token in its sentence's vector; None: the
             vector is the pooled first token.
     """
 
@@ -40,7 +40,7 @@ class SentenceBatch(Uploadable):
         """
         weights = None
         if pooling != "pooled":
-            weights = mean_weights(ids, pad_token_id, specials=pooling == "specials")
+            weights = token_weights(ids, pad_token_id, pooling)
         return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
 
 

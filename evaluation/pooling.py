@@ -1,14 +1,17 @@
 """The layer and the tokens that a sentence vector is made of. No Paddle here.
 
 Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens, as in XTREME's
-Tatoeba script; "pooled": tanh(dense([CLS])) of the top layer.
+Tatoeba script; "cls": the state of [CLS]; "pooled": tanh(dense([CLS])) of the top layer.
 """
+
+from typing import get_args
 
 import numpy as np
 
+from model.reading import Pooling
 from utils.errors import UserError
 
-POOLINGS = ("mean", "specials", "pooled")
+POOLINGS = get_args(Pooling)
 
 
 def layer_number(name: str | int, num_layers: int) -> int:
@@ -29,16 +32,19 @@ def layer_number(name: str | int, num_layers: int) -> int:
     )
 
 
-def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
-    """The weight of each token in its sentence's mean: float64 [B, T], rows sum to 1.
+def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
+    """The weight of each token in its sentence's vector: float64 [B, T], rows sum to 1.
 
     Args:
         ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
-        specials: give weight to these two as well. In a sentence without words they always have weight.
+        pooling: any but "pooled". With "mean", [CLS] and [SEP] have weight in a sentence without words only.
     """
     is_real = ids != pad_id  # [B, T]
-    if specials:
+    if pooling == "specials":
         has_weight = is_real
+    elif pooling == "cls":
+        has_weight = np.zeros(ids.shape, bool)
+        has_weight[:, 0] = True
     else:
         cls_id = ids[:, :1]  # [B, 1]
         last = is_real.sum(axis=1, keepdims=True) - 1  # [B, 1], the column of each row's last token

@@ -304,13 +304,15 @@ class FinetuneFlags(TrainingFlags):
     """Whether to repeat the behaviour of the official code."""
 
     split_han: bool = option(True, only=MRC)
-    """Whether each Han character is a token, so that an answer can end there."""
+    """Whether each Han character is a token, so that an answer can end there. Default: as the weights
+    read."""
 
     answer_rules: Literal["mlqa", "squad"] = option("mlqa", only=MRC)
     """The rules by which F1 and exact match compare answers."""
 
-    label_pieces: Literal["first", "all"] = option("first", only=TAGGER)
-    """Which pieces of a word are tagged."""
+    label_pieces: Literal["first", "leading", "all"] = option("first", only=TAGGER)
+    """Which pieces of a word are tagged: the first that is no space alone, the leading one whatever it is, or
+    all. Default: as the weights read."""
 
     def __post_init__(self) -> None:
         if self.use_fp16 and "amp" not in self.on_command_line:
@@ -360,12 +362,12 @@ class RetrievalFlags(TrainingFlags):
     """Codes of XTREME, separated by commas. Default: all languages in the folder."""
 
     layer: str = "middle"
-    """The layer of the vectors: a number, middle or top. sweep: a table of all layers. Default of a search
-    with a model that was trained for retrieval: the layer of that training."""
+    """The layer of the vectors: a number, middle or top. sweep: a table of all layers. Default with a model
+    that says how its vectors are made: as it says."""
 
-    pooling: Literal["mean", "specials", "pooled"] = "mean"
-    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS].
-    Default of a search with a model that was trained for retrieval: the pooling of that training."""
+    pooling: Literal["mean", "specials", "cls", "pooled"] = "mean"
+    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), the state of [CLS] (cls),
+    or the pooled [CLS]. Default with a model that says how its vectors are made: as it says."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)
     """cosine, or margin: the ratio of the cosine to the mean cosine of the 4 nearest neighbours."""

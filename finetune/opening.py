@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from model.checkpoint.read import READING, TRAINED_LENGTH, Checkpoint
+from model.checkpoint.read import TRAINED_LENGTH, Checkpoint
 from model.config import ErnieMConfig
+from model.reading import Reading
+from model.tasks import RETRIEVAL
 from reader.tokenization import Tokenizer
 from reader.tokenizer_json import no_piece_model
 from utils.errors import UserError
@@ -39,9 +41,9 @@ class OpenedModel:
         return self.config.longest_input
 
     @property
-    def reading(self) -> dict[str, Any]:
-        """How the training of the model read its inputs; empty if its files do not say."""
-        return self.checkpoint.settings.get(READING, {}) if self.checkpoint else {}
+    def reading(self) -> Reading:
+        """How the model reads its inputs; ERNIE-M's own way if its weights are random."""
+        return self.checkpoint.reading if self.checkpoint else Reading()
 
     def check_length(self, max_seq_len: int) -> None:
         """Refuse a --max_seq_len for which the model has no room; warn of positions that were never trained.
@@ -88,7 +90,8 @@ def open_model(
             raise no_piece_model(checkpoint.path)
         piece_model_path = checkpoint.piece_model_path
         vocab_path = vocab_path or checkpoint.vocab_path
-    tokenizer = Tokenizer(vocab_path, piece_model_path)
+    reading = checkpoint.reading if checkpoint else Reading()
+    tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
 
     if config_path:
         source = config_path
@@ -128,24 +131,43 @@ def _check_size(checkpoint: Checkpoint, config: ErnieMConfig, source: str) -> No
             )
 
 
+def settle_vectors(flags: Flags, opened: OpenedModel) -> Flags:
+    """`settle` for a command that makes vectors.
+
+    Raises:
+        UserError: also if its makers make its vectors in a way that is not done here, and --pooling is not
+            given.
+    """
+    checkpoint = opened.checkpoint
+    if checkpoint and checkpoint.reading_faults and "pooling" not in flags.on_command_line:
+        faults = "; ".join(checkpoint.reading_faults)
+        raise UserError(f"{faults}: this is not done here; give --pooling to make other vectors")
+    recorded = ["pooling", "layer"]
+    if checkpoint and checkpoint.task in (None, RETRIEVAL):  # with a head, the length is that of its inputs
+        recorded.append("max_seq_len")
+    return settle(flags, opened, recorded)
+
+
 def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
     """The flags of a command, after the model has decided those that were not given.
 
     Args:
         flags: of any command with --max_seq_len, whose default becomes what the model has room for.
-        recorded: names of flags that say how texts are read. Each takes the value that the training of the
-            model recorded ("reading" in config.json), unless it recorded none or the flag was given.
+        recorded: names of flags that are fields of `Reading`. Each takes the value of the model's reading,
+            unless that is None or the flag was given.
 
     Raises:
         UserError: the model has no room for the --max_seq_len that was given.
     """
     values: dict[str, Any] = {}
     for name in recorded:
-        if name in opened.reading and name not in flags.on_command_line:
-            default = getattr(flags, name)
-            values[name] = type(default)(opened.reading[name])  # --layer is a str, recorded as an int
-    if values:
-        in_words = ", ".join(f"--{name} {value}" for name, value in values.items())
+        value = getattr(opened.reading, name)
+        default = getattr(flags, name)
+        if value is not None and name not in flags.on_command_line:
+            values[name] = str(value) if isinstance(default, str) else value  # --layer is a str
+    changed = {name: value for name, value in values.items() if value != getattr(flags, name)}
+    if changed:
+        in_words = ", ".join(f"--{name} {value}" for name, value in changed.items())
         logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)
     if "max_seq_len" not in flags.on_command_line:
         values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.longest)

@@ -30,6 +30,7 @@ class StepRows:
         held_out: texts that are never read. A row that has one as a negative is read without it.
         batch_size: rows of a step, over all processes.
         max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
+        prompt: what is put before every text.
         teacher: a file of vectors, [rows, H], one for each row of the file; None: there is no teacher.
         position: `PairStep.position` of the last step; None starts at the beginning.
     """
@@ -42,6 +43,7 @@ class StepRows:
     max_seq_len: int
     teacher: Path | None
     seed: int
+    prompt: str = ""
     rank: int = 0
     world_size: int = 1
     position: dict[str, Any] | None = None
@@ -65,7 +67,7 @@ class StepRows:
             queries = [row[0] for row in own_rows]
             positives = [row[1] for row in own_rows]
             given_negatives = [text for row in own_rows for text in row[2:]]
-            texts = queries + positives + given_negatives
+            texts = [self.prompt + text for text in queries + positives + given_negatives]
             yield PairStep(
                 sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
                 negative=negative,

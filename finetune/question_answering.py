@@ -13,6 +13,7 @@ from finetune.flags import FinetuneFlags
 from finetune.metrics import answer_scores
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint
+from model.reading import Reading
 from model.tasks import QUESTION_ANSWERING
 from reader import question_answering as windows
 from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeInOrder, EncodeWindows
@@ -139,30 +140,28 @@ class QuestionAnswering(SupervisedTask):
         self.max_answer_length = max_answer_length
         self.n_best = n_best
         self.rules = rules
-        self.encode = EncodeInOrder(tokenizer, cut.max_seq_len) if self.official else EncodeWindows(tokenizer)
+        self.encode = EncodeInOrder(tokenizer, cut) if self.official else EncodeWindows(tokenizer, cut)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         split_han = flags.split_han and not cls.official  # the official code never does
-        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han)
+        separators = (start.reading if start else Reading()).separators
+        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han, separators)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
 
     @classmethod
-    def from_reading(
-        cls, reading: Mapping[str, Any], tokenizer: Tokenizer, max_seq_len: int, n_best: int
-    ) -> Self:
+    def from_reading(cls, reading: Reading, tokenizer: Tokenizer, max_seq_len: int, n_best: int) -> Self:
         """Make the task for prediction, with windows of at most `max_seq_len` tokens.
 
         Args:
-            reading: what the method `reading` returned in training and config.json kept; empty: unknown, so
-                defaults are taken.
+            reading: that of the model. What it does not say has the default of the official recipe.
         """
         # A question takes at most half of a window.
-        half_window = (max_seq_len - windows.INPUT_SPECIAL_TOKENS) // 2
-        max_query_length = min(reading.get("max_query_length", _MAX_QUERY_LENGTH), half_window)
-        doc_stride = reading.get("doc_stride", _DOC_STRIDE)
-        cut = Cut(max_seq_len, max_query_length, doc_stride, reading.get("split_han", True))
-        return cls(tokenizer, cut, reading.get("max_answer_length", _MAX_ANSWER_LENGTH), n_best)
+        half_window = (max_seq_len - windows.special_tokens(reading.separators)) // 2
+        max_query_length = min(reading.max_query_length or _MAX_QUERY_LENGTH, half_window)
+        doc_stride = reading.doc_stride or _DOC_STRIDE
+        cut = Cut(max_seq_len, max_query_length, doc_stride, reading.split_han, reading.separators)
+        return cls(tokenizer, cut, reading.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
 
     def reading(self) -> dict[str, Any]:
         return {**vars(self.cut), "max_answer_length": self.max_answer_length}

@@ -29,9 +29,11 @@ from finetune.task import accuracy_of
 from model.checkpoint.folder import ModelFiles
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint
+from model.checkpoint.reading import READING
 from model.config import ErnieMConfig
 from model.device import Uploadable, upload
 from model.ernie_m import ErnieMModel
+from model.reading import Reading
 from model.tasks import RETRIEVAL
 from reader.batching import padded_batches
 from reader.corpus import Corpus, verify_corpus
@@ -106,6 +108,8 @@ class Retrieval(Task):
         self.start_of_seed = start_of_seed
         self.tokenizer = opened.tokenizer
         self.config = opened.config
+        self.reading = reading_of_vectors(opened, flags)
+        self.prompt = self.reading.prompt(None)
         self.layer = layer_of(flags, self.config.num_hidden_layers)
         digests = {}
         if Path(flags.train_set).is_file():  # own pairs; a corpus is a folder
@@ -123,7 +127,7 @@ class Retrieval(Task):
             raise UserError(f"{flags.train_set}: no such file; gunzip -k unpacks a .tsv.gz")
         else:
             self.rows = None
-            corpus = Corpus(flags.train_set, self.tokenizer.digest)
+            corpus = Corpus(flags.train_set, self.tokenizer.digest, text_rules=self.tokenizer.text_rules)
             distributed.on_main(lambda: verify_corpus(flags.train_set))
             self.languages = corpus.languages
             digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
@@ -186,10 +190,12 @@ class Retrieval(Task):
             len(self.rows) - len(trained) - len(held_out),
         )
         teacher = Path(flags.teacher) if flags.teacher else None
-        steps = StepRows(rows=self.rows, numbers=trained, held_out=texts, teacher=teacher, **shared)
+        rows = {"rows": self.rows, "numbers": trained, "held_out": texts, "prompt": self.prompt}
+        steps = StepRows(**rows, teacher=teacher, **shared)
         held_out_ids = []
         for number in held_out.tolist():
-            held_out_ids.append(self.tokenizer.encode_batch(self.rows[number][:2]))
+            texts_of_row = [self.prompt + text for text in self.rows[number][:2]]
+            held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
         if not held_out_ids:
             return steps, {}
         return steps, {(self.rows.path.name,): held_out_ids}
@@ -308,7 +314,8 @@ class Retrieval(Task):
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
         flags = self.flags.of_seed(self.seed)
-        settings = {"task": RETRIEVAL, "reading": {"layer": self.layer, "pooling": flags.pooling}}
+        reading = dataclasses.replace(self.reading, layer=self.layer, pooling=flags.pooling)
+        settings = {"task": RETRIEVAL, READING: reading.to_json()}
         facts = {
             "name": "ERNIE-M, retrieval",
             "task": RETRIEVAL,
@@ -341,6 +348,18 @@ def make_encoder(
         heads = ("classifier.", "lm_head.", "language_embeddings.")
         load_from(model, checkpoint, optional=() if needs_pooler else ("pooler.",), ignore=heads)
     return model
+
+
+def reading_of_vectors(opened: OpenedModel, flags: RetrievalFlags) -> Reading:
+    """How the model of a training for vectors reads: as its start. A corpus has no default prompt."""
+    checkpoint = opened.checkpoint
+    if checkpoint is not None and checkpoint.task not in (None, RETRIEVAL):
+        return opened.reading.for_task()
+    reading = opened.reading
+    if reading.default_prompt and not Path(flags.train_set or "").is_file():
+        logger.info("%s has no prompts: vectors are trained without the default prompt", flags.train_set)
+        return dataclasses.replace(reading, default_prompt=None)
+    return reading
 
 
 def layer_of(flags: RetrievalFlags, num_layers: int) -> int:

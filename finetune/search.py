@@ -15,7 +15,7 @@ from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from finetune.flags import RetrievalFlags
-from finetune.opening import open_model, settle
+from finetune.opening import open_model, settle_vectors
 from finetune.retrieval import Retrieval, layer_of, make_encoder
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
@@ -97,7 +97,7 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
         start_of_seed[seed] = start_of_path[path]
     files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
     opened = open_model(start_of_seed[flags.seeds[0]], *files)
-    flags = settle(flags, opened, recorded=() if flags.do_train else ("pooling", "layer"))
+    flags = settle_vectors(flags, opened)
     # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
         for start in start_of_seed.values():
@@ -119,7 +119,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler)
             precision = in_words(flags.dtype, flags.cpu_bf16)
             logger.info("%s", summary(precision, distributed.world_size()))
-            results[seed] = search(flags, seed, model, opened.tokenizer, bitexts, sentences, start)
+            prompt = opened.reading.prompt(None)
+            results[seed] = search(flags, seed, model, opened.tokenizer, prompt, bitexts, sentences, start)
             del model  # before the next one is made
         report_seeds(flags, results)
         return
@@ -131,7 +132,7 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
             model = train_seed(task, seed, seed_folder, stop)
             if model is None:
                 return
-            results[seed] = search(flags, seed, model, task.tokenizer, bitexts, sentences)
+            results[seed] = search(flags, seed, model, task.tokenizer, task.prompt, bitexts, sentences)
         report_seeds(flags, results)
 
 
@@ -157,6 +158,7 @@ def search(
     seed: int,
     model: ErnieMModel,
     tokenizer: Tokenizer,
+    prompt: str,
     bitexts: list[Bitext],
     sentences: Mapping[str, list[str]],
     start: Checkpoint | None = None,
@@ -164,6 +166,7 @@ def search(
     """Search the bitexts with the model of a seed, and write its predictions.
 
     Args:
+        prompt: what is put before every text.
         sentences: language -> the sentences of --centre_on; empty: the means beside the weights are taken.
         start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
 
@@ -175,7 +178,7 @@ def search(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    encode = encoder_of(flags, model, tokenizer)
+    encode = encoder_of(flags, model, tokenizer, prompt)
     if sentences:
         mean_of = {}  # language -> [H], or [L + 1, H]
         for language, texts in sentences.items():
@@ -189,7 +192,7 @@ def search(
     encode_at_random = None
     if flags.untrained and has_weights and seed == flags.seeds[0]:
         paddle.seed(seed)
-        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer)
+        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer, prompt)
     if flags.layer == "sweep":
         sweep = search_layers(encode, bitexts, means)
         if encode_at_random is not None:
@@ -206,7 +209,7 @@ def search(
     return SearchResult(layer_of(flags, model.config.num_hidden_layers), trained, untrained)
 
 
-def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer) -> Encode:
+def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, prompt: str = "") -> Encode:
     """A function from texts to their vectors, as the flags say. With --cpu_bf16 it changes `model` itself."""
     if flags.cpu_bf16:
         use_cpu_bf16(model)
@@ -214,7 +217,7 @@ def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer) 
     encoder = PaddleEncoder(model, flags.pooling, layer)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        ids = tokenizer.encode_batch(texts)
+        ids = tokenizer.encode_batch([prompt + text for text in texts])
         return encoder.vectors(tokenizer.sentences(ids, flags.max_seq_len))
 
     return encode

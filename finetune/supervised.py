@@ -34,6 +34,7 @@ from model.checkpoint.folder import ModelFiles
 from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
+from model.checkpoint.reading import READING
 from model.heads import task_model
 from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from reader.batching import Batches, GlobalBatch
@@ -57,8 +58,11 @@ RECORDED = (
     "max_query_length",
     "doc_stride",
     "split_han",
+    "chunk_scheme",
     "max_answer_length",
 )
+# Those of them that a training takes from its start.
+KEPT = ("label_pieces", "split_han")
 
 
 def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: StopSignal) -> None:
@@ -70,7 +74,7 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     path = flags.init_checkpoint or flags.init_pretraining_params
     start = open_checkpoint(path) if path else None
     opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    flags = settle(flags, opened, recorded=() if flags.do_train else RECORDED)
+    flags = settle(flags, opened, recorded=KEPT if flags.do_train else RECORDED)
     if flags.in_tokens and flags.batch_size < flags.max_seq_len:
         raise UserError(
             f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
@@ -121,9 +125,9 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
             f"{checkpoint.path}: its head is for {head_task}, not {task.name}; to train from its encoder, "
             "name it with --init_pretraining_params"
         )
-    if opened.reading.get("regression", False) and not task.reading().get("regression"):
+    if opened.reading.regression and not task.reading().get("regression"):
         raise UserError(f"{checkpoint.path}: it predicts numbers; add --is_regression true")
-    if opened.reading.get("pooling") == MEAN_OF_TOKENS:
+    if opened.reading.pooling == MEAN_OF_TOKENS:
         raise UserError(
             f"{checkpoint.path}: its classifier reads the mean of all tokens and is not fine-tuned; to train "
             "from its encoder, name it with --init_pretraining_params"
@@ -133,7 +137,7 @@ def check_head(task: SupervisedTask, opened: OpenedModel, label_map: str | None)
             f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
             "name it with --init_pretraining_params"
         )
-    several = opened.reading.get("multi_label", False)
+    several = opened.reading.multi_label
     if several != task.reading().get("multi_label", False):
         kind = "several labels a text" if several else "one label a text"
         raise UserError(f"{checkpoint.path}: it predicts {kind}; give --multi_label {str(several).lower()}")
@@ -218,6 +222,7 @@ class FineTuning(Task):
         self.task = task
         self.flags = flags
         self.start = opened.checkpoint
+        self.start_reading = opened.reading
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.shuffle = flags.shuffle and task.shuffles
@@ -382,8 +387,8 @@ class FineTuning(Task):
     ) -> ModelFiles:
         flags = self.flags
         task = self.task
-        reading = {"max_seq_len": flags.max_seq_len, **task.reading()}
-        settings = {"task": task.name, "labels": task.labels, "reading": reading}
+        reading = self.start_reading.for_task(max_seq_len=flags.max_seq_len, **task.reading())
+        settings = {"task": task.name, "labels": task.labels, READING: reading.to_json()}
         facts = {
             "name": f"ERNIE-M, {task.name}",
             "task": task.name,

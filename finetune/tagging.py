@@ -12,6 +12,7 @@ from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy, entity_scores, seqeval_scores
 from finetune.task import SupervisedTask
 from model.checkpoint.read import Checkpoint
+from model.reading import Reading
 from model.tasks import TAGGING
 from reader import tagging
 from reader.tagging import Sentence, TaggedBatch, read_columns
@@ -84,16 +85,21 @@ class Tagging(SupervisedTask):
 
     @classmethod
     def from_reading(
-        cls, reading: Mapping[str, Any], tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
+        cls, reading: Reading, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
     ) -> Self:
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
-        label_pieces = reading.get("label_pieces", "first")
-        if reading.get("official_compat"):
-            label_pieces = "leading"  # the pieces at which `OfficialTagging.decode` reads the tags of words
+        # At the leading piece `OfficialTagging.decode` reads the tag of a word.
+        label_pieces = "leading" if reading.official_compat else reading.label_pieces
         return cls(tokenizer, labels, max_seq_len, label_pieces)
 
     def reading(self) -> dict[str, Any]:
-        return {"label_pieces": self.encode.label_pieces, "official_compat": self.official}
+        # The tags of a model are IOB2, whatever scheme its files had, or mark no entities.
+        scheme = self.scheme if self.scheme == "NONE" else None
+        return {
+            "label_pieces": self.encode.label_pieces,
+            "official_compat": self.official,
+            "chunk_scheme": scheme,
+        }
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         ids = {label: id_ for id_, label in enumerate(self.labels)}

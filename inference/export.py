@@ -32,7 +32,8 @@ from inference.loading import LoadedModel
 from model.checkpoint.card import CARD, model_card
 from model.checkpoint.folder import model_weights
 from model.checkpoint.formats.tables import OURS
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, VOCAB
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
+from model.checkpoint.reading import READING
 from model.checkpoint.usage import usage
 from model.tasks import CLASSIFICATION, ENCODING, TASKS
 from reader.batching import EncodePairs, padded_batches
@@ -187,7 +188,7 @@ def export(
     pad_id = loaded.config.pad_token_id
     engine = loaded.engine(task, layer)  # refuses a task that the model is not for
     expected = run_all(task, engine, check_set.rows, pad_id)
-    graph = ExportedGraph(loaded.part(task), task, layer)
+    graph = ExportedGraph(loaded.part(task), task, layer, loaded.has_pooler)
     report = ExportReport(task, layer, list(graph.outputs), loaded.has_pooler, check_set.name)
 
     def compare(name: str, engine: GraphRunner) -> None:
@@ -210,6 +211,8 @@ def export(
         _save_paddle(graph, folder / FILES["paddle"])
         compare("paddle", PaddleEngine(folder, graph.outputs))
         weights = model_weights(graph.model)
+        if not loaded.has_pooler:  # the model's is random
+            weights = {name: array for name, array in weights.items() if not name.startswith("pooler.")}
         pooling = getattr(graph.model, "pooling", None)  # a classifier's: what its head reads
         write_onnx(folder / FILES["onnx"], weights, loaded.config, task, layer, pooling=pooling)
         compare("onnx", OnnxEngine(folder / FILES["onnx"]))
@@ -258,8 +261,8 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
     settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report.task}
     if loaded.labels:
         settings["labels"] = loaded.labels
-    if loaded.reading:
-        settings[READING] = loaded.reading
+    if reading := loaded.reading.to_json():
+        settings[READING] = reading
     settings["export"] = report.as_json()
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     write_manifest(folder / MANIFEST)
@@ -273,7 +276,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: ExportReport) -> None
         "largest_difference": {name: f"{value:.1e}" for name, value in report.differences.items()},
         "int8": report.int8 or None,
     }
-    snippets = usage(OURS, report.task, loaded.reading or {}, has_means=False)
+    snippets = usage(OURS, report.task, loaded.reading, has_means=False)
     (folder / CARD).write_text(model_card(facts, snippets), encoding="utf-8")
 
 

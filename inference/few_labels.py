@@ -13,7 +13,8 @@ import paddle.nn.functional as F
 from inference.loading import LoadedModel
 from model.checkpoint.folder import model_files
 from model.checkpoint.load import load_from
-from model.checkpoint.read import READING, open_checkpoint
+from model.checkpoint.read import open_checkpoint
+from model.checkpoint.reading import READING
 from model.heads import SequenceClassifier
 from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from reader.tokenizer_files import write_ours
@@ -54,7 +55,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
         tokenizer=loaded.tokenizer,
         labels=names,
         engine_name=loaded.engine_name,
-        reading={"pooling": MEAN_OF_TOKENS},
+        reading=loaded.reading.for_task(pooling=MEAN_OF_TOKENS),
         model=model.eval(),
     )
 
@@ -105,7 +106,7 @@ def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
     """
     if Path(folder).exists():
         raise UserError(f"{folder}: it exists already; name a new folder")
-    settings = {"task": CLASSIFICATION, "labels": classifier.labels, READING: classifier.reading}
+    settings = {"task": CLASSIFICATION, "labels": classifier.labels, READING: classifier.reading.to_json()}
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",
         "task": CLASSIFICATION,

@@ -40,13 +40,18 @@ class EncodeVectorFlags:
     use_cuda: bool = True
     """Whether to use a GPU if there is one."""
 
-    vectors: Literal["official", "mean", "specials", "pooled"] = "official"
+    vectors: Literal["official", "model", "mean", "specials", "cls", "pooled"] = "official"
     """official: cls_emb.npy and top_layer_emb.npy. Others: vectors.npy with one vector per text, which is the
-    mean over its tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS]."""
+    mean over its tokens, the mean with [CLS] and [SEP] (specials), the state of [CLS] (cls), or the pooled
+    [CLS]; model: what the model's files say."""
+
+    prompt: str | None = None
+    """The name of the prompt of the model that is put before each text; "": none. Default: as the model's
+    files say, otherwise none."""
 
     layer: str = "top"
-    """The layer of mean and specials: a number (0: the embeddings), middle, or top. Default with a model that
-    was trained for retrieval: the layer of that training."""
+    """The layer of mean, specials and cls: a number (0: the embeddings), middle, or top. Default with a model
+    that says how its vectors are made: as it says."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """The type of the files."""
@@ -77,10 +82,12 @@ class EncodeVectorFlags:
             raise UserError(f"--output_dir {self.output_dir}: it exists already; name a new folder")
         if self.vectors in ("official", "pooled") and self.layer != "top":
             raise UserError(
-                f"--layer {self.layer}: --vectors {self.vectors} is of the top layer; give mean or specials"
+                f"--layer {self.layer}: --vectors {self.vectors} is of the top layer; give mean or cls"
             )
         if self.centre_on and self.vectors == "official":
-            raise UserError("--centre_on needs one vector per text; give --vectors mean, specials or pooled")
+            raise UserError(
+                "--centre_on needs one vector per text; give --vectors mean, specials, cls or pooled"
+            )
         if self.centre_on == "model" and self.vectors != "mean":
             raise UserError(
                 "--centre_on model needs --vectors mean, the pooling of the means beside the weights"

@@ -35,17 +35,19 @@ class ExportedGraph(nn.Layer):
         model: an encoder for encoding, else a task model; without dropout (`eval`).
         task: one of `model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
+        has_pooler: False if the weights of an encoder have none, and so no pooled output.
 
     Attributes:
         outputs: the names of the outputs.
     """
 
-    def __init__(self, model: nn.Layer, task: str, layer: int):
+    def __init__(self, model: nn.Layer, task: str, layer: int, has_pooler: bool = True):
         super().__init__()
         self.model = model
         self.task = task
         self.layer = layer
-        self.outputs = outputs_of(task, at_top_layer=layer == self.encoder.config.num_hidden_layers)
+        is_top = layer == self.encoder.config.num_hidden_layers
+        self.outputs = outputs_of(task, has_pooler and is_top)
 
     @property
     def encoder(self) -> ErnieMModel:
@@ -60,7 +62,7 @@ class ExportedGraph(nn.Layer):
         """Ids, int64 [B, T], padded on the right -> the outputs."""
         sequence = self._encode(input_ids)  # [B, T, H]
         if self.task == ENCODING:
-            if len(self.outputs) == 1:  # below the top layer there is no pooled output
+            if len(self.outputs) == 1:  # there is no pooled output
                 return (sequence,)
             return sequence, self.encoder.pooler(sequence[:, 0])
         if TASKS[self.task].head_reads == POOLED and self.model.pooling == MEAN_OF_TOKENS:

@@ -14,8 +14,10 @@ from finetune.classification import names_of_ids
 from finetune.opening import open_model
 from inference.engines import FILES, WEIGHTS_FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, check_reading, open_checkpoint
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, open_checkpoint
+from model.checkpoint.reading import own_reading
 from model.config import ErnieMConfig
+from model.reading import Reading
 from model.tasks import CLASSIFICATION, ENCODING, EXPORTED_TASKS, MASKED_LM, TASKS, outputs_of
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -40,7 +42,8 @@ class LoadedModel:
         task: what its head is for, a task of `model.tasks`; None: it is an encoder.
         labels: names in the order of the ids; [] if the head has none.
         engine_name: a key of `FILES`, or "dygraph".
-        reading: how inputs were read in training: "reading" in config.json.
+        reading: how inputs are read, and how vectors are made.
+        reading_faults: what of that the model's makers did in a way that is not done here, in words.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
         has_pooler: False if the weights lack one; then the vectors of a random one would say nothing.
         amp: the half precision of an exported folder, or "none".
@@ -56,7 +59,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     labels: list[str]
     engine_name: str
-    reading: dict[str, Any]
+    reading: Reading
     exported_layer: int | None = None
     has_pooler: bool = True
     amp: str = "none"
@@ -64,6 +67,7 @@ class LoadedModel:
     autocast: "Autocast" = nullcontext
     languages: list[str] = field(default_factory=list)
     language_means_path: Path | None = None
+    reading_faults: list[str] = field(default_factory=list)
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @property
@@ -79,7 +83,15 @@ class LoadedModel:
     @property
     def longest_in_training(self) -> int:
         """The longest input of the fine-tuning if the files say it, otherwise `longest`."""
-        return self.reading.get("max_seq_len", self.longest)
+        return self.reading.max_seq_len or self.longest
+
+    @property
+    def longest_of_vectors(self) -> int:
+        """The longest input of which vectors are made: what the model's files say, unless it has a head.
+
+        Then they speak of the inputs of that head.
+        """
+        return self.longest if self.task else self.longest_in_training
 
     @property
     def num_layers(self) -> int:
@@ -162,7 +174,7 @@ class LoadedModel:
     @property
     def multi_label(self) -> bool:
         """Whether a text has several labels, or none."""
-        return self.reading.get("multi_label", False)
+        return self.reading.multi_label
 
     def description_of_head(self) -> str:
         """What the model is for, for a message to someone who expects something else."""
@@ -177,9 +189,9 @@ class LoadedModel:
         if self.engine_name == "dygraph":
             from inference.paddle_model import DygraphEngine
 
-            return DygraphEngine(self.part(task), task, layer, self.autocast)
+            return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
         if self.engine_name == "paddle":
-            outputs = outputs_of(task, at_top_layer=layer == self.num_layers)
+            outputs = outputs_of(task, self.has_pooler and layer == self.num_layers)
             return PaddleEngine(self.folder, outputs, self.amp)
         return OnnxEngine(self.folder / FILES[self.engine_name])
 
@@ -236,16 +248,17 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     check_folder(folder, unused={file[name] for file in (FILES, WEIGHTS_FILES) for name in other_engines})
     config = _config_of_export(folder / CONFIG, config_json)
     export = config_json["export"]
+    reading = own_reading(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
     return LoadedModel(
         folder=folder,
         task=None if export["task"] == ENCODING else export["task"],
         config=config,
-        tokenizer=Tokenizer.from_folder(folder),
+        tokenizer=Tokenizer.from_folder(folder, reading.text_rules, reading.added_tokens),
         labels=config_json.get("labels", []),
         engine_name=engine,
         amp=amp,
-        reading=config_json.get(READING, {}),
+        reading=reading,
         exported_layer=export["layer"],
         has_pooler=export.get("has_pooler", True),
         language_means_path=means_path if means_path.is_file() else None,
@@ -258,7 +271,6 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     Raises:
         UserError: it does not say what was exported.
     """
-    check_reading(config_json, path)
     try:
         config = ErnieMConfig.from_dict(config_json)
     except UserError as error:
@@ -308,4 +320,5 @@ def _load_checkpoint(folder: Path, requested_task: str | None, amp: str) -> Load
         autocast=autocast,
         languages=languages,
         language_means_path=checkpoint.language_means_path,
+        reading_faults=checkpoint.reading_faults,
     )

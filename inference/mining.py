@@ -79,9 +79,9 @@ class MiningOptions:
     gold: str | None = None
     """A TSV file of all pairs that the two texts are known to have: source, translation."""
 
-    pooling: Literal["mean", "specials", "pooled"] | None = None
-    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS].
-    Default: as in training for retrieval, otherwise mean."""
+    pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
+    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), the state of [CLS] (cls),
+    or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
 
     layer: str | None = None
     """The layer of the vectors: a number, middle or top. Default: as in training for retrieval, otherwise
@@ -319,7 +319,9 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
 @cache
 def encoder_of(options: MiningOptions) -> EncodeTexts:
     """The encoder of the model; a process opens it once."""
-    task_options = TaskOptions(pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len)
+    task_options = TaskOptions(
+        pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len, normalize=False
+    )
     return make("encode", load(options.model), task_options)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from evaluation.search import nearest_in_blocks, unit
 from finetune.command import digest_of_files, identity_of, set_up
 from finetune.flags import RetrievalFlags
-from finetune.opening import open_model, settle
+from finetune.opening import open_model, settle_vectors
 from finetune.retrieval import make_encoder
 from finetune.search import encoder_of
 from inference.mining import DistinctLines, Encode, VectorParts, encode_parts, part_paths
@@ -49,9 +49,9 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     weights = flags.of_seed(seed).init_pretraining_params
     start = open_checkpoint(weights) if weights else None
     opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    flags = settle(flags, opened, recorded=("pooling", "layer"))
+    flags = settle_vectors(flags, opened)
     model = make_encoder(opened.config, start, flags.dtype, seed, needs_pooler=flags.pooling == "pooled")
-    encode = encoder_of(flags, model, opened.tokenizer)
+    encode = encoder_of(flags, model, opened.tokenizer, opened.reading.prompt(None))
     identity = identity_of(flags, RETRIEVAL, [start], opened.config, opened.tokenizer)
     settings = {key: identity[key] for key in _DECIDING}
     settings |= {"corpus": digest_of_files([corpus.path]), "random_seed": seed}

@@ -77,7 +77,8 @@ class _EncoderGraph:
         self.layers = layers
         self.int8_largest = int8_largest
         self.reads_mean = pooling == MEAN_OF_TOKENS
-        self.outputs = outputs_of(task, at_top_layer=layers == config.num_hidden_layers)
+        has_pooler = "pooler.dense.weight" in weights
+        self.outputs = outputs_of(task, has_pooler and layers == config.num_hidden_layers)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._count_of_op: Counter[str] = Counter()

@@ -9,7 +9,7 @@ from paddle import Tensor, nn
 from model.batch import TokenBatch
 from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
-from model.checkpoint.read import READING, Checkpoint
+from model.checkpoint.read import Checkpoint
 from model.config import ErnieMConfig
 from model.device import to_array, upload
 from model.ernie_m import ErnieMModel
@@ -41,15 +41,23 @@ class DygraphEngine:
         task: one of `model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
         autocast: makes the context for a forward pass, see `training.precision.prepare_for_prediction`.
+        has_pooler: False if the weights of an encoder have none, and so no pooled output.
     """
 
-    def __init__(self, model: nn.Layer, task: str, layer: int, autocast: Autocast = nullcontext):
+    def __init__(
+        self,
+        model: nn.Layer,
+        task: str,
+        layer: int,
+        autocast: Autocast = nullcontext,
+        has_pooler: bool = True,
+    ):
         self.model = model.eval()
         self.task = task
         self.layer = layer
         self.autocast = autocast
         self.config = getattr(model, "ernie_m", model).config
-        self.outputs = outputs_of(task, at_top_layer=layer == self.config.num_hidden_layers)
+        self.outputs = outputs_of(task, has_pooler and layer == self.config.num_hidden_layers)
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -109,7 +117,7 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape(CLASSIFIER)[1]  # [H, labels]
-        pooling = checkpoint.settings.get(READING, {}).get("pooling")
+        pooling = checkpoint.reading.pooling
         if task == CLASSIFICATION and pooling == MEAN_OF_TOKENS:
             model = SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
         else:
@@ -125,8 +133,7 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     settings = checkpoint.settings
     languages: list[str] = []
     # Only with language_embedding "masks" does the table say in which language to predict.
-    reading = settings.get(READING, {})
-    is_table_of_masks = reading.get("language_embedding", "masks") == "masks"
+    is_table_of_masks = checkpoint.reading.language_embedding in (None, "masks")
     if is_table_of_masks and LANGUAGE_TABLE in checkpoint.tensors:
         languages = list(settings.get("languages") or [])
     ignored = () if languages else (LANGUAGE_TABLE,)

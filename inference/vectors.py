@@ -11,6 +11,7 @@ import numpy as np
 
 from evaluation.centring import LanguageMeans
 from evaluation.pooling import layer_number
+from evaluation.search import unit
 from evaluation.vectors import SentenceEncoder
 from finetune.opening import open_model, settle
 from inference.flags import EncodeVectorFlags
@@ -18,6 +19,7 @@ from inference.loading import exported_settings, load
 from inference.tasks import TaskOptions
 from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS, open_checkpoint
+from model.tasks import RETRIEVAL
 from reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,
@@ -44,12 +46,16 @@ class OpenedEncoder(NamedTuple):
 
     Attributes:
         max_seq_len: the longest input in tokens, for which the model has room.
+        prompt: what is put before each text.
+        normalize: whether vectors have length 1.
         language_means_path: the file of the means of the languages; None: there is none beside the model.
     """
 
     encoder: SentenceEncoder
     tokenizer: Tokenizer
     max_seq_len: int
+    prompt: str
+    normalize: bool
     language_means_path: Path | None
 
 
@@ -72,11 +78,12 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         writer = VectorWriter(
             opened.encoder,
             texts,
-            EncodePairs(opened.tokenizer, opened.max_seq_len),
+            EncodePairs(opened.tokenizer, opened.max_seq_len, prompt=opened.prompt),
             folder,
             dtype=flags.dtype,
             batch_tokens=flags.batch_size * opened.max_seq_len,
             means=means_to_subtract(flags, opened) if flags.centre_on else None,
+            normalize=opened.normalize,
         )
         if flags.vectors == "official":
             writer.official()
@@ -106,12 +113,30 @@ def open_weights(flags: EncodeVectorFlags) -> OpenedEncoder:
     distributed.init(flags.use_cuda)
     checkpoint = open_checkpoint(flags.init_pretraining_params)
     opened = open_model(checkpoint, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    needs_pooler = flags.vectors in ("official", "pooled")
-    flags = settle(flags, opened, recorded=() if needs_pooler else ("layer",))
+    reading = opened.reading
+    pooling = flags.vectors
+    if pooling == "model":
+        if checkpoint.reading_faults:
+            faults = "; ".join(checkpoint.reading_faults)
+            raise UserError(f"{faults}: this is not done here; give --vectors mean, specials or cls")
+        pooling = reading.pooling or "mean"
+    needs_pooler = pooling in ("official", "pooled")
+    recorded = [] if needs_pooler else ["layer"]
+    if checkpoint.task in (None, RETRIEVAL):  # with a head, the length is that of its inputs
+        recorded.append("max_seq_len")
+    flags = settle(flags, opened, recorded)
     model = make_encoder(opened.config, checkpoint, needs_pooler=needs_pooler)
     layer = layer_number(flags.layer, model.config.num_hidden_layers)
-    encoder = PaddleEncoder(model, flags.vectors, layer, prepare_for_prediction(model, flags.amp))
-    return OpenedEncoder(encoder, opened.tokenizer, flags.max_seq_len, checkpoint.language_means_path)
+    encoder = PaddleEncoder(model, pooling, layer, prepare_for_prediction(model, flags.amp))
+    prompt = reading.prompt(flags.prompt)
+    return OpenedEncoder(
+        encoder,
+        opened.tokenizer,
+        flags.max_seq_len,
+        prompt,
+        reading.normalize,
+        checkpoint.language_means_path,
+    )
 
 
 def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
@@ -125,17 +150,27 @@ def open_exported(flags: EncodeVectorFlags) -> OpenedEncoder:
     loaded = load(flags.init_pretraining_params, engine=flags.engine, amp=flags.amp)
     max_seq_len = flags.max_seq_len
     if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
-        max_seq_len = min(max_seq_len, loaded.longest)
+        max_seq_len = min(max_seq_len, loaded.longest_of_vectors)
     pooling = "pooled" if flags.vectors == "official" else flags.vectors  # cls_emb.npy has pooled vectors
+    if pooling == "model":
+        pooling = loaded.reading.pooling or "mean"
     if pooling == "pooled" and not loaded.has_pooler:
         raise UserError(
             f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
-            "--vectors mean or specials"
+            "--vectors mean, specials or cls"
         )
     # None: the layer of the export, unless the vectors are those of the top layer.
     layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
-    encode = EncodeTexts(loaded, TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=layer))
-    return OpenedEncoder(encode.encoder, loaded.tokenizer, max_seq_len, loaded.language_means_path)
+    options = TaskOptions(max_seq_len=max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt)
+    encode = EncodeTexts(loaded, options)
+    return OpenedEncoder(
+        encode.encoder,
+        loaded.tokenizer,
+        max_seq_len,
+        encode.prompt,
+        encode.normalize,
+        loaded.language_means_path,
+    )
 
 
 def means_to_subtract(flags: EncodeVectorFlags, opened: OpenedEncoder) -> LanguageMeans:
@@ -218,6 +253,7 @@ class VectorWriter:
         batch_tokens: padded tokens in one forward pass.
         window: number of texts in memory at a time.
         means: `vectors` takes the nearest of them from each vector; None: vectors stay plain.
+        normalize: whether `vectors` divides each vector by its length.
     """
 
     encoder: SentenceEncoder
@@ -228,6 +264,7 @@ class VectorWriter:
     batch_tokens: int = BATCH_TOKENS
     window: int = WINDOW_TEXTS
     means: LanguageMeans | None = None
+    normalize: bool = False
 
     def official(self) -> None:
         """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
@@ -256,7 +293,9 @@ class VectorWriter:
                 vectors = file.grow(len(window))
                 for rows, ids in self._batches(window):
                     batch = self.encoder.batch(ids)
-                    vectors[rows] = batch if self.means is None else self.means.centred(batch)
+                    if self.means is not None:
+                        batch = self.means.centred(batch)
+                    vectors[rows] = unit(batch) if self.normalize else batch
 
     def _batches(self, window: list[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield batches of texts of similar length: their numbers in the window, and their ids [B, T]."""

@@ -146,9 +146,13 @@ def task_named(name: str) -> str:
     return _NAME_OF.get(name, name)
 
 
-def outputs_of(task: str, at_top_layer: bool) -> tuple[str, ...]:
-    """The names of a task's outputs. Only the top layer of an encoder has the pooled first token."""
+def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:
+    """The names of a task's outputs.
+
+    Args:
+        has_pooled: whether an encoder has the pooled first token: it ends at the top layer, and has a pooler.
+    """
     names = tuple(TASKS[task].outputs)
-    if at_top_layer:
+    if has_pooled:
         return names
     return tuple(name for name in names if name != "pooled")

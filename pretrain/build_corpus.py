@@ -20,8 +20,8 @@ from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claimed, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
-from reader.corpus import Corpus, verify_corpus
-from reader.tokenization import Tokenizer
+from reader.corpus import Corpus, tokenizer_of_corpus, verify_corpus
+from reader.tokenization import ERNIE_M, Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError
 from utils.logging import logger, setup_console
@@ -41,8 +41,10 @@ def build_corpus(options: BuildOptions) -> dict:
     output = Path(expand(options.output)).absolute()
     streams = resolve(options.mono, options.parallel)
     vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
-    tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path))
+    tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path), options.text_rules)
     vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
+    if tokenizer.text_rules != ERNIE_M:
+        vocabulary["text_rules"] = tokenizer.text_rules
     plan = plan_of(options, streams, vocabulary)
     if options.overwrite:
         delete_corpus(output)
@@ -89,7 +91,7 @@ def main() -> None:
     options = load_config(BuildOptions, gather_notation(sys.argv[1:]), "Text and pairs to a corpus.")
     table = summary(build_corpus(options))
     corpus = Corpus(expand(options.output))
-    for line in table + pair_report(corpus, Tokenizer.from_folder(corpus.path)):
+    for line in table + pair_report(corpus, tokenizer_of_corpus(corpus.path)):
         logger.info("%s", line)
 
 

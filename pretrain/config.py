@@ -21,6 +21,7 @@ from utils.options import (
 
 OBJECTIVES = ("mmlm", "tlm", "camlm", "btmlm")
 SCRATCH = "scratch"
+START = "start"
 FRESH = "fresh"
 FROM_ENCODER = "encoder"
 
@@ -79,6 +80,11 @@ class DataConfig:
 
     pair_alpha: UnitInterval = 0.7
     """Parallel text is sampled with p_ab ~ pairs_ab^alpha (InfoXLM: 0.7)."""
+
+    text_rules: Literal["start", "ernie-m", "none"] = option("start", free=True)  # the digest decides
+    """The text rules that the corpus must have, and with which the trained model reads. start: those of
+    init.encoder, or with new weights those of the corpus. ernie-m: the official ones, with which the paper
+    trained the weights of XLM-R further."""
 
     verify: bool = option(True, free=True)
     """Whether the main process compares the checksum of every shard before the first step, not only the

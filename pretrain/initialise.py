@@ -8,7 +8,7 @@ from model.checkpoint.formats.weights import finite
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.heads import PreTrainingModel
-from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, InitConfig
+from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, START, InitConfig
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
@@ -25,6 +25,7 @@ def initialise(
     config: InitConfig,
     tokenizer: Tokenizer,
     corpus_and_seed: Mapping[str, Any],
+    text_rules: str = START,
 ) -> Checkpoint | None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
@@ -32,6 +33,8 @@ def initialise(
         tokenizer: of the corpus. If a folder has a vocabulary, it must be the same.
         corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
             the same, it has seen the items that the run begins with; a warning says so.
+
+        text_rules: as in the configuration. START: the corpus must have those of the encoder.
 
     Returns:
         The checkpoint of the encoder; None: its weights are new.
@@ -42,6 +45,8 @@ def initialise(
     encoder = None if config.encoder == SCRATCH else open_checkpoint(config.encoder)
     if encoder is not None:
         _check_vocabulary(encoder, tokenizer)
+    _check_text_rules(encoder, tokenizer, text_rules)
+    if encoder is not None:
         load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_languages(model, encoder)
         logger.info("encoder: from %s", encoder.path)
@@ -58,6 +63,26 @@ def initialise(
     elif config.lm_head != FRESH:
         _load_head(model, open_checkpoint(config.lm_head), tokenizer)
     return encoder
+
+
+def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rules: str) -> None:
+    """Refuse a corpus whose text was cut with other rules than the run asks for.
+
+    Raises:
+        UserError: it was.
+    """
+    reason = f"data.text_rules is {text_rules}"
+    if text_rules == START:
+        if encoder is None:
+            return
+        text_rules = encoder.reading.text_rules
+        reason = f"{encoder.path} reads with {text_rules}"
+    if text_rules != tokenizer.text_rules:
+        raise UserError(
+            f"{tokenizer.piece_model_path.parent}: its text was cut with the text rules "
+            f"{tokenizer.text_rules}, and {reason}; build the corpus with --text_rules {text_rules}, or ask "
+            f"for data.text_rules {tokenizer.text_rules}"
+        )
 
 
 def _load_head(model: PreTrainingModel, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:

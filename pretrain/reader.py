@@ -10,7 +10,6 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from pretrain.shares import (
     shares,
     with_text,
 )
-from reader.corpus import Blocks, Corpus, Pairs, read_manifest
+from reader.corpus import Blocks, Corpus, Pairs, tokenizer_of_corpus
 from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -47,8 +46,7 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
         UserError: the corpus is unfinished, a file is missing or cut short, or its shards were made with
             another vocabulary.
     """
-    read_manifest(Path(config.corpus))  # first: it has the clearest message for an unfinished corpus
-    tokenizer = Tokenizer.from_folder(config.corpus)
+    tokenizer = tokenizer_of_corpus(config.corpus)
     return Corpus(config.corpus, tokenizer.digest), tokenizer
 
 

@@ -13,9 +13,11 @@ from paddle import Tensor
 
 from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
-from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
+from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
+from model.checkpoint.reading import READING
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
+from model.reading import NO_RULES, Reading
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.config import OBJECTIVES, SCRATCH, ObjectiveConfig, PretrainConfig
 from pretrain.evaluate import Evaluator
@@ -110,7 +112,9 @@ class Pretraining(Task):
         if checkpoint is None:
             if self.config.init.head_start and self.config.init.encoder == SCRATCH:
                 give_head_start(model, self.text, self.config.data.max_seq_len, seed)
-            encoder = initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed)
+            rules = self.config.data.text_rules
+            encoder = initialise(model, self.config.init, self.tokenizer, self.corpus_and_seed, rules)
+            self.reading = reading_of_run(encoder, self.tokenizer.text_rules)
             self.trained_length = self.config.data.max_seq_len
             if encoder is not None:
                 earlier = encoder.settings.get(TRAINED_LENGTH)
@@ -120,6 +124,7 @@ class Pretraining(Task):
             opened = open_checkpoint(checkpoint)
             load_from(model, opened, optional=())  # no weight may be absent
             self.trained_length = opened.settings.get(TRAINED_LENGTH)
+            self.reading = opened.reading
         return engine
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
@@ -176,17 +181,24 @@ class Pretraining(Task):
     ) -> ModelFiles:
         """The files of the whole model, to go on from. They do not hold the evaluation."""
         objectives = self.config.objectives
-        reading = {  # how the inputs were made, so that predictions are asked for in the same way
-            "language_embedding": self.config.model.language_embedding,
-            "pseudo_proportion": objectives.pseudo_proportion,
-            "pseudo_positions": objectives.pseudo_positions,
+        reading = self.reading.for_task(  # so that predictions are asked for in the same way
+            language_embedding=self.config.model.language_embedding,
+            pseudo_proportion=objectives.pseudo_proportion,
+            pseudo_positions=objectives.pseudo_positions,
+        )
+        settings = {
+            "languages": self.text.languages,
+            READING: reading.to_json(),
+            "drawn": self.corpus_and_seed,
         }
-        settings = {"languages": self.text.languages, "reading": reading, "drawn": self.corpus_and_seed}
         return self._model_files(engine, masters, settings)
 
     def encoder_files(self, engine: Engine, masters: Mapping[str, Tensor]) -> ModelFiles:
         """The files of the encoder alone, for fine-tuning."""
-        return self._model_files(engine, masters, {"architecture": "ErnieMModel"}, _NOT_IN_ENCODER)
+        settings: dict[str, Any] = {"architecture": "ErnieMModel"}
+        if reading := self.reading.for_task().to_json():
+            settings[READING] = reading
+        return self._model_files(engine, masters, settings, _NOT_IN_ENCODER)
 
     def _model_files(
         self,
@@ -221,6 +233,18 @@ class Pretraining(Task):
             leave_out=leave_out,
             masters=masters,
         )
+
+
+def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
+    """How the model of a new run reads: as its start, unless the corpus has other text rules.
+
+    Args:
+        encoder: the start; None: the weights are new.
+        text_rules: of the corpus.
+    """
+    if encoder is not None and encoder.reading.text_rules == text_rules:
+        return encoder.reading.for_task()
+    return Reading.of_xlm_r() if text_rules == NO_RULES else Reading()
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:

@@ -65,15 +65,17 @@ class EncodePairs:
 
     Args:
         label_type: the dtype of `TaskBatch.labels`.
+        prompt: what is put before every text_a.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, label_type: type = np.int64):
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, label_type: type = np.int64, prompt: str = ""):
         self.tokenizer = tokenizer
+        self.prompt = prompt
         self.max_seq_len = max_seq_len
         self._label_type = label_type
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
-        first_texts = [example.text_a for example in examples]
+        first_texts = [self.prompt + example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
         ids = self.tokenizer.encode_batch(first_texts + second_texts)
         first_ids = ids[: len(examples)]

@@ -5,7 +5,7 @@
     mono/<language>/<split>-00000.*.npy    split: train or held_out
     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
     pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
-    piece.model, vocab.txt                 the vocabulary: Tokenizer.from_folder(corpus)
+    piece.model, vocab.txt                 the vocabulary: `tokenizer_of_corpus`
 
 A shard has these files: `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1],
 where each line begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from reader.tokenization import ERNIE_M, Tokenizer
 from utils.errors import UserError
 from utils.files import read_object
 from utils.manifest import MANIFEST, check_file
@@ -37,10 +38,12 @@ class Corpus:
     Args:
         path: the folder.
         expected_digest: `Tokenizer.digest` of the vocabulary in use; None accepts any.
+        text_rules: those of the tokenizer in use; None accepts any.
         verify: compare the SHA-256 of every file with the manifest, not only its size.
 
     Attributes:
         manifest: the manifest as a dict.
+        text_rules: those that its text was cut with.
         languages: every language with any text, alone or in pairs, in alphabetical order.
         mono: language -> `CorpusText` of its train documents.
         parallel: (a, b), a < b -> `Pairs` of its train pairs.
@@ -48,14 +51,26 @@ class Corpus:
         vocab_size: V.
 
     Raises:
-        UserError: there is no finished corpus, it has another format or vocabulary, or a file is missing, cut
-            short or altered.
+        UserError: there is no finished corpus, it has another format, vocabulary or other text rules, or a
+            file is missing, cut short or altered.
     """
 
-    def __init__(self, path: str | os.PathLike, expected_digest: str | None = None, verify: bool = False):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        expected_digest: str | None = None,
+        verify: bool = False,
+        text_rules: str | None = None,
+    ):
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
         try:
+            self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
+            if text_rules not in (None, self.text_rules):
+                raise UserError(
+                    f"{self.path}: its text was cut with the text rules {self.text_rules}, and the model "
+                    f"reads with {text_rules}; build a corpus with --text_rules {text_rules}"
+                )
             self._open(expected_digest, verify)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             # The manifest is JSON, but not with the keys and values that `build_corpus` writes.
@@ -284,6 +299,17 @@ class Blocks:
         start = int(self._bounds[shard][block])
         end = int(self._bounds[shard][block + 1])
         return self.text.read_ids(shard, start, end)
+
+
+def tokenizer_of_corpus(path: str | os.PathLike) -> Tokenizer:
+    """The tokenizer that the text of a corpus was cut with.
+
+    Raises:
+        UserError: the corpus is unfinished, or a file of the vocabulary is missing or damaged.
+    """
+    vocabulary = read_manifest(Path(path)).get("vocabulary")
+    rules = vocabulary.get("text_rules", ERNIE_M) if isinstance(vocabulary, dict) else ERNIE_M
+    return Tokenizer.from_folder(path, rules)
 
 
 def map_array(path: Path) -> np.memmap:

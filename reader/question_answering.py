@@ -1,8 +1,9 @@
 """Questions and their contexts: SQuAD v1.1 JSON (also MLQA and XQuAD), and the model inputs.
 
-An input is `[CLS] question [SEP] part of the context [SEP]`. A context that does not fit is cut into windows
-that begin every `doc_stride` tokens and overlap. A file is tokenised when it is read, each context once for
-all its questions, and kept as arrays of ids and character spans.
+An input is `[CLS] question [SEP] part of the context [SEP]`; in models of XLM-R's kind two [SEP] stand
+between the two. A context that does not fit is cut into windows that begin every `doc_stride` tokens and
+overlap. A file is tokenised when it is read, each context once for all its questions, and kept as arrays of
+ids and character spans.
 """
 
 import os
@@ -18,13 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reader.batching import pad
-from reader.tokenization import Span, Tokenizer, normalize
+from reader.tokenization import Span, Tokenizer
 from utils.errors import UserError
 from utils.files import is_whole_text, read_json
 from utils.logging import logger, progress
 
 NO_ANSWER = -1
-INPUT_SPECIAL_TOKENS = 3  # [CLS] and two [SEP]
 _FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
 _KINDS = {list: "a list", int: "a whole number"}  # in words, for errors; any other kind is a string
 # Han characters: extension A, the basic block, compatibility characters, and all in planes 2 and 3.
@@ -189,7 +189,7 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
     # Normalisation drops only characters that are not printable.
     if text.isprintable():
         return ids, spans
-    dropped = {place for place, character in enumerate(text) if not normalize(character)}
+    dropped = {place for place, character in enumerate(text) if not tokenizer.normalize(character)}
     widened = []
     for start, end in spans:
         if start < end:  # an empty span stays empty
@@ -208,7 +208,7 @@ def _split_han(
     for id_, token, (start, end) in zip(ids, tokenizer.convert_ids_to_tokens(ids), spans):
         source = text[start:end]
         # A piece that has the same characters as its source can be cut between them.
-        can_be_cut = len(source) > 1 and _HAS_HAN.search(source) and _is_normal(source)
+        can_be_cut = len(source) > 1 and _HAS_HAN.search(source) and _is_normal(tokenizer, source)
         if not can_be_cut:
             split_ids.append(id_)
             split_spans.append((start, end))
@@ -222,9 +222,9 @@ def _split_han(
     return split_ids, split_spans
 
 
-def _is_normal(source: str) -> bool:
+def _is_normal(tokenizer: Tokenizer, source: str) -> bool:
     """Whether normalisation leaves a text as it is; then a piece has the characters of its text."""
-    return unicodedata.is_normalized("NFKC", source) and normalize(source) == source
+    return unicodedata.is_normalized("NFKC", source) and tokenizer.normalize(source) == source
 
 
 def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
@@ -254,6 +254,11 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
     return pieces
 
 
+def special_tokens(separators: int) -> int:
+    """The number of special tokens of an input: [CLS], those behind the question, and the one at the end."""
+    return 2 + separators
+
+
 @dataclass(frozen=True)
 class Cut:
     """How inputs are cut.
@@ -266,12 +271,14 @@ class Cut:
     max_query_length: int  # tokens of a question; the rest is left out
     doc_stride: int  # tokens between the starts of two windows, at most as many as fit into one
     split_han: bool = True  # see `encode_for_answers`
+    separators: int = 1  # the number of [SEP] between the question and the context
 
     def __post_init__(self) -> None:
-        if self.max_seq_len <= self.max_query_length + INPUT_SPECIAL_TOKENS:
+        specials = special_tokens(self.separators)
+        if self.max_seq_len <= self.max_query_length + specials:
             raise UserError(
                 f"--max_seq_len {self.max_seq_len} leaves no room for a context beside --max_query_length "
-                f"{self.max_query_length} and {INPUT_SPECIAL_TOKENS} special tokens"
+                f"{self.max_query_length} and {specials} special tokens"
             )
 
 
@@ -386,7 +393,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
         answer = None  # its first and its last token
         if question.span is not None:
             answer = find_tokens(spans, file.contexts[question.context], question.span)
-        room = cut.max_seq_len - len(question_ids[number]) - INPUT_SPECIAL_TOKENS
+        room = cut.max_seq_len - len(question_ids[number]) - special_tokens(cut.separators)
         for part in cut_windows(len(context_ids), room, cut.doc_stride):
             if answer is not None and part.holds(answer):
                 rows.append((number, question.context, *part, *answer))
@@ -493,7 +500,8 @@ class EncodeWindows:
 
     place_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, if the answer is not in the window
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, cut: Cut):
+        self.separators = cut.separators
         self.cls_id = tokenizer.cls_id
         self.sep_id = tokenizer.sep_id
         self.pad_id = tokenizer.pad_id
@@ -501,8 +509,8 @@ class EncodeWindows:
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
         features = []
         for window in windows:
-            question = [self.cls_id, *window.question_ids.tolist(), self.sep_id]
-            ids = [*question, *window.context_ids.tolist(), self.sep_id]
+            question = [self.cls_id, *window.question_ids.tolist()]
+            ids = [*question, *[self.sep_id] * self.separators, *window.context_ids.tolist(), self.sep_id]
             features.append(AnswerFeature(ids, window))
         return features
 
@@ -512,8 +520,9 @@ class EncodeWindows:
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
         """Features as a batch; see `EncodeExamples`. Token numbers of the context become places."""
         windows = [feature.window for feature in features]
-        # [CLS], the question and [SEP] stand before the context.
-        begins = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # [B]
+        # [CLS], the question and its separators stand before the context.
+        before = 1 + self.separators
+        begins = np.asarray([len(window.question_ids) + before for window in windows], np.int64)  # [B]
         ends = begins + [len(window.context_ids) for window in windows]  # [B]
         shift = np.asarray([window.start for window in windows], np.int64) - begins  # [B]
         # A token's place is its number in the whole context - shift. Both arrays are [B, 2].
@@ -543,9 +552,9 @@ class EncodeInOrder(EncodeWindows):
 
     place_without_answer = 0
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
-        super().__init__(tokenizer)
-        self.max_seq_len = max_seq_len
+    def __init__(self, tokenizer: Tokenizer, cut: Cut):
+        super().__init__(tokenizer, cut)
+        self.max_seq_len = cut.max_seq_len
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
         features = []

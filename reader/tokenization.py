@@ -9,29 +9,41 @@ The rules, in order:
 5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as its own token. This
    is the rule as intended: the official code compares text with bytes here and never removes the extra "▁".
 6. A piece that is not in the vocabulary is [UNK].
+
+Of the other text rules, "none" is sentencepiece and rule 6 alone, as in XLM-R; "paddlenlp" and "transformers"
+cut its pieces as the ErnieMTokenizer of these libraries does.
 """
 
 import functools
 import hashlib
+import itertools
 import os
+import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 
+from reader.library_rules import cut_pieces
 from reader.tokenizer_json import PIECES, QUOTES, TOKENIZER_JSON, no_piece_model, piece_model_of_json
 from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from utils.errors import UserError
 from utils.files import read_bytes
+from utils.logging import logger
 
 Span = tuple[int, int]  # start and end in characters
+ERNIE_M = "ernie-m"  # the official text rules
+NONE = "none"
+TEXT_RULES = (ERNIE_M, NONE, "paddlenlp", "transformers")
+_LIBRARIES = TEXT_RULES[2:]
 
 _PIECE_MODEL_NAMES = ("piece.model", PIECES, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SEVERAL = -1  # in place of the id of a piece that rule 5 replaces by several
 
 
@@ -60,23 +72,27 @@ def normalize(text: str) -> str:
     return text.translate(_rules_1_to_3())
 
 
-def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
-    """`normalize`, and where each character of the result is in `text`.
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which have no UTF-8 form, by U+FFFD, and nothing else."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def sources_of(text: str, normal: str) -> list[int] | None:
+    """Where each character of `normalize(text)`, which is `normal`, is in `text`.
 
     Returns:
-        the normalised text, and the index in `text` of each of its characters; a last index is that of the
-        end of `text`. None in place of the indices if no character was dropped.
+        the index in `text` of each of its characters; a last index is that of the end of `text`. None if no
+        character was dropped.
     """
-    normal = normalize(text)
     if len(normal) == len(text):  # no character became none
-        return normal, None
+        return None
     table = _rules_1_to_3()
     sources = []
     for index, character in enumerate(text):
         is_dropped = table.get(ord(character), character) is None
         if not is_dropped:
             sources.append(index)
-    return normal, [*sources, len(text)]
+    return [*sources, len(text)]
 
 
 def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
@@ -149,8 +165,17 @@ def _cut_span(pieces: list[str], start: int, end: int) -> list[Span]:
     return [*spans, comma]
 
 
+def _spans_of_parts(parts: list[str], start: int, end: int) -> list[Span]:
+    """The spans of the tokens into which a library cuts the piece at (start, end)."""
+    lengths = [len(part.lstrip("▁")) for part in parts]
+    if sum(lengths) != end - start:  # NFKC changed the length
+        return [(start, end)] * len(parts)
+    ends = list(itertools.accumulate(lengths, initial=start))
+    return list(itertools.pairwise(ends))
+
+
 def _in_source(span: Span, sources: list[int]) -> Span:
-    """A span of a normalised text as a span of its source; `sources` is that of `normalize_with_sources`."""
+    """A span of a normalised text as a span of its source; `sources` is that of `sources_of`."""
     start, end = span
     if start == end:
         return sources[start], sources[start]
@@ -171,11 +196,14 @@ def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[i
 
 
 class Tokenizer:
-    """Text to ids by the official rules. Can be pickled: the other process reads the two files again.
+    """Text to ids. Can be pickled: the other process reads the two files again.
 
     Args:
         vocab_path: vocab.txt in either form. None derives the vocabulary from the piece model, as XLM-R does.
         piece_model_path: the sentencepiece model, or the tokenizer.json of an XLM-R.
+        text_rules: one of `TEXT_RULES`.
+        added_tokens: token -> id, of tokens that are not in the piece model. Each is found in a text before
+            sentencepiece cuts what is between them.
 
     Attributes:
         piece_model: the sentencepiece model as it is in a file.
@@ -186,12 +214,19 @@ class Tokenizer:
         digit_comma: rule 5: number of a piece in the piece model -> the pieces that replace it.
 
     Raises:
-        UserError: a file is missing or malformed, or the two do not belong together.
+        UserError: a file is missing or malformed, or the two do not belong together; or the id of an added
+            token is that of another one.
     """
 
     def __init__(
-        self, vocab_path: str | os.PathLike | None = None, piece_model_path: str | os.PathLike | None = None
+        self,
+        vocab_path: str | os.PathLike | None = None,
+        piece_model_path: str | os.PathLike | None = None,
+        text_rules: str = ERNIE_M,
+        added_tokens: Mapping[str, int] | None = None,
     ):
+        if text_rules not in TEXT_RULES:
+            raise UserError(f"text_rules {text_rules!r}: one of {', '.join(TEXT_RULES)}")
         if piece_model_path is None:
             raise UserError("no piece model given; pass --piece_model_path")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
@@ -202,17 +237,25 @@ class Tokenizer:
         piece_numbers = list(range(len(self._pieces)))
         is_special = np.logical_or(self._model.IsUnknown(piece_numbers), self._model.IsControl(piece_numbers))
         self._is_ordinary = (~is_special).tolist()  # by the piece's number
+        self.text_rules = text_rules
+        self.added_tokens = dict(added_tokens or {})
         self.vocab = self._read_vocab()
+        self._add_tokens()
         special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
-        self.digit_comma = self._cut_digit_comma_pieces()
+        self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
         self._id_of_piece = self._ids_of_pieces()  # by the piece's number
 
     @classmethod
-    def from_folder(cls, folder: str | os.PathLike) -> "Tokenizer":
+    def from_folder(
+        cls,
+        folder: str | os.PathLike,
+        text_rules: str = ERNIE_M,
+        added_tokens: Mapping[str, int] | None = None,
+    ) -> "Tokenizer":
         """Load a piece model or XLM-R's tokenizer.json from a folder, and vocab.txt if it is there.
 
         Raises:
@@ -222,18 +265,23 @@ class Tokenizer:
         if not models:
             raise no_piece_model(folder)
         vocab = Path(folder, "vocab.txt")
-        return cls(vocab if vocab.is_file() else None, models[0])
+        return cls(vocab if vocab.is_file() else None, models[0], text_rules, added_tokens)
 
     def __reduce__(self):  # for pickle
-        return type(self), (self.vocab_path, self.piece_model_path)
+        return type(self), (self.vocab_path, self.piece_model_path, self.text_rules, self.added_tokens)
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of tokens, their ids and the piece model; it is the same for both forms of vocab.txt."""
+        """SHA-256 of tokens, their ids, the piece model, and text rules that are not the official ones.
+
+        It is the same for both forms of vocab.txt.
+        """
         digest = hashlib.sha256()
         for id_, token in sorted(self._token_of.items()):
             digest.update(f"{token}\t{id_}\n".encode())
         digest.update(self.piece_model)
+        if self.text_rules != ERNIE_M or self.added_tokens:
+            digest.update(f"{self.text_rules}\t{sorted(self.added_tokens.items())}".encode())
         return digest.hexdigest()
 
     def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
@@ -250,6 +298,10 @@ class Tokenizer:
             raise UserError(f"{source}: vocab_size is {vocab_size}, the tokenizer's {self.vocab_size}")
         if self.pad_id != pad_token_id:
             raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
+        if vocab_size > self.vocab_size:
+            logger.info(
+                "%s: %d rows, and %d tokens; no text has the others", source, vocab_size, self.vocab_size
+            )
 
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""
@@ -267,29 +319,46 @@ class Tokenizer:
         """Ids as text to read, with spaces between words. It need not be the original text."""
         return "".join(self.convert_ids_to_tokens(ids)).replace("▁", " ").strip()
 
-    def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int]:
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
         """The id of each token, that of [UNK] for an unknown token."""
         return [self.vocab.get(token, self.unk_id) for token in tokens]
 
+    def normalize(self, text: str) -> str:
+        """What sentencepiece gets of a text. Every character becomes one character or none."""
+        return normalize(text) if self.text_rules == ERNIE_M else without_surrogates(text)
+
     def tokenize(self, text: str) -> list[str]:
-        """Rules 1 to 5: the pieces without special tokens. An unknown piece is given as its text."""
-        text = normalize(text)
+        """The tokens of a text without special tokens. An unknown piece is given as its text."""
         tokens: list[str] = []
-        for number, piece in zip(self._model.EncodeAsIds(text), self._model.EncodeAsPieces(text)):
-            tokens += self.digit_comma.get(number, [piece])
+        for _, part in self._parts(text):
+            if part in self.added_tokens:
+                tokens.append(part)
+                continue
+            normal = self.normalize(part)
+            pieces = self._model.EncodeAsPieces(normal)
+            for tokens_of_piece in self._cut(pieces, self._model.EncodeAsIds(normal)):
+                tokens += tokens_of_piece
         return tokens
 
     def encode(self, text: str) -> list[int]:
-        """Rules 1 to 6: the ids without special tokens."""
-        return self._to_ids(self._model.EncodeAsIds(normalize(text)))
+        """The ids of a text without special tokens."""
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         """`encode` of many texts, in order; faster than one by one. sentencepiece may use several threads."""
-        return [self._to_ids(numbers) for numbers in self.piece_numbers(texts, threads)]
+        if self._added is None:
+            return self._encode_plain(texts, threads)
+        parts_of_texts = [self._parts(text) for text in texts]
+        parts = [part for parts_of_text in parts_of_texts for _, part in parts_of_text]
+        rows = iter(self._encode_parts(parts, threads))
+        return [list(itertools.chain(*itertools.islice(rows, len(parts)))) for parts in parts_of_texts]
 
     def piece_numbers(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """Rules 1 to 4 for each text: the numbers of its pieces in the piece model, which are not ids."""
-        plain = [normalize(text) for text in texts]
+        """The numbers, which are no ids, of the pieces that sentencepiece cuts each text into.
+
+        Added tokens are no pieces.
+        """
+        plain = [self.normalize(text) for text in texts]
         return self._model.Encode(plain, num_threads=threads)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
@@ -299,15 +368,18 @@ class Tokenizer:
         contain dropped characters. If NFKC turns one character into several (½) and these end up in different
         tokens, the span of each of them contains the whole character.
         """
-        normal, sources = normalize_with_sources(text)
-        mapping = self._model.EncodeAsOffsetMapping(normal)
-        numbers = mapping["ids"]  # those of the model, which are not ids of the vocabulary
-        ids = self._to_ids(numbers)
-        spans = _clean_spans(normal, mapping["pieces"], mapping["offsets"])
-        if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
-            spans = self._cut_spans(numbers, spans)
-        if sources is not None:
-            spans = [_in_source(span, sources) for span in spans]
+        ids: list[int] = []
+        spans: list[Span] = []
+        for start, part in self._parts(text):
+            if part in self.added_tokens:
+                ids.append(self.added_tokens[part])
+                spans.append((start, start + len(part)))
+                continue
+            ids_of_part, spans_of_part = self._encode_part_with_offsets(part)
+            ids += ids_of_part
+            spans += (
+                [(start + first, start + last) for first, last in spans_of_part] if start else spans_of_part
+            )
         return ids, spans
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
@@ -344,6 +416,86 @@ class Tokenizer:
         """
         rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
         return [np.array(row, np.int64) for row in rows]
+
+    def _add_tokens(self) -> None:
+        """Put the added tokens into the vocabulary.
+
+        Raises:
+            UserError: the id of one is that of another token, or the token has another id.
+        """
+        token_of = {id_: token for token, id_ in self.vocab.items()}
+        for token, id_ in self.added_tokens.items():
+            if self.vocab.get(token, id_) != id_ or token_of.get(id_, token) != token:
+                raise UserError(
+                    f"{self.piece_model_path}: the added token '{token}' has the id {id_}, which does not "
+                    "fit the vocabulary; put the tokenizer's files of the model beside its weights"
+                )
+            self.vocab[token] = id_
+            token_of[id_] = token
+        longest_first = sorted(map(re.escape, self.added_tokens), key=len, reverse=True)
+        self._added = re.compile("|".join(longest_first)) if longest_first else None
+
+    def _parts(self, text: str) -> list[tuple[int, str]]:
+        """The added tokens in a text and what is between them, each with its place; mostly the text alone."""
+        if self._added is None:
+            return [(0, text)]
+        parts = []
+        place = 0
+        for match in self._added.finditer(text):
+            if match.start() > place:
+                parts.append((place, text[place : match.start()]))
+            parts.append((match.start(), match.group()))
+            place = match.end()
+        if place < len(text) or not parts:
+            parts.append((place, text[place:]))
+        return parts
+
+    def _encode_parts(self, parts: Sequence[str], threads: int) -> list[list[int]]:
+        """The ids of each of the parts of texts."""
+        rows = iter(self._encode_plain([part for part in parts if part not in self.added_tokens], threads))
+        return [[self.added_tokens[part]] if part in self.added_tokens else next(rows) for part in parts]
+
+    def _encode_plain(self, texts: Sequence[str], threads: int) -> list[list[int]]:
+        """The ids of each of some texts without added tokens."""
+        if self.text_rules in _LIBRARIES:
+            rows = self._model.Encode(
+                [self.normalize(text) for text in texts], out_type=str, num_threads=threads
+            )
+            return [self.convert_tokens_to_ids(itertools.chain(*self._cut(pieces, []))) for pieces in rows]
+        return [self._to_ids(numbers) for numbers in self.piece_numbers(texts, threads)]
+
+    def _encode_part_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
+        """`encode_with_offsets` for a text without added tokens."""
+        normal = self.normalize(text)
+        mapping = self._model.EncodeAsOffsetMapping(normal)
+        numbers = mapping["ids"]  # those of the model, which are not ids of the vocabulary
+        pieces = mapping["pieces"]
+        spans = _clean_spans(normal, pieces, mapping["offsets"])
+        if self.text_rules in _LIBRARIES:
+            tokens_of_pieces = self._cut(pieces, numbers)
+            ids = self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
+            return ids, [
+                span
+                for tokens, (start, end) in zip(tokens_of_pieces, spans)
+                for span in _spans_of_parts(tokens, start, end)
+            ]
+        ids = self._to_ids(numbers)
+        if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
+            spans = self._cut_spans(numbers, spans)
+        sources = sources_of(text, normal)
+        if sources is not None:
+            spans = [_in_source(span, sources) for span in spans]
+        return ids, spans
+
+    def _cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
+        """The tokens that the text rules put in the place of each piece of a text.
+
+        Args:
+            numbers: of the pieces in the piece model.
+        """
+        if self.text_rules in _LIBRARIES:
+            return cut_pieces(pieces, keeps_spaces=self.text_rules == "transformers")
+        return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
 
     def _read_vocab(self) -> dict[str, int]:
         """Token -> id, from vocab.txt or derived from the piece model.

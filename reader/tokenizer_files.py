@@ -9,8 +9,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from reader.tokenization import Tokenizer
-from reader.tokenizer_json import PIECES, TOKENIZER_JSON, UNIGRAM, XLM_R_NAMES, tokenizer_json
+from reader.tokenization import ERNIE_M, Tokenizer
+from reader.tokenizer_json import PIECES, TOKENIZER_JSON, UNIGRAM, XLM_R_NAMES, check_settings, tokenizer_json
 from reader.vocabulary import CLS, MASK, PAD, SEP, UNK, derive_vocab, tokens_by_id
 from utils.errors import UserError
 from utils.files import as_json
@@ -44,16 +44,18 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
     return ["vocab.txt", PIECES, "tokenizer_config.json"]
 
 
-def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
+def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators: int = 2) -> list[str]:
     """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R; return their names.
 
     The piece model is left out if XLM-R would derive another vocabulary from it.
 
     Args:
         max_length: maximum tokens of an input, as the position table allows.
+        separators: the number of [SEP] between two texts.
 
     Raises:
-        UserError: the piece model is damaged, or not a unigram model.
+        UserError: the piece model is damaged or not a unigram model, or has settings that the file cannot
+            say; or the ids of added tokens do not follow those of the pieces.
     """
     model = read_unigram(
         tokenizer,
@@ -61,11 +63,23 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str
         "huggingface takes this one, or train a new model with a unigram vocabulary "
         "(sh scripts/data/train_vocab.sh)",
     )
+    check_settings(model, tokenizer.piece_model_path)
+    added_tokens = tokenizer.added_tokens
+    first = len(tokenizer.vocab) - len(added_tokens)
+    if list(added_tokens.values()) != list(range(first, first + len(added_tokens))):
+        raise UserError(
+            f"{tokenizer.piece_model_path}: its {first} tokens end before the ids of the added ones, "
+            f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
+            "ernie-m keeps them"
+        )
     names = [TOKENIZER_JSON, "tokenizer_config.json"]
-    if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
+    if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | added_tokens:
         (folder / PIECES).write_bytes(tokenizer.piece_model)
         names.append(PIECES)
-    (folder / TOKENIZER_JSON).write_text(as_json(tokenizer_json(tokenizer.vocab, model)), encoding="utf-8")
+    contents = tokenizer_json(
+        tokenizer.vocab, model, tokenizer.text_rules == ERNIE_M, added_tokens, separators
+    )
+    (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).

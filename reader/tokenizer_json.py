@@ -70,12 +70,9 @@ def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
     special_pieces = [piece for piece, _score in (*unigram["vocab"][:4], unigram["vocab"][-1])]
     if unigram["unk_id"] != names.index("<unk>") or special_pieces != names:
         return "vocab"
-    if any(token["content"] not in names for token in contents["added_tokens"]):
-        return "added_tokens"
-
     known_rules = [*_rules_1_to_3(), _one_space(" "), _one_space("▁")]
     for step in _steps(contents["normalizer"], "normalizers"):
-        if step["type"] not in ("Precompiled", "Strip") and step not in known_rules:
+        if step["type"] not in ("Precompiled", "Strip", "NFC") and step not in known_rules:
             return "normalizer"
     if len(_charsmaps(contents["normalizer"])) != 1:
         return "normalizer"
@@ -100,25 +97,51 @@ def _steps(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return part[key] if part["type"] == "Sequence" else [part]
 
 
-def tokenizer_json(vocab: Mapping[str, int], model: "ModelProto") -> dict[str, Any]:
-    """The content of tokenizer.json for a vocabulary and its piece model."""
-    rules = _rules_1_to_3()
+def tokenizer_json(
+    vocab: Mapping[str, int],
+    model: "ModelProto",
+    with_rules: bool,
+    added_tokens: Mapping[str, int],
+    separators: int,
+) -> dict[str, Any]:
+    """The content of tokenizer.json for a vocabulary and its piece model.
+
+    Args:
+        vocab: with the added tokens.
+        model: one whose settings `check_settings` accepts.
+        with_rules: whether to apply the official rules 1 to 3 first.
+        added_tokens: token -> id, from behind the pieces on.
+        separators: the number of [SEP] between two texts.
+    """
+    pieces = {token: id_ for token, id_ in vocab.items() if token not in added_tokens}
+    rules = _rules_1_to_3() if with_rules else []
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
+        # The table has composed letters only, and sentencepiece finds the longest entry, so that it composes
+        # a letter and its marks; the library looks up each by itself.
+        rules.append({"type": "NFC"})
         rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
     rules.append(_one_space(" "))
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    pre_tokenizer: dict[str, Any] = {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace],
+    }
+    if not model.normalizer_spec.add_dummy_prefix:  # then a word has a "▁" only if a space stands before it
+        rules.append({"type": "Strip", "strip_left": True, "strip_right": True})
+        metaspace["prepend_scheme"] = "never"
+        pre_tokenizer = metaspace
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(vocab),
+        "added_tokens": _added_tokens(vocab, added_tokens),
         "normalizer": {"type": "Sequence", "normalizers": rules},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": {
             "type": "TemplateProcessing",
             "single": _template(f"{CLS} A {SEP}"),
-            "pair": _template(f"{CLS} A {SEP} {SEP} B {SEP}"),
+            "pair": _template(f"{CLS} A {' '.join([SEP] * separators)} B {SEP}"),
             "special_tokens": {
                 name: {"id": name, "ids": [vocab[token]], "tokens": [name]}
                 for token, name in XLM_R_NAMES.items()
@@ -129,28 +152,50 @@ def tokenizer_json(vocab: Mapping[str, int], model: "ModelProto") -> dict[str, A
         "model": {
             "type": "Unigram",
             "unk_id": vocab[UNK],
-            "vocab": _scored_pieces(vocab, model),
-            "byte_fallback": False,
+            "vocab": _scored_pieces(pieces, model),
+            "byte_fallback": model.trainer_spec.byte_fallback,
         },
     }
 
 
-def _added_tokens(vocab: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The special tokens, in the order of their ids."""
-    added_tokens = []
-    for token in sorted(XLM_R_NAMES, key=vocab.get):
-        added_tokens.append(
+def _added_tokens(vocab: Mapping[str, int], added_tokens: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The special tokens and those that were added, in the order of their ids."""
+    entries = []
+    for token in sorted([*XLM_R_NAMES, *added_tokens], key=vocab.get):
+        entries.append(
             {
                 "id": vocab[token],
-                "content": XLM_R_NAMES[token],
+                "content": XLM_R_NAMES.get(token, token),
                 "single_word": False,
                 "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
                 "rstrip": False,
                 "normalized": False,
-                "special": True,
+                "special": token in XLM_R_NAMES,
             }
         )
-    return added_tokens
+    return entries
+
+
+def check_settings(model: "ModelProto", path: str | os.PathLike) -> None:
+    """Check that tokenizer.json can say how a piece model cuts text.
+
+    Args:
+        path: of the piece model, for the error.
+
+    Raises:
+        UserError: it cannot.
+    """
+    settings = {
+        "remove_extra_whitespaces": (model.normalizer_spec.remove_extra_whitespaces, True),
+        "escape_whitespaces": (model.normalizer_spec.escape_whitespaces, True),
+        "treat_whitespace_as_suffix": (model.trainer_spec.treat_whitespace_as_suffix, False),
+    }
+    for name, (value, expected) in settings.items():
+        if value != expected:
+            raise UserError(
+                f"{path}: its {name} is {str(value).lower()}, which {TOKENIZER_JSON} of XLM-R's form cannot "
+                "say; --to ernie-m keeps it"
+            )
 
 
 def _scored_pieces(vocab: Mapping[str, int], model: "ModelProto") -> list[list[Any]]:

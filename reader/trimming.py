@@ -14,7 +14,7 @@ import numpy as np
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from reader.bitext import Sentences
-from reader.tokenization import Tokenizer
+from reader.tokenization import ERNIE_M, NONE, Tokenizer
 from reader.tokenizer_files import read_unigram
 from reader.vocabulary import SPECIAL_TOKENS, write_vocab
 from utils.errors import UserError
@@ -94,8 +94,14 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
             cut into smaller pieces.
 
     Raises:
-        UserError: a file cannot be read, all lines are blank, or the piece model is not a unigram model.
+        UserError: a file cannot be read, all lines are blank, the piece model is not a unigram model, or the
+            text rules cut its pieces further.
     """
+    if tokenizer.text_rules not in (ERNIE_M, NONE):
+        raise UserError(
+            f"{tokenizer.piece_model_path}: its pieces are cut further, as {tokenizer.text_rules} does; "
+            "--keep_pieces_of cannot trim them"
+        )
     model = read_unigram(
         tokenizer,
         "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
@@ -116,12 +122,14 @@ def trim(tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: i
     _keep_pieces(model, normal, numbers, pieces=tokens | characters)
 
     tokens |= {piece.piece for piece in model.pieces}  # of the model, which is smaller now
-    tokens |= set(SPECIAL_TOKENS)
+    tokens |= {*SPECIAL_TOKENS, *tokenizer.added_tokens}
     tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
 
     (folder / "piece.model").write_bytes(model.SerializeToString())
-    write_vocab({token: id_ for id_, token in enumerate(tokens_in_order)}, folder / "vocab.txt")
-    trimmed = Tokenizer(folder / "vocab.txt", folder / "piece.model")
+    new_ids = {token: id_ for id_, token in enumerate(tokens_in_order)}
+    write_vocab(new_ids, folder / "vocab.txt")
+    added_tokens = {token: new_ids[token] for token in tokenizer.added_tokens}
+    trimmed = Tokenizer(folder / "vocab.txt", folder / "piece.model", tokenizer.text_rules, added_tokens)
     old_ids = [tokenizer.vocab[token] for token in tokens_in_order]
     return TrimmedVocabulary(trimmed, np.array(old_ids, np.int64))
 

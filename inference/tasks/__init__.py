@@ -35,7 +35,8 @@ class TaskOptions:
         max_seq_len: longest input (tag, answer: window) in tokens. None: as recorded in training, else what
             the model can read (answer: at most 384, as in the official recipe).
         top_k: most candidates (answer, fill, translate-probe) or sentences (search).
-        pooling: one of `evaluation.pooling.POOLINGS` (encode, search); None: as in training, else "mean".
+        pooling: one of `evaluation.pooling.POOLINGS` (encode, search); None: as the model's files say, else
+            "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
             training, else the top.
         corpus: for search, a text file with one sentence a line, or language<=file,language<=file; or the
@@ -43,6 +44,9 @@ class TaskOptions:
         index: for search, a folder with the vectors of the corpus. It is made of `corpus` if it is not there.
         centre: whether vectors are without the mean of their language (encode, search); None: in search if
             the model has the means for its pooling, otherwise not.
+        normalize: whether vectors have length 1 (encode); None: as the model's files say, else not.
+        prompt: the name of the model's prompt that is put before a text (encode, and the texts that search
+            looks for); "": none; None: as the model's files say.
         labels: for zero-shot, of requests that name none: a list, or a text with commas between them.
         template: for zero-shot, of requests that have none: a sentence with {} where a label goes.
         several: for zero-shot, of requests that do not say it: whether several labels can be true.
@@ -58,6 +62,8 @@ class TaskOptions:
     corpus: str | tuple[str, ...] | None = None
     index: str | os.PathLike | None = None
     centre: bool | None = None
+    normalize: bool | None = None
+    prompt: str | None = None
     labels: str | tuple[str, ...] | None = None
     template: str = "This example is {}."
     several: bool = False
@@ -73,6 +79,10 @@ class TaskOptions:
             raise UserError(f"layer {self.layer!r}: it must be a whole number, middle or top")
         if self.centre not in (None, False, True):
             raise UserError(f"centre {self.centre!r}: it must be true or false")
+        if self.normalize not in (None, False, True):
+            raise UserError(f"normalize {self.normalize!r}: it must be true or false")
+        if not (self.prompt is None or isinstance(self.prompt, str)):
+            raise UserError(f"prompt {self.prompt!r}: it must be the name of a prompt")
 
 
 class Answerer(Protocol):

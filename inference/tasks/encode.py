@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from evaluation.centring import MEANS_POOLING, LanguageMeans
-from evaluation.pooling import layer_number, mean_weights
+from evaluation.pooling import layer_number, token_weights
 from evaluation.search import unit
 from evaluation.vectors import SentenceEncoder
 from inference.engines import GraphRunner
@@ -28,14 +28,17 @@ class EncodeTexts:
     """Makes one vector of each text.
 
     Args:
-        options: of them `max_seq_len`, `pooling`, `layer` and `centre`.
+        options: of them `max_seq_len`, `pooling`, `layer`, `centre`, `normalize` and `prompt`.
 
     Attributes:
+        normalize: whether vectors have length 1.
+        prompt: what is put before every text.
         means: of the languages, which are subtracted from vectors; None: vectors are plain.
 
     Raises:
-        UserError: the model has no such layer, the pooling is that of another layer or needs a pooler that
-            is not there, or there are no means although `centre` is true.
+        UserError: the model has no such layer or prompt, the pooling is that of another layer or needs a
+            pooler that is not there, there are no means although `centre` is true, or the model's makers make
+            its vectors in a way that is not done here, and no pooling is given.
     """
 
     fields: ClassVar[Fields | None] = None
@@ -43,18 +46,24 @@ class EncodeTexts:
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
         self.options = options
-        self.max_seq_len = model.limit(options.max_seq_len, model.longest)
-        self._encode = EncodePairs(model.tokenizer, self.max_seq_len)
+        if model.reading_faults and options.pooling is None:
+            faults = "; ".join(model.reading_faults)
+            raise UserError(f"{faults}: this is not done here; name a pooling to make other vectors")
+        self.max_seq_len = model.limit(options.max_seq_len, model.longest_of_vectors)
+        reading = model.reading
+        self.normalize = reading.normalize if options.normalize is None else options.normalize
+        self.prompt = prompt_of(model, options)
+        self._encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
         self.pooling = pooling_of(model, options)
         layer = options.layer
         if layer is None:
             layer = model.exported_layer
         if layer is None:
-            layer = model.reading.get("layer", "top")
+            layer = "top" if reading.layer is None else reading.layer
         self.layer = layer_number(layer, model.num_layers)
         if self.pooling == "pooled" and not model.has_pooler:
             raise UserError(
-                f"{model.folder}: pooling pooled: the weights have no pooler; take mean or specials"
+                f"{model.folder}: pooling pooled: the weights have no pooler; take mean, specials or cls"
             )
         if self.pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(
@@ -142,7 +151,9 @@ class EncodeTexts:
             batch_tokens: padded tokens in one forward pass.
         """
         vectors = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
-        return vectors if self.means is None else self.means.centred(vectors, languages)
+        if self.means is not None:
+            vectors = self.means.centred(vectors, languages)
+        return unit(vectors) if self.normalize else vectors
 
     def unit_vectors(self, texts: Sequence[str], centre: bool) -> np.ndarray:
         """The vectors of texts with length 1, [N, H].
@@ -167,8 +178,20 @@ def centres_by_default(model: LoadedModel, options: TaskOptions) -> bool:
 
 
 def pooling_of(model: LoadedModel, options: TaskOptions) -> str:
-    """The pooling that the options name; otherwise that of the model's training for retrieval, or "mean"."""
-    return options.pooling or model.reading.get("pooling", "mean")
+    """The pooling that the options name; otherwise that of the model's own vectors, or "mean"."""
+    return options.pooling or model.reading.pooling or "mean"
+
+
+def prompt_of(model: LoadedModel, options: TaskOptions) -> str:
+    """What is put before a text: the prompt that the options name, or else the model's default one.
+
+    Raises:
+        UserError: the model has no prompt of this name.
+    """
+    try:
+        return model.reading.prompt(options.prompt)
+    except UserError as error:
+        raise UserError(f"{model.folder}: {error}") from error
 
 
 class GraphEncoder(SentenceEncoder):
@@ -187,8 +210,7 @@ class GraphEncoder(SentenceEncoder):
         outputs = self.outputs(ids)
         if self.pooling == "pooled":
             return outputs["pooled"]
-        specials = self.pooling == "specials"
-        weights = mean_weights(ids, self.config.pad_token_id, specials).astype(np.float32)  # [B, T]
+        weights = token_weights(ids, self.config.pad_token_id, self.pooling).astype(np.float32)  # [B, T]
         return (weights[:, None] @ outputs["sequence"])[:, 0]  # [B, 1, T] @ [B, T, H]
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

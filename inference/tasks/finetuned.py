@@ -189,7 +189,7 @@ class AnswerQuestions(FineTunedTask):
     fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        window = model.reading.get("max_seq_len", min(ANSWER_WINDOW, model.longest))
+        window = model.reading.max_seq_len or min(ANSWER_WINDOW, model.longest)
         limit = model.limit(options.max_seq_len, window)
         self.top_k = options.top_k
         n_best = max(RANKED, options.top_k)

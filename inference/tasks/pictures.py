@@ -61,7 +61,7 @@ class CompareTokens:
     }
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
-        self.encode = EncodeTexts(model, replace(options, centre=False))
+        self.encode = EncodeTexts(model, replace(options, centre=False, normalize=False, prompt=""))
         self.centre = centres_by_default(model, options)
 
     def parse(self, request: dict) -> CompareRequest:
@@ -135,9 +135,9 @@ class DrawMasks:
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
-        recorded = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
+        recorded = model.reading.of_pseudo_tokens()
         self.config = ObjectiveConfig(**recorded)
-        self.language_embedding = model.reading.get("language_embedding", "masks")
+        self.language_embedding = model.reading.language_embedding or "masks"
 
     def parse(self, request: dict) -> MaskRequest:
         objective = text_of(request, "objective", choices=OBJECTIVES)

@@ -92,7 +92,12 @@ class SearchCorpus:
             raise UserError(
                 "--task search needs --corpus, a text file with a sentence on each line, or an --index of one"
             )
-        self.encode = EncodeTexts(model, replace(options, centre=False))
+        plain = replace(options, centre=False, normalize=False)
+        query_prompt, corpus_prompt = model.reading.search_prompts
+        self.encode = EncodeTexts(model, replace(plain, prompt=corpus_prompt))
+        if options.prompt is not None:
+            query_prompt = options.prompt
+        self.encode_query = EncodeTexts(model, replace(plain, prompt=query_prompt))
         self.centre = centres_by_default(model, options)
         self.index: Index | None = None
         if options.corpus is not None:
@@ -166,7 +171,7 @@ class SearchCorpus:
     def search(self, text: str, top_k: int = 5) -> list[dict]:
         """The `top_k` sentences nearest to a text, best first: {"line", "text", "cosine"} each."""
         TaskOptions(top_k=top_k)  # checks its value
-        queries = self.encode.unit_vectors([self.encode.parse({"text": text})], self.centre)
+        queries = self.encode_query.unit_vectors([self.encode.parse({"text": text})], self.centre)
         vectors = self.unit_vectors_at(self.encode.layer, self.centre)
         (hits,) = self._search(queries, vectors, top_k)
         return [self._as_json(hit) for hit in hits]
@@ -177,7 +182,8 @@ class SearchCorpus:
         Raises:
             UserError: it would be.
         """
-        count = len(self.encode.model.tokenizer.encode(request.text))
+        text = self.encode_query.prompt + request.text
+        count = len(self.encode.model.tokenizer.encode(text))
         check_length("text", count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
     def answer(self, requests: list[SearchInput]) -> list[dict]:
@@ -186,7 +192,7 @@ class SearchCorpus:
             layer, each, centre = kind
             rows = [row for row, request in enumerate(requests) if request.kind == kind]
             texts = [requests[row].text for row in rows]
-            queries = self.encode.at(layer).unit_vectors(texts, centre)
+            queries = self.encode_query.at(layer).unit_vectors(texts, centre)
             hits_of_rows = self._search(queries, self.unit_vectors_at(layer, centre), self.top_k, each)
             for row, hits in zip(rows, hits_of_rows):
                 answers[row]["found"] = [self._as_json(hit) for hit in hits]

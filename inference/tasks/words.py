@@ -170,7 +170,7 @@ class ProbeTranslation(MaskedLmTask):
     def __init__(self, model: LoadedModel, options: TaskOptions):
         super().__init__(model, options)
         # As in training: their number, and the positions that they get.
-        recorded = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
+        recorded = model.reading.of_pseudo_tokens()
         self.objectives = Objectives(ObjectiveConfig(**recorded), self.vocabulary, self.max_seq_len)
 
     def parse(self, request: dict) -> MaskedText:

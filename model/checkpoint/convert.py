@@ -13,7 +13,8 @@ from model.checkpoint.card import CARD, model_card
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, sentence_transformers, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import ForeignWeights, Origin, Weights, finite, to_foreign
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, READING, WEIGHTS, Checkpoint
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, WEIGHTS, Checkpoint
+from model.checkpoint.reading import READING
 from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
 from model.tasks import CLASSIFICATION, MASKED_LM, MEAN_OF_TOKENS, RETRIEVAL, SUPERVISED_TASKS, TASKS
@@ -115,12 +116,15 @@ def _check_shape(checkpoint: Checkpoint, name: str, axes: tuple[str, ...], sizes
         )
 
 
-def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> Checkpoint:
+def with_tokens(
+    checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int, added_tokens: Mapping[str, int]
+) -> Checkpoint:
     """The checkpoint with a part of its vocabulary.
 
     Args:
         ids: [new vocab_size] int64, the id in the checkpoint of each token that stays.
         pad_token_id: the new id of [PAD].
+        added_tokens: the new ids of these.
     """
     tensors = checkpoint.tensors
     # The tensors with a row for each token: the word table [V, H] and the bias of the masked-LM head [V].
@@ -134,7 +138,9 @@ def with_tokens(checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int) -> C
         return tensors[name][ids] if name in with_token_rows else tensors[name]
 
     config = replace(checkpoint.config, vocab_size=len(ids), pad_token_id=pad_token_id)
-    return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config)
+    reading = replace(checkpoint.reading, added_tokens=added_tokens)
+    smaller = Weights(tensors.source, shapes, fetch)
+    return replace(checkpoint, tensors=smaller, config=config, reading=reading)
 
 
 def count_parameters(tensors: Weights) -> int:
@@ -170,6 +176,7 @@ def write(
     config: ErnieMConfig,
     task: str | None,
     metadata: Mapping[str, Any],
+    further_facts: Mapping[str, Any],
 ) -> Report:
     """Write weights (float32, one tensor at a time), config and model card into an existing folder.
 
@@ -179,16 +186,17 @@ def write(
         config: from `checked_config`.
         task: from `task_to_convert`.
         metadata: of the model card, such as "license"; it may be from the card of the source.
+        further_facts: for the model card: what is read otherwise in the new form, what was trimmed.
 
     Raises:
         UserError: a size that the format cannot have; a value that is not finite.
     """
     format_name = TARGETS[target]
-    reading = checkpoint.settings.get(READING, {})
+    reading = checkpoint.reading
     refusal = ""
-    if task == CLASSIFICATION and reading.get("pooling") == MEAN_OF_TOKENS and format_name != OURS:
+    if task == CLASSIFICATION and reading.pooling == MEAN_OF_TOKENS and format_name != OURS:
         refusal = f"its classifier reads the mean of all tokens, and that of --to {target} the first one"
-    elif reading.get("multi_label") and format_name == OFFICIAL:
+    elif reading.multi_label and format_name == OFFICIAL:
         refusal = f"a text has several labels or none, which the files of --to {target} cannot say"
     if refusal:
         raise UserError(f"{checkpoint.path}: {refusal}; --to ernie-m keeps it")
@@ -199,7 +207,8 @@ def write(
     pooling_files = []
     if format_name == OURS:
         absent = []  # a checkpoint of ours may lack any head
-        _write_ours(folder, translated.weights, config, task, checkpoint.settings)
+        more_settings = {**checkpoint.settings, READING: reading.to_json() or None}
+        _write_ours(folder, translated.weights, config, task, more_settings)
     elif format_name == OFFICIAL:
         # Without a class there is no classifier, and it does not matter how one would be named.
         fluid.write_fluid(folder, tensors, config.to_dict(), head=class_task or CLASSIFICATION)
@@ -211,11 +220,9 @@ def write(
             header = {"format": "pt"}  # PyTorch: transformers asks for it
             safetensors.write(folder / WEIGHTS, translated.weights, dtype=np.float32, metadata=header)
         (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-        top = config.num_hidden_layers
-        trained_for = (reading.get("layer", top), reading.get("pooling", "specials"))
-        # Without a head of a task it is used for vectors. The library has only those of the top layer.
-        if format_name == XLM_R and class_task in (None, LM) and trained_for == (top, "specials"):
-            pooling_files = sentence_transformers.write(folder, config.hidden_size)
+        # Without a head of a task it is used for vectors.
+        if format_name == XLM_R and class_task in (None, LM):
+            pooling_files = sentence_transformers.write(folder, config, reading)
     has_means = checkpoint.language_means_path is not None
     if has_means:
         shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
@@ -226,7 +233,8 @@ def write(
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
         "reads_at_most": f"{config.longest_input} tokens",
-        "trained_with": reading or None,
+        "reads": reading.to_json() or None,
+        **further_facts,
         "config": config.to_dict(),
         "parameters": count_parameters(translated.weights),
         "metadata": {"library_name": library, **metadata},
@@ -239,7 +247,8 @@ def write(
     written = _written(format_name, checkpoint, translated)
     left_out = list(translated.left_out)
     if format_name == OFFICIAL:
-        left_out += [f"{key} of config.json" for key in ("labels", READING) if checkpoint.settings.get(key)]
+        held = {"labels": checkpoint.labels, READING: reading.to_json()}
+        left_out += [f"{key} of config.json" for key, value in held.items() if value]
     return Report(written, left_out, absent, pooling_files)
 
 
@@ -271,10 +280,10 @@ def _library_settings(
         (num_labels,) = checkpoint.tensors.shape("classifier.bias")
     class_name = CLASSES[format_name][class_task].name
     settings = configs.for_library(format_name, config, class_name, checkpoint.labels, num_labels)
-    if READING in checkpoint.settings:
-        settings[READING] = checkpoint.settings[READING]
-        if settings[READING].get("multi_label"):
-            settings["problem_type"] = configs.MULTI_LABEL
+    # Also if it is ERNIE-M's own: without the key, a folder is read as its library reads it.
+    settings[READING] = checkpoint.reading.to_json()
+    if checkpoint.reading.multi_label:
+        settings["problem_type"] = configs.MULTI_LABEL
     return settings
 
 

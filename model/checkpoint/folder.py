@@ -26,9 +26,11 @@ from model.checkpoint.card import CARD, model_card
 from model.checkpoint.formats import safetensors
 from model.checkpoint.formats.tables import OURS
 from model.checkpoint.load import STORED_DTYPES, parameters_of
-from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, READING, TOKENIZER_JSON, VOCAB, WEIGHTS
+from model.checkpoint.read import CONFIG, LANGUAGE_MEANS, PIECES, TOKENIZER_JSON, VOCAB, WEIGHTS
+from model.checkpoint.reading import READING
 from model.checkpoint.usage import usage
 from model.config import ErnieMConfig
+from model.reading import Reading
 from model.tasks import task_named
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
@@ -101,7 +103,9 @@ def model_files(
     config_json |= settings or {}
     parameters = sum(array.size for array in weights.values())
     task = task_named(config_json.get("task") or config_json["architecture"])
-    snippets = usage(OURS, task, config_json.get(READING) or {}, has_means=bool(language_means))
+    snippets = usage(
+        OURS, task, Reading.from_json(config_json.get(READING) or {}), has_means=bool(language_means)
+    )
     card = model_card({**(facts or {}), "config": config_json, "parameters": parameters}, snippets)
     copies: dict[str, Path] = {}
     if vocab_path is not None:

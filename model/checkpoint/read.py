@@ -8,10 +8,13 @@ from typing import Any
 
 from model.checkpoint.absent import no_model_at
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables, torch
+from model.checkpoint.formats.sentence_transformers import encoder_folder
 from model.checkpoint.formats.tables import BERT, FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Origin, Weights, from_foreign
 from model.checkpoint.hub import local_folder
+from model.checkpoint.reading import READING, reading_of
 from model.config import ErnieMConfig
+from model.reading import Reading
 from model.tasks import task_named
 from utils.errors import UserError, listed
 from utils.files import read_json
@@ -23,11 +26,9 @@ VOCAB = "vocab.txt"
 PIECES = "piece.model"
 TOKENIZER_JSON = "tokenizer.json"  # of XLM-R; `reader.tokenization` makes a piece model of it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
-READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
 TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
 # What to do about a part that is not understood; the end of a message.
 WITHOUT_UNKNOWN = "python convert.py FOLDER NEW --drop_unknown writes the model without it"
-_LENGTHS = ("max_seq_len", "max_query_length", "doc_stride", "max_answer_length")  # keys of `READING`
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
 _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)
@@ -55,8 +56,10 @@ class Checkpoint:
         task: what the model was fine-tuned for: a task of `model.tasks`, `tables.CHOICE` or
             `tables.EXTRACT`; None: nothing, or the files do not say.
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
-        settings: the keys of our config.json beside the model's shape, such as "languages", "reading" and
-            "step"; of other formats "labels" and "reading".
+        settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
+            "step"; of other formats "labels".
+        reading: how the model reads its inputs.
+        reading_faults: what of that this project does in another way, in words; mostly nothing.
         config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
         origins: our name -> where the tensor comes from.
         dropped: name in the source -> why the tensor was not taken.
@@ -71,6 +74,8 @@ class Checkpoint:
     task: str | None
     labels: list[str]
     settings: dict[str, Any]
+    reading: Reading
+    reading_faults: list[str]
     config_path: Path | None
     vocab_path: Path | None
     piece_model_path: Path | None
@@ -114,10 +119,9 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     path = local_folder(path)
     # First of all, because a damaged file may fail in any way later, or not at all.
     check_folder(path if path.is_dir() else path.parent)
-    source = _open_source(path)
+    source = _open_source(encoder_folder(path) if path.is_dir() else path)
 
     raw_config = configs.read_json(source.config_path) if source.config_path else {}
-    check_reading(raw_config, source.config_path)
     format_name = _format_of(source, raw_config)
     if format_name == FAIRSEQ:  # its config is in the file of the weights
         raw_config = configs.of_fairseq(source.tensors.metadata)
@@ -142,6 +146,17 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     config = _config_of(format_name, source, raw_config, translated.weights)
     settings = _settings_of(format_name, raw_config, config)
     labels = settings.get("labels")
+    task = _task_of(format_name, raw_config, tasks)
+    root = path if path.is_dir() else source.folder
+    reading, faults = reading_of(
+        format_name,
+        raw_config,
+        source.config_path,
+        source.tokenizer_folders[0],
+        root,
+        has_head=any(name != tables.LM for name in tasks),
+        config=config,
+    )
     has_own_vocab = format_name not in (XLM_R, BERT)  # theirs is derived from the piece model
     return Checkpoint(
         path=path,
@@ -149,9 +164,11 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         format=format_name,
         tensors=translated.weights,
         config=config,
-        task=_task_of(format_name, raw_config, tasks),
+        task=task,
         labels=[str(label) for label in labels] if isinstance(labels, list) else [],
         settings=settings,
+        reading=reading,
+        reading_faults=faults,
         config_path=source.config_path,
         vocab_path=_first_file(source.tokenizer_folders, _VOCABS) if has_own_vocab else None,
         piece_model_path=_first_file(source.tokenizer_folders, _PIECES),
@@ -160,23 +177,6 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         dropped=dropped,
         unknown=unknown,
     )
-
-
-def check_reading(config_json: Mapping[str, Any], path: Path | None) -> None:
-    """Check what a config.json says of how inputs were read in training.
-
-    Raises:
-        UserError: it is not a JSON object, or a length in it is not a whole number.
-    """
-    reading = config_json.get(READING, {})
-    is_valid = isinstance(reading, dict) and all(
-        type(reading[key]) is int for key in _LENGTHS if key in reading
-    )
-    if not is_valid:
-        raise UserError(
-            f"{path}: '{READING}' does not say how inputs were read in training; put back a good copy of the "
-            "file, or leave this key out"
-        )
 
 
 def _find_weights(path: Path) -> Path | None:
@@ -415,14 +415,9 @@ def _settings_of(
     """What the config holds beside the model's shape."""
     if format_name == OURS:
         shape = config.to_dict() if config else {}
-        return {key: value for key, value in raw_config.items() if key not in shape}
-    settings = {"labels": configs.labels_of(raw_config), READING: raw_config.get(READING)}
-    kind = {configs.MULTI_LABEL: "multi_label", configs.REGRESSION: "regression"}.get(
-        raw_config.get("problem_type")
-    )
-    if kind:
-        settings[READING] = {**raw_config.get(READING, {}), kind: True}
-    return {key: value for key, value in settings.items() if value is not None}
+        return {key: value for key, value in raw_config.items() if key not in shape and key != READING}
+    labels = configs.labels_of(raw_config)
+    return {} if labels is None else {"labels": labels}
 
 
 def _not_of_the_model(unknown: Iterable[str]) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """How to use a model's folder in each library that reads it: the snippets of the model cards."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from model.checkpoint.formats.tables import CLASSES, HUGGING_FACE, OFFICIAL, OURS, PADDLENLP, XLM_R
+from model.reading import Reading
 from model.tasks import CLASSIFICATION, ENCODING, MASKED_LM, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
 FOLDER = "path/of/this/folder"
@@ -38,7 +38,7 @@ _TRANSFORMERS_CLASSES = {
 _SENTENCE_TRANSFORMERS = """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{folder}")
-vectors = model.encode(["A man eats.", "Ein Mann isst."])  # the mean of the top layer over all tokens"""
+vectors = model.encode(["A man eats.", "Ein Mann isst."])  # {of_what}"""
 _ENCODER = """import torch
 from transformers import AutoModel, AutoTokenizer
 
@@ -73,7 +73,11 @@ _LAYER = (
 vectors = encode(["A man eats.", "Ein Mann isst."])"""
 )
 # The pooling -> the weights of the tokens.
-_WEIGHTS = {"mean": "(1 - special)[..., None]", "specials": 'inputs["attention_mask"][..., None]'}
+_WEIGHTS = {
+    "mean": "(1 - special)[..., None]",
+    "specials": 'inputs["attention_mask"][..., None]',
+    "cls": '(inputs["attention_mask"].cumsum(1) == 1)[..., None]',
+}
 _CENTRE = """import numpy as np
 from safetensors.numpy import load_file
 
@@ -91,7 +95,7 @@ centred = centre(vectors, ["en", "de"], means)"""
 def usage(
     format_name: str,
     task: str | None,
-    reading: Mapping[str, Any],
+    reading: Reading,
     has_means: bool,
     for_sentence_transformers: bool = False,
 ) -> str:
@@ -100,7 +104,7 @@ def usage(
     Args:
         format_name: one of `model.checkpoint.formats.tables`.
         task: what the model is for; None: an encoder.
-        reading: how the training made vectors, "layer" and "pooling"; empty if it did not.
+        reading: that of the model, for its vectors.
         has_means: whether the means of the languages lie beside the weights.
         for_sentence_transformers: whether that library makes the vectors of the training.
     """
@@ -117,7 +121,7 @@ def usage(
         name = _TRANSFORMERS_CLASSES.get(kind, "AutoModel")
         return f"With transformers 4, whose last releases have ErnieM:\n\n{_code(_TRANSFORMERS, name=name)}"
     # The other formats that are written: ours and XLM-R.
-    layer = reading.get("layer", -1)
+    layer = -1 if reading.layer is None else reading.layer
     blocks = []
     if format_name == OURS:
         blocks.append(_code(_OURS, call=_CALLS.get(kind, _CALLS[ENCODING])))
@@ -125,9 +129,9 @@ def usage(
         blocks.append(_code(_TRANSFORMERS, name=_TRANSFORMERS_CLASSES[kind]))
     if format_name == XLM_R and kind in (ENCODING, MASKED_LM):
         if for_sentence_transformers:
-            blocks.append(_code(_SENTENCE_TRANSFORMERS))
+            blocks.append(_code(_SENTENCE_TRANSFORMERS, of_what=vector_in_words(reading)))
             blocks.append("A vector of another layer, as `ernie_m` makes it:")
-        pooling = reading.get("pooling")
+        pooling = reading.pooling
         if pooling == "pooled":
             blocks.append(_code(_POOLED))
         else:
@@ -142,6 +146,15 @@ def usage(
         )
         blocks.append(_code(_CENTRE, layer=layer))
     return "\n\n".join(blocks)
+
+
+def vector_in_words(reading: Reading) -> str:
+    """What sentence-transformers makes a vector of."""
+    return (
+        "the state of [CLS] at the top layer"
+        if reading.pooling == "cls"
+        else "the mean of the top layer over all tokens"
+    )
 
 
 def _code(text: str, **values: Any) -> str:

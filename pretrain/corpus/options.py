@@ -29,6 +29,12 @@ class BuildOptions:
     vocab_path: str | None = option(None, free=True)
     """vocab.txt. Default: the vocabulary is made from the piece model."""
 
+    text_rules: Literal["ernie-m", "none"] = option(
+        "ernie-m", free=True
+    )  # the plan has them beside the vocabulary
+    """What is done to a text beside sentencepiece: the official rules of ERNIE-M, or nothing, as in XLM-R. A
+    run reads with the rules of the model that it starts from."""
+
     documents: Literal["line", "blank"] = "line"
     """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
 
@@ -89,7 +95,7 @@ def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, 
     """Everything that decides the bytes of the corpus, for the manifest.
 
     Args:
-        vocabulary: its digest and its size.
+        vocabulary: its digest and its size, and text rules that are not the official ones.
     """
     inputs: dict[str, dict[str, int]] = {}  # stream -> source -> size in bytes
     for stream in streams:

@@ -56,7 +56,9 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     new_lines = itertools.compress(zip(*text.sides), is_new)
     texts = list(itertools.chain.from_iterable(new_lines))  # both sides of a pair, then of the next one
     model_name, vocab_name = VOCABULARY_FILES
-    tokenizer = tokenizer_of(str(work.output / model_name), str(work.output / vocab_name))
+    tokenizer = tokenizer_of(
+        str(work.output / model_name), str(work.output / vocab_name), work.options.text_rules
+    )
     ids, lengths = _encode(tokenizer, texts)  # [tokens], [texts]
     lengths = lengths.reshape(-1, len(text.sides))  # [new lines, sides]
 
@@ -315,8 +317,8 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndar
 
 # A worker cuts many units of one corpus.
 @functools.lru_cache(maxsize=1)
-def tokenizer_of(piece_model_path: str, vocab_path: str) -> Tokenizer:
-    return Tokenizer(vocab_path, piece_model_path)
+def tokenizer_of(piece_model_path: str, vocab_path: str, text_rules: str) -> Tokenizer:
+    return Tokenizer(vocab_path, piece_model_path, text_rules)
 
 
 def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:

@@ -173,7 +173,17 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     (tmp_path / "in/config.json").write_text(json.dumps(CONFIG))
     advice = "give --head classification|tagging|question_answering|choice"
     assert f"nothing says what its classifier is for; {advice}" in refused(tmp_path / "in")
-    convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface", "--head", "seq_label"])
+    convert.main(
+        [
+            str(tmp_path / "in"),
+            str(tmp_path / "hf"),
+            "--to",
+            "huggingface",
+            "--head",
+            "seq_label",
+            "--allow_differences",
+        ]
+    )
     assert open_checkpoint(tmp_path / "hf").task == "tagging"
 
 

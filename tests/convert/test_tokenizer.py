@@ -144,7 +144,6 @@ def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, save
         ("model", lambda contents: contents.update(model={"type": "BPE", "vocab": {"a": 0}})),
         ("model", lambda contents: contents["model"].update(byte_fallback=True)),
         ("vocab", lambda contents: contents["model"]["vocab"].insert(0, ["x", 0.0])),
-        ("added_tokens", lambda contents: contents["added_tokens"].append({"content": "<extra>"})),
         ("normalizer", lambda contents: contents.update(normalizer={"type": "NFC"})),
         ("normalizer", lambda contents: contents.update(normalizer={"type": "Sequence", "normalizers": []})),
         ("pre_tokenizer", lambda contents: contents["pre_tokenizer"]["pretokenizers"].pop()),

@@ -87,8 +87,7 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained):
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """With its tags. The file to predict has no column of tags, so predictions have no gold tags."""
-    reading = open_checkpoint(trained / "best").settings["reading"]
-    assert reading == {"max_seq_len": 24, "label_pieces": "first", "official_compat": False}
+    assert open_checkpoint(trained / "best").reading.to_json() == {"max_seq_len": 24}  # the rest is ERNIE-M's
     rows = tagging_toy.rows(9, seed=50)
     tagging_toy.write_tsv(tmp_path / "new.tsv", rows, label=False)
     (tmp_path / "one.json").write_text('{"en": 0}')
@@ -113,7 +112,7 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
 
 def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, capsys):
     """Without flags it takes --max_seq_len and --label_pieces of the training; a flag that is given stays."""
-    reading = open_checkpoint(trained / "best").settings["reading"] | {"label_pieces": "all"}
+    reading = {**open_checkpoint(trained / "best").reading.to_json(), "label_pieces": "all"}
     with_all_pieces = changed_copy(trained / "best", tmp_path / "best", reading=reading)
     flags = {**toy.FOLDER_ALONE, "init_checkpoint": with_all_pieces, "dev_set": f"{folder}/dev.%s.tsv"}
     tag(**flags, max_seq_len=None)

@@ -26,6 +26,7 @@ from inference.tasks import TaskOptions, finetuned, make
 from inference.tasks.search import read_corpus
 from inference.tasks.words import masked_ids
 from model.layout import Layout
+from model.reading import Reading
 from reader.question_answering import Cut
 from reader.tagging import JOINT, Sentence
 from tests.helpers.batches import packed_batch, padded_batch
@@ -173,13 +174,9 @@ def test_windows_as_in_training(models):
         Cut(max_seq_len=62, max_query_length=29, doc_stride=128, split_han=True),
         100,
     )
-    loaded.reading = {
-        "max_seq_len": 40,
-        "max_query_length": 9,
-        "doc_stride": 7,
-        "split_han": False,
-        "max_answer_length": 3,
-    }
+    loaded.reading = Reading(
+        max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, max_answer_length=3
+    )
     answerer = make("answer", loaded)
     task = answerer.task
     assert (task.cut, task.max_answer_length) == (

@@ -44,7 +44,8 @@ def test_every_class_computes_our_numbers(tmp_path, head):
     """A conversion computes our numbers there; and what transformers saves of it computes them here again."""
     ids, mask = batch()
     make(tmp_path / "ours", head)
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", "xlm-roberta"])
+    flags = ["--to", "xlm-roberta", "--allow_differences"]
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), *flags])
     model = load_torch(tables.XLM_R, head, tmp_path / "converted")
     expected = of_torch(model, head, ids, mask)
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)

@@ -10,6 +10,7 @@ from model.checkpoint.formats import safetensors
 from model.checkpoint.formats.tables import CHOICE, PADDLENLP, XLM_R
 from model.checkpoint.read import LANGUAGE_MEANS
 from model.checkpoint.usage import FOLDER, usage
+from model.reading import Reading
 from model.tasks import RETRIEVAL
 
 FACTS = {
@@ -116,12 +117,12 @@ def test_no_card(tmp_path):
 def test_the_snippet_for_paddlenlp_names_the_class_of_the_head():
     expected = {None: "ErnieMModel", RETRIEVAL: "ErnieMModel", CHOICE: "ErnieMForMultipleChoice"}
     for task, name in expected.items():
-        assert f"{name}.from_pretrained" in usage(PADDLENLP, task, {}, has_means=False)
+        assert f"{name}.from_pretrained" in usage(PADDLENLP, task, Reading(), has_means=False)
 
 
 def test_the_snippet_for_pooled_vectors_takes_the_pooler():
     for pooling, has_pooler in {"pooled": True, "specials": False, "mean": False}.items():
-        text = usage(XLM_R, RETRIEVAL, {"layer": 2, "pooling": pooling}, has_means=False)
+        text = usage(XLM_R, RETRIEVAL, Reading(layer=2, pooling=pooling), has_means=False)
         assert ("pooler_output" in text) == has_pooler
         assert ("hidden_states" in text) != has_pooler
 
@@ -132,7 +133,7 @@ def test_the_snippet_that_centres_takes_the_layer_of_the_training(tmp_path):
     means = {language: rng.normal(size=(3, 4)).astype(np.float32) for language in ("de", "en")}
     safetensors.write(tmp_path / LANGUAGE_MEANS, means)
     vectors = rng.normal(size=(2, 4)).astype(np.float32)
-    text = usage(XLM_R, None, {"layer": 1, "pooling": "mean"}, has_means=True)
+    text = usage(XLM_R, None, Reading(layer=1, pooling="mean"), has_means=True)
     snippet = text.split("```python\n")[-1].removesuffix("```")
     namespace = {"vectors": vectors}
     exec(snippet.replace(FOLDER, str(tmp_path)), namespace)

@@ -13,6 +13,7 @@ from model.checkpoint.folder import model_weights
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
+from model.reading import Reading
 from pretrain.config import InitConfig
 from pretrain.initialise import initialise
 from reader.tokenization import Tokenizer
@@ -45,11 +46,11 @@ def make_model(tokenizer, languages=("de", "en", "fr")) -> PreTrainingModel:
     return PreTrainingModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE), list(languages))
 
 
-def started(tokenizer, languages=("de", "en", "fr"), **init) -> dict[str, np.ndarray]:
+def started(tokenizer, languages=("de", "en", "fr"), text_rules="start", **init) -> dict[str, np.ndarray]:
     """The weights of a model after `initialise`."""
     model = make_model(tokenizer, languages)
     config = InitConfig(**{name: str(value) for name, value in init.items()})
-    initialise(model, config, tokenizer, corpus_and_seed={"corpus": "another", "seed": 1})
+    initialise(model, config, tokenizer, {"corpus": "another", "seed": 1}, text_rules)
     return {name: value.copy() for name, value in model_weights(model).items()}
 
 
@@ -114,10 +115,38 @@ def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, 
 def test_from_xlm_r(tokenizer, tmp_path):
     """Its linear layers are transposed, and it has no pooler, so that stays fresh."""
     xlm_r = make_xlm_r(tmp_path, vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
-    weights = started(tokenizer, encoder=tmp_path, lm_head="encoder")
+    weights = started(tokenizer, text_rules="ernie-m", encoder=tmp_path, lm_head="encoder")
     np.testing.assert_array_equal(weights["lm_head.dense.weight"], xlm_r["lm_head.dense.weight"].T)
     np.testing.assert_array_equal(weights[WORDS], xlm_r["roberta.embeddings.word_embeddings.weight"])
     assert same(weights, started(tokenizer), "pooler.")
+
+
+def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corpus, refused):
+    """A run from XLM-R reads as XLM-R, unless it asks for ERNIE-M's rules; from scratch as its corpus."""
+    pieces = tiny_corpus / "piece.model"
+    text = write_lines(tmp_path / "en.txt", [*sentences(60, seed=3), "a soft\u00adhyphen"])
+    build(tmp_path / "plain", pieces, mono={"en": text}, text_rules="none")
+    size = Tokenizer(None, pieces).vocab_size
+    make_xlm_r(tmp_path / "xlm-r", vocab_size=size, max_position_embeddings=514)
+    shutil.copy(pieces, tmp_path / "xlm-r/sentencepiece.bpe.model")
+    start = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "encoder"}
+    text_alone = {"objectives__active": ["mmlm"], "optimizer__steps": 4}
+
+    line = refused(**start)  # the corpus has ERNIE-M's rules
+    assert f"{tiny_corpus}: " in line and "--text_rules none" in line and "data.text_rules ernie-m" in line
+    line = refused(data__corpus=str(tmp_path / "plain"), data__text_rules="ernie-m", **start)
+    assert f"{tmp_path / 'plain'}: " in line and "--text_rules ernie-m" in line
+
+    cases = {
+        "as xlm-r": (tmp_path / "plain", start, "start", Reading.of_xlm_r()),
+        "as asked": (tiny_corpus, start, "ernie-m", Reading()),
+        "from scratch": (tmp_path / "plain", {}, "start", Reading.of_xlm_r()),
+    }
+    for name, (corpus, init, text_rules, expected) in cases.items():
+        out = pretrain(corpus, tmp_path / name, data__text_rules=text_rules, **init, **text_alone)
+        assert open_checkpoint(out / "encoder").reading == expected, name
+        reading = open_checkpoint(out / "full").reading
+        assert reading == expected.for_task(**reading.of_pseudo_tokens(), language_embedding="masks"), name
 
 
 def test_a_head_that_is_not_there(refused, trained):

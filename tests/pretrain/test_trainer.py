@@ -88,9 +88,10 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain, tiny_corpus):
     np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), words)
     # The other export, for more pre-training, has the language embeddings and says how inputs were made.
     assert full["language_embeddings.weight"].shape == (3, 16)
-    settings = open_checkpoint(out / "full").settings
-    assert settings["languages"] == ["de", "en", "fr"]
-    assert settings["reading"] == {
+    whole = open_checkpoint(out / "full")
+    assert whole.settings["languages"] == ["de", "en", "fr"]
+    assert encoder.reading.to_json() == {}
+    assert whole.reading.to_json() == {
         "language_embedding": "masks",
         "pseudo_proportion": 0.2,
         "pseudo_positions": "first",

@@ -8,7 +8,6 @@ import pytest
 
 from reader.batching import Batches
 from reader.question_answering import (
-    INPUT_SPECIAL_TOKENS,
     NO_ANSWER,
     ContextPart,
     Cut,
@@ -202,7 +201,7 @@ def test_answers_in_windows(write, tokenizer):
         windows = [data[index] for index in data.of_question(number)]
         for window in windows:
             assert len(window.question_ids) == SMALL.max_query_length
-            length = len(window.question_ids) + len(window.context_ids) + INPUT_SPECIAL_TOKENS
+            length = len(window.question_ids) + len(window.context_ids) + 3
             assert length <= SMALL.max_seq_len
         start = context.index(text)
         spans = data.spans[0]  # of the only context
@@ -252,7 +251,7 @@ def test_the_rows_of_a_batch(write, tokenizer):
     context = SENTENCES[0]
     path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
     data = read_windows(path, "dev", tokenizer, SMALL)
-    encode = EncodeWindows(tokenizer)
+    encode = EncodeWindows(tokenizer, SMALL)
     features = encode(list(data))
     reverse = np.arange(len(data))[::-1]
     batch = encode.collate([features[number] for number in reverse], reverse, count=77)
@@ -282,8 +281,8 @@ def test_the_official_order_and_targets(write, tokenizer):
         if len(words) > 2:
             questions[text] = [(str(number), "Who?", words[1])]
     data = read_windows(write(questions), "train", tokenizer, SMALL, keep_all=True)
-    batches = Batches(data, EncodeInOrder(tokenizer, SMALL.max_seq_len), 4, shuffle=False)
-    plain = EncodeWindows(tokenizer)
+    batches = Batches(data, EncodeInOrder(tokenizer, SMALL), 4, shuffle=False)
+    plain = EncodeWindows(tokenizer, SMALL)
     order = []
     windows_without_answer = 0
     for step in batches.stream():
@@ -312,4 +311,4 @@ def test_a_worker_gets_ids_alone(write, tokenizer):
     for window, sent in zip(data, in_worker, strict=True):
         for value, sent_value in zip(window, sent, strict=True):
             assert np.array_equal(value, sent_value)
-    assert len(pickle.dumps(EncodeWindows(tokenizer))) < 1000  # three ids, not the vocabulary
+    assert len(pickle.dumps(EncodeWindows(tokenizer, SMALL))) < 1000  # three ids, not the vocabulary

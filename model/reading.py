@@ -1,0 +1,165 @@
+"""How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
+
+The defaults are ERNIE-M's own. `model.checkpoint.read` fills a `Reading` from the files of a folder, and our
+config.json keeps it below "reading", with the fields that differ from the defaults.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self, get_args
+
+from utils.errors import UserError
+
+# The names that `reader.tokenization` gives the rules for text before and after sentencepiece: the official
+# ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
+TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
+ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
+# "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens; "cls": the state of
+# [CLS] itself; "pooled": tanh(dense([CLS])) of the top layer.
+Pooling = Literal["mean", "specials", "cls", "pooled"]
+# The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
+LabelPieces = Literal["first", "leading", "all"]
+
+_SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads its inputs. None: its files do not say.
+
+    Attributes:
+        text_rules: what is done to a text beside sentencepiece.
+        added_tokens: token -> id, of tokens that are not in the piece model and have one id each in a text.
+        max_seq_len: the longest input or window in tokens.
+        separators: the number of [SEP] between a question and its context. Between two texts there are always
+            two.
+        split_han: whether each Han character of a question and its context is a token.
+        max_query_length, doc_stride, max_answer_length: of question answering, in tokens.
+        label_pieces: which pieces of a word have its tag.
+        chunk_scheme: that of the tags; NONE: they mark no entities.
+        official_compat: whether words were tagged as in the official code.
+        multi_label: whether a text has several labels, or none.
+        regression: whether a classifier predicts a number.
+        layer: that of the vectors, a number from 0.
+        pooling: how the states of the tokens become a vector; in a classifier: what its head reads.
+        normalize: whether a vector has length 1.
+        prompts: name -> what is put before a text.
+        default_prompt: the name of the prompt of a text for which none is named.
+        language_embedding, pseudo_proportion, pseudo_positions: of a pre-training, as in its configuration.
+    """
+
+    text_rules: TextRules = ERNIE_M_RULES
+    added_tokens: Mapping[str, int] = field(default_factory=dict)
+    max_seq_len: int | None = None
+    separators: int = 1
+    split_han: bool = True
+    max_query_length: int | None = None
+    doc_stride: int | None = None
+    max_answer_length: int | None = None
+    label_pieces: LabelPieces = "first"
+    chunk_scheme: str | None = None
+    official_compat: bool = False
+    multi_label: bool = False
+    regression: bool = False
+    layer: int | None = None
+    pooling: Pooling | None = None
+    normalize: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    language_embedding: str | None = None
+    pseudo_proportion: float | None = None
+    pseudo_positions: str | None = None
+
+    @classmethod
+    def of_xlm_r(cls) -> Self:
+        """That of XLM-R: sentencepiece alone, `<s> question </s></s> context </s>`, the first sub-word."""
+        return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
+
+    @classmethod
+    def of_library(cls, text_rules: TextRules) -> Self:
+        """That of an ErnieM which PaddleNLP or transformers has fine-tuned."""
+        return replace(cls.of_xlm_r(), text_rules=text_rules)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """Read what `to_json` wrote; keys that are missing have the default.
+
+        Raises:
+            UserError: it is no JSON object, or the value of a key, which the error names, is wrong.
+        """
+        if not isinstance(values, dict):
+            raise UserError("no JSON object")
+        known = {field.name: field.type for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise UserError(f"unknown key '{name}'")
+            if not _is_of(value, known[name]):
+                raise UserError(f"'{name}' is {value!r}")
+        reading = cls(**values)
+        if reading.separators not in (1, 2):
+            raise UserError(f"'separators' is {reading.separators}, not 1 or 2")
+        if reading.default_prompt is not None and reading.default_prompt not in reading.prompts:
+            raise UserError(f"'default_prompt' is {reading.default_prompt!r}, which 'prompts' does not have")
+        return reading
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that differ from the defaults."""
+        plain = Reading()
+        values = {name: getattr(self, name) for name in vars(self)}
+        return {name: value for name, value in values.items() if value != getattr(plain, name)}
+
+    def for_task(self, **recorded: Any) -> "Reading":
+        """The reading of a model that is trained further for another task: its texts are read as before.
+
+        How vectors were made is left out, because the training for another task does not keep them.
+
+        Args:
+            recorded: fields that the training decides.
+        """
+        kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
+        return Reading(**{**kept, **recorded})
+
+    @property
+    def search_prompts(self) -> tuple[str, str]:
+        """The names of the prompts of a query and of the texts of a corpus; "": none.
+
+        They are those that sentence-transformers takes in `encode_query` and `encode_document`.
+        """
+        documents = [name for name in ("document", "passage", "corpus") if name in self.prompts]
+        return "query" if "query" in self.prompts else "", documents[0] if documents else ""
+
+    def of_pseudo_tokens(self) -> dict[str, Any]:
+        """What a pre-training recorded of its pseudo-tokens; empty if there was none."""
+        return {name: value for name, value in self.to_json().items() if name.startswith("pseudo_")}
+
+    def prompt(self, name: str | None) -> str:
+        """The text of a prompt, which may be "". None: that of the default one; "": none.
+
+        Raises:
+            UserError: there is no prompt of this name.
+        """
+        name = self.default_prompt if name is None else name
+        if not name:
+            return ""
+        if name not in self.prompts:
+            there = ", ".join(self.prompts) or "none"
+            raise UserError(f"prompt {name!r}: the model has {there}")
+        return self.prompts[name]
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON has the type of a field."""
+    choices = get_args(kind) or (kind,)
+    if kind in (TextRules, Pooling, LabelPieces):
+        return value in choices
+    if kind == Mapping[str, int]:
+        return isinstance(value, dict) and all(type(item) is int and item >= 0 for item in value.values())
+    if kind == Mapping[str, str]:
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    for choice in choices:
+        if get_args(choice):  # a Literal of which None is an alternative
+            if value in get_args(choice):
+                return True
+        elif type(value) is choice or (choice is float and type(value) is int):
+            return True
+    return False

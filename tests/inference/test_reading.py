@@ -1,0 +1,193 @@
+"""Predictions read as the model's files say: vectors, searches, tags, answers; also after an export."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import ernie_m
+from evaluation.search import unit
+from inference.loading import load
+from inference.tasks import TaskOptions, make
+from reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import change_config, changed_copy
+from tests.inference import toy_models
+from tests.inference.conftest import run_export
+from tests.launching import error_of
+
+TEXTS = ["bada gan", "“kofo” lera, 12, bin", "nor 10,5 tan"]
+SOFT = "ba\u00adda"  # a soft hyphen, which ERNIE-M drops
+PROMPTS = {"query": "kofo: ", "passage": "tan: "}
+OF_E5 = {"pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_prompt": "query"}
+
+
+def with_reading(models, kind, folder, **reading):
+    """A copy of a toy model that reads in another way."""
+    change_config(changed_copy(models / kind, folder), reading=reading)
+    return folder
+
+
+def states_of_cls(models, texts):
+    """The states of [CLS] at the top layer, from the outputs of the encoder itself."""
+    loaded = load(models / "encode")
+    engine = loaded.engine("encoding")
+    rows = [np.array([loaded.tokenizer.build(text)]) for text in texts]
+    return np.concatenate([engine(ids)["sequence"][:, 0] for ids in rows])
+
+
+def test_vectors_as_the_files_say(models, tmp_path):
+    """The state of [CLS], of length 1, after the default prompt; also from each export."""
+    folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
+    expected = unit(states_of_cls(models, [f"kofo: {text}" for text in TEXTS]))
+    run_export(folder, tmp_path / "exported")
+    for path, engine in (
+        (folder, "dygraph"),
+        (tmp_path / "exported", "onnx"),
+        (tmp_path / "exported", "paddle"),
+    ):
+        model = ernie_m.load(path, engine=engine)
+        np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
+        other = unit(states_of_cls(models, [f"tan: {text}" for text in TEXTS]))
+        np.testing.assert_allclose(model.encode(TEXTS, prompt="passage"), other, atol=1e-5)
+        plain = states_of_cls(models, TEXTS)
+        vectors = model.encode(TEXTS, prompt="", normalize=False)
+        np.testing.assert_allclose(vectors, plain, atol=1e-4)
+        line = error_of(model.encode, TEXTS, prompt="document")
+        assert f"{path}: " in line and "query, passage" in line
+
+
+def test_search_reads_queries_and_texts_with_their_prompts(models, tmp_path):
+    folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
+    query = unit(states_of_cls(models, ["kofo: bada"]))
+    texts = unit(states_of_cls(models, [f"tan: {text}" for text in TEXTS]))
+    cosines = (query @ texts.T)[0]
+    model = ernie_m.load(folder)
+    by_text = {hit["text"]: hit["cosine"] for hit in model.search("bada", TEXTS)}
+    np.testing.assert_allclose([by_text[text] for text in TEXTS], cosines, atol=1e-5)
+    by_text = {hit["text"]: hit["cosine"] for hit in model.index(TEXTS).search("bada")}
+    np.testing.assert_allclose([by_text[text] for text in TEXTS], cosines, atol=1e-5)
+
+
+def test_the_longest_input_of_vectors(models, tmp_path, ask):
+    folder = with_reading(models, "encode", tmp_path / "short", max_seq_len=8)
+    answers = ask([{"text": " ".join(TEXTS)}], task="encode", model=folder)
+    assert answers[0]["cut"]
+    (whole,) = ask([{"text": " ".join(TEXTS)}], task="encode", model=folder, max_seq_len=60)
+    assert "cut" not in whole
+
+
+def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_texts):
+    folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
+    run_export(folder, tmp_path / "exported")
+    expected = ernie_m.load(folder).encode(TEXTS)
+    for number, path in enumerate((folder, tmp_path / "exported")):
+        arrays = encode_texts(TEXTS, path, output=f"out{number}", vectors="model")
+        np.testing.assert_allclose(arrays["vectors"], expected, atol=1e-4)
+
+
+def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tmp_path):
+    loaded = load(models / "encode")
+    loaded.reading_faults = ["x/1_Pooling/config.json: the pooling max"]
+    assert "x/1_Pooling/config.json: the pooling max" in error_of(make, "encode", loaded)
+    make("encode", loaded, TaskOptions(pooling="mean"))
+
+
+def test_the_text_rules_of_a_model(models, tmp_path):
+    """Without rules, a soft hyphen is a character: other ids, also after an export."""
+    folder = with_reading(models, "encode", tmp_path / "none", text_rules="none")
+    run_export(folder, tmp_path / "exported")
+    for path in (folder, tmp_path / "exported"):
+        tokenizer = load(path).tokenizer
+        assert tokenizer.encode(SOFT) == Tokenizer(None, models / "piece.model", "none").encode(SOFT)
+        assert tokenizer.encode(SOFT) != load(models / "encode").tokenizer.encode(SOFT)
+
+
+def test_an_added_token_has_one_id(models, tmp_path):
+    """It needs a row of the word table."""
+    tokenizer = Tokenizer(None, models / "piece.model")
+    size = tokenizer.vocab_size
+    folder = with_reading(models, "encode", tmp_path / "added", added_tokens={"<e1>": size})
+    assert "vocab_size" in error_of(load, folder)
+    weights = load_file(folder / "model.safetensors")
+    words = weights["embeddings.word_embeddings.weight"]
+    weights["embeddings.word_embeddings.weight"] = np.concatenate([words, words[:1] + 1])
+    save_file(weights, folder / "model.safetensors")
+    change_config(folder, vocab_size=size + 1)
+    loaded = load(folder)
+    ids = loaded.tokenizer.build("bada <e1> gan")
+    assert ids.count(size) == 1
+    assert [id_ for id_ in ids if id_ != size] == tokenizer.build("bada gan")
+    run_export(folder, tmp_path / "exported")
+    assert load(tmp_path / "exported").tokenizer.build("bada <e1> gan") == ids
+
+
+def test_questions_with_two_separators(models, tmp_path):
+    """`[CLS] question [SEP] [SEP] context [SEP]`: the answer is the best one of the logits for these ids."""
+    one = load(models / "answer")
+    two = load(with_reading(models, "answer", tmp_path / "two", separators=2))
+    tokenizer = one.tokenizer
+    question, context = "bada gan", "kofo lera tan nor"
+    answers = []
+    for loaded, count in ((one, 1), (two, 2)):
+        question_ids, context_ids = tokenizer.encode(question), tokenizer.encode(context)
+        ids = [tokenizer.cls_id, *question_ids, *[tokenizer.sep_id] * count, *context_ids, tokenizer.sep_id]
+        outputs = loaded.engine("question_answering")(np.array([ids]))
+        start = 1 + len(question_ids) + count
+        end = start + len(context_ids)
+        sums = outputs["start_logits"][0, start:end, None] + outputs["end_logits"][0, None, start:end]
+        first, last = np.unravel_index(
+            np.where(np.triu(np.ones_like(sums)), sums, -np.inf).argmax(), sums.shape
+        )
+        _, spans = tokenizer.encode_with_offsets(context)
+        expected = context[spans[first][0] : spans[last][1]]
+        answerer = make("answer", loaded)
+        (answer,) = answerer.answer([(question, context)])
+        assert answer["answer"] == expected
+        answers.append(answer["candidates"])
+    assert answers[0] != answers[1]
+
+
+def test_the_tagged_piece(models, tmp_path):
+    """At the first sub-word whatever it is, as XLM-R's taggers have it, or behind a lone "▁"."""
+    words = [f"漢{word}" for word in TEXTS[0].split()]
+    loaded = load(with_reading(models, "tag", tmp_path / "leading", label_pieces="leading"))
+    ids = [loaded.tokenizer.cls_id]
+    places = []
+    for word in words:
+        places.append(len(ids))
+        ids += loaded.tokenizer.encode(word)
+    assert loaded.tokenizer.convert_ids_to_tokens([ids[places[0]]]) == ["▁"]
+    logits = loaded.engine("tagging")(np.array([[*ids, loaded.tokenizer.sep_id]]))["logits"][0]
+    expected = [toy_models.TAGS[id_] for id_ in logits[places].argmax(-1)]
+    tags = {}
+    for name, model in (("leading", loaded), ("first", load(models / "tag"))):
+        answerer = make("tag", model)
+        (answer,) = answerer.answer([answerer.parse({"words": words})])
+        tags[name] = answer["tags"]
+    assert tags["leading"] == expected
+    assert tags["first"] == [
+        toy_models.TAGS[id_] for id_ in logits[[place + 1 for place in places]].argmax(-1)
+    ]
+
+
+@pytest.mark.parametrize("has_pooler", [True, False])
+def test_no_output_of_a_pooler_that_is_not_there(models, tmp_path, has_pooler):
+    folder = changed_copy(models / "encode", tmp_path / "weights")
+    weights = load_file(folder / "model.safetensors")
+    if not has_pooler:
+        weights = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+        save_file(weights, folder / "model.safetensors")
+    run_export(folder, tmp_path / "exported")
+    outputs = ["sequence", "pooled"] if has_pooler else ["sequence"]
+    graph = onnx.load(tmp_path / "exported/model.onnx", load_external_data=False).graph
+    assert [output.name for output in graph.output] == outputs
+    settings = json.loads((tmp_path / "exported/config.json").read_text())
+    assert settings["export"]["outputs"] == outputs
+    for engine in ("onnx", "paddle"):
+        np.testing.assert_allclose(
+            ernie_m.load(tmp_path / "exported", engine=engine).encode(TEXTS),
+            ernie_m.load(models / "encode").encode(TEXTS),
+            atol=1e-4,
+        )

@@ -1,0 +1,167 @@
+"""What we write is read by the newest transformers and sentence-transformers as here, and the reverse."""
+
+import json
+
+import numpy as np
+import pytest
+import transformers
+from sentence_transformers import SentenceTransformer
+
+import convert
+import ernie_m
+from reader.tokenization import Tokenizer
+from reader.tokenizer_files import write_xlm_r
+from tests.helpers.small_corpus import train_pieces
+from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.launching import error_of
+
+# Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
+TEXTS = [
+    "“Curly” ‘quotes’ — and a dash, 12, 345,678 in １２，３４５ ＡＢＣ",
+    "한국어 ガギグ Việt Nam ½",
+    "한국어 ガギグ Việt Nam ½ ﷺ",
+    "zero\u200bwidth soft\u00adhyphen \ufeffmark \u2028line\u2029 tab\there",
+    "，，《中国》2008年8月8日、北京。",
+    "   spaces   at the ends   ",
+    "a ▁ b ▁▁ c▁",
+    "plain words",
+]
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pieces") / "piece.model"
+    return train_pieces(path, TEXTS * 20, vocab_size=260, normalization_rule_name="nmt_nfkc")
+
+
+def make_sentence_transformer(folder, pieces, pooling, normalize, prompts=None, default=None):
+    """An XLM-R as sentence-transformers saves it."""
+    size = Tokenizer(None, pieces).vocab_size
+    make_xlm_r(folder / "plain", vocab_size=size, max_position_embeddings=90)
+    (folder / "plain/sentencepiece.bpe.model").write_bytes(pieces.read_bytes())
+    write_xlm_r(folder / "plain", Tokenizer(None, pieces, "none"), 88)
+    files = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": 16,
+            "pooling_mode_cls_token": pooling == "cls",
+            "pooling_mode_mean_tokens": pooling == "mean",
+        },
+    }
+    if normalize:
+        module = {
+            "idx": 2,
+            "name": "2",
+            "path": "2_Normalize",
+            "type": "sentence_transformers.models.Normalize",
+        }
+        files["modules.json"].append(module)
+        (folder / "plain/2_Normalize").mkdir()
+    if prompts:
+        contents = {"prompts": prompts, "default_prompt_name": default}
+        files["config_sentence_transformers.json"] = contents
+    for name, contents in files.items():
+        path = folder / "plain" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(contents), encoding="utf-8")
+    # Saved by the library itself, in the form of its newest version.
+    SentenceTransformer(str(folder / "plain"), device="cpu").save(str(folder / "saved"))
+    return folder / "saved"
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_vectors_are_those_of_sentence_transformers(tmp_path, pieces, pooling, normalize):
+    """From its folder, after a conversion to our form, and as it reads what we write of that."""
+    prompts = {"query": "plain: ", "passage": "words: "}
+    saved = make_sentence_transformer(tmp_path, pieces, pooling, normalize, prompts, "query")
+    peer = SentenceTransformer(str(saved), device="cpu")
+    convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(pieces)])
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "xlm-roberta"])
+    back = SentenceTransformer(str(tmp_path / "back"), device="cpu")
+    assert back.max_seq_length == peer.max_seq_length == 88
+    assert back.default_prompt_name == "query"
+    for options in ({}, {"prompt_name": "passage"}, {"prompt": ""}):
+        expected = peer.encode(TEXTS, **options)
+        np.testing.assert_allclose(back.encode(TEXTS, **options), expected, atol=1e-5)
+        name = "" if "prompt" in options else options.get("prompt_name")
+        for folder in (saved, tmp_path / "ours", tmp_path / "back"):
+            vectors = ernie_m.load(folder).encode(TEXTS, prompt=name)
+            np.testing.assert_allclose(vectors, expected, atol=1e-5, err_msg=str(folder))
+
+
+def test_queries_and_documents(tmp_path, pieces):
+    prompts = {"query": "plain: ", "passage": "words: "}
+    saved = make_sentence_transformer(tmp_path, pieces, "mean", True, prompts)
+    peer = SentenceTransformer(str(saved), device="cpu")
+    cosines = (peer.encode_query([TEXTS[-1]]) @ peer.encode_document(TEXTS).T)[0]
+    # Its own "document" is an empty prompt, behind which it does not look for "passage".
+    without = peer.encode(TEXTS, prompt="words: ")
+    expected = (peer.encode_query([TEXTS[-1]]) @ without.T)[0]
+    hits = ernie_m.load(saved).search(TEXTS[-1], TEXTS, top_k=len(TEXTS))
+    found = {hit["text"]: hit["cosine"] for hit in hits}
+    ours = np.array([found[text] for text in TEXTS])
+    assert min(abs(ours - expected).max(), abs(ours - cosines).max()) < 1e-5
+
+
+@pytest.mark.parametrize("text_rules", ["none", "ernie-m"])
+def test_tokenizer_json_gives_our_ids(tmp_path, text_rules):
+    """Also of decomposed text; what ERNIE-M's rule 5 cuts is in no piece of this vocabulary."""
+    texts = [text.replace(",", " , ") for text in TEXTS]
+    pieces = train_pieces(
+        tmp_path / "piece.model", texts * 20, vocab_size=250, normalization_rule_name="nmt_nfkc"
+    )
+    tokenizer = Tokenizer(None, pieces, text_rules)
+    assert not tokenizer.digit_comma
+    write_xlm_r(tmp_path, tokenizer, 88)
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert [peer(text)["input_ids"] for text in texts] == [tokenizer.build(text) for text in texts]
+
+
+def test_a_question_with_one_separator(tmp_path, pieces):
+    tokenizer = Tokenizer(None, pieces, "none")
+    for separators in (1, 2):
+        folder = tmp_path / str(separators)
+        folder.mkdir()
+        write_xlm_r(folder, tokenizer, 88, separators)
+        peer = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = [*tokenizer.build("plain"), *[tokenizer.sep_id] * (separators - 1)]
+        assert peer("plain", "words")["input_ids"] == [*ids, *tokenizer.encode("words"), tokenizer.sep_id]
+
+
+def test_added_tokens(tmp_path, pieces):
+    plain = Tokenizer(None, pieces, "none")
+    added = {"<e1>": plain.vocab_size, "</e1>": plain.vocab_size + 1}
+    tokenizer = Tokenizer(None, pieces, "none", added)
+    write_xlm_r(tmp_path, tokenizer, 88)
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("plain <e1>words</e1> plain", "<e1>", "x<e1> </e1>"):
+        assert peer(text)["input_ids"] == tokenizer.build(text), text
+    gap = Tokenizer(None, pieces, "none", {"<e1>": plain.vocab_size + 5})
+    assert str(pieces) in error_of(write_xlm_r, tmp_path, gap, 88)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_written"),
+    [
+        ({"add_dummy_prefix": False}, True),
+        ({"byte_fallback": True, "vocab_size": 500}, True),
+        ({"remove_extra_whitespaces": False}, False),
+        ({"treat_whitespace_as_suffix": True}, False),
+    ],
+)
+def test_the_settings_of_a_piece_model(tmp_path, options, is_written):
+    options = {"vocab_size": 240, "normalization_rule_name": "nmt_nfkc", **options}
+    pieces = train_pieces(tmp_path / "piece.model", TEXTS[:4] * 20, **options)
+    tokenizer = Tokenizer(None, pieces, "none")
+    if not is_written:
+        line = error_of(write_xlm_r, tmp_path, tokenizer, 88)
+        assert line.startswith(f"{pieces}: ") and list(options)[-1] in line
+        return
+    write_xlm_r(tmp_path, tokenizer, 88)
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in (*TEXTS, "ᚠ unseen ☃ letters"):
+        assert peer(text)["input_ids"] == tokenizer.build(text), text

@@ -1,0 +1,76 @@
+"""Text rules other than the official ones: ids are those of the tokenizers of PaddleNLP and transformers."""
+
+import gzip
+
+import paddlenlp.transformers as paddlenlp
+import pytest
+import transformers
+from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
+
+from reader.tokenization import Tokenizer
+from reader.tokenizer_files import write_ernie_m
+
+LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
+LINES = 200  # of each language
+# Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
+ODD = [
+    "“Curly” ‘quotes’ — and a dash, 12, 345,678 in １２，３４５ ＡＢＣ",
+    "한국어 ガギグ Việt Nam ½ ﷺ",
+    "zero\u200bwidth soft\u00adhyphen \ufeffmark \u2028line\u2029 tab\there",
+    "，，《中国》2008年8月8日、北京。",
+    "   spaces   at the ends   ",
+    " , ",
+    "a ▁ b ▁▁ c▁",
+]
+
+
+@pytest.fixture(scope="module")
+def lines(data_dir):
+    texts = [*ODD]
+    for language in LANGUAGES:
+        with gzip.open(data_dir / f"pretrain/mono/{language}.txt.gz", "rt", encoding="utf-8") as file:
+            texts += [next(file).rstrip("\n") for _ in range(LINES)]
+    return texts
+
+
+@pytest.fixture(scope="module")
+def pieces(data_dir):
+    return data_dir / "vocab/xnli15-32k.model"
+
+
+def test_none_is_the_slow_tokenizer_of_xlm_r(pieces, lines):
+    peer = transformers.XLMRobertaTokenizer(str(pieces))
+    tokenizer = Tokenizer(None, pieces, "none")
+    rows = tokenizer.encode_batch(lines)
+    assert rows == [peer.encode(line, add_special_tokens=False) for line in lines]
+    assert [tokenizer.encode_with_offsets(line)[0] for line in lines] == rows
+    assert Tokenizer(None, pieces).encode_batch(lines) != rows
+
+
+def test_added_tokens_are_those_of_the_slow_tokenizer(pieces):
+    peer = transformers.XLMRobertaTokenizer(str(pieces))
+    peer.add_tokens(["<e1>", "</e1>", "<e1>x"])
+    added = {token: id_ for token, id_ in peer.get_added_vocab().items() if "e1" in token}
+    tokenizer = Tokenizer(None, pieces, "none", added)
+    for text in ("<e1>", "He saw <e1>Anna</e1> there.", "<e1>x</e1><e1> y", " <e1>  z", "none of them", ""):
+        ids = peer.encode(text, add_special_tokens=False)
+        assert tokenizer.encode(text) == tokenizer.encode_batch([text])[0] == ids
+        assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids
+        with_spans, spans = tokenizer.encode_with_offsets(text)
+        assert with_spans == ids
+        for id_, (start, end) in zip(ids, spans):
+            if id_ in added.values():
+                assert text[start:end] == tokenizer.convert_ids_to_tokens([id_])[0]
+
+
+@pytest.mark.parametrize("library", ["paddlenlp", "transformers"])
+def test_ernie_m_of_a_library(pieces, lines, tmp_path, library):
+    write_ernie_m(tmp_path, Tokenizer(None, pieces))
+    peer_class = paddlenlp.ErnieMTokenizer if library == "paddlenlp" else ErnieMTokenizer
+    peer = peer_class.from_pretrained(str(tmp_path))
+    tokenizer = Tokenizer(tmp_path / "vocab.txt", pieces, library)
+    rows = tokenizer.encode_batch(lines)
+    expected = [peer.convert_tokens_to_ids(peer.tokenize(line)) for line in lines]
+    assert rows == expected
+    assert [tokenizer.encode_with_offsets(line)[0] for line in lines] == rows
+    assert [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line)) for line in lines] == rows
