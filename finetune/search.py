@@ -15,7 +15,7 @@ from evaluation.search import Matches, search_both
 from finetune import report
 from finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from finetune.flags import RetrievalFlags
-from finetune.opening import open_model, settle_vectors
+from finetune.opening import open_model, settle, settle_vectors
 from finetune.retrieval import Retrieval, layer_of, make_encoder
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
@@ -97,7 +97,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
         start_of_seed[seed] = start_of_path[path]
     files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
     opened = open_model(start_of_seed[flags.seeds[0]], *files)
-    flags = settle_vectors(flags, opened)
+    is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
+    flags = settle(flags, opened) if is_resumed else settle_vectors(flags, opened)
     # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
         for start in start_of_seed.values():

@@ -387,7 +387,7 @@ class FineTuning(Task):
     ) -> ModelFiles:
         flags = self.flags
         task = self.task
-        reading = self.start_reading.for_task(max_seq_len=flags.max_seq_len, **task.reading())
+        reading = self.start_reading.for_task(**{"max_seq_len": flags.max_seq_len, **task.reading()})
         settings = {"task": task.name, "labels": task.labels, READING: reading.to_json()}
         facts = {
             "name": f"ERNIE-M, {task.name}",

@@ -126,4 +126,4 @@ def test_outputs_that_are_not_understood(tmp_path, problem_type, rows):
 def test_a_regression_of_transformers(tmp_path):
     settings = {"architectures": ["BertForSequenceClassification"], "problem_type": "regression"}
     make_bert(tmp_path, head("classifier", rows=1) | head("pooler.dense", rows=16), **settings)
-    assert open_checkpoint(tmp_path).settings["reading"]["regression"] is True
+    assert open_checkpoint(tmp_path).reading.regression
