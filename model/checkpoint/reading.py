@@ -94,11 +94,20 @@ def reading_of(
         reading = replace(reading, max_seq_len=_longest(folder))
     faults: list[str] = []
     if not has_head:  # these files are of models of vectors
-        reading, faults = sentence_transformers.read(root, reading, config.num_hidden_layers)
+        of_files, faults = sentence_transformers.read(root, reading, config.num_hidden_layers)
+        if READING not in raw_config or not _wrote(reading, of_files):
+            reading = of_files
     length = reading.max_seq_len
     if length != own_length and length >= config.longest_input:  # it says no more than the position table
         reading = replace(reading, max_seq_len=None)
     return ReadingOfFolder(reading, faults)
+
+
+def _wrote(reading: Reading, of_files: Reading) -> bool:
+    """Whether the files of sentence-transformers say of vectors what this project writes for a reading."""
+    written = replace(reading, pooling=reading.pooling or "specials")  # a model that does not say it
+    names = ("pooling", "normalize", "prompts", "default_prompt")
+    return all(getattr(written, name) == getattr(of_files, name) for name in names)
 
 
 def _rules_of_tokenizer(folder: Path) -> str:

@@ -134,7 +134,7 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
 
     line = refused(**start)  # the corpus has ERNIE-M's rules
     assert f"{tiny_corpus}: " in line and "--text_rules none" in line and "data.text_rules ernie-m" in line
-    line = refused(data__corpus=str(tmp_path / "plain"), data__text_rules="ernie-m", **start)
+    line = refused(data__corpus=str(tmp_path / "plain"), data__text_rules="ernie-m", **start, **text_alone)
     assert f"{tmp_path / 'plain'}: " in line and "--text_rules ernie-m" in line
 
     cases = {

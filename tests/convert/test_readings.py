@@ -1,0 +1,167 @@
+"""What is written, the other library reads as the model does; what its form cannot say is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import convert
+from model.checkpoint.card import CARD
+from model.checkpoint.read import open_checkpoint
+from model.reading import Reading
+from reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import change_config
+from tests.helpers.small_corpus import train_pieces, write_lines
+from tests.helpers.toy_models import CONFIG, make_ours
+from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.launching import error_of
+
+XLM_R = Reading.of_xlm_r()
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """A piece model in which no piece ends in a digit and a comma."""
+    return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model", normalization_rule_name="nmt_nfkc")
+
+
+def make_model(folder, pieces, reading, head=None, rows=0):
+    """A model of ours that reads in a way; `rows`: more rows than the pieces need."""
+    size = Tokenizer(None, pieces).vocab_size + rows
+    labels = {"tagging": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
+    make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
+    (folder / "piece.model").write_bytes(pieces.read_bytes())
+    change_config(folder, reading=reading.to_json())
+    return folder
+
+
+def run(source, target, to, *flags):
+    convert.main([str(source), str(target), "--to", to, *flags])
+    return open_checkpoint(target)
+
+
+@pytest.mark.parametrize("to", ["ernie-m", "xlm-roberta"])
+@pytest.mark.parametrize("head", [None, "classification", "tagging", "question_answering"])
+def test_xlm_r_there_and_back(tmp_path, pieces, to, head):
+    """Its reading stays, also where nothing but the library's own files say it."""
+    reading = replace(XLM_R, max_seq_len=30, added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size})
+    if head is None:
+        reading = replace(
+            reading, pooling="cls", layer=2, normalize=True, prompts={"query": "q: "}, default_prompt="query"
+        )
+    made = make_model(tmp_path / "made", pieces, reading, head, rows=1)
+    there = run(made, tmp_path / "there", "xlm-roberta")
+    assert there.reading == reading
+    assert run(tmp_path / "there", tmp_path / "again", to).reading == reading
+    if head is None:
+        config = json.loads((tmp_path / "there/config.json").read_text())
+        del config["reading"]
+        (tmp_path / "there/config.json").write_text(json.dumps(config))
+        assert open_checkpoint(tmp_path / "there").reading == reading
+
+
+@pytest.mark.parametrize("to", ["paddlenlp", "huggingface", "xlm-roberta"])
+@pytest.mark.parametrize("head", ["classification", "tagging", "question_answering"])
+def test_ernie_m_stays_ernie_m(tmp_path, pieces, to, head):
+    """In each form that a library reads in its own way, and in folders that earlier versions wrote."""
+    made = make_model(tmp_path / "made", pieces, Reading(max_seq_len=30), head)
+    there = run(made, tmp_path / "there", to, "--allow_differences")
+    assert there.reading == Reading(max_seq_len=30)
+    change_config(tmp_path / "there", reading={"max_seq_len": 20})
+    assert open_checkpoint(tmp_path / "there").reading == Reading(max_seq_len=20)
+
+
+CASES = {
+    "rules of XLM-R in ErnieM": (None, XLM_R, "huggingface", "text rules"),
+    "rules of XLM-R in PaddleNLP": ("classification", XLM_R, "paddlenlp", "text rules"),
+    "rules of XLM-R, official": (None, XLM_R, "fluid", "text rules"),
+    "rules of a library": ("tagging", Reading.of_library("paddlenlp"), "xlm-roberta", "text rules"),
+    "rules of another library": ("tagging", Reading.of_library("paddlenlp"), "huggingface", "text rules"),
+    "added tokens": (None, Reading(added_tokens={"<e1>": 0}), "huggingface", "<e1>"),
+    "the tagged piece": ("tagging", Reading(), "xlm-roberta", "first piece"),
+    "all pieces": ("tagging", replace(XLM_R, label_pieces="all"), "xlm-roberta", "first piece"),
+    "Han": ("question_answering", Reading(), "xlm-roberta", "Han characters"),
+    "one separator": ("question_answering", Reading(split_han=False), "paddlenlp", "[SEP]"),
+    "two separators": (
+        "question_answering",
+        replace(Reading(), separators=2, split_han=False),
+        "fluid",
+        "[SEP]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_a_form_cannot_say(tmp_path, pieces, case):
+    """It is refused in a line that names the flag, and with the flag the card says it."""
+    head, reading, to, word = CASES[case]
+    size = Tokenizer(None, pieces).vocab_size
+    reading = replace(reading, added_tokens=dict.fromkeys(reading.added_tokens, size))
+    made = make_model(tmp_path / "made", pieces, reading, head, rows=1)
+    line = error_of(convert.main, [str(made), str(tmp_path / "there"), "--to", to])
+    assert line.startswith(f"{made}: --to {to}: ") and word in line and "--allow_differences" in line
+    assert not (tmp_path / "there").exists()
+    run(made, tmp_path / "there", to, "--allow_differences")
+    (said,) = [
+        text for text in (tmp_path / "there" / CARD).read_text().split("\n") if "Reads otherwise" in text
+    ]
+    assert word in said
+    run(made, tmp_path / "ours", "ernie-m")  # which says all
+
+
+def test_rule_5_in_the_form_of_xlm_r(tmp_path):
+    pieces = train_pieces(tmp_path / "piece.model", ["in 10, 20, 30, and 10,5"] * 50, vocab_size=24)
+    assert Tokenizer(None, pieces).digit_comma
+    made = make_model(tmp_path / "made", pieces, Reading())
+    assert "'12,'" in error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
+    run(make_model(tmp_path / "plain", pieces, XLM_R), tmp_path / "there", "xlm-roberta")
+
+
+@pytest.mark.parametrize("module", ["Dense", "WeightedLayerPooling"])
+def test_modules_that_are_not_known(tmp_path, pieces, module):
+    make_xlm_r(tmp_path / "x", vocab_size=Tokenizer(None, pieces).vocab_size)
+    (tmp_path / "x/sentencepiece.bpe.model").write_bytes(pieces.read_bytes())
+    kinds = ["Transformer", "Pooling", module]
+    modules = [{"path": f"{n}_{kind}" if n else "", "type": f"x.{kind}"} for n, kind in enumerate(kinds)]
+    (tmp_path / "x/modules.json").write_text(json.dumps(modules))
+    (tmp_path / "x/1_Pooling").mkdir()
+    (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    for to in ("ernie-m", "xlm-roberta"):
+        line = error_of(convert.main, [str(tmp_path / "x"), str(tmp_path / to), "--to", to])
+        assert f"the module {module}" in line and "the pooling max" in line and "--allow_differences" in line
+        run(tmp_path / "x", tmp_path / to, to, "--allow_differences")
+        assert f"the module {module} is left out" in (tmp_path / to / CARD).read_text()
+
+
+def test_the_form_of_a_pair(tmp_path, pieces):
+    """One separator for a question answering model of ours, two for two texts."""
+    counts = {}
+    for head, reading in (
+        ("question_answering", Reading(split_han=False)),
+        ("classification", Reading()),
+        ("tagging", XLM_R),
+    ):
+        run(make_model(tmp_path / head, pieces, reading, head), tmp_path / f"{head}-there", "xlm-roberta")
+        contents = json.loads((tmp_path / f"{head}-there/tokenizer.json").read_text(encoding="utf-8"))
+        pair = [str(part) for part in contents["post_processor"]["pair"]]
+        counts[head] = sum("</s>" in part for part in pair)
+    assert counts == {"question_answering": 2, "classification": 3, "tagging": 3}
+
+
+def test_the_card_says_what_was_trimmed(tmp_path, pieces):
+    made = make_model(tmp_path / "made", pieces, XLM_R)
+    text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
+    flags = ["--keep_pieces_of", text, "--min_count", "1"]
+    smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
+    assert smaller.reading == XLM_R
+    card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
+    size = Tokenizer(None, pieces).vocab_size
+    assert f"{smaller.config.vocab_size:,} of {size:,} tokens are left, those of some.txt" in card
+
+
+def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, pieces):
+    size = Tokenizer(None, pieces).vocab_size
+    made = make_model(tmp_path / "made", pieces, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
+    text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
+    smaller = run(made, tmp_path / "small", "ernie-m", "--keep_pieces_of", text)
+    assert smaller.reading.added_tokens == {"<e1>": smaller.config.vocab_size - 1}

@@ -1,0 +1,195 @@
+"""Question answerers and taggers of PaddleNLP and transformers are asked here as there: spans and tags."""
+
+import json
+
+import numpy as np
+import paddle
+import paddlenlp.transformers as paddlenlp
+import pytest
+import torch
+import transformers
+from transformers.models.deprecated.ernie_m import (
+    ErnieMConfig,
+    ErnieMForQuestionAnswering,
+    ErnieMForTokenClassification,
+)
+from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
+
+from finetune.question_answering import best_spans
+from inference.loading import load
+from inference.tasks import TaskOptions, make
+from model.checkpoint.read import open_checkpoint
+from reader.question_answering import Question, QuestionFile, make_windows
+from reader.tokenization import Tokenizer
+from reader.tokenizer_files import write_ernie_m
+
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 514,
+    "pad_token_id": 1,
+    "initializer_range": 0.5,  # so that different tokens have clearly different outputs
+}
+TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
+QUESTIONS = 120  # half of them English, half Chinese
+WORDS = 5000
+LONGEST_ANSWER = 30  # tokens
+
+
+class Peer:
+    """A model of a library with random weights, its tokenizer, and the folder that the library saved.
+
+    Args:
+        library: "xlm-r", "huggingface" or "paddlenlp".
+        task: "question_answering" or "tagging".
+    """
+
+    def __init__(self, library, task, pieces, folder):
+        self.library = library
+        self.task = task
+        vocab_size = Tokenizer(None, pieces).vocab_size
+        torch.manual_seed(1)
+        paddle.seed(1)
+        labels = {} if task == "question_answering" else {"id2label": dict(enumerate(TAGS))}
+        folder.mkdir()
+        if library == "xlm-r":
+            classes = (
+                transformers.XLMRobertaForQuestionAnswering,
+                transformers.XLMRobertaForTokenClassification,
+            )
+            config = transformers.XLMRobertaConfig(
+                vocab_size=vocab_size, type_vocab_size=1, **SHAPE, **labels
+            )
+            (folder / "sentencepiece.bpe.model").write_bytes(pieces.read_bytes())
+            self.tokenizer = transformers.XLMRobertaTokenizer(str(folder / "sentencepiece.bpe.model"))
+        else:
+            write_ernie_m(folder, Tokenizer(None, pieces))
+            if library == "huggingface":
+                classes = (ErnieMForQuestionAnswering, ErnieMForTokenClassification)
+                config = ErnieMConfig(vocab_size=vocab_size, **SHAPE, **labels)
+                self.tokenizer = ErnieMTokenizer.from_pretrained(str(folder))
+            else:
+                classes = (paddlenlp.ErnieMForQuestionAnswering, paddlenlp.ErnieMForTokenClassification)
+                config = paddlenlp.ErnieMConfig(vocab_size=vocab_size, num_labels=len(TAGS), **SHAPE)
+                self.tokenizer = paddlenlp.ErnieMTokenizer.from_pretrained(str(folder))
+        model_class = classes[0] if task == "question_answering" else classes[1]
+        self.model = model_class(config)
+        self.model.eval()
+        self.model.save_pretrained(str(folder))
+        self.folder = folder
+
+    def ids(self, text):
+        return self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(text))
+
+    def pair(self, question, context):
+        """The ids of a question with its context, as the library puts them together."""
+        return self.tokenizer.build_inputs_with_special_tokens(self.ids(question), self.ids(context))
+
+    def logits(self, ids):
+        """The outputs for one input, [T] each, or [T, labels]."""
+        if self.library == "paddlenlp":
+            mask = paddle.ones(
+                [1, len(ids)], "int64"
+            )  # without one, it hides the tokens with the id 0: [CLS]
+            with paddle.no_grad():
+                outputs = self.model(paddle.to_tensor([ids]), attention_mask=mask)
+            outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
+            return [output.numpy()[0] for output in outputs]
+        with torch.no_grad():
+            outputs = self.model(torch.tensor([ids]))
+        if self.task == "tagging":
+            return [outputs.logits.numpy()[0]]
+        return [outputs.start_logits.numpy()[0], outputs.end_logits.numpy()[0]]
+
+
+@pytest.fixture(scope="module")
+def pieces(data_dir):
+    return data_dir / "vocab/xnli15-32k.model"
+
+
+@pytest.fixture(scope="module")
+def questions(data_dir):
+    """(question, context) of XQuAD, which fit into one window."""
+    found = []
+    for language in ("en", "zh"):
+        content = json.loads((data_dir / f"qa/xquad.{language}.json").read_text(encoding="utf-8"))
+        paragraphs = [paragraph for article in content["data"] for paragraph in article["paragraphs"]]
+        short = [paragraph for paragraph in paragraphs if len(paragraph["context"]) < 500]
+        pairs = [(qa["question"], paragraph["context"]) for paragraph in short for qa in paragraph["qas"]]
+        found += pairs[: QUESTIONS // 2]
+    assert len(found) == QUESTIONS
+    return found
+
+
+@pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
+def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
+    peer = Peer(library, "question_answering", pieces, tmp_path / "peer")
+    loaded = load(peer.folder)
+    answerer = make("answer", loaded, TaskOptions(max_seq_len=512))
+    answerer.task.max_answer_length = LONGEST_ANSWER
+    contexts = [context for _, context in questions]
+    asked = [
+        Question(str(number), question, number, (), None) for number, (question, _) in enumerate(questions)
+    ]
+    windows = make_windows(QuestionFile(None, contexts, asked), loaded.tokenizer, answerer.task.cut)
+    assert len(windows) == QUESTIONS
+    features = answerer.task.encode(windows)
+    scores = answerer.predictions(features)
+    for (question, context), feature, score in zip(questions, features, scores, strict=True):
+        ids = peer.pair(question, context)
+        assert feature.ids == ids
+        start_logits, end_logits = peer.logits(ids)
+        count = len(peer.ids(context))
+        starts, ends = start_logits[-1 - count : -1], end_logits[-1 - count : -1]
+        sums = starts[:, None] + ends[None]
+        allowed = np.triu(np.tril(np.ones_like(sums), LONGEST_ANSWER - 1)) > 0
+        first, last = np.unravel_index(np.where(allowed, sums, -np.inf).argmax(), sums.shape)
+        best = best_spans(score, LONGEST_ANSWER, 1)
+        assert (best.first[0], best.last[0]) == (first, last)
+
+
+@pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
+def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
+    """The tag of a word is that of its first sub-word, also where that is a "▁" alone."""
+    sentences = []
+    for language in ("en", "zh"):
+        text = (data_dir / f"ner/panx/dev-{language}.tsv").read_text(encoding="utf-8")
+        count = 0
+        for block in text.strip("\n").split("\n\n"):
+            words = [line.split("\t")[0] for line in block.split("\n")]
+            if count >= WORDS // 2:
+                break
+            sentences.append(words)
+            count += len(words)
+    assert sum(map(len, sentences)) >= WORDS
+    peer = Peer(library, "tagging", pieces, tmp_path / "peer")
+    if library == "paddlenlp":  # its config has numbers only
+        config = json.loads((peer.folder / "config.json").read_text())
+        config |= {"id2label": {str(i): tag for i, tag in enumerate(TAGS)}}
+        (peer.folder / "config.json").write_text(json.dumps(config))
+    tagger = make("tag", load(peer.folder, task="tagging"), TaskOptions(max_seq_len=512))
+    answers = tagger.answer([tagger.parse({"words": words}) for words in sentences])
+    lone = 0
+    compared = 0
+    for words, answer in zip(sentences, answers, strict=True):
+        pieces_of_words = [peer.ids(word) for word in words]
+        ids = [id_ for word_ids in pieces_of_words for id_ in word_ids or [peer.tokenizer.unk_token_id]]
+        (logits,) = peer.logits(peer.tokenizer.build_inputs_with_special_tokens(ids))
+        place = 1
+        for word, word_ids, tag in zip(words, pieces_of_words, answer["tags"], strict=True):
+            assert tag == TAGS[logits[place].argmax()], (word, words)
+            place += len(word_ids) or 1
+            lone += peer.tokenizer.tokenize(word)[:1] == ["▁"]
+            compared += 1
+    assert compared >= WORDS
+    assert (lone > 100) == (library == "xlm-r")  # the others drop a "▁" at the beginning
+
+
+def test_without_a_head_an_ernie_m_is_ernie_m_itself(tmp_path, pieces):
+    """The released weights in the form of a library keep the official rules."""
+    write_ernie_m(tmp_path, Tokenizer(None, pieces))
+    config = ErnieMConfig(vocab_size=Tokenizer(None, pieces).vocab_size, **SHAPE)
+    transformers.models.deprecated.ernie_m.ErnieMModel(config).save_pretrained(str(tmp_path))
+    assert open_checkpoint(tmp_path).reading.to_json() == {}

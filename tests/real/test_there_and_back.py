@@ -1,0 +1,126 @@
+"""Fine-tuned from the real model, questions and words are answered in transformers as here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import convert
+import ernie_m
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = Path(os.environ["REAL_MODEL"])
+QUESTIONS = 200  # half of them English, half Chinese
+WORDS = 2_900
+WINDOW = 384  # tokens
+TAGS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
+
+
+def fine_tune(program, output, *flags):
+    """Train for some steps from the real model, and return the folder of the last one in both forms."""
+    command = [sys.executable, str(ROOT / program), "--init_pretraining_params", str(MODEL), *flags]
+    command += ["--do_val", "false", "--do_test", "false", "--use_cuda", "false", "--learning_rate", "2e-4"]
+    command += ["--max_steps", os.environ.get("REAL_STEPS", "60"), "--checkpoints", str(output / "run")]
+    subprocess.run(command, check=True, cwd=ROOT)
+    steps = sorted((output / "run").glob("step_*"), key=lambda path: int(path.name.split("_")[1]))
+    convert.main([str(steps[-1]), str(output / "there"), "--to", "xlm-roberta"])
+    return steps[-1], output / "there"
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory, data_dir):
+    flags = ["--train_set", str(data_dir / "qa/train-en.tydiqa-goldp.json"), "--max_seq_len", str(WINDOW)]
+    return fine_tune("run_mrc.py", tmp_path_factory.mktemp("qa"), *flags, "--batch_size", "6")
+
+
+@pytest.fixture(scope="module")
+def tagging(tmp_path_factory, data_dir):
+    folder = tmp_path_factory.mktemp("tags")
+    blocks = (data_dir / "ner/panx/train-en.tsv").read_text(encoding="utf-8").strip("\n").split("\n\n")
+    with open(folder / "train.tsv", "w", encoding="utf-8") as file:
+        file.write("text_a\tlabel\n")
+        for block in blocks[:4000]:
+            words, tags = zip(*(line.split("\t") for line in block.split("\n")))
+            file.write("\x02".join(words) + "\t" + "\x02".join(tags) + "\n")
+    (folder / "map.json").write_text(json.dumps({tag: number for number, tag in enumerate(TAGS)}))
+    flags = ["--label_map_config", str(folder / "map.json"), "--num_labels", str(len(TAGS))]
+    flags += ["--train_set", str(folder / "train.tsv"), "--max_seq_len", "128"]
+    return fine_tune("run_sequence_labeling.py", folder, *flags, "--batch_size", "16")
+
+
+def questions_of(data_dir, language, tokenizer):
+    """(question, context) of XQuAD, of contexts that fit into one window."""
+    content = json.loads((data_dir / f"qa/xquad.{language}.json").read_text(encoding="utf-8"))
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            for qa in paragraph["qas"]:
+                pair = (qa["question"], paragraph["context"])
+                if len(tokenizer(*pair)["input_ids"]) <= WINDOW:
+                    yield pair
+
+
+def test_answers(answering, data_dir):
+    ours, there = answering
+    model = ernie_m.load(ours)
+    peer = transformers.pipeline("question-answering", model=str(there), device="cpu")
+    longest = model.loaded.reading.max_answer_length
+    for language in ("en", "zh"):
+        pairs = list(questions_of(data_dir, language, peer.tokenizer))[: QUESTIONS // 2]
+        assert len(pairs) == QUESTIONS // 2
+        differ = []
+        for question, context in pairs:
+            answer = model.answer(question, context)
+            other = peer(
+                question=question,
+                context=context,
+                align_to_words=False,
+                max_seq_len=WINDOW,
+                max_answer_len=longest,
+            )
+            if other["answer"].strip() != answer["answer"]:
+                differ.append((question, other["answer"], answer["answer"]))
+        print(f"{language}: {len(differ)} of {len(pairs)} answers differ: {differ[:3]}")
+        assert not differ
+
+
+def sentences_of(data_dir, language):
+    """The words of each sentence of PAN-X."""
+    text = (data_dir / f"ner/panx/dev-{language}.tsv").read_text(encoding="utf-8")
+    for block in text.strip("\n").split("\n\n"):
+        yield [line.split("\t")[0] for line in block.split("\n")]
+
+
+def test_tags(tagging, data_dir):
+    ours, there = tagging
+    model = ernie_m.load(ours)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(there)
+    peer = transformers.AutoModelForTokenClassification.from_pretrained(there).eval()
+    for language in ("en", "zh"):
+        compared = 0
+        differ = []
+        for words in sentences_of(data_dir, language):
+            encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+            if encoded["input_ids"].shape[1] > 128:
+                continue
+            with torch.no_grad():
+                labels = peer(**encoded).logits[0].argmax(-1).tolist()
+            first = {}  # word -> the place of its first sub-word
+            for place, word in enumerate(encoded.word_ids()):
+                if word is not None:
+                    first.setdefault(word, place)
+            (answer,) = model.tag([words])
+            for number, (word, tag) in enumerate(zip(words, answer["tags"], strict=True)):
+                if number in first:
+                    compared += 1
+                    other = peer.config.id2label[labels[first[number]]]
+                    if other != tag:
+                        differ.append((word, other, tag))
+            if compared >= WORDS // 2:
+                break
+        print(f"{language}: {len(differ)} of {compared} tags differ: {differ[:3]}")
+        assert compared >= WORDS // 2 and not differ
