@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from utils.errors import UserError
+from utils.errors import UserError, shown
 
 # The names that `reader.tokenization` gives the rules for text before and after sentencepiece: the official
 # ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
@@ -92,14 +92,15 @@ class Reading:
         known = {field.name: field.type for field in fields(cls)}
         for name, value in values.items():
             if name not in known:
-                raise UserError(f"unknown key '{name}'")
+                raise UserError(f"unknown key '{shown(name)}'")
             if not _is_of(value, known[name]):
-                raise UserError(f"'{name}' is {value!r}")
+                raise UserError(f"'{name}' is {shown(value)}")
         reading = cls(**values)
         if reading.separators not in (1, 2):
             raise UserError(f"'separators' is {reading.separators}, not 1 or 2")
         if reading.default_prompt is not None and reading.default_prompt not in reading.prompts:
-            raise UserError(f"'default_prompt' is {reading.default_prompt!r}, which 'prompts' does not have")
+            name = shown(reading.default_prompt)
+            raise UserError(f"'default_prompt' is {name}, which 'prompts' does not have")
         return reading
 
     def to_json(self) -> dict[str, Any]:

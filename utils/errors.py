@@ -44,6 +44,12 @@ def listed(items: Sequence[str], most: int = 20) -> str:
     return text
 
 
+def shown(value: object) -> str:
+    """A value from a file for a message: in one short line."""
+    text = value if isinstance(value, str) and value.isprintable() else ascii(value)
+    return text[:80]
+
+
 def run(main: Callable[[], None]) -> None:
     """Call `main()`. A `UserError` is printed as one line and ends the process with 2, Ctrl-C with 130.
 

@@ -9,7 +9,7 @@ from model.checkpoint.formats import configs, sentence_transformers
 from model.checkpoint.formats.tables import HUGGING_FACE, OFFICIAL, OURS, PADDLENLP
 from model.config import ErnieMConfig
 from model.reading import ERNIE_M_RULES, NO_RULES, Reading
-from utils.errors import UserError
+from utils.errors import UserError, shown
 from utils.files import read_object
 
 READING = "reading"  # our key of config.json; other libraries ignore it
@@ -146,8 +146,8 @@ def _added_tokens(folder: Path) -> dict[str, int]:
             continue
         if added.get(token, id_) != id_:
             raise UserError(
-                f"{path}: the token '{token}' has the id {id_}, and in {file_of[token]} {added[token]}; put "
-                "the tokenizer's files that belong to the weights there"
+                f"{path}: the token '{shown(token)}' has the id {id_}, and in {file_of[token]} "
+                f"{added[token]}; put the tokenizer's files that belong to the weights there"
             )
         added[token] = id_
         file_of.setdefault(token, path)
@@ -156,10 +156,12 @@ def _added_tokens(folder: Path) -> dict[str, int]:
         further = read_object(path).get("additional_special_tokens") if path.is_file() else None
         for token in further if isinstance(further, list) else []:
             text = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(text, str):
+                raise UserError(f"{path}: additional_special_tokens must be texts")
             if text not in added and text not in _SPECIAL:
                 raise UserError(
-                    f"{path}: no file gives the id of the added token {text!r}; put added_tokens.json or "
-                    "tokenizer.json of the model there"
+                    f"{path}: no file gives the id of the added token {shown(text)}; put added_tokens.json "
+                    "or tokenizer.json of the model there"
                 )
     return dict(sorted(added.items(), key=lambda item: item[1]))
 
@@ -186,14 +188,14 @@ def _tokens_of_files(folder: Path) -> Iterator[tuple[Path, str, int]]:
             for entry in entries:
                 token, id_ = entry["content"], entry["id"]
                 if not isinstance(token, str) or not token or type(id_) is not int or id_ < 0:
-                    raise ValueError(f"the token {token!r}")
+                    raise ValueError(f"the token {shown(token)}")
                 if entry.get("single_word") and token not in _SPECIAL:
                     raise UserError(
-                        f"{path}: the added token '{token}' is found in whole words only (single_word), "
+                        f"{path}: the added token {shown(token)} is found in whole words only (single_word), "
                         "which is not done here; train with tokens that are found anywhere"
                     )
                 yield path, token, id_
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise UserError(
-                f"{path}: its added_tokens are damaged ({error!r}); put back a good copy of the file"
+                f"{path}: its added_tokens are damaged ({shown(repr(error))}); put back a good copy"
             ) from error

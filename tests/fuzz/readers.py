@@ -17,11 +17,14 @@ import numpy as np
 from evaluation.centring import LanguageMeans
 from finetune.tagging import read_conll
 from model.checkpoint.folder import ModelFiles
-from model.checkpoint.formats import configs, fluid, pickles
+from model.checkpoint.formats import configs, fluid, pickles, sentence_transformers
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import torch as torch_file
+from model.checkpoint.formats.tables import XLM_R
 from model.checkpoint.read import open_checkpoint
+from model.checkpoint.reading import reading_of
 from model.config import ErnieMConfig
+from model.reading import Reading
 from predict import read_requests
 from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
@@ -228,6 +231,45 @@ def archives(form: str, folder: Path) -> list[bytes]:
     return [Path(shutil.make_archive(folder / "made", form, folder / "made")).read_bytes()]
 
 
+# The files of sentence-transformers.
+VECTORS = {
+    "modules.json": [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}],
+    "1_Pooling/config.json": {"pooling_mode_cls_token": True, "include_prompt": True},
+    "sentence_bert_config.json": {"max_seq_length": 12, "do_lower_case": False},
+    "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "default_prompt_name": "query"},
+}
+
+
+def write_vectors(folder: Path) -> None:
+    for name, contents in VECTORS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(contents), encoding="utf-8")
+
+
+def of_vectors(file: str) -> Reader:
+    """The reader of a file of sentence-transformers, with the others beside it."""
+
+    def files(folder: Path) -> list[bytes]:
+        write_vectors(folder)
+        return [json.dumps(VECTORS[file]).encode()]
+
+    def read(path: Path) -> Any:
+        folder = path.parent.parent if "/" in file else path.parent
+        return sentence_transformers.read(folder, Reading(), layers=2)
+
+    return Reader(file, files, (read,), edit=edit_json)
+
+
+def of_added_tokens(file: str, contents: Any) -> Reader:
+    """The reader of a file of the tokenizer that adds tokens."""
+
+    def read(path: Path) -> Any:
+        config = ErnieMConfig(**CONFIG)
+        return reading_of(XLM_R, {}, None, path.parent, path.parent, has_head=False, config=config)
+
+    return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
+
+
 def of_archive(form: str) -> Reader:
     """What unpacks a downloaded archive."""
     files = functools.partial(archives, form)
@@ -390,6 +432,17 @@ READERS = {
         reads=(functools.partial(LanguageMeans.read, shape=ARRAYS["a.weight"].shape),),
         edit=edit_safetensors,
         words=NAMES,
+    ),
+    "modules": of_vectors("modules.json"),
+    "pooling": of_vectors("1_Pooling/config.json"),
+    "length": of_vectors("sentence_bert_config.json"),
+    "prompts": of_vectors("config_sentence_transformers.json"),
+    "added_tokens": of_added_tokens("added_tokens.json", {"<e1>": 9, "<mask>": 8}),
+    "added_tokens_decoder": of_added_tokens(
+        "tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "<e1>", "single_word": False}}}
+    ),
+    "added_tokens_json": of_added_tokens(
+        "tokenizer.json", {"added_tokens": [{"content": "<e1>", "id": 9}], "normalizer": {"type": "NFC"}}
     ),
     "index": Reader(
         "model.safetensors.index.json", files=split_weights, reads=(read_folder,), edit=edit_json

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from model.config import ErnieMConfig
 from model.reading import Reading
-from utils.errors import UserError
+from utils.errors import UserError, shown
 from utils.files import as_json, read_json, read_object
 
 MODULES = "modules.json"
@@ -75,7 +75,7 @@ def read(folder: Path, reading: Reading, layers: int) -> tuple[Reading, list[str
         elif kind == "Normalize" and number == len(modules) - 1:
             values["normalize"] = True
         else:
-            faults.append(f"{folder / MODULES}: the module {kind}")
+            faults.append(f"{folder / MODULES}: the module {shown(kind)}")
     prompts_path = folder / _PROMPTS
     if prompts_path.is_file():
         values |= _prompts(prompts_path)
@@ -114,11 +114,13 @@ def _pooling(path: Path, faults: list[str]) -> str | None:
         names = [name for flag, name in _FLAGS.items() if settings.get(flag)] or ["mean"]
     elif isinstance(names, str):
         names = [names]
-    if settings.get("include_prompt") is False:
+    if settings.get("include_prompt") is False and isinstance(names, list):
         names = [*names, "without the prompt"]
-    if len(names) == 1 and names[0] in _POOLINGS:
+    if isinstance(names, list) and len(names) == 1 and names[0] in _NAMES.values():
         return _POOLINGS[names[0]]
-    faults.append(f"{path}: the pooling {' and '.join(map(str, names))}")
+    if not isinstance(names, list):
+        raise UserError(f"{path}: pooling_mode is {shown(names)}; it must be the name of a pooling")
+    faults.append(f"{path}: the pooling {' and '.join(map(shown, names[:9]))}")
     return None
 
 
@@ -137,7 +139,7 @@ def _length(path: Path, faults: list[str]) -> dict[str, Any]:
     if length is None:
         return {}
     if type(length) is not int or length < 1:
-        raise UserError(f"{path}: max_seq_length is {length!r}; it must be a number of tokens")
+        raise UserError(f"{path}: max_seq_length is {shown(length)}; it must be a number of tokens")
     return {"max_seq_len": length}
 
 
@@ -153,9 +155,9 @@ def _prompts(path: Path) -> dict[str, Any]:
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise UserError(f"{path}: 'prompts' must give each name a text")
     prompts = {name: text for name, text in prompts.items() if text}  # "" and null: nothing is put before
-    if default is not None and default not in (settings.get("prompts") or {}):
-        there = ", ".join(prompts) or "none"
-        raise UserError(f"{path}: default_prompt_name is {default!r}, but 'prompts' has {there}")
+    if not isinstance(default, str | None) or default not in (None, *(settings.get("prompts") or {})):
+        there = ", ".join(map(shown, list(prompts)[:9])) or "none"
+        raise UserError(f"{path}: default_prompt_name is {shown(default)}, but 'prompts' has {there}")
     return {"prompts": prompts, "default_prompt": default if default in prompts else None}
 
 
