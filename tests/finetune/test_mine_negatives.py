@@ -84,7 +84,7 @@ def encoded(monkeypatch):
         texts_encoded.extend(texts)
         return vectors_of(texts)
 
-    monkeypatch.setattr(negatives, "encoder_of", lambda flags, model, tokenizer: encode)
+    monkeypatch.setattr(negatives, "encoder_of", lambda flags, model, tokenizer, prompt: encode)
     return texts_encoded
 
 
