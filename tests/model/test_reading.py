@@ -71,11 +71,12 @@ def test_what_is_written_is_what_differs_from_ernie_m():
     ],
 )
 def test_a_reading_that_is_damaged(tmp_path, values):
-    make_ours(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    write(tmp_path / "config.json", {**config, "reading": values})
-    line = error_of(open_checkpoint, tmp_path)
-    assert line.startswith(f"{tmp_path}/config.json: 'reading'")
+    folder = tmp_path / "made"
+    make_ours(folder)
+    config = json.loads((folder / "config.json").read_text())
+    write(folder / "config.json", {**config, "reading": values})
+    line = error_of(open_checkpoint, folder)
+    assert line.startswith(f"{folder}/config.json: 'reading'")
     if isinstance(values, dict):
         assert f"'{next(iter(values))}'" in line
 
