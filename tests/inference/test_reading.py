@@ -1,6 +1,7 @@
 """Predictions read as the model's files say: vectors, searches, tags, answers; also after an export."""
 
 import json
+import logging
 
 import numpy as np
 import onnx
@@ -121,6 +122,21 @@ def test_an_added_token_has_one_id(models, tmp_path):
     assert [id_ for id_ in ids if id_ != size] == tokenizer.build("bada gan")
     run_export(folder, tmp_path / "exported")
     assert load(tmp_path / "exported").tokenizer.build("bada <e1> gan") == ids
+
+
+def test_rows_behind_the_pieces_are_said_once(models, tmp_path, caplog):
+    """As in multilingual E5, whose word table has 250,037 rows for 250,002 tokens."""
+    folder = changed_copy(models / "encode", tmp_path / "rows")
+    weights = load_file(folder / "model.safetensors")
+    words = weights["embeddings.word_embeddings.weight"]
+    weights["embeddings.word_embeddings.weight"] = np.concatenate([words, words[:35]])
+    save_file(weights, folder / "model.safetensors")
+    change_config(folder, vocab_size=len(words) + 35)
+    with caplog.at_level(logging.INFO):
+        vectors = ernie_m.load(folder).encode(TEXTS)
+    said = [message for message in caplog.messages if f"{len(words) + 35} rows" in message]
+    assert len(said) == 1 and str(folder) in said[0]
+    np.testing.assert_array_equal(vectors, ernie_m.load(models / "encode").encode(TEXTS))
 
 
 def test_questions_with_two_separators(models, tmp_path):
