@@ -32,7 +32,6 @@ from reader.tokenizer_json import PIECES, QUOTES, TOKENIZER_JSON, no_piece_model
 from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from utils.errors import UserError
 from utils.files import read_bytes
-from utils.logging import logger
 
 Span = tuple[int, int]  # start and end in characters
 ERNIE_M = "ernie-m"  # the official text rules
@@ -298,10 +297,6 @@ class Tokenizer:
             raise UserError(f"{source}: vocab_size is {vocab_size}, the tokenizer's {self.vocab_size}")
         if self.pad_id != pad_token_id:
             raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
-        if vocab_size > self.vocab_size:
-            logger.info(
-                "%s: %d rows, and %d tokens; no text has the others", source, vocab_size, self.vocab_size
-            )
 
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""
