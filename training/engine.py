@@ -276,6 +276,7 @@ class Engine:
             # The scaler looks at the gradients of this process; another one may have overflowed.
             for parameter in trained:
                 parameter.grad.fill_(math.inf)
+        # Before the gradients of other owners are dropped: one that owns none must see an overflow, too.
         self.scaler.unscale_(self.optimizer)
         if finite and self.clip_norm is not None and norm > self.clip_norm:
             self._clip(norm)
