@@ -169,7 +169,9 @@ def write(
     with atomic_dir(flags.target) as folder:
         report = conversion.write(flags.to, folder, checkpoint, config, task, metadata, facts)
         separators = checkpoint.reading.separators if task == QUESTION_ANSWERING else 2
-        files = write_tokenizer(flags.to, folder, tokenizer, config.longest_input, separators)
+        # With a head, the length is that of the windows of its training.
+        longest = (None if task else reading.max_seq_len) or config.longest_input
+        files = write_tokenizer(flags.to, folder, tokenizer, longest, separators)
         if format_name == conversion.OURS:
             write_manifest(folder / MANIFEST)
     with pipe_may_close():

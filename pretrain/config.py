@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from reader.tokenization import TEXT_RULES
 from utils.errors import UserError
 from utils.options import (
     NonNegativeFloat,
@@ -81,7 +82,7 @@ class DataConfig:
     pair_alpha: UnitInterval = 0.7
     """Parallel text is sampled with p_ab ~ pairs_ab^alpha (InfoXLM: 0.7)."""
 
-    text_rules: Literal["start", "ernie-m", "none"] = option("start", free=True)  # the digest decides
+    text_rules: Literal[START, *TEXT_RULES] = option(START, free=True)  # the digest of the corpus counts
     """The text rules that the corpus must have, and with which the trained model reads. start: those of
     init.encoder, or with new weights those of the corpus. ernie-m: the official ones, with which the paper
     trained the weights of XLM-R further."""

@@ -43,7 +43,8 @@ def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
         UserError: it is damaged.
     """
     try:
-        return Reading.from_json(raw_config.get(READING) or {})
+        values = raw_config.get(READING)
+        return Reading() if values is None else Reading.from_json(values)
     except UserError as error:
         raise UserError(
             f"{path}: '{READING}' does not say how inputs were read in training ({error}); put back a good "

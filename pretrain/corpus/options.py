@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pretrain.corpus.inputs import Stream, file_status
 from pretrain.corpus.text import TextFormat, check_format
+from reader.tokenization import ERNIE_M, TEXT_RULES
 from utils.errors import UserError
 from utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding_options, option
 
@@ -29,11 +30,10 @@ class BuildOptions:
     vocab_path: str | None = option(None, free=True)
     """vocab.txt. Default: the vocabulary is made from the piece model."""
 
-    text_rules: Literal["ernie-m", "none"] = option(
-        "ernie-m", free=True
-    )  # the plan has them beside the vocabulary
-    """What is done to a text beside sentencepiece: the official rules of ERNIE-M, or nothing, as in XLM-R. A
-    run reads with the rules of the model that it starts from."""
+    # Free, because the plan has the rules beside the vocabulary.
+    text_rules: Literal[TEXT_RULES] = option(ERNIE_M, free=True)
+    """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or what
+    the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
 
     documents: Literal["line", "blank"] = "line"
     """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
