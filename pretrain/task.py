@@ -17,7 +17,7 @@ from model.checkpoint.read import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from model.checkpoint.reading import READING
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from model.reading import NO_RULES, Reading
+from model.reading import ERNIE_M_RULES, Reading
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.config import OBJECTIVES, SCRATCH, ObjectiveConfig, PretrainConfig
 from pretrain.evaluate import Evaluator
@@ -244,7 +244,7 @@ def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
     """
     if encoder is not None and encoder.reading.text_rules == text_rules:
         return encoder.reading.for_task()
-    return Reading.of_xlm_r() if text_rules == NO_RULES else Reading()
+    return Reading() if text_rules == ERNIE_M_RULES else Reading.of_library(text_rules)
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:

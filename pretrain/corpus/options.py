@@ -32,8 +32,8 @@ class BuildOptions:
 
     # Free, because the plan has the rules beside the vocabulary.
     text_rules: Literal[TEXT_RULES] = option(ERNIE_M, free=True)
-    """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or what
-    the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
+    """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or
+    what the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
 
     documents: Literal["line", "blank"] = "line"
     """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
