@@ -19,7 +19,7 @@ case ${1-} in
         shift
         sh scripts/data/get_weights.sh e5-small
         export REAL_MODEL="$PWD/configs/e5-small"
-        for suite in parity:test_tokenizer.py latest:test_vectors.py; do
+        for suite in parity:test_tokenizer.py latest:test_vectors.py parity:test_there_and_back.py; do
             sh scripts/setup.sh "${suite%%:*}"
             ".venv-${suite%%:*}/bin/python" -m pytest -s "tests/real/${suite#*:}" "$@"
         done
