@@ -37,12 +37,10 @@ SHAPE = OUTPUT / "ernie_config.json"  # of the encoders
 SEED = OUTPUT / "seed.json"  # of the demo, to go on with
 PICTURE = OUTPUT / "demo.svg"  # which a finished demo has
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
-QUICK = "quick"  # the model of --quick: a third of the tokens
 # Start -> flags of its pre-training. CONFIG has the mix of objectives that docs/pretraining.md recommends.
 PRE_TRAINING = {
     "mmlm": {"objectives.shares": '{"mmlm": 100}'},
     "camlm": {},
-    QUICK: {"optimizer.tokens": 1_500_000},
 }
 # The page offers a sentence of each of the first five languages of its corpus, so several scripts come first.
 # English stands before all of these.
@@ -87,9 +85,6 @@ class DemoFlags:
     seed: int = 1
     """The seed of the sample set, the weights and the order."""
 
-    quick: bool = option(False, bare=True)
-    """Only pre-train a model of the recommended mix, on a third of the tokens, and search with it."""
-
     overwrite: bool = option(False, bare=True)
     """Delete an earlier demo, and begin again."""
 
@@ -104,12 +99,6 @@ def main() -> None:
     print("demo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
     setup_console()
     make_sample(seed)
-    if flags.quick:
-        print(f"\ndemo: training a model; the complete output is in {LOGS}", flush=True)
-        pre_training, _fine_tuning, search = jobs_of(QUICK, seed)
-        carry_out_chains([[pre_training, search]], at_once=1)
-        show_quick(time.monotonic() - started)
-        return
     print(f"\ndemo: training three models, two at a time; the complete output is in {LOGS}", flush=True)
     carry_out_chains([jobs_of(start, seed) for start in ("camlm", "mmlm", "scratch")], at_once=2)
     show(time.monotonic() - started)
@@ -215,13 +204,6 @@ def show(seconds: float) -> None:
         {"zero_shot": zero_shot, **searches},
         seconds,
     )
-
-
-def show_quick(seconds: float) -> None:
-    """The same for the model of --quick, which was not fine-tuned."""
-    searches = read_searches([QUICK])
-    print_searches(searches)
-    print_end([OUTPUT / QUICK / "full"], searches, seconds)
 
 
 def read_searches(starts: Iterable[str]) -> dict[str, Rows]:

@@ -51,7 +51,7 @@ COMMANDS = {
     r"sh scripts/gpu_check\.sh": "gpu/test_command.py::test_a_cpu_does_not_pass_as_a_card",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
-        "three minutes; sample/test_demo.py::test_quick_ends_with_a_page_and_the_whole_demo_goes_on_from_it",
+        "it fetches 91 MB; sample/test_quick.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":

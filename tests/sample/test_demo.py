@@ -86,22 +86,6 @@ def test_the_whole_way(tiny, monkeypatch, capfd):
     assert result["zero_shot"]["camlm"] == pytest.approx(mean, abs=0.006)  # it is printed with two decimals
 
 
-@pytest.mark.slow
-def test_quick_ends_with_a_page_and_the_whole_demo_goes_on_from_it(tiny, monkeypatch, capfd):
-    """The sample set, the vocabulary and the corpus are not made again."""
-    monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2", "--quick"])
-    monkeypatch.setitem(demo.PRE_TRAINING, demo.QUICK, {})
-    demo.main()
-    *_, command, result_line = capfd.readouterr().out.splitlines()
-    flags = dict(zip(shlex.split(command)[3::2], shlex.split(command)[4::2]))
-    assert flags["--model"] == str(tiny / "quick" / "full")
-    result = json.loads(result_line)
-    assert list(result) == ["retrieval", "retrieval_centred", "retrieval_centred_margin", "seconds"]
-    assert list(result["retrieval"]) == ["quick"]
-    demo.make_room(2, overwrite=False)  # is not refused
-    assert not any(job.finished() for job in demo.jobs_of("camlm", seed=2))
-
-
 def test_an_earlier_demo_is_not_deleted_unasked(tiny, capsys):
     model = tiny / "camlm" / "encoder" / "model.safetensors"
     model.parent.mkdir(parents=True)

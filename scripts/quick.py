@@ -1,0 +1,112 @@
+"""The quick demo behind scripts/demo.sh --quick: a real encoder, with nothing trained beforehand.
+
+It searches 500 sentences in ten languages for translations, and learns five topics from 30 English sentences
+in front of you, which it then finds in nine other languages. sentences.tsv has the sentences, one in all
+languages on each line; the first six of a topic are learned from, the other four are for the test.
+"""
+
+from utils.environment import run
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import ernie_m
+from evaluation.search import unit
+from utils.command_line import load_config
+from utils.files import atomic_dir
+from utils.tables import in_columns
+
+SENTENCES = Path(__file__).with_name("sample") / "sentences.tsv"
+LEARNED = 6  # sentences of each topic
+QUESTION = "Wann fährt der nächste Bus zum Flughafen?"  # is not among the sentences
+FOLDER = Path("output/demo-quick")  # what the page reads: texts/ by language, and the classifier topics/
+
+
+@dataclass
+class QuickFlags:
+    """What is tried."""
+
+    model: str = "configs/e5-small"
+    """A folder, or the name of a model on Hugging Face's hub."""
+
+
+def main() -> None:
+    flags = load_config(QuickFlags, None, __doc__)
+    started = time.monotonic()
+    topics, texts = read_sentences()
+    model = ernie_m.load(flags.model)
+    prompt = "query" if "query" in model.loaded.reading.prompts else ""
+    print(f"\ndemo: {sum(map(len, texts.values()))} sentences in {len(texts)} languages", flush=True)
+    vectors = {code: model.encode(of_language, prompt=prompt) for code, of_language in texts.items()}
+
+    print(f"\nThe nearest sentences to a question in German, {QUESTION}")
+    show_nearest(model.encode(QUESTION, prompt=prompt), vectors, texts)
+    found = translations_found(vectors)
+    print("\nsentences whose translation is the nearest of the 50 English ones, per cent")
+    print(in_columns([list(found), [f"{share:.0f}" for share in found.values()]]))
+
+    is_learned = np.arange(len(topics)) % 10 < LEARNED
+    learned = np.flatnonzero(is_learned)
+    print(f"\nlearning {len(set(topics))} topics from {len(learned)} English sentences", flush=True)
+    labels = np.array(topics)
+    with atomic_dir(FOLDER) as folder:
+        (folder / "texts").mkdir()
+        for code, of_language in texts.items():
+            lines = "".join(f"{text}\n" for text in of_language)
+            (folder / "texts" / f"{code}.txt").write_text(lines, encoding="utf-8")
+        english = [texts["en"][i] for i in learned]
+        classifier = model.fit(english, labels[learned].tolist(), folder / "topics")
+    accuracy = {}
+    for code, of_language in texts.items():
+        answers = classifier.classify([of_language[i] for i in np.flatnonzero(~is_learned)])
+        is_right = np.array([answer["label"] for answer in answers]) == labels[~is_learned]
+        accuracy[code] = 100 * float(is_right.mean())
+    print(f"topics of the other {int((~is_learned).sum())} of each language, per cent right (chance 20)")
+    print(in_columns([list(accuracy), [f"{share:.0f}" for share in accuracy.values()]]))
+
+    print("\ntry sentences of your own in the browser: sh scripts/demo.sh --page")
+    result = {
+        "translations": mean_of_others(found),
+        "topics": mean_of_others(accuracy),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    print(json.dumps(result))
+
+
+def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
+    """The topic of each line, and the sentences of each language."""
+    header, *lines = [line.split("\t") for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
+    topics = [line[0] for line in lines]
+    return topics, {code: [line[place] for line in lines] for place, code in enumerate(header) if place}
+
+
+def show_nearest(query: np.ndarray, vectors: dict[str, np.ndarray], texts: dict[str, list[str]]) -> None:
+    """Print the nearest sentence of each language to a vector [1, H]."""
+    for code, of_language in vectors.items():
+        cosines = (unit(of_language) @ unit(query).T)[:, 0]
+        best = int(cosines.argmax())
+        print(f"{code}  {cosines[best]:.2f}  {texts[code][best]}")
+
+
+def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
+    """For each language but English, the share of its sentences whose nearest English one translates it."""
+    english = unit(vectors["en"])
+    found = {}
+    for code, of_language in vectors.items():
+        if code != "en":
+            nearest = (unit(of_language) @ english.T).argmax(axis=1)
+            found[code] = 100 * float((nearest == np.arange(len(nearest))).mean())
+    return found
+
+
+def mean_of_others(shares: dict[str, float]) -> float:
+    """The mean over the languages that are not English, with one decimal."""
+    return round(float(np.mean([share for code, share in shares.items() if code != "en"])), 1)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,46 @@
+"""The quick demo, with a model of random weights in place of the real one."""
+
+import json
+import sys
+
+import pytest
+
+from scripts import quick
+from scripts.sample.scenes import CODES
+from tests.helpers.small_corpus import train_pieces
+from tests.helpers.toy_models import CONFIG, make_ours
+
+
+def test_the_sentences():
+    topics, texts = quick.read_sentences()
+    assert tuple(texts) == CODES
+    assert all(topics[10 * i : 10 * i + 10] == [topics[10 * i]] * 10 for i in range(5))
+    for sentences in texts.values():
+        assert (
+            len({*sentences}) == len(topics) == 50
+        )  # each is another one, so that one alone is the translation
+        assert all(sentence and sentence == sentence.strip() for sentence in sentences)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder of random weights with a vocabulary of the sentences."""
+    _, texts = quick.read_sentences()
+    sentences = [sentence for of_language in texts.values() for sentence in of_language]
+    pieces = train_pieces(tmp_path / "piece.model", sentences, vocab_size=900)
+    make_ours(tmp_path / "model", config={**CONFIG, "vocab_size": 1000})
+    (tmp_path / "model/piece.model").write_bytes(pieces.read_bytes())
+    return tmp_path / "model"
+
+
+def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quick, "FOLDER", tmp_path / "demo")
+    monkeypatch.setattr(sys, "argv", ["quick", "--model", str(model)])
+    quick.main()
+    *_, last = capsys.readouterr().out.splitlines()
+    figures = json.loads(last)
+    assert list(figures) == ["translations", "topics", "seconds"]
+    assert 0 <= figures["topics"] <= 100
+    # What the page reads.
+    assert {file.stem for file in (tmp_path / "demo/texts").iterdir()} == {*CODES}
+    assert (tmp_path / "demo/topics/config.json").is_file()
