@@ -124,7 +124,9 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tup
             model = task_model(task, config, num_labels)
             if TASKS[task].head_reads == POOLED:  # a random pooler would give random classes
                 optional = ()
-    load_from(model, checkpoint, optional)
+    # An encoder without a pooler is not asked for pooled vectors, so that its random one needs no warning.
+    has_pooler = "pooler.dense.weight" in checkpoint.tensors
+    load_from(model, checkpoint, optional, ignore=optional if not has_pooler else ())
     return model.eval(), []
 
 

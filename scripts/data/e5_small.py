@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from model.checkpoint.card import CARD
 from model.checkpoint.formats import safetensors, sentence_transformers
 from model.checkpoint.read import CONFIG, WEIGHTS
+from model.config import ErnieMConfig
+from model.reading import Reading
 from reader.tokenizer_json import PIECES
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
@@ -159,7 +162,11 @@ def write(folder: Path, data: bytes) -> None:
     (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
     (folder / PIECES).write_bytes(piece_model(pieces, scores))
-    sentence_transformers.write(folder, sizes.hidden)
+    # As on the hub: the mean over all tokens, of length 1.
+    reading = replace(
+        Reading.of_xlm_r(), pooling="specials", normalize=True, prompts=PROMPTS, max_seq_len=sizes.positions
+    )
+    sentence_transformers.write(folder, ErnieMConfig.from_dict(config), reading)
     (folder / CARD).write_text(_MODEL_CARD, encoding="utf-8")
 
 
