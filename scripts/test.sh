@@ -21,7 +21,7 @@ case ${1-} in
         export REAL_MODEL="$PWD/configs/e5-small"
         for suite in parity:test_tokenizer.py latest:test_vectors.py parity:test_there_and_back.py; do
             sh scripts/setup.sh "${suite%%:*}"
-            ".venv-${suite%%:*}/bin/python" -m pytest -s "tests/real/${suite#*:}" "$@"
+            ".venv-${suite%%:*}/bin/python" -m pytest -s -o faulthandler_timeout=1800 "tests/real/${suite#*:}" "$@"
         done
         exit
         ;;

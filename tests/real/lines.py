@@ -1,8 +1,12 @@
 """Raw lines of real text in 15 languages, for comparisons of tokenizers and vectors."""
 
+import contextlib
 import gzip
+import io
 import unicodedata
 from pathlib import Path
+
+import convert
 
 LANGUAGES = ("en", "fr", "es", "de", "ru", "zh", "ar", "tr", "vi", "hi", "sw", "ur", "el", "bg", "th")
 
@@ -34,6 +38,13 @@ def raw_lines(data_dir: Path, count: int) -> list[str]:
             ]
         lines += own
     return lines[:count]
+
+
+def converted(source: Path, target: Path, to: str, *flags: str) -> Path:
+    """What convert.py makes of a model, without its list of tensors; the target."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        convert.main([str(source), str(target), "--to", to, *flags])
+    return target
 
 
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}

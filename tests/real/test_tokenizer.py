@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from transformers import XLMRobertaTokenizer
 
-import convert
 from finetune.opening import open_model
 from model.checkpoint.read import open_checkpoint
-from tests.real.lines import raw_lines
+from tests.real.lines import converted, raw_lines
 
 MODEL = Path(os.environ["REAL_MODEL"])
 COUNT = 20_000
@@ -41,8 +40,7 @@ def test_the_ids_of_all_lines(tmp_path, lines, expected, target):
     """Of the model as its makers have it, and of what convert.py makes of it."""
     folder = MODEL
     if target is not None:
-        folder = tmp_path / "converted"
-        convert.main([str(MODEL), str(folder), "--to", target])
+        folder = converted(MODEL, tmp_path / "converted", target)
     tokenizer = open_model(open_checkpoint(folder)).tokenizer
     ids = tokenizer.encode_batch(lines)
     wrong = [number for number in range(len(lines)) if ids[number] != expected[number]]

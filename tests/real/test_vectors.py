@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 import convert
 import ernie_m
-from tests.real.lines import raw_lines
+from tests.launching import error_of
+from tests.real.lines import converted, raw_lines
 
 MODEL = Path(os.environ["REAL_MODEL"])
 COUNT = 2_000
@@ -79,20 +80,18 @@ def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
     np.testing.assert_allclose(model.encode(texts), expected, atol=1e-5)
 
     few = texts[:100]
-    convert.main([str(folder), str(tmp_path / "ours"), "--to", "ernie-m"])
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "again"), "--to", "xlm-roberta"])
-    for converted in ("ours", "again"):
-        np.testing.assert_allclose(ernie_m.load(tmp_path / converted).encode(few), expected[:100], atol=1e-5)
-    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    np.testing.assert_allclose(again.encode(few), expected[:100], atol=1e-5)
-    shutil.rmtree(tmp_path / "ours")
-    shutil.rmtree(tmp_path / "again")
+    ours = converted(folder, tmp_path / "ours", "ernie-m")
+    again = converted(ours, tmp_path / "again", "xlm-roberta")
+    for form in (ours, again):
+        np.testing.assert_allclose(ernie_m.load(form).encode(few), expected[:100], atol=1e-5)
+    peer = SentenceTransformer(str(again), device="cpu")
+    np.testing.assert_allclose(peer.encode(few), expected[:100], atol=1e-5)
+    shutil.rmtree(ours)
+    shutil.rmtree(again)
 
 
 @pytest.mark.parametrize("target", ["fluid", "paddlenlp", "huggingface"])
 def test_forms_that_cannot_hold_it_refuse(tmp_path, target):
-    from tests.launching import error_of
-
     error_of(convert.main, [str(MODEL), str(tmp_path / "out"), "--to", target])
     assert not (tmp_path / "out").exists()
 
@@ -101,10 +100,9 @@ def test_after_trimming(tmp_path, lines):
     """A smaller vocabulary keeps the vectors of lines that it keeps whole."""
     texts = lines[:200]
     (tmp_path / "text.txt").write_text("\n".join(texts), encoding="utf-8")
-    command = [str(MODEL), str(tmp_path / "small"), "--keep_pieces_of", str(tmp_path / "text.txt")]
-    convert.main(command)
+    trimming = ["--keep_pieces_of", str(tmp_path / "text.txt")]
     before = ernie_m.load(MODEL)
-    after = ernie_m.load(tmp_path / "small")
+    after = ernie_m.load(converted(MODEL, tmp_path / "small", "ernie-m", *trimming))
     kept = []
     for text in texts:
         pieces = before.loaded.tokenizer.tokenize(text)
