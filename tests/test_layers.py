@@ -85,9 +85,14 @@ def programs() -> list[Path]:
     ]
 
 
+# The quick demo shows what a user's own program does, so it imports what that imports.
+USES_THE_INTERFACE = ROOT / "scripts/quick.py"
+
+
 def test_nothing_imports_an_entry_point():
     for path in programs():
-        assert offences(path, {*ENTRY_POINTS, "tests"}) == []
+        allowed = {"ernie_m"} if path == USES_THE_INTERFACE else set()
+        assert offences(path, {*ENTRY_POINTS, "tests"} - allowed) == []
 
 
 def test_readers_and_entry_points_start_without_paddle(tmp_path):
