@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-import ernie_m
+from ernie_m import load
 from evaluation.search import unit
 from utils.command_line import load_config
 from utils.files import atomic_dir
 from utils.tables import in_columns
 
-SENTENCES = Path(__file__).with_name("sample") / "sentences.tsv"
+SENTENCES = Path("scripts/sample/sentences.tsv")  # from the root, where the demo runs
 LEARNED = 6  # sentences of each topic
 QUESTION = "Wann fährt der nächste Bus zum Flughafen?"  # is not among the sentences
 FOLDER = Path("output/demo-quick")  # what the page reads: texts/ by language, and the classifier topics/
@@ -38,7 +38,7 @@ def main() -> None:
     flags = load_config(QuickFlags, None, __doc__)
     started = time.monotonic()
     topics, texts = read_sentences()
-    model = ernie_m.load(flags.model)
+    model = load(flags.model)
     prompt = "query" if "query" in model.loaded.reading.prompts else ""
     print(f"\ndemo: {sum(map(len, texts.values()))} sentences in {len(texts)} languages", flush=True)
     vectors = {code: model.encode(of_language, prompt=prompt) for code, of_language in texts.items()}
