@@ -22,7 +22,7 @@ def main() -> None:
         from finetune.question_answering import OfficialAnswering, QuestionAnswering
         from finetune.supervised import fine_tune
 
-        fine_tune(OfficialAnswering if flags.official_compat else QuestionAnswering, flags, stop)
+        fine_tune(QuestionAnswering, flags, stop, official_class=OfficialAnswering)
     stop.exit_as_asked()
 
 

@@ -22,7 +22,7 @@ def main() -> None:
         from finetune.supervised import fine_tune
         from finetune.tagging import OfficialTagging, Tagging
 
-        fine_tune(OfficialTagging if flags.official_compat else Tagging, flags, stop)
+        fine_tune(Tagging, flags, stop, official_class=OfficialTagging)
     stop.exit_as_asked()
 
 

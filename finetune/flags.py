@@ -300,8 +300,9 @@ class FinetuneFlags(TrainingFlags):
     decay_style: Literal["official", "paddlenlp"] = "official"
     """Whether weights decay at the full rate (official) or at the rate of their layer (paddlenlp)."""
 
-    official_compat: bool = option(False, only=MRC + TAGGER)
-    """Whether to repeat the behaviour of the official code."""
+    official_compat: bool = option(True, only=MRC + TAGGER)
+    """Whether labels, loss, windows and scores are those of the official code, as for the paper's figures.
+    false is better for data of your own."""
 
     split_han: bool = option(True, only=MRC)
     """Whether each Han character is a token, so that an answer can end there. Default: as the weights

@@ -16,7 +16,8 @@ from model.checkpoint.read import Checkpoint
 from model.reading import Reading
 from model.tasks import QUESTION_ANSWERING
 from reader import question_answering as windows
-from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeInOrder, EncodeWindows
+from reader.official_answering import EncodeInOrder, make_official_windows, pieces_of_words, split_words
+from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from reader.task_files import ALL_LANGUAGES
 from reader.tokenization import Tokenizer
 from utils.files import write_json
@@ -104,9 +105,13 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
 
 def best_spans_of_all(scores_of_windows: Sequence[SpanScores], max_length: int, count: int) -> Spans:
     """The `count` best spans of all windows of one question; fewer if they have no more."""
-    spans = [best_spans(scores, max_length, count) for scores in scores_of_windows]
+    return best_of([best_spans(scores, max_length, count) for scores in scores_of_windows], count)
+
+
+def best_of(spans_of_windows: Sequence[Spans], count: int) -> Spans:
+    """The `count` best spans of all windows, of equal ones the first; fewer if they have no more."""
     # One array for each field of `Spans`, with the spans of all windows.
-    first, last, start_logits, end_logits = map(np.concatenate, zip(*spans))
+    first, last, start_logits, end_logits = map(np.concatenate, zip(*spans_of_windows))
     order = np.argsort(-(start_logits + end_logits), kind="stable")[:count]
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
@@ -125,7 +130,6 @@ class QuestionAnswering(SupervisedTask):
 
     name = QUESTION_ANSWERING
     metric = "f1"
-    official = False  # whether inputs and answers are those of the official code (--official_compat)
 
     def __init__(
         self,
@@ -141,6 +145,7 @@ class QuestionAnswering(SupervisedTask):
         self.n_best = n_best
         self.rules = rules
         self.encode = EncodeInOrder(tokenizer, cut) if self.official else EncodeWindows(tokenizer, cut)
+        self.make_windows = make_official_windows if self.official else windows.make_windows
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
@@ -164,11 +169,14 @@ class QuestionAnswering(SupervisedTask):
         return cls(tokenizer, cut, reading.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
 
     def reading(self) -> dict[str, Any]:
-        return {**vars(self.cut), "max_answer_length": self.max_answer_length}
+        return {
+            **vars(self.cut),
+            "max_answer_length": self.max_answer_length,
+            "official_compat": self.official,
+        }
 
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
-        # The official code also trains on windows without the answer.
-        return windows.read_windows(path, purpose, self.tokenizer, self.cut, keep_all=self.official)
+        return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
 
     def targets(self, batch: AnswerBatch) -> np.ndarray:
         return batch.answers
@@ -201,8 +209,8 @@ class QuestionAnswering(SupervisedTask):
         for row, (first_start, behind_starts) in enumerate(batch.start_ranges.tolist()):
             behind_context = int(batch.ends[row])
             # The input ends with one [SEP] behind the context; the rest is padding.
-            start_logits = self.candidates(outputs["start_logits"][row][: behind_context + 1])
-            end_logits = self.candidates(outputs["end_logits"][row][: behind_context + 1])
+            start_logits = outputs["start_logits"][row][: behind_context + 1]
+            end_logits = outputs["end_logits"][row][: behind_context + 1]
             # Copies, because a view would keep the arrays of the whole batch.
             scores = SpanScores(
                 start_logits[first_start:behind_starts].copy(),
@@ -211,10 +219,6 @@ class QuestionAnswering(SupervisedTask):
             )
             predictions.append(scores)
         return predictions
-
-    def candidates(self, logits: np.ndarray) -> np.ndarray:
-        """Return the logits of one window [t], -inf where no answer may begin or end."""
-        return logits
 
     def score(self, data: AnswerWindows, predictions: list[SpanScores], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
@@ -306,32 +310,98 @@ class QuestionAnswering(SupervisedTask):
         return text.strip(), start + leading_space
 
 
-class OfficialAnswering(QuestionAnswering):
-    """The behaviour of the official code, its faults included (--official_compat true; docs/qa.md)."""
+class OfficialScores(NamedTuple):
+    """The logits of one window, and the spans that the official code looks at.
 
+    Attributes:
+        scores: what `QuestionAnswering` looks at.
+        spans: the `n_best` best starts of the whole input, question included, each with the `n_best` best
+            ends, the best start first; float64. Those that are no answers of this window are left out.
+    """
+
+    scores: SpanScores
+    spans: Spans
+
+
+class OfficialAnswering(QuestionAnswering):
+    """The behaviour of the official code, its faults included (--official_compat true; docs/qa.md).
+
+    An answer is joined pieces, which are normalised. The scores of the answers that `QuestionAnswering` finds
+    in the same logits, which are characters of the text, stand beside its scores.
+    """
+
+    metric = "f1 of pieces"
     official = True
     shuffles = False  # The official code shuffles a list that it does not train on.
 
     @cached_property
+    def of_text(self) -> QuestionAnswering:
+        """The task that finds characters of the text."""
+        return QuestionAnswering(self.tokenizer, self.cut, self.max_answer_length, self.n_best, self.rules)
+
+    @cached_property
     def pieces_of(self) -> Callable[[str], list[str]]:
         """A function that tokenizes a context. It keeps the last result, as questions share contexts."""
-        return lru_cache(maxsize=1)(self.tokenizer.tokenize)
+        return lru_cache(maxsize=1)(lambda context: pieces_of_words(self.tokenizer, split_words(context)))
+
+    def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialScores]:
+        predictions = []
+        for row, scores in enumerate(super().decode(batch, outputs)):
+            behind_context = int(batch.ends[row])
+            places = []  # of the best starts, and of the best ends
+            logits = []
+            for name in ("start_logits", "end_logits"):
+                of_input = outputs[name][row][: behind_context + 1].astype(np.float64)
+                places.append(np.argsort(-of_input, kind="stable")[: self.n_best])
+                logits.append(of_input[places[-1]])
+            starts, ends = np.meshgrid(*places, indexing="ij")  # [n_best, n_best] each
+            first_start, behind_starts = batch.start_ranges[row]
+            begins_here = (first_start <= starts) & (starts < behind_starts)
+            lengths = ends - starts + 1
+            is_answer = begins_here & (ends < behind_context) & (lengths >= 1)
+            is_answer &= lengths <= self.max_answer_length
+            start_logits, end_logits = np.meshgrid(*logits, indexing="ij")
+            shift = int(batch.shift[row])
+            spans = Spans(
+                starts[is_answer] + shift,
+                ends[is_answer] + shift,
+                start_logits[is_answer],
+                end_logits[is_answer],
+            )
+            predictions.append(OfficialScores(scores, spans))
+        return predictions
+
+    def score(
+        self, data: AnswerWindows, predictions: list[OfficialScores], language: str
+    ) -> dict[str, float]:
+        of_pieces = super().score(data, predictions, language)
+        of_text = self.of_text.score(data, [prediction.scores for prediction in predictions], language)
+        return {
+            **{f"{metric} of pieces": score for metric, score in of_pieces.items()},
+            **{f"{metric} of text": score for metric, score in of_text.items()},
+        }
+
+    def _rank_question(
+        self, data: AnswerWindows, question: int, predictions: list[OfficialScores]
+    ) -> list[Answer]:
+        """Texts may be equal, or empty. Without any span the answer is the word "empty"."""
+        spans = [prediction.spans for prediction in predictions]
+        if not any(len(of_window.first) for of_window in spans):
+            return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
+        best = best_of(spans, self.n_best)
+        probabilities = softmax(best.start_logits + best.end_logits)
+        answers = []
+        for first, last, *logits, probability in zip(*(array.tolist() for array in (*best, probabilities))):
+            text, start = self.text_of(data, question, first, last)
+            answers.append(Answer(text, start, probability, *logits))
+        return answers
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
-        """The text of an answer is its joined pieces, which are normalised, not characters of the context."""
+        """The joined pieces from token `first` to `last`, and where their text begins in the context."""
         context = data.file.questions[question].context
-        pieces = self.pieces_of(data.file.contexts[context])
-        text = "".join(pieces[first : last + 1]).replace("▁", " ").strip()
+        pieces = self.pieces_of(data.file.contexts[context])[first : last + 1]
+        text = "".join(piece.replace("▁", " ", 1) for piece in pieces).strip()
         return text, int(data.spans[context][first, 0])
-
-    def candidates(self, logits: np.ndarray) -> np.ndarray:
-        """Only the `n_best` best starts and ends of the whole input, question included, are combined."""
-        if self.n_best >= len(logits):
-            return logits
-        best = np.argpartition(-logits, self.n_best - 1)[: self.n_best]
-        candidates = np.full_like(logits, -np.inf)
-        candidates[best] = logits[best]
-        return candidates
 
 
 def language_of_contexts(language: str) -> str:

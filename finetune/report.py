@@ -66,7 +66,8 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
 
     Args:
         recipe: a key of `recipes`, or None for no rows.
-        metric: "acc", "f1", "em" or "en -> xx".
+        metric: a name in a report, such as "acc" or "en -> xx". Scores that are not counted as the paper's
+            have other names.
         languages: the columns of the run.
 
     Returns:

@@ -60,13 +60,30 @@ RECORDED = (
     "split_han",
     "chunk_scheme",
     "max_answer_length",
+    "official_compat",
 )
 # Those of them that a training takes from its start.
 KEPT = ("label_pieces", "split_han")
+# --official_compat -> what the log says of it.
+PROCEDURES = {
+    True: "labels, loss, windows and scores are those of the official code, as for the paper's figures; for "
+    "data of your own add --official_compat false",
+    False: "labels, loss, windows and scores are this project's; to compare with the paper add "
+    "--official_compat true",
+}
 
 
-def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: StopSignal) -> None:
-    """Run the command. It returns early if it is asked to stop; the same command then goes on."""
+def fine_tune(
+    task_class: type[SupervisedTask],
+    flags: FinetuneFlags,
+    stop: StopSignal,
+    official_class: type[SupervisedTask] | None = None,
+) -> None:
+    """Run the command. It returns early if it is asked to stop; the same command then goes on.
+
+    Args:
+        official_class: the task as in the official code (--official_compat); None: there is no difference.
+    """
     flags.check()
     set_up(flags)
 
@@ -75,6 +92,12 @@ def fine_tune(task_class: type[SupervisedTask], flags: FinetuneFlags, stop: Stop
     start = open_checkpoint(path) if path else None
     opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
     flags = settle(flags, opened, recorded=KEPT if flags.do_train else RECORDED)
+    if official_class:
+        logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
+        if flags.official_compat:
+            task_class = official_class
+        elif flags.paper:
+            logger.warning("--paper %s: not shown, its scores are those of the official code", flags.paper)
     if flags.in_tokens and flags.batch_size < flags.max_seq_len:
         raise UserError(
             f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
@@ -288,8 +311,13 @@ class FineTuning(Task):
         self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
         self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the number of the last step of each
         self.total_steps = self._epoch_ends[-1]
+        schedule_steps = self.total_steps
+        if self.task.official and not flags.in_tokens:
+            # The official code rounds down once, so that the rate of the last steps may be 0.
+            schedule_steps = max(1, flags.epoch * len(self.train_set) // self.global_batch)
         if flags.max_steps is not None:
             self.total_steps = min(self.total_steps, flags.max_steps)
+            schedule_steps = min(schedule_steps, flags.max_steps)
         # The dev files are scored after every --validation_steps-th step, the last step of each epoch, and
         # the last step of all; with --select_on last only after the last step of all.
         steps = {self.total_steps} if self.dev_files else set()
@@ -310,17 +338,17 @@ class FineTuning(Task):
         )
         # Step folders and --init_checkpoint have this task's classifier; --init_pretraining_params has none.
         fine_tuned = checkpoint is not None or flags.init_checkpoint is not None
-        return self.engine_of(open_step(checkpoint, self.start), fine_tuned, self.total_steps, seed)
+        return self.engine_of(open_step(checkpoint, self.start), fine_tuned, schedule_steps, seed)
 
     def engine_of(
-        self, weights: Checkpoint | None, fine_tuned: bool = True, total_steps: int = 1, seed: int = 0
+        self, weights: Checkpoint | None, fine_tuned: bool = True, schedule_steps: int = 1, seed: int = 0
     ) -> Engine:
         """Make a model in --dtype, identical on every process, and its engine.
 
         Args:
             weights: None: they are random.
             fine_tuned: whether the weights have the classifier of this task; otherwise it is random.
-            total_steps: of the training; an engine that only predicts does none.
+            schedule_steps: those of the learning rate's schedule; an engine that only predicts has none.
         """
         flags = self.flags
         paddle.seed(seed)
@@ -333,7 +361,7 @@ class FineTuning(Task):
             load_from(model, weights, ignore=() if fine_tuned else ("classifier.",))
         schedule = None
         if flags.lr_scheduler == "noam_decay":
-            schedule = noam_decay(int(total_steps * flags.warmup_proportion))
+            schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
         loss_scaling = LossScaling(
             use_dynamic_loss_scaling=flags.use_dynamic_loss_scaling,
             init_loss_scaling=flags.init_loss_scaling,
@@ -342,7 +370,7 @@ class FineTuning(Task):
             incr_ratio=flags.incr_ratio,
             decr_ratio=flags.decr_ratio,
         )
-        return make_engine(flags, model, total_steps, seed, schedule, flags.decay_style, loss_scaling)
+        return make_engine(flags, model, schedule_steps, seed, schedule, flags.decay_style, loss_scaling)
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
         epoch, index = position or (0, 0)  # `GlobalBatch.position`

@@ -53,7 +53,6 @@ class Tagging(SupervisedTask):
 
     name = TAGGING
     metric = "f1"
-    official = False  # whether inputs and scores are those of the official code (--official_compat)
 
     def __init__(
         self,
@@ -152,9 +151,9 @@ class Tagging(SupervisedTask):
         if self.scheme == "NONE":
             scores = seqeval_scores(gold_tags, predicted_tags)
             accuracy_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
-            return {self.metric: scores.f1, "acc": accuracy_of_words}
+            return {"f1": scores.f1, "acc": accuracy_of_words}
         scores = entity_scores(gold_tags, predicted_tags)
-        return {self.metric: scores.f1, "precision": scores.precision, "recall": scores.recall}
+        return {"f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
         """Write each word with its gold tag, if it is known, and its predicted tag; see `write_conll`."""
@@ -182,10 +181,11 @@ class OfficialPrediction(NamedTuple):
 class OfficialTagging(Tagging):
     """Training and evaluation as in the official code (--official_compat true), to reproduce its numbers.
 
-    F1 is counted over pieces, [CLS] and [SEP] included, of text that is cut off at --max_seq_len. The recall
-    does not count entities behind the cut.
+    The metric is F1 over pieces, [CLS] and [SEP] included, of text that is cut off at --max_seq_len: its
+    recall does not count entities behind the cut. F1 over words, as conlleval counts it, stands beside it.
     """
 
+    metric = "f1 over pieces"
     official = True
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialPrediction]:
@@ -204,9 +204,15 @@ class OfficialTagging(Tagging):
         ]
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
-        gold = [prediction.gold for prediction in predictions]
-        predicted = [prediction.predicted for prediction in predictions]
-        return self.measures(gold, predicted)
+        over_pieces = self.measures(
+            [prediction.gold for prediction in predictions],
+            [prediction.predicted for prediction in predictions],
+        )
+        over_words = super().score(data, [prediction.words for prediction in predictions], language)
+        return {
+            **{f"{metric} over pieces": score for metric, score in over_pieces.items()},
+            **{f"{metric} over words": score for metric, score in over_words.items()},
+        }
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         return super().tagged(data, [prediction.words for prediction in predictions])

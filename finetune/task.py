@@ -32,6 +32,7 @@ class SupervisedTask:
         metric: the key of `score` that selects a step; larger is better.
         labels: label names in the order of their ids; None if the task has none.
         shuffles: whether training may change the order of the examples (--shuffle).
+        official: whether inputs, loss and scores are those of the official code (--official_compat).
         encode: turns items of a data set into features, and features into batches.
     """
 
@@ -39,6 +40,7 @@ class SupervisedTask:
     metric: str
     labels: list[str] | None = None
     shuffles = True
+    official = False
     encode: EncodeExamples
 
     # What a task defines

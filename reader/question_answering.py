@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -349,18 +349,22 @@ class AnswerWindows(Sequence[ContextWindow]):
 
 
 def read_windows(
-    path: str | os.PathLike, purpose: str, tokenizer: Tokenizer, cut: Cut, keep_all: bool = False
+    path: str | os.PathLike,
+    purpose: str,
+    tokenizer: Tokenizer,
+    cut: Cut,
+    make: Callable[..., "AnswerWindows"] | None = None,
 ) -> AnswerWindows:
     """Read, check and tokenise a file; see `read_squad`.
 
     Args:
-        keep_all: keep the windows without the answer in a training file, too.
+        make: makes the windows; None: `make_windows`.
 
     Raises:
         UserError: as `read_squad`, or there is nothing to train on or to predict.
     """
     file = read_squad(path, purpose)
-    windows = make_windows(file, tokenizer, cut, keep_all=keep_all or purpose != "train")
+    windows = (make or make_windows)(file, tokenizer, cut, keep_all=purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
     if purpose == "train" and with_answer == 0:
         raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
@@ -379,14 +383,11 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
     Args:
         keep_all: keep all windows, not only those that contain the answer.
     """
-    question_texts: Iterable[str] = [question.text for question in file.questions]
     context_texts: Iterable[str] = file.contexts
     if file.path is not None:  # the requests of predict.py come from no file
         context_texts = progress(file.contexts, f"tokenising {file.path}", unit="texts")
-        question_texts = progress(question_texts, f"tokenising the questions of {file.path}", unit="texts")
-    encoded_contexts = _encode_all(context_texts, tokenizer, cut)
-    encoded_questions = _encode_all(question_texts, tokenizer, cut)
-    question_ids = [ids[: cut.max_query_length] for ids, _ in encoded_questions]
+    encoded_contexts = _encode_all(context_texts, tokenizer, cut.split_han)
+    question_ids = encode_questions(file, tokenizer, cut)
     rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
         context_ids, spans = encoded_contexts[question.context]
@@ -408,11 +409,21 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
     )
 
 
-def _encode_all(texts: Iterable[str], tokenizer: Tokenizer, cut: Cut) -> list[tuple[np.ndarray, np.ndarray]]:
+def encode_questions(file: QuestionFile, tokenizer: Tokenizer, cut: Cut) -> list[np.ndarray]:
+    """For each question of a file its ids, int32 [tokens], at most `cut.max_query_length`."""
+    texts: Iterable[str] = [question.text for question in file.questions]
+    if file.path is not None:
+        texts = progress(texts, f"tokenising the questions of {file.path}", unit="texts")
+    return [ids[: cut.max_query_length] for ids, _ in _encode_all(texts, tokenizer, cut.split_han)]
+
+
+def _encode_all(
+    texts: Iterable[str], tokenizer: Tokenizer, split_han: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
     encoded = []
     for text in texts:
-        ids, spans = encode_for_answers(tokenizer, text, cut.split_han)
+        ids, spans = encode_for_answers(tokenizer, text, split_han)
         encoded.append((np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2)))
     return encoded
 
@@ -541,24 +552,3 @@ class EncodeWindows:
             indices=np.asarray(indices, np.int64),
             count=count,
         )
-
-
-class EncodeInOrder(EncodeWindows):
-    """The official code's training inputs: in the order of the file, and windows without the answer count.
-
-    Their target is (0, 0), the place of [CLS]. Every input is filled up to `max_seq_len`, so that sorting by
-    length leaves the order alone; `collate` takes the padding off again.
-    """
-
-    place_without_answer = 0
-
-    def __init__(self, tokenizer: Tokenizer, cut: Cut):
-        super().__init__(tokenizer, cut)
-        self.max_seq_len = cut.max_seq_len
-
-    def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
-        features = []
-        for feature in super().__call__(windows):
-            padding = [self.pad_id] * (self.max_seq_len - len(feature.ids))
-            features.append(feature._replace(ids=feature.ids + padding))
-        return features

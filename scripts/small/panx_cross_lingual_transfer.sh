@@ -10,4 +10,5 @@ panx small 1 \
     --batch_size 8 --epoch 10 --max_seq_len 512 \
     --learning_rate 4e-4 --layerwise_lr_decay 0.8 --weight_decay 0.01 \
     --validation_steps 500 \
+    --official_compat false \
     "$@"

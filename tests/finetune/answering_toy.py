@@ -111,5 +111,6 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
         "max_query_length": 16,
         "doc_stride": 20,
         "skip_steps": 20,
+        "official_compat": "false",
     }
     return toy.flags(folder, out, **values | changes)

@@ -83,4 +83,5 @@ def make(folder: Path) -> Path:
 
 def flags(folder: Path, out: Path, **changes) -> list[str]:
     """A command line for run_sequence_labeling.py; None as a value leaves the flag out."""
-    return toy.flags(folder, out, **{"num_labels": len(TAGS), "batch_size": 8, **changes})
+    values = {"num_labels": len(TAGS), "batch_size": 8, "official_compat": "false"}
+    return toy.flags(folder, out, **values | changes)
