@@ -287,7 +287,9 @@ class FineTuning(Task):
             [self.start],
             self.config,
             self.tokenizer,
-            shuffle=self.shuffle,  # not the flag, which some tasks do not follow
+            # Not the flags, which some tasks do not follow.
+            shuffle=self.shuffle,
+            official_compat=self.task.official,
             global_batch=self.global_batch,
             labels=self.task.labels,
             train_set=digest_of_files([self.flags.train_set]),

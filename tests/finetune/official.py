@@ -334,9 +334,11 @@ def characters_of(pieces: Pieces, word: str) -> list[tuple[int, int]]:
     done = 0
     for piece in pieces.cut(word):
         length = len(piece.replace("▁", ""))
-        start = places[done] if length else 0
+        start = places[done] if done < len(places) else len(word)
         done += length
-        spans.append((start, (places[done] if done < len(places) else len(word)) if length else 0))
+        # A space alone has no characters.
+        end = start if not length else places[done] if done < len(places) else len(word)
+        spans.append((start, end))
     return spans
 
 
@@ -380,8 +382,7 @@ def answer(model: Model, questions: list[Asked], windows: list[Window], n_best: 
                     text = "".join(piece.replace("▁", " ", 1) for piece in asked.pieces[first : last + 1])
                     joined[window.question].append((total, text.strip()))
                 text = asked.context[asked.spans[first][0] : asked.spans[last][1]].strip()
-                # A piece that is a space alone has no characters.
-                if asked.pieces[first] != "▁" and asked.pieces[last] != "▁":
+                if text:
                     parts[window.question].append((total, text))
     return [max(candidates, default=(0, "empty"))[1] for candidates in joined], [
         max(candidates)[1] for candidates in parts

@@ -1,7 +1,6 @@
 """run_mrc.py from start to end: it learns a toy, its answers are parts of the text, pairs of languages."""
 
 import json
-import sys
 
 import numpy as np
 import paddle
@@ -11,6 +10,7 @@ import run_mrc
 from finetune import supervised
 from finetune.flags import FinetuneFlags
 from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
+from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig
 from model.heads import SpanClassifier
 from reader.batching import Batches
@@ -18,8 +18,10 @@ from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 from tests.helpers.batches import padded_batch
-from tests.launching import ROOT, run_script
+from tests.helpers.checkpoints import changed_copy
+from tests.launching import ROOT, call_main, run_script
 from utils.command_line import parse_args
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -187,17 +189,32 @@ def test_official_compat_trains_windows_without_the_answer(folder, model):
     assert official_loss > loss  # both are sums, and the official one has more windows
 
 
-def test_official_compat_does_not_shuffle(monkeypatch, folder):
-    calls = []  # (--official_compat, the class of the task, whether it is shuffled)
+def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
+    calls = []  # (the class of the task, whether it is shuffled)
 
-    def fine_tune(task_class, flags, stop):
-        calls.append((flags.official_compat, task_class, task_class.shuffles))
+    def fine_tuning(task, flags, opened):
+        calls.append((type(task), task.shuffles))
+        raise UserError("enough")
 
-    monkeypatch.setattr(supervised, "fine_tune", fine_tune)
-    for value in ("true", "false"):
-        monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
-        run_mrc.main()
-    assert calls == [(True, OfficialAnswering, False), (False, QuestionAnswering, True)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(supervised, "FineTuning", fine_tuning)
+    for value in (None, "true", "false"):
+        with pytest.raises(UserError, match="enough"):
+            call_main(run_mrc, toy.flags(folder, tmp_path, official_compat=value))
+    official = (OfficialAnswering, False)
+    assert calls == [official, official, (QuestionAnswering, True)]
+
+
+def test_a_model_of_earlier_versions_is_evaluated_as_it_was(answer, trained, folder, tmp_path, capsys):
+    """They did not record the procedure; it was not the official one unless it was asked for."""
+    reading = open_checkpoint(trained / "out/best").settings["reading"]
+    assert reading["official_compat"] is False
+    del reading["official_compat"]
+    start = changed_copy(trained / "out/best", tmp_path / "earlier", reading=reading)
+    flags = {"do_train": "false", "init_checkpoint": start, "dev_set": f"{folder}/dev.%s.json"}
+    assert answer(**flags, official_compat=None)["metric"] == "f1"
+    assert answer(**flags, official_compat="true", out="official")["metric"] == "f1 of pieces"
+    assert "official_compat False: " in capsys.readouterr().out
 
 
 def test_pairs_of_languages(answer, trained, folder, tmp_path):

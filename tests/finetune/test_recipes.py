@@ -301,4 +301,13 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
     else:
         call_main(importlib.import_module(script), [*line, "--max_steps", "2", "--enable_ce"])
         assert Path("checkpoints/step_2/model.safetensors").is_file()
-        assert json.loads(Path("checkpoints/results.json").read_text())
+        results = json.loads(Path("checkpoints/results.json").read_text())
+        lines = Path("log/job.log.0").read_text().splitlines()
+        says = [line for line in lines if "official_compat" in line]
+        identity = json.loads(Path("checkpoints/run.json").read_text())
+        assert identity["official_compat"] is (script != "run_classifier")
+        if script == "run_classifier":  # which has no other procedure
+            assert says == []
+        else:
+            assert len(says) == 1 and " official_compat True: " in f" {says[0]}"
+            assert results["metric"].endswith(" pieces")

@@ -102,7 +102,7 @@ def test_json_holds_full_precision():
 def test_the_papers_rows_stand_below():
     """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
-    table = Table("f1", scores, figures("conll_cross_lingual_transfer", "f1", list(scores[1])))
+    table = Table("f1", scores, figures("conll_cross_lingual_transfer", "f1 over pieces", list(scores[1])))
     assert in_markdown(table.cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
@@ -112,12 +112,12 @@ def test_the_papers_rows_stand_below():
 
 
 def test_the_average_is_as_printed_where_all_languages_are_there():
-    all_languages = figures("conll_cross_lingual_transfer", "f1", ["de", "es", "nl", "en"])
+    all_languages = figures("conll_cross_lingual_transfer", "f1 over pieces", ["de", "es", "nl", "en"])
     assert all_languages["paper, base (Table 2)"]["avg"] == 79.56
     assert all_languages["paper, small (Table 8)"] == {"avg": 69.8}  # the paper has no more of it
     # There are no rows without a language, a metric or a recipe of the paper.
-    assert figures("conll_cross_lingual_transfer", "f1", ["xx"]) == {}
-    assert figures("conll_cross_lingual_transfer", "precision", ["en"]) == {}
+    assert figures("conll_cross_lingual_transfer", "f1 over pieces", ["xx"]) == {}
+    assert figures("conll_cross_lingual_transfer", "f1 over words", ["en"]) == {}
     assert figures(None, "f1", ["en"]) == {}
 
 

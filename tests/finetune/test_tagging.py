@@ -129,20 +129,43 @@ def test_a_tagger_is_no_classifier(classify, trained, refusal):
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):
-    """With --official_compat long text is cut, and what was cut off is O in the predictions."""
+    """By default long text is cut, and what was cut off is O in the predictions.
+
+    The paper's figures stand beside the score that the official code counts.
+    """
     results = tag(
-        official_compat="true",
+        official_compat=None,
         max_seq_len=16,
+        paper="conll_cross_lingual_transfer",
         do_test="true",
         test_set=f"{folder}/test.%s.tsv",
         test_save="test.%s.tsv",
         **(LEARNS | {"epoch": 4}),
     )
-    assert means(results, "f1")["avg"] > 50
+    assert results["metric"] == "f1 over pieces" and means(results, "f1 over pieces")["avg"] > 50
+    titles = {table["title"].split(",")[0]: "paper" in table for table in results["tables"]}
+    assert [title for title, has_paper in titles.items() if has_paper] == ["f1 over pieces"]
+    assert "f1 over words" in titles
     (path,) = tmp_path.glob("test.en.tsv.*")
     longest = max(read_conll(path), key=lambda sentence: len(sentence.words))
     # 16 tokens are [CLS], [SEP] and at most 14 words.
     assert set(longest.predicted[14:]) == {"O"} and "B-PER" in longest.gold[14:]
+
+
+def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
+    results = tag(paper="conll_cross_lingual_transfer", max_steps=1)
+    assert not any("paper" in table for table in results["tables"])
+    log = capsys.readouterr().out
+    assert "official_compat False: " in log and "--paper conll_cross_lingual_transfer: not shown" in log
+
+
+def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):
+    flags = {**toy.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
+    for official, metric in ((False, "f1"), (True, "f1 over pieces")):
+        reading = open_checkpoint(trained / "best").settings["reading"] | {"official_compat": official}
+        start = changed_copy(trained / "best", tmp_path / str(official), reading=reading)
+        assert tag(**flags, init_checkpoint=start)["metric"] == metric
+        assert f"official_compat {official}: " in capsys.readouterr().out
 
 
 def test_bad_maps_and_flags(refused, tmp_path):

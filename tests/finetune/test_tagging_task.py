@@ -182,7 +182,11 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path):
     gold_tags = ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"]
     knows_all = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(gold_tags)))
     predictions, _ = task.predict(knows_all, batch, labelled=True)
-    assert task.score(data, predictions, "en") == {"f1": 100.0, "precision": 100.0, "recall": 100.0}
+    scores = task.score(data, predictions, "en")
+    over_pieces = {"f1 over pieces": 100.0, "precision over pieces": 100.0, "recall over pieces": 100.0}
+    assert {name: scores[name] for name in over_pieces} == over_pieces
+    # Of the words, "-", "ij" and "kl" are O: the entity of "kl" is not found, that of "cdef" is too short.
+    assert (scores["precision over words"], scores["recall over words"]) == (50.0, pytest.approx(100 / 3))
     task.write(tmp_path / "x.txt", data, predictions)
     lines = (tmp_path / "x.txt").read_text().splitlines()
     assert lines == ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
@@ -192,4 +196,5 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path):
     errs_twice = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(wrong_tags)))
     predictions, _ = task.predict(errs_twice, batch, labelled=True)
     scores = task.score(data, predictions, "en")
-    assert (scores["precision"], scores["recall"]) == (pytest.approx(100 / 3), 50.0)
+    assert scores["precision over pieces"] == pytest.approx(100 / 3)
+    assert scores["recall over pieces"] == 50.0

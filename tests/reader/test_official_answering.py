@@ -1,0 +1,66 @@
+"""The windows and answers of the official reader, against its rules in their own words."""
+
+import pytest
+
+from reader.official_answering import cut_officially, make_official_windows
+from reader.question_answering import Cut, Question, QuestionFile, cut_windows
+from reader.tokenization import Tokenizer
+from tests.finetune import official
+from tests.helpers.small_corpus import train_pieces
+
+TEXTS = ["born (rome) in 1985.", "(rome) and rome, old  rome", "a new\u00a0rome.x"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("official") / "piece.model"
+    return Tokenizer(None, train_pieces(path, TEXTS * 20, vocab_size=40))
+
+
+@pytest.mark.parametrize("room, stride", [(9, 4), (10, 3), (300, 128), (310, 128), (7, 20), (1, 1)])
+def test_an_answer_begins_in_the_window_with_the_most_context(room, stride):
+    """Of 429 tokens, one more than two windows hold, the third window of 300 has the last one alone."""
+    for length in (0, 1, room, room + 1, 2 * room, 3 * room + 2, 429):
+        parts = cut_officially(length, room, stride)
+        windows = [range(part.start, part.end) for part in parts]
+        assert windows == [range(part.start, part.end) for part in cut_windows(length, room, stride)]
+        owners = [
+            number for number, part in enumerate(parts) for _ in range(part.answers_from, part.answers_to)
+        ]
+        assert owners == [official.most_context(windows, token) for token in range(length)]
+    if (room, stride) == (300, 128):
+        assert [part.answers_to - part.answers_from for part in cut_officially(429, 300, 128)] == [
+            214,
+            214,
+            1,
+        ]
+
+
+@pytest.mark.parametrize(
+    "text, answer, expected",
+    [
+        ("born (rome) in 1985.", "rome", "(rome)"),  # alone it is ▁rome
+        ("born (rome) in 1985.", "(rome) in 1985", "(rome) in 1985"),
+        ("and rome, old  rome", "old  rome", "old  rome"),
+        ("and rome, old  rome", " rome", "rome"),  # its own pieces; the space belongs to the word before
+        ("a new\u00a0rome.x", "ew\u00a0rome", "new\u00a0rome.x"),
+    ],
+)
+def test_an_answer_has_whole_words_or_its_own_pieces(tokenizer, text, answer, expected):
+    start = text.index(answer)
+    span = (start, start + len(answer))
+    file = QuestionFile(None, [text], [Question("1", "where", 0, (answer,), span)])
+    windows = make_official_windows(file, tokenizer, Cut(60, 10, 20, split_han=False))
+    (window,) = windows
+    first, last = window.answer
+    spans = windows.spans[0]
+    assert text[spans[first, 0] : spans[last, 1]] == expected
+
+
+def test_a_question_whose_answer_is_not_found_is_left_out_of_training(tokenizer):
+    """A vertical tab is no white space to the words, but it is to the answer."""
+    text = "old\x0brome in 1985."
+    file = QuestionFile(None, [text], [Question("1", "where", 0, ("old\x0brome",), (0, 8))])
+    cut = Cut(60, 10, 20, split_han=False)
+    assert len(make_official_windows(file, tokenizer, cut, keep_all=False)) == 0
+    assert len(make_official_windows(file, tokenizer, cut)) == 1
