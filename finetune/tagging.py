@@ -71,6 +71,10 @@ class Tagging(SupervisedTask):
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        if cls.official and flags.chunk_scheme == "NONE":
+            raise UserError(
+                "--chunk_scheme NONE: the official code has no such tags; add --official_compat false"
+            )
         if flags.label_map_config is not None:
             ids = read_label_map(flags.label_map_config, flags.num_labels)
             if flags.chunk_scheme != "NONE":

@@ -172,3 +172,4 @@ def test_bad_maps_and_flags(refused, tmp_path):
     (tmp_path / "labels.json").write_text('{"B-PER": 0, "I-PER": 1, "O": 2}')
     assert "labels.json: 3 labels" in refused(label_map_config=tmp_path / "labels.json")
     assert "--label_map_config is needed" in refused(label_map_config=None)
+    assert "--chunk_scheme NONE" in refused(chunk_scheme="NONE", official_compat="true")
