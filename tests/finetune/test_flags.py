@@ -80,7 +80,7 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
         commands.append(command)
         sys.exit(0)
 
-    def record_flags(task_class, flags, stop):
+    def record_flags(task_class, flags, stop, official_class=None):
         log_no_effect(flags)  # the first work of `fine_tune`
         taken.append(flags)
 
