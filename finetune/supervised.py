@@ -60,7 +60,6 @@ RECORDED = (
     "split_han",
     "chunk_scheme",
     "max_answer_length",
-    "official_compat",
 )
 # Those of them that a training takes from its start.
 KEPT = ("label_pieces", "split_han")
@@ -91,7 +90,10 @@ def fine_tune(
     path = flags.init_checkpoint or flags.init_pretraining_params
     start = open_checkpoint(path) if path else None
     opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    flags = settle(flags, opened, recorded=KEPT if flags.do_train else RECORDED)
+    recorded = KEPT if flags.do_train else RECORDED
+    if official_class and not flags.do_train:
+        recorded = (*recorded, "official_compat")
+    flags = settle(flags, opened, recorded)
     if official_class:
         logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
         if flags.official_compat:

@@ -162,7 +162,7 @@ def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
 def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):
     flags = {**toy.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
     for official, metric in ((False, "f1"), (True, "f1 over pieces")):
-        reading = open_checkpoint(trained / "best").settings["reading"] | {"official_compat": official}
+        reading = {**open_checkpoint(trained / "best").reading.to_json(), "official_compat": official}
         start = changed_copy(trained / "best", tmp_path / str(official), reading=reading)
         assert tag(**flags, init_checkpoint=start)["metric"] == metric
         assert f"official_compat {official}: " in capsys.readouterr().out

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from reader.batching import Batches
+from reader.official_answering import EncodeInOrder, make_official_windows
 from reader.question_answering import (
     NO_ANSWER,
     ContextPart,
     Cut,
-    EncodeInOrder,
     EncodeWindows,
     cut_windows,
     encode_for_answers,
     find_tokens,
+    make_windows,
     read_squad,
     read_windows,
 )
@@ -223,7 +224,7 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     assert len(data) >= 1 and all(window.answer[0] != NO_ANSWER for window in data)
     line = f"3 questions on 2 texts, {len(data)} windows, {len(data)} of them with the answer"
     assert line in caplog.text
-    everything = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
+    everything = make_windows(read_squad(path, "train"), tokenizer, SMALL)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
     assert len(everything.of_question(2)) == 0  # an empty context
     assert "so there is nothing to do with it" in error_of(
@@ -280,7 +281,7 @@ def test_the_official_order_and_targets(write, tokenizer):
         words = text.split()
         if len(words) > 2:
             questions[text] = [(str(number), "Who?", words[1])]
-    data = read_windows(write(questions), "train", tokenizer, SMALL, keep_all=True)
+    data = read_windows(write(questions), "train", tokenizer, SMALL, make_official_windows)
     batches = Batches(data, EncodeInOrder(tokenizer, SMALL), 4, shuffle=False)
     plain = EncodeWindows(tokenizer, SMALL)
     order = []
