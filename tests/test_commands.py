@@ -52,7 +52,8 @@ COMMANDS = {
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/demo\.sh --quick":
         "it fetches 91 MB; sample/test_quick.py::test_the_whole_way",
-    r"sh scripts/demo\.sh --page": "it serves until Ctrl-C; inference/test_serve.py::test_search_in_each_language",
+    r"sh scripts/demo\.sh --page":
+        "it serves until Ctrl-C; inference/test_serve.py::test_search_in_each_language",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
