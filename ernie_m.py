@@ -311,6 +311,7 @@ class Model:
         if self.loaded.model is None:
             raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
         from inference.few_labels import classifier_of, save
+        from reader.coverage import warn_if_unsuited
 
         sentences = _as_list(texts, "texts")
         names = []
@@ -320,6 +321,7 @@ class Model:
             names.append(str(label))
         if len(names) != len(sentences):
             raise UserError(f"{len(sentences)} texts have {len(names)} labels; give one for each text")
+        warn_if_unsuited(self.loaded.tokenizer, sentences, "texts")
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, prompt="")
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
         classifier = classifier_of(self.loaded, vectors, names, encode.layer)

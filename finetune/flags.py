@@ -357,7 +357,8 @@ class RetrievalFlags(TrainingFlags):
     """A step folder from which training continues."""
 
     pairs: str | None = option(None, free=True)
-    """The folder of <language>-en.<language> and .en, or of tatoeba.<lan>-eng.<lan> and .eng."""
+    """The folder of <language>-en.<language> and .en, of <language>-en.tsv, or of tatoeba.<lan>-eng.<lan>
+    and .eng."""
 
     languages: str | None = option(None, free=True)
     """Codes of XTREME, separated by commas. Default: all languages in the folder."""
@@ -384,11 +385,11 @@ class RetrievalFlags(TrainingFlags):
     """Whether to fine-tune first."""
 
     train_set: str | None = option(None, free=True)
-    """A corpus folder of pretrain.build_corpus, whose parallel text is used; or a .tsv file whose rows have a
-    query, its positive, and any number of negatives."""
+    """A corpus folder of pretrain.build_corpus, whose parallel text is used; or a file of pairs (.tsv, .csv,
+    .tmx), whose rows have a query, its positive, and any number of negatives; or two files, en.txt,de.txt."""
 
     mine_negatives: str | None = option(None, free=True)
-    """A text file with one text on each line, among which the rows of a .tsv file, --train_set, find hard
+    """A text file with one text on each line, among which the rows of a file of pairs, --train_set, find hard
     negatives: lines near to the query. negatives.tsv in --checkpoints receives the rows with them."""
 
     num_negatives: PositiveInt = option(3, free=True)
@@ -456,7 +457,7 @@ class RetrievalFlags(TrainingFlags):
             raise UserError("nothing to do: give --pairs, or --do_train true, or --mine_negatives")
         if self.do_train and not self.train_set:
             raise UserError(
-                "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus or a .tsv file"
+                "--train_set is needed with --do_train true: a corpus of build_corpus or a file of pairs"
             )
         if self.mine_negatives:
             self._check_mining()
@@ -471,7 +472,7 @@ class RetrievalFlags(TrainingFlags):
     def _check_mining(self) -> None:
         """Refuse flags that do not go together with --mine_negatives."""
         if not self.train_set:
-            raise UserError("--train_set is needed with --mine_negatives: a .tsv file of pairs")
+            raise UserError("--train_set is needed with --mine_negatives: a file of pairs")
         if self.do_train or self.pairs or self.centre_on or len(self.seeds) > 1:
             raise UserError(
                 "--mine_negatives only writes rows: give it without --do_train, --pairs and --centre_on, and "

@@ -14,6 +14,7 @@ from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
+_HELD_OUT = 0x484F4C44  # "HOLD"; keeps these draws apart from any other of the same seed
 _MOST_DRAWS = 100  # for each row of a step; if they do not fill it, too many rows share a text
 
 
@@ -99,8 +100,8 @@ class StepRows:
                 return rows
         ((text, _),) = shared.most_common(1)
         raise UserError(
-            f"{self.rows.path}: too few rows without a text in common for --batch_size {self.batch_size}, as "
-            f"many have '{text}'; lower it, or remove columns that are no negatives: cut -f1,2"
+            f"{self.rows.name}: too few rows without a text in common for --batch_size {self.batch_size}, as "
+            f"many have '{text}'; lower it, or name the columns in a first line: query, positive, negative"
         )
 
 
@@ -118,16 +119,17 @@ class Division(NamedTuple):
     trained: np.ndarray
 
 
-def divide(rows: PairRows, validation_pairs: int) -> Division:
-    """Hold out `validation_pairs` rows, at most a tenth, at equal distances.
+def divide(rows: PairRows, validation_pairs: int, seed: int) -> Division:
+    """Hold out `validation_pairs` rows, at most a tenth, drawn at random.
 
     Raises:
         UserError: no rows are left to train on.
     """
     count = min(validation_pairs, len(rows) // 10)
-    held_out = (np.arange(count) * len(rows)) // max(count, 1)  # `count` may be 0
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, _HELD_OUT])))
+    held_out = np.sort(random.choice(len(rows), count, replace=False))
     texts = frozenset(text for number in held_out.tolist() for text in rows[number][:2])
     trained = [number for number, row in enumerate(rows) if texts.isdisjoint(row[:2])]
     if not trained:
-        raise UserError(f"{rows.path}: all rows have a query or a positive in common with a held-out row")
+        raise UserError(f"{rows.name}: all rows have a query or a positive in common with a held-out row")
     return Division(held_out, texts, np.array(trained))

@@ -1,6 +1,7 @@
 """Fine-tuning of sentence vectors on pairs: for retrieval (paper, section 4.2, Table 14), or on own pairs."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from finetune.flags import RetrievalFlags
 from finetune.opening import OpenedModel
 from finetune.own_pairs import StepRows, divide
 from finetune.pair_losses import hardest_negative_bce, in_batch_softmax, teacher_mse
-from finetune.sentence_pairs import PairStep, StepPairs, numbers_of
+from finetune.sentence_pairs import PairStep, StepPairs, numbers_of, warn_if_found_by_any
 from finetune.task import accuracy_of
 from model.checkpoint.folder import ModelFiles
 from model.checkpoint.load import load_from
@@ -37,7 +38,8 @@ from model.reading import Reading
 from model.tasks import RETRIEVAL
 from reader.batching import padded_batches
 from reader.corpus import Corpus, verify_corpus
-from reader.pairs import PairRows
+from reader.coverage import warn_if_unsuited
+from reader.pairs import PairRows, is_notation
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -112,19 +114,18 @@ class Retrieval(Task):
         self.prompt = self.reading.prompt(None)
         self.layer = layer_of(flags, self.config.num_hidden_layers)
         digests = {}
-        if Path(flags.train_set).is_file():  # own pairs; a corpus is a folder
+        if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set)
+            warn_if_unsuited(self.tokenizer, itertools.chain.from_iterable(self.rows), flags.train_set)
             if self.rows.with_negatives:
                 logger.info(
-                    "%s: of %d rows %d have negatives, the texts behind the second tab",
+                    "%s: of %d rows %d have negatives, the texts behind query and positive",
                     flags.train_set,
                     len(self.rows),
                     self.rows.with_negatives,
                 )
             self.languages: list[str] = []
-            digests["train_set"] = digest_of_files([flags.train_set])
-        elif flags.train_set.endswith(".tsv"):
-            raise UserError(f"{flags.train_set}: no such file; gunzip -k unpacks a .tsv.gz")
+            digests["train_set"] = digest_of_files(self.rows.paths)
         else:
             self.rows = None
             corpus = Corpus(flags.train_set, self.tokenizer.digest, text_rules=self.tokenizer.text_rules)
@@ -146,6 +147,11 @@ class Retrieval(Task):
         flags = self.flags.of_seed(seed)
         self.seed = seed
         self.pairs, self.held_out = self._pairs(flags, seed)
+        for languages, pairs in self.held_out.items():
+            count = min(flags.validation_pairs, len(pairs))
+            if count:
+                sides = zip(*(pairs[number] for number in range(count)))
+                warn_if_found_by_any("-".join(languages), *sides)
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
@@ -181,10 +187,10 @@ class Retrieval(Task):
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             corpus = steps.open()
             return steps, corpus.held_out_parallel
-        held_out, texts, trained = divide(self.rows, flags.validation_pairs)
+        held_out, texts, trained = divide(self.rows, flags.validation_pairs, seed)
         logger.info(
             "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
-            self.rows.path,
+            self.rows.name,
             len(trained),
             len(held_out),
             len(self.rows) - len(trained) - len(held_out),
@@ -198,7 +204,7 @@ class Retrieval(Task):
             held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
         if not held_out_ids:
             return steps, {}
-        return steps, {(self.rows.path.name,): held_out_ids}
+        return steps, {(Path(self.rows.name).name,): held_out_ids}
 
     def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
         return dataclasses.replace(self.pairs, position=position)
@@ -384,7 +390,7 @@ def check_teacher(flags: RetrievalFlags, rows: PairRows | None, hidden_size: int
         rows: of the file of pairs; None: the training data is a corpus.
     """
     if rows is None:
-        raise UserError("--teacher has a vector for each row of a file: give a .tsv file as --train_set")
+        raise UserError("--teacher has a vector for each row of a file: give a file of pairs as --train_set")
     try:
         vectors = np.lib.format.open_memmap(flags.teacher, mode="r")
     except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised

@@ -17,12 +17,14 @@ from finetune.command import log_and_write_report, pace_of, run_folder, set_up
 from finetune.flags import RetrievalFlags
 from finetune.opening import open_model, settle, settle_vectors
 from finetune.retrieval import Retrieval, layer_of, make_encoder
+from finetune.sentence_pairs import warn_if_found_by_any
 from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.config import ErnieMConfig
 from model.device import summary
 from model.ernie_m import ErnieMModel
 from model.tasks import RETRIEVAL
 from reader.bitext import Bitext, read_bitexts, sentences_by_language
+from reader.coverage import warn_if_unsuited
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.guard import StopSignal
@@ -107,6 +109,8 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
                 raise UserError(
                     f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
                 )
+    for bitext in bitexts:
+        warn_of_bitext(opened.tokenizer, bitext)
     results = {}
     # A search without training.
     if not flags.do_train:
@@ -139,7 +143,9 @@ def train_and_search(flags: RetrievalFlags, stop: StopSignal) -> None:
 
 def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:
     """Train a seed unless it is finished, and return its best model. None: a process was asked to stop."""
-    if not folder.is_finished():
+    if folder.is_finished():
+        folder.selected()  # refuses a best/ that is not the one that was selected
+    else:
         trainer = Trainer(task, folder, seed, pace_of(task.flags))
         if not trainer.run(stop):
             return None
@@ -208,6 +214,15 @@ def search(
     if distributed.is_main():
         write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
     return SearchResult(layer_of(flags, model.config.num_hidden_layers), trained, untrained)
+
+
+def warn_of_bitext(tokenizer: Tokenizer, bitext: Bitext) -> None:
+    """Log a warning if the vocabulary does not suit a bitext, or if any model finds many of its pairs."""
+    name = f"{bitext.language}-en"
+    for texts in (bitext.sentences, bitext.translations):
+        warn_if_unsuited(tokenizer, texts, name)
+    sides = [tokenizer.encode_batch(texts) for texts in (bitext.sentences, bitext.translations)]
+    warn_if_found_by_any(name, *sides)
 
 
 def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, prompt: str = "") -> Encode:

@@ -10,6 +10,9 @@ from reader.corpus import Corpus
 from reader.sampling import Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
+from utils.logging import logger
+
+_MOST_FOUND_BY_ANY = 0.2  # the greatest share of pairs without a warning
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,30 @@ class StepPairs:
                 position=sampler.state(),
                 pair_count=len(sources[share]),
             )
+
+
+def warn_if_found_by_any(
+    name: str, sources: Sequence[np.ndarray], translations: Sequence[np.ndarray]
+) -> None:
+    """Log a warning if any model finds many of the pairs, whose scores say little then.
+
+    Args:
+        name: of the pairs.
+        sources, translations: the ids of each pair, without special tokens.
+    """
+    numbers = numbers_of([np.asarray(ids) for ids in (*sources, *translations)]).reshape(2, -1)  # [2, pairs]
+    are_equal = numbers[0] == numbers[1]
+    # Sides that most pairs have: all texts of unknown tokens alone are one.
+    most_frequent = [np.bincount(side).max() for side in numbers]
+    count = max(int(are_equal.sum()), *(int(frequent) for frequent in most_frequent if frequent > 1), 0)
+    if count > _MOST_FOUND_BY_ANY * len(are_equal):
+        logger.warning(
+            "%s: for this vocabulary, of %d pairs %d have equal sides or a side in common. Any model finds "
+            "these, so the score says little: are the texts right, and does the vocabulary know their words?",
+            name,
+            len(are_equal),
+            count,
+        )
 
 
 def share_of_step(pairs: int, rank: int, world_size: int) -> slice:

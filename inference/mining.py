@@ -15,7 +15,7 @@ and makes the parts that are missing or damaged:
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from inference.tasks.encode import EncodeTexts
 from model.checkpoint.read import LANGUAGE_MEANS
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.bitext import Sentences, sentences_by_language
+from reader.pairs import PairRows
 from training.claim import only_run_in
 from utils.config import differences
 from utils.errors import UserError
@@ -188,7 +189,8 @@ def mine_pairs(options: MiningOptions) -> None:
         # VectorParts subtracts the means when it reads them.
         means = language_means(options, source.language, target.language)
         encode = partial(vectors_of, options)
-        encode_parts(encode, {work / "source": source, work / "target": target}, options.ray)
+        facts = {"settings": digest_of_settings(settings)}  # a part of other work is not taken
+        encode_parts(encode, {work / "source": source, work / "target": target}, facts, options.ray)
         if means:
             for side, folder in ((source, work / "source"), (target, work / "target")):
                 warn_of_other_language(side, np.load(part_paths(folder, side, "npy")[0]), means)
@@ -203,18 +205,14 @@ def mine_pairs(options: MiningOptions) -> None:
         key = digest.hexdigest()[:12]
         forward_paths = part_paths(work / f"forward-{key}", source, "npz")
         backward_paths = part_paths(work / f"backward-{key}", target, "npz")
-        forward = find_neighbours(
-            sources, targets, target_count=len(target), neighbours=options.neighbours, paths=forward_paths
-        )
-        backward = find_neighbours(
-            targets, sources, target_count=len(source), neighbours=options.neighbours, paths=backward_paths
-        )
+        forward = find_neighbours(sources, targets, len(target), options.neighbours, forward_paths, facts)
+        backward = find_neighbours(targets, sources, len(source), options.neighbours, backward_paths, facts)
 
         # The pairs.
         candidates = mine(forward, backward, options.margin, options.retrieval)
         pairs, threshold_facts = above_threshold(candidates, options.threshold, gold)
-        facts = {**threshold_facts, "candidates": len(candidates.scores), "centred": bool(means)}
-        write(Path(options.output), source, target, pairs, facts)
+        results = {**threshold_facts, "candidates": len(candidates.scores), "centred": bool(means)}
+        write(Path(options.output), source, target, pairs, results)
     counts = f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs: {options.output}"
     if threshold_facts or not len(pairs.scores):
         logger.info("%s", counts)
@@ -256,23 +254,26 @@ def above_threshold(
 def gold_pairs(path: str, source: DistinctLines, target: DistinctLines) -> set[tuple[int, int]]:
     """The pairs of --gold: (index in the source, index in the target), as `DistinctLines` counts.
 
+    Args:
+        path: what `PairRows` reads.
+
     Raises:
-        UserError: a line has no two cells, or one of them is not in its text.
+        UserError: it has no pairs, or more than two texts on a line, or one of them is not in its text.
     """
     sides = (source, target)
     index_by_hash = [side.index_by_hash() for side in sides]
+    rows = PairRows(path)
     pairs = set()
-    for number, example in enumerate(Sentences(path), 1):
-        cells = example.text_a.split("\t")
-        if len(cells) != 2:
+    for number, texts in enumerate(rows, rows.columns.skipped + 1):
+        if len(texts) != 2:
             raise UserError(
-                f"{path}, line {number}: {len(cells)} cells, not 2; give source, tab, translation"
+                f"{path}, line {number}: {len(texts)} texts, not 2; give source, tab, translation"
             )
         pair = []
-        for cell, side, index_of_side in zip(cells, sides, index_by_hash):
-            index = index_of_side.get(_hash(cell))
+        for text, side, index_of_side in zip(texts, sides, index_by_hash):
+            index = index_of_side.get(_hash(text))
             if index is None:
-                raise UserError(f"{path}, line {number}: '{cell.strip()[:60]}' is not in {side.path}")
+                raise UserError(f"{path}, line {number}: '{text[:60]}' is not in {side.path}")
             pair.append(index)
         pairs.add(tuple(pair))
     return pairs
@@ -330,35 +331,48 @@ def vectors_of(options: MiningOptions, texts: list[str]) -> np.ndarray:
     return encoder_of(options).vectors(texts)
 
 
-def encode_part(encode: Encode, texts: list[str], path: Path) -> int:
+def digest_of_settings(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides vectors; in the digest of each part, so that none of other work is taken."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def encode_part(encode: Encode, texts: list[str], path: Path, facts: Mapping[str, Any]) -> int:
     """Write the vectors of some texts, and return the number of texts. Workers call it."""
     vectors = encode(texts)
     with atomic_file(path) as file:
         np.save(file, vectors)
-    write_digest(path, part_lines=PART_LINES)  # a part of another length is not taken
+    write_digest(path, **_facts_of(path, facts))
     return len(texts)
 
 
-def encode_parts(encode: Encode, sides: dict[Path, DistinctLines], ray: str | None = None) -> None:
+def _facts_of(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the digest of a part says beside its checksum: which part it is, of what length, of which work."""
+    return {"part": f"{path.parent.name}/{path.name}", "part_lines": PART_LINES, **facts}
+
+
+def encode_parts(
+    encode: Encode, sides: dict[Path, DistinctLines], facts: Mapping[str, Any], ray: str | None = None
+) -> None:
     """Encode the parts that are missing or damaged.
 
     Args:
         encode: makes the vectors; a Ray cluster gets it pickled.
         sides: the folder for the vectors of a text -> the text.
+        facts: what decides the vectors; a part that was made with others is made again.
         ray: see `MiningOptions`; None: this process encodes.
     """
     missing = []
     encoded_before = 0  # lines
     for folder, side in sides.items():
         for part, path in zip(side.parts(), part_paths(folder, side, "npy")):
-            if is_whole(path, part_lines=PART_LINES):
+            if is_whole(path, **_facts_of(path, facts)):
                 encoded_before += len(part)
             else:
                 missing.append((side, part, path))
     if not missing:
         return
     # A generator: the texts of a part are read when its turn comes.
-    tasks = ((encode, [side.text(index) for index in part], path) for side, part, path in missing)
+    tasks = ((encode, [side.text(index) for index in part], path, facts) for side, part, path in missing)
     total = sum(len(side) for side in sides.values())
     progress = Progress(total, "encoding", initial=encoded_before, unit="lines")
     if ray is None:
@@ -435,10 +449,19 @@ def warn_of_other_language(side: DistinctLines, vectors: np.ndarray, means: dict
 
 
 def find_neighbours(
-    queries: VectorParts, targets: VectorParts, target_count: int, neighbours: int, paths: list[Path]
+    queries: VectorParts,
+    targets: VectorParts,
+    target_count: int,
+    neighbours: int,
+    paths: list[Path],
+    facts: Mapping[str, Any],
 ) -> Neighbours:
-    """The nearest targets of all queries. Parts that are missing or damaged are searched, and written."""
-    missing = [number for number, path in enumerate(paths) if not is_whole(path, part_lines=PART_LINES)]
+    """The nearest targets of all queries. Parts that are missing or damaged are searched, and written.
+
+    Args:
+        facts: as of `encode_parts`.
+    """
+    missing = [number for number, path in enumerate(paths) if not is_whole(path, **_facts_of(path, facts))]
     if missing:
         logger.info("indexing %s vectors", f"{target_count:,}")
         index = index_of(targets, target_count)
@@ -448,7 +471,7 @@ def find_neighbours(
             cosines, numbers = index.search(queries[number], min(neighbours, target_count))
             with atomic_file(paths[number]) as file:
                 np.savez(file, cosines=cosines, numbers=numbers)
-            write_digest(paths[number], part_lines=PART_LINES)
+            write_digest(paths[number], **_facts_of(paths[number], facts))
             progress.update()
         progress.close()
     parts = [np.load(path) for path in paths]

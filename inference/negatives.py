@@ -10,6 +10,7 @@ and makes the parts that are missing or damaged:
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ from finetune.flags import RetrievalFlags
 from finetune.opening import open_model, settle_vectors
 from finetune.retrieval import make_encoder
 from finetune.search import encoder_of
-from inference.mining import DistinctLines, Encode, VectorParts, encode_parts, part_paths
+from inference.mining import (
+    DistinctLines,
+    Encode,
+    VectorParts,
+    digest_of_settings,
+    encode_parts,
+    part_paths,
+)
 from model.checkpoint.read import open_checkpoint
 from model.tasks import RETRIEVAL
 from reader.pairs import PairRows
@@ -60,23 +68,33 @@ def mine_negatives(flags: RetrievalFlags) -> None:
     work = Path(flags.checkpoints, ".negatives")
     with only_run_in(work):
         claim_file(work / "settings.json", settings, f"choose another --checkpoints, or delete {work}")
-        encode_parts(encode, {work / "corpus": corpus})
+        facts = {"settings": digest_of_settings(settings)}  # a part of other work is not taken
+        encode_parts(encode, {work / "corpus": corpus}, facts)
         vectors = VectorParts(part_paths(work / "corpus", corpus, "npy"), mean=None)
-        neighbour_files = find_nearest(
-            encode, rows, vectors, min(flags.range_max, len(corpus)), work / "rows"
-        )
+        count = min(flags.range_max, len(corpus))
+        neighbour_files = find_nearest(encode, rows, vectors, count, work / "rows", facts)
         write(output, flags, rows, corpus, neighbour_files)
 
 
-def find_nearest(encode: Encode, rows: PairRows, corpus: VectorParts, count: int, folder: Path) -> list[Path]:
+def find_nearest(
+    encode: Encode,
+    rows: PairRows,
+    corpus: VectorParts,
+    count: int,
+    folder: Path,
+    facts: Mapping[str, Any],
+) -> list[Path]:
     """Find the lines that are nearest to each query. Parts that are missing or damaged are searched.
+
+    Args:
+        facts: that decide the vectors; a part that was made with others is searched again.
 
     Returns:
         The file of each part of the rows. It has "lines", int64 [rows, count], and their "cosines", float32,
         both the nearest first, and "positives", the cosine of query and positive, float32 [rows].
     """
-    # A part of other rows or of another number of lines is made again.
-    facts: dict[str, Any] = {"rows": digest_of_files([rows.path]), "part_rows": PART_ROWS, "count": count}
+    # So is a part of other rows or of another number of lines.
+    facts = {**facts} | {"rows": digest_of_files(rows.paths), "part_rows": PART_ROWS, "count": count}
     progress = Progress(len(rows), "searching", unit="rows")
     paths = []
     for first in range(0, len(rows), PART_ROWS):
@@ -84,13 +102,13 @@ def find_nearest(encode: Encode, rows: PairRows, corpus: VectorParts, count: int
         part = [rows[number] for number in range(first, last)]
         path = folder / f"{len(paths):05d}.npz"
         paths.append(path)
-        if not is_whole(path, **facts):
+        if not is_whole(path, part=path.name, **facts):
             queries = unit(encode([row[0] for row in part]))  # [rows, H]
             positives = unit(encode([row[1] for row in part]))  # [rows, H]
             cosines, lines = nearest_in_blocks(queries, corpus, count)
             with atomic_file(path) as file:
                 np.savez(file, lines=lines, cosines=cosines, positives=(queries * positives).sum(axis=1))
-            write_digest(path, **facts)
+            write_digest(path, part=path.name, **facts)
         progress.update(len(part))
     progress.close()
     return paths
@@ -109,6 +127,7 @@ def write(
         positives_of[query].append(positive)
     counts = []  # of the negatives of each row
     with atomic_file(path, "w", newline="\n") as file:
+        file.write("".join("\t".join(header) + "\n" for header in (rows.header(),) if header))
         for part in neighbour_files:
             arrays = np.load(part)
             nearest = arrays["lines"][:, flags.range_min :]  # [rows, ranks]

@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 from pretrain.corpus.build import CorpusBuild
-from pretrain.corpus.inputs import expand, gather_notation, resolve
+from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claimed, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus, tokenizer_of_corpus, verify_corpus
+from reader.pair_files import expand
 from reader.tokenization import ERNIE_M, Tokenizer
 from utils.command_line import load_config
 from utils.errors import UserError

@@ -203,8 +203,9 @@ class InitConfig:
     """"scratch", or weights in any format of docs/convert.md."""
 
     head_start: bool = False
-    """Whether a new encoder begins with word vectors that are counted in the corpus, and with a first layer
-    that attends to the neighbours. Otherwise all weights are random. For small models and little text."""
+    """Whether a new encoder begins with word vectors that are counted in the corpus, and with sinusoids as
+    positions and in the first layer's queries and keys. Otherwise all weights are random. For small models
+    and little text."""
 
     lm_head: str = option(FRESH, free=True)
     """"fresh", or a folder with a head (XLM-R's or ours); "encoder": the head in `encoder`."""

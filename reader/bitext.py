@@ -1,10 +1,11 @@
 """Plain text with one sentence a line, and bitexts.
 
 A bitext is two such files: line i of one translates line i of the other. A retrieval set of several languages
-is a folder in one of two forms:
+is a folder of files with these names:
 
     de-en.de, de-en.en                              XTREME's names; its own files are sorted, and refused
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
+    de-en.tsv, de-en.csv.gz, de-en.tmx              both sides in one file, German first
 """
 
 import os
@@ -16,6 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from reader.classification import Example
+from reader.pair_files import WITH_BOTH_SIDES
+from reader.pairs import PairRows
+from reader.text_files import refuse_other_forms, split_name
 from reader.tsv import FileLines, decode, open_lines
 from utils.errors import UserError
 
@@ -42,6 +46,7 @@ class Sentences(FileLines, Sequence[Example]):
         starts = array("q", [0])  # the byte at which each line begins; at last the end of the file
         # The version is kept, so that a change of the file while it is in use is noticed.
         with open_lines(Path(path)) as (file, version):
+            refuse_other_forms(file.peek(), path)
             for line in file:
                 starts.append(starts[-1] + len(line))
         super().__init__(Path(path), version, np.asarray(starts, np.int64))
@@ -126,7 +131,7 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
 
 
 def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> list[Bitext]:
-    """The bitexts of a folder in either form; without `languages` all, in the order of the paper's Table 16.
+    """The bitexts of a folder; without `languages` all, in the order of the paper's Table 16.
 
     Raises:
         UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
@@ -144,8 +149,12 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
         raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(files)}")
     bitexts = []
     for language in languages or files.keys():
-        path, english_path = files[language]
-        bitexts.append(read_bitext(language, path, english_path))
+        if len(files[language]) == 1:
+            rows = PairRows(f"{language}-en<={files[language][0]}")
+            sides = zip(*(row[:2] for row in rows))
+            bitexts.append(Bitext(language, *map(list, sides)))
+        else:
+            bitexts.append(read_bitext(language, *files[language]))
     return bitexts
 
 
@@ -160,9 +169,9 @@ def _refuse_reversed_names(folder: Path) -> None:
             )
 
 
-def _find_bitexts(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Language -> its file and the English one. Languages of Table 16 come first, in its order."""
-    files = {}
+def _find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Language -> its file and the English one, or one with both. Languages of Table 16 come first."""
+    files: dict[str, tuple[Path, ...]] = {}
     for language, code in TATOEBA.items():
         path = folder / f"tatoeba.{code}-eng.{code}"
         if path.is_file():
@@ -172,6 +181,8 @@ def _find_bitexts(folder: Path) -> dict[str, tuple[Path, Path]]:
         is_bitext = path.name == f"{language}-en.{language}"  # and not de-en.en or notes-en.txt
         if is_bitext and language != "en" and path.is_file():
             files[language] = (path, folder / f"{language}-en.en")
+        elif split_name(path)[0] in WITH_BOTH_SIDES:
+            files[language] = (path,)
     in_paper = [language for language in TATOEBA if language in files]
     not_in_paper = sorted(files.keys() - TATOEBA.keys())
     return {language: files[language] for language in in_paper + not_in_paper}

@@ -284,10 +284,10 @@ class RunFolder:
         return (self.path / SELECTED).is_file()
 
     def selected(self) -> Evaluation:
-        """Read selected.json.
+        """Read selected.json, and compare best/ with it.
 
         Raises:
-            UserError: it is not as `finish` wrote it.
+            UserError: it is not as `finish` wrote it, or best/ is missing, damaged or of another step.
         """
         path = self.path / SELECTED
         if not is_whole(path):
@@ -295,7 +295,16 @@ class RunFolder:
                 f"{path}: damaged, or the checksum beside it is; remove it, and the same command makes it "
                 "again"
             )
-        return Evaluation(**read_json(path))
+        selected = Evaluation(**read_json(path))
+        best = self.path / BEST
+        step = distributed.on_main(lambda: _step_of(best))
+        if step != selected.step:
+            fault = "is not there" if step is None else f"is of step {step}"
+            raise UserError(
+                f"{best} {fault}, but the run selected step {selected.step}: put that model back, or remove "
+                f"{path}, and the same command goes on from the newest checkpoint"
+            )
+        return selected
 
 
 def has_state(path: Path) -> bool:

@@ -210,9 +210,9 @@ class CorpusBuild:
     def _unit_tasks(self, sources: Mapping[SourceKey, TextSource]) -> Iterator[tuple[Unit, StreamWork]]:
         """Each unit of the sources, with the work of its stream."""
         unit_bytes = int(self.options.unit_mib * (1 << 20))
-        blank_lines = self.options.documents == "blank"
+        form = self.options.text_format
         readers = (
-            read_units(stream_number, source_number, source, unit_bytes, blank_lines)
+            read_units(stream_number, source_number, source, unit_bytes, form)
             for (stream_number, source_number), source in sources.items()
         )
         for unit in _interleave(readers, threads=min(_READERS, self.workers.num_workers)):

@@ -2,27 +2,23 @@
 
     en<=news.en.txt.gz            one file: plain, .gz, .bz2 or .xz
     en<=wiki/*.xz,books/          globs and folders; commas separate several
-    en-de<=pairs.tsv.gz           one pair per line, separated by a tab: English, German
+    en-de<=pairs.tsv.gz           one pair per line, English and German: .tsv, .csv; or a .tmx file
     en-de<=train.en,train.de      two aligned files
     en-de<=train                  Moses: train.en and train.de
 
 A YAML file has the same as mappings. Paths are text or lists; two aligned files are a list within the list.
 """
 
-import glob
 import json
 import os
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reader.pair_files import NOTATION, find_files, find_pairs, languages_of
+from reader.text_files import ENDINGS
 from utils.errors import UserError
-
-_ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
-_LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
-_NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class TextSource:
     def unpacked(self) -> tuple[str, ...]:
         """Where the paths lead to, without the ending of a packed file: equal for the same text."""
         parts = [os.path.splitext(os.path.realpath(path)) for path in self.paths]
-        return tuple(stem if end in _ENDINGS else stem + end for stem, end in parts)
+        return tuple(stem if end in ENDINGS else stem + end for stem, end in parts)
 
     @property
     def size(self) -> int:
@@ -108,9 +104,9 @@ def gather_notation(arguments: list[str]) -> list[str]:
             continue
         label, arrow, path = value.partition("<=")
         if not (label and arrow and path):
-            raise UserError(f"'{value}': no 'language<=path'; {_NOTATION}")
+            raise UserError(f"'{value}': no 'language<=path'; {NOTATION}")
         # A comma separates several files of one language. In a pair it separates the two aligned files, which
-        # belong together; `_find_pairs` splits these.
+        # belong together; `find_pairs` splits these.
         paths = [path] if "-" in label else path.split(",")
         entries[flag].setdefault(label, []).extend(paths)
     for flag, mapping in entries.items():
@@ -131,17 +127,17 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     """
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
     for label, paths in mono.items():
-        languages = _languages(label, 1)
+        languages = languages_of(label, 1)
         for path in paths if isinstance(paths, list) else [paths]:
-            sources[languages] += [TextSource((file,), languages) for file in _find_files(path)]
+            sources[languages] += [TextSource((file,), languages) for file in find_files(path)]
     for label, paths in parallel.items():
-        languages = _languages(label, 2)
+        languages = languages_of(label, 2)
         for path in paths if isinstance(paths, list) else [paths]:
             # en-de and de-en are one stream; each source keeps the order of its own label.
             stream_sources = sources[tuple(sorted(languages))]
-            stream_sources += [TextSource(files, languages) for files in _find_pairs(path, languages)]
+            stream_sources += [TextSource(files, languages) for files in find_pairs(path, languages)]
     if not sources:
-        raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
+        raise UserError(f"no text given: --mono or --parallel; {NOTATION}")
     streams = []
     given: dict[tuple[str, ...], str] = {}  # `TextSource.unpacked` -> its languages and its paths
     for languages, sources_of_stream in sources.items():
@@ -159,36 +155,6 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
 
 
-def _languages(label: Any, count: int) -> tuple[str, ...]:
-    """The languages of a label such as "en" or "en-de", in its order.
-
-    Raises:
-        UserError: it does not name `count` languages.
-    """
-    if not isinstance(label, str):
-        raise UserError(f"{label} is not a language; put it in quotes")
-    languages = tuple(label.split("-"))
-    are_names = all(_LANGUAGE.fullmatch(language) for language in languages)
-    if not are_names or len(languages) != count or len(set(languages)) != count:
-        form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
-        raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {_NOTATION}")
-    return languages
-
-
-def expand(path: Any) -> str:
-    """A path with ~ and $VARIABLES replaced.
-
-    Raises:
-        UserError: it is not a path, or the environment has no such variable.
-    """
-    if not isinstance(path, str) or not path.strip():
-        raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
-    expanded = os.path.expanduser(os.path.expandvars(path.strip()))
-    if "$" in expanded:  # `expandvars` leaves unknown variables as they are
-        raise UserError(f"{path}: the environment has no such variable; set it, as in DATA=/where/data/is")
-    return expanded
-
-
 def file_status(path: str) -> os.stat_result:
     """`os.stat`.
 
@@ -199,82 +165,3 @@ def file_status(path: str) -> os.stat_result:
         return os.stat(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _has_columns(name: str) -> bool:
-    """Whether it is the name of a .tsv file, plain or compressed."""
-    return name.lower().endswith(tuple(f".tsv{end}" for end in _ENDINGS))
-
-
-def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The files of each source of a pair: one with columns, or two that are aligned.
-
-    Args:
-        path: `pairs.tsv`, a folder or a glob of such files; `file,file` or [file, file]; or the common
-            beginning of the names of two files (Moses).
-
-    Raises:
-        UserError: a file is missing or has an unknown form.
-    """
-    if isinstance(path, str) and "," in path:
-        path = path.split(",")
-    if isinstance(path, list):
-        return [_aligned_files(path, languages)]
-    # `train` means train.en and train.de, unless there is a file or folder of that very name.
-    moses = _moses_files(expand(path), languages)
-    if moses and not os.path.exists(expand(path)):
-        return [moses]
-    files = _find_files(path)
-    for file in files:
-        if not _has_columns(file):
-            raise UserError(
-                f"{file}: unknown form of parallel text; name it .tsv (.gz, .bz2, .xz may follow), or give "
-                "two aligned files as path,path"
-            )
-    return [(file,) for file in files]
-
-
-def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, ...]:
-    """Two files, one for each language.
-
-    Raises:
-        UserError: there are not two, or one is a .tsv file.
-    """
-    files = []
-    if len(paths) == 2:
-        files = [file for path in paths for file in _find_files(path)]
-    if len(files) != 2 or any(_has_columns(file) for file in files):
-        pair = "-".join(languages)
-        raise UserError(f"{pair}: {paths} is not two aligned files; give each .tsv as {pair}<=PATH")
-    return tuple(files)
-
-
-def _moses_files(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...] | None:
-    """`prefix.en` and `prefix.de`, plain or compressed; None if one is missing."""
-    files = []
-    for language in languages:
-        names = [f"{prefix}.{language}{end}" for end in _ENDINGS]
-        file = next((name for name in names if os.path.isfile(name)), None)
-        if file is None:
-            return None
-        files.append(file)
-    return tuple(files)
-
-
-def _find_files(path: Any) -> list[str]:
-    """A file, or the files of a folder or a glob in alphabetical order.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = expand(path)
-    if os.path.isdir(path):
-        paths = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
-    elif os.path.exists(path):
-        paths = [path]
-    else:
-        paths = glob.glob(path, recursive=True)
-    files = sorted(path for path in paths if not os.path.isdir(path))
-    if not files:
-        raise UserError(f"{path}: no file matches" if "*" in path else f"{path}: no such file")
-    return files

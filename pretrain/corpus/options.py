@@ -39,7 +39,8 @@ class BuildOptions:
     """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
 
     tsv_columns: list[int] = field(default_factory=list)
-    """The two columns of .tsv files that hold the pair, from 1. Empty: the files have exactly two columns."""
+    """The two columns of .tsv and .csv files that hold the pair, from 1. Empty: the two that have texts, and
+    not numbers or few values."""
 
     score_column: NonNegativeInt = 0
     """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""

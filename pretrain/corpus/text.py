@@ -4,17 +4,10 @@ Only the text decides where a unit ends, not its compression or who reads it whe
 bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
 """
 
-import bz2
-import codecs
 import contextlib
-import gzip
 import hashlib
-import io
 import itertools
-import lzma
-import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,11 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.corpus.inputs import TextSource
+from reader import text_files
+from reader.pairs import Columns, find_columns
+from reader.text_files import TextFile, too_long
 from utils.errors import UserError
 
-LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
 _MOST_LINES = 1 << 16  # of a unit of aligned files: where one has short lines, the other may have long ones
-_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_HEAD = 1 << 18  # bytes of a file of pairs that tell which columns are read
 
 
 class Unit(NamedTuple):
@@ -39,6 +34,7 @@ class Unit(NamedTuple):
         texts: whole lines as bytes; for aligned files two texts with equally many lines.
         first_line: number of its first line in the file, from 1.
         bytes_read: the number of bytes on disk that were read for it.
+        columns: of a file with both sides of each pair, which ones are read; None: it has another form.
         last: whether it is the last of its source.
     """
 
@@ -48,6 +44,7 @@ class Unit(NamedTuple):
     texts: tuple[bytes, ...]
     first_line: int
     bytes_read: int
+    columns: Columns | None = None
     last: bool = False
 
 
@@ -99,36 +96,41 @@ class Lines(NamedTuple):
 
 
 def read_units(
-    stream_number: int, source_number: int, source: TextSource, unit_bytes: int, blank_lines: bool = False
+    stream_number: int, source_number: int, source: TextSource, unit_bytes: int, form: TextFormat
 ) -> Iterator[Unit]:
     """The units of one source in order.
 
     Args:
         stream_number, source_number: of the stream, and of the source in it.
         unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
-        blank_lines: cut at blank lines, between documents. A document longer than a unit is cut at a line.
+        form: with blank lines between documents, units are cut there; a document longer than a unit is cut
+            at a line.
 
     Raises:
-        UserError: a file is empty, binary, damaged or has an endless line, or two aligned files have
-            different numbers of lines.
+        UserError: a file is empty, binary, damaged or has an endless line, two aligned files have different
+            numbers of lines, or a file of pairs has no two columns of texts.
     """
     unit: Unit | None = None  # it is held back until it is known whether it is the last
     bytes_before = 0  # on disk, read for the units before
     with contextlib.ExitStack() as opened:
-        files = [opened.enter_context(contextlib.closing(_TextFile(path))) for path in source.paths]
+        languages = source.languages if len(source.languages) == 2 else None
+        files = [opened.enter_context(contextlib.closing(TextFile(path, languages))) for path in source.paths]
+        columns = None
+        if source.has_columns and files[0].buffer:
+            columns = _columns_of(files[0], source, form)
         for unit_number in itertools.count():
             first_line = files[0].line
             if len(files) == 2:
                 texts = _cut_aligned(files, unit_bytes)
             else:
-                texts = (_cut(files[0], unit_bytes, blank_lines),)
+                texts = (_cut(files[0], unit_bytes, blank_lines=form.documents == "blank"),)
             if not any(texts):  # the files have ended
                 break
             if unit is not None:
                 yield unit
             bytes_so_far = sum(file.raw.tell() for file in files)
             bytes_read = bytes_so_far - bytes_before
-            unit = Unit(stream_number, source_number, unit_number, texts, first_line, bytes_read)
+            unit = Unit(stream_number, source_number, unit_number, texts, first_line, bytes_read, columns)
             bytes_before = bytes_so_far
     if unit is None:
         raise UserError(f"{source}: empty: no text in it; leave it out")
@@ -149,7 +151,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
     low_scores = 0
     if source.has_columns:
-        rows, low_scores = _columns(decoded[0], unit.first_line, source.paths[0], form)
+        rows, low_scores = _rows(decoded[0], unit, source.paths[0], form)
     else:
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
@@ -175,81 +177,7 @@ def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
     return np.bincount(document)
 
 
-class _TextFile:
-    """The bytes of a plain or compressed file, taken from the front. The last line always has a line end.
-
-    Attributes:
-        line: the number of the first line in the buffer, from 1.
-        raw: the file as it is on disk; how far it has been read says how many bytes were used.
-        buffer: bytes that were read, and decompressed, but not taken.
-    """
-
-    def __init__(self, path: str):
-        self.path = path
-        self.line = 1
-        ending = os.path.splitext(path)[1].lower()
-        open_stream = _OPEN.get(ending, io.BufferedReader)  # plain text is only buffered
-        with _faults_named(path):
-            self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
-            self._file = open_stream(self.raw)
-            self.buffer = self._file.read(4096).removeprefix(codecs.BOM_UTF8)
-        if b"\0" in self.buffer:
-            raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? an archive?)")
-
-    def close(self) -> None:
-        self.raw.close()
-
-    def fill(self, size: int) -> bool:
-        """Read until the buffer has more than `size` bytes and a line end.
-
-        Returns:
-            Whether the file has ended.
-        """
-        with _faults_named(self.path):
-            missing = max(size + 1 - len(self.buffer), 0)
-            more = self._file.read(missing)
-            self.buffer += more
-            if len(more) < missing:
-                # The standard library takes a damaged later part of a .bz2 or .xz file for its end; bytes
-                # remain.
-                if self.raw.read(1):
-                    raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
-                if self.buffer and not self.buffer.endswith(b"\n"):
-                    self.buffer += b"\n"
-                return True
-            if b"\n" not in self.buffer:
-                # Read the rest of the line that fills the buffer.
-                self.buffer += self._file.readline(LONGEST_LINE)
-                if len(self.buffer) > LONGEST_LINE and not self.buffer.endswith(b"\n"):
-                    raise _too_long(self.path, self.line)
-                self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
-        return False
-
-    def take(self, length: int) -> bytes:
-        """Remove this many bytes from the front and return them."""
-        front = self.buffer[:length]
-        self.buffer = self.buffer[length:]
-        self.line += front.count(b"\n")
-        return front
-
-
-@contextlib.contextmanager
-def _faults_named(path: str) -> Iterator[None]:
-    """Turn a failing disk and what the libraries raise for a damaged archive into one line."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read: {reason}; fetch it again if it is damaged") from error
-
-
-def _too_long(path: str, line: int) -> UserError:
-    """The error for a line of more than `LONGEST_LINE` bytes."""
-    limit = f"{LONGEST_LINE >> 20} MiB"
-    return UserError(f"{path}: line {line}: longer than {limit}; is this text? break it into lines")
-
-
-def _cut(file: _TextFile, size: int, blank_lines: bool) -> bytes:
+def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
     """The next lines of a file, at most `size` bytes or one longer line; with `blank_lines` whole documents.
 
     Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
@@ -266,7 +194,7 @@ def _cut(file: _TextFile, size: int, blank_lines: bool) -> bytes:
     return file.take(end)
 
 
-def _cut_aligned(files: list[_TextFile], size: int) -> tuple[bytes, ...]:
+def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
     """The next lines of two files, equally many: at most `size` bytes of each, or one longer line.
 
     Raises:
@@ -297,10 +225,10 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     Raises:
         UserError: a line is not UTF-8, or too long.
     """
-    if len(text) > LONGEST_LINE:  # otherwise no line of it can be longer
+    if len(text) > text_files.LONGEST_LINE:  # otherwise no line of it can be longer
         for number, line in enumerate(text.split(b"\n"), first_line):
-            if len(line) > LONGEST_LINE:
-                raise _too_long(path, number)
+            if len(line) > text_files.LONGEST_LINE:
+                raise too_long(path, number)
     try:
         return text.decode().split("\n")[:-1]  # each line has a line end, also the last one
     except UnicodeDecodeError as error:
@@ -311,33 +239,52 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
         ) from error
 
 
-def _columns(
-    lines: list[str], first_line: int, path: str, form: TextFormat
-) -> tuple[list[tuple[str, str]], int]:
+def _columns_of(file: TextFile, source: TextSource, form: TextFormat) -> Columns:
+    """Which columns of a file hold the pairs, by its first rows or by the options.
+
+    Raises:
+        UserError: there are no two columns of texts, or more.
+    """
+    lines = file.head(_HEAD).decode(errors="replace").removesuffix("\n").split("\n")
+    chosen = [column - 1 for column in form.tsv_columns]  # options count from 1
+    columns = find_columns(lines, file.path, source.languages, chosen)
+    if len(columns.texts) > 2:
+        raise UserError(
+            f"{file.path}: line {columns.skipped + 1}: {len(columns.texts)} columns of texts, not 2; name "
+            "those that hold the pair with --tsv_columns, as in [2, 3]"
+        )
+    if not chosen:
+        columns.log(file.path)
+    return columns
+
+
+def _rows(lines: list[str], unit: Unit, path: str, form: TextFormat) -> tuple[list[tuple[str, str]], int]:
     """The two cells of each line that is not blank, and the number of lines with too low a score.
 
     Raises:
         UserError: a line has another number of columns, or no score.
     """
-    first, second = (column - 1 for column in form.tsv_columns or (1, 2))  # options count from 1
+    columns = unit.columns
+    first, second = columns.texts
     score = form.score_column - 1  # -1: there are no scores
-    fewest = max(first, second, score) + 1  # cells that a line must have
+    fewest = (
+        max(first, second, score) + 1 if form.tsv_columns else columns.width
+    )  # cells that a line must have
     rows = []
     low_scores = 0
-    for number, line in enumerate(lines, first_line):
-        cells = line.split("\t")
-        has_too_many = len(cells) > 2 and not form.tsv_columns  # which columns hold the pair is not known
-        if len(cells) < fewest or has_too_many:
-            if not line.strip():
-                continue
+    for number, line in enumerate(lines, unit.first_line):
+        if number <= columns.skipped or not line.strip():
+            continue
+        cells = columns.cells(line, path, number)
+        if len(cells) < fewest or (len(cells) > fewest and not form.tsv_columns):
             if len(cells) == 1:
                 raise UserError(
                     f"{path}: line {number}: no tab; put one between the two texts, or remove the line"
                 )
-            expected = f"at least {fewest}" if form.tsv_columns else "2"
+            expected = f"at least {fewest}" if form.tsv_columns else fewest
             raise UserError(
-                f"{path}: line {number}: {len(cells)} columns between tabs, expected {expected}; name the "
-                "columns that hold the pair with --tsv_columns, as in [2, 3]"
+                f"{path}: line {number}: {len(cells)} columns, expected {expected}; name the columns "
+                "that hold the pair with --tsv_columns, as in [2, 3]"
             )
         # A score of NaN is too low, too: it is not at least `min_score`.
         is_good_enough = score < 0 or _score(cells[score], path, number) >= form.min_score

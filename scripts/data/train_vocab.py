@@ -23,8 +23,9 @@ import numpy as np
 import sentencepiece
 
 from pretrain.corpus.inputs import gather_notation, resolve
-from pretrain.corpus.text import LONGEST_LINE, TextFormat, check_format, read_lines, read_units
+from pretrain.corpus.text import TextFormat, check_format, read_lines, read_units
 from reader.sampling import temperature
+from reader.text_files import LONGEST_LINE
 from reader.tokenization import Tokenizer, normalize
 from utils.command_line import load_config
 from utils.errors import UserError
@@ -62,7 +63,8 @@ class VocabOptions:
     """line: each line is a document; blank: blank lines separate documents, each line is a sentence."""
 
     tsv_columns: list[int] = field(default_factory=list)
-    """The two columns of .tsv files that hold the pair, from 1. Empty: the files have exactly two columns."""
+    """The two columns of .tsv and .csv files that hold the pair, from 1. Empty: the two that have texts, and
+    not numbers or few values."""
 
     score_column: NonNegativeInt = 0
     """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""
@@ -189,14 +191,13 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
     """
     streams = resolve(options.mono, options.parallel)
     form = options.text_format
-    blank_lines = options.documents == "blank"
     total = 0  # bytes
     for stream in streams:
         total += sum(source.size for source in stream.sources)
     with closing(Progress(total, description, unit="bytes")) as progress:
         for stream_number, stream in enumerate(streams):
             for source_number, source in enumerate(stream.sources):
-                for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, blank_lines):
+                for unit in read_units(stream_number, source_number, source, _UNIT_BYTES, form):
                     sides = read_lines(unit, source, stream.languages, form).sides  # the lines of each
                     for side_number, lines in enumerate(sides):
                         key = (stream_number, source_number, unit.number, side_number)

@@ -1,5 +1,6 @@
 """A search by cosine or by margin finds what one that is written out in numpy finds."""
 
+import faiss
 import numpy as np
 import pytest
 
@@ -86,6 +87,26 @@ def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
     assert 0.9 < np.mean(shares) < 1
     # The cosines themselves are exact.
     np.testing.assert_allclose(cosines[:, 0], (queries * targets[found[:, 0]]).sum(axis=1), atol=1e-6)
+
+
+def test_the_cells_are_made_of_vectors_of_every_block(monkeypatch):
+    """Of one in eleven for each cell: 2000 vectors have 179 cells."""
+    monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
+    monkeypatch.setattr(search, "_SAMPLES_PER_CELL", 1)
+    samples = []
+    factory = faiss.index_factory
+
+    def recording(*arguments):
+        index = factory(*arguments)
+        train = index.train
+        index.train = lambda sample: (samples.append(sample), train(sample))
+        return index
+
+    monkeypatch.setattr(faiss, "index_factory", recording)
+    vectors = unit(bitext(2000, width=8)[0])
+    index_of([vectors[:900], vectors[900:]], len(vectors))
+    (sample,) = samples
+    np.testing.assert_array_equal(sample, np.concatenate([vectors[:900:11], vectors[900::11]]))
 
 
 def test_a_zero_vector_is_no_fault():

@@ -1,6 +1,8 @@
 """encode_vector.py: the two official files and other vectors are those of the model itself; bad input."""
 
 import dataclasses
+import errno
+import os
 
 import numpy as np
 import paddle
@@ -8,7 +10,7 @@ import pytest
 
 import encode_vector
 from evaluation.encode import PaddleEncoder
-from inference.vectors import VectorWriter
+from inference.vectors import ArrayFile, VectorWriter
 from model.checkpoint.folder import save_model
 from model.checkpoint.formats import safetensors
 from model.checkpoint.load import load_from
@@ -89,6 +91,22 @@ def test_texts_encoded_in_parts_have_the_same_vectors(random_encoder, toy_folder
     for path in (tmp_path / "whole").iterdir():
         parts = np.load(tmp_path / "parts" / path.name)
         np.testing.assert_allclose(parts, np.load(path), atol=1e-5, err_msg=path.name)
+
+
+def test_a_full_disk_is_an_error_before_the_rows_are_written(tmp_path, monkeypatch):
+    """Not a signal while the memory map is written. A system without reservations writes the same file."""
+    monkeypatch.setattr(os, "posix_fallocate", full_disk, raising=False)
+    with pytest.raises(OSError, match="No space left"), ArrayFile(tmp_path / "a.npy", 3, "float32") as file:
+        file.grow(2)
+    monkeypatch.delattr(os, "posix_fallocate")
+    with ArrayFile(tmp_path / "b.npy", 3, "float32") as file:
+        for rows in (2, 0, 1):
+            file.grow(rows)[:] = rows
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), [[2] * 3, [2] * 3, [1] * 3])
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # The tokens of a sentence over which the mean is taken.

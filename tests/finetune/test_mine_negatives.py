@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
     third = lines[2].replace(" ", "\t")
     write_lines(tmp_path / "corpus.txt", ["", *lines[:2], third, " ", f" {lines[0]} ", *lines[3:], lines[5]])
 
-    def call(**changes):
+    def call(written="out", **changes):
         flags = {
             "mine_negatives": "corpus.txt",
             "train_set": "pairs.tsv",
@@ -69,8 +70,8 @@ def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
             "max_seq_len": 32,
         } | changes
         call_main(run_retrieval, as_flags(flags))
-        written = (tmp_path / "out" / "negatives.tsv").read_text(encoding="utf-8")
-        return [line.split("\t") for line in written.splitlines()]
+        text = (tmp_path / written / "negatives.tsv").read_text(encoding="utf-8")
+        return [line.split("\t") for line in text.splitlines()]
 
     return call
 
@@ -184,6 +185,21 @@ def test_other_rows_use_the_vectors_of_the_corpus(mine_rows, encoded, rows, line
     assert encoded == texts_to_search(rows[:16]) + texts_to_search(rows[16:20])
 
 
+def test_parts_of_other_work_are_not_taken(mine_rows, rows, lines, tmp_path):
+    """Copied from the folder of another model, or exchanged with one another, they are made again."""
+    expected = mine_rows()
+    files = {path: path.read_bytes() for path in (tmp_path / "out/.negatives").rglob("0*")}
+    others = mine_rows(checkpoints="other", layer="top", written="other")
+    for name in ("corpus", "rows"):
+        shutil.rmtree(tmp_path / "out/.negatives" / name)
+        shutil.copytree(tmp_path / "other/.negatives" / name, tmp_path / "out/.negatives" / name)
+    assert others != expected and mine_rows() == expected
+    first, second = [tmp_path / f"out/.negatives/corpus/0000{number}.npy" for number in (0, 1)]
+    for suffix in ("", ".digest"):
+        first.with_name(first.name + suffix).write_bytes(files[second.with_name(second.name + suffix)])
+    assert mine_rows() == expected
+
+
 def test_another_corpus_or_model_is_other_work(mine_rows, lines, toy_folder, tmp_path):
     mine_rows()
     assert "out/.negatives was made with other settings (layer: middle -> top)" in error_of(
@@ -199,6 +215,18 @@ def test_another_corpus_or_model_is_other_work(mine_rows, lines, toy_folder, tmp
     line = error_of(mine_rows, **random_weights)
     assert "settings (weights: " in line and " -> random)" in line
     assert error_of(mine_rows, random_seed=2).endswith("delete out/.negatives")
+
+
+def test_rows_with_ids_and_names(mine_rows, rows, lines, tmp_path):
+    """Ids are no texts, and the file with the negatives names its columns like the one it was made of."""
+    expected = mine_rows()
+    pairs = [row[:2] for row in rows]
+    write_lines(tmp_path / "pairs.tsv", [f"{n}\t{a}\t{b}" for n, (a, b) in enumerate(pairs)])
+    without_given = mine_rows()
+    assert [row[:2] for row in without_given] == pairs
+    write_lines(tmp_path / "pairs.tsv", ["answer\tquestion", *(f"{b}\t{a}" for a, b in pairs)])
+    assert mine_rows() == [["query", "positive"], *without_given]
+    assert [row[:2] for row in expected] == pairs
 
 
 def test_the_rows_train(mine_rows, rows, random_encoder, tmp_path):
@@ -247,7 +275,7 @@ def test_the_rows_train(mine_rows, rows, random_encoder, tmp_path):
         ({"pairs.tsv": "a\tb\nalone\n"}, {}, "pairs.tsv, line 2: give query, tab, positive"),
         ({}, {"mine_negatives": "absent.txt"}, "absent.txt: cannot be read"),
         ({}, {"train_set": None}, "--train_set is needed with --mine_negatives"),
-        ({}, {"train_set": "."}, ".: cannot be read"),
+        ({}, {"train_set": "."}, ".: "),
         ({}, {"range_min": 98}, "--range_min 98 and --range_max 100: fewer than --num_negatives 3"),
         ({}, {"range_min": -1}, "--range_min -1: "),
         ({}, {"num_negatives": 0}, "--num_negatives 0: "),

@@ -1,7 +1,9 @@
 """run_retrieval.py with a file of pairs: what a step reads, learning, resume, two processes, bad input."""
 
+import gzip
 import json
 import re
+import shutil
 from itertools import islice
 
 import numpy as np
@@ -12,7 +14,7 @@ from reader.pairs import PairRows
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.finetune.processes import assert_close, in_order, losses, start
-from tests.helpers.checkpoints import assert_same_weights
+from tests.helpers.checkpoints import assert_same_weights, changed_copy
 from tests.helpers.damaged import flip_last_bit
 from tests.helpers.small_corpus import sentences
 from tests.launching import error_of
@@ -174,21 +176,30 @@ def test_a_damaged_teacher(train, teacher, tmp_path):
 
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
     rows = PairRows(pairs)
-    held_out, texts, trained = divide(rows, validation_pairs=500)
-    assert held_out.tolist() == [0, 10, 20, 30, 40, 50]  # at most a tenth, however many are asked for
-    assert texts == {text for number in held_out for text in rows[number][:2]}
-    assert len(trained) == 54 and all(texts.isdisjoint(rows[number]) for number in trained.tolist())
-    held_out, _, trained = divide(rows, validation_pairs=1)
-    assert held_out.tolist() == [0]
-    assert set(range(ROWS)) - set(trained.tolist()) == {0, 20, 40}  # they have the query of row 0
-    held_out, _, trained = divide(rows, validation_pairs=0)
+    for seed in range(5):
+        held_out, texts, trained = divide(rows, 500, seed)
+        assert len(set(held_out.tolist())) == 6  # at most a tenth, however many are asked for
+        assert texts == {text for number in held_out.tolist() for text in rows[number][:2]}
+        others = [number for number in range(ROWS) if texts.isdisjoint(rows[number][:2])]
+        assert trained.tolist() == others and len(others) >= 52
+    held_out, _, trained = divide(rows, 0, seed=1)
     assert not len(held_out) and len(trained) == ROWS
+
+
+def test_held_out_rows_are_drawn_at_random(pairs):
+    """The seed decides which ones, and none more often than others: not those at equal distances."""
+    rows = PairRows(pairs)
+    drawn = [tuple(divide(rows, 6, seed).held_out.tolist()) for seed in range(100)]
+    assert drawn[7] == tuple(divide(rows, 6, seed=7).held_out.tolist())
+    assert len(set(drawn)) == 100
+    counts = np.bincount([number for numbers in drawn for number in numbers], minlength=ROWS)
+    assert counts.min() > 0 and counts.max() < 25  # 10 on average
 
 
 def test_too_few_pairs_for_a_selection(train, pairs, tmp_path):
     """Of 9 pairs none is held out: the log says so, unless no selection was asked for."""
     few = tmp_path / "few.tsv"
-    few.write_text("".join(f"q{number}\tp{number}\n" for number in range(9)))
+    few.write_text("".join(f"{letter} bado\t{letter} kani\n" for letter in "abcdefghi"))
     changes = {"train_set": few, "max_steps": 1, "batch_size": 2}
     said = [line for line in train("selected", **changes).splitlines() if "for a selection" in line]
     assert len(said) == 1 and str(few) in said[0] and "--validation_pairs 0" in said[0]
@@ -196,15 +207,22 @@ def test_too_few_pairs_for_a_selection(train, pairs, tmp_path):
 
 
 def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
-    """Row 0 is held out. Rows 1 and 2 have its positive, as a positive and as the query.
+    """The next rows have the positive of the held-out row, as a positive and as the query.
 
-    Row 3 has it as a negative: it is trained on, without this negative.
+    The one after these has it as a negative: it is trained on, without this negative.
     """
-    rows = ["q0\tp0", "q1\tp0", "p0\tp2", "q3\tp3\tp0", *(f"q{number}\tp{number}" for number in range(4, 10))]
+    rows = [[f"{letter} bado", f"{letter} kani"] for letter in "abcdefghij"]
     path = tmp_path / "pairs.tsv"
-    path.write_text("\n".join(rows) + "\n")
-    held_out, texts, trained = divide(PairRows(path), validation_pairs=1)
-    assert held_out.tolist() == [0] and texts == {"q0", "p0"} and trained.tolist() == list(range(3, 10))
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    (number,) = divide(PairRows(path), 1, seed=1).held_out.tolist()
+    places = [(number + distance) % 10 for distance in range(1, 4)]
+    rows[places[0]][1] = rows[number][1]
+    rows[places[1]][0] = rows[number][1]
+    rows[places[2]].append(rows[number][1])
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    held_out, texts, trained = divide(PairRows(path), 1, seed=1)
+    assert held_out.tolist() == [number] and texts == set(rows[number])
+    assert set(range(10)) - set(trained.tolist()) == {number, *places[:2]}
 
 
 def test_a_held_out_text_is_no_negative(corpus, pairs):
@@ -218,15 +236,18 @@ def test_a_held_out_text_is_no_negative(corpus, pairs):
 
 
 def test_held_out_pairs_with_the_same_positive(train, tmp_path):
-    """Each of them is right, in both directions."""
+    """Each of them is right, in both directions; so it is with the same query. A line warns of this."""
     texts = list(dict.fromkeys(sentences(400, seed=4)))[:160]
-    rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
-    for row in rows[::10]:  # these are held out
-        row[1] = texts[1]
-    (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
-    log = train("out", train_set="in.tsv", max_steps=1)
-    assert "in.tsv: 72 rows are trained on and 8 held out; 0 more" in log
-    assert "held-out pairs found at step 0: mean 100.00" in log
+    for side in (0, 1):
+        rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
+        (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        for number in divide(PairRows(tmp_path / "in.tsv"), 8, seed=1).held_out.tolist():
+            rows[number][side] = texts[side]
+        (tmp_path / "in.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        log = train(f"out{side}", train_set="in.tsv", max_steps=1)
+        assert re.search(r"in.tsv: 7[12] rows are trained on and 8 held out", log)
+        assert "held-out pairs found at step 0: mean 100.00" in log
+        assert "in.tsv: for this vocabulary, of 8 pairs 8 have equal sides or a side in common" in log
 
 
 @pytest.mark.parametrize(
@@ -246,6 +267,54 @@ def test_it_learns_and_keeps_the_best(train, teacher, tmp_path, flags_of_loss):
     # The run is finished: the same command trains no further.
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "ave loss" not in log
+
+
+def test_ids_and_a_header_are_not_trained_on(train, pairs, tmp_path):
+    """Named .csv.gz with ids, the run is that of the plain file: the same weights."""
+    rows = [line.split("\t")[:2] for line in pairs.read_text().splitlines()]
+    plain = "".join("\t".join(row) + "\n" for row in rows)
+    named = "number,sentence1,sentence2\n" + "".join(f'{n},"{a}","{b}"\n' for n, (a, b) in enumerate(rows))
+    (tmp_path / "plain.tsv").write_text(plain)
+    (tmp_path / "named.csv.gz").write_bytes(gzip.compress(named.encode()))
+    for name in ("plain.tsv", "named.csv.gz"):
+        log = train(name.split(".")[0], train_set=name, max_steps=3)
+        assert ("columns 2 and 3 are the pair; not read: column 1" in log) == name.startswith("named")
+    assert_same_weights(tmp_path / "plain/step_3", tmp_path / "named/step_3")
+
+
+def test_texts_that_teach_nothing(train, tmp_path):
+    """Unknown words alone, and positives equal to their queries, each give a warning."""
+    signs = [f"{chr(0x16A0 + n)}{chr(0x16A0 + m)}" for n in range(5) for m in range(4)]
+    (tmp_path / "unknown.tsv").write_text("".join(f"{sign}\t{sign}{sign}\n" for sign in signs))
+    changes = {"max_steps": 1, "batch_size": 2}
+    log = train("unknown", train_set="unknown.tsv", **changes)
+    assert re.search(r"unknown.tsv: \d+ % of its tokens are unknown", log)
+    assert "unknown.tsv: for this vocabulary, of 2 pairs 2 have equal sides" in log
+    texts = list(dict.fromkeys(sentences(60, seed=4)))[:20]
+    (tmp_path / "equal.tsv").write_text("".join(f"{text}\t{text}\n" for text in texts))
+    log = train("equal", train_set="equal.tsv", **changes)
+    assert "equal.tsv: in 20 of 20 rows query and positive are equal" in log
+    assert "equal.tsv: for this vocabulary, of 2 pairs 2 have equal sides" in log
+    (tmp_path / "good.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in zip(texts, texts[1:] + texts[:1])))
+    assert "this vocabulary" not in train("good", train_set="good.tsv", **changes)
+
+
+def test_a_finished_run_whose_best_model_is_another(train, tmp_path):
+    """Or whose evaluation is empty: refused, with the way to go on."""
+    train("out", max_steps=3)
+    best = tmp_path / "out" / "best"
+    shutil.move(best, tmp_path / "kept")
+    assert f"{best} is not there" in error_of(train, "out", max_steps=3)
+    step = json.loads((tmp_path / "kept/config.json").read_text())["step"]
+    changed_copy(tmp_path / "kept", best, step=step + 1)
+    assert f"{best} is of step {step + 1}, but the run selected step {step}" in error_of(
+        train, "out", max_steps=3
+    )
+    shutil.rmtree(best)
+    shutil.move(tmp_path / "kept", best)
+    assert "ave loss" not in train("out", max_steps=3)
+    (tmp_path / "out/selected.json").write_text("")
+    assert "out/selected.json: damaged" in error_of(train, "out", max_steps=3)
 
 
 def test_resume_bit_for_bit(train, tmp_path):
@@ -283,6 +352,9 @@ def test_two_processes_are_one(corpus, flags, teacher, tmp_path):
         ("", {}, "in.tsv: the file is empty"),
         ("a\tb\nalone\n", {}, "in.tsv, line 2: give query, tab, positive"),
         ("a\tb\t\n", {}, "in.tsv, line 1: give query, tab, positive"),
+        ("a\tb\nc\t \n", {}, "in.tsv, line 2: give query, tab, positive"),
+        ("a\tb\n\td\n", {}, "in.tsv, line 2: give query, tab, positive"),
+        ("a\tb\tc\na\t\tc\n", {}, "in.tsv, line 2: give query, tab, positive"),
         (
             "a\tb\na\tc\n",
             {},
@@ -332,6 +404,6 @@ def test_a_teacher_that_is_no_array_of_numbers(train, teacher, write, message):
 
 def test_a_corpus_has_no_teacher_but_any_loss(train, corpus, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, HIDDEN)))
-    message = "--teacher has a vector for each row of a file: give a .tsv file as --train_set"
+    message = "--teacher has a vector for each row of a file: give a file of pairs as --train_set"
     assert message in error_of(train, "out", train_set=corpus, teacher="x.npy")
     assert "ave loss" in train("corpus", train_set=corpus, both_directions="true")

@@ -123,6 +123,22 @@ def test_softmax_over_all_negatives(both_directions):
     assert beating.item() == expected_beating > 0
 
 
+@pytest.mark.parametrize("loss", [hardest_negative_bce, in_batch_softmax])
+def test_cosines_are_not_computed_in_half_precision(loss):
+    """Under auto_cast, and of vectors in bfloat16: in it many cosines would be equal."""
+    sources, candidates, negative = with_given_negatives()
+    options = (SCALE, OFFSET if loss is hardest_negative_bce else True)
+    vectors = [paddle.to_tensor(side, "float32").astype("bfloat16") for side in (sources, candidates)]
+    in_float32 = [side.astype("float32") for side in vectors]
+    negative = paddle.to_tensor(negative)
+    expected, _ = loss(*in_float32, negative, *options)
+    with paddle.amp.auto_cast(dtype="bfloat16"):
+        in_half, _ = loss(*vectors, negative, *options)
+        cast, _ = loss(*in_float32, negative, *options)
+    assert in_half.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert cast.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_the_teacher_is_learned_by_both_sides():
     sources, candidates, negative = with_given_negatives()
     teacher = np.random.default_rng(6).normal(size=sources.shape)

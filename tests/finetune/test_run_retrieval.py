@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import paddle
@@ -168,6 +169,43 @@ def test_several_seeds(retrieve, folder, tmp_path):
         assert table["mean"]["de"] == pytest.approx(np.mean(accuracies))
         assert table["deviation"]["de"] == pytest.approx(np.std(accuracies, ddof=1))
     assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
+
+
+def test_seeds_read_texts_with_vocabularies_of_their_own(retrieve, folder, tmp_path):
+    """Seed 2 has the weights of seed 1, and other ids for the pieces. A search with it alone is the same."""
+    for seed in (1, 2):
+        changed_copy(folder / "weights", tmp_path / f"seed_{seed}")
+    Tokenizer.from_folder(folder / "weights").write_vocab(tmp_path / "seed_2/vocab.txt")
+    tokens = (tmp_path / "seed_2/vocab.txt").read_text().splitlines()
+    ordinary = [token.split("\t")[0] for token in tokens[10:]]
+    write_lines(
+        tmp_path / "seed_2/vocab.txt", [token.split("\t")[0] for token in tokens[:10]] + ordinary[::-1]
+    )
+    report = retrieve(init_pretraining_params=f"{tmp_path}/seed_%d", random_seed="1,2")
+    alone = retrieve(init_pretraining_params=f"{tmp_path}/seed_2")
+    for table, table_alone in zip(report["tables"], alone["tables"]):
+        assert table["seeds"]["2"] == table_alone["seeds"]["1"]
+    assert report["tables"][0]["seeds"]["1"] != report["tables"][0]["seeds"]["2"]
+
+
+def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
+    """Equal sides, and unknown words alone. Both sides may stand in one file, with ids between them."""
+    lines = (folder / "pairs/de-en.en").read_text().splitlines()
+    signs = [f"{chr(0x16A0 + n % 8)}{chr(0x16A0 + n // 8)}" for n in range(len(lines))]
+    (tmp_path / "bitexts").mkdir()
+    rows = [f"{number}\t{line}\t{number}\t{line}" for number, line in enumerate(lines)]
+    write_lines(tmp_path / "bitexts/de-en.tsv", rows)
+    write_lines(tmp_path / "bitexts/fr-en.fr", signs)
+    write_lines(tmp_path / "bitexts/fr-en.en", signs[::-1])
+    report = retrieve(pairs=tmp_path / "bitexts")
+    assert report["tables"][0]["seeds"]["1"]["de"] == 100
+    log = capsys.readouterr().out
+    count = len(lines)
+    for language in ("de", "fr"):
+        assert f"{language}-en: for this vocabulary, of {count} pairs {count} have equal sides" in log
+    assert re.search(r"fr-en: \d+ % of its tokens are unknown", log)
+    retrieve()
+    assert "this vocabulary" not in capsys.readouterr().out
 
 
 def test_the_sweep_names_the_chosen_layers(retrieve, folder, tmp_path, capsys):

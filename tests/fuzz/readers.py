@@ -85,6 +85,15 @@ TINY = {
 # Words of files of tensors.
 NAMES = (b"float32", b"<f4", b"F32", b"BF16", b"collections\nOrderedDict")
 ARRAYS = {"a.weight": np.arange(6, dtype="f4").reshape(2, 3), "b": np.ones(2, "f4")}
+TMX = (
+    "<tmx><body>\n"
+    + "".join(
+        f"<tu><tuv xml:lang='EN'><seg>{a}</seg></tuv>"
+        f"<tuv xml:lang='de'><seg>{b} <ph>x</ph>&amp;</seg></tuv></tu>\n"
+        for a, b in zip(sentences(5, 1), sentences(5, 2))
+    )
+    + "</body></tmx>"
+)
 PAIRS = "".join(f"{source}\t{target}\n" for source, target in zip(sentences(30, 1), sentences(30, 2)))
 TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिया\r\n"
 
@@ -219,9 +228,9 @@ def read_training_state(path: Path) -> None:
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
     """Read a source of texts in units of 512 bytes, at most 2,000 of them."""
     source = TextSource((str(path),), languages)
-    units = read_units(0, 0, source, 512, documents == "blank")
-    for unit in itertools.islice(units, 2000):
-        read_lines(unit, source, languages, TextFormat(documents))
+    form = TextFormat(documents)
+    for unit in itertools.islice(read_units(0, 0, source, 512, form), 2000):
+        read_lines(unit, source, languages, form)
 
 
 def archives(form: str, folder: Path) -> list[bytes]:
@@ -338,6 +347,25 @@ READERS = {
     "zip": of_archive("zip"),
     "tar": of_archive("tar"),
     "pairs": Reader("x.tsv", files=[PAIRS, "a\tb\tc\r\n"], reads=(lambda path: list(PairRows(path)),)),
+    "pairs_csv": Reader(
+        "x.csv",
+        files=['sep=;\r\nid;source;target\r\n1;"a ""b""";c\r\n', f'"a,b",c\n{PAIRS.replace(chr(9), ",")}'],
+        reads=(lambda path: list(PairRows(path)),),
+        words=(b'"', b"\0", b";"),
+    ),
+    "pairs_gzip": Reader(
+        "x.tsv.gz", files=[gzip.compress(PAIRS.encode())], reads=(lambda path: list(PairRows(path)),)
+    ),
+    "tmx": Reader(
+        "x.tmx",
+        files=[TMX, TMX.encode("utf-16")],
+        reads=(
+            lambda path: list(PairRows(path)),
+            lambda path: list(PairRows(f"de-en<={path}")),
+            functools.partial(read_text, "line", ("de", "en")),
+        ),
+        words=(b"<seg>", b"</tuv>", b"<!ENTITY a 'b'>", b"&a;", b"encoding='utf-16'"),
+    ),
     "label_map": Reader(
         "label_map.json",
         files=['{"no": 0, "yes": 1}', '\n{"en": 0,\n "fr": 1}\n'],

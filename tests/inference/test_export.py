@@ -435,6 +435,15 @@ def test_encode_vector_needs_the_pooler_for_its_vectors(exported, encode_texts, 
     assert len(encode_texts(["mo"], folder, "mean", vectors="mean")["vectors"]) == 1
 
 
+def test_encode_vector_takes_the_layer_of_the_export(exported, encode_texts, tmp_path, refused):
+    """It is not asked for another layer unless --layer names one."""
+    settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
+    folder = changed_copy(exported / "encode", tmp_path / "copy", export=settings["export"] | {"layer": 1})
+    assert len(encode_texts(["mo"], folder, "named", layer=1)["vectors"]) == 1
+    assert len(encode_texts(["mo"], folder, "default")["vectors"]) == 1
+    assert f"{folder}" in refused(lambda: encode_texts(["mo"], folder, layer=2))
+
+
 def test_the_default_length_is_the_room_of_the_export(exported, encode_texts):
     """encode_vector.py cuts a text of more tokens to those that the model has room for."""
     long_text = ["bado kani " * 99]

@@ -1,6 +1,7 @@
 """model.fit: a classifier of few labelled texts, and everything that takes it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,6 +39,15 @@ def test_the_weights_are_at_the_minimum():
     np.testing.assert_allclose(errors.sum(axis=0), 0, atol=1e-3)
     for again in logistic_regression(vectors, ids), logistic_regression(vectors, ids):
         np.testing.assert_array_equal(again[0], weight)
+
+
+def test_unknown_words_are_warned_of(models, caplog):
+    """All texts are the same for a vocabulary that knows none of their words."""
+    model = ernie_m.load(models / "encode")
+    model.fit(TEXTS[:4], ["a", "b"] * 2)
+    assert "of its tokens are unknown" not in caplog.text
+    model.fit(["ᚠᚢ", "ᚦᚨ", "ᚱᚲ", "ᚷᚹ"], ["a", "b"] * 2)
+    assert re.search(r"texts: \d+ % of its tokens are unknown", caplog.text)
 
 
 def test_what_it_predicts(models, fitted):

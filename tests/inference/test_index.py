@@ -86,6 +86,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     folder = tmp_path / "index"
     ernie_m.load(models / "encode").index(TEXTS, folder)
     corpus = write_lines(tmp_path / "corpus.txt", [*TEXTS, "one more"])
+    as_many = write_lines(tmp_path / "as_many.txt", [*TEXTS[:-1], "another"])
     for changes, place in (
         ({"model": models / "full"}, f"{folder}: the index is of another model"),
         (
@@ -95,6 +96,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
         ({"pooling": "specials"}, f"{folder}: "),
         ({"max_seq_len": 20}, f"{folder}: "),
         ({"corpus": corpus}, f"{folder}: the index is of another corpus"),
+        ({"corpus": as_many}, f"{folder}: the index is of another corpus"),
         ({"index": tmp_path / "nowhere"}, f"{tmp_path / 'nowhere'}: "),
         ({"index": corpus}, f"{corpus}: "),
         ({"index": models / "encode"}, f"{models / 'encode'}: "),

@@ -18,7 +18,7 @@ from model.checkpoint.read import LANGUAGE_MEANS
 from reader.corpus import Corpus
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.damaged import flip_middle_bit
-from tests.helpers.small_corpus import build, sentences
+from tests.helpers.small_corpus import build, sentences, write_lines
 from tests.inference import toy_models
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 from utils.manifest import MANIFEST, check_manifest
@@ -134,7 +134,18 @@ def test_the_pairs_are_those_of_the_vectors(run_mining, texts, tmp_path):
     assert facts["pairs"] == facts["candidates"] == len(rows) > PAIRS and not facts["centred"]
 
 
-def test_the_threshold_is_chosen_on_gold_pairs(run_mining, texts):
+def test_parts_of_other_work_are_not_taken(run_mining, tmp_path):
+    """Copied from the folder of another layer, they are made again."""
+    rows, _ = run_mining()
+    run_mining(output="other", layer=0)
+    for folder in (tmp_path / "other/.work").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(tmp_path / "mined/.work" / folder.name, ignore_errors=True)
+            shutil.copytree(folder, tmp_path / "mined/.work" / folder.name)
+    assert_equal_pairs(run_mining()[0], rows)
+
+
+def test_the_threshold_is_chosen_on_gold_pairs(run_mining, texts, tmp_path):
     every_row, _ = run_mining()
     rows, facts = run_mining(gold=texts / "gold.tsv")
     gold = {tuple(line.split("\t")) for line in lines_of(texts / "gold.tsv")}
@@ -143,7 +154,9 @@ def test_the_threshold_is_chosen_on_gold_pairs(run_mining, texts):
     assert rows == every_row[: len(rows)]
     assert facts["precision"] == pytest.approx(100 * correct / len(rows))
     assert facts["recall"] == pytest.approx(100 * correct / PAIRS)
-    again, facts_again = run_mining(gold=texts / "gold.tsv", threshold=facts["threshold"])
+    numbered = [f"{number}\t{line}" for number, line in enumerate(lines_of(texts / "gold.tsv"))]
+    named = write_lines(tmp_path / "named.tsv", ["id\tsource\ttarget", *numbered])
+    again, facts_again = run_mining(gold=named, threshold=facts["threshold"])
     assert again == rows and facts_again == facts
     above = [row for row in every_row if row.score >= 1.05]
     assert run_mining(threshold=1.05)[0] == above and 0 < len(above) < len(rows)
@@ -195,11 +208,11 @@ def test_an_interrupted_run_goes_on(run_mining, tmp_path, monkeypatch):
     encoded = []  # the paths of the parts
     encode_part = mining.encode_part
 
-    def encode_three_parts(options, texts, path):
+    def encode_three_parts(options, texts, path, facts):
         if len(encoded) == 3:
             raise KeyboardInterrupt
         encoded.append(path)
-        return encode_part(options, texts, path)
+        return encode_part(options, texts, path, facts)
 
     monkeypatch.setattr(mining, "encode_part", encode_three_parts)
     with pytest.raises(KeyboardInterrupt):
@@ -387,8 +400,9 @@ def test_the_output_may_be_in_the_folder_of_the_model(run_mining, models, tmp_pa
         (b"\n \n", {"source": "in.txt"}, "in.txt: all lines are blank"),
         (b"a\n", {"source": "de<=a.txt,en<=in.txt"}, "de<=a.txt,en<=in.txt: give one file"),
         (b"a\n\xff\n", {"source": "in.txt"}, "in.txt, line 2: not UTF-8"),
-        (b"a\n", {"gold": "in.txt"}, "in.txt, line 1: 1 cells, not 2; give source, tab, translation"),
-        (b"none\tnone\n", {"gold": "in.txt"}, "in.txt, line 1: 'none' is not in "),
+        (b"a\n", {"gold": "in.txt"}, "in.txt, line 1: no two columns of texts"),
+        (b"a\tb\tc\n", {"gold": "in.txt"}, "in.txt, line 1: 3 texts, not 2; give source, tab, translation"),
+        (b"absent\tabsent\n", {"gold": "in.txt"}, "in.txt, line 1: 'absent' is not in "),
         (b"a\n", {"margin": "cosine"}, "--margin cosine: it must be ratio, distance or absolute"),
         (b"a\n", {"neighbours": 0}, "--neighbours 0: it must be at least 1"),
         (b"a\n", {"centre_on": "in.txt"}, "--centre_on in.txt: give language<=file,language<=file"),

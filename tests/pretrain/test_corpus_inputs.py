@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from pretrain.corpus import text as corpus_text
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.text import TextFormat, read_lines, read_units
+from reader import text_files
 from tests.helpers.small_corpus import sentences, write_lines
 from utils.errors import UserError
 
@@ -23,7 +23,7 @@ ARCHIVES = [end for end in PACKERS if end]
 def units_of(path, unit_bytes=1000):
     """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
-    return list(read_units(stream_number=0, source_number=0, source=stream.sources[0], unit_bytes=unit_bytes))
+    return list(read_units(0, 0, stream.sources[0], unit_bytes, TextFormat()))
 
 
 class AllLines(NamedTuple):
@@ -44,8 +44,7 @@ def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> AllLines:
     empty = 0
     score = 0
     for source in stream.sources:
-        units = read_units(0, 0, source, unit_bytes, blank_lines=form.documents == "blank")
-        for unit in units:
+        for unit in read_units(0, 0, source, unit_bytes, form):
             lines = read_lines(unit, source, stream.languages, form)
             for side, lines_of_side in zip(sides, lines.sides):
                 side += lines_of_side
@@ -103,15 +102,14 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({}, {"en-de": "{folder}/x.tsv", "en-fr": "{folder}/x.tsv"}, "x.tsv: given for de-en"),
         ({"en": ["{folder}/x.tsv", "{folder}/./x.tsv"]}, {}, "/./x.tsv: given for en"),
         ({}, {"en-de": "{folder}/x*"}, "x.tsv.gz: given for de-en"),
-        ({}, {"en-de": "{folder}/pairs.csv,{folder}/pairs.csv"}, "pairs.csv: one file"),
+        ({}, {"en-de": "{folder}/one.txt,{folder}/one.txt"}, "one.txt: one file"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
         ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "give each .tsv as en-de<=PATH"),
-        ({}, {"en-de": "{folder}/pairs.csv"}, "pairs.csv: unknown form of parallel text"),
     ],
 )
 def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
-    """{folder} in a path is a folder with a .csv file, and a .tsv file, also packed."""
-    for name in ("pairs.csv", "x.tsv", "x.tsv.gz"):
+    """{folder} in a path is a folder with a .csv and a .txt file, and a .tsv file, also packed."""
+    for name in ("pairs.csv", "one.txt", "x.tsv", "x.tsv.gz"):
         write_lines(tmp_path / name, ["a,b"])
 
     def with_folder(paths):
@@ -233,7 +231,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
 @pytest.mark.parametrize("unit_bytes", [1000, 4 << 20])
 def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
     """Whether it is longer than a unit, and read in pieces, or not."""
-    monkeypatch.setattr(corpus_text, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
     long_line = b"a b " * (1 << 18) + b"c\n"  # 1 MiB and two bytes
     (tmp_path / "text").write_bytes(b"one\n" + long_line + b"three\n")
     with pytest.raises(UserError, match=r"text: line 2: longer than 1 MiB; is this text"):
@@ -276,13 +274,71 @@ def test_columns(tmp_path):
         lines_of(parallel={"en-de": write_lines(tmp_path / "y.tsv", ["good\tgut", "bad schlecht"])})
     rows = ["0.9\tgood\tgut", "", "0.8\tbad\tschlecht\tmore", "0.7\t\talles"]  # the last has no English
     path = write_lines(tmp_path / "x.tsv", rows)
-    with pytest.raises(UserError, match=r"x\.tsv: line 1: 3 columns between tabs, expected 2"):
+    with pytest.raises(UserError, match=r"x\.tsv: line 1: 3 columns of texts, not 2"):
         lines_of(parallel={"en-de": path})
     text = lines_of(parallel={"en-de": path}, tsv_columns=(2, 3))
     assert text.sides == [["gut", "schlecht"], ["good", "bad"]]
     assert text.empty == 1
-    with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):
+    with pytest.raises(UserError, match="line 1: 3 columns, expected at least 4"):
         lines_of(parallel={"en-de": path}, tsv_columns=(2, 4))
+
+
+ENGLISH_GERMAN = [(f"{line} bado", f"{line} kani") for line in dict.fromkeys(LINES[:60])]
+
+
+def in_form(form: str) -> str:
+    """`ENGLISH_GERMAN` in the form of public files."""
+    rows = []
+    for number, (english, german) in enumerate(ENGLISH_GERMAN):
+        rows.append(
+            {
+                "Tatoeba": f"{1276 + number}\t{english}\t{77 + number}\t{german}",
+                "manythings": f"{english}\t{german}\tCC-BY 2.0 (France) Attribution: #{number} (CK)",
+                "WikiMatrix": f"{1.2 - number / 1e4}\t{english}\t{german}",
+                "named.csv": f'{number},"{german}","{english}"',
+                "memory.tmx": f'<tu><tuv xml:lang="DE"><seg>{german}</seg></tuv>'
+                f'<tuv xml:lang="en-US"><seg>{english}</seg></tuv></tu>',
+            }[form]
+        )
+    top = {"named.csv": "id,de,en\n", "memory.tmx": "<tmx><body>\n"}.get(form, "")
+    return top + "\n".join(rows) + ("\n</body></tmx>" if form == "memory.tmx" else "\n")
+
+
+@pytest.mark.parametrize("form", ["Tatoeba", "manythings", "WikiMatrix", "named.csv", "memory.tmx"])
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_columns_of_public_files(tmp_path, form, end):
+    """Ids, licences and scores are no text, in any unit; a header with languages says the order."""
+    name = form if "." in form else f"{form}.tsv"
+    (tmp_path / f"{name}{end}").write_bytes(PACKERS[end](in_form(form).encode()))
+    for unit_bytes in (300, 1 << 20):
+        text = lines_of(parallel={"en-de": f"{tmp_path}/{name}{end}"}, unit_bytes=unit_bytes)
+        assert list(zip(*text.sides[::-1])) == ENGLISH_GERMAN
+    if form == "WikiMatrix":  # named columns are taken as they are
+        text = lines_of(
+            parallel={"en-de": f"{tmp_path}/{name}{end}"},
+            tsv_columns=(3, 2),
+            score_column=1,
+            min_score=1.1955,
+        )
+        assert list(zip(*text.sides)) == ENGLISH_GERMAN[:46]
+
+
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (b'{"text": "one"}\n{"text": "two"}\n', "JSON"),
+        (in_form("memory.tmx").encode(), "XML"),
+        (b"one\rtwo\rthree\r", "CR"),
+    ],
+)
+def test_text_of_other_forms_is_refused(tmp_path, content, word):
+    for name in ("a.txt", "a.tsv"):
+        (tmp_path / name).write_bytes(content)
+        source = {"mono": {"en": f"{tmp_path}/{name}"}}
+        if name == "a.tsv":
+            source = {"parallel": {"en-de": f"{tmp_path}/{name}"}}
+        with pytest.raises(UserError, match=rf"{name}, line 1: .*{word}"):
+            lines_of(**source)
 
 
 def test_scores(tmp_path):
@@ -296,5 +352,5 @@ def test_scores(tmp_path):
     assert text.empty == 0
     with pytest.raises(UserError, match=r"x\.tsv: line 1: 'good' is no score; .*--score_column"):
         lines_of(parallel=parallel, score_column=2, **options)
-    with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):
+    with pytest.raises(UserError, match="line 1: 3 columns, expected at least 4"):
         lines_of(parallel=parallel, score_column=4, **options)

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from model.config import FIRST_POSITION
 from pretrain.head_start import count_neighbours, neighbour_weights, sinusoids, word_vectors
 from pretrain.task import Pretraining
 from tests.helpers.small_corpus import build, train_pieces, write_lines
@@ -75,6 +76,10 @@ def test_word_vectors_are_singular_vectors_of_the_counts(small):
         vectors[occurs] @ vectors[occurs].T, expected[occurs] @ expected[occurs].T, atol=1e-3
     )
     assert (word_vectors(small.text, LONGEST, size=24, seed=1) == vectors).all()
+    # Another seed turns them; their cosines stay.
+    turned = word_vectors(small.text, LONGEST, size=24, seed=2)
+    assert np.abs(turned - vectors).max() > 0.1
+    np.testing.assert_allclose(turned @ turned.T, vectors @ vectors.T, atol=1e-3)
 
 
 def test_heads_attend_to_the_neighbours():
@@ -118,13 +123,37 @@ def test_what_a_run_starts_from(tiny_corpus):
         assert not lengths[1][special].any()
         ordinary = np.setdiff1d(np.flatnonzero(lengths[1]), special)
         np.testing.assert_allclose(lengths[1][ordinary], lengths[0][ordinary], rtol=1e-5)
+        # A position is as long as a word, and queries and keys are the random ones with something added.
+        positions = weights[True]["ernie_m.embeddings.position_embeddings.weight"]
+        size = positions.shape[1]
+        np.testing.assert_allclose(
+            np.linalg.norm(positions[FIRST_POSITION:], axis=1), np.median(lengths[0]), rtol=1e-5
+        )
+        frequencies = np.geomspace(1.0, np.pi / len(positions), size // 2)
+        for name, added in zip(
+            "qk", neighbour_weights(size, task.config.model.num_attention_heads, frequencies)
+        ):
+            of_layer = [weights[kind][f"{attention}.{name}_proj.weight"] for kind in (False, True)]
+            np.testing.assert_allclose(of_layer[1] - of_layer[0], added, atol=1e-5)
+
+
+def test_processes_begin_with_the_same_weights(tiny_corpus, monkeypatch):
+    """What is counted and added is sent by the main process: other machines may round otherwise."""
+    sent = []
+    monkeypatch.setattr("pretrain.head_start.distributed.broadcast_", lambda tensors: sent.extend(tensors))
+    model = Pretraining(config(tiny_corpus, init__head_start=True)).begin(seed=1, checkpoint=None).model
+    attention = model.ernie_m.encoder.layers[0].self_attn
+    embeddings = model.ernie_m.embeddings
+    changed = [embeddings.word_embeddings, embeddings.position_embeddings, attention.q_proj, attention.k_proj]
+    for layer in changed:
+        assert any(tensor is layer.weight for tensor in sent)
 
 
 def test_its_words_may_learn_slowly(tiny_corpus):
     task = Pretraining(config(tiny_corpus, optimizer__word_rate_ratio=0.1))
-    for name, parameter in task.begin(seed=1, checkpoint=None).model.named_parameters():
-        ratio = 0.1 if name == "ernie_m.embeddings.word_embeddings.weight" else 1.0
-        assert parameter.optimize_attr["learning_rate"] == ratio, name
+    engine = task.begin(seed=1, checkpoint=None)
+    table = engine.model.ernie_m.embeddings.word_embeddings.weight
+    assert {name: table.rate_ratio for name, table in engine.optimizer.tables.items()} == {table.name: 0.1}
 
 
 def test_weights_that_are_loaded_get_none(tiny_corpus, tmp_path):

@@ -75,15 +75,16 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
     (message,) = warnings(33, checkpoint)
     assert "--max_seq_len 33: the positions above 32" in message
 
-    def continued(name: str) -> Checkpoint:
-        """The encoder of a run that goes on from scratch's weights with shorter inputs."""
+    def continued(name: str, length: int = 16) -> Checkpoint:
+        """The encoder of a run that goes on from scratch's weights with shorter inputs, or longer ones."""
         start = {"init__encoder": str(scratch / "full"), "init__lm_head": "encoder"}
-        short = {"optimizer__steps": 2, "data__max_seq_len": 16}
+        short = {"optimizer__steps": 2, "data__max_seq_len": length}
         folder = pretrain(tmp_path / "corpus", tmp_path / name, config=OWN, **start, **short)
         return open_checkpoint(folder / "encoder")
 
     (message,) = warnings(33, continued("again"))
     assert "the positions above 32" in message
+    assert warnings(33, continued("longer", length=40)) == []
     # Weights of which no length is known may have been trained on longer inputs.
     change_config(scratch / "full", **{TRAINED_LENGTH: None})
     (scratch / "full" / MANIFEST).unlink()  # its checksums would refuse the change

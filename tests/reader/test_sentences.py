@@ -44,7 +44,7 @@ def test_xtreme_names_and_public_names(tmp_path):
     assert bitexts[0] == ("de", ["a", "b"], ["A", "B"])
     assert bitexts[1] == ("fa", ["d"], ["D"])
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
-    for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.tsv"):
+    for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.txt"):
         write(tmp_path, {stray: ["no bitext"]})
     assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
 

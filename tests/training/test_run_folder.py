@@ -224,7 +224,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
-def test_seeds_have_folders_of_their_own(folder, save):
+def test_seeds_have_folders_of_their_own(folder, save, model):
     seed = folder.of_seed(3)
     save(seed, 2)
     assert (folder.path / "seed_3" / "step_2").is_dir()
@@ -233,7 +233,13 @@ def test_seeds_have_folders_of_their_own(folder, save):
     best = Evaluation(step=2, epoch=0, selected_by=50.5, scores={"dev.%s": {"en": {"acc": 50.5}}})
     seed.finish(best)
     assert seed.is_finished()
+    assert refusal(seed.selected).startswith(f"{seed.path / 'best'} is not there")
+    seed.save_best(files_of(model, 4))
+    assert refusal(seed.selected).startswith(f"{seed.path / 'best'} is of step 4")
+    seed.save_best(files_of(model, 2))
     assert seed.selected() == best
+    (seed.path / "selected.json").write_text("")
+    assert refusal(seed.selected).startswith(f"{seed.path / 'selected.json'}: damaged")
 
 
 def test_what_killed_processes_left_in_the_folders_of_seeds_is_cleared(folder):

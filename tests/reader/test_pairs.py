@@ -1,0 +1,281 @@
+"""Pairs in the forms in which people have them: columns without texts, packed, two files, TMX, bad ones."""
+
+import bz2
+import gzip
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from reader.pairs import PairRows, find_columns
+from reader.text_files import TextFile
+from tests.helpers.small_corpus import sentences
+from tests.launching import error_of
+
+TEXTS = list(dict.fromkeys(sentences(120, seed=8)))[:80]
+PAIRS = [[f"{text} bado", f"{text} kani"] for text in TEXTS[:40]]
+OTHERS = TEXTS[40:]
+LICENCE = "CC-BY 2.0 (France) Attribution: tatoeba.org #{} (CK) & #{} (Espi)"
+
+
+def write(path: Path, rows, separator="\t") -> Path:
+    text = "".join(separator.join(map(str, row)) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def numbered(row_of) -> list[list]:
+    return [row_of(number, *pair) for number, pair in enumerate(PAIRS)]
+
+
+# Rows in the form of public files, and what the log says of the columns that are not read.
+FORMS = {
+    "Tatoeba's pairs": (
+        numbered(lambda n, a, b: [1276 + 7 * n, a, 77 + 31 * n, b]),
+        "columns 2 and 4 are the pair; not read: column 1 (numbers), column 3 (numbers)",
+    ),
+    "manythings": (
+        numbered(lambda n, a, b: [a, b, LICENCE.format(2 * n, 3 * n)]),
+        "columns 1 and 2 are the pair; not read: column 3 (few values)",
+    ),
+    "WikiMatrix": (
+        numbered(lambda n, a, b: [1.25 - n / 1e4, a, b]),
+        "columns 2 and 3 are the pair; not read: column 1 (numbers)",
+    ),
+    "languages and ids": (
+        numbered(lambda n, a, b: [f"doc-{n}", "eng", a, "deu", b, "train"]),
+        "columns 3 and 5 are the pair; not read: column 1 (few values), column 2 (few values), "
+        "column 4 (few values), column 6 (few values)",
+    ),
+    "hashes and URLs": (
+        numbered(lambda n, a, b: [f"{n:032x}", a, b, f"https://example.org/page/{n}", "2019-05-04 10:00:00"]),
+        "columns 2 and 3 are the pair; not read: column 1 (numbers), column 4 (few values), "
+        "column 5 (numbers)",
+    ),
+    "a header of ids": (
+        [["id", "English", "German"], *numbered(lambda n, a, b: [n, a, b])],
+        "columns 2 and 3 are the pair; not read: column 1 (named otherwise)",
+    ),
+    "a header of scores": (
+        [["Source", "Target", "Score", "Comment"], *numbered(lambda n, a, b: [a, b, n / 40, OTHERS[n % 40]])],
+        "columns 1 and 2 are the pair; not read: column 3 (named otherwise), column 4 (text)",
+    ),
+    "the other order": (
+        [["answer", "note", "question"], *numbered(lambda n, a, b: [b, OTHERS[n % 40], a])],
+        "columns 3 and 1 are the pair; not read: column 2 (text)",
+    ),
+    "two columns": (PAIRS, ""),
+    "languages above": ([["en", "de"], *PAIRS], ""),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_texts_are_read_and_nothing_else(tmp_path, caplog, form):
+    caplog.set_level("INFO")
+    content, log = FORMS[form]
+    rows = PairRows(write(tmp_path / "pairs.tsv", content))
+    assert list(rows) == PAIRS
+    assert rows.with_negatives == 0
+    assert caplog.messages == ([f"{tmp_path}/pairs.tsv: {log}"] if log else [])
+    assert list(pickle.loads(pickle.dumps(rows))) == PAIRS
+
+
+@pytest.mark.parametrize("form", ["Tatoeba's pairs", "WikiMatrix", "a header of ids"])
+def test_a_few_rows_tell_numbers(tmp_path, form):
+    content, _ = FORMS[form]
+    has_header = form.startswith("a header")
+    assert list(PairRows(write(tmp_path / "a.tsv", content[: 2 + has_header]))) == PAIRS[:2]
+
+
+def test_negatives(tmp_path, caplog):
+    """Behind the pair without a header, by name with one. The row's own texts are left out, and counted."""
+    caplog.set_level("INFO")
+    rows = [[*PAIRS[0], OTHERS[0], OTHERS[1]], PAIRS[1], [*PAIRS[2], PAIRS[2][1], OTHERS[2], PAIRS[2][0]]]
+    expected = [rows[0], rows[1], [*PAIRS[2], OTHERS[2]]]
+    read = PairRows(write(tmp_path / "a.tsv", rows))
+    assert list(read) == expected and read.with_negatives == 2 and not read.header()
+    assert "a.tsv: 2 negatives are left out" in caplog.text
+    named = [["negative_1", "id", "anchor", "positive", "negative_2"]]
+    named += [[OTHERS[n], n, *PAIRS[n], OTHERS[n + 20]] for n in range(20)]
+    read = PairRows(write(tmp_path / "b.tsv", named))
+    assert list(read) == [[*PAIRS[n], OTHERS[n], OTHERS[n + 20]] for n in range(20)]
+    assert read.header() == ["query", "positive", "negative", "negative"]
+
+
+def test_rows_that_repeat(tmp_path):
+    """Where no column has other texts, few values are the texts."""
+    rows = [PAIRS[number % 2] for number in range(40)]
+    assert list(PairRows(write(tmp_path / "a.tsv", rows))) == rows
+
+
+def test_a_name_keeps_a_column_that_repeats(tmp_path):
+    """Without names a column of few values is none of texts; with them it is read."""
+    rows = [[query, ["yes", "no"][number % 2]] for number, (query, _) in enumerate(PAIRS)]
+    line = error_of(PairRows, write(tmp_path / "a.tsv", rows))
+    assert "a.tsv, line 1: no two columns of texts" in line and "column 2: few values" in line
+    assert list(PairRows(write(tmp_path / "b.tsv", [["query", "positive"], *rows]))) == rows
+
+
+def test_queries_that_begin_alike(tmp_path):
+    """As an instruction before each of them."""
+    rows = [[f"Find the text that answers this question: {query}", positive] for query, positive in PAIRS]
+    assert list(PairRows(write(tmp_path / "a.tsv", rows))) == rows
+
+
+def test_query_equal_to_positive(tmp_path, caplog):
+    rows = [[text, text] for text in TEXTS[:6]] + PAIRS
+    assert PairRows(write(tmp_path / "a.tsv", rows)).equal == 6
+    assert "a.tsv: in 6 of 46 rows query and positive are equal" in caplog.text
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_csv(tmp_path, separator):
+    """Quotes, Excel's first line, a header, and packed."""
+    pairs = [[f'{a} "so{separator} {n}"', b] for n, (a, b) in enumerate(PAIRS)]
+    quoted = [
+        [n, *(f'"{text.replace(chr(34), chr(34) * 2)}"' for text in pair)] for n, pair in enumerate(pairs)
+    ]
+    path = write(tmp_path / "a.csv", quoted, separator)
+    assert list(PairRows(path)) == pairs
+    content = f"\ufeffsep={separator}\r\nid{separator}source{separator}target\r\n".encode()
+    content += path.read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "b.csv").write_bytes(content)
+    assert list(PairRows(tmp_path / "b.csv")) == pairs
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(content))
+    rows = PairRows(tmp_path / "b.csv.gz")
+    assert list(rows) == pairs and list(pickle.loads(pickle.dumps(rows))) == pairs
+
+
+def test_two_files_and_moses(tmp_path):
+    """Plain and packed. A tab in a text is a space. The temporary file goes with the rows."""
+    write(tmp_path / "x.en", [[a] for a, _ in PAIRS])
+    german = "\n".join(b.replace(" kani", "\tkani") for _, b in PAIRS)
+    (tmp_path / "x.de.bz2").write_bytes(bz2.compress(german.encode()))
+    for files in (f"{tmp_path}/x.en,{tmp_path}/x.de.bz2", f"en-de<={tmp_path}/x"):
+        rows = PairRows(files)
+        assert list(rows) == PAIRS
+        unpacked = rows._lines.path
+        assert unpacked.is_file()
+        del rows
+        assert not unpacked.exists()
+    write(tmp_path / "x.en", [[a] for a, _ in PAIRS[1:]])
+    assert "x.de.bz2: they have different numbers of lines" in error_of(PairRows, f"en-de<={tmp_path}/x")
+
+
+def test_no_space_to_unpack(tmp_path, monkeypatch):
+    """The line names the temporary file, so that another TMPDIR can be chosen."""
+    path = tmp_path / "a.tsv.gz"
+    path.write_bytes(gzip.compress(b"a\tb\n" * 9))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    full = open("/dev/full", "wb")  # noqa: SIM115 - the reader closes it
+    monkeypatch.setattr(os, "fdopen", lambda descriptor, _: full)
+    assert f"{tmp_path}/pairs." in error_of(PairRows, path)
+
+
+TMX = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE tmx SYSTEM "tmx14.dtd">
+<tmx version="1.4"><header srclang="en"/><body>
+{units}</body></tmx>
+"""
+
+
+def tmx(units) -> str:
+    """A file of these units: language -> text."""
+    lines = []
+    for texts in units:
+        variants = [f'<tuv xml:lang="{code}"><seg>{text}</seg></tuv>' for code, text in texts.items()]
+        lines.append(f"<tu>{''.join(variants)}</tu>\n")
+    return TMX.format(units="".join(lines))
+
+
+def test_tmx(tmp_path):
+    """In the file's order, or in that of the notation; regions, entities, codes and line ends in a text."""
+    units = [{"en-GB": f"{a}\n &amp;  more", "fr": "x", "DE": f"<ph>code</ph><hi>{b}</hi>"} for a, b in PAIRS]
+    pairs = [[f"{a} & more", b] for a, b in PAIRS]
+    (tmp_path / "a.tmx").write_text(tmx(units))
+    (tmp_path / "a.tmx.gz").write_bytes(gzip.compress(tmx(units).replace("UTF-8", "UTF-16").encode("utf-16")))
+    for name in ("a.tmx", "a.tmx.gz"):
+        assert list(PairRows(f"en-de<={tmp_path}/{name}")) == pairs
+        assert list(PairRows(f"de-en<={tmp_path}/{name}")) == [pair[::-1] for pair in pairs]
+    two = [{"en": a, "de": b} for a, b in PAIRS]
+    (tmp_path / "a.tmx").write_text(tmx(two))
+    assert list(PairRows(tmp_path / "a.tmx")) == PAIRS
+    assert "a.tmx, line 45: no unit has a text in en and in es" in error_of(
+        PairRows, f"en-es<={tmp_path}/a.tmx"
+    )
+
+
+# Entities in entities, 10 to the power of 9 letters in the end.
+ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;</seg></tuv></tu></tmx>'
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("<tmx><body><tu></tmx>", "a.tmx, line 1: "),
+        ("no XML", "a.tmx, line 1: "),
+        (tmx([{"en": "a", "de": "b"}])[:-20], "a.tmx, line "),
+        (LAUGHS, "a.tmx, line "),
+        ("<tmx><body/></tmx>", "a.tmx, line 1: "),
+    ],
+)
+def test_bad_tmx(tmp_path, content, place):
+    (tmp_path / "a.tmx").write_text(content)
+    assert place in error_of(PairRows, tmp_path / "a.tmx")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.jsonl", '{"query": "a", "positive": "b"}\n' * 3, "a.jsonl, line 1: JSON"),
+        ("a.tsv", '[\n{"query": "a"}]\n', "a.tsv, line 1: JSON"),
+        ("a.tsv", tmx([{"en": "a", "de": "b"}]), "a.tsv, line 1: XML"),
+        ("a.tsv", "a\tb\rc\td\r", "a.tsv, line 1: its lines end with CR alone"),
+        ("a.tsv", "0.5\t3\t7\n0.4\t1\t2\n", "a.tsv, line 1: no two columns of texts"),
+        ("a.txt", "a text\nanother\n", "a.txt, line 1: no two columns of texts (no tab)"),
+        (
+            "a.tsv",
+            "id\tone\ttwo\tthree\n1\ta\tb\tc\n2\td\te\tf\n",
+            "a.tsv, line 1: which of the columns 2 and 3 and 4",
+        ),
+        ("a.tsv", "query\tpositive\n", "a.tsv: has a header and no rows"),
+        ("a.csv", 'a,b\n"open,c\n', "a.csv, line 2: a quote is not closed"),
+        ("a.csv", "a,b\nc\n", "a.csv, line 2: give query"),
+        ("a.tsv.gz", "not packed", "a.tsv.gz: cannot be read"),
+    ],
+)
+def test_what_is_refused(tmp_path, name, content, place):
+    (tmp_path / name).write_text(content)
+    assert place in error_of(PairRows, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [('{"text": "a"}\n{"text": "b"}\n', "JSON"), (tmx([{"en": "a"}]), "XML"), ("one\rtwo\rthree", "CR")],
+)
+def test_text_of_other_forms(tmp_path, content, word):
+    path = tmp_path / "text"
+    path.write_text(content)
+    line = error_of(TextFile, str(path))
+    assert line.startswith(f"{path}, line 1: ") and word in line
+
+
+def test_plain_text_is_no_other_form(tmp_path):
+    for content in (
+        "{x} is a set\n",
+        "[1] a note\n",
+        "<b>bold</b>\n",
+        "one\r\ntwo\r\n",
+        "a\rb\nc\n",
+        '{"a"\n',
+    ):
+        (tmp_path / "text").write_text(content, newline="")
+        assert TextFile(str(tmp_path / "text")).buffer == content.encode()
+
+
+def test_columns_that_are_chosen():
+    columns = find_columns(["id\tsource\ttarget", "1\ta\tb"], "x.tsv", chosen=[1, 2])
+    assert (columns.skipped, columns.texts) == (1, (1, 2))
