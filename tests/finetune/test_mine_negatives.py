@@ -197,6 +197,7 @@ def test_parts_of_other_work_are_not_taken(mine_rows, rows, lines, tmp_path):
     first, second = [tmp_path / f"out/.negatives/corpus/0000{number}.npy" for number in (0, 1)]
     for suffix in ("", ".digest"):
         first.with_name(first.name + suffix).write_bytes(files[second.with_name(second.name + suffix)])
+    shutil.rmtree(tmp_path / "out/.negatives/rows")  # otherwise nothing is searched
     assert mine_rows() == expected
 
 
