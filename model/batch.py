@@ -85,7 +85,11 @@ class TokenBatch(device.Uploadable):
     @classmethod
     def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
         """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
-        is_real = input_ids != pad_token_id  # [B, T]
+        return cls.from_masked(input_ids, input_ids != pad_token_id)
+
+    @classmethod
+    def from_masked(cls, input_ids: np.ndarray, is_real: np.ndarray) -> Self:
+        """A batch of an array of ids, int64 [B, T]. Its tokens are where `is_real`, bool [B, T], is true."""
         layout = Layout(is_real.sum(axis=1))
         tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
         token_of_cell = np.where(is_real, tokens_up_to - 1, layout.tokens)

@@ -11,8 +11,10 @@ Positions are absolute: a sequence's first token has position 2, a pad has posit
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
 """
 
-from typing import NamedTuple
+import os
+from typing import NamedTuple, Self
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
@@ -20,6 +22,7 @@ from paddle.distributed.fleet.utils import recompute
 from model.attention import AttentionMask, SelfAttention
 from model.batch import TokenBatch
 from model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
+from model.device import upload
 from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
@@ -122,6 +125,59 @@ class ErnieMModel(nn.Layer):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike) -> Self:
+        """The encoder of a checkpoint, in evaluation mode. Heads are left out.
+
+        Args:
+            path: a folder of any supported format, or the name of a model on Hugging Face's hub.
+
+        Raises:
+            UserError: there is no such model, it is damaged, or its folder does not say the model's shape.
+        """
+        # Imported here, because nothing else of the network knows the formats of checkpoints.
+        from model.checkpoint.load import load_from
+        from model.checkpoint.read import open_checkpoint
+
+        checkpoint = open_checkpoint(path)
+        if checkpoint.config is None:
+            raise UserError(f"{checkpoint.path}: no config.json or ernie_config.json there")
+        model = cls(checkpoint.config)
+        load_from(model, checkpoint)
+        return model.eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Encode an array of ids, for a training loop of one's own: int64 [B, T] -> [B, T, H], 0 at pads.
+
+        The values are those of `encode`, which computes nothing for a pad. The pooled vectors, [B, H], are
+        `model.pooler(states[:, 0])`.
+
+        Args:
+            attention_mask: [B, T], 1 for a token and 0 for a pad; None: a pad is `config.pad_token_id`.
+
+        Raises:
+            UserError: the mask has another shape or other values, a row has no token, a sequence is too long,
+                or the call is traced by `paddle.jit.to_static` with `full_graph=True`.
+        """
+        if not paddle.in_dynamic_mode():
+            raise UserError(
+                "ErnieMModel.forward packs tokens by the values of the mask, which a traced graph does not have; "
+                "call it as it is, or write a graph of the whole model with python export.py"
+            )
+        ids = np.asarray(input_ids)
+        is_real = ids != self.config.pad_token_id if attention_mask is None else np.asarray(attention_mask)
+        if is_real.shape != ids.shape or ids.ndim != 2 or not np.isin(is_real, (0, 1)).all():
+            raise UserError(
+                f"input_ids {list(ids.shape)}, attention_mask {list(is_real.shape)}: both must be [B, T], "
+                "and the mask has 1 for a token and 0 for a pad"
+            )
+        is_real = is_real.astype(bool)
+        empty_rows = np.flatnonzero(~is_real.any(axis=1))
+        if len(empty_rows):
+            raise UserError(f"input_ids: row {empty_rows[0]} has no token, only pads")
+        batch = upload(TokenBatch.from_masked(ids, is_real))
+        return batch.padded(self.encode(batch).sequence)
 
     def use_recompute(self, enabled: bool) -> None:
         """Keep only each layer's input in training, and compute the rest again in the backward pass."""

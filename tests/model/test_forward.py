@@ -1,0 +1,127 @@
+"""The encoder as a layer of a user's own Paddle code: `from_pretrained` and `forward`."""
+
+import numpy as np
+import paddle
+import pytest
+
+from model.checkpoint.folder import save_model
+from model.config import ErnieMConfig
+from model.ernie_m import ErnieMModel
+from tests.helpers.batches import padded_batch
+from tests.helpers.gradients import gradients_of
+from tests.launching import error_of
+from utils.errors import UserError
+
+CONFIG = ErnieMConfig(
+    vocab_size=40,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    initializer_range=0.3,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+LENGTHS = (1, 70, 9, 64)
+
+
+def ids_with_pads() -> np.ndarray:
+    """Random ids, int64 [4, 70], with pads (1) on the right."""
+    ids = np.random.default_rng(1).integers(4, 40, (len(LENGTHS), max(LENGTHS)))
+    for row, length in enumerate(LENGTHS):
+        ids[row, length:] = 1
+    return ids
+
+
+def test_it_is_the_packed_form():
+    """States and all gradients within 1e-6 in float32; pads are 0."""
+    model = ErnieMModel(CONFIG)
+    ids = ids_with_pads()
+    weights = paddle.to_tensor(np.random.default_rng(2).normal(size=[*ids.shape, 12]).astype("float32"))
+    batch = padded_batch(ids)
+    expected = batch.padded(model.encode(batch).sequence)
+    expected_gradients = gradients_of(model, (expected * weights).mean())
+    mask = paddle.to_tensor((ids != 1).astype("int64"))
+    for arguments in ([paddle.to_tensor(ids)], [paddle.to_tensor(ids), mask]):
+        states = model(*arguments)
+        assert states.shape == [4, 70, 12] and not states[0, 1:].numpy().any()
+        np.testing.assert_allclose(states.numpy(), expected.numpy(), atol=1e-6)
+        gradients = gradients_of(model, (states * weights).mean())
+        assert gradients.keys() == expected_gradients.keys() and len(gradients) > 30
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(gradient, expected_gradients[name], atol=1e-6, err_msg=name)
+
+
+def test_the_mask_decides_where_pads_are():
+    """On the left, and whatever their ids are."""
+    model = ErnieMModel(CONFIG)
+    text = [0, 7, 8, 2]
+    alone = model(paddle.to_tensor([text])).numpy()
+    ids = paddle.to_tensor([[5, 5, *text], [0, 9, 9, 9, 9, 2]])
+    states = model(ids, paddle.to_tensor([[0, 0, 1, 1, 1, 1], [1] * 6])).numpy()
+    np.testing.assert_allclose(states[:1, 2:], alone, atol=1e-6)
+    assert not states[0, :2].any()
+
+
+def test_a_training_loop_of_ones_own(tmp_path):
+    """A user's classifier of which id is in a text learns it, and the encoder learns with it."""
+    save_model(tmp_path / "start", ErnieMModel(CONFIG), CONFIG)
+    paddle.seed(1)
+
+    class Classifier(paddle.nn.Layer):
+        def __init__(self, folder):
+            super().__init__()
+            self.encoder = ErnieMModel.from_pretrained(folder)
+            self.head = paddle.nn.Linear(self.encoder.config.hidden_size, 2)
+
+        def forward(self, ids, mask):
+            states = self.encoder(ids, mask)
+            return self.head(self.encoder.pooler(states[:, 0]))
+
+    classifier = Classifier(tmp_path / "start")
+    before = classifier.encoder.embeddings.word_embeddings.weight.numpy().copy()
+    classifier.train()
+    optimizer = paddle.optimizer.AdamW(1e-2, parameters=classifier.parameters())
+    ids = paddle.to_tensor([[0, 7, 8, 2], [0, 9, 2, 1], [0, 8, 7, 2], [0, 8, 2, 1]])
+    labels = paddle.to_tensor([1, 0, 1, 0])  # whether there is a 7
+    for _ in range(20):
+        loss = paddle.nn.functional.cross_entropy(classifier(ids, ids != 1), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    classifier.eval()
+    assert classifier(ids, ids != 1).argmax(-1).tolist() == labels.tolist() and float(loss) < 0.1
+    after = classifier.encoder.embeddings.word_embeddings.weight.numpy()
+    assert np.abs(after - before)[7].max() > 1e-3
+
+
+def test_from_pretrained(tmp_path):
+    """The weights of the folder, without dropout; a folder without a model is refused."""
+    model = ErnieMModel(CONFIG)
+    save_model(tmp_path / "model", model, CONFIG)
+    loaded = ErnieMModel.from_pretrained(tmp_path / "model")
+    assert not loaded.training and loaded.config == CONFIG
+    ids = paddle.to_tensor(ids_with_pads())
+    np.testing.assert_array_equal(loaded(ids).numpy(), model(ids).numpy())
+    assert str(tmp_path / "none") in error_of(ErnieMModel.from_pretrained, tmp_path / "none")
+
+
+def test_a_traced_graph_is_refused():
+    model = ErnieMModel(CONFIG)
+    traced = paddle.jit.to_static(model.forward, full_graph=True)
+    with pytest.raises(UserError, match=r"ErnieMModel\.forward .*export\.py"):
+        traced(paddle.to_tensor([[0, 7, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "place"),
+    [
+        ([[0, 7, 2], [1, 1, 1]], None, "row 1 "),
+        ([[0, 7, 2]], [[1, 1]], "attention_mask [1, 2]"),
+        ([[0, 7, 2]], [[0.0, 0.0, -1e4]], "attention_mask [1, 3]"),
+        ([0, 7, 2], None, "input_ids [3]"),
+        ([[5] * 513], None, "position 514"),
+    ],
+)
+def test_what_is_refused(ids, mask, place):
+    arguments = [paddle.to_tensor(value) for value in (ids, mask) if value is not None]
+    assert place in error_of(ErnieMModel(CONFIG), *arguments)
