@@ -1,49 +1,43 @@
 """Closes connections to the server whose request does not arrive in time; uvicorn itself waits for ever."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LONGEST_WAIT = 5  # seconds until a request must have arrived whole
-_CONNECTION = "connection"  # the key of the connection in a request's state
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class TimedConnection(H11Protocol):
     """A connection that is closed if no whole request arrives within `LONGEST_WAIT` seconds.
 
-    `watch_requests` says when a request has arrived.
+    Only the time counts in which the server could read: a forward pass, or a body that the application has
+    not asked for yet, keeps a request waiting through no fault of its sender.
     """
 
-    def __init__(self, app_state: dict[str, Any], **options: Any):
-        # uvicorn gives this state to the application in `scope["state"]`, where `watch_requests` reads it.
-        super().__init__(app_state={**app_state, _CONNECTION: self}, **options)
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
         self._timer: asyncio.TimerHandle | None = None
-
-    def start_timer(self) -> None:
-        """Close the connection in `LONGEST_WAIT` seconds, unless a whole request arrives before."""
-        self.stop_timer()  # a timer for an earlier request must not go on
-        self._timer = asyncio.get_running_loop().call_later(LONGEST_WAIT, self.transport.abort)
-
-    def stop_timer(self) -> None:
-        """Stop waiting: the whole request has arrived, or the connection was closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.start_timer()
+        self._count_down(LONGEST_WAIT)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.stop_timer()
+        self._stop_timer()
         super().connection_lost(error)
+
+    def handle_events(self) -> None:
+        """Read what has arrived, and stop waiting if it is the end of a request."""
+        super().handle_events()
+        if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
+            self._stop_timer()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request. It may be here already."""
+        self._stop_timer()  # of a request that was refused before it had arrived
+        self._count_down(LONGEST_WAIT)
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are not HTTP. One connection cannot give two answers at once."""
@@ -52,31 +46,19 @@ class TimedConnection(H11Protocol):
         else:  # they follow a request that is not answered yet
             self.transport.abort()
 
+    def _count_down(self, seconds: int) -> None:
+        """Close the connection in so many seconds.
 
-def watch_requests(app: App) -> App:
-    """The same application, which tells each `TimedConnection` when its request has arrived."""
-
-    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # the start and the end of the server
-            await app(scope, receive, send)
+        They are counted one at a time, so that a forward pass, in which the event loop stands still, is at
+        most one of them.
+        """
+        if seconds == 0:
+            self.transport.abort()
             return
-        connection: TimedConnection = scope["state"].pop(_CONNECTION)
+        left = seconds if self.flow.read_paused else seconds - 1
+        self._timer = self.loop.call_later(1, self._count_down, left)
 
-        async def watched_receive() -> Message:
-            message = await receive()
-            if not message.get("more_body"):  # this is the last part of the body
-                connection.stop_timer()
-            return message
-
-        if not _has_body(scope):  # then the application may never call `receive`
-            connection.stop_timer()
-        await app(scope, watched_receive, send)
-        connection.start_timer()  # for the next request on this connection
-
-    return watched
-
-
-def _has_body(scope: Scope) -> bool:
-    """Whether the headers announce a body."""
-    headers = dict(scope["headers"])  # the names are in lower case
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

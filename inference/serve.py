@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 
-from inference.deadline import LONGEST_WAIT, TimedConnection, watch_requests
+from inference.deadline import LONGEST_WAIT, TimedConnection
 from inference.embeddings import PATH, EmbeddingsAnswerer, EmbeddingsRequest
 from inference.loading import LoadedModel
 from inference.tasks import Answerer, TaskOptions, make
@@ -248,7 +248,8 @@ def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int,
     if address in THIS_MACHINE:  # against DNS rebinding: another site's name could resolve to this address
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
     config = uvicorn.Config(
-        watch_requests(app),
+        app,
+        loop="asyncio",  # which reads what has arrived before it looks at the time, unlike uvloop
         log_level="warning",
         http=TimedConnection,
         ws="none",

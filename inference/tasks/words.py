@@ -57,7 +57,7 @@ class MaskedLmTask:
                 f"{model.folder}: {self.word} needs a checkpoint with the masked-LM head, such as the folder "
                 "full that run_pretrain.py leaves"
             )
-        self.folder = model.folder
+        self.name = model.name
         self.tokenizer = model.tokenizer
         self.languages = model.languages
         self.model: PreTrainingModel = model.model
@@ -74,7 +74,7 @@ class MaskedLmTask:
         """
         if not self.languages:
             raise UserError(
-                f"{self.folder}: it has no language table, as run_pretrain.py trains with "
+                f"{self.name}: it has no language table, as run_pretrain.py trains with "
                 "language_embedding: masks, so no 'language' can be chosen"
             )
         return self.languages.index(text_of(request, "language", choices=self.languages))

@@ -171,6 +171,7 @@ def test_the_token(models):
     with serving("--model", model, "--token", TOKEN) as (address, process):
         for path, body in (("/", None), ("/api/info", None), ("/openapi.json", None), (PATH, {"input": "a"})):
             right = ["Bearer " + TOKEN.encode().decode("latin-1"), basic(TOKEN)]
+            right.append(basic(TOKEN).replace("Basic", "basic"))  # HTTP does not mind the case
             wrong = [
                 None,
                 "",
@@ -190,6 +191,8 @@ def test_the_token(models):
                 if status == 401:
                     assert "token" in json.dumps(answer) and TOKEN[:6] not in json.dumps(answer)
         assert ask(address + PATH, b"x" * 10_000_000)[0] == 413
+        headers = {"Authorization": basic(TOKEN), "Host": "evil.example"}
+        assert ask(f"{address}/api/info", headers=headers)[0] == 400  # a token does not open other names
     log = process.stdout.read()
     assert "Traceback" not in log and TOKEN[:6] not in log
 

@@ -21,6 +21,7 @@ from tests.helpers.small_corpus import sentences, write_languages
 from tests.inference import toy_models
 from tests.inference.served import ask, serving
 from tests.launching import ROOT
+from utils.errors import UserError
 
 TEXTS = sentences(30, seed=6)
 TASKS = ["classify", "zero-shot", "search", "align", "masks", "fill", "translate-probe"]
@@ -148,6 +149,12 @@ def test_requests_that_are_refused(server, models, name, request_, message):
     status, answer = ask(f"{server}/api/{name}", request_)
     assert status == 422 and message in json.dumps(answer)
     assert str(models) not in json.dumps(answer)
+
+
+def test_what_a_model_is_not_for_does_not_say_where_it_is(models):
+    with pytest.raises(UserError, match="classify: this model is not for tagging") as caught:
+        load(models / "classify").check_task("tagging")
+    assert str(models) not in str(caught.value)
 
 
 def test_words_and_the_options_of_the_command_line(models):
