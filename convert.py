@@ -32,7 +32,7 @@ from reader.tokenizer_json import no_piece_model
 from reader.trimming import Fallback
 from utils.command_line import load_config
 from utils.errors import UserError, pipe_may_close
-from utils.files import atomic_dir
+from utils.files import atomic_dir, only_writer_of
 from utils.manifest import MANIFEST, write_manifest
 from utils.options import PositiveInt, option
 from utils.tables import in_columns
@@ -98,6 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line; None: that of this process.
     """
     flags = load_config(ConvertFlags, arguments, __doc__)
+    with only_writer_of(flags.target):
+        convert(flags)
+
+
+def convert(flags: ConvertFlags) -> None:
+    """Convert or trim what the flags name, while no other command writes the new folder."""
     if Path(flags.target).exists():
         raise UserError(f"{flags.target}: it exists already; name a new folder")
     if Path(flags.source).suffix == ".model":

@@ -16,6 +16,7 @@ from typing import Literal
 from model.tasks import ENCODING, EXPORTED_TASKS, MASKED_LM
 from utils.command_line import load_config
 from utils.errors import UserError
+from utils.files import only_writer_of
 from utils.logging import logger, setup_console
 from utils.runtime import int8_saturates, prepare, read_cpu
 
@@ -52,6 +53,16 @@ def main() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     flags = load_config(ExportFlags, sys.argv[1:], __doc__)
     prepare()
+    setup_console()
+    output = Path(flags.output)
+    if output.resolve() == Path.cwd() or os.path.ismount(output):
+        raise UserError(f"--output {output}: name a new folder in it, which appears when it is complete")
+    with only_writer_of(output):
+        export_to(output, flags)
+
+
+def export_to(output: Path, flags: ExportFlags) -> None:
+    """Export to this folder, while no other command writes it."""
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
     import paddle
 
@@ -59,10 +70,6 @@ def main() -> None:
     from inference.export import NAMES, export, read_check_set
     from inference.loading import exported_settings, load
 
-    setup_console()
-    output = Path(flags.output)
-    if output.resolve() == Path.cwd() or os.path.ismount(output):
-        raise UserError(f"--output {output}: name a new folder in it, which appears when it is complete")
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     is_empty_folder = output.is_dir() and not names
     holds_something = output.exists() and not is_empty_folder

@@ -33,7 +33,7 @@ from reader.classification import read_classification
 from reader.tokenization import Tokenizer
 from training.prefetch import prefetch
 from utils.errors import UserError
-from utils.files import atomic_dir
+from utils.files import atomic_dir, only_writer_of
 from utils.logging import Progress, logger, setup_console
 from utils.manifest import MANIFEST, write_manifest
 from utils.runtime import prepare
@@ -69,7 +69,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     if not is_exported:  # what export.py wrote runs without Paddle
         prepare()
     setup_console()
-    with atomic_dir(flags.output_dir) as folder:
+    with only_writer_of(flags.output_dir), atomic_dir(flags.output_dir) as folder:
         if flags.data_format == "text":
             texts = Sentences(flags.data_set)
         else:

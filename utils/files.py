@@ -168,6 +168,33 @@ def take_lock(file: IO) -> bool:
     return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
 
 
+@contextmanager
+def only_writer_of(path: str | os.PathLike) -> Iterator[None]:
+    """Let no other command write a file or folder while this one does.
+
+    The lock is that of a hidden file beside `path`, `.NAME.lock`, which is removed at the end; a killed
+    command leaves it, unlocked.
+
+    Raises:
+        UserError: another command has the lock, or the folder cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    lock = path.with_name(f".{path.name}.lock")
+    with unwritable_is_a_user_error(path):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "ab")  # noqa: SIM115 - closed below
+    with file:
+        if not take_lock(file):
+            raise UserError(
+                f"{path}: another command is writing there; wait until it has ended, end it, or choose "
+                "another output"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def host_name() -> str:
     """This machine's name, as it stands in temporary names: letters, digits and underscores."""
     return re.sub(r"\W", "_", socket.gethostname())

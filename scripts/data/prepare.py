@@ -25,7 +25,7 @@ from reader.task_files import write_places
 from scripts.data.own import files_in, prepare_own
 from utils.command_line import load_config
 from utils.errors import UserError
-from utils.files import atomic_file, read_bytes
+from utils.files import atomic_file, only_writer_of, read_bytes
 from utils.logging import setup_console
 from utils.options import Range, option
 from utils.tables import in_columns
@@ -142,6 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setup_console()
     sources = [Path(source) for source in flags.sources]
     output = Path(flags.output or f"data/{flags.task}")
+    with only_writer_of(output / "train"):  # the lock is within the folder
+        write_data(flags, sources, output)
+
+
+def write_data(flags: PrepareFlags, sources: Sequence[Path], output: Path) -> None:
+    """Prepare the sources of the flags, while no other command writes the folder."""
     if flags.task == "own":
         columns = flags.columns.split(",") if flags.columns else []
         prepare_own(sources, output, columns, flags.dev_share, flags.multi_label)

@@ -29,7 +29,7 @@ from reader.text_files import LONGEST_LINE
 from reader.tokenization import Tokenizer, normalize
 from utils.command_line import load_config
 from utils.errors import UserError
-from utils.files import atomic_file, unwritable_is_a_user_error
+from utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
 from utils.logging import Progress, logger, setup_console
 from utils.options import NonNegativeInt, PositiveInt, Range, UnitInterval, check_values
 
@@ -154,9 +154,10 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         signal.signal(signal.SIGINT, at_interrupt)
     with atomic_file(model_path) as file:
         file.write(model.getvalue())
-    tokenizer = Tokenizer(piece_model_path=model_path)
-    tokenizer.write_vocab(model_path.with_name("vocab.txt"))
-    return tokenizer
+        file.flush()
+        # piece.model appears last: if the disk is full before, the same command can run again.
+        Tokenizer(piece_model_path=file.name).write_vocab(model_path.with_name("vocab.txt"))
+    return Tokenizer(piece_model_path=model_path)
 
 
 class SideOfUnit(NamedTuple):
@@ -209,7 +210,8 @@ def main() -> None:
     """Train the vocabulary of the command line."""
     setup_console()
     options = load_config(VocabOptions, gather_notation(sys.argv[1:]), __doc__)
-    tokenizer = train_vocab(options)
+    with only_writer_of(Path(options.output, "piece.model")):
+        tokenizer = train_vocab(options)
     logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")
 
 

@@ -9,6 +9,7 @@ import pytest
 from reader.tokenization import Tokenizer
 from scripts.data import train_vocab as script
 from scripts.data.train_vocab import VocabOptions, train_vocab
+from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import sentences, write_lines
 from tests.launching import error_of
 
@@ -46,6 +47,21 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     for name in ("piece.model", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "one/piece.model: exists" in error_of(train_vocab, options(tmp_path / "one", texts))
+
+
+def test_the_same_command_runs_again_after_a_full_disk(tmp_path, texts, monkeypatch):
+    """The disk is full when vocab.txt is written, whichever of the two files is first."""
+    write_vocab = Tokenizer.write_vocab
+
+    def write_until_full(self, path):
+        with disk_full_after(100):
+            write_vocab(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "write_vocab", write_until_full)
+        assert "vocab.txt" in error_of(train_vocab, options(tmp_path, texts))
+    tokenizer = train_vocab(options(tmp_path, texts))
+    assert Tokenizer.from_folder(tmp_path).digest == tokenizer.digest
 
 
 @pytest.mark.parametrize(

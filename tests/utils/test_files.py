@@ -61,6 +61,25 @@ def test_a_file_that_was_renamed_before_it_is_locked(tmp_path, monkeypatch):
         assert not files.take_lock(file)
 
 
+def test_one_writer_of_an_output(tmp_path):
+    """A second one is refused, whichever way it names the output; afterwards the next one may write."""
+    output = tmp_path / "new" / "out"
+    (tmp_path / "link").symlink_to(output)
+    with files.only_writer_of(output):
+        for name in (output, tmp_path / "link"):
+            with pytest.raises(UserError, match=f"^{output}: "), files.only_writer_of(name):
+                pytest.fail("two writers")
+        output.mkdir()
+    assert names_in(output.parent) == ["out"]
+    with pytest.raises(KeyError), files.only_writer_of(output):
+        raise KeyError
+    assert names_in(output.parent) == ["out"]
+    (output.parent / ".out.lock").touch()  # a killed writer left it
+    with files.only_writer_of(output):
+        pass
+    assert names_in(output.parent) == ["out"]
+
+
 @pytest.fixture
 def events(monkeypatch):
     """The name of each file or folder that is synced, and "renamed" for each rename, in their order."""
