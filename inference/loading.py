@@ -156,13 +156,13 @@ class LoadedModel:
         """
         if self.exported_layer is None:
             if task not in (ENCODING, self.task):  # every model has an encoder
-                raise UserError(f"{self.name}: this model is not for {task}: {self.description_of_head()}")
+                raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
             return
         exported_task = self.task or ENCODING
         if task != exported_task or layer not in (None, self.exported_layer):
             up_to = "" if layer is None else f" --layer {layer}"
             raise UserError(
-                f"{self.name}: exported for {exported_task} up to layer {self.exported_layer}; export the "
+                f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}; export the "
                 f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
             )
 

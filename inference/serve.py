@@ -124,7 +124,7 @@ def make_app(models: list[LoadedModel], options: TaskOptions, token: str = NO_TO
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
-    _limit_requests(app, token)
+    _limit_requests(app, token, models)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
@@ -142,10 +142,10 @@ def make_app(models: list[LoadedModel], options: TaskOptions, token: str = NO_TO
     return app
 
 
-def _limit_requests(app: FastAPI, token: str) -> None:
+def _limit_requests(app: FastAPI, token: str, models: list[LoadedModel]) -> None:
     """Refuse requests without the token or with bodies that are too long, and describe those that are wrong.
 
-    A description does not repeat the body.
+    A description does not repeat the body, and does not say where the models are on this machine.
     """
 
     @app.middleware("http")
@@ -174,7 +174,11 @@ def _limit_requests(app: FastAPI, token: str) -> None:
 
     @app.exception_handler(HTTPException)
     async def refuse_content(request: Request, error: HTTPException) -> JSONResponse:
-        return _refusal(request, error.status_code, error.detail, error.headers)
+        detail = error.detail
+        for model in models:
+            if detail.startswith(f"{model.folder}: "):
+                detail = detail.replace(str(model.folder), model.name, 1)
+        return _refusal(request, error.status_code, detail, error.headers)
 
 
 def _brings(request: Request, token: str) -> bool:

@@ -1,5 +1,6 @@
 """predict.py --serve: the JSON API and its bounds. The page is tested in test_page.py."""
 
+import asyncio
 import json
 import re
 import signal
@@ -11,10 +12,12 @@ from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from inference.deadline import LONGEST_WAIT
 from inference.loading import load
-from inference.serve import LONGEST_BODY, PAGE
+from inference.serve import LONGEST_BODY, PAGE, make_app
 from inference.tasks import TaskOptions, make
 from inference.tasks.zero_shot import MOST_LABELS
 from tests.helpers.small_corpus import sentences, write_languages
@@ -151,10 +154,16 @@ def test_requests_that_are_refused(server, models, name, request_, message):
     assert str(models) not in json.dumps(answer)
 
 
-def test_what_a_model_is_not_for_does_not_say_where_it_is(models):
-    with pytest.raises(UserError, match="classify: this model is not for tagging") as caught:
-        load(models / "classify").check_task("tagging")
-    assert str(models) not in str(caught.value)
+def test_an_error_does_not_say_where_the_model_is(models):
+    """As that of an exported model, which has one layer, for a search at another."""
+    model = load(models / "classify")
+    with pytest.raises(UserError) as caught:
+        model.check_task("tagging")
+    assert str(models) in str(caught.value)
+    refuse = make_app([model], TaskOptions()).exception_handlers[HTTPException]
+    request = Request({"type": "http", "path": "/api/classify", "headers": []})
+    answer = asyncio.run(refuse(request, HTTPException(422, str(caught.value))))
+    assert json.loads(answer.body)["detail"].startswith(f"{model.name}: this model is not for tagging")
 
 
 def test_words_and_the_options_of_the_command_line(models):
