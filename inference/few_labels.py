@@ -44,6 +44,8 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
     checkpoint = open_checkpoint(loaded.folder)  # it may have more layers than a classifier that was fitted
     layers_above = range(layer, checkpoint.config.num_hidden_layers)
     ignored = ("classifier.", *(f"encoder.layers.{number}." for number in layers_above))
+    if not loaded.has_pooler:  # and the mean of the tokens needs none
+        ignored += ("pooler.",)
     load_from(model, checkpoint, ignore=ignored)
     weight, bias = logistic_regression(vectors, np.array([names.index(label) for label in labels]))
     model.classifier.weight.set_value(weight)
@@ -56,6 +58,7 @@ def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str
         labels=names,
         engine_name=loaded.engine_name,
         reading=loaded.reading.for_task(pooling=MEAN_OF_TOKENS),
+        has_pooler=loaded.has_pooler,
         model=model.eval(),
     )
 
@@ -113,7 +116,10 @@ def save(classifier: LoadedModel, folder: str | os.PathLike, rows: int) -> None:
         "initialised_from": str(classifier.folder),
         "trained_on": f"{rows} texts, logistic regression on their vectors",
     }
-    files = model_files(classifier.model, classifier.config, settings=settings, facts=facts)
+    leave_out = () if classifier.has_pooler else ("pooler.",)  # which is random
+    files = model_files(
+        classifier.model, classifier.config, settings=settings, facts=facts, leave_out=leave_out
+    )
     with atomic_dir(folder) as new:
         write_ours(new, classifier.tokenizer)
         files.write(new)

@@ -78,23 +78,32 @@ fine_tune() {
     size=$4
     devices=$5
     shift 5
-    # Small has no released weights. It starts from those in configs/small/params, if you have copied your encoder of
-    # scripts/small/pretrain.sh there, and otherwise from random ones.
-    if [ "$size" != small ] || [ -d configs/small/params ]; then
-        set -- --init_pretraining_params "./configs/$size/params" "$@"
+    # A start that is given has its config and its tokenizer beside its weights. "" is given for random weights.
+    start=
+    flag=
+    for word in "$@"; do
+        if [ "$flag" = --init_pretraining_params ]; then start=$word; fi
+        flag=$word
+    done
+    if [ -z "$start" ]; then
+        # Small has no released weights. It starts from those in configs/small/params, if you have copied your encoder of
+        # scripts/small/pretrain.sh there, and otherwise from random ones.
+        if [ "$size" != small ] || [ -d configs/small/params ]; then
+            set -- --init_pretraining_params "./configs/$size/params" "$@"
+        fi
+        # A piece model of the user's own does not go with our vocab.txt.
+        case " $*" in
+            *" --piece_model_path"*) ;;
+            *) set -- --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "$@" ;;
+        esac
+        set -- --ernie_config_path "./configs/$size/ernie_config.json" "$@"
     fi
-    # A piece model of the user's own does not go with our vocab.txt.
-    case " $*" in
-        *" --piece_model_path"*) ;;
-        *) set -- --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "$@" ;;
-    esac
     launch "$devices" "$script" \
         --do_train true --do_val true --do_test false \
         --dev_set "./data/$task/dev/dev.%s.$ending,./data/$task/test/test.%s.$ending" \
         --test_set "./data/$task/test/test.%s.$ending" \
         --test_save "./output/$task/test/test.%s.$ending" \
         --lang_map_config "./data/$task/lang_map.json" \
-        --ernie_config_path "./configs/$size/ernie_config.json" \
         --checkpoints ./checkpoints \
         --warmup_proportion 0.1 --lr_scheduler linear_warmup_decay \
         --random_seed 1 --save_steps 10000 --skip_steps 10 \

@@ -73,6 +73,8 @@ COMMANDS = {
     r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
     r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*prepare\.py own \S+|sh scripts/base/own\.sh": "test_commands.py::test_your_own_data",
+    r"sh scripts/base/own\.sh --init_pretraining_params configs/e5-small .*":
+        "finetune/test_recipes.py::test_a_start_brings_its_config_and_its_tokenizer",
     r".*prepare\.py own .* --multi_label true|sh scripts/base/own\.sh --multi_label true":
         "test_commands.py::test_several_labels_a_text",
     r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
@@ -191,6 +193,7 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "full", "output/pretrain-own/full"),
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
+        (models / "encode", "configs/e5-small"),
     ):
         shutil.copytree(source, folder / target)
         tokenizer.write_vocab(folder / target / "vocab.txt")
