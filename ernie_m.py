@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from importlib.util import find_spec
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,7 +287,7 @@ class Model:
     def fit(
         self,
         texts: str | Iterable[str],
-        labels: Iterable[str | int],
+        labels: Iterable[str | int | float],
         folder: str | os.PathLike | None = None,
         layer: str | int | None = None,
     ) -> "Model":
@@ -298,7 +297,7 @@ class Model:
         ends at the layer. The classifier computes in float32, also if this model was loaded with `amp`.
 
         Args:
-            labels: of each text.
+            labels: of each text, compared in their normal form (`reader.labels`).
             folder: a new one, for the classifier; None: it is not saved.
             layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
 
@@ -310,17 +309,11 @@ class Model:
 
         if self.loaded.model is None:
             raise UserError(f"{self.loaded.folder}: it was exported; fit a classifier to the checkpoint")
-        from inference.few_labels import classifier_of, save
+        from inference.few_labels import check_labels, classifier_of, save
         from reader.coverage import warn_if_unsuited
 
         sentences = _as_list(texts, "texts")
-        names = []
-        for number, label in enumerate(_as_list(labels, "labels")):
-            if not isinstance(label, str | Integral) or not str(label).strip():
-                raise UserError(f"label {number + 1:,} (index {number}) is {label!r}; it must be a text")
-            names.append(str(label))
-        if len(names) != len(sentences):
-            raise UserError(f"{len(sentences)} texts have {len(names)} labels; give one for each text")
+        names = check_labels(sentences, _as_list(labels, "labels"))
         warn_if_unsuited(self.loaded.tokenizer, sentences, "texts")
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, prompt="")
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)

@@ -7,15 +7,19 @@ python predict.py --serve --model checkpoints/best,pretrained
 
 from utils.environment import run
 
+import csv
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from model.tasks import COMMAND_WORDS
 from reader.bitext import named_files
+from reader.tables import column_of_texts, in_one_line, is_table, mark_of_table, rows_of_table
+from reader.tsv import official_names
 from utils.command_line import load_config
 from utils.errors import FULL, UserError, pipe_may_close
 from utils.files import read_bytes, take_lock, unwritable_is_a_user_error
@@ -40,10 +44,11 @@ class PredictFlags:
     """What to predict."""
 
     input: str = "-"
-    """A file of JSON lines; "-": standard input."""
+    """A file of JSON lines; a table with a header, whose name ends in .tsv, .csv, .tsv.gz or .csv.gz; "-":
+    standard input, of JSON lines."""
 
     output: str = "-"
-    """A file; "-": standard output."""
+    """A file; "-": standard output. The answers to a table are its rows with further columns."""
 
     on_error: Literal["stop", "skip"] = "stop"
     """Whether a wrong request stops the command before anything is answered, or is left out."""
@@ -157,12 +162,17 @@ def main() -> None:
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     answerer = make(flags.task, model, options)
     requests = read_requests(flags.input, answerer.parse, skip_wrong=flags.on_error == "skip")
+    if not requests:
+        print(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
+    write = write_answers
+    if is_table(flags.input):
+        write = partial(write_table, mark=mark_of_table(Path(flags.input)))
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if flags.output == "-":
-        write_to_stdout(answerer, parts)
+        write_to_stdout(answerer, parts, write)
     else:
         # Resolved, because a link stays: what it leads to is replaced.
-        write_to_file(answerer, parts, Path(flags.output).resolve())
+        write_to_file(answerer, parts, Path(flags.output).resolve(), write)
 
 
 def _unfinished(output: Path) -> Path:
@@ -174,7 +184,8 @@ class Request(NamedTuple):
     """A request that was read.
 
     Attributes:
-        id_entry: {"id": its id}, which is returned in the answer; {} if it has none.
+        id_entry: {"id": its id}, which is returned in the answer; {} if it has none. Of a row of a table all
+            its cells, by the names of the columns.
         content: what the answerer's `parse` made of it.
     """
 
@@ -183,7 +194,7 @@ class Request(NamedTuple):
 
 
 def read_requests(path: str, parse: Callable[[dict], Any], skip_wrong: bool = False) -> list[Request]:
-    """Read and parse the request on each line of a file; "-": standard input.
+    """Read and parse the request on each line, or in each row, of a file; "-": standard input.
 
     Args:
         skip_wrong: report wrong requests, and leave them out.
@@ -191,15 +202,21 @@ def read_requests(path: str, parse: Callable[[dict], Any], skip_wrong: bool = Fa
     Raises:
         UserError: the file cannot be read, or a request is wrong; names the line.
     """
-    data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
     name = "standard input" if path == "-" else path
+    table = rows_for_requests(Path(path)) if is_table(path) else None
+    if table is None:
+        data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+        lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    else:
+        lines = table.rows
     requests = []
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         try:
-            values = parse_object(line)
-            id_entry = {"id": values["id"]} if "id" in values else {}
+            if table is None:
+                values = parse_object(line)
+                id_entry = {"id": values["id"]} if "id" in values else {}
+            else:
+                id_entry, values = table.request(line)
             requests.append(Request(id_entry, parse(values)))
         except UserError as error:
             line_error = UserError(f"{name}, line {number}: {error}")
@@ -207,6 +224,53 @@ def read_requests(path: str, parse: Callable[[dict], Any], skip_wrong: bool = Fa
                 raise line_error from error
             print(f"skipped: {line_error}", file=sys.stderr)
     return requests
+
+
+class TableOfRequests(NamedTuple):
+    """A table whose rows are requests.
+
+    Attributes:
+        header: the names of its columns.
+        keys: the key of a request that each column has.
+        rows: the number of the line of each row, and its cells.
+    """
+
+    header: Sequence[str]
+    keys: Sequence[str]
+    rows: Sequence[tuple[int, Sequence[str]]]
+
+    def request(self, cells: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The cells of a row by the names of the columns, and as a request.
+
+        Raises:
+            UserError: there are more cells than columns, or fewer.
+        """
+        if len(cells) != len(self.header):
+            raise UserError(f"{len(cells)} columns, but the header has {len(self.header)}")
+        values = dict(zip(self.keys, cells))
+        if "text_a" in values:
+            values.setdefault("text", values["text_a"])  # what most tasks call it
+        return dict(zip(self.header, cells)), values
+
+
+def rows_for_requests(path: Path) -> TableOfRequests:
+    """Read a table whose header has text_a, or a usual name of it; or question and context.
+
+    Below another header the texts are the one column of many words.
+
+    Raises:
+        UserError: the table cannot be read, or it is not clear which column has the texts.
+    """
+    rows = rows_of_table(path)
+    if not rows:
+        raise UserError(f"{path}: no rows in it")
+    (line, header), *below = rows
+    if len(set(header)) < len(header):
+        raise UserError(f"{path}, line {line}: two columns have one name; rename one")
+    keys = official_names(header)
+    if "text_a" not in keys and "question" not in keys:
+        keys[column_of_texts(path, rows)] = "text_a"
+    return TableOfRequests(header, keys, below)
 
 
 def parse_object(line: bytes) -> dict:
@@ -226,8 +290,11 @@ def parse_object(line: bytes) -> dict:
     return value
 
 
-def write_to_stdout(answerer: "Answerer", parts: list[list[Request]]) -> None:
+def write_to_stdout(answerer: "Answerer", parts: list[list[Request]], write: Callable[..., None]) -> None:
     """Print the answers to `parts`, the requests that are answered together.
+
+    Args:
+        write: `write_answers`, or what has its arguments.
 
     Raises:
         UserError: standard output is a file on a full disk.
@@ -235,7 +302,7 @@ def write_to_stdout(answerer: "Answerer", parts: list[list[Request]]) -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
     with pipe_may_close():
         try:
-            write_answers(answerer, parts, sys.stdout)
+            write(answerer, parts, sys.stdout)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -245,8 +312,10 @@ def write_to_stdout(answerer: "Answerer", parts: list[list[Request]]) -> None:
             ) from error
 
 
-def write_to_file(answerer: "Answerer", parts: list[list[Request]], output: Path) -> None:
-    """Write the answers to a file, which appears when all are written.
+def write_to_file(
+    answerer: "Answerer", parts: list[list[Request]], output: Path, write: Callable[..., None]
+) -> None:
+    """Write the answers to a file, which appears when all are written; see `write_to_stdout`.
 
     Raises:
         UserError: the file cannot be written, or another command is writing it.
@@ -261,7 +330,7 @@ def write_to_file(answerer: "Answerer", parts: list[list[Request]], output: Path
                     "end it, or name another --output"
                 )
             file.truncate(0)  # what an interrupted command left
-            write_answers(answerer, progress(parts, "predicting", "requests", size=len), file)
+            write(answerer, progress(parts, "predicting", "requests", size=len), file)
             unfinished.replace(output)  # before the lock ends
 
 
@@ -272,6 +341,50 @@ def write_answers(answerer: "Answerer", parts: Iterable[list[Request]], file: IO
         for request, answer in zip(part, answers, strict=True):
             file.write(json.dumps(request.id_entry | answer, ensure_ascii=False) + "\n")
         file.flush()
+
+
+def write_table(answerer: "Answerer", parts: Iterable[list[Request]], file: IO[str], mark: str) -> None:
+    """Answer the rows of a table, a part at a time, and write them with the columns of `cells_of_answer`.
+
+    Args:
+        mark: what separates cells. Between tabs nothing is quoted.
+    """
+    writer = csv.writer(file, delimiter=mark, lineterminator="\n")
+    columns: list[str] = []
+    for part in parts:
+        answers = answerer.answer([request.content for request in part])
+        for request, answer in zip(part, answers, strict=True):
+            added = cells_of_answer(answer)
+            rows = [[*request.id_entry.values(), *(added.get(column, "") for column in columns or added)]]
+            if not columns:
+                columns = list(added)
+                rows.insert(0, [*request.id_entry, *columns])
+            if mark == "\t":
+                file.writelines("\t".join(map(in_one_line, row)) + "\n" for row in rows)
+            else:
+                writer.writerows(rows)
+        file.flush()
+
+
+def cells_of_answer(answer: dict) -> dict[str, str]:
+    """An answer as cells: name of the column -> text.
+
+    A class has its probability alone. Every classification has a column for whether its text was cut, and for
+    its unknown words, because some rows may need it. What is neither text, number nor list of texts is JSON.
+    """
+    if "probabilities" in answer:
+        answer = {**answer, "cut": answer.get("cut", ""), "unknown_words": answer.get("unknown_words", "")}
+    cells = {}
+    for key, value in answer.items():
+        if key == "probabilities" and "label" in answer:
+            cells["predicted_probability"] = str(value[answer["label"]])
+        elif isinstance(value, str | int | float):
+            cells[f"predicted_{key}"] = str(value)
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            cells[f"predicted_{key}"] = (", " if key == "labels" else " ").join(value)
+        else:
+            cells[f"predicted_{key}"] = json.dumps(value, ensure_ascii=False)
+    return cells
 
 
 if __name__ == "__main__":

@@ -80,6 +80,9 @@ class Classification(SupervisedTask):
                 logger.warning("%s: no row has the label %s, so it is not learned", path, ", ".join(absent))
         return examples
 
+    def inputs(self, data: Examples) -> np.ndarray:
+        return data.inputs
+
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F
 

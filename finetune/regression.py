@@ -54,6 +54,9 @@ class Regression(Classification):
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         return read_classification(path, labels=purpose != "test", regression=True)
 
+    def inputs(self, data: Examples) -> np.ndarray:
+        return data.inputs
+
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed squared errors of a batch. No decision is right or wrong here."""
         scores = outputs["logits"][:, 0]  # [B]

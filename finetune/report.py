@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.metrics import MACRO_F1, NO_LABEL, Confusion, label_counts, macro_f1, share_of_most_frequent
 from utils.command_line import without_overridden
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, read_object
 from utils.logging import logger
 from utils.tables import in_columns, in_markdown
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from training.task import Evaluation
 
 SOURCE = "en"  # the source language of cross-lingual transfer
+EVALUATION = "evaluation"  # the name of a report that no training writes
 AVERAGE = "avg"  # the columns behind those of the languages
 GAP = "gap"
+_ROWS_TO_JUDGE = 30  # with fewer, any accuracy may be chance
 _MOST_PREDICTED = 12  # labels: with more, a table of labels is too wide to show what is taken for what
 
 
@@ -295,9 +298,40 @@ def tables_of_seeds(
     return tables, label_tables
 
 
+def faults_of_labels(label_tables: Sequence[LabelTable]) -> list[str]:
+    """The tables whose accuracy is, within two standard errors, that of always saying one label, in words.
+
+    Labels that are shifted by a row, or texts without a known token, end here.
+    """
+    faults = []
+    for table in label_tables:
+        rows = sum(map(sum, (row.values() for row in table.confusion.values())))
+        if NO_LABEL in table.confusion or rows < _ROWS_TO_JUDGE:
+            continue
+        correct = sum(row.get(label, 0) for label, row in table.confusion.items()) / rows
+        share = share_of_most_frequent(table.confusion) / 100
+        if correct < share + 2 * sqrt(share * (1 - share) / rows):
+            faults.append(
+                f"{table.title}: the accuracy, {100 * correct:.2f}, is no better than that of always saying "
+                f"the most frequent label, {100 * share:.2f}"
+            )
+    return faults
+
+
 def to_text(tables: Sequence[Table | LabelTable]) -> str:
     """The tables as aligned columns."""
     return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
+
+
+def _name_for(folder: Path, command: str) -> str:
+    """The name of an evaluation's files: that of an earlier one by the same command, or the next free one."""
+    number = 1
+    while True:
+        name = EVALUATION if number == 1 else f"{EVALUATION}-{number}"
+        path = folder / f"{name}.json"
+        if not path.exists() or read_object(path).get("command") == command:
+            return name
+        number += 1
 
 
 def write_report(
@@ -307,12 +341,18 @@ def write_report(
     facts: Mapping[str, Any],
     label_tables: Sequence[LabelTable] = (),
 ) -> None:
-    """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file."""
+    """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file.
+
+    Beside an evaluation that another command wrote, the name is evaluation-2, evaluation-3, ...
+    """
+    command = without_overridden(sys.argv)
     values: dict[str, Any] = {
         **facts,
         "tables": [table.to_json() for table in tables],
-        "command": without_overridden(sys.argv),
+        "command": command,
     }
+    if name == EVALUATION:
+        name = _name_for(folder, command)
     if label_tables:
         values["labels"] = [table.to_json() for table in label_tables]
     all_tables = [*tables, *label_tables]

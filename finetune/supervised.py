@@ -38,6 +38,7 @@ from model.checkpoint.reading import READING
 from model.heads import task_model
 from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
 from reader.batching import Batches, GlobalBatch
+from reader.labels import overlap
 from reader.task_files import expand, read_languages
 from training import distributed
 from training.engine import Engine
@@ -256,6 +257,8 @@ class FineTuning(Task):
         self.train_set = task.read(flags.train_set, "train") if flags.do_train else []
         self.dev_files = self._read_files(flags.dev_set, "dev") if flags.do_val else []
         self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
+        if flags.do_train:
+            self._warn_of_training_rows()
         languages = [file.language for file in self.dev_files]
         if flags.do_val and flags.select_on not in (MEAN, LAST, *languages):
             raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(languages)}")
@@ -280,6 +283,15 @@ class FineTuning(Task):
                     raise UserError(f"{path}: no such file; add it, or {advice}")
                 files.append(TaskFile(pattern, language, path, self.task.read(path, purpose)))
         return files
+
+    def _warn_of_training_rows(self) -> None:
+        """Log a warning for each dev and test file with rows that are trained on."""
+        trained = self.task.inputs(self.train_set)
+        if trained is None:
+            return
+        for file in [*self.dev_files, *self.test_files]:
+            if fault := overlap(trained, self.task.inputs(file.data)):
+                logger.warning("%s: %s", file.path, fault)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -444,6 +456,8 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
     """
     flags = fine_tuning.flags
     tables, label_tables = report.tables_of_seeds(evaluations, flags.paper)
+    for fault in report.faults_of_labels(label_tables):
+        logger.warning("%s", fault)
     facts: dict[str, Any] = {
         "task": fine_tuning.task.name,
         "metric": fine_tuning.task.metric,

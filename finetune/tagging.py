@@ -15,6 +15,7 @@ from model.checkpoint.read import Checkpoint
 from model.reading import Reading
 from model.tasks import TAGGING
 from reader import tagging
+from reader.labels import input_hash
 from reader.tagging import Sentence, TaggedBatch, read_columns
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
@@ -53,6 +54,7 @@ class Tagging(SupervisedTask):
 
     name = TAGGING
     metric = "f1"
+    marks_apart = True  # how prediction splits raw text into words; see `reader.tagging.split_words`
 
     def __init__(
         self,
@@ -102,11 +104,18 @@ class Tagging(SupervisedTask):
             "label_pieces": self.encode.label_pieces,
             "official_compat": self.official,
             "chunk_scheme": scheme,
+            "marks_apart": self.marks_apart,
         }
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         ids = {label: id_ for id_, label in enumerate(self.labels)}
-        return tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
+        sentences = tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
+        if purpose == "train":
+            self.marks_apart = tagging.has_marks_apart(sentences)
+        return sentences
+
+    def inputs(self, data: Sequence[Sentence]) -> np.ndarray:
+        return np.array([input_hash(sentence.text) for sentence in data], np.int64)
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the loss and the correct decisions over the labelled pieces."""

@@ -62,6 +62,10 @@ class SupervisedTask:
         """Return what is to be predicted; it travels to the device with the ids."""
         return batch.labels
 
+    def inputs(self, data: Sequence[Any]) -> np.ndarray | None:
+        """`reader.labels.input_hash` of each item of a file, int64 [N]; None: they are not compared."""
+        return None
+
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
 

@@ -4,7 +4,9 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -17,11 +19,36 @@ from model.checkpoint.read import open_checkpoint
 from model.checkpoint.reading import READING
 from model.heads import SequenceClassifier
 from model.tasks import CLASSIFICATION, MEAN_OF_TOKENS
+from reader.labels import NO_LABEL, input_hash, normal_label, oddities
 from reader.tokenizer_files import write_ours
 from utils.errors import UserError
 from utils.files import atomic_dir
+from utils.logging import logger
 
 _MOST_ITERATIONS = 100
+
+
+def check_labels(texts: Sequence[Any], labels: Sequence[Any]) -> list[str]:
+    """The labels in their normal form. Warnings name texts with two labels, and one label nearly alone.
+
+    Raises:
+        UserError: there is not one for each text, or a label is no text or number, or stands for none.
+    """
+    names = []
+    for number, label in enumerate(labels):
+        name = normal_label(str(label)) if isinstance(label, str | Real) else ""
+        if not name or name.lower() in NO_LABEL:
+            raise UserError(
+                f"label {number + 1:,} (index {number}) is {label!r}; give a text, or leave its text out"
+            )
+        names.append(name)
+    if len(names) != len(texts):
+        raise UserError(f"{len(texts)} texts have {len(names)} labels; give one for each text")
+    inputs = np.array([input_hash(str(text)) for text in texts], np.int64)
+    ids = np.unique(names, return_inverse=True)[1] if names else inputs
+    for fault in oddities(inputs, ids, range(len(names)), "index"):
+        logger.warning("fit: %s", fault)
+    return names
 
 
 def classifier_of(loaded: LoadedModel, vectors: np.ndarray, labels: Sequence[str], layer: int) -> LoadedModel:

@@ -38,6 +38,7 @@ class Reading:
         label_pieces: which pieces of a word have its tag.
         chunk_scheme: that of the tags; NONE: they mark no entities.
         official_compat: whether words were tagged as in the official code.
+        marks_apart: whether "(here)," is four words in tagging.
         multi_label: whether a text has several labels, or none.
         regression: whether a classifier predicts a number.
         layer: that of the vectors, a number from 0.
@@ -59,6 +60,7 @@ class Reading:
     label_pieces: LabelPieces = "first"
     chunk_scheme: str | None = None
     official_compat: bool = False
+    marks_apart: bool = True
     multi_label: bool = False
     regression: bool = False
     layer: int | None = None

@@ -1,14 +1,18 @@
-"""Rows with one text or two and a label, from the official TSV files."""
+"""Rows with one text or two and a label, from the official TSV files and other tables."""
 
+import io
 import math
 import os
 from array import array
 from collections.abc import Mapping, Sequence, Set
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from reader.labels import NO_LABEL, input_hash, normal_label, oddities, split_labels
+from reader.tables import in_official_form
 from reader.tsv import (
     FileLines,
     FileVersion,
@@ -19,6 +23,7 @@ from reader.tsv import (
     without_blank_end,
 )
 from utils.errors import UserError
+from utils.logging import logger
 
 # What the header should be, for the error.
 _FORM = "text_a, text_b, label, optional qid"
@@ -43,27 +48,31 @@ class Examples(FileLines, Sequence[Example]):
     """The rows of a TSV file; made by `read_classification`, which checks them.
 
     Args:
-        path, version, starts: see `FileLines`.
+        path, version, starts, content: see `FileLines`.
         columns: name -> place of the columns that are read.
         label_map: label -> id; without it labels are ids.
         regression: labels are numbers.
         multi_label: the number of labels, if a text has several; None: it has one.
-        labels: every label of the column that is read, as it is written.
+        labels: every label of the column that is read.
+        inputs: `input_hash` of each row, int64 [N]; a worker process does not get them.
     """
 
     def __init__(
         self,
         path: Path,
-        version: FileVersion,
+        version: FileVersion | None,
         starts: np.ndarray,
         columns: Mapping[str, int],
         label_map: Mapping[str, int] | None,
         regression: bool,
         multi_label: int | None,
         labels: Set[str],
+        inputs: np.ndarray,
+        content: bytes | None = None,
     ):
-        super().__init__(path, version, starts)
+        super().__init__(path, version, starts, content)
         self.labels = labels
+        self.inputs = inputs
         self._columns = columns
         self._label_map = label_map
         self._regression = regression
@@ -87,12 +96,11 @@ class Examples(FileLines, Sequence[Example]):
         return tuple(int(id_ in ids) for id_ in range(self._multi_label))
 
     def _id(self, label: str) -> int:
+        label = normal_label(label)
         return int(label) if self._label_map is None else self._label_map[label]
 
-
-def split_labels(cell: str) -> list[str]:
-    """The labels in a cell such as "a,b", each once. An empty cell has none."""
-    return list(dict.fromkeys(label.strip() for label in cell.split(",") if label.strip()))
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "inputs": None}
 
 
 def read_classification(
@@ -103,33 +111,45 @@ def read_classification(
     regression: bool = False,
     multi_label: bool = False,
 ) -> Examples:
-    """Check a TSV file with the columns text_a, text_b (optional), label, qid (optional); return its rows.
+    """Check a table with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
+    Any other table of `reader.tables` is read, too, and kept in memory. Labels are compared in their normal
+    form. A warning says if texts have two labels, or one label is nearly alone.
 
     Args:
         label_map: label -> id; without it the label column contains ids.
         num_labels: without a label map, the ids must be below it. It is needed if a text has several labels.
         labels: False ignores the label column (prediction).
-        regression: the label column holds numbers.
+        regression: the label column holds numbers, and may be called score.
         multi_label: the label column holds any number of labels, with commas between them.
 
     Raises:
         UserError: the file cannot be read, or a line has another form; names the file and the line.
     """
     path = Path(path)
+    if label_map is not None:
+        label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
     required = ["text_a", "label"] if labels else ["text_a"]
-    checked_cells: set[str] = set()  # each cell of the label column is checked once
+    other = in_official_form(path, labels, regression, multi_label)
+    # With the version of a file it shows later whether it was changed.
+    opened = open_lines(path) if other is None else nullcontext((io.BytesIO(other.content), None))
+    checked_cells: dict[str, int] = {}  # each cell of the label column, checked once -> a number for it
     found: set[str] = set()
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
-    with open_lines(path) as (file, version):  # the version shows later whether the file was changed
+    inputs = array("q")
+    targets = array("q")  # a number for the label of each row
+    numbers = array("q")  # the line of each row
+    with opened as (file, version):
         first_line = file.readline()
-        header = parse_header(first_line, path, required, _FORM)
+        header = parse_header(first_line, path, required, _FORM, score_is_label=regression)
         columns = {name: place for place, name in enumerate(header) if name in _COLUMNS}
         if not labels:
             columns.pop("label", None)
+        place_b = columns.get("text_b")
         position = len(first_line)  # the byte at which the next row begins
-        for number, line in enumerate(without_blank_end(file), 2):
+        for index, line in enumerate(without_blank_end(file), 1):
+            number = index + 1 if other is None else other.lines[index]
             cells = parse_row(line, path, number, header)
             if labels:
                 label = cells[columns["label"]]
@@ -137,19 +157,37 @@ def read_classification(
                     place = f"{path}, line {number}"
                     if regression:
                         _check_number(label, place)
+                        names = [label]
                     else:
-                        for name in split_labels(label) if multi_label else [label]:
+                        names = split_labels(label) if multi_label else [normal_label(label)]
+                        for name in names:
                             _check_label(name, label_map, num_labels, place)
-                            found.add(name)
-                    checked_cells.add(label)
+                        found.update(names)
+                    checked_cells[label] = hash(tuple(sorted(names)))
+                targets.append(checked_cells[label])
             starts.append(position)
+            inputs.append(input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b]))
+            numbers.append(number)
             position += len(line)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
-    positions = np.asarray(starts, np.int64)
-    count = num_labels if multi_label else None
-    return Examples(path, version, positions, columns, label_map, regression, count, found)
+    input_hashes = np.asarray(inputs, np.int64)
+    if labels and not regression:
+        for fault in oddities(input_hashes, np.asarray(targets, np.int64), numbers):
+            logger.warning("%s: %s", path, fault)
+    return Examples(
+        path,
+        version,
+        np.asarray(starts, np.int64),
+        columns,
+        label_map,
+        regression,
+        num_labels if multi_label else None,
+        found,
+        input_hashes,
+        None if other is None else other.content,
+    )
 
 
 def _check_number(label: str, place: str) -> None:
@@ -174,7 +212,8 @@ def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: in
     """
     if label_map is not None:
         if label not in label_map:
-            raise UserError(f"{place}: unknown label '{label}'; the labels are {', '.join(label_map)}")
+            none = "; it stands for no label: remove the line" if label.lower() in NO_LABEL else ""
+            raise UserError(f"{place}: unknown label '{label}'; the labels are {', '.join(label_map)}{none}")
         return
     is_id = label.isdecimal() and len(label) < 10  # int() refuses thousands of digits
     if is_id and num_labels is not None:

@@ -6,6 +6,7 @@ overlap. A file is tokenised when it is read, each context once for all its ques
 ids and character spans.
 """
 
+import json
 import os
 import re
 import unicodedata
@@ -21,7 +22,7 @@ import numpy as np
 from reader.batching import pad
 from reader.tokenization import Span, Tokenizer
 from utils.errors import UserError
-from utils.files import is_whole_text, read_json
+from utils.files import is_whole_text, read_bytes, read_json
 from utils.logging import logger, progress
 
 NO_ANSWER = -1
@@ -67,17 +68,23 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             an id is repeated in a "dev" or "test" file, or there is no question.
     """
     path = Path(path)
-    content = _JsonValue(path, "", read_json(path, f"the form is {_FORM}"))
+    content = _JsonValue(path, "", _content(path))
     contexts: list[str] = []
     questions: list[Question] = []
     ids: set[str] = set()
     misplaced: list[str] = []  # descriptions of answers that are not at their offsets
+    unanswerable = 0
     for article in content.items("data"):
-        for paragraph in article.items("paragraphs"):
+        # A row of Hugging Face's data sets has a context and one question.
+        is_row = article.has("context") and not article.has("paragraphs")
+        for paragraph in [article] if is_row else article.items("paragraphs"):
             context = paragraph.string("context")
             context_number = len(contexts)
             contexts.append(context)
-            for qa in paragraph.items("qas"):
+            for qa in [article] if is_row else paragraph.items("qas"):
+                if purpose != "test" and _is_unanswerable(qa):
+                    unanswerable += 1
+                    continue
                 id_ = str(qa.get("id", str | int))
                 if id_ in ids and purpose != "train":
                     raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
@@ -87,6 +94,12 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
                 if purpose != "test":
                     answers, span = _read_answers(qa, context, misplaced)
                 questions.append(Question(id_, qa.string("question"), context_number, tuple(answers), span))
+    if unanswerable:
+        logger.warning(
+            "%s: %d questions without an answer (SQuAD v2) are left out: the model always answers",
+            path,
+            unanswerable,
+        )
     if not questions:
         raise UserError(f"{path}: no question in it; the form is {_FORM}")
     if misplaced:
@@ -97,6 +110,42 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             misplaced[0],
         )
     return QuestionFile(path, contexts, questions)
+
+
+def _content(path: Path) -> Any:
+    """The JSON value of a file; of one with a row of Hugging Face's data sets on each line, {"data": rows}.
+
+    Raises:
+        UserError: as `read_json`, or a line is not JSON.
+    """
+    lines = read_bytes(path).splitlines()
+    if not lines or not _is_json(lines[0]):
+        return read_json(path, f"the form is {_FORM}")
+    first = json.loads(lines[0])
+    if not isinstance(first, dict) or "question" not in first:
+        return read_json(path, f"the form is {_FORM}")
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not _is_json(line):
+            raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
+    return {"data": [json.loads(line) for line in lines if line.strip()]}
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_unanswerable(qa: "_JsonValue") -> bool:
+    """Whether a question says that its context has no answer, as in SQuAD v2 and in rows made of it."""
+    if not isinstance(qa.value, dict):
+        return False  # what it is instead is said where it is read
+    if qa.value.get("is_impossible") is True:
+        return True
+    answers = qa.value.get("answers")
+    return isinstance(answers, dict) and not answers.get("text") and not answers.get("answer_start")
 
 
 def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
@@ -110,7 +159,7 @@ def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple
     """
     texts = []
     span = None
-    for answer in qa.items("answers"):
+    for answer in qa.answers():
         start = answer.get("answer_start", int)
         text = answer.string("text")
         texts.append(text)
@@ -161,6 +210,29 @@ class _JsonValue:
         if not is_whole_text(text):
             raise UserError(f"{self.path}: {self._place_of(key)}: it has half a character; remove it")
         return text
+
+    def has(self, key: str) -> bool:
+        """Whether it is an object with this key."""
+        return isinstance(self.value, dict) and key in self.value
+
+    def answers(self) -> Iterator["_JsonValue"]:
+        """The answers of a question: a list of objects, or as Hugging Face's data sets have them an object of
+        lists, {"text": [...], "answer_start": [...]}.
+
+        Raises:
+            UserError: as `get`, or these lists are of different lengths.
+        """
+        if not self.has("answers") or not isinstance(self.value["answers"], dict):
+            yield from self.items("answers")
+            return
+        place = self._place_of("answers")
+        lists = _JsonValue(self.path, place, self.value["answers"])
+        texts = lists.get("text", list)
+        starts = lists.get("answer_start", list)
+        if len(texts) != len(starts):
+            raise UserError(f"{self.path}: {place}: {len(texts)} texts, but {len(starts)} answer_start")
+        for number, (text, start) in enumerate(zip(texts, starts)):
+            yield _JsonValue(self.path, f"{place}[{number}]", {"text": text, "answer_start": start})
 
     def items(self, key: str) -> Iterator["_JsonValue"]:
         """The items of the list of a key.

@@ -19,6 +19,7 @@ word belongs to the window whose edge is farther away: it is labelled and predic
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reader.batching import pad
+from reader.labels import normal_label
 from reader.tokenization import Tokenizer
 from reader.tsv import parse_header, parse_row, read_all
 from utils.errors import UserError
@@ -39,6 +41,12 @@ JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
 _FORM = "text_a, label; tokens and tags are joined by U+0002"
+
+
+# What stands beside a word and not inside it: brackets, quotation marks, and marks of sentences.
+_MARKS = re.escape("()[]{}\"'`«»‹›„“”‚‘’¡¿.,;:!?…،؛؟。、，！？：；।॥")
+_WITH_MARKS = re.compile(rf"([{_MARKS}]*)(.*?)([{_MARKS}]*)", re.DOTALL)
+_ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full stop: U.N, J
 
 
 class EntityStart(NamedTuple):
@@ -115,6 +123,46 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
         raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
 
 
+def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
+    """The words of a raw text: the characters [start, end) of each.
+
+    White space of every kind separates words.
+
+    Args:
+        marks_apart: whether marks at the edge of a word are words themselves, as `has_marks_apart` finds
+            it in training data: "(CDU)," is four words, "..." one, and "U.N." one.
+    """
+    spans = []
+    for chunk in re.finditer(r"\S+", text):
+        if not marks_apart:
+            spans.append(chunk.span())
+            continue
+        before, word, after = _WITH_MARKS.fullmatch(chunk[0]).groups()
+        if after.startswith(".") and _ABBREVIATION.fullmatch(word):
+            word += "."
+            after = after[1:]
+        parts = [match[0] for match in re.finditer(r"(.)\1*", before)]
+        parts += [word] if word else []
+        parts += [match[0] for match in re.finditer(r"(.)\1*", after)]
+        start = chunk.start()
+        for part in parts:
+            spans.append((start, start + len(part)))
+            start += len(part)
+    return spans
+
+
+def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
+    """Whether marks are words themselves in most places of a file, as in CoNLL and WikiANN."""
+    apart = attached = 0
+    for sentence in sentences:
+        for word in sentence.words:
+            # A full stop may belong to an abbreviation.
+            ends_in_mark = word[-1] in ",;:!?)" and len(word) > 1
+            apart += word in ",;:!?)."
+            attached += ends_in_mark and word[0].isalnum()
+    return apart >= attached
+
+
 class Sentence(NamedTuple):
     """One row. `text`: its words joined by U+0002; `labels`: an id per word, None without a label column."""
 
@@ -170,6 +218,7 @@ def read_tagged(
         UserError: the file cannot be read, a line has another form, or a tag is unknown.
     """
     path = Path(path)
+    label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
     required = ["text_a", "label"] if labels else ["text_a"]
     lines = read_all(path).rstrip(b"\r\n").split(b"\n")
     header = parse_header(lines[0], path, required, _FORM)
@@ -182,7 +231,8 @@ def read_tagged(
             raise UserError(f"{place}: token {words.index('') + 1} of {len(words)} is empty")
         label_ids = None
         if "label" in row:
-            label_ids = _label_ids(row["label"].split(JOINT), len(words), label_map, scheme, place)
+            tags = [normal_label(tag) for tag in row["label"].split(JOINT)]
+            label_ids = _label_ids(tags, len(words), label_map, scheme, place)
         sentences.append(Sentence(row["text_a"], label_ids))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")

@@ -59,11 +59,15 @@ class FileLines:
         path: the file.
         version: of the file before it was read to find the lines.
         starts: int64 [lines + 1], where each line begins and the last one ends, in bytes.
+        content: the bytes that have the lines, if the file has them in another form; it is not read again.
     """
 
-    def __init__(self, path: Path, version: FileVersion, starts: np.ndarray):
+    def __init__(
+        self, path: Path, version: FileVersion | None, starts: np.ndarray, content: bytes | None = None
+    ):
         self.path = path.absolute()
         self._version = version
+        self._content = content
         self._starts = starts
         self._file: BinaryIO | None = None  # opened when the first line is read
 
@@ -80,6 +84,8 @@ class FileLines:
         index = range(len(self))[index]  # as in a list: -1 is the last line
         start = int(self._starts[index])
         length = int(self._starts[index + 1]) - start
+        if self._content is not None:
+            return self._content[start : start + length]
         if self._file is None:
             self._file = _open(self.path)
         # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
@@ -119,18 +125,21 @@ def read_all(path: Path) -> bytes:
     return content
 
 
-def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
+def parse_header(
+    line: bytes, path: Path, required: Sequence[str], form: str, score_is_label: bool = False
+) -> list[str]:
     """The column names in the first line of a TSV file, as `official_names` gives them.
 
     Args:
         required: columns that must be there.
         form: what the header should be, for the error.
+        score_is_label: see `official_names`.
 
     Raises:
         UserError: a required column is missing, two columns have one name, or the file is no text.
     """
     cells = split_cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
-    header = official_names(cells)
+    header = official_names(cells, score_is_label)
     missing = [name for name in required if name not in header]
     if missing:
         raise UserError(
@@ -141,11 +150,14 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
     return header
 
 
-def official_names(header: Sequence[str]) -> list[str]:
+def official_names(header: Sequence[str], score_is_label: bool = False) -> list[str]:
     """The names of columns in small letters, with text_a, text_b and label for their usual names.
 
     A usual name, such as sentence, stays if the header has the official one, too. Beside text_a, a column
     such as hypothesis also keeps its name: it does not make pairs of single texts.
+
+    Args:
+        score_is_label: whether a column score, as STS-B has it, is the label if no other column is.
     """
     lowered = [name.strip().lower() for name in header]
     official = []
@@ -153,6 +165,8 @@ def official_names(header: Sequence[str]) -> list[str]:
         known = _USUAL_NAMES.get(name, name)
         stays = known in lowered or (known == "text_b" and "text_a" in lowered)
         official.append(name if stays else known)
+    if score_is_label and "label" not in official:
+        return ["label" if name == "score" else name for name in official]
     return official
 
 

@@ -1,6 +1,7 @@
 """A user's mistake is reported in one line with exit code 2, never as a traceback."""
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -23,9 +24,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        for character in set(message):
-            if unicodedata.category(character) in _ESCAPED:
-                message = message.replace(character, character.encode("unicode_escape").decode())
+        message = printable(message)
         if len(message) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
             message = f"{message[:half]} [...] {message[-half:]}"
@@ -34,6 +33,14 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython and Jupyter show instead of the traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def printable(text: str) -> str:
+    """A text in one line, with control characters escaped, which could do something to a terminal."""
+    for character in set(text):
+        if unicodedata.category(character) in _ESCAPED:
+            text = text.replace(character, character.encode("unicode_escape").decode())
+    return text
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
@@ -56,6 +63,9 @@ def run(main: Callable[[], None]) -> None:
     The reason is also written to the run's log file, if `utils.logging.setup` has opened one.
     """
     log = logging.getLogger("ernie_m")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that is not UTF-8 shows escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:

@@ -3,7 +3,6 @@
 Features and decoding are those of the training tasks in `finetune`, with the settings that training recorded.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +21,7 @@ from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
 from reader.coverage import count_unknown_words
 from reader.question_answering import Question, QuestionFile, make_windows
-from reader.tagging import JOINT, Sentence, is_tag
+from reader.tagging import JOINT, Sentence, is_tag, split_words
 from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
@@ -99,14 +98,20 @@ class ClassifyTexts(FineTunedTask):
 
 
 class Words(NamedTuple):
-    """Words to tag, and the text that was split into them; None: the user gave words."""
+    """Words to tag.
+
+    Attributes:
+        text: what was split into them; None: the user gave words.
+        spans: the characters (start, end) of each word in the text.
+    """
 
     words: list[str]
     text: str | None = None
+    spans: Sequence[tuple[int, int]] = ()
 
 
 class TagWords(FineTunedTask):
-    """{"words"}, or {"text"} split at white space -> {"words", "tags", "entities"}.
+    """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities"}.
 
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
@@ -115,6 +120,7 @@ class TagWords(FineTunedTask):
 
     def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
+        self.marks_apart = model.reading.marks_apart
         super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
 
     def parse(self, request: dict) -> Words:
@@ -123,7 +129,8 @@ class TagWords(FineTunedTask):
             key = "words"
         else:
             text = text_of(request, "text")
-            words = Words(text.split(), text)
+            spans = split_words(text, self.marks_apart)
+            words = Words([text[start:end] for start, end in spans], text, spans)
             key = "text"
         _check_words(words.words, key)
         return words
@@ -153,7 +160,7 @@ def _check_words(words: Any, key: str) -> None:
     if not isinstance(words, list) or not words:
         raise UserError("'words' must be a list of strings that is not empty")
     for number, word in enumerate(words, 1):
-        if not isinstance(word, str) or not word.strip() or JOINT in word:
+        if not isinstance(word, str) or not word or JOINT in word:
             raise UserError(
                 f"'{key}': word {number} of {len(words)} is empty, is no string, or has the character U+0002"
             )
@@ -164,7 +171,6 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
 
     A place is in characters if there is a text, otherwise in words. Its end is behind the entity.
     """
-    spans = [match.span() for match in re.finditer(r"\S+", sentence.text or "")]  # of each word in the text
     places = [(first, last, kind) for kind, first, last in entities(tags)]
     answers = []
     for first, last, kind in sorted(places):
@@ -173,8 +179,8 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
         if sentence.text is None:
             place = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}
         else:
-            start, _ = spans[first]
-            _, end = spans[last]
+            start, _ = sentence.spans[first]
+            _, end = sentence.spans[last]
             place = {"text": sentence.text[start:end], "start": start, "end": end}
         answers.append({"type": kind, **place})
     return answers

@@ -28,11 +28,17 @@ class InferenceLabels(NamedTuple):
 
     @classmethod
     def of(cls, labels: list[str]) -> "InferenceLabels":
-        """Find them by their names, which begin with "entail" and "contra"."""
+        """Find them by their names, which begin with "entail" and "contra".
+
+        Of two labels, such as entailment and not_entailment, the other one stands for contradiction.
+        """
         ids: dict[str, int] = {}  # the first six letters of a name -> the first label with them
         for id_, label in enumerate(labels):
             ids.setdefault(label.lower()[:6], id_)
-        return cls(ids.get("entail"), ids.get("contra"))
+        entailment = ids.get("entail")
+        if entailment is not None and len(labels) == 2:
+            return cls(entailment, 1 - entailment)
+        return cls(entailment, ids.get("contra"))
 
 
 class LabelRequest(NamedTuple):

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.classification import split_labels
+from reader.labels import input_hash, oddities, overlap, split_labels
+from reader.tables import LabelledTable, is_number, read_table
 from reader.task_files import ALL_LANGUAGES, write_places
-from scripts.data.own_table import OwnTable, is_number, read_own
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.tables import in_columns
@@ -61,12 +61,12 @@ def prepare_own(
     Args:
         columns: the names of the columns: text, perhaps second text, label; none: `find_columns` finds them.
         dev_share: how many of the training rows become dev rows, if there is no dev file.
-        multi_label: see `OwnTable`.
+        multi_label: see `LabelledTable`.
 
     Raises:
         UserError: there is no training file, a file is malformed, or `output` has files of other sources.
     """
-    tables = {file: read_own(file.path, columns, multi_label) for file in find_files(sources, output)}
+    tables = {file: read_table(file.path, columns, multi_label) for file in find_files(sources, output)}
     check_columns(tables)
     labels = sorted(labels_of_training(tables))
     check_first_rows(tables)
@@ -83,7 +83,7 @@ def prepare_own(
     write_places(output / "label_map.json", labels)
     write_language_maps(output, files)
     print("", table_of_files(tables), "", table_of_labels(tables, labels), "", sep="\n")
-    if warnings := warnings_of_labels(tables, labels):
+    if warnings := [*warnings_of_rows(tables), *warnings_of_labels(tables, labels)]:
         print(listed(warnings, "\n"))
     print(f"--num_labels is {len(labels)}", f"written to {output}", "", sep="\n")
     flags = " --multi_label true" if multi_label else ""
@@ -163,8 +163,8 @@ def fault_of_name(name: str, match: re.Match | None) -> str:
         return f"a name ends in .{', .'.join(_ENDINGS)}"
     if match is None:
         return "a name is train, dev or test with a language, as in train.en.tsv"
-    if not re.fullmatch("[a-z]{2}", match["language"]):
-        return "a language has two small letters, as in train.en.tsv"
+    if not re.fullmatch("[a-z]{2,3}", match["language"]) or match["language"] == ALL_LANGUAGES:
+        return "a language has two or three small letters, as in train.en.tsv"
     return ""
 
 
@@ -194,13 +194,13 @@ def refuse_earlier_files(output: Path, files: Sequence[OwnFile]) -> None:
         )
 
 
-def with_dev_rows(tables: Mapping[OwnFile, OwnTable], share: float) -> dict[OwnFile, OwnTable]:
+def with_dev_rows(tables: Mapping[OwnFile, LabelledTable], share: float) -> dict[OwnFile, LabelledTable]:
     """Take a dev file out of each training file: a share of the texts of each label, at least one.
 
     Rows with the same text stay together. A label with fewer than `_FEW_ROWS` texts stays in the training
     file. Files whose rows are translations of each other are divided at the same rows.
     """
-    divided: dict[OwnFile, OwnTable] = {}
+    divided: dict[OwnFile, LabelledTable] = {}
     for file, table in tables.items():
         if file.split != "train":
             divided[file] = table
@@ -225,7 +225,7 @@ def with_dev_rows(tables: Mapping[OwnFile, OwnTable], share: float) -> dict[OwnF
     return dict(sorted(divided.items(), key=lambda item: _order(item[0])))
 
 
-def check_columns(tables: Mapping[OwnFile, OwnTable]) -> None:
+def check_columns(tables: Mapping[OwnFile, LabelledTable]) -> None:
     """Refuse single texts in one file and pairs in another.
 
     Raises:
@@ -240,7 +240,7 @@ def check_columns(tables: Mapping[OwnFile, OwnTable]) -> None:
             )
 
 
-def labels_of_training(tables: Mapping[OwnFile, OwnTable]) -> set[str]:
+def labels_of_training(tables: Mapping[OwnFile, LabelledTable]) -> set[str]:
     """The labels of the training files.
 
     Raises:
@@ -258,7 +258,7 @@ def labels_of_training(tables: Mapping[OwnFile, OwnTable]) -> set[str]:
     return set(counts)
 
 
-def count_labels(tables: Mapping[OwnFile, OwnTable], split: str) -> Counter[str]:
+def count_labels(tables: Mapping[OwnFile, LabelledTable], split: str) -> Counter[str]:
     """How often each label occurs in the files of a split."""
     counts: Counter[str] = Counter()
     for file, table in tables.items():
@@ -267,7 +267,7 @@ def count_labels(tables: Mapping[OwnFile, OwnTable], split: str) -> Counter[str]
     return counts
 
 
-def check_first_rows(tables: Mapping[OwnFile, OwnTable]) -> None:
+def check_first_rows(tables: Mapping[OwnFile, LabelledTable]) -> None:
     """Refuse a first row that seems to be a header with names that are not known.
 
     Raises:
@@ -288,23 +288,43 @@ def check_first_rows(tables: Mapping[OwnFile, OwnTable]) -> None:
             )
 
 
-def check_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> None:
+def check_labels(tables: Mapping[OwnFile, LabelledTable], labels: Sequence[str]) -> None:
     """Check that every row has one of the labels of the training files.
 
     Raises:
         UserError: a row has another; names the line.
     """
+    known = set(labels)
     for file, table in tables.items():
         for number, labels_of_row in zip(table.lines, table.labels()):
             for label in labels_of_row:
-                if label not in labels:
+                if label not in known:
                     raise UserError(
                         f"{file.path}, line {number}: label '{label[:30]}' is in no training file "
-                        f"({', '.join(labels)})"
+                        f"({listed(labels, ', ')})"
                     )
 
 
-def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> list[str]:
+def warnings_of_rows(tables: Mapping[OwnFile, LabelledTable]) -> list[str]:
+    """What is odd about the rows: training rows that contradict each other, or that are evaluated on."""
+    hashes = {}
+    for file, table in tables.items():
+        hashes[file] = np.array([input_hash(*texts) for *texts, _ in table.rows], np.int64)
+    training = [file for file in tables if file.split == "train"]
+    warnings = []
+    for file in training:
+        labels = np.array([hash(tuple(sorted(of_row))) for of_row in tables[file].labels()], np.int64)
+        warnings += [
+            f"warning: {file.path}: {fault}" for fault in oddities(hashes[file], labels, tables[file].lines)
+        ]
+    trained = np.concatenate([hashes[file] for file in training])
+    for file in tables:
+        if file.split != "train" and (fault := overlap(trained, hashes[file])):
+            warnings.append(f"warning: {file.path}: {fault}")
+    return warnings
+
+
+def warnings_of_labels(tables: Mapping[OwnFile, LabelledTable], labels: Sequence[str]) -> list[str]:
     """What is odd about the labels of the training files, which may be misspelt."""
     trained = count_labels(tables, "train")
     evaluated = count_labels(tables, "dev")
@@ -315,7 +335,11 @@ def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]
     for group in same.values():
         if len(group) > 1:
             warnings.append(f"warning: the labels {', '.join(group)} differ only in case")
-    joint = [label for label in labels if "," in label and not {*split_labels(label)}.isdisjoint(labels)]
+    joint = [
+        label
+        for label in labels
+        if label not in (parts := split_labels(label)) and not {*parts}.isdisjoint(labels)
+    ]
     if joint:
         warnings.append(f"warning: if '{joint[0]}' are several labels of a text, add --multi_label true")
     absent = [f"'{label}'" for label in labels if label not in evaluated]
@@ -323,17 +347,19 @@ def warnings_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]
         warnings.append(
             f"warning: no dev row has one of these labels, so no score covers them: {listed(absent, ', ')}"
         )
-    for label in labels:
-        if trained[label] < _FEW_ROWS:
+    rare = [label for label in labels if trained[label] < _FEW_ROWS]
+    for number, label in enumerate(rare):
+        occurs = ("never occurs", "occurs once", "occurs twice")[trained[label]]
+        advice = ""
+        if number < _MOST_ITEMS:  # no more are printed
             larger_labels = [name for name in labels if trained[name] > trained[label]]
-            similar = difflib.get_close_matches(label, larger_labels, n=1, cutoff=0.8)
-            occurs = ("never occurs", "occurs once", "occurs twice")[trained[label]]
-            advice = f"; did you mean '{similar[0]}'?" if similar else ""
-            warnings.append(f"warning: the label '{label}' {occurs} in the training files{advice}")
+            for similar in difflib.get_close_matches(label, larger_labels, n=1, cutoff=0.8):
+                advice = f"; did you mean '{similar}'?"
+        warnings.append(f"warning: the label '{label}' {occurs} in the training files{advice}")
     return warnings
 
 
-def write_rows(path: Path, tables: Sequence[OwnTable]) -> None:
+def write_rows(path: Path, tables: Sequence[LabelledTable]) -> None:
     """Write the rows of all tables below one header."""
     lines = ["\t".join(tables[0].columns)]
     for table in tables:
@@ -354,7 +380,7 @@ def write_language_maps(output: Path, files: Sequence[OwnFile]) -> None:
         write_places(output / "test" / "lang_map.json", languages["test"])
 
 
-def table_of_files(tables: Mapping[OwnFile, OwnTable]) -> str:
+def table_of_files(tables: Mapping[OwnFile, LabelledTable]) -> str:
     """A line for each file."""
     lines = [["split", "language", "rows"]]
     for file, table in tables.items():
@@ -362,7 +388,7 @@ def table_of_files(tables: Mapping[OwnFile, OwnTable]) -> str:
     return in_columns(lines)
 
 
-def table_of_labels(tables: Mapping[OwnFile, OwnTable], labels: Sequence[str]) -> str:
+def table_of_labels(tables: Mapping[OwnFile, LabelledTable], labels: Sequence[str]) -> str:
     """How often each label occurs: a line for each label, a column for each split."""
     splits = dict.fromkeys(file.split for file in tables)  # each once, in order
     counts = {split: count_labels(tables, split) for split in splits}

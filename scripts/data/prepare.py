@@ -19,6 +19,7 @@ if not __package__:  # started as a file: the path has the folder of the file, n
 
 from utils.environment import run
 
+from reader.labels import normal_label
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from reader.task_files import write_places
@@ -43,6 +44,9 @@ RENAMED = {
     "esp": "es",
     "ned": "nl",
 }
+# The first two characters of a tag in BMES, BILOU and BMEWO -> those in IOBES.
+LETTERS = {"M-": "I-", "L-": "E-", "U-": "S-", "W-": "S-"}
+COMMENT = re.compile(r"# *id\b|#.*=")  # in MultiCoNER, and in CoNLL-U
 COLUMNS = ("text_a", "text_b", "label")
 # Columns here -> their names in the releases; of two, the later is read.
 ALIASES = {
@@ -375,7 +379,7 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
 
 def fault_of_row(row: Mapping[str, str], labels: Iterable[str], no_text: set[str]) -> str:
     """Why a row cannot be used, or "". `no_text`: what stands in place of a text that is missing."""
-    if not re.fullmatch("[a-z]{2}", row["language"]):
+    if not re.fullmatch("[a-z]{2,3}", row["language"]):
         return "malformed"
     if row["label"] not in labels:
         return f"with the label '{row['label'][:30]}'"
@@ -396,15 +400,20 @@ def read_tags(file: DataFile) -> Iterator[Prepared]:
     sentences = list(read_columns(lines, file.path, _cells, form))
     for first_line, rows in sentences:
         for line, cells in enumerate(rows, first_line):
-            if not is_tag(cells[-1]):
-                fault = f"'{cells[-1]}' in the last column is not O, B-<type> or I-<type>"
+            tag = normal_label(cells[-1])
+            cells[-1] = LETTERS.get(tag[:2], tag[:2]) + tag[2:]
+            if not is_tag(cells[-1], "IOBES"):
+                fault = f"'{tag}' in the last column is not O, nor B-<type> or another letter of a scheme"
                 raise UserError(f"{file.path}, line {line}: {fault}")
     prefix = f"{file.language}:"  # which WikiANN has before each word, and CoNLL does not
     words_of_file: list[str] = []
     for _, rows in sentences:
         words_of_file += [cells[0] for cells in rows]
-    if not all(word.startswith(prefix) for word in words_of_file):
+    without = sum(not word.startswith(prefix) for word in words_of_file)
+    if 2 * without > len(words_of_file):
         prefix = ""
+    elif without:
+        print(f"{file.path}: {without:,} of {len(words_of_file):,} words are without the prefix {prefix}")
 
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()  # column of the printed table -> number
@@ -446,13 +455,15 @@ def words_and_tags(rows: Iterable[Sequence[str]], prefix: str) -> tuple[list[str
 
 
 def _cells(line: str) -> list[str]:
-    """The columns of a line; none of a blank line and of -DOCSTART-."""
+    """The columns of a line; none of a blank line, of -DOCSTART-, and of a comment such as "# id = 7"."""
     # Spaces and tabs alone separate columns: a no-break space belongs to a word.
     if "\t" in line:
         cells = line.split("\t")
     else:
         cells = [cell for cell in line.split(" ") if cell]
     is_blank = not any(cells)
+    if COMMENT.match(line) and not is_tag(cells[-1], "IOBES"):
+        return []
     if is_blank or cells[0] == "-DOCSTART-":
         return []
     return cells
@@ -498,13 +509,13 @@ def read_inferences(file: DataFile) -> Iterator[Prepared]:
 
 
 SPLIT = "(?P<split>train|dev|test)"
-LANGUAGE = "(?P<language>[a-z]{2})"
+LANGUAGE = r"(?P<language>(?!all\b)[a-z]{2,3})"
 TAGGED = DataSet(
     languages=("en", "nl", "es", "de"),
     names=(
         r"(?P<language>eng|deu|esp|ned)\.(?P<split>train|testa|testb)",
         rf"{SPLIT}[.-]{LANGUAGE}\.(?:tsv|txt)",
-        f"{LANGUAGE}/{SPLIT}",
+        rf"{LANGUAGE}/{SPLIT}(?:\.(?:tsv|txt|conll))?",
     ),
     read=read_tags,
     label_names=tag_names,

@@ -32,12 +32,12 @@ from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader.classification import read_classification
 from reader.pairs import PairRows
 from reader.question_answering import read_squad
+from reader.tables import read_table
 from reader.tagging import read_tagged
 from reader.task_files import read_label_map, read_languages
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from scripts.data.download import unpack
-from scripts.data.own_table import read_own
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
@@ -335,15 +335,15 @@ READERS = {
             "a\tb\tno\nc\td\tyes\r\n",
             "Kommentar\tArt\nA\tx\nB\ty\nC\ty\nD\tx\n",
         ],
-        reads=(read_own, lambda path: read_own(path, ["text_a", "label"], multi_label=True)),
+        reads=(read_table, lambda path: read_table(path, ["text_a", "label"], multi_label=True)),
     ),
     "own_csv": Reader(
         "train.en.csv",
         files=['label,Text\r\nyes,"A, ""a""\r\nb"\r\n', "a;b;no\n"],
-        reads=(read_own,),
+        reads=(read_table,),
         words=(b'"', b"\0"),
     ),
-    "own_gzip": Reader("train.en.tsv.gz", files=[gzip.compress(b"A\tyes\n")], reads=(read_own,)),
+    "own_gzip": Reader("train.en.tsv.gz", files=[gzip.compress(b"A\tyes\n")], reads=(read_table,)),
     "zip": of_archive("zip"),
     "tar": of_archive("tar"),
     "pairs": Reader("x.tsv", files=[PAIRS, "a\tb\tc\r\n"], reads=(lambda path: list(PairRows(path)),)),

@@ -109,7 +109,7 @@ def test_semicolons_separate_although_the_first_text_has_a_comma(folder_with, tm
 
 def test_files_that_are_not_read_have_a_reason(folder_with, tmp_path, capsys):
     faults = dict.fromkeys(
-        ("train.eng.tsv", "dev.zh-CN.tsv", "dev.EN.tsv"), "a language has two small letters"
+        ("train.engl.tsv", "dev.zh-CN.tsv", "dev.EN.tsv"), "a language has two or three small letters"
     )
     faults |= dict.fromkeys(("train.tsv", "xnli-dev-de.tsv"), "a name is train, dev or test with a language")
     faults["train.en.old.tsv"] = "a name is train, dev or test with a language"

@@ -85,7 +85,7 @@ def test_ids_as_labels_and_no_labels(write):
     "content, message",
     [
         (b"", "x.tsv: the file is empty"),
-        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no column text_a, label in the header"),
+        ("a man\tneutral\tx\ty\n", "x.tsv, line 1: 4 columns, and no header with text_a and label"),
         ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: text_a and text_a: two columns for text_a; rename one"),
         ("Text\tsentence\tlabel\n", "x.tsv, line 1: Text and sentence: two columns for text_a"),
         ("text_a\ttext_b\tlabel\n", "x.tsv: no rows after the header"),
