@@ -547,6 +547,7 @@ DATA_SETS = {
             rf"{SPLIT}[.-]{LANGUAGE}(?:[.-].*)?\.json",
             rf"(?P<split>xquad)\.{LANGUAGE}\.json",
             r"(?P<split>train)-v1\.1\.json",
+            r"(?P<split>train|dev)-v2\.0\.json",
         ),
         read=read_questions,
         ending="json",

@@ -138,6 +138,11 @@ def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, save
     assert digests[0] == digests[1]
 
 
+def metaspace(contents: dict) -> dict:
+    """The part of tokenizer.json that says whether a text begins with "▁"."""
+    return contents["pre_tokenizer"]["pretokenizers"][-1]
+
+
 @pytest.mark.parametrize(
     ("key", "change"),
     [
@@ -147,6 +152,8 @@ def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, save
         ("normalizer", lambda contents: contents.update(normalizer={"type": "NFC"})),
         ("normalizer", lambda contents: contents.update(normalizer={"type": "Sequence", "normalizers": []})),
         ("pre_tokenizer", lambda contents: contents["pre_tokenizer"]["pretokenizers"].pop()),
+        ("pre_tokenizer", lambda contents: metaspace(contents).update(prepend_scheme="never")),
+        ("pre_tokenizer", lambda contents: metaspace(contents).update(add_prefix_space=False)),
         ("KeyError", lambda contents: contents.pop("model")),
         ("TypeError", lambda contents: contents["model"]["vocab"][9].__setitem__(1, "x")),
     ],

@@ -72,8 +72,8 @@ def train_on_pairs(corpus, tmp_path, monkeypatch):
 def runner(tmp_path, monkeypatch):
     """runner(command, flags_of, data) -> run, and run(out="out", **flags) runs the command in `tmp_path`.
 
-    Checkpoints go to `tmp_path/out`. What is returned is results.json (evaluation.json without training), or
-    None if the command wrote none.
+    Checkpoints go to `tmp_path/out`. What is returned is results.json (without training the newest
+    evaluation.json), or None if the command wrote none.
 
     Args:
         command: a script as a module, such as `run_classifier`.
@@ -86,8 +86,8 @@ def runner(tmp_path, monkeypatch):
         def run(out: str = "out", **changes) -> dict | None:
             call_main(command, flags_of(data, tmp_path / out, **changes))
             name = "evaluation" if changes.get("do_train") == "false" else "results"
-            results = tmp_path / out / f"{name}.json"
-            return json.loads(results.read_text()) if results.exists() else None
+            reports = sorted((tmp_path / out).glob(f"{name}*.json"), key=lambda path: path.stat().st_mtime_ns)
+            return json.loads(reports[-1].read_text()) if reports else None
 
         return run
 

@@ -8,13 +8,16 @@ from finetune.report import (
     LabelTable,
     Table,
     average,
+    faults_of_labels,
     figures,
     recipes,
     rows_of_labels,
+    tables_of_seeds,
     to_text,
     transfer_gap,
     write_report,
 )
+from training.task import Evaluation
 from utils.tables import in_markdown
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
@@ -119,6 +122,42 @@ def test_the_average_is_as_printed_where_all_languages_are_there():
     assert figures("conll_cross_lingual_transfer", "f1 over pieces", ["xx"]) == {}
     assert figures("conll_cross_lingual_transfer", "f1 over words", ["en"]) == {}
     assert figures(None, "f1", ["en"]) == {}
+
+
+def test_fewer_languages_than_the_papers_have_their_own_average():
+    """Neither the printed average of all languages, nor the rows that have it alone."""
+    rows = figures("conll_cross_lingual_transfer", "f1", ["en", "de"])
+    assert rows["paper, base (Table 2)"]["avg"] == pytest.approx((92.78 + 68.08) / 2)
+    assert "paper, small (Table 8)" not in rows
+
+
+def test_the_tables_of_a_run():
+    """The paper's figures stand beside the last of three patterns. A metric does not stand beside itself."""
+    scores = {"en": {"acc": 90.0, "macro f1": 80.0}}
+    patterns = ("a.%s.tsv", "b.%s.tsv", "c.%s.tsv")
+    evaluation = Evaluation(
+        step=1,
+        epoch=0,
+        selected_by=90.0,
+        scores=dict.fromkeys(patterns, scores),
+        confusion={pattern: {"en": CONFUSION} for pattern in patterns},
+    )
+    tables, label_tables = tables_of_seeds({1: evaluation}, "xnli_cross_lingual_transfer")
+    assert [table.title for table in tables if table.paper] == ["acc, c.%s.tsv"]
+    assert [[*table.beside] for table in tables[:2]] == [
+        ["macro f1", "most frequent label"],
+        ["most frequent label"],
+    ]
+    assert len(label_tables) == 3
+
+
+@pytest.mark.parametrize(("right", "is_fault"), [(50, True), (59, True), (61, False), (100, False)])
+def test_a_model_that_has_learned_nothing(right, is_fault):
+    """Of two labels with 50 rows each; two standard errors of 50 % are 10 %."""
+    confusion = {"a": {"a": 50}, "b": {"a": 100 - right, "b": right - 50}}
+    faults = faults_of_labels([LabelTable("labels, dev, en, seed 1", confusion)])
+    assert [fault.startswith("labels, dev, en, seed 1: ") for fault in faults] == [True] * is_fault
+    assert faults_of_labels([LabelTable("of few rows", {"a": {"b": 5}})]) == []
 
 
 @pytest.mark.parametrize("recipe", recipes())

@@ -9,7 +9,7 @@ import pytest
 import convert
 import ernie_m
 import run_classifier
-from inference.few_labels import logistic_regression
+from inference.few_labels import check_labels, logistic_regression
 from tests.helpers.small_corpus import sentences, write_lines
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of
@@ -118,6 +118,20 @@ def test_fine_tuning_goes_on_with_its_encoder_alone(fitted, refused, tmp_path):
     flags |= {"init_pretraining_params": folder, "label_map_config": labels, "num_labels": 3}
     call_main(run_classifier, as_flags(flags))
     assert ernie_m.load(tmp_path / "run/step_3").loaded.num_layers == 1
+
+
+def test_labels_in_their_normal_form(caplog):
+    """Numbers, of which pandas makes decimals, count as texts; a text with two labels is warned of."""
+    labels = ["fro\u0308h ", "fröh\u200b", 1, 1.0, np.float32(1), "1.00"]
+    assert check_labels(["a", "b", "c", "c", "d", "e"], labels) == ["fröh", "fröh", "1", "1", "1", "1"]
+    assert not caplog.messages
+    check_labels(["a", "a", "b"], ["x", "y", "x"])
+    assert "1 text has two labels, as in index 0 and 1" in caplog.text
+
+
+@pytest.mark.parametrize("label", [float("nan"), None, "", "\u200b", "-", ["a"]])
+def test_what_is_no_label(label):
+    assert "label 2 (index 1)" in error_of(check_labels, ["a", "b"], ["x", label])
 
 
 @pytest.mark.parametrize(

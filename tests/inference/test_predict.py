@@ -1,5 +1,8 @@
 """predict.py: the answers of every task on every engine are those of the model itself; wrong requests."""
 
+import csv
+import gzip
+import io
 import json
 import logging
 import os
@@ -34,7 +37,7 @@ from tests.helpers.checkpoints import change_config, changed_copy
 from tests.helpers.small_corpus import sentences, write_lines
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
-from tests.launching import ROOT, as_flags, call_main, error_of
+from tests.launching import ROOT, as_flags, call_main, error_of, give_input
 from utils.command_line import parse_args
 
 ENGINES = ("dygraph", "paddle", "onnx")
@@ -445,6 +448,56 @@ def test_files_and_order(models, tmp_path, ask):
     answers = [json.loads(line) for line in target.read_text().splitlines()]
     assert [answer["id"] for answer in answers] == list(range(300))
     assert answers[7] == ask(lines[7:8], task="classify", model=models / "classify")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "header"),
+    [("in.csv", ";", ["Nr", "Comment"]), ("in.tsv", "\t", ["text", "Nr"]), ("in.csv.gz", ",", ["text", "x"])],
+)
+def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, header):
+    """Its columns stay, and further ones have the answers; so do cells with quotation marks."""
+    texts = TEXTS[:3]
+    places = [0, 1] if header[0] == "text" else [1, 0]
+    rows = [[text, f'"{i}"'] for i, text in enumerate(texts)]
+    content = io.StringIO()
+    writer = csv.writer(content, delimiter=mark, lineterminator="\n")
+    for row in [header, *([row[place] for place in places] for row in rows)]:
+        if mark == "\t":
+            content.write("\t".join(row) + "\n")
+        else:
+            writer.writerow(row)
+    encoded = content.getvalue().encode()
+    (tmp_path / name).write_bytes(gzip.compress(encoded) if name.endswith(".gz") else encoded)
+    ask([], task="classify", model=models / "classify", input=tmp_path / name, output=tmp_path / "out")
+    expected = ask([{"text": text} for text in texts], task="classify", model=models / "classify")
+    quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
+    with open(tmp_path / "out", encoding="utf-8", newline="") as file:
+        first, *answers = csv.reader(file, delimiter=mark, quoting=quoting)
+    added = ["predicted_label", "predicted_probability", "predicted_cut", "predicted_unknown_words"]
+    assert first == [*header, *added]
+    for row, answer, cells in zip(rows, expected, answers, strict=True):
+        label = answer["label"]
+        assert cells[:2] == [row[place] for place in places]
+        assert cells[2:4] == [label, str(answer["probabilities"][label])]
+
+
+def test_faults_of_a_table(models, tmp_path, ask):
+    flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.csv"}
+    for content, place in (
+        ("text,text\na,b\n", "in.csv, line 1: two columns"),
+        ("text,x\na,b\nc\n", "in.csv, line 3: 1 columns"),
+        ('text\na\n" "\n', "in.csv, line 3: 'text' is"),
+        ("A,B\nso good,so bad\nso long,so short\n", "in.csv, line 1: no column text_a"),
+    ):
+        (tmp_path / "in.csv").write_text(content)
+        assert place in error_of(ask, [], **flags)
+
+
+def test_empty_standard_input_is_said(models, monkeypatch, capsys):
+    give_input(monkeypatch, b"\n")
+    monkeypatch.setattr(predict, "write_to_stdout", lambda *_: None)
+    call_main(predict, as_flags({"task": "classify", "model": models / "classify"}))
+    assert "--input -: no requests in it" in capsys.readouterr().err
 
 
 def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, monkeypatch):

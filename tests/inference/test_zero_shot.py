@@ -7,7 +7,7 @@ import ernie_m
 from inference.loading import load
 from inference.serve import answerers_of
 from inference.tasks import TaskOptions, make
-from inference.tasks.zero_shot import MOST_LABELS
+from inference.tasks.zero_shot import MOST_LABELS, InferenceLabels
 from tests.helpers.batches import padded_batch
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
@@ -101,6 +101,13 @@ def test_on_the_command_line(models, exported, ask):
 )
 def test_wrong_requests(models, ask, refused, kind, request_, message):
     assert message in refused(lambda: ask([request_], task="zero-shot", model=models / kind))
+
+
+@pytest.mark.parametrize("labels", [["not_entailment", "entailment"], ["entailment", "contradiction"]])
+def test_of_two_classes_the_other_one_contradicts(labels):
+    entailment = labels.index("entailment")
+    assert InferenceLabels.of(labels) == (entailment, 1 - entailment)
+    assert InferenceLabels.of([*labels, "x"]).entailment == entailment
 
 
 def test_models_without_the_labels(models, tmp_path):

@@ -261,6 +261,38 @@ def test_tags_are_read_as_conlleval_does(tmp_path):
     assert prepared_dev(source, tmp_path / "out", "en") == expected
 
 
+def test_a_word_of_wikiann_without_the_prefix(tmp_path, capsys):
+    """It stays as it is, and is counted; the other words lose theirs."""
+    source = write(tmp_path / "in", **{"en/dev": "en:Rome\tB-LOC\nis\tO\nen:old\tO\n\nen:a\tO\n"})
+    assert prepared_dev(source, tmp_path / "out", "en") == ["Rome/B-LOC is/O old/O", "a/O"]
+    assert "dev: 1 of 4 words are without the prefix en:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("letters", ["BIES", "BMES", "BILU", "BMEW"])
+def test_schemes_with_the_end_of_an_entity(tmp_path, letters):
+    """IOBES, BMES, BILOU and BMEWO become IOB2."""
+    begin, inside, end, single = letters
+    tags = [f"{begin}-PER", f"{inside}-PER", f"{end}-PER", f"{single}-PER", "O", f"{single}-LOC"]
+    text = "".join(f"w\t{tag}\n" for tag in tags)
+    source = write(tmp_path / "in", **{"dev-en.tsv": text})
+    expected = ["w/B-PER w/I-PER w/I-PER w/B-PER w/O w/B-LOC"]
+    assert prepared_dev(source, tmp_path / "out", "en") == expected
+
+
+def test_languages_of_three_letters(tmp_path):
+    """As MasakhaNER has them, a folder for each."""
+    source = write(tmp_path / "in", **{"hau/dev.txt": "Kano B-LOC\n", "hau/train.txt": "Kano B-LOC\n"})
+    assert prepared_dev(source, tmp_path / "out", "hau") == ["Kano/B-LOC"]
+    assert read_languages(tmp_path / "out/lang_map.json") == ["hau"]
+
+
+def test_comments_of_multiconer(tmp_path):
+    """A line "# id" begins a sentence; a word # is a word."""
+    text = "# id 5ab1\tdomain=en\nrome _ _ B-LOC\n# _ _ O\n\n# id 5ab2\tdomain=en\nold _ _ O\n"
+    source = write(tmp_path / "in", **{"dev-en.txt": text})
+    assert prepared_dev(source, tmp_path / "out", "en") == ["rome/B-LOC #/O", "old/O"]
+
+
 def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:
     """Write files of SQuAD with a question for each id, and return their folder."""
     for name in names:

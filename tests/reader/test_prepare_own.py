@@ -1,7 +1,10 @@
 """`prepare.py own`: labelled texts of the user's own."""
 
 import gzip
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from reader.classification import Example, read_classification
 from reader.task_files import read_label_map, read_languages
 from scripts.data.own import prepare_own
-from tests.launching import error_of
+from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
 
 TRAINING = "Good.\tnice\nBad.\tnasty\nFine.\tnice\nAwful.\tnasty\n"
@@ -173,6 +176,27 @@ def test_without_a_dev_file(folder_with, tmp_path):
     """lang_map.json is written all the same, because own.sh reads it unless it is given --do_val false."""
     prepare_own([folder_with(**{"train.en.tsv": TRAINING})], tmp_path / "out")
     assert read_languages(tmp_path / "out/lang_map.json") == ["en"]
+
+
+def test_what_it_wrote_itself_is_not_read(folder_with, tmp_path, monkeypatch, capsys):
+    """The output is in a folder of the sources, which is named in another way."""
+    source = folder_with(**{"train.en.tsv": TRAINING, "dev.en.tsv": "x\tnice\ny\tnasty\n"})
+    monkeypatch.chdir(source)
+    printed = []
+    for _ in range(2):
+        prepare_own([source], Path("deep/out"))
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and "not used" not in printed[0]
+
+
+def test_labels_on_a_console_that_is_not_utf_8(folder_with, tmp_path):
+    """They are shown as escapes; a control character reaches no terminal."""
+    source = folder_with(**{"train.en.tsv": TRAINING.replace("nasty", "böse\x1b[2J\0")})
+    command = [sys.executable, ROOT / "scripts/data/prepare.py", "own", source, "--output", tmp_path / "out"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    process = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert rb"b\xf6se[2J" in process.stdout and b"\x1b" not in process.stdout + process.stderr
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,33 @@ def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
     assert len(read_squad(write([article(qa("1"), qa("1"))]), "train").questions) == 2
 
 
+@pytest.mark.parametrize("purpose", ["train", "dev"])
+def test_questions_of_squad_v2_without_an_answer_are_left_out(write, caplog, purpose):
+    impossible = {**qa("2", []), "is_impossible": True, "plausible_answers": [answer()]}
+    path = write([article({**qa("1"), "is_impossible": False}, impossible)])
+    (question,) = read_squad(path, purpose).questions
+    assert question.id == "1"
+    assert f"{path}: 1 questions without an answer" in caplog.text
+    assert len(read_squad(path, "test").questions) == 2
+
+
+def test_answers_of_hugging_face(write):
+    """An object of lists for each question; rows in "data"; and a row on each line, of which one has none."""
+    answers = {"text": ["Rome", "Rome."], "answer_start": [14, 14]}
+    (question,) = read_squad(write([article(qa("1") | {"answers": answers})]), "dev").questions
+    assert (question.answers, question.span) == (("Rome", "Rome."), (14, 18))
+    row = {"id": "7", "context": TEXT, "question": "Where?", "answers": answers}
+    none = {**row, "id": "8", "answers": {"text": [], "answer_start": []}}
+    for path in (write([row]), write("\n".join([json.dumps(row), json.dumps(none)]))):
+        file = read_squad(path, "dev")
+        assert [question.id for question in file.questions] == ["7"]
+        assert file.contexts[file.questions[0].context] == TEXT and file.questions[0].span == (14, 18)
+    path = write("\n".join([json.dumps(row), "{"]))
+    assert error_of(read_squad, path).startswith(f"{path}, line 2: not JSON")
+    uneven = qa("1") | {"answers": {"text": ["Rome"], "answer_start": []}}
+    assert "data[0].paragraphs[0].qas[0].answers: 1 texts" in error_of(read_squad, write([article(uneven)]))
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

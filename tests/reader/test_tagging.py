@@ -14,7 +14,9 @@ from reader.tagging import (
     Sentence,
     check_tag_map,
     cut_windows,
+    has_marks_apart,
     read_tagged,
+    split_words,
     to_iob2,
 )
 from tests.helpers.letters import Letters
@@ -231,3 +233,28 @@ def test_official_labels():
     batch = task.collate(features, np.arange(3), count=24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
     assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labelled pieces of each word
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Sie wohnt in Hamburg.", "Sie|wohnt|in|Hamburg|."),
+        ("Die (CDU), so: «Paris»!", "Die|(|CDU|)|,|so|:|«|Paris|»|!"),
+        ("U.N. and J. Smith... 3,5 co-op", "U.N.|and|J.|Smith|...|3,5|co-op"),
+        ("Paris\xa0! \u202fOslo", "Paris|!|Oslo"),
+        ("", ""),
+    ],
+)
+def test_words_of_a_raw_text(text, words):
+    """Marks are apart as in CoNLL; a no-break space is white space."""
+    found = [text[start:end] for start, end in split_words(text, marks_apart=True)]
+    assert "|".join(found) == words
+    without = [text[start:end] for start, end in split_words(text, marks_apart=False)]
+    assert without == text.split()
+
+
+def test_whether_training_data_has_marks_apart():
+    apart = Sentence(JOINT.join(["In", "Rome", ",", "U.N.", "."]), None)
+    attached = Sentence(JOINT.join(["In", "Rome,", "so)", "it", "ends!"]), None)
+    assert has_marks_apart([apart]) and has_marks_apart([])
+    assert not has_marks_apart([apart, attached])

@@ -1,0 +1,83 @@
+"""What is checked when a model is opened, and the flags that it decides."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+
+from finetune.classification import Classification
+from finetune.flags import FinetuneFlags
+from finetune.opening import open_model, settle
+from finetune.supervised import FineTuning
+from model.checkpoint.read import TRAINED_LENGTH, open_checkpoint
+from model.reading import Reading
+from tests.finetune import toy
+from tests.launching import error_of
+from utils.command_line import parse_args
+
+
+@pytest.fixture
+def opened(random_encoder):
+    return open_model(open_checkpoint(random_encoder))
+
+
+def test_a_config_with_another_number_of_heads(random_encoder, tmp_path):
+    """The weights have the same shapes for any number of heads."""
+    config = json.loads((random_encoder / "config.json").read_text())
+    heads = config["num_attention_heads"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**config, "num_attention_heads": 2 * heads}))
+    line = error_of(open_model, open_checkpoint(random_encoder), str(path))
+    assert f"(num_attention_heads {heads})" in line and f"{path} (num_attention_heads {2 * heads})" in line
+
+
+def test_positions_that_were_never_trained(opened, caplog):
+    """A warning names the first length with such positions, and not the length of the training itself."""
+    checkpoint = replace(opened.checkpoint, settings={TRAINED_LENGTH: 64})
+    of_64 = replace(opened, checkpoint=checkpoint)
+    with caplog.at_level(logging.WARNING):
+        of_64.check_length(64)
+        assert not caplog.messages
+        of_64.check_length(65)
+    (message,) = caplog.messages
+    assert message.startswith("--max_seq_len 65: the positions above 64 ")
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), 32), (("max_seq_len",), 100)])
+def test_the_length_of_the_training_is_taken_unless_one_is_given(opened, given, expected):
+    trained = replace(opened, checkpoint=replace(opened.checkpoint, reading=Reading(max_seq_len=32)))
+    flags = FinetuneFlags(max_seq_len=100, on_command_line=given)
+    assert settle(flags, trained, recorded=["max_seq_len"]).max_seq_len == expected
+
+
+def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):
+    """A run goes on only with the labels in the same order."""
+    flags = parse_args(FinetuneFlags, toy.flags(toy_folder, tmp_path / "out"))
+    identities = []
+    for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"]):
+        task = Classification(opened.tokenizer, labels, flags.max_seq_len)
+        identities.append(FineTuning(task, flags, opened).identity)
+    first, second = identities
+    assert {key for key in first if first[key] != second[key]} == {"labels"}
+
+
+def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, tmp_path, caplog):
+    """The dev file of English is the training file."""
+    flags = parse_args(FinetuneFlags, toy.flags(toy_folder, tmp_path / "out"))
+    flags = replace(flags, dev_set=flags.train_set, lang_map_config=None)
+    task = Classification(opened.tokenizer, list(toy.LABELS), flags.max_seq_len)
+    with caplog.at_level(logging.WARNING):
+        FineTuning(task, flags, opened)
+    assert f"{flags.train_set}: 96 of 96 rows are training rows, too" in caplog.text
+
+
+def test_evaluations_beside_each_other(classify, toy_folder, tmp_path):
+    """Another command has a report of its own; the same one writes its own again."""
+    options = {"do_train": "false", "train_set": None, "dev_set": f"{toy_folder}/dev.en.tsv"}
+    classify(max_steps=1, epoch=1)
+    best = {**options, "init_checkpoint": tmp_path / "out/best", "lang_map_config": None}
+    for changes in ({}, {"predict_batch_size": 7}, {}):
+        classify(**best, **changes)
+    names = {path.name for path in (tmp_path / "out").glob("evaluation*.json")}
+    assert names == {"evaluation.json", "evaluation-2.json"}

@@ -1,0 +1,216 @@
+"""Tables of labelled texts as public data sets and office programs write them: read rightly, or refused."""
+
+import gzip
+import logging
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reader.classification import Example, read_classification
+from reader.labels import labels_for_none, normal_label, oddities, overlap, split_labels
+from reader.task_files import read_label_map
+from scripts.data.own import prepare_own
+from tests.launching import error_of
+
+MAP = {"no": 0, "yes": 1}
+EXAMPLES = [Example("So, good.", None, 1), Example('A "bad" one', None, 0)]
+# name of the file -> content: the rows of EXAMPLES
+FORMS = {
+    "comma.csv": 'text_a,label\n"So, good.",yes\n"A ""bad"" one",no\n',
+    "excel.csv": '\ufeffsep=;\r\ntext_a;label\r\nSo, good.;yes\r\n"A ""bad"" one";no\r\n',
+    "packed.csv.gz": 'text_a,label\n"So, good.",yes\n"A ""bad"" one",no\n',
+    "packed.tsv.gz": 'text_a\tlabel\nSo, good.\tyes\nA "bad" one\tno\n',
+    "other.tsv": 'nr\ttext\tkind\tlabel\n1\tSo, good.\tx\tyes\n2\tA "bad" one\tx\tno\n',
+    "quoted.tsv": 'text_a\tlabel\n"So, good."\tyes\n"A ""bad"" one"\tno\n',
+    "no_header.tsv": 'So, good.\tyes\nA "bad" one\tno\n',
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(name, text) -> the path of a file; it is compressed if its name ends in .gz."""
+
+    def write(name: str, text: str) -> Path:
+        content = text.encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMS) - {"quoted.tsv"}))
+def test_training_and_evaluation_read_every_form(write, name):
+    assert [*read_classification(write(name, FORMS[name]), MAP)] == EXAMPLES
+
+
+def test_a_tsv_in_quotation_marks(write, tmp_path):
+    """All cells of a column are in them, so they are no part of the texts."""
+    rows = "".join(f'"Text ""{i}"""\t{i % 2}\n' for i in range(8))
+    prepare_own([write("my.tsv", f"Comment\tKind\n{rows}")], tmp_path / "out", dev_share=0)
+    written = (tmp_path / "out/train/train.all.tsv").read_text()
+    assert written.startswith('text_a\tlabel\nText "0"\t0\nText "1"\t1\n')
+
+
+def test_a_file_to_predict_needs_no_labels(write):
+    """Below a header with other names, the texts are the one column of many words."""
+    path = write("test.csv", "Nr,Comment\n7,So good.\n8,Rather bad.\n")
+    assert [example.text_a for example in read_classification(path, labels=False)] == [
+        "So good.",
+        "Rather bad.",
+    ]
+    path = write("test.csv", "Title,Comment\nA man,So good.\nA dog,Rather bad.\n")
+    assert "test.csv, line 1: no column text_a" in error_of(read_classification, path, labels=False)
+
+
+def test_the_line_of_a_fault_is_that_of_the_file(write):
+    """A cell of the second row has a line end."""
+    path = write("my.csv", 'text_a,label\n"a\nb",yes\nc,maybe\n')
+    assert error_of(read_classification, path, MAP).startswith(f"{path}, line 4: unknown label 'maybe'")
+
+
+def test_scores_of_sts_b(write):
+    path = write("sts.tsv", "genre\tsentence1\tsentence2\tscore\nnews\ta\tb\t3.8\n")
+    assert [*read_classification(path, regression=True)] == [Example("a", "b", 3.8)]
+
+
+def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
+    path = tmp_path / "train.en.tsv.gz"
+    path.write_bytes(gzip.compress(bytes(80 << 20), 9))
+    assert error_of(read_classification, path, MAP).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("label", "normal"),
+    [
+        (unicodedata.normalize("NFD", "fröhlich"), "fröhlich"),
+        ("\u200byes\ufeff", "yes"),
+        (" not\xa0 so ", "not so"),
+        ("1.0", "1"),
+        ("-1.00", "-1"),
+        ("1.5", "1.5"),
+        ("v1.0", "v1.0"),
+        ("\x1b[31mred\0", "[31mred"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_the_normal_form_of_a_label(label, normal):
+    assert normal_label(label) == normal
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a; b;a", ["a", "b"]),
+        ("['joy', 'love']", ["joy", "love"]),
+        ("['joy' 'fun, too']", ["joy", "fun, too"]),
+        ("[1, 27]", ["1", "27"]),
+        ("[1 27]", ["1", "27"]),
+        ("[]", []),
+        ("", []),
+    ],
+)
+def test_several_labels_in_a_cell(cell, labels):
+    assert split_labels(cell) == labels
+
+
+def test_every_way_in_compares_normal_forms(write, tmp_path):
+    """Training, a label map that was written by another program, and prepare.py."""
+    two_forms = [unicodedata.normalize(form, "fröhlich") for form in ("NFC", "NFD")]
+    labels = [" müde\u200b" if i % 3 == 0 else two_forms[i % 2] for i in range(12)]
+    rows = [f"text {i}\t{label}" for i, label in enumerate(labels)]
+    path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
+    prepare_own([path], tmp_path / "out", dev_share=0)
+    labels = read_label_map(tmp_path / "out/label_map.json")
+    assert list(labels) == ["fröhlich", "müde"]
+    examples = read_classification(path, {two_forms[1]: 0, "müde ": 1})
+    assert [example.label for example in examples] == [1, 0, 0] * 4
+
+
+@pytest.mark.parametrize("none", ["-", "nan", "NaN", "-1"])
+def test_rows_without_a_label(write, tmp_path, capsys, none):
+    """SNLI's rows on which annotators did not agree, pandas' and Hugging Face's for none."""
+    rows = [f"a {i}\tb {i}\t{i % 2}" for i in range(40)]
+    path = write("my.tsv", "\n".join(["sentence1\tsentence2\tlabel", *rows, f"c\td\t{none}"]))
+    prepare_own([path], tmp_path / "out")
+    assert list(read_label_map(tmp_path / "out/label_map.json")) == ["0", "1"]
+    assert f"my.tsv: 1 rows left out; their label is '{none}'" in capsys.readouterr().out
+    labels = {"0": 0, "1": 1}
+    assert f"my.tsv, line 42: unknown label '{none}'" in error_of(read_classification, path, labels)
+
+
+def test_a_sentiment_may_be_minus_one():
+    assert labels_for_none({"-1": 30, "0": 40, "1": 30}) == set()
+
+
+@pytest.mark.parametrize(
+    ("cells", "place"),
+    [(["a", "['joy', 'love']"], "line 3"), (["[1, 2]", "[3]"], "line 2")],
+)
+def test_lists_need_the_flag_of_several_labels(write, tmp_path, cells, place):
+    rows = [f"text {i}\t{cells[i % 2]}" for i in range(20)]
+    path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
+    assert f"my.tsv, {place}: the label" in error_of(prepare_own, [path], tmp_path / "out")
+    prepare_own([path], tmp_path / "out", multi_label=True)
+    split = [label for cell in cells for label in split_labels(cell)]
+    assert list(read_label_map(tmp_path / "out/label_map.json")) == sorted(split)
+
+
+def test_a_label_in_a_list_that_has_the_mark_between_labels(write, tmp_path):
+    path = write("my.tsv", "text_a\tlabel\na\t['x', 'so, so']\n")
+    message = error_of(prepare_own, [path], tmp_path / "out", multi_label=True)
+    assert "my.tsv, line 2: the label 'so, so'" in message
+
+
+def test_semicolons_between_labels_are_asked_about(write, tmp_path, capsys):
+    rows = [f"text {i}\t{('a', 'b', 'a;b')[i % 3]}" for i in range(30)]
+    prepare_own([write("my.tsv", "\n".join(rows))], tmp_path / "out")
+    assert "if 'a;b' are several labels of a text, add --multi_label true" in capsys.readouterr().out
+
+
+def test_oddities_by_hand():
+    """The texts 5 and 7 have two labels each, first in lines 2 and 4; a label has 3 of 6 rows."""
+    inputs = np.array([5, 6, 5, 7, 7, 5])
+    labels = np.array([0, 0, 1, 1, 2, 0])
+    (fault,) = oddities(inputs, labels, [2, 3, 4, 5, 6, 7])
+    assert fault.startswith("2 texts have two labels, as in line ") and "and 4" in fault
+    assert oddities(np.arange(3), np.array([0, 1, 2]), [2, 3, 4]) == []
+    (fault,) = oddities(np.arange(200), np.arange(200) == 0, range(200))
+    assert fault.startswith("99.5 % of the rows have one label")
+
+
+def test_rows_that_are_evaluated_on():
+    assert overlap(np.array([1, 2, 3]), np.array([4, 5])) is None
+    assert overlap(np.array([1, 2, 3]), np.array([3, 5, 3])).startswith("2 of 3 rows are training rows")
+
+
+def test_a_line_of_warning_for_each_fault_of_own_labels(write, tmp_path, capsys):
+    """A text with two labels, a dev row and a test row that are trained on, one label nearly alone."""
+    rows = [f"text {i}\tmost" for i in range(100)]
+    folder = write("train.en.tsv", "\n".join([*rows, "text 0\tother", "so\tother", "it\tother"])).parent
+    write("dev.en.tsv", "text  7\tmost\nnew\tother\n")
+    write("test.de.tsv", "new\tother\nso\tother\n")
+    prepare_own([folder], tmp_path / "out")
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    contradiction, share, dev, test = warnings
+    assert f"{folder / 'train.en.tsv'}: 1 text has two labels, as in line 1 and 101" in contradiction
+    assert "97.1 % of the rows have one label" in share
+    assert f"{folder / 'dev.en.tsv'}: 1 of 2 rows are training rows, too" in dev
+    assert f"{folder / 'test.de.tsv'}: 1 of 2 rows" in test
+
+
+def test_training_warns_of_the_same(write, caplog):
+    path = write("train.tsv", "text_a\tlabel\nso\tyes\nso\tno\nit\tno\n")
+    with caplog.at_level(logging.WARNING):
+        read_classification(path, MAP)
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: 1 text has two labels, as in line 2 and 3")
+
+
+def test_many_labels_are_checked_in_seconds(write, tmp_path):
+    """5,000 labels, of which half occur twice: similar ones are looked for as far as they are printed."""
+    rows = [f"text {i}\tlabel number {i // 2 % 5000}" for i in range(15_000)]
+    prepare_own([write("my.tsv", "\n".join(rows))], tmp_path / "out")
+    assert len(read_label_map(tmp_path / "out/label_map.json")) == 5000
