@@ -314,7 +314,7 @@ class Model:
 
         sentences = _as_list(texts, "texts")
         names = check_labels(sentences, _as_list(labels, "labels"))
-        warn_if_unsuited(self.loaded.tokenizer, sentences, "texts")
+        warn_if_unsuited(self.loaded.tokenizer, map(str, sentences), "texts")
         vectors = self.encode(sentences, pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, prompt="")
         encode = self._answerer("encode", pooling=MEAN_OF_TOKENS, layer=layer, centre=False)
         classifier = classifier_of(self.loaded, vectors, names, encode.layer)

@@ -129,6 +129,11 @@ def test_labels_in_their_normal_form(caplog):
     assert "1 text has two labels, as in index 0 and 1" in caplog.text
 
 
+def test_texts_without_a_known_token(models, caplog):
+    ernie_m.load(models / "encode").fit(["一二", "三四", "五"], ["a", "b", "a"])
+    assert "texts: " in caplog.text and "% of its tokens are unknown" in caplog.text
+
+
 @pytest.mark.parametrize("label", [float("nan"), None, "", "\u200b", "-", ["a"]])
 def test_what_is_no_label(label):
     assert "label 2 (index 1)" in error_of(check_labels, ["a", "b"], ["x", label])
