@@ -16,6 +16,7 @@ from model.checkpoint.read import Checkpoint
 from model.reading import Reading
 from model.tasks import QUESTION_ANSWERING
 from reader import question_answering as windows
+from reader.labels import input_hash
 from reader.official_answering import EncodeInOrder, make_official_windows, pieces_of_words, split_words
 from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from reader.task_files import ALL_LANGUAGES
@@ -177,6 +178,11 @@ class QuestionAnswering(SupervisedTask):
 
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
+
+    def inputs(self, data: AnswerWindows) -> np.ndarray:
+        file = data.file
+        hashes = [input_hash(question.text, file.contexts[question.context]) for question in file.questions]
+        return np.array(hashes, np.int64)
 
     def targets(self, batch: AnswerBatch) -> np.ndarray:
         return batch.answers

@@ -287,8 +287,6 @@ class FineTuning(Task):
     def _warn_of_training_rows(self) -> None:
         """Log a warning for each dev and test file with rows that are trained on."""
         trained = self.task.inputs(self.train_set)
-        if trained is None:
-            return
         for file in [*self.dev_files, *self.test_files]:
             if fault := overlap(trained, self.task.inputs(file.data)):
                 logger.warning("%s: %s", file.path, fault)

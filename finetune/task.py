@@ -62,9 +62,9 @@ class SupervisedTask:
         """Return what is to be predicted; it travels to the device with the ids."""
         return batch.labels
 
-    def inputs(self, data: Sequence[Any]) -> np.ndarray | None:
-        """`reader.labels.input_hash` of each item of a file, int64 [N]; None: they are not compared."""
-        return None
+    def inputs(self, data: Any) -> np.ndarray:
+        """`reader.labels.input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
+        raise NotImplementedError
 
     def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.

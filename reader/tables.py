@@ -340,6 +340,7 @@ def column_of_texts(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> in
             f"{path}, line {line}: no column text_a in the header; the text may be "
             f"{_listed(header, places)}; name its column text_a"
         )
+    logger.warning("%s: its texts are in the column '%s'", path, printable(header[places[0]]))
     return places[0]
 
 
