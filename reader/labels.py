@@ -93,7 +93,7 @@ def oddities(inputs: np.ndarray, labels: np.ndarray, lines: Sequence[int], unit:
     share = np.unique(labels, return_counts=True)[1].max() / len(labels)
     if share > _MOST_OF_ONE:
         found.append(
-            f"{100 * share:.1f} % of the rows have one label, and a model that only says it seems good"
+            f"{100 * share:.1f} % of the rows have one label: a model that knows nothing else seems good"
         )
     return found
 
