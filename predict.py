@@ -130,6 +130,8 @@ class PredictFlags:
         output = Path(self.output).resolve()
         if output.exists() and not output.is_file():  # a device would be replaced by a file
             raise UserError(f"--output {self.output}: it is a folder or a device; name a file")
+        if output.suffix == ".gz":
+            raise UserError(f"--output {self.output}: answers are not compressed; name a file without .gz")
         read = {self.input: "the input"}
         if self.corpus:
             read |= {path: f"{path} of --corpus" for _, path in named_files(self.corpus)}

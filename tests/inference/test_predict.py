@@ -632,6 +632,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
         ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: it is the input"),
         ({"task": "classify", "output": "."}, "--output .: it is a folder"),
+        ({"task": "classify", "output": "a.csv.gz"}, "--output a.csv.gz: "),
         ({"task": "classify", "top_k": 0}, "--top_k 0: it must be at least 1"),
         ({"task": "classify", "max_seq_len": 63}, "max_seq_len 63: it must be between 8 and 62"),
         ({"task": "encode", "layer": 3}, "layer 3: no such layer"),
