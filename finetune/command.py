@@ -43,7 +43,7 @@ _WAYS_OUT = (
 # Reports and predictions, which the commands leave in --checkpoints beside the run: patterns of whole names.
 _BESIDE_RUN = {
     FinetuneFlags: (
-        r"(results|evaluation)\.(txt|md|json)",
+        r"(results|evaluation(-\d+)?)\.(txt|md|json)",
         r"(nbest_)?test_result.*\.\d+\.\d+(\.jsonl)?",  # by default of --test_save
     ),
     RetrievalFlags: (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions"),
