@@ -458,7 +458,7 @@ def test_a_table_is_answered_as_a_table(models, tmp_path, ask, name, mark, heade
     """Its columns stay, and further ones have the answers; so do cells with quotation marks."""
     texts = TEXTS[:3]
     places = [0, 1] if header[0] == "text" else [1, 0]
-    rows = [[text, f'"{i}"'] for i, text in enumerate(texts)]
+    rows = [[text, cell] for text, cell in zip(texts, ("0", '"1"', "2"), strict=True)]
     content = io.StringIO()
     writer = csv.writer(content, delimiter=mark, lineterminator="\n")
     for row in [header, *([row[place] for place in places] for row in rows)]:
