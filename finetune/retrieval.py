@@ -233,8 +233,8 @@ class Retrieval(Task):
         parts = [own_part]  # of all processes
         if world_size > 1:
             # Of each process its vectors and its number of pairs.
-            gathered = distributed.gather((vectors.detach().numpy(), batch.pair_count))
-            parts = [split_pairs(paddle.to_tensor(array), pair_count) for array, pair_count in gathered]
+            gathered = distributed.gather_rows(vectors.detach(), batch.pair_count)
+            parts = [split_pairs(of_process, pair_count) for of_process, pair_count in gathered]
             parts[distributed.rank()] = own_part  # this one has a gradient
         sources = paddle.concat([part.sources for part in parts])  # [B, H]
         candidates = [part.translations for part in parts]

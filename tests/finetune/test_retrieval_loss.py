@@ -176,9 +176,8 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
         parameter = paddle.to_tensor(own, stop_gradient=False)
         monkeypatch.setattr(retrieval, "sentence_vectors", lambda *_: parameter)
         monkeypatch.setattr(retrieval.distributed, "world_size", lambda: 1 + len(of_others))
-        monkeypatch.setattr(
-            retrieval.distributed, "gather", lambda part: [part, *((array, 2) for array in of_others)]
-        )
+        others = [(paddle.to_tensor(array), 2) for array in of_others]
+        monkeypatch.setattr(retrieval.distributed, "gather_rows", lambda *part: [part, *others])
         order = paddle.arange(len(own))
         batch = retrieval.PairBatch([None], order, negative, len(own) // 2, teacher=None)
         loss, _ = retrieval.Retrieval.loss(task, None, batch)

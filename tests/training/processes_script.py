@@ -36,11 +36,14 @@ def collectives() -> None:
     distributed.sum_gradients(parameters)
     weight = paddle.full([3], float(rank + 7))
     distributed.broadcast_([weight])
+    # Process 0 has one row, process 1 two.
+    gathered = distributed.gather_rows(paddle.full([rank + 1, 3], 0.1 * (rank + 1)), rank + 5)
     results = {
         "is_main": distributed.is_main(),
         "world": distributed.world_size(),
         "all_sum": distributed.all_sum([0.1 * (rank + 1), 1e-12, 1.0]),
         "gather": distributed.gather({"rank": rank, "text": "é"}),
+        "gather_rows": [(rows.tolist(), number) for rows, number in gathered],
         "gradients": [parameter.grad.tolist() for parameter in parameters],
         "weight": weight.tolist(),
     }

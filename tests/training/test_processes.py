@@ -91,6 +91,8 @@ def test_sums_are_sums_and_equal_on_every_process(data_parallel):
     # 1e-9 and 1e-10, and 1 and 2. The weight is that of process 0, which is 7.
     assert results[0]["all_sum"] == pytest.approx([0.3, 2e-12, 2.0], rel=1e-15)
     assert results[0]["gather"] == [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}]
+    rows = np.full([2, 3], [[0.1], [0.2]], np.float32).tolist()
+    assert results[0]["gather_rows"] == [[rows[:1], 5], [rows[1:] * 2, 6]]
     assert results[0]["gradients"] == [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4]
     assert results[0]["weight"] == [7.0] * 3
 
