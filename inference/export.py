@@ -302,7 +302,8 @@ def largest_difference(a: Outputs, b: Outputs) -> float:
 def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -> dict[str, Any]:
     """How int8 changes the predictions, from the outputs `before` and `after`.
 
-    For encoding "cosine" is the mean cosine between an input's mean vectors. For a classifier with one
+    For encoding "cosine" is the mean cosine between an input's mean vectors, and "neighbours" the share of
+    inputs whose nearest other input is the same, if there are three or more. For a classifier with one
     output, such as a regression, "change" is the mean absolute difference. For other tasks "decisions" is the
     share of equal decisions (classes, whether an input has a label, tags of tokens, starts and ends of
     answers), and with labels "accuracy" is (before, after) in per cent.
@@ -310,7 +311,11 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
     if task == ENCODING:
         vectors_before = _unit_means(before)
         vectors_after = _unit_means(after)
-        return {"cosine": float((vectors_before * vectors_after).sum(axis=1).mean())}
+        cosine = float((vectors_before * vectors_after).sum(axis=1).mean())
+        if len(before) < 3:  # a text has one possible neighbour at most
+            return {"cosine": cosine}
+        same = _nearest(vectors_before) == _nearest(vectors_after)
+        return {"cosine": cosine, "neighbours": float(same.mean())}
     if task == CLASSIFICATION and before[0]["logits"].size == 1:
         return {"change": float(np.mean([abs(a["logits"] - b["logits"]) for a, b in zip(before, after)]))}
     decisions_before = _decisions(task, before, check_set.multi_label)
@@ -325,6 +330,13 @@ def agreement(task: str, check_set: CheckSet, before: Outputs, after: Outputs) -
             accuracies.append(100 * float(np.mean(is_correct)))
         change["accuracy"] = tuple(accuracies)
     return change
+
+
+def _nearest(vectors: np.ndarray) -> np.ndarray:
+    """The number of the other vector that is nearest to each of [N, H], which have length 1: int64 [N]."""
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -np.inf)
+    return cosines.argmax(axis=1)
 
 
 def _unit_means(outputs: Outputs) -> np.ndarray:
@@ -350,7 +362,10 @@ def _decisions(task: str, outputs: Outputs, multi_label: bool) -> list[np.ndarra
 def in_words(change: dict[str, Any]) -> str:
     """What `agreement` measured, as a line of the log."""
     if "cosine" in change:
-        return f"the mean cosine between a text's vectors before and after is {change['cosine']:.4f}"
+        line = f"the mean cosine between a text's vectors before and after is {change['cosine']:.4f}"
+        if "neighbours" in change:
+            line += f"; {100 * change['neighbours']:.2f} % of the texts keep their nearest neighbour"
+        return line
     if "change" in change:
         return f"a text's number changes by {change['change']:.4f} on average"
     line = f"{100 * change['decisions']:.2f} % of the decisions are the same"

@@ -20,7 +20,7 @@ from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claimed, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
-from reader.corpus import Corpus, tokenizer_of_corpus, verify_corpus
+from reader.corpus import Corpus, tokenizer_of_corpus
 from reader.pair_files import expand
 from reader.tokenization import ERNIE_M, Tokenizer
 from utils.command_line import load_config
@@ -62,7 +62,7 @@ def build_corpus(options: BuildOptions) -> dict:
                 ", ".join(newer),
             )
         shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
-        verify_corpus(output)
+        Corpus(output, verify=True)
         return manifest
 
     # Otherwise each stage of the build does what an earlier, stopped build has not done.

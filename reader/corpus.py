@@ -24,11 +24,13 @@ import numpy as np
 
 from reader.tokenization import ERNIE_M, Tokenizer
 from utils.errors import UserError
-from utils.files import read_object
+from utils.files import read_object, write_json
+from utils.logging import logger
 from utils.manifest import MANIFEST, check_file
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
+VERIFIED = ".verified.json"  # the files' times when their bytes were compared with the manifest
 _REPAIR = "put back a good copy, or delete the corpus and build it again"
 
 
@@ -330,12 +332,29 @@ def map_array(path: Path) -> np.memmap:
 
 
 def verify_corpus(path: str | os.PathLike) -> None:
-    """Compare every byte of a corpus with its manifest. Of several processes, one is enough.
+    """Compare a corpus with its manifest: every byte once, and sizes and times after that.
+
+    Of several processes, one is enough. What was compared is in the file `.verified.json` of the corpus; the
+    bytes are compared again if a file was written, copied or replaced since then, or if that file cannot be
+    written.
 
     Raises:
         UserError: as `Corpus`.
     """
+    corpus = Corpus(path)
+    record = corpus.path / VERIFIED
+    times = {}
+    for name in corpus.manifest["files"]:
+        status = (corpus.path / name).stat()
+        times[name] = [status.st_mtime_ns, status.st_ctime_ns]  # the latter is new in a copy, too
+    seen = {"corpus": corpus.digest, "times": times}
+    if record.is_file() and read_object(record, "delete it") == seen:
+        return
     Corpus(path, verify=True)
+    try:
+        write_json(record, seen)
+    except UserError as error:
+        logger.info("%s. So each start of a training reads the whole corpus; see data.verify", error)
 
 
 def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:

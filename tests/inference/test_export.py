@@ -190,6 +190,18 @@ def test_agreement_by_hand():
     assert in_words(change).endswith("before and after is 0.7071")
 
 
+def test_nearest_neighbours_that_stay():
+    """By angles: 0 degrees are nearest to 20, 20 to 0, and 90 to 20; then 20 moves to 50, nearer to 90."""
+
+    def outputs(*degrees):
+        return [{"sequence": np.array([[np.cos(angle), np.sin(angle)]])} for angle in np.radians(degrees)]
+
+    check_set = CheckSet("three", [[]] * 3)
+    change = agreement("encoding", check_set, outputs(0, 20, 90), outputs(0, 50, 90))
+    assert change["neighbours"] == pytest.approx(2 / 3)
+    assert in_words(change).endswith("66.67 % of the texts keep their nearest neighbour")
+
+
 def test_quantised_weights_by_hand():
     # The largest number of a column becomes 127, so the scales are 1.27 / 127, and 1 for a column of zeros.
     weight = np.array([[1.27, 0.0], [-0.5, 0.0]], np.float32)

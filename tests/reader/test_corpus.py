@@ -1,6 +1,7 @@
 """A corpus and its blocks: what is read is what was built, and a damaged corpus is refused."""
 
 import json
+import os
 import pickle
 import shutil
 from itertools import pairwise
@@ -8,11 +9,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from reader.corpus import Blocks, Corpus, map_array, pack_lines
+from reader import corpus
+from reader.corpus import Blocks, Corpus, map_array, pack_lines, read_manifest, verify_corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.damaged import flip_last_bit
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.launching import error_of
+from utils import files
+from utils import manifest as checksums
+from utils.errors import UserError
 from utils.manifest import MANIFEST
 
 ENGLISH = sentences(400, seed=1)
@@ -140,6 +145,38 @@ def test_a_file_that_is_cut_altered_or_missing(copy, name):
     Corpus(copy, verify=True)
     file.unlink()
     assert f"{name}: missing" in error_of(Corpus, copy)
+
+
+def test_every_byte_is_compared_once(copy, monkeypatch):
+    """Then sizes and times are, until a file is written or copied, whatever its time says."""
+    read = []
+
+    def sha256_of(path):
+        read.append(path.name)
+        return files.sha256_of(path)
+
+    monkeypatch.setattr(checksums, "sha256_of", sha256_of)
+    verify_corpus(copy)
+    assert len(read) == len(read_manifest(copy)["files"])
+    read.clear()
+    verify_corpus(copy)
+    assert read == []
+    shard = next(copy.glob("mono/*/train-00000.ids.npy"))
+    status = shard.stat()
+    flip_last_bit(shard)
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for _ in range(2):  # a damaged corpus is not remembered as a whole one
+        assert f"{shard}: damaged" in error_of(verify_corpus, copy)
+
+
+def test_a_corpus_that_cannot_be_written_is_compared_each_time(copy, monkeypatch):
+    def refuse(path, value):
+        raise UserError(f"{path}: Read-only file system")
+
+    monkeypatch.setattr(corpus, "write_json", refuse)
+    for _ in range(2):
+        verify_corpus(copy)
+    assert not (copy / corpus.VERIFIED).exists()
 
 
 @pytest.mark.parametrize("kind", ["lines", "documents"])
