@@ -124,12 +124,8 @@ def read_table(
     rows = rows_of_table(path)
     if not rows:
         raise UserError(f"{path}: no rows in it")
+    _check_widths(path, rows)
     first_line, first_cells = rows[0]
-    for line, cells in rows:
-        if len(cells) != len(first_cells):
-            raise UserError(
-                f"{path}, line {line}: {_counted(cells)}, but line {first_line} has {len(first_cells)}"
-            )
     below = [cells for _, cells in rows[1:]]
     places = find_columns(path, first_cells, below, columns)
     has_header = places is not None
@@ -161,6 +157,20 @@ def read_table(
         raise UserError(f"{path}, line {line}: the {name} is empty{more}; fill it in, or remove the line")
     _say_what_is_odd(path, first_cells, places, table, say)
     return _without_missing_labels(path, table, say)
+
+
+def _check_widths(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
+    """Check that all rows have as many cells as the first one.
+
+    Raises:
+        UserError: a row has another number; names the line.
+    """
+    first_line, first_cells = rows[0]
+    for line, cells in rows:
+        if len(cells) != len(first_cells):
+            raise UserError(
+                f"{path}, line {line}: {_counted(cells)}, but line {first_line} has {len(first_cells)}"
+            )
 
 
 def _label_cell(cell: str, multi_label: bool, place: str) -> str:
@@ -330,8 +340,9 @@ def column_of_texts(path: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> in
         rows: those of `rows_of_table`.
 
     Raises:
-        UserError: it is not clear which column it is.
+        UserError: it is not clear which column it is, or a row has another number of cells.
     """
+    _check_widths(path, rows)
     (line, header), *below = rows
     columns = list(zip(*(cells for _, cells in below)))
     places = [place for place, cells in enumerate(columns) if _are_texts(cells)]

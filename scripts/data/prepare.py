@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setup_console()
     sources = [Path(source) for source in flags.sources]
     output = Path(flags.output or f"data/{flags.task}")
-    with only_writer_of(output / "train"):  # the lock is within the folder
+    with only_writer_of(output):
         write_data(flags, sources, output)
 
 

@@ -72,6 +72,16 @@ def test_conlleval_on_600_sequences(data_dir):
     assert f"; FB1: {computed.f1:6.2f}" in totals
 
 
+@pytest.mark.parametrize(("words", "apart"), [(["Rome", ",", "."], True), (["Rome,", "so:"], False)])
+def test_training_records_whether_marks_are_apart(tmp_path, words, apart):
+    path = tmp_path / "train.tsv"
+    tags = ["O"] * len(words)
+    path.write_text("text_a\tlabel\n" + "\x02".join(words) + "\t" + "\x02".join(tags) + "\n")
+    task = Tagging(Letters(), ["B-LOC", "I-LOC", "O"], max_seq_len=64)
+    task.read(path, "train")
+    assert task.reading()["marks_apart"] is apart
+
+
 def test_the_form_of_predictions(tmp_path):
     """A word, its gold tag if there is one, and its predicted tag in a line; no white space within a word.
 

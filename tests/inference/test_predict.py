@@ -234,6 +234,19 @@ def test_places_of_entities_in_the_text(models):
     ]
 
 
+def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
+    """By default marks are words. A no-break space that is given as a word is one, as in training."""
+    task = make("tag", load(models / "tag"))
+    text = "Anna lives in Rome."
+    assert task.parse({"text": text}).words == ["Anna", "lives", "in", "Rome", "."]
+    task.predictions = lambda features: [[4, 4, 4, 2, 4]]  # ids of O and B-LOC
+    (answer,) = task.answer([task.parse({"text": text})])
+    assert answer["entities"] == [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}]
+    assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
+    folder = changed_copy(models / "tag", tmp_path / "copy", reading={"marks_apart": False})
+    assert make("tag", load(folder)).parse({"text": text}).words == text.split()
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_answer(models, exported, ask, engine):
     context = "  ".join(TEXTS)  # several windows

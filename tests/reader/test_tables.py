@@ -61,6 +61,8 @@ def test_a_file_to_predict_needs_no_labels(write):
         "So good.",
         "Rather bad.",
     ]
+    path = write("test.csv", "Comment\nSo good,x\n")
+    assert "test.csv, line 2: 2 columns" in error_of(read_classification, path, labels=False)
     path = write("test.csv", "Title,Comment\nA man,So good.\nA dog,Rather bad.\n")
     assert "test.csv, line 1: no column text_a" in error_of(read_classification, path, labels=False)
 

@@ -70,9 +70,12 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path):
 
 @pytest.mark.parametrize("program", COMPRESS)
 def test_compressed_files_are_named_as_such(tmp_path, program):
-    path = tmp_path / "train.tsv"
-    path.write_bytes(COMPRESS[program]((HEADER + ROWS).encode()))
-    message = f"train.tsv: the file is compressed; unpack it first with {program}"
-    assert message in error_of(read_classification, path)
-    assert message in error_of(read_tagged, path, {"O": 0})
-    assert message in error_of(Sentences(path).texts)
+    """Under a name that says nothing of it, and where it is not unpacked."""
+    plain = tmp_path / "train.tsv"
+    packed = tmp_path / "train.tsv.gz"
+    for path in (plain, packed):
+        path.write_bytes(COMPRESS[program]((HEADER + ROWS).encode()))
+    message = f"the file is compressed; unpack it first with {program}"
+    assert f"{plain}: {message}" in error_of(read_classification, plain)
+    assert f"{packed}: {message}" in error_of(read_tagged, packed, {"O": 0})
+    assert f"{packed}: {message}" in error_of(Sentences(packed).texts)
