@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from reader.tmx import TmxRows
+from reader.tsv import refuse_compressed
 from utils.errors import UserError
 
 ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
@@ -113,8 +114,9 @@ def refuse_other_forms(head: bytes, path: str | os.PathLike) -> None:
     """Check the first bytes of a file that should have a text, or cells, on each line.
 
     Raises:
-        UserError: they are JSON, XML, or lines that end with CR alone.
+        UserError: they are of an archive, JSON, XML, or lines that end with CR alone.
     """
+    refuse_compressed(head, path)
     head = head.removeprefix(codecs.BOM_UTF8)
     if re.match(rb"\s*<(\?xml|!doctype|tmx)\b", head, re.IGNORECASE):
         raise UserError(
